@@ -1,0 +1,141 @@
+"""The judgement table: who said what about which text.
+
+One row is one judgement of one rater; a table holds one of four kinds. This module only keeps a validated table and
+cuts it; `validation` decides what is valid, `encoding` turns it into integers, `splits` divides it. Knows nothing of
+models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from reward_models.encoding import Encoded, encode
+from reward_models.validation import KINDS, canonicalise
+
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["KINDS", "Judgements"]
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """A validated table of `N` judgements of one kind. Make one with `from_frame` or `from_dataset`.
+
+    | kind | columns besides `rater_id`, `item_id`, `weight` |
+    |---|---|
+    | `preference` | `prompt`, `response_a`, `response_b`, `choice` in {a, b, tie}, optional `shown_first` |
+    | `rating` | `prompt`, `response`, `rating` (one of `levels`) |
+    | `choice` | `prompt`, `options` (tuple of texts), `choice` (index) |
+    | `soft` | `prompt`, `options`, `probs`, `n` (answers behind the shares), no rater |
+
+    Columns `rater:<trait>` describe the rater; they are kept for reports and baselines and are never an input.
+
+    Attributes:
+        kind: One of `KINDS`.
+        frame: The table, with a RangeIndex.
+        levels: The ordered levels of a `rating` table, else None.
+
+    Example:
+        >>> rows = [("ann", "Tea or coffee?", ["tea", "coffee"], 0), ("ann", "Cats or dogs?", ["cats", "dogs"], 1)]
+        >>> rows += [("bob", "Tea or coffee?", ["tea", "coffee"], 1), ("bob", "Cats or dogs?", ["cats", "dogs"], 1)]
+        >>> j = Judgements.from_frame(pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"]))
+        >>> j.kind, len(j), j.raters, j.n_items
+        ('choice', 4, ['ann', 'bob'], 2)
+    """
+
+    kind: str
+    frame: pd.DataFrame
+    levels: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_frame(
+        cls, frame: pd.DataFrame, kind: str | None = None, levels: Sequence[float] | None = None
+    ) -> Judgements:
+        """Validate a table.
+
+        Args:
+            frame: `N` rows, one judgement each; not changed. TRL's `chosen`/`rejected` (with or without `prompt` and
+                `rater_id`) is read as it is.
+            kind: One of `KINDS`; None to tell it from the columns.
+            levels: The ordered levels of a rating table; None to take the ratings that occur.
+
+        Returns:
+            The table in canonical columns.
+
+        Raises:
+            JudgementError: Naming the row, the column, the value and the fix of every fault at once.
+
+        Warns:
+            JudgementWarning: Raters or items with one judgement; columns that are not used.
+        """
+        return cls(*canonicalise(frame, kind, levels))
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: datasets.Dataset | Sequence[Mapping[str, Any]],
+        kind: str | None = None,
+        levels: Sequence[float] | None = None,
+    ) -> Judgements:
+        """Validate a `datasets.Dataset` or a list of rows; see `from_frame`."""
+        frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()  # type: ignore[union-attr]
+        return cls.from_frame(frame, kind, levels)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def raters(self) -> list[str]:
+        """Rater ids in order of first appearance; empty for `soft`."""
+        return [] if self.kind == "soft" else self.frame["rater_id"].unique().tolist()
+
+    @property
+    def items(self) -> list[str]:
+        """Item ids in order of first appearance."""
+        return self.frame["item_id"].unique().tolist()
+
+    @property
+    def n_raters(self) -> int:
+        """Number of raters."""
+        return 0 if self.kind == "soft" else int(self.frame["rater_id"].nunique())
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return int(self.frame["item_id"].nunique())
+
+    @property
+    def traits(self) -> list[str]:
+        """Columns that describe the rater, named `rater:<trait>`."""
+        return [column for column in self.frame.columns if column.startswith("rater:")]
+
+    def select(self, mask: np.ndarray | pd.Series | Sequence[bool]) -> Judgements:
+        """Keep some of the rows, without validating them again.
+
+        Args:
+            mask: (N,) bool, or row numbers.
+
+        Returns:
+            The chosen rows in their order; `levels` stay those of the whole table.
+        """
+        chosen = np.asarray(mask)
+        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return Judgements(self.kind, self.frame.iloc[rows].reset_index(drop=True), self.levels)
+
+    def encode(self) -> Encoded:
+        """The integer view that likelihoods and fitting work on."""
+        return encode(self)
+
+    def to_dataset(self) -> datasets.Dataset:
+        """The table as a `datasets.Dataset`; `from_dataset` reads it back."""
+        import datasets
+
+        frame = self.frame.astype(object).where(self.frame.notna(), None)
+        return datasets.Dataset.from_dict({column: frame[column].tolist() for column in frame.columns})

@@ -1,0 +1,211 @@
+"""Judgements from a CSV, TSV, Parquet or JSONL file, driven by a column map.
+
+The map is a mapping or a YAML file with these keys, all optional but `columns`:
+
+| key | meaning |
+|---|---|
+| `kind` | preference, rating, choice or soft; told from the columns if left out |
+| `columns` | `canonical: theirs`; a list of theirs is joined with a blank line |
+| `traits` | `trait: theirs`, becomes `rater:<trait>` |
+| `constants` | `canonical: value`, the same in every row |
+| `options` | the list of options of every row, or the separator that splits the column `options` |
+| `values` | `canonical: {theirs: ours}`; what is recoded to null is dropped |
+| `drop_empty` | canonical columns; rows that are empty there are dropped |
+| `levels` | the ordered levels of a rating |
+
+Rows are dropped only as the map says, and how many is said in a warning. Knows nothing of any particular data set.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
+from reward_models.records import Judgements
+from reward_models.validation import KINDS, OPTIONAL, REQUIRED
+
+
+__all__ = ["MAP_KEYS", "load_table"]
+
+MAP_KEYS = ("kind", "columns", "traits", "constants", "options", "values", "drop_empty", "levels")
+_CANONICAL = tuple(
+    dict.fromkeys([c for kind in KINDS for c in (*REQUIRED[kind], *OPTIONAL[kind])] + ["chosen", "rejected"])
+)
+_SECTIONS = ("columns", "traits", "constants", "values")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # Only an empty cell is missing: "NA", "None" and "null" are words that people write.
+    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False, na_values=[""])
+
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": pd.read_parquet,
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
+}
+
+
+def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path) -> Judgements:
+    """Read judgements from a file.
+
+    Args:
+        path: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file with one judgement per row.
+        columns: The column map of the module's table, as a mapping or as the path of a YAML file.
+
+    Returns:
+        The validated judgements.
+
+    Raises:
+        FileNotFoundError: If the file or the map does not exist.
+        JudgementError: If a key of the map or a column is unknown (with the closest known one), or rows are at fault.
+
+    Warns:
+        JudgementWarning: How many rows were dropped as the map says.
+    """
+    mapping = _check_map(_load_map(columns))
+    path = _existing(Path(path))
+    if path.suffix not in _READERS:
+        raise JudgementError(f"{path.name!r} is none of {', '.join(_READERS)}. Fix: convert it to one of them.")
+    try:
+        table = _READERS[path.suffix](path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise JudgementError(f"{path} cannot be read as {path.suffix}: {error}. Fix: check the file.") from error
+    frame = _rename(table, mapping, path)
+    for column, value in mapping.get("constants", {}).items():
+        frame[column] = [value] * len(frame)
+    if "options" in mapping:
+        frame["options"] = _options(frame, mapping["options"])
+    frame = _recode_and_drop(frame, mapping, path)
+    return Judgements.from_frame(frame, kind=mapping.get("kind"), levels=mapping.get("levels"))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"{path} does not exist.{did_you_mean(path.name, beside)} Fix: check the path.")
+    return path
+
+
+def _load_map(columns: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    if isinstance(columns, Mapping):
+        return columns
+    path = _existing(Path(columns))
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise JudgementError(f"{path} is not YAML: {error}. Fix: check the indentation and the quotes.") from error
+    if not isinstance(loaded, dict):
+        raise JudgementError(f"{path} holds no column map. Fix: it needs the key 'columns' with 'canonical: theirs'.")
+    return loaded
+
+
+def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse keys that mean nothing, all of them at once."""
+    problems = [
+        f"{key!r} is not a key of a column map.{did_you_mean(key, MAP_KEYS)} Fix: one of {', '.join(MAP_KEYS)}."
+        for key in mapping
+        if key not in MAP_KEYS
+    ]
+    for section in _SECTIONS:
+        if not isinstance(mapping.get(section, {}), Mapping):
+            problems.append(f"{section}: {mapping[section]!r} is not a mapping. Fix: write 'name: value' below it.")
+    if not problems:
+        for section in ("columns", "constants", "values", "drop_empty"):
+            for column in mapping.get(section, ()):
+                if column not in _CANONICAL:
+                    hint = did_you_mean(column, _CANONICAL)
+                    problems.append(
+                        f"{section}: {column!r} is not a canonical column.{hint} Fix: one of {', '.join(_CANONICAL)}."
+                    )
+        if not mapping.get("columns"):
+            problems.append("'columns' is missing. Fix: add 'columns' with 'canonical: theirs'.")
+    if problems:
+        raise JudgementError("\n".join(["the column map cannot be used:", *(f"  {problem}" for problem in problems)]))
+    return mapping
+
+
+def _rename(table: pd.DataFrame, mapping: Mapping[str, Any], path: Path) -> pd.DataFrame:
+    """Take the mapped columns of the file under their canonical names."""
+    wanted = dict(mapping["columns"])
+    wanted |= {f"rater:{trait}": theirs for trait, theirs in mapping.get("traits", {}).items()}
+    parts = {name: theirs if isinstance(theirs, list) else [theirs] for name, theirs in wanted.items()}
+    missing = {
+        f"  {name}: {column!r} is not a column of the file.{did_you_mean(column, table.columns)}"
+        for name, theirs in parts.items()
+        for column in theirs
+        if column not in table
+    }
+    if missing:
+        fix = f"  Fix: choose from: {', '.join(map(repr, table.columns))}."
+        raise JudgementError("\n".join([f"the column map does not fit {path}:", *sorted(missing), fix]))
+    out = pd.DataFrame(index=table.index)
+    for name, theirs in parts.items():
+        out[name] = table[theirs[0]] if len(theirs) == 1 else _join(table[theirs])
+    return out
+
+
+def _join(parts: pd.DataFrame) -> pd.Series:
+    """Join text columns with a blank line, leaving out what is empty."""
+    texts = parts.astype(object).where(parts.notna(), "").astype(str)
+    rows = zip(*(texts[column] for column in texts), strict=True)
+    return pd.Series(["\n\n".join(text for text in row if text.strip()) for row in rows], index=parts.index)
+
+
+def _options(frame: pd.DataFrame, options: Any) -> pd.Series:
+    if isinstance(options, list):
+        strange = [option for option in options if not isinstance(option, str)]
+        if strange:
+            raise JudgementError(
+                f"options: {strange[0]!r} is not text. Fix: put the options in quotes; YAML reads a bare yes or no as "
+                "true or false."
+            )
+        return pd.Series([tuple(options)] * len(frame), index=frame.index, dtype=object)
+    if not isinstance(options, str) or not options:
+        raise JudgementError(
+            f"options: {options!r} is neither a list nor a separator. Fix: e.g. options: ['yes', 'no']."
+        )
+    if "options" not in frame:
+        raise JudgementError(
+            f"options: the separator {options!r} has no column to split. Fix: map the column 'options'."
+        )
+    split = [text.split(options) if isinstance(text, str) else text for text in frame["options"]]
+    return pd.Series(split, index=frame.index, dtype=object)
+
+
+def _recode_and_drop(frame: pd.DataFrame, mapping: Mapping[str, Any], path: Path) -> pd.DataFrame:
+    keep = pd.Series(True, index=frame.index)
+    for column, recode in mapping.get("values", {}).items():
+        if column not in frame:
+            raise JudgementError(f"values: there is no column {column!r} to recode. Fix: add it under columns.")
+        bare = [key for key in recode if isinstance(key, bool)]
+        if bare and not pd.api.types.is_bool_dtype(frame[column]):
+            raise JudgementError(
+                f"values: {column}: {bare[0]!r} is not text. Fix: put the answer in quotes; YAML reads a bare yes or no as "
+                "true or false."
+            )
+        known = frame[column].isin(list(recode))
+        recoded = frame[column].astype(object).where(~known, frame[column].map(recode).astype(object))
+        keep &= ~(known & recoded.isna())
+        frame[column] = recoded.infer_objects()
+    for column in mapping.get("drop_empty", ()):
+        if column not in frame:
+            raise JudgementError(f"drop_empty: there is no column {column!r}. Fix: add it under columns.")
+        text = frame[column].map(lambda value: not value.strip() if isinstance(value, str) else False)
+        keep &= ~(frame[column].isna() | text.astype(bool))
+    for column in ("rating", "choice", "weight", "n"):
+        if column in frame and not pd.api.types.is_numeric_dtype(frame[column]):
+            number = pd.to_numeric(frame.loc[keep, column], errors="coerce")
+            if number.notna().all():
+                frame[column] = number.reindex(frame.index)
+    if not keep.all():
+        dropped = f"{int((~keep).sum()):,} of {len(keep):,} rows of {path.name} dropped, as the column map says"
+        warnings.warn(f"{dropped} (values, drop_empty).", JudgementWarning, stacklevel=3)
+    return frame[keep].reset_index(drop=True)

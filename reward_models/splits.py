@@ -1,0 +1,199 @@
+"""Divides judgements by rater, by item, by both, or within each rater.
+
+The point of each split is what the test side has not seen: new people, new questions, both, or new answers of known
+people. Knows nothing of what is fitted or scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from reward_models.encoding import freeze_prompt
+from reward_models.errors import JudgementError, did_you_mean
+from reward_models.records import Judgements
+
+
+__all__ = ["Side", "adaptation_split", "split_four_ways", "split_items", "split_raters"]
+
+Side = Literal["seen", "unseen"]
+By = Literal["item", "prompt"]
+
+
+def split_raters(judgements: Judgements, heldout: float, seed: int = 0) -> tuple[Judgements, Judgements]:
+    """Set some raters aside with all their judgements.
+
+    Args:
+        judgements: A table with raters.
+        heldout: Share of the raters to set aside, in (0, 1); at least one rater stays on each side.
+        seed: Of the random choice.
+
+    Returns:
+        (train, held out); no rater is in both.
+
+    Raises:
+        JudgementError: If there are fewer than two raters, or `heldout` is not in (0, 1).
+    """
+    out = _heldout_raters(judgements, heldout, seed)
+    return judgements.select(~out), judgements.select(out)
+
+
+def split_items(
+    judgements: Judgements, heldout: int | float | Sequence[str], seed: int = 0, by: By = "item"
+) -> tuple[Judgements, Judgements]:
+    """Set some items aside, whoever judged them.
+
+    Args:
+        judgements: Any table.
+        heldout: Number of items (int), share of the items in (0, 1) (float), or the item ids themselves.
+        seed: Of the random choice; not used when ids are given.
+        by: `"item"`, or `"prompt"` to set aside whole prompts with all their responses (numbers then count prompts).
+            By item, a response of a held-out pair may still be known from another pair.
+
+    Returns:
+        (train, held out); no item is in both.
+
+    Raises:
+        JudgementError: If an id is unknown (with the closest known one), or no item would remain on one side.
+    """
+    out = _heldout_items(judgements, heldout, seed, by)
+    return judgements.select(~out), judgements.select(out)
+
+
+def split_four_ways(
+    judgements: Judgements,
+    raters: float,
+    items: int | float | Sequence[str],
+    seed: int = 0,
+    by: By = "prompt",
+) -> dict[tuple[Side, Side], Judgements]:
+    """Divide by {seen, unseen rater} x {seen, unseen prompt}.
+
+    Args:
+        judgements: A table with raters.
+        raters: Share of the raters to hold out, in (0, 1).
+        items: Number, share or ids of what to hold out; see `split_items`.
+        seed: Of both random choices.
+        by: Hold out whole prompts (default) or single items, e.g. the statements of one conversation.
+
+    Returns:
+        Tables by (rater side, prompt side); train on `("seen", "seen")`.
+
+    Raises:
+        JudgementError: As `split_raters` and `split_items`.
+    """
+    new_rater = _heldout_raters(judgements, raters, seed)
+    new_item = _heldout_items(judgements, items, seed, by)
+    return {
+        ("seen", "seen"): judgements.select(~new_rater & ~new_item),
+        ("seen", "unseen"): judgements.select(~new_rater & new_item),
+        ("unseen", "seen"): judgements.select(new_rater & ~new_item),
+        ("unseen", "unseen"): judgements.select(new_rater & new_item),
+    }
+
+
+def adaptation_split(judgements: Judgements, fraction: float, seed: int = 0) -> tuple[Judgements, Judgements]:
+    """Divide each rater's judgements into those that place the rater and those that are scored.
+
+    Args:
+        judgements: A table with raters.
+        fraction: Share of each rater's judgements used to place them, in (0, 1), rounded to the nearest number that
+            leaves at least one to score. A rater with one judgement is scored only: nothing is known of them.
+        seed: Of the random choice.
+
+    Returns:
+        (adapt, scored); no judgement is in both, and every rater is in `scored`.
+
+    Raises:
+        JudgementError: If there are no raters, or `fraction` is not in (0, 1).
+    """
+    _require_raters(judgements, 1, "adaptation_split")
+    _require_share(fraction, "fraction")
+    rater, _ = pd.factorize(judgements.frame["rater_id"])
+    counts = np.bincount(rater)
+    wanted = np.clip(np.rint(counts * fraction), np.minimum(1, counts - 1), counts - 1)
+    shuffled = np.random.default_rng(seed).permutation(len(rater))
+    by_rater = shuffled[np.argsort(rater[shuffled], kind="stable")]
+    rank = np.empty(len(rater), dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    rank[by_rater] = np.arange(len(rater)) - np.repeat(starts, counts)
+    adapt = rank < wanted[rater]
+    return judgements.select(adapt), judgements.select(~adapt)
+
+
+def _heldout_raters(judgements: Judgements, heldout: float, seed: int) -> np.ndarray:
+    """(N,) bool, True for judgements of held-out raters."""
+    _require_raters(judgements, 2, "split_raters")
+    _require_share(heldout, "heldout")
+    rater, names = pd.factorize(judgements.frame["rater_id"])
+    return _draw(len(names), round(heldout * len(names)), seed)[rater]
+
+
+def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str], seed: int, by: By) -> np.ndarray:
+    """(N,) bool, True for judgements of held-out items."""
+    frame = judgements.frame
+    if isinstance(heldout, str):
+        heldout = [heldout]
+    if isinstance(heldout, Sequence):
+        known = frame["item_id"].unique().tolist()
+        unknown = [item for item in heldout if item not in set(known)]
+        if unknown:
+            hints = "; ".join(f"{item!r} is not an item id.{did_you_mean(item, known)}" for item in unknown)
+            shown = ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")
+            raise JudgementError(f"{hints} Fix: hold out some of: {shown}")
+        chosen = frame["item_id"].isin(heldout).to_numpy(dtype=bool)
+        if by == "prompt":
+            prompt = _prompt_codes(frame)
+            chosen = np.isin(prompt, np.unique(prompt[chosen]))
+        if chosen.all() or not chosen.any():
+            raise JudgementError(
+                f"holding out {len(heldout)} of {len(known)} items leaves one side empty. "
+                "Fix: name at least one item and leave at least one."
+            )
+        return chosen
+    code = _prompt_codes(frame) if by == "prompt" else pd.factorize(frame["item_id"])[0]
+    n_units = int(code.max()) + 1
+    if isinstance(heldout, float):
+        _require_share(heldout, "heldout")
+        n_heldout = round(heldout * n_units)
+    elif not 0 < heldout < n_units:
+        raise JudgementError(
+            f"heldout={heldout} of {n_units} {by}s leaves one side empty. Fix: choose 1 to {n_units - 1}"
+            + (", or split by='item'." if by == "prompt" else ".")
+        )
+    else:
+        n_heldout = heldout
+    if n_units < 2:
+        raise JudgementError(
+            f"the table has one {by}, which cannot be both seen and unseen. "
+            + ("Fix: split by='item'." if by == "prompt" else "Fix: add items.")
+        )
+    return _draw(n_units, n_heldout, seed + 1)[code]  # + 1: not the same draw as the raters of the same seed
+
+
+def _draw(n_units: int, n_chosen: int, seed: int) -> np.ndarray:
+    """(n_units,) bool with `n_chosen` True, at least one of each."""
+    chosen = np.zeros(n_units, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(n_units)[: min(max(n_chosen, 1), n_units - 1)]] = True
+    return chosen
+
+
+def _prompt_codes(frame: pd.DataFrame) -> np.ndarray:
+    prompts = np.fromiter((freeze_prompt(prompt) for prompt in frame["prompt"]), dtype=object, count=len(frame))
+    return pd.factorize(prompts)[0]
+
+
+def _require_raters(judgements: Judgements, at_least: int, what: str) -> None:
+    if judgements.n_raters < at_least:
+        who = "no raters (kind 'soft')" if judgements.kind == "soft" else f"{judgements.n_raters} rater(s)"
+        raise JudgementError(
+            f"{what} needs at least {at_least} raters, the table has {who}. Fix: use judgements with raters."
+        )
+
+
+def _require_share(share: float, name: str) -> None:
+    if not 0 < share < 1:
+        raise JudgementError(f"{name}={share} is not a share between 0 and 1. Fix: e.g. {name}=0.3 for 30 %.")

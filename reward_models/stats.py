@@ -1,0 +1,299 @@
+"""Statistics of answers: divergences between answer distributions, agreement, intervals over raters and items.
+
+Natural logarithms throughout (nats). Needs numpy and scipy only; knows nothing of judgement tables, models or
+policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import entr
+
+
+__all__ = [
+    "Interval",
+    "adjusted_rand_index",
+    "answer_counts",
+    "coverage",
+    "entropy",
+    "entropy_gap",
+    "js_divergence",
+    "krippendorff_alpha",
+    "marginal",
+    "noise_floor_js",
+    "normalise",
+    "skill",
+    "total_variation",
+    "two_way_bootstrap",
+    "uniform_like",
+]
+
+
+def normalise(counts: np.ndarray) -> np.ndarray:
+    """Turn counts (..., A) into shares; a row without any answer becomes uniform."""
+    counts = np.asarray(counts, dtype=np.float64)
+    total = counts.sum(axis=-1, keepdims=True)
+    return np.where(total > 0, counts / np.where(total > 0, total, 1.0), 1.0 / counts.shape[-1])
+
+
+def uniform_like(counts: np.ndarray) -> np.ndarray:
+    """The uniform distribution in the shape of `counts` (..., A)."""
+    counts = np.asarray(counts)
+    return np.full(counts.shape, 1.0 / counts.shape[-1])
+
+
+def marginal(counts: np.ndarray) -> np.ndarray:
+    """Shares (A,) of all answers to all items together, from counts (I, A)."""
+    return normalise(np.asarray(counts, dtype=np.float64).sum(axis=0))
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    """Shannon entropy of (..., A) in nats: (...)."""
+    return entr(np.asarray(p, dtype=np.float64)).sum(axis=-1)
+
+
+def entropy_gap(q: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Entropy of a model's `q` (..., A) minus that of the people's `p`, in nats; below 0 = collapsed."""
+    return entropy(q) - entropy(p)
+
+
+def js_divergence(p: np.ndarray, q: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+    """Jensen-Shannon divergence over the last axis.
+
+    `½ KL(p ‖ m) + ½ KL(q ‖ m)` with `m = (p + q) / 2`. It is the divergence, not its square root (the distance).
+
+    Args:
+        p: (..., A) distributions.
+        q: (..., A) distributions, broadcast against `p`.
+        eps: Added to every option of both sides before they are normalised again, as in Spectrum Tuning's evaluation;
+            0 for the plain definition.
+
+    Returns:
+        (...) in nats, between 0 and log 2.
+
+    Example:
+        >>> round(float(js_divergence([.1, .2, .3, .4], [.4, .3, .2, .1], eps=0)), 6)
+        0.10644
+    """
+    p = np.asarray(p, dtype=np.float64) + eps
+    q = np.asarray(q, dtype=np.float64) + eps
+    p = p / p.sum(axis=-1, keepdims=True)
+    q = q / q.sum(axis=-1, keepdims=True)
+    divergence = entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
+    return np.maximum(divergence, 0.0)  # rounding may leave -1e-17
+
+
+def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Total variation distance `½ Σ |p - q|` over the last axis: (...), between 0 and 1."""
+    return np.abs(np.asarray(p, dtype=np.float64) - np.asarray(q, dtype=np.float64)).sum(axis=-1) / 2
+
+
+def coverage(option_probs: np.ndarray) -> np.ndarray:
+    """Mass (...) that a model puts on the offered answers (..., A); the rest went to something else."""
+    return np.asarray(option_probs, dtype=np.float64).sum(axis=-1)
+
+
+def skill(value: np.ndarray, baseline: np.ndarray, floor: np.ndarray | float = 0.0) -> np.ndarray:
+    """Share of the way from a baseline's distance to the floor: 0 = as the baseline, 1 = at the floor, < 0 = worse.
+
+    Args:
+        value: Distance of the model, any shape.
+        baseline: Distance of the baseline, e.g. of the uniform answer.
+        floor: Distance that a perfect model would score; see `noise_floor_js`.
+
+    Returns:
+        `(baseline - value) / (baseline - floor)`; nan where the baseline is at the floor.
+    """
+    span = np.asarray(baseline, dtype=np.float64) - floor
+    gain = np.asarray(baseline, dtype=np.float64) - value
+    return np.where(span > 0, gain / np.where(span > 0, span, 1.0), np.nan)
+
+
+def noise_floor_js(p: np.ndarray, n: np.ndarray, seed: int = 0, draws: int = 200) -> np.ndarray:
+    """Divergence that a perfect model would still score because only `n` people were asked.
+
+    The expected Jensen-Shannon divergence of a sample of size `n` from `p` to `p` itself; goes to 0 as (A - 1) / (8n).
+
+    Args:
+        p: (I, A) true distributions.
+        n: (I,) people asked per item.
+        seed: Of the draws.
+        draws: Multinomial samples per item.
+
+    Returns:
+        (I,) nats.
+    """
+    p = normalise(p)
+    samples = np.random.default_rng(seed).multinomial(np.asarray(n, dtype=np.int64), p, size=(draws, len(p)))
+    return js_divergence(normalise(samples), p).mean(axis=0)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end.
+        high: Upper end.
+        n_raters: Raters behind it.
+        n_items: Items behind it.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_raters: int
+    n_items: int
+
+
+def answer_counts(answers: np.ndarray, n_options: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Count the answers to each item.
+
+    Args:
+        answers: (R, I) option index, -1 = missing.
+        n_options: `A`.
+        weights: (R,) or (R, I) weight of each rater, e.g. their membership in a cluster; None for 1.
+
+    Returns:
+        (I, A) weighted counts.
+    """
+    answers = np.asarray(answers)
+    weight = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weight.ndim == 1:
+        return np.stack([weight @ (answers == option) for option in range(n_options)], axis=-1)
+    return np.stack([(weight * (answers == option)).sum(axis=0) for option in range(n_options)], axis=-1)
+
+
+def two_way_bootstrap(
+    per_item: Callable[[np.ndarray], np.ndarray],
+    answers: np.ndarray,
+    n_options: int,
+    *,
+    rater_weights: np.ndarray | None = None,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    clip: bool = False,
+) -> Interval:
+    """Interval of a mean over items when the people's distribution is itself a sample of raters.
+
+    Raters and items are resampled with replacement, independently (the pigeonhole bootstrap, Owen 2007). Resampling
+    the raters adds noise to the people's distribution, which shifts a divergence upwards; the percentiles are moved
+    back so that the draws centre on the estimate. An item that no resampled rater answered is left out of that
+    draw.
+
+    Args:
+        per_item: Maps the people's distribution (I, A) to a statistic (I,), e.g. its divergence to a model's.
+        answers: (R, I) option index, -1 = missing.
+        n_options: `A`.
+        rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
+        draws: Bootstrap samples.
+        level: Probability that the interval is to hold.
+        seed: Of the resampling.
+        clip: Keep the lower end at or above 0, for statistics that cannot be negative.
+
+    Returns:
+        The mean of `per_item` over the items that anyone answered, with its interval and the numbers of raters with an
+        answer (and a positive weight) and of such items.
+
+    Raises:
+        ValueError: If `answers` is not (R, I) or holds no answer, or `level` is not in (0, 1).
+    """
+    answers = np.asarray(answers)
+    if answers.ndim != 2 or not (answers >= 0).any():
+        raise ValueError(
+            f"answers of shape {answers.shape} hold nothing to resample. Fix: pass (R, I) with -1 = missing."
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
+    weight = np.ones(len(answers)) if rater_weights is None else np.asarray(rater_weights, dtype=np.float64)
+    matrix = weight if weight.ndim == 2 else np.broadcast_to(weight[:, None], answers.shape)
+    n_raters, n_items = answers.shape
+    # (R, I * A): one product with the raters' draw counts gives all the counts of a draw.
+    onehot = np.concatenate([matrix * (answers == option) for option in range(n_options)], axis=1)
+
+    def statistic(rater_counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = (rater_counts @ onehot).reshape(n_options, n_items).T
+        return per_item(normalise(counts)), counts.sum(axis=-1) > 0
+
+    values, asked = statistic(np.ones(n_raters))
+    estimate = float(values[asked].mean())
+    rng = np.random.default_rng(seed)
+    resampled = np.full(draws, np.nan)
+    for draw in range(draws):
+        rater_counts = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters)).astype(np.float64)
+        item_counts = rng.multinomial(n_items, np.full(n_items, 1 / n_items))
+        values, answered = statistic(rater_counts)
+        item_counts = np.where(answered, item_counts, 0)
+        if item_counts.any():
+            resampled[draw] = np.average(np.where(answered, values, 0.0), weights=item_counts)
+    resampled = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2]) + estimate
+    active = ((answers >= 0) & (matrix > 0)).any(axis=1)
+    return Interval(estimate, float(max(low, 0.0) if clip else low), float(high), int(active.sum()), int(asked.sum()))
+
+
+def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:
+    """Agreement of two groupings of the same (N,) things, corrected for chance.
+
+    Hubert and Arabie (1985): 1 = the same grouping under other names, 0 = as by chance. Two groupings that both put
+    everything into one group, or everything apart, agree fully.
+    """
+    _, rows = np.unique(np.asarray(a), return_inverse=True)
+    _, columns = np.unique(np.asarray(b), return_inverse=True)
+    table = np.zeros((rows.max() + 1, columns.max() + 1))
+    np.add.at(table, (rows, columns), 1)
+
+    def pairs(counts: np.ndarray) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    both, in_a, in_b, total = pairs(table), pairs(table.sum(1)), pairs(table.sum(0)), pairs(table.sum()[None])
+    expected = in_a * in_b / total if total else 0.0
+    ceiling = (in_a + in_b) / 2
+    return 1.0 if ceiling == expected else (both - expected) / (ceiling - expected)
+
+
+def krippendorff_alpha(answers: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "nominal") -> float:
+    """Krippendorff's alpha: agreement between raters, 1 = full, 0 = as by chance.
+
+    `1 - D_o / D_e` from the coincidence matrix of values within items (Krippendorff, "Computing Krippendorff's
+    Alpha-Reliability", 2011). Items with fewer than two answers do not count.
+
+    Args:
+        answers: (R, I) non-negative values or level indices, -1 = missing.
+        level: Which disagreements count more: `"nominal"` all the same, `"ordinal"` by rank, `"interval"` by squared
+            difference of the values.
+
+    Returns:
+        Alpha; nan if fewer than two different answers occur, since nothing could disagree.
+
+    Raises:
+        ValueError: If `level` is not one of the three.
+    """
+    answers = np.asarray(answers)
+    values = np.unique(answers[answers >= 0])
+    counts = np.stack([(answers == value).sum(axis=0) for value in values], axis=-1).astype(np.float64)  # (I, V)
+    counts = counts[counts.sum(axis=-1) > 1]
+    weights = 1 / (counts.sum(axis=-1) - 1)
+    coincidence = (counts * weights[:, None]).T @ counts - np.diag(weights @ counts)
+    totals = coincidence.sum(axis=0)
+    if level == "nominal":
+        distance = 1 - np.eye(len(values))
+    elif level == "ordinal":
+        # (Σ_{g=c..k} n_g - (n_c + n_k) / 2)² is the squared difference of mid-ranks.
+        middle = np.cumsum(totals) - totals / 2
+        distance = (middle[:, None] - middle) ** 2
+    elif level == "interval":
+        distance = (values[:, None].astype(np.float64) - values) ** 2
+    else:
+        raise ValueError(
+            f"level={level!r} is not a level of measurement. Fix: one of 'nominal', 'ordinal', 'interval'."
+        )
+    expected = float(totals @ distance @ totals)
+    observed = float((coincidence * distance).sum())
+    return 1 - (totals.sum() - 1) * observed / expected if expected > 0 else float("nan")

@@ -1,0 +1,190 @@
+"""Turns a table as people have it into the canonical judgement table, or says everything that is wrong with it.
+
+Accepts the four kinds of judgement and TRL's own `chosen`/`rejected`. Vectorised: hundreds of thousands of rows take
+seconds. Knows nothing of files (see `sources`) and of what the judgements are used for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from reward_models import columns
+from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
+from reward_models.faults import Faults
+from reward_models.items import ANONYMOUS, check_items
+from reward_models.trl_pairs import from_chosen_rejected
+
+
+__all__ = ["KINDS", "OPTIONAL", "REQUIRED", "canonicalise"]
+
+KINDS = ("preference", "rating", "choice", "soft")
+REQUIRED = {
+    "preference": ("rater_id", "prompt", "response_a", "response_b", "choice"),
+    "rating": ("rater_id", "prompt", "response", "rating"),
+    "choice": ("rater_id", "prompt", "options", "choice"),
+    "soft": ("prompt", "options", "probs"),
+}
+OPTIONAL = {
+    "preference": ("item_id", "weight", "shown_first"),
+    "rating": ("item_id", "weight"),
+    "choice": ("item_id", "weight"),
+    "soft": ("item_id", "weight", "n"),
+}
+# What only this kind has; `options` and `choice` belong to two kinds each.
+_TELLTALE = {
+    "preference": ({"response_a", "response_b", "choice"}, {"chosen", "rejected"}),
+    "rating": ({"response", "rating"},),
+    "choice": ({"options", "choice"},),
+    "soft": ({"probs"},),
+}
+
+
+def canonicalise(
+    frame: pd.DataFrame, kind: str | None = None, levels: Sequence[float] | None = None
+) -> tuple[str, pd.DataFrame, tuple[float, ...] | None]:
+    """Validate a table and bring it to canonical columns.
+
+    Args:
+        frame: `N` rows, one judgement each. It is not changed.
+        kind: One of `KINDS`; None to tell it from the columns.
+        levels: The ordered levels of a rating table; None to take the ratings that occur.
+
+    Returns:
+        The kind, the canonical table (RangeIndex; `rater_id` and `item_id` as strings, `item_id` and `weight` always
+        there) and the levels (None unless `rating`).
+
+    Raises:
+        JudgementError: Naming every fault at once.
+    """
+    if kind is not None and kind not in KINDS:
+        raise JudgementError(f"kind={kind!r} is not one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
+    if len(frame) == 0:
+        raise JudgementError("the table has no rows. Fix: check the filter or the file it comes from.")
+    kind = kind or _infer_kind(frame)
+    if levels is not None and kind != "rating":
+        raise JudgementError(
+            f"levels={tuple(levels)} given for a {kind!r} table. Fix: leave levels out; only ratings have them."
+        )
+    given = list(frame.columns)
+    table = frame.reset_index(drop=True)
+    if kind == "preference" and {"chosen", "rejected"} <= set(table.columns):
+        table = from_chosen_rejected(table)
+        if "rater_id" not in table:
+            table["rater_id"] = ANONYMOUS
+    if kind == "soft" and "options" not in table and {"response_a", "response_b"} <= set(table.columns):
+        table["options"] = [list(pair) for pair in zip(table["response_a"], table["response_b"], strict=True)]
+        table = table.drop(columns=["response_a", "response_b"])
+    _check_columns(table, kind, given)
+
+    faults = Faults(len(table))
+    out = pd.DataFrame(index=table.index)
+    if kind != "soft":
+        out["rater_id"] = columns.ids(table["rater_id"], "rater_id", faults)
+    out["prompt"] = columns.prompts(table["prompt"], faults, empty_allowed="prompt" not in given)
+    found_levels: tuple[float, ...] | None = None
+    if kind in ("choice", "soft"):
+        out["options"] = columns.options(table["options"], faults)
+        if kind == "choice":
+            out["choice"] = columns.option_index(table["choice"], out["options"], faults)
+        else:
+            out["probs"] = columns.probs(table["probs"], out["options"], faults)
+            out["n"] = columns.numbers(table, "n", faults, positive=True)
+    elif kind == "preference":
+        for column in ("response_a", "response_b"):
+            out[column] = columns.texts(table[column], column, faults)
+        out["choice"] = columns.pair_choice(table["choice"], faults)
+        if "shown_first" in table:
+            out["shown_first"] = columns.shown_first(table["shown_first"], faults)
+    else:
+        out["response"] = columns.texts(table["response"], "response", faults)
+        out["rating"], found_levels = columns.ratings(table["rating"], levels, faults)
+    out["weight"] = columns.numbers(table, "weight", faults, positive=False)
+    if "item_id" in table:
+        out["item_id"] = columns.ids(table["item_id"], "item_id", faults)
+    for column in table.columns:
+        if str(column).startswith("rater:"):
+            out[column] = columns.trait(table[column])
+
+    out["item_id"] = check_items(kind, out, faults)
+    if kind == "choice" and out["rater_id"].nunique() == 1:
+        faults.add_table(
+            f"all judgements are by one rater, {out['rater_id'].iloc[0]!r}: a survey of one person has no "
+            "disagreement to model. Fix: check that 'rater_id' is the person and not the survey."
+        )
+    faults.raise_if_any()
+    _warn_thin(kind, out)
+    order = ["rater_id", "item_id", *REQUIRED[kind], *OPTIONAL[kind]]
+    kept = [c for c in dict.fromkeys(order) if c in out] + [c for c in out if c not in order]
+    return kind, out[kept], found_levels
+
+
+def _infer_kind(frame: pd.DataFrame) -> str:
+    present = set(frame.columns)
+    fitting = [kind for kind, sets in _TELLTALE.items() if any(needed <= present for needed in sets)]
+    if len(fitting) == 1:
+        return fitting[0]
+    seen = ", ".join(map(repr, frame.columns))
+    if fitting:
+        raise JudgementError(
+            f"the columns fit more than one kind of judgement ({', '.join(fitting)}): {seen}. Fix: one table holds "
+            f"one kind; pass kind={fitting[0]!r}, or split the table."
+        )
+    needs = "; ".join(f"{kind}: {', '.join(REQUIRED[kind])}" for kind in KINDS)
+    raise JudgementError(
+        f"the columns fit no kind of judgement: {seen}. Fix: rename the columns to those of one kind ({needs}), or "
+        f"TRL's prompt, chosen, rejected; or pass kind= to hear what is missing."
+    )
+
+
+def _check_columns(table: pd.DataFrame, kind: str, given: list[Any]) -> None:
+    """Refuse missing columns and likely misspellings; warn of columns that will not be used."""
+    known = [*REQUIRED[kind], *OPTIONAL[kind]]
+    unknown = [str(c) for c in table.columns if c not in known and not str(c).startswith("rater:")]
+    missing = [c for c in REQUIRED[kind] if c not in table]
+    problems = []
+    for column in missing:
+        hint = did_you_mean(column, unknown).replace("Did you mean", "Is it")
+        fix = "add a column that says who judged" if column == "rater_id" else "add or rename it"
+        problems.append(f"  column {column!r} is missing.{hint} Fix: {fix}.")
+    absent = [c for c in known if c not in table and c not in missing]
+    for column in unknown:
+        hint = did_you_mean(column, [*absent, "rater:"] if ":" in column else absent)
+        if hint and not missing:
+            problems.append(
+                f"  column {column!r} is unknown.{hint} Fix: rename it, or drop it if it is something else."
+            )
+    if problems:
+        seen = ", ".join(map(repr, given))
+        raise JudgementError("\n".join([f"the columns do not make a {kind!r} table ({seen}):", *problems]))
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        message = f"columns not used: {names}. To keep one as a trait of the rater, rename it to 'rater:<name>'."
+        warnings.warn(message, JudgementWarning, stacklevel=4)
+
+
+def _warn_thin(kind: str, out: pd.DataFrame) -> None:
+    """Warn of raters and items with one judgement, and of raters whose trait changes."""
+    if kind == "soft" or (out["rater_id"] == ANONYMOUS).all():
+        return
+    for column, what, why in (
+        ("rater_id", "raters", "nothing tells which cluster they belong to beyond that one answer"),
+        ("item_id", "items", "nobody disagrees about them"),
+    ):
+        counts = out[column].value_counts(sort=False)
+        single = counts.index[counts == 1]
+        if len(single):
+            names = ", ".join(map(repr, single[:3])) + (", ..." if len(single) > 3 else "")
+            share = f"{len(single):,} of {len(counts):,} {what} have one judgement ({names})"
+            message = f"{share}: {why}. They are kept; drop them if unwanted."
+            warnings.warn(message, JudgementWarning, stacklevel=4)
+    for trait in [c for c in out if str(c).startswith("rater:")]:
+        pairs = out[["rater_id", trait]].drop_duplicates()
+        several = pairs["rater_id"][pairs["rater_id"].duplicated()].unique()
+        if len(several):
+            found = f"column {trait!r}: {len(several):,} raters have more than one value, e.g. {several[0]!r}"
+            message = f"{found}. Baselines by that trait take one of them; give each rater one value."
+            warnings.warn(message, JudgementWarning, stacklevel=4)

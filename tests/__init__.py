@@ -1,0 +1,1 @@
+"""Tests of plural_rlhf and reward_models; shared helpers live in `tests.tiny`."""
