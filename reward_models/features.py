@@ -1,0 +1,225 @@
+"""Texts to vectors: rendering, length-sorted batches and the hidden state of the last token.
+
+Rendering is that of TRL's GRPO and RLOO trainers for a reward model, so that a jury fitted here scores the very
+strings it will be shown in training: no end token after a plain completion, the chat template over prompt and
+completion otherwise. Knows nothing of judgements, raters or rewards: any decoder of transformers will do as a
+backbone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from reward_models.encoding import Prompt, Text, as_messages
+from reward_models.errors import JuryError
+
+
+__all__ = ["Batch", "batches", "last_token", "pooled_features", "render", "truncate_backbone"]
+
+Messages = Sequence[Mapping[str, Any]]
+Batch = tuple[list[int], torch.Tensor, torch.Tensor]
+FEW_BATCHES = 4
+
+logger = logging.get_logger(__name__)
+
+
+def render(prompt: Prompt | Messages, response: str | Messages, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Write a prompt and a response as the one string that a reward model reads, as TRL 1.16 does.
+
+    Args:
+        prompt: A string, a list of messages (`role`, `content`), or the (role, content) pairs of `Text.prompt`.
+        response: A string; after a conversational prompt it becomes one assistant message. Or a list of messages.
+        tokenizer: Its chat template renders conversations; for two strings it is not used.
+
+    Returns:
+        `prompt + response` for strings, else the chat template over all messages, without a generation prompt.
+
+    Raises:
+        JuryError: A list of messages answers a plain string, or a conversation meets a tokenizer without a chat
+            template.
+    """
+    if isinstance(prompt, str):
+        if not isinstance(response, str):
+            raise JuryError(
+                f"the response {response!r} is a list of messages, but the prompt {prompt!r} is a string. "
+                "Give the prompt as [{'role': 'user', 'content': ...}], or the response as a string."
+            )
+        return prompt + response
+    if tokenizer.chat_template is None:
+        raise JuryError(
+            f"the prompt {prompt!r} is conversational, but the tokenizer {tokenizer.name_or_path!r} has no chat "
+            "template. Set tokenizer.chat_template, or give prompts as plain strings."
+        )
+    # Pairs come from `Text.prompt`, where a prompt has to be hashable.
+    messages = as_messages(prompt) if isinstance(prompt, tuple) else list(prompt)
+    answer = [{"role": "assistant", "content": response}] if isinstance(response, str) else list(response)
+    return tokenizer.apply_chat_template([*messages, *answer], tokenize=False)
+
+
+def last_token(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Take the hidden state of each row's last real token, wherever the padding is.
+
+    By mask and not by token id: where the padding token is also the end token, an id cannot tell the two apart.
+
+    Args:
+        hidden: (B, T, D) hidden states.
+        attention_mask: (B, T), 1 at real tokens; None when there is no padding.
+
+    Returns:
+        (B, D).
+    """
+    if attention_mask is None:
+        return hidden[:, -1]
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (positions * attention_mask.to(hidden.device).ne(0)).argmax(-1)
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
+
+
+def batches(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int,
+    max_length: int,
+    progress: bool = False,
+    description: str = "features",
+) -> Iterator[Batch]:
+    """Tokenise rendered texts and yield them longest first, in batches padded on the right.
+
+    A text longer than `max_length` tokens loses its beginning, not its end: the response is what is being judged.
+
+    Args:
+        texts: `U` rendered texts.
+        tokenizer: No special tokens are added; the rendering has them.
+        batch_size: Texts per batch.
+        max_length: Longest row, in tokens.
+        progress: Show a bar over texts, if there are more than four batches.
+        description: Label of the bar.
+
+    Yields:
+        The positions in `texts`, `input_ids` (B, T) and `attention_mask` (B, T).
+
+    Raises:
+        JuryError: A text has no token, or `batch_size` or `max_length` is below one.
+    """
+    for name, value in (("batch_size", batch_size), ("max_length", max_length)):
+        if value < 1:
+            raise JuryError(f"{name}={value} leaves nothing to score: it must be at least 1.")
+    if not texts:
+        return
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise JuryError(f"the text {text!r} has no tokens, hence no last token to score: drop it or add a prompt.")
+    if any(len(row) > max_length for row in rows):
+        # No counts in the message: `warning_once` knows a message by its text, and training calls this each step.
+        logger.warning_once(
+            f"Texts longer than max_length={max_length} tokens lose their beginning. Raise max_length to "
+            "score them whole."
+        )
+    # Longest first: memory runs out at once or never. Ties keep their order, so the batches are reproducible.
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    bar = tqdm(
+        total=len(rows), desc=description, unit="text", disable=not progress or len(rows) <= FEW_BATCHES * batch_size
+    )
+    with bar:
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            ids = [torch.tensor(rows[i][-max_length:]) for i in index]
+            mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+            # Any id does as padding: nothing reads it past the mask.
+            yield index, pad_sequence(ids, batch_first=True), mask
+            bar.update(len(index))
+
+
+@torch.no_grad()
+def pooled_features(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    *,
+    batch_size: int = 16,
+    max_length: int = 512,
+    progress: bool = True,
+) -> np.ndarray:
+    """Compute the backbone's vector of each text: the final hidden state of its last token.
+
+    Args:
+        backbone: A decoder or a causal language model (its head is not run). Left on its device and in its mode;
+            dropout is off while it works.
+        tokenizer: The backbone's tokenizer.
+        texts: `U` texts.
+        batch_size: Texts per forward pass.
+        max_length: Longest text in tokens; longer ones lose their beginning, with a warning.
+        progress: Show a progress bar when there are more than four batches.
+
+    Returns:
+        (U, D) float32, in the order of `texts`.
+
+    Raises:
+        JuryError: See `render` and `batches`.
+    """
+    rendered = [render(prompt, response, tokenizer) for prompt, response in texts]
+    base = backbone.base_model
+    features = np.empty((len(rendered), base.config.get_text_config().hidden_size), dtype=np.float32)
+    was_training = base.training
+    base.eval()
+    try:
+        for index, input_ids, mask in batches(
+            rendered, tokenizer, batch_size=batch_size, max_length=max_length, progress=progress
+        ):
+            mask = mask.to(base.device)
+            hidden = base(input_ids=input_ids.to(base.device), attention_mask=mask, use_cache=False).last_hidden_state
+            features[index] = last_token(hidden, mask).float().cpu().numpy()
+    finally:
+        base.train(was_training)
+    return features
+
+
+def truncate_backbone(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
+    """Keep only the first layers of a decoder, so that features come from its middle and cost less.
+
+    Embeddings and final norm are kept. The layers are shared with `model`, not copied: training one trains the other.
+
+    Args:
+        model: A decoder such as `AutoModel` gives, or a causal language model, whose head is dropped.
+        num_layers: How many layers to keep, from 1 to all of them.
+
+    Returns:
+        A model of the same class as `model`'s decoder. Its last hidden state is the final norm of
+        `hidden_states[num_layers]`.
+
+    Raises:
+        JuryError: `num_layers` is out of range, or the decoder does not keep its layers in one list.
+    """
+    base = model.base_model
+    total = base.config.num_hidden_layers
+    if not 1 <= num_layers <= total:
+        raise JuryError(
+            f"num_layers={num_layers}: {type(base).__name__} has {total} layers; give a number from 1 to {total}."
+        )
+    names = [name for name, child in base.named_children() if isinstance(child, nn.ModuleList) and len(child) == total]
+    if len(names) != 1:
+        raise JuryError(
+            f"{type(base).__name__} does not keep its {total} layers in one torch.nn.ModuleList, so the first "
+            f"{num_layers} cannot be taken. Use the whole backbone."
+        )
+    config = copy.deepcopy(base.config)
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = config.layer_types[:num_layers]
+    truncated = copy.copy(base)
+    # A shallow copy shares the dictionary of submodules too; ours must be its own before a list in it is replaced.
+    truncated._modules = {**base._modules, names[0]: base.get_submodule(names[0])[:num_layers]}
+    truncated.config = config
+    return truncated

@@ -1,0 +1,286 @@
+"""What is it worth to know a rater's group? Predictive information of clusters and of demographic groups.
+
+Usable information as in Value Profiles (Sorensen et al. 2025, arXiv 2503.15484, Algorithm 1): the drop of the loss on
+new raters' answers when the grouping is known, in nats per answer. All groupings share one decoder, a table of answer
+frequencies per item and group, so that only the grouping differs. Rater terms such as leniency are in none of them.
+
+Clusters are learnt on the training raters; a new rater is placed by half of the answers, and everything is scored on
+the other half. Demographic groups need no such answers. Two controls must come out at or below zero: random groups,
+and clusters of answers shuffled among raters. Knows nothing of rewards or models.
+
+Shapes: `N` answers, `R` raters, `I` items, `S` cells (all options of all items), `K` clusters, `G` groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reward_models.em import FitConfig
+from reward_models.encoding import Encoded
+from reward_models.errors import JuryError
+from reward_models.latent_class import fit_latent_classes, population
+from reward_models.memberships import mixture_posterior, predictive_log_lik
+from reward_models.mixture import check_num_clusters
+from reward_models.naming import describe_clusters, name_clusters
+from reward_models.records import Judgements
+from reward_models.resampling import halve_labels, two_way_intervals
+from reward_models.stats import Interval
+
+
+__all__ = ["GroupingReport", "describe_clusters", "merge_groups", "name_clusters", "predictive_information"]
+
+GROUP_SMOOTHING = (1.0, 4.0, 16.0, 64.0, 256.0)
+CLUSTERS, RANDOM, SHUFFLED = "clusters", "random groups", "clusters of shuffled answers"
+
+
+@dataclass(frozen=True)
+class GroupingReport:
+    """Predictive information of every grouping, on held-out answers of held-out raters.
+
+    Attributes:
+        rows: `grouping`, `source` (`"clusters"`, `"trait"`, `"merged trait"` or `"control"`), `n_groups`, `info`
+            (nats per answer over knowing the item only), `low`, `high` (95 %, raters and items resampled),
+            `per_split`.
+        baseline_nll: Loss without any grouping, nats per answer.
+        paired_difference: Clusters minus the best demographic grouping on the same answers; None without traits.
+        n_splits: Number of rater splits.
+    """
+
+    rows: list[dict[str, Any]]
+    baseline_nll: float
+    paired_difference: Interval | None
+    n_splits: int
+
+    @property
+    def clusters(self) -> dict[str, Any]:
+        """The row of the learnt clusters."""
+        return self.rows[0]
+
+    @property
+    def best_demographic(self) -> dict[str, Any] | None:
+        """The row of the demographic grouping with most information, as it is or merged; None without traits."""
+        traits = [row for row in self.rows if "trait" in row["source"]]
+        return max(traits, key=lambda row: row["info"]) if traits else None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Categorical answers: `rater`, `item` and `cell` (N,), `cell_item` (S,)."""
+
+    rater: np.ndarray
+    item: np.ndarray
+    cell: np.ndarray
+    cell_item: np.ndarray
+    weight: np.ndarray
+    n_raters: int
+
+    def take(self, keep: np.ndarray) -> _Table:
+        rater, item, cell, weight = self.rater[keep], self.item[keep], self.cell[keep], self.weight[keep]
+        return dataclasses.replace(self, rater=rater, item=item, cell=cell, weight=weight)
+
+    def group_counts(self, group: np.ndarray, n_groups: int) -> np.ndarray:
+        """(S, G) weighted answers per cell and group of rater."""
+        flat = np.bincount(self.cell * n_groups + group[self.rater], self.weight, len(self.cell_item) * n_groups)
+        return flat.reshape(-1, n_groups)
+
+
+def predictive_information(
+    judgements: Judgements, num_clusters: int, *, seeds: int = 5, config: FitConfig | None = None
+) -> GroupingReport:
+    """Compare learnt clusters with every demographic trait of the table.
+
+    Args:
+        judgements: A table with raters; its `rater:` columns are the traits.
+        num_clusters: `K`; traits with more groups also enter merged down to at most `K`.
+        seeds: Number of random halvings of the raters into training and held out.
+        config: How the clusters are fitted.
+
+    Returns:
+        The report; its first row is the clusters.
+
+    Raises:
+        JuryError: K that half of the raters cannot support, a table without raters, or fewer than one split.
+    """
+    enc = judgements.encode()
+    if enc.kind == "soft":
+        raise JuryError(
+            "kind='soft': grouping needs to know which rater gave which answer; use judgements with rater_id"
+        )
+    if seeds < 1:
+        raise JuryError(f"seeds={seeds}: needs at least one split of the raters; use 5")
+    check_num_clusters(dataclasses.replace(enc, rater_ids=enc.rater_ids[: enc.n_raters // 2]), num_clusters)
+    table = _categorical(enc)
+    traits = {trait.removeprefix("rater:"): _trait_codes(judgements, enc, trait) for trait in judgements.traits}
+    splits = [_one_split(table, traits, num_clusters, config or FitConfig(), seed) for seed in range(seeds)]
+
+    names = list(splits[0].log_lik)
+    gains = [np.stack([s.log_lik[name] - s.baseline for name in names], axis=1) for s in splits]
+    pooled = np.concatenate(gains)
+    rows: list[dict[str, Any]] = [
+        {"grouping": name, "source": source, "n_groups": n_groups}
+        for name, (source, n_groups) in zip(names, splits[0].about, strict=True)
+    ]
+    demographic = [i for i, row in enumerate(rows) if "trait" in row["source"]]
+    columns = [pooled]
+    if demographic:
+        best = max(demographic, key=lambda i: pooled[:, i].mean())
+        columns.append(pooled[:, [0]] - pooled[:, [best]])
+    rater = np.concatenate([s.scored.rater for s in splits])
+    item = np.concatenate([s.scored.item for s in splits])
+    intervals = two_way_intervals(np.column_stack(columns), rater, item)
+    for i, (row, interval) in enumerate(zip(rows, intervals, strict=False)):
+        row |= {"info": interval.value, "low": interval.low, "high": interval.high}
+        row["per_split"] = [float(split[:, i].mean()) for split in gains]
+    return GroupingReport(
+        rows=rows,
+        baseline_nll=-float(np.concatenate([s.baseline for s in splits]).mean()),
+        paired_difference=intervals[-1] if demographic else None,
+        n_splits=seeds,
+    )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Log predictive probabilities (N,) of the scored answers of one split, without and with each grouping."""
+
+    scored: _Table
+    baseline: np.ndarray
+    log_lik: dict[str, np.ndarray]
+    about: list[tuple[str, int]]  # source and number of groups, in the order of `log_lik`
+
+
+def _one_split(
+    table: _Table, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
+) -> _Split:
+    """Fit every grouping on one half of the raters and score it on the other half's scored answers."""
+    rng = np.random.default_rng(seed)
+    config = dataclasses.replace(config, seed=seed)
+    in_train = np.zeros(table.n_raters, dtype=bool)
+    in_train[rng.permutation(table.n_raters)[: table.n_raters // 2]] = True
+    is_train = in_train[table.rater]
+    half = halve_labels(table.rater, rng)
+    placing, scoring = ~is_train & half, ~is_train & ~half
+    train, scored = table.take(is_train), table.take(scoring)
+    everybody = np.zeros(table.n_raters, dtype=np.int64)
+    base = np.log(population(train.group_counts(everybody, 1)[:, 0], table.cell_item))
+
+    log_lik, about = {}, []
+    log_lik[CLUSTERS] = _cluster_log_lik(train, table.take(placing), scored, num_clusters, config)
+    about.append(("clusters", num_clusters))
+    for trait, codes in traits.items():
+        n_groups = int(codes.max()) + 1
+        log_lik[trait] = _group_log_lik(train, scored, codes, base)
+        about.append(("trait", n_groups))
+        if n_groups > num_clusters:
+            merged = merge_groups(train.group_counts(codes, n_groups), table.cell_item, num_clusters)
+            log_lik[f"{trait} (merged)"] = _group_log_lik(train, scored, merged[codes], base)
+            about.append(("merged trait", num_clusters))
+    log_lik[RANDOM] = _group_log_lik(train, scored, rng.integers(num_clusters, size=table.n_raters), base)
+    shuffled = _shuffle_within_items(table, rng)
+    control = _cluster_log_lik(
+        shuffled.take(is_train), shuffled.take(placing), shuffled.take(scoring), num_clusters, config
+    )
+    # The gain is over the shuffled answers' own baseline; the gain over `baseline` is what the caller takes.
+    log_lik[SHUFFLED] = control - base[shuffled.take(scoring).cell] + base[scored.cell]
+    about += [("control", num_clusters)] * 2
+    return _Split(scored, base[scored.cell], log_lik, about)
+
+
+def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.ndarray:
+    """Merge groups greedily, each time the two whose merger costs least log-likelihood (agglomerative, Ward's idea).
+
+    Args:
+        counts: (S, G) answers per cell and group.
+        cell_item: (S,) item of each cell.
+        at_most: Number of groups to stop at.
+
+    Returns:
+        (G,) new group of each group, 0 .. at_most - 1.
+    """
+
+    def log_lik(c: np.ndarray) -> np.ndarray:
+        totals = np.zeros((cell_item.max() + 1, c.shape[1]))
+        np.add.at(totals, cell_item, c)
+        return (c * np.log(np.maximum(c, 1e-300))).sum(0) - (totals * np.log(np.maximum(totals, 1e-300))).sum(0)
+
+    label = np.arange(counts.shape[1])
+    merged = counts.astype(np.float64)
+    while merged.shape[1] > at_most:
+        own = log_lik(merged)
+        first, second = np.triu_indices(merged.shape[1], k=1)
+        cost = own[first] + own[second] - log_lik(merged[:, first] + merged[:, second])
+        a, b = first[cost.argmin()], second[cost.argmin()]
+        merged[:, a] += merged[:, b]
+        merged = np.delete(merged, b, axis=1)
+        label = np.where(label == b, a, label)
+        label = label - (label > b)
+    return label
+
+
+def _categorical(enc: Encoded) -> _Table:
+    """Judgements of any kind as answers in cells; a pair judged in both orders counts as one item."""
+    label, n_options = enc.label, np.full(enc.n_items, 3)
+    if enc.kind == "preference":
+        turned = enc.alternatives[:, 0] != enc.item_alternatives[enc.item, 0]
+        label = np.where(turned & (label < 2), 1 - label, label)
+        n_options[:] = 3 if (label == 2).any() else 2
+    elif enc.kind == "rating":
+        n_options[:] = len(enc.levels or ())
+    else:
+        n_options = (enc.item_alternatives >= 0).sum(1)
+    start = np.cumsum(n_options) - n_options
+    cell_item = np.repeat(np.arange(enc.n_items), n_options)
+    return _Table(enc.rater, enc.item, start[enc.item] + label, cell_item, enc.weight, enc.n_raters)
+
+
+def _trait_codes(judgements: Judgements, enc: Encoded, trait: str) -> np.ndarray:
+    """(R,) group of each rater; raters who did not say form a group of their own, the last."""
+    values = pd.Series(judgements.frame[trait].to_numpy()).groupby(enc.rater).first().reindex(range(enc.n_raters))
+    codes, levels = pd.factorize(values, sort=True)
+    return np.where(codes < 0, len(levels), codes).astype(np.int64)
+
+
+def _cluster_log_lik(
+    train: _Table, placing: _Table, scored: _Table, num_clusters: int, config: FitConfig
+) -> np.ndarray:
+    """(N,) log predictive probability of the scored answers, raters placed by `placing`."""
+    raters, rater = np.unique(train.rater, return_inverse=True)
+    fit = fit_latent_classes(rater, train.cell, train.weight, len(raters), train.cell_item, num_clusters, config)
+    placed = placing.weight[:, None] * fit.log_p[placing.cell]
+    posterior = mixture_posterior(placed, placing.rater, placing.n_raters, fit.prevalence)
+    return predictive_log_lik(posterior[scored.rater], fit.log_p[scored.cell])
+
+
+def _group_log_lik(train: _Table, scored: _Table, group: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """(N,) log probability of the scored answers under smoothed tables per group.
+
+    Tables are shrunk to the item's own distribution; how strongly is chosen by the leave-one-out likelihood of the
+    training answers, so that a trait with many small groups is not punished for being fine-grained.
+    """
+    n_groups = int(group.max()) + 1
+    counts = train.group_counts(group, n_groups)
+    totals = np.zeros((train.cell_item.max() + 1, n_groups))
+    np.add.at(totals, train.cell_item, counts)
+    totals, p = totals[train.cell_item], np.exp(base)[:, None]
+
+    def leave_one_out(strength: float) -> float:
+        with np.errstate(divide="ignore"):
+            log_p = np.log(np.maximum(counts - 1, 0) + strength * p) - np.log(np.maximum(totals - 1, 0) + strength)
+        return float((counts * log_p).sum())
+
+    strength = max(GROUP_SMOOTHING, key=leave_one_out)
+    return np.log((counts + strength * p) / (totals + strength))[scored.cell, group[scored.rater]]
+
+
+def _shuffle_within_items(table: _Table, rng: np.random.Generator) -> _Table:
+    """Give every answer to another rater of its item: items keep their distributions, raters lose theirs."""
+    order = np.lexsort((rng.random(len(table.cell)), table.item))
+    place = np.lexsort((np.arange(len(table.cell)), table.item))
+    cell = np.empty_like(table.cell)
+    cell[place] = table.cell[order]
+    return dataclasses.replace(table, cell=cell)

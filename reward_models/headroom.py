@@ -1,0 +1,227 @@
+"""How much is there to gain from modelling who judges? A ladder of models and a verdict in words.
+
+item mean -> + rater terms -> + taste of rank 1, 2 -> mixture of K = 2 ... clusters, each fitted to the same labels and
+scored on the same held-out labels of the same raters. No text is read: every text has free parameters. The item mean
+is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings): what one reward for everybody
+can do.
+
+Rater terms are what raters differ in besides taste: leniency and scale of ratings; scale, tie propensity and position
+of pairs; for choices a tendency towards an option's place in the list. Knows nothing of features or language models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reward_models.em import FitConfig
+from reward_models.encoding import Encoded
+from reward_models.errors import JuryError
+from reward_models.memberships import predictive_log_lik
+from reward_models.mixture import CONSENSUS_PRECISION, fit_mixture, subset
+from reward_models.observation import Observations, minimise, start_terms, term_penalty, torch_terms
+from reward_models.records import Judgements
+from reward_models.resampling import heldout_labels, two_way_intervals
+
+
+__all__ = ["Headroom", "headroom"]
+
+HELDOUT_SHARE = 0.2
+UNDECIDED = 0.02  # nats: an interval that reaches higher does not rule taste out
+ITEM_MEAN, RATER_TERMS = "item mean", "rater terms"
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """The ladder and what it says.
+
+    Attributes:
+        rungs: `name`, `nll` (nats per held-out judgement), `info` (gain over the item mean, nats), `low` and `high`
+            (95 %, raters and items resampled).
+        verdict: What to do, in words.
+        best: Name of the rung with the lowest held-out loss.
+        n_judgements: Number of held-out judgements.
+    """
+
+    rungs: list[dict[str, Any]]
+    verdict: str
+    best: str
+    n_judgements: int
+
+
+def headroom(judgements: Judgements, max_clusters: int = 4, seed: int = 0) -> Headroom:
+    """Climb the ladder on a fifth of each rater's labels, held out.
+
+    Args:
+        judgements: A table with raters; those with fewer than three judgements are fitted but not scored.
+        max_clusters: Largest mixture to try.
+        seed: Seed of the split, the starting points and the resamples.
+
+    Returns:
+        Rungs, verdict and best rung.
+
+    Raises:
+        JuryError: A table without raters, with one rater, or in which nothing can be held out.
+    """
+    enc = judgements.encode()
+    if enc.kind == "soft":
+        raise JuryError(
+            "kind='soft': a table of answer shares does not say who answered, so it holds no headroom to measure"
+        )
+    if enc.n_raters < 2:
+        raise JuryError(f"{enc.n_raters} rater: headroom is the gain from telling raters apart; it needs at least 2")
+    train, test = _split(enc, seed)
+    config = FitConfig(seed=seed)
+
+    item_mean = fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False))
+    scores = {ITEM_MEAN: item_mean.judgement_log_lik(test)[:, 0]}
+    scores[RATER_TERMS] = _rater_term_log_lik(train, test)
+    prefix = "" if enc.kind == "choice" else f"{RATER_TERMS} + "
+    for rank in (1, 2):
+        scores[f"{prefix}rank {rank}"] = _factor_log_lik(train, test, rank, seed)
+    for num_clusters in range(2, min(max_clusters, enc.n_raters) + 1):
+        fit = fit_mixture(train, num_clusters, config)
+        score = predictive_log_lik(fit.responsibilities[test.rater], fit.judgement_log_lik(test))
+        scores[f"{prefix}mixture K={num_clusters}"] = score
+
+    names = list(scores)
+    log_lik = np.stack(list(scores.values()), axis=1)
+    best = int(log_lik.mean(0).argmax())
+    taste = 2 + int(log_lik[:, 2:].mean(0).argmax())
+    gains = np.column_stack([log_lik - log_lik[:, [0]], log_lik[:, taste] - log_lik[:, 1]])
+    intervals = two_way_intervals(gains, test.rater, test.item, seed=seed)
+    rungs = [
+        {"name": name, "nll": float(-column.mean()), "info": i.value, "low": i.low, "high": i.high}
+        for name, column, i in zip(names, log_lik.T, intervals, strict=False)
+    ]
+    over_terms = {"info": intervals[-1].value, "low": intervals[-1].low, "high": intervals[-1].high}
+    verdict = _verdict(rungs[1], rungs[taste], over_terms, enc.kind, len(test))
+    return Headroom(rungs=rungs, verdict=verdict, best=names[best], n_judgements=len(test))
+
+
+def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
+    """Hold out labels whose texts others have judged too."""
+    held = heldout_labels(enc.rater, HELDOUT_SHARE, np.random.default_rng(seed))
+    seen = np.zeros(enc.n_texts, dtype=bool)
+    kept = enc.alternatives[~held]
+    seen[kept[kept >= 0]] = True
+    test = subset(enc, held & (seen[enc.alternatives] | (enc.alternatives < 0)).all(1))
+    if not len(test):
+        raise JuryError(
+            f"none of {len(enc)} judgements can be held out: headroom needs raters with at least three judgements of "
+            "texts that were judged more than once"
+        )
+    return subset(enc, ~held), test
+
+
+def _rater_term_log_lik(train: Encoded, test: Encoded) -> np.ndarray:
+    """Test log-likelihood (N,) of one reward for everybody plus rater terms, fitted at their posterior mode."""
+    observed, unseen = Observations.from_encoded(train), Observations.from_encoded(test)
+    start = {"consensus": np.zeros((train.n_texts, 1))} | start_terms(observed, rater_terms=True)
+    if train.kind == "choice":
+        start["tendency"] = np.zeros((train.n_raters, train.alternatives.shape[1]))
+
+    def log_lik(obs: Observations, params: dict[str, Tensor]) -> Tensor:
+        terms = {name: value for name, value in params.items() if name != "consensus"}
+        return obs.log_lik(obs.gather(params["consensus"]), torch_terms(terms))[:, 0]
+
+    def loss(params: dict[str, Tensor]) -> Tensor:
+        prior = 0.5 * CONSENSUS_PRECISION * params["consensus"].square().sum() + term_penalty(params)
+        return prior - (observed.weight * log_lik(observed, params)).sum()
+
+    params = minimise(loss, start, max_iter=100, tol=1e-7)
+    with torch.no_grad():
+        return log_lik(unseen, {name: torch.from_numpy(value) for name, value in params.items()}).numpy()
+
+
+def _factor_log_lik(train: Encoded, test: Encoded, rank: int, seed: int) -> np.ndarray:
+    """Test log-likelihood (N,) of rewards `s + z_u V` with `z_u ~ N(0, I)` of the given rank.
+
+    `z` is integrated out by Gauss-Hermite quadrature (marginal maximum likelihood, Bock and Aitkin 1981): with few
+    labels per rater a point estimate of `z` would fit noise. Ratings and pairs keep their rater terms, at the
+    posterior mode.
+    """
+    observed, unseen = Observations.from_encoded(train), Observations.from_encoded(test)
+    nodes, log_weight = _quadrature(rank)
+    start = {
+        "consensus": np.zeros((train.n_texts, 1)),
+        "taste": np.random.default_rng(seed).normal(size=(train.n_texts, rank)),
+    }
+    start |= start_terms(observed, rater_terms=True)
+    count = torch.bincount(observed.alternatives[:, 0], weights=observed.weight, minlength=train.n_texts)
+    count = count / count.sum()
+    distinct, row = observed.distinct()
+
+    def rewards(params: dict[str, Tensor]) -> Tensor:
+        """(U, Q) rewards at the nodes; a taste that moves all ratings alike is leniency, which has its own term."""
+        consensus, taste = params["consensus"], params["taste"]
+        return consensus + (taste - count @ taste if train.kind == "rating" else taste) @ nodes.T
+
+    def log_lik(obs: Observations, params: dict[str, Tensor]) -> Tensor:
+        terms = {name: value for name, value in params.items() if name not in ("consensus", "taste")}
+        return obs.log_lik(obs.gather(rewards(params)), torch_terms(terms))
+
+    def log_joint(params: dict[str, Tensor]) -> Tensor:
+        per_judgement = log_lik(distinct, params).index_select(0, row)
+        return log_weight + observed.rater_totals(per_judgement)
+
+    def loss(params: dict[str, Tensor]) -> Tensor:
+        prior = 0.5 * (CONSENSUS_PRECISION * params["consensus"].square().sum() + params["taste"].square().sum())
+        return prior + term_penalty(params) - log_joint(params).logsumexp(1).sum()
+
+    params = {name: torch.from_numpy(value) for name, value in minimise(loss, start, max_iter=60, tol=1e-6).items()}
+    with torch.no_grad():
+        posterior = log_joint(params).softmax(1)[unseen.rater]
+        return predictive_log_lik(posterior.numpy(), log_lik(unseen, params).numpy())
+
+
+def _quadrature(rank: int) -> tuple[Tensor, Tensor]:
+    """Nodes (Q, rank) and log weights (Q,) of a standard normal; 9 nodes on a line, 5 x 5 in the plane."""
+    points, weights = np.polynomial.hermite_e.hermegauss(9 if rank == 1 else 5)
+    grid = np.stack(np.meshgrid(*[points] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
+    log_weight = np.stack(np.meshgrid(*[np.log(weights / weights.sum())] * rank, indexing="ij"), axis=-1).sum(-1)
+    return torch.from_numpy(grid), torch.from_numpy(log_weight.ravel())
+
+
+def _verdict(
+    terms: dict[str, Any], taste: dict[str, Any], over_terms: dict[str, float], kind: str, n_judgements: int
+) -> str:
+    """Say what the ladder shows; `over_terms` is the gain of the best taste rung over rater terms alone."""
+
+    def nats(row: dict[str, Any]) -> str:
+        return f"{row['info']:+.3f} nats [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+    name = taste["name"]
+    if taste["low"] <= 0 and terms["low"] <= 0:
+        return (
+            f"no taste signal: plain Bradley-Terry is enough. The best model that tells raters apart ({name}) gains "
+            f"{nats(taste)} per held-out judgement; use num_clusters=1"
+        )
+    if over_terms["low"] > 0:
+        return (
+            f"taste signal: raters differ in what they want. Against one reward for everybody, {name} gains "
+            f"{nats(taste)} per held-out judgement, {nats(over_terms)} of it beyond rater terms; a jury is worth "
+            "fitting"
+        )
+    if kind == "choice" and taste["low"] > 0:
+        return (
+            f"one main axis: against one reward for everybody, {name} gains {nats(taste)} per held-out judgement, but "
+            f"a rater's tendency towards an option's place in the list explains as much ({nats(terms)}). If the "
+            "options have a common order (less ... more), that tendency is an opinion and a small jury is worth "
+            "fitting; if not, it is a habit"
+        )
+    if over_terms["info"] > 0 and over_terms["high"] > UNDECIDED:
+        return (
+            f"undecided: {name} gains {nats(over_terms)} beyond rater terms, and {n_judgements} held-out judgements "
+            "are too few to tell taste from noise. Collect more judgements, or let select_num_clusters decide on "
+            "held-out raters"
+        )
+    return (
+        f"no taste signal beyond rater terms: raters differ in how they use the scale ({nats(terms)} per held-out "
+        f"judgement), not in what they prefer ({name} adds {nats(over_terms)}). Plain Bradley-Terry with rater terms "
+        "is enough; use num_clusters=1"
+    )

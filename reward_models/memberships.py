@@ -1,0 +1,138 @@
+"""Which cluster a rater belongs to, by Bayes' rule, and what each cluster answers.
+
+The mixture membership: a rater belongs to one of K clusters, nobody knows which, and the labels tell. numpy only; it
+knows nothing of rewards, only how probable each judgement is in each cluster.
+
+Shapes: `N` judgements, `R` raters, `K` clusters, `I` items, `A` options. Log-likelihoods are in nats; a judgement
+with a weight enters as weight times its log-likelihood.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+
+__all__ = [
+    "cluster_answers",
+    "leave_one_out_posterior",
+    "mixture_posterior",
+    "predictive_log_lik",
+    "rater_totals",
+]
+
+
+def rater_totals(log_lik: np.ndarray, rater: np.ndarray, n_raters: int) -> np.ndarray:
+    """Sum the log-likelihood of each rater's judgements.
+
+    Args:
+        log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
+        rater: (N,) rater index.
+        n_raters: Number of raters `R`.
+
+    Returns:
+        (R, K) sums; 0 for a rater without judgements.
+    """
+    return np.stack([np.bincount(rater, weights=column, minlength=n_raters) for column in log_lik.T], axis=1)
+
+
+def mixture_posterior(
+    log_lik: np.ndarray, rater: np.ndarray, n_raters: int, prevalence: np.ndarray, temperature: float = 1.0
+) -> np.ndarray:
+    """Posterior membership `q_uk ∝ pi_k exp(sum_{i of u} l_ik / T)`.
+
+    Args:
+        log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
+        rater: (N,) rater index.
+        n_raters: Number of raters `R`.
+        prevalence: (K,) prior `pi`.
+        temperature: `T` of the tempered E-step; 1 is Bayes' rule, larger is softer.
+
+    Returns:
+        (R, K) posterior; a rater without judgements gets the prevalence.
+    """
+    with np.errstate(divide="ignore"):
+        prior = np.log(prevalence)
+    return softmax(prior + rater_totals(log_lik, rater, n_raters) / temperature, axis=1)
+
+
+def leave_one_out_posterior(
+    log_lik: np.ndarray, rater: np.ndarray, n_raters: int, prevalence: np.ndarray
+) -> np.ndarray:
+    """Posterior membership of each judgement's rater from the rater's OTHER judgements.
+
+    A judgement that helped to place its rater is explained too well by that rater's cluster; this removes the bias.
+
+    Args:
+        log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
+        rater: (N,) rater index.
+        n_raters: Number of raters `R`.
+        prevalence: (K,) prior `pi`.
+
+    Returns:
+        (N, K) posterior; the prevalence where the rater has no other judgement.
+    """
+    with np.errstate(divide="ignore"):
+        prior = np.log(prevalence)
+    return softmax(prior + rater_totals(log_lik, rater, n_raters)[rater] - log_lik, axis=1)
+
+
+def predictive_log_lik(membership: np.ndarray, log_lik: np.ndarray) -> np.ndarray:
+    """Log predictive probability of judgements under uncertain membership: `log sum_k m_nk exp(l_nk)`.
+
+    Args:
+        membership: (N, K) membership of each judgement's rater, learnt without this judgement.
+        log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
+
+    Returns:
+        (N,) nats.
+    """
+    return logsumexp(log_lik, axis=1, b=membership)
+
+
+def cluster_answers(
+    membership: np.ndarray,
+    label: np.ndarray,
+    item: np.ndarray,
+    n_items: int,
+    n_options: int,
+    *,
+    max_iter: int = 200,
+    tol: float = 1e-6,
+) -> np.ndarray:
+    """Maximum-likelihood answer distribution of each cluster, given uncertain memberships.
+
+    Maximises `sum_n log sum_k m_nk p_k(label_n | item_n)` over `p` by EM. The membership-weighted frequency, its first
+    step, mixes the clusters wherever memberships are uncertain; the maximum does not.
+
+    Args:
+        membership: (N, K) membership of each judgement's rater, ideally `leave_one_out_posterior`.
+        label: (N,) option index; a negative label is skipped.
+        item: (N,) item index.
+        n_items: Number of items `I`.
+        n_options: Largest number of options `A`.
+        max_iter: Most EM steps.
+        tol: Stop when no probability moves by more.
+
+    Returns:
+        (K, I, A) distributions over the last axis; NaN where an item has no answer from a cluster.
+    """
+    seen = label >= 0
+    membership, cell = membership[seen], (item * n_options + label)[seen]
+    n_cells, n_clusters = n_items * n_options, membership.shape[1]
+
+    def frequencies(weight: np.ndarray) -> np.ndarray:
+        counts = np.stack([np.bincount(cell, weights=column, minlength=n_cells) for column in weight.T])
+        counts = counts.reshape(n_clusters, n_items, n_options)
+        with np.errstate(invalid="ignore"):
+            return counts / counts.sum(-1, keepdims=True)
+
+    answers = frequencies(membership)
+    for _ in range(max_iter):
+        explained = membership * np.nan_to_num(answers).reshape(n_clusters, n_cells)[:, cell].T
+        updated = frequencies(explained / explained.sum(1, keepdims=True))
+        moved = np.nanmax(np.abs(updated - answers), initial=0.0)
+        answers = updated
+        if moved < tol:
+            break
+    return answers

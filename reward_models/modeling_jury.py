@@ -1,0 +1,281 @@
+"""The jury as a transformers model: a decoder, one linear head per rater cluster, and one number for TRL.
+
+TRL reads `logits` of shape (B, 1) and insists on `config.num_labels == 1`; the scores of the K clusters travel beside
+it in `cluster_rewards`. With one cluster the model is an ordinary Bradley-Terry reward model. Importing this module
+registers the classes, so that `AutoModelForSequenceClassification` and `reward_funcs="path"` find them.
+Knows nothing of how the heads were fitted, of raters, or of any welfare rule but the weighted mean.
+
+Consensus and deviations are one head seen from two sides: with reward r_k = w_k·h + b_k and prevalence pi_k, the
+consensus is s = sum_k pi_k r_k and the deviation r_k - s, so sum_k pi_k (r_k - s) = 0 is exact and needs no penalty.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from reward_models.errors import JuryError
+from reward_models.features import last_token
+
+
+__all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel"]
+
+
+class JuryConfig(PreTrainedConfig):
+    """Configuration of a `JuryRewardModel`.
+
+    Attributes:
+        text_config: Configuration of the decoder, or its dictionary. Without a `model_type` it is read as Llama's.
+        num_clusters: Number of rater clusters `K`, at least 1. Not `num_labels`, which is 1 for every reward model.
+        cluster_names: `K` unique names; `"cluster 1"`, … when not given.
+        prevalence: `K` shares of the population that sum to one; equal when not given.
+        weights: `K` non-negative weights of the mean in `logits`, normalised when used; the prevalence when not given.
+
+    Raises:
+        JuryError: A value breaks one of these rules, or `num_labels` is not 1.
+    """
+
+    model_type = "plural_jury"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    num_clusters: int = 1
+    cluster_names: list[str] = field(default_factory=list)
+    prevalence: list[float] = field(default_factory=list)
+    weights: list[float] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("num_labels", 1)
+        if isinstance(self.num_clusters, bool) or not isinstance(self.num_clusters, int) or self.num_clusters < 1:
+            raise JuryError(
+                f"num_clusters={self.num_clusters!r}: a jury needs at least one cluster of raters. Give an "
+                "integer from 1 up; 1 is a plain Bradley-Terry reward model."
+            )
+        self.cluster_names = list(self.cluster_names or [f"cluster {k + 1}" for k in range(self.num_clusters)])
+        self.prevalence = list(self.prevalence or [1.0 / self.num_clusters] * self.num_clusters)
+        super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Check the fields against one another.
+
+        Raises:
+            JuryError: See the class.
+        """
+        names = self.cluster_names
+        if self.num_labels != 1:
+            raise JuryError(
+                f"num_labels={self.num_labels}: TRL takes one score per text, so a jury's num_labels is always 1. "
+                f"Remove the argument; the number of rater clusters is num_clusters={self.num_clusters}."
+            )
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise JuryError(f"cluster_names={names}: a name is empty or not a string. Give each cluster a name.")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise JuryError(
+                f"cluster_names={names}: {repeated} appears more than once, so weights by name would be ambiguous. "
+                "Rename one of them."
+            )
+        self._check_length("cluster_names", names)
+        self._check_numbers("prevalence", self.prevalence)
+        total = math.fsum(self.prevalence)
+        if abs(total - 1.0) > 1e-4:
+            raise JuryError(
+                f"prevalence={self.prevalence} sums to {total:.6g}, but these are shares of one population. "
+                "Divide them by their sum."
+            )
+        if self.weights is not None:
+            self._check_numbers("weights", self.weights)
+            if math.fsum(self.weights) <= 0:
+                raise JuryError(
+                    f"weights={self.weights}: at least one cluster needs a positive weight. Give None to use the "
+                    "prevalence."
+                )
+
+    def _check_length(self, name: str, values: Sequence[Any]) -> None:
+        if len(values) != self.num_clusters:
+            raise JuryError(
+                f"{name}={list(values)}: {len(values)} entries for num_clusters={self.num_clusters}. "
+                "Give one per cluster."
+            )
+
+    def _check_numbers(self, name: str, values: Sequence[float]) -> None:
+        self._check_length(name, values)
+        if not all(math.isfinite(value) and value >= 0 for value in values):
+            raise JuryError(
+                f"{name}={list(values)}: entries must be finite and not negative. Give an absent cluster 0."
+            )
+
+
+@dataclass
+class JuryOutput(ModelOutput):
+    """What a `JuryRewardModel` returns; rewards are in logits, always float32.
+
+    Attributes:
+        loss: Always None; a trainer makes the loss from `logits` or `cluster_rewards`.
+        logits: (B, 1) mean of the cluster rewards under `config.weights`, or under the prevalence where there are
+            none.
+        cluster_rewards: (B, K) reward of each cluster, in the order of `config.cluster_names`.
+        consensus: (B, 1) mean of the cluster rewards under the prevalence.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    cluster_rewards: torch.Tensor | None = None
+    consensus: torch.Tensor | None = None
+
+
+class ClusterHeads(nn.Linear):
+    """`K` linear heads on one vector, computed in float32 whatever the parameters are stored in.
+
+    In bfloat16 a reward near 20 moves in steps of 0.125, which would turn close calls between responses into ties.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (..., D) features to (..., K) float32 rewards."""
+        with torch.autocast(input.device.type, enabled=False):
+            return nn.functional.linear(input.float(), self.weight.float(), self.bias.float())
+
+
+class JuryRewardModel(PreTrainedModel):
+    """A decoder with one reward head per rater cluster.
+
+    Pads may be on either side; the score is read at the last token of `attention_mask`. (A decoder with absolute
+    positions, such as GPT-2, needs right padding, which TRL and `JuryScorer` use.) PEFT users keep the heads
+    trainable with `modules_to_save=["score"]`.
+    """
+
+    config: JuryConfig
+    config_class = JuryConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: JuryConfig) -> None:
+        config.check()
+        super().__init__(config)
+        self.model = AutoModel.from_config(config.text_config)
+        self.score = ClusterHeads(config.get_text_config().hidden_size, config.num_clusters)
+        self.post_init()
+
+    @classmethod
+    def from_fit(
+        cls,
+        backbone: PreTrainedModel,
+        weight: np.ndarray | torch.Tensor,
+        bias: np.ndarray | torch.Tensor,
+        prevalence: Sequence[float] | np.ndarray,
+        cluster_names: Sequence[str] | None = None,
+        weights: Sequence[float] | np.ndarray | None = None,
+    ) -> JuryRewardModel:
+        """Put fitted linear heads on the backbone whose features they were fitted on.
+
+        Args:
+            backbone: The decoder that `features.pooled_features` ran; a causal language model loses its head. Shared,
+                not copied: before it is trained as a policy, copy it or save and reload the jury.
+            weight: (K, D) heads on the raw features.
+            bias: (K,).
+            prevalence: (K,) shares of the population.
+            cluster_names: `K` unique names.
+            weights: (K,) weights of the mean in `logits`; the prevalence when None.
+
+        Returns:
+            A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`.
+
+        Raises:
+            JuryError: Shapes do not fit each other or the backbone, a head is not finite, or see `JuryConfig`.
+        """
+        base = backbone.base_model
+        hidden_size = base.config.get_text_config().hidden_size
+        heads = torch.as_tensor(np.asarray(weight, dtype=np.float64))
+        offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
+        if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
+            raise JuryError(
+                f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not fit {type(base).__name__}: they "
+                f"must be (K, D) and (K,) with D={hidden_size}, its hidden size. Fit the heads on this backbone's own "
+                "features."
+            )
+        if not (heads.isfinite().all() and offsets.isfinite().all()):
+            raise JuryError(
+                "weight or bias holds NaN or infinity: the fit did not converge. Fit again with a larger l2."
+            )
+        config = JuryConfig(
+            text_config=copy.deepcopy(base.config),
+            num_clusters=heads.shape[0],
+            cluster_names=list(cluster_names or []),
+            prevalence=np.asarray(prevalence, dtype=np.float64).tolist(),
+            weights=None if weights is None else np.asarray(weights, dtype=np.float64).tolist(),
+            # TRL looks a reward model's tokenizer up by this name, and the backbone's is the right one.
+            name_or_path=base.config.name_or_path,
+        )
+        with torch.device("meta"):
+            # A second, random backbone must not cost memory: this one is never filled.
+            jury = cls(config)
+        jury.model = base
+        jury.score = ClusterHeads(hidden_size, heads.shape[0], device=base.device, dtype=torch.float32)
+        with torch.no_grad():
+            jury.score.weight.copy_(heads)
+            jury.score.bias.copy_(offsets)
+        return jury.eval()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> JuryOutput:
+        """Score texts.
+
+        Args:
+            input_ids: (B, T) token ids; or give `inputs_embeds`.
+            attention_mask: (B, T), 1 at real tokens; None when nothing is padded.
+            position_ids: (B, T), for decoders that want them.
+            inputs_embeds: (B, T, D) instead of `input_ids`.
+            **kwargs: Ignored. TRL passes `margin` and `use_cache`, which belong to its loss and to generation.
+
+        Returns:
+            The rewards; see `JuryOutput`.
+        """
+        positions = {} if position_ids is None else {"position_ids": position_ids}
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+            **positions,
+        )
+        rewards = self.score(last_token(outputs.last_hidden_state, attention_mask))
+        prevalence = rewards.new_tensor(self.config.prevalence)
+        weights = prevalence if self.config.weights is None else rewards.new_tensor(self.config.weights)
+        return JuryOutput(
+            logits=_mean(rewards, weights), cluster_rewards=rewards, consensus=_mean(rewards, prevalence)
+        )
+
+
+def _mean(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Average (B, K) rewards to (B, 1); with K = 1 this is the reward itself to the last digit."""
+    return (rewards * (weights / weights.sum())).sum(-1, keepdim=True)
+
+
+AutoConfig.register(JuryConfig.model_type, JuryConfig, exist_ok=True)
+AutoModel.register(JuryConfig, JuryRewardModel, exist_ok=True)
+AutoModelForSequenceClassification.register(JuryConfig, JuryRewardModel, exist_ok=True)

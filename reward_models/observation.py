@@ -1,0 +1,242 @@
+"""Judgements given rewards: the likelihoods applied to a whole table, with the rater terms of each kind.
+
+Joins `encoding` (who judged what) with `likelihoods` (how probable that is), vectorised over judgements, and minimises
+penalised losses by L-BFGS. Knows nothing of clusters' prevalence, EM or features.
+
+Rater terms, one per rater, shrunk to zero by a normal prior and never part of a reward:
+
+| kind | terms |
+|---|---|
+| `preference` | `log_scale` b (beta = e^b), `log_tie` (around `log_tie_mean`), `position` (around `position_mean`) |
+| `rating` | `intercept` alpha (leniency), `log_scale` b; `thresholds` zeta are shared |
+| `choice` | `tendency` (R, A): towards an option's place in the list, whatever it says |
+
+Shapes: `N` judgements, `R` raters, `U` texts, `A` alternatives, `K` clusters, `L` levels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from reward_models.encoding import Encoded
+from reward_models.likelihoods import choice_log_lik, davidson_log_lik, ordinal_log_lik
+
+
+__all__ = ["TERM_SD", "Observations", "minimise", "public_terms", "start_terms", "term_penalty", "torch_terms"]
+
+# Standard deviations of the rater terms, in logits. Leniency is by far the largest rater effect in rating data.
+TERM_SD = {"intercept": 1.5, "log_scale": 0.3, "log_tie": 1.0, "position": 0.5, "tendency": 1.0}
+THRESHOLD_SD = 5.0
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A table of judgements as tensors.
+
+    Attributes:
+        kind: `"preference"`, `"rating"` or `"choice"`.
+        alternatives: (N, A) text index, 0 at the padding.
+        mask: (N, A) False at the padding; None when there is none.
+        label: (N, 1) label as in `Encoded`.
+        rater: (N,) rater index.
+        weight: (N,) weight of each judgement.
+        first: (N, 1) `preference`: +1 where a was shown first, -1 where b was, 0 where unknown; None if it never is.
+        n_raters: `R`.
+        n_levels: `L` for ratings, else 0.
+    """
+
+    kind: str
+    alternatives: Tensor
+    mask: Tensor | None
+    label: Tensor
+    rater: Tensor
+    weight: Tensor
+    first: Tensor | None
+    n_raters: int
+    n_levels: int
+
+    @classmethod
+    def from_encoded(cls, enc: Encoded, text_index: np.ndarray | None = None) -> Observations:
+        """Convert an encoded table; `text_index` (U,) renumbers its texts."""
+        alternatives = np.maximum(enc.alternatives, 0)
+        padded = enc.alternatives < 0
+        first = None
+        if enc.shown_first is not None and (enc.shown_first >= 0).any():
+            first = torch.from_numpy(np.choose(enc.shown_first + 1, [0.0, 1.0, -1.0]))[:, None]
+        return cls(
+            kind=enc.kind,
+            alternatives=torch.from_numpy(alternatives if text_index is None else text_index[alternatives]),
+            mask=torch.from_numpy(~padded) if padded.any() else None,
+            label=torch.from_numpy(enc.label)[:, None],
+            rater=torch.from_numpy(enc.rater),
+            weight=torch.tensor(enc.weight),  # pandas hands out read-only arrays
+            first=first,
+            n_raters=enc.n_raters,
+            n_levels=len(enc.levels or ()),
+        )
+
+    def distinct(self) -> tuple[Observations, Tensor]:
+        """Merge judgements that every rater's likelihood treats alike: 300,000 yes/no answers to seven items are 14.
+
+        Returns:
+            M distinct judgements (their `rater` and `weight` mean nothing) and the (N,) index of each judgement into
+            them. Kinds with rater terms have none to merge and come back as they are.
+        """
+        if self.kind != "choice":
+            return self, torch.arange(len(self.label))
+        columns = torch.cat([self.alternatives, self.label], dim=1).numpy()
+        _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+        keep = torch.from_numpy(first)
+        merged = dataclasses.replace(
+            self,
+            alternatives=self.alternatives[keep],
+            mask=None if self.mask is None else self.mask[keep],
+            label=self.label[keep],
+            rater=self.rater[keep],
+            weight=self.weight[keep],
+        )
+        return merged, torch.from_numpy(row.ravel())
+
+    def gather(self, rewards: Tensor) -> Tensor:
+        """Look up the rewards (U, K) of the alternatives: (N, A, K)."""
+        flat = rewards.index_select(0, self.alternatives.reshape(-1))
+        return flat.reshape(*self.alternatives.shape, rewards.shape[1])
+
+    def log_lik(self, rewards: Tensor, terms: dict[str, Tensor]) -> Tensor:
+        """Log-likelihood of every judgement.
+
+        Args:
+            rewards: (N, A, K) rewards of the alternatives.
+            terms: Rater terms (R,) and shared terms by name; a missing term is absent from the model.
+
+        Returns:
+            (N, K) log-likelihood in nats, not multiplied by `weight`.
+        """
+
+        def of_rater(name: str) -> Tensor | float:
+            return terms[name].index_select(0, self.rater)[:, None] if name in terms else 0.0
+
+        if self.kind == "rating":
+            return ordinal_log_lik(
+                rewards[:, 0], self.label, terms["thresholds"], of_rater("intercept"), of_rater("log_scale")
+            )
+        if self.kind == "preference":
+            log_tie = terms["log_tie_mean"] + of_rater("log_tie") if "log_tie_mean" in terms else None
+            position: Tensor | float = 0.0
+            if self.first is not None and "position_mean" in terms:
+                position = self.first * (terms["position_mean"] + of_rater("position"))
+            return davidson_log_lik(rewards[:, 0], rewards[:, 1], self.label, of_rater("log_scale"), log_tie, position)
+        if "tendency" in terms:
+            rewards = rewards + terms["tendency"].index_select(0, self.rater)[:, :, None]
+        mask = None if self.mask is None else self.mask[:, None, :]
+        return choice_log_lik(rewards.transpose(1, 2), self.label, mask)
+
+    def rater_totals(self, log_lik: Tensor) -> Tensor:
+        """Weighted sum of (N, K) log-likelihoods over each rater's judgements: (R, K)."""
+        totals = log_lik.new_zeros((self.n_raters, log_lik.shape[1]))
+        return totals.index_add(0, self.rater, self.weight[:, None] * log_lik)
+
+
+def start_terms(obs: Observations, rater_terms: bool) -> dict[str, np.ndarray]:
+    """Start values of all terms of a kind: rater terms at zero, shared terms at the data's marginal.
+
+    Args:
+        obs: The judgements.
+        rater_terms: Whether raters have terms of their own.
+
+    Returns:
+        Arrays by name. Ordered thresholds appear as `raw_thresholds` (first one, then log gaps). `choice` has no terms
+        here: a mixture of answer tables needs none (`headroom` adds `tendency` itself).
+    """
+    label = obs.label.numpy().ravel()
+    terms: dict[str, np.ndarray] = {}
+    per_rater: list[str] = []
+    if obs.kind == "rating":
+        counts = np.bincount(label, minlength=obs.n_levels) + 0.5
+        below = np.cumsum(counts)[:-1] / counts.sum()
+        zeta = np.log(below / (1 - below))
+        terms["raw_thresholds"] = np.concatenate([zeta[:1], np.log(np.diff(zeta))])
+        per_rater = ["intercept", "log_scale"]
+    elif obs.kind == "preference":
+        per_rater = ["log_scale"]
+        n_ties = int((label == 2).sum())
+        if n_ties:
+            terms["log_tie_mean"] = np.array([np.log(2 * n_ties / max(len(label) - n_ties, 1))])
+            per_rater.append("log_tie")
+        if obs.first is not None and rater_terms:
+            terms["position_mean"] = np.zeros(1)
+            per_rater.append("position")
+    if rater_terms:
+        terms |= {name: np.zeros(obs.n_raters) for name in per_rater}
+    return terms
+
+
+def torch_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace `raw_thresholds` by increasing `thresholds`; everything else stays."""
+    if "raw_thresholds" not in terms:
+        return terms
+    raw = terms["raw_thresholds"]
+    thresholds = torch.cumsum(torch.cat([raw[:1], raw[1:].exp()]), dim=0)
+    return {name: value for name, value in terms.items() if name != "raw_thresholds"} | {"thresholds": thresholds}
+
+
+def public_terms(terms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`torch_terms` for arrays."""
+    return {k: v.numpy() for k, v in torch_terms({k: torch.from_numpy(v) for k, v in terms.items()}).items()}
+
+
+def term_penalty(terms: dict[str, Tensor]) -> Tensor:
+    """Minus log of the normal priors N(0, TERM_SD^2) of the rater terms, up to a constant."""
+    penalty = torch.zeros((), dtype=torch.float64)
+    for name, value in terms.items():
+        if name in TERM_SD:
+            penalty = penalty + 0.5 * (value / TERM_SD[name]).square().sum()
+        elif name == "raw_thresholds":
+            penalty = penalty + 0.5 * (value / THRESHOLD_SD).square().sum()
+    return penalty
+
+
+def minimise(
+    loss: Callable[[dict[str, Tensor]], Tensor], start: dict[str, np.ndarray], max_iter: int, tol: float = 1e-9
+) -> dict[str, np.ndarray]:
+    """Minimise a loss of named tensors by L-BFGS in double precision.
+
+    Args:
+        loss: Differentiable scalar; never ends higher than at `start`.
+        start: Start value by name.
+        max_iter: Most L-BFGS iterations.
+        tol: Stop when the loss improves by less than this fraction.
+
+    Returns:
+        The best values by name, in the shapes of `start`.
+    """
+    sizes = [value.size for value in start.values()]
+    if sum(sizes) == 0:
+        return start
+
+    def unpack(theta: np.ndarray | Tensor) -> dict[str, np.ndarray | Tensor]:
+        parts = theta.split(sizes) if isinstance(theta, Tensor) else np.split(theta, np.cumsum(sizes)[:-1])
+        return {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
+
+    def value_and_gradient(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        variable = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
+        value = loss(unpack(variable))  # type: ignore[arg-type]
+        value.backward()
+        assert variable.grad is not None
+        return value.item(), variable.grad.numpy()
+
+    result = minimize(
+        value_and_gradient,
+        np.concatenate([value.ravel() for value in start.values()]).astype(np.float64),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iter, "ftol": tol, "gtol": 1e-8, "maxcor": 20},
+    )
+    return {name: np.array(part) for name, part in unpack(result.x).items()}

