@@ -1,0 +1,65 @@
+"""Reward modelling and RLHF for people who disagree: a plug-in for TRL.
+
+The public names are handed on lazily, so that `import plural_rlhf` loads neither torch nor TRL; a name costs its
+module when it is first asked for.
+
+Example:
+    >>> import plural_rlhf
+    >>> "PoolTarget" in dir(plural_rlhf)
+    True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .config import load_config
+    from .core.aggregation import aggregate
+    from .core.targets import PoolTarget
+    from .rewards import JuryReward
+    from .steering import describe_weights, parse_weights
+    from .trainers import PluralGRPOConfig, PluralGRPOTrainer
+
+__all__ = [
+    "JuryReward",
+    "PluralGRPOConfig",
+    "PluralGRPOTrainer",
+    "PoolTarget",
+    "__version__",
+    "aggregate",
+    "describe_weights",
+    "load_config",
+    "parse_weights",
+]
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "JuryReward": ".rewards",
+    "PluralGRPOConfig": ".trainers",
+    "PluralGRPOTrainer": ".trainers",
+    "PoolTarget": ".core.targets",
+    "aggregate": ".core.aggregation",
+    "describe_weights": ".steering",
+    "load_config": ".config",
+    "parse_weights": ".steering",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name when the name is first asked for."""
+    if name not in _MODULES:
+        from reward_models.errors import did_you_mean
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{did_you_mean(name, _MODULES)}")
+    value = getattr(importlib.import_module(_MODULES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

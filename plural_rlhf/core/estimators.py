@@ -1,0 +1,268 @@
+"""How a policy is moved to a target: residuals, coefficients, losses, and exact divergences over finite supports.
+
+With `d_i = R(y_i) / beta + log pi_ref(y_i) - log pi(y_i)`, sums over the whole sequence with its end token, the target
+is `p = pi exp(d) / Z` and `d` is the constant `log Z` exactly when `pi = p`. Sampled estimators use a group of G
+completions of one prompt; exact ones all N answers of a support. Knows nothing of where R comes from (`targets`) nor
+of tokens.
+
+Length-normalised log-probabilities must not be given: they have another fixed point, `pi_ref exp(|y| (.))`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from reward_models.errors import did_you_mean
+
+
+__all__ = [
+    "DIVERGENCES",
+    "Divergence",
+    "exact_divergence",
+    "forward_kl_coefficients",
+    "group_log_z",
+    "js_coefficients",
+    "leave_one_out",
+    "residual",
+    "score_function_loss",
+    "trajectory_balance_loss",
+    "vargrad_loss",
+]
+
+Divergence = Literal["fkl", "rkl", "js"]
+
+DIVERGENCES: tuple[str, ...] = ("fkl", "rkl", "js")
+
+# exp(_LOG_ZERO) is exactly 0 in every float type, and 0 * _LOG_ZERO is 0 where 0 * -inf would be NaN.
+_LOG_ZERO = -1.0e4
+# What the sum of probabilities may exceed one by: log-probabilities computed in bfloat16 are off by per cents.
+_EXCESS = 0.05
+
+
+def residual(reward: Tensor, beta: float, log_pi_ref: Tensor, log_pi: Tensor) -> Tensor:
+    """Residual `d = R / beta + log pi_ref - log pi` of each completion.
+
+    Args:
+        reward: Aggregated reward R in logits, shape `(...)`.
+        beta: Temperature, in logits.
+        log_pi_ref: Sequence log-probability under the reference, nats, shape `(...)`.
+        log_pi: Sequence log-probability under the policy, nats, shape `(...)`; gradients flow through it.
+
+    Returns:
+        Nats, shape `(...)`.
+
+    Raises:
+        ValueError: If `beta` is not positive and finite.
+    """
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
+    return reward / beta + log_pi_ref - log_pi
+
+
+def leave_one_out(d: Tensor) -> Tensor:
+    """Coefficient of each completion's score, its residual less the mean residual of the others in its group.
+
+    `-(1/G) sum_i c_i grad log pi(y_i)` is the gradient of `vargrad_loss`; on-policy it is an unbiased estimate of the
+    gradient of KL(pi || p), and at `pi = p` every coefficient is zero (Richter et al., 2010.10436).
+
+    Args:
+        d: Residuals, shape `(..., G)`. Detach them where the result is to multiply a score.
+
+    Returns:
+        Nats, shape `(..., G)`, zero in sum over the group.
+
+    Raises:
+        ValueError: If the group has one completion.
+    """
+    group = _group_size(d)
+    return (d - d.mean(-1, keepdim=True)) * (group / (group - 1))
+
+
+def vargrad_loss(d: Tensor) -> Tensor:
+    """Log-variance loss `1 / (2 (G - 1)) sum_i (d_i - mean d)^2` of each group (Richter et al., 2010.10436).
+
+    Its only minimiser is the target whatever policy drew the completions, provided that it can draw them all.
+
+    Args:
+        d: Residuals with the gradient of the policy in them, shape `(..., G)`.
+
+    Returns:
+        Shape `(...)`, one loss per group.
+
+    Raises:
+        ValueError: If the group has one completion.
+    """
+    return (d - d.mean(-1, keepdim=True)).square().sum(-1) / (2 * (_group_size(d) - 1))
+
+
+def trajectory_balance_loss(d: Tensor, log_z: Tensor) -> Tensor:
+    """Trajectory balance with a given partition function, `mean_i (d_i - log Z)^2 / 2` (Malkin et al., 2201.13259).
+
+    Needs no group, so rows may be shuffled. On-policy its gradient is that of KL(pi || p) for any `log_z`; off-policy
+    only the right one leaves the target where it is.
+
+    Args:
+        d: Residuals with the gradient of the policy in them, shape `(..., G)`.
+        log_z: Nats, shape `(...)`, without a gradient.
+
+    Returns:
+        Shape `(...)`.
+    """
+    return (d - log_z.unsqueeze(-1)).square().mean(-1) / 2
+
+
+def group_log_z(d: Tensor) -> Tensor:
+    """VarGrad's `log Z` of a group: the mean residual, detached.
+
+    In expectation `log Z - KL(pi || p)`: the best baseline for a score, exact at `pi = p`, and too low before that
+    where the value of `log Z` itself is wanted (`forward_kl_coefficients`).
+
+    Args:
+        d: Residuals, shape `(..., G)`.
+
+    Returns:
+        Nats, shape `(...)`.
+    """
+    return d.detach().mean(-1)
+
+
+def forward_kl_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
+    """Score coefficients of KL(p || pi), the importance weights `p / pi - 1 = exp(d - log Z) - 1`; unbounded above.
+
+    Args:
+        d: Residuals, shape `(..., G)`.
+        log_z: The exact `log Z` in nats, shape `(...)`.
+
+    Returns:
+        Shape `(..., G)`, without a gradient.
+    """
+    return torch.expm1(d - log_z.unsqueeze(-1)).detach()
+
+
+def js_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
+    """Score coefficients of the Jensen-Shannon divergence, `(softplus(d - log Z) - log 2) / 2`.
+
+    The f-DPG rule (Go et al., 2302.08215). Bounded below by `-log(2) / 2` and linear above, where those of the forward
+    KL are exponential.
+
+    Args:
+        d: Residuals, shape `(..., G)`.
+        log_z: The exact `log Z` in nats, shape `(...)`.
+
+    Returns:
+        Shape `(..., G)`, without a gradient.
+    """
+    return ((softplus(d - log_z.unsqueeze(-1)) - math.log(2)) / 2).detach()
+
+
+def score_function_loss(coefficients: Tensor, log_pi: Tensor) -> Tensor:
+    """Loss whose gradient is `-mean_i c_i grad log pi(y_i)`; its value means nothing.
+
+    Args:
+        coefficients: Shape `(..., G)`; their gradient is ignored.
+        log_pi: Sequence log-probabilities of completions drawn from the policy, nats, shape `(..., G)`.
+
+    Returns:
+        Shape `(...)`.
+    """
+    return -(coefficients.detach() * log_pi).mean(-1)
+
+
+def exact_divergence(
+    log_p: Tensor,
+    log_pi: Tensor,
+    kind: Divergence = "fkl",
+    mask: Tensor | None = None,
+    other: bool = True,
+    p_other: float = 0.0,
+    floor: float = 1e-6,
+) -> Tensor:
+    """Divergence of policy from target over a finite support and everything else; nothing is sampled.
+
+    The events are the N answers and "other", which has the rest of the policy's mass, `1 - sum pi`. Value and gradient
+    are finite everywhere, at `sum pi = 1` and at answers of probability zero too.
+
+    Args:
+        log_p: Target log-probabilities in nats, shape `(B, N)`, conditional on the support (normalised here).
+        log_pi: Policy sequence log-probabilities in nats, shape `(B, N)`; what they miss to one is "other".
+        kind: `"fkl"` KL(p || pi), `"rkl"` KL(pi || p), `"js"` Jensen-Shannon.
+        mask: True where there is an answer, shape `(B, N)`; padding is never read and gets no gradient.
+        other: False leaves "other" out and compares the policy renormalised over the support.
+        p_other: Probability that the target gives to "other".
+        floor: For `"rkl"`, which is infinite where the policy can do what the target cannot: the share of the target
+            that is spread evenly over all events.
+
+    Returns:
+        Nats, shape `(B,)`; zero when policy and target agree, to within rounding (`"rkl"`: to within about `floor`).
+
+    Raises:
+        ValueError: If `kind` is unknown, `p_other` or `floor` is out of range, a row has no answer, or the
+            probabilities of its answers sum to more than one.
+    """
+    if kind not in DIVERGENCES:
+        raise ValueError(
+            f"kind: got {kind!r}; choose one of {', '.join(DIVERGENCES)}.{did_you_mean(kind, DIVERGENCES)}"
+        )
+    if not 0 <= p_other < 1:
+        raise ValueError(f"p_other: got {p_other:g}; it is the target's probability of leaving the support, in [0, 1)")
+    if not 0 < floor < 1:
+        raise ValueError(f"floor: got {floor:g}; it is a share of the target, in (0, 1)")
+    dtype = torch.promote_types(torch.promote_types(log_p.dtype, log_pi.dtype), torch.float32)
+    present = torch.ones_like(log_pi, dtype=torch.bool) if mask is None else mask.to(torch.bool)
+    if not bool(present.any(-1).all()):
+        raise ValueError("mask: a row has no answer (all False): give at least one answer per prompt")
+    log_p = _events(log_p.to(dtype), present)
+    log_pi = _events(log_pi.to(dtype), present)
+    log_p = torch.log_softmax(log_p, -1)
+    if other:
+        total = torch.logsumexp(log_pi, -1)
+        _refuse_excess(total)
+        # log(1 - e^total); at total = 0 its slope is infinite, and rounding can carry the sum past one.
+        log_rest = torch.log(-torch.expm1(total.clamp(max=-torch.finfo(dtype).eps)))
+        log_pi = torch.cat([log_pi, log_rest.unsqueeze(-1)], -1)
+        p_rest = torch.full_like(log_rest, p_other).log()
+        log_p = torch.cat([log_p + math.log1p(-p_other), p_rest.unsqueeze(-1)], -1)
+        present = torch.cat([present, torch.ones_like(present[..., :1])], -1)
+    else:
+        log_pi = torch.log_softmax(log_pi, -1)
+    log_p, log_pi = log_p.clamp(min=_LOG_ZERO), log_pi.clamp(min=_LOG_ZERO)
+    if kind == "fkl":
+        return _kl(log_p, log_pi)
+    if kind == "rkl":
+        spread = (floor / present.sum(-1, keepdim=True).to(dtype)).log()
+        return _kl(log_pi, torch.logaddexp(log_p + math.log1p(-floor), spread))
+    log_m = torch.logaddexp(log_p, log_pi) - math.log(2)
+    return (_kl(log_p, log_m) + _kl(log_pi, log_m)) / 2
+
+
+def _events(log_prob: Tensor, present: Tensor) -> Tensor:
+    return torch.where(present, log_prob, _LOG_ZERO).clamp(min=_LOG_ZERO)
+
+
+def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
+    return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
+def _refuse_excess(total: Tensor) -> None:
+    excess = total.detach() > math.log1p(_EXCESS)
+    if excess.any():
+        row = int(excess.reshape(-1).nonzero()[0])
+        mass = total.reshape(-1)[row].exp().item()
+        raise ValueError(
+            f"log_pi: the answers of row {row} have probability {mass:.3f} together, more than one: they must exclude "
+            "each other, so list each answer once and end each with the end token"
+        )
+
+
+def _group_size(d: Tensor) -> int:
+    if d.shape[-1] < 2:
+        raise ValueError(
+            f"group: got {d.shape[-1]} completion per prompt, and the baseline of one is the mean of the others: "
+            "set num_generations to 2 or more"
+        )
+    return d.shape[-1]

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward, responsibilities, saturate
+from reward_models.errors import JuryError
+
+
+RHOS = [-math.inf, -3.0, -1e-7, 0.0, 1e-7, 0.5, 1.0, 4.0, math.inf]
+WEIGHTS = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+
+rhos = st.sampled_from(RHOS)
+betas = st.sampled_from([0.05, 0.5, 1.0, 3.0])
+seeds = st.integers(0, 10_000)
+
+
+def problem(seed: int, prompts: int = 2, answers: int = 7, clusters: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    rewards = 2 * torch.randn(prompts, answers, clusters, generator=generator, dtype=torch.float64)
+    log_pi_ref = torch.randn(prompts, answers, generator=generator, dtype=torch.float64).log_softmax(-1)
+    return rewards, log_pi_ref
+
+
+def test_mixture_is_the_weighted_sum_of_the_clusters_own_optima():
+    rewards, log_ref = problem(0)
+    own = (rewards / 0.7 + log_ref.unsqueeze(-1)).softmax(1)
+    target = PoolTarget(rho=1.0, beta=0.7).log_probs(rewards, WEIGHTS, log_ref).exp()
+    assert torch.allclose(target, own @ WEIGHTS, atol=1e-12)
+
+
+def test_consensus_egalitarian_and_union_by_their_definitions():
+    rewards, log_ref = problem(1)
+    own = (rewards + log_ref.unsqueeze(-1)).softmax(1)
+    log_pool = (rewards @ WEIGHTS + log_ref).softmax(1)
+    for rho, expected in [
+        (0.0, log_pool),
+        (-math.inf, own.amin(-1) / own.amin(-1).sum(1, keepdim=True)),
+        (math.inf, own.amax(-1) / own.amax(-1).sum(1, keepdim=True)),
+        (-1.0, 1 / (1 / own @ WEIGHTS) / (1 / (1 / own @ WEIGHTS)).sum(1, keepdim=True)),
+    ]:
+        target = PoolTarget(rho=rho).log_probs(rewards, WEIGHTS, log_ref).exp()
+        assert torch.allclose(target, expected, atol=1e-12), rho
+
+
+def test_limits_of_rho_are_continuous():
+    rewards, log_ref = problem(2)
+    exact = {rho: PoolTarget(rho=rho).log_probs(rewards, WEIGHTS, log_ref) for rho in (0.0, math.inf, -math.inf)}
+    for tiny in (1e-4, 1e-8, 1e-14):
+        for sign in (1, -1):
+            near = PoolTarget(rho=sign * tiny).log_probs(rewards, WEIGHTS, log_ref)
+            assert (near - exact[0.0]).abs().max() < 100 * tiny + 1e-12
+    for sign in (1, -1):
+        far = PoolTarget(rho=sign * 1e6).log_probs(rewards, WEIGHTS, log_ref)
+        assert (far - exact[sign * math.inf]).abs().max() < 1e-4
+    single = PoolTarget(rho=1e-7).log_probs(rewards.float(), WEIGHTS, log_ref.float())
+    assert (single - exact[0.0]).abs().max() < 1e-5  # float32 does not lose the pool to cancellation
+
+
+def test_disjoint_favourites_get_their_weights():
+    """D2, and the consensus vetoing the same minorities."""
+    rewards = torch.full((1, 12, 3), 0.0)
+    for k in range(3):
+        rewards[0, 4 * k : 4 * k + 4, k] = 30.0
+    log_ref = torch.full((1, 12), 1 / 12).log()
+    mixture = PoolTarget(rho=1.0).log_probs(rewards, WEIGHTS, log_ref).exp().reshape(3, 4).sum(1)
+    assert torch.allclose(mixture, WEIGHTS.float(), atol=1e-5)
+    assert PoolTarget(rho=0.0).log_probs(rewards, WEIGHTS, log_ref).exp().reshape(3, 4).sum(1)[2] < 1e-6
+
+
+@given(seed=seeds, rho=rhos, beta=betas)
+def test_constants_per_cluster_and_prompt_change_nothing(seed, rho, beta):
+    """D3: Bradley-Terry rewards are identified only up to c_k(x)."""
+    rewards, log_ref = problem(seed)
+    shift = 5 * torch.randn(2, 1, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    target = PoolTarget(rho=rho, beta=beta, tie_margin=0.3)
+    moved = target.log_probs(rewards + shift, WEIGHTS, log_ref)
+    assert torch.allclose(target.log_probs(rewards, WEIGHTS, log_ref), moved, atol=1e-7)
+
+
+@given(seed=seeds, rho=rhos, beta=betas, scale=st.floats(0.1, 10))
+def test_only_reward_over_beta_matters(seed, rho, beta, scale):
+    rewards, log_ref = problem(seed)
+    one = PoolTarget(rho=rho, beta=beta, tie_margin=0.2).log_probs(rewards, WEIGHTS, log_ref)
+    other = PoolTarget(rho=rho, beta=beta * scale, tie_margin=0.2 * scale).log_probs(rewards * scale, WEIGHTS, log_ref)
+    assert torch.allclose(one, other, atol=1e-7)
+
+
+@given(seed=seeds, rho=rhos, order=st.permutations([0, 1, 2]))
+def test_order_of_clusters_does_not_matter(seed, rho, order):
+    rewards, log_ref = problem(seed)
+    order = list(order)
+    one = PoolTarget(rho=rho).log_probs(rewards, WEIGHTS, log_ref)
+    other = PoolTarget(rho=rho).log_probs(rewards[..., order], WEIGHTS[order], log_ref)
+    assert torch.allclose(one, other, atol=1e-9)
+
+
+@given(seed=seeds, rho=rhos, beta=betas)
+def test_one_cluster_is_boltzmann_for_every_rho(seed, rho, beta):
+    rewards, log_ref = problem(seed, clusters=1)
+    target = PoolTarget(rho=rho, beta=beta).log_probs(rewards, [1.0], log_ref)
+    assert torch.allclose(target, (rewards[..., 0] / beta + log_ref).log_softmax(-1), atol=1e-9)
+
+
+@given(seed=seeds, rho=rhos, beta=betas)
+def test_splitting_a_cluster_into_two_clones_changes_nothing(seed, rho, beta):
+    rewards, log_ref = problem(seed)
+    cloned = torch.cat([rewards, rewards[..., :1]], -1)
+    one = PoolTarget(rho=rho, beta=beta).log_probs(rewards, WEIGHTS, log_ref)
+    other = PoolTarget(rho=rho, beta=beta).log_probs(cloned, [0.2, 0.3, 0.1, 0.4], log_ref)
+    assert torch.allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_near_ties_keep_the_reference_ratio(rho):
+    """D4: within the margin the ratio is exactly pi_ref's, whatever beta."""
+    generator = torch.Generator().manual_seed(0)
+    rewards = 0.2 * torch.rand(1, 6, 3, generator=generator, dtype=torch.float64)
+    rewards[0, 5] = -8.0
+    log_ref = torch.randn(1, 6, generator=generator, dtype=torch.float64).log_softmax(-1)
+    target = PoolTarget(rho=rho, beta=0.02, tie_margin=0.2).log_probs(rewards, WEIGHTS, log_ref)
+    assert torch.allclose(target[0, :5] - target[0, 0], log_ref[0, :5] - log_ref[0, 0], atol=1e-9)
+    assert target[0, 5] < -100
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_padding_is_never_read(rho):
+    rewards, log_ref = problem(3, answers=5)
+    rewards = rewards - 20.0  # so that a padding read as zero would be the best answer
+    padded_rewards = torch.cat([rewards, torch.full((2, 3, 3), math.nan, dtype=torch.float64)], 1).requires_grad_()
+    padded_ref = torch.cat([log_ref, torch.full((2, 3), math.nan, dtype=torch.float64)], 1)
+    mask = torch.tensor([[True] * 5 + [False] * 3] * 2)
+    target = PoolTarget(rho=rho, tie_margin=0.5)
+    log_p = target.log_probs(padded_rewards, WEIGHTS, padded_ref, mask)
+    assert torch.allclose(log_p[:, :5], target.log_probs(rewards, WEIGHTS, log_ref), atol=1e-12)
+    assert (log_p[:, 5:] == -math.inf).all()
+    (gradient,) = torch.autograd.grad(log_p[:, 0].sum(), padded_rewards)
+    assert torch.isfinite(gradient).all()
+    assert (gradient[:, 5:] == 0).all()
+    clean = torch.where(mask.unsqueeze(-1), padded_rewards.detach(), 0.0)
+    assert torch.equal(
+        log_partition(padded_rewards, padded_ref, 1.0, mask), log_partition(clean, padded_ref, 1.0, mask)
+    )
+
+
+@settings(max_examples=20)
+@given(rho=st.floats(-4, 4), beta=st.floats(0.2, 3))
+def test_gradient_of_the_pool_is_the_responsibility(rho, beta):
+    rewards, log_ref = problem(4)
+    log_z = log_partition(rewards, log_ref, beta).unsqueeze(1)
+    r = rewards.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(pool_reward(r, WEIGHTS, log_z, beta, rho).sum(), r)
+    assert torch.allclose(gradient, responsibilities(rewards, WEIGHTS, log_z, beta, rho), atol=1e-9)
+
+
+def test_responsibilities_at_the_limits():
+    x = torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, 0.0]])
+    zero = torch.zeros(3)
+    assert torch.allclose(responsibilities(x, WEIGHTS, zero, 1.0, 0.0), WEIGHTS.float().expand(2, 3))
+    union = responsibilities(x, WEIGHTS, zero, 1.0, math.inf)  # the tie of 1 and 3 is shared .6 : .1
+    assert torch.allclose(union, torch.tensor([[6 / 7, 0, 1 / 7], [0, 1, 0]]))
+    worst = responsibilities(x, WEIGHTS, zero, 1.0, -math.inf)
+    assert torch.allclose(worst, torch.tensor([[0, 1.0, 0], [6 / 7, 0, 1 / 7]]))
+    by_hand = 0.6 * math.e / (0.6 * math.e + 0.3 + 0.1 * math.e)
+    assert responsibilities(x, WEIGHTS, zero, 1.0)[0, 0].item() == pytest.approx(by_hand)
+    silent = responsibilities(torch.tensor([0.0, 0.0, 900.0]), [0.5, 0.5, 0.0], zero, 1.0)
+    assert torch.allclose(silent, torch.tensor([0.5, 0.5, 0.0]))
+
+
+def test_saturation_hard_and_smooth():
+    rewards = torch.tensor([1.0, 0.9, 0.5, -3.0]).unsqueeze(-1)
+    assert saturate(rewards, 0.2).squeeze().tolist() == pytest.approx([0.8, 0.8, 0.5, -3.0])
+    assert torch.equal(saturate(rewards, 0.0), rewards)
+    ceiling, s = 0.8, 0.1
+    by_hand = [ceiling - s * math.log1p(math.exp((ceiling - r) / s)) for r in (1.0, 0.9, 0.5, -3.0)]
+    assert saturate(rewards, 0.2, smooth=0.1).squeeze().tolist() == pytest.approx(by_hand, abs=1e-6)
+    assert torch.allclose(saturate(rewards, 0.2, smooth=1e-6), saturate(rewards, 0.2), atol=1e-5)
+    per_cluster = torch.tensor([[1.0, -5.0], [0.0, -5.1]])
+    assert torch.allclose(saturate(per_cluster, 0.5), torch.tensor([[0.5, -5.5], [0.0, -5.5]]))
+    assert saturate(rewards, 0.2, best=torch.tensor([2.0])).squeeze().tolist() == pytest.approx([1.0, 0.9, 0.5, -3.0])
+    assert saturate(rewards.T, 0.2, dim=-1).squeeze().tolist() == pytest.approx([0.8, 0.8, 0.5, -3.0])
+    wide = torch.tensor([[0.0], [-1e4]], requires_grad=True)
+    saturate(wide, 0.2, smooth=0.01).sum().backward()
+    assert torch.isfinite(wide.grad).all()
+
+
+def test_reference_power():
+    rewards, log_ref = problem(5)
+    dropped = PoolTarget(reference_power=0.0).log_probs(rewards, WEIGHTS, log_ref).exp()
+    assert torch.allclose(dropped, rewards.softmax(1) @ WEIGHTS, atol=1e-12)
+    log_ref[0, 2] = -math.inf  # unreachable under the reference, reachable without it
+    assert PoolTarget().log_probs(rewards, WEIGHTS, log_ref)[0, 2] == -math.inf
+    assert torch.allclose(PoolTarget(reference_power=0.0).log_probs(rewards, WEIGHTS, log_ref).exp(), dropped)
+    unnormalised = PoolTarget().log_probs(rewards, WEIGHTS, log_ref - 3.0)
+    assert torch.allclose(unnormalised, PoolTarget().log_probs(rewards, WEIGHTS, log_ref), atol=1e-12)
+
+
+def test_weights_per_prompt_and_leading_axes():
+    rewards, log_ref = problem(6)
+    weights = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]], dtype=torch.float64)
+    both = PoolTarget().log_probs(rewards, weights, log_ref)
+    for b in range(2):
+        alone = PoolTarget().log_probs(rewards[b : b + 1], weights[b], log_ref[b : b + 1])
+        assert torch.allclose(both[b], alone[0], atol=1e-12)
+    assert torch.allclose(both[0], (rewards[0, :, 0] + log_ref[0]).log_softmax(-1), atol=1e-12)
+    deeper = PoolTarget().log_probs(rewards[None], weights[None], log_ref[None])
+    assert torch.allclose(deeper[0], both)
+    assert log_partition(rewards, log_ref, 1.0).shape == (2, 3)
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_large_log_ratios_stay_finite(rho):
+    rewards, log_ref = problem(7)
+    r = (8 * rewards.float()).requires_grad_()
+    log_p = PoolTarget(rho=rho, beta=0.02).log_probs(r, WEIGHTS, log_ref.float())  # hundreds of nats
+    assert torch.isfinite(log_p).all()
+    assert torch.allclose(log_p.exp().sum(-1), torch.ones(2), atol=1e-5)
+    (gradient,) = torch.autograd.grad((log_p.exp() * log_p).sum(), r)
+    assert torch.isfinite(gradient).all()
+
+
+def test_unusable_settings_are_refused():
+    rewards, log_ref = problem(8)
+    for beta in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"beta: got .*must be positive and finite: 1\.0 keeps"):
+            PoolTarget(beta=beta)
+    with pytest.raises(ValueError, match=r"beta: got 0"):
+        log_partition(rewards, log_ref, 0.0)
+    with pytest.raises(ValueError, match=r"beta: got -2"):
+        pool_reward(rewards, WEIGHTS, torch.zeros(3), -2.0, 1.0)
+    with pytest.raises(ValueError, match=r"rho: got nan"):
+        PoolTarget(rho=math.nan)
+    with pytest.raises(ValueError, match=r"rho: got nan"):
+        responsibilities(rewards, WEIGHTS, torch.zeros(3), 1.0, math.nan)
+    with pytest.raises(ValueError, match=r"tie_margin: got -0\.1.*0 \(off\) or more"):
+        PoolTarget(tie_margin=-0.1)
+    with pytest.raises(ValueError, match=r"reference_power: got -1"):
+        PoolTarget(reference_power=-1.0)
+    with pytest.raises(ValueError, match=r"tie_margin: got -1"):
+        saturate(rewards, -1.0)
+    with pytest.raises(ValueError, match=r"smooth: got -1"):
+        saturate(rewards, 0.1, smooth=-1.0)
+    with pytest.raises(JuryError, match=r"got 2, but the jury has 3 clusters"):
+        PoolTarget().log_probs(rewards, [0.5, 0.5], log_ref)
+    with pytest.raises(ValueError, match=r"prompt 1 of the batch has no answer"):
+        PoolTarget().log_probs(rewards, WEIGHTS, log_ref, torch.tensor([[True] * 7, [False] * 7]))
+    log_ref[1] = -math.inf
+    with pytest.raises(ValueError, match=r"every answer of prompt 1 of the batch probability 0.*reference_power=0"):
+        PoolTarget().log_probs(rewards, WEIGHTS, log_ref)
