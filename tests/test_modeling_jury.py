@@ -14,6 +14,7 @@ from reward_models.encoding import Text
 from reward_models.errors import JuryError
 from reward_models.features import pooled_features, truncate_backbone
 from reward_models.likelihoods import davidson_log_lik
+from reward_models.memory import remember
 from reward_models.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.scoring import JuryScorer
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
@@ -359,3 +360,70 @@ def test_reward_trainer_with_lora_keeps_the_heads_trainable(tokenizer, tmp_path)
     assert type(merged) is JuryRewardModel
     torch.testing.assert_close(score(merged, tokenizer, QUESTIONS).logits, adapted, atol=1e-5, rtol=0)
     assert (adapted - before).abs().min() > 1e-6
+
+
+def remembering_jury(tokenizer, num_clusters=2):
+    lm = tiny_causal_lm(tokenizer)
+    rng = np.random.default_rng(5)
+    features = pooled_features(lm, tokenizer, [Text(question, "") for question in QUESTIONS])
+    residuals = rng.normal(size=(len(QUESTIONS), num_clusters))
+    memory = remember(features, 1 / features.std(0), residuals, 1.0)
+    weight, bias = rng.normal(size=(num_clusters, 32)), rng.normal(size=num_clusters)
+    prevalence = [1 / num_clusters] * num_clusters
+    jury = JuryRewardModel.from_fit(lm, weight, bias, prevalence, memory=memory)
+    return jury, features @ weight.T + bias, residuals, memory
+
+
+def test_memory_adds_the_residuals_of_judged_texts_only(tokenizer):
+    jury, linear, residuals, memory = remembering_jury(tokenizer)
+    assert (jury.config.num_anchors, jury.config.num_labels) == (4, 1)
+    np.testing.assert_allclose(score(jury, tokenizer, QUESTIONS).cluster_rewards, linear + residuals, atol=1e-3)
+    # Other texts get what the fit itself gives them, which is next to nothing.
+    new = ["Is it too much?", "the city"]
+    features = pooled_features(jury.model, tokenizer, [Text(text, "") for text in new])
+    plain = JuryRewardModel.from_fit(jury.model, jury.score.weight.detach(), jury.score.bias.detach(), [0.5, 0.5])
+    assert plain.memory is None
+    added = score(jury, tokenizer, new).cluster_rewards - score(plain, tokenizer, new).cluster_rewards
+    np.testing.assert_allclose(added, memory.rewards(features), atol=1e-4)
+    assert added.abs().max() < 0.1 * np.abs(residuals).max()
+
+
+def test_memory_survives_saving_exactly_and_stays_float32(tokenizer, tmp_path):
+    jury, *_ = remembering_jury(tokenizer)
+    JuryScorer(jury, tokenizer).save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(loaded) is JuryRewardModel
+    before, after = score(jury, tokenizer, QUESTIONS), score(loaded, tokenizer, QUESTIONS)
+    assert torch.equal(before.cluster_rewards, after.cluster_rewards)
+    assert torch.equal(JuryScorer.from_pretrained(tmp_path).model.memory.anchors, jury.memory.anchors)
+    half = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.score.weight.dtype == torch.bfloat16
+    for model in (half, loaded.to(torch.bfloat16)):
+        assert torch.equal(model.memory.anchors, jury.memory.anchors)
+        assert model.memory.length_scale.dtype == torch.float32
+
+
+def test_a_memory_of_another_fit_is_refused(tokenizer):
+    jury, *_ = remembering_jury(tokenizer)
+    features = np.eye(4, 32)
+    other = remember(features, np.ones(32), np.ones((4, 3)), 1.0)
+    with pytest.raises(JuryError, match=r"anchors \(4, 32\) and values \(4, 3\) do not fit 32 features and 2 clus"):
+        JuryRewardModel.from_fit(jury.model, np.ones((2, 32)), np.zeros(2), [0.5, 0.5], memory=other)
+    with pytest.raises(JuryError, match=r"num_anchors=-1: the number of remembered texts.*Give 0"):
+        JuryConfig(num_anchors=-1)
+
+
+def test_reward_trainer_takes_a_jury_with_a_memory(tokenizer, tmp_path):
+    jury, *_ = remembering_jury(tokenizer, num_clusters=1)
+    trainer = RewardTrainer(
+        model=jury,
+        args=RewardConfig(
+            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, save_strategy="no", **CPU
+        ),
+        train_dataset=preferences(),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = JuryScorer.from_pretrained(tmp_path / "saved")
+    assert torch.equal(loaded.model.memory.anchors, jury.memory.anchors)

@@ -1,10 +1,6 @@
-"""A language model small enough to train inside a test: two Llama layers, about 40,000 parameters, a byte-level
-tokenizer.
+"""The tiny language model of `plural_rlhf.base_models` under the names that tests use, and a way to save it.
 
-As in SmolLM2-Instruct, the end token `<|im_end|>` is also the padding token and the chat template is ChatML, so that
-a mistake with real models (pooling or loss by token id instead of by mask) is a mistake here too. Any text can be
-encoded and decoded. It knows nothing of rewards or juries, downloads nothing, and is the same on every call with the
-same arguments.
+It is small enough to train inside a test, downloads nothing, and is the same on every call with the same arguments.
 """
 
 from __future__ import annotations
@@ -12,72 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from plural_rlhf.base_models import tiny_causal_lm, tiny_tokenizer
 
 
-__all__ = ["CHAT_TEMPLATE", "save_tiny", "tiny_causal_lm", "tiny_tokenizer"]
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_CORPUS = [
-    "Is the United States spending too little, about the right amount, or too much on space exploration?",
-    "system user assistant The people who answer are from the city and the country. yes no good bad",
-    "Question: which of the options do you think is the best? Answer: too little, about right, too much",
-] * 3
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer of at most 400 tokens with a ChatML template; eos and pad are both `<|im_end|>`."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(_CORPUS, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        unk_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=512,
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-def tiny_causal_lm(tokenizer: PreTrainedTokenizerBase | None = None, seed: int = 0, **config: Any) -> LlamaForCausalLM:
-    """A randomly initialised Llama (two layers, 32 wide) for `tokenizer`; `config` overrides any field of
-    `LlamaConfig`.
-
-    The caller's random state is left as it was. The model is in float32, on the CPU and in evaluation mode.
-    """
-    tokenizer = tokenizer or tiny_tokenizer()
-    fields: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": False,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(LlamaConfig(**{**fields, **config})).eval()
+__all__ = ["save_tiny", "tiny_causal_lm", "tiny_tokenizer"]
 
 
 def save_tiny(path: str | Path, seed: int = 0, **config: Any) -> str:

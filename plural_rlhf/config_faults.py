@@ -1,0 +1,213 @@
+"""Strict reading of a run file, and what is wrong with it in sentences: the key, the value seen, the reason, the fix.
+
+Knows YAML and pydantic's error records; knows nothing of which settings a run has (`config.py` does).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from reward_models.errors import did_you_mean
+
+
+__all__ = ["ConfigError", "apply_overrides", "explain", "read_yaml"]
+
+SectionPath = tuple[str, ...]
+
+
+class ConfigError(ValueError):
+    """A run file that cannot be used.
+
+    Args:
+        origin: The file (or option) at fault.
+        faults: One line per fault: the key, the value seen, the reason and the fix.
+    """
+
+    def __init__(self, origin: str, faults: Sequence[str]) -> None:
+        self.origin = origin
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__("\n".join([f"{origin}: {count}", *(f"  - {fault}" for fault in self.faults)]))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice; PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is written twice; keep one of the two", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: There is no such file, or it is not YAML, not a mapping, or has a key twice.
+    """
+    if not path.is_file():
+        raise ConfigError(str(path), [_no_file(path)])
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [f"is not valid YAML: {_one_line(error)}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"is not a text file in UTF-8 ({error.reason})"]) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(str(path), [f"holds {_show(values)}, not a mapping of sections such as `data:` and `jury:`"])
+    return values
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Write settings of the form `section.key=value` (value in YAML) into `values`.
+
+    Raises:
+        ConfigError: Some are not of that form, or lead through a value that is not a section.
+    """
+    faults = [fault for override in overrides for fault in _apply_override(values, override)]
+    if faults:
+        raise ConfigError("--set", faults)
+
+
+def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
+    """One line per faulty key; the branches of a union are one fault.
+
+    Args:
+        error: What pydantic found.
+        values: The mapping that was validated.
+        root: The model it was validated as; nested sections are models too, and every field has a description.
+    """
+    grouped: dict[SectionPath, list[ErrorDetails]] = {}
+    for details in error.errors():
+        path = _known_prefix(root, details["loc"])
+        if details["type"] == "extra_forbidden":
+            path = (*path, str(details["loc"][len(path)]))
+        grouped.setdefault(path, []).append(details)
+    for path, details_list in grouped.items():
+        key = ".".join(path)
+        first = details_list[0]
+        if first["type"] == "extra_forbidden":
+            yield _unknown_key(root, path)
+        elif first["type"] == "model_type":
+            example = next(iter(_model_at(root, path).model_fields))
+            yield f"{key} = {_show(first['input'])}: is a section. Fix: give it keys, such as `{example}:`"
+        elif not path:
+            yield _reason(first)
+        else:
+            reasons = dict.fromkeys(_reason(details) for details in details_list)
+            field = _model_at(root, path[:-1]).model_fields[path[-1]]
+            yield (
+                f"{key} = {_show(_value_at(values, path))}: {', or '.join(reasons)}. "
+                f"Fix: {field.description} (default: {_show(field.default)})"
+            )
+
+
+def _no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder; give the YAML file itself"
+    siblings = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    there = f" {path.parent} has: {', '.join(siblings)}." if siblings else ""
+    return f"there is no such file.{did_you_mean(path.name, siblings)}{there}"
+
+
+def _apply_override(values: dict[str, Any], override: str) -> Iterator[str]:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        yield f"{override!r} is not of the form section.key=value; for example plural.steps=10"
+        return
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        yield f"{override!r}: the value is not valid YAML ({_one_line(error)})"
+        return
+    for depth, part in enumerate(parts[:-1], start=1):
+        inner = values.get(part)
+        if inner is None:
+            inner = values[part] = {}
+        if not isinstance(inner, dict):
+            above = ".".join(parts[:depth])
+            yield f"{override!r}: `{above}` is a value, not a section, so it has no key {parts[depth]!r}"
+            return
+        values = inner
+    values[parts[-1]] = value
+
+
+def _unknown_key(root: type[BaseModel], path: SectionPath) -> str:
+    *above, name = path
+    valid = list(_model_at(root, tuple(above)).model_fields)
+    place = f"in section `{'.'.join(above)}`" if above else "at the top level"
+    homes = [
+        s for s in root.model_fields if _is_model(_annotation(root, s)) and name in _annotation(root, s).model_fields
+    ]
+    if homes and not above:
+        hint = f" It belongs in {' or '.join(f'`{home}`' for home in homes)}."
+    else:
+        hint = did_you_mean(name, valid)
+    return f"{'.'.join(path)}: unknown key {name!r} {place}.{hint} Valid keys: {', '.join(valid)}"
+
+
+def _annotation(model: type[BaseModel], field: str) -> Any:
+    return model.model_fields[field].annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _model_at(root: type[BaseModel], path: SectionPath) -> type[BaseModel]:
+    model = root
+    for part in path:
+        model = _annotation(model, part)
+    return model
+
+
+def _known_prefix(root: type[BaseModel], loc: tuple[int | str, ...]) -> SectionPath:
+    """The part of a pydantic location that names settings; the rest are union branches and list positions."""
+    path: SectionPath = ()
+    model: Any = root
+    for part in loc:
+        if not _is_model(model) or part not in model.model_fields:
+            break
+        path = (*path, str(part))
+        model = _annotation(model, str(part))
+    return path
+
+
+def _value_at(values: Mapping[str, Any], path: SectionPath) -> Any:
+    inner: Any = values
+    for part in path:
+        inner = inner.get(part) if isinstance(inner, Mapping) else None
+    return inner
+
+
+def _reason(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    if message.startswith("Input should be "):
+        message = "must be " + message.removeprefix("Input should be ")
+    position = [part for part in details["loc"] if isinstance(part, int)]
+    return f"entry {position[0] + 1} {message}" if position else message
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")

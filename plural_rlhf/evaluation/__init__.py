@@ -1,0 +1,1 @@
+"""What a policy is worth: its answer distributions held against people's."""

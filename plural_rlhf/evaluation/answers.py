@@ -1,0 +1,186 @@
+"""A policy's distribution over offered answers, and its distance from people's.
+
+The distribution is read off exactly, by scoring every answer; nothing is sampled. This file knows nothing of how the
+policy was trained or where the people's answers come from.
+
+Shapes: `I` questions, `A` options, `R` raters, `K` clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+from reward_models.memberships import cluster_answers, leave_one_out_posterior
+from reward_models.stats import Interval, entropy, js_divergence, normalise, two_way_bootstrap
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from reward_models.encoding import Encoded
+
+__all__ = ["METRICS", "ClusterPanel", "answer_probabilities", "cluster_panel", "metric_rows"]
+
+METRICS = ("jsd_nats", "coverage", "entropy_gap")
+"""Per question: JS divergence to people (nats; lower is better), mass on the offered answers (higher is better),
+entropy of the policy's answers minus people's (nats; 0 is right, below 0 is collapse)."""
+
+UNITS = {"jsd_nats": "nats", "coverage": "probability", "entropy_gap": "nats"}
+
+
+@torch.no_grad()
+def answer_probabilities(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    supports: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 12,
+    description: str = "scoring",
+    progress: bool = True,
+) -> list[np.ndarray]:
+    """Probability of each offered answer, end token included.
+
+    Args:
+        model: The policy; put into evaluation mode for the time.
+        tokenizer: Its tokenizer.
+        prompts: Strings or conversations.
+        supports: The offered answers of each prompt.
+        batch_size: Prompts a forward pass.
+        description: What the progress bar says.
+        progress: Whether to show it.
+
+    Returns:
+        Per prompt, `(A,)` probabilities; they sum to the coverage, at most 1.
+    """
+    was_training = model.training
+    model.eval()
+    out: list[np.ndarray] = []
+    for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False):
+        chunk = slice(start, start + batch_size)
+        batch = AnswerBatch.collate(
+            [encode_prompt(prompt, tokenizer) for prompt in prompts[chunk]],
+            [encode_answers(support, tokenizer, tokenizer.eos_token_id) for support in supports[chunk]],
+            tokenizer.pad_token_id,
+        ).to(model.device)
+        probabilities = answer_log_probs(model, batch).double().exp().cpu().numpy()
+        out += [p[: len(s)] for p, s in zip(probabilities, supports[chunk], strict=True)]
+    model.train(was_training)
+    return out
+
+
+@dataclass(frozen=True)
+class ClusterPanel:
+    """Raters' answers with soft memberships, for one distribution a cluster.
+
+    Attributes:
+        answers: `(R, I)` option index, -1 where there is no answer.
+        n_options: `A`, the largest number of options.
+        weights: `(K, R, I)` responsibility of cluster k for the rater's answer; a cluster's distribution is the
+            answers' weighted frequency.
+    """
+
+    answers: np.ndarray
+    n_options: int
+    weights: np.ndarray
+
+    def human(self, cluster: int | None = None) -> np.ndarray:
+        """`(I, A)` distribution of all raters, or of one cluster; NaN for a question nobody answered."""
+        weight = np.ones(self.answers.shape) if cluster is None else self.weights[cluster]
+        counts = np.stack([(weight * (self.answers == a)).sum(axis=0) for a in range(self.n_options)], axis=-1)
+        return normalise(counts)
+
+    def n(self, cluster: int | None = None) -> np.ndarray:
+        """`(I,)` answers behind each distribution; for a cluster, the sum of memberships."""
+        weight = np.ones(self.answers.shape) if cluster is None else self.weights[cluster]
+        return (weight * (self.answers >= 0)).sum(axis=0)
+
+    def take(self, items: Sequence[int]) -> ClusterPanel:
+        """The panel of some of the questions."""
+        return ClusterPanel(self.answers[:, items], self.n_options, self.weights[:, :, items])
+
+
+def cluster_panel(enc: Encoded, rewards: np.ndarray, prevalence: np.ndarray, placing: Iterable[int]) -> ClusterPanel:
+    """Places raters in the clusters of a jury and estimates how each cluster answers, without using an answer twice.
+
+    The membership of a rater, for the sake of one question, comes from that rater's answers to the *other* placing
+    questions. Given these memberships as priors, each cluster's answers are the maximum-likelihood estimate (a
+    membership-weighted frequency would mix the clusters wherever memberships are uncertain), and the responsibilities
+    at that estimate are the panel's weights.
+
+    Args:
+        enc: Choice judgements of the raters to place.
+        rewards: `(U, K)` the jury's logits of `enc.texts`.
+        prevalence: `(K,)`.
+        placing: Items (indices) whose answers may place a rater, i.e. the questions that the jury knows.
+    """
+    known = np.isin(enc.item, list(placing))
+    logits = np.where((enc.alternatives >= 0)[..., None], rewards[enc.alternatives], -np.inf)  # (N, A, K)
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    # A question unknown to the jury says nothing.
+    log_lik = log_p[np.arange(len(enc.label)), enc.label] * known[:, None]
+    membership = leave_one_out_posterior(log_lik, enc.rater, enc.n_raters, prevalence)
+    n_options = enc.alternatives.shape[1]
+    answers = cluster_answers(membership, enc.label, enc.item, enc.n_items, n_options)  # (K, I, A)
+    explained = membership * np.nan_to_num(answers[:, enc.item, enc.label]).T
+    responsibility = explained / explained.sum(axis=1, keepdims=True)
+    weights = np.zeros((len(prevalence), enc.n_raters, enc.n_items))
+    weights[:, enc.rater, enc.item] = responsibility.T
+    return ClusterPanel(enc.answer_matrix(), n_options, weights)
+
+
+def metric_rows(
+    panel: ClusterPanel,
+    probabilities: np.ndarray,
+    of_cluster: int | None,
+    *,
+    draws: int,
+    level: float,
+    seed: int,
+    **labels: str,
+) -> Iterator[dict[str, Any]]:
+    """Tidy rows of every metric for one policy, one weighting and one set of questions.
+
+    Args:
+        panel: People's answers to these questions.
+        probabilities: `(I, A)` the policy's answer probabilities, summing to the coverage; 0 at padding.
+        of_cluster: Whose answers it is held against: a cluster, or None for everybody.
+        draws: Bootstrap draws over raters and questions.
+        level: Level of the intervals.
+        seed: Seed of the draws.
+        **labels: Columns that say what the rows are about (case, stage, split, cluster, …).
+    """
+    q = normalise(probabilities)
+    per_item: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "jsd_nats": lambda human: js_divergence(human, q),
+        "coverage": lambda human: probabilities.sum(axis=-1),
+        "entropy_gap": lambda human: entropy(q) - entropy(human),
+    }
+    for metric in METRICS:
+        interval: Interval = two_way_bootstrap(
+            per_item[metric],
+            panel.answers,
+            panel.n_options,
+            rater_weights=None if of_cluster is None else panel.weights[of_cluster],
+            draws=draws,
+            level=level,
+            seed=seed,
+            clip=metric == "jsd_nats",
+        )
+        yield {
+            **labels,
+            "metric": metric,
+            "value": interval.value,
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "n": interval.n_items,
+            "n_raters": interval.n_raters,
+            "unit": UNITS[metric],
+        }

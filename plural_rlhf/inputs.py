@@ -1,0 +1,44 @@
+"""The judgements that a run file names.
+
+Knows the `data` section and the adapters of `reward_models.sources`; knows nothing of splits, models or training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plural_rlhf.config import DataSection
+
+
+if TYPE_CHECKING:
+    from reward_models.records import Judgements
+
+__all__ = ["read_judgements"]
+
+
+def read_judgements(data: DataSection, seed: int) -> Judgements:
+    """Read the survey or table of a run, cut down to `max_raters` random raters where that is set.
+
+    Args:
+        data: The `data` section of the run file.
+        seed: Seed of the choice of raters.
+
+    Returns:
+        The validated judgements.
+
+    Raises:
+        JudgementError: The table is not usable; the message lists every fault.
+    """
+    import numpy as np
+
+    from reward_models.sources import load_survey, load_table
+
+    if data.source == "survey":
+        judgements = load_survey(data.name, year=data.year)
+    else:
+        assert data.path is not None  # the section refuses source: table without a path
+        judgements = load_table(data.path, data.columns if data.columns is not None else {})
+    if data.max_raters is None or data.max_raters >= judgements.n_raters:
+        return judgements
+    kept = np.random.default_rng(seed).choice(judgements.raters, size=data.max_raters, replace=False)
+    return judgements.select(judgements.frame["rater_id"].isin(kept).to_numpy())

@@ -1,0 +1,237 @@
+"""What a run found: every policy and every baseline against the held-out people, and what steering does.
+
+This file knows nothing of how the policies were trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from rich.console import Console
+
+from plural_rlhf.config import RunConfig
+from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, cluster_panel, metric_rows
+from plural_rlhf.recipe.data import Question, RunData
+from plural_rlhf.recipe.policies import load_base, policy_prompt
+from reward_models.encoding import as_messages
+from reward_models.scoring import JuryScorer
+from reward_models.stats import js_divergence, marginal, noise_floor_js, normalise, two_way_bootstrap
+
+
+__all__ = ["evaluate_run"]
+
+SPLITS = ("train", "heldout")
+UNTOUCHED = "untouched"
+EVERYBODY = "all"
+
+
+def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
+    """Scores the base model and every saved policy on all questions, for the population and for each cluster.
+
+    Returns:
+        `questions`, `steering` and `rows` of `results.json`.
+    """
+    jury = JuryScorer.from_pretrained(folder / "jury")
+    names = list(jury.cluster_names)
+    weightings = {EVERYBODY: jury.prevalence, **{name: np.eye(len(names))[k] for k, name in enumerate(names)}}
+    jury_answers = _jury_answers(jury, data.questions)
+    panel = _panel(data, jury)
+    stages = _policy_answers(config, data.questions, jury, weightings, folder)
+    width = panel.n_options
+    padded = {
+        stage: {name: np.stack([_pad(p, width) for p in answers]) for name, answers in by_weighting.items()}
+        for stage, by_weighting in stages.items()
+    }
+    console.print(f"[bold]Evaluated[/bold] {', '.join(stages)} on {len(data.questions)} questions")
+    return {
+        "questions": _question_records(data, panel, jury_answers, stages, weightings),
+        "steering": list(_steering(data.questions, jury_answers, padded, weightings)),
+        "rows": list(_rows(config, data, panel, jury_answers, padded, weightings)),
+    }
+
+
+def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
+    encoded = data.heldout_raters.encode()
+    by_prompt = {q.prompt: q for q in data.questions}
+    texts = [by_prompt[text.prompt].text(text.response) for text in encoded.texts]
+    rewards = jury.cluster_rewards(
+        [as_messages(text.prompt) for text in texts],
+        [[{"role": "assistant", "content": text.response}] for text in texts],
+    ).numpy()
+    placing = [encoded.item_ids.index(q.id) for q in data.of("train") if q.id in encoded.item_ids]
+    panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, placing)
+    return panel.take([encoded.item_ids.index(q.id) for q in data.questions])
+
+
+def _jury_answers(jury: JuryScorer, questions: list[Question]) -> list[np.ndarray]:
+    """Per question `(K, A)`: each cluster's answer distribution as the jury predicts it."""
+    out = []
+    for question in questions:
+        answers = [[{"role": "assistant", "content": option}] for option in question.options]
+        logits = jury.cluster_rewards([question.messages] * len(answers), answers).double()
+        out.append(logits.softmax(dim=0).T.numpy())
+    return out
+
+
+def _policy_answers(
+    config: RunConfig, questions: list[Question], jury: JuryScorer, weightings: dict[str, np.ndarray], folder: Path
+) -> dict[str, dict[str, list[np.ndarray]]]:
+    base, tokenizer = load_base(config)
+    prompts = [policy_prompt(q, w, jury) for w in weightings.values() for q in questions]
+    supports = [list(q.options) for _ in weightings for q in questions]
+
+    def answers(model: Any, stage: str) -> dict[str, list[np.ndarray]]:
+        flat = answer_probabilities(model, tokenizer, prompts, supports, description=f"scoring {stage}")
+        n = len(questions)
+        return {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
+
+    out = {UNTOUCHED: answers(base, UNTOUCHED)}
+    adapters = [stage for stage in ("warm", "grpo", "plural") if (folder / stage / "adapter_config.json").exists()]
+    for stage in adapters:
+        # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
+        model = PeftModel.from_pretrained(base, folder / stage)
+        out[stage] = answers(model, stage)
+        base = model.unload()
+    return out
+
+
+def _pad(p: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(p, [(0, 0)] * (p.ndim - 1) + [(0, width - p.shape[-1])])
+
+
+def _question_records(
+    data: RunData,
+    panel: ClusterPanel,
+    jury_answers: list[np.ndarray],
+    stages: dict[str, dict[str, list[np.ndarray]]],
+    weightings: dict[str, np.ndarray],
+) -> list[dict[str, Any]]:
+    names = [name for name in weightings if name != EVERYBODY]
+    human, n = panel.human(), panel.n()
+    by_cluster = [panel.human(k) for k in range(len(names))]
+    return [
+        {
+            "id": q.id,
+            "label": data.labels.get(q.id, q.id),
+            "prompt": q.wording,
+            "options": list(q.options),
+            "split": q.split,
+            "n": int(n[i]),
+            "human": human[i, : len(q.options)],
+            "jury": weightings[EVERYBODY] @ jury_answers[i],
+            "clusters": {
+                name: {"human": by_cluster[k][i, : len(q.options)], "jury": jury_answers[i][k]}
+                for k, name in enumerate(names)
+            },
+            "policy": {
+                stage: {
+                    name: {"probs": answers[i], "coverage": float(answers[i].sum())}
+                    for name, answers in by_weighting.items()
+                }
+                for stage, by_weighting in stages.items()
+            },
+        }
+        for i, q in enumerate(data.questions)
+    ]
+
+
+def _steering(
+    questions: list[Question],
+    jury_answers: list[np.ndarray],
+    padded: dict[str, dict[str, np.ndarray]],
+    weightings: dict[str, np.ndarray],
+) -> Iterator[dict[str, Any]]:
+    """Predicted (the jury's pool under the weights) and achieved (ours) answers, for every weighting and question."""
+    if "plural" not in padded:
+        return
+    names = [name for name in weightings if name != EVERYBODY]
+    for weighting, weights in weightings.items():
+        for i, question in enumerate(questions):
+            predicted = weights @ jury_answers[i]
+            achieved = normalise(padded["plural"][weighting][i, : len(question.options)])
+            yield {
+                "weighting": "population" if weighting == EVERYBODY else weighting,
+                "weights": dict(zip(names, weights, strict=True)),
+                "question": question.id,
+                "split": question.split,
+                "predicted": predicted,
+                "achieved": achieved,
+                "jsd_nats": float(js_divergence(predicted, achieved)),
+            }
+
+
+def _rows(
+    config: RunConfig,
+    data: RunData,
+    panel: ClusterPanel,
+    jury_answers: list[np.ndarray],
+    padded: dict[str, dict[str, np.ndarray]],
+    weightings: dict[str, np.ndarray],
+) -> Iterator[dict[str, Any]]:
+    names = [name for name in weightings if name != EVERYBODY]
+    width = panel.n_options
+    bootstrap: dict[str, Any] = {"draws": config.evaluate.draws, "level": config.evaluate.level, "seed": config.seed}
+    common = {"case": data.summary(config)["source"]}
+    # Each policy under its own steering, and the jury's own prediction, all padded to (I, A).
+    answers = {
+        **padded,
+        "jury": {
+            name: np.stack([_pad(weights @ a, width) for a in jury_answers]) for name, weights in weightings.items()
+        },
+        "uniform": dict.fromkeys(
+            weightings, np.stack([_pad(np.full(len(q.options), 1 / len(q.options)), width) for q in data.questions])
+        ),
+    }
+    same_options = len({q.options for q in data.questions}) == 1
+    if same_options:
+        train = data.train.encode()
+        counts = np.zeros((train.n_items, width))
+        np.add.at(counts, (train.item, train.label), 1.0)
+        answers["marginal"] = dict.fromkeys(weightings, np.tile(marginal(counts), (len(data.questions), 1)))
+    for split in SPLITS:
+        items = [i for i, q in enumerate(data.questions) if q.split == split]
+        part = panel.take(items)
+        for cluster in (None, *range(len(names))):
+            name = EVERYBODY if cluster is None else names[cluster]
+            labels = {**common, "split": split, "cluster": name}
+            for stage, by_weighting in answers.items():
+                yield from metric_rows(
+                    part, by_weighting[name][items], cluster, **bootstrap, **labels, stage=stage, method=stage
+                )
+            yield _floor(part, cluster, bootstrap, {**labels, "stage": "floor", "method": "floor"})
+
+
+def _floor(
+    part: ClusterPanel, cluster: int | None, bootstrap: dict[str, Any], labels: dict[str, Any]
+) -> dict[str, Any]:
+    """What a perfect model would score, since the people measured against are themselves a sample."""
+    n = np.maximum(np.round(part.n(cluster)).astype(int), 1)
+    interval = two_way_bootstrap(
+        partial(_resample_floor, n=n, seed=bootstrap["seed"]),
+        part.answers,
+        part.n_options,
+        rater_weights=None if cluster is None else part.weights[cluster],
+        draws=20,
+        level=bootstrap["level"],
+        seed=bootstrap["seed"],
+        clip=True,
+    )
+    return {
+        **labels,
+        "metric": "jsd_nats",
+        "value": interval.value,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "n": interval.n_items,
+        "n_raters": interval.n_raters,
+        "unit": "nats",
+    }
+
+
+def _resample_floor(human: np.ndarray, *, n: np.ndarray, seed: int) -> np.ndarray:
+    return noise_floor_js(human, n, seed=seed, draws=200)

@@ -1,0 +1,108 @@
+"""The folder of a run: what is finished is kept, what belongs to another run is never touched.
+
+Each stage leaves `stages/<name>.json` when it is complete, so that a run that was stopped goes on after its last
+complete stage. This file knows nothing of what the stages do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+__all__ = ["RunFolder", "RunFolderError", "write_json"]
+
+CONFIG_FILE = "config.json"
+STAGES = "stages"
+_WHERE_IT_LIES = ("output_dir", "name")
+
+
+class RunFolderError(ValueError):
+    """The output folder cannot be used as it is."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader never sees half a file; takes numpy numbers and arrays, and NaN becomes null."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+    os.replace(unfinished, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+class RunFolder:
+    """Opens a run's folder, or says why not.
+
+    Args:
+        path: The folder; made if it is not there.
+        config: The resolved configuration as plain JSON.
+        overwrite: Delete the run that is there first.
+
+    Raises:
+        RunFolderError: The folder holds a run with other settings, or something that is no run.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], *, overwrite: bool) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise RunFolderError(f"output_dir is {str(path)!r}, which is a file: give the name of a folder.")
+        found = self.path / CONFIG_FILE
+        if self.path.exists() and any(self.path.iterdir()):
+            # A saved model has a config.json too, and must never be taken for a run that may be deleted.
+            if not (found.exists() and (self.path / STAGES).is_dir()):
+                raise RunFolderError(
+                    f"the output folder {str(path)!r} holds files but no run (no {CONFIG_FILE} beside a folder "
+                    f"{STAGES}), so nothing was written: choose another folder with --output."
+                )
+            if overwrite:
+                shutil.rmtree(self.path)
+            else:
+                _check_same(json.loads(found.read_text()), config, self.path)
+        (self.path / STAGES).mkdir(parents=True, exist_ok=True)
+        write_json(found, config)
+
+    def finished(self, stage: str) -> Any | None:
+        """What a complete stage left, or None."""
+        path = self.path / STAGES / f"{stage}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def finish(self, stage: str, result: Any) -> Any:
+        """Marks a stage complete and returns its result as a later run will read it."""
+        write_json(self.path / STAGES / f"{stage}.json", result)
+        return self.finished(stage)
+
+
+def _check_same(theirs: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
+    a, b = _flat(theirs), _flat(ours)
+    changed = [k for k in sorted({*a, *b}) if a.get(k) != b.get(k) and k not in _WHERE_IT_LIES]
+    if changed:
+        shown = "; ".join(f"{k}: {a.get(k)!r} there, {b.get(k)!r} here" for k in changed[:6])
+        more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
+        raise RunFolderError(
+            f"the output folder {str(path)!r} holds a run with other settings ({shown}{more}), so nothing was "
+            "written: use --output for another folder, or --overwrite to delete that run and start over."
+        )
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, item in value.items():
+        out.update(_flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
+    return out

@@ -1,0 +1,118 @@
+"""The jury of a run: how much the raters disagree, which clusters they form, and a reward model with a head for each.
+
+This file knows nothing of policies.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from plural_rlhf.base_models import prepare_base_model
+from plural_rlhf.config import RunConfig
+from plural_rlhf.recipe.data import RunData
+from reward_models.errors import JuryError
+from reward_models.features import pooled_features, truncate_backbone
+from reward_models.fitting import FitConfig, fit_features, fit_mixture, select_num_clusters
+from reward_models.groupings import GroupingReport, describe_clusters, predictive_information
+from reward_models.headroom import headroom
+from reward_models.modeling_jury import JuryRewardModel
+from reward_models.scoring import JuryScorer
+
+
+__all__ = ["fit_jury"]
+
+
+def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
+    """Fits and saves the jury; returns what the report says of it.
+
+    Raises:
+        JuryError: More clusters asked for than there are raters.
+    """
+    largest = max(config.jury.clusters)
+    if largest > data.train.n_raters // 2:
+        raise JuryError(
+            f"jury.clusters asks for {largest} clusters of {data.train.n_raters} training raters: ask for at most "
+            "half as many clusters as raters, or bring more raters."
+        )
+    fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
+    with console.status("headroom: is there disagreement worth modelling?"):
+        room = headroom(data.train, seed=config.seed)
+    console.print(f"[bold]Headroom[/bold]  {room.verdict}")
+    with console.status("choosing the number of clusters on held-out raters"):
+        chosen = select_num_clusters(data.train, config.jury.clusters, fit_config, seed=config.seed)
+    console.print(f"[bold]Clusters[/bold]  {chosen.reason}")
+    encoded = data.train.encode()
+    mixture = fit_mixture(encoded, chosen.chosen, fit_config)
+    clusters = describe_clusters(mixture, encoded, labels=data.labels)
+    for cluster in clusters:
+        console.print(f"  {cluster['prevalence']:4.0%}  {cluster['name']}")
+    with console.status("clusters against demographic groups of the same size"):
+        groupings = predictive_information(data.everything, max(2, chosen.chosen), config=fit_config)
+    console.print(f"[bold]Groups[/bold]    {_comparison(groupings)}")
+    names = [cluster["name"] for cluster in clusters]
+    selected = _train_heads(config, data, encoded, mixture, names, folder, console)
+    return {
+        "headroom": {"rungs": room.rungs, "verdict": room.verdict, "best": room.best},
+        "selection": {"table": chosen.table, "chosen": chosen.chosen, "reason": chosen.reason},
+        "clusters": [
+            {
+                "name": c["name"],
+                "prevalence": c["prevalence"],
+                "top": [{**a, "option": a["answer"]} for a in c["answers"]],
+            }
+            for c in clusters
+        ],
+        "groupings": _groupings(groupings),
+        "features": selected,
+    }
+
+
+def _train_heads(
+    config: RunConfig, data: RunData, encoded: Any, mixture: Any, names: list[str], folder: Path, console: Console
+) -> dict[str, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    base = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    backbone = AutoModel.from_pretrained(base, dtype="float32")
+    if config.jury.layers is not None:
+        backbone = truncate_backbone(backbone, config.jury.layers)
+    by_prompt = {q.prompt: q for q in data.questions}
+    texts = [by_prompt[text.prompt].text(text.response) for text in encoded.texts]
+    features = pooled_features(backbone, tokenizer, texts)
+    heads = fit_features(encoded, features, mixture.num_clusters, init=mixture, l2=config.jury.l2, seed=config.seed)
+    jury = JuryRewardModel.from_fit(backbone, heads.weight, heads.bias, heads.prevalence, names)
+    JuryScorer(jury, tokenizer).save_pretrained(folder)
+    console.print(
+        f"[bold]Jury[/bold]      {len(names)} heads on {features.shape[1]} features of {len(texts)} texts, "
+        f"saved in {folder}"
+    )
+    return {"l2": heads.l2, "cv": heads.cv, "prevalence": np.asarray(heads.prevalence)}
+
+
+def _comparison(report: GroupingReport) -> str:
+    ours, theirs, paired = report.clusters, report.best_demographic, report.paired_difference
+    said = f"clusters tell {ours['info']:.3f} nats an answer about people not fitted"
+    if theirs is None or paired is None:
+        return f"{said}; the data has no demographic traits to compare with."
+    return (
+        f"{said}; the best demographic grouping ({theirs['grouping']}, {theirs['n_groups']} groups) tells "
+        f"{theirs['info']:.3f} (difference {paired.value:+.3f}, 95 % {paired.low:+.3f} to {paired.high:+.3f})."
+    )
+
+
+def _groupings(report: GroupingReport) -> dict[str, Any]:
+    paired = report.paired_difference
+    best = report.best_demographic
+    return {
+        "rows": report.rows,
+        "clusters": report.clusters,
+        "best_demographic": best,
+        "paired_difference": None
+        if paired is None
+        else {"value": paired.value, "low": paired.low, "high": paired.high},
+    }

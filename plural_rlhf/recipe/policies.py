@@ -1,0 +1,260 @@
+"""The policies of a run: the warm-up that teaches the answer format, ours, and stock GRPO from the same start.
+
+Each policy is a LoRA adapter on the base model. This file knows nothing of people's answers: it sees questions and a
+jury.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+from plural_rlhf.base_models import prepare_base_model
+from plural_rlhf.config import RunConfig
+from plural_rlhf.recipe.data import Question, render_question
+from plural_rlhf.recipe.progress import show_progress
+from plural_rlhf.rewards import JuryReward
+from plural_rlhf.steering import describe_weights, sample_weights, steer_prompt
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+from reward_models.scoring import Jury
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["FlatJury", "load_base", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
+
+_LR_WARMUP_STEPS = 5
+_WEIGHTINGS_PER_STEP = 2
+
+
+class FlatJury:
+    """A jury to whom all answers are equal: the target of the warm-up, uniform over what is offered."""
+
+    def __init__(self, like: Jury) -> None:
+        self.cluster_names = like.cluster_names
+        self.prevalence = like.prevalence
+
+    def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
+        """Zeros, `(N, K)`."""
+        return torch.zeros(len(completions), len(self.cluster_names))
+
+
+def load_base(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model in float32 and its tokenizer, padding on the left."""
+    path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    return AutoModelForCausalLM.from_pretrained(path, dtype="float32"), tokenizer
+
+
+def policy_prompt(question: Question, weights: np.ndarray, jury: Jury) -> list[dict[str, str]]:
+    """What the policy reads: whose answer is asked for, then the question with the offered answers."""
+    description = describe_weights(weights, jury.cluster_names, jury.prevalence)
+    return steer_prompt([{"role": "user", "content": render_question(question)}], description)
+
+
+def training_rows(
+    questions: Sequence[Question], jury: Jury, *, steps: int, rows_per_step: int, steering: bool, seed: int
+) -> Dataset:
+    """The rows of a whole training run in order, `steps` batches of `rows_per_step`.
+
+    A batch asks several questions under each of a few weightings: rows with the same weighting share their
+    instructions, which are then computed once. The weightings take turns: the population twice, each cluster once,
+    and one fresh mixed draw.
+
+    Returns:
+        Columns `prompt`, `support`, `weights`, `jury_prompt`.
+    """
+    rng = np.random.default_rng(seed)
+    k = len(jury.cluster_names)
+    steered = steering and k > 1
+    per_weighting = max(1, rows_per_step // _WEIGHTINGS_PER_STEP) if steered else rows_per_step
+    asked: dict[int, list[int]] = {}
+    turns: list[int] = []
+    rows: list[dict[str, Any]] = []
+    while len(rows) < steps * rows_per_step:
+        if not turns:
+            turns = rng.permutation(k + 3 if steered else 1).tolist()
+        turn = turns.pop()
+        if turn < k and steered:
+            weights = np.eye(k)[turn]
+        elif turn == k and steered:
+            weights = sample_weights(1, jury.prevalence, rng)[0]
+        else:
+            weights = np.asarray(jury.prevalence)
+        left = asked.setdefault(turn, [])
+        for _ in range(min(per_weighting, rows_per_step - len(rows) % rows_per_step)):
+            if not left:
+                left.extend(rng.permutation(len(questions)).tolist())
+            question = questions[left.pop()]
+            rows.append(
+                {
+                    "prompt": policy_prompt(question, weights, jury),
+                    "support": list(question.options),
+                    "weights": [float(w) for w in weights],
+                    "jury_prompt": question.messages,
+                }
+            )
+    return Dataset.from_list(rows)
+
+
+def _common(steps: int, learning_rate: float, seed: int) -> dict[str, Any]:
+    return {
+        "max_steps": steps,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": min(_LR_WARMUP_STEPS, steps // 4),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+    }
+
+
+def _finish(
+    trainer: GRPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, label: str, columns: dict[str, str]
+) -> Any:
+    show_progress(trainer, label, columns)
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    if "ref" in policy.peft_config:
+        policy.delete_adapter("ref")
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    del trainer, policy
+    gc.collect()
+    return history, seconds
+
+
+def _train_exact(
+    label: str, model: PeftModel, tokenizer: Any, jury: Any, rows: Dataset, args: PluralGRPOConfig, folder: Path
+) -> dict[str, Any]:
+    reward = JuryReward(jury, rho=args.rho, beta=args.beta)
+    trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
+    columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
+    history, seconds = _finish(trainer, tokenizer, folder, label, columns)
+    per_step = args.per_device_train_batch_size * len(rows[0]["support"])
+    budget = {"steps": args.max_steps, "scored_sequences": args.max_steps * per_step, "seconds": seconds}
+    return {"history": [_curve(row) for row in history], "budget": budget}
+
+
+def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
+    """Saves the adapter as it is: `steps: 0` is no training, but a trainer takes `max_steps=0` for whole epochs."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"history": [], "budget": {"steps": 0, "scored_sequences": 0, "seconds": 0.0}}
+
+
+def train_warmup(config: RunConfig, questions: Sequence[Question], jury: Jury, folder: Path) -> dict[str, Any]:
+    """Teaches the answer format: exact mode to uniform over the offered answers; its result is π₀ of what follows."""
+    section, lora = config.warmup, config.policy.lora
+    base, tokenizer = load_base(config)
+    torch.manual_seed(config.seed)
+    model = get_peft_model(
+        base,
+        LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
+    )
+    if section.steps == 0:
+        return _untrained(model, tokenizer, folder)
+    args = PluralGRPOConfig(
+        str(folder),
+        exact=True,
+        shuffle_dataset=False,
+        reference_power=0.0,
+        per_device_train_batch_size=section.prompts_per_step,
+        **_common(section.steps, section.learning_rate, config.seed),
+    )
+    rows = training_rows(
+        questions,
+        jury,
+        steps=section.steps,
+        rows_per_step=section.prompts_per_step,
+        steering=config.plural.steering,
+        seed=config.seed,
+    )
+    return _train_exact("warm-up", model, tokenizer, FlatJury(jury), rows, args, folder)
+
+
+def train_plural(
+    config: RunConfig, questions: Sequence[Question], jury: Jury, warm: Path, folder: Path
+) -> dict[str, Any]:
+    """Ours: exact mode to the ρ-pool of the jury, for the population and, when steering, for other weightings."""
+    section = config.plural
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, warm, is_trainable=True)
+    if section.steps == 0:
+        return _untrained(model, tokenizer, folder)
+    args = PluralGRPOConfig(
+        str(folder),
+        exact=True,
+        shuffle_dataset=False,
+        rho=section.rho,
+        beta=section.beta,
+        divergence=section.divergence,
+        reference_power=section.reference_power,
+        per_device_train_batch_size=section.prompts_per_step,
+        **_common(section.steps, section.learning_rate, config.seed),
+    )
+    rows = training_rows(
+        questions,
+        jury,
+        steps=section.steps,
+        rows_per_step=section.prompts_per_step,
+        steering=section.steering,
+        seed=config.seed,
+    )
+    return _train_exact("plural", model, tokenizer, jury, rows, args, folder)
+
+
+def train_grpo(
+    config: RunConfig, questions: Sequence[Question], jury: Jury, warm: Path, folder: Path
+) -> dict[str, Any]:
+    """The comparison: stock `trl.GRPOTrainer` from the same π₀ on the averaged reward of the same jury."""
+    section = config.grpo
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, warm, is_trainable=True)
+    longest = max(len(tokenizer(option)["input_ids"]) for q in questions for option in q.options)
+    args = GRPOConfig(
+        str(folder),
+        beta=section.beta,
+        scale_rewards=section.scale_rewards,
+        num_generations=section.num_generations,
+        per_device_train_batch_size=section.prompts_per_step * section.num_generations,
+        max_completion_length=longest + 4,
+        **_common(section.steps, section.learning_rate, config.seed),
+    )
+    rows = training_rows(
+        questions, jury, steps=section.steps, rows_per_step=section.prompts_per_step, steering=False, seed=config.seed
+    )
+    trainer = GRPOTrainer(
+        model,
+        reward_funcs=[JuryReward(jury, rule="mean")],
+        args=args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    history, seconds = _finish(trainer, tokenizer, folder, "stock GRPO", {"reward": "reward", "entropy": "entropy"})
+    generated = section.steps * section.prompts_per_step * section.num_generations
+    budget = {"steps": section.steps, "generated_sequences": generated, "seconds": seconds}
+    return {"history": [_curve(row) for row in history], "budget": budget}
+
+
+def _curve(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the training curve: numbers only, and without the prefix that TRL's dashboards want."""
+    return {name.removeprefix("plural/"): value for name, value in row.items() if isinstance(value, int | float)}

@@ -1,0 +1,48 @@
+"""A progress bar for a TRL trainer: the step, the time left and two or three numbers, not a line of log a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, TrainerCallback
+
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+__all__ = ["show_progress"]
+
+
+class _Bar(TrainerCallback):
+    def __init__(self, label: str, columns: dict[str, str]) -> None:
+        self.label, self.columns = label, columns
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, desc=self.label, disable=not state.is_world_process_zero)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        shown = {title: f"{float(logs[name]):.4f}" for name, title in self.columns.items() if logs and name in logs}
+        if self.bar is not None and shown:
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def show_progress(trainer: Trainer, label: str, columns: dict[str, str]) -> None:
+    """Puts a bar in place of the trainer's printed logs.
+
+    Args:
+        trainer: A trainer made with `disable_tqdm=True`.
+        label: What is being trained.
+        columns: Which logged numbers to show, and their titles.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Bar(label, columns))

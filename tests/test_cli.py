@@ -1,0 +1,237 @@
+"""The command line: what it hands to the recipe, what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import plural_rlhf
+from plural_rlhf.cli import app
+from tests.report_fixtures import make_results
+
+
+ROOT = Path(__file__).parents[1]
+runner = CliRunner()
+
+
+class RunFolderError(ValueError):
+    """Stands in for `plural_rlhf.recipe.RunFolderError`."""
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """A recipe that records how it was called and does what the test says."""
+    fake = types.ModuleType("plural_rlhf.recipe")
+    fake.calls = []
+    fake.answer = make_results
+
+    def run(config, until, overwrite, command):
+        fake.calls.append((config, until, overwrite, command))
+        return fake.answer()
+
+    fake.run = run
+    RunFolderError.__module__ = "plural_rlhf.recipe"
+    fake.RunFolderError = RunFolderError
+    monkeypatch.setitem(sys.modules, "plural_rlhf.recipe", fake)
+    monkeypatch.setattr(plural_rlhf, "recipe", fake, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    return fake
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("name: trial\nplural: {steps: 5}\n", encoding="utf-8")
+    return path
+
+
+def words(text: str) -> str:
+    """Printed text without frames and line breaks."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("command", "until"), [("run", "report"), ("fit-jury", "jury"), ("train", "train"), ("evaluate", "evaluate")]
+)
+def test_each_command_walks_as_far_as_it_says(recipe, run_file, tmp_path, command, until):
+    arguments = [
+        command,
+        str(run_file),
+        "--set",
+        "plural.steps=7",
+        "--set",
+        "seed=3",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = runner.invoke(app, [*arguments, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    ((config, stage, overwrite, typed),) = recipe.calls
+    assert (stage, overwrite) == (until, True)
+    assert (config.name, config.plural.steps, config.seed, config.output_dir) == ("trial", 7, 3, tmp_path / "out")
+    assert typed.startswith(f"plural-rlhf {command}")
+    assert str(tmp_path / "out") in done.output.replace("\n", "")
+
+
+def test_run_ends_with_the_table_and_the_path_of_the_report(recipe, run_file):
+    done = runner.invoke(app, ["run", str(run_file)])
+    assert "plural (ours)" in done.output
+    assert "stock GRPO" in done.output
+    assert done.output.strip().splitlines()[-1] == f"Report: {Path('runs/trial/report.html').resolve()}"
+    assert recipe.calls[0][2] is False
+
+
+def test_fit_jury_prints_the_clusters(recipe, run_file):
+    output = words(runner.invoke(app, ["fit-jury", str(run_file)]).output)
+    assert "cities, welfare: too little" in output
+    assert "46.0" in output
+
+
+def test_a_bad_run_file_is_refused_before_the_recipe_starts(recipe, run_file):
+    done = runner.invoke(app, ["run", str(run_file), "--set", "plural.beta=0"])
+    assert done.exit_code == 2
+    assert recipe.calls == []
+    assert "The run file cannot be used" in done.output
+    assert "plural.beta = 0: must be greater than 0" in words(done.output)
+    assert "Traceback" not in done.output
+
+
+def test_refusals_of_the_recipe_become_one_panel(recipe, run_file):
+    def refuse():
+        raise RunFolderError("runs/trial holds [another] run. Fix: --overwrite")
+
+    recipe.answer = refuse
+    done = runner.invoke(app, ["run", str(run_file)])
+    assert done.exit_code == 2
+    assert "The output folder cannot be used" in done.output
+    assert "runs/trial holds [another] run. Fix: --overwrite" in words(done.output)
+    assert "Traceback" not in done.output
+    shown = runner.invoke(app, ["run", str(run_file), "--traceback"])
+    assert isinstance(shown.exception, RunFolderError)
+
+
+def test_jury_errors_are_expected_too(recipe, run_file):
+    from reward_models.errors import JuryError, MissingExtraError
+
+    for error, title in ((JuryError("K = 9"), "The jury cannot"), (MissingExtraError("pip"), "An optional package")):
+
+        def refuse(error=error):
+            raise error
+
+        recipe.answer = refuse
+        done = runner.invoke(app, ["run", str(run_file)])
+        assert done.exit_code == 2
+        assert title in done.output
+
+
+@pytest.mark.parametrize(
+    "bug", [KeyError("loss"), ValueError("operands could not be broadcast"), ModuleNotFoundError("trl")]
+)
+def test_a_bug_keeps_its_traceback(recipe, run_file, bug):
+    def crash():
+        raise bug
+
+    recipe.answer = crash
+    done = runner.invoke(app, ["run", str(run_file)])
+    assert done.exit_code == 1
+    assert done.exception is bug
+
+
+def test_value_errors_raised_inside_our_packages_are_explained(recipe, run_file):
+    def refuse():
+        names = {"__name__": "plural_rlhf.steering"}
+        exec("def parse():\n    raise ValueError(\"unknown cluster 'urbn'\")", names)
+        names["parse"]()
+
+    recipe.answer = refuse
+    done = runner.invoke(app, ["run", str(run_file)])
+    assert done.exit_code == 2
+    assert "unknown cluster 'urbn'" in words(done.output)
+
+
+@pytest.fixture
+def votes(tmp_path):
+    """Two camps of raters who answer four questions oppositely, and the column map of the shipped example."""
+    lines = ["person,question_id,question,answer,region"]
+    for person in range(40):
+        for number, question in enumerate(["parks", "roads", "pools", "trams"]):
+            answer = "no answer" if person == 39 and number == 3 else ["yes", "no"][(person + number) % 2]
+            lines.append(f"p{person},{question},Should the city build more {question}?,{answer},{'ns'[person % 2]}")
+    path = tmp_path / "answers.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_shipped_column_map_reads_the_table_it_describes(votes):
+    from plural_rlhf.config import DataSection
+    from plural_rlhf.inputs import read_judgements
+
+    data = DataSection(source="table", path=votes, columns=ROOT / "configs/columns/answers.yaml")
+    judgements = read_judgements(data, seed=0)
+    assert len(judgements) == 40 * 4 - 1
+    assert judgements.n_raters == 40
+    assert judgements.traits == ["rater:region"]
+    few = read_judgements(data.model_copy(update={"max_raters": 7}), seed=0)
+    assert few.n_raters == 7
+    assert set(few.raters) < set(judgements.raters)
+    assert few.raters == read_judgements(data.model_copy(update={"max_raters": 7}), seed=0).raters
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path):
+    pytest.importorskip("reward_models.headroom")
+    target = tmp_path / "out" / "headroom.json"
+    columns = str(ROOT / "configs/columns/answers.yaml")
+    arguments = ["headroom", "--data", str(votes), "--columns", columns, "--max-clusters", "2", "--json", str(target)]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    written = json.loads(target.read_text(encoding="utf-8"))
+    assert written["verdict"] in words(done.output)
+    gains = {rung["name"]: rung["info"] for rung in written["rungs"]}
+    assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
+
+
+def test_headroom_wants_exactly_one_source(votes, run_file):
+    for arguments, reason in (
+        ([], "neither was given"),
+        ([str(run_file), "--data", str(votes)], "both were given"),
+        ([str(run_file), "--columns", "map.yaml"], "--columns belongs to --data"),
+        (["--data", str(votes), "--set", "seed=1"], "--set changes a run file"),
+    ):
+        done = runner.invoke(app, ["headroom", *arguments])
+        assert done.exit_code == 2
+        assert reason in words(done.output)
+
+
+def test_headroom_of_a_missing_file_is_refused(tmp_path):
+    done = runner.invoke(
+        app, ["headroom", "--data", str(tmp_path / "none.csv"), "--columns", str(tmp_path / "map.yaml")]
+    )
+    assert done.exit_code == 2
+    assert "A file is missing" in done.output
+
+
+def test_version_and_help_teach():
+    assert runner.invoke(app, ["--version"]).output.startswith("plural-rlhf 0.")
+    for command in ("run", "fit-jury", "train", "evaluate", "headroom"):
+        assert f"Example: plural-rlhf {command}" in words(runner.invoke(app, [command, "--help"]).output)
+
+
+def test_help_is_quick_and_imports_no_heavy_library():
+    code = (
+        "import sys\nfrom plural_rlhf.cli import main\nsys.argv = ['plural-rlhf', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'transformers', 'trl', 'pandas', 'pydantic', 'matplotlib') if m in sys.modules])"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+    assert time.perf_counter() - started < 10  # generous: the machine may be busy; the list above is the real guard

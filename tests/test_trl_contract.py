@@ -1,0 +1,88 @@
+"""The seam with TRL: what is relied on is still there, and only one file relies on it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from transformers import Trainer
+from trl import GRPOTrainer
+
+import plural_rlhf
+from plural_rlhf.trainers import PluralGRPOTrainer, _trl
+
+
+PACKAGE = Path(plural_rlhf.__file__).parent
+SEAM = PACKAGE / "trainers" / "_trl.py"
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names_of_trl() -> set[str]:
+    """Private methods and attributes of `GRPOTrainer` and the classes that it is made of."""
+    methods = {name for name in dir(GRPOTrainer) if private(name)}
+    assigned = set()
+    for cls in (GRPOTrainer, Trainer):
+        assigned |= set(re.findall(r"self\.(_[a-z]\w*)\b", inspect.getsource(cls)))
+    return methods | assigned
+
+
+def violations(source: str, names: set[str]) -> list[str]:
+    """Attribute accesses to `names`, but for `super().name(...)` inside the method that overrides `name`."""
+    tree = ast.parse(source)
+    allowed = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and node.attr == function.name
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id == "super"
+    }
+    return [
+        f"line {node.lineno}: .{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in names and id(node) not in allowed
+    ]
+
+
+def test_the_installed_trl_is_the_one_this_was_written_for():
+    assert _trl.check_contract() == []
+
+
+def test_a_changed_trl_is_noticed(monkeypatch):
+    monkeypatch.setitem(_trl.OVERRIDDEN, "_compute_loss", ["self", "model"])
+    monkeypatch.setitem(_trl.OVERRIDDEN, "_prepare_tea", ["self"])
+    monkeypatch.setattr(_trl, "CALLED", ("_brew",))
+    assert _trl.check_contract() == [
+        "GRPOTrainer._brew is gone",
+        "GRPOTrainer._compute_loss takes ['self', 'model', 'inputs'], not ['self', 'model']",
+        "GRPOTrainer._prepare_tea is gone",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for p in PACKAGE.rglob("*.py") if p != SEAM), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_only_one_file_names_private_attributes_of_trl(path):
+    assert violations(path.read_text(encoding="utf-8"), private_names_of_trl()) == []
+
+
+def test_the_search_finds_what_it_looks_for():
+    source = (
+        "class T:\n    def _compute_loss(self):\n        super()._compute_loss()\n        self._metrics = self._mine\n"
+    )
+    assert violations(source, private_names_of_trl()) == ["line 4: ._metrics"]
+    assert {"_metrics", "_tokenizer", "_get_output_dir", "_compute_loss"} <= private_names_of_trl()
+
+
+def test_every_override_is_written_down():
+    ours = {name for name in vars(PluralGRPOTrainer) if private(name) and callable(vars(PluralGRPOTrainer)[name])}
+    assert ours & private_names_of_trl() == set(_trl.OVERRIDDEN)
