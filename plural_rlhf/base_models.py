@@ -56,8 +56,8 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
     if name not in (SMOLLM2, TINY):
         if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
             raise FileNotFoundError(
-                f"policy.model is {name!r}, which looks like a path, but there is no such folder. Give the folder of a "
-                f"saved model, a hub id such as 'HuggingFaceTB/SmolLM2-135M-Instruct', {SMOLLM2!r} or {TINY!r}."
+                f"policy.model is {name!r}, which looks like a path, but there is no such folder. Give the folder of "
+                f"a saved model, a hub id such as 'HuggingFaceTB/SmolLM2-135M-Instruct', {SMOLLM2!r} or {TINY!r}."
             )
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     folder = Path(cache_dir) / (name if name == SMOLLM2 else f"{name}-seed{seed}")

@@ -118,7 +118,7 @@ class JuryReward:
     def cluster_rewards(
         self, prompts: Sequence[Any], completions: Sequence[Any], support: Sequence[Sequence[str]] | None = None
     ) -> torch.Tensor:
-        """Rewards per cluster, `(N, K)` float64 in logits; what is not in a row's `support` falls below all that is."""
+        """Rewards a cluster, `(N, K)` float64 in logits; what is not in a row's `support` falls below all that is."""
         rewards = self.jury.cluster_rewards(prompts, completions).double()
         if support is None:
             return rewards

@@ -57,8 +57,8 @@ def parse_weights(
         if unknown:
             raise JuryError(
                 f"the weights name {_quoted(unknown)}, which the jury does not have."
-                f"{did_you_mean(str(unknown[0]), names)} Its clusters are {_quoted(names)}; 'prevalence' and 'uniform' "
-                "are understood too."
+                f"{did_you_mean(str(unknown[0]), names)} Its clusters are {_quoted(names)}; 'prevalence' and "
+                "'uniform' are understood too."
             )
         spec = [float(spec.get(name, 0.0)) for name in names]
     weights = np.asarray(spec, dtype=np.float64)

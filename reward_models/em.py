@@ -9,7 +9,7 @@ Shapes: `R` raters (or groups of identical raters), `K` clusters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -166,7 +166,12 @@ def best_of_restarts(
     first = start(streams[0])
     if first.shape[1] == 1:
         return run_em(emission, first, rater_weight, config), 1.0
-    runs = [run_em(emission, first if i == 0 else start(rng), rater_weight, config) for i, rng in enumerate(streams)]
+    # A warm start may melt all clusters into one, and EM cannot leave that point: only some of the runs begin warm.
+    stages = [config.temperatures[-1 - i % len(config.temperatures) :] for i in range(config.restarts)]
+    runs = [
+        run_em(emission, first if i == 0 else start(rng), rater_weight, replace(config, temperatures=stages[i]))
+        for i, rng in enumerate(streams)
+    ]
     runs.sort(key=lambda run: run.history[-1], reverse=True)
     copies = np.maximum(rater_weight.astype(np.int64), 1)
     best, *others = (np.repeat(run.responsibilities.argmax(1), copies) for run in runs)

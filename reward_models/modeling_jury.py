@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,9 +27,10 @@ from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
 from reward_models.features import last_token
+from reward_models.memory import ResidualMemory, residual_rewards
 
 
-__all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel"]
+__all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel", "MemoryLayer"]
 
 
 class JuryConfig(PreTrainedConfig):
@@ -41,6 +42,7 @@ class JuryConfig(PreTrainedConfig):
         cluster_names: `K` unique names; `"cluster 1"`, … when not given.
         prevalence: `K` shares of the population that sum to one; equal when not given.
         weights: `K` non-negative weights of the mean in `logits`, normalised when used; the prevalence when not given.
+        num_anchors: How many judged texts the model remembers beside its linear heads; 0 for none. See `memory`.
 
     Raises:
         JuryError: A value breaks one of these rules, or `num_labels` is not 1.
@@ -56,6 +58,7 @@ class JuryConfig(PreTrainedConfig):
     cluster_names: list[str] = field(default_factory=list)
     prevalence: list[float] = field(default_factory=list)
     weights: list[float] | None = None
+    num_anchors: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("num_labels", 1)
@@ -76,6 +79,11 @@ class JuryConfig(PreTrainedConfig):
             JuryError: See the class.
         """
         names = self.cluster_names
+        if isinstance(self.num_anchors, bool) or not isinstance(self.num_anchors, int) or self.num_anchors < 0:
+            raise JuryError(
+                f"num_anchors={self.num_anchors!r}: the number of remembered texts is an integer from 0 up. Give 0 "
+                "for a jury without a memory."
+            )
         if self.num_labels != 1:
             raise JuryError(
                 f"num_labels={self.num_labels}: TRL takes one score per text, so a jury's num_labels is always 1. "
@@ -150,18 +158,56 @@ class ClusterHeads(nn.Linear):
             return nn.functional.linear(input.float(), self.weight.float(), self.bias.float())
 
 
+class MemoryLayer(nn.Module):
+    """Residual rewards of judged texts as buffers, always float32: see `memory.residual_rewards`.
+
+    Rounded to bfloat16, anchors would be further from their own texts than their bumps are wide.
+    """
+
+    anchors: torch.Tensor
+    values: torch.Tensor
+    scale: torch.Tensor
+    length_scale: torch.Tensor
+
+    def __init__(self, num_anchors: int, hidden_size: int, num_clusters: int) -> None:
+        super().__init__()
+        self.register_buffer("anchors", torch.zeros(num_anchors, hidden_size, dtype=torch.float32))
+        self.register_buffer("values", torch.zeros(num_anchors, num_clusters, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(hidden_size, dtype=torch.float32))
+        self.register_buffer("length_scale", torch.ones(num_anchors, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> MemoryLayer:
+        """Follow the model to another device, but not to another precision."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            after = self._buffers[name]
+            if buffer is not None and after is not None and after.dtype != torch.float32:
+                self._buffers[name] = buffer.to(after.device)
+        return self
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (B, D) features to (B, K) float32 residual rewards."""
+        with torch.autocast(input.device.type, enabled=False):
+            return residual_rewards(input.float(), self.anchors, self.values, self.scale, self.length_scale)
+
+
 class JuryRewardModel(PreTrainedModel):
     """A decoder with one reward head per rater cluster.
 
     Pads may be on either side; the score is read at the last token of `attention_mask`. (A decoder with absolute
     positions, such as GPT-2, needs right padding, which TRL and `JuryScorer` use.) PEFT users keep the heads
     trainable with `modules_to_save=["score"]`.
+
+    A memory of judged texts (`config.num_anchors`) knows them by their features: keep the backbone in the precision it
+    was fitted in, usually float32. Training the backbone moves the features away, and the linear heads remain.
     """
 
     config: JuryConfig
     config_class = JuryConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    _keep_in_fp32_modules_strict = frozenset({"memory"})
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -171,7 +217,9 @@ class JuryRewardModel(PreTrainedModel):
         config.check()
         super().__init__(config)
         self.model = AutoModel.from_config(config.text_config)
-        self.score = ClusterHeads(config.get_text_config().hidden_size, config.num_clusters)
+        hidden_size = config.get_text_config().hidden_size
+        self.score = ClusterHeads(hidden_size, config.num_clusters)
+        self.memory = MemoryLayer(config.num_anchors, hidden_size, config.num_clusters) if config.num_anchors else None
         self.post_init()
 
     @classmethod
@@ -183,6 +231,7 @@ class JuryRewardModel(PreTrainedModel):
         prevalence: Sequence[float] | np.ndarray,
         cluster_names: Sequence[str] | None = None,
         weights: Sequence[float] | np.ndarray | None = None,
+        memory: ResidualMemory | None = None,
     ) -> JuryRewardModel:
         """Put fitted linear heads on the backbone whose features they were fitted on.
 
@@ -194,9 +243,11 @@ class JuryRewardModel(PreTrainedModel):
             prevalence: (K,) shares of the population.
             cluster_names: `K` unique names.
             weights: (K,) weights of the mean in `logits`; the prevalence when None.
+            memory: Residual rewards of the judged texts, `FeatureFit.memory`; None for linear heads alone.
 
         Returns:
-            A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`.
+            A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`, plus
+            `memory.rewards(features)`.
 
         Raises:
             JuryError: Shapes do not fit each other or the backbone, a head is not finite, or see `JuryConfig`.
@@ -215,7 +266,16 @@ class JuryRewardModel(PreTrainedModel):
             raise JuryError(
                 "weight or bias holds NaN or infinity: the fit did not converge. Fit again with a larger l2."
             )
+        num_anchors = 0 if memory is None else len(memory.anchors)
+        if memory is not None:
+            shapes = memory.anchors.shape, memory.values.shape
+            if shapes != ((num_anchors, hidden_size), (num_anchors, heads.shape[0])):
+                raise JuryError(
+                    f"the memory's anchors {shapes[0]} and values {shapes[1]} do not fit {hidden_size} features and "
+                    f"{heads.shape[0]} clusters. Pass weight, bias and memory of one fit."
+                )
         config = JuryConfig(
+            num_anchors=num_anchors,
             text_config=copy.deepcopy(base.config),
             num_clusters=heads.shape[0],
             cluster_names=list(cluster_names or []),
@@ -232,6 +292,12 @@ class JuryRewardModel(PreTrainedModel):
         with torch.no_grad():
             jury.score.weight.copy_(heads)
             jury.score.bias.copy_(offsets)
+        if memory is not None:
+            # Not under the meta device, where the first layer was made.
+            jury.memory = MemoryLayer(num_anchors, hidden_size, heads.shape[0])
+            for name, buffer in jury.memory.named_buffers():
+                buffer.copy_(torch.from_numpy(np.asarray(getattr(memory, name), dtype=np.float64)))
+            jury.memory.to(base.device)
         return jury.eval()
 
     @can_return_tuple
@@ -263,7 +329,10 @@ class JuryRewardModel(PreTrainedModel):
             use_cache=False,
             **positions,
         )
-        rewards = self.score(last_token(outputs.last_hidden_state, attention_mask))
+        features = last_token(outputs.last_hidden_state, attention_mask)
+        rewards = self.score(features)
+        if self.memory is not None:
+            rewards = rewards + self.memory(features)
         prevalence = rewards.new_tensor(self.config.prevalence)
         weights = prevalence if self.config.weights is None else rewards.new_tensor(self.config.weights)
         return JuryOutput(

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import load_config
-from plural_rlhf.recipe import run
+from plural_rlhf.recipe import _spent, run
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
 from reward_models.errors import JuryError
 
@@ -143,6 +143,27 @@ def test_other_settings_are_refused_and_nothing_is_touched(finished):
     ):
         run(smoke(folder, "plural.steps=4", "seed=1"), console=quietly())
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in (folder / "run").rglob("*")} == before
+
+
+@needs_survey
+def test_no_steps_is_no_training(tmp_path):
+    settings = ("warmup.steps=0", "plural.steps=0", "grpo.steps=0")
+    results = run(smoke(tmp_path, *settings), console=quietly())
+    assert results["training"] == {"warm": [], "plural": []}
+    nothing = {"steps": 0, "scored_sequences": 0, "seconds": 0}
+    assert results["budgets"] == {"warm": nothing, "plural": nothing}
+    value = {(r["stage"], r["split"], r["cluster"], r["metric"]): r["value"] for r in results["rows"]}
+    untouched = [value[key] for key in value if key[0] == "untouched"]
+    for stage in ("warm", "plural"):  # a fresh adapter adds nothing to the base model
+        assert [value[key] for key in value if key[0] == stage] == pytest.approx(untouched, abs=1e-6)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_was_spent_reads_as_a_sentence():
+    assert _spent({"steps": 1, "scored_sequences": 1200, "seconds": 0.7}) == "1 step, 1,200 scored sequences, 1 second"
+    assert (
+        _spent({"steps": 20, "generated_sequences": 1, "seconds": 0.0}) == "20 steps, 1 generated sequence, 0 seconds"
+    )
 
 
 @needs_survey

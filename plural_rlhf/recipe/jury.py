@@ -85,7 +85,7 @@ def _train_heads(
     texts = [by_prompt[text.prompt].text(text.response) for text in encoded.texts]
     features = pooled_features(backbone, tokenizer, texts)
     heads = fit_features(encoded, features, mixture.num_clusters, init=mixture, l2=config.jury.l2, seed=config.seed)
-    jury = JuryRewardModel.from_fit(backbone, heads.weight, heads.bias, heads.prevalence, names)
+    jury = JuryRewardModel.from_fit(backbone, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory)
     JuryScorer(jury, tokenizer).save_pretrained(folder)
     console.print(
         f"[bold]Jury[/bold]      {len(names)} heads on {features.shape[1]} features of {len(texts)} texts, "

@@ -188,8 +188,8 @@ def _recode_and_drop(frame: pd.DataFrame, mapping: Mapping[str, Any], path: Path
         bare = [key for key in recode if isinstance(key, bool)]
         if bare and not pd.api.types.is_bool_dtype(frame[column]):
             raise JudgementError(
-                f"values: {column}: {bare[0]!r} is not text. Fix: put the answer in quotes; YAML reads a bare yes or no as "
-                "true or false."
+                f"values: {column}: {bare[0]!r} is not text. Fix: put the answer in quotes; YAML reads a bare yes or "
+                "no as true or false."
             )
         known = frame[column].isin(list(recode))
         recoded = frame[column].astype(object).where(~known, frame[column].map(recode).astype(object))
