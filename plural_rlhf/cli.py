@@ -208,9 +208,6 @@ def headroom(
 def main() -> None:
     """Entry point of the `plural-rlhf` script."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that spin at barriers lose a core to each other as soon as the machine does anything else (measured: ten
-    # times slower).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     app()
 

@@ -16,6 +16,7 @@ from scipy.special import entr
 
 __all__ = [
     "Interval",
+    "Resamples",
     "adjusted_rand_index",
     "answer_counts",
     "coverage",
@@ -26,6 +27,7 @@ __all__ = [
     "marginal",
     "noise_floor_js",
     "normalise",
+    "resample_people",
     "skill",
     "total_variation",
     "two_way_bootstrap",
@@ -169,6 +171,94 @@ def answer_counts(answers: np.ndarray, n_options: int, weights: np.ndarray | Non
     return np.stack([(weight * (answers == option)).sum(axis=0) for option in range(n_options)], axis=-1)
 
 
+@dataclass(frozen=True)
+class Resamples:
+    """Resampled people: what every interval of one population and one set of items is computed from.
+
+    Attributes:
+        human: (1 + B, I, A) people's distributions; the first is the data's own.
+        answered: (1 + B, I) whether anyone answered.
+        item_counts: (B, I) how often each item was drawn.
+        n_raters: Raters with an answer and a positive weight.
+    """
+
+    human: np.ndarray
+    answered: np.ndarray
+    item_counts: np.ndarray
+    n_raters: int
+
+    def interval(
+        self, per_item: Callable[[np.ndarray], np.ndarray], *, level: float = 0.95, clip: bool = False
+    ) -> Interval:
+        """Interval of the mean over items of a statistic of the people's distribution.
+
+        Resampling the raters adds noise to the people's distribution, which shifts a divergence upwards; the
+        percentiles are moved back so that the draws centre on the estimate. An item that no resampled rater answered
+        is left out of that draw.
+
+        Args:
+            per_item: Maps people's distributions (..., I, A) to a statistic (..., I).
+            level: Probability that the interval is to hold.
+            clip: Keep the lower end at or above 0, for statistics that cannot be negative.
+
+        Raises:
+            ValueError: If `level` is not in (0, 1).
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
+        values = np.broadcast_to(per_item(self.human), self.human.shape[:-1])
+        estimate = float(values[0, self.answered[0]].mean())
+        drawn = np.where(self.answered[1:], self.item_counts, 0)
+        total = drawn.sum(axis=-1)
+        kept = total > 0
+        means = (np.where(self.answered[1:], values[1:], 0.0) * drawn).sum(axis=-1)[kept] / total[kept]
+        low, high = np.quantile(means - means.mean(), [(1 - level) / 2, (1 + level) / 2]) + estimate
+        return Interval(
+            estimate, float(max(low, 0.0) if clip else low), float(high), self.n_raters, int(self.answered[0].sum())
+        )
+
+
+def resample_people(
+    answers: np.ndarray,
+    n_options: int,
+    *,
+    rater_weights: np.ndarray | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Resamples:
+    """Resample raters and items with replacement, independently (the pigeonhole bootstrap, Owen 2007).
+
+    Args:
+        answers: (R, I) option index, -1 = missing.
+        n_options: `A`.
+        rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
+        draws: Bootstrap samples `B`.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: If `answers` is not (R, I) or holds no answer.
+    """
+    answers = np.asarray(answers)
+    if answers.ndim != 2 or not (answers >= 0).any():
+        raise ValueError(
+            f"answers of shape {answers.shape} hold nothing to resample. Fix: pass (R, I) with -1 = missing."
+        )
+    weight = np.ones(len(answers)) if rater_weights is None else np.asarray(rater_weights, dtype=np.float64)
+    matrix = weight if weight.ndim == 2 else np.broadcast_to(weight[:, None], answers.shape)
+    n_raters, n_items = answers.shape
+    # (R, I * A): one product with the raters' draw counts gives all the counts of a draw.
+    onehot = np.concatenate([matrix * (answers == option) for option in range(n_options)], axis=1)
+    rng = np.random.default_rng(seed)
+    counts = [np.ones((1, n_raters)) @ onehot]
+    for start in range(0, draws, 100):  # in blocks, so that the draw counts of many raters fit in memory
+        block = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters), size=min(100, draws - start))
+        counts.append(block.astype(np.float64) @ onehot)
+    item_counts = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=draws)
+    tables = np.concatenate(counts).reshape(-1, n_options, n_items).swapaxes(1, 2)
+    active = ((answers >= 0) & (matrix > 0)).any(axis=1)
+    return Resamples(normalise(tables), tables.sum(axis=-1) > 0, item_counts, int(active.sum()))
+
+
 def two_way_bootstrap(
     per_item: Callable[[np.ndarray], np.ndarray],
     answers: np.ndarray,
@@ -182,20 +272,8 @@ def two_way_bootstrap(
 ) -> Interval:
     """Interval of a mean over items when the people's distribution is itself a sample of raters.
 
-    Raters and items are resampled with replacement, independently (the pigeonhole bootstrap, Owen 2007). Resampling
-    the raters adds noise to the people's distribution, which shifts a divergence upwards; the percentiles are moved
-    back so that the draws centre on the estimate. An item that no resampled rater answered is left out of that
-    draw.
-
-    Args:
-        per_item: Maps the people's distribution (I, A) to a statistic (I,), e.g. its divergence to a model's.
-        answers: (R, I) option index, -1 = missing.
-        n_options: `A`.
-        rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
-        draws: Bootstrap samples.
-        level: Probability that the interval is to hold.
-        seed: Of the resampling.
-        clip: Keep the lower end at or above 0, for statistics that cannot be negative.
+    For several statistics of the same people call `resample_people` once and `Resamples.interval` for each; the
+    arguments are those of the two, but `per_item` need only take one draw: (I, A) to (I,).
 
     Returns:
         The mean of `per_item` over the items that anyone answered, with its interval and the numbers of raters with an
@@ -204,38 +282,8 @@ def two_way_bootstrap(
     Raises:
         ValueError: If `answers` is not (R, I) or holds no answer, or `level` is not in (0, 1).
     """
-    answers = np.asarray(answers)
-    if answers.ndim != 2 or not (answers >= 0).any():
-        raise ValueError(
-            f"answers of shape {answers.shape} hold nothing to resample. Fix: pass (R, I) with -1 = missing."
-        )
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
-    weight = np.ones(len(answers)) if rater_weights is None else np.asarray(rater_weights, dtype=np.float64)
-    matrix = weight if weight.ndim == 2 else np.broadcast_to(weight[:, None], answers.shape)
-    n_raters, n_items = answers.shape
-    # (R, I * A): one product with the raters' draw counts gives all the counts of a draw.
-    onehot = np.concatenate([matrix * (answers == option) for option in range(n_options)], axis=1)
-
-    def statistic(rater_counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts = (rater_counts @ onehot).reshape(n_options, n_items).T
-        return per_item(normalise(counts)), counts.sum(axis=-1) > 0
-
-    values, asked = statistic(np.ones(n_raters))
-    estimate = float(values[asked].mean())
-    rng = np.random.default_rng(seed)
-    resampled = np.full(draws, np.nan)
-    for draw in range(draws):
-        rater_counts = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters)).astype(np.float64)
-        item_counts = rng.multinomial(n_items, np.full(n_items, 1 / n_items))
-        values, answered = statistic(rater_counts)
-        item_counts = np.where(answered, item_counts, 0)
-        if item_counts.any():
-            resampled[draw] = np.average(np.where(answered, values, 0.0), weights=item_counts)
-    resampled = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2]) + estimate
-    active = ((answers >= 0) & (matrix > 0)).any(axis=1)
-    return Interval(estimate, float(max(low, 0.0) if clip else low), float(high), int(active.sum()), int(asked.sum()))
+    people = resample_people(answers, n_options, rater_weights=rater_weights, draws=draws, seed=seed)
+    return people.interval(lambda human: np.stack([per_item(draw) for draw in human]), level=level, clip=clip)
 
 
 def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:

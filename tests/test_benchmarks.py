@@ -71,6 +71,12 @@ def test_startup(tmp_path):
     assert "a spread needs at least 2" in refused.stderr
 
 
+def test_wording_kernel(tmp_path):
+    _, rows = tidy("wording_kernel.py", tmp_path, "--smoke")
+    assert len({row["method"] for row in rows}) == len(rows) == 4
+    assert all(row["value"] > 0 for row in rows)
+
+
 def test_shared_prefix_is_exact_and_counts_tokens(tmp_path):
     _, rows = tidy(
         "shared_prefix.py", tmp_path,

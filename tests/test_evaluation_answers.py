@@ -105,12 +105,8 @@ def test_rows_hold_the_means_over_questions(planted, of_cluster):
     encoded, rewards, _, order = planted
     panel = cluster_panel(encoded, rewards, PREVALENCE, order[:6]).take(order[:4])
     probabilities = 0.9 * np.random.default_rng(1).dirichlet(np.ones(A), size=4)  # a tenth goes to no offered answer
-    rows = {
-        row["metric"]: row
-        for row in metric_rows(
-            panel, probabilities, of_cluster, draws=60, level=0.9, seed=0, stage="warm", split="train"
-        )
-    }
+    people = panel.resample(of_cluster, draws=60, seed=0)
+    rows = {r["metric"]: r for r in metric_rows(people, probabilities, level=0.9, stage="warm", split="train")}
     assert tuple(rows) == METRICS
     human, q = panel.human(of_cluster), probabilities / 0.9
     entropies = [-(x * np.log(x)).sum(-1) for x in (q, human)]
@@ -132,7 +128,8 @@ def test_people_themselves_score_nothing():
     panel = ClusterPanel(answers, 3, np.ones((1, 4, 2)))
     np.testing.assert_allclose(panel.human(), [[0.5, 0.5, 0], [0, 2 / 3, 1 / 3]])
     np.testing.assert_allclose(panel.n(), [4, 3])
-    rows = {r["metric"]: r["value"] for r in metric_rows(panel, panel.human(), None, draws=20, level=0.9, seed=0)}
+    people = panel.resample(None, draws=20, seed=0)
+    rows = {r["metric"]: r["value"] for r in metric_rows(people, panel.human(), level=0.9)}
     assert rows == pytest.approx({"jsd_nats": 0, "coverage": 1, "entropy_gap": 0}, abs=1e-6)
 
 

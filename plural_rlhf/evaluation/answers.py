@@ -8,7 +8,7 @@ Shapes: `I` questions, `A` options, `R` raters, `K` clusters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
 from reward_models.memberships import cluster_answers, leave_one_out_posterior
-from reward_models.stats import Interval, entropy, js_divergence, normalise, two_way_bootstrap
+from reward_models.stats import Interval, Resamples, entropy, js_divergence, normalise, resample_people
 
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from reward_models.encoding import Encoded
 
-__all__ = ["METRICS", "ClusterPanel", "answer_probabilities", "cluster_panel", "metric_rows"]
+__all__ = ["METRICS", "ClusterPanel", "answer_probabilities", "cluster_panel", "interval_row", "metric_rows"]
 
 METRICS = ("jsd_nats", "coverage", "entropy_gap")
 """Per question: JS divergence to people (nats; lower is better), mass on the offered answers (higher is better),
@@ -92,7 +92,7 @@ class ClusterPanel:
     weights: np.ndarray
 
     def human(self, cluster: int | None = None) -> np.ndarray:
-        """`(I, A)` distribution of all raters, or of one cluster; NaN for a question nobody answered."""
+        """`(I, A)` distribution of all raters, or of one cluster; uniform where nobody answered."""
         weight = np.ones(self.answers.shape) if cluster is None else self.weights[cluster]
         counts = np.stack([(weight * (self.answers == a)).sum(axis=0) for a in range(self.n_options)], axis=-1)
         return normalise(counts)
@@ -101,6 +101,11 @@ class ClusterPanel:
         """`(I,)` answers behind each distribution; for a cluster, the sum of memberships."""
         weight = np.ones(self.answers.shape) if cluster is None else self.weights[cluster]
         return (weight * (self.answers >= 0)).sum(axis=0)
+
+    def resample(self, cluster: int | None, *, draws: int, seed: int) -> Resamples:
+        """The people of a cluster, or everybody, resampled for intervals."""
+        weight = None if cluster is None else self.weights[cluster]
+        return resample_people(self.answers, self.n_options, rater_weights=weight, draws=draws, seed=seed)
 
     def take(self, items: Sequence[int]) -> ClusterPanel:
         """The panel of some of the questions."""
@@ -137,24 +142,14 @@ def cluster_panel(enc: Encoded, rewards: np.ndarray, prevalence: np.ndarray, pla
 
 
 def metric_rows(
-    panel: ClusterPanel,
-    probabilities: np.ndarray,
-    of_cluster: int | None,
-    *,
-    draws: int,
-    level: float,
-    seed: int,
-    **labels: str,
+    people: Resamples, probabilities: np.ndarray, *, level: float, **labels: str
 ) -> Iterator[dict[str, Any]]:
     """Tidy rows of every metric for one policy, one weighting and one set of questions.
 
     Args:
-        panel: People's answers to these questions.
+        people: Whose answers the policy is held against, resampled over raters and questions.
         probabilities: `(I, A)` the policy's answer probabilities, summing to the coverage; 0 at padding.
-        of_cluster: Whose answers it is held against: a cluster, or None for everybody.
-        draws: Bootstrap draws over raters and questions.
         level: Level of the intervals.
-        seed: Seed of the draws.
         **labels: Columns that say what the rows are about (case, stage, split, cluster, …).
     """
     q = normalise(probabilities)
@@ -164,23 +159,18 @@ def metric_rows(
         "entropy_gap": lambda human: entropy(q) - entropy(human),
     }
     for metric in METRICS:
-        interval: Interval = two_way_bootstrap(
-            per_item[metric],
-            panel.answers,
-            panel.n_options,
-            rater_weights=None if of_cluster is None else panel.weights[of_cluster],
-            draws=draws,
-            level=level,
-            seed=seed,
-            clip=metric == "jsd_nats",
-        )
-        yield {
-            **labels,
-            "metric": metric,
-            "value": interval.value,
-            "ci_low": interval.low,
-            "ci_high": interval.high,
-            "n": interval.n_items,
-            "n_raters": interval.n_raters,
-            "unit": UNITS[metric],
-        }
+        yield interval_row(people.interval(per_item[metric], level=level, clip=metric == "jsd_nats"), metric, labels)
+
+
+def interval_row(interval: Interval, metric: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """One tidy row."""
+    return {
+        **labels,
+        "metric": metric,
+        "value": interval.value,
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "n": interval.n_items,
+        "n_raters": interval.n_raters,
+        "unit": UNITS[metric],
+    }

@@ -12,12 +12,14 @@ import platform
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 from rich.console import Console
 
 import plural_rlhf
+from plural_rlhf.base_models import SMOLLM2, TINY
 from plural_rlhf.config import RunConfig
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
 
@@ -52,6 +54,9 @@ def run(
         RunFolderError: The output folder holds another run, or something else; nothing was touched.
         JudgementError, JuryError: Data or settings that cannot work; before any training.
     """
+    if config.policy.model in (SMOLLM2, TINY):
+        # Nothing is fetched, so nothing should wait for a network; read when huggingface_hub is first imported.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers.utils import logging as transformers_logging
 
     from plural_rlhf.recipe.data import read_data
@@ -59,6 +64,8 @@ def run(
     console = console or Console()
     # Their bars for loading and saving weights would bury ours.
     transformers_logging.disable_progress_bar()
+    # TRL itself sets the option whose new name transformers announces.
+    warnings.filterwarnings("ignore", message=".*activation_checkpointing.*", category=FutureWarning)
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     data = read_data(config)
     folder = RunFolder(config.output_dir, config.model_dump(mode="json"), overwrite=overwrite)

@@ -115,5 +115,5 @@ def read_data(config: RunConfig) -> RunData:
 
 
 def render_question(question: Question) -> str:
-    """The question as the policy reads it; the offered answers come first, where questions can share their tokens."""
-    return f"Answer with one of: {'; '.join(question.options)}.\n{question.wording}"
+    """The question as the policy reads it, with the offered answers; short, so that the question carries weight."""
+    return f"{question.wording} {'; '.join(question.options)}?"

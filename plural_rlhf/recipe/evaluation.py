@@ -15,12 +15,12 @@ from peft import PeftModel
 from rich.console import Console
 
 from plural_rlhf.config import RunConfig
-from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, cluster_panel, metric_rows
+from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, cluster_panel, interval_row, metric_rows
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
 from reward_models.encoding import as_messages
 from reward_models.scoring import JuryScorer
-from reward_models.stats import js_divergence, marginal, noise_floor_js, normalise, two_way_bootstrap
+from reward_models.stats import js_divergence, noise_floor_js, normalise
 
 
 __all__ = ["evaluate_run"]
@@ -175,9 +175,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     names = [name for name in weightings if name != EVERYBODY]
     width = panel.n_options
-    bootstrap: dict[str, Any] = {"draws": config.evaluate.draws, "level": config.evaluate.level, "seed": config.seed}
     common = {"case": data.summary(config)["source"]}
-    # Each policy under its own steering, and the jury's own prediction, all padded to (I, A).
+    # Each policy under its own steering, and the baselines, all padded to (I, A).
     answers = {
         **padded,
         "jury": {
@@ -187,51 +186,30 @@ def _rows(
             weightings, np.stack([_pad(np.full(len(q.options), 1 / len(q.options)), width) for q in data.questions])
         ),
     }
-    same_options = len({q.options for q in data.questions}) == 1
-    if same_options:
-        train = data.train.encode()
-        counts = np.zeros((train.n_items, width))
-        np.add.at(counts, (train.item, train.label), 1.0)
-        answers["marginal"] = dict.fromkeys(weightings, np.tile(marginal(counts), (len(data.questions), 1)))
+    if len({q.options for q in data.questions}) == 1:
+        known = [i for i, q in enumerate(data.questions) if q.split == "train"]
+        answers["marginal"] = {
+            name: np.tile(predicted[known].mean(axis=0), (len(data.questions), 1))
+            for name, predicted in answers["jury"].items()
+        }
+    level = config.evaluate.level
     for split in SPLITS:
         items = [i for i, q in enumerate(data.questions) if q.split == split]
         part = panel.take(items)
         for cluster in (None, *range(len(names))):
             name = EVERYBODY if cluster is None else names[cluster]
             labels = {**common, "split": split, "cluster": name}
+            people = part.resample(cluster, draws=config.evaluate.draws, seed=config.seed)
             for stage, by_weighting in answers.items():
                 yield from metric_rows(
-                    part, by_weighting[name][items], cluster, **bootstrap, **labels, stage=stage, method=stage
+                    people, by_weighting[name][items], level=level, **labels, stage=stage, method=stage
                 )
-            yield _floor(part, cluster, bootstrap, {**labels, "stage": "floor", "method": "floor"})
+            # What a perfect model would score, since the people measured against are themselves a sample.
+            n = np.maximum(np.round(part.n(cluster)).astype(int), 1)
+            floor = noise_floor_js(people.human[0], n, seed=config.seed)
+            interval = people.interval(partial(_constant, floor), level=level, clip=True)
+            yield interval_row(interval, "jsd_nats", {**labels, "stage": "floor", "method": "floor"})
 
 
-def _floor(
-    part: ClusterPanel, cluster: int | None, bootstrap: dict[str, Any], labels: dict[str, Any]
-) -> dict[str, Any]:
-    """What a perfect model would score, since the people measured against are themselves a sample."""
-    n = np.maximum(np.round(part.n(cluster)).astype(int), 1)
-    interval = two_way_bootstrap(
-        partial(_resample_floor, n=n, seed=bootstrap["seed"]),
-        part.answers,
-        part.n_options,
-        rater_weights=None if cluster is None else part.weights[cluster],
-        draws=20,
-        level=bootstrap["level"],
-        seed=bootstrap["seed"],
-        clip=True,
-    )
-    return {
-        **labels,
-        "metric": "jsd_nats",
-        "value": interval.value,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "n": interval.n_items,
-        "n_raters": interval.n_raters,
-        "unit": "nats",
-    }
-
-
-def _resample_floor(human: np.ndarray, *, n: np.ndarray, seed: int) -> np.ndarray:
-    return noise_floor_js(human, n, seed=seed, draws=200)
+def _constant(values: np.ndarray, human: np.ndarray) -> np.ndarray:
+    return values

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["FlatJury", "load_base", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
 
 _LR_WARMUP_STEPS = 5
-_WEIGHTINGS_PER_STEP = 2
 
 
 class FlatJury:
@@ -68,9 +67,9 @@ def training_rows(
 ) -> Dataset:
     """The rows of a whole training run in order, `steps` batches of `rows_per_step`.
 
-    A batch asks several questions under each of a few weightings: rows with the same weighting share their
-    instructions, which are then computed once. The weightings take turns: the population twice, each cluster once,
-    and one fresh mixed draw.
+    Every batch asks under as many weightings as it has rows for (the population twice, each cluster once, one fresh
+    mixed draw) and deals the questions to them, so that no batch pulls towards one cluster or one question. Rows with
+    the same weighting share their instructions, which are then computed once.
 
     Returns:
         Columns `prompt`, `support`, `weights`, `jury_prompt`.
@@ -78,34 +77,36 @@ def training_rows(
     rng = np.random.default_rng(seed)
     k = len(jury.cluster_names)
     steered = steering and k > 1
-    per_weighting = max(1, rows_per_step // _WEIGHTINGS_PER_STEP) if steered else rows_per_step
-    asked: dict[int, list[int]] = {}
-    turns: list[int] = []
+    question_deck = _deck(len(questions), rng)
+    weighting_deck = _deck(k + 3 if steered else 1, rng)
+    asked_at_once = min(k + 3 if steered else 1, rows_per_step)
     rows: list[dict[str, Any]] = []
-    while len(rows) < steps * rows_per_step:
-        if not turns:
-            turns = rng.permutation(k + 3 if steered else 1).tolist()
-        turn = turns.pop()
-        if turn < k and steered:
-            weights = np.eye(k)[turn]
-        elif turn == k and steered:
-            weights = sample_weights(1, jury.prevalence, rng)[0]
-        else:
-            weights = np.asarray(jury.prevalence)
-        left = asked.setdefault(turn, [])
-        for _ in range(min(per_weighting, rows_per_step - len(rows) % rows_per_step)):
-            if not left:
-                left.extend(rng.permutation(len(questions)).tolist())
-            question = questions[left.pop()]
-            rows.append(
-                {
-                    "prompt": policy_prompt(question, weights, jury),
-                    "support": list(question.options),
-                    "weights": [float(w) for w in weights],
-                    "jury_prompt": question.messages,
-                }
-            )
+    for _ in range(steps):
+        for i in range(asked_at_once):
+            turn = next(weighting_deck)
+            if steered and turn < k:
+                weights = np.eye(k)[turn]
+            elif steered and turn == k:
+                weights = sample_weights(1, jury.prevalence, rng)[0]
+            else:
+                weights = np.asarray(jury.prevalence)
+            for _ in range(rows_per_step // asked_at_once + (i < rows_per_step % asked_at_once)):
+                question = questions[next(question_deck)]
+                rows.append(
+                    {
+                        "prompt": policy_prompt(question, weights, jury),
+                        "support": list(question.options),
+                        "weights": [float(w) for w in weights],
+                        "jury_prompt": question.messages,
+                    }
+                )
     return Dataset.from_list(rows)
+
+
+def _deck(size: int, rng: np.random.Generator) -> Iterator[int]:
+    """Deals 0..size-1 in random order, again and again."""
+    while True:
+        yield from rng.permutation(size).tolist()
 
 
 def _common(steps: int, learning_rate: float, seed: int) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def train_warmup(config: RunConfig, questions: Sequence[Question], jury: Jury, f
         jury,
         steps=section.steps,
         rows_per_step=section.prompts_per_step,
-        steering=config.plural.steering,
+        steering=False,
         seed=config.seed,
     )
     return _train_exact("warm-up", model, tokenizer, FlatJury(jury), rows, args, folder)
