@@ -167,10 +167,14 @@ def test_what_was_spent_reads_as_a_sentence():
 
 
 @needs_survey
-def test_more_clusters_than_raters_carry_are_refused(tmp_path):
+def test_more_clusters_than_raters_carry_are_refused_before_the_folder_is_touched(tmp_path):
+    earlier = RunFolder(tmp_path / "run", {"seed": 7}, overwrite=False)
+    earlier.finish("jury", {"clusters": 2})
     with pytest.raises(JuryError, match=r"asks for 30 clusters of \d+ training raters.*bring more raters"):
-        run(smoke(tmp_path, "data.max_raters=40", "jury.clusters=[30]"), until="jury", console=quietly())
-    assert not (tmp_path / "run" / "jury").exists()
+        run(smoke(tmp_path, "data.max_raters=40", "jury.clusters=[30]"), overwrite=True, console=quietly())
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        run(smoke(tmp_path, "policy.model=./nowhere"), overwrite=True, console=quietly())
+    assert earlier.finished("jury") == {"clusters": 2}
 
 
 def test_a_folder_of_something_else_is_never_written_to(tmp_path):

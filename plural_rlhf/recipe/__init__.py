@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 import plural_rlhf
-from plural_rlhf.base_models import SMOLLM2, TINY
+from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.config import RunConfig
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
 
@@ -67,7 +67,9 @@ def run(
     # TRL itself sets the option whose new name transformers announces.
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*", category=FutureWarning)
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    # All that can be refused is refused before the folder is touched.
     data = read_data(config)
+    prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     folder = RunFolder(config.output_dir, config.model_dump(mode="json"), overwrite=overwrite)
     summary = data.summary(config)
     console.print(

@@ -11,7 +11,7 @@ from typing import Any
 from plural_rlhf.config import RunConfig
 from plural_rlhf.inputs import read_judgements
 from reward_models.encoding import Prompt, Text, as_messages, freeze_prompt
-from reward_models.errors import JudgementError
+from reward_models.errors import JudgementError, JuryError
 from reward_models.records import Judgements
 from reward_models.sources import survey_labels
 from reward_models.splits import split_items, split_raters
@@ -93,6 +93,7 @@ def read_data(config: RunConfig) -> RunData:
 
     Raises:
         JudgementError: Data that cannot be used; the message names every fault.
+        JuryError: More clusters asked for than the raters can support.
     """
     judgements = read_judgements(config.data, config.seed)
     if judgements.kind != "choice":
@@ -102,6 +103,12 @@ def read_data(config: RunConfig) -> RunData:
             "`plural-rlhf headroom` and the reward_models package, which take all kinds."
         )
     train_raters, heldout_raters = split_raters(judgements, config.data.heldout_raters, config.seed)
+    largest = max(config.jury.clusters)
+    if largest > train_raters.n_raters // 2:
+        raise JuryError(
+            f"jury.clusters asks for {largest} clusters of {train_raters.n_raters} training raters: ask for at most "
+            "half as many clusters as raters, or bring more raters."
+        )
     heldout = config.data.heldout_questions
     train, heldout_items = split_items(train_raters, heldout, config.seed)
     held = set(heldout_items.items)

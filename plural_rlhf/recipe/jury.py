@@ -14,7 +14,6 @@ from rich.console import Console
 from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from reward_models.errors import JuryError
 from reward_models.features import pooled_features, truncate_backbone
 from reward_models.fitting import FitConfig, fit_features, fit_mixture, select_num_clusters
 from reward_models.groupings import GroupingReport, describe_clusters, predictive_information
@@ -27,17 +26,7 @@ __all__ = ["fit_jury"]
 
 
 def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
-    """Fits and saves the jury; returns what the report says of it.
-
-    Raises:
-        JuryError: More clusters asked for than there are raters.
-    """
-    largest = max(config.jury.clusters)
-    if largest > data.train.n_raters // 2:
-        raise JuryError(
-            f"jury.clusters asks for {largest} clusters of {data.train.n_raters} training raters: ask for at most "
-            "half as many clusters as raters, or bring more raters."
-        )
+    """Fits and saves the jury; returns what the report says of it."""
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
     with console.status("headroom: is there disagreement worth modelling?"):
         room = headroom(data.train, seed=config.seed)
@@ -62,7 +51,7 @@ def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -
             {
                 "name": c["name"],
                 "prevalence": c["prevalence"],
-                "top": [{**a, "option": a["answer"]} for a in c["answers"]],
+                "top": [{**a, "item": a["label"], "option": a["answer"]} for a in c["answers"]],
             }
             for c in clusters
         ],

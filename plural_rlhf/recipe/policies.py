@@ -121,6 +121,7 @@ def _common(steps: int, learning_rate: float, seed: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "gradient_checkpointing": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
     }
 

@@ -211,11 +211,11 @@ def short_labels(questions: Sequence[Mapping[str, Any]], width: int = 34) -> dic
     """Names of questions short enough for a plot.
 
     The words that all prompts begin and end with are dropped, so that "Is the country spending too much on parks?"
-    among its like becomes "parks". Where that leaves nothing, something too long, or two questions alike, the id is
-    used.
+    among its like becomes "parks". Where that leaves nothing, something too long, or two questions alike, the
+    question's own `label` is used, or its id.
 
     Args:
-        questions: Questions with `id` and `prompt` (a string, or anything else, which is named by its id).
+        questions: Questions with `id`, `prompt` (a string, or anything else, which is not read) and perhaps `label`.
         width: Longest label.
 
     Returns:
@@ -223,15 +223,19 @@ def short_labels(questions: Sequence[Mapping[str, Any]], width: int = 34) -> dic
     """
     ids = [question["id"] for question in questions]
     prompts = [question["prompt"] if isinstance(question["prompt"], str) else "" for question in questions]
+    names = [question.get("label", question["id"]) for question in questions]
     if len(prompts) < 2:
-        return {i: prompt if 0 < len(prompt) <= width else i for i, prompt in zip(ids, prompts, strict=True)}
+        return {
+            i: prompt if 0 < len(prompt) <= width else name
+            for i, prompt, name in zip(ids, prompts, names, strict=True)
+        }
     words = [prompt.split() for prompt in prompts]
     start = _common_start(words)
     end = _common_start([w[start:][::-1] for w in words])
     labels = [" ".join(w[start : len(w) - end]).strip(" .,;:?!") for w in words]
     return {
-        i: label if 0 < len(label) <= width and labels.count(label) == 1 else i
-        for i, label in zip(ids, labels, strict=True)
+        i: label if 0 < len(label) <= width and labels.count(label) == 1 else name
+        for i, label, name in zip(ids, labels, names, strict=True)
     }
 
 
