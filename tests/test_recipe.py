@@ -13,10 +13,14 @@ import pytest
 from rich.console import Console
 
 from plural_rlhf.base_models import prepare_base_model
-from plural_rlhf.config import load_config
+from plural_rlhf.config import PluralSection, load_config
 from plural_rlhf.recipe import _spent, run
+from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
+from plural_rlhf.recipe.policies import training_rows
+from plural_rlhf.steering import describe_weights
 from reward_models.errors import JuryError
+from tests.juries import TableJury
 
 
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
@@ -219,3 +223,23 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         prepare_base_model("./nowhere", tmp_path)
     assert prepare_base_model("someone/model", tmp_path) == "someone/model"
     assert prepare_base_model("tiny", tmp_path, seed=1) == prepare_base_model("tiny", tmp_path, seed=1)
+
+
+def test_every_batch_covers_all_weightings_and_deals_the_questions():
+    questions = [Question(f"q{i}", f"Question {i}?", ("yes", "no"), "train") for i in range(12)]
+    jury = TableJury({"yes": [1.0, 0.0], "no": [0.0, 1.0]}, ["for", "against"], [0.7, 0.3])
+    section = PluralSection(steps=4, prompts_per_step=10)
+    rows = training_rows(questions, jury, section, steering=True, seed=0)
+    assert len(rows) == 40
+    for start in range(0, 40, 10):
+        batch = rows.select(range(start, start + 10))
+        weights = [tuple(w) for w in batch["weights"]]
+        # Five turns of two questions each: the population twice, each cluster, and one mixed draw.
+        assert weights.count((0.7, 0.3)) == 4
+        assert min(weights.count((1.0, 0.0)), weights.count((0.0, 1.0))) >= 2
+        for row in batch:
+            assert row["prompt"][0]["content"] == describe_weights(row["weights"], jury.cluster_names, jury.prevalence)
+    asked = [str(p) for p in rows["jury_prompt"][:36]]
+    assert all(asked.count(p) == 3 for p in asked)  # a deck of twelve, dealt three times
+    plain = training_rows(questions, jury, section, steering=False, seed=0)
+    assert {tuple(w) for w in plain["weights"]} == {(0.7, 0.3)}

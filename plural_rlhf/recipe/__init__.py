@@ -60,6 +60,7 @@ def run(
     from transformers.utils import logging as transformers_logging
 
     from plural_rlhf.recipe.data import read_data
+    from plural_rlhf.recipe.jury import fit_jury
 
     console = console or Console()
     # Their bars for loading and saving weights would bury ours.
@@ -79,7 +80,7 @@ def run(
     )
     results: dict[str, Any] = {"config": config.model_dump(mode="json"), "data": summary, "skipped": []}
     seconds: dict[str, float] = {}
-    _fit(config, data, folder, results, seconds, console)
+    results |= _stage(folder, "jury", seconds, console, lambda: fit_jury(config, data, folder.path / "jury", console))
     if until != "jury":
         _train(config, data, folder, results, seconds, console)
     if until in ("evaluate", "report"):
@@ -95,19 +96,6 @@ def run(
 
         write_report(results, folder.path)
     return results
-
-
-def _fit(
-    config: RunConfig,
-    data: Any,
-    folder: RunFolder,
-    results: dict[str, Any],
-    seconds: dict[str, float],
-    console: Console,
-) -> None:
-    from plural_rlhf.recipe.jury import fit_jury
-
-    results |= _stage(folder, "jury", seconds, console, lambda: fit_jury(config, data, folder.path / "jury", console))
 
 
 def _train(

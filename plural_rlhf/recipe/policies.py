@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from plural_rlhf.base_models import prepare_base_model
-from plural_rlhf.config import RunConfig
+from plural_rlhf.config import GrpoSection, PluralSection, RunConfig, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.rewards import JuryReward
@@ -63,9 +63,14 @@ def policy_prompt(question: Question, weights: np.ndarray, jury: Jury) -> list[d
 
 
 def training_rows(
-    questions: Sequence[Question], jury: Jury, *, steps: int, rows_per_step: int, steering: bool, seed: int
+    questions: Sequence[Question],
+    jury: Jury,
+    section: WarmupSection | PluralSection | GrpoSection,
+    *,
+    steering: bool,
+    seed: int,
 ) -> Dataset:
-    """The rows of a whole training run in order, `steps` batches of `rows_per_step`.
+    """The rows of a whole training run in order: `section.steps` batches of `section.prompts_per_step`.
 
     Every batch asks under as many weightings as it has rows for (the population twice, each cluster once, one fresh
     mixed draw) and deals the questions to them, so that no batch pulls towards one cluster or one question. Rows with
@@ -79,9 +84,9 @@ def training_rows(
     steered = steering and k > 1
     question_deck = _deck(len(questions), rng)
     weighting_deck = _deck(k + 3 if steered else 1, rng)
-    asked_at_once = min(k + 3 if steered else 1, rows_per_step)
+    asked_at_once = min(k + 3 if steered else 1, section.prompts_per_step)
     rows: list[dict[str, Any]] = []
-    for _ in range(steps):
+    for _ in range(section.steps):
         for i in range(asked_at_once):
             turn = next(weighting_deck)
             if steered and turn < k:
@@ -90,7 +95,8 @@ def training_rows(
                 weights = sample_weights(1, jury.prevalence, rng)[0]
             else:
                 weights = np.asarray(jury.prevalence)
-            for _ in range(rows_per_step // asked_at_once + (i < rows_per_step % asked_at_once)):
+            share, more = divmod(section.prompts_per_step, asked_at_once)
+            for _ in range(share + (i < more)):
                 question = questions[next(question_deck)]
                 rows.append(
                     {
@@ -182,14 +188,7 @@ def train_warmup(config: RunConfig, questions: Sequence[Question], jury: Jury, f
         per_device_train_batch_size=section.prompts_per_step,
         **_common(section.steps, section.learning_rate, config.seed),
     )
-    rows = training_rows(
-        questions,
-        jury,
-        steps=section.steps,
-        rows_per_step=section.prompts_per_step,
-        steering=False,
-        seed=config.seed,
-    )
+    rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     return _train_exact("warm-up", model, tokenizer, FlatJury(jury), rows, args, folder)
 
 
@@ -213,14 +212,7 @@ def train_plural(
         per_device_train_batch_size=section.prompts_per_step,
         **_common(section.steps, section.learning_rate, config.seed),
     )
-    rows = training_rows(
-        questions,
-        jury,
-        steps=section.steps,
-        rows_per_step=section.prompts_per_step,
-        steering=section.steering,
-        seed=config.seed,
-    )
+    rows = training_rows(questions, jury, section, steering=section.steering, seed=config.seed)
     return _train_exact("plural", model, tokenizer, jury, rows, args, folder)
 
 
@@ -241,9 +233,7 @@ def train_grpo(
         max_completion_length=longest + 4,
         **_common(section.steps, section.learning_rate, config.seed),
     )
-    rows = training_rows(
-        questions, jury, steps=section.steps, rows_per_step=section.prompts_per_step, steering=False, seed=config.seed
-    )
+    rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     trainer = GRPOTrainer(
         model,
         reward_funcs=[JuryReward(jury, rule="mean")],

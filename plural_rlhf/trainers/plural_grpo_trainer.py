@@ -168,10 +168,10 @@ class PluralGRPOTrainer(GRPOTrainer):
         with torch.no_grad():
             log_pi_ref = (rows.pop("ref_per_token_logps") * _trl.own_tokens(rows)).sum(-1)
             old = rows.pop("old_per_token_logps", None)
-            known = old is not None
-            log_pi = (
-                (old * _trl.own_tokens(rows)).sum(-1) if known else _trl.sequence_log_probs(self, self.model, rows)
-            )
+            if old is None:
+                log_pi = _trl.sequence_log_probs(self, self.model, rows)
+            else:
+                log_pi = (old * _trl.own_tokens(rows)).sum(-1)
             all_ref, all_pi = self.accelerator.gather(log_pi_ref), self.accelerator.gather(log_pi)
         assert self._scored is not None
         r, w, keys = self._scored
