@@ -166,7 +166,7 @@ class JurySection(_Section):
     """The reward model: how many rater clusters, and what their scores are read from."""
 
     clusters: Annotated[list[AtLeastOne], Field(min_length=1), BeforeValidator(_one_or_more)] = Field(
-        default=[1, 2, 3, 4, 5, 6],
+        default=[1, 2, 3],
         description="Candidates for K, the number of rater clusters (1 or more each), or one such number.",
     )
     restarts: AtLeastOne = Field(
@@ -204,8 +204,8 @@ class PluralSection(_Section):
         description="Exponent of pi_ref in the target, 0 or more; 0 takes it as uniform over the offered answers.",
     )
     steps: Count = Field(default=60, description="Optimiser steps, 0 or more.")
-    learning_rate: Positive = Field(default=5e-4, description="Learning rate of AdamW, above 0.")
-    prompts_per_step: AtLeastOne = Field(default=4, description="Questions per step, 1 or more.")
+    learning_rate: Positive = Field(default=1e-3, description="Learning rate of AdamW, above 0.")
+    prompts_per_step: AtLeastOne = Field(default=12, description="Rows per step, 1 or more.")
     steering: bool = Field(
         default=True,
         description="Also train on single-cluster and Dirichlet weights, so that weights in the prompt steer.",
@@ -219,7 +219,7 @@ class PluralSection(_Section):
 class GrpoSection(_Section):
     """Stock TRL GRPO on the averaged reward of the same jury, for comparison."""
 
-    steps: Count = Field(default=20, description="Optimiser steps; 0 skips the comparison.")
+    steps: Count = Field(default=8, description="Optimiser steps; 0 skips the comparison.")
     learning_rate: Positive = Field(default=5e-4, description="Learning rate of AdamW, above 0.")
     prompts_per_step: AtLeastOne = Field(default=2, description="Questions per step, 1 or more.")
     num_generations: Annotated[int, Field(ge=2), BeforeValidator(_not_a_switch)] = Field(
