@@ -76,10 +76,8 @@ def _train_heads(
     heads = fit_features(encoded, features, mixture.num_clusters, init=mixture, l2=config.jury.l2, seed=config.seed)
     jury = JuryRewardModel.from_fit(backbone, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory)
     JuryScorer(jury, tokenizer).save_pretrained(folder)
-    console.print(
-        f"[bold]Jury[/bold]      {len(names)} heads on {features.shape[1]} features of {len(texts)} texts, "
-        f"saved in {folder}"
-    )
+    heads_are = "1 head" if len(names) == 1 else f"{len(names)} heads"
+    console.print(f"[bold]Jury[/bold]      {heads_are} on features of {len(texts)} texts, saved in {folder}")
     return {"l2": heads.l2, "cv": heads.cv, "prevalence": np.asarray(heads.prevalence)}
 
 
