@@ -16,9 +16,18 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from reward_models.memberships import cluster_answers, leave_one_out_posterior
-from reward_models.stats import Interval, Resamples, entropy, js_divergence, normalise, resample_people
+from reward_models.stats import (
+    Interval,
+    Resamples,
+    answer_counts,
+    coverage,
+    entropy_gap,
+    js_divergence,
+    normalise,
+    resample_people,
+)
 
 
 if TYPE_CHECKING:
@@ -65,11 +74,7 @@ def answer_probabilities(
     out: list[np.ndarray] = []
     for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False):
         chunk = slice(start, start + batch_size)
-        batch = AnswerBatch.collate(
-            [encode_prompt(prompt, tokenizer) for prompt in prompts[chunk]],
-            [encode_answers(support, tokenizer, tokenizer.eos_token_id) for support in supports[chunk]],
-            tokenizer.pad_token_id,
-        ).to(model.device)
+        batch = AnswerBatch.encode(prompts[chunk], supports[chunk], tokenizer).to(model.device)
         probabilities = answer_log_probs(model, batch).double().exp().cpu().numpy()
         out += [p[: len(s)] for p, s in zip(probabilities, supports[chunk], strict=True)]
     model.train(was_training)
@@ -93,14 +98,15 @@ class ClusterPanel:
 
     def human(self, cluster: int | None = None) -> np.ndarray:
         """`(I, A)` distribution of all raters, or of one cluster; uniform where nobody answered."""
-        weight = np.ones(self.answers.shape) if cluster is None else self.weights[cluster]
-        counts = np.stack([(weight * (self.answers == a)).sum(axis=0) for a in range(self.n_options)], axis=-1)
-        return normalise(counts)
+        return normalise(self._counts(cluster))
 
     def n(self, cluster: int | None = None) -> np.ndarray:
         """`(I,)` answers behind each distribution; for a cluster, the sum of memberships."""
-        weight = np.ones(self.answers.shape) if cluster is None else self.weights[cluster]
-        return (weight * (self.answers >= 0)).sum(axis=0)
+        return self._counts(cluster).sum(axis=-1)
+
+    def _counts(self, cluster: int | None) -> np.ndarray:
+        weights = None if cluster is None else self.weights[cluster]
+        return answer_counts(self.answers, self.n_options, weights)
 
     def resample(self, cluster: int | None, *, draws: int, seed: int) -> Resamples:
         """The people of a cluster, or everybody, resampled for intervals."""
@@ -155,8 +161,8 @@ def metric_rows(
     q = normalise(probabilities)
     per_item: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "jsd_nats": lambda human: js_divergence(human, q),
-        "coverage": lambda human: probabilities.sum(axis=-1),
-        "entropy_gap": lambda human: entropy(q) - entropy(human),
+        "coverage": lambda human: coverage(probabilities),
+        "entropy_gap": lambda human: entropy_gap(q, human),
     }
     for metric in METRICS:
         yield interval_row(people.interval(per_item[metric], level=level, clip=metric == "jsd_nats"), metric, labels)

@@ -6,6 +6,7 @@ stopped goes on where it was.
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -14,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 from rich.console import Console
@@ -109,13 +111,16 @@ def _train(
     from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
     from reward_models.scoring import JuryScorer
 
-    jury = JuryScorer.from_pretrained(folder.path / "jury")
+    @cache
+    def jury() -> JuryScorer:  # only read where a stage is still to be trained
+        return JuryScorer.from_pretrained(folder.path / "jury")
+
     questions = data.of("train")
     warm = folder.path / "warm"
     stages: dict[str, Callable[[], dict[str, Any]]] = {
-        "warm": lambda: train_warmup(config, questions, jury, warm),
-        "plural": lambda: train_plural(config, questions, jury, warm, folder.path / "plural"),
-        "grpo": lambda: train_grpo(config, questions, jury, warm, folder.path / "grpo"),
+        "warm": lambda: train_warmup(config, questions, jury(), warm),
+        "plural": lambda: train_plural(config, questions, jury(), warm, folder.path / "plural"),
+        "grpo": lambda: train_grpo(config, questions, jury(), warm, folder.path / "grpo"),
     }
     if config.grpo.steps == 0:
         del stages["grpo"]
@@ -123,6 +128,7 @@ def _train(
     results["training"], results["budgets"] = {}, {}
     for name, train in stages.items():
         trained = _stage(folder, name, seconds, console, train)
+        gc.collect()  # a trainer refers to itself, and with it to a whole model
         results["training"][name], results["budgets"][name] = trained["history"], trained["budget"]
         console.print(f"[bold]{name:10}[/bold]{_spent(trained['budget'])}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from plural_rlhf.config import RunConfig
 from plural_rlhf.inputs import read_judgements
-from reward_models.encoding import Prompt, Text, as_messages, freeze_prompt
+from reward_models.encoding import Prompt, as_messages, freeze_prompt
 from reward_models.errors import JudgementError, JuryError
 from reward_models.records import Judgements
 from reward_models.sources import survey_labels
@@ -45,10 +45,6 @@ class Question:
     def wording(self) -> str:
         """The question as one text."""
         return "\n".join(message["content"] for message in self.messages)
-
-    def text(self, option: str) -> Text:
-        """The question with an answer, as the jury's features read it."""
-        return Text(freeze_prompt(self.messages), option)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from plural_rlhf.config import RunConfig
 from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, cluster_panel, interval_row, metric_rows
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
+from plural_rlhf.rewards import JuryReward
 from reward_models.encoding import as_messages
 from reward_models.scoring import JuryScorer
 from reward_models.stats import js_divergence, noise_floor_js, normalise
@@ -57,11 +58,9 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
 
 def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
     encoded = data.heldout_raters.encode()
-    by_prompt = {q.prompt: q for q in data.questions}
-    texts = [by_prompt[text.prompt].text(text.response) for text in encoded.texts]
     rewards = jury.cluster_rewards(
-        [as_messages(text.prompt) for text in texts],
-        [[{"role": "assistant", "content": text.response}] for text in texts],
+        [as_messages(text.prompt) for text in encoded.texts],
+        [[{"role": "assistant", "content": text.response}] for text in encoded.texts],
     ).numpy()
     placing = [encoded.item_ids.index(q.id) for q in data.of("train") if q.id in encoded.item_ids]
     panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, placing)
@@ -70,12 +69,8 @@ def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
 
 def _jury_answers(jury: JuryScorer, questions: list[Question]) -> list[np.ndarray]:
     """Per question `(K, A)`: each cluster's answer distribution as the jury predicts it."""
-    out = []
-    for question in questions:
-        answers = [[{"role": "assistant", "content": option}] for option in question.options]
-        logits = jury.cluster_rewards([question.messages] * len(answers), answers).double()
-        out.append(logits.softmax(dim=0).T.numpy())
-    return out
+    reward = JuryReward(jury)
+    return [reward.support_rewards(q.messages, q.options).softmax(dim=0).T.numpy() for q in questions]
 
 
 def _policy_answers(

@@ -14,6 +14,7 @@ from rich.console import Console
 from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import RunConfig
 from plural_rlhf.recipe.data import RunData
+from reward_models.encoding import Text, as_messages, freeze_prompt
 from reward_models.features import pooled_features, truncate_backbone
 from reward_models.fitting import FitConfig, fit_features, fit_mixture, select_num_clusters
 from reward_models.groupings import GroupingReport, describe_clusters, predictive_information
@@ -70,8 +71,8 @@ def _train_heads(
     backbone = AutoModel.from_pretrained(base, dtype="float32")
     if config.jury.layers is not None:
         backbone = truncate_backbone(backbone, config.jury.layers)
-    by_prompt = {q.prompt: q for q in data.questions}
-    texts = [by_prompt[text.prompt].text(text.response) for text in encoded.texts]
+    # As conversations, whatever the table's form: so the jury is asked later, too.
+    texts = [Text(freeze_prompt(as_messages(text.prompt)), text.response) for text in encoded.texts]
     features = pooled_features(backbone, tokenizer, texts)
     heads = fit_features(encoded, features, mixture.num_clusters, init=mixture, l2=config.jury.l2, seed=config.seed)
     jury = JuryRewardModel.from_fit(backbone, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory)

@@ -6,7 +6,6 @@ jury.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -115,13 +114,13 @@ def _deck(size: int, rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(size).tolist()
 
 
-def _common(steps: int, learning_rate: float, seed: int) -> dict[str, Any]:
+def _common(section: WarmupSection | PluralSection | GrpoSection, seed: int) -> dict[str, Any]:
     return {
-        "max_steps": steps,
-        "learning_rate": learning_rate,
+        "max_steps": section.steps,
+        "learning_rate": section.learning_rate,
         "seed": seed,
         "lr_scheduler_type": "linear",
-        "warmup_steps": min(_LR_WARMUP_STEPS, steps // 4),
+        "warmup_steps": min(_LR_WARMUP_STEPS, section.steps // 4),
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
@@ -132,9 +131,21 @@ def _common(steps: int, learning_rate: float, seed: int) -> dict[str, Any]:
     }
 
 
+def _exact_args(section: WarmupSection | PluralSection, folder: Path, seed: int, **target: Any) -> PluralGRPOConfig:
+    return PluralGRPOConfig(
+        str(folder),
+        exact=True,
+        shuffle_dataset=False,
+        per_device_train_batch_size=section.prompts_per_step,
+        **target,
+        **_common(section, seed),
+    )
+
+
 def _finish(
     trainer: GRPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, label: str, columns: dict[str, str]
-) -> Any:
+) -> tuple[list[dict[str, Any]], float]:
+    """Trains and saves; returns the training curve and the seconds it took."""
     show_progress(trainer, label, columns)
     start = time.perf_counter()
     trainer.train()
@@ -144,10 +155,7 @@ def _finish(
         policy.delete_adapter("ref")
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    history = [row for row in trainer.state.log_history if "loss" in row]
-    del trainer, policy
-    gc.collect()
-    return history, seconds
+    return [_curve(row) for row in trainer.state.log_history if "loss" in row], seconds
 
 
 def _train_exact(
@@ -159,7 +167,7 @@ def _train_exact(
     history, seconds = _finish(trainer, tokenizer, folder, label, columns)
     per_step = args.per_device_train_batch_size * len(rows[0]["support"])
     budget = {"steps": args.max_steps, "scored_sequences": args.max_steps * per_step, "seconds": seconds}
-    return {"history": [_curve(row) for row in history], "budget": budget}
+    return {"history": history, "budget": budget}
 
 
 def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
@@ -180,14 +188,7 @@ def train_warmup(config: RunConfig, questions: Sequence[Question], jury: Jury, f
     )
     if section.steps == 0:
         return _untrained(model, tokenizer, folder)
-    args = PluralGRPOConfig(
-        str(folder),
-        exact=True,
-        shuffle_dataset=False,
-        reference_power=0.0,
-        per_device_train_batch_size=section.prompts_per_step,
-        **_common(section.steps, section.learning_rate, config.seed),
-    )
+    args = _exact_args(section, folder, config.seed, reference_power=0.0)
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     return _train_exact("warm-up", model, tokenizer, FlatJury(jury), rows, args, folder)
 
@@ -201,17 +202,8 @@ def train_plural(
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
     if section.steps == 0:
         return _untrained(model, tokenizer, folder)
-    args = PluralGRPOConfig(
-        str(folder),
-        exact=True,
-        shuffle_dataset=False,
-        rho=section.rho,
-        beta=section.beta,
-        divergence=section.divergence,
-        reference_power=section.reference_power,
-        per_device_train_batch_size=section.prompts_per_step,
-        **_common(section.steps, section.learning_rate, config.seed),
-    )
+    target = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
+    args = _exact_args(section, folder, config.seed, **target)
     rows = training_rows(questions, jury, section, steering=section.steering, seed=config.seed)
     return _train_exact("plural", model, tokenizer, jury, rows, args, folder)
 
@@ -231,7 +223,7 @@ def train_grpo(
         num_generations=section.num_generations,
         per_device_train_batch_size=section.prompts_per_step * section.num_generations,
         max_completion_length=longest + 4,
-        **_common(section.steps, section.learning_rate, config.seed),
+        **_common(section, config.seed),
     )
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     trainer = GRPOTrainer(
@@ -244,7 +236,7 @@ def train_grpo(
     history, seconds = _finish(trainer, tokenizer, folder, "stock GRPO", {"reward": "reward", "entropy": "entropy"})
     generated = section.steps * section.prompts_per_step * section.num_generations
     budget = {"steps": section.steps, "generated_sequences": generated, "seconds": seconds}
-    return {"history": [_curve(row) for row in history], "budget": budget}
+    return {"history": history, "budget": budget}
 
 
 def _curve(row: dict[str, Any]) -> dict[str, Any]:

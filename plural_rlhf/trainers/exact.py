@@ -18,7 +18,7 @@ from plural_rlhf.core.aggregation import aggregate
 from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.targets import PoolTarget, log_partition, responsibilities
 from plural_rlhf.rewards import POOL, JuryReward
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 
 
 if TYPE_CHECKING:
@@ -69,11 +69,8 @@ class ExactRows:
 
     def encode(self, rows: Sequence[Row]) -> AnswerBatch:
         """Tokens of the rows' prompts and answers."""
-        return AnswerBatch.collate(
-            [encode_prompt(row["prompt"], self.tokenizer) for row in rows],
-            [encode_answers(row["support"], self.tokenizer, self.eos_token_id) for row in rows],
-            self.tokenizer.pad_token_id,
-        )
+        prompts, supports = [row["prompt"] for row in rows], [row["support"] for row in rows]
+        return AnswerBatch.encode(prompts, supports, self.tokenizer, self.eos_token_id)
 
     @torch.no_grad()
     def score_references(self, model: PreTrainedModel, rows: Iterable[Row], batch_size: int, progress: bool) -> None:

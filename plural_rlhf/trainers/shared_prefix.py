@@ -56,6 +56,22 @@ class AnswerBatch:
         )
 
     @classmethod
+    def encode(
+        cls,
+        prompts: Sequence[str | list[dict[str, Any]]],
+        supports: Sequence[Sequence[str]],
+        tokenizer: PreTrainedTokenizerBase,
+        eos_token_id: int | None = None,
+    ) -> AnswerBatch:
+        """Tokenises prompts and their answers; `eos_token_id` ends an answer, by default the tokenizer's own."""
+        eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
+        return cls.collate(
+            [encode_prompt(prompt, tokenizer) for prompt in prompts],
+            [encode_answers(support, tokenizer, eos) for support in supports],
+            tokenizer.pad_token_id,
+        )
+
+    @classmethod
     def collate(
         cls, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]], pad_token_id: int
     ) -> AnswerBatch:
