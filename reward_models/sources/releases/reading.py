@@ -1,0 +1,249 @@
+"""Opens a release where it lies, in local files or on the Hub, and yields its records as dictionaries.
+
+CSV, TSV, JSON, JSON lines (gzipped or not) and Parquet are read a piece at a time where the format allows it, so that
+a limit costs what it reads. Values stay as the file has them: text in CSV, numbers and lists elsewhere. Knows nothing
+of any particular release.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from reward_models.errors import JudgementError, did_you_mean
+
+
+__all__ = ["TABLES", "Record", "Source", "beside", "check_columns", "files", "open_source", "read_file", "records"]
+
+Record = dict[str, Any]
+TABLES = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.csv", "*.tsv")
+"""Files of a release that gives its tables no fixed names."""
+
+_READABLE = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a release is read from: a local path, or else an id on the Hub.
+
+    Attributes:
+        release: Name of the release, for messages.
+        path: A file or folder, None for the Hub.
+        hub_id: Data set id, None for a local copy.
+        limit: Records of the main table to read at most, None for all.
+        streaming: Whether the Hub is read without downloading first.
+    """
+
+    release: str
+    path: Path | None
+    hub_id: str | None
+    limit: int | None
+    streaming: bool
+
+
+def open_source(
+    release: str, own_id: str | None, url: str, source: str | Path | None, limit: int | None, streaming: bool
+) -> Source:
+    """Decide what `source` means: an existing path, an id on the Hub, or (None) the release's own id.
+
+    Raises:
+        FileNotFoundError: If it looks like a path and nothing is there.
+        JudgementError: If there is no source and the release is not on the Hub, or the limit is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise JudgementError(f"limit={limit} reads nothing. Fix: give a positive number, or None for all.")
+    if source is None:
+        if own_id is None:
+            raise JudgementError(
+                f"{release!r} is not published on the Hub. Fix: get it from {url} and pass source= the file or folder."
+            )
+        return Source(release, None, own_id, limit, streaming or limit is not None)
+    path = Path(source).expanduser()
+    if path.exists():
+        return Source(release, path, None, limit, streaming)
+    looks_local = isinstance(source, Path) or path.is_absolute() or path.suffix in {*_READABLE, ".gz", ".xml"}
+    if looks_local or not _HUB_ID.fullmatch(str(source)):
+        beside_it = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"{path} does not exist.{did_you_mean(path.name, beside_it)} Fix: check the path; {release!r} is "
+            f"described at {url}."
+        )
+    return Source(release, None, str(source), limit, streaming or limit is not None)
+
+
+def files(source: Source, patterns: Sequence[str]) -> list[Path]:
+    """Files of a local release: the path itself if it is a file, else all that the first fitting pattern finds.
+
+    Args:
+        source: A local source.
+        patterns: Names in order of preference, at any depth; later ones are tried if nothing has an earlier name, so
+            that copies of a table in two formats are not read twice.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        JudgementError: If the source is the Hub, which has no such files, or nothing matches.
+    """
+    if source.path is None:
+        raise JudgementError(
+            f"{source.release!r} cannot be read from the Hub ({source.hub_id!r}). Fix: pass source= a local copy."
+        )
+    if source.path.is_file():
+        return [source.path]
+    for pattern in patterns:
+        if found := sorted(path for path in source.path.rglob(pattern) if path.is_file()):
+            return found
+    there = sorted(p.name for p in source.path.iterdir())
+    shown = ", ".join(map(repr, there[:10])) + (", ..." if len(there) > 10 else "") if there else "nothing"
+    raise JudgementError(
+        f"{source.path} holds no {' or '.join(patterns)} of the release {source.release!r}; it holds {shown}. "
+        "Fix: pass the folder as it was published, or the file itself."
+    )
+
+
+def beside(source: Source, pattern: str) -> Path | None:
+    """A companion file of a local release (a survey, a description of raters), None if there is none."""
+    if source.path is None:
+        return None
+    folder = source.path.parent if source.path.is_file() else source.path
+    return next(iter(sorted(folder.glob(pattern) if source.path.is_file() else folder.rglob(pattern))), None)
+
+
+def records(
+    source: Source, patterns: Sequence[str], columns: Sequence[str], *, limited: bool = True, **hub: Any
+) -> Iterator[Record]:
+    """Read the records of one table of a release.
+
+    Args:
+        source: Where to read.
+        patterns: Names of the files in a local folder.
+        columns: Columns that must be there; checked on the first record of every file.
+        limited: Whether `source.limit` holds for this table.
+        hub: Arguments of `datasets.load_dataset` (name, split, data_dir, revision); the split is `train` if not given.
+
+    Raises:
+        JudgementError: If the Hub cannot be read, files are not there or unreadable, or a column is missing.
+    """
+    if source.path is None:
+        found = _checked(_from_hub(source, **({"split": "train"} | hub)), f"{source.hub_id} on the Hub", columns)
+    else:
+        found = itertools.chain.from_iterable(read_file(path, columns) for path in files(source, patterns))
+    return itertools.islice(found, source.limit) if limited else found
+
+
+def read_file(path: Path, columns: Sequence[str] = ()) -> Iterator[Record]:
+    """Read the records of a file by its suffix.
+
+    A JSON file may hold a list of records, a mapping of ids to records (the id becomes the field `id` unless there is
+    one), or one record a line.
+
+    Raises:
+        JudgementError: If the suffix is unknown, the file cannot be parsed or a column is missing.
+    """
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in _READABLE:
+        raise JudgementError(f"{path.name!r} is none of {', '.join(_READABLE)}. Fix: convert it to one of them.")
+    reader = {".json": _from_json, ".jsonl": _from_lines, ".parquet": _from_parquet}.get(suffix, _from_csv)
+    return _checked(_parsed(path, reader(path)), str(path), columns)
+
+
+def _parsed(path: Path, found: Iterator[Record]) -> Iterator[Record]:
+    try:
+        yield from found
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        raise JudgementError(f"{path} cannot be read: {error}. Fix: check that the download is whole.") from error
+
+
+def _checked(found: Iterator[Record], where: str, columns: Sequence[str]) -> Iterator[Record]:
+    first = next(found, None)
+    if first is not None:
+        check_columns(first, where, columns)
+        yield first
+        yield from found
+
+
+def check_columns(record: Record, where: str, columns: Sequence[str]) -> None:
+    """Refuse a record that lacks a column, naming the file, the column and what there is instead."""
+    missing = [column for column in columns if column not in record]
+    if missing:
+        hints = " ".join(f"{column!r} is not a column of {where}.{did_you_mean(column, record)}" for column in missing)
+        fix = "pass the release as it was published; for a table of your own use load_table"
+        raise JudgementError(f"{hints} It has {', '.join(map(repr, record))}. Fix: {fix}.")
+
+
+def _open(path: Path) -> IO[str]:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
+
+
+def _from_csv(path: Path) -> Iterator[Record]:
+    # Everything is text and only an empty cell is missing: "NA" and "None" are words that people write.
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    with pd.read_csv(
+        path, sep=separator, dtype=str, keep_default_na=False, na_values=[""], chunksize=10_000, encoding="utf-8-sig"
+    ) as chunks:
+        for chunk in chunks:
+            names = [str(name) for name in chunk]
+            cells = chunk.astype(object).where(chunk.notna(), None)
+            yield from (dict(zip(names, row, strict=True)) for row in cells.itertuples(index=False, name=None))
+
+
+def _from_lines(path: Path) -> Iterator[Record]:
+    with _open(path) as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _from_json(path: Path) -> Iterator[Record]:
+    with _open(path) as file:
+        first, second = file.readline(), file.readline()
+    try:
+        one_a_line = bool(second.strip()) and isinstance(json.loads(first), dict)
+    except json.JSONDecodeError:
+        one_a_line = False
+    if one_a_line:
+        yield from _from_lines(path)
+        return
+    with _open(path) as file:
+        text = file.read()
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        # Some releases end their lists with a comma, as JavaScript allows.
+        whole = json.loads(re.sub(r",(\s*[}\]])", r"\1", text))
+    if isinstance(whole, dict) and whole and all(isinstance(value, dict) for value in whole.values()):
+        yield from ({"id": key} | value for key, value in whole.items())
+    else:
+        yield from whole if isinstance(whole, list) else [whole]
+
+
+def _from_parquet(path: Path) -> Iterator[Record]:
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(path).iter_batches(batch_size=1_000):
+        yield from batch.to_pylist()
+
+
+def _from_hub(source: Source, **hub: Any) -> Iterator[Record]:
+    import datasets
+
+    assert source.hub_id is not None
+    try:
+        yield from datasets.load_dataset(source.hub_id, streaming=source.streaming, **hub)
+    except Exception as error:
+        # No network, a gated or renamed data set, a removed loading script: whatever it is, the way out is the same.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise JudgementError(
+            f"{source.hub_id!r} cannot be read from the Hub ({reason}). Fix: check the network and the terms of the "
+            f"data set, or download it elsewhere and pass load_release({source.release!r}, source='path/to/copy')."
+        ) from error
