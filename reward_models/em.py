@@ -20,7 +20,7 @@ from reward_models.errors import JuryError
 from reward_models.stats import adjusted_rand_index
 
 
-__all__ = ["EMRun", "Emission", "FitConfig", "best_of_restarts", "run_em", "spectral_start"]
+__all__ = ["EMRun", "Emission", "FitConfig", "best_of_restarts", "run_em", "spectral_embedding", "spectral_start"]
 
 P = TypeVar("P")
 WARM_ITERATIONS = 10  # at a high temperature the fixed point has equal clusters: leave before the differences are gone
@@ -40,6 +40,8 @@ class FitConfig:
             cluster, distributed as the item's own answers. Other kinds: precision of a cluster's reward around the
             mean reward of its text (and a tenth of it around zero). 0: maximum likelihood.
         nuisance: Rater terms in the likelihood of ratings and preferences (leniency, scale, tie propensity, position).
+        style: Rater terms in the likelihood of choices: tendencies to the end, and the ends, of the list of options.
+            Off by default, because where options have an order those tendencies are opinions.
         seed: Seed of the starting points.
 
     Raises:
@@ -53,6 +55,7 @@ class FitConfig:
     dirichlet: float = 1.5
     smoothing: float = 1.0
     nuisance: bool = True
+    style: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -197,14 +200,33 @@ def spectral_start(
     """
     if num_clusters == 1:
         return np.ones((deviations.shape[0], 1))
-    rank = num_clusters + 1
+    scores, _ = spectral_embedding(deviations, rater_weight, num_clusters + 1, rng)
+    return softmax(1.5 * scores @ rng.normal(size=(scores.shape[1], num_clusters)), axis=1)
+
+
+def spectral_embedding(
+    deviations: csr_array, rater_weight: np.ndarray, rank: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Place raters in the leading singular space of their deviations from the population.
+
+    Args:
+        deviations: (R, C) sparse deviations of each rater from the population.
+        rater_weight: (R,) how many raters a row stands for.
+        rank: Dimensions of the space.
+        rng: Source of the randomised range finder.
+
+    Returns:
+        (R, rank) scores with unit variance, and (rank, C) loadings, so that `scores @ loadings` approximates the
+        deviations.
+    """
     weighted = diags_array(np.sqrt(rater_weight)) @ deviations
     # Randomised range finder with three power iterations (Halko, Martinsson, Tropp 2011): one sparse product each.
     basis = rng.normal(size=(deviations.shape[1], min(rank + 4, deviations.shape[1])))
     for _ in range(4):
         basis, _ = np.linalg.qr(weighted.T @ (weighted @ basis))
     _, _, directions = np.linalg.svd(weighted @ basis, full_matrices=False)
-    scores = deviations @ (basis @ directions[:rank].T)
+    loadings = basis @ directions[:rank].T
+    scores = deviations @ loadings
     spread = np.sqrt(np.average(scores**2, axis=0, weights=rater_weight))
-    scores = scores / np.where(spread > 0, spread, 1.0)
-    return softmax(1.5 * scores @ rng.normal(size=(scores.shape[1], num_clusters)), axis=1)
+    spread = np.where(spread > 0, spread, 1.0)
+    return scores / spread, (loadings * spread).T

@@ -36,7 +36,7 @@ from reward_models.memory import (
     remember,
 )
 from reward_models.mixture import MixtureFit, check_num_clusters, fit_mixture, soft_as_choice
-from reward_models.observation import Observations, minimise
+from reward_models.observation import TERM_SD, Observations, minimise
 
 
 __all__ = ["FeatureFit", "fit_features"]
@@ -185,7 +185,9 @@ def fit_features(
     features = features.astype(np.float64)
     posterior, terms = init.adapt(enc)
     coordinates, to_features, scale = _span(enc, features)
-    rows, row = Observations.from_encoded(enc).distinct()
+    rows = Observations.from_encoded(enc)
+    # Judgements that differ only in who made them are one, unless who made them enters the likelihood.
+    rows, row = (rows, torch.arange(len(enc))) if terms.keys() & TERM_SD.keys() else rows.distinct()
     problem = _Problem(
         rows=rows,
         row=row,

@@ -5,8 +5,9 @@ scored on the same held-out labels of the same raters. No text is read: every te
 is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings): what one reward for everybody
 can do.
 
-Rater terms are what raters differ in besides taste: leniency and scale of ratings; scale, tie propensity and position
-of pairs; for choices a tendency towards an option's place in the list. Knows nothing of features or language models.
+Rater terms are what raters differ in besides taste: leniency and scale of ratings; scale, tie propensity and place of
+pairs; for choices a tendency to the end, and the ends, of the list of options. Knows nothing of features or language
+models.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from reward_models.em import FitConfig
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
-from reward_models.memberships import predictive_log_lik
-from reward_models.mixture import CONSENSUS_PRECISION, fit_mixture, subset
-from reward_models.observation import Observations, minimise, start_terms, term_penalty, torch_terms
+from reward_models.mixture import fit_mixture, subset
+from reward_models.predictors import answer_log_lik
+from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.records import Judgements
 from reward_models.resampling import heldout_labels, two_way_intervals
 
@@ -75,18 +74,18 @@ def headroom(judgements: Judgements, max_clusters: int = 4, seed: int = 0) -> He
     if enc.n_raters < 2:
         raise JuryError(f"{enc.n_raters} rater: headroom is the gain from telling raters apart; it needs at least 2")
     train, test = _split(enc, seed)
-    config = FitConfig(seed=seed)
+    config = FitConfig(seed=seed, restarts=2)
 
-    item_mean = fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False))
-    scores = {ITEM_MEAN: item_mean.judgement_log_lik(test)[:, 0]}
-    scores[RATER_TERMS] = _rater_term_log_lik(train, test)
+    def score(fit: RaterFit) -> np.ndarray:
+        return answer_log_lik(fit.log_probs(test), test)
+
+    scores = {ITEM_MEAN: score(fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False)))}
+    scores[RATER_TERMS] = score(fit_raters(train, "mixture", 1, config=FitConfig(seed=seed, style=True)))
     prefix = "" if enc.kind == "choice" else f"{RATER_TERMS} + "
     for rank in (1, 2):
-        scores[f"{prefix}rank {rank}"] = _factor_log_lik(train, test, rank, seed)
+        scores[f"{prefix}rank {rank}"] = score(fit_raters(train, "factor", rank, config=config))
     for num_clusters in range(2, min(max_clusters, enc.n_raters) + 1):
-        fit = fit_mixture(train, num_clusters, config)
-        score = predictive_log_lik(fit.responsibilities[test.rater], fit.judgement_log_lik(test))
-        scores[f"{prefix}mixture K={num_clusters}"] = score
+        scores[f"{prefix}mixture K={num_clusters}"] = score(fit_mixture(train, num_clusters, config))
 
     names = list(scores)
     log_lik = np.stack(list(scores.values()), axis=1)
@@ -116,75 +115,6 @@ def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
             "texts that were judged more than once"
         )
     return subset(enc, ~held), test
-
-
-def _rater_term_log_lik(train: Encoded, test: Encoded) -> np.ndarray:
-    """Test log-likelihood (N,) of one reward for everybody plus rater terms, fitted at their posterior mode."""
-    observed, unseen = Observations.from_encoded(train), Observations.from_encoded(test)
-    start = {"consensus": np.zeros((train.n_texts, 1))} | start_terms(observed, rater_terms=True)
-    if train.kind == "choice":
-        start["tendency"] = np.zeros((train.n_raters, train.alternatives.shape[1]))
-
-    def log_lik(obs: Observations, params: dict[str, Tensor]) -> Tensor:
-        terms = {name: value for name, value in params.items() if name != "consensus"}
-        return obs.log_lik(obs.gather(params["consensus"]), torch_terms(terms))[:, 0]
-
-    def loss(params: dict[str, Tensor]) -> Tensor:
-        prior = 0.5 * CONSENSUS_PRECISION * params["consensus"].square().sum() + term_penalty(params)
-        return prior - (observed.weight * log_lik(observed, params)).sum()
-
-    params = minimise(loss, start, max_iter=100, tol=1e-7)
-    with torch.no_grad():
-        return log_lik(unseen, {name: torch.from_numpy(value) for name, value in params.items()}).numpy()
-
-
-def _factor_log_lik(train: Encoded, test: Encoded, rank: int, seed: int) -> np.ndarray:
-    """Test log-likelihood (N,) of rewards `s + z_u V` with `z_u ~ N(0, I)` of the given rank.
-
-    `z` is integrated out by Gauss-Hermite quadrature (marginal maximum likelihood, Bock and Aitkin 1981): with few
-    labels per rater a point estimate of `z` would fit noise. Ratings and pairs keep their rater terms, at the
-    posterior mode.
-    """
-    observed, unseen = Observations.from_encoded(train), Observations.from_encoded(test)
-    nodes, log_weight = _quadrature(rank)
-    start = {
-        "consensus": np.zeros((train.n_texts, 1)),
-        "taste": np.random.default_rng(seed).normal(size=(train.n_texts, rank)),
-    }
-    start |= start_terms(observed, rater_terms=True)
-    count = torch.bincount(observed.alternatives[:, 0], weights=observed.weight, minlength=train.n_texts)
-    count = count / count.sum()
-    distinct, row = observed.distinct()
-
-    def rewards(params: dict[str, Tensor]) -> Tensor:
-        """(U, Q) rewards at the nodes; a taste that moves all ratings alike is leniency, which has its own term."""
-        consensus, taste = params["consensus"], params["taste"]
-        return consensus + (taste - count @ taste if train.kind == "rating" else taste) @ nodes.T
-
-    def log_lik(obs: Observations, params: dict[str, Tensor]) -> Tensor:
-        terms = {name: value for name, value in params.items() if name not in ("consensus", "taste")}
-        return obs.log_lik(obs.gather(rewards(params)), torch_terms(terms))
-
-    def log_joint(params: dict[str, Tensor]) -> Tensor:
-        per_judgement = log_lik(distinct, params).index_select(0, row)
-        return log_weight + observed.rater_totals(per_judgement)
-
-    def loss(params: dict[str, Tensor]) -> Tensor:
-        prior = 0.5 * (CONSENSUS_PRECISION * params["consensus"].square().sum() + params["taste"].square().sum())
-        return prior + term_penalty(params) - log_joint(params).logsumexp(1).sum()
-
-    params = {name: torch.from_numpy(value) for name, value in minimise(loss, start, max_iter=60, tol=1e-6).items()}
-    with torch.no_grad():
-        posterior = log_joint(params).softmax(1)[unseen.rater]
-        return predictive_log_lik(posterior.numpy(), log_lik(unseen, params).numpy())
-
-
-def _quadrature(rank: int) -> tuple[Tensor, Tensor]:
-    """Nodes (Q, rank) and log weights (Q,) of a standard normal; 9 nodes on a line, 5 x 5 in the plane."""
-    points, weights = np.polynomial.hermite_e.hermegauss(9 if rank == 1 else 5)
-    grid = np.stack(np.meshgrid(*[points] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
-    log_weight = np.stack(np.meshgrid(*[np.log(weights / weights.sum())] * rank, indexing="ij"), axis=-1).sum(-1)
-    return torch.from_numpy(grid), torch.from_numpy(log_weight.ravel())
 
 
 def _verdict(

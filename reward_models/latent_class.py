@@ -17,7 +17,7 @@ from scipy.sparse import coo_array, csr_array
 from reward_models.em import FitConfig, best_of_restarts, spectral_start
 
 
-__all__ = ["LatentClassFit", "fit_latent_classes", "population"]
+__all__ = ["LatentClassFit", "fit_latent_classes", "population", "unique_patterns"]
 
 JEFFREYS = (
     0.5  # pseudo-count per option of the population's own distribution: an option nobody chose is rare, not impossible
@@ -122,7 +122,7 @@ def fit_latent_classes(
         The fit, clusters sorted by prevalence.
     """
     counts = coo_array((weight, (rater, cell)), shape=(n_raters, len(cell_item))).tocsr()
-    counts, rater_weight, pattern = _unique_patterns(counts)
+    counts, rater_weight, pattern = unique_patterns(counts)
     emission = _AnswerTables(counts, rater_weight, cell_item, config.smoothing)
     deviations = emission.deviations()
     run, stability = best_of_restarts(
@@ -139,7 +139,7 @@ def fit_latent_classes(
     )
 
 
-def _unique_patterns(counts: csr_array) -> tuple[csr_array, np.ndarray, np.ndarray]:
+def unique_patterns(counts: csr_array) -> tuple[csr_array, np.ndarray, np.ndarray]:
     """Merge raters with identical answers, exactly: 65,000 raters with seven yes/no items have 2,200 patterns.
 
     Returns:

@@ -9,7 +9,7 @@ Rater terms, one per rater, shrunk to zero by a normal prior and never part of a
 |---|---|
 | `preference` | `log_scale` b (beta = e^b), `log_tie` (around `log_tie_mean`), `position` (around `position_mean`) |
 | `rating` | `intercept` alpha (leniency), `log_scale` b; `thresholds` zeta are shared |
-| `choice` | `tendency` (R, A): towards an option's place in the list, whatever it says |
+| `choice` | `place` and `extremity`: towards the end, and the ends, of the list of options, whatever they say |
 
 Shapes: `N` judgements, `R` raters, `U` texts, `A` alternatives, `K` clusters, `L` levels.
 """
@@ -17,11 +17,12 @@ Shapes: `N` judgements, `R` raters, `U` texts, `A` alternatives, `K` clusters, `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
@@ -42,7 +43,14 @@ __all__ = [
 ]
 
 # Standard deviations of the rater terms, in logits. Leniency is by far the largest rater effect in rating data.
-TERM_SD = {"intercept": 1.5, "log_scale": 0.3, "log_tie": 1.0, "position": 0.5, "tendency": 1.0}
+TERM_SD = {
+    "intercept": 1.5,
+    "log_scale": 0.3,
+    "log_tie": 1.0,
+    "position": 0.5,
+    "place": 0.7,
+    "extremity": 0.7,
+}
 THRESHOLD_SD = 5.0
 
 
@@ -93,26 +101,51 @@ class Observations:
         )
 
     def distinct(self) -> tuple[Observations, Tensor]:
-        """Merge judgements that every rater's likelihood treats alike: 300,000 yes/no answers to seven items are 14.
+        """Merge judgements that ask the same and answer the same: 225,000 votes on 896 statements are 1,792.
 
         Returns:
             M distinct judgements (their `rater` and `weight` mean nothing) and the (N,) index of each judgement into
-            them. Kinds with rater terms have none to merge and come back as they are.
+            them.
         """
-        if self.kind != "choice":
-            return self, torch.arange(len(self.label))
-        columns = torch.cat([self.alternatives, self.label], dim=1).numpy()
-        _, first, row = np.unique(columns, axis=0, return_index=True, return_inverse=True)
-        keep = torch.from_numpy(first)
-        merged = dataclasses.replace(
+        return self._merge([*self.alternatives.T, self.label[:, 0]])
+
+    def questions(self) -> tuple[Observations, np.ndarray]:
+        """Merge judgements that ask the same, whatever was answered.
+
+        Returns:
+            M questions (only what is asked means anything) and the (N,) index of each judgement into them.
+        """
+        questions, index = self._merge(list(self.alternatives.T))
+        return questions, index.numpy()
+
+    def _merge(self, columns: list[Tensor]) -> tuple[Observations, Tensor]:
+        if self.mask is not None:
+            columns = [*columns, *self.mask.T]
+        if self.first is not None:
+            columns = [*columns, self.first[:, 0]]
+        code = np.zeros(len(self.label), dtype=np.int64)
+        for column in columns:  # hashing pairs of columns: sorting rows of ten million judgements takes minutes
+            part, values = pd.factorize(column.numpy())
+            code = pd.factorize(code * len(values) + part)[0]
+        first = np.empty(code.max(initial=-1) + 1, dtype=np.int64)
+        first[code[::-1]] = np.arange(len(code))[::-1]
+        return self.take(torch.from_numpy(first)), torch.from_numpy(code.astype(np.int64))
+
+    def take(self, rows: Tensor | slice) -> Observations:
+        """Some of the judgements."""
+        return dataclasses.replace(
             self,
-            alternatives=self.alternatives[keep],
-            mask=None if self.mask is None else self.mask[keep],
-            label=self.label[keep],
-            rater=self.rater[keep],
-            weight=self.weight[keep],
+            alternatives=self.alternatives[rows],
+            mask=None if self.mask is None else self.mask[rows],
+            label=self.label[rows],
+            rater=self.rater[rows],
+            weight=self.weight[rows],
+            first=None if self.first is None else self.first[rows],
         )
-        return merged, torch.from_numpy(row.ravel())
+
+    def answering(self, label: int) -> Observations:
+        """The same questions, all answered alike."""
+        return dataclasses.replace(self, label=torch.full_like(self.label, label))
 
     def gather(self, rewards: Tensor) -> Tensor:
         """Look up the rewards (U, K) of the alternatives: (N, A, K)."""
@@ -120,7 +153,7 @@ class Observations:
         return flat.reshape(*self.alternatives.shape, rewards.shape[1])
 
     def log_lik(self, rewards: Tensor, terms: dict[str, Tensor]) -> Tensor:
-        """Log-likelihood of every judgement.
+        """Log-likelihood of every judgement with the terms of its rater.
 
         Args:
             rewards: (N, A, K) rewards of the alternatives.
@@ -129,24 +162,54 @@ class Observations:
         Returns:
             (N, K) log-likelihood in nats, not multiplied by `weight`.
         """
+        own = {k: v.index_select(0, self.rater)[:, None] if k in TERM_SD else v for k, v in terms.items()}
+        return self.state_log_lik(rewards, own)
 
-        def of_rater(name: str) -> Tensor | float:
-            return terms[name].index_select(0, self.rater)[:, None] if name in terms else 0.0
+    def state_log_lik(self, rewards: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
+        """Log-likelihood of every judgement in every state of a rater.
 
+        Args:
+            rewards: (N, A, ...) rewards of the alternatives.
+            terms: Rater terms, which broadcast against (N, ...), and shared terms by name; a missing term is absent
+                from the model.
+
+        Returns:
+            (N, ...) log-likelihood in nats, not multiplied by `weight`.
+        """
+        zero = rewards.new_zeros(())
+        label = self.label.reshape(len(self.label), *[1] * (rewards.ndim - 2))
+        scale = terms.get("log_scale_mean", zero) + terms.get("log_scale", zero)
         if self.kind == "rating":
-            return ordinal_log_lik(
-                rewards[:, 0], self.label, terms["thresholds"], of_rater("intercept"), of_rater("log_scale")
-            )
+            return ordinal_log_lik(rewards[:, 0], label, terms["thresholds"], terms.get("intercept", zero), scale)
         if self.kind == "preference":
-            log_tie = terms["log_tie_mean"] + of_rater("log_tie") if "log_tie_mean" in terms else None
+            tie = terms["log_tie_mean"] + terms.get("log_tie", zero) if "log_tie_mean" in terms else None
             position: Tensor | float = 0.0
             if self.first is not None and "position_mean" in terms:
-                position = self.first * (terms["position_mean"] + of_rater("position"))
-            return davidson_log_lik(rewards[:, 0], rewards[:, 1], self.label, of_rater("log_scale"), log_tie, position)
-        if "tendency" in terms:
-            rewards = rewards + terms["tendency"].index_select(0, self.rater)[:, :, None]
-        mask = None if self.mask is None else self.mask[:, None, :]
-        return choice_log_lik(rewards.transpose(1, 2), self.label, mask)
+                first = self.first.reshape(label.shape)
+                position = first * (terms["position_mean"] + terms.get("position", zero))
+            return davidson_log_lik(rewards[:, 0], rewards[:, 1], label, scale, tie, position)
+        habit = self._habit(terms)
+        if habit is not None:
+            rewards = rewards + habit
+        rewards = rewards.movedim(1, -1)
+        mask = None if self.mask is None else self.mask.reshape(*label.shape, -1)
+        return choice_log_lik(rewards, label, mask)
+
+    def _habit(self, terms: Mapping[str, Tensor]) -> Tensor | None:
+        """(N, A, ...) liking of an option for its place in the list, whatever it says; None without such terms."""
+        if "place" not in terms and "extremity" not in terms:
+            return None
+        count, place = self.alternatives.shape[1], torch.arange(self.alternatives.shape[1], dtype=torch.float64)
+        offered = torch.full((len(self.label), 1), count) if self.mask is None else self.mask.sum(1, keepdim=True)
+        where = 2.0 * place / (offered - 1).clamp(min=1) - 1.0  # from -1, the first option, to 1, the last
+        shapes = {"place": where, "extremity": 1.5 * where.square() - 0.5}
+        total: Tensor | None = None
+        for name, shape in shapes.items():
+            if name in terms:
+                term = terms[name].unsqueeze(1)  # (N or 1, 1, ...)
+                part = shape.reshape(*shape.shape, *[1] * (term.ndim - 2)) * term
+                total = part if total is None else total + part
+        return total
 
     def rater_totals(self, log_lik: Tensor) -> Tensor:
         """Weighted sum of (N, K) log-likelihoods over each rater's judgements: (R, K)."""

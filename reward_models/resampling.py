@@ -13,7 +13,7 @@ import numpy as np
 from reward_models.stats import Interval
 
 
-__all__ = ["halve_labels", "heldout_labels", "two_way_intervals"]
+__all__ = ["halve_labels", "heldout_labels", "label_parts", "two_way_intervals"]
 
 
 def two_way_intervals(
@@ -78,6 +78,20 @@ def halve_labels(rater: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     rank, size = _random_rank(rater, rng)
     return rank < size // 2
+
+
+def label_parts(rater: np.ndarray, parts: int, rng: np.random.Generator) -> np.ndarray:
+    """Deal each rater's judgements at random into parts of nearly equal size.
+
+    Args:
+        rater: (N,) rater index.
+        parts: How many.
+        rng: Source of the order.
+
+    Returns:
+        (N,) part of each judgement; of a rater with fewer judgements than parts some parts have none.
+    """
+    return _random_rank(rater, rng)[0] % parts
 
 
 def heldout_labels(rater: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

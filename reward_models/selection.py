@@ -1,6 +1,7 @@
-"""How many clusters: held-out raters decide, and the answer may be one.
+"""How many clusters, and which membership: held-out raters decide, and the answer may be one cluster.
 
-Candidates are fitted on some raters; the others are placed by half of their judgements and scored on the other half.
+Candidates are fitted on some raters; the others are placed by three quarters of their judgements and scored on the
+rest, each quarter in turn.
 Knows nothing of features or language models.
 """
 
@@ -8,21 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from reward_models.em import FitConfig
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
-from reward_models.memberships import predictive_log_lik
 from reward_models.mixture import check_num_clusters, fit_mixture, subset
+from reward_models.predictors import answer_log_lik
+from reward_models.rater_fit import RaterFit, fit_raters
+from reward_models.rater_model import Membership
 from reward_models.records import Judgements
-from reward_models.resampling import halve_labels
+from reward_models.resampling import label_parts
 
 
-__all__ = ["KSelection", "select_num_clusters"]
+__all__ = ["CANDIDATES", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]
 
 BOOTSTRAP_DRAWS = 1000
+SMALL_TABLE = 30_000  # judgements; up to here every rater is held out once
+LABEL_PARTS = 4
+FEW_RATERS = 12  # fewer cannot be held out and say anything about clusters
+CANDIDATES: tuple[tuple[Membership, int], ...] = (
+    *((("mixture", k)) for k in (1, 2, 3, 4, 6)),
+    ("simplex", 2),
+    ("simplex", 3),
+    ("factor", 1),
+    ("factor", 2),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,23 @@ class KSelection:
     reason: str
 
 
+@dataclass(frozen=True)
+class MembershipChoice:
+    """Held-out likelihood per membership and size, and the choice.
+
+    Attributes:
+        table: One row per candidate: `membership` and the columns of `KSelection.table`.
+        membership: The best one on held-out raters.
+        num_clusters: Its `K`, or rank; a mixture of 1 if none is better than that by a standard error.
+        reason: The choice in words.
+    """
+
+    table: list[dict[str, Any]]
+    membership: Membership
+    num_clusters: int
+    reason: str
+
+
 def select_num_clusters(
     judgements: Judgements,
     candidates: Sequence[int],
@@ -51,8 +82,10 @@ def select_num_clusters(
 ) -> KSelection:
     """Choose the number of clusters by held-out raters, with the one-standard-error rule on paired differences.
 
-    Each held-out rater is placed by one half of the labels and scored on the other, then the other way round; no label
-    is scored by a posterior that has seen it. Judgements of texts that only held-out raters judged are not scored.
+    Each held-out rater is placed by three quarters of the labels and scored on the rest, each quarter in turn; no
+    label is scored by a posterior that has seen it. Small tables hold out every rater once (cross-validation).
+    Judgements of texts that only held-out raters judged are not scored. With fewer than a dozen raters the answer is
+    1.
 
     Args:
         judgements: A table with raters.
@@ -67,14 +100,120 @@ def select_num_clusters(
     Raises:
         JuryError: No candidates, a share outside (0, 1), or a K that the training raters cannot support.
     """
-    enc = judgements.encode()
-    if enc.kind == "soft":
-        raise JuryError(
-            "kind='soft': there are no raters to hold out; a table of answer shares supports num_clusters=1 only"
-        )
     wanted = sorted(set(candidates))
     if not wanted:
         raise JuryError("candidates=[]: name at least one number of clusters, e.g. (1, 2, 3, 4)")
+    enc = _with_raters(judgements.encode())
+    if enc.n_raters < FEW_RATERS:
+        return KSelection(table=[], chosen=1, reason=_too_few(enc))
+    compared = _compare(enc, [("mixture", k) for k in sorted({1, *wanted})], config, heldout, seed)
+    rows = compared.rows([("mixture", k) for k in wanted])
+    best = min(rows, key=lambda row: row["nll"])
+    chosen = next(row for row in rows if row["behind"] <= row["behind_se"])
+    k = int(chosen["num_clusters"])
+    reason = f"K={best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats per judgement)"
+    if k == best["num_clusters"]:
+        reason += ", and no smaller K is within one standard error of it"
+    else:
+        reason += (
+            f"; K={k} is {chosen['behind']:.4f} behind, within one standard error ({chosen['behind_se']:.4f}) of the "
+            "paired difference over raters, and simpler"
+        )
+    reason += f" [{compared.n_raters} held-out raters, {compared.weight.sum():g} judgements]"
+    if k == 1:
+        reason += ": no sign of clusters, one reward for everybody is enough"
+    return KSelection(
+        table=[{c: v for c, v in row.items() if c != "membership"} for row in rows], chosen=k, reason=reason
+    )
+
+
+def choose_membership(
+    judgements: Judgements | Encoded,
+    candidates: Sequence[tuple[Membership, int]] = CANDIDATES,
+    config: FitConfig | None = None,
+    *,
+    heldout: float = 0.25,
+    seed: int = 0,
+) -> MembershipChoice:
+    """Choose how raters relate to the jury's heads, and how many there are, by held-out raters.
+
+    The candidate with the lowest held-out loss is taken, if it is better than one cluster by a standard error.
+
+    Args:
+        judgements: A table with raters.
+        candidates: Pairs of membership and number of clusters (or rank). Those that the raters cannot support are
+            left out; a mixture of 1 is always compared.
+        config: How each candidate is fitted.
+        heldout: Share of raters held out, in (0, 1).
+        seed: Seed of the split and of the bootstrap over raters.
+
+    Returns:
+        The table, the choice and the reason.
+
+    Raises:
+        JuryError: A share outside (0, 1), or a table without raters.
+    """
+    enc = _with_raters(judgements if isinstance(judgements, Encoded) else judgements.encode())
+    if enc.n_raters < FEW_RATERS:
+        return MembershipChoice(table=[], membership="mixture", num_clusters=1, reason=_too_few(enc))
+    at_most = max(1, round((1 - heldout) * enc.n_raters) // 4)
+    wanted = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
+    compared = _compare(enc, wanted, config, heldout, seed)
+    rows = compared.rows(wanted)
+    best = min(rows, key=lambda row: row["nll"])
+    plain = rows[0]
+    said = f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
+    size = f"[{compared.n_raters} held-out raters, {compared.weight.sum():g} judgements]"
+    if plain["behind"] <= plain["behind_se"]:
+        reason = (
+            f"{said}), but one reward for everybody is {plain['behind']:.4f} behind, within one standard error "
+            f"({plain['behind_se']:.4f}): no sign of taste, plain Bradley-Terry is enough {size}"
+        )
+        return MembershipChoice(rows, "mixture", 1, reason)
+    reason = f"{said}, {best['info']:.4f} better than one reward for everybody) {size}"
+    return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Losses (R, candidates) and weights (R,) of held-out raters, resampled."""
+
+    candidates: list[tuple[Membership, int]]
+    losses: np.ndarray
+    weight: np.ndarray
+    resampled: np.ndarray
+
+    @property
+    def n_raters(self) -> int:
+        return len(self.weight)
+
+    def rows(self, wanted: Sequence[tuple[Membership, int]]) -> list[dict[str, Any]]:
+        """One row per wanted candidate, in their order; the first candidate of all is the baseline."""
+        nll = self.losses.sum(0) / self.weight.sum()
+        columns = [self.candidates.index(candidate) for candidate in wanted]
+        best = min(columns, key=lambda column: nll[column])
+        behind = self.resampled - self.resampled[:, [best]]
+        return [
+            {
+                "membership": self.candidates[i][0],
+                "num_clusters": self.candidates[i][1],
+                "nll": float(nll[i]),
+                "se": float(self.resampled[:, i].std()),
+                "info": float(nll[0] - nll[i]),
+                "behind": float(nll[i] - nll[best]),
+                "behind_se": float(behind[:, i].std()),
+            }
+            for i in columns
+        ]
+
+
+def _compare(
+    enc: Encoded,
+    candidates: list[tuple[Membership, int]],
+    config: FitConfig | None,
+    heldout: float,
+    seed: int,
+) -> _Compared:
     if not 0 < heldout < 1 or enc.n_raters < 2:
         raise JuryError(
             f"heldout={heldout} of {enc.n_raters} raters: needs a share in (0, 1) that leaves a rater on each side; "
@@ -82,49 +221,49 @@ def select_num_clusters(
         )
     rng = np.random.default_rng(seed)
     n_out = min(max(round(heldout * enc.n_raters), 1), enc.n_raters - 1)
-    out = np.zeros(enc.n_raters, dtype=bool)
-    out[rng.permutation(enc.n_raters)[:n_out]] = True
+    order = rng.permutation(enc.n_raters)
+    n_folds = -(-enc.n_raters // n_out) if len(enc) <= SMALL_TABLE else 1
+    parts = []
+    for fold in range(n_folds):
+        out = np.zeros(enc.n_raters, dtype=bool)
+        out[order[fold * n_out : (fold + 1) * n_out]] = True
+        parts.append(_one_fold(enc, out, candidates, config, rng))
+    losses, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    draws = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=BOOTSTRAP_DRAWS)
+    return _Compared(candidates, losses, weight, (draws @ losses) / (draws @ weight)[:, None])
+
+
+def _one_fold(
+    enc: Encoded,
+    out: np.ndarray,
+    candidates: list[tuple[Membership, int]],
+    config: FitConfig | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (R', candidates) and weights (R',) of the raters that are held out."""
     train = subset(enc, ~out[enc.rater], drop_raters=True)
-    for num_clusters in wanted:
+    for _, num_clusters in candidates:
         check_num_clusters(train, num_clusters)
     test = _known_texts(train, subset(enc, out[enc.rater], drop_raters=True))
-    half = halve_labels(test.rater, rng)
-    scores = {k: _heldout_log_lik(train, test, half, k, config) for k in sorted({1, *wanted})}
+    part = label_parts(test.rater, LABEL_PARTS, rng)
+    scores = [_heldout_log_lik(train, test, part, *candidate, config) for candidate in candidates]
+    losses = np.stack([np.bincount(test.rater, -score * test.weight, test.n_raters) for score in scores], axis=1)
+    return losses, np.bincount(test.rater, test.weight, test.n_raters)
 
-    per_rater = np.stack([np.bincount(test.rater, -scores[k] * test.weight, test.n_raters) for k in scores], axis=1)
-    per_rater = np.column_stack([per_rater, np.bincount(test.rater, test.weight, test.n_raters)])
-    draws = rng.multinomial(test.n_raters, np.full(test.n_raters, 1 / test.n_raters), size=BOOTSTRAP_DRAWS) @ per_rater
-    resampled = draws[:, :-1] / draws[:, -1:]
-    nll = per_rater[:, :-1].sum(0) / per_rater[:, -1].sum()
-    column = {k: i for i, k in enumerate(scores)}
-    best = min(wanted, key=lambda k: nll[column[k]])
-    behind = resampled - resampled[:, [column[best]]]
-    table = [
-        {
-            "num_clusters": k,
-            "nll": float(nll[i]),
-            "se": float(resampled[:, i].std()),
-            "info": float(nll[0] - nll[i]),
-            "behind": float(nll[i] - nll[column[best]]),
-            "behind_se": float(behind[:, i].std()),
-        }
-        for k, i in column.items()
-        if k in wanted
-    ]
-    chosen = next(row for row in table if row["behind"] <= row["behind_se"])
-    k = int(chosen["num_clusters"])
-    reason = f"K={best} has the lowest held-out loss ({nll[column[best]]:.4f} nats per judgement)"
-    if k == best:
-        reason += ", and no smaller K is within one standard error of it"
-    else:
-        reason += (
-            f"; K={k} is {chosen['behind']:.4f} behind, within one standard error ({chosen['behind_se']:.4f}) of the "
-            "paired difference over raters, and simpler"
+
+def _with_raters(enc: Encoded) -> Encoded:
+    if enc.kind == "soft":
+        raise JuryError(
+            "kind='soft': there are no raters to hold out; a table of answer shares supports num_clusters=1 only"
         )
-    reason += f" [{test.n_raters} held-out raters, {len(test)} judgements]"
-    if k == 1:
-        reason += ": no sign of clusters, one reward for everybody is enough"
-    return KSelection(table=table, chosen=k, reason=reason)
+    return enc
+
+
+def _too_few(enc: Encoded) -> str:
+    return (
+        f"{enc.n_raters} raters are too few to hold some out and say anything about clusters (at least {FEW_RATERS} "
+        "are needed): one reward for everybody"
+    )
 
 
 def _known_texts(train: Encoded, test: Encoded) -> Encoded:
@@ -141,13 +280,21 @@ def _known_texts(train: Encoded, test: Encoded) -> Encoded:
 
 
 def _heldout_log_lik(
-    train: Encoded, test: Encoded, half: np.ndarray, num_clusters: int, config: FitConfig | None
+    train: Encoded,
+    test: Encoded,
+    part: np.ndarray,
+    membership: Membership,
+    num_clusters: int,
+    config: FitConfig | None,
 ) -> np.ndarray:
-    """(N,) predictive log-likelihood of each test judgement given the other half of its rater's judgements."""
-    fit = fit_mixture(train, num_clusters, config)
+    """(N,) predictive log-likelihood of each test judgement given the other parts of its rater's judgements."""
+    fit: RaterFit = (
+        fit_mixture(train, num_clusters, config)
+        if membership == "mixture"
+        else fit_raters(train, membership, num_clusters, config=config)
+    )
     score = np.empty(len(test))
-    for placing in (half, ~half):
-        posterior, terms = fit.adapt(subset(test, placing))
-        scored = subset(test, ~placing)
-        score[~placing] = predictive_log_lik(posterior[scored.rater], fit.judgement_log_lik(scored, terms))
+    for current in np.unique(part):
+        scored = subset(test, part == current)
+        score[part == current] = answer_log_lik(fit.placed(subset(test, part != current)).log_probs(scored), scored)
     return score

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from reward_models.errors import JuryError
-from reward_models.headroom import _quadrature, headroom
+from reward_models.headroom import headroom
 from reward_models.records import Judgements
 
 
@@ -88,15 +88,6 @@ def test_taste_beyond_leniency_is_found():
     ladder = headroom(ratings(60, 30, leniency=1.5, taste=1.8), max_clusters=2)
     assert ladder.verdict.startswith("taste signal")
     assert rung(ladder, "rater terms + mixture K=2")["info"] > rung(ladder, "rater terms")["info"] + 0.05
-
-
-def test_quadrature_integrates_a_normal():
-    for rank in (1, 2):
-        nodes, log_weight = _quadrature(rank)
-        weight = log_weight.exp()
-        assert weight.sum().item() == pytest.approx(1.0)
-        assert (weight[:, None] * nodes**2).sum(0).tolist() == pytest.approx([1.0] * rank)
-        assert (weight[:, None] * nodes**4).sum(0).tolist() == pytest.approx([3.0] * rank)
 
 
 def test_refusals():

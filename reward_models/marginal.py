@@ -1,0 +1,470 @@
+"""The objective of a label-level fit: the likelihood of raters with everything unknown about them summed out.
+
+The states of a rater are finite (`rater_model`), so the likelihood of all judgements of a rater is
+
+    L_u = sum_s prior_s exp(sum_m counts_um log p(m | s)),
+
+`m` over distinct judgements, and `sum_u log L_u` minus penalties is maximised by L-BFGS, whose gradient is that of EM
+(Fisher's identity) but whose steps are longer. A pass costs two products of the sparse (raters x distinct judgements)
+counts with a dense table, linear in the number of judgements. Standard deviations of rater terms are fitted too
+(empirical Bayes). Knows nothing of what becomes of the fit.
+
+Shapes: `R` raters, `P` distinct raters, `M` distinct judgements, `U` texts, `B` basis rewards, `K` clusters, `S`
+states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array, csr_array, hstack
+from torch import Tensor
+
+from reward_models.em import FitConfig, spectral_embedding, spectral_start
+from reward_models.encoding import Encoded, Text
+from reward_models.errors import JuryError
+from reward_models.latent_class import unique_patterns
+from reward_models.observation import TERM_SD, Observations, minimise, start_terms, torch_terms
+from reward_models.rater_model import (
+    CHUNK,
+    KindTerms,
+    Membership,
+    RaterModel,
+    information,
+    normal_grid,
+    simplex_lattice,
+    state_table,
+)
+
+
+__all__ = ["Basis", "Params", "Problem"]
+
+Basis = Literal["linear", "ideal_point"]
+Params = dict[str, np.ndarray]
+START_SD = 1.0  # of rewards, in logits, before the data say
+SD_RANGE = (0.05, 5.0)
+# Of log sd around its usual value, so that no term dies out or explodes. Labels tell a rater's scale badly: a
+# free scale explains a few sharp raters and makes everybody overconfident.
+SD_SPREAD = {"log_scale": 0.05}
+USUAL_SPREAD = 0.7
+SCALE_SPREAD = 0.5  # of the log scale of a second table: shrunk rewards would otherwise inflate it
+COARSE_NODES = {"intercept": 7, "log_scale": 1, "log_tie": 3, "position": 1, "place": 5, "extremity": 3}
+COARSENING = (("intercept", 9), ("log_scale", 1), ("log_tie", 3), ("position", 1), ("intercept", 7))
+TABLE_SIZE = 2_000_000  # distinct judgements times states
+M_STEPS = 12
+FACTOR_NODES = {1: 15, 2: 9, 3: 7}
+LATTICE = {2: 10, 3: 6, 4: 4}  # resolution of the simplex by K; 3 beyond
+
+
+class _Marginal(torch.autograd.Function):
+    """`sum_u w_u log L_u`; the gradient, which is the expected counts, is made with the value."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, log_prior: Tensor, counts: Counts) -> Tensor:
+        value, grad_table, grad_prior = counts.marginal(table.numpy(), log_prior.numpy())
+        ctx.save_for_backward(torch.from_numpy(grad_table), torch.from_numpy(grad_prior))
+        return torch.tensor(value, dtype=torch.float64)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        table, prior = ctx.saved_tensors
+        return grad * table, grad * prior, None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often each of `P` distinct raters gave each distinct judgement.
+
+    Attributes:
+        matrix: (P, M) sparse.
+        weight: (P,) how many raters a row stands for.
+    """
+
+    matrix: csr_array
+    weight: np.ndarray
+
+    def marginal(self, table: np.ndarray, log_prior: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value `sum_u w_u log L_u` and its derivatives by `table` (M, S) and `log_prior` (S,)."""
+        total, by_table, by_prior = 0.0, np.zeros_like(table), np.zeros_like(log_prior)
+        step = max(1, CHUNK // len(log_prior))
+        for start in range(0, len(self.weight), step):
+            counts, weight = self.matrix[start : start + step], self.weight[start : start + step]
+            joint = counts @ table
+            joint += log_prior
+            top = joint.max(1, keepdims=True)
+            joint -= top
+            np.exp(joint, out=joint)
+            size = joint.sum(1, keepdims=True)
+            total += float(weight @ (np.log(size) + top)[:, 0])
+            joint *= weight[:, None] / size
+            by_table += counts.T @ joint
+            by_prior += joint.sum(0)
+        return total, by_table, by_prior
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Distinct judgements, who gave them, and the parameters they are explained by.
+
+    Attributes:
+        model: Codes and grid; the terms of each kind at their usual spread.
+        basis: How rewards follow from parameters.
+        cells: `M` distinct judgements, table by table.
+        counts: Who gave them.
+        pattern: (R,) row of `counts` of each rater.
+        deviations: (P, ...) how raters deviate from the population, for starting points.
+        centre: (U,) share of the judgements of each text if the mean reward is carried by a rater term, else None.
+        texts: `U` texts.
+        rater_ids: `R` names.
+        num_clusters: `K`, or the rank.
+        config: Penalties.
+        reward_sd: Prior standard deviation of the consensus and of deviations from it, or of each factor, in logits.
+    """
+
+    model: RaterModel
+    basis: Basis
+    cells: list[Observations]
+    counts: Counts
+    pattern: np.ndarray
+    deviations: csr_array
+    centre: Tensor | None
+    texts: list[Text]
+    rater_ids: list[str]
+    num_clusters: int
+    config: FitConfig
+    reward_sd: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, tables: list[Encoded], membership: Membership, num_clusters: int, basis: Basis, config: FitConfig
+    ) -> Problem:
+        """Join tables on raters and texts."""
+        _check(tables, membership, num_clusters, basis)
+        rater_ids = list(dict.fromkeys(rater for table in tables for rater in table.rater_ids))
+        texts = list(dict.fromkeys(text for table in tables for text in table.texts))
+        rater_number = {rater: i for i, rater in enumerate(rater_ids)}
+        text_number = {text: i for i, text in enumerate(texts)}
+        cells: list[Observations] = []
+        parts, deviations = [], []
+        terms: dict[str, KindTerms] = {}
+        centre = None
+        for table in tables:
+            text = np.array([text_number[t] for t in table.texts], dtype=np.int64)
+            rater = np.array([rater_number[r] for r in table.rater_ids], dtype=np.int64)[table.rater]
+            observed = Observations.from_encoded(table, text)
+            distinct, cell = observed.distinct()
+            shape = (len(rater_ids), len(distinct.label))
+            parts.append(coo_array((table.weight, (rater, cell.numpy())), shape=shape).tocsr())
+            cells.append(distinct)
+            deviations.append(_deviations(table, rater, len(rater_ids), config.nuisance))
+            terms[table.kind] = _start_kind(observed, table.kind, bool(terms), config)
+            if table.kind == "rating" and "intercept" in terms[table.kind].sd:
+                share = np.bincount(text[table.alternatives[:, 0]], table.weight, len(texts))
+                centre = torch.from_numpy(share / share.sum())
+        matrix, weight, pattern = unique_patterns(csr_array(hstack(parts, format="csr")))
+        first = np.empty(len(weight), dtype=np.int64)
+        first[pattern[::-1]] = np.arange(len(pattern))[::-1]
+        return cls(
+            model=_grid(membership, num_clusters, terms, matrix, sum(len(part.label) for part in cells)),
+            basis=basis,
+            cells=cells,
+            counts=Counts(matrix, weight),
+            pattern=pattern,
+            deviations=csr_array(hstack(deviations, format="csr"))[first],
+            centre=centre,
+            texts=texts,
+            rater_ids=rater_ids,
+            num_clusters=num_clusters,
+            config=config,
+            reward_sd=(START_SD,) * (num_clusters + 1 if membership == "factor" else 2),
+        )
+
+    @property
+    def n_restarts(self) -> int:
+        """Starting points worth trying: one where there is no choice of clusters."""
+        return 1 if self.num_clusters == 1 or self.model.membership == "factor" else self.config.restarts
+
+    def coarse(self) -> Problem:
+        """The same problem on a coarser grid, on which starting points are compared."""
+        return dataclasses.replace(self, model=self.model.with_nodes(COARSE_NODES))
+
+    def of_rows(self, rows: np.ndarray) -> Problem:
+        """The same problem for some of the distinct raters."""
+        counts = Counts(self.counts.matrix[rows], self.counts.weight[rows])
+        return dataclasses.replace(self, counts=counts, deviations=self.deviations[rows])
+
+    def start(self, rng: np.random.Generator) -> Params:
+        """Draw a starting point along the directions in which raters differ most."""
+        params = self._shared_start()
+        if self.model.membership == "factor":
+            _, loadings = spectral_embedding(self.deviations, self.counts.weight, self.num_clusters, rng)
+            scale = np.abs(loadings).max() or 1.0
+            taste = np.zeros((len(self.texts), self.num_clusters))
+            taste += rng.normal(size=taste.shape) * 0.3
+            if loadings.shape[1] == len(self.texts):
+                taste[:, : len(loadings)] += 2.0 * loadings.T / scale
+            return params | {"consensus": np.zeros((len(self.texts), 1)), "taste": taste}
+        params["code_logits"] = self.model.code_log_prior - self.model.code_log_prior.max()
+        if self.basis == "ideal_point":
+            points = rng.normal(size=(len(self.texts), self.num_clusters)) * 0.3
+            return params | {"points": points, "prototypes": rng.normal(size=(self.num_clusters, self.num_clusters))}
+        params["rewards"] = np.zeros((len(self.texts), self.num_clusters))
+        if self.num_clusters == 1:
+            return params
+        # M-step of hard facts: who is where according to the spectrum, rater terms at zero.
+        placed = spectral_start(self.deviations, self.counts.weight, self.num_clusters, rng)
+        expected = torch.from_numpy(self.counts.matrix.T @ (self.counts.weight[:, None] * placed))
+        plain = dataclasses.replace(
+            self.model,
+            membership="mixture",
+            codes=np.eye(self.num_clusters),
+            code_log_prior=np.zeros(self.num_clusters),
+            nodes=dict.fromkeys(TERM_SD, 1),
+        )
+        simple = dataclasses.replace(self, model=plain)
+        fixed = {k: torch.from_numpy(v) for k, v in params.items()}
+
+        def loss(free: dict[str, Tensor]) -> Tensor:
+            full = fixed | free
+            return self._penalty(full) - (expected * simple.table(full)).sum()
+
+        return params | minimise(loss, {"rewards": params["rewards"]}, max_iter=20, tol=1e-4)
+
+    def maximise(self, start: Params, max_iter: int, tol: float) -> tuple[Params, float]:
+        """Run L-BFGS: the parameters and the penalised loss, in nats."""
+        params = minimise(self.loss, start, max_iter=max_iter, tol=tol)
+        with torch.no_grad():
+            return params, float(self.loss({k: torch.from_numpy(v) for k, v in params.items()}))
+
+    def expectation_maximisation(self, start: Params, iterations: int) -> tuple[Params, float]:
+        """Run EM: as `maximise`, but each pass over the raters is followed by many steps on expected counts.
+
+        From a start that has the clusters right, a handful of passes over millions of judgements is enough.
+        """
+        params, value = start, np.inf
+        for _ in range(iterations):
+            with torch.no_grad():
+                tensors = {k: torch.from_numpy(v) for k, v in params.items()}
+                table, log_prior = self.table(tensors).numpy(), self.log_prior(tensors).numpy()
+                likelihood, by_table, by_prior = self.counts.marginal(table, log_prior)
+                before, value = value, float(self._penalty(tensors)) - likelihood
+            if before - value < self.config.tol * abs(value):
+                break
+            expected, states = torch.from_numpy(by_table), torch.from_numpy(by_prior)
+
+            def loss(p: dict[str, Tensor], expected: Tensor = expected, states: Tensor = states) -> Tensor:
+                return self._penalty(p) - (expected * self.table(p)).sum() - (states * self.log_prior(p)).sum()
+
+            params = minimise(loss, params, max_iter=M_STEPS, tol=1e-7)
+        return params, value
+
+    def loss(self, params: dict[str, Tensor]) -> Tensor:
+        """Penalised negative log-likelihood."""
+        return self._penalty(params) - _Marginal.apply(self.table(params), self.log_prior(params), self.counts)
+
+    def log_prior(self, params: dict[str, Tensor]) -> Tensor:
+        """(S,) log prior of the states."""
+        codes = params["code_logits"].log_softmax(0) if "code_logits" in params else None
+        of_code = torch.from_numpy(self.model.code_log_prior) if codes is None else codes
+        return (of_code[:, None] + torch.from_numpy(self.model.term_grid[1])).reshape(-1)
+
+    def table(self, params: dict[str, Tensor]) -> Tensor:
+        """(M, S) log-likelihood of the distinct judgements in each state."""
+        rewards = self.rewards(params)
+        parts = [self._kind_table(params, cells, rewards) for cells in self.cells]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _kind_table(
+        self, params: dict[str, Tensor], cells: Observations, rewards: Tensor, place: int = 0, step: float = 0.0
+    ) -> Tensor:
+        """(M, S) of one kind, the reward of the alternative in a place moved by a step."""
+        own = {k.removeprefix(f"{cells.kind}."): v for k, v in params.items() if k.startswith(f"{cells.kind}.")}
+        sd = {k.removeprefix("log_sd."): v.exp() for k, v in own.items() if k.startswith("log_sd.")}
+        shared = {k: v for k, v in own.items() if not k.startswith("log_sd.")}
+        return state_table(self.model, cells, rewards, torch_terms(shared), sd, place, step)
+
+    def rewards(self, params: dict[str, Tensor]) -> Tensor:
+        """(U, B) basis rewards; their mean is taken out where a rater term carries it."""
+        if "taste" in params:
+            rewards = torch.cat([params["consensus"], params["taste"]], dim=1)
+        elif "points" in params:
+            points = params["points"]
+            rewards = 2.0 * points @ params["prototypes"].T - points.square().sum(1, keepdim=True)
+        else:
+            rewards = params["rewards"]
+        return rewards if self.centre is None else rewards - self.centre @ rewards
+
+    def _penalty(self, params: dict[str, Tensor]) -> Tensor:
+        """Minus log prior of the parameters, up to a constant."""
+        total = torch.zeros((), dtype=torch.float64)
+        for name, value in params.items():
+            if ".log_sd." in name:
+                usual = np.log(TERM_SD[name.rsplit(".", 1)[1]])
+                spread = SD_SPREAD.get(name.rsplit(".", 1)[1], USUAL_SPREAD)
+                total = total + 0.5 * ((value - usual) / spread).square().sum()
+            elif name.endswith("log_scale_mean"):
+                total = total + 0.5 * (value / SCALE_SPREAD).square().sum()
+            elif name.endswith("raw_thresholds"):
+                total = total + 0.5 * (value / 5.0).square().sum()
+        if "code_logits" in params and self.config.dirichlet > 1.0:
+            total = total - (self.config.dirichlet - 1.0) * params["code_logits"].log_softmax(0).sum()
+        if "points" in params:
+            return total + 0.5 * (params["points"].square().sum() + params["prototypes"].square().sum())
+        parts = zip(self._parts(self.rewards(params)), self.reward_sd, strict=True)
+        return total + 0.5 * self.config.smoothing * sum(((part / sd).square().sum() for part, sd in parts), total * 0)
+
+    def _parts(self, rewards: Tensor) -> list[Tensor]:
+        """Rewards as independent parts with a spread of their own: consensus and deviations, or each factor."""
+        if self.model.membership == "factor":
+            return list(rewards.unbind(1))
+        mean = rewards.mean(1, keepdim=True)
+        return [mean, rewards - mean]
+
+    def learn_spread(self, params: Params) -> Problem:
+        """The same problem with the spread of rewards re-estimated (empirical Bayes).
+
+        One EM step for the variance of each part: the mean over texts of its squared posterior mode plus its posterior
+        variance, which is read off the information that the judgements hold (Laplace, diagonal).
+        """
+        rewards = {k: torch.from_numpy(v) for k, v in params.items()}
+        with torch.no_grad():
+            values = self.rewards(rewards)
+            information = self._information(rewards)
+            parts = [part.numpy() for part in self._parts(values)]
+        judged = information.sum(1) > 0
+        if self.model.membership == "factor":
+            held, size = list(information.T), [1.0] * len(parts)
+        else:
+            # K deviations sum to zero, so that they have K - 1 degrees of freedom.
+            held = [information.sum(1, keepdims=True), information]
+            size = [1.0, (self.num_clusters - 1) / self.num_clusters]
+        learnt = []
+        for part, info, sd, share in zip(parts, held, self.reward_sd, size, strict=True):
+            variance = part[judged] ** 2 + share / (info[judged] + self.config.smoothing / sd**2)
+            learnt.append(float(np.clip(np.sqrt(variance.mean() / max(share, 1e-9)), *SD_RANGE)))
+        return dataclasses.replace(self, reward_sd=tuple(learnt))
+
+    def _information(self, params: dict[str, Tensor]) -> np.ndarray:
+        """(U, B) information of the judgements on each basis reward, the others held fixed; in 1 / logits squared."""
+        table = self.table(params).numpy()
+        _, expected, _ = self.counts.marginal(table, self.log_prior(params).numpy())
+        rewards = self.rewards(params)
+        total = np.zeros((len(self.texts), self.model.n_basis))
+        start = 0
+        for cells in self.cells:
+            count = expected[start : start + len(cells.label)]
+            start += len(cells.label)
+            moved = partial(self._kind_table, params, cells, rewards)
+            total += information(self.model, cells, count, len(self.texts), moved)
+        return total
+
+    def _shared_start(self) -> Params:
+        params: Params = {}
+        for kind, terms in self.model.terms.items():
+            params |= {f"{kind}.{name}": value for name, value in terms.shared.items()}
+            params |= {f"{kind}.log_sd.{name}": np.array([np.log(sd)]) for name, sd in terms.sd.items()}
+        return params
+
+    def fitted_model(self, params: Params) -> RaterModel:
+        """The raters' model at the fitted parameters."""
+        terms = {}
+        for kind, usual in self.model.terms.items():
+            shared = {name: torch.from_numpy(params[f"{kind}.{name}"]) for name in usual.shared}
+            terms[kind] = KindTerms(
+                {name: value.numpy() for name, value in torch_terms(shared).items()},
+                {name: float(np.exp(params[f"{kind}.log_sd.{name}"][0])) for name in usual.sd},
+            )
+        prior = self.model.code_log_prior
+        if "code_logits" in params:
+            prior = torch.from_numpy(params["code_logits"]).log_softmax(0).numpy()
+        return dataclasses.replace(self.model, code_log_prior=prior, terms=terms)
+
+
+def _check(tables: list[Encoded], membership: Membership, num_clusters: int, basis: Basis) -> None:
+    kinds = [table.kind for table in tables]
+    if len(set(kinds)) < len(kinds):
+        raise JuryError(
+            f"two tables of kind {max(kinds, key=kinds.count)!r}: a jury is fitted on one table of each kind. Fix: "
+            "concatenate tables of the same kind"
+        )
+    if num_clusters < 1:
+        raise JuryError(f"num_clusters={num_clusters}: a jury has at least one cluster; 1 is plain Bradley-Terry")
+    n_raters = len({rater for table in tables for rater in table.rater_ids})
+    if num_clusters > 1 and num_clusters > n_raters:
+        raise JuryError(
+            f"num_clusters={num_clusters} is more than the {n_raters} raters in the table; use at most {n_raters}, "
+            "and a small fraction of that if clusters should mean something"
+        )
+    if membership == "factor" and num_clusters > max(FACTOR_NODES):
+        raise JuryError(
+            f"num_clusters={num_clusters}: the codes of a factor model are summed over a grid, which is affordable up "
+            f"to rank {max(FACTOR_NODES)}. Fix: a lower rank, or membership='mixture'"
+        )
+    if membership == "factor" and basis == "ideal_point":
+        raise JuryError("basis='ideal_point' places raters among prototypes; use membership='simplex' or 'mixture'")
+
+
+def _start_kind(observed: Observations, kind: str, second: bool, config: FitConfig) -> KindTerms:
+    """Shared terms at the data's marginal, and the terms in which raters of this kind of judgement vary."""
+    shared = start_terms(observed, rater_terms=config.nuisance)
+    sd = {name: TERM_SD[name] for name in shared if name in TERM_SD}
+    shared = {name: value for name, value in shared.items() if name not in TERM_SD}
+    if kind == "choice" and config.style:
+        sd = {name: TERM_SD[name] for name in ("place", "extremity")}
+    if second:
+        shared["log_scale_mean"] = np.zeros(1)  # rewards are on the scale of the first table
+    return KindTerms(shared, sd)
+
+
+def _grid(
+    membership: Membership, num_clusters: int, terms: dict[str, KindTerms], matrix: csr_array, n_cells: int
+) -> RaterModel:
+    """Codes, and a grid of terms as fine as is affordable.
+
+    Finer where raters give many labels and can be placed more sharply; coarser, term by term, where the table of
+    distinct judgements and states would get too large.
+    """
+    per_rater = float(np.median(matrix.sum(1)))
+    model = _codes(membership, num_clusters, terms, {"intercept": int(np.clip(9 + 2 * (per_rater // 15), 9, 13))})
+    for name, coarser in COARSENING:
+        if model.n_states * n_cells > TABLE_SIZE and name in {term for _, term in model.term_names}:
+            model = model.with_nodes({name: coarser})
+    return model
+
+
+def _codes(
+    membership: Membership, num_clusters: int, terms: dict[str, KindTerms], nodes: dict[str, int]
+) -> RaterModel:
+    if membership == "mixture":
+        codes = np.eye(num_clusters)
+    elif membership == "simplex":
+        codes = simplex_lattice(num_clusters, LATTICE.get(num_clusters, 3))
+    else:
+        line, weight = normal_grid(FACTOR_NODES[num_clusters])
+        z = np.stack(np.meshgrid(*[line] * num_clusters, indexing="ij"), -1).reshape(-1, num_clusters)
+        log_prior = np.stack(np.meshgrid(*[weight] * num_clusters, indexing="ij"), -1).sum(-1).ravel()
+        return RaterModel(membership, np.column_stack([np.ones(len(z)), z]), log_prior, terms, nodes)
+    return RaterModel(membership, codes, np.full(len(codes), -np.log(len(codes))), terms, nodes)
+
+
+def _deviations(enc: Encoded, rater: np.ndarray, n_raters: int, nuisance: bool) -> csr_array:
+    """(R, U) how each rater's verdict on each text deviates from the others', for the starting points."""
+    if enc.kind == "rating":
+        text, value = enc.alternatives[:, 0], enc.label.astype(np.float64)
+        if nuisance:
+            count = np.maximum(np.bincount(rater, minlength=n_raters), 1)
+            value = value - (np.bincount(rater, value, n_raters) / count)[rater]
+    else:
+        offered = enc.alternatives >= 0
+        chosen = np.arange(enc.alternatives.shape[1]) == enc.label[:, None]
+        share = np.where(enc.label[:, None] < enc.alternatives.shape[1], chosen, 1.0 / offered.sum(1, keepdims=True))
+        text, value = enc.alternatives[offered], share[offered]
+        rater = np.broadcast_to(rater[:, None], offered.shape)[offered]
+    count = np.maximum(np.bincount(text, minlength=enc.n_texts), 1)
+    value = value - (np.bincount(text, value, enc.n_texts) / count)[text]
+    return coo_array((value, (rater, text)), shape=(n_raters, enc.n_texts)).tocsr()

@@ -1,0 +1,274 @@
+"""From free rewards per text to rewards that are linear in frozen features, so that new texts can be scored.
+
+The rewards that judgements gave each text are noisy observations, some of many judgements and some of few; a Gaussian
+process with a linear kernel reads them off the features:
+
+    y_u = mu + w . x_u + e_u + noise_u,   w ~ N(0, s^2 I),  e_u ~ N(0, t^2),  noise_u ~ N(0, 1 / information_u)
+
+one for the consensus and one for each deviation from it, so that deviations may shrink to nothing where features do
+not tell them. `s`, `t` and `mu` maximise the marginal likelihood, in closed form but for two numbers; nothing is
+iterated over judgements. A prediction carries its variance. For any membership of `rater_fit`. Knows nothing of where
+features come from.
+
+Shapes: `N` judgements, `U` texts, `D` features, `B` basis rewards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reward_models.em import FitConfig
+from reward_models.encoding import Encoded
+from reward_models.errors import JuryError
+from reward_models.memory import group_means
+from reward_models.observation import minimise, one_thread
+from reward_models.rater_fit import RaterFit, fit_raters
+from reward_models.rater_model import Placement, RaterModel
+
+
+__all__ = ["LinearReading", "TextFit", "fit_texts", "read_linear"]
+
+LEAST_INFORMATION = 1e-3
+MOST_SHRINKAGE = 4.0  # that is undone: beyond it a reward is its prior, and says nothing
+NO_FEATURES = -12.0  # log s of features that tell nothing
+
+
+@dataclass(frozen=True)
+class LinearReading:
+    """A quantity of texts read off features.
+
+    Attributes:
+        weight: (D,) posterior mean of `w`, on raw features.
+        bias: `mu`, and what centring took away.
+        covariance: (D, D) posterior covariance of `w` on centred features.
+        centre: (D,) mean of the features.
+        residual: `t^2`, what texts have beyond the features.
+        gain: Marginal log-likelihood gained by the features, nats; near 0 where they tell nothing.
+    """
+
+    weight: np.ndarray
+    bias: float
+    covariance: np.ndarray
+    centre: np.ndarray
+    residual: float
+    gain: float
+
+    def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance (U,) of the quantity for texts with features (U, D)."""
+        centred = features - self.centre
+        return features @ self.weight + self.bias, np.einsum(
+            "ud,de,ue->u", centred, self.covariance, centred
+        ) + self.residual
+
+
+def read_linear(
+    features: np.ndarray, values: np.ndarray, noise: np.ndarray, groups: np.ndarray | None = None
+) -> LinearReading:
+    """Read a quantity off features.
+
+    Args:
+        features: (U, D).
+        values: (U,) observations.
+        noise: (U,) variance of each observation.
+        groups: (U,) texts that are compared with each other only; their means carry no information. None: one group.
+
+    Returns:
+        The reading.
+    """
+    centre = features.mean(0)
+    x, y = features - centre, values
+    if groups is not None:
+        # The differences within a group of n have (n - 1) / n of the variance.
+        size = np.bincount(groups)[groups]
+        x, y = x - group_means(x, groups)[groups], y - group_means(y[:, None], groups)[groups, 0]
+        lost = np.sqrt(size / np.maximum(size - 1, 1))
+        compared = size > 1
+        x, y, noise = (lost[:, None] * x)[compared], (lost * y)[compared], noise[compared]
+    scale = float(np.sqrt((x**2).sum(1).mean())) or 1.0
+    # With fewer texts than features the span of the texts is the same problem with fewer coordinates.
+    span = np.linalg.svd(x, full_matrices=False)[2] if len(x) < x.shape[1] else np.eye(x.shape[1])
+    told = _Ridge(torch.from_numpy(x @ span.T / scale), torch.from_numpy(y), torch.from_numpy(noise), groups is None)
+    usual = float(np.log(max(y.std(), 0.1)))
+    start = {"log_s": np.array([usual]), "log_t": np.array([usual])}
+    found = minimise(lambda p: told.loss(p["log_s"], p["log_t"]) + _weak(p, usual), start, max_iter=40, tol=1e-8)
+    nothing = torch.tensor([NO_FEATURES], dtype=torch.float64)
+    without = minimise(
+        lambda p: told.loss(nothing, p["log_t"]) + _weak(p, usual), {"log_t": start["log_t"]}, max_iter=40, tol=1e-8
+    )
+    with one_thread(), torch.no_grad():
+        log_s, log_t = (torch.from_numpy(found[name]) for name in ("log_s", "log_t"))
+        gain = told.loss(nothing, torch.from_numpy(without["log_t"])) - told.loss(log_s, log_t)
+        weight, covariance, mu = told.posterior(log_s, log_t)
+    weight = span.T @ weight
+    # Outside the span nothing was learnt, and the prior stays.
+    prior = float(np.exp(2 * found["log_s"][0]))
+    covariance = span.T @ (covariance - prior * np.eye(len(span))) @ span + prior * np.eye(x.shape[1])
+    return LinearReading(
+        weight=weight / scale,
+        bias=mu - float(centre @ weight) / scale,
+        covariance=covariance / scale**2,
+        centre=centre,
+        residual=float(np.exp(2 * found["log_t"][0])),
+        gain=float(gain),
+    )
+
+
+def _weak(params: dict[str, Tensor], usual: float) -> Tensor:
+    """Minus log of a wide prior on log s and log t, so that neither runs away where the data do not say."""
+    return sum((0.5 * ((value - usual) / 2.0).square().sum() for value in params.values()), torch.zeros(()))
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    """Bayesian linear regression with known noise: `y ~ N(mu, s^2 X X^T + diag(noise + t^2))`, by Woodbury."""
+
+    x: Tensor
+    y: Tensor
+    noise: Tensor
+    with_mean: bool
+
+    def _solve(self, log_s: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Precision (U,), Cholesky factor (D, D), residual (U,), inverse covariance times it (U,), and mu ()."""
+        precision = 1.0 / (self.noise + (2 * log_t).exp())
+        s2 = (2 * log_s).exp()
+        inner = torch.eye(self.x.shape[1], dtype=torch.float64) + s2 * (self.x.T * precision) @ self.x
+        factor = torch.linalg.cholesky(inner)
+
+        def whiten(v: Tensor) -> Tensor:
+            inside = torch.cholesky_solve((self.x.T @ (precision * v))[:, None], factor)[:, 0]
+            return precision * v - s2 * precision * (self.x @ inside)
+
+        mu = torch.zeros((), dtype=torch.float64)
+        if self.with_mean:
+            ones = whiten(torch.ones_like(self.y))
+            mu = ones @ self.y / ones.sum()
+        residual = self.y - mu
+        return precision, factor, residual, whiten(residual), mu
+
+    def loss(self, log_s: Tensor, log_t: Tensor) -> Tensor:
+        """Minus the log marginal likelihood, up to a constant."""
+        precision, factor, residual, explained, _ = self._solve(log_s, log_t)
+        return 0.5 * (residual @ explained - precision.log().sum()) + factor.diagonal().log().sum()
+
+    def posterior(self, log_s: Tensor, log_t: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
+        """Mean (D,) and covariance (D, D) of `w`, and `mu`."""
+        _, factor, _, explained, mu = self._solve(log_s, log_t)
+        s2 = (2 * log_s).exp()
+        return (s2 * (self.x.T @ explained)).numpy(), (s2 * torch.cholesky_inverse(factor)).numpy(), float(mu)
+
+
+@dataclass(frozen=True)
+class TextFit:
+    """A jury that scores any text with features. A `predictors.Predictor`.
+
+    Attributes:
+        model: How raters vary.
+        placement: The training raters.
+        readings: One per part: the consensus and the deviation of each basis reward from it (mixture, simplex), or
+            each taste (factor). A mixture of one has the consensus only.
+        prevalence: (B,) mean code of the population.
+    """
+
+    model: RaterModel
+    placement: Placement
+    readings: list[LinearReading]
+    prevalence: np.ndarray
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(B, D) heads on raw features."""
+        return self._combine(np.stack([reading.weight for reading in self.readings]))
+
+    @property
+    def bias(self) -> np.ndarray:
+        """(B,) biases."""
+        return self._combine(np.array([[reading.bias] for reading in self.readings]))[:, 0]
+
+    def rewards(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance (U, B) of the basis rewards of texts with features (U, D)."""
+        mean, variance = (np.stack(x) for x in zip(*(r.predict(features) for r in self.readings), strict=True))
+        return self._combine(mean).T, self._add_variance(variance).T
+
+    def _combine(self, parts: np.ndarray) -> np.ndarray:
+        if self.model.membership == "factor" or len(parts) == 1:
+            return parts
+        return parts[0] + parts[1:] - np.tensordot(self.prevalence, parts[1:], 1)
+
+    def _add_variance(self, parts: np.ndarray) -> np.ndarray:
+        return parts if self.model.membership == "factor" or len(parts) == 1 else parts[0] + parts[1:]
+
+    def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
+        """(N, A) log-probability of every possible answer; see `Predictor`."""
+        rewards, variance = self.rewards(_given(features, enc))
+        return self.placement.log_probs(enc, rewards, variance)
+
+    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> TextFit:
+        """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
+        rewards, _ = self.rewards(_given(features, enc))
+        return replace(self, placement=self.model.place(enc, rewards))
+
+
+def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
+    """Make the rewards of a label-level jury functions of the text.
+
+    Args:
+        fit: The jury.
+        enc: The judgements it was fitted to.
+        features: (U, D) one row per text of `enc.texts`.
+
+    Returns:
+        A jury for any text; raters stay where the labels put them.
+
+    Raises:
+        JuryError: Features that do not match the texts or are not finite.
+    """
+    features = _given(features, enc)
+    rewards = fit.known_rewards(enc)
+    information = fit.placement.information(enc, rewards)
+    judged = np.zeros(enc.n_texts, dtype=bool)
+    judged[enc.alternatives[enc.alternatives >= 0]] = True
+    groups = None
+    if enc.kind != "rating":
+        prompts = {text.prompt: i for i, text in enumerate(enc.texts)}
+        groups = np.unique([prompts[text.prompt] for text in enc.texts], return_inverse=True)[1][judged]
+    plain = fit if fit.num_clusters == 1 and fit.model.membership == "mixture" else _one_for_everybody(fit, enc)
+    everybody = plain.known_rewards(enc)
+    sds = fit.reward_sd or (np.inf,) * (fit.rewards.shape[1] + 1)  # not estimated: nothing to undo
+    parts = [(everybody[:, 0], plain.placement.information(enc, everybody)[:, 0], (plain.reward_sd or sds)[0])]
+    rewards = fit.known_rewards(enc)
+    information = fit.placement.information(enc, rewards)
+    if fit.model.membership == "factor":
+        tastes = range(1, rewards.shape[1])
+        parts += [(rewards[:, k], information[:, k], sds[k]) for k in tastes]
+    elif plain is not fit:
+        deviations = rewards - rewards @ fit.prevalence[:, None]
+        parts += [(d, i, sds[1]) for d, i in zip(deviations.T, information.T, strict=True)]
+    readings = []
+    for part, held, sd in parts:
+        info = np.maximum(held[judged], LEAST_INFORMATION)
+        # What was fitted is shrunk to zero; the observation behind it is not.
+        seen = part[judged] * np.minimum(1 + 1 / (sd**2 * info), MOST_SHRINKAGE)
+        readings.append(read_linear(features[judged], seen, 1 / info, groups))
+    return TextFit(fit.model, fit.placement, readings, fit.prevalence)
+
+
+def _one_for_everybody(fit: RaterFit, enc: Encoded) -> RaterFit:
+    """One reward for everybody on the same judgements: its consensus is known best, whoever judged which text."""
+    return fit_raters(enc, "mixture", 1, config=FitConfig(nuisance=bool(fit.model.term_sd)))
+
+
+def _given(features: np.ndarray | None, enc: Encoded) -> np.ndarray:
+    if features is None or features.ndim != 2 or len(features) != enc.n_texts:
+        shape = "None" if features is None else str(features.shape)
+        raise JuryError(
+            f"features: {shape}, but there are {enc.n_texts} unique texts; pass one row per entry of Encoded.texts, "
+            "in that order"
+        )
+    if not np.isfinite(features).all():
+        bad = int((~np.isfinite(features)).any(1).sum())
+        raise JuryError(f"{bad} of {len(features)} rows of features hold NaN or infinity; compute them in float32")
+    return features.astype(np.float64)
