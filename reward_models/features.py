@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from transformers.utils import logging
 
 from reward_models.encoding import Prompt, Text, as_messages
 from reward_models.errors import JuryError
+from reward_models.feature_cache import FeatureCache, row_key
 
 
 __all__ = ["Batch", "batches", "last_token", "pooled_features", "render", "truncate_backbone"]
@@ -112,11 +114,17 @@ def batches(
     Raises:
         JuryError: A text has no token, or `batch_size` or `max_length` is below one.
     """
-    for name, value in (("batch_size", batch_size), ("max_length", max_length)):
-        if value < 1:
-            raise JuryError(f"{name}={value} leaves nothing to score: it must be at least 1.")
+    yield from _row_batches(
+        _token_rows(texts, tokenizer, max_length), batch_size, progress=progress, description=description
+    )
+
+
+def _token_rows(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+    """Tokenise rendered texts, keeping the last `max_length` ids of each."""
+    if max_length < 1:
+        raise JuryError(f"max_length={max_length} leaves nothing to score: it must be at least 1.")
     if not texts:
-        return
+        return []
     rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     for text, row in zip(texts, rows, strict=True):
         if not row:
@@ -127,6 +135,14 @@ def batches(
             f"Texts longer than max_length={max_length} tokens lose their beginning. Raise max_length to "
             "score them whole."
         )
+    return [row[-max_length:] for row in rows]
+
+
+def _row_batches(
+    rows: Sequence[Sequence[int]], batch_size: int, *, progress: bool, description: str = "features"
+) -> Iterator[Batch]:
+    if batch_size < 1:
+        raise JuryError(f"batch_size={batch_size} leaves nothing to score: it must be at least 1.")
     # Longest first: memory runs out at once or never. Ties keep their order, so the batches are reproducible.
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     bar = tqdm(
@@ -135,7 +151,7 @@ def batches(
     with bar:
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
-            ids = [torch.tensor(rows[i][-max_length:]) for i in index]
+            ids = [torch.tensor(rows[i]) for i in index]
             mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
             # Any id does as padding: nothing reads it past the mask.
             yield index, pad_sequence(ids, batch_first=True), mask
@@ -151,8 +167,13 @@ def pooled_features(
     batch_size: int = 16,
     max_length: int = 512,
     progress: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> np.ndarray:
     """Compute the backbone's vector of each text: the final hidden state of its last token.
+
+    With `cache_dir` each different text is embedded once ever: vectors are stored as they are computed (see
+    `feature_cache`), and a run that was stopped goes on where it was. They are then rounded to float16, whether they
+    were read or are new, so that a text has the same vector in every run.
 
     Args:
         backbone: A decoder or a causal language model (its head is not run). Left on its device and in its mode;
@@ -162,6 +183,7 @@ def pooled_features(
         batch_size: Texts per forward pass.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning.
         progress: Show a progress bar when there are more than four batches.
+        cache_dir: Folder of stored vectors, of any number of backbones; None: compute all of them, store none.
 
     Returns:
         (U, D) float32, in the order of `texts`.
@@ -171,16 +193,23 @@ def pooled_features(
     """
     rendered = [render(prompt, response, tokenizer) for prompt, response in texts]
     base = backbone.base_model
-    features = np.empty((len(rendered), base.config.get_text_config().hidden_size), dtype=np.float32)
+    rows = _token_rows(rendered, tokenizer, max_length)
+    features = np.empty((len(rows), base.config.get_text_config().hidden_size), dtype=np.float32)
+
+    def embed(todo: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index, input_ids, mask in _row_batches([rows[i] for i in todo], batch_size, progress=progress):
+            mask = mask.to(base.device)
+            hidden = base(input_ids=input_ids.to(base.device), attention_mask=mask, use_cache=False).last_hidden_state
+            yield todo[index], last_token(hidden, mask).float().cpu().numpy()
+
     was_training = base.training
     base.eval()
     try:
-        for index, input_ids, mask in batches(
-            rendered, tokenizer, batch_size=batch_size, max_length=max_length, progress=progress
-        ):
-            mask = mask.to(base.device)
-            hidden = base(input_ids=input_ids.to(base.device), attention_mask=mask, use_cache=False).last_hidden_state
-            features[index] = last_token(hidden, mask).float().cpu().numpy()
+        if cache_dir is None:
+            for index, vectors in embed(np.arange(len(rows))):
+                features[index] = vectors
+        else:
+            FeatureCache(cache_dir, base).complete([row_key(row) for row in rows], features, embed)
     finally:
         base.train(was_training)
     return features

@@ -1,0 +1,179 @@
+"""A jury as a plain scalar reward model: `reward_models.export`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tokenizers import processors
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Model, pipeline
+
+from reward_models.calibration import Calibration
+from reward_models.errors import JuryError
+from reward_models.export import export_scalar
+from reward_models.jury_state import JuryState
+from reward_models.memory import remember
+from reward_models.modeling_jury import JuryRewardModel
+from reward_models.scoring import JuryScorer
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+NAMES = ["city", "country", "space"]
+# The second ends with the end token, which is also the padding token of the tiny tokenizer.
+TEXTS = ["yes", "too little?<|im_end|>", "Is it about right? I think so, and so do you.", "no"]
+CONVERSATION = [{"role": "user", "content": "too little?"}], [{"role": "assistant", "content": "no"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def make(tokenizer, folder, *, backbone=None, state=None, memory=None, weights=None):
+    rng = np.random.default_rng(0)
+    model = JuryRewardModel.from_fit(
+        backbone or tiny_causal_lm(tokenizer, seed=1),
+        rng.normal(size=(3, 32)),
+        rng.normal(size=3),
+        [0.6, 0.3, 0.1],
+        NAMES,
+        weights,
+        memory,
+    )
+    scorer = JuryScorer(model, tokenizer, state=state)
+    scorer.save_pretrained(folder)
+    return scorer
+
+
+def logits(folder, texts=TEXTS):
+    classify = pipeline("text-classification", model=str(folder), function_to_apply="none", device="cpu")
+    return np.array([row["score"] for row in classify(list(texts), batch_size=4)])
+
+
+def jury_mean(scorer, weights, texts=TEXTS):
+    return scorer.cluster_rewards(texts, [""] * len(texts)).double().numpy() @ np.asarray(weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [
+        (None, [0.6, 0.3, 0.1]),
+        ({"space": 3, "city": 1}, [0.25, 0, 0.75]),
+        ([2, 2, 0], [0.5, 0.5, 0]),
+    ],
+)
+def test_logits_are_the_jurys_mean_up_to_the_constant(tokenizer, tmp_path, weights, shares):
+    scorer = make(tokenizer, tmp_path / "jury")
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar", weights)
+    np.testing.assert_allclose(logits(export.folder) + export.constant, jury_mean(scorer, shares), atol=1e-5)
+    assert export.weights == pytest.approx(dict(zip(NAMES, shares, strict=True)))
+    assert export.constant == pytest.approx(float(scorer.model.score.bias.detach().numpy() @ shares), abs=1e-6)
+    assert np.ptp(logits(export.folder)) > 0.1
+
+
+def test_the_weights_of_a_jury_come_before_its_prevalence(tokenizer, tmp_path):
+    make(tokenizer, tmp_path / "jury", weights=[1.0, 1.0, 6.0])
+    assert export_scalar(tmp_path / "jury", tmp_path / "scalar").weights["space"] == pytest.approx(0.75)
+
+
+def test_it_loads_where_this_package_is_not(tokenizer, tmp_path):
+    scorer = make(tokenizer, tmp_path / "jury")
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    code = (
+        "import sys, json\n"
+        "from transformers import pipeline\n"
+        "p = pipeline('text-classification', model=sys.argv[1], function_to_apply='none', device='cpu')\n"
+        "scores = [r['score'] for r in p(json.loads(sys.argv[2]), batch_size=4)]\n"
+        "assert not any(m.startswith(('reward_models', 'plural_rlhf')) for m in sys.modules)\n"
+        "print(json.dumps([type(p.model).__name__, scores]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(export.folder), json.dumps(TEXTS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    name, scores = json.loads(done.stdout.splitlines()[-1])
+    assert name == "LlamaForSequenceClassification"
+    np.testing.assert_allclose(np.array(scores) + export.constant, jury_mean(scorer, [0.6, 0.3, 0.1]), atol=1e-5)
+    config = json.loads((export.folder / "config.json").read_text())
+    assert (config["model_type"], len(config["id2label"])) == ("llama", 1)
+    assert config["jury_export"]["weights"] == pytest.approx({"city": 0.6, "country": 0.3, "space": 0.1})
+
+
+def test_a_conversation_scores_as_its_rendering(tokenizer, tmp_path):
+    scorer = make(tokenizer, tmp_path / "jury")
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    text = tokenizer.apply_chat_template([*CONVERSATION[0], *CONVERSATION[1]], tokenize=False)
+    expected = scorer.cluster_rewards([CONVERSATION[0]], [CONVERSATION[1]]).double().numpy() @ [0.6, 0.3, 0.1]
+    np.testing.assert_allclose(logits(export.folder, [text, "x"])[0] + export.constant, expected[0], atol=1e-5)
+
+
+def test_a_tokenizer_that_adds_tokens_adds_none_after_export(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+    )
+    scorer = make(tokenizer, tmp_path / "jury")
+    assert tokenizer("yes").input_ids[0] == tokenizer.bos_token_id
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    np.testing.assert_allclose(logits(export.folder) + export.constant, jury_mean(scorer, [0.6, 0.3, 0.1]), atol=1e-5)
+
+
+def test_another_architecture_is_its_own_classifier(tokenizer, tmp_path):
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=128)
+    scorer = make(tokenizer, tmp_path / "jury", backbone=GPT2Model(config).eval())
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    loaded = AutoModelForSequenceClassification.from_pretrained(export.folder)
+    assert type(loaded).__name__ == "GPT2ForSequenceClassification"
+    np.testing.assert_allclose(logits(export.folder) + export.constant, jury_mean(scorer, [0.6, 0.3, 0.1]), atol=1e-5)
+
+
+def test_on_the_common_scale(tokenizer, tmp_path):
+    calibration = Calibration(np.array([1.0, 4.0, 0.5]), np.array([0.5, -1.0, 2.0]), "spread", 3, 24)
+    raw = make(tokenizer, tmp_path / "jury", state=JuryState(calibration=calibration))
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar", [0.2, 0.3, 0.5], calibrated=True)
+    rewards = (raw.cluster_rewards(TEXTS, [""] * 4).double().numpy() - calibration.offset) / calibration.scale
+    np.testing.assert_allclose(logits(export.folder) + export.constant, rewards @ [0.2, 0.3, 0.5], atol=1e-5)
+
+
+def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
+    rng = np.random.default_rng(1)
+    memory = remember(100 * rng.normal(size=(5, 32)), np.ones(32), rng.normal(size=(5, 3)), 1.0)
+    scorer = make(tokenizer, tmp_path / "jury", memory=memory)
+    with pytest.warns(UserWarning, match="remembers 5 judged texts .* heads alone give"):
+        export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    heads_alone = make(tokenizer, tmp_path / "linear")
+    np.testing.assert_allclose(
+        logits(export.folder) + export.constant, jury_mean(heads_alone, [0.6, 0.3, 0.1]), atol=1e-5
+    )
+    assert np.abs(jury_mean(scorer, [0.6, 0.3, 0.1]) - jury_mean(heads_alone, [0.6, 0.3, 0.1])).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"citty": 1}, r"the weights name 'citty', which is no cluster .* Did you mean 'city'\? Its clusters are"),
+        ([1, -1, 1], r"weights=\[1.0, -1.0, 1.0\]: entries must be finite and not negative"),
+        ({"city": 0}, "the weights are all zero, so nobody is on the jury"),
+        ([1, 2], "2 weights for 3 clusters"),
+        ([float("nan"), 1, 1], "entries must be finite"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(tokenizer, tmp_path, weights, message):
+    make(tokenizer, tmp_path / "jury")
+    with pytest.raises(JuryError, match=message):
+        export_scalar(tmp_path / "jury", tmp_path / "scalar", weights)
+    assert not (tmp_path / "scalar").exists()
+
+
+def test_the_jury_is_not_overwritten_and_not_called_calibrated(tokenizer, tmp_path):
+    make(tokenizer, tmp_path / "jury")
+    with pytest.raises(JuryError, match="is the jury itself, which would be overwritten"):
+        export_scalar(tmp_path / "jury", tmp_path / "jury" / ".." / "jury")
+    with pytest.raises(JuryError, match="has not been put on the scale of a reference policy yet"):
+        export_scalar(tmp_path / "jury", tmp_path / "scalar", calibrated=True)

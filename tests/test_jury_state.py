@@ -1,0 +1,261 @@
+"""The folder of a jury: what it holds, how it is written, and what is refused: `reward_models.jury_state`."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from reward_models import jury_state
+from reward_models.calibration import Calibration
+from reward_models.errors import JuryError
+from reward_models.jury_state import JuryState, StoredRaters, counts, load_rater_model
+from reward_models.modeling_jury import JuryRewardModel
+from reward_models.rater_model import KindTerms, Placement, RaterModel
+from reward_models.records import Judgements
+from reward_models.scoring import JuryScorer
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+TERMS = {
+    "rating": KindTerms({"thresholds": np.array([-1.0, 0.5])}, {"intercept": 1.3, "log_scale": 0.2}),
+    "preference": KindTerms({"log_tie_mean": np.array([-0.7])}, {"log_tie": 0.9}),
+}
+MODEL = RaterModel("mixture", np.eye(2), np.log([0.7, 0.3]), TERMS, {"intercept": 5})
+STATE = JuryState(
+    rater_model=MODEL,
+    calibration=Calibration(np.array([0.4, 2.5]), np.array([1.0, -1.0]), "win_rate", 30, 240),
+    temperature=np.array([1.2, 0.9]),
+    descriptions={"city": "likes trams"},
+    fitted_on={"judgements": 12, "raters": 3, "items": 4, "texts": 5},
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def make(tokenizer, seed=0, state=STATE, **config):
+    rng = np.random.default_rng(seed)
+    model = JuryRewardModel.from_fit(
+        tiny_causal_lm(tokenizer, seed=seed, **config),
+        rng.normal(size=(2, 32)),
+        np.zeros(2),
+        [0.7, 0.3],
+        ["city", "b"],
+    )
+    return JuryScorer(model, tokenizer, state=state)
+
+
+@pytest.fixture
+def folder(tokenizer, tmp_path):
+    make(tokenizer).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit(folder, **changes):
+    values = json.loads((folder / "jury.json").read_text())
+    (folder / "jury.json").write_text(json.dumps({**values, **changes}))
+
+
+def test_everything_comes_back(folder):
+    state = JuryScorer.from_pretrained(folder).state
+    assert state.rater_model.to_dict() == MODEL.to_dict()
+    assert state.calibration.to_dict() == STATE.calibration.to_dict()
+    assert state.temperature.tolist() == [1.2, 0.9]
+    assert state.descriptions == {"city": "likes trams"}
+    assert state.fitted_on == STATE.fitted_on
+    assert state.raters is None
+    assert load_rater_model(folder).to_dict() == MODEL.to_dict()
+    values = json.loads((folder / "jury.json").read_text())
+    assert values["rater_model"]["terms"]["rating"]["sd"] == {"intercept": 1.3, "log_scale": 0.2}
+    assert set(values["files"]) == {path.name for path in folder.iterdir()} - {"jury.json"}
+    assert not [path for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pkl", ".pth"}]
+
+
+def test_a_folder_from_before_still_loads(tokenizer, tmp_path):
+    scorer = make(tokenizer)
+    scorer.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = JuryScorer.from_pretrained(tmp_path)
+    assert loaded.state == JuryState()
+    assert load_rater_model(tmp_path) is None
+    assert torch.equal(loaded.cluster_rewards(["a"], ["b"]), scorer.cluster_rewards(["a"], ["b"]))
+
+
+def test_transformers_alone_reads_the_folder(folder):
+    assert JuryRewardModel.from_pretrained(folder).config.cluster_names == ["city", "b"]
+
+
+def test_no_jury_has_no_rater_model(tmp_path):
+    with pytest.raises(JuryError, match=r"no jury at .*: it has no config.json. Correct the path"):
+        load_rater_model(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(
+        JuryError, match=rf"lacks '{name}', which it was saved with. Copy the whole folder again|token"
+    ):
+        JuryScorer.from_pretrained(folder)
+
+
+def test_an_altered_weight_is_noticed_although_the_size_is_the_same(tokenizer, folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"][0, 0] += 1
+    size = (folder / "model.safetensors").stat().st_size
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert (folder / "model.safetensors").stat().st_size == size
+    with pytest.raises(JuryError, match=r"'model.safetensors' of the jury in .* is not the file that was saved \(SHA"):
+        JuryScorer.from_pretrained(folder)
+    JuryScorer.from_pretrained(folder, verify=False)
+    # The fix that the message gives works.
+    (folder / "jury.json").unlink()
+    JuryScorer.from_pretrained(folder)
+
+
+def test_another_size_is_noticed_without_hashing(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "cluster_names": ["town", "b"]}))
+    with pytest.raises(JuryError, match=r"'config.json' of the jury .* bytes instead of"):
+        JuryScorer.from_pretrained(folder, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (2, "has format version 2, this package reads 1. Upgrade it: pip install"),
+        (0, "format version 0.*Fit the jury again"),
+    ],
+)
+def test_another_version_of_the_format_is_refused(folder, version, message):
+    edit(folder, format_version=version)
+    with pytest.raises(JuryError, match=message):
+        JuryScorer.from_pretrained(folder)
+    with pytest.raises(JuryError, match=message):
+        load_rater_model(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format_version": 1}'])
+def test_a_state_that_cannot_be_read_is_refused(folder, text):
+    (folder / "jury.json").write_text(text)
+    for load in (JuryScorer.from_pretrained, load_rater_model):
+        with pytest.raises(JuryError, match=r"jury.json in .* cannot be read .*Copy the folder again"):
+            load(folder)
+
+
+def test_a_state_with_a_broken_part_is_refused(folder):
+    edit(folder, rater_model={"membership": "mixture"})
+    with pytest.raises(JuryError, match=r"cannot be read \('codes'\)"):
+        load_rater_model(folder)
+
+
+def test_a_state_of_other_heads_is_refused(tokenizer, folder, tmp_path):
+    edit(folder, num_clusters=3)
+    with pytest.raises(JuryError, match=r"belongs to 3 heads on 32 features, but config.json describes 2 heads on 32"):
+        JuryScorer.from_pretrained(folder)
+    edit(folder, num_clusters=2, hidden_size=64)
+    with pytest.raises(JuryError, match=r"2 heads on 64 features, but config.json describes 2 heads on 32"):
+        JuryScorer.from_pretrained(folder)
+    three = RaterModel("mixture", np.eye(3), np.log([0.5, 0.3, 0.2]), TERMS)
+    with pytest.raises(JuryError, match="the rater_model is that of a jury with 3 heads, but this one has 2"):
+        make(tokenizer, state=JuryState(rater_model=three))
+    with pytest.raises(JuryError, match=r"descriptions name 'ciy', .* Did you mean 'city'\?"):
+        make(tokenizer, state=JuryState(descriptions={"ciy": "x"}))
+
+
+@pytest.mark.parametrize("field", ["num_clusters", "hidden_size"])
+def test_heads_that_do_not_fit_the_configuration_are_refused(folder, field):
+    config = json.loads((folder / "config.json").read_text())
+    if field == "num_clusters":
+        config |= {"num_clusters": 3, "cluster_names": ["x", "y", "z"], "prevalence": [0.5, 0.3, 0.2]}
+    else:
+        config["text_config"]["hidden_size"] = 64
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        JuryError, match=r"do not fit its config.json .* Save it again with save_pretrained, from one fit"
+    ):
+        JuryScorer.from_pretrained(folder)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["into a new folder", "over another jury"])
+def test_a_killed_save_is_never_taken_for_a_jury(tokenizer, tmp_path, monkeypatch, earlier):
+    rewards = {seed: make(tokenizer, seed).cluster_rewards(["a"], ["b"]) for seed in (0, 1)}
+    replace, n_files = os.replace, 6
+    for moves in range(n_files + 1):
+        folder = tmp_path / str(moves)
+        if earlier:
+            make(tokenizer, 1).save_pretrained(folder)
+        done = []
+
+        def replace_some(source, target, done=done, moves=moves):
+            if len(done) == moves:
+                raise Killed
+            done.append(target)
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jury_state.os, "replace", replace_some)
+            patch.setattr(jury_state.shutil, "rmtree", lambda *a, **k: None)  # the killed do not clean up
+            if moves < n_files:
+                with pytest.raises(Killed):
+                    make(tokenizer, 0).save_pretrained(folder)
+            else:
+                make(tokenizer, 0).save_pretrained(folder)
+        if moves < n_files:
+            with pytest.raises(JuryError, match=r"no jury at|no weights that can be read. They are written last"):
+                JuryScorer.from_pretrained(folder)
+            with pytest.raises(OSError, match=r"no file named model.safetensors"):
+                JuryRewardModel.from_pretrained(folder)
+            if moves not in (0, n_files - 1):
+                continue
+            make(tokenizer, 0).save_pretrained(folder)  # the next save mends it, and clears up
+        else:
+            make(tokenizer, 0).save_pretrained(folder)
+        assert torch.equal(JuryScorer.from_pretrained(folder).cluster_rewards(["a"], ["b"]), rewards[0])
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_smaller_jury_leaves_nothing_of_a_larger_one_and_spares_other_files(tokenizer, tmp_path):
+    scorer = make(tokenizer)
+    scorer.model.save_pretrained(tmp_path, max_shard_size="20KB")
+    (tmp_path / "README.md").write_text("mine")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    scorer.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("model-*"))
+    assert not (tmp_path / "model.safetensors.index.json").exists()
+    assert (tmp_path / "README.md").read_text() == "mine"
+    JuryScorer.from_pretrained(tmp_path)
+
+
+def test_pseudonyms_differ_from_jury_to_jury():
+    placement = Placement(MODEL, ["ann", "bob"], np.full((2, MODEL.n_states), 1 / MODEL.n_states))
+    first, second = StoredRaters.of(placement), StoredRaters.of(placement)
+    assert not set(first.pseudonyms) & set(second.pseudonyms)
+    assert {len(name) for name in first.pseudonyms} == {64}
+    np.testing.assert_allclose(first.placement(["bob"], MODEL).posterior, placement.posterior[:1], rtol=1e-6)
+
+
+def test_raters_that_are_not_there_are_not_saved(tokenizer, tmp_path):
+    with pytest.raises(JuryError, match=r"save_raters=True, but the jury's state holds no raters. Fix: JuryState"):
+        make(tokenizer).save_pretrained(tmp_path, save_raters=True)
+
+
+def test_counts_say_numbers_only():
+    rows = [
+        {"rater_id": r, "prompt": "q", "response": x, "rating": v}
+        for r, x, v in [("a", "x", 1), ("a", "y", 2), ("b", "x", 2), ("b", "y", 1)]
+    ]
+    enc = Judgements.from_dataset(rows).encode()
+    assert counts(enc) == {"judgements": 4, "raters": 2, "items": 2, "texts": 2}
+    assert counts(enc, enc) == {"judgements": 8, "raters": 2, "items": 4, "texts": 2}
