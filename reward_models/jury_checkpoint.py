@@ -1,0 +1,96 @@
+"""What `JuryRewardTrainer` keeps beside TRL's files: memberships and terms, in checkpoints and in the finished jury.
+
+Written to another name first and then renamed, so that a run that is killed leaves a whole file or none. Raters appear
+as a hash of the judgements, not by name. Knows nothing of models and optimizers: those are in TRL's files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from reward_models.encoding import Encoded
+from reward_models.errors import JuryError
+from reward_models.jury_memberships import RunningMemberships
+from reward_models.jury_state import JuryState, counts
+from reward_models.jury_terms import JudgementTerms
+from reward_models.observation import TERM_SD, public_terms
+from reward_models.rater_model import KindTerms, RaterModel
+
+
+__all__ = ["STATE_FILE", "finished_state", "get_state", "read_state", "set_state", "write_state"]
+
+STATE_FILE = "jury_state.safetensors"
+
+
+def get_state(memberships: RunningMemberships, terms: JudgementTerms) -> dict[str, np.ndarray]:
+    """Memberships and terms as arrays by name."""
+    return memberships.state() | {f"terms.{name}": value for name, value in terms.state().items()}
+
+
+def set_state(memberships: RunningMemberships, terms: JudgementTerms, state: dict[str, np.ndarray]) -> None:
+    """Continue from what `get_state` returned."""
+    memberships.load_state(state)
+    terms.load_state({name.removeprefix("terms."): v for name, v in state.items() if name.startswith("terms.")})
+
+
+def finished_state(
+    memberships: RunningMemberships, terms: JudgementTerms, enc: Encoded, descriptions: Mapping[str, str]
+) -> JuryState:
+    """What a trained jury needs to place new raters: its prevalence, the shared terms, how far raters vary."""
+    shared = public_terms(terms.shared)
+    kind = "choice" if enc.kind == "soft" else enc.kind
+    spread = {name: TERM_SD[name] for name in terms.of_raters}
+    prevalence = memberships.prevalence
+    model = RaterModel("mixture", np.eye(len(prevalence)), np.log(prevalence), {kind: KindTerms(shared, spread)})
+    return JuryState(rater_model=model, descriptions=dict(descriptions), fitted_on=counts(enc))
+
+
+def write_state(folder: Path, memberships: RunningMemberships, terms: JudgementTerms) -> None:
+    """Write the state into the folder of a checkpoint, which is made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{STATE_FILE}.unfinished"
+    state = {name: np.ascontiguousarray(value) for name, value in get_state(memberships, terms).items()}
+    save_file(state, unfinished, {"fingerprint": memberships.fingerprint})
+    os.replace(unfinished, folder / STATE_FILE)
+
+
+def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTerms) -> None:
+    """Continue from a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        memberships: Of this training; takes over the checkpoint's.
+        terms: Of this training; takes over the checkpoint's.
+
+    Raises:
+        JuryError: The folder has no state, or that of another number of clusters or other judgements.
+    """
+    path = os.path.join(folder, STATE_FILE)
+    if not os.path.exists(path):
+        raise JuryError(
+            f"the checkpoint {folder!r} has no {STATE_FILE}, so nobody knows which raters its clusters stand for. "
+            "Resume from a checkpoint of JuryRewardTrainer, or pass its model to a new training with "
+            "memberships_from='model'."
+        )
+    with safe_open(path, "numpy") as file:
+        state, marks = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    n_clusters, n_raters, n_rows = len(state["prevalence"]), len(state["totals"]), len(state["log_lik"])
+    if n_clusters != len(memberships.prevalence):
+        raise JuryError(
+            f"the checkpoint {folder!r} has {n_clusters} clusters and this training {len(memberships.prevalence)}. "
+            f"Set num_clusters={n_clusters}, or start anew in another output_dir."
+        )
+    if marks.get("fingerprint") != memberships.fingerprint:
+        raise JuryError(
+            f"the checkpoint {folder!r} belongs to other judgements ({n_rows} by {n_raters} raters; here "
+            f"{len(memberships.log_lik)} by {len(memberships.totals)}), so its memberships would be given to the "
+            "wrong people. Resume with the data it was trained on, in the same order, or start anew in another "
+            "output_dir."
+        )
+    set_state(memberships, terms, state)

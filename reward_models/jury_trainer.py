@@ -1,0 +1,452 @@
+"""`JuryRewardTrainer`: a `trl.RewardTrainer` that fine-tunes the backbone of a jury.
+
+Soft EM along the way of gradient descent: the memberships of raters follow the likelihood of their judgements under
+the heads as they are (`jury_memberships`), and the heads follow the judgements of their members. One cluster and pairs
+without ties make it TRL's own trainer, loss for loss. Private attributes of TRL are named in `_trl.py` only. Knows
+nothing of reinforcement learning, and nothing of welfare: the scalar it saves is the mean over the population.
+
+Shapes: `N` judgements, `V` texts of a batch, `U` texts of a table, `R` raters, `K` clusters.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from trl import RewardTrainer
+
+from reward_models import _trl
+from reward_models.errors import JudgementWarning
+from reward_models.jury_checkpoint import finished_state, get_state, read_state, set_state, write_state
+from reward_models.jury_memberships import RunningMemberships
+from reward_models.jury_rows import (
+    COLUMNS,
+    JudgementCollator,
+    JudgementRows,
+    JuryData,
+    PromptSampler,
+    read_data,
+    read_evaluation,
+)
+from reward_models.jury_start import (
+    base_jury,
+    first_terms,
+    prepare_jury,
+    random_evidence,
+    restart_head,
+    texts_are_shared,
+)
+from reward_models.jury_state import save_jury
+from reward_models.jury_terms import observe, squared_level, tempered_loss
+from reward_models.jury_trainer_config import JuryRewardConfig
+from reward_models.jury_trainer_metrics import batch_metrics, jury_metrics, table_log_lik
+from reward_models.model_card import JuryCard, data_counts
+from reward_models.modeling_jury import JuryRewardModel
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
+
+    from reward_models.records import Judgements
+
+__all__ = ["JuryRewardTrainer"]
+
+
+class JuryRewardTrainer(RewardTrainer):
+    """Trains a reward model with one head per cluster of raters.
+
+    Parameters:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            A backbone (path, hub id, causal language model or decoder), which gets K new heads; a reward model with
+            one head, from which all K start; or a [`JuryRewardModel`], whose heads are trained on.
+        args ([`JuryRewardConfig`], *optional*):
+            Configuration; made with defaults if not given.
+        train_dataset ([`Judgements`] or [`~datasets.Dataset`]):
+            Judgements of any kind, or TRL preference data (`chosen`, `rejected`, optional `prompt`, `margin`) with a
+            column `rater_id` that says who judged; without it there is one cluster. A rater's duplicates are kept.
+        eval_dataset ([`Judgements`], [`~datasets.Dataset`] or a dictionary of them, *optional*):
+            The same kind of judgements, of the same or of other raters.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            Adapter of the backbone. The heads are trained in full, whether or not `modules_to_save` names `"score"`.
+
+    The other parameters are those of [`~trl.RewardTrainer`], which has `data_collator`, `compute_metrics` and
+    `preprocess_logits_for_metrics` besides: batches and metrics are made here.
+
+    Raises:
+        JuryError: A number of clusters that data or model cannot carry; a checkpoint of another training.
+        JudgementError: A table that cannot be used.
+
+    Metrics, besides TRL's: `jury/membership_entropy`, `jury/temperature` and `jury/prevalence/<cluster>` in training;
+    in evaluation those of `jury_trainer_metrics.jury_metrics`, among them `eval_loss` (nats per judgement),
+    `eval_accuracy_<cluster>` and `eval_prevalence_<cluster>`.
+    """
+
+    _tag_names = ["trl", "jury-reward-trainer"]  # noqa: RUF012  (TRL's own convention)
+    _name = "JuryReward"
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        args: JuryRewardConfig | None = None,
+        train_dataset: Judgements | Dataset | None = None,
+        eval_dataset: Judgements | Dataset | Mapping[str, Judgements | Dataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else model.config.name_or_path
+            args = JuryRewardConfig(f"{name.split('/')[-1]}-JuryReward")
+        if train_dataset is None:
+            raise ValueError("`train_dataset` is required")
+        data = read_data(train_dataset)
+        evaluation = dict(eval_dataset) if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
+        self._given: list[JuryData] = [data]
+        # `RewardTrainer` takes data sets only: it is handed the numbers of these, and asks for their rows later.
+        stand_ins = {}
+        for name, dataset in evaluation.items():
+            if dataset is not None:
+                stand_ins[name] = Dataset.from_dict({"table": [len(self._given)]})
+                self._given.append(read_evaluation(dataset, data))
+        jury, was_jury = prepare_jury(model, args, data, quantization_config)
+        if peft_config is not None and "score" not in (peft_config.modules_to_save or []):
+            peft_config = copy.copy(peft_config)
+            peft_config.modules_to_save = [*(peft_config.modules_to_save or []), "score"]
+        with _trl.model_is_loaded(args):
+            super().__init__(
+                model=jury,
+                args=args,
+                data_collator=JudgementCollator(args.pad_to_multiple_of),
+                train_dataset=Dataset.from_dict({"table": [0]}),
+                eval_dataset=stand_ins if isinstance(eval_dataset, Mapping) else stand_ins.get(""),
+                processing_class=processing_class,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+                peft_config=peft_config,
+            )
+        self.cluster_names: list[str] = list(self.jury.config.cluster_names)
+        self._last_metrics: dict[str, float] = {}
+        self._start(was_jury)
+        self.add_callback(_EpochEnd(self))
+
+    @property
+    def jury(self) -> JuryRewardModel:
+        """The jury in training, without the wrappers of accelerate and PEFT."""
+        return base_jury(self.accelerator.unwrap_model(self.model))
+
+    def _start(self, was_jury: bool) -> None:
+        """Start memberships and terms; a start from the model waits for `train`, because it reads every text."""
+        args, enc, num_clusters = self.args, self.train_dataset.enc, self.jury.config.num_clusters
+        plain_pairs = enc.kind == "preference" and num_clusters == 1 and not (enc.label == 2).any()
+        anonymous = self.train_dataset.data.anonymous
+        rater_terms = not anonymous and (not plain_pairs if args.rater_terms is None else args.rater_terms)
+        shared = not anonymous and texts_are_shared(enc)
+        source = args.memberships_from
+        if source == "auto":
+            source = "model" if was_jury else "labels" if shared else "random"
+        self._memberships_from = source if num_clusters > 1 else "none"
+        temperature = args.temperature if self._memberships_from == "random" else 1.0
+        self.memberships = RunningMemberships(enc, num_clusters, dirichlet=args.dirichlet, temperature=temperature)
+        if was_jury:
+            self.memberships.prevalence = np.asarray(self.jury.config.prevalence, dtype=np.float64)
+        self.terms = first_terms(
+            enc,
+            args,
+            rater_terms=rater_terms,
+            shared=shared,
+            memberships=self.memberships if self._memberships_from == "labels" else None,
+        )
+        if self._memberships_from == "random":
+            self.memberships.evidence = random_evidence(enc.n_raters, num_clusters, args.seed)
+        # Every process fitted the same, but for the last digits where their machines differ.
+        state = broadcast_object_list([get_state(self.memberships, self.terms)])[0]
+        set_state(self.memberships, self.terms, state)
+
+    # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> JudgementRows:
+        if isinstance(dataset, JudgementRows):
+            return dataset
+        train = self._given[0]
+        if isinstance(dataset, Dataset) and dataset.column_names == ["table"]:
+            data = self._given[dataset[0]["table"]]
+        else:
+            data = read_evaluation(dataset, train)
+        known = None
+        if data is not train:
+            known = {rater: i for i, rater in enumerate([] if data.anonymous else train.enc.rater_ids)}
+        return JudgementRows(
+            data,
+            processing_class,
+            special_tokens=data.from_trl if args.special_tokens is None else args.special_tokens,
+            max_length=args.max_length,
+            judgements_per_row=args.judgements_per_row,
+            name="training" if data is train else dataset_name,
+            known_raters=known,
+        )
+
+    def _set_signature_columns_if_needed(self) -> None:
+        _trl.set_signature_columns(self, COLUMNS)
+
+    def _get_train_sampler(self, train_dataset: JudgementRows | None = None) -> Any:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.group_by_prompt:
+            return PromptSampler(rows.prompts(), self.args.data_seed or self.args.seed)
+        return super()._get_train_sampler(rows)
+
+    # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains, as `Trainer.train`; a start from the model first reads every text once, to place the raters."""
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        if checkpoint:
+            # Before the model is loaded into, so that a checkpoint of another training is refused in our words.
+            read_state(checkpoint, self.memberships, self.terms)
+        elif self._memberships_from == "model" and self.state.global_step == 0:
+            rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)
+            given, _ = table_log_lik(self.train_dataset, rewards, self.terms)
+            self.memberships.record(np.arange(len(given)), given)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self._write_prevalence()
+        return output
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean over the rows of a batch of `tempered_loss`, relative to the weight of a row of the training data."""
+        training = self.model.training
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        rewards = outputs.cluster_rewards
+        obs, of_alternatives = observe(inputs, rewards, self.train_dataset.enc.kind, self.train_dataset.enc.n_raters)
+        terms = self.terms.tensors(rewards)
+        log_lik = obs.log_lik(of_alternatives, terms)
+        if training:
+            self._cool()
+            self._record(inputs["judgement"], log_lik.detach())
+        memory = self.memberships
+        rater, judgement = inputs["rater"].cpu().numpy(), inputs["judgement"].cpu().numpy() if training else None
+        log_membership = torch.from_numpy(memory.log_membership(rater, judgement)).to(log_lik)
+        temperature, scale = memory.temperature, (int(inputs["row"].max()) + 1) * self.train_dataset.row_weight
+        loss = tempered_loss(log_lik, log_membership, obs.weight, temperature).sum() / scale
+        if self.args.center_rewards_coefficient is not None:
+            off_centre = squared_level(obs, rewards, inputs["row"])
+            loss = loss + self.args.center_rewards_coefficient * off_centre @ off_centre.new_tensor(memory.prevalence)
+        if training:
+            fixed = of_alternatives.detach()
+
+            def loss_of_terms(own: dict[str, torch.Tensor]) -> torch.Tensor:
+                return tempered_loss(obs.log_lik(fixed, own), log_membership, obs.weight, temperature).sum() / scale
+
+            self.terms.step(loss_of_terms, rewards, lambda tensor: self.accelerator.reduce(tensor, "mean"))
+            _trl.count_tokens(self, inputs["attention_mask"])
+        with torch.no_grad():
+            self._log_batch(outputs.logits, batch_metrics(obs, obs.gather(rewards), terms, log_membership))
+        return (loss, outputs) if return_outputs else loss
+
+    def _cool(self) -> None:
+        share = self.args.annealing_share
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        waits = share > 0 and self._memberships_from in ("random", "labels")
+        self.memberships.annealing = max(0.0, 1.0 - progress / share) if waits else 0.0
+
+    def _record(self, judgement: torch.Tensor, log_lik: torch.Tensor) -> None:
+        """Give the table the judgements of this batch on all processes, which all compute the same."""
+        if self._memberships_from == "labels" and self.memberships.annealing > 0:
+            return
+        number, new = self._gather(judgement).numpy(), self._gather(log_lik).numpy()
+        self.memberships.record(number[number >= 0], new[number >= 0])
+
+    def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Rows of all processes, on the CPU; -1 where one has fewer than another."""
+        return self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=0, pad_index=-1)).cpu()
+
+    def _log_batch(self, logits: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+        # `gather` wants equal shapes, and processes differ in how many texts their batches hold.
+        for name, value in {**values, "mean_reward": logits.mean()}.items():
+            _trl.add_metric(self, name, float(self.accelerator.gather(value).mean()))
+        _trl.add_metric(self, "min_reward", float(self.accelerator.gather(logits.min()).min()))
+        _trl.add_metric(self, "max_reward", float(self.accelerator.gather(logits.max()).max()))
+        if self.model.training and self._memberships_from != "none":
+            _trl.add_metric(self, "jury/membership_entropy", self.memberships.entropy())
+            _trl.add_metric(self, "jury/temperature", self.memberships.temperature)
+            for name, share in zip(self.cluster_names, self.memberships.prevalence, strict=True):
+                _trl.add_metric(self, f"jury/prevalence/{name}", float(share))
+
+    def revive_empty_clusters(self, *, reseed: bool = True) -> list[str]:
+        """Report clusters that have fewer than `min_cluster_size` raters, and start them anew.
+
+        The head of such a cluster becomes that of the others' consensus with a small deviation of its own, and the
+        raters who are explained worst become its members until their judgements have been seen again.
+
+        Args:
+            reseed: Whether to start them anew, or only to report.
+
+        Returns:
+            Their names.
+        """
+        empty = np.flatnonzero(self.memberships.sizes() < self.args.min_cluster_size)
+        # Sharded heads cannot be written to from here.
+        reseed = reseed and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        for cluster in empty.tolist():
+            size, prevalence = self.memberships.sizes()[cluster], self.memberships.prevalence.copy()
+            what = "No training is left to start it anew"
+            if reseed:
+                raters = self.memberships.reseed(cluster)
+                scale, seed = self.args.deviation_scale, self.args.seed + self.state.global_step
+                restart_head(self.jury, cluster, prevalence, scale, seed)
+                what = f"It starts anew from the {len(raters)} raters explained worst"
+            warnings.warn(
+                f"cluster {self.cluster_names[cluster]!r} is empty: {size:.2f} expected raters, below "
+                f"min_cluster_size={self.args.min_cluster_size:g}. {what}. If it empties again, use fewer clusters.",
+                JudgementWarning,
+                stacklevel=2,
+            )
+        return [self.cluster_names[cluster] for cluster in empty]
+
+    # ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Scores every text once; the predictions are the rewards (U, K) of the table's texts."""
+        rows: Any = dataloader.dataset
+        rewards = self._score(dataloader, rows.enc.n_texts)
+        self.memberships.annealing = 0.0
+        self._write_prevalence()
+        metrics = jury_metrics(
+            rows,
+            rewards,
+            self.terms,
+            self.memberships.log_membership(rows.rater),
+            self.memberships.prevalence,
+            self.cluster_names,
+            adaptation=self.args.eval_adaptation,
+            seed=self.args.seed,
+        )
+        self._last_metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(rewards, None, dict(self._last_metrics), num_samples=len(rows))
+
+    def _score(self, dataloader: DataLoader, n_texts: int) -> np.ndarray:
+        """(U, K) rewards of the texts that a data loader's rows need; 0 for others."""
+        rewards = np.zeros((n_texts, self.jury.config.num_clusters))
+        model = self.model_wrapped
+        self.model.eval()
+        model.eval()
+        for batch in dataloader:
+            inputs = {name: batch[name].to(self.args.device) for name in ("input_ids", "attention_mask", "text")}
+            with torch.no_grad(), self.compute_loss_context_manager():
+                found = model(**{k: v for k, v in inputs.items() if k != "text"}).cluster_rewards
+            text, found = self._gather(inputs["text"]), self._gather(found)
+            rewards[text[text >= 0]] = found[text >= 0].numpy()
+        return rewards
+
+    # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes a jury that `JuryScorer.from_pretrained` loads and adapts, with its tokenizer and card.
+
+        Adapters are merged into a copy, which needs the memory of a second model; checkpoints keep them apart.
+        """
+        self._write_prevalence()
+        in_checkpoint = _internal_call and output_dir is not None
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model = self.accelerator.unwrap_model(self.model)
+        if in_checkpoint or sharded:
+            super().save_model(output_dir, _internal_call)
+        else:
+            if self.args.should_save:
+                jury = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
+                described = dict(zip(self.cluster_names, self.args.cluster_descriptions or [], strict=False))
+                state = finished_state(self.memberships, self.terms, self.train_dataset.enc, described)
+                save_jury(jury, self.processing_class, state, output_dir or self.args.output_dir)
+            if self.args.push_to_hub and not _internal_call:
+                self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+        if self.args.should_save:
+            self._write_card(Path(output_dir or self.args.output_dir))
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Writes the jury's card, as `README.md`, into the output folder."""
+        if self.is_world_process_zero():
+            self._write_card(Path(self.args.output_dir), model_name, dataset_name, tags)
+
+    def _write_card(
+        self,
+        folder: Path,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        base, rows = self.jury.config.name_or_path, self.train_dataset
+        data = {"Data set": dataset_name} if dataset_name else {}
+        card = JuryCard(
+            model_name=model_name or Path(self.args.output_dir).name,
+            cluster_names=self.cluster_names,
+            prevalence=self.memberships.prevalence.tolist(),
+            cluster_descriptions=self.args.cluster_descriptions,
+            counts=data | data_counts(rows.enc),
+            base_model=None if not base or os.path.isdir(base) else base,
+            settings={
+                "Epochs": f"{self.state.epoch or 0:.2f} ({self.state.global_step:,} steps)",
+                "Memberships started from": self._memberships_from,
+                "Mean entropy of memberships": f"{self.memberships.entropy():.3f} nats",
+            },
+            metrics=self._last_metrics,
+            special_tokens=rows.data.from_trl if self.args.special_tokens is None else self.args.special_tokens,
+            tags=[*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])],
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(card.render(), encoding="utf-8")
+
+    def _write_prevalence(self) -> None:
+        self.jury.config.prevalence = self.memberships.prevalence.tolist()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Before TRL's files: a checkpoint that Trainer finds complete has its memberships.
+        if self.args.should_save:
+            write_state(_trl.checkpoint_folder(self, trial), self.memberships, self.terms)
+        super()._save_checkpoint(model, trial)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        read_state(self.state.best_model_checkpoint, self.memberships, self.terms)
+
+
+class _EpochEnd(TrainerCallback):
+    """Looks for empty clusters at the end of each epoch."""
+
+    def __init__(self, trainer: JuryRewardTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.memberships.log_lik.shape[1] > 1:
+            self.trainer.revive_empty_clusters(reseed=state.global_step < state.max_steps)

@@ -1,0 +1,182 @@
+"""`JuryRewardConfig`: the settings of TRL's reward trainer, and those of clusters of raters.
+
+Refuses values that cannot work whatever the data are. Knows nothing of data or models: what does not fit those is
+refused by `jury_trainer`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from trl import RewardConfig
+
+from reward_models.errors import JuryError, did_you_mean
+
+
+__all__ = ["MEMBERSHIPS_FROM", "JuryRewardConfig"]
+
+MEMBERSHIPS_FROM = ("auto", "labels", "model", "random")
+
+
+@dataclass
+class JuryRewardConfig(RewardConfig):
+    r"""Configuration of [`JuryRewardTrainer`], on top of [`~trl.RewardConfig`].
+
+    `per_device_train_batch_size` counts items (pairs, questions, rated texts), each with all its judgements; see
+    `judgements_per_row`. Texts longer than `max_length` are left out, as in [`~trl.RewardTrainer`].
+
+    Parameters:
+        > Parameters that control the clusters
+
+        num_clusters (`int`, *optional*):
+            Number of rater clusters K. `None`: that of the model if it is a jury; else 2, or 1 (Bradley-Terry) where
+            the data do not say who judged.
+        cluster_names (`list[str]`, *optional*):
+            K unique names. `None`: the model's own if it is a jury, else "cluster 1", "cluster 2", …
+        cluster_descriptions (`list[str]`, *optional*):
+            K sentences for the model card: what sets each cluster apart.
+        memberships_from (`str`, *optional*, defaults to `"auto"`):
+            What tells raters apart before the model can: `"labels"` (a label-level mixture of the same judgements,
+            held during `annealing_share`), `"model"` (the heads of the jury that is given), `"random"`. `"auto"`: the
+            model for a jury with K above 1, else labels if most judgements are of texts that several raters judged,
+            else random.
+        temperature (`float`, *optional*, defaults to `4.0`):
+            Temperature of the E-step at the start of a random start; it falls linearly to 1.
+        annealing_share (`float`, *optional*, defaults to `0.3`):
+            Share of the training during which a random start cools, and a start from labels keeps its memberships.
+        dirichlet (`float`, *optional*, defaults to `1.5`):
+            α of the Dirichlet prior on the prevalence; above 1 it keeps clusters from dying out.
+        deviation_scale (`float`, *optional*, defaults to `0.01`):
+            Standard deviation of the weights by which new heads differ from their common start.
+        min_cluster_size (`float`, *optional*, defaults to `1.0`):
+            A cluster with fewer expected raters than this at the end of an epoch counts as empty: it is reported, and
+            starts anew from the raters who are explained worst. 0 turns that off.
+
+        > Parameters that control the likelihood
+
+        rater_terms (`bool`, *optional*):
+            Whether raters have terms of their own (leniency, scale, tie propensity, position), estimated on the labels
+            where raters share texts. `None`: yes, except where the loss is that of [`~trl.RewardTrainer`] (one
+            cluster, pairs without ties).
+        term_learning_rate (`float`, *optional*, defaults to `0.05`):
+            Step size (Adagrad, in logits) of the terms all raters share: thresholds of ratings, mean tie propensity,
+            mean position effect. They are no part of the saved reward. 0 keeps them as estimated on the labels.
+
+        > Parameters that control the data
+
+        judgements_per_row (`int`, *optional*):
+            Most judgements of one item in one row; an item with more is spread over several rows, and its texts are
+            read several times an epoch. `None`: no limit, except that preference data without `rater_id` have one
+            judgement a row, as in [`~trl.RewardTrainer`].
+        group_by_prompt (`bool`, *optional*, defaults to `False`):
+            Keep the items of a prompt next to each other in the shuffled order, so that responses compared several
+            times are read once a batch.
+        special_tokens (`bool`, *optional*):
+            Whether plain (not conversational) texts get the tokenizer's special tokens and an end token, as in
+            [`~trl.RewardTrainer`]. `None`: yes for TRL's `chosen`/`rejected` data, no for judgement tables.
+            `JuryScorer` and TRL's GRPO and RLOO score plain texts without them.
+        eval_adaptation (`float`, *optional*, defaults to `0.0`):
+            Share of each rater's evaluation judgements that place the rater and are not scored. 0: raters of the
+            training data are where training placed them, others are the prevalence.
+
+    Raises:
+        JuryError: A value cannot work; the message says why and what to set.
+    """
+
+    num_clusters: int | None = field(
+        default=None,
+        metadata={"help": "Number of rater clusters K. Default: the jury's own, else 2, or 1 without rater_id."},
+    )
+    cluster_names: list[str] | None = field(default=None, metadata={"help": "K unique names of the clusters."})
+    cluster_descriptions: list[str] | None = field(
+        default=None, metadata={"help": "K sentences for the model card: what sets each cluster apart."}
+    )
+    memberships_from: str = field(
+        default="auto",
+        metadata={"help": "What tells raters apart at the start: auto, labels, model or random."},
+    )
+    temperature: float = field(
+        default=4.0, metadata={"help": "Temperature of the E-step at the beginning of a random start."}
+    )
+    annealing_share: float = field(
+        default=0.3,
+        metadata={
+            "help": "Share of training in which a random start cools, and a start from labels keeps its memberships."
+        },
+    )
+    dirichlet: float = field(default=1.5, metadata={"help": "Dirichlet prior on the prevalence; at least 1."})
+    deviation_scale: float = field(
+        default=0.01, metadata={"help": "Standard deviation of the weights by which new heads differ."}
+    )
+    min_cluster_size: float = field(
+        default=1.0,
+        metadata={"help": "A cluster with fewer expected raters at an epoch's end starts anew; 0 turns that off."},
+    )
+    rater_terms: bool | None = field(
+        default=None,
+        metadata={"help": "Terms per rater in the likelihood. Default: unless the loss is that of RewardTrainer."},
+    )
+    term_learning_rate: float = field(
+        default=0.05, metadata={"help": "Step size of thresholds, mean tie propensity and mean position effect."}
+    )
+    judgements_per_row: int | None = field(
+        default=None, metadata={"help": "Most judgements of one item in one row of a batch. Default: all."}
+    )
+    group_by_prompt: bool = field(
+        default=False, metadata={"help": "Keep the items of a prompt next to each other, to read shared texts once."}
+    )
+    special_tokens: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Give plain texts the tokenizer's special tokens and an end token, as RewardTrainer does. "
+            "Default: only for chosen/rejected data."
+        },
+    )
+    eval_adaptation: float = field(
+        default=0.0, metadata={"help": "Share of each rater's evaluation judgements that place the rater."}
+    )
+
+    def __post_init__(self) -> None:
+        _refuse_unusable(self)
+        super().__post_init__()
+
+
+def _refuse_unusable(config: JuryRewardConfig) -> None:
+    if config.num_clusters is not None and config.num_clusters < 1:
+        raise JuryError(
+            f"num_clusters={config.num_clusters}: a jury has at least one cluster. Set 1 for a plain Bradley-Terry "
+            "reward model, or leave it out."
+        )
+    if config.memberships_from not in MEMBERSHIPS_FROM:
+        raise JuryError(
+            f"memberships_from={config.memberships_from!r} is not one of {', '.join(MEMBERSHIPS_FROM)}."
+            f"{did_you_mean(config.memberships_from, MEMBERSHIPS_FROM)}"
+        )
+    if config.judgements_per_row is not None and config.judgements_per_row < 1:
+        raise JuryError(
+            f"judgements_per_row={config.judgements_per_row}: a row holds at least one judgement. Leave it out to "
+            "hold all judgements of an item."
+        )
+    # Name, smallest value, whether one above 1 makes no sense, and why.
+    for name, lowest, is_share, why in (
+        ("temperature", 1.0, False, "1 is Bayes' rule, larger is softer"),
+        ("annealing_share", 0.0, True, "it is a share of the training"),
+        ("dirichlet", 1.0, False, "below 1 the prior pulls clusters to extinction"),
+        ("deviation_scale", 0.0, False, "it is a standard deviation"),
+        ("min_cluster_size", 0.0, False, "it is a number of raters"),
+        ("term_learning_rate", 0.0, False, "it is a step size, and 0 keeps the terms"),
+        ("eval_adaptation", 0.0, True, "it is a share of the judgements"),
+    ):
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= lowest) or (is_share and value > 1):
+            upper = " and at most 1" if is_share else ""
+            raise JuryError(f"{name}={value}: {why}, so it must be at least {lowest:g}{upper}.")
+    if config.eval_adaptation == 1:
+        raise JuryError("eval_adaptation=1.0 leaves no judgement to score. Set a share below 1, such as 0.3.")
+    for name in ("cluster_names", "cluster_descriptions"):
+        values = getattr(config, name)
+        if values is not None and config.num_clusters is not None and len(values) != config.num_clusters:
+            raise JuryError(
+                f"{name} has {len(values)} entries for num_clusters={config.num_clusters}. Give one per cluster."
+            )

@@ -1,0 +1,630 @@
+"""Fine-tuning a jury with `JuryRewardTrainer`: equal to TRL's trainer with one cluster, and finds planted clusters."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig
+from safetensors.numpy import load_file
+from scipy.special import entr
+from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
+from trl import RewardConfig, RewardTrainer
+
+from reward_models import _trl
+from reward_models.errors import JudgementError, JudgementWarning, JuryError
+from reward_models.jury_checkpoint import STATE_FILE
+from reward_models.jury_memberships import RunningMemberships
+from reward_models.jury_rows import COLUMNS, JudgementCollator, PromptSampler, read_data
+from reward_models.jury_trainer import JuryRewardTrainer
+from reward_models.jury_trainer_config import JuryRewardConfig
+from reward_models.memberships import leave_one_out_posterior
+from reward_models.modeling_jury import ClusterHeads, JuryRewardModel
+from reward_models.records import Judgements
+from reward_models.scoring import JuryScorer
+from reward_models.stats import adjusted_rand_index
+from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
+
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENIZER = tiny_tokenizer()
+CPU = {
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "logging_strategy": "no",
+}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*have one judgement:reward_models.errors.JudgementWarning",
+    "ignore:.*is empty.*:reward_models.errors.JudgementWarning",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_garbage():
+    """Trainers collect garbage when they begin to train: all that was imported, half a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def planted(n_raters=30, per_rater=10, n_items=40, noise=0.1, seed=0) -> tuple[Judgements, np.ndarray]:
+    """Two thirds of the raters prefer what says yes, one third what says no; both slip in a tenth of the cases."""
+    rng = np.random.default_rng(seed)
+    says_no = np.arange(n_raters) % 3 == 0
+    rows = []
+    for rater in range(n_raters):
+        for item in rng.choice(n_items, per_rater, replace=False).tolist():
+            wants_yes = says_no[rater] == (rng.random() < noise)
+            yes, no = f"yes to {item}", f"no to {item}"
+            a, b = (no, yes) if item % 2 else (yes, no)
+            rows.append((f"r{rater}", f"Question {item}? ", a, b, "a" if wants_yes == (a == yes) else "b"))
+    columns = ["rater_id", "prompt", "response_a", "response_b", "choice"]
+    return Judgements.from_frame(pd.DataFrame(rows, columns=columns)), says_no
+
+
+def make_trainer(data, folder, evaluation=None, model=None, peft_config=None, **settings) -> JuryRewardTrainer:
+    """A trainer of the tiny model, without rater terms, which take longer to estimate than all the rest."""
+    usual = {"per_device_train_batch_size": 8, "num_train_epochs": 6, "learning_rate": 3e-3, "rater_terms": False}
+    args = JuryRewardConfig(str(folder), **{**CPU, **usual, **settings})
+    model = tiny_causal_lm(TOKENIZER) if model is None else model
+    return JuryRewardTrainer(model, args, data, evaluation, TOKENIZER, peft_config=peft_config)
+
+
+def batch_of(trainer, rows=None):
+    rows = range(len(trainer.train_dataset)) if rows is None else rows
+    return trainer.data_collator([trainer.train_dataset[i] for i in rows])
+
+
+def one_head(seed=1) -> JuryRewardModel:
+    weight = np.random.default_rng(seed).normal(size=(1, 32))
+    return JuryRewardModel.from_fit(tiny_causal_lm(TOKENIZER), weight, np.zeros(1), [1.0]).train()
+
+
+def pairs(n=6, **columns) -> Dataset:
+    rows = [{"prompt": f"Item {i}: ", "chosen": f"good {i}", "rejected": "bad"} for i in range(n)]
+    return Dataset.from_list([{**row, **{k: v[i] for k, v in columns.items()}} for i, row in enumerate(rows)])
+
+
+# ── one cluster is TRL's trainer ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("centre", [None, 0.01])
+@pytest.mark.parametrize("margin", [None, [0.0, 0.5, 1.0, 2.0, 0.25, 0.125]])
+def test_one_cluster_has_the_loss_and_gradient_of_reward_trainer(tmp_path, margin, centre, named):
+    raters = {"rater_id": list("aabbcc")} if named else {}
+    data = pairs(margin=margin, **raters) if margin else pairs(**raters)
+    common = {**CPU, "center_rewards_coefficient": centre, "per_device_train_batch_size": 6}
+    stock = RewardTrainer(
+        one_head(), RewardConfig(str(tmp_path), **common), train_dataset=data, processing_class=TOKENIZER
+    )
+    ours = make_trainer(data, tmp_path, model=one_head(), num_clusters=1, rater_terms=None, **common)
+    theirs = stock.data_collator([dict(row) for row in stock.train_dataset])
+    losses = []
+    for trainer, batch in ((stock, theirs), (ours, batch_of(ours))):
+        trainer.model.train()
+        losses.append(trainer.compute_loss(trainer.model, batch))
+        losses[-1].backward()
+    assert abs(losses[0].item() - losses[1].item()) < 1e-6
+    for (name, a), (_, b) in zip(stock.model.named_parameters(), ours.model.named_parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_training_on_trl_data_is_reward_trainers_run(tmp_path, conversational):
+    data = pairs(10)
+    if conversational:
+        data = data.map(
+            lambda row: {
+                "prompt": [{"role": "user", "content": row["prompt"]}],
+                **{side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")},
+            }
+        )
+    common = {**CPU, "per_device_train_batch_size": 4, "max_steps": 4, "learning_rate": 1e-3}
+    stock = RewardTrainer(
+        one_head(), RewardConfig(str(tmp_path), **common), train_dataset=data, processing_class=TOKENIZER
+    )
+    ours = make_trainer(data, tmp_path, model=one_head(), rater_terms=None, **common)
+    for theirs, row in zip(stock.train_dataset, (ours.train_dataset[i] for i in range(10)), strict=True):
+        tokens = dict(zip(row["text"].tolist(), row["input_ids"], strict=True))
+        assert [tokens[t].tolist() for t in row["alternatives"][0].tolist()] == [
+            theirs["chosen_ids"],
+            theirs["rejected_ids"],
+        ]
+    stock.train()
+    ours.train()
+    for (name, a), (_, b) in zip(stock.model.named_parameters(), ours.model.named_parameters(), strict=True):
+        if name != "score.bias":  # pairs do not see it: what moves it is rounding
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0, msg=name)
+
+
+# ── soft EM ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_gradient_of_all_judgements_is_that_of_the_marginal_likelihood(tmp_path):
+    data, _ = planted(n_raters=6, per_rater=4, n_items=8)
+    trainer = make_trainer(
+        data, tmp_path, memberships_from="random", annealing_share=0.0, deviation_scale=0.5, rater_terms=False
+    )
+    trainer.model.train()
+    trainer.memberships.dirichlet = 1e12  # keeps the prevalence at one half, so that it is known here
+    batch = batch_of(trainer)
+    trainer.compute_loss(trainer.model, dict(batch)).backward()
+    found = [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
+    trainer.model.zero_grad()
+
+    rewards = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).cluster_rewards
+    a, b = (rewards[batch["alternatives"][:, i]] for i in (0, 1))
+    log_lik = torch.nn.functional.logsigmoid((a - b) * (1 - 2 * batch["answer"])[:, None])
+    totals = torch.zeros(6, 2).index_add(0, batch["rater"], log_lik)
+    weight = len(trainer.train_dataset) * trainer.train_dataset.row_weight
+    (-(totals + np.log(0.5)).logsumexp(1).sum() / weight).backward()
+    expected = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, exact, atol=2e-6, rtol=1e-3)
+
+
+def test_a_judgement_counts_once_and_does_not_place_its_own_rater():
+    data, _ = planted(n_raters=4, per_rater=3, n_items=5)
+    enc = data.encode()
+    memory = RunningMemberships(enc, 2, dirichlet=1.5)
+    rng = np.random.default_rng(0)
+    for _ in range(3):  # every judgement is seen three times, in batches that hold some of them twice
+        log_lik = -rng.exponential(size=(len(enc), 2))
+        for part in np.split(rng.permutation(len(enc)), 3):
+            batch = np.concatenate([part, part[:1]])
+            memory.record(batch, log_lik[batch])
+    expected = leave_one_out_posterior(log_lik, enc.rater, 4, memory.prevalence)
+    np.testing.assert_allclose(np.exp(memory.log_membership(enc.rater, np.arange(len(enc)))), expected, atol=1e-12)
+    np.testing.assert_allclose(np.exp(memory.log_membership(np.array([-1])))[0], memory.prevalence)
+
+
+@pytest.mark.parametrize("start", ["labels", "random"])
+def test_planted_clusters_are_found(tmp_path, start):
+    data, says_no = planted()
+    trainer = make_trainer(data, tmp_path, data, memberships_from=start, num_train_epochs=8)
+    trainer.train()
+    placed = trainer.memberships.posterior().argmax(1)
+    assert adjusted_rand_index(placed, says_no.astype(int)) >= 0.9
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] < 0.5
+    assert metrics["eval_accuracy"] > 0.8
+    assert sorted(trainer.memberships.prevalence)[0] == pytest.approx(1 / 3, abs=0.05)
+    assert trainer.jury.config.prevalence == trainer.memberships.prevalence.tolist()
+    assert metrics["eval_membership_entropy"] < 0.2
+    for name in trainer.cluster_names:
+        assert metrics[f"eval_accuracy_{name}"] > 0.8
+
+    if start == "labels":
+        bradley_terry = make_trainer(data, tmp_path, data, num_clusters=1)
+        bradley_terry.train()
+        assert bradley_terry.evaluate()["eval_loss"] > 0.6
+
+
+def test_new_raters_are_the_prevalence_until_some_labels_place_them(tmp_path):
+    data, _ = planted()
+    new, _ = planted(n_raters=12, seed=5)
+    new = Judgements.from_frame(new.frame.assign(rater_id="new " + new.frame["rater_id"]))
+    trainer = make_trainer(data, tmp_path, {"new": new}, num_train_epochs=8, memberships_from="random")
+    trainer.train()
+    unplaced = trainer.evaluate()
+    prevalence = trainer.memberships.prevalence
+    assert unplaced["eval_new_membership_entropy"] == pytest.approx(entr(prevalence).sum())
+    trainer.args.eval_adaptation = 0.5
+    placed = trainer.evaluate()
+    assert placed["eval_new_loss"] < unplaced["eval_new_loss"] - 0.1
+    assert placed["eval_new_membership_entropy"] < 0.2
+
+
+def test_a_given_jury_places_the_raters_itself(tmp_path):
+    data, _ = planted()
+    first = make_trainer(data, tmp_path, num_train_epochs=8, memberships_from="random", cluster_names=["one", "two"])
+    first.train()
+    jury = first.jury
+    before = first.memberships.posterior()
+    again = make_trainer(
+        data, tmp_path, model=jury, rater_terms=None, max_steps=1, learning_rate=0.0, cluster_names=["uno", "due"]
+    )
+    assert again._memberships_from == "model"
+    again.train()
+    np.testing.assert_allclose(again.memberships.posterior().round(), before.round())
+    assert again.cluster_names == ["uno", "due"]
+
+
+def test_an_empty_cluster_is_reported_and_starts_from_those_explained_worst(tmp_path):
+    data, _ = planted()
+    trainer = make_trainer(data, tmp_path, memberships_from="random", cluster_names=["full", "empty"])
+    log_lik = np.full((len(data), 2), [-0.1, -5.0])
+    log_lik[np.isin(trainer.train_dataset.enc.rater, [3, 6]), 0] = -3.0
+    trainer.memberships.record(np.arange(len(data)), log_lik)
+    size = trainer.memberships.sizes()[1]
+    with torch.no_grad():
+        trainer.jury.score.weight[1] = 7.0
+    with pytest.warns(JudgementWarning, match=rf"cluster 'empty' is empty: {size:.2f} expected raters"):
+        assert trainer.revive_empty_clusters() == ["empty"]
+    assert set(np.flatnonzero(trainer.memberships.posterior()[:, 1] > 0.9)) >= {3, 6}
+    assert trainer.memberships.sizes()[1] > 1
+    heads = trainer.jury.score.weight
+    assert 0 < (heads[1] - heads[0]).abs().max().item() < 0.1
+    assert trainer.revive_empty_clusters() == []
+
+
+# ── votes, ties, choices, shares ────────────────────────────────────────────────────────────────────────────────────
+
+
+def votes(n_raters=12, n_items=10) -> Judgements:
+    rng = np.random.default_rng(1)
+    rows = []
+    for rater in range(n_raters):
+        lenient, likes_yes = rng.normal(), rater % 2
+        for item in range(n_items):
+            eta = lenient + 3.0 * (1 if (item % 2) == likes_yes else -1)
+            rating = int(np.searchsorted([-1.0, 1.0], eta + rng.logistic())) - 1
+            rows.append((f"r{rater}", "Vote: ", f"{'yes' if item % 2 else 'no'} {item}", rating))
+    return Judgements.from_frame(pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"]))
+
+
+def test_votes_on_one_statement_cost_one_pass_and_the_same_loss(tmp_path):
+    data = votes(n_raters=6, n_items=4)
+    trainer = make_trainer(data, tmp_path, memberships_from="random")
+    one_by_one = make_trainer(data, tmp_path, memberships_from="random", judgements_per_row=1)
+    assert (len(trainer.train_dataset), len(one_by_one.train_dataset)) == (4, 24)
+    together = batch_of(trainer)
+    assert together["input_ids"].shape[0] == 4
+    assert together["answer"].shape == (24,)
+    for t in (trainer, one_by_one):
+        t.model.eval()
+    loss = trainer.compute_loss(trainer.model, together).item()
+    single = [one_by_one.compute_loss(one_by_one.model, batch_of(one_by_one, [i])).item() for i in range(24)]
+    assert loss == pytest.approx(np.mean(single), abs=1e-6)
+
+
+def test_ratings_keep_leniency_out_of_the_clusters(tmp_path):
+    data = votes()
+    trainer = make_trainer(data, tmp_path, data, num_train_epochs=40, rater_terms=None)
+    assert {"intercept", "log_scale"} <= set(trainer.terms.of_raters)
+    thresholds = trainer.terms.shared["raw_thresholds"].copy()
+    start = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < start - 0.2
+    assert adjusted_rand_index(trainer.memberships.posterior().argmax(1), np.arange(12) % 2) == 1.0
+    assert np.abs(trainer.terms.shared["raw_thresholds"] - thresholds).max() > 0.01  # they follow the rewards
+    assert set(trainer.jury.state_dict()) == set(JuryRewardModel(trainer.jury.config).state_dict())
+
+
+def test_ties_are_likely_where_responses_are_alike(tmp_path):
+    rng = np.random.default_rng(2)
+    rows = []
+    for rater in range(12):
+        for item in range(12):
+            a, b = [("yes", "no"), ("no", "no thanks")][item % 2]
+            rows.append((f"r{rater}", f"Item {item}? ", a, b, "tie" if item % 2 else "ab"[rng.random() < 0.1]))
+    columns = ["rater_id", "prompt", "response_a", "response_b", "choice"]
+    data = Judgements.from_frame(pd.DataFrame(rows, columns=columns))
+    trainer = make_trainer(data, tmp_path, data, num_clusters=1, num_train_epochs=20)
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_accuracy"] > 0.9
+    assert metrics["eval_margin"] > 1
+
+
+def test_choices_and_published_shares(tmp_path):
+    options = ["yes", "no", "no idea"]
+    shares = [0.6, 0.3, 0.1]
+    soft = Judgements.from_frame(
+        pd.DataFrame({"prompt": [f"Item {i}? " for i in range(4)], "options": [options] * 4, "probs": [shares] * 4})
+    )
+    trainer = make_trainer(soft, tmp_path, soft, num_train_epochs=40)
+    assert trainer.jury.config.num_clusters == 1
+    trainer.train()
+    entropy = -np.dot(shares, np.log(shares))
+    assert entropy - 1e-6 < trainer.evaluate()["eval_loss"] < entropy + 0.01
+
+    rows = [(f"r{u}", f"Item {i}? ", options[: 2 + i % 2], u % 2) for u in range(10) for i in range(6)]
+    choices = Judgements.from_frame(pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"]))
+    trainer = make_trainer(choices, tmp_path, choices, num_train_epochs=30)
+    trainer.train()
+    assert trainer.evaluate()["eval_accuracy"] == 1.0
+    assert adjusted_rand_index(trainer.memberships.posterior().argmax(1), np.arange(10) % 2) == 1.0
+
+
+# ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_trl_data_with_raters_trains_clusters_and_keeps_its_columns(tmp_path):
+    table, says_no = planted()
+    rows = [
+        {"prompt": r.prompt, "chosen": r.response_a, "rejected": r.response_b, "rater_id": r.rater_id}
+        if r.choice == "a"
+        else {"prompt": r.prompt, "chosen": r.response_b, "rejected": r.response_a, "rater_id": r.rater_id}
+        for r in table.frame.itertuples()
+    ]
+    trainer = make_trainer(Dataset.from_list(rows), tmp_path, memberships_from="random")
+    assert trainer.args.remove_unused_columns
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert set(COLUMNS) - set(batch) == set()
+    assert trainer.train_dataset.enc.n_raters == 30
+    assert len(trainer.train_dataset) == len({row["prompt"] for row in rows})
+    trainer.train()
+    assert adjusted_rand_index(trainer.memberships.posterior().argmax(1), says_no.astype(int)) >= 0.9
+
+
+def test_contradicting_oneself_is_counted_and_kept(tmp_path):
+    rows = [{"prompt": "P ", "chosen": "x", "rejected": "y", "rater_id": r} for r in "aab"]
+    rows += [{"prompt": "P ", "chosen": "y", "rejected": "x", "rater_id": "a"}]
+    with pytest.warns(
+        JudgementWarning, match=r"1 questions were answered .* by the same rater \(1 raters, e.g. 'a'\)"
+    ):
+        data = read_data(Dataset.from_list(rows))
+    assert len(data.judgements) == 4
+
+
+def test_items_of_a_prompt_stay_together_in_an_order_of_the_epoch():
+    prompt = np.repeat(np.arange(5), 4)
+    sampler = PromptSampler(prompt, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(20))
+    assert (np.diff(prompt[first]) != 0).sum() == 4
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_long_texts_are_left_out_as_in_trl(tmp_path):
+    data = pairs(6).map(lambda row, i: {"chosen": row["chosen"] + " very" * (60 * (i == 2))}, with_indices=True)
+    with pytest.warns(JudgementWarning, match="1 of 6 judgements of the training data are of texts longer"):
+        trainer = make_trainer(data, tmp_path, max_length=64)
+    assert len(trainer.train_dataset) == 5
+    with pytest.raises(JudgementError, match=r"none is left\. Fix: raise max_length"):
+        make_trainer(data, tmp_path, max_length=2)
+
+
+def test_padding_to_a_multiple_changes_no_reward(tmp_path):
+    trainer = make_trainer(pairs(), tmp_path)
+    rows = [trainer.train_dataset[i] for i in range(6)]
+    plain, padded = JudgementCollator()(rows), JudgementCollator(pad_to_multiple_of=16)(rows)
+    assert padded["input_ids"].shape[1] % 16 == 0
+    trainer.model.eval()
+    a, b = (trainer.compute_loss(trainer.model, batch).item() for batch in (plain, padded))
+    assert a == pytest.approx(b, abs=1e-6)
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_killed_and_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path):
+    data, _ = planted(n_raters=12, per_rater=6, n_items=12)
+    data = Judgements.from_frame(data.frame.assign(choice=data.frame["choice"].where(data.frame.index % 5 > 0, "tie")))
+    settings = {
+        "memberships_from": "random",
+        "rater_terms": None,
+        "max_steps": 8,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "min_cluster_size": 5.9,  # so that clusters are revived now and then
+    }
+    unbroken = make_trainer(data, tmp_path / "a", **settings)
+    unbroken.train()
+    resumed = make_trainer(data, tmp_path / "b", model=tiny_causal_lm(TOKENIZER, seed=9), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
+    for (name, a), (_, b) in zip(unbroken.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    for name, value in unbroken.memberships.state().items():
+        np.testing.assert_array_equal(value, resumed.memberships.state()[name], err_msg=name)
+    for name, value in unbroken.terms.state().items():
+        np.testing.assert_array_equal(value, resumed.terms.state()[name], err_msg=name)
+    assert "shared.log_tie_mean" in resumed.terms.state()
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+    checkpoint, settings = str(tmp_path / "a" / "checkpoint-8"), {**settings, "rater_terms": False}
+    with pytest.raises(JuryError, match=r"has 2 clusters and this training 3. Set num_clusters=2"):
+        make_trainer(data, tmp_path / "c", **{**settings, "num_clusters": 3}).train(resume_from_checkpoint=checkpoint)
+    others, _ = planted(n_raters=11, per_rater=6, n_items=12)
+    with pytest.raises(JuryError, match=r"other judgements \(72 by 12 raters; here 66 by 11\)"):
+        make_trainer(others, tmp_path / "c", **settings).train(resume_from_checkpoint=checkpoint)
+    (tmp_path / "a" / "checkpoint-8" / STATE_FILE).unlink()
+    with pytest.raises(JuryError, match=r"has no jury_state.safetensors"):
+        make_trainer(data, tmp_path / "c", **settings).train(resume_from_checkpoint=checkpoint)
+
+
+def test_a_saved_jury_loads_everywhere_and_has_a_card(tmp_path):
+    data, _ = planted()
+    trainer = make_trainer(
+        data,
+        tmp_path / "run",
+        data,
+        max_steps=3,
+        memberships_from="random",
+        cluster_names=["yes | sayers", "nay sayers"],
+        cluster_descriptions=["They want yes.", "They want no."],
+    )
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_model(str(tmp_path / "jury"))
+    loaded = JuryRewardModel.from_pretrained(tmp_path / "jury")
+    assert loaded.config.prevalence == trainer.memberships.prevalence.tolist()
+    assert loaded.config.cluster_names == ["yes | sayers", "nay sayers"]
+    assert torch.equal(loaded.score.weight, trainer.jury.score.weight)
+    assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path / "jury", num_labels=1)) is JuryRewardModel
+    assert JuryScorer.from_pretrained(tmp_path / "jury").cluster_rewards(["Question 1? "], ["yes"]).shape == (1, 2)
+    card = (tmp_path / "jury" / "README.md").read_text()
+    share = 100 * trainer.memberships.prevalence[0]
+    assert f"| yes \\| sayers | {share:.1f} % | They want yes. |" in card
+    assert "- Judgements: 300 (preference)" in card
+    assert "- Raters: 30, with 10 judgements each in the middle" in card
+    assert "license_name: to-be-chosen" in card
+    assert f"| `eval_loss` | {trainer._last_metrics['eval_loss']:.4g} |" in card
+    assert str(tmp_path) not in card
+
+
+def test_lora_trains_the_heads_and_saves_a_merged_jury(tmp_path):
+    data, says_no = planted()
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    trainer = make_trainer(data, tmp_path / "run", peft_config=lora, memberships_from="random", learning_rate=1e-2)
+    assert lora.modules_to_save is None
+    frozen = trainer.jury.model.embed_tokens.weight.clone()
+    trainer.train()
+    assert torch.equal(frozen, trainer.jury.model.embed_tokens.weight)
+    assert adjusted_rand_index(trainer.memberships.posterior().argmax(1), says_no.astype(int)) >= 0.9
+    trainer.save_model(str(tmp_path / "jury"))
+    loaded, info = JuryRewardModel.from_pretrained(tmp_path / "jury", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    batch = {name: batch_of(trainer)[name] for name in ("input_ids", "attention_mask")}
+    trainer.model.eval()
+    with torch.no_grad():
+        expected, found = trainer.model(**batch).cluster_rewards, loaded(**batch).cluster_rewards
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert float((expected[:, 0] - expected[:, 1]).abs().max()) > 0.5
+
+
+def test_lora_resumes(tmp_path):
+    data, _ = planted(n_raters=8, per_rater=5, n_items=10)
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "memberships_from": "random"}
+    runs = []
+    for folder, resume in (("a", None), ("b", str(tmp_path / "a" / "checkpoint-2"))):
+        lora = LoraConfig(r=2, target_modules=["q_proj"])
+        trainer = make_trainer(data, tmp_path / folder, peft_config=lora, **settings)
+        trainer.train(resume_from_checkpoint=resume)
+        runs.append(trainer)
+    assert (tmp_path / "a" / "checkpoint-2" / "adapter_model.safetensors").exists()
+    np.testing.assert_array_equal(runs[0].memberships.totals, runs[1].memberships.totals)
+
+
+def test_checkpointing_of_activations_and_bf16_run(tmp_path):
+    data, _ = planted(n_raters=6, per_rater=4, n_items=8)
+    losses = []
+    for settings in ({}, {"gradient_checkpointing": True}, {"bf16": True}):
+        trainer = make_trainer(data, tmp_path, max_steps=1, memberships_from="random", **settings)
+        losses.append(trainer.train().training_loss)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[2] == pytest.approx(losses[0], abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["path", "scalar", "jury path"])
+def test_what_a_jury_starts_from(tmp_path, kind):
+    data, _ = planted(n_raters=6, per_rater=4, n_items=8)
+    path = save_tiny(tmp_path / "base")
+    if kind == "scalar":
+        model = LlamaForSequenceClassification.from_pretrained(path, num_labels=1)
+        consensus = model.score.weight.detach().clone()
+    elif kind == "jury path":
+        JuryScorer(one_head(), TOKENIZER).save_pretrained(path)
+        model = path
+    else:
+        model = path
+    args = JuryRewardConfig(str(tmp_path / "run"), **CPU, deviation_scale=1e-3, rater_terms=False)
+    trainer = JuryRewardTrainer(model, args, data, processing_class=TOKENIZER if kind == "scalar" else None)
+    heads = trainer.jury.score
+    assert isinstance(heads, ClusterHeads)
+    assert heads.weight.shape == ((1, 32) if kind == "jury path" else (2, 32))
+    if kind == "scalar":
+        torch.testing.assert_close(heads.weight.mean(0, keepdim=True), consensus)
+    if kind == "jury path":
+        torch.testing.assert_close(heads.weight, one_head().score.weight)
+    else:
+        assert 0 < (heads.weight[0] - heads.weight[1]).abs().max().item() < 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from safetensors.numpy import save_file
+            from tests.test_jury_trainer import make_trainer, planted, votes
+
+            folder, batch = sys.argv[1], int(sys.argv[2])
+            settings = dict(max_steps=5, per_device_train_batch_size=batch, memberships_from="random")
+            trainer = make_trainer(votes(n_items=12), folder, votes(), **settings)
+            trainer.train()
+            loss = trainer.evaluate()["eval_loss"]
+            if trainer.is_world_process_zero():
+                state = {k: v.detach().numpy() for k, v in trainer.jury.state_dict().items()}
+                state |= trainer.memberships.state() | trainer.terms.state()
+                save_file(state | {"loss": __import__("numpy").array([loss])}, f"{folder}/found.safetensors")
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = []
+    for name, launch, batch in (
+        ("one", [sys.executable], 4),
+        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29613"], 2),
+    ):
+        command = [*launch, str(script), str(tmp_path / name), str(batch)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert run.returncode == 0, run.stderr
+        found.append(load_file(tmp_path / name / "found.safetensors"))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, atol=2e-5, err_msg=name)
+
+
+# ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_refuses_before_any_work(tmp_path):
+    data, _ = planted(n_raters=3, per_rater=2, n_items=2)
+    soft = Judgements.from_frame(pd.DataFrame({"prompt": ["P"], "options": [["x", "y"]], "probs": [[0.5, 0.5]]}))
+
+    def refused(match, given=data, error=JuryError, model="no/such/model", evaluation=None, **settings):
+        with pytest.raises(error, match=match):
+            make_trainer(given, tmp_path, evaluation, model=model, **settings)
+
+    refused("num_clusters=0: a jury has at least one cluster", num_clusters=0)
+    refused("num_clusters=4 is more than the 3 raters", num_clusters=4)
+    refused("'soft' judgements do not say who", given=soft, num_clusters=2)
+    refused("no column 'rater_id'", given=pairs(), num_clusters=2)
+    refused("columns fit no kind", given=Dataset.from_list([{"text": "x"}]), error=JudgementError)
+    refused("load it without streaming", given=IterableDataset.from_generator(lambda: iter([])), error=JudgementError)
+    refused("memberships_from='label' is not one of .* Did you mean 'labels'", memberships_from="label")
+    refused("temperature=0.5: 1 is Bayes' rule", temperature=0.5)
+    refused("annealing_share=1.5: it is a share", annealing_share=1.5)
+    refused("eval_adaptation=1.0 leaves no judgement", eval_adaptation=1.0)
+    refused("cluster_names has 1 entries for num_clusters=2", num_clusters=2, cluster_names=["a"])
+    refused("cluster_descriptions has 3 entries for 2", model=None, cluster_descriptions=["a", "b", "c"])
+    refused("evaluation data hold 'rating' judgements", evaluation=votes(), error=JudgementError)
+    tied = Judgements.from_frame(data.frame.assign(choice="tie"))
+    refused("6 of 6 evaluation judgements are ties", evaluation=tied, error=JudgementError)
+    refused("memberships_from='model', but the LlamaForCausalLM has no heads", model=None, memberships_from="model")
+    classifier = LlamaForSequenceClassification(tiny_causal_lm(TOKENIZER).config)
+    refused("num_labels=2: it is a classifier", model=classifier)
+    refused("num_clusters=2, but the jury has 1 heads", model=one_head(), num_clusters=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_field_is_documented_twice():
+    own = set(JuryRewardConfig.__dataclass_fields__) - set(RewardConfig.__dataclass_fields__)
+    assert len(own) == 15
+    for name in own:
+        assert JuryRewardConfig.__dataclass_fields__[name].metadata["help"]
+        assert f"        {name} (`" in JuryRewardConfig.__doc__
+
+
+def test_the_installed_trl_is_the_one_this_was_written_for(monkeypatch):
+    assert _trl.check_contract() == []
+    private = {name for name, value in vars(JuryRewardTrainer).items() if name.startswith("_") and callable(value)}
+    theirs = {name for name in dir(RewardTrainer) if not name.startswith("__")}
+    assert private & theirs == set(_trl.OVERRIDDEN)
+    monkeypatch.setitem(_trl.OVERRIDDEN, "_load_best_model", ["self", "where"])
+    assert _trl.check_contract() == ["RewardTrainer._load_best_model takes ['self'], not ['self', 'where']"]
