@@ -1,0 +1,234 @@
+"""Is one model better than another on the same judgements? Paired differences, p-values and a verdict in words.
+
+Every model is compared with one base. The interval of a difference resamples raters and items; the p-value is a
+permutation test over raters; Holm's correction covers the family, all comparisons made in one call. Knows nothing of
+models: it sees one number per judgement and model.
+
+Shapes: `N` judgements, `R` raters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from reward_models.encoding import Encoded
+from reward_models.errors import JuryError, did_you_mean
+from reward_models.judgement_bootstrap import Bootstrap, Draw, average
+from reward_models.jury_metrics import credit
+from reward_models.predictors import answer_log_lik
+
+
+__all__ = ["Comparison", "compare", "holm", "never_worse", "sign_flip_p_value"]
+
+Outcome = Literal["better", "no worse", "worse", "not comparable"]
+PERMUTATIONS = 9_999
+BLOCK = 4_000_000  # signs that are drawn at once
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model against the base, on the same judgements.
+
+    Attributes:
+        method: Name of the model.
+        base: Name of the base.
+        metric: `"delta_nll_nats"` (below 0 is better) or `"delta_accuracy"` (above 0 is better): method minus base.
+        value: Mean difference per judgement; nan where it is not finite.
+        low: Lower end of its interval, raters and items resampled.
+        high: Upper end.
+        n: Judgements compared.
+        p_value: Two-sided, see `sign_flip_p_value`.
+        p_holm: The same, corrected for the family.
+        outcome: `"better"` if the whole interval is on the good side (its worst end may be 0), `"worse"` if it is on
+            the bad side, `"no worse"` if it contains 0.
+    """
+
+    method: str
+    base: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    p_value: float
+    p_holm: float
+    outcome: Outcome
+
+    def row(self, case: str) -> dict[str, Any]:
+        """The comparison as a flat row of `results.json`."""
+        accuracy = self.metric == "delta_accuracy"
+        return {
+            "case": case,
+            "method": self.method,
+            "metric": f"{self.metric}_vs_{self.base}",
+            "value": self.value,
+            "ci_low": self.low,
+            "ci_high": self.high,
+            "n": self.n,
+            "counted": "judgements",
+            "unit": "share" if accuracy else "nats",
+            "direction": "higher" if accuracy else "lower",
+            "p_value": self.p_value,
+            "p_holm": self.p_holm,
+            "outcome": self.outcome,
+        }
+
+
+def compare(
+    log_probs: Mapping[str, np.ndarray],
+    enc: Encoded,
+    base: str,
+    *,
+    bootstrap: Bootstrap | None = None,
+    permutations: int = PERMUTATIONS,
+) -> list[Comparison]:
+    """Compare every model with the base by loss and by accuracy.
+
+    Args:
+        log_probs: (N, A) predictions by name of the model.
+        enc: The judgements, scored by all of them.
+        base: Name of the model to compare with.
+        bootstrap: How intervals are made; None: the defaults.
+        permutations: Draws of the permutation test.
+
+    Returns:
+        Two comparisons per model other than the base, in the order given; Holm's family is all of them.
+
+    Raises:
+        JuryError: The base is not among the models.
+    """
+    if base not in log_probs:
+        raise JuryError(
+            f"base={base!r} is not among the models ({', '.join(log_probs)}).{did_you_mean(base, log_probs)} Fix: add "
+            "it, or name another base"
+        )
+    bootstrap = bootstrap or Bootstrap()
+    scores = {name: (-answer_log_lik(lp, enc), credit(lp, enc)) for name, lp in log_probs.items()}
+    found = []
+    for name in log_probs:
+        if name == base:
+            continue
+        for column, metric in enumerate(("delta_nll_nats", "delta_accuracy")):
+            with np.errstate(invalid="ignore"):  # inf - inf: both rule an answer out
+                difference = scores[name][column] - scores[base][column]
+            impossible = column == 0 and not np.isfinite(difference).all()
+            value, low, high, p_value = (np.nan,) * 4
+            if not impossible:
+
+                def mean(draw: Draw, values: np.ndarray = difference) -> float:
+                    return average(values, draw.weight)
+
+                value, low, high = bootstrap.estimate(mean, enc)[0]
+                p_value = sign_flip_p_value(difference, enc, permutations=permutations, seed=bootstrap.seed)
+            outcome = _outcome(low, high, sign=-1 if column else 1)
+            n = int((~np.isnan(difference)).sum())
+            found.append(
+                Comparison(name, base, metric, float(value), float(low), float(high), n, p_value, np.nan, outcome)
+            )
+    corrected = holm([comparison.p_value for comparison in found])
+    return [replace(comparison, p_holm=float(p)) for comparison, p in zip(found, corrected, strict=True)]
+
+
+def sign_flip_p_value(
+    difference: np.ndarray, enc: Encoded, *, permutations: int = PERMUTATIONS, seed: int = 0
+) -> float:
+    """Two-sided p-value of a paired difference by flipping signs rater by rater.
+
+    The null: for every rater, swapping the two models would not change the distribution of the rater's total
+    difference, independently of other raters; the totals are then symmetric around zero, whatever their sizes and
+    however the judgements of one rater hang together. The items are taken as given: the claim is about other raters
+    judging these items. (The interval of `compare` resamples items too and may contain 0 where this p-value is small.)
+
+    Args:
+        difference: (N,) difference per judgement; nan ones are left out.
+        enc: The judgements.
+        permutations: Random flips; all `2^R` are made where that is fewer.
+        seed: Of the flips.
+
+    Returns:
+        Share of flips, the data's own included, whose total is at least as far from zero; never below
+        `1 / (permutations + 1)`.
+    """
+    used = ~np.isnan(difference)
+    totals = np.bincount(enc.rater[used], enc.weight[used] * difference[used], enc.n_raters)
+    totals = totals[np.bincount(enc.rater[used], minlength=enc.n_raters) > 0]
+    if not len(totals):
+        return 1.0
+    observed = abs(totals.sum()) * (1 - 1e-9)  # equal up to rounding counts as at least as far
+    if 2 ** min(len(totals), 60) <= permutations + 1:
+        flips = np.arange(2 ** len(totals))[:, None] >> np.arange(len(totals)) & 1
+        return float(np.mean(np.abs((1 - 2 * flips) @ totals) >= observed))
+    rng = np.random.default_rng(seed)
+    as_far = 0
+    step = max(1, BLOCK // len(totals))
+    for start in range(0, permutations, step):
+        flips = rng.integers(0, 2, size=(min(step, permutations - start), len(totals)), dtype=np.int8)
+        as_far += int((np.abs(totals.sum() - 2 * (flips @ totals)) >= observed).sum())
+    return (as_far + 1) / (permutations + 1)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction (Holm 1979): p-values that keep the family-wise error at their level.
+
+    The i-th smallest of m is multiplied by `m - i + 1`, and none may fall below a smaller one's result.
+
+    Args:
+        p_values: m p-values; nan ones are not part of the family and stay nan.
+
+    Returns:
+        (m,) corrected values, at most 1.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    out = np.full(len(p), np.nan)
+    family = np.flatnonzero(~np.isnan(p))
+    order = family[np.argsort(p[family], kind="stable")]
+    out[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return out
+
+
+def never_worse(comparisons: Sequence[Comparison]) -> str:
+    """Say in words which models are better than the base, no worse, or worse, by their loss.
+
+    Args:
+        comparisons: What `compare` returned, perhaps for several cases together.
+    """
+    losses = [c for c in comparisons if c.metric == "delta_nll_nats"]
+    if not losses:
+        return "nothing was compared"
+    sentences = []
+    for method in dict.fromkeys(c.method for c in losses):
+        own = [c for c in losses if c.method == method]
+        counts = {outcome: sum(c.outcome == outcome for c in own) for outcome in ("better", "no worse", "worse")}
+        base, n = own[0].base, sum(counts.values())
+        if n == 0:
+            sentences.append(
+                f"{method} cannot be compared with {base}: one of them rules out an answer that was given"
+            )
+        elif len(own) == 1:
+            c = own[0]
+            change = f"{c.value:+.3f} nats per judgement [{c.low:+.3f}, {c.high:+.3f}]"
+            word = "neither better nor worse than" if c.outcome == "no worse" else f"{c.outcome} than"
+            sentences.append(f"{method} is {word} {base} ({change})")
+        else:
+            word = "is worse than" if counts["worse"] else "is never worse than"
+            where = f" in {counts['worse']} of {n} cases" if counts["worse"] else f" in {n} cases"
+            sentences.append(f"{method} {word} {base}{where}, better in {counts['better']}")
+    return "; ".join(sentences)
+
+
+def _outcome(low: float, high: float, sign: int) -> Outcome:
+    """Where the interval of a difference lies; `sign` 1 where below zero is better, -1 where above is."""
+    if np.isnan(low):
+        return "not comparable"
+    worst, best = (high, low) if sign > 0 else (-low, -high)
+    if worst <= 0 and best < 0:
+        return "better"
+    return "worse" if best > 0 else "no worse"

@@ -1,0 +1,161 @@
+"""Tables and files of an evaluation: what is printed, `results.json`, and a file in the shape of RewardBench.
+
+Knows nothing of how anything was measured.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reward_models.encoding import Encoded
+from reward_models.jury_evaluation import JuryEvaluation
+from reward_models.jury_metrics import check_memberships
+
+
+__all__ = ["print_report", "rewardbench", "versions", "write_json"]
+
+# What the printed table shows of all that is in results.json.
+SHOWN = {
+    "nll_nats": "NLL, nats",
+    "accuracy": "accuracy",
+    "accuracy_per_rater": "per rater",
+    "accuracy_worst_10_percent": "worst 10 %",
+    "accuracy_worst_cluster": "worst cluster",
+    "ece": "ECE",
+    "pairwise_calibration": "pairwise cal.",
+    "share_calibration": "share cal.",
+    "jsd_nats": "JSD, nats",
+    "regret_mean": "regret",
+}
+PACKAGES = ("plural-rlhf", "torch", "transformers", "numpy", "scipy")
+
+
+def print_report(evaluation: JuryEvaluation, console: Console) -> None:
+    """Print a table per case, the comparisons, what was skipped, and the verdict."""
+    rows = evaluation.rows
+    compared = [row for row in rows if "p_holm" in row]
+    for case in dict.fromkeys(row["case"] for row in rows if row["metric"] == "nll_nats"):
+        here = {(row["method"], row["metric"]): row for row in rows if row["case"] == case}
+        shown = [metric for metric in SHOWN if any(name == metric for _, name in here)]
+        first = next(row for row in here.values() if row["metric"] == "nll_nats")
+        table = Table(title=f"{case}: {first['n']:,} judgements", title_justify="left")
+        table.add_column("model")
+        for metric in shown:
+            table.add_column(SHOWN[metric], justify="right")
+        for method in dict.fromkeys(method for method, name in here if name == "nll_nats"):
+            table.add_row(method, *(_number(here.get((method, metric))) for metric in shown))
+        console.print(table)
+    if compared:
+        table = Table(title="Against the base", title_justify="left")
+        for column in ("case", "model", "metric", "difference, 95 % interval", "p (Holm)", "outcome"):
+            table.add_column(column, justify="left" if column in ("case", "model", "metric") else "right")
+        for row in compared:
+            change = "-" if row["value"] is None or math.isnan(row["value"]) else _interval(row)
+            p = "-" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.4f}"
+            table.add_row(row["case"], row["method"], row["metric"], change, p, row["outcome"])
+        console.print(table)
+    skipped = [row for row in rows if "skipped" in row]
+    if skipped:
+        console.print(f"{len(skipped)} rows could not be measured:")
+        for reason in dict.fromkeys(row["skipped"] for row in skipped):
+            about = [
+                f"{row['case']} / {row['method']} / {row['metric']}" for row in skipped if row["skipped"] == reason
+            ]
+            more = f" and {len(about) - 1} more" if len(about) > 1 else ""
+            console.print(Text(f"  skipped: {reason} ({about[0]}{more})"))
+    console.print(Text.assemble(("Verdict: ", "bold"), evaluation.verdict))
+
+
+def rewardbench(
+    rewards: np.ndarray,
+    enc: Encoded,
+    model: str,
+    chat_template: str | None,
+    subsets: Mapping[str, np.ndarray],
+    memberships: np.ndarray | None = None,
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Share of pairs whose preferred response scores higher, in the shape of RewardBench's result files.
+
+    Equal scores count half; judged ties have no preferred response and are left out. The subsets are this
+    evaluation's, not RewardBench's own, so that the file cannot be mistaken for a place on its leaderboard.
+
+    Args:
+        rewards: (U,) one score per text.
+        enc: `N` pairs.
+        model: Name of the model.
+        chat_template: What the texts were rendered with; None for plain texts.
+        subsets: (N,) masks by name.
+        memberships: (R, K) memberships of the raters, for a subset per cluster.
+        names: `K` names.
+
+    Returns:
+        `model`, `model_type`, `chat_template`, and an accuracy per subset; a subset without pairs is left out.
+
+    Raises:
+        JuryError: Memberships of another shape.
+    """
+    ahead = rewards[enc.alternatives[:, 0]] - rewards[enc.alternatives[:, 1]]
+    right = 0.5 * (1 + np.sign(np.where(enc.label == 0, ahead, -ahead)))
+    weights = {name: mask * enc.weight for name, mask in subsets.items()}
+    if memberships is not None:
+        check_memberships(memberships, enc, len(names))
+        of_rater = memberships[enc.rater]
+        weights |= {f"raters: {name}": enc.weight * column for name, column in zip(names, of_rater.T, strict=True)}
+    result: dict[str, Any] = {"model": model, "model_type": "Seq. Classifier", "chat_template": chat_template}
+    for name, weight in weights.items():
+        weight = np.where(enc.label == 2, 0.0, weight)
+        if weight.sum() > 0:
+            result[name] = float(weight @ right / weight.sum())
+    return result
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file as a whole or not at all; numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["value"] is None or math.isnan(row["ci_low"]):
+        return "-"
+    half = f"{(row['ci_high'] - row['ci_low']) / 2:.3f}"
+    return f"{row['value']:.3f} ±{half.removeprefix('0')}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['value']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"

@@ -1,0 +1,254 @@
+"""Value and interval of any statistic of judgements: raters and items are resampled together.
+
+`resampling` does this for means over judgements and `stats` for people's answers to items. Here the statistic may be
+any function of how often each rater and each item was drawn: a mean over raters, the worst of several clusters, a
+rank correlation over items. Knows nothing of models or of what is measured.
+
+Squared gaps between predicted and observed shares are averaged over pairs of *different* judgements of a group: with
+`d_u = q_u - x_u` the mean of `d_u d_v` over `u != v` is an unbiased estimate of `(q - p)^2`, while the plain
+`(q - mean x)^2` also holds the variance of that mean. For 0/1 answers and one `q` it equals
+`(q - p_hat)^2 - p_hat (1 - p_hat) / (n - 1)`; it may come out below 0. Being a function of weights, it stays unbiased
+in a resample, where the same judgement may be drawn twice.
+
+Shapes: `N` judgements, `R` raters, `I` items, `G` groups, `M` numbers that one statistic returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from reward_models.encoding import Encoded
+from reward_models.errors import JuryError
+
+
+__all__ = [
+    "Bootstrap",
+    "Direction",
+    "Draw",
+    "Metric",
+    "average",
+    "group_means",
+    "group_sums",
+    "mean_products",
+    "mean_squared_gap",
+    "tail_mean",
+]
+
+Direction = Literal["lower", "higher", "zero", "context"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number.
+
+    Attributes:
+        name: What was measured; ends in the unit where one name is in use for several (`jsd_nats`).
+        value: The estimate; nan where the judgements do not allow one.
+        low: Lower end of the interval.
+        high: Upper end.
+        n: How many there were of `counted`.
+        counted: What `n` counts, e.g. `"judgements"`.
+        unit: Unit of the value.
+        direction: Which way is better; `"zero"`: the closer to zero, `"context"`: neither, it helps to read the rest.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    counted: str
+    unit: str
+    direction: Direction
+
+    @classmethod
+    def of(
+        cls, name: str, ends: np.ndarray, n: int, counted: str, unit: str, direction: Direction = "lower"
+    ) -> Metric:
+        """Make one from the (3,) value and ends that `Bootstrap.estimate` returns."""
+        value, low, high = (float(end) for end in ends)
+        return cls(name, value, low, high, int(n), counted, unit, direction)
+
+    def row(self, case: str, method: str) -> dict[str, Any]:
+        """The number as a flat row of `results.json`."""
+        return {
+            "case": case,
+            "method": method,
+            "metric": self.name,
+            "value": self.value,
+            "ci_low": self.low,
+            "ci_high": self.high,
+            "n": self.n,
+            "counted": self.counted,
+            "unit": self.unit,
+            "direction": self.direction,
+        }
+
+
+class Draw(NamedTuple):
+    """How often everything was drawn; the first draw is the data itself.
+
+    Attributes:
+        weight: (N,) weight of each judgement: its own, times its rater's, times its item's.
+        raters: (R,) times each rater was drawn; 0 for raters without judgements.
+        items: (I,) times each item was drawn; 0 for items without judgements.
+    """
+
+    weight: np.ndarray
+    raters: np.ndarray
+    items: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made: the pigeonhole bootstrap (Owen 2007, https://doi.org/10.1214/07-AOAS122).
+
+    Resampling adds noise of its own, which shifts what cannot be negative (a divergence, a calibration error) and
+    what is a minimum; as in `stats.Resamples.interval` the percentiles are moved back so that the draws centre on the
+    estimate.
+
+    Attributes:
+        draws: Number of resamples.
+        level: Probability that an interval is to hold.
+        seed: Of the resampling; equal seeds and tables give equal draws, so that metrics of two models are paired.
+    """
+
+    draws: int = 400
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or not 0 < self.level < 1:
+            raise JuryError(
+                f"draws={self.draws}, level={self.level}: an interval needs at least one resample and a probability "
+                "between 0 and 1. Fix: e.g. draws=400, level=0.95"
+            )
+
+    def samples(self, enc: Encoded) -> Iterator[Draw]:
+        """The data itself, then `draws` resamples of the raters and items that have judgements."""
+        raters = np.bincount(enc.rater, minlength=enc.n_raters) > 0
+        items = np.bincount(enc.item, minlength=enc.n_items) > 0
+        yield Draw(enc.weight, raters.astype(np.float64), items.astype(np.float64))
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.draws):
+            drawn_raters, drawn_items = _times(raters, rng), _times(items, rng)
+            yield Draw(enc.weight * drawn_raters[enc.rater] * drawn_items[enc.item], drawn_raters, drawn_items)
+
+    def estimate(
+        self,
+        statistic: Callable[[Draw], float | Sequence[float] | np.ndarray],
+        enc: Encoded,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> np.ndarray:
+        """Value, lower and upper end of each number that a statistic returns.
+
+        Args:
+            statistic: Maps a draw to one or `M` numbers; nan where a draw does not allow one.
+            enc: The judgements.
+            bounds: Smallest and largest possible value; intervals are cut there.
+
+        Returns:
+            (M, 3); ends are nan where the value is not finite.
+        """
+        return self.interval(np.stack([np.atleast_1d(statistic(draw)) for draw in self.samples(enc)]), bounds)
+
+    def interval(self, values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:
+        """As `estimate`, from values (1 + draws, M) whose first row is the data's own."""
+        out = np.full((values.shape[1], 3), np.nan)
+        for column, (value, *drawn) in zip(out, values.T, strict=True):
+            column[0] = value
+            finite = np.asarray(drawn)[np.isfinite(drawn)]
+            if np.isfinite(value) and len(finite):
+                ends = np.quantile(finite - finite.mean(), [(1 - self.level) / 2, (1 + self.level) / 2])
+                column[1:] = np.clip(value + ends, *bounds)
+        return out
+
+
+def _times(there: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Times each of the things that are there is drawn, as many draws as there are things."""
+    times = np.zeros(len(there))
+    n = int(there.sum())
+    times[there] = np.bincount(rng.integers(n, size=n), minlength=n)
+    return times
+
+
+def tail_mean(values: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+    """Mean of the lowest `share` of the mass (CVaR).
+
+    Args:
+        values: (..., K).
+        weights: (K,) mass of each, of any sum.
+        share: In (0, 1].
+
+    Returns:
+        (...); nan if there is no mass.
+    """
+    if weights.sum() <= 0:
+        return np.full(values.shape[:-1], np.nan)
+    order = np.argsort(values, axis=-1)
+    mass = weights[order] / weights.sum()
+    part = np.clip(share - (mass.cumsum(-1) - mass), 0.0, mass)
+    lowest = np.where(part > 0, np.take_along_axis(values, order, axis=-1), 0.0)  # no mass times infinity
+    return (part * lowest).sum(-1) / part.sum(-1)
+
+
+def average(values: np.ndarray, weight: np.ndarray) -> float:
+    """Weighted mean of (N,) values; nan values and those without weight are left out."""
+    used = (weight > 0) & ~np.isnan(values)
+    total = weight[used].sum()
+    return float(weight[used] @ values[used] / total) if total > 0 else np.nan
+
+
+def group_means(values: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray) -> np.ndarray:
+    """(G,) weighted mean of each group; nan for a group without weight."""
+    used = (weight > 0) & ~np.isnan(values)
+    total = np.bincount(group[used], weight[used], n_groups)
+    sums = np.bincount(group[used], weight[used] * values[used], n_groups)
+    return np.divide(sums, total, out=np.full(n_groups, np.nan), where=total > 0)
+
+
+def group_sums(rows: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray) -> np.ndarray:
+    """(G, A) weighted sums of (N, A) rows."""
+    return np.stack([np.bincount(group, weight * column, n_groups) for column in rows.T], axis=1)
+
+
+def mean_products(
+    rows: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of `rows_u . rows_v` over pairs of different judgements of each group, from (N, A) rows.
+
+    Returns:
+        One mean for each group that has such a pair, and the (G,) mask of these groups.
+    """
+    total = np.bincount(group, weight, n_groups)
+    pairs = total**2 - np.bincount(group, weight**2, n_groups)
+    used = pairs > 1e-9 * total**2
+    sums = (group_sums(rows, group, n_groups, weight) ** 2).sum(1)
+    own = np.bincount(group, weight**2 * (rows**2).sum(1), n_groups)
+    return (sums - own)[used] / pairs[used], used
+
+
+def mean_squared_gap(
+    gap: np.ndarray, group: np.ndarray, times: np.ndarray, weight: np.ndarray, corrected: bool = True
+) -> float:
+    """Mean over groups of the squared mean of a group's gaps; see the module.
+
+    Args:
+        gap: (N,) predicted minus observed share of each judgement, or (N, A).
+        group: (N,) group of each judgement.
+        times: (G,) how often each group counts.
+        weight: (N,) weight within the group.
+        corrected: Leave out the variance of the mean; groups with one judgement then do not count.
+    """
+    rows = gap.reshape(len(gap), -1)
+    if corrected:
+        squares, used = mean_products(rows, group, len(times), weight)
+        return average(squares, times[used])
+    total = np.bincount(group, weight, len(times))
+    used = total > 0
+    means = group_sums(rows, group, len(times), weight)[used] / total[used, None]
+    return average((means**2).sum(1), times[used])

@@ -1,0 +1,359 @@
+"""Evaluation of juries: four cases without scored labels among the placing ones, and the command from end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reward_models.errors import JudgementError, JuryError
+from reward_models.evaluate import main
+from reward_models.evaluation_cells import evaluation_cells
+from reward_models.evaluation_report import rewardbench, write_json
+from reward_models.judgement_bootstrap import Bootstrap
+from reward_models.jury_evaluation import Clusters, FixedAnswers, Strangers, evaluate_jury
+from reward_models.records import Judgements
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
+HOW = Bootstrap(draws=20)
+
+
+def votes(raters, prompts, seed=0):
+    """Votes of two camps, even and odd rater numbers, who want the opposite of each other nine times in ten."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"r{u}", f"prompt {p}", f"answer {p}.{a}", int((u + a) % 2 == (rng.random() < 0.1)))
+        for u in raters
+        for p in prompts
+        for a in range(2)
+    ]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
+    return Judgements.from_frame(frame, kind="rating", levels=[0, 1])
+
+
+@dataclass(frozen=True)
+class Camps:
+    """Knows that answer a.0 is wanted by one camp and a.1 by the other, and places raters by their labels."""
+
+    camp: dict[str, float]  # probability of being even
+
+    def log_probs(self, enc, features=None):
+        even = np.array([self.camp.get(rater, 0.5) for rater in enc.rater_ids])[enc.rater]
+        first = np.array([text.response.endswith(".0") for text in enc.texts])[enc.alternatives[:, 0]]
+        yes = np.where(first, 0.9 * even + 0.1 * (1 - even), 0.1 * even + 0.9 * (1 - even))
+        return np.log(np.stack([1 - yes, yes], axis=1))
+
+    def placed(self, enc, features=None):
+        first = np.array([text.response.endswith(".0") for text in enc.texts])[enc.alternatives[:, 0]]
+        like_even = np.where(first == (enc.label == 1), 1, -1)
+        totals = np.bincount(enc.rater, like_even, enc.n_raters)
+        return Camps(dict(zip(enc.rater_ids, 1 / (1 + 9.0**-totals), strict=True)))
+
+    def memberships(self, enc):
+        even = np.array(list(self.placed(enc).camp.values()))
+        return np.stack([even, 1 - even], axis=1)
+
+
+class Bookworm(FixedAnswers):
+    """A label-level model: it does not know the prompts from 8 on."""
+
+    def log_probs(self, enc, features=None):
+        if any(int(text.prompt.split()[1]) >= 8 for text in enc.texts):
+            raise JuryError("the texts were not in the fit\nand more")
+        return super().log_probs(enc, features)
+
+
+CAMPS = Camps({})
+TRAIN = votes(range(10), range(8))
+
+
+def test_cells_are_disjoint_and_say_what_is_missing():
+    test = pd.concat([votes(range(10), range(8, 12)).frame, votes(range(10, 16), range(12)).frame])
+    test = Judgements.from_frame(test, kind="rating", levels=[0, 1])
+    cells = evaluation_cells(test, TRAIN, adapt_share=0.5)
+    assert {case: len(table) for case, table in cells.scored.items()}.keys() == {
+        "seen rater, unseen prompt",
+        "unseen rater, seen prompt",
+        "unseen rater, unseen prompt",
+    }
+    assert list(cells.empty) == ["seen rater, seen prompt"]
+    assert len(cells.scored["seen rater, unseen prompt"]) == 80  # nobody is placed by these
+    assert len(cells.adapt) == 6 * 12
+
+    def keys(table):
+        return set(zip(table.frame["rater_id"], table.frame["item_id"], strict=True))
+
+    parts = [keys(cells.adapt), *(keys(table) for table in cells.scored.values())]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == len(test)
+    assert set(cells.adapt.raters) == {f"r{u}" for u in range(10, 16)}
+    by_item = evaluation_cells(votes(range(10, 12), range(8)), TRAIN, by="item")
+    assert list(by_item.scored) == ["unseen rater, seen item"]
+
+
+def test_scored_labels_may_not_be_training_labels():
+    with pytest.raises(JudgementError, match=r"160 of 160 test judgements are in the training table, .* 'r0'"):
+        evaluation_cells(TRAIN, TRAIN)
+    shares = pd.DataFrame({"prompt": ["q"], "options": [["x", "y"]], "probs": [[0.5, 0.5]], "n": [9]})
+    with pytest.raises(JudgementError, match="kind='soft'"):
+        evaluation_cells(Judgements.from_frame(shares))
+
+
+def test_every_predictor_is_scored_in_every_case_or_says_why_not():
+    test = pd.concat([votes(range(10), range(8, 12)).frame, votes(range(10, 30), range(12)).frame])
+    test = Judgements.from_frame(test, kind="rating", levels=[0, 1])
+    encoded = TRAIN.encode()
+    result = evaluate_jury(
+        {"bt": FixedAnswers(encoded), "jury": CAMPS.placed(encoded), "labels only": Bookworm(encoded)},
+        test,
+        TRAIN,
+        clusters=Clusters(CAMPS.memberships, ["even", "odd"], np.array([0.5, 0.5])),
+        bootstrap=HOW,
+    )
+    found = {(r["case"], r["method"], r["metric"]): r for r in result.rows}
+    skipped = [(r["case"], r["method"]) for r in result.rows if r["metric"] == "all"]
+    assert skipped == [
+        ("seen rater, seen prompt", "all"),
+        ("seen rater, unseen prompt", "labels only"),
+        ("unseen rater, unseen prompt", "labels only"),
+    ]
+    assert found["seen rater, unseen prompt", "labels only", "all"]["skipped"] == "the texts were not in the fit"
+    for case in ("seen rater, unseen prompt", "unseen rater, seen prompt", "unseen rater, unseen prompt"):
+        jury, base = found[case, "jury", "accuracy"], found[case, "bt", "accuracy"]
+        assert jury["value"] > 0.8 > 0.6 > base["value"]
+        assert found[case, "jury", "delta_nll_nats_vs_bt"]["outcome"] == "better"
+        assert found[case, "jury", "accuracy_worst_cluster"]["value"] > 0.8
+        assert found[case, "jury", "regret_min"]["unit"] == "share of the vote"
+    assert result.verdict.startswith("jury is never worse than bt in 3 cases, better in 3. No leak:")
+    assert len(result.comparisons) == 2 * (1 + 2 + 1)
+    columns = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit", "direction"}
+    assert all(columns <= row.keys() for row in result.rows)
+
+
+def test_strangers_are_the_population_and_placing_needs_no_scored_label():
+    test = votes(range(10, 30), range(6))
+    result = evaluate_jury(
+        {"jury": CAMPS, "bt": Strangers(CAMPS), "uniform": FixedAnswers()}, test, base="bt", bootstrap=HOW
+    )
+    found = {(r["method"], r["metric"]): r["value"] for r in result.rows if r["case"] == "placed rater"}
+    assert found["bt", "accuracy"] == found["uniform", "accuracy"] == 0.5
+    assert found["jury", "accuracy"] > 0.8
+    # Whoever they are, as a population they are the same: half of them wants either answer.
+    assert found["jury", "share_calibration"] == pytest.approx(found["uniform", "share_calibration"])
+
+
+def test_names_and_impossible_numbers_are_told():
+    with pytest.raises(JuryError, match=r"'bt' is not among the models \(jury\)"):
+        evaluate_jury({"jury": CAMPS}, votes(range(4), range(2)))
+    lonely = Judgements.from_frame(
+        votes(range(4), range(2)).frame.drop_duplicates("response"), kind="rating", levels=[0, 1]
+    )
+    result = evaluate_jury({"bt": CAMPS, "jury": CAMPS}, lonely, bootstrap=HOW)
+    reasons = {row["metric"]: row["skipped"] for row in result.rows if "skipped" in row}
+    assert reasons["share_calibration"] == "no item was judged by two raters"
+    assert reasons["accuracy_worst_10_percent"] == "no rater has five judgements"
+
+
+def test_rewardbench_counts_preferred_responses_that_score_higher():
+    rows = [
+        ("u", "p", "x", "y", "a"),
+        ("u", "q", "x", "y", "b"),
+        ("v", "p", "x", "y", "tie"),
+        ("v", "q", "x", "y", "a"),
+    ]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
+    enc = Judgements.from_frame(frame).encode()
+    rewards = np.array([2.0, 1.0, 0.5, 0.5])  # right about p, undecided about q
+    subsets = {"all": np.ones(4, bool), "p": enc.item == 0, "nothing": np.zeros(4, bool)}
+    found = rewardbench(rewards, enc, "m", None, subsets, np.array([[1.0, 0], [0, 1]]), ["first", "second"])
+    assert found == {
+        "model": "m",
+        "model_type": "Seq. Classifier",
+        "chat_template": None,
+        "all": pytest.approx(2 / 3),
+        "p": 1.0,
+        "raters: first": 0.75,
+        "raters: second": 0.5,
+    }
+
+
+def test_json_is_written_whole_and_without_nan(tmp_path):
+    write_json(tmp_path / "new" / "x.json", {"rows": [{"value": float("nan")}, {"value": 1.5}]})
+    assert json.loads((tmp_path / "new" / "x.json").read_text()) == {"rows": [{"value": None}, {"value": 1.5}]}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.json"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved tiny jury of two clusters with opposite tastes, and pairs judged by its own clusters, 60 % and 40 %."""
+    from reward_models.modeling_jury import JuryRewardModel
+    from reward_models.scoring import JuryScorer
+    from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+    path = tmp_path_factory.mktemp("jury")
+    rng = np.random.default_rng(0)
+    tokenizer = tiny_tokenizer()
+    common, apart = rng.normal(size=(2, 32))
+    heads = np.stack([0.3 * common + apart, 0.3 * common - apart])
+    model = JuryRewardModel.from_fit(
+        tiny_causal_lm(tokenizer, seed=1), heads, np.zeros(2), [0.6, 0.4], ["cities, yes", "farms"]
+    )
+    scorer = JuryScorer(model, tokenizer)
+    scorer.save_pretrained(path / "jury")
+    JuryRewardModel.from_fit(model.model, heads[:1], np.zeros(1), [1.0]).save_pretrained(path / "one")
+    tokenizer.save_pretrained(path / "one")
+    words = ["tax", "school", "river", "bread", "music", "road", "winter", "market"]
+    texts = [(f"Should we pay for {w} {n}?", f" yes, {w}", f" no {n}") for w in words for n in range(3)]
+    prompts = [text[0] for text in texts]
+    gap = (
+        scorer.cluster_rewards(prompts, [t[1] for t in texts]) - scorer.cluster_rewards(prompts, [t[2] for t in texts])
+    ).numpy()
+    gap = 4 * gap / gap.std()
+    cluster = (np.arange(30) % 5 >= 3).astype(int)
+    rows = []
+    for u in range(30):
+        wants = rng.random(len(texts)) < 1 / (1 + np.exp(-gap[:, cluster[u]]))
+        rows += [(f"r{u}", *texts[i], "left" if wants[i] else "right") for i in rng.permutation(len(texts))[:16]]
+    pd.DataFrame(rows, columns=["who", "ask", "left", "right", "verdict"]).to_csv(path / "pairs.csv", index=False)
+    (path / "map.yaml").write_text(
+        "kind: preference\n"
+        "columns: {rater_id: who, prompt: ask, response_a: left, response_b: right, choice: verdict}\n"
+        "values: {choice: {left: a, right: b}}\n"
+    )
+    return path
+
+
+def command(folder, *more):
+    options = ["--jury", folder / "jury", "--data", folder / "pairs.csv", "--columns", folder / "map.yaml"]
+    return main([str(option) for option in (*options, "--draws", 20, *more)])
+
+
+def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
+    assert command(folder, "--output", tmp_path, "--weights", "cities, yes=3,farms=1") == 0
+    printed = capsys.readouterr().out
+    assert "Verdict: jury is better than one reward" in printed
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["meta"]["judgements"] == 480
+    assert results["meta"]["texts"] == 48
+    assert results["meta"]["clusters"] == {"cities, yes": 0.6, "farms": 0.4}
+    found = {(row["method"], row["metric"]): row for row in results["rows"] if row["case"] == "placed rater"}
+    accuracy = {method: found[method, "accuracy"]["value"] for method, metric in found if metric == "accuracy"}
+    assert accuracy["jury"] > max(value for name, value in accuracy.items() if name != "jury") + 0.1
+    assert accuracy["uniform"] == 0.5
+    assert found["jury", "accuracy"]["n"] == 240
+    assert found["jury", "nll_nats"]["ci_low"] < found["jury", "nll_nats"]["value"] < np.log(2)
+    assert {"pairwise_calibration", "pairwise_calibration_hard", "pairwise_calibration_smooth", "regret_nash"} <= {
+        metric for method, metric in found if method == "jury"
+    }
+    assert found["jury", "accuracy[farms]"]["n"] == 12
+    bench = json.loads((tmp_path / "rewardbench.json").read_text())
+    assert list(bench) == ["model", "model_type", "chat_template", "all", "raters: cities, yes", "raters: farms"]
+    assert bench["model_type"] == "Seq. Classifier"
+    assert bench["raters: cities, yes"] > 0.6 > 0.4 > bench["raters: farms"]  # one reward speaks for the larger
+
+
+def test_the_command_tells_seen_from_unseen(folder, tmp_path):
+    table = pd.read_csv(folder / "pairs.csv")
+    old = table["who"].str[1:].astype(int) < 20
+    seen = table["ask"].str.contains("tax|school|river|bread|music")
+    table[old & seen].to_csv(tmp_path / "train.csv", index=False)
+    table[~(old & seen)].to_csv(tmp_path / "test.csv", index=False)
+    tables = ["--data", tmp_path / "test.csv", "--train", tmp_path / "train.csv"]
+    assert command(folder, *tables, "--base", folder / "one", "--json", tmp_path / "r.json") == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    rows = results["rows"]
+    assert results["meta"]["verdict"].startswith("jury is never worse than bt in 3 cases, better in")
+    assert results["meta"]["rater_model"] == "fitted to labels that were not scored"
+    assert {row["case"] for row in rows if row["metric"] == "nll_nats"} == {
+        "seen rater, unseen prompt",
+        "unseen rater, seen prompt",
+        "unseen rater, unseen prompt",
+    }
+    assert next(row for row in rows if row["metric"] == "all")["case"] == "seen rater, seen prompt"
+
+
+def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
+    from reward_models.jury_state import JuryState
+    from reward_models.rater_model import KindTerms, RaterModel
+    from reward_models.scoring import JuryScorer
+
+    scorer = JuryScorer.from_pretrained(folder / "jury")
+    steep = KindTerms({"log_scale_mean": np.array([np.log(50.0)])})  # as no fit would have it
+    scorer.state = JuryState(rater_model=RaterModel("mixture", np.eye(2), np.log([0.6, 0.4]), {"preference": steep}))
+    scorer.save_pretrained(tmp_path / "jury")
+    assert command(folder, "--jury", tmp_path / "jury", "--json", tmp_path / "r.json") == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert results["meta"]["rater_model"] == "stored"
+    loss = {row["method"]: row["value"] for row in results["rows"] if row["metric"] == "nll_nats"}
+    assert loss["jury"] > np.log(2) > loss["one reward"]  # overconfident fifty times over
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jury", "nowhere"], "no jury at 'nowhere'"),
+        (["--data", "nothing.csv"], "nothing.csv does not exist"),
+        (["--adapt-share", "1.5"], "fraction=1.5 is not a share"),
+        (["--weights", "farm=1"], "'farm' is not a cluster of the jury. Did you mean 'farms'?"),
+        (["--weights", "farms=many"], "'many' is not a number"),
+        (["--weights", "farms"], "must be name=share"),
+        (["--draws", "0"], "draws=0"),
+    ],
+)
+def test_the_command_refuses_before_scoring(folder, capsys, monkeypatch, options, message):
+    monkeypatch.setattr("reward_models.saved_jury.score_texts", None)  # calling it would raise a TypeError
+    assert command(folder, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_base_must_be_one_reward(folder, capsys):
+    assert command(folder, "--base", folder / "jury") == 2
+    assert "has 2 clusters, and the base is one reward for everybody" in capsys.readouterr().err
+
+
+def test_help_teaches_and_needs_no_torch():
+    code = (
+        "import sys, contextlib\nfrom reward_models.evaluate import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "print('loaded', 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "one reward, rater terms" in done.stdout
+    assert "examples:" in done.stdout
+    assert done.stdout.endswith("loaded False\n")
+
+
+def test_fitted_rater_terms_recover_scale_and_ties():
+    """The rewards are half as large as the raters mean them, and one pair in six or so is a tie."""
+    import torch
+
+    from reward_models.likelihoods import davidson_log_lik
+    from reward_models.saved_jury import fit_rater_model
+
+    rng = np.random.default_rng(0)
+    n_raters, n_pairs = 40, 60
+    gap = rng.normal(size=n_pairs)
+    logits = [
+        davidson_log_lik(torch.tensor(2 * gap), torch.zeros(n_pairs), torch.tensor(y), 0.0, -1.0) for y in range(3)
+    ]
+    p = torch.stack(logits, -1).exp().numpy()
+    answer = (rng.random((n_raters, n_pairs, 1)) > p.cumsum(-1)[None]).sum(-1)
+    rows = [
+        (f"r{u}", f"p{i}", "x", "y", ["a", "b", "tie"][answer[u, i]]) for u in range(n_raters) for i in range(n_pairs)
+    ]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
+    enc = Judgements.from_frame(frame).encode()
+    rewards = np.zeros((enc.n_texts, 1))
+    rewards[enc.item_alternatives[:, 0], 0] = gap
+    plain = fit_rater_model(enc, rewards, np.ones(1), rater_terms=False)
+    assert plain.term_sd == {}
+    assert np.exp(plain.shared["log_scale_mean"][0]) == pytest.approx(2, rel=0.1)
+    assert plain.shared["log_tie_mean"][0] == pytest.approx(-1, abs=0.15)
+    varied = fit_rater_model(enc, rewards, np.ones(1))
+    assert set(varied.term_sd) == {"log_scale", "log_tie"}
+    assert varied.term_sd["log_tie"] < 0.5  # raters do not differ here; its usual spread is 1
