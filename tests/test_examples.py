@@ -42,3 +42,14 @@ def test_two_line_dropin_keeps_more_of_the_minority_than_the_mean():
     assert kept is not None
     for printed_percent, name in zip(kept.groups(), ("weighted mean", "JuryReward"), strict=True):
         assert abs(int(printed_percent) - 100 * shares[name][2] / 0.1) <= 1  # both are rounded
+
+
+def test_a_fine_tuned_jury_tells_two_tastes_apart():
+    printed = run_example("02_finetune_a_jury.py", "--epochs", "10")
+    rows = re.findall(r"^([12]) +([\d.]+) +([\d.]+)%", printed, re.MULTILINE)
+    loss, accuracy = ({k: float(row[i]) for k, *row in rows} for i in range(2))
+    assert loss["2"] < loss["1"] - 0.1
+    assert accuracy["2"] > accuracy["1"] + 10
+    (most, first), (_, second) = re.findall(r"(\d+)% of the raters: the long answer leads by ([+-][\d.]+)", printed)
+    assert float(first) < 0 < float(second)
+    assert abs(int(most) - 67) <= 5  # 40 of 60 raters like the short one

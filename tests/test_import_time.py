@@ -20,6 +20,22 @@ def test_importing_loads_no_heavy_library(statement):
     assert done.stdout.split() == []
 
 
+def test_every_public_name_of_reward_models_is_there():
+    import reward_models
+
+    assert [name for name in reward_models.__all__ if not hasattr(reward_models, name)] == []
+    assert {"Judgements", "JuryRewardTrainer", "fit_raters", "load_release"} <= set(dir(reward_models))
+
+
+def test_names_are_handed_on_from_the_module_that_makes_them():
+    import reward_models
+    from reward_models.rater_fit import fit_raters
+
+    assert reward_models.fit_raters is fit_raters
+    with pytest.raises(AttributeError, match="Did you mean 'fit_raters'"):
+        reward_models.fit_rater  # noqa: B018
+
+
 def test_a_public_name_brings_what_it_needs():
     code = "import plural_rlhf, sys\nplural_rlhf.PoolTarget\nprint('torch' in sys.modules, 'trl' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -72,7 +72,7 @@ class RunData:
     def summary(self, config: RunConfig) -> dict[str, Any]:
         """Counts for the report."""
         return {
-            "source": config.data.name if config.data.source == "survey" else str(config.data.path),
+            "source": str(config.data.path) if config.data.source == "table" else config.data.name,
             "kind": self.everything.kind,
             "n_judgements": len(self.everything),
             "n_raters": self.everything.n_raters,

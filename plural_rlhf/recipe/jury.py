@@ -1,6 +1,7 @@
 """The jury of a run: how much the raters disagree, which clusters they form, and a reward model with a head for each.
 
-This file knows nothing of policies.
+The jury is saved with how raters vary around the heads, so that it can place new ones. This file knows nothing of
+policies.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from rich.console import Console
 from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from reward_models.encoding import Text, as_messages, freeze_prompt
+from reward_models.encoding import Encoded, Text, as_messages, freeze_prompt
 from reward_models.features import pooled_features, truncate_backbone
-from reward_models.fitting import FitConfig, fit_features, fit_mixture, select_num_clusters
+from reward_models.fitting import FitConfig, MixtureFit, fit_features, fit_mixture, select_num_clusters
 from reward_models.groupings import GroupingReport, describe_clusters, predictive_information
 from reward_models.headroom import headroom
+from reward_models.jury_state import JuryState, counts
 from reward_models.modeling_jury import JuryRewardModel
 from reward_models.scoring import JuryScorer
 
 
 __all__ = ["fit_jury"]
+
+ANSWERS_IN_DESCRIPTION = 3
 
 
 def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
@@ -43,8 +47,7 @@ def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -
     with console.status("clusters against demographic groups of the same size"):
         groupings = predictive_information(data.everything, max(2, chosen.chosen), config=fit_config)
     console.print(f"[bold]Groups[/bold]    {_comparison(groupings)}")
-    names = [cluster["name"] for cluster in clusters]
-    selected = _train_heads(config, data, encoded, mixture, names, folder, console)
+    selected = _train_heads(config, encoded, mixture, clusters, folder, console)
     return {
         "headroom": {"rungs": room.rungs, "verdict": room.verdict, "best": room.best},
         "selection": {"table": chosen.table, "chosen": chosen.chosen, "reason": chosen.reason},
@@ -62,7 +65,12 @@ def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -
 
 
 def _train_heads(
-    config: RunConfig, data: RunData, encoded: Any, mixture: Any, names: list[str], folder: Path, console: Console
+    config: RunConfig,
+    encoded: Encoded,
+    mixture: MixtureFit,
+    clusters: list[dict[str, Any]],
+    folder: Path,
+    console: Console,
 ) -> dict[str, Any]:
     from transformers import AutoModel, AutoTokenizer
 
@@ -75,11 +83,26 @@ def _train_heads(
     texts = [Text(freeze_prompt(as_messages(text.prompt)), text.response) for text in encoded.texts]
     features = pooled_features(backbone, tokenizer, texts)
     heads = fit_features(encoded, features, mixture.num_clusters, init=mixture, l2=config.jury.l2, seed=config.seed)
+    names = [cluster["name"] for cluster in clusters]
     jury = JuryRewardModel.from_fit(backbone, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory)
-    JuryScorer(jury, tokenizer).save_pretrained(folder)
+    state = JuryState(
+        rater_model=mixture.model,
+        descriptions={cluster["name"]: _description(cluster["answers"]) for cluster in clusters},
+        # Whoever shows it a plain prompt later must know that it has seen conversations only.
+        fitted_on={**counts(encoded), "conversations": len(texts)},
+    )
+    JuryScorer(jury, tokenizer, state=state).save_pretrained(folder)
     heads_are = "1 head" if len(names) == 1 else f"{len(names)} heads"
     console.print(f"[bold]Jury[/bold]      {heads_are} on features of {len(texts)} texts, saved in {folder}")
     return {"l2": heads.l2, "cv": heads.cv, "prevalence": np.asarray(heads.prevalence)}
+
+
+def _description(answers: list[dict[str, Any]]) -> str:
+    """What sets a cluster apart, e.g. `"welfare: too little (62% of them, 40% of all); ..."`."""
+    return "; ".join(
+        f"{a['label']}: {a['answer']} ({a['p_cluster']:.0%} of them, {a['p_population']:.0%} of all)"
+        for a in answers[:ANSWERS_IN_DESCRIPTION]
+    )
 
 
 def _comparison(report: GroupingReport) -> str:

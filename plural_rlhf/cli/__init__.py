@@ -1,0 +1,67 @@
+"""The command line `plural-rlhf`.
+
+Knows everybody and is known by nobody. `runs` holds the commands that walk a run file, `juries` those about juries and
+judgements, `guard` how anything is refused. Holds no logic of its own. Libraries that take long to import are imported
+inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from plural_rlhf.cli import juries, runs
+
+
+__all__ = ["app", "main"]
+
+RUNS, JURIES = "A run, from one YAML file", "Juries and judgements"
+
+app = typer.Typer(
+    name="plural-rlhf",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Reward modeling and RLHF for people who disagree.\n\n"
+        "Judgements of raters go in; a jury (one score per rater cluster), a policy that keeps the spread of the "
+        "answers, and a report come out. One YAML file describes a run; a good first one:\n\n"
+        "`plural-rlhf run configs/quickstart.yaml`"
+    ),
+)
+app.command(rich_help_panel=RUNS)(runs.run)
+app.command("fit-jury", rich_help_panel=RUNS)(runs.fit_jury)
+app.command(rich_help_panel=RUNS)(runs.train)
+app.command(rich_help_panel=RUNS)(runs.evaluate)
+app.command(rich_help_panel=JURIES)(juries.headroom)
+app.command(rich_help_panel=JURIES)(juries.releases)
+app.command(rich_help_panel=JURIES)(juries.adapt)
+app.command(
+    "evaluate-jury",
+    rich_help_panel=JURIES,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(juries.evaluate_jury)
+app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"plural-rlhf {version_of('plural-rlhf')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the `plural-rlhf` script."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    app()

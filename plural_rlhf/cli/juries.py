@@ -1,0 +1,344 @@
+"""The commands about juries and judgements: `headroom`, `releases`, `adapt`, `evaluate-jury` and `export-scalar`.
+
+Each reads what it is given, asks `reward_models`, and prints the answer. Knows nothing of policies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plural_rlhf.cli.guard import Traceback, command_line, guarded
+
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from plural_rlhf.config import RunConfig
+    from reward_models.adaptation import Adaptation
+    from reward_models.sources import Release
+
+__all__ = ["adapt", "evaluate_jury", "export_scalar", "headroom", "releases"]
+
+RUN_FILES = (".yaml", ".yml")
+# A cluster's name may hold commas and spaces, a number may not.
+SHARE = re.compile(r"\s*([^=]+?)\s*=\s*([^,=]*?)\s*(?:,|$)")
+
+JuryFolder = Annotated[str, typer.Argument(metavar="JURY", help="Folder of a saved jury, or its id on the Hub.")]
+Columns = Annotated[
+    Path | None,
+    typer.Option(
+        "--columns", metavar="MAP.yaml", help="Which column of the table is what; not needed if they have our names."
+    ),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file.")]
+
+
+def headroom(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="Table of judgements (.csv, .tsv, .parquet, .jsonl), or a run file (.yaml)."
+        ),
+    ] = None,
+    columns: Columns = None,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            "--release", metavar="NAME", help="Published data set, instead of FILE; see plural-rlhf releases."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="PATH", help="Where the release lies; default: the Hub, if it is there."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Setting of a run file, e.g. --set data.max_raters=500. Repeatable."
+        ),
+    ] = None,
+    max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Climb up to this many clusters.")] = 4,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the splits; default: the file's, or 0.")
+    ] = None,
+    json_file: JsonFile = None,
+    traceback: Traceback = False,
+) -> None:
+    """Ask before training: do these raters differ in taste, and how much would a jury gain?
+
+    Example: `plural-rlhf headroom votes.csv --columns votes.columns.yaml --json headroom.json`
+
+    Example: `plural-rlhf headroom configs/quickstart.yaml`
+
+    Example: `plural-rlhf headroom --release polis --source polis-data/ --set data.max_raters=2000`
+
+    Takes seconds: it reads labels only, no text and no model. Ends with a verdict in words, which may be that
+    plain Bradley-Terry is enough.
+    """
+
+    def climb() -> None:
+        from dataclasses import asdict
+
+        from rich.console import Console
+        from rich.text import Text
+
+        from plural_rlhf.inputs import read_judgements
+        from plural_rlhf.report.tables import headroom_table
+        from reward_models.headroom import headroom as climb_ladder
+
+        config = _data_config(file, columns, release, source, settings or [])
+        used_seed = config.seed if seed is None else seed
+        judgements = read_judgements(config.data, used_seed)
+        result = asdict(climb_ladder(judgements, max_clusters=max_clusters, seed=used_seed))
+        console = Console()
+        console.print(headroom_table(result))
+        console.print(Text.assemble(("Verdict: ", "bold"), result["verdict"]))
+        if json_file is not None:
+            meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
+            _write_json(json_file, {"meta": meta, **result})
+
+    guarded(climb, traceback)
+
+
+def releases(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One release, for what it holds and its options.")
+    ] = None,
+    traceback: Traceback = False,
+) -> None:
+    """List the published data sets that can be read, with their licences; nothing is downloaded.
+
+    Example: `plural-rlhf releases`
+
+    Example: `plural-rlhf releases prism`
+    """
+
+    def show() -> None:
+        from reward_models.errors import JudgementError, did_you_mean
+        from reward_models.sources import RELEASES
+
+        if name is None:
+            _print_releases()
+        elif name in RELEASES:
+            _print_release(RELEASES[name])
+        else:
+            raise JudgementError(
+                f"{name!r} is not a release known here.{did_you_mean(name, RELEASES)} Fix: plural-rlhf releases lists "
+                "them; for your own data give a table."
+            )
+
+    guarded(show, traceback)
+
+
+def adapt(
+    jury: JuryFolder,
+    data: Annotated[
+        Path,
+        typer.Option("--data", metavar="FILE", help="A few judgements of each rater (.csv, .tsv, .parquet, .jsonl)."),
+    ],
+    columns: Columns = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Show this many raters.")] = 20,
+    json_file: JsonFile = None,
+    traceback: Traceback = False,
+) -> None:
+    """Say where raters stand, known ones or new, from a few of their judgements; nothing is trained.
+
+    Example: `plural-rlhf adapt runs/jury_from_table/jury --data answers.csv --columns configs/columns/answers.yaml`
+
+    Prints each rater's membership in every cluster with its 95 % interval. A rater of a mixture is in one cluster, and
+    the interval is 0-1 until the judgements settle which.
+    """
+
+    def place() -> None:
+        from rich.console import Console
+        from transformers.utils import logging
+
+        from reward_models.scoring import JuryScorer
+        from reward_models.sources import load_table
+
+        judgements = load_table(data, columns)
+        logging.disable_progress_bar()
+        scorer = JuryScorer.from_pretrained(jury)
+        placed = scorer.adapt(judgements)
+        Console().print(_raters_table(placed, rows))
+        typer.echo(placed.summary())
+        if json_file is not None:
+            meta = {"command": command_line("adapt"), "jury": jury, "data": str(data)}
+            _write_json(json_file, {"meta": meta, "clusters": placed.cluster_names, "raters": _raters(placed)})
+
+    guarded(place, traceback)
+
+
+def evaluate_jury(context: typer.Context) -> None:
+    """Measure a saved jury on judgements that it was not fitted to, beside one reward for everybody.
+
+    Example: `plural-rlhf evaluate-jury --jury runs/quickstart/jury --data test.csv --columns map.yaml`
+
+    The same as `python -m reward_models.evaluate`; `plural-rlhf evaluate-jury --help` lists the options.
+    """
+    from reward_models.evaluate import main
+
+    raise typer.Exit(main(context.args))
+
+
+def export_scalar(
+    jury: JuryFolder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", metavar="NAME=SHARE,...", help="Shares or seats of clusters; default: those of the jury."
+        ),
+    ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Weigh the heads on the common scale that the jury was calibrated to.")
+    ] = False,
+    traceback: Traceback = False,
+) -> None:
+    """Save a jury under fixed weights as a plain reward model that needs nothing of ours to load.
+
+    Example: `plural-rlhf export-scalar runs/quickstart/jury scalar-rm --weights "urban=7,rural=5"`
+
+    Other tools read the folder as a sequence classifier with one label. Which clusters it speaks for is then fixed.
+    """
+
+    def export() -> None:
+        from transformers.utils import logging
+
+        from reward_models.export import export_scalar as write_scalar
+
+        logging.disable_progress_bar()
+        written = write_scalar(jury, out, None if weights is None else _shares(weights), calibrated=calibrated)
+        for name, share in written.weights.items():
+            typer.echo(f"{share:6.1%}  {name}")
+        typer.echo(f"The jury's weighted mean is the exported logit {written.constant:+.4f}.")
+        typer.echo(f"Written to {out}")
+
+    guarded(export, traceback)
+
+
+def _data_config(
+    file: Path | None, columns: Path | None, release: str | None, source: str | None, settings: list[str]
+) -> RunConfig:
+    """The settings of whatever names the judgements."""
+    from plural_rlhf.config import load_config, make_config
+
+    if (file is None) == (release is None):
+        given = "both were" if file is not None else "neither was"
+        raise typer.BadParameter(
+            f"{given} given: name a table or run file (FILE), or a published data set (--release)."
+        )
+    if source is not None and release is None:
+        raise typer.BadParameter("--source says where a release lies, and belongs to --release.")
+    is_table = file is not None and file.suffix not in RUN_FILES
+    if columns is not None and not is_table:
+        raise typer.BadParameter(
+            "--columns belongs to a table; a run file has data.columns, and a release needs none."
+        )
+    if release is not None:
+        data: dict[str, Any] = {"source": "release", "name": release, "path": source}
+        return make_config({"data": data}, settings, origin=f"--release {release}")
+    assert file is not None
+    if is_table:
+        data = {"source": "table", "path": str(file), "columns": None if columns is None else str(columns)}
+        return make_config({"data": data}, settings, origin=str(file))
+    return load_config(file, settings)
+
+
+def _shares(spec: str) -> dict[str, float]:
+    """`name=share,...` as a mapping; `export_scalar` checks names and numbers.
+
+    Raises:
+        JuryError: It is not of that form.
+    """
+    from reward_models.errors import JuryError
+
+    try:
+        shares = {name: float(share) for name, share in SHARE.findall(spec)}
+    except ValueError:
+        shares = {}
+    if not shares or SHARE.sub("", spec).strip():
+        raise JuryError(f'--weights {spec!r} is not of the form name=share,... Fix: e.g. --weights "urban=7,rural=5"')
+    return shares
+
+
+def _print_releases() -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from reward_models.sources import RELEASES
+
+    table = Table(box=box.SIMPLE)
+    for column in ("name", "kind", "licence", "on the Hub"):
+        table.add_column(column, overflow="fold")
+    for release in RELEASES.values():
+        table.add_row(release.name, release.kind, release.licence, release.hub_id or "–")
+    Console().print(table)
+    typer.echo("What one holds, and its options: plural-rlhf releases NAME. Read its licence before you use it.")
+
+
+def _print_release(release: Release) -> None:
+    import inspect
+
+    about = {
+        "kind": release.kind,
+        "raters": release.raters,
+        "licence": release.licence,
+        "from": release.url,
+        "on the Hub": release.hub_id or "no: get a copy and pass its path",
+        "options": ", ".join(release.options) or "none",
+    }
+    typer.echo(f"{release.name}: {release.title}\n")
+    for what, said in about.items():
+        typer.echo(f"  {what:10}  {said}")
+    typer.echo(f"\n{inspect.getdoc(release.read)}\n")
+    source = "" if release.hub_id else ", source=PATH"
+    typer.echo(f'Python: load_release("{release.name}"{source}, limit=1000)')
+    source = "" if release.hub_id else " --source PATH"
+    typer.echo(f"Shell:  plural-rlhf headroom --release {release.name}{source} --set data.limit=1000")
+
+
+def _raters_table(placed: Adaptation, rows: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, title="Where the raters stand", title_style="bold")
+    table.add_column("rater", overflow="fold")
+    table.add_column("judgements", justify="right")
+    for name in placed.cluster_names:
+        table.add_column(Text(name), justify="right")
+    for u, rater in enumerate(placed.rater_ids[:rows]):
+        judged = "–" if placed.num_judgements is None else str(placed.num_judgements[u])
+        places = zip(placed.memberships[u], placed.low[u], placed.high[u], strict=True)
+        table.add_row(Text(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in places))
+    more = len(placed.rater_ids) - rows
+    table.caption = f"and {more:,} more; --rows shows them, --json writes all" if more > 0 else None
+    return table
+
+
+def _raters(placed: Adaptation) -> list[dict[str, Any]]:
+    """One entry per rater, all that `Adaptation` says of them."""
+    return [
+        {
+            "rater_id": rater,
+            "judgements": None if placed.num_judgements is None else int(placed.num_judgements[u]),
+            "memberships": dict(zip(placed.cluster_names, placed.memberships[u].tolist(), strict=True)),
+            "low": dict(zip(placed.cluster_names, placed.low[u].tolist(), strict=True)),
+            "high": dict(zip(placed.cluster_names, placed.high[u].tolist(), strict=True)),
+            "terms": {name: float(values[u]) for name, values in placed.terms.items()},
+        }
+        for u, rater in enumerate(placed.rater_ids)
+    ]
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2, default=float) + "\n", encoding="utf-8")
+    typer.echo(f"Written to {path}")

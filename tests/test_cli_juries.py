@@ -1,0 +1,343 @@
+"""The commands about juries and judgements: what they read, what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModelForSequenceClassification
+from typer.testing import CliRunner
+
+from plural_rlhf.cli import app
+from plural_rlhf.config import DataSection
+from plural_rlhf.inputs import read_judgements
+from reward_models.jury_state import JuryState
+from reward_models.modeling_jury import JuryRewardModel
+from reward_models.rater_model import KindTerms, RaterModel
+from reward_models.scoring import JuryScorer
+from reward_models.sources import RELEASES, load_table
+from tests.synthetic_releases import SYNTHETIC
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+ROOT = Path(__file__).parents[1]
+ANSWERS_MAP = str(ROOT / "configs/columns/answers.yaml")
+QUESTIONS = ["parks", "roads", "pools", "trams"]
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def words(text: str) -> str:
+    """Printed text without frames and line breaks."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.fixture
+def votes(tmp_path):
+    """Two camps of raters who answer four questions oppositely, as the column map of the shipped example expects."""
+    lines = ["person,question_id,question,answer,region"]
+    for person in range(40):
+        for number, question in enumerate(QUESTIONS):
+            answer = "no answer" if person == 39 and number == 3 else ["yes", "no"][(person + number) % 2]
+            lines.append(f"p{person},{question},Should the city build more {question}?,{answer},{'ns'[person % 2]}")
+    path = tmp_path / "answers.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ratings(tmp_path):
+    """Six raters' votes on two statements, in a CSV whose columns have our names."""
+    path = tmp_path / "ratings.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rater_id", "prompt", "response", "rating"])
+        for rater in range(6):
+            writer.writerows(
+                [f"r{rater}", "Say yes or no.", text, (rater + n) % 2] for n, text in enumerate(("a", "b"))
+            )
+    return path
+
+
+@pytest.fixture
+def ladder(monkeypatch):
+    """A headroom that remembers the judgements it was asked about."""
+    from dataclasses import dataclass, field
+
+    @dataclass
+    class Found:
+        verdict: str = "plain Bradley-Terry is enough"
+        best: str = "item mean"
+        n_judgements: int = 9
+        rungs: list = field(
+            default_factory=lambda: [{"name": "item mean", "nll": 0.6, "info": 0.0, "low": 0.0, "high": 0.0}]
+        )
+
+    fake = types.ModuleType("reward_models.headroom")
+    fake.calls = []
+
+    def headroom(judgements, max_clusters, seed):
+        fake.calls.append((judgements, max_clusters, seed))
+        return Found()
+
+    fake.headroom = headroom
+    monkeypatch.setitem(sys.modules, "reward_models.headroom", fake)
+    return fake.calls
+
+
+# ── headroom ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path):
+    target = tmp_path / "out" / "headroom.json"
+    arguments = ["headroom", str(votes), "--columns", ANSWERS_MAP, "--max-clusters", "2", "--json", str(target)]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    written = json.loads(target.read_text(encoding="utf-8"))
+    assert written["verdict"] in words(done.output)
+    gains = {rung["name"]: rung["info"] for rung in written["rungs"]}
+    assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
+
+
+def test_headroom_reads_run_files_tables_and_releases(ladder, votes, ratings, tmp_path):
+    run_file = tmp_path / "run.yaml"
+    data = {"source": "table", "path": str(votes), "columns": ANSWERS_MAP}
+    run_file.write_text(json.dumps({"seed": 3, "data": data}), encoding="utf-8")
+    prism = SYNTHETIC["prism"](tmp_path / "prism")
+    for arguments in (
+        [str(run_file)],
+        [str(run_file), "--set", "data.max_raters=7", "--seed", "5"],
+        [str(votes), "--columns", ANSWERS_MAP, "--set", "data.max_raters=7"],
+        [str(ratings)],
+        ["--release", "prism", "--source", str(prism), "--set", "data.options.kind=rating", "--max-clusters", "2"],
+    ):
+        done = runner.invoke(app, ["headroom", *arguments])
+        assert done.exit_code == 0, done.output
+        assert "Verdict: plain Bradley-Terry is enough" in done.output
+    seen = [(found.kind, len(found), found.n_raters, clusters, seed) for found, clusters, seed in ladder]
+    assert seen[0] == ("choice", 159, 40, 4, 3)
+    assert [row[2:] for row in seen[1:3]] == [(7, 4, 5), (7, 4, 0)]
+    assert seen[3] == ("rating", 12, 6, 4, 0)
+    assert (seen[4][0], seen[4][3]) == ("rating", 2)
+
+
+def test_headroom_wants_exactly_one_source(votes, tmp_path):
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text("name: trial\n", encoding="utf-8")
+    for arguments, reason in (
+        ([], "neither was given"),
+        ([str(votes), "--release", "prism"], "both were given"),
+        ([str(run_file), "--columns", "map.yaml"], "--columns belongs to a table"),
+        ([str(votes), "--source", "here"], "--source says where a release lies"),
+        ([str(votes), "--set", "data.max_ratres=7"], "Did you mean 'max_raters'?"),
+        (["--release", "prsm"], "'prsm' is not a release known here. Did you mean 'prism'?"),
+        ([str(votes.with_suffix(".txt"))], "answers.txt does not exist. Did you mean 'answers.csv'?"),
+        ([str(votes)], "answers.csv, read without a column map: the columns fit no kind of judgement"),
+    ):
+        done = runner.invoke(app, ["headroom", *arguments])
+        assert done.exit_code == 2
+        assert reason in words(done.output)
+        assert "Traceback" not in done.output
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_shipped_column_map_reads_the_table_it_describes(votes):
+    data = DataSection(source="table", path=votes, columns=ANSWERS_MAP)
+    judgements = read_judgements(data, seed=0)
+    assert len(judgements) == 40 * 4 - 1
+    assert judgements.n_raters == 40
+    assert judgements.traits == ["rater:region"]
+    few = read_judgements(data.model_copy(update={"max_raters": 7}), seed=0)
+    assert few.n_raters == 7
+    assert set(few.raters) < set(judgements.raters)
+    assert few.raters == read_judgements(data.model_copy(update={"max_raters": 7}), seed=0).raters
+
+
+def test_canonical_columns_need_no_map(ratings):
+    names = {column: column for column in ("rater_id", "prompt", "response", "rating")}
+    mapped = load_table(ratings, {"columns": names})
+    assert load_table(ratings).frame.equals(mapped.frame)
+
+
+# ── releases ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_releases_are_listed_with_licence_and_place():
+    printed = words(runner.invoke(app, ["releases"]).output)
+    for release in RELEASES.values():
+        assert f"{release.name} {release.kind} {release.licence}" in printed
+        assert release.hub_id is None or release.hub_id in printed
+
+
+def test_one_release_tells_its_options_and_how_to_read_it():
+    done = runner.invoke(app, ["releases", "prism"])
+    assert "options     kind, levels" in done.output
+    assert "plural-rlhf headroom --release prism --set data.limit=1000" in done.output
+    assert "headroom --release polis --source PATH" in runner.invoke(app, ["releases", "polis"]).output
+    refused = runner.invoke(app, ["releases", "poliss"])
+    assert refused.exit_code == 2
+    assert "Did you mean 'polis'?" in words(refused.output)
+
+
+# ── juries ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def save(tokenizer, folder, **state):
+    """A jury of two clusters in `folder`, its names as awkward as real ones."""
+    rng = np.random.default_rng(0)
+    names = ["cars, roads: yes", "trams"]
+    model = JuryRewardModel.from_fit(
+        tiny_causal_lm(tokenizer), rng.normal(size=(2, 32)), np.zeros(2), [0.75, 0.25], names
+    )
+    JuryScorer(model, tokenizer, state=JuryState(**state)).save_pretrained(folder)
+    return str(folder)
+
+
+CLUSTERS = RaterModel("mixture", np.eye(2), np.log([0.75, 0.25]), {"choice": KindTerms()})
+
+
+def answers(folder, prompts):
+    """One rater, `u`, who says yes to everything, and `v`, who says no, as JSON lines."""
+    path = folder / f"answers-{type(prompts[0]).__name__}.jsonl"
+    rows = [
+        {"rater_id": rater, "prompt": prompt, "options": ["yes", "no"], "choice": choice}
+        for rater, choice in (("u", 0), ("v", 1))
+        for prompt in prompts
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_adapt_is_bayes_rule_on_the_rewards_of_the_jury(tokenizer, tmp_path):
+    prompts = ["Parks?", "Roads?"]
+    jury = save(tokenizer, tmp_path / "jury", rater_model=CLUSTERS)
+    arguments = ["--data", str(answers(tmp_path, prompts)), "--json", str(tmp_path / "raters.json"), "--rows", "1"]
+    done = runner.invoke(app, ["adapt", jury, *arguments])
+    assert done.exit_code == 0, done.output
+
+    scorer = JuryScorer.from_pretrained(jury)
+    joint = np.array([0.75, 0.25])
+    for prompt in prompts:
+        rewards = scorer.cluster_rewards([prompt] * 2, ["yes", "no"]).double().numpy()
+        joint = joint * (np.exp(rewards) / np.exp(rewards).sum(0))[0]
+    expected = joint / joint.sum()
+    written = json.loads((tmp_path / "raters.json").read_text(encoding="utf-8"))
+    rater = written["raters"][0]
+    assert (rater["rater_id"], rater["judgements"], written["clusters"]) == ("u", 2, scorer.cluster_names)
+    assert list(rater["memberships"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert len(written["raters"]) == 2
+    assert f"u 2 {expected[0]:.2f} [" in words(done.output)
+    assert "and 1 more; --rows shows them" in words(done.output)
+    assert "2 raters:" in done.output
+
+
+def test_a_jury_of_conversations_reads_plain_prompts_as_such(tokenizer, tmp_path):
+    plain = answers(tmp_path, ["Parks?", "Roads?"])
+    chat = answers(tmp_path, [[{"role": "user", "content": "Parks?"}], [{"role": "user", "content": "Roads?"}]])
+
+    def placed(jury, data):
+        target = tmp_path / "raters.json"
+        done = runner.invoke(app, ["adapt", jury, "--data", str(data), "--json", str(target)])
+        assert done.exit_code == 0, done.output
+        return [r["memberships"]["trams"] for r in json.loads(target.read_text(encoding="utf-8"))["raters"]]
+
+    of_chats = save(tokenizer, tmp_path / "chats", rater_model=CLUSTERS, fitted_on={"conversations": 4})
+    of_texts = save(tokenizer, tmp_path / "texts", rater_model=CLUSTERS, fitted_on={"texts": 4})
+    assert placed(of_chats, plain) == placed(of_chats, chat) == placed(of_texts, chat)
+    assert placed(of_texts, plain) != placed(of_texts, chat)
+
+
+def test_adapt_refuses_a_jury_that_cannot_place_raters(tokenizer, tmp_path):
+    data = str(answers(tmp_path, ["Parks?"]))
+    done = runner.invoke(app, ["adapt", save(tokenizer, tmp_path / "jury"), "--data", data])
+    assert done.exit_code == 2
+    assert "The jury cannot be used" in done.output
+    assert "does not know how raters vary" in words(done.output)
+    assert runner.invoke(app, ["adapt", str(tmp_path / "none"), "--data", data]).exit_code == 2
+
+
+def test_export_scalar_writes_a_model_for_the_weights_that_were_asked_for(tokenizer, tmp_path):
+    jury, out = save(tokenizer, tmp_path / "jury"), tmp_path / "scalar"
+    done = runner.invoke(app, ["export-scalar", jury, str(out), "--weights", "cars, roads: yes=1, trams = 3"])
+    assert done.exit_code == 0, done.output
+    assert "25.0% cars, roads: yes 75.0% trams" in words(done.output)
+    head = AutoModelForSequenceClassification.from_pretrained(out).score.weight[0].tolist()
+    heads = JuryRewardModel.from_pretrained(jury).score.weight
+    assert head == pytest.approx((0.25 * heads[0] + 0.75 * heads[1]).tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ("trams", "is not of the form name=share,..."),
+        ("trams=1, cars", "is not of the form name=share,..."),
+        ("trams=many", "is not of the form name=share,..."),
+        ("trms=1", "Did you mean 'trams'?"),
+        ("trams=-1", "not negative"),
+    ],
+)
+def test_export_scalar_refuses_weights_it_cannot_read(tokenizer, tmp_path, weights, reason):
+    jury, out = save(tokenizer, tmp_path / "jury"), tmp_path / "scalar"
+    done = runner.invoke(app, ["export-scalar", jury, str(out), "--weights", weights])
+    assert done.exit_code == 2
+    assert reason in words(done.output)
+    assert not out.exists()
+
+
+def test_evaluate_jury_is_the_command_of_reward_models(monkeypatch):
+    seen = []
+
+    def main(argv):
+        seen.append(argv)
+        return 2
+
+    arguments = ["--jury", "j", "--data", "d.csv", "--columns", "m.yaml", "--draws", "20"]
+    with monkeypatch.context() as patch:
+        patch.setattr("reward_models.evaluate.main", main)
+        assert runner.invoke(app, ["evaluate-jury", *arguments]).exit_code == 2
+    assert seen == [arguments]
+    told = runner.invoke(app, ["evaluate-jury", "--help"])
+    assert told.exit_code == 0
+    assert "--adapt-share" in told.output
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_jury_from_a_table_places_the_raters_of_that_table(votes, tmp_path):
+    run_file = tmp_path / "run.yaml"
+    data = {"source": "table", "path": str(votes), "columns": ANSWERS_MAP, "heldout_questions": 1}
+    jury = {"clusters": 2, "restarts": 1, "l2": 1.0}
+    policy = {"model": "tiny", "cache_dir": str(tmp_path / "models")}
+    run_file.write_text(json.dumps({"data": data, "jury": jury, "policy": policy}), encoding="utf-8")
+    fitted = runner.invoke(app, ["fit-jury", str(run_file), "--output", str(tmp_path / "run")])
+    assert fitted.exit_code == 0, fitted.output
+
+    saved = JuryScorer.from_pretrained(tmp_path / "run" / "jury").state
+    assert len(saved.descriptions) == 2
+    assert (saved.fitted_on["raters"], saved.fitted_on["items"]) == (28, 3)  # 70 % of the raters, 3 of 4 questions
+    target = tmp_path / "raters.json"
+    arguments = ["--data", str(votes), "--columns", ANSWERS_MAP, "--json", str(target)]
+    placed = runner.invoke(app, ["adapt", str(tmp_path / "run" / "jury"), *arguments])
+    assert placed.exit_code == 0, placed.output
+    raters = json.loads(target.read_text(encoding="utf-8"))["raters"]
+    first = [next(iter(rater["memberships"].values())) for rater in raters]
+    camp = np.array([int(rater["rater_id"][1:]) % 2 for rater in raters])
+    sure = np.array(first) > 0.9, np.array(first) < 0.1
+    assert (sure[0] | sure[1]).mean() > 0.9
+    assert abs(np.corrcoef(sure[0], camp)[0, 1]) > 0.9
