@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
-MEASURING = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in ("_common.py", "draw_collapse.py"))
+MEASURING = sorted(p.name for p in FOLDER.glob("*.py") if not p.name.startswith("_") and p.name != "draw_collapse.py")
 FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
 
 
@@ -116,3 +116,10 @@ def test_clusters_vs_demographics(tmp_path):
     best = value(rows, method="clusters - best demographic")
     traits = [r["value"] for r in rows if "trait" in r.get("source", "")]
     assert best == pytest.approx(value(rows, method="clusters") - max(traits))
+
+
+def test_rater_fit(tmp_path):
+    _, rows = tidy("rater_fit.py", tmp_path, "--smoke")
+    assert value(rows, case="1e4", metric="seconds") > 0
+    assert {row["metric"] for row in rows if row["case"] == "3e4"} >= {"seconds", "peak_mib", "exponent", "ari"}
+    assert value(rows, case="3e4", metric="ari") > 0.5

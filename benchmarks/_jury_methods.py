@@ -1,0 +1,190 @@
+"""The methods that `jury_quality` compares, all fitted through the same few lines and tuned alike.
+
+Published methods are re-implementations in this package, at label level or on frozen features, with the same number
+of candidates for their size as ours; none is the original code. Knows nothing of data sets and metrics.
+
+| method | what it is |
+|---|---|
+| `item-mean` | answer frequencies of an item, the same for everybody |
+| `bt` | one reward for everybody: Bradley-Terry, proportional odds or multinomial logit |
+| `bias-only` | `bt` with rater terms (leniency, scale, ties, position), which are no taste |
+| `mixture`, `simplex`, `factor`, `encoder` | the memberships of this package, with rater terms |
+| `auto` | what `choose_membership` takes for the training raters |
+| `pal` | PAL (Chen et al., ICLR 2025): ideal points, blends of prototypes; given our rater terms |
+| `lore` | LoRe (Bose et al., COLM 2025): blends of linear rewards, no rater terms |
+| `pref` | PReF (Shenfeld et al., 2025): factors, no rater terms |
+| `vpl` | VPL (Poddar et al., NeurIPS 2024): amortised latent of 4, 8, 16, 32 for sizes 1, 2, 3, 4; no rater terms |
+| `k-models` | K separate models, raters assigned to one (MaxMin-RLHF; Chakraborty et al., ICML 2024) |
+| `demographics` | rewards per demographic group, shrunk to the population's |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from _jury_cases import Unavailable, known_texts
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reward_models.encoding import Encoded
+    from reward_models.predictors import Predictor
+    from reward_models.records import Judgements
+
+__all__ = ["LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size", "fit_auto"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method is fitted to.
+
+    Attributes:
+        judgements: The training judgements, with the raters' traits.
+        enc: The same as integers.
+        features: (U, D) rows for `enc.texts`; None: texts are known by their labels alone.
+        seed: Of whatever is random in the fit.
+        people: A table in which the traits of everybody are found, those who will be scored too; nothing else of it
+            is read. None: the training judgements.
+    """
+
+    judgements: Judgements
+    enc: Encoded
+    features: np.ndarray | None
+    seed: int
+    people: Judgements | None = None
+
+
+Fit = Callable[[Training, int], "Predictor"]
+
+
+def fit_jury(
+    training: Training, size: int, membership: str = "mixture", terms: bool = True, **options: Any
+) -> Predictor:
+    """A jury of this package; with features its rewards are read off the texts."""
+    from reward_models.em import FitConfig
+    from reward_models.rater_fit import fit_raters
+
+    config = FitConfig(nuisance=terms, seed=training.seed)
+    fit = fit_raters(training.enc, membership, size, config=config, **options)
+    if training.features is None:
+        return fit
+    from reward_models.text_fit import fit_texts
+
+    return fit_texts(fit, training.enc, training.features)
+
+
+def fit_auto(training: Training) -> tuple[Predictor, str]:
+    """What the package chooses by itself, and its choice in words; it chooses by labels, as everybody here."""
+    from reward_models.em import FitConfig
+    from reward_models.selection import choose_membership
+
+    chosen = choose_membership(training.enc, config=FitConfig(seed=training.seed))
+    size = int(chosen.num_clusters)
+    return fit_jury(training, size, chosen.membership), f"{chosen.membership} {size}"
+
+
+def _item_mean(training: Training, size: int) -> Predictor:
+    from reward_models.baselines import fit_item_mean
+
+    return fit_item_mean(training.enc, training.features)
+
+
+def _demographics(training: Training, size: int) -> Predictor:
+    from reward_models.demographics import fit_demographics
+
+    if not training.judgements.traits:
+        raise Unavailable("nothing is known of the raters but their labels")
+    people = training.people or training.judgements
+    return fit_demographics(training.enc, people, training.features, seed=training.seed)
+
+
+def _k_models(training: Training, size: int) -> Predictor:
+    from reward_models.baselines import fit_k_models
+
+    return fit_k_models(training.enc, size, training.features, seed=training.seed)
+
+
+def _encoder(training: Training, size: int) -> Predictor:
+    from reward_models.encoder import EncoderConfig, fit_encoder
+
+    config = EncoderConfig(seed=training.seed)
+    return fit_encoder(training.enc, size, features=training.features, config=config)
+
+
+def _vpl(training: Training, size: int) -> Predictor:
+    from reward_models.vpl import VPLConfig, fit_vpl
+
+    config = VPLConfig(seed=training.seed)
+    return fit_vpl(training.enc, 2 ** (size + 1), features=training.features, config=config)
+
+
+METHODS: dict[str, Fit] = {
+    "item-mean": _item_mean,
+    "bt": partial(fit_jury, terms=False),
+    "bias-only": fit_jury,
+    "mixture": fit_jury,
+    "simplex": partial(fit_jury, membership="simplex"),
+    "factor": partial(fit_jury, membership="factor"),
+    "encoder": _encoder,
+    "pal": partial(fit_jury, membership="simplex", basis="ideal_point"),
+    "lore": partial(fit_jury, membership="simplex", terms=False),
+    "pref": partial(fit_jury, membership="factor", terms=False),
+    "vpl": _vpl,
+    "k-models": _k_models,
+    "demographics": _demographics,
+}
+"""How each method is fitted, given its size (clusters, prototypes, rank or length of the code)."""
+
+LARGEST = {"factor": 2, "pref": 2}
+"""Sizes above cost minutes: codes of a factor model are summed over a grid in as many dimensions."""
+
+TUNED = ("mixture", "simplex", "factor", "encoder", "pal", "lore", "pref", "vpl", "k-models")
+OURS = ("mixture", "simplex", "factor", "encoder", "auto")
+UNSEEN_RATERS = 0.25
+
+
+def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
+    """The size with the lowest loss on held-out raters, each placed by half of the labels and scored on the others.
+
+    By labels alone, whatever the method is fitted on later: all methods choose by the same judgements.
+
+    Args:
+        fit: The method.
+        training: A quarter of its raters is held out.
+        candidates: Sizes to compare; those above the number of fitted raters are left out.
+
+    Returns:
+        The chosen size; the smallest if no text was judged by both a fitted and a held-out rater.
+    """
+    import numpy as np
+
+    from reward_models.mixture import subset
+    from reward_models.predictors import answer_log_lik
+    from reward_models.resampling import halve_labels
+
+    enc, rng = training.enc, np.random.default_rng(training.seed)
+    out = np.zeros(enc.n_raters, dtype=bool)
+    out[rng.permutation(enc.n_raters)[: max(round(UNSEEN_RATERS * enc.n_raters), 1)]] = True
+    out = out[enc.rater]
+    scored = out & known_texts(enc.alternatives, ~out, enc.n_texts)
+    if not scored.any():
+        return candidates[0]
+    fitted = training.judgements.select(~out)
+    inner = Training(fitted, fitted.encode(), None, training.seed)
+    test = training.judgements.select(scored).encode()
+    half = halve_labels(test.rater, rng)
+    losses = {}
+    for size in candidates:
+        if size > inner.enc.n_raters:
+            continue
+        predictor = fit(inner, size)
+        losses[size] = 0.0
+        for placing in (half, ~half):
+            asked = subset(test, ~placing)
+            log_probs = predictor.placed(subset(test, placing)).log_probs(asked)
+            losses[size] -= answer_log_lik(log_probs, asked).sum()
+    return min(losses, key=lambda size: losses[size])
