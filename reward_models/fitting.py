@@ -1,8 +1,10 @@
 """Fitting a jury to judgements: the one place to import it from.
 
-Three steps, each a file: `mixture` fits K free rewards per text on labels alone, in seconds; `selection` chooses K on
-#held-out raters; `feature_fitting` turns the rewards into linear functions of frozen features, for texts nobody
-judged. Nothing here trains a language model: that is `jury_trainer`.
+Four steps, each a file: `rater_fit` fits rewards per text and how raters vary, on labels alone, in seconds (`mixture`
+is its default, with closed forms for choices); `selection` chooses membership and K on held-out raters;
+`feature_fitting` and `text_fit` turn the rewards into linear functions of frozen features, for texts nobody judged:
+the first beside a memory of the judged texts, the second with a variance and for any membership. Nothing here trains a
+language model: that is `jury_trainer`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,23 @@ from __future__ import annotations
 from reward_models.em import FitConfig
 from reward_models.feature_fitting import FeatureFit, fit_features
 from reward_models.mixture import MixtureFit, fit_mixture
-from reward_models.selection import KSelection, select_num_clusters
+from reward_models.rater_fit import RaterFit, fit_raters
+from reward_models.selection import KSelection, MembershipChoice, choose_membership, select_num_clusters
+from reward_models.text_fit import TextFit, fit_texts
 
 
-__all__ = ["FeatureFit", "FitConfig", "KSelection", "MixtureFit", "fit_features", "fit_mixture", "select_num_clusters"]
+__all__ = [
+    "FeatureFit",
+    "FitConfig",
+    "KSelection",
+    "MembershipChoice",
+    "MixtureFit",
+    "RaterFit",
+    "TextFit",
+    "choose_membership",
+    "fit_features",
+    "fit_mixture",
+    "fit_raters",
+    "fit_texts",
+    "select_num_clusters",
+]
