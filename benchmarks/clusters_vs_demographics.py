@@ -24,7 +24,7 @@ from _common import make_parser, print_table, row, write
 
 __all__ = ["main"]
 
-SURVEYS = ("gss_spending", "gss_abortion")
+SURVEYS = ("gss_spending", "gss_abortion", "bfi")
 
 
 def one_survey(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def one_survey(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--surveys", nargs="+", choices=SURVEYS, default=list(SURVEYS), help="default: both")
+    parser.add_argument("--surveys", nargs="+", choices=SURVEYS, default=list(SURVEYS), help="default: all three")
     parser.add_argument("--clusters", type=int, default=4, help="number of clusters (default: 4)")
     parser.add_argument("--splits", type=int, default=5, help="random halvings of the people (default: 5)")
     parser.add_argument("--max-raters", type=int, default=5000, help="people kept, at random (default: 5000)")
