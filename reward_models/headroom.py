@@ -1,13 +1,14 @@
 """How much is there to gain from modelling who judges? A ladder of models and a verdict in words.
 
 item mean -> + rater terms -> + taste of rank 1, 2 -> mixture of K = 2 ... clusters, each fitted to the same labels and
-scored on the same held-out labels of the same raters. No text is read: every text has free parameters. The item mean
+scored on the same held-out labels of the same raters. Without features no text is read: every text has free
+parameters. With features every rung reads rewards off them, and is scored on texts that nobody judged. The item mean
 is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings): what one reward for everybody
 can do.
 
 Rater terms are what raters differ in besides taste: leniency and scale of ratings; scale, tie propensity and place of
-pairs; for choices a tendency to the end, and the ends, of the list of options. Knows nothing of features or language
-models.
+pairs; for choices a tendency to the end, and the ends, of the list of options. Knows nothing of where features
+come from.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from reward_models.em import FitConfig
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
 from reward_models.mixture import fit_mixture, subset
-from reward_models.predictors import answer_log_lik
+from reward_models.predictors import Predictor, answer_log_lik
 from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.records import Judgements
 from reward_models.resampling import heldout_labels, two_way_intervals
+from reward_models.text_fit import fit_texts
 
 
 __all__ = ["Headroom", "headroom"]
@@ -52,13 +54,17 @@ class Headroom:
     n_judgements: int
 
 
-def headroom(judgements: Judgements, max_clusters: int = 4, seed: int = 0) -> Headroom:
-    """Climb the ladder on a fifth of each rater's labels, held out.
+def headroom(
+    judgements: Judgements, max_clusters: int = 4, seed: int = 0, features: np.ndarray | None = None
+) -> Headroom:
+    """Climb the ladder on a fifth of each rater's labels, held out, or on a fifth of the texts.
 
     Args:
         judgements: A table with raters; those with fewer than three judgements are fitted but not scored.
         max_clusters: Largest mixture to try.
         seed: Seed of the split, the starting points and the resamples.
+        features: (U, D) rows for `judgements.encode().texts`: every rung reads rewards off them (`text_fit`) and is
+            scored on texts that nobody judged in training. None: labels only, on texts that others judged.
 
     Returns:
         Rungs, verdict and best rung.
@@ -73,11 +79,12 @@ def headroom(judgements: Judgements, max_clusters: int = 4, seed: int = 0) -> He
         )
     if enc.n_raters < 2:
         raise JuryError(f"{enc.n_raters} rater: headroom is the gain from telling raters apart; it needs at least 2")
-    train, test = _split(enc, seed)
+    train, test = _split(enc, seed) if features is None else _split_texts(enc, seed)
     config = FitConfig(seed=seed, restarts=2)
 
     def score(fit: RaterFit) -> np.ndarray:
-        return answer_log_lik(fit.log_probs(test), test)
+        predictor: Predictor = fit if features is None else fit_texts(fit, train, features)
+        return answer_log_lik(predictor.log_probs(test, features), test)
 
     scores = {ITEM_MEAN: score(fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False)))}
     scores[RATER_TERMS] = score(fit_raters(train, "mixture", 1, config=FitConfig(seed=seed, style=True)))
@@ -115,6 +122,21 @@ def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
             "texts that were judged more than once"
         )
     return subset(enc, ~held), test
+
+
+def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
+    """Hold out a fifth of the texts, with every judgement that mentions one and whose rater has others."""
+    drawn = np.random.default_rng(seed).permutation(enc.n_texts)
+    unseen = np.zeros(enc.n_texts + 1, dtype=bool)  # the last entry stands for the padding
+    unseen[drawn[: round(HELDOUT_SHARE * enc.n_texts)]] = True
+    held = unseen[enc.alternatives].any(1)
+    known = np.bincount(enc.rater[~held], minlength=enc.n_raters)[enc.rater] > 0
+    if not (held & known).any():
+        raise JuryError(
+            f"none of {enc.n_texts} texts can be held out: with features, headroom needs raters who judged several "
+            "texts"
+        )
+    return subset(enc, ~held), subset(enc, held & known)
 
 
 def _verdict(

@@ -108,3 +108,21 @@ def test_survey_of_spending_priorities_holds_taste():
     ladder = headroom(load_survey("gss_spending"), max_clusters=4)
     assert ladder.verdict.startswith("taste signal")
     assert rung(ladder, "mixture K=4")["info"] > rung(ladder, "mixture K=2")["info"] > 0.03
+
+
+def test_features_are_scored_on_texts_that_nobody_judged():
+    # Two clusters that want the opposite of one direction: its feature tells what each thinks of a new text.
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(60, 2))
+    side = rng.choice([-1.0, 1.0], size=120)
+    likes = rng.random((120, 60)) < 1 / (1 + np.exp(-3.0 * side[:, None] * features[:, 0]))
+    u, t = np.divmod(np.arange(120 * 60), 60)
+    frame = pd.DataFrame({"rater_id": [f"r{i}" for i in u], "prompt": "q", "response": [f"t{i}" for i in t]})
+    judgements = Judgements.from_frame(frame.assign(rating=likes.ravel().astype(float)), kind="rating")
+    told = headroom(judgements, max_clusters=2, features=features)
+    untold = headroom(judgements, max_clusters=2, features=rng.normal(size=(60, 2)))
+    assert rung(told, "rater terms + mixture K=2")["low"] > 0.1
+    assert told.verdict.startswith("taste signal")
+    assert rung(untold, "rater terms + mixture K=2")["info"] < 0.05
+    with pytest.raises(JuryError, match=r"features: .* 60 unique texts"):
+        headroom(judgements, features=features[:5])
