@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reward_models.demographics import DemographicsFit, fit_demographics
 from reward_models.em import spectral_start
-from reward_models.encoding import Encoded, Text
+from reward_models.encoding import Encoded, Text, prompt_groups
 from reward_models.errors import JuryError
 from reward_models.memory import group_means
 from reward_models.mixture import soft_as_choice
@@ -272,8 +272,7 @@ def fit_k_models(
     models = [_one_model(cells, counts[rows].sum(0), n_texts, p) for rows, p in zip(own, strength, strict=True)]
     rewards = np.stack([reward for reward, _ in models], axis=1)
     if enc.kind != "rating":
-        prompts = {text.prompt: i for i, text in enumerate(enc.texts)}
-        group = np.unique([prompts[text.prompt] for text in enc.texts], return_inverse=True)[1]
+        group = prompt_groups(enc.texts)
         rewards = rewards - group_means(rewards, group)[group]
     table = TextTable(enc.texts, rewards)
     if features is not None:

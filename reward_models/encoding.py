@@ -6,6 +6,7 @@ Takes a table that `records` has validated. Knows nothing of rewards, raters' cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from reward_models.records import Judgements
 
-__all__ = ["Encoded", "Text", "as_messages", "encode", "freeze_prompt"]
+__all__ = ["Encoded", "Text", "as_messages", "encode", "freeze_prompt", "prompt_groups"]
 
 Prompt = str | tuple[tuple[str, str], ...]
 CHOICES = ("a", "b", "tie")
@@ -45,6 +46,12 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": role, "content": content} for role, content in prompt]
+
+
+def prompt_groups(texts: Sequence[Text]) -> np.ndarray:
+    """(U,) number of each text's prompt; texts of one number answer the same prompt."""
+    last = {text.prompt: i for i, text in enumerate(texts)}
+    return np.unique([last[text.prompt] for text in texts], return_inverse=True)[1]
 
 
 @dataclass(frozen=True)

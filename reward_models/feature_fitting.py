@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded
+from reward_models.encoding import Encoded, prompt_groups
 from reward_models.errors import JuryError
 from reward_models.memberships import mixture_posterior, predictive_log_lik
 from reward_models.memory import (
@@ -37,6 +37,7 @@ from reward_models.memory import (
 )
 from reward_models.mixture import MixtureFit, check_num_clusters, fit_mixture, soft_as_choice
 from reward_models.observation import TERM_SD, Observations, minimise
+from reward_models.text_table import check_features
 
 
 __all__ = ["FeatureFit", "fit_features"]
@@ -364,8 +365,7 @@ def _folds(enc: Encoded, seed: int) -> tuple[np.ndarray, np.ndarray]:
     A question is a prompt with all its responses. Where there are hardly any prompts (statements under one heading)
     it is an item.
     """
-    prompts = {text.prompt: i for i, text in enumerate(enc.texts)}
-    prompt = np.array([prompts[enc.texts[i].prompt] for i in enc.alternatives[:, 0]])
+    prompt = prompt_groups(enc.texts)[enc.alternatives[:, 0]]
     question = np.unique(prompt if len(np.unique(prompt)) >= 3 else enc.item, return_inverse=True)[1]
     n_questions = question.max() + 1
     if n_questions < 2:
@@ -424,24 +424,13 @@ def _groups(enc: Encoded) -> np.ndarray:
     """(U,) number of the texts among which rewards compare: those of one prompt, or all texts for ratings."""
     if enc.kind == "rating":
         return np.zeros(enc.n_texts, dtype=np.int64)
-    prompts = {text.prompt: i for i, text in enumerate(enc.texts)}
-    return np.unique([prompts[text.prompt] for text in enc.texts], return_inverse=True)[1]
+    return prompt_groups(enc.texts)
 
 
 def _check(
     enc: Encoded, features: np.ndarray, num_clusters: int, init: MixtureFit | None, l2: float | Literal["auto"]
 ) -> None:
-    if features.ndim != 2 or len(features) != enc.n_texts:
-        raise JuryError(
-            f"features have shape {features.shape}, but there are {enc.n_texts} unique texts; pass one row per entry "
-            "of Encoded.texts, in that order"
-        )
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).any(1).sum())
-        raise JuryError(
-            f"{bad} of {len(features)} rows of features hold NaN or infinity; compute them in float32 rather than "
-            "float16"
-        )
+    check_features(enc, features)
     if l2 != "auto" and (isinstance(l2, str) or l2 < 0):
         raise JuryError(f'l2={l2!r}: needs a number >= 0, or "auto" to choose it on left-out questions')
     if init is not None and init.num_clusters != num_clusters:

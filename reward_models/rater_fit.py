@@ -17,7 +17,7 @@ import torch
 from scipy.special import logsumexp
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded, Text
+from reward_models.encoding import Encoded, Text, prompt_groups
 from reward_models.errors import JuryError
 from reward_models.marginal import Basis, Params, Problem
 from reward_models.memory import group_means
@@ -249,8 +249,7 @@ def _result(problem: Problem, params: Params, stability: float, history: list[fl
     with torch.no_grad():
         rewards = problem.rewards({k: torch.from_numpy(v) for k, v in params.items()}).numpy()
     if "rating" not in problem.model.terms:  # ratings of different prompts are on one scale
-        prompts = {text.prompt: i for i, text in enumerate(problem.texts)}
-        group = np.unique([prompts[text.prompt] for text in problem.texts], return_inverse=True)[1]
+        group = prompt_groups(problem.texts)
         rewards = rewards - group_means(rewards, group)[group]
     if model.membership == "mixture":
         order = np.argsort(-model.code_log_prior, kind="stable")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded
+from reward_models.encoding import Encoded, prompt_groups
 from reward_models.errors import JuryError
 from reward_models.memory import group_means
 from reward_models.observation import minimise, one_thread
@@ -233,8 +233,7 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
     judged[enc.alternatives[enc.alternatives >= 0]] = True
     groups = None
     if enc.kind != "rating":
-        prompts = {text.prompt: i for i, text in enumerate(enc.texts)}
-        groups = np.unique([prompts[text.prompt] for text in enc.texts], return_inverse=True)[1][judged]
+        groups = prompt_groups(enc.texts)[judged]
     plain = fit if fit.num_clusters == 1 and fit.model.membership == "mixture" else _one_for_everybody(fit, enc)
     everybody = plain.known_rewards(enc)
     sds = fit.reward_sd or (np.inf,) * (fit.rewards.shape[1] + 1)  # not estimated: nothing to undo
