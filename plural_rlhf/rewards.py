@@ -11,6 +11,7 @@ Shapes: `N` completions, `K` clusters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ import numpy as np
 import torch
 
 from plural_rlhf.core.aggregation import RULES, aggregate
-from plural_rlhf.core.offsets import OffsetTracker, prompt_key
+from plural_rlhf.core.offsets import Mode, OffsetTracker, prompt_key
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.steering import WeightSpec, parse_weights
-from reward_models.errors import did_you_mean
+from reward_models.errors import JuryError, did_you_mean
 from reward_models.scoring import Jury, JuryScorer
 
 
-__all__ = ["JuryReward", "completion_text"]
+__all__ = ["JuryReward", "ValidityGate", "completion_text", "rows_of"]
 
 POOL = "pool"
 
@@ -33,6 +34,34 @@ POOL = "pool"
 def completion_text(completion: str | list[dict[str, str]]) -> str:
     """The text of a completion as TRL hands it over: a string, or a list with the assistant's message."""
     return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+class ValidityGate:
+    """Marks a reward function as a hard gate: what it scores below `threshold` is worth nothing to any cluster.
+
+    `PluralGRPOTrainer` takes it among its `reward_funcs`, beside the jury: for facts, formats and safety, which are
+    not a matter of taste. The shares of the clusters then hold among valid answers. `None` from the function is
+    valid.
+
+    Args:
+        function: A TRL reward function, `(prompts, completions, **columns)` to one number (or `None`) a completion.
+        threshold: The lowest number that is valid.
+
+    Example:
+        >>> gate = ValidityGate(lambda prompts, completions, **columns: [float(c.isdigit()) for c in completions])
+        >>> gate(prompts=["Pick a number."] * 2, completions=["7", "seven"])
+        [1.0, 0.0]
+    """
+
+    def __init__(self, function: Callable[..., list[float | None]], threshold: float = 0.5) -> None:
+        self.function = function
+        self.threshold = threshold
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """1.0 where a completion is valid, 0.0 where it is not."""
+        scores = self.function(prompts=prompts, completions=completions, **columns)
+        return [1.0 if score is None or score >= self.threshold else 0.0 for score in scores]
 
 
 class JuryReward:
@@ -46,9 +75,13 @@ class JuryReward:
             `plural_rlhf.core.aggregation`.
         rho: The pool: 1 every cluster in proportion (default), 0 consensus, −∞ the worst-off cluster.
         beta: Temperature in logits; the trainer's `beta` must be the same number.
+        tie_margin: Responses within this many logits of the best that a cluster has seen for the prompt count as tied
+            with it (`plural_rlhf.core.targets.saturate`); 0 is off.
+        tie_width: Rounding of that edge in logits; 0 is hard.
         invalid_reward: Where a data set column `support` lists the allowed answers, every cluster gives anything else
             its lowest reward over the support plus this, in logits.
         offset_learning_rate: Step size of responsibility balancing (λ_k += η(mean γ_k − w_k)).
+        offsets: The mode of `plural_rlhf.core.offsets.OffsetTracker`.
         **rule_options: Passed to the rule, e.g. `p=0.5` for `"power_mean"`.
 
     Data set columns that are read, all optional: `weights` (a `WeightSpec` a row), `support` (list of allowed
@@ -80,26 +113,33 @@ class JuryReward:
         rule: str = POOL,
         rho: float = 1.0,
         beta: float = 1.0,
+        tie_margin: float = 0.0,
+        tie_width: float = 0.0,
         invalid_reward: float = -10.0,
         offset_learning_rate: float = 0.1,
+        offsets: Mode = "responsibility",
         **rule_options: Any,
     ) -> None:
         rules = (POOL, *RULES)
         if rule not in rules:
             raise ValueError(f"rule: got {rule!r}.{did_you_mean(rule, rules)} The rules are {', '.join(rules)}.")
-        self.target = PoolTarget(rho=rho, beta=beta)
+        self.target = PoolTarget(rho=rho, beta=beta, tie_margin=tie_margin, tie_width=tie_width)
         self.jury: Jury = JuryScorer.from_pretrained(jury) if isinstance(jury, str | Path) else jury
         self.weights = parse_weights(weights, self.jury.cluster_names, self.jury.prevalence)
         self.rule = rule
         self.rule_options = rule_options
         self.invalid_reward = invalid_reward
-        self.offsets = OffsetTracker(len(self.jury.cluster_names), learning_rate=offset_learning_rate)
+        self.offsets = OffsetTracker(len(self.jury.cluster_names), mode=offsets, learning_rate=offset_learning_rate)
         self._parsed: dict[str, np.ndarray] = {}
 
     @property
     def cluster_names(self) -> list[str]:
         """The jury's clusters, in the order of every K."""
         return self.jury.cluster_names
+
+    def set_beta(self, beta: float) -> None:
+        """Changes the temperature of the target, as a KL budget does."""
+        self.target = replace(self.target, beta=beta)
 
     def row_weights(self, specs: Sequence[WeightSpec] | None, n: int) -> torch.Tensor:
         """Weights of each row, `(N, K)` float64: from its `weights` column, or the default."""
@@ -118,19 +158,40 @@ class JuryReward:
     def cluster_rewards(
         self, prompts: Sequence[Any], completions: Sequence[Any], support: Sequence[Sequence[str]] | None = None
     ) -> torch.Tensor:
-        """Rewards a cluster, `(N, K)` float64 in logits; what is not in a row's `support` falls below all that is."""
-        rewards = self.jury.cluster_rewards(prompts, completions).double()
+        """Rewards a cluster, `(N, K)` float64 in logits; what is not in a row's `support` falls below all that is.
+
+        Raises:
+            JuryError: The jury returned rewards of another shape, or one that is no finite number.
+        """
+        rewards = self._checked(prompts, completions)
         if support is None:
             return rewards
         texts = [completion_text(completion).strip() for completion in completions]
-        for n in (n for n, text in enumerate(texts) if text not in support[n]):
+        for n in (n for n, text in enumerate(texts) if support[n] is not None and text not in support[n]):
             rewards[n] = self.support_rewards(prompts[n], support[n]).amin(dim=0) + self.invalid_reward
         return rewards
 
     def support_rewards(self, prompt: Any, support: Sequence[str]) -> torch.Tensor:
         """Rewards of a finite set of answers to one prompt, `(len(support), K)` float64 in logits."""
         answers = [a if isinstance(prompt, str) else [{"role": "assistant", "content": a}] for a in support]
-        return self.jury.cluster_rewards([prompt] * len(support), answers).double()
+        return self._checked([prompt] * len(support), answers)
+
+    def _checked(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
+        rewards = self.jury.cluster_rewards(prompts, completions)
+        expected = (len(completions), len(self.cluster_names))
+        if tuple(rewards.shape) != expected:
+            raise JuryError(
+                f"the jury scored {expected[0]} completions with rewards of shape {tuple(rewards.shape)}, but it has "
+                f"{expected[1]} clusters: cluster_rewards must return a row per completion and a column per cluster."
+            )
+        if not bool(torch.isfinite(rewards).all()):
+            n, k = (~torch.isfinite(rewards)).nonzero()[0].tolist()
+            raise JuryError(
+                f"the jury's cluster {self.cluster_names[k]!r} gives {float(rewards[n, k])} to the completion "
+                f"{completion_text(completions[n])!r}, and no target follows from that: check the jury on this text. "
+                "For answers that must never be given, use a ValidityGate or the column support."
+            )
+        return rewards.double()
 
     def __call__(
         self,
@@ -153,15 +214,19 @@ class JuryReward:
         seen = prompts if jury_prompt is None else jury_prompt
         r = self.cluster_rewards(seen, completions, support)
         w = self.row_weights(weights, len(completions))
+        keys = [prompt_key(prompt) for prompt in prompts]
+        shaped = self.shaped(r, keys)
         if self.rule == POOL:
-            keys = [prompt_key(prompt) for prompt in prompts]
-            pooled, gamma = self.pool(r, w, keys)
-            self.update_offsets(gamma, w, keys)
+            pooled, gamma = self.pool(shaped, w, keys)
+            self.balance(shaped, gamma, w, keys)
         else:
-            pooled = aggregate(r, w, self.rule, **self.rule_options)
+            pooled = aggregate(shaped, w, self.rule, **self.rule_options)
         if log_metric is not None:
             for k, name in enumerate(self.cluster_names):
                 log_metric(f"jury/{name}/mean", float(r[:, k].mean()))
+                log_metric(f"plural/weight/{name}", float(w[:, k].mean()))
+                if self.rule == POOL:
+                    log_metric(f"plural/share/{name}", float(gamma[:, k].mean()))
         if log_extra is not None:
             for k, name in enumerate(self.cluster_names):
                 log_extra(f"jury/{name}", r[:, k].tolist())
@@ -170,32 +235,74 @@ class JuryReward:
     def pool(
         self, r: torch.Tensor, w: torch.Tensor, keys: Sequence[str], log_weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pooled reward R_ρ `(N,)` and the responsibilities γ `(N, K)` under the offsets as they stand.
+        """The one reward R of each completion `(N,)` in logits, and the mixture's responsibilities γ `(N, K)`.
+
+        A prompt that is met for the first time gets its offsets from its rows, λ_k = log mean (π₀/π) exp(r_k/β).
 
         Args:
-            r: Cluster rewards `(N, K)`.
+            r: Cluster rewards `(N, K)`, shaped already where the target has options (`shaped`).
             w: Weights `(N, K)`.
-            keys: Prompt key of each row; a prompt met for the first time starts at λ_k = log mean exp(r_k/β) of its
-                rows.
-            log_weights: `(N,)` log(π₀/π) of each row, when the rows were not drawn from π₀: makes that start unbiased.
+            keys: Prompt key of each row.
+            log_weights: `(N,)` log(π₀/π) of each row; `None` where the rows come from π₀, or that is not known.
         """
-        beta, rho = self.target.beta, self.target.rho
-        for key in dict.fromkeys(keys):
+        beta = self.target.beta
+        for key, rows in rows_of(keys).items():
             if key not in self.offsets:
-                rows = [n for n, other in enumerate(keys) if other == key]
-                shift = 0.0 if log_weights is None else beta * log_weights[rows].double().cpu()[:, None]
-                self.offsets.initialise(key, r[rows] + shift, beta)
+                self.offsets.initialise(key, r[rows], beta, None if log_weights is None else log_weights[rows])
         log_z = self.offsets.get(keys)
-        return pool_reward(r, w, log_z, beta, rho), responsibilities(r, w, log_z, beta, rho)
+        gamma = responsibilities(r, w, log_z, beta, 1.0)
+        if self.rule == POOL:
+            return pool_reward(r, w, log_z, beta, self.target.rho), gamma
+        return aggregate(r, w, self.rule, **self.rule_options), gamma
 
-    def update_offsets(self, gamma: torch.Tensor, w: torch.Tensor, keys: Sequence[str]) -> None:
-        """One step of responsibility balancing for every prompt among `keys`, from its rows' γ `(N, K)`.
+    def shaped(
+        self,
+        r: torch.Tensor,
+        keys: Sequence[str],
+        log_pi_ref: torch.Tensor | None = None,
+        anchor: torch.Tensor | None = None,
+        update: bool = True,
+    ) -> torch.Tensor:
+        """Cluster rewards `(N, K)` with the target's options applied (`PoolTarget.shaped`).
 
-        Only for ρ = 1: the balance mean γ = w holds at λ = log Z there and nowhere else, so other pools keep their
-        start.
+        Args:
+            r: Cluster rewards `(N, K)`, less what they owe to typicality (`debiased`).
+            keys: Prompt key of each row.
+            log_pi_ref: `(N,)` sequence log-probability under π₀, nats; where an option reads it.
+            anchor: `(N, K)` what `uniform_floor` measures from, nats; where it is on.
+            update: Whether the best reward of a prompt may rise; one that is not known yet is noted in any case.
         """
-        if self.target.rho != 1.0:
+        target = replace(self.target, typicality_alpha=0.0)
+        if target.tie_margin == target.tie_width == target.uniform_floor == 0:
+            return target.shaped(r, log_pi_ref)
+        for key, rows in rows_of(keys).items():
+            if update or bool(torch.isinf(self.offsets.best([key])).any()):
+                self.offsets.observe_best(key, r[rows])
+        return target.shaped(r, log_pi_ref, self.offsets.best(keys), anchor=anchor)
+
+    def balance(
+        self,
+        r: torch.Tensor,
+        gamma: torch.Tensor,
+        w: torch.Tensor,
+        keys: Sequence[str],
+        log_weights: torch.Tensor | None = None,
+    ) -> None:
+        """One update of the offsets of every prompt among `keys`, from its rows.
+
+        Responsibility balancing is for ρ = 1 alone: the balance mean γ = w holds at λ = log Z there and nowhere else,
+        so under other pools only the offsets of mode `"ema"` move.
+        """
+        if self.offsets.mode in ("responsibility", "global") and (self.target.rho != 1.0 or self.rule != POOL):
             return
-        for key in dict.fromkeys(keys):
-            rows = [n for n, other in enumerate(keys) if other == key]
-            self.offsets.update(key, gamma[rows].mean(dim=0), w[rows].mean(dim=0))
+        for key, rows in rows_of(keys).items():
+            weights = None if log_weights is None else log_weights[rows]
+            self.offsets.observe(key, r[rows], gamma[rows], w[rows].mean(dim=0), self.target.beta, weights)
+
+
+def rows_of(keys: Sequence[str]) -> dict[str, list[int]]:
+    """Which rows belong to each key, keys in the order in which they first occur."""
+    rows: dict[str, list[int]] = {}
+    for n, key in enumerate(keys):
+        rows.setdefault(key, []).append(n)
+    return rows

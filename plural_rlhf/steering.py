@@ -1,8 +1,8 @@
-"""Weights over clusters: read from what a user writes, drawn for training, and put into words for a prompt.
+"""Weights over clusters: read from what a user writes, drawn at random, and put into words for a prompt.
 
 A weighting is a point on the simplex over the K clusters of a jury. It may be written as a name (`prevalence`,
 `uniform`, one cluster's name), as a number or seats a cluster, or come from a data set column. This file knows nothing
-of rewards.
+of rewards, models or training steps; which weightings a training run asks for is in `weight_sampler`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ import numpy as np
 from reward_models.errors import JuryError, did_you_mean
 
 
-__all__ = ["POPULATION", "WeightSpec", "describe_weights", "parse_weights", "sample_weights", "steer_prompt"]
+__all__ = [
+    "POPULATION",
+    "WeightSpec",
+    "describe_weights",
+    "is_prevalence",
+    "parse_weights",
+    "sample_weights",
+    "steer_prompt",
+    "whole_parts",
+]
 
 POPULATION = "Answer as a member of the public."
 """What a prompt says when the weights are the clusters' prevalence."""
@@ -85,6 +94,8 @@ def describe_weights(
 ) -> str:
     """Puts weights into the words that steer a conditional policy; the same words must be used in training and after.
 
+    The percents are whole and always sum to 100 (see `whole_parts`).
+
     Args:
         weights: `(K,)` on the simplex.
         cluster_names: The jury's clusters, in order.
@@ -96,14 +107,46 @@ def describe_weights(
         >>> describe_weights([0.0, 1.0], ["urban", "rural"])
         'Answer as a member of this public: rural.'
     """
-    shares = np.asarray(weights, dtype=np.float64)
-    if prevalence is not None and np.abs(shares - np.asarray(prevalence)).max() < _TOLERANCE:
+    if prevalence is not None and is_prevalence(weights, prevalence):
         return POPULATION
-    order = [k for k in np.argsort(-shares, kind="stable") if shares[k] >= _TOLERANCE]
+    percents = whole_parts(weights)
+    order = [k for k in np.argsort(-percents, kind="stable") if percents[k] > 0]
     if len(order) == 1:
         return f"Answer as a member of this public: {cluster_names[order[0]]}."
-    parts = ", ".join(f"{round(100 * float(shares[k]))}% {cluster_names[k]}" for k in order)
+    parts = ", ".join(f"{percents[k]}% {cluster_names[k]}" for k in order)
     return f"Answer as a member of this public: {parts}."
+
+
+def is_prevalence(weights: Sequence[float] | np.ndarray, prevalence: Sequence[float] | np.ndarray) -> bool:
+    """Whether weights `(K,)` are the clusters' prevalence, to half a percentage point: then they read `POPULATION`."""
+    return bool(np.abs(np.asarray(weights) - np.asarray(prevalence)).max() < _TOLERANCE)
+
+
+def whole_parts(weights: Sequence[float] | np.ndarray, parts: int = 100) -> np.ndarray:
+    """Rounds weights to whole numbers of `parts` (percents by default) that sum to `parts`, each less than one off.
+
+    The method of largest remainders: what is left after rounding down goes to those who lost most by it, the first of
+    equals first.
+
+    Args:
+        weights: `(..., K)`, on the simplex.
+        parts: Of how many the weights are shares.
+
+    Returns:
+        `(..., K)` integers.
+
+    Example:
+        >>> whole_parts([1 / 3, 1 / 3, 1 / 3]).tolist()
+        [34, 33, 33]
+        >>> whole_parts([0.62, 0.38], parts=20).tolist()
+        [12, 8]
+    """
+    # Rounded, lest 0.29 * 100 = 28.999999999999996 lose its last part, or equal remainders differ.
+    exact = (np.asarray(weights, dtype=np.float64) * parts).round(9)
+    whole = np.floor(exact).astype(np.int64)
+    order = np.argsort((whole - exact).round(9), axis=-1, kind="stable")
+    rank = np.argsort(order, axis=-1)
+    return whole + (rank < parts - whole.sum(axis=-1, keepdims=True))
 
 
 @overload
@@ -123,18 +166,14 @@ def steer_prompt(prompt: str | list[dict[str, str]], description: str) -> str | 
 def sample_weights(
     n: int, prevalence: Sequence[float] | np.ndarray, rng: np.random.Generator, concentration: float = 1.0
 ) -> np.ndarray:
-    """Draws weightings for the training of a steerable policy from Dirichlet(`concentration`·1), in whole percents.
+    """Draws weightings from Dirichlet(`concentration`·1), in whole percents.
 
     Rounded, because the policy only ever sees the percents that `describe_weights` writes.
 
     Returns:
         `(n, K)`, every row on the simplex.
     """
-    k = len(prevalence)
-    draws = rng.dirichlet(np.full(k, concentration), size=n)
-    percents = np.floor(draws * 100)
-    percents[np.arange(n), draws.argmax(axis=1)] += 100 - percents.sum(axis=1)
-    return percents / 100
+    return whole_parts(rng.dirichlet(np.full(len(prevalence), concentration), size=n)) / 100
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,25 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def lopsided(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A policy that gives the answers 1, 2, 3 about .6, .3, .1, saved: sampled training loads it again as pi_ref."""
+    from tests.juries import TableJury
+    from tests.policies import THREE, TOKENIZER, rows, train_exact
+    from tests.tiny import tiny_causal_lm
+
+    folder = tmp_path_factory.mktemp("policy")
+    wanted = dict(zip(THREE, [[math.log(0.6)], [math.log(0.3)], [math.log(0.1)]], strict=True))
+    model = tiny_causal_lm(TOKENIZER)
+    jury = TableJury(wanted, ["a"], [1.0])
+    train_exact(model, jury, rows("ab", THREE), folder / "out", 50, reference_power=0.0)
+    model.save_pretrained(folder / "policy")
+    TOKENIZER.save_pretrained(folder / "policy")
+    return str(folder / "policy")

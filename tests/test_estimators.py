@@ -11,14 +11,18 @@ from plural_rlhf.core.estimators import (
     DIVERGENCES,
     exact_divergence,
     forward_kl_coefficients,
+    group_log_mean_exp,
     group_log_z,
     js_coefficients,
     leave_one_out,
+    rao_blackwell_to_go,
     residual,
+    reward_to_go,
     score_function_loss,
     trajectory_balance_loss,
     vargrad_loss,
 )
+from tests.enumerable import Tree
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,6 +77,138 @@ def test_a_group_of_one_is_refused():
             estimator(torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"beta: got 0"):
         residual(torch.zeros(2), 0.0, torch.zeros(2), torch.zeros(2))
+
+
+# Expectations and variances over a whole tree, enumerated: nothing here is sampled
+
+BETA = 0.7
+TREE = Tree(vocabulary=3, length=3, end=True)
+
+
+class Enumerated:
+    """A policy on the tree, its reference and rewards, with everything that the losses need of all 15 sequences."""
+
+    def __init__(self, at_target: bool = False) -> None:
+        ref = normal(TREE.n_prefixes, 3, seed=1)
+        self.reward = 0.5 * normal(TREE.n_sequences, seed=2)
+        self.log_ref, self.token_ref = TREE.log_pi(ref), TREE.token_log_pi(ref)
+        self.log_p = (self.reward / BETA + self.log_ref).log_softmax(-1)
+        self.log_z = torch.logsumexp(self.reward / BETA + self.log_ref, -1)
+        start = self.logits_of(self.log_p) if at_target else normal(TREE.n_prefixes, 3)
+        self.logits = start.requires_grad_()
+        self.token_log_pi = TREE.token_log_pi(self.logits)
+        self.log_pi = self.token_log_pi.sum(-1)
+        self.pi = self.log_pi.detach().exp()
+        self.d = residual(self.reward, BETA, self.log_ref, self.log_pi)
+        log_pi_all, log_ref_all = self.logits.log_softmax(-1), ref.log_softmax(-1)
+        self.token_kl = (log_pi_all.exp() * (log_pi_all - log_ref_all)).sum(-1)[TREE.prefix] * TREE.used
+
+    @staticmethod
+    def logits_of(log_p: torch.Tensor) -> torch.Tensor:
+        """Logits of the policy whose sequences have these log-probabilities: the mass behind each token."""
+        mass = torch.zeros(TREE.n_prefixes, 3, dtype=torch.float64)
+        index = (TREE.prefix[TREE.used], TREE.token[TREE.used])
+        mass.index_put_(index, log_p.exp().unsqueeze(-1).expand_as(TREE.used)[TREE.used], accumulate=True)
+        return mass.log()
+
+    def gradient(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(value, self.logits, retain_graph=True)[0].flatten()
+
+    def exact(self, kind: str) -> torch.Tensor:
+        """Gradient of the divergence itself, written out."""
+        log_m = torch.logaddexp(self.log_p, self.log_pi) - math.log(2)
+        to_m = [(log_q.exp() * (log_q - log_m)).sum() for log_q in (self.log_p, self.log_pi)]
+        values = {
+            "rkl": (self.log_pi.exp() * (self.log_pi - self.log_p)).sum(),
+            "fkl": (self.log_p.exp() * (self.log_p - self.log_pi)).sum(),
+            "js": (to_m[0] + to_m[1]) / 2,
+        }
+        return self.gradient(values[kind])
+
+    def mean_and_variance(self, losses: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Of the gradient of one sequence's loss, over sequences drawn from the policy."""
+        gradients = torch.stack([self.gradient(loss) for loss in losses])
+        mean = self.pi @ gradients
+        return mean, float(self.pi @ (gradients - mean).square().sum(-1))
+
+    def token_loss(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Loss of each sequence, less a baseline for each position: the mean over the sequences that reach it."""
+        reach = self.pi.unsqueeze(-1) * TREE.used
+        baseline = (reach * coefficients).sum(0) / reach.sum(0)
+        return -((coefficients - baseline) * TREE.used * self.token_log_pi).sum(-1)
+
+    def three_ways(self) -> dict[str, torch.Tensor]:
+        """KL(pi || p) with a coefficient a sequence, with reward-to-go, and Rao-Blackwellised."""
+        whole = self.d.detach().unsqueeze(-1).expand_as(TREE.used)
+        to_go = reward_to_go(self.reward, BETA, self.token_log_pi - self.token_ref, TREE.used)
+        expected = rao_blackwell_to_go(self.reward, BETA, self.token_kl, TREE.used)
+        return {
+            "whole": self.token_loss(whole),
+            "to_go": self.token_loss(to_go),
+            "rao_blackwell": self.token_loss(expected) + self.token_kl.sum(-1),
+        }
+
+
+def test_group_losses_are_exactly_unbiased():
+    e = Enumerated()
+    n = TREE.n_sequences
+    pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))  # every group of two
+    probability = e.pi[pairs].prod(-1)
+    assert torch.allclose(e.gradient(probability @ vargrad_loss(e.d[pairs])), e.exact("rkl"), atol=1e-12)
+    for log_z in (e.log_z, e.log_z + 3.0):  # any baseline: the mean score is zero
+        loss = probability @ trajectory_balance_loss(e.d[pairs], log_z)
+        assert torch.allclose(e.gradient(loss), e.exact("rkl"), atol=1e-12)
+    assert (probability @ group_log_mean_exp(e.d[pairs]).exp()).item() == pytest.approx(e.log_z.exp().item())
+    assert probability @ group_log_mean_exp(e.d[pairs]) < e.log_z - 0.01
+
+
+@pytest.mark.parametrize(("kind", "make"), [("fkl", forward_kl_coefficients), ("js", js_coefficients)])
+def test_score_coefficients_with_the_exact_log_z_are_exactly_unbiased(kind, make):
+    e = Enumerated()
+    loss = score_function_loss(make(e.d.unsqueeze(-1), e.log_z), e.log_pi.unsqueeze(-1))
+    assert torch.allclose(e.mean_and_variance(loss)[0], e.exact(kind), atol=1e-12)
+    # Here the value of log Z matters, not only its being a constant.
+    off = score_function_loss(make(e.d.unsqueeze(-1), e.log_z + 1.0), e.log_pi.unsqueeze(-1))
+    assert (e.mean_and_variance(off)[0] - e.exact(kind)).abs().max() > 1e-3
+
+
+def test_token_coefficients_have_the_exact_gradient_and_less_noise_away_from_the_target():
+    e = Enumerated()
+    noise = {}
+    for name, losses in e.three_ways().items():
+        mean, noise[name] = e.mean_and_variance(losses)
+        assert torch.allclose(mean, e.exact("rkl"), atol=1e-12), name
+    assert noise["to_go"] < 0.95 * noise["whole"]
+    assert noise["rao_blackwell"] < 0.5 * noise["to_go"]
+    # The direct gradient of KL_t is a part of it.
+    forgetful = e.token_loss(rao_blackwell_to_go(e.reward, BETA, e.token_kl, TREE.used))
+    assert (e.mean_and_variance(forgetful)[0] - e.exact("rkl")).abs().max() > 0.05
+
+
+def test_at_the_target_only_the_whole_residual_is_without_noise():
+    e = Enumerated(at_target=True)
+    assert torch.allclose(e.log_pi, e.log_p, atol=1e-12)
+    noise = {}
+    for name, losses in e.three_ways().items():
+        mean, noise[name] = e.mean_and_variance(losses)
+        assert mean.abs().max() < 1e-12, name
+    assert noise["whole"] < 1e-20
+    assert noise["to_go"] > 1e-3
+
+
+def test_token_coefficients_by_hand():
+    nan = math.nan
+    mask = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 0]])  # the answer of a tool; padding
+    costs = torch.tensor([[0.5, nan, 0.25, -1.0], [2.0, 1.0, nan, nan]])
+    reward = torch.tensor([3.0, 1.0])
+    to_go = reward_to_go(reward, 0.5, costs, mask)
+    assert to_go.tolist() == [[6 + 0.25, 0.0, 6 + 0.75, 7.0], [2 - 3.0, 2 - 1.0, 0.0, 0.0]]
+    expected = rao_blackwell_to_go(reward, 0.5, costs, mask)
+    assert expected.tolist() == [[6 + 0.75, 0.0, 7.0, 6.0], [2 - 1.0, 2.0, 0.0, 0.0]]
+    # The first token's is the residual of the sequence.
+    assert to_go[1, 0] == residual(reward[1], 0.5, torch.tensor(-4.0), torch.tensor(-1.0))
+    with pytest.raises(ValueError, match=r"beta: got 0"):
+        reward_to_go(reward, 0.0, costs, mask)
 
 
 # Exact divergences

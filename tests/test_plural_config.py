@@ -33,7 +33,7 @@ def config(tmp_path, **settings) -> PluralGRPOConfig:
         ({"mask_truncated_completions": True}, r"mask_truncated_completions is True"),
         ({"divergence": "flk"}, r"divergence is 'flk'.*Did you mean 'fkl'\?.*fkl, rkl, js"),
         ({"estimator": "vargard"}, r"estimator is 'vargard'.*'vargrad'"),
-        ({"rho": math.nan}, r"rho is nan: set rho=1\.0"),
+        ({"rho": math.nan}, r"rho: got nan: give a number"),
         ({"other_mass": 1.0}, r"other_mass is 1\.0.*below 1"),
     ],
 )

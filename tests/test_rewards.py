@@ -135,7 +135,10 @@ def test_the_jury_reads_its_own_prompt_and_chat_completions():
 def test_clusters_are_logged():
     metrics, extra = {}, {}
     pay(JuryReward(jury()), ["red", "blue"], log_metric=metrics.__setitem__, log_extra=extra.__setitem__)
-    assert metrics == {"jury/warm/mean": 1.0, "jury/cold/mean": 1.5}
+    assert (metrics.pop("jury/warm/mean"), metrics.pop("jury/cold/mean")) == (1.0, 1.5)
+    assert (metrics.pop("plural/weight/warm"), metrics.pop("plural/weight/cold")) == (0.75, 0.25)
+    assert metrics.pop("plural/share/warm") + metrics.pop("plural/share/cold") == pytest.approx(1.0)
+    assert metrics == {}
     assert extra == {"jury/warm": [2.0, 0.0], "jury/cold": [0.0, 3.0]}
 
 

@@ -1,6 +1,6 @@
 """Scoring answers with their prompt computed once equals scoring every pair alone, gradients included.
 
-Every test runs on each way to do it: one packed row, several packed rows, and the repeated cache.
+Every test of answers runs on each way to do it: one packed row, several packed rows, and the repeated cache.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from plural_rlhf.trainers import shared_prefix
-from plural_rlhf.trainers.packing import build_tries
+from plural_rlhf.trainers import scoring
+from plural_rlhf.trainers.packing import IGNORED, pack, stack
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
@@ -34,12 +35,11 @@ def tokenizer():
     return tiny_tokenizer()
 
 
-@pytest.fixture(params=["packed", "several rows", "cached"], autouse=True)
+@pytest.fixture(params=["packed", "several rows", "cached"])
 def way(request, monkeypatch):
+    monkeypatch.setattr(scoring, "_cheapest_way", lambda *a: "cached" if request.param == "cached" else "packed")
     if request.param == "several rows":
-        monkeypatch.setattr(shared_prefix, "build_tries", functools.partial(build_tries, max_nodes=60))
-    if request.param == "cached":
-        monkeypatch.setattr(shared_prefix, "supports_packing", lambda model, longest: False)
+        monkeypatch.setattr(scoring, "pack", functools.partial(pack, max_places=60))
     return request.param
 
 
@@ -70,6 +70,7 @@ def alone(model, tokenizer, prompt, answer: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "peft"])
+@pytest.mark.usefixtures("way")
 def test_log_probabilities_and_gradients_are_those_of_every_pair_alone(tokenizer, wrapped):
     model = build(wrapped, tokenizer)
     batch = encode(tokenizer)
@@ -88,6 +89,7 @@ def test_log_probabilities_and_gradients_are_those_of_every_pair_alone(tokenizer
         assert float(expected.norm()) > 0
 
 
+@pytest.mark.usefixtures("way")
 def test_padding_of_the_set_has_no_probability_and_no_gradient(tokenizer):
     model = build(False, tokenizer)
     batch = encode(tokenizer)
@@ -98,6 +100,7 @@ def test_padding_of_the_set_has_no_probability_and_no_gradient(tokenizer):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.usefixtures("way")
 def test_neither_the_neighbours_nor_their_number_matter(tokenizer):
     model = build(False, tokenizer)
     together = answer_log_probs(model, encode(tokenizer))
@@ -106,6 +109,7 @@ def test_neither_the_neighbours_nor_their_number_matter(tokenizer):
         torch.testing.assert_close(together[b, : len(by_itself)], by_itself, atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("way")
 def test_answers_of_one_token_need_no_second_pass(tokenizer):
     # The empty answer is the end token alone; together with a real one it must score the same.
     model = build(False, tokenizer)
@@ -115,6 +119,7 @@ def test_answers_of_one_token_need_no_second_pass(tokenizer):
     torch.testing.assert_close(ended[0, 0], alone(model, tokenizer, PROMPTS[0], ""), atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("way")
 def test_answers_exclude_each_other_because_they_end(tokenizer):
     # 'a' is the beginning of 'ab': without the end token their probabilities could sum to more than one.
     model = build(False, tokenizer)
@@ -132,3 +137,41 @@ def test_prompts_are_tokenised_as_trl_does(tokenizer):
     rendered = tokenizer.apply_chat_template(PROMPTS[1], tokenize=False, add_generation_prompt=True)
     assert encode_prompt(PROMPTS[1], tokenizer) == tokenizer(rendered, add_special_tokens=False)["input_ids"]
     assert rendered.endswith("<|im_start|>assistant\n")
+
+
+def test_a_row_holds_every_shared_token_once_and_asks_every_question_in_one_place():
+    instructions, questions = [5, 6, 7, 8], [[20, 21], [30]]
+    answers = [[40, 1], [41, 1], [40, 42, 1]]
+    sequences = [instructions + question + answer for question in questions for answer in answers]
+    starts = [len(instructions) + len(question) for question in questions for _ in answers]
+    (row,) = pack(sequences, starts)
+    # 4 instructions, 2 + 1 words of the questions, in each of which 40 and 41 follow the last word and 1 and 42 follow
+    # 40: those two places stand twice. The last token of an answer (1) is asked for and never read.
+    assert len(row.tokens) == 4 + (2 + 1) + 2 * (2 + 2 + 1)
+    assert sorted(row.labels[row.labels != IGNORED].tolist()) == sorted(2 * [40, 41, 1, 42, 1, 1])
+    for sequence, start, asked in zip(sequences, starts, row.asked, strict=True):
+        assert row.labels[asked].tolist() == sequence[start:]
+        for place, position in zip(asked, range(start - 1, len(sequence) - 1), strict=True):
+            seen = np.flatnonzero(row.visible[place])
+            order = seen[np.argsort(row.positions[seen])]
+            assert row.tokens[order].tolist() == sequence[: position + 1]  # what the place would see in its sequence
+
+
+def test_rows_end_where_sharing_no_longer_pays_and_where_they_are_full():
+    def sequence(first: int, shared: int, own: int) -> list[int]:
+        return [*range(shared), *range(1000 * first, 1000 * first + own), 1]
+
+    # Apart: 2 · 100² pairs. Together: 150² pairs, but 50 tokens less; so it pays from 2500 / 50 pairs a token on.
+    pair = [sequence(1, 50, 50), sequence(2, 50, 50)]
+    assert len(pack(pair, [99, 99], pairs_per_token=51)) == 1
+    assert len(pack(pair, [99, 99], pairs_per_token=49)) == 2
+    assert len(pack(pair, [99, 99], pairs_per_token=51, max_places=140)) == 2
+    # Nothing shared: never.
+    assert len(pack([sequence(1, 0, 9), sequence(2, 0, 9)], [1, 1], pairs_per_token=1e9)) == 2
+    rows = pack([*pair, sequence(3, 0, 5)], [99, 99, 1])
+    assert [row.members for row in rows] == [[0, 1], [2]]
+    tokens, positions, visible, labels = stack(rows)
+    assert tokens.shape == positions.shape == labels.shape == visible.shape[:2] == (2, len(rows[0].tokens))
+    assert labels[1, 5:].eq(IGNORED).all()
+    assert visible[1, 5:].sum(-1).eq(1).all()  # padding sees itself, else its softmax would be over nothing
+    assert not visible[1, :5, 5:].any()

@@ -7,7 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from plural_rlhf.steering import POPULATION, describe_weights, parse_weights, sample_weights, steer_prompt
+from plural_rlhf.steering import (
+    POPULATION,
+    describe_weights,
+    parse_weights,
+    sample_weights,
+    steer_prompt,
+    whole_parts,
+)
 from reward_models.errors import JuryError
 
 
@@ -79,6 +86,31 @@ def test_the_words_depend_on_nothing_but_the_weights():
         describe_weights(PREVALENCE, NAMES)
         == "Answer as a member of this public: 50% progressive, 30% urban, 20% rural."
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts", "expected"),
+    [
+        ([1 / 3, 1 / 3, 1 / 3], 100, [34, 33, 33]),
+        ([1 / 6, 1 / 6, 2 / 3], 100, [17, 17, 66]),  # all three lose two thirds: the first two get it back
+        ([7 / 12, 5 / 12], 100, [58, 42]),
+        ([0.29, 0.71], 100, [29, 71]),  # 0.29 * 100 is a little below 29 in floating point
+        ([0.004, 0.996], 100, [0, 100]),
+        ([0.07, 0.93], 20, [1, 19]),
+        ([1.0], 20, [20]),
+    ],
+)
+def test_rounded_weights_sum_to_all(weights, parts, expected):
+    assert whole_parts(weights, parts).tolist() == expected
+    assert whole_parts([weights, weights], parts).tolist() == [expected, expected]
+
+
+def test_percents_in_words_sum_to_a_hundred():
+    thirds = describe_weights([1 / 3, 1 / 3, 1 / 3], NAMES)
+    assert thirds == "Answer as a member of this public: 34% progressive, 33% rural, 33% urban."
+    for weights in np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], size=200):
+        percents = [int(p) for p in re.findall(r"(\d+)%", describe_weights(weights, NAMES))]
+        assert sum(percents) in (100, 0)  # none are said of a cluster alone
 
 
 def test_drawn_weights_are_whole_percents_on_the_simplex():

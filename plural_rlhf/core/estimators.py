@@ -2,9 +2,11 @@
 
 With `d_i = R(y_i) / beta + log pi_ref(y_i) - log pi(y_i)`, sums over the whole sequence with its end token, the target
 is `p = pi exp(d) / Z` and `d` is the constant `log Z` exactly when `pi = p`. Sampled estimators use a group of G
-completions of one prompt; exact ones all N answers of a support. Knows nothing of where R comes from (`targets`) nor
-of tokens.
+completions of one prompt; exact ones all N answers of a support. Knows nothing of where R comes from (`targets`).
 
+The fixed point needs the sum over the sequence. `reward_to_go` and `rao_blackwell_to_go` give every token its own
+coefficient and keep the expected gradient: with less noise than the whole residual far from the target, and more near
+it, where the whole residual has none.
 Length-normalised log-probabilities must not be given: they have another fixed point, `pi_ref exp(|y| (.))`.
 """
 
@@ -25,10 +27,13 @@ __all__ = [
     "Divergence",
     "exact_divergence",
     "forward_kl_coefficients",
+    "group_log_mean_exp",
     "group_log_z",
     "js_coefficients",
     "leave_one_out",
+    "rao_blackwell_to_go",
     "residual",
+    "reward_to_go",
     "score_function_loss",
     "trajectory_balance_loss",
     "vargrad_loss",
@@ -59,8 +64,7 @@ def residual(reward: Tensor, beta: float, log_pi_ref: Tensor, log_pi: Tensor) ->
     Raises:
         ValueError: If `beta` is not positive and finite.
     """
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
+    _check_beta(beta)
     return reward / beta + log_pi_ref - log_pi
 
 
@@ -131,6 +135,21 @@ def group_log_z(d: Tensor) -> Tensor:
     return d.detach().mean(-1)
 
 
+def group_log_mean_exp(d: Tensor) -> Tensor:
+    """`log Z` of a group as importance sampling has it, `log mean exp d`, detached.
+
+    For samples of the policy `mean exp d` is an unbiased estimate of Z; its logarithm is too low by about half its
+    relative variance. Average over visits before taking the logarithm (`OffsetTracker.observe_normaliser`).
+
+    Args:
+        d: Residuals, shape `(..., G)`.
+
+    Returns:
+        Nats, shape `(...)`.
+    """
+    return torch.logsumexp(d.detach(), -1) - math.log(d.shape[-1])
+
+
 def forward_kl_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
     """Score coefficients of KL(p || pi), the importance weights `p / pi - 1 = exp(d - log Z) - 1`; unbounded above.
 
@@ -158,6 +177,55 @@ def js_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
         Shape `(..., G)`, without a gradient.
     """
     return ((softplus(d - log_z.unsqueeze(-1)) - math.log(2)) / 2).detach()
+
+
+def reward_to_go(reward: Tensor, beta: float, log_ratio: Tensor, mask: Tensor) -> Tensor:
+    """Score coefficient of every token, `R / beta - sum_{s >= t} (log pi_s - log pi_ref_s)`.
+
+    A token cannot change the log-ratios of the tokens before it, so dropping them from its coefficient leaves
+    `sum_t c_t grad log pi_t` an unbiased estimate of `-grad KL(pi || p)`. Subtract a baseline that does not depend on
+    the token, such as the mean at its position over the other completions of the group. Unlike those of
+    `leave_one_out`, the coefficients are not zero at the target.
+
+    Args:
+        reward: Aggregated reward R in logits, shape `(N,)`.
+        beta: Temperature, in logits.
+        log_ratio: `log pi - log pi_ref` of each token, nats, shape `(N, T)`.
+        mask: True (or 1) for the tokens that the policy chose, shape `(N, T)`; others are never read.
+
+    Returns:
+        Nats, shape `(N, T)`, without a gradient; 0 outside the mask.
+
+    Raises:
+        ValueError: If `beta` is not positive and finite.
+    """
+    return _reward_less(reward, beta, _sum_from(log_ratio, mask), mask)
+
+
+def rao_blackwell_to_go(reward: Tensor, beta: float, token_kl: Tensor, mask: Tensor) -> Tensor:
+    """Score coefficient of every token with expected log-ratios, `R / beta - sum_{s > t} KL_s`.
+
+    `KL_s = KL(pi(. | y_<s) || pi_ref(. | y_<s))`, over the whole vocabulary, is what the sampled log-ratio of token s
+    is on average. The distribution at t moves its own `KL_t` too, so the loss is
+
+        sum_t (KL_t - c_t log pi_t)    with the gradient in `KL_t` and `log pi_t`, not in `c_t`,
+
+    and its gradient an unbiased estimate of `grad KL(pi || p)`. Subtract a baseline as in `reward_to_go`.
+
+    Args:
+        reward: Aggregated reward R in logits, shape `(N,)`.
+        beta: Temperature, in logits.
+        token_kl: `KL_s` in nats, shape `(N, T)`.
+        mask: True (or 1) for the tokens that the policy chose, shape `(N, T)`; others are never read.
+
+    Returns:
+        Nats, shape `(N, T)`, without a gradient; 0 outside the mask.
+
+    Raises:
+        ValueError: If `beta` is not positive and finite.
+    """
+    own = torch.where(mask.to(torch.bool), token_kl.detach(), 0.0)
+    return _reward_less(reward, beta, _sum_from(own, mask) - own, mask)
 
 
 def score_function_loss(coefficients: Tensor, log_pi: Tensor) -> Tensor:
@@ -257,6 +325,22 @@ def _refuse_excess(total: Tensor) -> None:
             f"log_pi: the answers of row {row} have probability {mass:.3f} together, more than one: they must exclude "
             "each other, so list each answer once and end each with the end token"
         )
+
+
+def _sum_from(values: Tensor, mask: Tensor) -> Tensor:
+    """`sum_{s >= t}` of the masked values at every t."""
+    own = torch.where(mask.to(torch.bool), values.detach(), 0.0)
+    return own.flip(-1).cumsum(-1).flip(-1)
+
+
+def _reward_less(reward: Tensor, beta: float, cost: Tensor, mask: Tensor) -> Tensor:
+    _check_beta(beta)
+    return torch.where(mask.to(torch.bool), reward.detach().unsqueeze(-1) / beta - cost, 0.0)
+
+
+def _check_beta(beta: float) -> None:
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
 
 
 def _group_size(d: Tensor) -> int:

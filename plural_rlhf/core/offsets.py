@@ -9,9 +9,14 @@ extinction. They start from reference samples and move by responsibility balanci
 which is convex with its minima at `lambda = log Z + c`, as long as the policy follows the target of the current
 offsets. The balance is that of the mixture, so the responsibilities must be those of `rho = 1`, on samples of a policy
 whose target is `rho = 1`. The log pool (`rho = 0`) needs no offsets. The offsets of a prompt do not depend on the
-weights: prompts may be visited under other weights each time.
+weights: prompts may be visited under other weights each time. The other modes (`MODES`) estimate `Z_k` itself, which
+holds for every `rho`.
 
-Knows nothing of policies, tokenizers or processes: gather the responsibilities of all processes, then update on each.
+Two more numbers that a group of samples cannot give are kept per prompt: the normaliser of the aggregated target, for
+the estimators that need `log Z`, and the best reward seen, for tie margins.
+
+Knows nothing of policies, tokenizers or processes: gather rewards and responsibilities of all processes, then observe
+the same on each.
 """
 
 from __future__ import annotations
@@ -20,17 +25,25 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, did_you_mean
 
 from .aggregation import Weights, normalise_weights
+from .estimators import group_log_mean_exp
 
 
-__all__ = ["OffsetTracker", "balance", "prompt_key"]
+__all__ = ["MODES", "Mode", "OffsetTracker", "balance", "prompt_key"]
+
+Mode = Literal["responsibility", "reference", "ema", "exact", "global"]
+
+MODES: tuple[str, ...] = ("responsibility", "reference", "ema", "exact", "global")
+
+# The one key of mode "global"; no prompt_key is spelt like it.
+_EVERY_PROMPT = "*"
 
 
 def prompt_key(prompt: Any) -> str:
@@ -82,10 +95,24 @@ class OffsetTracker:
 
     Args:
         num_clusters: K.
-        learning_rate: eta of the first update of a prompt; below 1, and small against the speed of the policy.
-        decay: The n-th update of a prompt uses `learning_rate / (1 + decay n)`.
-        n_ref: Reference samples that `initialise` is meant to get (for the caller that draws them).
+        mode: How the offsets of a prompt come about.
+
+            - `"responsibility"`: from where `initialise` put them, one step of `balance` per observation.
+            - `"reference"`: where `initialise` put them, frozen. For single passes; good when `n_ref` is at least
+              about `4 (1 + chi2(p_k || pi_ref))`, useless for a cluster that likes what the reference rarely says.
+            - `"ema"`: exponential moving average of `Z_k`, in the linear domain, of importance-weighted samples of the
+              policy. Near the target no weight `p_k / p` exceeds `1 / w_k`.
+            - `"exact"`: given by `set_exact`, frozen. For finite supports.
+            - `"global"`: `"responsibility"` with the same offsets for all prompts, for prompts that are met once. A
+              constant that a cluster adds to all its rewards of one prompt is not cancelled: use heads whose zeros
+              mean the same everywhere.
+        learning_rate: eta of the first step of a prompt; below 1, and small against the speed of the policy (offsets
+            and policy that chase each other oscillate, rare clusters first).
+        decay: The n-th step of a prompt uses `learning_rate / (1 + decay n)`.
+        n_ref: Reference samples that `initialise` is meant to get (for the caller that draws them); 0 where it gets
+            samples of the policy and their importance weights.
         precondition_clip: See `balance`.
+        ema: Share of the new observation in every moving average, in (0, 1].
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -101,31 +128,41 @@ class OffsetTracker:
     def __init__(
         self,
         num_clusters: int,
+        mode: Mode = "responsibility",
         learning_rate: float = 0.1,
         decay: float = 0.002,
-        n_ref: int = 16,
+        n_ref: int = 0,
         precondition_clip: float = 10.0,
+        ema: float = 0.1,
     ) -> None:
         if num_clusters < 1:
             raise ValueError(f"num_clusters: got {num_clusters}; a jury has at least one cluster")
+        if mode not in MODES:
+            raise ValueError(f"mode: got {mode!r}; choose one of {', '.join(MODES)}.{did_you_mean(mode, MODES)}")
         if not 0 <= learning_rate < math.inf:
             raise ValueError(f"learning_rate: got {learning_rate:g}; give 0 (offsets stay) or more, 0.1 by default")
         if not decay >= 0:
             raise ValueError(f"decay: got {decay:g}; give 0 (constant learning rate) or more")
         if n_ref < 0:
-            raise ValueError(f"n_ref: got {n_ref}; it is a number of reference samples, 0 (start at zero) or more")
+            raise ValueError(f"n_ref: got {n_ref}; it is a number of reference samples, 0 (none are drawn) or more")
         if not precondition_clip >= 1:
             raise ValueError(f"precondition_clip: got {precondition_clip:g}; give 1 (off) or more")
+        if not 0 < ema <= 1:
+            raise ValueError(f"ema: got {ema:g}; it is the share of the new observation, in (0, 1], 0.1 by default")
         self.num_clusters = num_clusters
+        self.mode = mode
         self.learning_rate = learning_rate
         self.decay = decay
         self.n_ref = n_ref
         self.precondition_clip = precondition_clip
+        self.ema = ema
         self._log_z: dict[str, Tensor] = {}
         self._updates: dict[str, int] = {}
+        self._log_normaliser: dict[str, Tensor] = {}
+        self._best: dict[str, Tensor] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._log_z
+        return self._slot(key) in self._log_z
 
     def __len__(self) -> int:
         return len(self._log_z)
@@ -138,82 +175,241 @@ class OffsetTracker:
 
         Returns:
             Nats, shape `(B, K)`, float64 on the CPU.
-        """
-        if not keys:
-            return torch.zeros(0, self.num_clusters, dtype=torch.float64)
-        return torch.stack([self._log_z[key] if key in self else self._zeros() for key in keys])
 
-    def initialise(self, key: str, reference_rewards: Tensor, beta: float) -> None:
-        """Start a prompt from reference samples, `lambda_k = log mean exp(r_k / beta)`, replacing what was known.
+        Raises:
+            JuryError: In mode `"exact"`, if a prompt was not given its offsets.
+        """
+        if self.mode == "exact":
+            missing = [key for key in keys if key not in self]
+            if missing:
+                raise JuryError(
+                    f"offsets: mode 'exact' has no log Z for the prompt with key {missing[0]} ({len(missing)} of "
+                    f"{len(keys)} prompts): call set_exact for every prompt first, or choose a mode that estimates it"
+                )
+        unseen = torch.zeros(self.num_clusters, dtype=torch.float64)
+        return _stack([self._log_z.get(self._slot(key), unseen) for key in keys], self.num_clusters)
+
+    def initialise(self, key: str, rewards: Tensor, beta: float, log_weights: Tensor | None = None) -> None:
+        """Start a prompt from samples, `lambda_k = log mean exp(r_k / beta + log_weights)`, replacing what was known.
 
         Args:
             key: Prompt key.
-            reference_rewards: Logits of completions drawn from `pi_ref`, shape `(n_ref, K)`.
+            rewards: Logits of the samples, shape `(n, K)`.
             beta: Temperature, in logits.
+            log_weights: `log pi_ref - log pi` of each sample in nats, shape `(n,)`; leave out for samples of `pi_ref`.
 
         Raises:
             ValueError: If there is no sample, or `beta` is not positive.
-            JuryError: If the rewards are not of K clusters.
+            JuryError: If the rewards are not of K clusters, something is NaN or infinite, or the mode is `"exact"`.
         """
-        if not 0 < beta < math.inf:
-            raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
-        if reference_rewards.ndim != 2 or reference_rewards.shape[1] != self.num_clusters:
+        if self.mode == "exact":
             raise JuryError(
-                f"reference_rewards: got shape {tuple(reference_rewards.shape)}, but the tracker has "
-                f"{self.num_clusters} clusters: give one row per reference sample and one column per cluster"
+                f"offsets: mode 'exact' does not estimate log Z from samples, and the prompt with key {key} was not "
+                "given it: call set_exact, or choose mode 'responsibility'"
             )
-        if len(reference_rewards) == 0:
-            raise ValueError("reference_rewards: got no sample; draw n_ref >= 1 completions from the reference policy")
-        scores = reference_rewards.detach().to("cpu", torch.float64) / beta
-        self._log_z[key] = torch.logsumexp(scores, 0) - math.log(len(scores))
-        self._updates[key] = 0
+        self._log_z[self._slot(key)] = self._log_mean_exp(key, rewards, beta, log_weights)
+        self._updates[self._slot(key)] = 0
 
-    def update(self, key: str, gamma_mean: Tensor, weights: Weights) -> None:
-        """Move the offsets of a prompt by one step of `balance`.
+    def set_exact(self, key: str, log_z: Tensor) -> None:
+        """Give a prompt its offsets, `targets.log_partition` of its support, replacing what was known.
+
+        Modes other than `"exact"` and `"reference"` move them from there.
 
         Args:
-            key: Prompt key; a new one starts from zero.
-            gamma_mean: Mean responsibility over the prompt's samples, shape `(K,)`.
-            weights: Shape `(K,)`.
+            key: Prompt key.
+            log_z: Nats, shape `(K,)`.
 
         Raises:
-            JuryError: If the weights are unusable.
+            JuryError: If it is not of K clusters, or NaN or infinite for one.
         """
-        done = self._updates[key] if key in self else 0
-        eta = self.learning_rate / (1 + self.decay * done)
-        log_z = self._log_z[key] if key in self else self._zeros()
-        gamma = gamma_mean.detach().to("cpu", torch.float64)
-        self._log_z[key] = balance(log_z, gamma, weights, eta, self.precondition_clip)
-        self._updates[key] = done + 1
+        self._log_z[self._slot(key)] = self._checked("log_z", key, log_z.unsqueeze(0))[0]
+        self._updates[self._slot(key)] = 0
+
+    def observe(
+        self,
+        key: str,
+        rewards: Tensor,
+        gamma: Tensor,
+        weights: Weights,
+        beta: float,
+        log_weights: Tensor | None = None,
+    ) -> None:
+        """Take in samples of the policy for one prompt, as the mode wants; the frozen modes ignore them.
+
+        Args:
+            key: Prompt key; a new one starts from zero (`"ema"`: from this observation).
+            rewards: Logits of the samples, shape `(n, K)`.
+            gamma: Their responsibilities at `rho = 1`, shape `(n, K)`; read by `"responsibility"` and `"global"`.
+            weights: Shape `(K,)`; read by the same.
+            beta: Temperature, in logits.
+            log_weights: `log pi_ref - log pi` of each sample in nats, shape `(n,)`; read by `"ema"`.
+
+        Raises:
+            ValueError: If there is no sample, or `beta` is not positive.
+            JuryError: If shapes do not fit K clusters, something is NaN or infinite, or the weights are unusable.
+        """
+        slot = self._slot(key)
+        done = self._updates.get(slot, 0)
+        if self.mode in ("responsibility", "global"):
+            gamma_mean = self._checked("gamma", key, gamma).mean(0)
+            eta = self.learning_rate / (1 + self.decay * done)
+            self._log_z[slot] = balance(self.get([key])[0], gamma_mean, weights, eta, self.precondition_clip)
+        elif self.mode == "ema":
+            seen = self._log_mean_exp(key, rewards, beta, log_weights)
+            self._log_z[slot] = self._average(self._log_z[slot], seen) if key in self else seen
+        else:
+            return
+        self._updates[slot] = done + 1
+
+    def log_normaliser(self, keys: Sequence[str]) -> Tensor:
+        """`log Z` of each prompt's aggregated target, as observed so far.
+
+        Args:
+            keys: B prompt keys.
+
+        Returns:
+            Nats, shape `(B,)`, float64 on the CPU; NaN for a prompt not observed.
+        """
+        return torch.tensor([float(self._log_normaliser.get(key, math.nan)) for key in keys], dtype=torch.float64)
+
+    def observe_normaliser(self, key: str, d: Tensor) -> None:
+        """Average `mean exp(d)` into the prompt's `Z = E_pi[exp(d)]`, in the linear domain, where it is unbiased.
+
+        Args:
+            key: Prompt key; the first observation is taken as it is.
+            d: Residuals of samples of the policy (`estimators.residual`), nats, shape `(n,)`.
+
+        Raises:
+            ValueError: If there is no sample.
+            JuryError: If a residual is NaN or infinite.
+        """
+        seen = group_log_mean_exp(_checked_nats("d", key, d))
+        before = self._log_normaliser.get(key)
+        self._log_normaliser[key] = seen if before is None else self._average(before, seen)
+
+    def best(self, keys: Sequence[str]) -> Tensor:
+        """Highest reward that each cluster has given to any sample of each prompt.
+
+        Args:
+            keys: B prompt keys.
+
+        Returns:
+            Logits, shape `(B, K)`, float64 on the CPU; `-inf` for a prompt not observed.
+        """
+        unseen = torch.full((self.num_clusters,), -math.inf, dtype=torch.float64)
+        return _stack([self._best.get(key, unseen) for key in keys], self.num_clusters)
+
+    def observe_best(self, key: str, rewards: Tensor) -> None:
+        """Raise a prompt's best rewards to those of new samples, where these are higher.
+
+        Args:
+            key: Prompt key.
+            rewards: Logits, shape `(n, K)`.
+
+        Raises:
+            ValueError: If there is no sample.
+            JuryError: If the rewards are not of K clusters, or NaN or infinite.
+        """
+        seen = self._checked("rewards", key, rewards).amax(0)
+        self._best[key] = torch.maximum(self._best.get(key, seen), seen)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as plain lists and numbers that JSON can write.
 
         Returns:
-            `num_clusters`, `log_z` (key to K numbers) and `updates` (key to count).
+            `num_clusters`, `mode`, and by key `log_z` and `best` (K numbers), `updates` (a count) and
+            `log_normaliser` (a number).
         """
         return {
             "num_clusters": self.num_clusters,
+            "mode": self.mode,
             "log_z": {key: value.tolist() for key, value in self._log_z.items()},
             "updates": dict(self._updates),
+            "log_normaliser": {key: float(value) for key, value in self._log_normaliser.items()},
+            "best": {key: value.tolist() for key, value in self._best.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace the offsets by saved ones; the settings (learning rate, decay, ...) stay as constructed.
+        """Replace the offsets by saved ones; the settings (mode, learning rate, ...) stay as constructed.
 
         Args:
-            state: What `state_dict` returned.
+            state: What `state_dict` returned, of this version or of one that kept offsets only.
 
         Raises:
-            JuryError: If it was saved for another number of clusters.
+            JuryError: If it was saved for another number of clusters, or one of the two is of mode `"global"`.
         """
         if state["num_clusters"] != self.num_clusters:
             raise JuryError(
                 f"offsets: the saved state is of {state['num_clusters']} clusters and the jury has "
                 f"{self.num_clusters}: resume with the jury of that run, or start over"
             )
-        self._log_z = {key: torch.tensor(value, dtype=torch.float64) for key, value in state["log_z"].items()}
+        saved_mode = state.get("mode", "responsibility")
+        if (saved_mode == "global") != (self.mode == "global"):
+            raise JuryError(
+                f"offsets: the saved state is of mode {saved_mode!r} and the tracker of mode {self.mode!r}, but "
+                "'global' has one set for all prompts and the others one for each: resume with the mode of that run"
+            )
+        self._log_z = _tensors(state["log_z"])
         self._updates = {key: int(count) for key, count in state["updates"].items()}
+        self._log_normaliser = _tensors(state.get("log_normaliser", {}))
+        self._best = _tensors(state.get("best", {}))
 
-    def _zeros(self) -> Tensor:
-        return torch.zeros(self.num_clusters, dtype=torch.float64)
+    def _slot(self, key: str) -> str:
+        return _EVERY_PROMPT if self.mode == "global" else key
+
+    def _log_mean_exp(self, key: str, rewards: Tensor, beta: float, log_weights: Tensor | None) -> Tensor:
+        if not 0 < beta < math.inf:
+            raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
+        scores = self._checked("rewards", key, rewards) / beta
+        if log_weights is not None:
+            w = _checked_nats("log_weights", key, log_weights)
+            if len(w) != len(scores):
+                raise JuryError(f"log_weights: got {len(w)} for {len(scores)} samples: give one per row of rewards")
+            scores = scores + w.unsqueeze(-1)
+        return group_log_mean_exp(scores.T)
+
+    def _average(self, before: Tensor, seen: Tensor) -> Tensor:
+        return torch.logaddexp(before + math.log1p(-self.ema), seen + math.log(self.ema)) if self.ema < 1 else seen
+
+    def _checked(self, name: str, key: str, values: Tensor) -> Tensor:
+        """Float64 copy on the CPU of samples `(n, K)`; refuses other shapes, no sample, NaN and infinity."""
+        if values.ndim != 2 or values.shape[1] != self.num_clusters:
+            raise JuryError(
+                f"{name}: got shape {tuple(values.shape)}, but the tracker has {self.num_clusters} clusters: give one "
+                "row per sample and one column per cluster"
+            )
+        _refuse_empty(name, len(values))
+        values = values.detach().to("cpu", torch.float64)
+        if not torch.isfinite(values).all():
+            n, k = (~torch.isfinite(values)).nonzero()[0].tolist()
+            raise JuryError(
+                f"{name}: sample {n} has {values[n, k]:g} for cluster {k} (prompt with key {key}), and the offsets "
+                "would keep it for ever: check the jury's scores of that prompt"
+            )
+        return values
+
+
+def _checked_nats(name: str, key: str, values: Tensor) -> Tensor:
+    """Float64 copy on the CPU of one number per sample; refuses no sample, NaN and infinity."""
+    _refuse_empty(name, len(values))
+    values = values.detach().to("cpu", torch.float64)
+    if not torch.isfinite(values).all():
+        n = int((~torch.isfinite(values)).nonzero()[0])
+        raise JuryError(
+            f"{name}: sample {n} has {values[n]:g} (prompt with key {key}): check its log-probabilities under policy "
+            "and reference"
+        )
+    return values
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in state.items()}
+
+
+def _stack(rows: list[Tensor], num_clusters: int) -> Tensor:
+    return torch.stack(rows) if rows else torch.zeros(0, num_clusters, dtype=torch.float64)
+
+
+def _refuse_empty(name: str, n: int) -> None:
+    if n == 0:
+        raise ValueError(f"{name}: got no sample; give at least one, or do not call for this prompt")

@@ -8,6 +8,17 @@ Cluster k, alone, wants `p_k = pi_ref exp(r_k / beta) / Z_k` with `Z_k = E_{pi_r
 `-inf` the worst-off cluster, `inf` anyone's favourite; with K = 1 they coincide. Each is the KL-regularised optimum of
 one aggregated reward, `pool_reward`, so whatever can follow a reward can follow any of them.
 
+Options change what a single cluster wants before anything is pooled. In this order:
+
+1. `typicality_alpha` takes out of the reward what raters gave for typical text (`typicality`).
+2. `tie_margin` makes ties of near-ties, which then keep the ratio that `pi_ref` gives them (`saturate`).
+3. `uniform_floor` flattens that ratio to `pi_ref^(1 - uniform_floor)`. At 1 this is MARA (GX-Chen et al., 2025,
+   https://arxiv.org/abs/2510.20817): uniform over the ties.
+4. `reference_power` a puts `pi_ref^a` in the place of `pi_ref`, in 3 as well.
+
+All of them are shapings of the reward (`PoolTarget.shaped`), so a method that only sees samples has the same target.
+A validity gate is not: what is not valid has probability 0 for every cluster, and the shares hold among the rest.
+
 Knows nothing of models, samples or how to get there: see `estimators` for that, and `offsets` where `log Z_k` is not
 computable.
 """
@@ -22,6 +33,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .aggregation import Weights, log_power_mean, normalise_weights
+from .typicality import debias
 
 
 __all__ = ["PoolTarget", "log_partition", "pool_reward", "responsibilities", "saturate"]
@@ -37,7 +49,7 @@ def log_partition(rewards: Tensor, log_pi_ref: Tensor, beta: float, mask: Tensor
         rewards: Logits, shape `(B, N, K)` (any leading axes).
         log_pi_ref: Log-probabilities of the answers in nats, shape `(B, N)`; `-inf` is allowed.
         beta: Temperature, in logits.
-        mask: True where there is an answer, shape `(B, N)`; padding is never read.
+        mask: True where there is an answer, and a valid one if there is a gate, shape `(B, N)`; padding is never read.
 
     Returns:
         Nats, shape `(B, K)`.
@@ -47,13 +59,8 @@ def log_partition(rewards: Tensor, log_pi_ref: Tensor, beta: float, mask: Tensor
     """
     _check_beta(beta)
     log_pi_ref, mask = _prepare(log_pi_ref, mask)
-    unreachable = log_pi_ref.amax(-1) == -math.inf
-    if unreachable.any():
-        raise ValueError(
-            f"support: the reference gives every answer of prompt {_first(unreachable)} of the batch probability 0, "
-            "so no target exists there: check the log-probabilities, or drop the reference with reference_power=0"
-        )
-    r = torch.where(mask.unsqueeze(-1), rewards, 0.0).to(torch.promote_types(rewards.dtype, torch.float32))
+    _refuse_unreachable(log_pi_ref)
+    r = _present(rewards, mask)
     return torch.logsumexp(r / beta + log_pi_ref.to(r).unsqueeze(-1), -2)
 
 
@@ -136,12 +143,10 @@ def saturate(
         Logits, same shape.
 
     Raises:
-        ValueError: If `tie_margin` or `smooth` is negative or NaN.
+        ValueError: If `tie_margin` or `smooth` is negative, infinite or NaN.
     """
-    if not tie_margin >= 0:
-        raise ValueError(f"tie_margin: got {tie_margin:g}; it is a distance in logits, 0 (off) or more")
-    if not smooth >= 0:
-        raise ValueError(f"smooth: got {smooth:g}; it is a width in logits, 0 (hard) or more")
+    _check_distance("tie_margin", tie_margin)
+    _check_distance("smooth", smooth)
     ceiling = (rewards.amax(dim, keepdim=True) if best is None else best.to(rewards)) - tie_margin
     if smooth == 0:
         return torch.minimum(rewards, ceiling)
@@ -150,7 +155,7 @@ def saturate(
 
 @dataclass(frozen=True)
 class PoolTarget:
-    """The `rho`-pool over a finite set of answers, exactly.
+    """The `rho`-pool over a finite set of answers, exactly, and its options as a shaping of rewards.
 
     Args:
         rho: 1 mixture, 0 log pool, `-inf` worst-off cluster, `inf` union; any number between.
@@ -158,9 +163,15 @@ class PoolTarget:
         tie_margin: Responses within this many logits of a cluster's best count as tied with it (see `saturate`); 0 is
             off.
         reference_power: Exponent of `pi_ref`; 0 drops the reference, 1 keeps it.
+        tie_width: Width over which the edge of the ties is rounded, in logits; 0 is a hard edge.
+        uniform_floor: How far the ties go from `pi_ref`'s ratio (0) to uniform (1). With `tie_margin=0` only exact
+            ties, such as the passes of a 0/1 verifier, are flattened.
+        typicality_alpha: Logits of a reward that are owed to each nat of `log pi_ref`; subtracted first, so that ties
+            are ties of quality. `typicality.fit_typicality` fits it; 0 is off.
 
     Raises:
-        ValueError: If `beta` is not positive, `rho` is NaN, or `tie_margin` or `reference_power` is negative.
+        ValueError: If `beta` is not positive, `rho` is NaN, `uniform_floor` is outside `[0, 1]`, `typicality_alpha` is
+            not finite, or another option is negative or infinite.
 
     Example:
         >>> rewards = torch.tensor([[[8.0, 0.0], [0.0, 8.0]]])  # two answers, two clusters that want one each
@@ -175,18 +186,88 @@ class PoolTarget:
     beta: float = 1.0
     tie_margin: float = 0.0
     reference_power: float = 1.0
+    tie_width: float = 0.0
+    uniform_floor: float = 0.0
+    typicality_alpha: float = 0.0
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
         _check_rho(self.rho)
-        if not self.tie_margin >= 0:
-            raise ValueError(f"tie_margin: got {self.tie_margin:g}; it is a distance in logits, 0 (off) or more")
+        _check_distance("tie_margin", self.tie_margin)
+        _check_distance("tie_width", self.tie_width)
         if not 0 <= self.reference_power < math.inf:
             raise ValueError(
                 f"reference_power: got {self.reference_power:g}; it is the exponent of pi_ref, 0 (dropped) or more"
             )
+        if not 0 <= self.uniform_floor <= 1:
+            raise ValueError(
+                f"uniform_floor: got {self.uniform_floor:g}; it goes from 0 (ties keep pi_ref's ratio) to 1 (uniform)"
+            )
+        if not math.isfinite(self.typicality_alpha):
+            raise ValueError(
+                f"typicality_alpha: got {self.typicality_alpha:g}; it is a number of logits per nat, 0 is off"
+            )
 
-    def log_probs(self, rewards: Tensor, weights: Weights, log_pi_ref: Tensor, mask: Tensor | None = None) -> Tensor:
+    @property
+    def reads_reference(self) -> bool:
+        """Whether `log_probs` depends on `log_pi_ref`; where it does not, the reference need not be scored."""
+        return self.reference_power > 0 or self.typicality_alpha != 0
+
+    def shaped(
+        self,
+        rewards: Tensor,
+        log_pi_ref: Tensor | None,
+        best: Tensor | None = None,
+        mask: Tensor | None = None,
+        anchor: Tensor | None = None,
+    ) -> Tensor:
+        """Rewards r' that hold all options: each cluster's optimum is then plainly `pi_ref exp(r'_k / beta)`.
+
+        The plain pool of r' is `log_probs` of `rewards`. What is shaped depends on the other answers to the prompt
+        through `best` and `anchor` alone. Both are taken from the answers given; where these are a sample of all
+        answers, running values of the prompt make r' the same from one sample to the next.
+
+        Args:
+            rewards: Logits, shape `(..., N, K)`.
+            log_pi_ref: Nats, shape `(..., N)`; `None` where no option reads it. No reward can bring back an answer of
+                probability 0, so there the reference is left alone.
+            best: Each cluster's best reward, after `typicality.debias` if that is on: shape `(..., 1, K)`, or
+                `(..., N, K)` where each answer is to another prompt; `-inf` where it is unknown.
+            mask: True where there is an answer, and a valid one if there is a gate, shape `(..., N)`; padding is never
+                read.
+            anchor: `log pi_ref` of the tied answer whose reward `uniform_floor` leaves alone, in nats, broadcast
+                against `rewards`; default: the most probable of the ties, as in MARA.
+
+        Returns:
+            Logits, shape `(..., N, K)`; 0 at padding.
+
+        Raises:
+            ValueError: If an option needs a `log_pi_ref` or an `anchor` that is not given, or a prompt has no answer
+                or none that `pi_ref` can give.
+        """
+        if log_pi_ref is None:
+            if self.reference_power != 1 or self.uniform_floor > 0 or self.typicality_alpha != 0:
+                raise ValueError(
+                    f"log_pi_ref: got None, but reference_power={self.reference_power:g}, uniform_floor="
+                    f"{self.uniform_floor:g} and typicality_alpha={self.typicality_alpha:g} shape rewards by it: give "
+                    "the reference's log-probabilities, or leave these options at 1, 0 and 0"
+                )
+            log_pi_ref = rewards.new_zeros(rewards.shape[:-1])
+        log_pi_ref, mask = _prepare(log_pi_ref, mask)
+        r = self._shape(_present(rewards, mask), log_pi_ref, mask, best, anchor)
+        if self.reference_power != 1:
+            known = torch.where(log_pi_ref > -math.inf, log_pi_ref, 0.0).to(r)
+            r = r + (self.reference_power - 1) * self.beta * known.unsqueeze(-1)
+        return torch.where(mask.unsqueeze(-1), r, 0.0)
+
+    def log_probs(
+        self,
+        rewards: Tensor,
+        weights: Weights,
+        log_pi_ref: Tensor,
+        mask: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
         """Log-probabilities of the target over the support.
 
         Args:
@@ -194,19 +275,18 @@ class PoolTarget:
             weights: Shape `(K,)` or `(B, K)`.
             log_pi_ref: Nats, shape `(B, N)`; need not be normalised over the support.
             mask: True where there is an answer, shape `(B, N)`; padding is never read.
+            valid: True where an answer may be given at all, shape `(B, N)`; the rest has probability 0 for every
+                cluster, and its rewards are never read.
 
         Returns:
-            Nats, shape `(B, N)`, normalised over the support; `-inf` at padding.
+            Nats, shape `(B, N)`, normalised over the support; `-inf` at padding and where an answer is not valid.
 
         Raises:
             JuryError: If the weights are unusable.
-            ValueError: If a prompt has no answer.
+            ValueError: If a prompt has no answer, no valid one, or none that `pi_ref` can give.
         """
-        log_pi_ref, mask = _prepare(log_pi_ref, mask)
-        present = mask.unsqueeze(-1)
-        r = torch.where(present, rewards, 0.0).to(torch.promote_types(rewards.dtype, torch.float32))
-        if self.tie_margin > 0:
-            r = saturate(r, self.tie_margin, best=torch.where(present, r, -math.inf).amax(-2, keepdim=True))
+        log_pi_ref, mask = _prepare(log_pi_ref, mask, valid)
+        r = self._shape(_present(rewards, mask), log_pi_ref, mask)
         if self.reference_power == 0:
             log_ref = torch.where(mask, 0.0, -math.inf).to(r)
         else:
@@ -216,8 +296,54 @@ class PoolTarget:
         pooled = pool_reward(r, w.unsqueeze(-2), log_z.unsqueeze(-2), self.beta, self.rho)
         return torch.log_softmax(pooled / self.beta + log_ref, -1)
 
+    def _shape(
+        self, r: Tensor, log_pi_ref: Tensor, mask: Tensor, best: Tensor | None = None, anchor: Tensor | None = None
+    ) -> Tensor:
+        # All options but the reference power, which log_probs applies to pi_ref itself: 0 then drops it even where it
+        # is 0. Answers that no sample would hold set neither the best nor the anchor.
+        reachable = mask & (log_pi_ref > -math.inf)
+        if self.reference_power > 0:
+            _refuse_unreachable(log_pi_ref)
+        elif self.typicality_alpha != 0 and (unknown := (reachable != mask).any(-1)).any():
+            raise ValueError(
+                f"log_pi_ref: an answer of prompt {_first(unknown)} of the batch has probability 0, so what its "
+                "reward owes to being typical is unknown: leave typicality_alpha at 0 (got "
+                f"{self.typicality_alpha:g}), or keep the reference with reference_power above 0"
+            )
+        possible = (reachable if self.reference_power > 0 else mask).unsqueeze(-1)
+        log_ref = torch.where(reachable, log_pi_ref, 0.0).to(r)
+        if self.typicality_alpha != 0:
+            r = debias(r, log_ref, self.typicality_alpha)
+        if self.tie_margin == self.tie_width == self.uniform_floor == 0:
+            return r
+        one_prompt = best is None or best.shape[-2] == 1
+        highest = torch.where(possible, r, -math.inf).amax(-2, keepdim=True) if one_prompt else r
+        if best is not None:
+            highest = torch.maximum(highest, best.to(r))
+        saturated = saturate(r, self.tie_margin, self.tie_width, best=highest)
+        if self.uniform_floor == 0 or self.reference_power == 0:
+            return saturated
+        above = r - (highest - self.tie_margin)
+        tied = torch.sigmoid(above / self.tie_width) if self.tie_width > 0 else (above >= 0).to(r)
+        log_ref = log_ref.unsqueeze(-1)
+        if anchor is None:
+            if not one_prompt:
+                raise ValueError(
+                    "best: got one per answer, so the answers are to several prompts and the anchor of uniform_floor="
+                    f"{self.uniform_floor:g} cannot be found among them: put the answers to one prompt along the axis "
+                    "N with best of shape (..., 1, K), or give anchor"
+                )
+            anchor = torch.where(possible & (above >= 0), log_ref, -math.inf).amax(-2, keepdim=True)
+        # A sample may hold none of the ties; then there is nothing to flatten.
+        lift = torch.where(anchor > -math.inf, anchor.to(r) - log_ref, 0.0)
+        return saturated + self.uniform_floor * self.reference_power * self.beta * tied * lift
 
-def _prepare(log_pi_ref: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+
+def _present(rewards: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask.unsqueeze(-1), rewards, 0.0).to(torch.promote_types(rewards.dtype, torch.float32))
+
+
+def _prepare(log_pi_ref: Tensor, mask: Tensor | None, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     present = torch.ones_like(log_pi_ref, dtype=torch.bool) if mask is None else mask.to(torch.bool)
     empty = ~present.any(-1)
     if empty.any():
@@ -225,7 +351,27 @@ def _prepare(log_pi_ref: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
             f"support: prompt {_first(empty)} of the batch has no answer (its mask is all False): "
             "a target needs at least one answer per prompt"
         )
+    if valid is not None:
+        answers = present.sum(-1)
+        present = present & valid.to(torch.bool)
+        shut = ~present.any(-1)
+        if shut.any():
+            n = _first(shut)
+            raise ValueError(
+                f"valid: none of the {int(answers.reshape(-1)[n])} answers of prompt {n} of the batch is valid, so no "
+                "policy could pass the gate there: check what judges validity, add a valid answer (a refusal, say) to "
+                "the support, or leave the prompt out"
+            )
     return torch.where(present, log_pi_ref, -math.inf), present
+
+
+def _refuse_unreachable(log_pi_ref: Tensor) -> None:
+    unreachable = log_pi_ref.amax(-1) == -math.inf
+    if unreachable.any():
+        raise ValueError(
+            f"support: the reference gives every answer of prompt {_first(unreachable)} of the batch probability 0, "
+            "so no target exists there: check the log-probabilities, or drop the reference with reference_power=0"
+        )
 
 
 def _first(rows: Tensor) -> int:
@@ -243,3 +389,8 @@ def _check_beta(beta: float) -> None:
 def _check_rho(rho: float) -> None:
     if math.isnan(rho):
         raise ValueError("rho: got nan: give a number, or -inf (worst-off), 0 (log pool), 1 (mixture), inf (union)")
+
+
+def _check_distance(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: got {value:g}; it is a distance in logits, 0 (off) or more, and finite")

@@ -7,18 +7,25 @@ juries or targets.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from trl import DPOTrainer, GRPOConfig, GRPOTrainer
+from trl.extras.profiling import profiling_context
+from trl.models import unwrap_model_for_generation
+from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
+from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
+
+from plural_rlhf.trainers.rollouts import generate_with_shared_prefix
+from plural_rlhf.trainers.scoring import completion_log_probs
 
 
 if TYPE_CHECKING:
@@ -26,16 +33,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALLED",
+    "DPO_OVERRIDDEN",
     "OVERRIDDEN",
     "EpochSampler",
     "add_metric",
+    "as_one_forward",
+    "buffered",
     "check_contract",
     "checkpoint_folder",
+    "count_tokens",
+    "draw",
     "eos_token_id",
     "gather_objects",
+    "generate",
     "group_sampler",
+    "has_plain_generation",
+    "keep_columns",
+    "log_probs",
+    "micro_step",
+    "own_tokens",
     "plain_sampler",
-    "sequence_log_probs",
+    "policy_and_reference_log_probs",
+    "reference",
+    "reference_generate",
+    "restore",
+    "rollouts_only",
+    "snapshot",
+    "split_rows",
     "tokenizer_of",
     "without_reference_model",
 ]
@@ -43,6 +67,14 @@ __all__ = [
 OVERRIDDEN: dict[str, list[str]] = {
     "_prepare_inputs": ["self", "generation_batch"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_generate_single_turn": [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],
     "_generate_and_score_completions": ["self", "inputs"],
     "_compute_loss": ["self", "model", "inputs"],
     "_get_train_sampler": ["self", "dataset"],
@@ -56,17 +88,29 @@ CALLED = ("_get_per_token_logps_and_entropies", "_get_output_dir")
 """Methods of `GRPOTrainer` that are called here and not overridden."""
 
 
+DPO_OVERRIDDEN: dict[str, list[str]] = {
+    "_prepare_dataset": ["self", "dataset", "processing_class", "args", "dataset_name"],
+    "_set_signature_columns_if_needed": ["self"],
+    "_compute_loss": ["self", "model", "inputs", "return_outputs"],
+    "compute_ref_log_probs": ["self", "model", "inputs"],
+    "_save_checkpoint": ["self", "model", "trial"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+}
+"""Methods of `DPOTrainer` that `PluralDPOTrainer` overrides, with the parameters they had when this was written."""
+
+
 def check_contract() -> list[str]:
     """Returns, as sentences, what the installed TRL changed of what is relied on here; empty when nothing changed."""
     changed = [
         f"GRPOTrainer.{name} is gone" for name in CALLED if inspect.getattr_static(GRPOTrainer, name, None) is None
     ]
-    for name, expected in OVERRIDDEN.items():
-        method = inspect.getattr_static(GRPOTrainer, name, None)
-        if method is None:
-            changed.append(f"GRPOTrainer.{name} is gone")
-        elif (found := list(inspect.signature(method).parameters)) != expected:
-            changed.append(f"GRPOTrainer.{name} takes {found}, not {expected}")
+    for trainer, overridden in ((GRPOTrainer, OVERRIDDEN), (DPOTrainer, DPO_OVERRIDDEN)):
+        for name, expected in overridden.items():
+            method = inspect.getattr_static(trainer, name, None)
+            if method is None:
+                changed.append(f"{trainer.__name__}.{name} is gone")
+            elif (found := list(inspect.signature(method).parameters)) != expected:
+                changed.append(f"{trainer.__name__}.{name} takes {found}, not {expected}")
     return changed
 
 
@@ -129,16 +173,146 @@ def group_sampler(trainer: GRPOTrainer, dataset: Any) -> EpochSampler:
     )
 
 
-def sequence_log_probs(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log-probability of each completion, summed over its own tokens, end token included: `(N,)` nats."""
+@contextmanager
+def rollouts_only(trainer: GRPOTrainer) -> Iterator[None]:
+    """Lets `_generate_and_score_completions` neither score the reference nor the policy: both are scored here."""
+    beta, iterations, steps = trainer.beta, trainer.num_iterations, trainer.args.steps_per_generation
+    trainer.beta, trainer.num_iterations, trainer.args.steps_per_generation = 0.0, 1, 1
+    try:
+        yield
+    finally:
+        trainer.beta, trainer.num_iterations, trainer.args.steps_per_generation = beta, iterations, steps
+
+
+def has_plain_generation(trainer: GRPOTrainer) -> bool:
+    """Whether completions come from `model.generate`, and not from vLLM or a batching engine."""
+    return not (trainer.use_vllm or trainer.use_transformers_continuous_batching)
+
+
+def generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+    """Completions of the policy and the log-probability of each of their tokens, equal prompts read once."""
+    with (
+        profiling_context(trainer, "transformers.generate"),
+        unwrap_model_for_generation(
+            trainer.model_wrapped,
+            trainer.accelerator,
+            gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+            generation_kwargs=trainer.generation_kwargs,
+            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+        ) as model,
+        torch.no_grad(),
+        trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
+    ):
+        return _completions(trainer, model, prompt_ids)
+
+
+def reference_generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+    """Completions of the reference policy and the log-probability of each of their tokens."""
+    with torch.no_grad(), reference(trainer) as model:
+        return _completions(trainer, trainer.accelerator.unwrap_model(model), prompt_ids)
+
+
+def _completions(
+    trainer: GRPOTrainer, model: Any, prompt_ids: list[list[int]]
+) -> tuple[list[list[int]], list[list[float]]]:
+    return generate_with_shared_prefix(
+        model, prompt_ids, trainer.generation_config, trainer._tokenizer.pad_token_id, trainer.eos_token_ids
+    )
+
+
+@contextmanager
+def reference(trainer: GRPOTrainer) -> Iterator[torch.nn.Module]:
+    """The reference policy: a second model, or the policy with its adapter switched off."""
+    if trainer.ref_model is not None:
+        yield trainer.ref_model
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # An adapter that was trained before has a frozen copy called "ref"; a new one is the base model when switched off.
+    with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
+        yield trainer.model
+
+
+def policy_and_reference_log_probs(
+    trainer: GRPOTrainer, rows: dict[str, torch.Tensor], reference_rows: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities `(N, T)` of the completions' tokens under the policy and the reference, without gradients.
+
+    Those of the policy are the ones recorded while sampling, where there are any.
+    """
+    training = trainer.model.training
+    size = trainer.args.per_device_train_batch_size if training else trainer.args.per_device_eval_batch_size
+    kwargs = trainer.args.gradient_checkpointing_kwargs
+    with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs), trainer.accelerator.autocast():
+        policy = rows.get("sampling_per_token_logps")
+        if policy is None or bool(policy.isnan().any()):
+            policy = _in_chunks(trainer, trainer.model, rows, size)
+        with reference(trainer) as model:
+            return policy, _in_chunks(trainer, model, reference_rows, size)
+
+
+def _in_chunks(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor], size: int) -> torch.Tensor:
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    chunks = [{name: rows[name][i : i + size] for name in names} for i in range(0, len(rows["completion_ids"]), size)]
+    shared = trainer.args.shared_prefix
+    return torch.cat([completion_log_probs(model, c) if shared else log_probs(trainer, model, c) for c in chunks])
+
+
+def log_probs(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Log-probability of each completion token `(N, T)`, every row by itself, as GRPO computes it."""
     completion_ids = rows["completion_ids"]
-    log_probs, _, _ = trainer._get_per_token_logps_and_entropies(
+    found, _, _ = trainer._get_per_token_logps_and_entropies(
         model,
         torch.cat([rows["prompt_ids"], completion_ids], dim=1),
         torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1),
         completion_ids.size(1),
     )
-    return (log_probs * own_tokens(rows)).sum(-1)
+    return found * rows["completion_mask"]
+
+
+def as_one_forward(
+    trainer: GRPOTrainer, model: torch.nn.Module, function: Callable[[torch.nn.Module, Any], torch.Tensor], inputs: Any
+) -> torch.Tensor:
+    """`function(model, inputs)`, however often it calls the model, as one forward pass of `DistributedDataParallel`.
+
+    Processes may need different numbers of passes for their rows, and every pass of the wrapper is a meeting of all.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return function(model, inputs)
+    inner = trainer.accelerator.unwrap_model(model)
+    return _ForwardRedirection()(model, inner, lambda given: function(inner, given), inputs)
+
+
+def draw(trainer: GRPOTrainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Completions of the rows' prompts, scored."""
+    return trainer._generate_and_score_completions(rows)
+
+
+def micro_step(trainer: GRPOTrainer) -> int:
+    """How many forward and backward passes this run has made."""
+    return trainer._step
+
+
+def buffered(trainer: GRPOTrainer, make: Callable[[], list[Any]]) -> Any:
+    """The micro-batch of this step; `make` draws those of a generation batch when the last ones are used up."""
+    steps = trainer.args.steps_per_generation
+    if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
+        trainer._buffered_inputs = make()
+    return trainer._buffered_inputs[trainer._step % steps]
+
+
+def split_rows(rows: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """Micro-batches of consecutive rows: completions of one prompt stay together, unlike in GRPO, which shuffles."""
+    return split_tensor_dict(rows, parts)
+
+
+def snapshot(trainer: GRPOTrainer) -> dict[str, Any]:
+    """What a resumed run needs of the generation buffer: the rows in use, and how far their use has come."""
+    return {"step": trainer._step, "rows": trainer._buffered_inputs}
+
+
+def restore(trainer: GRPOTrainer, state: dict[str, Any]) -> None:
+    """Puts back what `snapshot` returned."""
+    trainer._step, trainer._buffered_inputs = state["step"], state["rows"]
 
 
 def own_tokens(rows: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -155,3 +329,17 @@ def checkpoint_folder(trainer: GRPOTrainer, trial: Any) -> Path:
 def gather_objects(values: Sequence[Any]) -> list[Any]:
     """All processes' values, in the order in which `accelerator.gather` puts tensors."""
     return gather_object(list(values))
+
+
+def keep_columns(trainer: Any, columns: Sequence[str]) -> None:
+    """Adds columns to those that `remove_unused_columns` leaves alone."""
+    trainer._signature_columns += [column for column in columns if column not in trainer._signature_columns]
+
+
+def count_tokens(trainer: Any, attention_mask: torch.Tensor) -> None:
+    """Adds the tokens of a batch on all processes to `num_tokens`, where it is a training batch."""
+    mode = "train" if trainer.model.training else "eval"
+    if mode == "train":
+        tokens = trainer.accelerator.gather_for_metrics(attention_mask.sum()).sum().item()
+        trainer._total_train_tokens += tokens // trainer._tp_size
+    trainer._metrics[mode]["num_tokens"] = [trainer._total_train_tokens]

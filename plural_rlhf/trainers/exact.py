@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from plural_rlhf.core.aggregation import aggregate
 from plural_rlhf.core.offsets import prompt_key
-from plural_rlhf.core.targets import PoolTarget, log_partition, responsibilities
+from plural_rlhf.core.targets import log_partition, responsibilities
 from plural_rlhf.rewards import POOL, JuryReward
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers
 
 
 if TYPE_CHECKING:
@@ -52,31 +52,48 @@ class ExactRows:
     """Turns data set rows into what the exact loss needs.
 
     Args:
-        reward: The jury and its rule.
-        target: Which distribution is aimed at (used when the rule is the pool; other rules give π₀·exp(R/β)).
+        reward: The jury, its rule and its target (other rules than the pool give π₀·exp(R/β)).
         tokenizer: The policy's tokenizer.
         eos_token_id: The token that ends an answer.
     """
 
-    def __init__(
-        self, reward: JuryReward, target: PoolTarget, tokenizer: PreTrainedTokenizerBase, eos_token_id: int
-    ) -> None:
+    def __init__(self, reward: JuryReward, tokenizer: PreTrainedTokenizerBase, eos_token_id: int) -> None:
         self.reward = reward
-        self.target = target
         self.tokenizer = tokenizer
         self.eos_token_id = eos_token_id
         self._log_pi_ref: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
 
-    def encode(self, rows: Sequence[Row]) -> AnswerBatch:
-        """Tokens of the rows' prompts and answers."""
-        prompts, supports = [row["prompt"] for row in rows], [row["support"] for row in rows]
+    def encode(self, rows: Sequence[Row], prompt: str = "prompt") -> AnswerBatch:
+        """Tokens of the rows' prompts (of the column `prompt`, where a row has it) and answers."""
+        prompts, supports = [row.get(prompt) or row["prompt"] for row in rows], [row["support"] for row in rows]
         return AnswerBatch.encode(prompts, supports, self.tokenizer, self.eos_token_id)
+
+    def check_tokens(self, rows: Iterable[Row]) -> None:
+        """Refuses answers of one support that are the same to the tokenizer.
+
+        An answer may begin with another ("1" and "10"): each ends with the end token, so they exclude each other.
+
+        Raises:
+            ValueError: Two answers have the same tokens; names them.
+        """
+        for support in {tuple(row["support"]) for row in rows if row["support"] is not None}:
+            seen: dict[tuple[int, ...], str] = {}
+            for answer, ids in zip(support, encode_answers(support, self.tokenizer, self.eos_token_id), strict=True):
+                if len(ids) < 2 or tuple(ids) in seen:
+                    other = f"the same tokens as {seen[tuple(ids)]!r}" if tuple(ids) in seen else "no token"
+                    raise ValueError(
+                        f"the answer {answer!r} has {other} for this tokenizer, so its probability is not its own: "
+                        "write the answers of a support so that the tokenizer tells them apart."
+                    )
+                seen[tuple(ids)] = answer
 
     @torch.no_grad()
     def score_references(self, model: PreTrainedModel, rows: Iterable[Row], batch_size: int, progress: bool) -> None:
         """Scores every answer under the policy as it is now, which becomes π₀ of these rows."""
-        if self.target.reference_power == 0:
-            return  # The target does not read π₀.
+        rows = list(rows)
+        self.check_tokens(rows)
+        if not self.reward.target.reads_reference:
+            return
         fresh = {_key(row): row for row in rows if _key(row) not in self._log_pi_ref}
         was_training = model.training
         model.eval()
@@ -84,13 +101,27 @@ class ExactRows:
         starts = range(0, len(pending), batch_size)
         for start in tqdm(starts, desc="reference", disable=not progress or len(starts) < 4):
             chunk = pending[start : start + batch_size]
-            scores = answer_log_probs(model, self.encode([row for _, row in chunk]).to(model.device)).cpu()
+            batch = self.encode([row for _, row in chunk], "reference_prompt").to(model.device)
+            scores = answer_log_probs(model, batch).cpu()
             for (key, row), log_probs in zip(chunk, scores, strict=True):
                 self._log_pi_ref[key] = log_probs[: len(row["support"])].clone()
         model.train(was_training)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """A batch for the loss: tokens, `log_p` `(B, A)`, `gamma` `(B, A, K)` and `weights` `(B, K)`.
+    def shaped_rewards(self, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rewards `(A, K)` of a row's answers with the target's options applied, and their log π₀ `(A,)`.
+
+        Raises:
+            ValueError: A row whose reference was not scored before training.
+        """
+        rewards, log_pi_ref = self._rewards(row), self._reference(row)
+        return self.reward.target.shaped(rewards, log_pi_ref), log_pi_ref
+
+    def collate(self, rows: Sequence[Row], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """A batch for the loss: tokens, `log_p`, `log_pi_ref` `(B, A)`, `gamma`, `rewards` `(B, A, K)` and `weights`.
+
+        Args:
+            rows: Rows with a support.
+            weights: `(K,)` in place of every row's own.
 
         Raises:
             ValueError: A row whose reference was not scored before training.
@@ -98,44 +129,54 @@ class ExactRows:
         batch = self.encode(rows)
         shape = batch.support_mask.shape
         rewards = torch.zeros(*shape, len(self.reward.cluster_names), dtype=torch.float64)
-        log_pi_ref = torch.full(shape, -torch.inf)
+        log_pi_ref = torch.full(shape, -torch.inf, dtype=torch.float64)
         for b, row in enumerate(rows):
             n = len(row["support"])
-            rewards[b, :n] = self.reward.support_rewards(row.get("jury_prompt", row["prompt"]), row["support"])
-            if self.target.reference_power == 0:
-                log_pi_ref[b, :n] = 0.0
-                continue
-            if _key(row) not in self._log_pi_ref:
-                raise ValueError(
-                    f"the prompt {row['prompt']!r} was not scored under the reference policy before training: pass "
-                    "its data as train_dataset or eval_dataset when the trainer is made."
-                )
-            log_pi_ref[b, :n] = self._log_pi_ref[_key(row)]
-        specs = [row["weights"] for row in rows] if "weights" in rows[0] else None
-        weights = self.reward.row_weights(specs, len(rows))
-        log_p, gamma = self._target(rewards, weights, log_pi_ref.double(), batch.support_mask)
+            rewards[b, :n], log_pi_ref[b, :n] = self._rewards(row), self._reference(row)
+        if weights is None:
+            specs = [row["weights"] for row in rows] if "weights" in rows[0] else None
+            weights = self.reward.row_weights(specs, len(rows))
+        else:
+            weights = weights.expand(len(rows), -1)
+        log_p, gamma = self._target(rewards, weights, log_pi_ref, batch.support_mask)
         return {
             "prompt_ids": batch.prompt_ids,
             "prompt_mask": batch.prompt_mask,
             "answer_ids": batch.answer_ids,
             "answer_mask": batch.answer_mask,
             "log_p": log_p.float(),
+            "log_pi_ref": log_pi_ref.float(),
             "gamma": gamma.float(),
+            "rewards": rewards.float(),
             "weights": weights.float(),
         }
+
+    def _rewards(self, row: Row) -> torch.Tensor:
+        return self.reward.support_rewards(row.get("jury_prompt") or row["prompt"], row["support"])
+
+    def _reference(self, row: Row) -> torch.Tensor:
+        if not self.reward.target.reads_reference:
+            return torch.zeros(len(row["support"]), dtype=torch.float64)
+        if _key(row) not in self._log_pi_ref:
+            raise ValueError(
+                f"the prompt {row['prompt']!r} was not scored under the reference policy before training: pass "
+                "its data as train_dataset or eval_dataset when the trainer is made."
+            )
+        return self._log_pi_ref[_key(row)].double()
 
     def _target(
         self, rewards: torch.Tensor, weights: torch.Tensor, log_pi_ref: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        target = self.target
-        log_ref = (target.reference_power * log_pi_ref).masked_fill(~mask, -torch.inf)
-        log_z = log_partition(rewards, log_ref, target.beta, mask)[:, None]
-        gamma = responsibilities(rewards, weights[:, None], log_z, target.beta, 1.0)
+        target = self.reward.target
+        shaped = target.shaped(rewards, log_pi_ref, mask=mask)
+        log_ref = log_pi_ref.masked_fill(~mask, -torch.inf)
+        log_z = log_partition(shaped, log_ref, target.beta, mask)[:, None]
+        gamma = responsibilities(shaped, weights[:, None], log_z, target.beta, 1.0)
         if self.reward.rule == POOL:
             return target.log_probs(rewards, weights, log_pi_ref, mask), gamma
-        pooled = aggregate(rewards, weights[:, None], self.reward.rule, **self.reward.rule_options)
+        pooled = aggregate(shaped, weights[:, None], self.reward.rule, **self.reward.rule_options)
         return (pooled / target.beta + log_ref).log_softmax(-1), gamma
 
 
 def _key(row: Row) -> tuple[str, tuple[str, ...]]:
-    return prompt_key(row["prompt"]), tuple(row["support"])
+    return prompt_key(row.get("reference_prompt") or row["prompt"]), tuple(row["support"])

@@ -1,134 +1,159 @@
-"""Many token sequences in one forward pass, every shared prefix computed once (a token trie with tree attention).
+"""Many token sequences in one row of a forward pass, every shared prefix computed once (a token trie).
 
-The sequences of a batch become one row of trie nodes; each node attends to its ancestors only and sits at the position
-of its depth, so every node's hidden state is what it would be in its own sequence, and gradients agree too. Fifteen
-survey questions with three answers each share their instructions, so the row is a third as long as the questions one
-by one. This file knows nothing of prompts, answers or rewards.
+The sequences become nodes of a trie; a node sees its ancestors only and stands at the position of its depth, so its
+hidden state is what it would be in its own sequence, and gradients agree too. Fifteen survey questions with three
+answers each share their instructions, so the row is a third as long as the questions one by one. This file builds
+arrays; it calls no model and knows nothing of prompts, answers or rewards.
 
-Shapes: `M` nodes.
+Shapes: `M` places in a row, `R` rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+__all__ = ["IGNORED", "PackedRow", "attention_mask", "pack", "stack"]
 
-__all__ = ["TokenTrie", "build_tries", "supports_packing", "trie_log_probs"]
+IGNORED = -100
+"""The label of a place where no log-probability is asked for."""
 
-MAX_NODES = 1024
-"""Nodes in one row; attention is quadratic in them, and prompts that share little gain nothing from a longer row."""
+MAX_PLACES = 2048
+"""Places in one row, whose mask has the square of them."""
 
 
 @dataclass(frozen=True)
-class TokenTrie:
-    """A batch of sequences as a trie, parents before children.
+class PackedRow:
+    """Some sequences as one row.
+
+    Every place has at most one label. A node that several different tokens follow therefore has further places, which
+    see what it sees and which nothing sees.
 
     Attributes:
-        tokens: `(M,)` token of each node.
-        depth: `(M,)` its position in every sequence through it.
-        ancestors: `(M, M)` true where the column is the row's node or one of its ancestors.
-        paths: For each sequence, the nodes of its tokens.
-        members: Which sequence of the input each path is.
+        tokens: `(M,)` token of each place.
+        positions: `(M,)` its position in every sequence through it.
+        visible: `(M, M)` true where the row's place sees the column's.
+        labels: `(M,)` the token whose log-probability is asked for after this place, or -100.
+        asked: For each member, the places of its asked tokens, in order.
+        members: Which sequence of the input each member is.
     """
 
     tokens: np.ndarray
-    depth: np.ndarray
-    ancestors: np.ndarray
-    paths: list[list[int]]
+    positions: np.ndarray
+    visible: np.ndarray
+    labels: np.ndarray
+    asked: list[list[int]]
     members: list[int]
 
 
-def build_tries(sequences: Sequence[Sequence[int]], max_nodes: int = MAX_NODES) -> list[TokenTrie]:
-    """Packs sequences into as few tries as `max_nodes` allows, in their order.
-
-    Example:
-        >>> trie, = build_tries([[5, 6, 7], [5, 6, 8]])
-        >>> trie.tokens.tolist(), trie.paths
-        ([5, 6, 7, 8], [[0, 1, 2], [0, 1, 3]])
-    """
-    tries: list[TokenTrie] = []
-    children: dict[tuple[int, int], int] = {}
-    parents: list[int] = []
-    tokens: list[int] = []
-    paths: list[list[int]] = []
-    members: list[int] = []
-
-    def close() -> None:
-        if not paths:
-            return
-        ancestors = np.eye(len(tokens), dtype=np.bool_)
-        depth = np.zeros(len(tokens), dtype=np.int64)
-        for node, parent in enumerate(parents):
-            if parent >= 0:
-                ancestors[node] |= ancestors[parent]
-                depth[node] = depth[parent] + 1
-        tries.append(TokenTrie(np.array(tokens), depth, ancestors, list(paths), list(members)))
-
-    for n, sequence in enumerate(sequences):
-        if paths and len(tokens) + len(sequence) > max_nodes:
-            close()
-            children, parents, tokens = {}, [], []
-            paths, members = [], []
-        node, path = -1, []
-        for token in sequence:
-            edge = (node, int(token))
-            if edge not in children:
-                children[edge] = len(tokens)
-                tokens.append(int(token))
-                parents.append(node)
-            node = children[edge]
-            path.append(node)
-        paths.append(path)
-        members.append(n)
-    close()
-    return tries
-
-
-def supports_packing(model: PreTrainedModel, longest: int) -> bool:
-    """Whether the model's attention takes a mask of ours and every layer looks back over the whole of a sequence."""
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)  # a field of some architectures only
-    return config._attn_implementation in ("sdpa", "eager") and (window is None or longest <= window)
-
-
-def trie_log_probs(
-    model: torch.nn.Module, trie: TokenTrie, starts: Sequence[int], device: torch.device
-) -> torch.Tensor:
-    """Log-probability of the end of each sequence: the sum over its tokens from position `starts[i]` (at least 1) on.
+def pack(
+    sequences: Sequence[Sequence[int]],
+    starts: Sequence[int],
+    pairs_per_token: float = 2000.0,
+    max_places: int = MAX_PLACES,
+) -> list[PackedRow]:
+    """Packs sequences, in their order, into rows; a row goes on while sharing saves more than the longer row costs.
 
     Args:
-        model: A decoder of transformers (PEFT-wrapped or not).
-        trie: The sequences.
-        starts: Per path of the trie, the first position that counts.
-        device: Where the model is.
+        sequences: Tokens.
+        starts: For each sequence the first token (at least 1) whose log-probability is asked for.
+        pairs_per_token: How many pairs of places cost as much attention as one token costs in all the rest.
+        max_places: Longest row, unless one sequence alone is longer.
 
-    Returns:
-        `(len(paths),)` nats, float32.
+    Example:
+        >>> row, = pack([[5, 6, 7], [5, 6, 8]], [1, 1])
+        >>> row.tokens.tolist(), row.labels.tolist(), row.asked
+        ([5, 6, 6], [6, 7, 8], [[0, 1], [0, 2]])
     """
-    steps = [(p, path[t - 1], path[t]) for p, path in enumerate(trie.paths) for t in range(starts[p], len(path))]
-    owner, before, node = (np.array(column) for column in zip(*steps, strict=True))
-    asked, row = np.unique(before, return_inverse=True)
-    blocked = torch.from_numpy(~trie.ancestors).to(device)
-    dtype = next(model.parameters()).dtype
-    mask = torch.zeros(1, 1, *blocked.shape, dtype=dtype, device=device)
-    mask.masked_fill_(blocked, torch.finfo(dtype).min)
-    logits = model(
-        input_ids=torch.from_numpy(trie.tokens)[None].to(device),
-        attention_mask=mask,
-        position_ids=torch.from_numpy(trie.depth)[None].to(device),
-        logits_to_keep=torch.from_numpy(asked).to(device),
-        use_cache=False,
-    ).logits[0]
-    log_p = logits.float().log_softmax(-1)[
-        torch.from_numpy(row).to(device), torch.from_numpy(trie.tokens[node]).to(device)
-    ]
-    total = torch.zeros(len(trie.paths), device=device)
-    return total.index_add(0, torch.from_numpy(owner).to(device), log_p)
+    rows: list[PackedRow] = []
+    trie = _Trie()
+    for n, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+        alone, size, shared = len(sequence) - 1, len(trie.tokens), trie.shared(sequence)
+        together = size + alone - shared
+        dearer = together**2 - size**2 - alone**2 > shared * pairs_per_token
+        if trie.members and (dearer or together > max_places):
+            rows.append(trie.row())
+            trie = _Trie()
+        trie.add(n, sequence, start)
+    return [*rows, trie.row()] if trie.members else rows
+
+
+class _Trie:
+    """A row in the making: parents before children, and every node's further places after it."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.labels: list[int] = []
+        self.children: dict[tuple[int, int], int] = {}
+        self.labelled: dict[tuple[int, int], int] = {}
+        self.asked: list[list[int]] = []
+        self.members: list[int] = []
+
+    def shared(self, sequence: Sequence[int]) -> int:
+        node = -1
+        for depth, token in enumerate(sequence[:-1]):
+            if (node, token) not in self.children:
+                return depth
+            node = self.children[node, token]
+        return len(sequence) - 1
+
+    def add(self, member: int, sequence: Sequence[int], start: int) -> None:
+        node, asked = -1, []
+        # The last token is predicted, but nothing is predicted from it.
+        for depth, (token, label) in enumerate(pairwise(sequence)):
+            if (node, token) not in self.children:
+                self.children[node, token] = self._place(token, node)
+            node = self.children[node, token]
+            if depth + 1 >= start:
+                if (node, label) not in self.labelled:
+                    place = node if self.labels[node] == IGNORED else self._place(token, self.parents[node])
+                    self.labels[place] = label
+                    self.labelled[node, label] = place
+                asked.append(self.labelled[node, label])
+        self.asked.append(asked)
+        self.members.append(member)
+
+    def _place(self, token: int, parent: int) -> int:
+        self.tokens.append(token)
+        self.parents.append(parent)
+        self.labels.append(IGNORED)
+        return len(self.tokens) - 1
+
+    def row(self) -> PackedRow:
+        visible = np.eye(len(self.tokens), dtype=np.bool_)
+        positions = np.zeros(len(self.tokens), dtype=np.int64)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                visible[place] |= visible[parent]
+                positions[place] = positions[parent] + 1
+        return PackedRow(np.array(self.tokens), positions, visible, np.array(self.labels), self.asked, self.members)
+
+
+def stack(rows: Sequence[PackedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows as tensors, padded on the right: tokens `(R, M)`, positions `(R, M)`, visible `(R, M, M)`, labels `(R, M)`.
+
+    A padding place sees itself only, and nothing sees it.
+    """
+    width = max(len(row.tokens) for row in rows)
+    tokens, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
+    visible = torch.eye(width, dtype=torch.bool).repeat(len(rows), 1, 1)
+    labels = torch.full((len(rows), width), IGNORED)
+    for r, row in enumerate(rows):
+        size = len(row.tokens)
+        tokens[r, :size] = torch.from_numpy(row.tokens)
+        positions[r, :size] = torch.from_numpy(row.positions)
+        visible[r, :size, :size] = torch.from_numpy(row.visible)
+        labels[r, :size] = torch.from_numpy(row.labels)
+    return tokens, positions, visible, labels
+
+
+def attention_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`(R, 1, M, M)` additive mask: 0 where `visible`, the lowest number of `dtype` elsewhere."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from plural_rlhf.core.estimators import DIVERGENCES
+from plural_rlhf.core.offsets import MODES, Mode
+from plural_rlhf.core.targets import PoolTarget
+from plural_rlhf.trainers.sampled import ESTIMATORS
 from reward_models.errors import did_you_mean
 
 
-__all__ = ["DIVERGENCES", "ESTIMATORS", "PluralGRPOConfig"]
+__all__ = ["VARIANCE_REDUCTIONS", "PluralGRPOConfig"]
 
-ESTIMATORS = ("vargrad", "tb")
-DIVERGENCES = ("fkl", "rkl", "js")
+VARIANCE_REDUCTIONS = ("none", "reward_to_go", "rao_blackwell")
 
 # What the sampler must be for its samples to come from the model whose distribution is matched.
 _EXACT_SAMPLING = {
@@ -30,6 +33,7 @@ _NEUTRAL = {
     "top_entropy_quantile": (1.0,),
     "mask_truncated_completions": (False,),
     "sync_ref_model": (False,),
+    "vllm_importance_sampling_correction": (False,),
 }
 
 
@@ -37,28 +41,81 @@ _NEUTRAL = {
 class PluralGRPOConfig(GRPOConfig):
     r"""Configuration of [`PluralGRPOTrainer`], on top of [`~trl.GRPOConfig`].
 
+    What a target is, its options and the estimators are those of `plural_rlhf.core`, where their sources are named.
+    GRPO's clipping, loss types and advantage settings are not read: the loss here has none of them.
+
     Parameters:
+        > The target
+
         beta (`float`, *optional*, defaults to `1.0`):
             Temperature β of the target π₀·exp(R/β), in logits. 1 keeps the odds of a preference as they are.
         rho (`float`, *optional*, defaults to `1.0`):
             Pool parameter ρ: 1 every cluster in proportion to its weight, 0 consensus (log pool), −∞ the worst-off
             cluster.
+        tie_margin (`float`, *optional*, defaults to `0.0`):
+            Answers within this many logits of a cluster's best keep π₀'s ratio. The best is the highest reward so far
+            of the prompt (exact mode: of its answers).
+        tie_width (`float`, *optional*, defaults to `0.0`):
+            Rounding of that edge, in logits; 0 is hard.
+        uniform_floor (`float`, *optional*, defaults to `0.0`):
+            Share of π₀ that is taken out among a cluster's tied best answers: 1 makes them equally likely.
+        typicality_alpha (`float`, *optional*, defaults to `0.0`):
+            Raters' preference for typical text, in logits of reward per nat of log π₀, which is subtracted
+            (`plural_rlhf.core.typicality.fit_typicality`).
+        reference_power (`float`, *optional*, defaults to `1.0`):
+            Exponent of π₀; 0 drops the reference.
+        kl_budget (`float`, *optional*):
+            Wanted sequence KL(π‖π₀) in nats. β then starts at `beta` and is moved until the KL is this.
+        kl_budget_learning_rate (`float`, *optional*, defaults to `0.1`):
+            Step size of that dual ascent on log β.
+        max_min (`bool`, *optional*, defaults to `False`):
+            Maximise the worst-off cluster's expected reward: the weights move to clusters that have less (dual
+            ascent), in place of prevalence. Needs `rho=0`, whose target is the optimum of a weighted mean. Rewards of
+            different clusters are compared, so calibrate the jury.
+        max_min_learning_rate (`float`, *optional*, defaults to `0.1`):
+            Step size of the weights.
+
+        > Sampled mode
+
+        estimator (`str`, *optional*, defaults to `"vargrad"`):
+            `"vargrad"` (leave-one-out of the group), `"tb"` (trajectory balance with the prompt's running log Z),
+            `"js"` (bounded weights) or `"fkl"` (keeps every mode; weights cut at the group size).
+        variance_reduction (`str`, *optional*, defaults to `"none"`):
+            For long completions, with `estimator="vargrad"` and `num_iterations=1`: `"reward_to_go"` leaves past
+            log-ratios out of each token's coefficient; `"rao_blackwell"` also replaces future ones by the KL over the
+            whole vocabulary, for the memory of all logits.
+        offsets (`str`, *optional*, defaults to `"ema"`):
+            How log Z_k of each prompt is kept: `"ema"` (running average of importance-weighted estimates),
+            `"responsibility"` (balancing; ρ = 1 only), `"reference"` (from `n_ref` completions of π₀, frozen),
+            `"exact"` (from the column `support`) or `"global"` (one for all prompts, for data that is seen once).
+        n_ref (`int`, *optional*, defaults to `0`):
+            Completions of π₀ drawn for each new prompt to start its offsets; 0 starts from the first group.
+        offset_learning_rate (`float`, *optional*, defaults to `0.1`):
+            Step size of responsibility balancing, and share of the new value in `"ema"`.
+        shared_prefix (`bool`, *optional*, defaults to `True`):
+            Compute a prompt once for all its completions when generating and scoring.
+
+        > Exact mode
+
         exact (`bool`, *optional*):
-            Exact mode (nothing is sampled, every answer of the column `support` is scored). `None` turns it on when
-            the data set has that column. Set it to `True` to be free of GRPO's rule that a batch holds whole groups.
+            Exact mode: nothing is sampled, every answer of the column `support` is scored. `None` turns it on for the
+            rows that have one. Set it to `True` to be free of GRPO's rule that a batch holds whole groups.
         divergence (`str`, *optional*, defaults to `"fkl"`):
             Loss of the exact mode: `"fkl"` KL(p‖π), `"rkl"` KL(π‖p) or `"js"`.
-        estimator (`str`, *optional*, defaults to `"vargrad"`):
-            Baseline of the sampled mode: `"vargrad"` (leave-one-out of the group) or `"tb"` (the group's log Z
-            estimate).
-        reference_power (`float`, *optional*, defaults to `1.0`):
-            Exponent of π₀ on the support in exact mode; 0 drops the reference.
-        tie_margin (`float`, *optional*, defaults to `0.0`):
-            Answers within this many logits of a cluster's best keep π₀'s ratio (exact mode).
         other_mass (`float`, *optional*, defaults to `0.0`):
-            Probability that the target leaves to answers outside the support (exact mode).
-        offset_learning_rate (`float`, *optional*, defaults to `0.1`):
-            Step size of responsibility balancing (sampled mode).
+            Probability that the target leaves to answers outside the support.
+
+        > Steerable policies
+
+        steerable (`bool`, *optional*, defaults to `False`):
+            Draw weights over the clusters at every visit of a prompt and say them in the prompt: one policy for the
+            whole simplex (`plural_rlhf.weight_sampler.WeightSampler`). Prompts have to come without steering text.
+        steer_concentration (`float`, *optional*, defaults to `1.0`):
+            Concentration of the Dirichlet that weights are drawn from.
+        steer_vertex_share (`float`, *optional*, defaults to `0.25`):
+            Share of visits that are one cluster alone.
+        steer_prevalence_share (`float`, *optional*, defaults to `0.25`):
+            Share of visits that are the population.
 
     Raises:
         ValueError: `beta` of 0 or less, sampling that is not the model's own (temperature, top-p, top-k, …), reward
@@ -71,28 +128,79 @@ class PluralGRPOConfig(GRPOConfig):
     rho: float = field(
         default=1.0, metadata={"help": "Pool parameter: 1 representation, 0 consensus, -inf egalitarian."}
     )
+    tie_margin: float = field(
+        default=0.0, metadata={"help": "Answers within this many logits of the best keep pi_0's ratio; 0 is off."}
+    )
+    tie_width: float = field(default=0.0, metadata={"help": "Rounding of the tie margin's edge, in logits."})
+    uniform_floor: float = field(
+        default=0.0, metadata={"help": "Share of pi_0 taken out among a cluster's tied best answers, 0 to 1."}
+    )
+    typicality_alpha: float = field(
+        default=0.0, metadata={"help": "Preference for typical text to subtract, logits per nat of log pi_0."}
+    )
+    reference_power: float = field(default=1.0, metadata={"help": "Exponent of pi_0; 0 drops the reference."})
+    kl_budget: float | None = field(
+        default=None, metadata={"help": "Wanted sequence KL to pi_0 in nats; beta moves until it is reached."}
+    )
+    kl_budget_learning_rate: float = field(default=0.1, metadata={"help": "Step size of the dual ascent on log beta."})
+    max_min: bool = field(
+        default=False, metadata={"help": "Maximise the worst-off cluster's reward by dual weights (with rho=0)."}
+    )
+    max_min_learning_rate: float = field(default=0.1, metadata={"help": "Step size of the max-min weights."})
     scale_rewards: str = field(
         default="none",
         metadata={"help": "Only 'none': dividing by the group's standard deviation destroys near-ties."},
     )
+    estimator: str = field(default="vargrad", metadata={"help": "Sampled mode: vargrad, tb, js or fkl."})
+    variance_reduction: str = field(
+        default="none", metadata={"help": "Long completions: none, reward_to_go or rao_blackwell."}
+    )
+    offsets: Mode = field(
+        default="ema",
+        metadata={"help": "How log Z_k is kept: ema, responsibility, reference, exact or global."},
+    )
+    n_ref: int = field(
+        default=0, metadata={"help": "Reference completions that start a new prompt's offsets; 0: the first group."}
+    )
+    offset_learning_rate: float = field(
+        default=0.1, metadata={"help": "Step size of responsibility balancing, share of the new value in ema."}
+    )
+    shared_prefix: bool = field(
+        default=True, metadata={"help": "Compute a prompt once for all its completions (sampled mode)."}
+    )
     exact: bool | None = field(
         default=None,
         metadata={
-            "help": "Score every answer of the column `support` instead of sampling. Default: if the column is there."
+            "help": "Score every answer of the column `support` instead of sampling. Default: rows that have one."
         },
     )
     divergence: str = field(default="fkl", metadata={"help": "Loss of the exact mode: fkl, rkl or js."})
-    estimator: str = field(default="vargrad", metadata={"help": "Baseline of the sampled mode: vargrad or tb."})
-    reference_power: float = field(default=1.0, metadata={"help": "Exponent of pi_0 on the support (exact mode)."})
-    tie_margin: float = field(
-        default=0.0, metadata={"help": "Answers within this many logits of the best keep pi_0's ratio (exact mode)."}
-    )
     other_mass: float = field(
         default=0.0, metadata={"help": "Target probability of answers outside the support (exact mode)."}
     )
-    offset_learning_rate: float = field(
-        default=0.1, metadata={"help": "Step size of responsibility balancing (sampled mode)."}
+    steerable: bool = field(
+        default=False, metadata={"help": "Draw weights over clusters at every visit and say them in the prompt."}
     )
+    steer_concentration: float = field(default=1.0, metadata={"help": "Concentration of the drawn weights."})
+    steer_vertex_share: float = field(default=0.25, metadata={"help": "Share of visits with one cluster alone."})
+    steer_prevalence_share: float = field(default=0.25, metadata={"help": "Share of visits with the population."})
+    vllm_importance_sampling_correction: bool = field(
+        default=False,
+        metadata={"help": "Only False: the residual has the target as its fixed point whoever drew the samples."},
+    )
+
+    @property
+    def target(self) -> PoolTarget:
+        """The target these settings describe."""
+        return PoolTarget(
+            rho=self.rho,
+            beta=self.beta,
+            tie_margin=self.tie_margin,
+            tie_width=self.tie_width,
+            uniform_floor=self.uniform_floor,
+            typicality_alpha=self.typicality_alpha,
+            reference_power=self.reference_power,
+        )
 
     def __post_init__(self) -> None:
         _refuse_unusable(self)
@@ -105,14 +213,10 @@ class PluralGRPOConfig(GRPOConfig):
             self.use_exact_mode()
 
     def use_exact_mode(self) -> None:
-        """Settles what the exact mode needs; the trainer calls it where the data set turns that mode on.
-
-        Activation checkpointing goes off, because it does not go together with the cache that holds the prompt.
-        """
+        """Settles what the exact mode needs; the trainer calls it where the data set turns that mode on."""
         self.exact = True
         self.steps_per_generation = 1
         self.generation_batch_size = self.per_device_train_batch_size * self.world_size
-        self.gradient_checkpointing = self.activation_checkpointing = False
 
 
 def _refuse_unusable(config: PluralGRPOConfig) -> None:
@@ -140,13 +244,47 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
                 f"{name} is {getattr(config, name)}, which moves the optimum away from the target: set "
                 f"{name}={allowed[0]}."
             )
-    for name, valid in (("estimator", ESTIMATORS), ("divergence", DIVERGENCES)):
+    for name, valid in (
+        ("estimator", ESTIMATORS),
+        ("divergence", DIVERGENCES),
+        ("offsets", MODES),
+        ("variance_reduction", VARIANCE_REDUCTIONS),
+    ):
         value = getattr(config, name)
         if value not in valid:
             raise ValueError(f"{name} is {value!r}.{did_you_mean(value, valid)} It is one of {', '.join(valid)}.")
-    if math.isnan(config.rho):
-        raise ValueError(
-            "rho is nan: set rho=1.0 (representation), 0 (consensus), or any number between -inf and inf."
-        )
     if not 0 <= config.other_mass < 1:
         raise ValueError(f"other_mass is {config.other_mass}: it is a probability, at least 0 and below 1.")
+    if config.variance_reduction != "none" and (config.estimator != "vargrad" or config.num_iterations > 1):
+        raise ValueError(
+            f"variance_reduction is {config.variance_reduction!r}, which is exact only for completions of the policy "
+            f"that is updated: set estimator='vargrad' (it is {config.estimator!r}) and num_iterations=1 (it is "
+            f"{config.num_iterations}), or variance_reduction='none'."
+        )
+    if config.max_min and config.rho != 0:
+        raise ValueError(
+            f"max_min is on and rho is {config.rho}: the max-min policy is the optimum of a weighted mean under the "
+            "worst weights, so set rho=0.0. For the worst-off cluster answer by answer, set rho=float('-inf') instead."
+        )
+    if config.max_min and config.steerable:
+        raise ValueError("max_min and steerable both choose the weights: turn one of them off.")
+    if config.kl_budget is not None and not config.kl_budget > 0:
+        raise ValueError(f"kl_budget is {config.kl_budget}: give a number of nats above 0, or None for a fixed beta.")
+    if config.offsets in ("responsibility", "global") and config.rho not in (0, 1):
+        raise ValueError(
+            f"offsets is {config.offsets!r}, whose balance holds at log Z for rho=1 alone, and rho is {config.rho}: "
+            "set offsets='ema'."
+        )
+    if config.kl_budget is not None and config.offsets in ("reference", "exact") and not config.exact:
+        raise ValueError(
+            f"kl_budget moves beta, and log Z_k with it, but offsets={config.offsets!r} stay where they are: set "
+            "offsets='ema'."
+        )
+    if config.offsets == "reference" and config.n_ref == 0:
+        raise ValueError(
+            "offsets is 'reference' and n_ref is 0, so the first few completions would decide the target for good: "
+            "set n_ref to 16 or more, or offsets='ema'."
+        )
+    if config.n_ref < 0:
+        raise ValueError(f"n_ref is {config.n_ref}: it is a number of completions, 0 or more.")
+    config.target  # noqa: B018  (an option out of its range is refused by the target itself, with the reason)

@@ -1,20 +1,21 @@
 """`PluralGRPOTrainer`: a `trl.GRPOTrainer` whose fixed point is a chosen distribution instead of an argmax.
 
-Sampled mode (L1): groups of completions, sequence-level residual d = R/β + log π₀ − log π, VarGrad or TB baseline,
-offsets by responsibility balancing. Exact mode (L2): the column `support` lists all answers, every one is scored with
-the prompt computed once, and the divergence to the exact target is the loss; nothing is sampled.
+Sampled mode (L1): groups of completions, sequence-level residual d = R/β + log π₀ − log π, an estimator of the
+gradient to the target, offsets that are kept between visits. Exact mode (L2): the column `support` lists all answers,
+every one is scored with the prompt computed once, and the divergence to the exact target is the loss; nothing is
+sampled. Rows with and without a support may stand in one data set.
 Where this departs from GRPO: log-ratios are sums over the sequence, end token included; the reference is in the
-residual, not in a per-token penalty; there is no clipping, no length normalisation and no scaling of rewards.
+residual, not in a per-token penalty; completions of a prompt stay together and share its computation; there is no
+clipping, no length normalisation and no scaling of rewards.
 Private attributes of TRL are named in `_trl.py` only.
 
-Shapes: `N` completions, `G` a group, `B` prompts, `A` answers, `K` clusters.
+Shapes: `N` completions of all processes, `n` of a micro-batch, `G` a group, `B` prompts, `A` answers, `K` clusters,
+`T` tokens.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,21 @@ import torch
 from peft import PeftModel
 from trl import GRPOTrainer
 
-from plural_rlhf.core.aggregation import aggregate
-from plural_rlhf.core.estimators import exact_divergence, group_log_z, leave_one_out, residual, score_function_loss
+from plural_rlhf.core.duals import KLBudget, MaxMinWeights
+from plural_rlhf.core.estimators import exact_divergence, score_function_loss
 from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.shares import cluster_shares
-from plural_rlhf.core.targets import PoolTarget
-from plural_rlhf.rewards import POOL, JuryReward
-from plural_rlhf.trainers import _trl
+from plural_rlhf.core.targets import log_partition
+from plural_rlhf.rewards import JuryReward
+from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.exact import ExactRows, check_support
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
+from plural_rlhf.trainers.sampled import Rollouts
+from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_prompt
+from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting
+from plural_rlhf.trainers.token_kl import rao_blackwell_loss, reward_to_go_loss
+from plural_rlhf.weight_sampler import WeightSampler
 from reward_models.scoring import Jury
 
 
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PluralGRPOTrainer"]
 
-_STATE_FILE = "plural_state.json"
+_EXACT = "exact/"  # prefix of the columns of a micro-batch that belong to its exact rows
 
 
 class PluralGRPOTrainer(GRPOTrainer):
@@ -51,14 +57,19 @@ class PluralGRPOTrainer(GRPOTrainer):
     Parameters:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The policy. As it stands at the start of training it is also the reference π₀.
-        reward_funcs (`str`, jury or [`JuryReward`]):
+        reward_funcs (`str`, jury, [`JuryReward`] or a list with one of them):
             One jury: a saved one (path or hub id), an object with `cluster_names`, `prevalence` and `cluster_rewards`,
-            or a `JuryReward`.
+            or a `JuryReward`. Further reward functions of TRL beside it add their value (times its
+            `args.reward_weights`, in logits) to every cluster's reward; a [`ValidityGate`] among them decides which
+            completions are worth anything at all. Shares of the clusters hold either way.
         args ([`PluralGRPOConfig`], *optional*):
             Configuration; made with defaults if not given.
         train_dataset ([`~datasets.Dataset`]):
-            Column `prompt`; optional columns `support` (all allowed answers: exact mode), `weights` (weights over
-            clusters for this row) and `jury_prompt` (the prompt as the jury should see it).
+            Column `prompt`; optional columns `support` (all allowed answers: exact mode for the rows that have one),
+            `weights` (weights over clusters for this row), `jury_prompt` (the prompt as the jury should see it) and
+            `reference_prompt` (the prompt under which π₀ is scored, where the policy's own carries steering text).
+        weight_sampler ([`WeightSampler`], *optional*):
+            Draws and says the weights of a steerable policy; by default made from `args` where `args.steerable`.
 
     The other parameters are those of [`~trl.GRPOTrainer`].
 
@@ -66,9 +77,10 @@ class PluralGRPOTrainer(GRPOTrainer):
         ValueError: Anything that would make the result something else than the target; before any training.
         JuryError: Weights that the jury cannot carry out.
 
-    Metrics, besides TRL's: `plural/jsd_nats` (to the exact target) and `plural/coverage` (exact mode), `plural/kl`
-    (sequence KL to π₀) and `plural/residual_std` (0 at the optimum) in the sampled mode, `plural/share/<cluster>` in
-    both.
+    Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π of
+    a completion), `plural/residual_std` (0 at the optimum), `plural/reward_range` and `plural/effective_answers` (of a
+    group) and `plural/truncated`; in the exact mode `plural/jsd_nats` (to the exact target) and `plural/coverage`; in both
+    `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
     """
 
     _tag_names = ["trl", "plural-grpo"]  # noqa: RUF012  (TRL's own convention)
@@ -84,48 +96,71 @@ class PluralGRPOTrainer(GRPOTrainer):
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        reward_processing_classes: Any = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: PeftConfig | None = None,
+        weight_sampler: WeightSampler | None = None,
+        **more: Any,
     ) -> None:
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = PluralGRPOConfig(f"{name.split('/')[-1]}-PluralGRPO")
-        self.jury_reward = _jury_reward(reward_funcs, args)
-        columns = train_dataset.column_names or [] if train_dataset is not None else []
-        self.exact = "support" in columns if args.exact is None else args.exact
+        self.jury_reward, functions = arguments.reward_functions(reward_funcs, args)
+        self.exact, self.mixed = arguments.modes(train_dataset, args)
         if self.exact:
             args.use_exact_mode()
-            for dataset in _datasets(train_dataset, eval_dataset):
-                check_support(_rows(dataset, ["support"]))
         elif not isinstance(model, str) and not isinstance(model, PeftModel) and peft_config is None:
-            _check_reloadable(model)
-        for dataset in _datasets(train_dataset, eval_dataset):
-            if "weights" in (dataset.column_names or []):
-                specs = [row["weights"] for row in dataset.select_columns("weights")]
-                self.jury_reward.row_weights(specs, len(specs))
+            arguments.check_reloadable(model)
+        for dataset in arguments.each_dataset(train_dataset, eval_dataset):
+            arguments.check_columns(dataset)
+            arguments.check_weights(dataset, self.jury_reward)
+            if self.exact or args.offsets == "exact":
+                check_support(arguments.select_rows(dataset, ["support"]))
+        arguments.check_tokenizer(processing_class)
+        self._column = JuryColumn(self.jury_reward)
         with _trl.without_reference_model(args, self.exact):
             super().__init__(
                 model=model,
-                reward_funcs=[self.jury_reward],
+                reward_funcs=[self._column if f is self.jury_reward else f for f in functions],
                 args=args,
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
+                reward_processing_classes=reward_processing_classes,
                 callbacks=callbacks,
                 optimizers=optimizers,
                 peft_config=peft_config,
+                **more,
             )
-        self.target = PoolTarget(
-            rho=args.rho, beta=args.beta, tie_margin=args.tie_margin, reference_power=args.reference_power
+        arguments.check_tokenizer(_trl.tokenizer_of(self))
+        arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
+        self.kl_budget = (
+            None if args.kl_budget is None else KLBudget(args.kl_budget, args.beta, args.kl_budget_learning_rate)
         )
-        self._exact_rows = ExactRows(self.jury_reward, self.target, _trl.tokenizer_of(self), _trl.eos_token_id(self))
-        self._scored: tuple[torch.Tensor, torch.Tensor, list[str]] | None = None
+        self.max_min = (
+            MaxMinWeights(len(self.jury_reward.cluster_names), args.max_min_learning_rate) if args.max_min else None
+        )
+        self.weight_sampler = weight_sampler
+        if weight_sampler is None and args.steerable:
+            self.weight_sampler = WeightSampler(
+                self.jury_reward.cluster_names,
+                self.jury_reward.jury.prevalence,
+                args.steer_concentration,
+                args.steer_vertex_share,
+                args.steer_prevalence_share,
+                args.seed,
+            )
+        self.targeting = Targeting(self.jury_reward, functions, args.reward_weights)
+        self._exact_rows = ExactRows(self.jury_reward, _trl.tokenizer_of(self), _trl.eos_token_id(self))
+        self._table: RewardTable | None = None
+        self._rollouts: dict[bool, Rollouts] = {}
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: bool | str | None = None, *args: Any, **kwargs: Any) -> Any:
         """Trains, as `Trainer.train`; in exact mode the reference is scored first, while the policy still is π₀."""
+        arguments.check_checkpoint(resume_from_checkpoint, self.args.output_dir, checkpoints.STATE_FILE)
         self._score_references()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""
@@ -134,81 +169,191 @@ class PluralGRPOTrainer(GRPOTrainer):
         return super().evaluate(*args, **kwargs)
 
     def _score_references(self) -> None:
-        if not self.exact:
+        exact_offsets = self.args.offsets == "exact" and not self.exact
+        if not (self.exact or self.mixed or exact_offsets):
             return
         model = self.accelerator.unwrap_model(self.model)
-        for dataset in _datasets(self.train_dataset, self.eval_dataset):
+        columns = ["prompt", "support", "reference_prompt", "jury_prompt"]
+        for dataset in arguments.each_dataset(self.train_dataset, self.eval_dataset):
+            rows = [row for row in arguments.select_rows(dataset, columns) if row["support"] is not None]
             self._exact_rows.score_references(
                 model,
-                _rows(dataset, ["prompt", "support"]),
+                rows,
                 self.args.per_device_eval_batch_size,
                 progress=self.accelerator.is_main_process and not self.args.disable_tqdm,
             )
+            if exact_offsets:
+                for row in rows:
+                    r, log_pi_ref = self._exact_rows.shaped_rewards(row)
+                    log_z = log_partition(r[None], log_pi_ref[None], self.jury_reward.target.beta)[0]
+                    self.jury_reward.offsets.set_exact(_offset_key(row), log_z)
 
     # ── sampled mode ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
-        """Scores the jury and keeps its K rewards for the residual; TRL logs their weighted mean as the reward."""
-        columns = {name: [row[name] for row in inputs] for name in inputs[0]}
-        r = self.jury_reward.cluster_rewards(columns.get("jury_prompt", prompts), completions, columns.get("support"))
-        w = self.jury_reward.row_weights(columns.get("weights"), len(completions))
+        """Keeps the K rewards of every completion for the residual; TRL logs their weighted mean as the reward."""
+        scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        r, w = self._column.scored()
         device = self.accelerator.device
         # float32 because not every accelerator has float64.
         r, w = self.accelerator.gather(r.float().to(device)), self.accelerator.gather(w.float().to(device))
-        self._scored = r.double().cpu(), w.double().cpu(), _trl.gather_objects([prompt_key(p) for p in prompts])
-        return (r * w).sum(-1, keepdim=True)
+        shown = [(_offset_key(row), prompt_key(row["prompt"])) for row in inputs]
+        drawn = [(*keys, hash(tuple(ids))) for keys, ids in zip(shown, completion_ids_list, strict=True)]
+        gathered = _trl.gather_objects(drawn)
+        self._table = RewardTable(
+            r=r.double().cpu(),
+            w=w.double().cpu(),
+            scores=scores.double().cpu(),
+            keys=[key for key, _, _ in gathered],
+            shown=[key for _, key, _ in gathered],
+            drawn=[ids for _, _, ids in gathered],
+        )
+        return scores
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: Any,
+        multimodal_fields: dict[str, Any],
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        plain = _trl.has_plain_generation(self) and images is None and not multimodal_fields
+        if plain and self.args.shared_prefix and not self.tools:
+            return _trl.generate(self, prompt_ids)
+        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Adds `residual_base` `(N,)`: d + log π − baseline of each row; TRL shuffles groups apart before the loss."""
-        rows = super()._generate_and_score_completions(inputs)
-        beta, training = self.target.beta, self.model.training
-        n = len(rows["completion_ids"])
-        with torch.no_grad():
-            log_pi_ref = (rows.pop("ref_per_token_logps") * _trl.own_tokens(rows)).sum(-1)
-            old = rows.pop("old_per_token_logps", None)
-            if old is None:
-                log_pi = _trl.sequence_log_probs(self, self.model, rows)
-            else:
-                log_pi = (old * _trl.own_tokens(rows)).sum(-1)
-            all_ref, all_pi = self.accelerator.gather(log_pi_ref), self.accelerator.gather(log_pi)
-        assert self._scored is not None
-        r, w, keys = self._scored
-        reward = self._pooled_reward(r, w, keys, (all_ref - all_pi).cpu(), training)
-        d = residual(reward.to(all_pi), beta, all_ref, all_pi)
-        grouped = d.view(-1, self.num_generations if training else self.num_generations_eval)
-        if self.args.estimator == "vargrad":
-            baseline = (grouped - leave_one_out(grouped)).view(-1)
-        else:
-            baseline = group_log_z(grouped).repeat_interleave(grouped.shape[1])
-        own = slice(self.accelerator.process_index * n, (self.accelerator.process_index + 1) * n)
-        rows["residual_base"] = (d + all_pi - baseline)[own]
-        _trl.add_metric(self, "plural/kl", float((all_pi - all_ref).mean()))
-        _trl.add_metric(self, "plural/residual_std", float(grouped.std(dim=1).mean()))
+        """Draws completions and works out what each one's coefficient will need; adds `row` `(n,)`, their numbers."""
+        training = self.model.training
+        with _trl.rollouts_only(self):
+            rows = super()._generate_and_score_completions(inputs)
+        n, group = len(rows["completion_ids"]), self.num_generations if training else self.num_generations_eval
+        own = _trl.own_tokens(rows)
+        log_pi, log_ref = _trl.policy_and_reference_log_probs(self, rows, self._reference_rows(inputs, rows))
+        rows["ref_per_token_logps"] = log_ref * own
+        gather = self.accelerator.gather
+        all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
+        assert self._table is not None
+        if self.max_min is not None:
+            self._table.w = self.max_min.weights.double().expand_as(self._table.w)
+        if self.args.n_ref:
+            self._start_offsets(inputs)
+        found = self.targeting(self._table, all_ref.cpu(), all_pi.cpu(), group, training)
+        beta = self.jury_reward.target.beta
+        self._rollouts[training] = Rollouts(
+            reward=(found.reward / beta).to(all_pi),
+            log_pi_ref=all_ref,
+            log_pi=all_pi.clone(),
+            log_pi_drawn=all_pi,
+            log_z=found.log_z.to(all_pi),
+            group_size=group,
+        )
+        rows["row"] = torch.arange(n, device=all_pi.device) + self.accelerator.process_index * n
+        kl = float((all_pi - all_ref).mean())
+        self._log_sampled(found.metrics, kl, rows, beta)
+        if training:
+            self._move_duals(kl, self.targeting.gains(self._table))
         return rows
 
-    def _pooled_reward(
-        self, r: torch.Tensor, w: torch.Tensor, keys: list[str], log_weights: torch.Tensor, training: bool
-    ) -> torch.Tensor:
-        """`(N,)` R of every row on all processes, and one step of the offsets; every process computes the same."""
-        reward = self.jury_reward
-        if reward.rule != POOL:
-            return aggregate(r, w, reward.rule, **reward.rule_options)
-        pooled, gamma = reward.pool(r, w, keys, log_weights)
-        if training:
-            reward.update_offsets(gamma, w, keys)
-        for k, name in enumerate(reward.cluster_names):
-            _trl.add_metric(self, f"plural/share/{name}", float(gamma[:, k].mean()))
-        return pooled
+    def _reference_rows(self, inputs: list[dict[str, Any]], rows: dict[str, Any]) -> dict[str, Any]:
+        """The same completions under the prompts that the reference is shown."""
+        if not any(row.get("reference_prompt") for row in inputs):
+            return rows
+        tokenizer = _trl.tokenizer_of(self)
+        prompts = [encode_prompt(row.get("reference_prompt") or row["prompt"], tokenizer) for row in inputs]
+        ids, mask = pad_left(prompts, tokenizer.pad_token_id)
+        device = rows["completion_ids"].device
+        return {**rows, "prompt_ids": ids.to(device), "prompt_mask": mask.to(device)}
 
-    # ── exact mode ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def _start_offsets(self, inputs: list[dict[str, Any]]) -> None:
+        """Offsets of new prompts, from `n_ref` completions of the reference; every process gets them all."""
+        tokenizer, reward = _trl.tokenizer_of(self), self.jury_reward
+        fresh = {_offset_key(row): row for row in inputs if _offset_key(row) not in reward.offsets}
+        found = []
+        for key, row in fresh.items():
+            prompt = row.get("reference_prompt") or row["prompt"]
+            drawn, log_probs = _trl.reference_generate(self, [encode_prompt(prompt, tokenizer)] * self.args.n_ref)
+            texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+            chat = not isinstance(prompt, str)
+            answers = [[{"role": "assistant", "content": text}] if chat else text for text in texts]
+            seen = [row.get("jury_prompt") or row["prompt"]] * len(answers)
+            support = [row["support"]] * len(answers) if row.get("support") else None
+            rewards = reward.cluster_rewards(seen, answers, support)
+            found.append((key, rewards.tolist(), [sum(row) for row in log_probs]))
+        for key, rewards, log_pi_ref in _trl.gather_objects(found):
+            self.targeting.start(key, torch.tensor(rewards).double(), torch.tensor(log_pi_ref).double())
+
+    def _move_duals(self, kl: float, gains: torch.Tensor) -> None:
+        if self.kl_budget is not None:
+            self.jury_reward.set_beta(self.kl_budget.update(kl))
+        if self.max_min is not None:
+            self.max_min.update(gains)
+
+    def _log_sampled(self, metrics: dict[str, float], kl: float, rows: dict[str, Any], beta: float) -> None:
+        ended = torch.isin(rows["completion_ids"], torch.tensor(self.eos_token_ids, device=rows["row"].device))
+        finished = (ended & rows["completion_mask"].bool()).any(-1).float()
+        truncated = 1 - float(self.accelerator.gather(finished).mean())
+        for name, value in {**metrics, "kl": kl, "beta": beta, "truncated": truncated}.items():
+            _trl.add_metric(self, f"plural/{name}", value)
+
+    # ── what a micro-batch is ───────────────────────────────────────────────────────────────────────────────────────
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-        if not self.exact:
-            return super()._prepare_inputs(generation_batch)
-        rows = self._exact_rows.collate(generation_batch)
-        return {name: tensor.to(self.accelerator.device) for name, tensor in rows.items()}
+        if self.exact:
+            return self._collate(self._steered(generation_batch, 1))
+        if not self.model.training:
+            return self._rows_of(self._steered(generation_batch, self.num_generations_eval), 1)[0]
+
+        def make() -> list[dict[str, Any]]:
+            return self._rows_of(self._steered(generation_batch, self.num_generations), self.args.steps_per_generation)
+
+        return _trl.buffered(self, make)
+
+    def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
+        """Micro-batches of a generation batch: completions of rows without a support, answers of those with one."""
+        if not self.mixed:
+            return _trl.split_rows(_trl.draw(self, batch), parts)
+        sampled = [row for row in batch if row.get("support") is None]
+        drawn = _trl.draw(self, sampled) if sampled else {}
+        size, at, micro = len(batch) // parts, 0, []
+        for part in range(parts):
+            rows = batch[part * size : (part + 1) * size]
+            count = sum(row.get("support") is None for row in rows)
+            given = {name: value[at : at + count] for name, value in drawn.items() if _per_row(value)} if count else {}
+            at += count
+            group = self.num_generations if self.model.training else self.num_generations_eval
+            answered = [row for row in rows if row.get("support") is not None][::group]
+            if answered:
+                given |= {_EXACT + name: value for name, value in self._collate(answered).items()}
+            micro.append(given)
+        return micro
+
+    def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        weights = None if self.max_min is None else self.max_min.weights.double()
+        batch = self._exact_rows.collate(rows, weights)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+
+    def _steered(self, rows: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
+        """Rows with weights drawn and said in the prompt, one weighting a group; others' rows as they are.
+
+        The draw depends on the step alone, so every process and a resumed run draw the same.
+        """
+        sampler = self.weight_sampler
+        if sampler is None or not self.model.training or "weights" in rows[0]:
+            return rows
+        first = self.accelerator.process_index * len(rows)
+        total = -(-self.accelerator.num_processes * len(rows) // group)
+        drawn = sampler.draw(total, _trl.micro_step(self))
+        steered = []
+        for i, row in enumerate(rows):
+            w = drawn[(first + i) // group]
+            original = row["prompt"]
+            shown = {"jury_prompt": original, "reference_prompt": original, **row}
+            steered.append({**shown, "prompt": sampler.render(original, w), "weights": w.tolist()})
+        return steered
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         dataset = self.train_dataset if dataset is None else dataset
@@ -219,92 +364,91 @@ class PluralGRPOTrainer(GRPOTrainer):
             torch.utils.data.SequentialSampler(eval_dataset) if self.exact else super()._get_eval_sampler(eval_dataset)
         )
 
-    # ── both ────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── losses ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.exact:
-            return self._exact_loss(model, inputs)
-        log_pi = _trl.sequence_log_probs(self, model, inputs)
-        return score_function_loss(inputs["residual_base"] - log_pi, log_pi)
+            return self._exact_loss(model, inputs).mean()
+        answers = {name.removeprefix(_EXACT): value for name, value in inputs.items() if name.startswith(_EXACT)}
+        if not answers:
+            return self._sampled_loss(model, inputs)
+        # A row with a support stands for the G completions that would have been drawn for it.
+        losses = self._exact_loss(model, answers)
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        if "row" not in inputs:
+            return losses.mean()
+        n_sampled, n_exact = len(inputs["row"]), group * len(losses)
+        share = n_exact / (n_sampled + n_exact)
+        return share * losses.mean() + (1 - share) * self._sampled_loss(model, inputs)
+
+    def _sampled_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        rollouts = self._rollouts[self.model.training]
+        if self.args.variance_reduction == "rao_blackwell":
+            with _trl.reference(self) as reference:
+                return rao_blackwell_loss(model, reference, inputs, rollouts, self.accelerator.gather)
+        if self.args.shared_prefix:
+            scored = _trl.as_one_forward(self, model, completion_log_probs, inputs)
+        else:
+            scored = _trl.log_probs(self, model, inputs)
+        log_probs = scored * _trl.own_tokens(inputs)
+        log_pi = log_probs.sum(-1)
+        gather = self.accelerator.gather
+        rollouts.see(gather(inputs["row"]), gather(log_pi.detach()))
+        coefficients = rollouts.coefficients(self.args.estimator)[inputs["row"]]
+        if self.args.variance_reduction == "reward_to_go":
+            return reward_to_go_loss(coefficients, log_probs, inputs["ref_per_token_logps"])
+        return score_function_loss(coefficients, log_pi)
 
     def _exact_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(B,)` divergences of the exact rows."""
         batch = AnswerBatch(*(inputs[f] for f in ("prompt_ids", "prompt_mask", "answer_ids", "answer_mask")))
         mask, log_p = batch.support_mask, inputs["log_p"]
-        log_pi = answer_log_probs(model, batch)
-        loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass).mean()
+        log_pi = _trl.as_one_forward(self, model, answer_log_probs, batch)
+        loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass)
         with torch.no_grad():
             pi = log_pi.exp()
             jsd = exact_divergence(log_p, log_pi.detach(), "js", mask, p_other=self.args.other_mass)
-            shares = cluster_shares(pi, inputs["gamma"]).mean(dim=0)
-            _trl.add_metric(self, "plural/jsd_nats", float(jsd.mean()))
-            _trl.add_metric(self, "plural/coverage", float(pi.sum(-1).mean()))
+            shares, weights = cluster_shares(pi, inputs["gamma"]).mean(dim=0), inputs["weights"].mean(dim=0)
+            found = {"jsd_nats": jsd.mean(), "coverage": pi.sum(-1).mean()}
             for k, name in enumerate(self.jury_reward.cluster_names):
-                _trl.add_metric(self, f"plural/share/{name}", float(shares[k]))
+                found |= {f"share/{name}": shares[k], f"weight/{name}": weights[k]}
+            for name, value in found.items():
+                _trl.add_metric(self, f"plural/{name}", float(value))
+            _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
+            if self.model.training and (self.kl_budget is not None or self.max_min is not None):
+                # Of the target, not of the policy that is still on its way there: it is known.
+                p, log_ref = log_p.exp(), inputs["log_pi_ref"].log_softmax(-1)
+                kl = (p * (log_p - log_ref).masked_fill(p == 0, 0.0)).sum(-1).mean()
+                gains = ((p - log_ref.exp())[..., None] * inputs["rewards"]).sum(1).mean(0)
+                both = self.accelerator.reduce(torch.cat([kl[None], gains]), "mean").double().cpu()
+                self._move_duals(float(both[0]), both[1:])
         return loss
+
+    @property
+    def rollouts_in_use(self) -> Rollouts | None:
+        """What is known of the training completions that are in use; `None` before the first are drawn."""
+        return self._rollouts.get(True)
+
+    @rollouts_in_use.setter
+    def rollouts_in_use(self, rollouts: Rollouts) -> None:
+        self._rollouts[True] = rollouts
+
+    # ── stopping and going on ───────────────────────────────────────────────────────────────────────────────────────
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            folder = _trl.checkpoint_folder(self, trial)
-            (folder / _STATE_FILE).write_text(json.dumps({"offsets": self.jury_reward.offsets.state_dict()}))
+        checkpoints.save(self, _trl.checkpoint_folder(self, trial))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and os.path.exists(path := os.path.join(checkpoint, _STATE_FILE)):
-            with open(path) as file:
-                self.jury_reward.offsets.load_state_dict(json.load(file)["offsets"])
+        if checkpoint is not None:
+            checkpoints.load(self, Path(checkpoint))
 
 
-def _jury_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
-    if isinstance(given, list | tuple):
-        if len(given) != 1:
-            raise ValueError(
-                f"reward_funcs has {len(given)} entries, but the target is defined by one jury: combine them into one "
-                "JuryReward, or pass the others to trl.GRPOTrainer."
-            )
-        given = given[0]
-    if isinstance(given, torch.nn.Module):
-        raise ValueError(
-            f"reward_funcs is a {type(given).__name__} itself; TRL would read only the first column of its scores. "
-            "Pass JuryReward('path/of/the/saved/jury'), or JuryReward(JuryScorer(model, tokenizer)) for one in memory."
-        )
-    if not isinstance(given, JuryReward):
-        if callable(given) and not isinstance(given, Jury):
-            raise ValueError(
-                f"reward_funcs is {given!r}, which gives one number a completion, but the target needs a reward per "
-                "cluster: pass a saved jury, an object with cluster_names, prevalence and cluster_rewards, or a "
-                "JuryReward."
-            )
-        return JuryReward(given, rho=args.rho, beta=args.beta, offset_learning_rate=args.offset_learning_rate)
-    for name, ours, theirs in (("rho", args.rho, given.target.rho), ("beta", args.beta, given.target.beta)):
-        if ours != theirs:
-            raise ValueError(
-                f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both to "
-                "the same."
-            )
-    return given
+def _offset_key(row: dict[str, Any]) -> str:
+    """Offsets belong to what is asked, whatever weights the prompt goes on to name."""
+    return prompt_key(row.get("reference_prompt") or row["prompt"])
 
 
-def _datasets(train: Any, evaluation: Any) -> Iterator[Any]:
-    for dataset in (train, *(evaluation.values() if isinstance(evaluation, dict) else [evaluation])):
-        if dataset is not None:
-            yield dataset
-
-
-def _rows(dataset: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
-    missing = [c for c in columns if c not in (dataset.column_names or [])]
-    if missing:
-        raise ValueError(
-            f"the data set has no column {missing[0]!r} (it has {', '.join(dataset.column_names or [])}), which the "
-            "exact mode needs: add the list of allowed answers of each prompt, or set exact=False to sample."
-        )
-    yield from dataset.select_columns(columns)
-
-
-def _check_reloadable(model: PreTrainedModel) -> None:
-    source = model.config._name_or_path
-    if not source:
-        raise ValueError(
-            "the policy exists in memory only, so the reference policy cannot be loaded a second time: save it and "
-            "pass its path, pass a peft_config (the base model is then the reference), or use the exact mode."
-        )
+def _per_row(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim > 0

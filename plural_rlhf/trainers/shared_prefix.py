@@ -1,9 +1,7 @@
-"""Scoring many answers to one prompt while the prompt is computed once, in the forward and in the backward pass.
+"""Prompts with finite sets of answers as tokens, and the log-probability of every answer.
 
-Two ways with the same values and gradients as scoring every prompt–answer pair by itself. Packed: the whole batch is
-one token trie, so that what the prompts share is computed once too. Cached: the key/value cache of each prompt is
-repeated for its answers; for models whose attention takes no mask of ours. This file knows nothing of rewards, targets
-or trainers.
+The prompt is computed once for all its answers (`plural_rlhf.trainers.scoring`). This file knows nothing of rewards,
+targets or trainers.
 
 Shapes: `B` prompts, `A` answers a prompt, `P` prompt tokens, `T` answer tokens.
 """
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from plural_rlhf.trainers.packing import build_tries, supports_packing, trie_log_probs
+from plural_rlhf.trainers.scoring import completion_log_probs
 
 
 if TYPE_CHECKING:
@@ -109,62 +107,18 @@ def answer_log_probs(model: PreTrainedModel | torch.nn.Module, batch: AnswerBatc
     """Log-probability of every answer, summed over its tokens, end-of-sequence included.
 
     Args:
-        model: A decoder of transformers (PEFT-wrapped or not), without gradient checkpointing, which does not go
-            together with a cache.
+        model: A decoder of transformers; may be wrapped by PEFT and by `DistributedDataParallel`.
         batch: The prompts and answers.
 
     Returns:
         `(B, A)` in nats, float32, `-inf` where the answer is padding. Gradients flow to the model.
     """
-    inner = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
-    longest = batch.prompt_ids.shape[1] + batch.answer_ids.shape[2]
-    return _packed_log_probs(model, batch) if supports_packing(inner, longest) else _cached_log_probs(model, batch)
-
-
-def _packed_log_probs(model: torch.nn.Module, batch: AnswerBatch) -> torch.Tensor:
-    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
-    pairs = batch.support_mask.nonzero().tolist()
-    answers = [batch.answer_ids[b, a][batch.answer_mask[b, a].bool()].tolist() for b, a in pairs]
-    device = batch.prompt_ids.device
-    scores = torch.full(batch.support_mask.shape, -torch.inf, device=device)
-    for trie in build_tries([prompts[b] + answer for (b, _), answer in zip(pairs, answers, strict=True)]):
-        members = [pairs[n] for n in trie.members]
-        found = trie_log_probs(model, trie, [len(prompts[b]) for b, _ in members], device)
-        rows, columns = torch.tensor(members, device=device).T
-        scores = scores.index_put((rows, columns), found)
-    return scores
-
-
-def _cached_log_probs(model: torch.nn.Module, batch: AnswerBatch) -> torch.Tensor:
-    from transformers import DynamicCache
-
-    n_prompts, n_answers, n_tokens = batch.answer_ids.shape
-    cache = DynamicCache()
-    positions = (batch.prompt_mask.cumsum(-1) - 1).clamp(min=0)
-    prompt_out = model(
-        input_ids=batch.prompt_ids,
-        attention_mask=batch.prompt_mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    first = prompt_out.logits[:, -1].float().log_softmax(-1)  # (B, V)
-    log_probs = first.gather(-1, batch.answer_ids[..., 0])  # (B, A)
-    if n_tokens > 1:
-        cache.batch_repeat_interleave(n_answers)
-        ids = batch.answer_ids.reshape(n_prompts * n_answers, n_tokens)
-        mask = batch.answer_mask.reshape(n_prompts * n_answers, n_tokens)
-        start = (positions[:, -1] + 1).repeat_interleave(n_answers)
-        out = model(
-            input_ids=ids[:, :-1],
-            # Padding is attended to only from padding: an answer's padding stands after its last token.
-            attention_mask=torch.cat([batch.prompt_mask.repeat_interleave(n_answers, dim=0), mask[:, :-1]], dim=1),
-            position_ids=start[:, None] + torch.arange(n_tokens - 1, device=start.device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        rest = out.logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]  # (B·A, T-1)
-        rest = torch.where(mask[:, 1:].bool(), rest, rest.new_zeros(()))
-        log_probs = log_probs + rest.sum(-1).view(n_prompts, n_answers)
-    return log_probs.masked_fill(~batch.support_mask, -torch.inf)
+    owner, answer = batch.support_mask.nonzero(as_tuple=True)
+    rows = {
+        "prompt_ids": batch.prompt_ids[owner],
+        "prompt_mask": batch.prompt_mask[owner],
+        "completion_ids": batch.answer_ids[owner, answer],
+        "completion_mask": batch.answer_mask[owner, answer],
+    }
+    scores = torch.full(batch.support_mask.shape, -torch.inf, device=batch.prompt_ids.device)
+    return scores.index_put((owner, answer), completion_log_probs(model, rows).sum(-1))

@@ -1,0 +1,198 @@
+"""What a trainer is given, checked before anything long begins: reward functions, data sets, models and checkpoints.
+
+Every refusal names what was given, why it cannot work and what to do. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+from plural_rlhf.rewards import JuryReward
+from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from reward_models.scoring import Jury
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "check_batches",
+    "check_checkpoint",
+    "check_columns",
+    "check_reloadable",
+    "check_tokenizer",
+    "check_weights",
+    "columns_of",
+    "each_dataset",
+    "modes",
+    "reward_functions",
+    "select_rows",
+]
+
+
+def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, list[Any]]:
+    """Finds the jury among what was passed as `reward_funcs`.
+
+    Returns:
+        The jury as a reward, and all reward functions in their order with that reward in its place.
+
+    Raises:
+        ValueError: No jury or more than one, a jury model that is not wrapped, or a `JuryReward` whose target is not
+            that of `args`.
+    """
+    functions = list(given) if isinstance(given, list | tuple) else [given]
+    juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | Jury) and not _is_module(f)]
+    if not juries and functions and isinstance(functions[0], str | Path):
+        juries = [0]
+    if len(juries) > 1:
+        raise ValueError(
+            f"reward_funcs has {len(juries)} juries, but the target is defined by one: combine them into one "
+            "JuryReward, and pass reward functions that give one number a completion beside it."
+        )
+    if not juries:
+        module = next((f for f in functions if _is_module(f)), None)
+        if module is not None:
+            raise ValueError(
+                f"reward_funcs is a {type(module).__name__} itself; TRL would read only the first column of its "
+                "scores. Pass JuryReward('path/of/the/saved/jury'), or JuryReward(JuryScorer(model, tokenizer)) for "
+                "one in memory."
+            )
+        raise ValueError(
+            f"reward_funcs is {given!r}, which gives one number a completion, but the target needs a reward per "
+            "cluster: pass a saved jury first, an object with cluster_names, prevalence and cluster_rewards, or a "
+            "JuryReward."
+        )
+    functions[juries[0]] = reward = _as_reward(functions[juries[0]], args)
+    return reward, functions
+
+
+def _is_module(function: Any) -> bool:
+    return isinstance(function, torch.nn.Module)
+
+
+def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
+    if not isinstance(given, JuryReward):
+        reward = JuryReward(given)
+        reward.offsets.learning_rate = reward.offsets.ema = args.offset_learning_rate
+    else:
+        reward = given
+        for name in ("rho", "beta", "tie_margin", "tie_width"):
+            ours, theirs = getattr(args.target, name), getattr(reward.target, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both "
+                    "to the same."
+                )
+    reward.target = args.target
+    reward.offsets.mode = args.offsets
+    return reward
+
+
+def modes(train: Any, args: PluralGRPOConfig) -> tuple[bool, bool]:
+    """Whether nothing is sampled, and whether rows with and without a support are mixed."""
+    has_support = "support" in columns_of(train)
+    if args.exact is not None or not has_support or not hasattr(train, "select_columns"):
+        return has_support if args.exact is None else args.exact, False
+    given = [row["support"] is not None for row in train.select_columns("support")]
+    return all(given), any(given) and not all(given)
+
+
+def check_batches(mixed: bool, args: PluralGRPOConfig, num_generations: int, num_processes: int) -> None:
+    """Refuses batches in which rows with and without a support cannot stand side by side."""
+    if not mixed:
+        return
+    if num_processes > 1:
+        raise ValueError(
+            f"some rows have a support and some have none, and there are {num_processes} processes, which would wait "
+            "for each other's completions: use one process, two trainers, or exact=False to sample all rows."
+        )
+    if args.per_device_train_batch_size % num_generations:
+        raise ValueError(
+            f"some rows have a support and some have none, so a batch must hold whole groups: set "
+            f"per_device_train_batch_size (it is {args.per_device_train_batch_size}) to a multiple of "
+            f"num_generations ({num_generations})."
+        )
+
+
+def check_weights(dataset: Any, reward: JuryReward) -> None:
+    """Refuses weights that the jury cannot carry out, in any row."""
+    if "weights" in columns_of(dataset):
+        specs = [row["weights"] for row in dataset.select_columns("weights")]
+        reward.row_weights(specs, len(specs))
+
+
+def each_dataset(train: Any, evaluation: Any) -> Iterator[Any]:
+    """The data sets of a trainer, one by one."""
+    for dataset in (train, *(evaluation.values() if isinstance(evaluation, dict) else [evaluation])):
+        if dataset is not None:
+            yield dataset
+
+
+def columns_of(dataset: Any) -> list[str]:
+    """Names of its columns; none where a stream does not say."""
+    return list(dataset.column_names or []) if dataset is not None else []
+
+
+def check_columns(dataset: Any) -> None:
+    """Refuses columns that the trainer would not read as their name says."""
+    for name in ("image", "images"):
+        if name in columns_of(dataset):
+            raise ValueError(
+                f"the data set has a column {name!r}, but log-probabilities are computed from text alone here: remove "
+                f"the column (dataset.remove_columns({name!r})), or use trl.GRPOTrainer for images."
+            )
+
+
+def select_rows(dataset: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a data set, of some of its columns only; those it lacks are `support` missing, or left out."""
+    present = [c for c in columns if c in columns_of(dataset)]
+    if "support" in columns and "support" not in present:
+        raise ValueError(
+            f"the data set has no column 'support' (it has {', '.join(columns_of(dataset))}), which the exact mode "
+            "needs: add the list of allowed answers of each prompt, or set exact=False to sample."
+        )
+    yield from dataset.select_columns(present)
+
+
+def check_reloadable(model: PreTrainedModel) -> None:
+    """Refuses a policy of which no second copy can be made to serve as reference."""
+    source = model.config._name_or_path
+    if not source:
+        raise ValueError(
+            "the policy exists in memory only, so the reference policy cannot be loaded a second time: save it and "
+            "pass its path, pass a peft_config (the base model is then the reference), or use the exact mode."
+        )
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Refuses a tokenizer whose answers have no end: the probability of an answer includes that of its end token."""
+    if tokenizer is None:
+        return
+    for name, use in (("eos_token", "ends an answer"), ("pad_token", "fills up shorter rows")):
+        if getattr(tokenizer, name, None) is None:
+            cure = "'<|endoftext|>', or the token that ends a turn" if name == "eos_token" else "tokenizer.eos_token"
+            raise ValueError(
+                f"the tokenizer has no {name}, the token that {use}: set tokenizer.{name} = {cure}, and pass the "
+                "tokenizer as processing_class."
+            )
+
+
+def check_checkpoint(resume: bool | str | None, output_dir: str | None, state_file: str) -> None:
+    """Refuses to go on from a checkpoint that was not written to its end, and names the last whole one."""
+    if not resume:
+        return
+    folder = get_last_checkpoint(output_dir) if resume is True and output_dir else resume
+    if not isinstance(folder, str) or (Path(folder) / state_file).is_file() or not Path(folder).is_dir():
+        return
+    siblings = sorted(Path(folder).parent.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    whole = [str(path) for path in siblings if (path / state_file).is_file()]
+    advice = f"resume from {whole[-1]!r}" if whole else "start again"
+    raise ValueError(
+        f"the checkpoint {folder!r} has no {state_file}, which is written last: it was cut short, or another trainer "
+        f"wrote it. Delete it and {advice}."
+    )

@@ -1,0 +1,215 @@
+"""From the rewards of one generation batch to the target of each completion: shaping, gates, pool, offsets.
+
+The jury's K rewards, whatever other reward functions add to them, the validity gates and the prompts' offsets become
+one aggregated reward R and, where the estimator needs it, the target's log normaliser. All processes see the same
+table and do the same with it. Knows nothing of models or tokens.
+
+Shapes: `N` completions of all processes, `K` clusters, `F` reward functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plural_rlhf.core.shares import effective_answers
+from plural_rlhf.core.typicality import debias
+from plural_rlhf.rewards import JuryReward, ValidityGate, rows_of
+
+
+__all__ = ["JuryColumn", "RewardTable", "Targeting"]
+
+
+class JuryColumn:
+    """What stands in TRL's list of reward functions for the jury: it scores once and keeps the K rewards.
+
+    TRL sees and logs the weighted mean.
+    """
+
+    __name__ = "jury"
+
+    def __init__(self, reward: JuryReward) -> None:
+        self._reward = reward
+        self._scored: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """The weighted means `(n,)` of this process's completions."""
+        seen = columns.get("jury_prompt", prompts)
+        seen = [own if own is not None else shown for own, shown in zip(seen, prompts, strict=True)]
+        r = self._reward.cluster_rewards(seen, completions, columns.get("support"))
+        w = self._reward.row_weights(columns.get("weights"), len(completions))
+        self._scored = r, w
+        return (r * w).sum(-1).tolist()
+
+    def scored(self) -> tuple[Tensor, Tensor]:
+        """Rewards and weights `(n, K)` of the completions scored last."""
+        assert self._scored is not None
+        return self._scored
+
+
+@dataclass
+class RewardTable:
+    """One generation batch of all processes, scored.
+
+    Attributes:
+        r: `(N, K)` the jury's rewards, logits.
+        w: `(N, K)` weights.
+        scores: `(N, F)` what each of TRL's reward functions gave, NaN for none.
+        keys: Key of each row's offsets.
+        shown: Key of each row's prompt as the policy sees it.
+        drawn: Something that is equal for equal completions.
+    """
+
+    r: Tensor
+    w: Tensor
+    scores: Tensor
+    keys: list[str]
+    shown: list[str]
+    drawn: list[Any]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a generation batch is aimed at.
+
+    Attributes:
+        reward: `(N,)` aggregated reward R, logits: the target is π₀ exp(R/β) up to a factor a prompt.
+        log_z: `(N,)` log of that factor, nats.
+        metrics: Numbers to log.
+    """
+
+    reward: Tensor
+    log_z: Tensor
+    metrics: dict[str, float]
+
+
+class Targeting:
+    """Turns a `RewardTable` into `Targets`.
+
+    Args:
+        reward: The jury, its target and its offsets.
+        functions: All reward functions, in TRL's order.
+        reward_weights: One number a function, 1 by default; the jury's multiplies its rewards.
+    """
+
+    def __init__(
+        self,
+        reward: JuryReward,
+        functions: Sequence[Any],
+        reward_weights: Sequence[float] | None,
+    ) -> None:
+        self._reward = reward
+        weights = [1.0] * len(functions) if reward_weights is None else list(reward_weights)
+        self._jury = next(n for n, f in enumerate(functions) if f is reward)
+        self._gates = [n for n, f in enumerate(functions) if isinstance(f, ValidityGate)]
+        added = [w * (n != self._jury and n not in self._gates) for n, w in enumerate(weights)]
+        self._jury_weight = weights[self._jury]
+        self._added = torch.tensor(added, dtype=torch.float64)
+        # Per prompt and cluster: log π₀ of the most probable tied answer so far, and E_{π₀}[r].
+        self._anchors: dict[str, Tensor] = {}
+        self._reference_means: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as plain lists."""
+        return {
+            "anchors": {key: value.tolist() for key, value in self._anchors.items()},
+            "reference_means": {key: value.tolist() for key, value in self._reference_means.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self._anchors = {key: torch.tensor(v, dtype=torch.float64) for key, v in state["anchors"].items()}
+        self._reference_means = {
+            key: torch.tensor(v, dtype=torch.float64) for key, v in state["reference_means"].items()
+        }
+
+    def __call__(self, table: RewardTable, log_pi_ref: Tensor, log_pi: Tensor, group: int, training: bool) -> Targets:
+        """Aggregates the table, and moves the offsets once where `training`.
+
+        Args:
+            table: The rewards.
+            log_pi_ref: `(N,)` sequence log-probability under π₀, nats.
+            log_pi: `(N,)` the same under the policy that drew the rows.
+            group: G, completions a prompt.
+            training: Whether offsets and running bests may move.
+        """
+        reward, beta = self._reward, self._reward.target.beta
+        log_pi_ref, log_weights = log_pi_ref.double(), (log_pi_ref - log_pi).double()
+        for key, rows in rows_of(table.keys).items():
+            if key not in self._reference_means:
+                self._reference_means[key] = log_weights[rows].softmax(0) @ table.r[rows]
+        r = self._gated(self._jury_weight * table.r + (table.scores.nan_to_num(0.0) @ self._added)[:, None], table)
+        r = self._shaped(r, table.keys, log_pi_ref, training)
+        pooled, gamma = reward.pool(r, table.w, table.keys, log_weights)
+        if training:
+            reward.balance(r, gamma, table.w, table.keys, log_weights)
+        d = pooled / beta + log_weights
+        for key, rows in rows_of(table.shown).items():
+            if training or bool(reward.offsets.log_normaliser([key]).isnan().any()):
+                reward.offsets.observe_normaliser(key, d[rows])
+        shares, weights = gamma.mean(dim=0), table.w.mean(dim=0)
+        spread = pooled.view(-1, group)
+        metrics = {
+            "reward_range": float((spread.amax(dim=1) - spread.amin(dim=1)).mean()),
+            "residual_std": float(d.view(-1, group).std(dim=1).mean()) if group > 1 else 0.0,
+            "entropy": -float(log_pi.mean()),
+            "effective_answers": effective_answers([table.drawn[i : i + group] for i in range(0, len(d), group)]),
+        }
+        for k, name in enumerate(reward.cluster_names):
+            metrics |= {f"share/{name}": float(shares[k]), f"weight/{name}": float(weights[k])}
+        if self._gates:
+            metrics["valid"] = float(self._valid(table).double().mean())
+        return Targets(pooled, reward.offsets.log_normaliser(table.shown), metrics)
+
+    def start(self, key: str, r: Tensor, log_pi_ref: Tensor) -> None:
+        """Starts a prompt that is not known yet from completions of the reference; other reward functions join later.
+
+        Args:
+            key: Key of its offsets.
+            r: `(n, K)` the jury's rewards, logits.
+            log_pi_ref: `(n,)` sequence log-probability under π₀, nats.
+        """
+        offsets = self._reward.offsets
+        if key not in offsets:
+            shaped = self._shaped(self._jury_weight * r, [key] * len(r), log_pi_ref, training=True)
+            offsets.initialise(key, shaped, self._reward.target.beta)
+            self._reference_means[key] = r.mean(dim=0)
+
+    def gains(self, table: RewardTable) -> Tensor:
+        """`(K,)` what the rows give each cluster above what π₀ gives it, logits; call it after the rows were aimed."""
+        return (table.r - torch.stack([self._reference_means[key] for key in table.keys])).mean(dim=0)
+
+    def _shaped(self, r: Tensor, keys: list[str], log_pi_ref: Tensor, training: bool) -> Tensor:
+        target = self._reward.target
+        r = debias(r, log_pi_ref, target.typicality_alpha)
+        anchor = self._anchor(r, keys, log_pi_ref) if target.uniform_floor > 0 else None
+        return self._reward.shaped(r, keys, log_pi_ref, anchor, update=training)
+
+    def _anchor(self, r: Tensor, keys: list[str], log_pi_ref: Tensor) -> Tensor:
+        """`(N, K)` log π₀ of the most probable answer that ties with the best, over all visits of the prompt."""
+        best, margin = self._reward.offsets.best(keys), self._reward.target.tie_margin
+        for key, rows in rows_of(keys).items():
+            highest = torch.maximum(best[rows[0]], r[rows].amax(dim=0))
+            if bool((highest > best[rows[0]]).any()):
+                self._anchors.pop(key, None)  # what tied with a lower best may tie no more
+            tied = torch.where(r[rows] >= highest - margin, log_pi_ref[rows][:, None], -torch.inf).amax(dim=0)
+            self._anchors[key] = torch.maximum(self._anchors.get(key, tied), tied)
+        return torch.stack([self._anchors[key] for key in keys])
+
+    def _valid(self, table: RewardTable) -> Tensor:
+        return (table.scores[:, self._gates].nan_to_num(1.0) > 0).all(dim=-1)
+
+    def _gated(self, r: Tensor, table: RewardTable) -> Tensor:
+        """Rewards with every invalid completion below all valid ones of its prompt, for every cluster."""
+        if not self._gates:
+            return r
+        valid, r = self._valid(table), r.clone()
+        for rows in rows_of(table.keys).values():
+            held = torch.tensor(rows)[valid[rows]]
+            floor = r[held].amin(dim=0) if len(held) else r.new_zeros(r.shape[-1])
+            r[torch.tensor(rows)[~valid[rows]]] = floor + self._reward.invalid_reward * self._reward.target.beta
+        return r

@@ -1,0 +1,94 @@
+"""A tiny policy with known answers, and trainers on it: what the trainer tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+from plural_rlhf.evaluation.answers import answer_probabilities
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
+from tests.juries import CPU, TableJury
+from tests.tiny import tiny_tokenizer
+
+
+TOKENIZER = tiny_tokenizer()
+THREE = ["1", "2", "3"]
+
+
+def three_answers() -> TableJury:
+    """Two clusters of weight .7 and .3 whose favourites are 1 and 3, by 4 logits; anything else is worth -6."""
+    return TableJury(
+        {"1": [4.0, 0.0], "2": [0.0, 0.0], "3": [0.0, 4.0]}, ["left", "right"], [0.7, 0.3], otherwise=-6.0
+    )
+
+
+def rows(prompts: str, support: list[str] | None) -> Dataset:
+    return Dataset.from_list([{"prompt": f"Item {c}: ", **({"support": support} if support else {})} for c in prompts])
+
+
+def distribution(model, prompts: str, support: list[str]) -> torch.Tensor:
+    """`(B, A)` probabilities of the answers, end token included."""
+    texts = [f"Item {c}: " for c in prompts]
+    found = answer_probabilities(model, TOKENIZER, texts, [support] * len(texts), progress=False)
+    return torch.as_tensor(np.stack(found))
+
+
+def js_with_other(p: torch.Tensor, q: torch.Tensor) -> float:
+    """Jensen-Shannon divergence in nats, averaged over prompts; what `q` misses to one counts as another answer."""
+    p = torch.cat([p, torch.zeros_like(p[..., :1])], -1)
+    q = torch.cat([q, 1 - q.sum(-1, keepdim=True)], -1).clamp(min=0)
+    m = (p + q) / 2
+    kl = [torch.special.xlogy(x, x / m).nan_to_num().sum(-1) for x in (p, q)]
+    return float((kl[0] + kl[1]).mean() / 2)
+
+
+def train_exact(model, jury, data: Dataset, folder, steps: int, learning_rate: float = 1e-2, **settings):
+    resume = settings.pop("resume", None)
+    common = {**CPU, "per_device_train_batch_size": len(data), "lr_scheduler_type": "linear", **settings}
+    args = PluralGRPOConfig(str(folder), exact=True, max_steps=steps, learning_rate=learning_rate, **common)
+    trainer = PluralGRPOTrainer(model, jury, args, data, processing_class=TOKENIZER)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def mixture(jury: TableJury, answers: list[str], weights=None) -> torch.Tensor:
+    """`sum_k w_k softmax(r_k)`, written out."""
+    p = torch.tensor([jury.table[a] for a in answers], dtype=torch.float64).softmax(0)
+    return p @ torch.as_tensor(jury.prevalence if weights is None else weights, dtype=torch.float64)
+
+
+def load(path: str):
+    return AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+
+
+def sampled(policy, reward, folder, steps: int, **settings) -> PluralGRPOTrainer:
+    common = {
+        **CPU,
+        "per_device_train_batch_size": 32,
+        "num_generations": 16,
+        "max_completion_length": 4,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        **settings,
+    }
+    data = common.pop("data", None)
+    args = PluralGRPOConfig(str(folder), max_steps=steps, **common)
+    return PluralGRPOTrainer(
+        policy, reward, args, rows("ab", None) if data is None else data, processing_class=TOKENIZER
+    )
+
+
+def scripted_completions(trainer: PluralGRPOTrainer) -> None:
+    """Makes every completion a function of the step and of its place in the batch of all processes."""
+
+    def complete(trainer, prompt_ids):
+        first = trainer.accelerator.process_index * len(prompt_ids)
+        rng = np.random.default_rng(trainer.state.global_step)
+        drawn = rng.integers(3, size=len(prompt_ids) * trainer.accelerator.num_processes)
+        answers = [THREE[a] for a in drawn[first : first + len(prompt_ids)]]
+        ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in answers]
+        return ids, [[float("nan")] * len(row) for row in ids]
+
+    _trl.generate = complete

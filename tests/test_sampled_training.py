@@ -1,0 +1,366 @@
+"""`PluralGRPOTrainer` in sampled mode on a tiny language model: its gradient, its columns, and where it ends."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+
+from plural_rlhf.core.offsets import prompt_key
+from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward
+from plural_rlhf.rewards import ValidityGate
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
+from plural_rlhf.trainers.sampled import Rollouts
+from tests.juries import CPU
+from tests.policies import (
+    THREE,
+    TOKENIZER,
+    distribution,
+    js_with_other,
+    load,
+    rows,
+    sampled,
+    scripted_completions,
+    three_answers,
+)
+
+
+SMALL = {"num_generations": 4, "per_device_train_batch_size": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"estimator": "tb"}, {"estimator": "js"}, {"estimator": "fkl"}, {"num_iterations": 2}, {"offsets": "ema"}],
+    ids=["vargrad", "tb", "js", "fkl", "two-iterations", "ema"],
+)
+def test_sampling_moves_towards_the_target(lopsided, tmp_path, settings):
+    jury = three_answers()
+    reference = distribution(load(lopsided), "ab", THREE)
+    r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
+    target = PoolTarget().log_probs(r, torch.as_tensor(jury.prevalence), reference.log()).exp()
+    # JS starts with small coefficients: it is given a larger step.
+    rate = {"js": 4e-3}.get(settings.get("estimator", ""), 1e-3)
+    trainer = sampled(lopsided, jury, tmp_path, 30, learning_rate=rate, **settings)
+    before = js_with_other(target, distribution(trainer.model, "ab", THREE))
+    trainer.train()
+    after = js_with_other(target, distribution(trainer.model, "ab", THREE))
+    assert after < before / 2
+
+
+def sequence_log_prob(model, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[torch.arange(len(completion)), torch.tensor(completion)].sum()
+
+
+def unpadded(ids, mask) -> list[list[int]]:
+    return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+
+
+def perturbed(trainer) -> torch.nn.Module:
+    """The trainer's policy, moved away from pi_ref so that every term of the residual counts."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return trainer.model.train()
+
+
+def gradient(trainer, inputs) -> torch.Tensor:
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, inputs).backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+
+COEFFICIENTS = {
+    "vargrad": lambda d: torch.stack([d[i] - (d.sum() - d[i]) / (len(d) - 1) for i in range(len(d))]),
+    "tb": lambda d: d - d.exp().mean().log(),
+    "fkl": lambda d: d.exp() / d.exp().mean() - 1,
+    "js": lambda d: ((1 + d.exp() / d.exp().mean()).log() - math.log(2)) / 2,
+}
+
+
+@pytest.mark.parametrize("estimator", list(COEFFICIENTS))
+@pytest.mark.parametrize("num_iterations", [1, 2])
+def test_one_step_is_the_score_function_gradient(lopsided, tmp_path, estimator, num_iterations):
+    """Every sampled completion's residual, coefficient and score, computed one by one from the text alone."""
+    jury = three_answers()
+    trainer = sampled(load(lopsided), jury, tmp_path, 1, estimator=estimator, num_iterations=num_iterations, **SMALL)
+    model, frozen = perturbed(trainer), load(lopsided)
+    inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
+    ours = gradient(trainer, inputs)
+
+    prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
+    completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
+    log_pi = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
+    with torch.no_grad():
+        log_ref = torch.stack([sequence_log_prob(frozen, p, c) for p, c in zip(prompts, completions, strict=True)])
+    texts = [TOKENIZER.decode(c, skip_special_tokens=True) for c in completions]
+    r, w = jury.cluster_rewards(prompts, texts).double(), torch.as_tensor(jury.prevalence)
+    coefficients = torch.zeros(8)
+    for prompt in {tuple(p) for p in prompts}:
+        group = [n for n, p in enumerate(prompts) if tuple(p) == prompt]
+        assert len(group) == 4
+        log_ratio = (log_ref - log_pi.detach())[group].double()
+        # lambda_k of a prompt met for the first time: importance weighted, because the sampler is not pi_ref.
+        log_z = torch.logsumexp(r[group] + log_ratio[:, None], 0) - math.log(4)
+        d = pool_reward(r[group], w, log_z, 1.0, 1.0) + log_ratio
+        coefficients[group] = COEFFICIENTS[estimator](d).float()
+    expected = torch.autograd.grad(-(coefficients * log_pi).mean(), list(model.parameters()))
+    expected = torch.cat([g.flatten() for g in expected])
+    assert float(coefficients.abs().max()) > 0.1
+    torch.testing.assert_close(ours, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
+
+
+def test_a_completion_that_is_used_again_has_the_residual_of_today(lopsided, tmp_path):
+    """VarGrad is off-policy: after the policy moved, coefficients are those of its log-probabilities now."""
+    trainer = sampled(load(lopsided), three_answers(), tmp_path, 1, num_iterations=2, **SMALL)
+    trainer.model.train()
+    inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
+    gradient(trainer, inputs)
+    drawn = trainer.rollouts_in_use.log_pi.clone()
+    torch.testing.assert_close(drawn, trainer.rollouts_in_use.log_pi_drawn, atol=1e-4, rtol=0)
+    perturbed(trainer)
+    gradient(trainer, inputs)
+    rollouts = trainer.rollouts_in_use
+    prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
+    completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
+    with torch.no_grad():
+        now = [sequence_log_prob(trainer.model, p, c) for p, c in zip(prompts, completions, strict=True)]
+    torch.testing.assert_close(rollouts.log_pi, torch.stack(now), atol=1e-4, rtol=0)
+    assert float((rollouts.log_pi - drawn).abs().max()) > 0.01
+    d = (rollouts.reward + rollouts.log_pi_ref - rollouts.log_pi).view(2, 4)
+    expected = torch.stack([COEFFICIENTS["vargrad"](group) for group in d]).view(-1)
+    torch.testing.assert_close(rollouts.coefficients("vargrad"), expected)
+
+
+def test_a_prompt_computed_once_gives_the_gradient_of_every_row_by_itself(lopsided, tmp_path):
+    found = []
+    for shared in (True, False):
+        trainer = sampled(load(lopsided), three_answers(), tmp_path, 1, shared_prefix=shared, **SMALL)
+        perturbed(trainer)
+        torch.manual_seed(1)
+        inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
+        found.append((inputs["completion_ids"], gradient(trainer, inputs)))
+    assert torch.equal(found[0][0], found[1][0])  # the same draws, too
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-4)
+
+
+def test_end_tokens_count_padding_and_tool_answers_do_not(lopsided, tmp_path):
+    """Exact sequence log-probabilities, token by token: one ended, one cut short, one with tokens of a tool."""
+    trainer = sampled(
+        load(lopsided),
+        three_answers(),
+        tmp_path,
+        1,
+        **{**SMALL, "num_generations": 3, "per_device_train_batch_size": 3},
+    )
+    model = perturbed(trainer)
+    prompt = TOKENIZER("Item a: ")["input_ids"]
+    one, two = (TOKENIZER(answer, add_special_tokens=False)["input_ids"][0] for answer in "12")
+    eos = TOKENIZER.eos_token_id
+    completions = [[one, eos], [one, two, one, two], [two, one, one, eos]]
+    own = [[1, 1], [1, 1, 1, 1], [1, 0, 0, 1]]  # the third asked a tool, which said "11"
+    pad = TOKENIZER.pad_token_id
+    inputs = {
+        "prompt_ids": torch.tensor([prompt] * 3),
+        "prompt_mask": torch.ones(3, len(prompt), dtype=torch.long),
+        "completion_ids": torch.tensor([c + [pad] * (4 - len(c)) for c in completions]),
+        "completion_mask": torch.tensor([[1] * len(c) + [0] * (4 - len(c)) for c in completions]),
+        "tool_mask": torch.tensor([m + [1] * (4 - len(m)) for m in own]),
+        "row": torch.arange(3),
+    }
+    brute = []
+    for completion, mine in zip(completions, own, strict=True):
+        total = torch.zeros(())
+        for t, (token, counts) in enumerate(zip(completion, mine, strict=True)):
+            logits = model(input_ids=torch.tensor([prompt + completion[:t]])).logits[0, -1]
+            total = total + counts * logits.log_softmax(-1)[token]
+        brute.append(total)
+    zeros = torch.zeros(3)
+    trainer._rollouts[True] = Rollouts(zeros, zeros, zeros.clone(), zeros, zeros, 3)
+    trainer.compute_loss(model, inputs)
+    torch.testing.assert_close(trainer.rollouts_in_use.log_pi, torch.stack(brute).detach(), atol=1e-4, rtol=0)
+
+
+def test_a_peft_policy_is_its_own_reference(lopsided, tmp_path):
+    args = PluralGRPOConfig(
+        str(tmp_path), max_steps=2, max_completion_length=4, learning_rate=1e-2, **SMALL, **{**CPU, "logging_steps": 1}
+    )
+    trainer = PluralGRPOTrainer(
+        lopsided,
+        three_answers(),
+        args,
+        rows("ab", None),
+        processing_class=TOKENIZER,
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+    )
+    trainer.train()
+    first, second = (row["plural/kl"] for row in trainer.state.log_history if "plural/kl" in row)
+    assert first == pytest.approx(0, abs=1e-5)  # the adapter starts as nothing
+    assert abs(second) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4},
+        {"steps_per_generation": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 4},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"gradient_checkpointing": True},
+        {"variance_reduction": "reward_to_go"},
+        {"variance_reduction": "rao_blackwell"},
+        {"n_ref": 3},
+    ],
+    ids=lambda s: "-".join(s),
+)
+def test_settings_of_trl_train(lopsided, tmp_path, settings):
+    before = load(lopsided).state_dict()
+    trainer = sampled(lopsided, three_answers(), tmp_path, 2, logging_steps=1, **{**SMALL, **settings})
+    trainer.train()
+    logged = [row for row in trainer.state.log_history if "plural/kl" in row]
+    assert len(logged) >= 1
+    assert all(math.isfinite(value) for row in logged for key, value in row.items() if key.startswith("plural/"))
+    assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_gradient_accumulation_is_a_larger_batch(lopsided, tmp_path):
+    """Groups that are spread over micro-batches take the step that whole ones take."""
+    found = []
+    for batch, accumulate in ((8, 1), (4, 2), (2, 4)):
+        settings = {"gradient_accumulation_steps": accumulate, "per_device_train_batch_size": batch, "optim": "sgd"}
+        trainer = sampled(
+            lopsided,
+            three_answers(),
+            tmp_path,
+            1,
+            num_generations=4,
+            learning_rate=0.1,
+            shuffle_dataset=False,
+            **settings,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_trl, "generate", _trl.generate)
+            scripted_completions(trainer)
+            trainer.train()
+        found.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[2], found[0], atol=1e-5, rtol=0)
+
+
+def test_exact_offsets_are_log_z(lopsided, tmp_path):
+    jury = three_answers()
+    data = rows("ab", THREE)
+    trainer = sampled(lopsided, jury, tmp_path, 1, data=data, exact=False, offsets="exact", **SMALL)
+    log_ref = distribution(trainer.model, "ab", THREE).log()
+    trainer.train()
+    r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
+    found = trainer.jury_reward.offsets.get([prompt_key(p) for p in data["prompt"]])
+    torch.testing.assert_close(found, log_partition(r, log_ref, 1.0), atol=1e-4, rtol=0)
+
+
+def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path):
+    """Six completions scored by hand: the length reward joins every cluster, invalid ones fall below all valid."""
+    jury = three_answers()
+
+    def length(prompts, completions, **columns):
+        return [None if c == "2" else float(len(c)) for c in completions]
+
+    gate = ValidityGate(lambda prompts, completions, **columns: [float(c != "3") for c in completions])
+    trainer = sampled(
+        lopsided,
+        [jury, length, gate],
+        tmp_path,
+        1,
+        reward_weights=[2.0, 0.5, 1.0],
+        num_generations=4,
+        per_device_train_batch_size=4,
+    )
+    answers = ["1", "2", "3", "1"]
+
+    def complete(trainer, prompt_ids):
+        ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in answers]
+        return ids, [[float("nan")] * len(row) for row in ids]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_trl, "generate", complete)
+        trainer.model.train()
+        trainer._prepare_inputs([{"prompt": "Item a: "}] * 4)
+    r = torch.tensor([[8.5, 0.5], [0.0, 0.0], [-10.0, -10.0], [8.5, 0.5]], dtype=torch.float64)
+    log_z = r.logsumexp(0) - math.log(4)
+    expected = pool_reward(r, torch.as_tensor(jury.prevalence), log_z, 1.0, 1.0)
+    torch.testing.assert_close(trainer.rollouts_in_use.reward.double(), expected, atol=1e-4, rtol=0)
+
+
+def test_rows_with_and_without_a_support_in_one_batch(lopsided, tmp_path):
+    """The loss is the mean over completions, a row with a support standing for as many as would have been drawn."""
+    data = Dataset.from_list([{"prompt": "Item a: ", "support": THREE}, {"prompt": "Item b: ", "support": None}])
+    trainer = sampled(lopsided, three_answers(), tmp_path, 2, data=data, logging_steps=1, **SMALL)
+    assert (trainer.exact, trainer.mixed) == (False, True)
+    trainer._score_references()
+    batch = [row for row in data for _ in range(4)]
+    trainer.model.train()
+    inputs = trainer._prepare_inputs(batch)
+    assert inputs["completion_ids"].shape[0] == 4
+    assert inputs["exact/answer_ids"].shape[:2] == (1, 3)
+    alone = {name: value for name, value in inputs.items() if not name.startswith("exact/")}
+    answered = {name: value for name, value in inputs.items() if name.startswith("exact/")}
+    whole, sampled_part, exact_part = (
+        trainer.compute_loss(trainer.model, x).item() for x in (inputs, alone, answered)
+    )
+    assert whole == pytest.approx((sampled_part + exact_part) / 2, rel=1e-5)
+    trainer.train()
+    logged = [row for row in trainer.state.log_history if "plural/jsd_nats" in row]
+    assert all("plural/kl" in row for row in logged)
+    assert len(logged) == 2
+
+
+def test_the_reference_sees_its_own_prompt(lopsided, tmp_path):
+    """A steered prompt changes the policy; pi_ref is that of the question itself."""
+    trainer = sampled(lopsided, three_answers(), tmp_path, 1, **SMALL)
+    given = [{"prompt": "Say 1. Item a: ", "reference_prompt": "Item a: "}] * 4
+    trainer.model.train()
+    inputs = trainer._prepare_inputs(given)
+    completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
+    plain = TOKENIZER("Item a: ")["input_ids"]
+    with torch.no_grad():
+        log_ref = torch.stack([sequence_log_prob(load(lopsided), plain, c) for c in completions])
+    torch.testing.assert_close(trainer.rollouts_in_use.log_pi_ref, log_ref, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("logprob", [-0.5, float("nan")], ids=["given", "missing"])
+def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob):
+    """The engine is a stand-in: what matters is what is asked of it and what is made of its answer."""
+    trainer = sampled(lopsided, three_answers(), tmp_path, 1, **SMALL)
+    asked = []
+
+    def generate(prompts, images, num_generations, profiler):
+        asked.append((len(prompts), num_generations))
+        ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in "1231"]
+        return prompts, ids, [[[logprob]] * len(row) for row in ids], None
+
+    trainer.use_vllm, trainer.vllm_importance_sampling_correction = True, False
+    trainer._last_loaded_step = trainer.state.global_step
+    trainer.vllm_generation = SimpleNamespace(generate=generate, sync_weights=lambda: None)
+    trainer.model.train()
+    inputs = trainer._prepare_inputs([{"prompt": "Item a: "}] * 4)
+    assert asked == [(4, 4)]
+    if math.isnan(logprob):
+        with torch.no_grad():
+            completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
+            plain = TOKENIZER("Item a: ")["input_ids"]
+            expected = torch.stack([sequence_log_prob(trainer.model, plain, c) for c in completions])
+    else:
+        expected = torch.full((4,), -1.0)
+    torch.testing.assert_close(trainer.rollouts_in_use.log_pi_drawn, expected, atol=1e-4, rtol=0)
+
+
+def test_conversations_and_plain_prompts_train_alike(lopsided, tmp_path):
+    data = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Item {c}"}]} for c in "ab"])
+    trainer = sampled(lopsided, three_answers(), tmp_path, 1, data=data, logging_steps=1, **SMALL)
+    trainer.train()
+    assert any("plural/kl" in row for row in trainer.state.log_history)

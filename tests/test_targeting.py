@@ -1,0 +1,183 @@
+"""From scored completions to targets and coefficients, worked out by hand; no model takes part."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from plural_rlhf.core.targets import PoolTarget, pool_reward
+from plural_rlhf.rewards import JuryReward, ValidityGate
+from plural_rlhf.trainers.sampled import Rollouts
+from plural_rlhf.trainers.targeting import RewardTable, Targeting
+from plural_rlhf.trainers.token_kl import rao_blackwell_loss, reward_to_go_loss
+from tests.juries import TableJury
+
+
+JURY = TableJury({"x": [2.0, 0.0], "y": [0.0, 1.0]}, ["left", "right"], [0.75, 0.25])
+
+
+def table(r, scores=None, keys=None, w=(0.75, 0.25)) -> RewardTable:
+    r = torch.tensor(r, dtype=torch.float64)
+    keys = ["p"] * len(r) if keys is None else keys
+    return RewardTable(
+        r=r,
+        w=torch.tensor(w, dtype=torch.float64).expand(len(r), -1),
+        scores=torch.zeros(len(r), 1, dtype=torch.float64) if scores is None else torch.tensor(scores).double(),
+        keys=keys,
+        shown=keys,
+        drawn=list(range(len(r))),
+    )
+
+
+R = [[2.0, 0.0], [0.0, 1.0], [1.0, 0.5], [0.0, 0.0]]
+REF, PI = torch.tensor([-1.0, -2.0, -1.5, -3.0]), torch.tensor([-1.2, -1.5, -1.5, -2.0])
+
+
+def test_the_first_visit_starts_offsets_by_importance_weights():
+    reward = JuryReward(JURY, offset_learning_rate=0.0)
+    found = Targeting(reward, [reward], None)(table(R), REF, PI, 4, training=True)
+    r = torch.tensor(R, dtype=torch.float64)
+    log_z = torch.logsumexp(r + (REF - PI).double()[:, None], 0) - math.log(4)
+    expected = pool_reward(r, torch.tensor([0.75, 0.25]), log_z, 1.0, 1.0)
+    torch.testing.assert_close(found.reward, expected)
+    d = expected + (REF - PI).double()
+    torch.testing.assert_close(found.log_z, (d.exp().mean().log()).expand(4))
+    assert found.metrics["residual_std"] == pytest.approx(float(d.std()))
+    assert found.metrics["entropy"] == pytest.approx(-float(PI.mean()))
+    assert found.metrics["effective_answers"] == pytest.approx(4.0)
+    assert found.metrics["share/left"] + found.metrics["share/right"] == pytest.approx(1.0)
+
+
+def test_what_another_function_gives_every_cluster_leaves_their_shares_alone():
+    """r_k + f: the clusters' optima tilt alike, and the weights of the pool stay what they were."""
+    reward = JuryReward(JURY, offset_learning_rate=0.0)
+    other = lambda prompts, completions, **columns: []  # noqa: E731  (its values are in the table)
+    scores = [[0.0, 1.0], [0.0, -1.0], [0.0, math.nan], [0.0, 0.0]]
+    found = Targeting(reward, [reward, other], [1.0, 2.0])(table(R, scores), REF, REF, 4, training=False)
+    tilted = torch.tensor(R, dtype=torch.float64) + torch.tensor([2.0, -2.0, 0.0, 0.0])[:, None]
+    log_z = torch.logsumexp(tilted, 0) - math.log(4)
+    torch.testing.assert_close(found.reward, pool_reward(tilted, torch.tensor([0.75, 0.25]), log_z, 1.0, 1.0))
+
+
+def test_a_gate_puts_what_is_invalid_below_all_that_is_valid_for_every_cluster():
+    reward = JuryReward(JURY, offset_learning_rate=0.0)
+    gate = ValidityGate(lambda **columns: [])
+    scores = [[0.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.0, math.nan]]
+    targeting = Targeting(reward, [reward, gate], None)
+    found = targeting(table(R, scores), REF, REF, 4, training=False)
+    assert float(found.reward[1]) < float(found.reward[[0, 2, 3]].min()) - 8
+    assert found.metrics["valid"] == 0.75
+
+
+def test_the_uniform_floor_measures_from_the_likeliest_tie_of_all_visits():
+    """Two visits show the two tied answers one each: shaped rewards are those of a visit that shows both."""
+    target = PoolTarget(tie_margin=0.5, uniform_floor=1.0)
+    rewards, log_ref = torch.tensor([[1.0], [0.8]]).double(), torch.tensor([-1.0, -3.0]).double()
+    expected = target.shaped(rewards, log_ref)
+    one = TableJury({}, ["all"], [1.0])
+    reward = JuryReward(one, tie_margin=0.5)
+    reward.target = target
+    targeting = Targeting(reward, [reward], None)
+    for n in (0, 1):
+        targeting(table([rewards[n].tolist()], w=(1.0,)), log_ref[[n]], log_ref[[n]], 1, training=True)
+    both = table(rewards.tolist(), w=(1.0,))
+    anchor = targeting._anchor(both.r, both.keys, log_ref)
+    torch.testing.assert_close(reward.shaped(both.r, both.keys, log_ref, anchor, update=False), expected)
+    restored = Targeting(reward, [reward], None)
+    restored.load_state_dict(targeting.state_dict())
+    assert restored.state_dict() == targeting.state_dict()
+
+
+def test_gains_are_above_what_the_reference_gives():
+    reward = JuryReward(JURY)
+    targeting = Targeting(reward, [reward], None)
+    targeting(table(R), REF, REF, 4, training=True)
+    later = table([[2.0, 0.0]] * 4)
+    targeting(later, REF, PI, 4, training=True)
+    torch.testing.assert_close(targeting.gains(later), torch.tensor([2.0 - 0.75, 0.0 - 0.375]).double())
+
+
+def rollouts(**parts) -> Rollouts:
+    zeros = torch.zeros(4)
+    given = {name: zeros.clone() for name in ("reward", "log_pi_ref", "log_pi", "log_pi_drawn", "log_z")} | parts
+    return Rollouts(**given, group_size=parts.get("group_size", 2))
+
+
+def test_coefficients_vanish_at_the_target_whoever_drew_the_completions():
+    log_pi = torch.tensor([-1.0, -2.0, -0.5, -3.0])
+    at_target = rollouts(reward=log_pi + 0.7, log_pi=log_pi, log_pi_drawn=log_pi - 1.0, log_z=torch.full((4,), 0.7))
+    for estimator in ("vargrad", "tb", "js", "fkl"):
+        assert float(at_target.coefficients(estimator).abs().max()) < 1e-6
+
+
+def test_weights_of_old_completions_are_bounded():
+    found = rollouts(reward=torch.tensor([9.0, 0.0, 0.0, 0.0]), log_pi_drawn=torch.tensor([-50.0, 0.0, 0.0, 0.0]))
+    assert float(found.coefficients("fkl")[0]) == pytest.approx(10 * (2 - 1))  # ratio cut at 10, weight at G = 2
+
+
+class Tokens(torch.nn.Module):
+    """Logits of two tokens out of three, from a table: the second depends on the first."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.first = torch.nn.Parameter(torch.randn(3, generator=generator, dtype=torch.float64))
+        self.second = torch.nn.Parameter(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+
+    def forward(self, input_ids, logits_to_keep, **unused):
+        n = len(input_ids)
+        rows = torch.stack([self.first.expand(n, -1), self.second[input_ids[:, 1]], torch.zeros(n, 3)], dim=1)
+        return type("Out", (), {"logits": rows})
+
+    def log_prob(self, pair):
+        return self.first.log_softmax(-1)[pair[0]] + self.second[pair[0]].log_softmax(-1)[pair[1]]
+
+
+@pytest.mark.parametrize("loss", ["reward_to_go", "rao_blackwell"])
+def test_less_noisy_losses_have_the_exact_gradient_in_expectation(loss):
+    """All 81 groups of two completions, each weighed by its probability, against autograd of KL(pi || p)."""
+    policy, reference = Tokens(0), Tokens(1)
+    pairs = list(itertools.product(range(3), repeat=2))
+    reward = torch.randn(9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    log_pi = torch.stack([policy.log_prob(pair) for pair in pairs])
+    log_ref = torch.stack([reference.log_prob(pair) for pair in pairs]).detach()
+    log_p = (reward + log_ref).log_softmax(0)
+    exact = torch.autograd.grad((log_pi.exp() * (log_pi - log_p)).sum(), list(policy.parameters()))
+
+    expected = [torch.zeros_like(p) for p in policy.parameters()]
+    for i, j in itertools.product(range(9), repeat=2):
+        chosen = torch.tensor([i, j])
+        ids = torch.tensor([pairs[i], pairs[j]])
+        parts = Rollouts(
+            reward[chosen], log_ref[chosen], log_pi[chosen].detach(), log_pi[chosen].detach(), torch.zeros(2), 2
+        )
+        ones = torch.ones(2, 2, dtype=torch.long)
+        if loss == "rao_blackwell":
+            rows = {
+                "prompt_ids": torch.zeros(2, 1, dtype=torch.long),
+                "prompt_mask": ones[:, :1],
+                "completion_ids": ids,
+                "completion_mask": ones,
+                "row": torch.arange(2),
+            }
+            value = rao_blackwell_loss(policy, reference, rows, parts, lambda x: x)
+        else:
+            tokens = [
+                torch.stack(
+                    [
+                        m.first.log_softmax(-1)[ids[:, 0]],
+                        m.second[ids[:, 0]].log_softmax(-1).gather(-1, ids[:, 1:])[:, 0],
+                    ],
+                    1,
+                )
+                for m in (policy, reference)
+            ]
+            value = reward_to_go_loss(parts.coefficients("vargrad"), tokens[0], tokens[1])
+        probability = log_pi[chosen].sum().exp().detach()
+        for total, part in zip(expected, torch.autograd.grad(value, list(policy.parameters())), strict=True):
+            total += probability * part
+    for got, want in zip(expected, exact, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-6, rtol=0)

@@ -1,0 +1,210 @@
+"""What `PluralGRPOTrainer` refuses before anything is trained or written, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers.normalizers import Lowercase
+
+from plural_rlhf.rewards import JuryReward
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+from reward_models.errors import JuryError
+from reward_models.modeling_jury import JuryRewardModel
+from tests.juries import CPU, TableJury
+from tests.policies import THREE, TOKENIZER, rows, sampled, three_answers
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+def raw_jury_model() -> JuryRewardModel:
+    from transformers import AutoModel
+
+    backbone = AutoModel.from_config(tiny_causal_lm(TOKENIZER).config)
+    return JuryRewardModel.from_fit(backbone, np.zeros((2, 32)), np.zeros(2), np.array([0.5, 0.5]), ["a", "b"])
+
+
+def make(tmp_path, *, reward=None, data=None, policy=None, **settings):
+    settings = {"exact": True, "per_device_train_batch_size": 2, **CPU, **settings}
+    return PluralGRPOTrainer(
+        policy or tiny_causal_lm(TOKENIZER),
+        three_answers() if reward is None else reward,
+        PluralGRPOConfig(str(tmp_path / "out"), **settings),
+        rows("ab", THREE) if data is None else data,
+        processing_class=TOKENIZER,
+    )
+
+
+def constant(prompts, completions, **columns):
+    return [0.0] * len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (lambda: raw_jury_model(), r"is a JuryRewardModel itself.*first column.*JuryReward\('path"),
+        (lambda: constant, r"one number a completion, but the target needs a reward per cluster.*JuryReward"),
+        (lambda: [three_answers(), three_answers()], r"has 2 juries.*one JuryReward.*beside it"),
+        (
+            lambda: JuryReward(three_answers(), beta=2.0),
+            r"beta is 1\.0 in args and 2\.0 in the JuryReward.*set both to the same",
+        ),
+        (lambda: JuryReward(three_answers(), rho=0.0), r"rho is 1\.0 in args and 0\.0 in the JuryReward"),
+    ],
+    ids=["raw model", "function", "two", "beta", "rho"],
+)
+def test_rewards_that_define_no_target_are_refused(tmp_path, reward, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, reward=reward())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("support", "message"),
+    [
+        ([["1", "2"], ["1"]], r"row 1: support is \['1'\]: give at least two different answers"),
+        ([["1", "2"], ["2", "3", "2"]], r"row 1: support is \['2', '3', '2'\].*different"),
+        ([["1", " "], ["2", "3"]], r"row 0: support is \['1', ' '\].*none of them empty"),
+        ([["1", "2"], None], r"row 1: support is None, but the exact mode needs the list.*exact=False"),
+        ([["1", "2"], []], r"row 1: support is \[\]: give at least two different answers"),
+    ],
+)
+def test_supports_that_nothing_can_be_matched_on_are_refused(tmp_path, support, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, data=Dataset.from_dict({"prompt": ["a", "b"], "support": support}))
+
+
+def test_exact_mode_without_the_column_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no column 'support' \(it has prompt\).*exact=False to sample"):
+        make(tmp_path, data=rows("ab", None))
+
+
+def test_a_policy_that_cannot_be_loaded_again_is_refused_for_sampling(tmp_path):
+    with pytest.raises(ValueError, match=r"in memory only.*save it and pass its path.*peft_config.*exact mode"):
+        make(tmp_path, exact=False, data=rows("ab", None), num_generations=2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["left", "rihgt"], r"'rihgt'.*Did you mean 'right'\?.*'left', 'right'"),
+        ([[1.0, 0.0], [-1.0, 2.0]], r"at least 0"),
+        ([[1.0, 0.0], [0.0, 0.0]], r"all zero"),
+        ([[1.0, 0.0], [0.5, 0.25, 0.25]], r"shape \(3,\), but the jury has 2 clusters"),
+    ],
+)
+def test_weights_of_every_row_are_checked_before_training(tmp_path, weights, message):
+    good, bad = rows("ab", THREE), rows("ab", THREE).add_column("weights", weights)
+    with pytest.raises(JuryError, match=message):
+        make(tmp_path, data=bad)
+    args = PluralGRPOConfig(str(tmp_path / "out"), exact=True, per_device_train_batch_size=2, **CPU)
+    with pytest.raises(JuryError, match=message):
+        PluralGRPOTrainer(tiny_causal_lm(TOKENIZER), three_answers(), args, good, bad, processing_class=TOKENIZER)
+    assert not Path(tmp_path / "out").exists()
+
+
+def test_answers_that_the_tokenizer_cannot_tell_apart_are_refused(tmp_path):
+    lower = tiny_tokenizer()
+    lower.backend_tokenizer.normalizer = Lowercase()
+    args = PluralGRPOConfig(str(tmp_path / "out"), exact=True, per_device_train_batch_size=2, **CPU)
+    jury, data = three_answers(), rows("ab", ["b", "B"])
+    trainer = PluralGRPOTrainer(tiny_causal_lm(TOKENIZER), jury, args, data, processing_class=lower)
+    with pytest.raises(ValueError, match=r"answer 'B' has the same tokens as 'b' for this tokenizer.*tells them"):
+        trainer.train()
+
+
+def test_an_answer_may_begin_with_another(tmp_path):
+    """ "1" and "10" exclude each other, because each ends with the end token."""
+    jury = TableJury({"1": [0.0], "10": [0.0], "100": [0.0]}, ["all"], [1.0])
+    data = rows("ab", list(jury.table))
+    args = PluralGRPOConfig(str(tmp_path), exact=True, per_device_train_batch_size=2, max_steps=1, **CPU)
+    PluralGRPOTrainer(tiny_causal_lm(TOKENIZER), jury, args, data, processing_class=TOKENIZER).train()
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "message"),
+    [
+        (float("nan"), 2, r"cluster 'right' gives nan to the completion '.*'.*ValidityGate"),
+        (-float("inf"), 2, r"cluster 'right' gives -inf"),
+        (0.0, 3, r"rewards of shape \(\d+, 3\), but it has 2 clusters"),
+    ],
+)
+def test_rewards_of_a_jury_that_are_none_are_refused(lopsided, tmp_path, value, shape, message):
+    class Broken(TableJury):
+        def cluster_rewards(self, prompts, completions):
+            rewards = torch.zeros(len(completions), shape)
+            rewards[:, 1] = value
+            return rewards
+
+    broken = Broken({}, ["left", "right"], [0.5, 0.5])
+    with pytest.raises(JuryError, match=message):
+        sampled(lopsided, broken, tmp_path, 1, num_generations=2, per_device_train_batch_size=2).train()
+
+
+def test_a_reward_function_that_returns_too_few_rewards_is_named(lopsided, tmp_path):
+    def short(prompts, completions, **columns):
+        return [1.0]
+
+    settings = {"num_generations": 2, "per_device_train_batch_size": 4}
+    trainer = sampled(lopsided, [three_answers(), short], tmp_path, 1, **settings)
+    with pytest.raises(ValueError, match=r"'short' returned 1 rewards, but 4 were expected"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("token", ["eos_token", "pad_token"])
+def test_a_tokenizer_without_an_end_or_padding_is_refused(tmp_path, token):
+    tokenizer = tiny_tokenizer()
+    setattr(tokenizer, token, None)
+    args = PluralGRPOConfig(str(tmp_path / "out"), exact=True, per_device_train_batch_size=2, **CPU)
+    with pytest.raises(ValueError, match=rf"the tokenizer has no {token}.*set tokenizer\.{token} ="):
+        PluralGRPOTrainer(
+            tiny_causal_lm(TOKENIZER), three_answers(), args, rows("ab", THREE), processing_class=tokenizer
+        )
+
+
+def test_a_group_of_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"2 generations|at least 2|num_generations"):
+        PluralGRPOConfig(str(tmp_path), num_generations=1, per_device_train_batch_size=2, **CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"variance_reduction": "reward_to_go", "num_iterations": 2},
+            r"variance_reduction is 'reward_to_go'.*num_iterations=1 \(it is 2\)",
+        ),
+        ({"variance_reduction": "rao_blackwell", "estimator": "js"}, r"estimator='vargrad' \(it is 'js'\)"),
+        ({"max_min": True}, r"max_min is on and rho is 1.0.*set rho=0.0.*-inf"),
+        ({"max_min": True, "rho": 0.0, "steerable": True}, r"both choose the weights"),
+        ({"kl_budget": 0.0}, r"kl_budget is 0.0: give a number of nats above 0"),
+        ({"n_ref": -1}, r"n_ref is -1"),
+        ({"offsets": "exakt"}, r"offsets is 'exakt'\..*Did you mean 'exact'"),
+        ({"uniform_floor": 2.0}, r"uniform_floor"),
+        (
+            {"use_vllm": True, "vllm_importance_sampling_correction": True},
+            r"vllm_importance_sampling_correction is True.*moves the optimum",
+        ),
+    ],
+    ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        PluralGRPOConfig(str(tmp_path), **settings, **CPU)
+
+
+def test_rows_with_and_without_a_support_need_whole_groups(lopsided, tmp_path):
+    data = Dataset.from_list([{"prompt": "Item a: ", "support": THREE}, {"prompt": "Item b: ", "support": None}])
+    settings = {"num_generations": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    with pytest.raises(
+        ValueError, match=r"per_device_train_batch_size \(it is 2\) to a multiple of num_generations \(4\)"
+    ):
+        sampled(lopsided, three_answers(), tmp_path, 1, data=data, **settings)
+
+
+def test_images_are_refused(tmp_path):
+    data = rows("ab", THREE).add_column("image", ["x", "y"])
+    with pytest.raises(ValueError, match=r"column 'image'.*text alone.*remove_columns"):
+        make(tmp_path, data=data)

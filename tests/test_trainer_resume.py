@@ -1,0 +1,150 @@
+"""Stopping and going on: a resumed run equals the unbroken one, and two processes equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from reward_models.errors import JuryError
+from tests.juries import TableJury
+from tests.policies import THREE, load, rows, sampled, three_answers, train_exact
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def weights_of(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_an_exact_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided, tmp_path):
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
+    jury, data = three_answers(), rows("abcde", THREE)
+    whole = train_exact(load(lopsided), jury, data, tmp_path / "whole", 8, **settings)
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    resumed = train_exact(load(lopsided), jury, data, tmp_path / "resumed", 8, resume=str(checkpoint), **settings)
+    assert resumed.state.global_step == 8
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
+    at_three = torch.cat([p.detach().flatten() for p in load(str(checkpoint)).parameters()])
+    assert float((at_three - weights_of(whole)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("killed_at", [2, 3], ids=["after an epoch", "within an epoch"])
+def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided, tmp_path, killed_at):
+    settings = {
+        "save_strategy": "steps",
+        "save_steps": killed_at,
+        "num_generations": 8,
+        "per_device_train_batch_size": 8,
+    }
+    whole = sampled(lopsided, three_answers(), tmp_path / "whole", 6, **settings)
+    whole.train()
+    checkpoint = tmp_path / "whole" / f"checkpoint-{killed_at}"
+    saved = json.loads((checkpoint / "plural_state.json").read_text())["offsets"]
+    assert sum(saved["updates"].values()) == killed_at
+    resumed = sampled(lopsided, three_answers(), tmp_path / "resumed", 6, **settings)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
+    assert resumed.jury_reward.offsets.state_dict() == whole.jury_reward.offsets.state_dict()
+    assert resumed.jury_reward.offsets.state_dict() != saved
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_iterations": 4},
+        {"steerable": True},
+        {"kl_budget": 0.5, "offsets": "ema", "estimator": "js"},
+        {"rho": 0.0, "max_min": True},
+    ],
+    ids=["completions in use", "weights drawn", "budget and normalisers", "max-min weights"],
+)
+def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, settings):
+    """Stopped after three steps: with four uses of each generation batch, in the middle of one."""
+    common = {"save_strategy": "steps", "save_steps": 3, "num_generations": 8, "per_device_train_batch_size": 8}
+    whole = sampled(lopsided, three_answers(), tmp_path / "whole", 6, **common, **settings)
+    whole.train()
+    resumed = sampled(lopsided, three_answers(), tmp_path / "resumed", 6, **common, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
+    assert resumed.jury_reward.offsets.state_dict() == whole.jury_reward.offsets.state_dict()
+    assert resumed.targeting.state_dict() == whole.targeting.state_dict()
+
+
+def test_a_checkpoint_that_was_cut_short_is_refused_and_the_last_whole_one_named(lopsided, tmp_path):
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
+    train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 2, **settings)
+    (tmp_path / "checkpoint-2" / "plural_state.json").unlink()
+    for resume in (True, str(tmp_path / "checkpoint-2")):
+        with pytest.raises(ValueError, match=r"checkpoint-2.*cut short.*resume from '.*checkpoint-1'"):
+            train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 3, resume=resume, **settings)
+
+
+def test_a_checkpoint_of_another_jury_is_refused(lopsided, tmp_path):
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
+    train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 1, **settings)
+    other = TableJury({a: [0.0, 0.0, 0.0] for a in THREE}, ["x", "y", "z"], [0.2, 0.3, 0.5])
+    with pytest.raises(JuryError, match=r"clusters left, right, and this one has x, y, z.*another output_dir"):
+        train_exact(
+            load(lopsided), other, rows("ab", THREE), tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **settings
+        )
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(lopsided, tmp_path):
+    """The same completions on one process and on two that share every group: same policy, same offsets."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+            from safetensors.numpy import save_file
+            from tests.juries import CPU
+            from tests.policies import THREE, TOKENIZER, rows, scripted_completions, three_answers
+            from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+
+            policy, folder, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+            for mode, size in (("sampled", 8), ("exact", 4)):
+                settings = dict(max_steps=3, learning_rate=1e-3, shuffle_dataset=False, seed=5, **CPU)
+                settings |= dict(num_generations=8, max_completion_length=4) if mode == "sampled" else dict(exact=True)
+                args = PluralGRPOConfig(folder, per_device_train_batch_size=size // processes, **settings)
+                data = rows("abcd", THREE if mode == "exact" else None)
+                trainer = PluralGRPOTrainer(policy, three_answers(), args, data, processing_class=TOKENIZER)
+                scripted_completions(trainer)
+                trainer.train()
+                if trainer.is_world_process_zero():
+                    model = trainer.accelerator.unwrap_model(trainer.model)
+                    state = {k: v.detach().numpy() for k, v in model.state_dict().items()}
+                    save_file(state, f"{folder}/{mode}.safetensors")
+                    with open(f"{folder}/{mode}.json", "w") as file:
+                        json.dump(trainer.jury_reward.offsets.state_dict()["log_z"], file)
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launches = {"1": [], "2": ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29614"]}
+    for processes, launch in launches.items():
+        command = [sys.executable, *launch, str(script), lopsided, str(tmp_path / processes), processes]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        assert run.returncode == 0, run.stderr
+    start = load(lopsided).state_dict()
+    for mode in ("sampled", "exact"):
+        one, two = (load_file(tmp_path / processes / f"{mode}.safetensors") for processes in launches)
+        moved = 0.0
+        for name, value in one.items():
+            np.testing.assert_allclose(two[name], value, atol=2e-5, err_msg=f"{mode} {name}")
+            moved = max(moved, float(np.abs(value - start[name].numpy()).max()))
+        assert moved > 1e-3
+        one, two = (json.loads((tmp_path / processes / f"{mode}.json").read_text()) for processes in launches)
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            np.testing.assert_allclose(two[key], value, atol=1e-4)
