@@ -1,0 +1,488 @@
+"""`CollapseMonitor`: every cause is told from a healthy run, on made-up logs and in training of a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from plural_rlhf.rewards import JuryReward
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+from plural_rlhf.trainers.findings import CHECKS, Curves
+from plural_rlhf.trainers.monitor import CollapseMonitor, Limits
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
+from tests.juries import CPU, ELEVEN, TableJury, eleven_answers
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+TOKENIZER = tiny_tokenizer()
+STEPS = 12
+
+HEALTHY = {
+    "plural/effective_answers": 6.0,
+    "plural/entropy": 2.0,
+    "plural/residual_std": [4.0, 3.0, 2.0, 1.5, 1.2, 1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3],
+    "plural/kl": 1.0,
+    "plural/coverage": 0.95,
+    "plural/truncated": 0.0,
+    "plural/share/most": 0.9,
+    "plural/share/few": 0.1,
+    "plural/weight/most": 0.9,
+    "plural/weight/few": 0.1,
+    "plural/beta": 1.0,
+    "plural/reward_range": 8.0,
+    "frac_reward_zero_std": 0.2,
+    "reward": None,  # what TRL logs where it has no value
+}
+OURS = {
+    "beta": 1.0,
+    "rho": 1.0,
+    "num_generations": 16,
+    "scale_rewards": "none",
+    "estimator": "vargrad",
+    "exact": None,
+    "offsets": "responsibility",
+    "offset_learning_rate": 0.1,
+    "n_ref": 0,
+    "kl_budget": None,
+    "other_mass": 0.0,
+    "max_completion_length": 8,
+}
+STOCK = {
+    "beta": 0.0,
+    "num_generations": 16,
+    "scale_rewards": "none",
+    "max_completion_length": 8,
+}
+
+
+def follow(curves: dict, settings: dict, *, epochs: int = 4, limits: Limits | None = None, steps: int = STEPS):
+    """A monitor after `steps` logs, a step each; a number is a flat curve, None leaves a curve out."""
+    monitor, state = CollapseMonitor(limits), TrainerState(max_steps=STEPS, num_train_epochs=epochs)
+    args, control = SimpleNamespace(**settings), TrainerControl()
+    monitor.on_train_begin(args, state, control)
+    for n in range(steps):
+        state.global_step = n + 1
+        row = {name: c[n] if isinstance(c, list) else c for name, c in curves.items() if c is not None}
+        state.log_history.append({**row, "step": n + 1})
+        monitor.on_log(args, state, control, logs=row)
+    return monitor
+
+
+def causes(monitor: CollapseMonitor) -> list[str]:
+    return [finding.cause for finding in monitor.findings]
+
+
+def falling(start: float, end: float) -> list[float]:
+    return [start + (end - start) * n / (STEPS - 1) for n in range(STEPS)]
+
+
+def test_a_healthy_run_is_left_alone():
+    assert causes(follow(HEALTHY, OURS)) == []
+
+
+STALLED = {"plural/residual_std": 3.0}
+CASES = {
+    "scaled_rewards": ({}, {"scale_rewards": "group"}, "scale_rewards", r"'group'.*Set scale_rewards='none'.*beta"),
+    "normalised advantages": (
+        {},
+        {"normalize_advantages": True},
+        "normalize_advantages",
+        r"True.*Set normalize_advantages=False",
+    ),
+    "sharp_target": (
+        {"plural/reward_range": 8.0, "plural/beta": 0.3},
+        {},
+        "beta",
+        r"lie 8 apart and beta is 0\.3, which makes odds of e\^27 \(limit e\^20\).*beta=1\.0.*tie_margin",
+    ),
+    "sharp from the first residual": (
+        {"plural/reward_range": None, "plural/residual_std": [x * 2 for x in HEALTHY["plural/residual_std"]]},
+        {},
+        "beta",
+        r"lie 24 apart and beta is 1, which makes odds of e\^24",  # 4 times the mean of 8, 6 and 4
+    ),
+    "group_estimate": (
+        {},
+        {"num_generations": 8, "offsets": "reference"},
+        "plural/weight/few",
+        r"'few' has weight 0\.1, which is 0\.8 of the 8 completions.*n_ref=16.*num_generations",
+    ),
+    "lost_minority": (
+        {"plural/share/few": falling(0.1, 0.01), "plural/share/most": falling(0.9, 0.99)},
+        {},
+        "plural/share/few",
+        r"'few' has a share of 0\.0\d+ and a weight of 0\.1.*offset_learning_rate.*n_ref.*learning_rate.*='js'",
+    ),
+    "noise hides no minority's loss": (
+        {"plural/share/few": [0.1] * 4 + [0.02, 0.0, 0.04, 0.0, 0.02, 0.0, 0.02, 0.0]},
+        {},
+        "plural/share/few",
+        r"'few' has a share of 0\.0",
+    ),
+    "no_progress": (STALLED, {}, "plural/residual_std", r"does not fall \(3 nats, now 3\).*learning_rate"),
+    "far_from_reference": (
+        {"plural/kl": falling(0.0, 60.0)},
+        {},
+        "plural/kl",
+        r"nats from the reference \(limit 20\).*kl_budget.*beta",
+    ),
+    "lost_mass": (
+        {"plural/coverage": falling(0.95, 0.4)},
+        {},
+        "plural/coverage",
+        r"mass on the allowed answers fell from 0\.\d+ to.*learning_rate.*estimator='js'",
+    ),
+    "truncation": (
+        {"plural/truncated": 0.6},
+        {},
+        "plural/truncated",
+        r"60% of the completions.*max_completion_length=8 is too short",
+    ),
+}
+CAUSE = {
+    "normalised advantages": "scaled_rewards",
+    "sharp from the first residual": "sharp_target",
+    "noise hides no minority's loss": "lost_minority",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_cause_is_named_with_its_cure(case, caplog):
+    curves, settings, metric, message = CASES[case]
+    with caplog.at_level(logging.WARNING, logger="plural_rlhf"):
+        monitor = follow({**HEALTHY, **curves}, {**OURS, **settings})
+    (finding,) = monitor.findings
+    assert (finding.cause, finding.metric) == (CAUSE.get(case, case), metric)
+    assert caplog.text.count(finding.message) == 1  # once, however long it lasts
+    assert [bool(row["finding"]) for row in monitor.summary() if row["metric"] == metric] == [True]
+    assert all(not row["finding"] for row in monitor.summary() if row["metric"] != metric)
+    assert re.search(message, finding.message), finding.message
+
+
+def test_all_causes_are_tested():
+    assert {CAUSE.get(case, case) for case in CASES} | {"collapse", "drift"} == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("curves", "settings", "epochs"),
+    [
+        ({"plural/reward_range": 19.0}, {}, 4),
+        ({}, {"num_generations": 8}, 4),  # offsets are kept over the visits
+        ({}, {"num_generations": 8, "n_ref": 16}, 1),
+        ({}, {"num_generations": 8, "offsets": "global"}, 1),
+        ({"plural/share/few": 0.06, "plural/share/most": 0.94}, {}, 4),
+        ({"plural/share/few": falling(0.001, 0.04), "plural/share/most": falling(0.999, 0.96)}, {}, 4),  # grows
+        ({"plural/share/few": [0.12, 0.0, 0.01, 0.12, 0.0, 0.0] * 2}, {}, 4),  # mean .042, but what a noise
+        ({"plural/residual_std": [3.2, 2.6] * 6}, {}, 4),
+        ({"plural/share/few": falling(0.1, 0.01)}, {"rho": 0.0}, 4),  # a log pool promises no shares
+        ({"plural/share/few": 0.01, "plural/share/most": 0.09, "plural/coverage": 0.1}, {"exact": True}, 4),
+        ({"plural/residual_std": 0.02}, {}, 4),  # near-ties: at the target from the start
+        ({"plural/coverage": falling(0.95, 0.7)}, {"other_mass": 0.3}, 4),
+        ({"plural/truncated": [0.6] + [0.0] * 11}, {}, 4),
+        ({"plural/kl": 40.0}, {"kl_budget": 30.0}, 4),
+    ],
+)
+def test_what_only_looks_like_it_is_left_alone(curves, settings, epochs):
+    assert causes(follow({**HEALTHY, **curves}, {**OURS, **settings}, epochs=epochs)) == []
+
+
+def test_a_kl_budget_replaces_the_limit():
+    assert causes(follow({**HEALTHY, "plural/kl": 4.0}, {**OURS, "kl_budget": 2.0})) == ["far_from_reference"]
+
+
+def test_equal_rewards_without_a_reference_drift():
+    curves = {"frac_reward_zero_std": 1.0}
+    assert causes(follow(curves, STOCK)) == ["drift"]
+    assert causes(follow(curves, {**STOCK, "beta": 1.0})) == []
+    assert causes(follow({"frac_reward_zero_std": 0.5}, STOCK)) == []
+
+
+def test_a_gap_without_a_reference_has_an_argmax_as_its_target():
+    (finding,) = follow({"plural/reward_range": 0.01}, STOCK).findings
+    assert finding.cause == "sharp_target"
+    assert "beta is 0: the optimum is the answer with the largest reward" in finding.message
+
+
+# ── collapse ───────────────────────
+
+NARROWING = {"plural/effective_answers": falling(8.0, 1.0)}
+
+
+def test_collapse_names_the_settings_that_press_for_it():
+    stock = {**STOCK, "scale_rewards": "group"}
+    found = {f.cause: f.message for f in follow(NARROWING, stock).findings}
+    assert "effective answers a prompt fell from 7.36 to" in found["collapse"]  # mean of 8, 7.36 and 6.73
+    assert "scale_rewards='group'" in found["collapse"]
+    assert "set beta=1.0" in found["collapse"]
+    found = {f.cause: f.message for f in follow(NARROWING, {**STOCK, "beta": 0.05}).findings}
+    assert "beta=0.05 multiplies every gap by 20" in found["collapse"]
+    assert "scale_rewards" not in found["collapse"]
+
+
+def test_a_target_with_few_answers_is_no_collapse():
+    """From 8 answers to 2.5 where the weights (.6, .3, .1) of clusters with one favourite each ask for e^H = 2.45."""
+    curves = {
+        **HEALTHY,
+        "plural/effective_answers": falling(8.0, 2.5),
+        "plural/share/most": 0.6,
+        "plural/share/some": 0.3,
+        "plural/share/few": 0.1,
+        "plural/weight/most": 0.6,
+        "plural/weight/some": 0.3,
+        "plural/weight/few": 0.1,
+    }
+    assert causes(follow(curves, OURS)) == []
+    # The same curve is a collapse where the residual stays, where a cluster is lost, and where one answer is left:
+    # 1 + .5 (2.45 - 1) = 1.73 answers are the least.
+    assert "collapse" in causes(follow({**curves, **STALLED}, OURS))
+    lost = {"plural/share/few": falling(0.1, 0.0), "plural/share/most": falling(0.6, 0.7)}
+    assert "collapse" in causes(follow({**curves, **lost}, OURS))
+    assert causes(follow({**curves, "plural/effective_answers": falling(8.0, 1.0)}, OURS)) == ["collapse"]
+
+
+def test_shares_excuse_a_stock_trainer_only_beside_the_number_of_answers():
+    """With nothing but shares to go by, offsets that followed a collapsed policy would look like a target reached."""
+    shares = {"plural/share/most": 0.6, "plural/share/few": 0.4, "plural/weight/most": 0.6, "plural/weight/few": 0.4}
+    settings = {**STOCK, "beta": 1.0}
+    narrower = {**shares, "plural/effective_answers": falling(8.0, 2.5)}
+    assert causes(follow(narrower, settings)) == []
+    assert causes(follow({**shares, "plural/entropy": falling(2.0, 0.5)}, settings)) == ["collapse"]
+    assert causes(follow({"plural/effective_answers": falling(8.0, 2.5)}, settings)) == ["collapse"]
+
+
+def test_texts_that_all_differ_are_followed_by_their_entropy():
+    curves = {"plural/effective_answers": 16.0, "plural/entropy": falling(200.0, 40.0)}
+    (finding,) = follow(curves, STOCK).findings
+    assert (finding.cause, finding.metric) == ("collapse", "plural/entropy")
+    assert "nats" in finding.message
+    assert causes(follow({**curves, "plural/effective_answers": 10.0}, STOCK)) == []
+
+
+def test_entropy_of_a_completion_is_added_to_the_history():
+    """H(y) = E[sum of the tokens' entropies]: .5 nats a token times 6 tokens."""
+    monitor, state = CollapseMonitor(), TrainerState(max_steps=1, global_step=1)
+    logs = {"entropy": 0.5, "completions/mean_length": 6.0}
+    state.log_history.append({**logs, "step": 1})
+    monitor.on_log(SimpleNamespace(**STOCK), state, TrainerControl(), logs=logs)
+    assert logs["plural/entropy"] == 3.0
+    assert state.log_history[-1]["plural/entropy"] == 3.0
+
+
+# ── limits and state ───────────────────────
+
+
+def test_patience_is_the_number_of_logs_that_are_averaged():
+    curves = Curves(2)
+    for value in (1.0, None, math.nan, 3.0, 4.0, 8.0, 0.0):
+        curves.add({"x": value})
+    assert (curves.first("x"), curves.before("x"), curves.recent("x"), curves.best("x")) == (2.0, 3.5, 4.0, 6.0)
+    assert (curves.first("y"), curves.before("y"), curves.recent("y"), curves.best("y")) == (None,) * 4
+    # The last four are 3, 4, 8 and 0: mean 3.75, variance (9 / 16 + 1 / 16 + 289 / 16 + 225 / 16) / 3 = 131 / 12.
+    assert curves.bounds("x") == pytest.approx((3.75 - math.sqrt(131 / 12), 3.75 + math.sqrt(131 / 12)))
+    assert curves.bounds("y") is None
+    spike = {**HEALTHY, "plural/kl": [0.0] * 11 + [50.0]}
+    assert causes(follow(spike, OURS)) == []
+    assert causes(follow(spike, OURS, limits=Limits(patience=2))) == ["far_from_reference"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [({"patience": 1}, "patience is 1"), ({"share": 1.5}, "share is 1.5: it is a share"), ({"kl": 0.0}, "above 0")],
+)
+def test_limits_that_make_no_sense_are_refused(limit, message):
+    with pytest.raises(ValueError, match=message):
+        Limits(**limit)
+
+
+def test_a_resumed_run_knows_what_was_found_and_does_not_repeat_it(caplog):
+    curves = {**HEALTHY, "plural/kl": falling(0.0, 60.0), "plural/truncated": [0.0] * 9 + [0.9] * 3}
+    whole = follow(curves, {**OURS, "scale_rewards": "group"})
+    assert causes(whole) == ["scaled_rewards", "far_from_reference", "truncation"]
+
+    caplog.clear()
+    resumed, settings = CollapseMonitor(), SimpleNamespace(**{**OURS, "scale_rewards": "group"})
+    rows = [{name: c[n] if isinstance(c, list) else c for name, c in curves.items()} for n in range(STEPS)]
+    history = [{**row, "step": n + 1} for n, row in enumerate(rows[:8])]
+    state = TrainerState(max_steps=STEPS, num_train_epochs=4, global_step=8, log_history=history)
+    with caplog.at_level(logging.WARNING, logger="plural_rlhf"):
+        resumed.on_train_begin(settings, state, TrainerControl())
+        assert causes(resumed) == ["scaled_rewards", "far_from_reference"]
+        assert not caplog.records
+        for n in range(8, STEPS):
+            state.global_step = n + 1
+            resumed.on_log(settings, state, TrainerControl(), logs=rows[n])
+    assert resumed.findings == whole.findings
+    assert resumed.summary() == whole.summary()
+    assert len(caplog.records) == 1
+
+
+# ── watching a reward function ───────────────────────
+
+
+def length_reward(prompts, completions, **columns):
+    return [None if c == "" else float(len(c)) for c in completions]
+
+
+def test_watch_logs_answers_and_ranges_of_each_prompt_and_changes_no_reward():
+    logged = {}
+    prompts, completions = ["a", "b"] * 4, ["x", "yy", "x", "", "x", "yyy", "x", "yy"]
+    watched = CollapseMonitor.watch(length_reward)
+    assert watched(prompts=prompts, completions=completions, log_metric=logged.__setitem__) == length_reward(
+        prompts, completions
+    )
+    # Prompt a: one answer, range 0. Prompt b: yy, yy, "" and yyy, range 1 among those that have a reward.
+    three = math.exp(0.5 * math.log(2) + 0.5 * math.log(4))
+    assert logged == {
+        "plural/effective_answers": pytest.approx((1 + three) / 2),
+        "plural/reward_range": pytest.approx(0.5),
+    }
+    assert watched.__name__ == "length_reward"
+    assert watched(prompts, completions)[0] == 1.0  # without TRL there is nobody to tell
+
+
+def test_watch_takes_async_functions_and_conversations():
+    async def later(prompts, completions, **columns):
+        return [1.0] * len(prompts)
+
+    prompt = [{"role": "user", "content": "?"}]
+    answers = [[{"role": "assistant", "content": text}] for text in ("a", "b")]
+    logged = {}
+    watched = CollapseMonitor.watch(later)
+    assert asyncio.iscoroutinefunction(watched)
+    asyncio.run(watched(prompts=[prompt] * 2, completions=answers, log_metric=logged.__setitem__))
+    assert logged == {"plural/effective_answers": pytest.approx(2.0), "plural/reward_range": 0.0}
+
+
+@pytest.mark.parametrize("reward", ["org/reward-model", torch.nn.Linear(1, 1)])
+def test_models_cannot_be_watched(reward):
+    with pytest.raises(ValueError, match=r"which TRL scores by itself.*JuryReward\(path\)"):
+        CollapseMonitor.watch(reward)
+
+
+# ── real training ───────────────────────
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """A policy that gives each of the eleven answers to two prompts about equally often."""
+    folder = tmp_path_factory.mktemp("varied")
+    model = tiny_causal_lm(TOKENIZER)
+    batch = AnswerBatch.encode(["Item a: ", "Item b: "], [ELEVEN] * 2, TOKENIZER)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(50):
+        loss = -answer_log_probs(model, batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(answer_log_probs(model, batch).detach().exp().sum(-1).min()) > 0.8
+    model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return str(folder)
+
+
+def near_ties() -> TableJury:
+    """Eleven answers within .02 logits of each other; anything else is worth as little as the worst of them."""
+    return TableJury({a: [0.002 * n] for n, a in enumerate(ELEVEN)}, ["all"], [1.0], otherwise=0.0)
+
+
+class Witness(TrainerCallback):
+    """What a callback after the monitor is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict] = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.seen.append(dict(logs))
+
+
+def sampled(varied: str, folder, trainer_class, config_class, reward, callbacks, steps: int, **settings):
+    common = {
+        **CPU,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 32,
+        "num_generations": 16,
+        "max_completion_length": 4,
+        "lr_scheduler_type": "constant",
+        **settings,
+    }
+    args = config_class(str(folder), max_steps=steps, **common)
+    data = Dataset.from_list([{"prompt": f"Item {c}: "} for c in "ab"])
+    model = AutoModelForCausalLM.from_pretrained(varied, dtype="float32")
+    return trainer_class(model, reward, args, data, processing_class=TOKENIZER, callbacks=callbacks)
+
+
+def test_stock_grpo_collapses_on_near_ties_and_the_monitor_says_why(varied, tmp_path, caplog):
+    monitor, witness = CollapseMonitor(), Witness()
+    reward = monitor.watch(JuryReward(near_ties(), rule="mean"))
+    trainer = sampled(
+        varied,
+        tmp_path,
+        GRPOTrainer,
+        GRPOConfig,
+        reward,
+        [monitor, witness],
+        20,
+        learning_rate=5e-3,
+        save_strategy="steps",
+        save_steps=20,
+    )
+    with caplog.at_level(logging.WARNING, logger="plural_rlhf"):
+        trainer.train()
+    assert causes(monitor)[0] == "scaled_rewards"
+    assert monitor.findings[0].step == 0  # before anything is spent
+    found = {finding.cause: finding for finding in monitor.findings}
+    assert "scale_rewards='group'" in found["collapse"].message
+    assert "beta=0" in found["collapse"].message
+    assert found["collapse"].message in caplog.text
+
+    saved = json.loads((tmp_path / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
+    for name in ("plural/effective_answers", "plural/reward_range", "plural/entropy"):
+        assert all(name in row for row in saved if "loss" in row)
+        assert all(name in row for row in witness.seen if "loss" in row)
+    row = next(row for row in saved if "loss" in row)
+    assert row["plural/entropy"] == pytest.approx(row["entropy"] * row["completions/mean_length"])
+    assert 5 < row["plural/effective_answers"] < 11
+    assert row["plural/reward_range"] <= 0.02
+    assert next(r for r in monitor.summary() if r["metric"] == "plural/effective_answers")["last"] < 4
+
+
+def test_rloo_with_a_watched_jury_is_left_alone(varied, tmp_path):
+    monitor = CollapseMonitor()
+    reward = monitor.watch(JuryReward(near_ties()))
+    trainer = sampled(varied, tmp_path, RLOOTrainer, RLOOConfig, reward, [monitor], 8, beta=1.0, learning_rate=1e-3)
+    trainer.train()
+    assert causes(monitor) == []
+    (row,) = (row for row in monitor.summary() if row["metric"] == "plural/effective_answers")
+    assert row["last"] > 5
+
+
+def test_ours_keeps_three_clusters_and_the_monitor_is_silent(varied, tmp_path):
+    monitor = CollapseMonitor()
+    trainer = sampled(
+        varied,
+        tmp_path,
+        PluralGRPOTrainer,
+        PluralGRPOConfig,
+        eleven_answers(),
+        [monitor],
+        30,
+        learning_rate=2e-3,
+        per_device_train_batch_size=64,
+        num_generations=32,
+    )
+    trainer.train()
+    assert causes(monitor) == []
+    answers = [row["plural/effective_answers"] for row in trainer.state.log_history[:-1]]
+    assert sum(answers[-3:]) < 0.5 * sum(answers[:3])  # half as many answers as before, because the jury asks for it
+    shares = [row["plural/share/few"] for row in trainer.state.log_history[:-1]]
+    assert sum(shares[-10:]) / 10 > 0.05
