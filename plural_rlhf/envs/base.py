@@ -1,0 +1,161 @@
+"""What the environments share: prompts, clusters, weights, the options of `reset`, and rendering as text.
+
+An episode is one response to one prompt, and the jury's verdict comes with its last step. Knows nothing of actions and
+observations: those are `bandit` and `text`.
+
+Shapes: `K` clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box
+
+from plural_rlhf.core.aggregation import normalise_weights
+from plural_rlhf.steering import WeightSpec, parse_weights
+from reward_models.errors import JuryError, did_you_mean
+
+
+if TYPE_CHECKING:
+    from reward_models.scoring import Jury
+
+__all__ = ["JuryEnv", "Prompt", "load_jury"]
+
+Prompt = str | list[dict[str, str]]
+"""A prompt as TRL has it: text, or a conversation."""
+
+_OPTIONS = ("prompt", "weights")
+
+Observation = TypeVar("Observation")
+
+
+def load_jury(jury: str | Path | Jury) -> Jury:
+    """Return a jury as it is, or the saved one at a path or hub id."""
+    if isinstance(jury, str | Path):
+        from reward_models.scoring import JuryScorer  # imports transformers, which a bandit can do without
+
+        return JuryScorer.from_pretrained(jury)
+    return jury
+
+
+class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
+    """An environment whose reward is a vector, one number per rater cluster (the MO-Gymnasium convention).
+
+    `reset` takes two options, both for that episode alone: `prompt` (its number, or the prompt itself; default: drawn
+    evenly with the seed) and `weights` (a `plural_rlhf.steering.WeightSpec`; default: `self.weights`). Which ones hold
+    is in `info["prompt"]` and `info["weights"]`.
+
+    Args:
+        prompts: At least one.
+        cluster_names: `K` unique names.
+        prevalence: (K,) shares of the population.
+        weights: Weights of the episodes that name none.
+        bounds: Smallest and largest reward, each a number or (K,), in logits.
+        render_mode: `"ansi"`, or None.
+
+    Attributes:
+        reward_space: Box of shape (K,), float32, as MO-Gymnasium has it.
+        reward_dim: K.
+
+    Raises:
+        JuryError: There is no prompt or an empty one, or the clusters, their shares or weights cannot be used.
+        ValueError: An unknown `render_mode`.
+    """
+
+    # A plain dictionary on the class is Gymnasium's own contract.
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        cluster_names: Sequence[str],
+        prevalence: Sequence[float] | np.ndarray,
+        weights: WeightSpec,
+        bounds: tuple[float | np.ndarray, float | np.ndarray],
+        render_mode: str | None,
+    ) -> None:
+        if isinstance(prompts, str) or not prompts or not all(prompts):
+            raise JuryError(
+                f"prompts: got {prompts!r}; give a list of at least one prompt, none of them empty, each a text or a "
+                "list of messages"
+            )
+        if len(set(cluster_names)) < len(cluster_names):
+            raise JuryError(f"cluster_names: got {list(cluster_names)}; weights are given by name, so none may repeat")
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode: got {render_mode!r}; these environments write text: 'ansi', or None")
+        self.prompts = list(prompts)
+        self.cluster_names = list(cluster_names)
+        self.prevalence: np.ndarray = normalise_weights(prevalence, len(self.cluster_names)).numpy()
+        self.weights = self.parse_weights(weights)
+        self.reward_dim = len(self.cluster_names)
+        low, high = (np.broadcast_to(bound, self.reward_dim).astype(np.float32) for bound in bounds)
+        self.reward_space = Box(low, high, dtype=np.float32)
+        self.render_mode = render_mode
+        self._prompt = 0
+        self._episode_weights = self.weights
+        self._response = ""
+        self._verdict: np.ndarray | None = None
+        self._running = False
+
+    def parse_weights(self, spec: WeightSpec) -> np.ndarray:
+        """Read weights over this jury's clusters (see `plural_rlhf.steering.parse_weights`): (K,), one in sum."""
+        return parse_weights(spec, self.cluster_names, self.prevalence)
+
+    def render(self) -> str | None:
+        """Write the episode so far: prompt, response, and weight and reward of each cluster; None without a mode."""
+        if self.render_mode is None:
+            return None
+        prompt = self.prompts[self._prompt]
+        question = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        clusters = [
+            f"{name} {weight:.0%}" + ("" if self._verdict is None else f" {self._verdict[k]:+.2f}")
+            for k, (name, weight) in enumerate(zip(self.cluster_names, self._episode_weights, strict=True))
+        ]
+        return f"{question}\n> {self._response}\n" + ", ".join(clusters)
+
+    def _start(self, seed: int | None, options: Mapping[str, Any] | None) -> None:
+        """Begin an episode: draw or look up its prompt, and fix its weights."""
+        super().reset(seed=seed)
+        options = options or {}
+        for name in options:
+            if name not in _OPTIONS:
+                raise JuryError(
+                    f"options: got {name!r}, which reset does not know.{did_you_mean(name, _OPTIONS)} Its options are "
+                    f"{' and '.join(_OPTIONS)}."
+                )
+        if "prompt" in options:
+            self._prompt = self._find_prompt(options["prompt"])
+        else:
+            self._prompt = int(self.np_random.integers(len(self.prompts)))
+        self._episode_weights = self.parse_weights(options["weights"]) if "weights" in options else self.weights
+        self._response, self._verdict, self._running = "", None, True
+
+    def _find_prompt(self, wanted: int | Prompt) -> int:
+        if isinstance(wanted, int | np.integer) and 0 <= wanted < len(self.prompts):
+            return int(wanted)
+        if not isinstance(wanted, int | np.integer) and wanted in self.prompts:
+            return self.prompts.index(wanted)
+        raise JuryError(
+            f"options: got prompt={wanted!r}, which the environment does not have: give a number from 0 to "
+            f"{len(self.prompts) - 1}, or one of its prompts word for word"
+        )
+
+    def _info(self) -> dict[str, Any]:
+        return {"prompt": self._prompt, "weights": self._episode_weights.copy()}
+
+    def _end(self, verdict: np.ndarray, response: str) -> np.ndarray:
+        """Close the episode; returns the verdict as a vector of the reward space that nobody else holds."""
+        self._response, self._verdict, self._running = response, verdict, False
+        return verdict.astype(np.float32)
+
+    def _refuse_if_over(self) -> None:
+        if not self._running:
+            raise ResetNeeded(
+                "step: no episode is running, because none was started or the last one ended: call reset"
+            )

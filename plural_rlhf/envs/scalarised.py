@@ -1,0 +1,94 @@
+"""`ScalarisedReward`: one number out of the reward vector, for RL libraries that expect one.
+
+What `LinearReward` is in MO-Gymnasium, with the welfare rules of `plural_rlhf.core.aggregation` and the pool. Knows
+nothing of where the rewards come from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium.utils import RecordConstructorArgs
+
+from plural_rlhf.core.aggregation import RULES, aggregate
+from plural_rlhf.steering import WeightSpec
+from reward_models.errors import did_you_mean
+
+from .bandit import JuryBandit
+from .base import JuryEnv
+
+
+__all__ = ["ScalarisedReward"]
+
+POOL = "pool"
+
+
+class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+    """Aggregates the rewards of the clusters under weights and a rule.
+
+    The vector stays in `info["vector_reward"]` and the weights in `info["weights"]`. Rewards before the end of an
+    episode are 0, as the environments have it; the rule is applied to the verdict at its end.
+
+    Args:
+        env: A `JuryBandit` or `JuryText`, wrapped or not.
+        weights: Weights of every episode whose `reset` names none in its options; None: those of the environment.
+        rule: A rule of `plural_rlhf.core.aggregation`, or, on a `JuryBandit`, `"pool"`: the ρ-pool's R_ρ. An algorithm
+            that maximises reward less `beta` KL to the reference then ends at `JuryBandit.optimum`; one without a KL
+            term ends at a single answer under any rule.
+        **options: Options of the rule, e.g. `p=0.5` of `"power_mean"`.
+
+    Raises:
+        JuryError: Unusable weights.
+        ValueError: An unknown rule, `"pool"` where no partition function is known, or an environment of another kind.
+        TypeError: An option that the rule does not have.
+
+    Example:
+        >>> env = ScalarisedReward(JuryBandit(), rule="mean")
+        >>> _ = env.reset(seed=0)
+        >>> round(env.step(9)[1], 6)  # 10 % of the people like it, by 8 logits
+        0.8
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], weights: WeightSpec | None = None, rule: str = "mean", **options: Any
+    ) -> None:
+        RecordConstructorArgs.__init__(self, weights=weights, rule=rule, **options)
+        gymnasium.Wrapper.__init__(self, env)
+        jury_env = env.unwrapped
+        rules = (*RULES, POOL)
+        if not isinstance(jury_env, JuryEnv):
+            raise ValueError(f"env: got {env}; rewards per rater cluster come from a JuryBandit or a JuryText")
+        if rule not in rules:
+            raise ValueError(f"rule: got {rule!r}; choose one of {', '.join(rules)}.{did_you_mean(rule, rules)}")
+        if rule == POOL and not isinstance(jury_env, JuryBandit):
+            raise ValueError(
+                "rule: got 'pool', which needs the partition functions of a finite set of answers: use JuryBandit, "
+                f"keep the vector reward and a core.offsets.OffsetTracker, or choose one of {', '.join(RULES)}"
+            )
+        if rule == POOL and options:
+            raise TypeError(f"rule 'pool': got {', '.join(options)}; rho and beta are settings of the JuryBandit")
+        self.weights = None if weights is None else jury_env.parse_weights(weights)
+        self.rule = rule
+        self.options = options
+        if rule != POOL:
+            aggregate(torch.ones(jury_env.reward_dim), jury_env.weights, rule, **options)  # refuses wrong options now
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode under the wrapper's weights, unless the options name others."""
+        if self.weights is not None:
+            options = {"weights": self.weights, **(options or {})}
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step; the reward is a float in logits."""
+        observation, rewards, terminated, truncated, info = self.env.step(action)
+        if not (terminated or truncated):
+            reward = 0.0
+        elif self.rule == POOL:
+            reward = info["pool_reward"]
+        else:
+            vector = torch.as_tensor(rewards, dtype=torch.float64)
+            reward = float(aggregate(vector, info["weights"], self.rule, **self.options))
+        return observation, reward, terminated, truncated, {**info, "vector_reward": rewards}
