@@ -1,0 +1,208 @@
+"""Who judged a preference pair: the clusters of a training, and what tells which of them a rater is in.
+
+One of four columns says it: `cluster` (a name), `membership` (the probability that the rater is in each cluster),
+`weights` (the public that the row speaks for), or `rater_id`, with a jury that remembers its raters or, for a mixture,
+with nothing but the choices themselves. Knows nothing of models, tokens or losses.
+
+Shapes: `N` pairs, `K` clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+from transformers import AutoConfig
+
+from plural_rlhf.steering import parse_weights
+from reward_models.errors import JuryError
+from reward_models.jury_state import JuryState, StoredRaters, load_state
+from reward_models.modeling_jury import JuryConfig
+from reward_models.rater_model import RaterModel
+from reward_models.scoring import JuryScorer
+
+
+__all__ = ["EVERYONE", "Clusters", "find_clusters", "judgement_weights"]
+
+EVERYONE = "everyone"
+"""Name of the one cluster of data that do not say who judged."""
+
+_SOURCES = ("cluster", "membership", "weights")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The clusters of a training, and what tells which of them a rater is in.
+
+    Attributes:
+        names: `K` names.
+        prevalence: (K,) shares of the population; equal where they are to be learnt and nothing else was given.
+        source: The column that says who judged: one of `cluster`, `membership`, `weights`, `rater_id`; None where
+            nothing does and there is one cluster.
+        raters: Posteriors of raters by id, for `rater_id`; None where memberships are to be learnt.
+        rater_model: What those posteriors are about.
+    """
+
+    names: list[str]
+    prevalence: np.ndarray
+    source: str | None
+    raters: StoredRaters | None = None
+    rater_model: RaterModel | None = None
+
+    @property
+    def learnt(self) -> bool:
+        """Whether nothing but the pairs themselves tells which cluster a rater is in."""
+        return self.source == "rater_id" and self.raters is None
+
+    def memberships(self, dataset: datasets.Dataset) -> np.ndarray:
+        """(N, K) probability that a pair's rater is in each cluster; equal shares where that is to be learnt.
+
+        Raises:
+            JuryError: The column is missing, or a row cannot be read; the message names the row.
+        """
+        num_rows, k = len(dataset), len(self.names)
+        if self.source is None:
+            return np.ones((num_rows, 1))
+        if self.source not in dataset.column_names:
+            raise JuryError(
+                f"the data set has no column {self.source!r} (it has {', '.join(dataset.column_names)}), which says "
+                "who judged in the training data: add it."
+            )
+        values = list(dataset[self.source])
+        if self.source == "rater_id":
+            if self.raters is None or self.rater_model is None:
+                return np.full((num_rows, k), 1 / k)
+            ids = [str(value) for value in values]
+            order = {rater: i for i, rater in enumerate(dict.fromkeys(ids))}
+            posterior = self.raters.placement(list(order), self.rater_model).memberships()
+            if (posterior < -1e-6).any() or not np.allclose(posterior.sum(1), 1, atol=1e-3):
+                raise JuryError(
+                    f"the jury's raters are points in a space of tastes ({posterior[0].round(2).tolist()} for "
+                    f"{ids[0]!r}), not members of clusters: use a jury with membership='mixture' or 'simplex'."
+                )
+            return posterior[[order[rater] for rater in ids]]
+        found: dict[str, np.ndarray] = {}
+        for row, value in enumerate(values):
+            if repr(value) not in found:
+                try:
+                    # datasets stores a mapping column with every key that occurs anywhere; absent ones are None.
+                    spec = {n: v for n, v in value.items() if v is not None} if isinstance(value, dict) else value
+                    found[repr(value)] = parse_weights(spec, self.names, self.prevalence)
+                except (JuryError, TypeError, ValueError) as error:
+                    raise JuryError(f"row {row}, column {self.source!r} is {value!r}: {error}") from error
+        return np.stack([found[repr(value)] for value in values])
+
+
+def find_clusters(
+    dataset: datasets.Dataset,
+    *,
+    objective: str,
+    jury: str | Path | JuryScorer | None,
+    names: Sequence[str] | None,
+    prevalence: Sequence[float] | None,
+) -> Clusters:
+    """Finds out which clusters the training data are about.
+
+    Args:
+        dataset: The training pairs.
+        objective: That of `PluralDPOConfig`.
+        jury: A jury whose clusters are meant; where raters are known by id only, it was saved with its raters.
+        names: `K` names; None for those of the jury, or of the data.
+        prevalence: (K,) shares; None for those of the jury, else of the training data: of their raters where these
+            are known by id, else of their judgements by weight.
+
+    Raises:
+        JuryError: Nothing says who judged, two columns do, or names, jury and prevalence do not go together.
+    """
+    columns = dataset.column_names
+    given = [column for column in _SOURCES if column in columns]
+    if len(given) > 1:
+        raise JuryError(f"the columns {given[0]!r} and {given[1]!r} both say who judged: remove one of them.")
+    source = given[0] if given else None
+    raters = rater_model = None
+    if jury is not None:
+        config, state = _read_jury(jury)
+        if names is not None and list(names) != config.cluster_names:
+            raise JuryError(f"cluster_names are {list(names)}, but the jury's are {config.cluster_names}: give one.")
+        names = config.cluster_names
+        prevalence = config.prevalence if prevalence is None else prevalence
+        if source is None and "rater_id" in columns:
+            if state.raters is None or state.rater_model is None:
+                raise JuryError(
+                    "the jury was saved without its raters, so it does not know whose clusters the column 'rater_id' "
+                    "stands for. Save it with save_raters=True, or add a column 'membership'."
+                )
+            source, raters, rater_model = "rater_id", state.raters, state.rater_model
+    if source is None and objective == "mixture" and "rater_id" in columns and names is not None:
+        source = "rater_id"
+    if source is None:
+        if objective == "average" and names is None:
+            return Clusters([EVERYONE], np.ones(1), None)
+        hint = "set cluster_names for objective='mixture' to find them" if "rater_id" in columns else "or 'rater_id'"
+        raise JuryError(
+            f"nothing says which clusters the raters are in (columns: {', '.join(columns)}). Add a column 'cluster' "
+            "(a name), 'membership' (a probability per cluster) or 'weights' (the public of the row); or pass jury=, "
+            f"saved with save_raters=True, for a column 'rater_id'; {hint}."
+        )
+    names = _names_in(dataset, source) if names is None else list(names)
+    if not names or len(set(names)) < len(names) or not all(names):
+        raise JuryError(f"cluster_names are {names}: give different, non-empty names, the words that steer.")
+    shares = np.full(len(names), 1 / len(names))
+    if prevalence is not None:
+        shares = parse_weights(list(prevalence), names, shares)
+    clusters = Clusters(names, shares, source, raters, rater_model)
+    if prevalence is None and not clusters.learnt:
+        membership, count = clusters.memberships(dataset), judgement_weights(dataset)
+        if "rater_id" in columns:
+            who = np.unique([str(rater) for rater in dataset["rater_id"]], return_inverse=True)[1]
+            count = 1 / np.bincount(who)[who]
+        shares = count @ membership / count.sum()
+    return Clusters(names, shares, source, raters, rater_model)
+
+
+def _read_jury(jury: str | Path | JuryScorer) -> tuple[JuryConfig, JuryState]:
+    if isinstance(jury, JuryScorer):
+        return jury.model.config, jury.state
+    try:
+        config = AutoConfig.from_pretrained(str(jury))
+    except (OSError, ValueError) as error:
+        raise JuryError(f"no jury at {str(jury)!r}: fit a jury and save it, or correct the path.") from error
+    if not isinstance(config, JuryConfig):
+        raise JuryError(f"{str(jury)!r} holds a model of type {config.model_type!r}, not a jury: correct the path.")
+    return config, load_state(jury, config)
+
+
+def _names_in(dataset: datasets.Dataset, source: str) -> list[str]:
+    """The clusters that a column names."""
+    values = list(dataset[source])
+    if all(isinstance(value, str) for value in values):
+        return sorted(set(values) - {"prevalence", "uniform"})
+    if all(isinstance(value, Mapping) for value in values):
+        return list(dict.fromkeys(name for value in values for name in value))
+    odd = next(value for value in values if not isinstance(value, str | Mapping))
+    raise JuryError(
+        f"the column {source!r} holds {odd!r}, which does not name the clusters, and a policy is steered by their "
+        "names: set cluster_names in PluralDPOConfig, or pass jury=."
+    )
+
+
+def judgement_weights(dataset: datasets.Dataset) -> np.ndarray:
+    """(N,) the column `weight`, divided by its mean; ones without it.
+
+    Raises:
+        JuryError: A weight is negative or no number, or all are 0.
+    """
+    if "weight" not in dataset.column_names:
+        return np.ones(len(dataset))
+    weight = np.array(list(dataset["weight"]), dtype=np.float64)
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if len(bad):
+        raise JuryError(
+            f"row {bad[0]}, column 'weight' is {weight[bad[0]]}: a judgement counts as much as a number of at least 0."
+        )
+    if weight.sum() == 0:
+        raise JuryError("the column 'weight' is 0 throughout, so no judgement counts: remove it, or correct it.")
+    return weight / weight.mean()

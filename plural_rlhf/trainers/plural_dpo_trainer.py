@@ -1,0 +1,404 @@
+"""`PluralDPOTrainer`: a `trl.DPOTrainer` for pairs whose raters belong to clusters that want different things.
+
+Offline sibling of `PluralGRPOTrainer`: the same kind of policy, learnt from the choices themselves. Each pair is read
+by the policy under prompts that say whose preferences are asked for, and by the reference under the plain prompt, so
+that every cluster's optimum is pi_ref exp(r_k / beta) with the same pi_ref. With `objective="average"` and one cluster
+it is TRL's own trainer, loss for loss. Private attributes of TRL are named in `_trl.py` only; knows nothing of how a
+table says who judged (`pair_clusters`).
+
+Shapes: `N` pairs of a batch, `M` readings of them, `K` clusters; slot `K` is the reading of a pair as a whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from safetensors.numpy import load_file, save_file
+from trl import DPOTrainer
+
+from plural_rlhf.core.duals import MaxMinWeights
+from plural_rlhf.core.preference_losses import (
+    balanced_loss,
+    ipo_loss,
+    mixture_log_lik,
+    mixture_responsibilities,
+    pair_log_lik,
+    public_loss,
+)
+from plural_rlhf.steering import parse_weights
+from plural_rlhf.trainers import _trl
+from plural_rlhf.trainers.arguments import check_checkpoint, each_dataset
+from plural_rlhf.trainers.pair_clusters import find_clusters
+from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
+from plural_rlhf.trainers.plural_dpo_metrics import global_mean, log_clusters, log_pairs, log_policy
+from plural_rlhf.trainers.preference_rows import (
+    LABELS,
+    READINGS,
+    PairCollator,
+    join_readings,
+    label_rows,
+    one_row_per_reading,
+)
+from reward_models.errors import JuryError
+from reward_models.jury_memberships import RunningMemberships
+from reward_models.jury_rows import read_data
+from reward_models.jury_start import random_evidence
+
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        ProcessorMixin,
+        TrainerCallback,
+    )
+
+    from reward_models.scoring import JuryScorer
+
+__all__ = ["PluralDPOTrainer"]
+
+_STATE_FILE = "plural_state.json"
+_MEMBERSHIPS_FILE = "plural_memberships.safetensors"
+_OF_MODEL = ("input_ids", "attention_mask", "completion_mask")
+
+
+class PluralDPOTrainer(DPOTrainer):
+    """Trains a policy on the choices of raters who disagree.
+
+    Parameters:
+        model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The policy.
+        ref_model ([`~transformers.PreTrainedModel`], *optional*):
+            The reference π₀. `None`: the model as it is saved, or without its adapter.
+        args ([`PluralDPOConfig`], *optional*):
+            Configuration; made with defaults if not given.
+        train_dataset ([`~datasets.Dataset`]):
+            TRL's preference data (`prompt`, `chosen`, `rejected`) with one of the columns `cluster` (a name),
+            `membership` (probabilities: K numbers or `{cluster: number}`) or `weights` (the public that a row speaks
+            for), or with `rater_id`. Optional: `weight` of the judgement, `tie` (neither was preferred).
+        eval_dataset ([`~datasets.Dataset`] or a dictionary of them, *optional*):
+            The same.
+        jury (`str`, `Path` or [`JuryScorer`], *optional*):
+            A jury that gives the clusters' names and prevalence and, saved with `save_raters=True`, the memberships of
+            the raters in `rater_id`; a rater it does not know is a draw from the population.
+
+    The other parameters are those of [`~trl.DPOTrainer`], which has `data_collator` and `compute_metrics` besides.
+    With `rater_id`, `cluster_names` and no jury, `objective="mixture"` finds the clusters by itself: memberships start
+    at random and follow the likelihood of each rater's choices (soft EM); it needs many choices a rater.
+
+    Raises:
+        ValueError: A setting or a model that cannot work; before any training.
+        JuryError: Pairs that do not say who judged, or weights over clusters that cannot be used.
+
+    Metrics, besides TRL's `rewards/*`, `logps/*`, `entropy` and `num_tokens`: `plural/accuracy/<cluster>` and
+    `plural/loss/<cluster>` (each judgement counted by membership), `plural/weight/<cluster>` (what the cluster counts
+    in the loss; `plural/robust_weight/<cluster>` with `robust`), `plural/responsibility/<cluster>` and
+    `plural/public_loss` (`"mixture"`), `plural/prevalence/<cluster>` and `plural/membership_entropy` (memberships
+    that are learnt).
+    """
+
+    _tag_names = ["trl", "plural-dpo"]  # noqa: RUF012  (TRL's own convention)
+    _name = "PluralDPO"
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        ref_model: PreTrainedModel | None = None,
+        args: PluralDPOConfig | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | Mapping[str, Dataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        jury: str | Path | JuryScorer | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else model.config.name_or_path
+            args = PluralDPOConfig(f"{name.split('/')[-1]}-PluralDPO")
+        for dataset in each_dataset(train_dataset, eval_dataset):
+            _check_dataset(dataset)
+        if train_dataset is None:
+            raise ValueError("train_dataset is missing: give a datasets.Dataset of preference pairs.")
+        reloadable = isinstance(model, str | PeftModel) or bool(model.config.name_or_path)
+        if not (reloadable or ref_model or peft_config or args.precompute_ref_log_probs):
+            raise ValueError(
+                "the policy exists in memory only, so the reference policy cannot be loaded a second time: save it "
+                "and pass its path, pass ref_model= or peft_config=, or set precompute_ref_log_probs=True."
+            )
+        self.args = args
+        self.clusters = find_clusters(
+            train_dataset,
+            objective=args.objective,
+            jury=jury,
+            names=args.cluster_names,
+            prevalence=args.prevalence,
+        )
+        self.memberships: RunningMemberships | None = None
+        self._data: str | None = None  # a hash of the judgements that memberships are learnt from
+        self._rater_numbers: dict[str, int] | None = None
+        if self.clusters.learnt:
+            self._start_memberships(train_dataset)
+        labelled = self._labelled(train_dataset)
+        if isinstance(eval_dataset, Mapping):
+            eval_dataset = {name: self._labelled(dataset) for name, dataset in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._labelled(eval_dataset)
+        self._start_balance(labelled)
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            train_dataset=labelled,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        self.data_collator: Any = PairCollator(self.data_collator)
+
+    def _start_memberships(self, dataset: Dataset) -> None:
+        """Memberships that know nothing of the raters but made-up evidence, which fades while the policy learns."""
+        columns = [c for c in ("prompt", "chosen", "rejected", "rater_id", "weight") if c in dataset.column_names]
+        enc, k = read_data(dataset.select_columns(columns)).enc, len(self.clusters.names)
+        self.memberships = RunningMemberships(enc, k, dirichlet=self.args.dirichlet)
+        self.memberships.prevalence = self.clusters.prevalence.copy()
+        self.memberships.evidence = random_evidence(enc.n_raters, k, self.args.seed)
+        self._data = self.memberships.fingerprint
+        self._rater_numbers = {rater: number for number, rater in enumerate(enc.rater_ids)}
+
+    def _start_balance(self, labelled: Dataset) -> None:
+        """`shares` `(K,)` that the clusters have of the training judgements, and `balance`, what they count."""
+        args, names = self.args, self.clusters.names
+        given = args.robust or args.cluster_weights is not None
+        if given and (len(names) == 1 or self.clusters.learnt):
+            why = "there is one cluster" if len(names) == 1 else "the clusters are learnt along with the policy"
+            raise ValueError(
+                f"robust={args.robust} and cluster_weights={args.cluster_weights!r}, but {why}, so there are no "
+                "shares to balance: leave both out, or say who judged in a column 'cluster' or 'membership'."
+            )
+        labels = labelled[LABELS]
+        q = np.array([np.array(label["membership"]) * label["weight"] for label in labels])
+        self.shares = torch.from_numpy(q.mean(0))
+        weights = q.mean(0)
+        if args.cluster_weights is not None:
+            weights = parse_weights(args.cluster_weights, names, self.clusters.prevalence)
+        empty = [n for n, w, share in zip(names, weights, q.mean(0), strict=True) if w > 0 and share == 0]
+        if empty:
+            raise JuryError(
+                f"cluster_weights give {empty[0]!r} a weight, but no training judgement is by its raters: set 0."
+            )
+        rate, floor = (args.robust_learning_rate, args.robust_floor) if args.robust else (1.0, 0.0)
+        self.balance = MaxMinWeights(len(names), rate, floor, prior=weights)
+        self._measured: list[torch.Tensor] = []
+
+    # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _labelled(self, dataset: Dataset) -> Dataset:
+        return label_rows(
+            dataset,
+            self.clusters,
+            objective=self.args.objective,
+            public_coef=self.args.public_coef,
+            min_membership=self.args.min_membership,
+            ties=self.args.loss == "ipo" or self.args.tie_propensity > 0,
+            rater_numbers=self._rater_numbers,
+        )
+
+    def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
+        """TRL's tokens of every reading of every pair."""
+        _check_dataset(dataset)
+        dataset = self._labelled(dataset)
+        # Cut and dropped once for all readings of a pair, in `join_readings`.
+        whole = copy.copy(args)
+        whole.max_length = None
+        readings = None
+        if args.objective != "average":
+            readings = one_row_per_reading(dataset, args.dataset_num_proc)
+            readings = super()._prepare_dataset(readings, processing_class, whole, f"{dataset_name} (steered)")
+            readings = readings.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
+        pairs = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
+        return join_readings(pairs, readings, args.max_length, args.dataset_num_proc)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        _trl.keep_columns(self, [LABELS, READINGS])
+
+    # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains, as `Trainer.train`; a checkpoint that was not written to its end is refused."""
+        check_checkpoint(resume_from_checkpoint, self.args.output_dir, _STATE_FILE)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """Log-probabilities of chosen and rejected, `(N,)` each, under the reference and the plain prompt."""
+        return super().compute_ref_log_probs(model, {name: inputs[name] for name in _OF_MODEL})
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool) -> Any:
+        training, k = self.model.training, len(self.clusters.names)
+        log_pi, outputs = self._policy_log_probs(model, inputs)
+        if self.precompute_ref_logps:
+            log_pi_ref = torch.stack([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]], -1)
+        else:
+            log_pi_ref = torch.stack(self.compute_ref_log_probs(self.ref_model or self.model, inputs), -1)
+        own_log_pi = self._of_clusters(log_pi, inputs)
+        log_ratio = own_log_pi - log_pi_ref[:, None]
+        losses = self._pair_losses(log_ratio, inputs)
+        membership, weight = self._membership(inputs, training), inputs["weight"][:, None]
+        loss_of, responsible = losses, membership
+        if self.args.objective == "mixture":
+            responsible = mixture_responsibilities(-losses, membership)
+            loss_of = -mixture_log_lik(-losses, membership)[:, None]
+        counted, responsible = membership * weight, responsible * weight
+        balance = self.shares.to(losses), self.balance.weights.to(losses)
+        loss, cluster_losses = balanced_loss(loss_of, counted, *balance)
+        if self.args.sft_coef > 0:
+            length = inputs["completion_mask"].sum(1).chunk(2)[0].clamp(min=1)
+            nll = -own_log_pi[..., 0] / length[:, None]
+            preferred = responsible * ~inputs["tie"][:, None]
+            loss = loss + self.args.sft_coef * balanced_loss(nll, preferred, *balance)[0]
+        if self.args.objective == "mixture" and self.args.public_coef > 0:
+            prevalence = self.clusters.prevalence if self.memberships is None else self.memberships.prevalence
+            gap = public_loss(log_pi[:, k], own_log_pi.transpose(1, 2), torch.from_numpy(prevalence)).mean(-1)
+            loss = loss + self.args.public_coef * (gap * weight[:, 0]).mean()
+            _trl.add_metric(self, "plural/public_loss", global_mean(self, gap))
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        with torch.no_grad():
+            if training and self.args.robust:
+                self._follow(cluster_losses)
+            if training and self.memberships is not None:
+                self._record(inputs["row"], -losses)
+            log_policy(self, outputs, log_pi[inputs["pair"], inputs["slot"]], self._readings(inputs))
+            log_pairs(self, self.beta * log_ratio, losses, counted, responsible)
+            log_clusters(self)
+        if return_outputs:
+            # `predict` wants logits, which the fused head does not make: TRL, too, runs the policy again for them.
+            batch = self._readings(inputs)
+            with torch.no_grad():
+                outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            return loss, outputs
+        return loss
+
+    def _readings(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """TRL's batch of what the policy reads: the steered prompts, or the plain ones where none is steered."""
+        prefix = "" if self.args.objective == "average" else "steered_"
+        return {name: inputs[f"{prefix}{name}"] for name in _OF_MODEL}
+
+    def _policy_log_probs(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
+        """`(N, K + 1, 2)` log-probability of chosen and rejected in every reading (0 where there is none), nats."""
+        batch = self._readings(inputs)
+        router = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        outputs = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100),
+            use_cache=False,
+            fused_lm_head=True,
+            **router,
+        )
+        # Prompt-learning adapters put virtual tokens before the real ones.
+        log_probs = outputs.log_probs[:, 1 - batch["input_ids"].size(1) :].sum(1).view(2, -1).T  # (M, 2)
+        table = log_probs.new_zeros(len(inputs["weight"]), len(self.clusters.names) + 1, 2)
+        return table.index_put((inputs["pair"], inputs["slot"]), log_probs), outputs
+
+    def _of_clusters(self, table: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(N, K, 2)` of `(N, K + 1, 2)`: of a pair that is read as a whole, what is true of every cluster."""
+        k = len(self.clusters.names)
+        if self.args.objective == "mixture":
+            return table[:, :k]
+        as_a_whole = torch.zeros(len(table), dtype=torch.bool, device=table.device)
+        as_a_whole[inputs["pair"][inputs["slot"] == k]] = True
+        return torch.where(as_a_whole[:, None, None], table[:, k:], table[:, :k])
+
+    def _pair_losses(self, log_ratio: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(N, K)` loss of each pair for each cluster, of log-ratios `(N, K, 2)`."""
+        tie = inputs["tie"][:, None] if bool(inputs["tie"].any()) else None
+        if self.args.loss == "ipo":
+            # Per token of each response, as in TRL: sums over tokens would make beta depend on the length.
+            per_token = log_ratio / inputs["completion_mask"].sum(1).clamp(min=1).view(2, -1).T[:, None]
+            return ipo_loss(per_token[..., 0] - per_token[..., 1], self.beta, tie)
+        margin = self.beta * (log_ratio[..., 0] - log_ratio[..., 1])
+        return -pair_log_lik(margin, tie, self.args.tie_propensity)
+
+    def _membership(self, inputs: dict[str, torch.Tensor], training: bool) -> torch.Tensor:
+        """`(N, K)` probability that the rater of each pair is in each cluster, this judgement left out."""
+        if self.memberships is None:
+            return inputs["membership"]
+        share = self.args.annealing_share
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        self.memberships.annealing = max(0.0, 1.0 - progress / share) if share > 0 else 0.0
+        row = inputs["row"].cpu().numpy() if training else None
+        log_membership = self.memberships.log_membership(inputs["rater"].cpu().numpy(), row)
+        return torch.from_numpy(log_membership).exp().to(inputs["membership"])
+
+    def _record(self, row: torch.Tensor, log_lik: torch.Tensor) -> None:
+        """Give the memberships what this batch says of its raters, on all processes alike."""
+        assert self.memberships is not None
+        row, log_lik = self.accelerator.gather(row), self.accelerator.gather(log_lik.contiguous())
+        self.memberships.record(row.cpu().numpy(), log_lik.double().cpu().numpy())
+
+    def _follow(self, own: torch.Tensor) -> None:
+        """One step of the robust weights an optimizer step, from the losses on all processes and micro-batches."""
+        self._measured.append(self.accelerator.reduce(own, "mean").cpu())
+        if self.accelerator.sync_gradients:
+            self.balance.update(-torch.stack(self._measured).mean(0))
+            self._measured.clear()
+
+    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if not self.args.should_save:
+            return
+        folder = _trl.checkpoint_folder(self, trial)
+        if self.memberships is not None:
+            save_file(self.memberships.state(), folder / _MEMBERSHIPS_FILE)
+        state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}
+        unfinished = folder / f"{_STATE_FILE}.unfinished"
+        unfinished.write_text(json.dumps(state))
+        os.replace(unfinished, folder / _STATE_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        state = json.loads((Path(checkpoint) / _STATE_FILE).read_text())
+        if state["cluster_names"] != self.clusters.names:
+            raise JuryError(
+                f"the checkpoint {checkpoint!r} is of the clusters {', '.join(state['cluster_names'])}, and this "
+                f"training of {', '.join(self.clusters.names)}: resume with the same, or use another output_dir."
+            )
+        if state["data"] != self._data:
+            raise JuryError(
+                f"the checkpoint {checkpoint!r} learnt its raters' clusters from other judgements, whose memberships "
+                "would go to the wrong people: resume with the same data, or use another output_dir."
+            )
+        self.balance.load_state_dict(state["balance"])
+        if self.memberships is not None:
+            self.memberships.load_state(load_file(Path(checkpoint) / _MEMBERSHIPS_FILE))
+
+
+def _check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"a {type(dataset).__name__} cannot be trained on: who judged, and how often, must be known before "
+            "training. Give a datasets.Dataset, loaded without streaming."
+        )
+    if {"image", "images"} & set(dataset.column_names):
+        raise ValueError("pairs with images are not supported: remove the column, or use trl.DPOTrainer.")

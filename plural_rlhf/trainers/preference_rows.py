@@ -1,0 +1,196 @@
+"""Preference pairs as rows: under which prompts the policy reads a pair, and how a batch holds it.
+
+The reference always reads the plain prompt; the policy reads the same two responses under each prompt that says whose
+preferences are asked for. Knows nothing of models or losses, nor of where memberships come from (`pair_clusters`).
+
+Shapes: `N` pairs, `K` clusters, `M` readings of the pairs of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from trl import extract_prompt
+
+from plural_rlhf.steering import POPULATION, describe_weights, steer_prompt
+from plural_rlhf.trainers.pair_clusters import Clusters, judgement_weights
+from reward_models.errors import JuryError
+
+
+__all__ = ["LABELS", "READINGS", "PairCollator", "join_readings", "label_rows", "one_row_per_reading"]
+
+LABELS = "pair_labels"
+"""Column with what is known of each pair besides its texts."""
+READINGS = "readings"
+"""Column with the tokens of a pair under each prompt that the policy reads it with."""
+
+_TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
+_OF_PROMPT = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
+
+
+def label_rows(
+    dataset: datasets.Dataset,
+    clusters: Clusters,
+    *,
+    objective: str,
+    public_coef: float = 0.0,
+    min_membership: float = 0.0,
+    ties: bool = True,
+    rater_numbers: Mapping[str, int] | None = None,
+) -> datasets.Dataset:
+    """Adds the column `LABELS`: of each pair the membership, weight, tie, row number, rater, and its readings.
+
+    A reading is a slot and the words that steer: slot `k < K` is the prompt that names cluster k, slot `K` the row as
+    a whole (the public for `"mixture"`, the row's own weights for `"steerable"`, the plain prompt for `"average"`).
+
+    Args:
+        dataset: Pairs with `chosen`, `rejected`, optional `prompt`, and what `clusters` reads; optional `weight` (of
+            the judgement) and `tie` (neither was preferred).
+        clusters: See `find_clusters`.
+        objective: That of `PluralDPOConfig`.
+        public_coef: 0 where the mixture needs no reading of the public.
+        min_membership: Memberships below it are taken for 0 (`"steerable"`).
+        ties: Whether the loss knows ties.
+        rater_numbers: Number of each rater whose membership is learnt; others get -1.
+
+    Raises:
+        JuryError: A column is missing or holds what cannot be used; the message names the row.
+    """
+    for column in ("chosen", "rejected"):
+        if column not in dataset.column_names:
+            raise JuryError(
+                f"the data set has no column {column!r} (it has {', '.join(dataset.column_names)}): give TRL's "
+                "preference data, with 'prompt', 'chosen' and 'rejected'."
+            )
+    if LABELS in dataset.column_names:
+        return dataset
+    k = len(clusters.names)
+    membership = clusters.memberships(dataset)
+    if objective == "steerable" and clusters.source != "weights":
+        least = np.minimum(min_membership, membership.max(1, keepdims=True))
+        membership = np.where(membership < least, 0.0, membership)
+        membership /= membership.sum(1, keepdims=True)
+    steered = [describe_weights(row, clusters.names, clusters.prevalence) for row in np.eye(k)]
+    with_public = objective == "mixture" and public_coef > 0
+    weight, tie, labels = judgement_weights(dataset).tolist(), _ties_of(dataset, ties), []
+    raters = [-1] * len(dataset)
+    if rater_numbers is not None:
+        raters = [rater_numbers.get(str(rater), -1) for rater in dataset["rater_id"]]
+    words: list[str | None]
+    for n, q in enumerate(membership):
+        if objective == "average":
+            slots, words = [k], [None]
+        elif objective == "steerable" and clusters.source == "weights":
+            slots, words = [k], [describe_weights(q, clusters.names, clusters.prevalence)]
+        else:
+            slots = [j for j in range(k) if q[j] > 0 or with_public]
+            words = [steered[j] for j in slots]
+            if with_public:
+                # Half of the rows teach the plain prompt, half the words for the population, which mean the same.
+                slots, words = [*slots, k], [*words, POPULATION if n % 2 else None]
+        label = {"membership": q.tolist(), "weight": weight[n], "tie": tie[n], "row": n, "rater": raters[n]}
+        labels.append({**label, "slots": slots, "words": words})
+    return dataset.add_column(LABELS, labels)
+
+
+def _ties_of(dataset: datasets.Dataset, allowed: bool) -> list[bool]:
+    if "tie" not in dataset.column_names:
+        return [False] * len(dataset)
+    found = list(dataset["tie"])
+    for row, value in enumerate(found):
+        if not isinstance(value, bool):
+            raise JuryError(
+                f"row {row}, column 'tie' is {value!r}: give True where neither was preferred, else False."
+            )
+    if any(found) and not allowed:
+        raise JuryError(
+            f"{sum(found)} pairs are ties, the first in row {found.index(True)}, which are impossible with "
+            "tie_propensity=0: set tie_propensity=1.0 (a third of comparisons of equals are ties) or what your data "
+            "show, or leave the ties out."
+        )
+    return found
+
+
+def one_row_per_reading(dataset: datasets.Dataset, num_proc: int | None = None) -> datasets.Dataset:
+    """The labelled pairs once for each of their readings, in order, with the words that steer in the prompt."""
+    if "prompt" not in dataset.column_names:
+        dataset = dataset.map(extract_prompt, num_proc=num_proc)
+    kept = [column for column in _OF_PROMPT if column in dataset.column_names]
+
+    def repeat(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        where = [(n, words) for n, label in enumerate(batch[LABELS]) for words in label["words"]]
+        rows: dict[str, list[Any]] = {column: [batch[column][n] for n, _ in where] for column in kept}
+        rows["prompt"] = [
+            prompt if words is None else steer_prompt(prompt, words)
+            for prompt, (_, words) in zip(rows["prompt"], where, strict=True)
+        ]
+        return rows
+
+    return dataset.map(repeat, batched=True, remove_columns=dataset.column_names, num_proc=num_proc)
+
+
+def join_readings(
+    pairs: datasets.Dataset, readings: datasets.Dataset | None, max_length: int | None, num_proc: int | None = None
+) -> datasets.Dataset:
+    """Puts the tokens of each pair's readings beside its own, with the responses cut to where the longest prompt lets.
+
+    Cut in the reference's reading and not in the policy's, a response would be compared with another one. Pairs whose
+    prompt alone fills `max_length` are dropped, as TRL does.
+
+    Args:
+        pairs: Labelled pairs with TRL's tokens of the plain prompt.
+        readings: TRL's tokens of `one_row_per_reading`, and nothing else; None where the policy reads the plain
+            prompt only.
+        max_length: Of prompt and response, in tokens; None for no limit.
+        num_proc: Processes that do it.
+    """
+    starts = np.cumsum([0, *(len(label["slots"]) for label in pairs[LABELS])])
+
+    def join(pair: dict[str, Any], n: int) -> dict[str, Any]:
+        all_tokens = [{column: pair[column] for column in _TOKENS}]
+        if readings is not None:
+            all_tokens += readings.select(range(starts[n], starts[n + 1])).to_list()
+        longest = max(len(tokens["prompt_ids"]) for tokens in all_tokens)
+        room = None if max_length is None else max(max_length - longest, 0)
+        own, *others = (
+            {column: ids if column == "prompt_ids" else ids[:room] for column, ids in tokens.items()}
+            for tokens in all_tokens
+        )
+        return own if readings is None else {**own, READINGS: others}
+
+    joined = pairs.map(join, with_indices=True, num_proc=num_proc)
+    return joined.filter(lambda pair: bool(pair["chosen_ids"]), num_proc=num_proc)
+
+
+@dataclass
+class PairCollator:
+    """A batch of pairs: TRL's for the plain prompts, the same for the readings, and the labels as tensors.
+
+    Keys besides TRL's: `steered_<key>` for the readings; `slot` and `pair` `(M,)`, which reading it is and of which
+    pair; `membership` `(N, K)`, `weight`, `tie`, `row` and `rater` `(N,)`.
+
+    Attributes:
+        theirs: TRL's collator.
+    """
+
+    theirs: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+
+    def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Makes a batch of rows of the prepared data set."""
+        batch = self.theirs(pairs)
+        labels = [pair[LABELS] for pair in pairs]
+        for name in ("membership", "weight"):
+            batch[name] = torch.tensor([label[name] for label in labels], dtype=torch.float32)
+        for name in ("tie", "row", "rater"):
+            batch[name] = torch.tensor([label[name] for label in labels])
+        batch["slot"] = torch.tensor([slot for label in labels for slot in label["slots"]])
+        batch["pair"] = torch.tensor([n for n, label in enumerate(labels) for _ in label["slots"]])
+        if READINGS in pairs[0]:
+            steered = self.theirs([reading for pair in pairs for reading in pair[READINGS]])
+            batch |= {f"steered_{name}": tensor for name, tensor in steered.items()}
+        return batch

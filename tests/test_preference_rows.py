@@ -1,0 +1,170 @@
+"""Preference pairs for `PluralDPOTrainer`: who judged, what the policy reads, and what is refused before training."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import HfArgumentParser
+
+from plural_rlhf.steering import POPULATION, describe_weights, steer_prompt
+from plural_rlhf.trainers.pair_clusters import find_clusters
+from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
+from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
+from plural_rlhf.trainers.preference_rows import LABELS, READINGS
+from reward_models.errors import JuryError
+from reward_models.jury_state import JuryState, StoredRaters
+from reward_models.modeling_jury import JuryRewardModel
+from reward_models.rater_model import KindTerms, Placement, RaterModel
+from reward_models.scoring import JuryScorer
+from tests.juries import CPU
+from tests.opposed_pairs import PROMPTS, RURAL, TOKENIZER, URBAN, build, opposed, pair
+from tests.tiny import tiny_causal_lm
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_progress_bars():
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def test_each_reading_is_the_steered_prompt_and_the_same_response(tmp_path):
+    rows = [
+        pair(PROMPTS[0], True, weights={"urban": 3, "rural": 1}) | {"chosen": "yes " * 9},
+        pair(PROMPTS[1], False, weights={"urban": None, "rural": 1}),
+    ]
+    words = [describe_weights(w, ["urban", "rural"]) for w in ([0.75, 0.25], [0, 1])]
+    length = (
+        max(len(TOKENIZER(steer_prompt(r["prompt"], w))["input_ids"]) for r, w in zip(rows, words, strict=True)) + 5
+    )
+    trainer = build(Dataset.from_list(rows), tmp_path, prevalence=[0.5, 0.5], max_length=length)
+    assert len(trainer.train_dataset) == 2
+    for row, given, said in zip(trainer.train_dataset, rows, words, strict=True):
+        (reading,) = row[READINGS]
+        assert TOKENIZER.decode(reading["prompt_ids"]) == steer_prompt(given["prompt"], said)
+        assert TOKENIZER.decode(row["prompt_ids"]) == given["prompt"]
+        for column in ("chosen_ids", "rejected_ids"):
+            assert reading[column] == row[column]
+    assert len(trainer.train_dataset[0]["chosen_ids"]) == 5  # which was longer, and is cut for the reference too
+
+
+def test_conversations_are_steered_in_the_system_message(tmp_path):
+    user, answers = [{"role": "user", "content": "Yes or no?"}], ("yes", "no")
+    chosen, rejected = ([{"role": "assistant", "content": a}] for a in answers)
+    rows = [{"prompt": user, "chosen": chosen, "rejected": rejected, "cluster": name} for name in ("urban", "rural")]
+    trainer = build(Dataset.from_list(rows), tmp_path, objective="mixture")
+    for row, public in zip(trainer.train_dataset, (None, POPULATION), strict=True):
+        texts = [TOKENIZER.decode(reading["prompt_ids"]) for reading in row[READINGS]]
+        for text, words in zip(texts, (RURAL, URBAN, public), strict=True):
+            prompt = user if words is None else steer_prompt(user, words)
+            assert text == TOKENIZER.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+
+
+def jury(save_raters: bool, folder=None):
+    """Two clusters, .7 and .3; ann is in the second for certain, bob 60:40 in the first."""
+    model = RaterModel("mixture", np.eye(2), np.log([0.7, 0.3]), {"preference": KindTerms({}, {})})
+    posterior = np.array([[0.0, 1.0], [0.6, 0.4]])
+    raters = StoredRaters.of(Placement(model, ["ann", "bob"], posterior)) if save_raters else None
+    heads = JuryRewardModel.from_fit(
+        tiny_causal_lm(TOKENIZER), np.zeros((2, 32)), np.zeros(2), [0.7, 0.3], ["urban", "rural"]
+    )
+    scorer = JuryScorer(heads, TOKENIZER, state=JuryState(rater_model=model, raters=raters))
+    if folder is not None:
+        scorer.save_pretrained(folder, save_raters=save_raters)
+    return folder or scorer
+
+
+def test_a_jury_places_its_raters_and_strangers_are_the_population(tmp_path):
+    rows = Dataset.from_list([pair(PROMPTS[0], True, rater_id=rater) for rater in ("bob", "eve", "ann")])
+    for given in (jury(True), jury(True, tmp_path / "jury")):
+        clusters = find_clusters(rows, objective="steerable", jury=given, names=None, prevalence=None)
+        assert clusters.names == ["urban", "rural"]
+        assert clusters.prevalence.tolist() == pytest.approx([0.7, 0.3])
+        expected = np.array([[0.6, 0.4], [0.7, 0.3], [0.0, 1.0]])
+        assert np.allclose(clusters.memberships(rows), expected, atol=1e-6)
+    trainer = build(rows, tmp_path, jury=tmp_path / "jury", min_membership=0.35)
+    words = [label["words"] for label in trainer.train_dataset[LABELS]]
+    assert words == [[URBAN, RURAL], [URBAN], [RURAL]]
+
+
+def test_prevalence_is_counted_by_raters_not_by_judgements():
+    who = [("ann", "urban")] * 6 + [("bob", "rural"), ("eve", "rural")]
+    rows = [pair(PROMPTS[0], True, rater_id=rater, cluster=cluster) for rater, cluster in who]
+    found = find_clusters(Dataset.from_list(rows), objective="mixture", jury=None, names=None, prevalence=None)
+    assert dict(zip(found.names, found.prevalence.tolist(), strict=True)) == pytest.approx(
+        {"rural": 2 / 3, "urban": 1 / 3}
+    )
+
+
+# ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+NAMES = {"cluster_names": ["urban", "rural"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "message"),
+    [
+        ({}, {}, "nothing says which clusters the raters are in.*'cluster'"),
+        ({"rater_id": "ann"}, {}, "nothing says which clusters.*save_raters=True.*objective='mixture'"),
+        ({"cluster": "urban", "membership": [1.0, 0.0]}, NAMES, "'cluster' and 'membership' both say"),
+        ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*Did you mean 'urban'"),
+        ({"membership": [0.5, 0.3, 0.2]}, NAMES, r"row 0, column 'membership'.*shape \(3,\).*2 clusters"),
+        ({"membership": [0.5, float("nan")]}, NAMES, "row 0, column 'membership'.*nan.*must be a number"),
+        ({"weights": {"urban": 0, "rural": 0}}, {}, "row 0, column 'weights'.*all zero"),
+        ({"membership": [0.5, 0.5]}, {}, "does not name the clusters.*cluster_names"),
+        ({"cluster": "urban", "weight": -1.0}, {}, r"row 0, column 'weight' is -1\.0"),
+        ({"cluster": "urban", "tie": True}, {}, "2 pairs are ties, the first in row 0.*set tie_propensity=1.0"),
+        ({"cluster": "urban", "tie": "no"}, {}, "row 0, column 'tie' is 'no'"),
+        ({"cluster": "urban"}, {"robust": True}, "there is one cluster"),
+        ({"cluster": "urban"}, {**NAMES, "cluster_weights": "uniform"}, "'rural' a weight, but no training judgement"),
+        ({"cluster": "urban"}, {**NAMES, "prevalence": [1.0]}, r"shape \(1,\)"),
+        ({"cluster": "urban", "image": "x"}, {}, "pairs with images"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused_before_training(columns, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        build(Dataset.from_list([pair(PROMPTS[0], True, **columns)] * 2), tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "mixtures"}, "objective is 'mixtures'. Did you mean 'mixture'?"),
+        ({"loss_type": "hinge"}, r"loss_type is \['hinge'\].*use trl.DPOTrainer"),
+        ({"loss_type": "ipo", "objective": "mixture"}, "needs the probability of a choice"),
+        ({"label_smoothing": 0.1}, "label_smoothing is 0.1.*set label_smoothing=0.0"),
+        ({"sync_ref_model": True}, "sync_ref_model is True.*not in the checkpoints"),
+        ({"beta": 0.0}, "beta is 0.0.*above 0"),
+        ({"tie_propensity": float("nan")}, "tie_propensity is nan.*at least 0"),
+        ({"dirichlet": 0.5}, "extinction"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        PluralDPOConfig(str(tmp_path), **CPU, **settings)
+
+
+def test_what_is_given_must_fit_together(tmp_path):
+    rows = Dataset.from_list([pair(PROMPTS[0], True, rater_id="ann")])
+    with pytest.raises(JuryError, match="saved without its raters"):
+        build(rows, tmp_path, jury=jury(False))
+    with pytest.raises(JuryError, match="the jury's are"):
+        build(rows, tmp_path, jury=jury(True), cluster_names=["rural", "urban"])
+    with pytest.raises(JuryError, match="no column 'rejected'"):
+        build(opposed().remove_columns("rejected"), tmp_path)
+    with pytest.raises(JuryError, match=r"no column 'cluster'.*says who judged"):
+        build(opposed(), tmp_path, eval_dataset=rows)
+    with pytest.raises(ValueError, match="without streaming"):
+        build(opposed(), tmp_path, eval_dataset=opposed().to_iterable_dataset())
+    with pytest.raises(ValueError, match=r"in memory only.*ref_model="):
+        PluralDPOTrainer(tiny_causal_lm(TOKENIZER), None, PluralDPOConfig(str(tmp_path), **CPU), opposed())
+
+
+def test_the_settings_are_command_line_arguments():
+    parser = HfArgumentParser(PluralDPOConfig)
+    given = {"output_dir": "x", "bf16": "false", "objective": "mixture", "cluster_weights": '{"a": 1}'}
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    (config,) = parser.parse_args_into_dataclasses([*words, "--cluster_names", "a", "b"])
+    assert (config.objective, config.cluster_names, config.cluster_weights) == ("mixture", ["a", "b"], {"a": 1})
