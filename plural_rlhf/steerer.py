@@ -1,0 +1,329 @@
+"""A steerable policy in use: whose answer is wanted is said per call, by name, by seats or by one rater's judgements.
+
+`Steerer` renders the weights into the prompt with the same words or tokens as in training (`weight_sampler`), then
+samples or scores with plain transformers. It knows nothing of training, rewards or targets; a jury is to it a list of
+cluster names with their prevalence, and a rater's posterior is read as weights over them.
+
+Shapes: `B` prompts, `A` answers, `K` clusters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from plural_rlhf.evaluation.answers import answer_probabilities
+from plural_rlhf.steering import WeightSpec, parse_weights
+from plural_rlhf.trainers.shared_prefix import encode_prompt
+from plural_rlhf.weight_sampler import POPULATION_TOKEN, Rendering, WeightSampler
+from reward_models.adaptation import Adaptation
+from reward_models.errors import JuryError
+from reward_models.rater_model import Placement
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "evaluating"]
+
+Prompt = str | list[dict[str, Any]]
+"""Text, or a conversation as TRL has it."""
+
+JurySpec = WeightSpec | Adaptation | Placement
+"""Weights as in `WeightSpec`, or where one rater stands (`JuryScorer.adapt`, `JuryScorer.remembered`)."""
+
+_OWN_DISTRIBUTION = {
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+}
+"""Sampling from the policy as it is, whatever its folder's generation_config says: that is what was trained."""
+
+
+class Steerer:
+    """A policy that answers for the public it is asked to answer for.
+
+    Args:
+        model: A policy that was trained with weights in its prompts; stays where it is.
+        tokenizer: Its tokenizer.
+        cluster_names: The jury's clusters, in the order of training.
+        prevalence: `(K,)` their shares of the population.
+        rendering: How training wrote the weights, see `WeightSampler`.
+        levels: The levels of a rendering in tokens.
+        batch_size: Sequences at once.
+
+    Raises:
+        JuryError: Rendering in tokens that the tokenizer does not have.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        cluster_names: Sequence[str],
+        prevalence: Sequence[float] | np.ndarray,
+        rendering: Rendering = "text",
+        *,
+        levels: int = 21,
+        batch_size: int = 32,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self._words = WeightSampler(cluster_names, prevalence, rendering=rendering, levels=levels)
+        _check_tokens(self._words, tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls, policy: str | Path, jury: str | Path, *, device: str | torch.device | None = None, batch_size: int = 32
+    ) -> Steerer:
+        """Loads a policy and the names and prevalence of the jury that it was trained with.
+
+        Args:
+            policy: Folder or hub id of a model or of a PEFT adapter, with its tokenizer. Whether weights are said in
+                words or in tokens is read off the tokenizer.
+            jury: Folder or hub id of a saved jury; only its configuration is read.
+            device: Where to put the policy; this process's accelerator if there is one, else the CPU.
+            batch_size: Sequences at once.
+
+        Raises:
+            JuryError: There is no jury at `jury`, or it has other clusters than the policy's tokens.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.peft_utils import find_adapter_config_file
+
+        from reward_models.modeling_jury import JuryConfig
+
+        try:
+            config = AutoConfig.from_pretrained(str(jury))
+        except JuryError:
+            raise
+        except (OSError, ValueError) as error:
+            raise JuryError(f"no jury at {str(jury)!r}: it has no readable config.json. Correct the path.") from error
+        if not isinstance(config, JuryConfig):
+            raise JuryError(
+                f"{str(jury)!r} holds a model of type {config.model_type!r}, which has no rater clusters. Give the "
+                "folder of the jury that the policy was trained with."
+            )
+        names, prevalence = config.cluster_names, config.prevalence
+        tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left")
+        vocabulary = tokenizer.get_vocab()
+        rendering: Rendering = "tokens" if POPULATION_TOKEN in vocabulary else "text"
+        levels = sum(token.startswith(f"<|{names[0]}:") for token in vocabulary) or 21
+        words = WeightSampler(names, prevalence, rendering=rendering, levels=levels)
+        _check_tokens(words, tokenizer)
+        adapter = find_adapter_config_file(str(policy))
+        if adapter is None:
+            model = AutoModelForCausalLM.from_pretrained(str(policy))
+        else:
+            from peft import PeftModel
+
+            base = json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"]
+            model = AutoModelForCausalLM.from_pretrained(base)
+            words.prepare(model, tokenizer)
+            model = PeftModel.from_pretrained(model, str(policy))
+        if device is None:
+            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        return cls(
+            model.to(device).eval(),
+            tokenizer,
+            names,
+            prevalence,
+            rendering,
+            levels=levels,
+            batch_size=batch_size,
+        )
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """The jury's clusters, in the order of every K."""
+        return self._words.cluster_names
+
+    @property
+    def prevalence(self) -> np.ndarray:
+        """`(K,)` shares of the population."""
+        return self._words.prevalence
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer."""
+        return end_tokens(self.model, self.tokenizer)
+
+    def weights(self, jury: JurySpec) -> np.ndarray:
+        """Returns the weights `(K,)` that a jury means, summing to one.
+
+        Raises:
+            JuryError: See `parse_weights`; or a posterior of several raters, of other clusters, or of a `factor` jury.
+        """
+        if isinstance(jury, Placement):
+            jury = Adaptation.of(jury, self.cluster_names)
+        if not isinstance(jury, Adaptation):
+            return parse_weights(jury, self.cluster_names, self.prevalence)
+        if jury.cluster_names != self.cluster_names:
+            raise JuryError(
+                f"the rater was placed among the clusters {jury.cluster_names}, but the policy was trained with "
+                f"{self.cluster_names}: place the rater with the jury of the policy."
+            )
+        if len(jury.rater_ids) != 1:
+            raise JuryError(
+                f"the posterior is of {len(jury.rater_ids)} raters, and a prompt asks for one: give "
+                "jury=adaptation.weights(rater_id), or one row of weights a prompt: "
+                "[adaptation.weights(rater_id) for rater_id in adaptation.rater_ids]."
+            )
+        return parse_weights(jury.weights(jury.rater_ids[0]), self.cluster_names, self.prevalence)
+
+    def render(self, prompt: Prompt, jury: JurySpec = "prevalence") -> Prompt:
+        """The prompt as the policy reads it."""
+        return self._words.render(prompt, self.weights(jury))
+
+    def contexts(self, prompt: Prompt) -> list[Prompt]:
+        """The prompt under each cluster alone, `K` of them: what the experts of `decoding.MixedDecoder` read."""
+        return [self.render(prompt, name) for name in self.cluster_names]
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        jury: JurySpec | Sequence[JurySpec] = "prevalence",
+        *,
+        num_return_sequences: int = 1,
+        **generation: Any,
+    ) -> list[str]:
+        """Answers as a jury would.
+
+        Args:
+            prompts: One prompt or several.
+            jury: For all prompts, or a list with one a prompt (rows of weights, names, …). A single prompt is asked
+                under every jury of a list.
+            num_return_sequences: Answers a prompt.
+            **generation: Of `GenerationConfig`. By default samples come from the policy as it is (temperature 1, no
+                truncation) and have at most 128 tokens.
+
+        Returns:
+            Texts, `num_return_sequences` for the first prompt, then for the next.
+
+        Raises:
+            JuryError: A jury that cannot be carried out, or another number of juries than prompts.
+        """
+        sampled = self.sample_tokens(prompts, jury, num_return_sequences=num_return_sequences, **generation)
+        return self.tokenizer.batch_decode(sampled, skip_special_tokens=True)
+
+    @torch.no_grad()
+    def sample_tokens(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        jury: JurySpec | Sequence[JurySpec] = "prevalence",
+        *,
+        num_return_sequences: int = 1,
+        **generation: Any,
+    ) -> list[list[int]]:
+        """As `generate`, but tokens: up to the end token, which is missing where an answer was cut off."""
+        from transformers import GenerationConfig
+
+        rendered, ends = self._rendered(prompts, jury), self.ends
+        own = _OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
+        config = GenerationConfig(
+            **{
+                **own,
+                "max_new_tokens": 128,
+                "num_return_sequences": num_return_sequences,
+                "pad_token_id": self.tokenizer.pad_token_id,
+                "eos_token_id": ends,
+                **generation,
+            }
+        )
+        out: list[list[int]] = []
+        per_pass = max(1, self.batch_size // num_return_sequences)
+        with evaluating(self.model):
+            for start in range(0, len(rendered), per_pass):
+                prompt_ids = [encode_prompt(prompt, self.tokenizer) for prompt in rendered[start : start + per_pass]]
+                padded = self.tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
+                found = self.model.generate(**padded.to(self.model.device), generation_config=config)
+                out += [_until_end(row, ends) for row in found[:, padded["input_ids"].shape[1] :].tolist()]
+        return out
+
+    def answer_probabilities(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        support: Sequence[str] | Sequence[Sequence[str]],
+        jury: JurySpec | Sequence[JurySpec] = "prevalence",
+    ) -> list[np.ndarray]:
+        """Probabilities of given answers, end token included: exact, nothing is sampled.
+
+        Args:
+            prompts: One prompt or several.
+            support: The answers, for all prompts or a list of them a prompt.
+            jury: As in `generate`.
+
+        Returns:
+            Per prompt, or per jury of a single prompt, `(A,)` float64; they sum to the coverage, at most 1.
+
+        Raises:
+            JuryError: As `generate`.
+        """
+        rendered = self._rendered(prompts, jury)
+        supports: list[Any] = [support] * len(rendered) if isinstance(support[0], str) else list(support)
+        return answer_probabilities(
+            self.model, self.tokenizer, rendered, supports, batch_size=self.batch_size, progress=False
+        )
+
+    def _rendered(self, prompts: Prompt | Sequence[Prompt], jury: JurySpec | Sequence[JurySpec]) -> list[Prompt]:
+        one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
+        asked: list[Any] = [prompts] if one else list(prompts)
+        several = (isinstance(jury, np.ndarray) and jury.ndim == 2) or (
+            isinstance(jury, list | tuple) and len(jury) > 0 and not isinstance(jury[0], int | float | np.number)
+        )
+        juries: list[Any] = list(jury) if several else [jury] * len(asked)  # type: ignore[arg-type]
+        if one and several:
+            asked *= len(juries)
+        if len(juries) != len(asked):
+            raise JuryError(
+                f"{len(juries)} juries for {len(asked)} prompts: give one jury for all, or one a prompt. (The seats "
+                "of one jury are a mapping from cluster name to number, or K numbers.)"
+            )
+        return [self.render(prompt, spec) for prompt, spec in zip(asked, juries, strict=True)]
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode for the time."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
+    of_model = model.generation_config.eos_token_id
+    return sorted({tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])} - {None})
+
+
+def _check_tokens(words: WeightSampler, tokenizer: PreTrainedTokenizerBase) -> None:
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in words.tokens() if token not in vocabulary] if words.rendering == "tokens" else []
+    if missing:
+        raise JuryError(
+            f"the tokenizer lacks {len(missing)} of the tokens that say the weights, the first: {missing[0]!r}. Use "
+            "the tokenizer that was saved with the policy, the clusters and levels of its training, or "
+            "rendering='text' if that is how it was trained."
+        )
+
+
+def _until_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    for position, token in enumerate(tokens):
+        if token in ends:
+            return tokens[: position + 1]
+    return tokens
