@@ -1,328 +1,261 @@
-"""What becomes of a minority: stock TRL beside plural_rlhf, on a problem small enough to know the exact answer.
+"""What becomes of a minority: stock TRL beside plural_rlhf, where the exact answer is known to the last digit.
 
-A language model of 40,000 parameters picks a number from 0 to 10. At the start it answers as people do (seven is
-ahead). Three clusters of raters, 60 %, 30 % and 10 % of the people, each like their own numbers by 8 logits more
-than the rest. The exact target is the mixture of what each cluster would have by itself, so everybody's share is
-known to the last digit.
+A policy that answers as people do is trained on what clusters of raters like. The exact target is the mixture of what
+each cluster would have by itself; the answers are few, so every policy's distribution is read off and not estimated.
+`_collapse_cases.py` says what each case is, `_collapse_methods.py` what each method, `_collapse_scales.py` what each
+metric. By default the six cases of a Llama of 40,000 parameters run; `--model smollm2` runs the three of SmolLM2-135M,
+for which an accelerator is advised.
 
-Every method starts from the same model and jury and has the same budget for tuning: each learning rate of the grid is
-tried with a seed of its own, the one that ends nearest to the exact target is kept (which is generous to a method that
-never aims there), and the seeds that count are run with it. The sampled methods generate the same number of
-completions; the exact mode takes half as many steps.
+The protocol. All methods start from the same model and ask the same jury. The sampled methods generate the same number
+of completions; the exact mode generates none. Each method is tuned with a seed of its own on prompts of its own: all
+its knobs times the same learning rates, and the setting that ends nearest to the exact target is kept, which is
+generous to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate.
+The seeds that count train on other prompts. `--tuning coordinate` tries all knobs at one learning rate and then all
+learning rates with the best knobs; `--tuning none` takes the likeliest knobs and the second learning rate.
 
-  grpo           trl.GRPOTrainer as it comes, on the weighted mean of the clusters' rewards
-  grpo-tuned     the same with scale_rewards="none" and beta=1, the settings known to keep most
-  rloo-mean      trl.RLOOTrainer with beta=1 on the weighted mean
-  jury-rloo      trl.RLOOTrainer with beta=1 and JuryReward: the two-line change
-  plural-exact   PluralGRPOTrainer with the column `support`: scores all answers, samples nothing
+Reported: all metrics with 95 % t intervals over the seeds, paired differences between `plural` and the best rival,
+completions generated, sequences scored forward and backward, seconds, and whether each case's aims were reached.
 
-Reported: JS divergence to the exact target (nats), each cluster's share of the samples, coverage (mass on valid
-answers), and what was spent. Intervals are 95 % t intervals over the seeds.
+Every run is kept as it ends, in --parts or beside --json (`FILE.parts/`); a benchmark that was stopped goes on where
+it was. Several at the same time may share --parts if their cases or methods differ.
 
-  python benchmarks/collapse.py --smoke                              under a minute, numbers mean little
-  python benchmarks/collapse.py --json collapse.json                 the README's figure: some minutes on one core
-  python benchmarks/draw_collapse.py collapse.json                   draws it
+  python benchmarks/collapse.py --smoke                                under a minute, numbers mean little
+  python benchmarks/collapse.py --case jury-gap8 --json collapse.json  the README's figure
+  python benchmarks/draw_collapse.py collapse.json                     draws it
+  python benchmarks/collapse.py --model smollm2 --tuning coordinate --json collapse_smollm2.json
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import environment, interval, make_parser, print_table, row, write
+from _collapse_cases import CASES, SMOLLM2_CASES, TINY_CASES, Case, Problem, load_case
+from _collapse_methods import LABELS, METHODS, RATES, Setting, knobs, make_start, scales_of, train
+from _collapse_report import aim_rows, curve_rows, difference_rows, method_rows, show
+from _collapse_scales import Scales
+from _common import environment, make_parser, row, write
 
 
 __all__ = ["main"]
 
-ANSWERS = [str(n) for n in range(11)]
-PEOPLE = [0.02, 0.05, 0.07, 0.12, 0.10, 0.14, 0.09, 0.19, 0.10, 0.07, 0.05]  # the start: how people pick a number
-CLUSTERS = {"low": range(0, 4), "middle": range(4, 8), "high": range(8, 11)}
-WEIGHTS = {"low": 0.6, "middle": 0.3, "high": 0.1}
-GAP = 8.0
-PROMPT = [{"role": "user", "content": "Pick a number from 0 to 10."}]
-LEARNING_RATES = (5e-4, 1e-3, 2e-3)
 TUNING_SEED = 1000
-GENERATIONS, GROUPS = 16, 4  # completions a prompt, prompts a step
-
-METHODS = {
-    "start": "before training",
-    "grpo": "GRPO, defaults",
-    "grpo-tuned": "GRPO, no scaling, beta 1",
-    "rloo-mean": "RLOO beta 1, weighted mean",
-    "jury-rloo": "RLOO beta 1 + JuryReward",
-    "plural-exact": "PluralGRPOTrainer, exact",
-}
 
 
-class NumberJury:
-    """A jury written by hand: each cluster gives its own numbers GAP logits, all others nothing."""
+class Runs:
+    """Trains policies of one case, or finds them where they were kept.
 
-    cluster_names = tuple(CLUSTERS)
+    Args:
+        case: What is trained on.
+        folder: Where runs and starts are kept.
+        seed: Of the start.
+        device: `"cpu"`, or an accelerator as torch calls it.
+    """
 
-    def __init__(self) -> None:
-        import numpy as np
+    def __init__(self, case: Case, folder: Path, seed: int, device: str) -> None:
+        self.case, self.folder, self.device = case, folder, device
+        self.start = make_start(case, folder, seed, device)
+        # What else decides a run's numbers. A change of the code is not seen: --fresh is for that.
+        packages = {name: importlib.metadata.version(name) for name in ("plural-rlhf", "trl", "transformers", "torch")}
+        self._about = {"start": self.start.name, "device": device, **packages}
+        self._scales: dict[tuple[Problem, ...], Scales] = {}
 
-        self.prevalence = np.array(list(WEIGHTS.values()))
+    def scales(self, problems: tuple[Problem, ...]) -> Scales:
+        """What policies are measured against on these prompts."""
+        if problems not in self._scales:
+            self._scales[problems] = scales_of(self.case, problems, self.start, self.device)
+        return self._scales[problems]
 
-    def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Any:
-        import torch
-
-        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
-        liked = [[text.strip() in map(str, CLUSTERS[name]) for name in CLUSTERS] for text in texts]
-        return GAP * torch.tensor(liked, dtype=torch.float32)
-
-
-class PeopleJury:
-    """What the start is trained on: one cluster, whose logits are how often people pick each number."""
-
-    cluster_names = ("people",)
-
-    def __init__(self) -> None:
-        import numpy as np
-
-        self.prevalence = np.ones(1)
-
-    def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Any:
-        import torch
-
-        texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
-        return torch.tensor([[PEOPLE[int(text)]] for text in texts]).log()
-
-
-def settings(folder: str, steps: int, learning_rate: float, seed: int) -> dict[str, Any]:
-    return {
-        "output_dir": folder,
-        "max_steps": steps,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "logging_strategy": "no",
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "bf16": False,
-        "use_cpu": True,
-    }
-
-
-def train(
-    method: str, model: str, folder: str, steps: int, learning_rate: float, seed: int
-) -> tuple[Any, dict[str, Any]]:
-    """Trains one policy; returns it and what was spent."""
-    import torch
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-    from plural_rlhf import JuryReward, PluralGRPOConfig, PluralGRPOTrainer
-
-    torch.manual_seed(seed)
-    common = settings(folder, steps, learning_rate, seed)
-    sampled = {
-        "num_generations": GENERATIONS,
-        "per_device_train_batch_size": GENERATIONS * GROUPS,
-        "max_completion_length": 4,
-    }
-    rows = Dataset.from_list([{"prompt": PROMPT, "support": ANSWERS}] * 64)
-    jury = NumberJury()
-    mean, pool = JuryReward(jury, rule="mean"), JuryReward(jury, beta=1.0)
-    if method == "start":
-        args = PluralGRPOConfig(exact=True, reference_power=0.0, per_device_train_batch_size=2, **common)
-        trainer = PluralGRPOTrainer(model, PeopleJury(), args, rows)
-    elif method == "grpo":
-        trainer = GRPOTrainer(model, mean, GRPOConfig(**common, **sampled), rows)
-    elif method == "grpo-tuned":
-        trainer = GRPOTrainer(model, mean, GRPOConfig(beta=1.0, scale_rewards="none", **common, **sampled), rows)
-    elif method == "rloo-mean":
-        trainer = RLOOTrainer(model, mean, RLOOConfig(beta=1.0, normalize_advantages=False, **common, **sampled), rows)
-    elif method == "jury-rloo":
-        trainer = RLOOTrainer(model, pool, RLOOConfig(beta=1.0, normalize_advantages=False, **common, **sampled), rows)
-    else:
-        args = PluralGRPOConfig(exact=True, per_device_train_batch_size=2, **common)
-        trainer = PluralGRPOTrainer(model, jury, args, rows)
-    trainer.remove_callback(PrinterCallback)
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
-    exact = method in ("start", "plural-exact")
-    spent = {
-        "generated": 0 if exact else steps * GENERATIONS * GROUPS,
-        "scored": steps * 2 * len(ANSWERS) if exact else steps * GENERATIONS * GROUPS,
-        "seconds": seconds,
-    }
-    return trainer, spent
-
-
-class Scales:
-    """The exact target, and every policy's distance from it."""
-
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        import torch
-
-        from plural_rlhf.core.targets import PoolTarget, log_partition, responsibilities
-
-        self.tokenizer = tokenizer
-        log_pi_ref = torch.tensor(self.probabilities(model)).log()[None]
-        rewards = NumberJury().cluster_rewards([PROMPT] * 11, ANSWERS).double()[None]
-        self.weights = torch.tensor(list(WEIGHTS.values()), dtype=torch.float64)
-        self.target = PoolTarget().log_probs(rewards, self.weights, log_pi_ref)[0].exp()
-        self.gamma = responsibilities(rewards, self.weights, log_partition(rewards, log_pi_ref, 1.0)[:, None], 1.0)[0]
-
-    def probabilities(self, model: Any) -> Any:
-        from plural_rlhf.evaluation.answers import answer_probabilities
-
-        return answer_probabilities(model, self.tokenizer, [PROMPT], [ANSWERS], progress=False)[0]
-
-    def measure(self, model: Any) -> dict[str, Any]:
-        import torch
-
-        from plural_rlhf.core.shares import cluster_shares, retention
-        from reward_models.stats import js_divergence
-
-        pi = torch.tensor(self.probabilities(model))
-        shares = cluster_shares(pi, self.gamma)
-        # What a policy says outside the eleven numbers is distance too: one more answer, of target 0.
-        q = torch.cat([pi, (1 - pi.sum()).clamp(min=0)[None]]).numpy()
-        p = torch.cat([self.target, torch.zeros(1, dtype=torch.float64)]).numpy()
-        return {
-            "jsd_nats": float(js_divergence(p, q)),
-            "coverage": float(pi.sum()),
-            "retention": float(retention(shares, self.weights)),
-            "shares": dict(zip(CLUSTERS, shares.tolist(), strict=True)),
-            "probabilities": pi.tolist(),
-        }
-
-
-def tidy(
-    method: str, runs: list[dict[str, Any]], spent: list[dict[str, Any]], rate: float | None
-) -> list[dict[str, Any]]:
-    more = {"learning_rate": rate}
-    if spent:
-        more |= {"generated": spent[0]["generated"], "scored": spent[0]["scored"]}
-        more["seconds"] = sum(s["seconds"] for s in spent) / len(spent)
-    columns: list[tuple[dict[str, Any], str, str, list[float]]] = [
-        ({}, metric, unit, [run[metric] for run in runs])
-        for metric, unit in (("jsd_nats", "nats"), ("coverage", "probability"), ("retention", "share of own weight"))
-    ]
-    columns += [
-        ({"cluster": name, "wanted": WEIGHTS[name]}, "share", "probability", [run["shares"][name] for run in runs])
-        for name in CLUSTERS
-    ]
-    columns += [
-        ({"answer": answer}, "probability", "probability", [run["probabilities"][i] for run in runs])
-        for i, answer in enumerate(ANSWERS)
-    ]
-    out = []
-    for labels, metric, unit, values in columns:
-        value, low, high = interval(values)
-        out.append(row("clusters", method, metric, value, unit, low=low, high=high, n=len(values), **labels, **more))
-    return out
-
-
-def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    from plural_rlhf.base_models import prepare_base_model
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    scratch = str(folder / "trainer")
-    base = prepare_base_model("tiny", folder, seed=args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    start = str(folder / "start")
-    trainer, _ = train("start", base, scratch, args.start_steps, 3e-3, args.seed)
-    trainer.model.save_pretrained(start)
-    tokenizer.save_pretrained(start)
-    scales = Scales(AutoModelForCausalLM.from_pretrained(start), tokenizer)
-
-    rows = [
-        row("clusters", "target", "probability", p, "probability", answer=answer)
-        for answer, p in zip(ANSWERS, scales.target.tolist(), strict=True)
-    ]
-    gamma = scales.gamma.T @ scales.target
-    rows += [
-        row("clusters", "target", "share", float(s), "probability", cluster=name, wanted=WEIGHTS[name])
-        for name, s in zip(CLUSTERS, gamma, strict=True)
-    ]
-    rows += tidy("start", [scales.measure(AutoModelForCausalLM.from_pretrained(start))], [], None)
-
-    def once(method: str, rate: float, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        steps = args.steps if method != "plural-exact" else max(2, args.steps // 2)
-        trainer, spent = train(method, start, scratch, steps, rate, seed)
-        found = scales.measure(trainer.model)
+    def run(self, setting: Setting, seed: int, *, tuning: bool) -> dict[str, Any]:
+        """One run, as `_collapse_methods.train` returns it."""
+        problems = self.case.tuning if tuning else self.case.problems
+        # Aims and the other prompts do not change a run.
+        case = dataclasses.replace(self.case, aims=(), problems=problems, tuning=())
+        about = {"case": dataclasses.asdict(case), "setting": dataclasses.asdict(setting), "seed": seed, **self._about}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        file = self.folder / f"{case.name}_{setting.trainer}_{digest}.json"
+        if file.exists():
+            return json.loads(file.read_text(encoding="utf-8"))["run"]
+        with tempfile.TemporaryDirectory() as scratch:
+            found = train(self.case, setting, self.scales(problems), self.start, seed, self.device, Path(scratch))
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"about": about, "run": found}) + "\n", encoding="utf-8")
+        unfinished.replace(file)
         print(
-            f"  {method:13} lr {rate:g} seed {seed}: JS {found['jsd_nats']:.4f}  {spent['seconds']:.0f} s", flush=True
+            f"  {case.name} {'tuning ' if tuning else ''}{setting.trainer} beta {setting.beta:g} {setting.scale} "
+            f"x{setting.iterations} lr {setting.learning_rate:g} seed {seed}: JS {found['final']['jsd_nats']:.4f}  "
+            f"valid {found['final']['valid_mass']:.2f}  {found['seconds']:.0f} s",
+            flush=True,
         )
-        return found, spent
+        return found
 
-    lines = []
-    for method in [m for m in METHODS if m != "start"]:
-        grid = args.learning_rates if len(args.learning_rates) > 1 else []  # one rate leaves nothing to choose
-        tried = {rate: once(method, rate, TUNING_SEED)[0]["jsd_nats"] for rate in grid}
-        rate = min(tried, key=tried.__getitem__) if tried else args.learning_rates[0]
-        results = [once(method, rate, args.seed + s) for s in range(args.seeds)]
-        found, spent = [r[0] for r in results], [r[1] for r in results]
-        rows += tidy(method, found, spent, rate)
-        rows += [
-            row("clusters", method, "jsd_nats_tuning", value, "nats", learning_rate=lr) for lr, value in tried.items()
-        ]
-    for method, label in METHODS.items():
-        own = [r for r in rows if r["method"] == method]
-        value = {r["metric"]: r for r in own if "cluster" not in r and "answer" not in r}
-        shares = [r["value"] for r in own if r["metric"] == "share"]
-        js, spent_row = value["jsd_nats"], own[0]
-        lines.append(
-            [
-                label,
-                f"{js['value']:.4f}" + (f" [{js['ci_low']:.4f}, {js['ci_high']:.4f}]" if js["n"] > 1 else ""),
-                *(f"{share:.1%}" for share in shares),
-                f"{value['coverage']['value']:.3f}",
-                f"{spent_row.get('generated', 0):,}",
-                f"{spent_row.get('scored', 0):,}",
-                f"{spent_row.get('seconds', 0):.0f}",
-            ]
-        )
-    header = ["method", "JS to target, nats", *(f"{k} (aim {w:.0%})" for k, w in WEIGHTS.items())]
-    title = f"{args.seeds} seeds, learning rate chosen from {len(args.learning_rates)} for every method"
-    print_table(title, [*header, "coverage", "generated", "scored", "seconds"], lines)
+
+def tune(runs: Runs, method: str, rates: Sequence[float], how: str) -> tuple[Setting, dict[Setting, float]]:
+    """Chooses a method's setting by its distance from the exact target on the prompts for tuning.
+
+    Args:
+        runs: The case.
+        method: One of `METHODS`.
+        rates: Learning rates to choose from.
+        how: `"full"`, `"coordinate"` or `"none"`.
+
+    Returns:
+        The setting, and the nats of all that were tried.
+    """
+    options = knobs(method, runs.case)
+    middle = rates[min(1, len(rates) - 1)]
+    if how == "none" or len(options) * len(rates) == 1:
+        return dataclasses.replace(options[0], learning_rate=middle), {}
+    tried: dict[Setting, float] = {}
+
+    def best_of(settings: Sequence[Setting]) -> Setting:
+        for setting in settings:
+            if setting not in tried:
+                tried[setting] = runs.run(setting, TUNING_SEED, tuning=True)["final"]["jsd_nats"]
+        return min(tried, key=tried.__getitem__)
+
+    if how == "full":
+        return best_of([dataclasses.replace(s, learning_rate=rate) for s in options for rate in rates]), tried
+    best = best_of([dataclasses.replace(s, learning_rate=middle) for s in options])
+    return best_of([dataclasses.replace(best, learning_rate=rate) for rate in rates]), tried
+
+
+def run_case(case: Case, args: argparse.Namespace, folder: Path, device: str) -> list[dict[str, Any]]:
+    """All rows of a case."""
+    runs = Runs(case, folder, args.seed, device)
+    scales = runs.scales(case.problems)
+    rows = target_rows(case, scales)
+    at_start = {"generated": 0, "scored": 0, **scales.measure(scales.start)}
+    rows += method_rows(case, "reference", [{"final": at_start, "curve": [], "seconds": 0.0}])
+    rates = args.learning_rates or RATES[case.model]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for method in args.methods:
+        setting, tried = tune(runs, method, rates, args.tuning)
+        found[method] = [runs.run(setting, args.seed + s, tuning=False) for s in range(args.seeds)]
+        rows += method_rows(case, method, found[method], **described(setting))
+        rows += curve_rows(case, method, found[method])
+        rows += [row(case.name, method, "jsd_nats_tuning", v, "nats", **described(s)) for s, v in tried.items()]
+    rows += difference_rows(case, found)
+    rows += aim_rows(case, rows)
+    show(case, rows, args.seeds)
     return rows
+
+
+def target_rows(case: Case, scales: Scales) -> list[dict[str, Any]]:
+    """The exact target: each cluster's share, and each answer where all prompts have the same."""
+    n = len(case.problems)
+    targets = [target[:-1] for target in scales.targets]
+    shares = sum(p @ gamma for p, gamma in zip(targets, scales.gamma, strict=True)) / n
+    rows = [
+        row(case.name, "target", "share", float(share), "probability", cluster=name, wanted=weight)
+        for (name, weight), share in zip(case.weights.items(), shares, strict=True)
+    ]
+    if case.answers:
+        rows += [
+            row(case.name, "target", "probability", float(p), "probability", answer=answer)
+            for answer, p in zip(case.answers, sum(targets) / n, strict=True)
+        ]
+    return rows
+
+
+def described(setting: Setting) -> dict[str, Any]:
+    """A setting as columns of a tidy row."""
+    columns = dataclasses.asdict(setting)
+    return {name: value for name, value in columns.items() if name not in ("trainer", "scale")} | (
+        {"scale_rewards": setting.scale} if setting.trainer == "grpo" else {}
+    )
+
+
+def chosen_cases(args: argparse.Namespace) -> list[Case]:
+    """The cases asked for, with the steps and the model asked for."""
+    names = args.case or (SMOLLM2_CASES if args.model == "smollm2" else TINY_CASES)
+    cases = []
+    for name in names:
+        case = load_case(name)
+        changed: dict[str, Any] = {} if args.model is None else {"model": args.model}
+        if args.steps is not None:
+            changed |= {"steps": args.steps, "exact_steps": max(2, case.exact_steps * args.steps // case.steps)}
+        if args.start_steps is not None:
+            changed["warmup_steps"] = args.start_steps
+        if args.smoke:
+            changed |= {"groups": 2, "generations": 4, "aims": ()}
+        cases.append(dataclasses.replace(case, **changed))
+    return cases
+
+
+def about_case(case: Case) -> dict[str, Any]:
+    """What the tidy file says of a case; `clusters` has the answers that each likes more than the others do."""
+    about = dataclasses.asdict(dataclasses.replace(case, aims=()))
+    about |= {part: [problem.prompt for problem in getattr(case, part)] for part in ("problems", "tuning")}
+    table = list(zip(case.answers, case.problems[0].rewards, strict=True)) if case.answers else []
+    about["clusters"] = {
+        name: [answer for answer, r in table if r[k] == max(r)] for k, name in enumerate(case.weights)
+    }
+    return about
 
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--seeds", type=int, default=3, help="runs that count, per method (default: 3)")
-    parser.add_argument("--steps", type=int, default=120, help="steps of the sampled methods (default: 120)")
-    parser.add_argument("--start-steps", type=int, default=300, help="steps that make the start (default: 300)")
+    parser.add_argument("--case", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument(
-        "--learning-rates",
-        type=float,
-        nargs="+",
-        default=list(LEARNING_RATES),
-        help="the grid, the same for every method",
+        "--model",
+        choices=("tiny", "smollm2"),
+        help="run on this model (default: each case's own; without --case: tiny)",
     )
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS)
+    )
+    parser.add_argument("--device", default="auto", help="cpu, or an accelerator (default: an accelerator if any)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs that count, per method (default: 3)")
+    parser.add_argument("--steps", type=int, help="batches of the sampled methods (default: the case's)")
+    parser.add_argument("--start-steps", type=int, help="steps that make the start (default: the case's)")
+    parser.add_argument("--learning-rates", type=float, nargs="+", help="the grid, the same for every method")
+    parser.add_argument("--tuning", choices=("full", "coordinate", "none"), default="full", help="see above")
+    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")
+    parser.add_argument("--fresh", action="store_true", help="forget the runs that were kept")
     args = parser.parse_args()
     if args.smoke:
-        args.seeds, args.steps, args.start_steps, args.learning_rates = 1, 30, 150, [2e-3]
+        args.case, args.seeds, args.tuning, args.learning_rates = args.case or list(TINY_CASES), 1, "none", [1e-3]
+        args.steps, args.start_steps = args.steps or 2, args.start_steps or 20
     environment()
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = run(args, Path(folder))
-    about = {
-        "prompt": PROMPT[0]["content"],
-        "weights": WEIGHTS,
-        "clusters": {name: [str(n) for n in numbers] for name, numbers in CLUSTERS.items()},
-        "gap_logits": GAP,
-        "labels": METHODS,
-        "learning_rates": args.learning_rates,
-        "tuning_seed": TUNING_SEED,
-        "interval": "95 % t interval over seeds",
-    }
-    write(args, rows, started, **about)
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    found = torch.accelerator.current_accelerator(check_available=True)
+    device = args.device if args.device != "auto" else "cpu" if found is None else found.type
+    cases = chosen_cases(args)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        beside = Path(temporary) if args.json is None else args.json.with_name(args.json.name + ".parts")
+        folder = args.parts or beside
+        if args.fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for case in cases:
+            rows += run_case(case, args, folder, device)
+    write(
+        args,
+        rows,
+        started,
+        cases={case.name: about_case(case) for case in cases},
+        labels=LABELS,
+        device=device,
+        tuning=args.tuning,
+        tuning_seed=TUNING_SEED,
+        interval="95 % t interval over seeds",
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Draws what benchmarks/collapse.py measured: who is left in each policy's answers.
 
-python benchmarks/collapse.py --json collapse.json
+python benchmarks/collapse.py --case jury-gap8 --json collapse.json
 python benchmarks/draw_collapse.py collapse.json --output docs/img/collapse.png
 """
 
@@ -19,30 +19,32 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73")
 LETTERS = ("#00568A", "#9A6A00", "#00704F")  # the same, dark enough for text on white
 PANELS = {
     "target": "What people want",
-    "grpo": "Stock GRPO\non the mean reward",
-    "rloo-mean": "Stock RLOO, beta 1\non the mean reward",
+    "trl-grpo": "Stock GRPO\non the mean reward",
+    "trl-rloo-same-beta": "Stock RLOO, beta 1\non the mean reward",
     "jury-rloo": "The two-line change:\nRLOO with JuryReward",
+    "plural": "PluralGRPOTrainer,\nas many samples",
     "plural-exact": "PluralGRPOTrainer\nin exact mode",
 }
 INK, GRID = "#222222", "#BBBBBB"
 
 
-def draw(result: dict[str, Any], output: Path) -> None:
-    """Writes the figure; its format follows the suffix of `output`."""
+def draw(result: dict[str, Any], case: str, output: Path) -> None:
+    """Writes the figure of one case; its format follows the suffix of `output`."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    meta, rows = result["meta"], result["rows"]
-    clusters, weights = meta["clusters"], meta["weights"]
+    rows = [r for r in result["rows"] if r["case"] == case]
+    about = result["meta"]["cases"][case]
+    clusters, weights = about["clusters"], about["weights"]
     colour = {answer: COLOURS[k] for k, answers in enumerate(clusters.values()) for answer in answers}
 
     def of(method: str, metric: str) -> list[dict[str, Any]]:
         return [r for r in rows if r["method"] == method and r["metric"] == metric]
 
     target = [r["value"] for r in of("target", "probability")]
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 4.4), sharey=True)
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(12.5, 4.4), sharey=True)
     figure.patch.set_facecolor("white")
     for axis, (method, title) in zip(axes, PANELS.items(), strict=True):
         bars = of(method, "probability")
@@ -73,7 +75,7 @@ def draw(result: dict[str, Any], output: Path) -> None:
     axes[0].set_ylim(0, min(1.0, top))
     wanted = ", ".join(f"{weight:.0%} want {name} numbers" for name, weight in weights.items())
     figure.suptitle(heading(rows, weights), fontsize=12.5, fontweight="bold", color=INK, x=0.012, ha="left", y=0.985)
-    seeds = of("grpo", "jsd_nats")[0]["n"]
+    seeds = of("trl-grpo", "jsd_nats")[0]["n"]
     figure.text(
         0.012, 0.905, f"{wanted}. Below: each cluster's share of the answers.", fontsize=10, color=INK, va="center"
     )
@@ -94,8 +96,8 @@ def heading(rows: list[dict[str, Any]], weights: dict[str, float]) -> str:
     smallest = min(weights, key=weights.__getitem__)
     share = {r["method"]: r["value"] for r in rows if r["metric"] == "share" and r["cluster"] == smallest}
     return (
-        f"{weights[smallest]:.0%} of the people get {percent(share['grpo'])} of the answers under stock GRPO, "
-        f"{percent(share['jury-rloo'])} with JuryReward, {percent(share['plural-exact'])} in exact mode"
+        f"{weights[smallest]:.0%} of the people get {percent(share['trl-grpo'])} of the answers under stock GRPO, "
+        f"{percent(share['jury-rloo'])} with JuryReward, {percent(share['plural'])} with PluralGRPOTrainer"
     )
 
 
@@ -109,9 +111,10 @@ def percent(share: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path, help="what benchmarks/collapse.py --json wrote")
+    parser.add_argument("--case", default="jury-gap8", help="jury-gap4, jury-gap8 or rare (default: jury-gap8)")
     parser.add_argument("--output", type=Path, default=Path("docs/img/collapse.png"), help="PNG or SVG to write")
     args = parser.parse_args()
-    draw(json.loads(args.result.read_text(encoding="utf-8")), args.output)
+    draw(json.loads(args.result.read_text(encoding="utf-8")), args.case, args.output)
     print(f"Drawn: {args.output}")
 
 

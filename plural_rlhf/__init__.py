@@ -19,18 +19,30 @@ if TYPE_CHECKING:
     from .config import load_config
     from .core.aggregation import aggregate
     from .core.targets import PoolTarget
-    from .rewards import JuryReward
+    from .core.typicality import fit_typicality
+    from .decoding import MixedDecoder
+    from .rewards import JuryReward, ValidityGate
+    from .steerer import Steerer
     from .steering import describe_weights, parse_weights
-    from .trainers import PluralGRPOConfig, PluralGRPOTrainer
+    from .trainers import CollapseMonitor, PluralDPOConfig, PluralDPOTrainer, PluralGRPOConfig, PluralGRPOTrainer
+    from .weight_sampler import WeightSampler
 
 __all__ = [
+    "CollapseMonitor",
     "JuryReward",
+    "MixedDecoder",
+    "PluralDPOConfig",
+    "PluralDPOTrainer",
     "PluralGRPOConfig",
     "PluralGRPOTrainer",
     "PoolTarget",
+    "Steerer",
+    "ValidityGate",
+    "WeightSampler",
     "__version__",
     "aggregate",
     "describe_weights",
+    "fit_typicality",
     "load_config",
     "parse_weights",
 ]
@@ -38,12 +50,20 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
+    "CollapseMonitor": ".trainers",
     "JuryReward": ".rewards",
+    "MixedDecoder": ".decoding",
+    "PluralDPOConfig": ".trainers",
+    "PluralDPOTrainer": ".trainers",
     "PluralGRPOConfig": ".trainers",
     "PluralGRPOTrainer": ".trainers",
     "PoolTarget": ".core.targets",
+    "Steerer": ".steerer",
+    "ValidityGate": ".rewards",
+    "WeightSampler": ".weight_sampler",
     "aggregate": ".core.aggregation",
     "describe_weights": ".steering",
+    "fit_typicality": ".core.typicality",
     "load_config": ".config",
     "parse_weights": ".steering",
 }
