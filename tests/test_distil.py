@@ -83,7 +83,7 @@ def test_rows_are_answers_of_single_clusters_to_the_plain_prompt(steerer):
     assert all(isinstance(row["completion"], str) for row in plain)
 
 
-def test_the_distilled_policy_is_the_mixture_and_not_a_compromise(steerer):
+def test_the_distilled_policy_is_the_mixture_and_not_a_compromise(steerer, tmp_path):
     torch.manual_seed(0)
     student = copy.deepcopy(steerer.model)
     alone = np.stack(steerer.answer_probabilities(PROMPT, ANSWERS, NAMES))
@@ -91,7 +91,7 @@ def test_the_distilled_policy_is_the_mixture_and_not_a_compromise(steerer):
     before = distance(student, steerer.tokenizer, mixture)
     rows = distil_rows(steerer, [PROMPT], n=1000, max_new_tokens=4)
     args = SFTConfig(
-        "unused", max_steps=40, per_device_train_batch_size=50, learning_rate=5e-3, lr_scheduler_type="linear", **CPU
+        tmp_path, max_steps=40, per_device_train_batch_size=50, learning_rate=5e-3, lr_scheduler_type="linear", **CPU
     )
     distil(student, steerer.tokenizer, rows, args)
     after = distance(student, steerer.tokenizer, mixture)
@@ -100,9 +100,9 @@ def test_the_distilled_policy_is_the_mixture_and_not_a_compromise(steerer):
     assert distance(student, steerer.tokenizer, pool / pool.sum()) > 0.02
 
 
-def test_the_loss_is_on_the_answer_and_its_end_alone(steerer):
+def test_the_loss_is_on_the_answer_and_its_end_alone(steerer, tmp_path):
     rows = distil_rows(steerer, [PROMPT], n=4, max_new_tokens=4)
-    args = SFTConfig("unused", max_steps=1, per_device_train_batch_size=2, **CPU)
+    args = SFTConfig(tmp_path, max_steps=1, per_device_train_batch_size=2, **CPU)
     trainer = distil(copy.deepcopy(steerer.model), steerer.tokenizer, rows, args)
     batch = next(iter(trainer.get_train_dataloader()))
     for labels in batch["labels"]:
@@ -122,10 +122,10 @@ def test_answers_without_an_end_are_left_out_loudly(steerer, caplog):
     assert f"{40 - len(rows)} of 40 answers were cut off" in caplog.text
 
 
-def test_what_would_not_be_the_mixture_is_refused(steerer):
+def test_what_would_not_be_the_mixture_is_refused(steerer, tmp_path):
     rows = distil_rows(steerer, [PROMPT], n=4, max_new_tokens=4)
     with pytest.raises(ValueError, match=r"max_length is 8, but the longest row has \d+ tokens.*max_length=\d+"):
-        distil(steerer.model, steerer.tokenizer, rows, SFTConfig("unused", max_length=8, **CPU))
+        distil(steerer.model, steerer.tokenizer, rows, SFTConfig(tmp_path, max_length=8, **CPU))
     with pytest.raises(ValueError, match=r"1 of 2 prompts are plain text.*write all as conversations"):
         distil_rows(steerer, [PROMPT, "Which?"])
     with pytest.raises(JuryError, match=r"'hills'.*'urban', 'rural', 'coast'"):

@@ -60,7 +60,6 @@ def test_the_exact_mode_is_free_of_groups(tmp_path, batch):
     assert (again.steps_per_generation, again.generation_batch_size, again.exact) == (1, batch, True)
 
 
-def test_the_exact_mode_turns_activation_checkpointing_off(tmp_path):
-    args = config(tmp_path, exact=True, activation_checkpointing=True)
-    assert args.activation_checkpointing is False
-    assert config(tmp_path, activation_checkpointing=True).activation_checkpointing is True
+def test_activation_checkpointing_is_the_users_choice(tmp_path):
+    for chosen in (True, False):
+        assert config(tmp_path, exact=True, activation_checkpointing=chosen).activation_checkpointing is chosen

@@ -133,6 +133,17 @@ def test_a_support_column_turns_the_exact_mode_on(tmp_path):
     assert [row["plural/coverage"] >= 0 for row in trainer.state.log_history] == [True]
 
 
+def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
+    found = []
+    for on in (False, True):
+        model = tiny_causal_lm(TOKENIZER)
+        settings = {"activation_checkpointing": on, "optim": "sgd"}
+        trainer = train_exact(model, three_answers(), rows("abcd", THREE), tmp_path, 2, 0.1, **settings)
+        assert trainer.model.is_activation_checkpointing is on
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+
+
 def test_gradient_accumulation_is_a_larger_batch(tmp_path):
     """Two micro-batches of two prompts take the step that one batch of four takes."""
     jury, weights = three_answers(), []

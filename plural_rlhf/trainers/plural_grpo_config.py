@@ -110,9 +110,10 @@ class PluralGRPOConfig(GRPOConfig):
         steerable (`bool`, *optional*, defaults to `False`):
             Draw weights over the clusters at every visit of a prompt and say them in the prompt: one policy for the
             whole simplex (`plural_rlhf.weight_sampler.WeightSampler`). Prompts have to come without steering text.
-        steer_concentration (`float`, *optional*, defaults to `1.0`):
-            Concentration of the Dirichlet that weights are drawn from.
-        steer_vertex_share (`float`, *optional*, defaults to `0.25`):
+        steer_concentration (`float`, *optional*, defaults to `0.5`):
+            Concentration of the Dirichlet that weights are drawn from; at 1 the weightings that leave a cluster out are
+            too rare to be learnt.
+        steer_vertex_share (`float`, *optional*, defaults to `0.1`):
             Share of visits that are one cluster alone.
         steer_prevalence_share (`float`, *optional*, defaults to `0.25`):
             Share of visits that are the population.
@@ -181,8 +182,8 @@ class PluralGRPOConfig(GRPOConfig):
     steerable: bool = field(
         default=False, metadata={"help": "Draw weights over clusters at every visit and say them in the prompt."}
     )
-    steer_concentration: float = field(default=1.0, metadata={"help": "Concentration of the drawn weights."})
-    steer_vertex_share: float = field(default=0.25, metadata={"help": "Share of visits with one cluster alone."})
+    steer_concentration: float = field(default=0.5, metadata={"help": "Concentration of the drawn weights."})
+    steer_vertex_share: float = field(default=0.1, metadata={"help": "Share of visits with one cluster alone."})
     steer_prevalence_share: float = field(default=0.25, metadata={"help": "Share of visits with the population."})
     vllm_importance_sampling_correction: bool = field(
         default=False,
