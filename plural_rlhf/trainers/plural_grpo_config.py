@@ -111,8 +111,8 @@ class PluralGRPOConfig(GRPOConfig):
             Draw weights over the clusters at every visit of a prompt and say them in the prompt: one policy for the
             whole simplex (`plural_rlhf.weight_sampler.WeightSampler`). Prompts have to come without steering text.
         steer_concentration (`float`, *optional*, defaults to `0.5`):
-            Concentration of the Dirichlet that weights are drawn from; at 1 the weightings that leave a cluster out are
-            too rare to be learnt.
+            Concentration of the Dirichlet that weights are drawn from; at 1 the weightings that leave a cluster out
+            are too rare to be learnt.
         steer_vertex_share (`float`, *optional*, defaults to `0.1`):
             Share of visits that are one cluster alone.
         steer_prevalence_share (`float`, *optional*, defaults to `0.25`):

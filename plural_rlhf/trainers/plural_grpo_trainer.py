@@ -79,8 +79,8 @@ class PluralGRPOTrainer(GRPOTrainer):
 
     Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π of
     a completion), `plural/residual_std` (0 at the optimum), `plural/reward_range` and `plural/effective_answers` (of a
-    group) and `plural/truncated`; in the exact mode `plural/jsd_nats` (to the exact target) and `plural/coverage`; in both
-    `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
+    group) and `plural/truncated`; in the exact mode `plural/jsd_nats` (to the exact target) and `plural/coverage`; in
+    both `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
     """
 
     _tag_names = ["trl", "plural-grpo"]  # noqa: RUF012  (TRL's own convention)
