@@ -61,7 +61,7 @@ def draw(result: dict[str, Any], case: str, output: Path) -> None:
                       ha="center", va="top", fontsize=12, fontweight="bold")  # fmt: skip
         distance = of(method, "jsd_nats")
         axis.set_title(title, fontsize=10, color=INK, pad=18, fontweight="bold")
-        said = f"off by {distance[0]['value']:.3f} nats" if distance else "the exact target"
+        said = f"off by {distance[0]['value']:.2g} nats" if distance else "the exact target"
         axis.text(0.5, 1.02, said, transform=axis.transAxes, ha="center", fontsize=9, color=INK)
         axis.set_xticks(list(x), [r["answer"] for r in bars], fontsize=8)
         axis.tick_params(length=0, colors=INK)
@@ -104,7 +104,7 @@ def heading(rows: list[dict[str, Any]], weights: dict[str, float]) -> str:
 def percent(share: float) -> str:
     """A share for people, without a false zero."""
     if 0 < share < 0.001:
-        return "<0.1%"
+        return "≈0%"
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
