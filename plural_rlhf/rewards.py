@@ -266,7 +266,7 @@ class JuryReward:
         """Cluster rewards `(N, K)` with the target's options applied (`PoolTarget.shaped`).
 
         Args:
-            r: Cluster rewards `(N, K)`, less what they owe to typicality (`debiased`).
+            r: Cluster rewards `(N, K)`, less what they owe to typicality (`core.typicality.debias`).
             keys: Prompt key of each row.
             log_pi_ref: `(N,)` sequence log-probability under π₀, nats; where an option reads it.
             anchor: `(N, K)` what `uniform_floor` measures from, nats; where it is on.

@@ -187,9 +187,16 @@ def test_end_tokens_count_padding_and_tool_answers_do_not(lopsided, tmp_path):
     torch.testing.assert_close(trainer.rollouts_in_use.log_pi, torch.stack(brute).detach(), atol=1e-4, rtol=0)
 
 
-def test_a_peft_policy_is_its_own_reference(lopsided, tmp_path):
+@pytest.mark.parametrize("variance_reduction", ["none", "rao_blackwell"])
+def test_a_peft_policy_is_its_own_reference(lopsided, tmp_path, variance_reduction):
     args = PluralGRPOConfig(
-        str(tmp_path), max_steps=2, max_completion_length=4, learning_rate=1e-2, **SMALL, **{**CPU, "logging_steps": 1}
+        str(tmp_path),
+        max_steps=2,
+        max_completion_length=4,
+        learning_rate=1e-2,
+        variance_reduction=variance_reduction,
+        **SMALL,
+        **{**CPU, "logging_steps": 1},
     )
     trainer = PluralGRPOTrainer(
         lopsided,

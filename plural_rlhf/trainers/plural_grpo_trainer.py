@@ -36,7 +36,7 @@ from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_prompt
 from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting
-from plural_rlhf.trainers.token_kl import rao_blackwell_loss, reward_to_go_loss
+from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.weight_sampler import WeightSampler
 from reward_models.scoring import Jury
 
@@ -151,7 +151,7 @@ class PluralGRPOTrainer(GRPOTrainer):
                 args.steer_prevalence_share,
                 args.seed,
             )
-        self.targeting = Targeting(self.jury_reward, functions, args.reward_weights)
+        self.targeting = Targeting(self.jury_reward, functions, args.reward_weights, log_z=args.estimator != "vargrad")
         self._exact_rows = ExactRows(self.jury_reward, _trl.tokenizer_of(self), _trl.eos_token_id(self))
         self._table: RewardTable | None = None
         self._rollouts: dict[bool, Rollouts] = {}
@@ -227,10 +227,10 @@ class PluralGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Draws completions and works out what each one's coefficient will need; adds `row` `(n,)`, their numbers."""
-        training = self.model.training
+        training, group = self.model.training, self._group_size
         with _trl.rollouts_only(self):
             rows = super()._generate_and_score_completions(inputs)
-        n, group = len(rows["completion_ids"]), self.num_generations if training else self.num_generations_eval
+        n = len(rows["completion_ids"])
         own = _trl.own_tokens(rows)
         log_pi, log_ref = _trl.policy_and_reference_log_probs(self, rows, self._reference_rows(inputs, rows))
         rows["ref_per_token_logps"] = log_ref * own
@@ -305,10 +305,10 @@ class PluralGRPOTrainer(GRPOTrainer):
         if self.exact:
             return self._collate(self._steered(generation_batch, 1))
         if not self.model.training:
-            return self._rows_of(self._steered(generation_batch, self.num_generations_eval), 1)[0]
+            return self._rows_of(generation_batch, 1)[0]
 
         def make() -> list[dict[str, Any]]:
-            return self._rows_of(self._steered(generation_batch, self.num_generations), self.args.steps_per_generation)
+            return self._rows_of(self._steered(generation_batch, self._group_size), self.args.steps_per_generation)
 
         return _trl.buffered(self, make)
 
@@ -324,8 +324,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             count = sum(row.get("support") is None for row in rows)
             given = {name: value[at : at + count] for name, value in drawn.items() if _per_row(value)} if count else {}
             at += count
-            group = self.num_generations if self.model.training else self.num_generations_eval
-            answered = [row for row in rows if row.get("support") is not None][::group]
+            answered = [row for row in rows if row.get("support") is not None][:: self._group_size]
             if answered:
                 given |= {_EXACT + name: value for name, value in self._collate(answered).items()}
             micro.append(given)
@@ -374,18 +373,18 @@ class PluralGRPOTrainer(GRPOTrainer):
             return self._sampled_loss(model, inputs)
         # A row with a support stands for the G completions that would have been drawn for it.
         losses = self._exact_loss(model, answers)
-        group = self.num_generations if self.model.training else self.num_generations_eval
         if "row" not in inputs:
             return losses.mean()
-        n_sampled, n_exact = len(inputs["row"]), group * len(losses)
+        n_sampled, n_exact = len(inputs["row"]), self._group_size * len(losses)
         share = n_exact / (n_sampled + n_exact)
         return share * losses.mean() + (1 - share) * self._sampled_loss(model, inputs)
 
     def _sampled_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         rollouts = self._rollouts[self.model.training]
         if self.args.variance_reduction == "rao_blackwell":
-            with _trl.reference(self) as reference:
-                return rao_blackwell_loss(model, reference, inputs, rollouts, self.accelerator.gather)
+            with _trl.reference(self) as reference, torch.no_grad():
+                reference_logits = completion_logits(reference, inputs)
+            return rao_blackwell_loss(model, reference_logits, inputs, rollouts, self.accelerator.gather)
         if self.args.shared_prefix:
             scored = _trl.as_one_forward(self, model, completion_log_probs, inputs)
         else:
@@ -423,6 +422,10 @@ class PluralGRPOTrainer(GRPOTrainer):
                 both = self.accelerator.reduce(torch.cat([kl[None], gains]), "mean").double().cpu()
                 self._move_duals(float(both[0]), both[1:])
         return loss
+
+    @property
+    def _group_size(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
 
     @property
     def rollouts_in_use(self) -> Rollouts | None:

@@ -78,7 +78,7 @@ class Targets:
 
     Attributes:
         reward: `(N,)` aggregated reward R, logits: the target is π₀ exp(R/β) up to a factor a prompt.
-        log_z: `(N,)` log of that factor, nats.
+        log_z: `(N,)` log of that factor, nats; NaN where it is not kept.
         metrics: Numbers to log.
     """
 
@@ -94,6 +94,7 @@ class Targeting:
         reward: The jury, its target and its offsets.
         functions: All reward functions, in TRL's order.
         reward_weights: One number a function, 1 by default; the jury's multiplies its rewards.
+        log_z: Whether to keep the log normaliser of each prompt's target, which `vargrad` does not read.
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class Targeting:
         reward: JuryReward,
         functions: Sequence[Any],
         reward_weights: Sequence[float] | None,
+        log_z: bool = True,
     ) -> None:
         self._reward = reward
+        self._keeps_log_z = log_z
         weights = [1.0] * len(functions) if reward_weights is None else list(reward_weights)
         self._jury = next(n for n, f in enumerate(functions) if f is reward)
         self._gates = [n for n, f in enumerate(functions) if isinstance(f, ValidityGate)]
@@ -148,7 +151,7 @@ class Targeting:
         if training:
             reward.balance(r, gamma, table.w, table.keys, log_weights)
         d = pooled / beta + log_weights
-        for key, rows in rows_of(table.shown).items():
+        for key, rows in rows_of(table.shown).items() if self._keeps_log_z else ():
             if training or bool(reward.offsets.log_normaliser([key]).isnan().any()):
                 reward.offsets.observe_normaliser(key, d[rows])
         shares, weights = gamma.mean(dim=0), table.w.mean(dim=0)

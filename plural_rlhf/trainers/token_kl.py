@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from plural_rlhf.core.estimators import rao_blackwell_to_go
+from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.sampled import Rollouts
 
 
-__all__ = ["rao_blackwell_loss", "reward_to_go_loss", "token_kl"]
+__all__ = ["completion_logits", "rao_blackwell_loss", "reward_to_go_loss", "token_kl"]
 
 
 def reward_to_go_loss(coefficients: Tensor, log_pi: Tensor, log_pi_ref: Tensor) -> Tensor:
@@ -46,19 +47,18 @@ def token_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
 
 def rao_blackwell_loss(
     model: torch.nn.Module,
-    reference: torch.nn.Module,
-    rows: Mapping[str, Tensor],
+    reference_logits: Tensor,
+    rows: dict[str, Tensor],
     rollouts: Rollouts,
     gather: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Score-function loss with the KL given the prefix in place of log-ratios, and that KL's gradient.
 
-    Needs the logits of both models for all tokens at once.
+    Needs the logits of both models for all tokens at once; those of the reference are given, `completion_logits` while
+    it is the reference: with PEFT it is the policy itself with its adapter switched off.
     """
-    own = rows["completion_mask"] * rows.get("tool_mask", rows["completion_mask"])
-    logits = _completion_logits(model, rows)
-    with torch.no_grad():
-        reference_logits = _completion_logits(reference, rows)
+    own = _trl.own_tokens(rows)
+    logits = completion_logits(model, rows)
     kl = token_kl(logits, reference_logits) * own
     log_pi = logits.float().log_softmax(-1).gather(-1, rows["completion_ids"][..., None])[..., 0] * own
     index = rows["row"]
@@ -72,7 +72,8 @@ def rao_blackwell_loss(
     return (-(coefficients * log_pi).sum(-1) + kl.sum(-1)).mean()
 
 
-def _completion_logits(model: torch.nn.Module, rows: Mapping[str, Tensor]) -> Tensor:
+def completion_logits(model: torch.nn.Module, rows: Mapping[str, Tensor]) -> Tensor:
+    """Logits `(n, T, V)` from which each completion token is drawn."""
     n_tokens = rows["completion_ids"].shape[1]
     logits = model(
         input_ids=torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1),
