@@ -6,7 +6,7 @@ A new TRL breaks this file and its test, and nothing else. Knows nothing of juri
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from trl.trainer.utils import create_model_from_path
 __all__ = [
     "OVERRIDDEN",
     "add_metric",
+    "changed_methods",
     "check_contract",
     "checkpoint_folder",
     "count_tokens",
@@ -43,15 +44,24 @@ CALLED = ("_get_output_dir",)
 
 def check_contract() -> list[str]:
     """Returns, as sentences, what the installed TRL changed of what is relied on here; empty when nothing changed."""
-    changed = [
-        f"RewardTrainer.{name} is gone" for name in CALLED if inspect.getattr_static(RewardTrainer, name, None) is None
-    ]
-    for name, expected in OVERRIDDEN.items():
-        method = inspect.getattr_static(RewardTrainer, name, None)
+    return changed_methods(RewardTrainer, OVERRIDDEN, CALLED)
+
+
+def changed_methods(trainer: type, overridden: Mapping[str, list[str]], called: Sequence[str] = ()) -> list[str]:
+    """What a trainer of TRL lacks of `called`, and has in other form of `overridden`, as sentences.
+
+    Args:
+        trainer: The class.
+        overridden: Its methods that are overridden, with the parameters they had.
+        called: Its methods that are only called.
+    """
+    changed = [f"{trainer.__name__}.{name} is gone" for name in called if not hasattr(trainer, name)]
+    for name, expected in overridden.items():
+        method = inspect.getattr_static(trainer, name, None)
         if method is None:
-            changed.append(f"RewardTrainer.{name} is gone")
+            changed.append(f"{trainer.__name__}.{name} is gone")
         elif (found := list(inspect.signature(method).parameters)) != expected:
-            changed.append(f"RewardTrainer.{name} takes {found}, not {expected}")
+            changed.append(f"{trainer.__name__}.{name} takes {found}, not {expected}")
     return changed
 
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.benchmark_modules import benchmark_module
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
 LN2 = math.log(2)
 
 
-def _module(name: str) -> Any:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
-cases, scales, methods, report = (_module(f"_collapse_{name}") for name in ("cases", "scales", "methods", "report"))
-collapse = _module("collapse")
+cases, scales, methods, report = (
+    benchmark_module(f"_collapse_{name}") for name in ("cases", "scales", "methods", "report")
+)
+collapse = benchmark_module("collapse")
 
 
 def two_answers(**changes: Any) -> Any:

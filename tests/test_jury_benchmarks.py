@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -17,25 +16,17 @@ import pandas as pd
 import pytest
 
 from reward_models.records import Judgements
+from tests.benchmark_modules import FOLDER, benchmark_module
 
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the excerpts of real judgements are not in {DATA}")
 
 
 @pytest.fixture(scope="module")
 def cases():
-    return _module("_jury_cases")
-
-
-def _module(name: str) -> Any:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
+    return benchmark_module("_jury_cases")
 
 
 def votes(n_raters: int = 40, n_texts: int = 30, seed: int = 0) -> Judgements:
@@ -196,7 +187,7 @@ def test_shuffled_control_keeps_answers_per_item_and_breaks_taste(cases):
 
 
 def test_size_is_chosen_by_held_out_raters(cases):
-    methods = _module("_jury_methods")
+    methods = benchmark_module("_jury_methods")
     judgements = votes(60, 16)
     training = methods.Training(judgements, judgements.encode(), None, 0)
     mixture = methods.METHODS["mixture"]
@@ -210,7 +201,7 @@ def test_size_is_chosen_by_held_out_raters(cases):
 
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path):
-    cells = _module("_jury_cells")
+    cells = benchmark_module("_jury_cells")
     parts = cells.Parts(tmp_path, {"seed": 0}, fresh=False)
     parts.put("a/b:c", 0, "bt", arrays={"log_probs_None": np.zeros((2, 2))}, seconds=1.5)
     found = cells.Parts(tmp_path, {"seed": 0}, fresh=False).get("a/b:c", 0, "bt")
@@ -221,7 +212,7 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path):
 
 
 def test_interval_of_a_median_is_made_of_order_statistics():
-    cost = _module("jury_cost")
+    cost = benchmark_module("jury_cost")
     # Of 15 values the 4th and the 12th enclose the median with 96.5 %: 1 - 2 P(Binomial(15, 1/2) <= 3).
     assert cost.median_interval([float(x) for x in range(15, 0, -1)]) == (8.0, 4.0, 12.0)
     assert cost.median_interval([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)

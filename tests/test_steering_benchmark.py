@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-def _module(name: str) -> Any:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
+from tests.benchmark_modules import benchmark_module
 
 
-benchmark, cases = _module("steering"), _module("_collapse_cases")
+benchmark, cases = benchmark_module("steering"), benchmark_module("_collapse_cases")
 CASE = cases.load_case("jury-gap8")
 START = np.array(cases.PEOPLE)
 

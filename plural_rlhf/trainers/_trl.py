@@ -6,7 +6,6 @@ juries or targets.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
 
 from plural_rlhf.trainers.rollouts import generate_with_shared_prefix
 from plural_rlhf.trainers.scoring import completion_log_probs
+from reward_models._trl import changed_methods
 
 
 if TYPE_CHECKING:
@@ -101,17 +101,7 @@ DPO_OVERRIDDEN: dict[str, list[str]] = {
 
 def check_contract() -> list[str]:
     """Returns, as sentences, what the installed TRL changed of what is relied on here; empty when nothing changed."""
-    changed = [
-        f"GRPOTrainer.{name} is gone" for name in CALLED if inspect.getattr_static(GRPOTrainer, name, None) is None
-    ]
-    for trainer, overridden in ((GRPOTrainer, OVERRIDDEN), (DPOTrainer, DPO_OVERRIDDEN)):
-        for name, expected in overridden.items():
-            method = inspect.getattr_static(trainer, name, None)
-            if method is None:
-                changed.append(f"{trainer.__name__}.{name} is gone")
-            elif (found := list(inspect.signature(method).parameters)) != expected:
-                changed.append(f"{trainer.__name__}.{name} takes {found}, not {expected}")
-    return changed
+    return changed_methods(GRPOTrainer, OVERRIDDEN, CALLED) + changed_methods(DPOTrainer, DPO_OVERRIDDEN)
 
 
 @contextmanager
