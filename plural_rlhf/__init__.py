@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from .candidates import Candidates, read_candidates
     from .config import load_config
-    from .core.aggregation import aggregate
+    from .core.rules import Rule, aggregate
     from .core.targets import PoolTarget
     from .core.typicality import fit_typicality
     from .decoding import MixedDecoder
+    from .juries import Jury
+    from .ranking import RankedPrompt, explain, rank
     from .rewards import JuryReward, ValidityGate
     from .steerer import Steerer
     from .steering import describe_weights, parse_weights
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from .weight_sampler import WeightSampler
 
 __all__ = [
+    "Candidates",
     "CollapseMonitor",
+    "Jury",
     "JuryReward",
     "MixedDecoder",
     "PluralDPOConfig",
@@ -36,21 +41,28 @@ __all__ = [
     "PluralGRPOConfig",
     "PluralGRPOTrainer",
     "PoolTarget",
+    "RankedPrompt",
+    "Rule",
     "Steerer",
     "ValidityGate",
     "WeightSampler",
     "__version__",
     "aggregate",
     "describe_weights",
+    "explain",
     "fit_typicality",
     "load_config",
     "parse_weights",
+    "rank",
+    "read_candidates",
 ]
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Candidates": ".candidates",
     "CollapseMonitor": ".trainers",
+    "Jury": ".juries",
     "JuryReward": ".rewards",
     "MixedDecoder": ".decoding",
     "PluralDPOConfig": ".trainers",
@@ -58,14 +70,19 @@ _MODULES = {
     "PluralGRPOConfig": ".trainers",
     "PluralGRPOTrainer": ".trainers",
     "PoolTarget": ".core.targets",
+    "RankedPrompt": ".ranking",
+    "Rule": ".core.rules",
     "Steerer": ".steerer",
     "ValidityGate": ".rewards",
     "WeightSampler": ".weight_sampler",
-    "aggregate": ".core.aggregation",
+    "aggregate": ".core.rules",
     "describe_weights": ".steering",
+    "explain": ".ranking",
     "fit_typicality": ".core.typicality",
     "load_config": ".config",
     "parse_weights": ".steering",
+    "rank": ".ranking",
+    "read_candidates": ".candidates",
 }
 
 

@@ -48,6 +48,9 @@ __all__ = [
 SURVEYS = ("gss_spending", "gss_abortion", "bfi", "verbagg")
 """Surveys that `data.name` may name; `reward_models.sources.load_survey` reads them."""
 
+RESERVED = ("all", "population", "prevalence", "uniform")
+"""Words for weights that no jury of a run file may take as its name."""
+
 READ_BY = {
     "year": ("survey",),
     "kind": ("survey",),
@@ -80,6 +83,9 @@ Count = Annotated[int, Field(ge=0), BeforeValidator(_not_a_switch)]
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_not_a_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_not_a_switch)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_not_a_switch)]
+RuleText = str | dict[str, Any]
+"""A welfare rule as `plural_rlhf.core.rules.Rule.parse` reads it; names and options are checked by the recipe."""
+Seats = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_not_a_switch)]
 AnyNumber = Annotated[float, BeforeValidator(_not_a_switch), AfterValidator(_not_nan)]
 
 
@@ -217,8 +223,13 @@ class WarmupSection(_Section):
 
 
 class PluralSection(_Section):
-    """The distribution-preserving training (the rho-pool target, exact mode)."""
+    """The distribution-preserving training (the rho-pool target or a welfare rule, exact mode)."""
 
+    rule: RuleText = Field(
+        default="pool",
+        description="What is aimed at: pool, where every cluster keeps its share; or pi_ref exp(R / beta) with R by a "
+        "welfare rule such as mean, nash, median, borda or power_mean(p=-2).",
+    )
     rho: AnyNumber = Field(
         default=1.0,
         description="The pool: 1 representation, 0 consensus, -.inf egalitarian, .inf anyone's favourite.",
@@ -262,12 +273,16 @@ class GrpoSection(_Section):
 
 
 class EvaluateSection(_Section):
-    """Intervals of the reported numbers."""
+    """Intervals of the reported numbers, and the welfare rules that are compared."""
 
     draws: Annotated[int, Field(ge=20), BeforeValidator(_not_a_switch)] = Field(
         default=1000, description="Bootstrap draws over raters and questions, 20 or more."
     )
     level: OpenUnit = Field(default=0.95, description="Level of the intervals, between 0 and 1.")
+    rules: list[RuleText] = Field(
+        default=["mean", "nash", "min", "median", "borda", "maximal_lottery"],
+        description="Welfare rules to compare: which answer each picks, and which clusters gain and lose by it.",
+    )
 
 
 class RunConfig(_Section):
@@ -281,10 +296,25 @@ class RunConfig(_Section):
     data: DataSection = Field(default=DataSection(), description="Whose judgements.")
     policy: PolicySection = Field(default=PolicySection(), description="The language model.")
     jury: JurySection = Field(default=JurySection(), description="The reward model.")
+    juries: dict[str, dict[str, Seats]] = Field(
+        default={},
+        description="Juries by name, {council: {progressive: 7, rural: 5}}, seats by cluster; the policy is trained "
+        "to answer as each, and the report has a panel for it.",
+    )
     warmup: WarmupSection = Field(default=WarmupSection(), description="Answer format, gives pi_ref.")
     plural: PluralSection = Field(default=PluralSection(), description="Distribution-preserving training.")
     grpo: GrpoSection = Field(default=GrpoSection(), description="Stock GRPO, for comparison.")
     evaluate: EvaluateSection = Field(default=EvaluateSection(), description="Intervals.")
+
+    @field_validator("juries")
+    @classmethod
+    def _somebody_sits(cls, juries: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for name, seats in juries.items():
+            if name in RESERVED:
+                raise ValueError(f"has a jury named {name!r}, which means everybody here; give it another name")
+            if not any(seats.values()):
+                raise ValueError(f"has nobody on the jury {name!r}; give a cluster a seat")
+        return juries
 
     @model_validator(mode="before")
     @classmethod

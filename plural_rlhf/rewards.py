@@ -1,9 +1,9 @@
 """`JuryReward`: a jury as a TRL reward function (level L0, the two-line drop-in).
 
-It scores prompts and completions per rater cluster, aggregates the K scores under weights that may come with every
-prompt, and, for the ρ-pool, keeps the offsets λ_k of each prompt up to date from what it is shown. Stock `RLOOTrainer`
-with `beta` equal to the reward's and `normalize_advantages=False` then follows the gradient of KL(π ‖ p_ρ). This file
-knows nothing of trainers: it sees prompts, completions and data set columns.
+It scores prompts and completions per rater cluster, aggregates the K scores under a rule and weights that may come
+with every prompt, and, for the ρ-pool, keeps the offsets λ_k of each prompt up to date from what it is shown. Stock
+`RLOOTrainer` with `beta` equal to the reward's and `normalize_advantages=False` then follows the gradient of
+KL(π ‖ p_ρ). This file knows nothing of trainers: it sees prompts, completions and data set columns.
 
 Shapes: `N` completions, `K` clusters.
 """
@@ -18,17 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from plural_rlhf.core.aggregation import RULES, aggregate
 from plural_rlhf.core.offsets import Mode, OffsetTracker, prompt_key
+from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.steering import WeightSpec, parse_weights
-from reward_models.errors import JuryError, did_you_mean
-from reward_models.scoring import Jury, JuryScorer
+from reward_models.errors import JuryError
+from reward_models.scoring import ClusterScorer, JuryScorer
 
 
-__all__ = ["JuryReward", "ValidityGate", "completion_text", "rows_of"]
-
-POOL = "pool"
+__all__ = ["JuryReward", "ValidityGate", "completion_text", "require_calibrated", "rows_of"]
 
 
 def completion_text(completion: str | list[dict[str, str]]) -> str:
@@ -72,7 +70,8 @@ class JuryReward:
         weights: Default weights over clusters (see `plural_rlhf.steering.WeightSpec`); a data set column `weights`
             wins.
         rule: `"pool"`, the ρ-pool R_ρ = (β/ρ) log Σ_k w_k exp(ρ(r_k/β − λ_k)), or a rule of
-            `plural_rlhf.core.aggregation`.
+            `plural_rlhf.core.rules`; a data set column `rule` wins. A group rule judges a completion among those of
+            the same prompt and weights in the call.
         rho: The pool: 1 every cluster in proportion (default), 0 consensus, −∞ the worst-off cluster.
         beta: Temperature in logits; the trainer's `beta` must be the same number.
         tie_margin: Responses within this many logits of the best that a cluster has seen for the prompt count as tied
@@ -82,15 +81,18 @@ class JuryReward:
             its lowest reward over the support plus this, in logits.
         offset_learning_rate: Step size of responsibility balancing (λ_k += η(mean γ_k − w_k)).
         offsets: The mode of `plural_rlhf.core.offsets.OffsetTracker`.
+        calibrated: Whether the jury's heads must be on one scale (`JuryScorer.calibrate`). By default a rule that
+            compares heads asks for it and the others take the jury as it is; `False` takes raw heads under any rule.
         **rule_options: Passed to the rule, e.g. `p=0.5` for `"power_mean"`.
 
-    Data set columns that are read, all optional: `weights` (a `WeightSpec` a row), `support` (list of allowed
-    answers), `jury_prompt` (the prompt as the jury should see it, when the policy's prompt also carries steering
-    text).
+    Data set columns that are read, all optional: `weights` (a `WeightSpec` a row), `rule` (a `RuleSpec` or `"pool"` a
+    row), `support` (list of allowed answers), `jury_prompt` (the prompt as the jury should see it, when the policy's
+    prompt also carries steering text).
 
     Raises:
         ValueError: An unknown rule, `beta` of 0 or less; with the valid names and the reason.
-        JuryError: Weights that the jury cannot carry out.
+        JuryError: Weights that the jury cannot carry out, or heads on different scales under a rule that compares
+            them.
 
     Example:
         >>> import numpy as np, torch
@@ -107,10 +109,10 @@ class JuryReward:
 
     def __init__(
         self,
-        jury: str | Path | Jury,
+        jury: str | Path | ClusterScorer,
         *,
         weights: WeightSpec = "prevalence",
-        rule: str = POOL,
+        rule: RuleSpec = POOL,
         rho: float = 1.0,
         beta: float = 1.0,
         tie_margin: float = 0.0,
@@ -118,19 +120,22 @@ class JuryReward:
         invalid_reward: float = -10.0,
         offset_learning_rate: float = 0.1,
         offsets: Mode = "responsibility",
+        calibrated: bool | None = None,
         **rule_options: Any,
     ) -> None:
-        rules = (POOL, *RULES)
-        if rule not in rules:
-            raise ValueError(f"rule: got {rule!r}.{did_you_mean(rule, rules)} The rules are {', '.join(rules)}.")
+        self.rule = rule_or_pool({"rule": rule, **rule_options} if rule_options else rule)
+        self.calibrated = calibrated
         self.target = PoolTarget(rho=rho, beta=beta, tie_margin=tie_margin, tie_width=tie_width)
-        self.jury: Jury = JuryScorer.from_pretrained(jury) if isinstance(jury, str | Path) else jury
+        if isinstance(jury, str | Path):
+            compares = self.rule is not None and self.rule.compares_heads
+            jury = JuryScorer.from_pretrained(jury, calibrated=compares if calibrated is None else calibrated)
+        self.jury: ClusterScorer = jury
+        self._check_rule(self.rule)
         self.weights = parse_weights(weights, self.jury.cluster_names, self.jury.prevalence)
-        self.rule = rule
-        self.rule_options = rule_options
         self.invalid_reward = invalid_reward
         self.offsets = OffsetTracker(len(self.jury.cluster_names), mode=offsets, learning_rate=offset_learning_rate)
         self._parsed: dict[str, np.ndarray] = {}
+        self._rules: dict[str, Rule | None] = {}
 
     @property
     def cluster_names(self) -> list[str]:
@@ -154,6 +159,30 @@ class JuryReward:
                 self._parsed[key] = parse_weights(given, self.jury.cluster_names, self.jury.prevalence)
             rows.append(self._parsed[key])
         return torch.as_tensor(np.stack(rows))
+
+    def row_rules(self, specs: Sequence[RuleSpec | None] | None, n: int) -> list[Rule | None]:
+        """The rule of each row, None for the pool: from its `rule` column, or the default.
+
+        Raises:
+            ValueError, TypeError, JuryError: As the constructor.
+        """
+        if specs is None:
+            return [self.rule] * n
+        rules = []
+        for spec in specs:
+            # datasets stores a mapping column with every key that occurs anywhere; absent ones are None.
+            given = {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
+            key = repr(given)
+            if key not in self._rules:
+                rule = self._rules[key] = self.rule if not given else rule_or_pool(given)
+                self._check_rule(rule)
+            rules.append(self._rules[key])
+        return rules
+
+    def _check_rule(self, rule: Rule | None) -> None:
+        if rule is not None:
+            rule.check(len(self.jury.cluster_names))
+        require_calibrated(rule, self.jury, self.calibrated)
 
     def cluster_rewards(
         self, prompts: Sequence[Any], completions: Sequence[Any], support: Sequence[Sequence[str]] | None = None
@@ -200,6 +229,7 @@ class JuryReward:
         completion_ids: Any = None,
         *,
         weights: Sequence[WeightSpec] | None = None,
+        rule: Sequence[RuleSpec | None] | None = None,
         support: Sequence[Sequence[str]] | None = None,
         jury_prompt: Sequence[Any] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
@@ -215,17 +245,18 @@ class JuryReward:
         r = self.cluster_rewards(seen, completions, support)
         w = self.row_weights(weights, len(completions))
         keys = [prompt_key(prompt) for prompt in prompts]
+        rules = self.row_rules(rule, len(completions))
         shaped = self.shaped(r, keys)
-        if self.rule == POOL:
-            pooled, gamma = self.pool(shaped, w, keys)
-            self.balance(shaped, gamma, w, keys)
+        if None in rules:
+            pooled, gamma = self.pool(shaped, w, keys, rules=rules)
+            self.balance(shaped, gamma, w, keys, rules=rules)
         else:
-            pooled = aggregate(shaped, w, self.rule, **self.rule_options)
+            pooled = self._judged(shaped, w, keys, rules, shaped.new_empty(len(keys)))
         if log_metric is not None:
             for k, name in enumerate(self.cluster_names):
                 log_metric(f"jury/{name}/mean", float(r[:, k].mean()))
                 log_metric(f"plural/weight/{name}", float(w[:, k].mean()))
-                if self.rule == POOL:
+                if None in rules:
                     log_metric(f"plural/share/{name}", float(gamma[:, k].mean()))
         if log_extra is not None:
             for k, name in enumerate(self.cluster_names):
@@ -233,7 +264,12 @@ class JuryReward:
         return pooled.tolist()
 
     def pool(
-        self, r: torch.Tensor, w: torch.Tensor, keys: Sequence[str], log_weights: torch.Tensor | None = None
+        self,
+        r: torch.Tensor,
+        w: torch.Tensor,
+        keys: Sequence[str],
+        log_weights: torch.Tensor | None = None,
+        rules: Sequence[Rule | None] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The one reward R of each completion `(N,)` in logits, and the mixture's responsibilities γ `(N, K)`.
 
@@ -244,6 +280,10 @@ class JuryReward:
             w: Weights `(N, K)`.
             keys: Prompt key of each row.
             log_weights: `(N,)` log(π₀/π) of each row; `None` where the rows come from π₀, or that is not known.
+            rules: The rule of each row, None for the pool (`row_rules`); by default that of this reward.
+
+        Raises:
+            JuryError: One completion alone under a group rule.
         """
         beta = self.target.beta
         for key, rows in rows_of(keys).items():
@@ -251,9 +291,26 @@ class JuryReward:
                 self.offsets.initialise(key, r[rows], beta, None if log_weights is None else log_weights[rows])
         log_z = self.offsets.get(keys)
         gamma = responsibilities(r, w, log_z, beta, 1.0)
-        if self.rule == POOL:
-            return pool_reward(r, w, log_z, beta, self.target.rho), gamma
-        return aggregate(r, w, self.rule, **self.rule_options), gamma
+        rules = [self.rule] * len(keys) if rules is None else rules
+        return self._judged(r, w, keys, rules, pool_reward(r, w, log_z, beta, self.target.rho)), gamma
+
+    def _judged(
+        self,
+        r: torch.Tensor,
+        w: torch.Tensor,
+        keys: Sequence[str],
+        rules: Sequence[Rule | None],
+        pooled: torch.Tensor,
+    ) -> torch.Tensor:
+        """Writes the rewards of the rows that have a rule over those of the pool."""
+        juries = [tuple(row) for row in w.tolist()]
+        together: dict[tuple[Any, ...], list[int]] = {}
+        for n, (rule, key, jury) in enumerate(zip(rules, keys, juries, strict=True)):
+            if rule is not None:
+                together.setdefault((rule, jury, key if rule.within_group else None), []).append(n)
+        for (rule, *_), rows in together.items():
+            pooled[rows] = rule.scores(r[rows], w[rows[0]])
+        return pooled
 
     def shaped(
         self,
@@ -287,15 +344,20 @@ class JuryReward:
         w: torch.Tensor,
         keys: Sequence[str],
         log_weights: torch.Tensor | None = None,
+        rules: Sequence[Rule | None] | None = None,
     ) -> None:
         """One update of the offsets of every prompt among `keys`, from its rows.
 
         Responsibility balancing is for ρ = 1 alone: the balance mean γ = w holds at λ = log Z there and nowhere else,
-        so under other pools only the offsets of mode `"ema"` move.
+        so under other pools and rules only the offsets of mode `"ema"` move.
         """
-        if self.offsets.mode in ("responsibility", "global") and (self.target.rho != 1.0 or self.rule != POOL):
+        balances = self.offsets.mode in ("responsibility", "global")
+        if balances and self.target.rho != 1.0:
             return
+        rules = [self.rule] * len(keys) if rules is None else rules
         for key, rows in rows_of(keys).items():
+            if balances and any(rules[row] is not None for row in rows):
+                continue
             weights = None if log_weights is None else log_weights[rows]
             self.offsets.observe(key, r[rows], gamma[rows], w[rows].mean(dim=0), self.target.beta, weights)
 
@@ -306,3 +368,27 @@ def rows_of(keys: Sequence[str]) -> dict[str, list[int]]:
     for n, key in enumerate(keys):
         rows.setdefault(key, []).append(n)
     return rows
+
+
+def require_calibrated(rule: Rule | None, scorer: ClusterScorer, calibrated: bool | None = None) -> None:
+    """Refuses a rule that compares heads where nobody has put the heads on one scale.
+
+    Args:
+        rule: The rule; None for the pool, which takes each head by itself.
+        scorer: Whether its heads are on one scale is its attribute `calibrated`; without one they are taken not to be.
+        calibrated: `True` asks for it under any rule, `False` under none.
+
+    Raises:
+        JuryError: They are not.
+    """
+    asked = (rule is not None and rule.compares_heads) if calibrated is None else calibrated
+    if not asked or getattr(scorer, "calibrated", False):
+        return
+    why = f"the rule {str(rule)!r} compares one cluster's score with another's" if calibrated is None else "asked for"
+    raise JuryError(
+        f"the heads of this {type(scorer).__name__} have not been put on one scale ({why}), and a logit of one head "
+        "is not a logit of another: call JuryScorer.calibrate with samples of the reference policy and load the jury "
+        "with calibrated=True (or set calibrated = True on your own scorer if its heads are comparable), choose a "
+        "rule that needs no common scale (pool, borda, copeland, schulze, maximal_lottery, random_dictator), or pass "
+        "calibrated=False (on the command line --uncalibrated) to take the heads as they are."
+    )

@@ -7,12 +7,14 @@ of rewards, models or training steps; which weightings a training run asks for i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import overload
 
 import numpy as np
 
-from reward_models.errors import JuryError, did_you_mean
+from reward_models.errors import JuryError
+from reward_models.weights import named_weights
 
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "parse_weights",
     "sample_weights",
     "steer_prompt",
+    "weights_from_text",
     "whole_parts",
 ]
 
@@ -33,6 +36,8 @@ WeightSpec = str | Mapping[str, float] | Sequence[float] | np.ndarray
 """`"prevalence"`, `"uniform"`, a cluster's name, `{cluster: number}` (seats or shares), or K numbers in the jury's
 order."""
 
+# A cluster's name may hold commas and spaces, a number may not.
+_SHARE = re.compile(r"\s*([^=]+?)\s*=\s*([^,=]*?)\s*(?:,|$)")
 _TOLERANCE = 0.005  # half a percentage point: two weightings closer than this read the same
 
 
@@ -50,41 +55,41 @@ def parse_weights(
         JuryError: An unknown cluster (the message lists the valid names), a wrong number of weights, negative, missing
             or all-zero weights.
 
+    Warns:
+        UserWarning: Fractions that do not sum to one.
+
     Example:
         >>> parse_weights({"rural": 5, "urban": 15}, ["urban", "rural"], [0.5, 0.5]).tolist()
         [0.75, 0.25]
     """
-    names = list(cluster_names)
     if isinstance(spec, str):
         if spec == "prevalence":
             return np.asarray(prevalence, dtype=np.float64)
         if spec == "uniform":
-            return np.full(len(names), 1.0 / len(names))
+            return np.full(len(cluster_names), 1.0 / len(cluster_names))
         spec = {spec: 1.0}
-    if isinstance(spec, Mapping):
-        unknown = [name for name in spec if name not in names]
-        if unknown:
-            raise JuryError(
-                f"the weights name {_quoted(unknown)}, which the jury does not have."
-                f"{did_you_mean(str(unknown[0]), names)} Its clusters are {_quoted(names)}; 'prevalence' and "
-                "'uniform' are understood too."
-            )
-        spec = [float(spec.get(name, 0.0)) for name in names]
-    weights = np.asarray(spec, dtype=np.float64)
-    if weights.shape != (len(names),):
-        raise JuryError(
-            f"the weights have shape {weights.shape}, but the jury has {len(names)} clusters ({_quoted(names)}): give "
-            "one number a cluster, in this order, or a mapping from cluster name to number."
-        )
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise JuryError(
-            f"the weights are {weights.tolist()}: every one must be a number of at least 0 (shares or seats)."
-        )
-    if weights.sum() <= 0:
-        raise JuryError(
-            "the weights are all zero, so nobody is on the jury: give at least one cluster a positive weight."
-        )
-    return weights / weights.sum()
+    return named_weights(spec, cluster_names, also=("prevalence", "uniform"))
+
+
+def weights_from_text(text: str) -> str | dict[str, float]:
+    """Weights as they are written in one cell or on the command line: `name=share,...`, or a name alone.
+
+    Raises:
+        JuryError: There is a `=`, but not of that form.
+
+    Example:
+        >>> weights_from_text("urban=7, rural=5"), weights_from_text("uniform")
+        ({'urban': 7.0, 'rural': 5.0}, 'uniform')
+    """
+    if "=" not in text:
+        return text
+    try:
+        shares = {name: float(share) for name, share in _SHARE.findall(text)}
+    except ValueError:
+        shares = {}
+    if not shares or _SHARE.sub("", text).strip():
+        raise JuryError(f'the weights {text!r} are not of the form name=share,... Write e.g. "urban=7,rural=5".')
+    return shares
 
 
 def describe_weights(
@@ -174,7 +179,3 @@ def sample_weights(
         `(n, K)`, every row on the simplex.
     """
     return whole_parts(rng.dirichlet(np.full(len(prevalence), concentration), size=n)) / 100
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(repr(str(name)) for name in names)

@@ -29,10 +29,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.errors import JuryError, did_you_mean
+from reward_models.errors import JuryError
 from reward_models.features import last_token
 from reward_models.modeling_jury import JuryRewardModel
 from reward_models.scoring import JuryScorer
+from reward_models.weights import named_weights
 
 
 __all__ = ["ScalarExport", "export_scalar"]
@@ -88,7 +89,8 @@ def export_scalar(
         raise JuryError(f"out={str(out)!r} is the jury itself, which would be overwritten. Give another folder.")
     scorer = JuryScorer.from_pretrained(jury, device="cpu", calibrated=calibrated)
     model, tokenizer = scorer.model, scorer.tokenizer
-    shares = _shares(weights, scorer)
+    own = scorer.prevalence if model.config.weights is None else model.config.weights
+    shares = named_weights(own if weights is None else weights, scorer.cluster_names)
     scale, offset = np.ones(len(shares)), np.zeros(len(shares))
     if calibrated and scorer.state.calibration is not None:
         scale, offset = scorer.state.calibration.scale, scorer.state.calibration.offset
@@ -112,36 +114,6 @@ def export_scalar(
     scalar.save_pretrained(target)
     exported.save_pretrained(target)
     return ScalarExport(target, named, constant)
-
-
-def _shares(weights: Mapping[str, float] | Sequence[float] | None, scorer: JuryScorer) -> np.ndarray:
-    """(K,) weights that sum to one."""
-    names = scorer.cluster_names
-    if weights is None:
-        weights = scorer.prevalence.tolist() if scorer.model.config.weights is None else scorer.model.config.weights
-    if isinstance(weights, Mapping):
-        unknown = [name for name in weights if name not in names]
-        if unknown:
-            raise JuryError(
-                f"the weights name {unknown[0]!r}, which is no cluster of the jury.{did_you_mean(unknown[0], names)} "
-                f"Its clusters are {names}."
-            )
-        weights = [weights.get(name, 0.0) for name in names]
-    shares = np.asarray(weights, dtype=np.float64)
-    if shares.shape != (len(names),):
-        raise JuryError(
-            f"{shares.size} weights for {len(names)} clusters {names}: give one per cluster in this order, or a "
-            "mapping by name."
-        )
-    if not np.isfinite(shares).all() or (shares < 0).any():
-        raise JuryError(
-            f"weights={shares.tolist()}: entries must be finite and not negative. Give an absent cluster 0."
-        )
-    if shares.sum() == 0:
-        raise JuryError(
-            "the weights are all zero, so nobody is on the jury. Give at least one cluster a positive weight."
-        )
-    return shares / shares.sum()
 
 
 def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel:

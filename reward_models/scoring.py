@@ -2,8 +2,8 @@
 
 Texts are rendered as TRL renders them, each different text is scored once and remembered, and the result is a plain
 CPU tensor. A jury that knows how raters vary also places new raters and chooses what to ask them. Knows nothing of
-welfare rules, weights at run time, or trainers: whatever has the three attributes of `Jury` can stand in for the
-language model here, such as a table or a simulated population.
+welfare rules, weights at run time, or trainers: whatever has the three attributes of `ClusterScorer` can stand in for
+the language model here, such as a table or a simulated population.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from reward_models.rater_model import RaterModel
 from reward_models.records import Judgements
 
 
-__all__ = ["Jury", "JuryScorer"]
+__all__ = ["ClusterScorer", "JuryScorer"]
 
 
 @runtime_checkable
-class Jury(Protocol):
+class ClusterScorer(Protocol):
     """Anything that scores completions per rater cluster.
 
     Attributes:

@@ -100,6 +100,7 @@ def make_results(n_questions: int = 12, n_heldout: int = 4, *, grpo: bool = True
         "groupings": _groupings(),
         "questions": questions,
         "steering": _steering(questions, rng),
+        "rules": _rules(questions),
         "training": {
             "warm": [{"step": s, "loss": 6.0 * 0.7**s + 0.05, "seconds": 1.5} for s in range(20)],
             "plural": [
@@ -119,6 +120,20 @@ def make_results(n_questions: int = 12, n_heldout: int = 4, *, grpo: bool = True
         del results["budgets"]["grpo"]
         results["skipped"].append({"what": "grpo", "reason": "grpo.steps is 0"})
     return results
+
+
+def _rules(questions):
+    """The mean, and a rule that picks another answer on the last question: one cluster gains surely, one may lose."""
+    first = {q["id"]: OPTIONS[0] for q in questions}
+    other = {**first, questions[-1]["id"]: OPTIONS[2]} if questions else {}
+    n = len(questions)
+    still = {name: {"value": 0.0, "ci_low": 0.0, "ci_high": 0.0, "n": n} for name in CLUSTERS}
+    changes = zip(CLUSTERS, [(0.2, 0.1, 0.3), (-0.1, -0.25, 0.05), (0.0, -0.1, 0.1)], strict=True)
+    moved = {name: {"value": v, "ci_low": low, "ci_high": high, "n": n} for name, (v, low, high) in changes}
+    return [
+        {"rule": "mean", "baseline": "mean", "agreement": 1.0, "picks": first, "clusters": still},
+        {"rule": "min", "baseline": "mean", "agreement": 0.75, "picks": other, "clusters": moved},
+    ]
 
 
 def jsd(p, q) -> float:

@@ -286,11 +286,11 @@ def test_export_scalar_writes_a_model_for_the_weights_that_were_asked_for(tokeni
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
-        ("trams", "is not of the form name=share,..."),
-        ("trams=1, cars", "is not of the form name=share,..."),
-        ("trams=many", "is not of the form name=share,..."),
+        ("trms", "Did you mean 'trams'?"),
+        ("trams=1, cars", "are not of the form name=share,..."),
+        ("trams=many", "are not of the form name=share,..."),
         ("trms=1", "Did you mean 'trams'?"),
-        ("trams=-1", "not negative"),
+        ("trams=-1", "a number of at least 0"),
     ],
 )
 def test_export_scalar_refuses_weights_it_cannot_read(tokenizer, tmp_path, weights, reason):

@@ -208,3 +208,11 @@ def test_reading_a_run_file_imports_no_heavy_library():
     code = f"import sys, plural_rlhf.config; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_juries_need_a_name_of_their_own_and_somebody_on_them(write):
+    council = "juries: {council: {urban: 7, rural: 5}}"
+    assert load_config(write(council)).juries == {"council": {"urban": 7, "rural": 5}}
+    assert "named 'all', which means everybody" in refusal(write("juries: {all: {urban: 7}}"))
+    assert "nobody on the jury 'council'" in refusal(write("juries: {council: {urban: 0}}"))
+    assert "juries" in refusal(write("juries: {council: {urban: -1}}"))

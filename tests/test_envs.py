@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from scipy.spatial.distance import jensenshannon
 
 import plural_rlhf.envs
-from plural_rlhf.core.aggregation import aggregate
+from plural_rlhf.core.rules import aggregate
 from plural_rlhf.envs import JuryBandit, JuryText, JuryVectorEnv, ScalarisedReward
 from reward_models.errors import JuryError, MissingExtraError
 from reward_models.modeling_jury import JuryRewardModel
@@ -365,7 +365,7 @@ def test_the_pool_is_the_reward_whose_regularised_optimum_is_known():
 
 
 def test_no_rule_is_applied_before_the_end_of_an_answer():
-    env = ScalarisedReward(JuryText(), rule="power_mean", p=1.0, utility="identity", weights="low")
+    env = ScalarisedReward(JuryText(), rule="power_mean", p=1.0, utility="identity", weights="uniform")
     env.reset(seed=0)
     assert env.step(3)[1] == 0.0
     with pytest.raises(ValueError, match="positive"):  # the verdict 8, 0, 0 itself is no table of utilities

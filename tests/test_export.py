@@ -157,11 +157,14 @@ def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"citty": 1}, r"the weights name 'citty', which is no cluster .* Did you mean 'city'\? Its clusters are"),
-        ([1, -1, 1], r"weights=\[1.0, -1.0, 1.0\]: entries must be finite and not negative"),
+        (
+            {"citty": 1},
+            r"the weights name 'citty', which the jury does not have. Did you mean 'city'\? Its clusters are",
+        ),
+        ([1, -1, 1], r"\[1.0, -1.0, 1.0\]: every one must be a number of at least 0"),
         ({"city": 0}, "the weights are all zero, so nobody is on the jury"),
         ([1, 2], "2 weights for 3 clusters"),
-        ([float("nan"), 1, 1], "entries must be finite"),
+        ([float("nan"), 1, 1], "every one must be a number"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(tokenizer, tmp_path, weights, message):

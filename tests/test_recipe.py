@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from plural_rlhf.base_models import prepare_base_model
-from plural_rlhf.config import PluralSection, load_config
+from plural_rlhf.config import ConfigError, PluralSection, load_config
 from plural_rlhf.recipe import _spent, run
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
@@ -121,6 +121,51 @@ def test_the_saved_jury_is_the_one_that_was_reported(finished):
     answers = [[{"role": "assistant", "content": option}] for option in question["options"]]
     by_cluster = jury.cluster_rewards(messages, answers).double().softmax(0).numpy()
     np.testing.assert_allclose(by_cluster @ jury.prevalence, question["jury"], atol=1e-6)
+
+
+@needs_survey
+def test_every_rule_picks_an_answer_and_says_who_gains(finished):
+    results = finished[1]
+    names = {c["name"] for c in results["clusters"]}
+    options = {q["id"]: q["options"] for q in results["questions"]}
+    assert [effect["rule"] for effect in results["rules"]] == [
+        "mean",
+        "nash",
+        "min",
+        "median",
+        "borda",
+        "maximal_lottery",
+    ]
+    for effect in results["rules"]:
+        assert set(effect["clusters"]) == names
+        assert all(effect["picks"][q] in offered for q, offered in options.items())
+        assert set(effect["picks"]) == set(options)
+    assert {row["value"] for row in results["rules"][0]["clusters"].values()} == {0.0}  # the mean against itself
+
+
+@needs_survey
+def test_a_rule_may_be_the_target_and_a_named_jury_be_asked(finished):
+    folder, returned = finished
+    names = [c["name"] for c in returned["clusters"]]
+    seats = {names[0]: 1, names[1]: 3}
+    config = smoke(folder, f"output_dir={folder / 'nash'}", "plural.rule=nash", "grpo.steps=0")
+    config = config.model_copy(update={"juries": {"council": seats}})
+    results = run(config, console=quietly())
+    council = [entry for entry in results["steering"] if entry["weighting"] == "council"]
+    assert len(council) == 18
+    assert council[0]["weights"] == {names[0]: 0.25, names[1]: 0.75}
+
+
+def test_rules_that_cannot_be_are_refused_all_at_once_before_the_folder_is_touched(tmp_path):
+    config = smoke(tmp_path, "plural.rule=nahs", "evaluate.rules=[mean, power_mean, cvar(share=2)]")
+    with pytest.raises(ConfigError) as caught:
+        run(config, console=quietly())
+    said = str(caught.value)
+    assert "plural.rule = 'nahs'" in said
+    assert "Did you mean 'nash'?" in said
+    assert "evaluate.rules, entry 2 = 'power_mean'" in said
+    assert "entry 3 = 'cvar(share=2)'" in said
+    assert not (tmp_path / "run").exists()
 
 
 @needs_survey

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from plural_rlhf.report import plots, summary_table, write_report
+from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
 from plural_rlhf.report.sections import headline, report_sections
 from plural_rlhf.report.tables import (
     STAGE_NAMES,
@@ -100,7 +101,7 @@ def test_short_labels_drop_what_all_prompts_share():
 
 def test_page_is_self_contained(page):
     text = page.read_text(encoding="utf-8")
-    assert text.count("<svg ") == 6
+    assert text.count("<svg ") == 7
     assert "<script" not in text
     assert "<link" not in text
     assert re.findall(r'(?:src|href)="(?!#)[^"]*"', text) == []
@@ -149,7 +150,7 @@ def test_all_text_is_escaped(tmp_path):
 def test_markdown_links_the_plots_it_wrote(page):
     text = page.with_name("report.md").read_text(encoding="utf-8")
     linked = re.findall(r"\]\((figures/\w+\.png)\)", text)
-    assert len(linked) == 6
+    assert len(linked) == 7
     for name in linked:
         assert (page.parent / name).stat().st_size > 5000
     assert "| plural (ours) |" in text
@@ -179,7 +180,7 @@ def test_without_grpo_the_page_says_so(tmp_path):
     assert STAGE_NAMES["plural"] in text
 
 
-@pytest.mark.parametrize("key", ["rows", "questions", "clusters", "groupings", "steering", "training"])
+@pytest.mark.parametrize("key", ["rows", "questions", "clusters", "groupings", "steering", "rules", "training"])
 def test_any_missing_part_is_said_and_not_crashed_on(key):
     results = make_results(3, 1)
     del results[key]
@@ -204,7 +205,7 @@ def test_numbers_that_are_not_numbers_are_left_out():
 
 def test_an_empty_run_still_gives_a_page(tmp_path):
     text = write_report({}, tmp_path).read_text(encoding="utf-8")
-    assert text.count("Nothing to show: ") == 6
+    assert text.count("Nothing to show: ") == 7
     assert "was not evaluated in this run" in text
     assert not list((tmp_path / "figures").iterdir())
 
@@ -249,6 +250,19 @@ def test_steering_points_are_predicted_against_achieved(results):
     first = [e for e in results["steering"] if e["weighting"] == "population" and e["split"] == "train"]
     expected = np.column_stack([np.concatenate([e[k] for e in first]) for k in ("predicted", "achieved")])
     assert np.asarray(figure.axes[0].collections[0].get_offsets()) == pytest.approx(expected)
+
+
+def test_rules_are_held_against_the_first_of_them(results):
+    figure, first = plot_rules(results), next(iter(CLUSTERS))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["min"]
+    points = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert points == [0.2, -0.1, 0.0]
+    assert "leaves the mean on 25.0" in figure.texts[0].get_text()
+    # The headline names only those of whom it is sure.
+    assert f"“{first}” gains 0.200" in rules_sentence(results)
+    assert "loses" not in rules_sentence(results)
+    assert [row[:2] for row in rules_table(results).rows] == [["mean", "100.0\xa0%"], ["min", "75.0\xa0%"]]
+    assert picks_table(results).rows[-1][1:] == ["too little", "too much"]
 
 
 def test_plots_say_the_finding(results):

@@ -45,8 +45,53 @@ def test_weights_survive_a_data_set():
 
 
 def test_a_rule_gets_its_options():
-    power = JuryReward(jury(), rule="power_mean", p=-math.inf)
+    power = JuryReward(jury(), rule="power_mean", p=-math.inf, calibrated=False)
     assert pay(power, ["red", "blue", "grey"])[2] == max(pay(power, ["red", "blue", "grey"]))
+
+
+def test_a_group_rule_judges_a_completion_among_those_of_its_prompt_and_weights():
+    reward = JuryReward(jury(), rule="borda")
+    # Warm: red > grey > blue, cold: blue > grey > red. Shares of duels won, by hand.
+    three = {"red": (0.75, 0.25), "blue": (0.25, 0.75), "grey": (0.5, 0.5)}
+    assert pay(reward, list(three)) == pytest.approx([three[c][0] for c in three])
+    prompts, weights = ["A"] * 3 + ["B"] * 2 + ["A"] * 3, ["prevalence"] * 5 + ["cold"] * 3
+    paid = reward(prompts=prompts, completions=[*three, "red", "grey", *three], weights=weights)
+    assert paid == pytest.approx([0.75, 0.25, 0.5, 0.75, 0.25, 0.0, 1.0, 0.5])
+    with pytest.raises(JuryError, match="compares at least two"):
+        reward(prompts=["A", "B"], completions=["red", "blue"])
+
+
+def test_a_column_says_the_rule_of_each_row():
+    reward = JuryReward(jury(), calibrated=False)
+    rules = ["mean", "min", {"rule": "power_mean", "p": -math.inf, "q": None}, "max", None, "pool"]
+    paid = pay(reward, ["red"] * 6, rule=rules)
+    assert paid[:4] == pytest.approx([1.5, 0.0, 0.0, 2.0])
+    assert paid[4] == paid[5] == pytest.approx(pay(JuryReward(jury()), ["red"] * 2)[0])  # the default is the pool
+    with pytest.raises(ValueError, match=r"got 'mni'.*Did you mean 'min'"):
+        pay(reward, ["red"], rule=["mni"])
+    with pytest.raises(JuryError, match="'min' compares one cluster's score"):
+        pay(JuryReward(jury()), ["red"], rule=["min"])
+
+
+def test_rules_that_compare_heads_ask_for_one_scale():
+    for rule in ("pool", "mean", "borda", "maximal_lottery", "random_dictator"):
+        JuryReward(jury(), rule=rule)
+    for rule in ("nash", "min", "median", "cvar", "leximin", "approval"):
+        with pytest.raises(JuryError, match=f"'{rule}' compares .* calibrated=False"):
+            JuryReward(jury(), rule=rule)
+        JuryReward(jury(), rule=rule, calibrated=False)
+    comparable = jury()
+    comparable.calibrated = True
+    JuryReward(comparable, rule="min")
+    with pytest.raises(JuryError, match="asked for"):
+        JuryReward(jury(), calibrated=True)
+
+
+def test_weights_that_are_nearly_shares_are_normalised_with_a_message():
+    with pytest.warns(UserWarning, match=r"sum to 0.8; they are taken as 'warm' 0.625, 'cold' 0.375"):
+        reward = JuryReward(jury(), rule="mean", weights={"warm": 0.5, "cold": 0.3})
+    assert pay(reward, ["red"]) == pytest.approx([1.25])
+    assert pay(JuryReward(jury(), rule="mean", weights={"warm": 5, "cold": 3}), ["red"]) == pytest.approx([1.25])
 
 
 def test_the_pool_is_that_of_the_core():
@@ -153,7 +198,7 @@ def test_it_can_be_pickled_with_what_it_learnt():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"rule": "men"}, ValueError, r"rule: got 'men'.*Did you mean 'mean'\?.*pool, mean"),
+        ({"rule": "men"}, ValueError, r"rule: got 'men'.*mean, .*may also be 'pool'"),
         ({"beta": 0.0}, ValueError, r"beta: got 0; the temperature must be positive"),
         ({"rho": math.nan}, ValueError, r"rho: got nan"),
         ({"weights": "wram"}, JuryError, r"'wram'.*Did you mean 'warm'\?.*'warm', 'cold'"),

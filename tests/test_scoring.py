@@ -14,7 +14,7 @@ import torch
 
 from reward_models.errors import JuryError
 from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import Jury, JuryScorer
+from reward_models.scoring import ClusterScorer, JuryScorer
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -120,9 +120,9 @@ def test_is_a_jury_and_so_is_any_table(scorer):
         def cluster_rewards(self, prompts, completions):
             return torch.zeros(len(prompts), 1)
 
-    assert isinstance(scorer, Jury)
-    assert isinstance(Table(), Jury)
-    assert not isinstance(object(), Jury)
+    assert isinstance(scorer, ClusterScorer)
+    assert isinstance(Table(), ClusterScorer)
+    assert not isinstance(object(), ClusterScorer)
     assert scorer.cluster_names == ["a", "b"]
     assert scorer.prevalence.tolist() == [0.7, 0.3]
 

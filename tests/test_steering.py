@@ -54,7 +54,7 @@ def test_every_way_to_write_weights(spec, expected):
         ({"urban": 1, "coastal": 2}, r"name 'coastal'.*clusters are 'progressive', 'rural', 'urban'"),
         (
             [1, 1],
-            r"shape \(2,\), but the jury has 3 clusters \('progressive', 'rural', 'urban'\).*one number a cluster",
+            r"2 weights for 3 clusters \('progressive', 'rural', 'urban'\).*one number a cluster",
         ),
         ({"urban": -1, "rural": 2}, r"\[0\.0, 2\.0, -1\.0\].*at least 0"),
         ([0.5, float("nan"), 0.5], r"nan.*must be a number"),

@@ -29,6 +29,7 @@ def table(r, scores=None, keys=None, w=(0.75, 0.25)) -> RewardTable:
         keys=keys,
         shown=keys,
         drawn=list(range(len(r))),
+        rules=[None] * len(r),
     )
 
 

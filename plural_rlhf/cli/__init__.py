@@ -1,8 +1,8 @@
 """The command line `plural-rlhf`.
 
 Knows everybody and is known by nobody. `runs` holds the commands that walk a run file, `juries` those about juries and
-judgements, `guard` how anything is refused. Holds no logic of its own. Libraries that take long to import are imported
-inside the commands, so that `--help` answers at once.
+judgements, `ranking` the one that ranks responses, `guard` how anything is refused. Holds no logic of its own.
+Libraries that take long to import are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli import juries, runs
+from plural_rlhf.cli import juries, ranking, runs
 
 
 __all__ = ["app", "main"]
@@ -46,6 +46,7 @@ app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(juries.evaluate_jury)
+app.command(rich_help_panel=JURIES)(ranking.rank)
 app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
 
 

@@ -24,6 +24,7 @@ Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an erro
 
 TITLES = {
     "ConfigError": "The run file cannot be used",
+    "CandidatesError": "The candidates cannot be used",
     "JudgementError": "The judgements cannot be used",
     "JuryError": "The jury cannot be used",
     "RunFolderError": "The output folder cannot be used",

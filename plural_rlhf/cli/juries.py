@@ -6,7 +6,6 @@ Each reads what it is given, asks `reward_models`, and prints the answer. Knows 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["adapt", "evaluate_jury", "export_scalar", "headroom", "releases"]
 
 RUN_FILES = (".yaml", ".yml")
-# A cluster's name may hold commas and spaces, a number may not.
-SHARE = re.compile(r"\s*([^=]+?)\s*=\s*([^,=]*?)\s*(?:,|$)")
 
 JuryFolder = Annotated[str, typer.Argument(metavar="JURY", help="Folder of a saved jury, or its id on the Hub.")]
 Columns = Annotated[
@@ -192,7 +189,9 @@ def export_scalar(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", metavar="NAME=SHARE,...", help="Shares or seats of clusters; default: those of the jury."
+            "--weights",
+            metavar="NAME=SHARE,...",
+            help="Shares or seats of clusters, or one cluster's name; default: those of the jury.",
         ),
     ] = None,
     calibrated: Annotated[
@@ -210,10 +209,13 @@ def export_scalar(
     def export() -> None:
         from transformers.utils import logging
 
+        from plural_rlhf.steering import weights_from_text
         from reward_models.export import export_scalar as write_scalar
 
         logging.disable_progress_bar()
-        written = write_scalar(jury, out, None if weights is None else _shares(weights), calibrated=calibrated)
+        spec = None if weights is None else weights_from_text(weights)
+        shares = {spec: 1.0} if isinstance(spec, str) else spec
+        written = write_scalar(jury, out, shares, calibrated=calibrated)
         for name, share in written.weights.items():
             typer.echo(f"{share:6.1%}  {name}")
         typer.echo(f"The jury's weighted mean is the exported logit {written.constant:+.4f}.")
@@ -248,23 +250,6 @@ def _data_config(
         data = {"source": "table", "path": str(file), "columns": None if columns is None else str(columns)}
         return make_config({"data": data}, settings, origin=str(file))
     return load_config(file, settings)
-
-
-def _shares(spec: str) -> dict[str, float]:
-    """`name=share,...` as a mapping; `export_scalar` checks names and numbers.
-
-    Raises:
-        JuryError: It is not of that form.
-    """
-    from reward_models.errors import JuryError
-
-    try:
-        shares = {name: float(share) for name, share in SHARE.findall(spec)}
-    except ValueError:
-        shares = {}
-    if not shares or SHARE.sub("", spec).strip():
-        raise JuryError(f'--weights {spec!r} is not of the form name=share,... Fix: e.g. --weights "urban=7,rural=5"')
-    return shares
 
 
 def _print_releases() -> None:

@@ -1,8 +1,8 @@
-"""One reward out of the rewards of K clusters, under weights: the welfare rules.
+"""One reward out of the rewards of K clusters, under weights: the means, and what weights are.
 
 Knows nothing of prompts, samples, reference policies or partition functions; `targets` builds its pool on
-`log_power_mean`. Rewards are Bradley-Terry logits throughout, and every rule answers in logits: with one cluster each
-of them is the identity.
+`log_power_mean`, `welfare` has the rules that look at one part of the jury, and `rules` calls all of them by name.
+Rewards are Bradley-Terry logits throughout, and every mean answers in logits: with one cluster it is the identity.
 
 Two remarks on the rules:
 
@@ -15,10 +15,9 @@ Two remarks on the rules:
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,11 +28,9 @@ from reward_models.errors import JuryError, did_you_mean
 
 
 __all__ = [
-    "RULES",
     "UTILITIES",
     "Utility",
     "Weights",
-    "aggregate",
     "log_power_mean",
     "normalise_weights",
     "power_mean",
@@ -133,6 +130,9 @@ def log_power_mean(log_values: Tensor, weights: Weights, power: float) -> Tensor
 def weighted_mean(rewards: Tensor, weights: Weights) -> Tensor:
     """Utilitarian rule, `sum_k w_k r_k`.
 
+    Axioms: anonymous, clone-proof, strictly monotone, commutes with a common shift and scale; the one rule whose
+    ranking of responses survives a constant of each head's own. Any cluster with a weight moves it without limit.
+
     Args:
         rewards: Logits per cluster, shape `(..., K)`.
         weights: Shape `(K,)` or `(..., K)`.
@@ -150,6 +150,10 @@ def power_mean(rewards: Tensor, weights: Weights, p: float, utility: Utility = "
     """Power mean of utilities with one dial, `u^-1((sum_k w_k u(r_k)^p)^(1/p))`.
 
     `p = 1` is the mean utility, `p = 0` Nash welfare, `p = -inf` the worst-off cluster, `p = inf` the best-off.
+
+    Axioms: anonymous, clone-proof, monotone. With `"sigmoid"` and a finite p one cluster cannot raise it without
+    limit, and lowers it so only if p <= 0; it commutes with no change of scale. `"exp"` commutes with a common shift,
+    and is raised without limit if p >= 0, lowered if p <= 0. `"identity"` commutes with a common factor.
 
     Args:
         rewards: Logits per cluster, shape `(..., K)`.
@@ -174,13 +178,14 @@ def power_mean(rewards: Tensor, weights: Weights, p: float, utility: Utility = "
         log_mean = log_mean.clamp(max=-torch.finfo(r.dtype).tiny)
         return log_mean - torch.log(-torch.expm1(log_mean))
     if utility == "identity":
-        if not bool((r > 0).all()):
-            where = (~(r > 0)).nonzero()[0].tolist()
+        active = (normalise_weights(weights, r.shape[-1]) > 0).to(r.device)
+        if bool((~(r > 0) & active).any()):
+            where = (~(r > 0) & active).nonzero()[0].tolist()
             raise ValueError(
                 f"power mean: the reward of cluster {where[-1]} is {r[tuple(where)].item():g}, and a power mean needs "
                 "positive utilities: use utility='sigmoid' (probability of being preferred) or utility='exp' (odds)"
             )
-        return log_power_mean(r.log(), weights, p).exp()
+        return log_power_mean(torch.where(active, r, 1.0).log(), weights, p).exp()
     raise ValueError(
         f"utility: got {utility!r}; choose one of {', '.join(UTILITIES)}.{did_you_mean(utility, UTILITIES)}"
     )
@@ -191,6 +196,9 @@ def soft_minimum(rewards: Tensor, weights: Weights, temperature: float = 1.0) ->
 
     Between the worst-off cluster (`T -> 0`) and the weighted mean (`T -> inf`), never below the first or above the
     second.
+
+    Axioms: anonymous, clone-proof, monotone, commutes with a common shift (and scale, if T scales too). For a finite T
+    one cluster can lower it without limit but not raise it.
 
     Args:
         rewards: Logits per cluster, shape `(..., K)`.
@@ -207,48 +215,6 @@ def soft_minimum(rewards: Tensor, weights: Weights, temperature: float = 1.0) ->
     if not temperature >= 0:
         raise ValueError(f"temperature: got {temperature:g}; it is a number of logits, 0 (minimum) or more")
     return log_power_mean(rewards, weights, -1.0 / temperature if temperature > 0 else -math.inf)
-
-
-_RULES: dict[str, Callable[..., Tensor]] = {
-    "mean": weighted_mean,
-    "power_mean": power_mean,
-    "soft_minimum": soft_minimum,
-}
-RULES: tuple[str, ...] = tuple(_RULES)
-
-
-def aggregate(rewards: Tensor, weights: Weights, rule: str = "mean", **options: Any) -> Tensor:
-    """Aggregate the rewards of the clusters under a named rule.
-
-    Args:
-        rewards: Logits per cluster, shape `(..., K)`.
-        weights: Shape `(K,)` or `(..., K)`, broadcast against `rewards`.
-        rule: One of `RULES`.
-        **options: The options of that rule: `p` and `utility` of `power_mean`, `temperature` of `soft_minimum`.
-
-    Returns:
-        Logits, shape `(...)`.
-
-    Raises:
-        JuryError: If the weights are unusable.
-        ValueError: If the rule is unknown or an option's value is out of its range.
-        TypeError: If the rule does not take an option, or lacks one.
-
-    Example:
-        >>> aggregate(torch.tensor([2.0, -1.0]), [1, 1])
-        tensor(0.5000)
-        >>> aggregate(torch.tensor([2.0, -1.0]), [1, 1], rule="soft_minimum", temperature=0.0)
-        tensor(-1.)
-    """
-    if rule not in _RULES:
-        raise ValueError(f"rule: got {rule!r}; choose one of {', '.join(RULES)}.{did_you_mean(rule, RULES)}")
-    signature = inspect.signature(_RULES[rule])
-    try:
-        signature.bind(rewards, weights, **options)
-    except TypeError as error:
-        takes = ", ".join(list(signature.parameters)[2:]) or "none"
-        raise TypeError(f"rule {rule!r}: {error}; its options are: {takes}") from None
-    return _RULES[rule](rewards, weights, **options)
 
 
 def _as_float(x: Tensor) -> Tensor:

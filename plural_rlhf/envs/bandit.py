@@ -32,7 +32,7 @@ from .number_jury import ANSWERS, PROMPT, NumberJury
 
 
 if TYPE_CHECKING:
-    from reward_models.scoring import Jury
+    from reward_models.scoring import ClusterScorer
 
 __all__ = ["JuryBandit"]
 
@@ -136,7 +136,11 @@ class JuryBandit(JuryEnv[Any]):
 
     @classmethod
     def from_jury(
-        cls, jury: str | Path | Jury, prompts: Sequence[Prompt], supports: Sequence[Sequence[str]], **settings: Any
+        cls,
+        jury: str | Path | ClusterScorer,
+        prompts: Sequence[Prompt],
+        supports: Sequence[Sequence[str]],
+        **settings: Any,
     ) -> JuryBandit:
         """Score all answers with a jury, once; the environment then holds the table and no language model.
 

@@ -23,7 +23,7 @@ from reward_models.errors import JuryError, did_you_mean
 
 
 if TYPE_CHECKING:
-    from reward_models.scoring import Jury
+    from reward_models.scoring import ClusterScorer
 
 __all__ = ["JuryEnv", "Prompt", "load_jury"]
 
@@ -35,7 +35,7 @@ _OPTIONS = ("prompt", "weights")
 Observation = TypeVar("Observation")
 
 
-def load_jury(jury: str | Path | Jury) -> Jury:
+def load_jury(jury: str | Path | ClusterScorer) -> ClusterScorer:
     """Return a jury as it is, or the saved one at a path or hub id."""
     if isinstance(jury, str | Path):
         from reward_models.scoring import JuryScorer  # imports transformers, which a bandit can do without

@@ -1,6 +1,6 @@
 """`ScalarisedReward`: one number out of the reward vector, for RL libraries that expect one.
 
-What `LinearReward` is in MO-Gymnasium, with the welfare rules of `plural_rlhf.core.aggregation` and the pool. Knows
+What `LinearReward` is in MO-Gymnasium, with the welfare rules of `plural_rlhf.core.rules` and the pool. Knows
 nothing of where the rewards come from.
 """
 
@@ -12,17 +12,14 @@ import gymnasium
 import torch
 from gymnasium.utils import RecordConstructorArgs
 
-from plural_rlhf.core.aggregation import RULES, aggregate
+from plural_rlhf.core.rules import POINTWISE, POOL, RuleSpec, rule_or_pool
 from plural_rlhf.steering import WeightSpec
-from reward_models.errors import did_you_mean
 
 from .bandit import JuryBandit
 from .base import JuryEnv
 
 
 __all__ = ["ScalarisedReward"]
-
-POOL = "pool"
 
 
 class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -34,9 +31,9 @@ class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorA
     Args:
         env: A `JuryBandit` or `JuryText`, wrapped or not.
         weights: Weights of every episode whose `reset` names none in its options; None: those of the environment.
-        rule: A rule of `plural_rlhf.core.aggregation`, or, on a `JuryBandit`, `"pool"`: the ρ-pool's R_ρ. An algorithm
-            that maximises reward less `beta` KL to the reference then ends at `JuryBandit.optimum`; one without a KL
-            term ends at a single answer under any rule.
+        rule: A pointwise rule of `plural_rlhf.core.rules`, or, on a `JuryBandit`, `"pool"`: the ρ-pool's R_ρ. An
+            algorithm that maximises reward less `beta` KL to the reference then ends at `JuryBandit.optimum`; one
+            without a KL term ends at a single answer under any rule.
         **options: Options of the rule, e.g. `p=0.5` of `"power_mean"`.
 
     Raises:
@@ -52,28 +49,29 @@ class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorA
     """
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], weights: WeightSpec | None = None, rule: str = "mean", **options: Any
+        self, env: gymnasium.Env[Any, Any], weights: WeightSpec | None = None, rule: RuleSpec = "mean", **options: Any
     ) -> None:
         RecordConstructorArgs.__init__(self, weights=weights, rule=rule, **options)
         gymnasium.Wrapper.__init__(self, env)
         jury_env = env.unwrapped
-        rules = (*RULES, POOL)
         if not isinstance(jury_env, JuryEnv):
             raise ValueError(f"env: got {env}; rewards per rater cluster come from a JuryBandit or a JuryText")
-        if rule not in rules:
-            raise ValueError(f"rule: got {rule!r}; choose one of {', '.join(rules)}.{did_you_mean(rule, rules)}")
         if rule == POOL and not isinstance(jury_env, JuryBandit):
             raise ValueError(
                 "rule: got 'pool', which needs the partition functions of a finite set of answers: use JuryBandit, "
-                f"keep the vector reward and a core.offsets.OffsetTracker, or choose one of {', '.join(RULES)}"
+                f"keep the vector reward and a core.offsets.OffsetTracker, or choose one of {', '.join(POINTWISE)}"
             )
         if rule == POOL and options:
             raise TypeError(f"rule 'pool': got {', '.join(options)}; rho and beta are settings of the JuryBandit")
         self.weights = None if weights is None else jury_env.parse_weights(weights)
-        self.rule = rule
-        self.options = options
-        if rule != POOL:
-            aggregate(torch.ones(jury_env.reward_dim), jury_env.weights, rule, **options)  # refuses wrong options now
+        self.rule = rule_or_pool({"rule": rule, **options} if options else rule)
+        if self.rule is not None and self.rule.within_group:
+            raise ValueError(
+                f"rule: got {str(self.rule)!r}, which judges a response among others, and an episode has one: choose "
+                f"one of {', '.join(POINTWISE)}"
+            )
+        if self.rule is not None:
+            self.rule.check(jury_env.reward_dim)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode under the wrapper's weights, unless the options name others."""
@@ -86,9 +84,9 @@ class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorA
         observation, rewards, terminated, truncated, info = self.env.step(action)
         if not (terminated or truncated):
             reward = 0.0
-        elif self.rule == POOL:
+        elif self.rule is None:
             reward = info["pool_reward"]
         else:
             vector = torch.as_tensor(rewards, dtype=torch.float64)
-            reward = float(aggregate(vector, info["weights"], self.rule, **self.options))
+            reward = float(self.rule.scores(vector[None], info["weights"])[0])
         return observation, reward, terminated, truncated, {**info, "vector_reward": rewards}

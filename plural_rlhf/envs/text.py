@@ -24,7 +24,7 @@ from .number_jury import PROMPT, DigitTokenizer, NumberJury
 
 
 if TYPE_CHECKING:
-    from reward_models.scoring import Jury
+    from reward_models.scoring import ClusterScorer
 
 __all__ = ["JuryText", "Tokenizer"]
 
@@ -75,7 +75,7 @@ class JuryText(JuryEnv[dict[str, Any]]):
 
     def __init__(
         self,
-        jury: str | Path | Jury | None = None,
+        jury: str | Path | ClusterScorer | None = None,
         prompts: Sequence[Prompt] | None = None,
         tokenizer: Any = None,
         *,

@@ -1,18 +1,34 @@
 """Trade-offs between objectives: which policies no other one improves on, and how much a set of them covers.
 
-Points are rewards, more is better in every coordinate. This file knows nothing of policies or weights.
+Points are rewards, more is better in every coordinate. Models are points too, but measured on some items only: what is
+said of them comes with what resampling the items leaves of it. This file knows nothing of policies or weights.
 
-Shapes: `N` points, `D` objectives.
+Shapes: `N` points, `D` objectives, `M` models, `R` items, `B` resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from plural_rlhf.evaluation.intervals import bootstrap_means, percentile_interval
+from reward_models.stats import Interval
 
-__all__ = ["hypervolume", "pareto_front"]
+
+__all__ = [
+    "Dominance",
+    "ItemScores",
+    "dominance",
+    "front_membership",
+    "hypervolume",
+    "hypervolume_interval",
+    "pareto_front",
+]
+
+ItemScores = np.ndarray | Sequence[np.ndarray]
+"""(M, R, D) scores of M models on the same R items, or M arrays (R, D)."""
 
 
 def pareto_front(points: np.ndarray) -> np.ndarray:
@@ -22,10 +38,7 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
         >>> pareto_front(np.array([[0.2, 0.9], [0.5, 0.7], [0.8, 0.3], [0.4, 0.4]])).tolist()
         [True, True, True, False]
     """
-    points = np.asarray(points, dtype=np.float64)
-    at_least = (points[:, None] >= points[None]).all(axis=-1)
-    better = (points[:, None] > points[None]).any(axis=-1)
-    return np.logical_not((at_least & better).any(axis=0))
+    return np.logical_not(_improves(np.asarray(points, dtype=np.float64)).any(axis=0))
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float] | np.ndarray) -> float:
@@ -68,3 +81,115 @@ def _volume(points: np.ndarray) -> float:
         points = points[np.argsort(-points[:, 0])]
         return float((points[:, 0] * np.diff(points[:, 1], prepend=0.0)).sum())
     return sum(float(p.prod()) - _volume(np.minimum(points[i + 1 :], p)) for i, p in enumerate(points))
+
+
+@dataclass(frozen=True)
+class Dominance:
+    """Which model improves on which, and how sure that is.
+
+    Attributes:
+        means: (M, D) each model's objectives, averaged over items.
+        dominates: (M, M) whether the row's model improves on the column's: as good in all objectives, better in one.
+        probability: (M, M) share of the resamples of the items in which it does.
+        on_front: (M,) share of the resamples in which nobody improves on the model.
+        n_items: R.
+    """
+
+    means: np.ndarray
+    dominates: np.ndarray
+    probability: np.ndarray
+    on_front: np.ndarray
+    n_items: int
+
+
+def dominance(values: ItemScores, draws: int = 2000, seed: int = 0) -> Dominance:
+    """P[model i Pareto-improves on model j], over a paired bootstrap of the items (Sorensen et al. 2024, section 3).
+
+    All models see the same resampled items, so what makes an item easy for everybody cancels. A probability is the
+    weight of evidence these items give, not a promise for other objectives or prompts.
+
+    Args:
+        values: See `ItemScores`; more is better.
+        draws: B.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: Scores that are not (M, R, D) or not finite.
+
+    Example:
+        >>> better, worse = np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[0.5, 3.0], [1.5, 1.0]])
+        >>> dominance([better, worse]).probability.tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+    """
+    scores = _item_scores(values)
+    resampled = bootstrap_means(scores, draws, seed)  # (B, M, D)
+    wins = np.zeros((scores.shape[0], scores.shape[0]))
+    front = np.zeros(scores.shape[0])
+    for means in resampled:
+        improves = _improves(means)
+        wins += improves
+        front += ~improves.any(axis=0)
+    means = scores.mean(axis=1)
+    return Dominance(means, _improves(means), wins / draws, front / draws, scores.shape[1])
+
+
+def front_membership(values: ItemScores, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """(M,) probability that no other model improves on a model; see `dominance`."""
+    return dominance(values, draws, seed).on_front
+
+
+def hypervolume_interval(
+    values: ItemScores,
+    reference: Sequence[float] | np.ndarray,
+    *,
+    draws: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The hypervolume that M models cover together, with its interval over items.
+
+    Noise pushes some model's mean outwards in every resample, so that resampled fronts cover too much; the interval is
+    moved back by that excess (see `percentile_interval`).
+
+    Args:
+        values: See `ItemScores`.
+        reference: `(D,)`, see `hypervolume`.
+        draws: B.
+        level: Probability that the interval is to hold.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: Scores that are not (M, R, D) or not finite, a reference of another length, or a `level` that is
+            no probability.
+    """
+    scores = _item_scores(values)
+    value = hypervolume(scores.mean(axis=1), reference)
+    drawn = np.array([hypervolume(means, reference) for means in bootstrap_means(scores, draws, seed)])
+    return percentile_interval(np.array(value), drawn, scores.shape[1], level=level, bounds=(0.0, np.inf))[0]
+
+
+def _improves(points: np.ndarray) -> np.ndarray:
+    """`(N, N)` whether the row's point is at least as good as the column's in all objectives, and better in one."""
+    at_least = (points[:, None] >= points[None]).all(axis=-1)
+    better = (points[:, None] > points[None]).any(axis=-1)
+    return np.logical_and(at_least, better)
+
+
+def _item_scores(values: ItemScores) -> np.ndarray:
+    if not isinstance(values, np.ndarray):
+        shapes = [np.shape(v) for v in values]
+        if len(set(shapes)) > 1:
+            raise ValueError(
+                f"the models' scores have shapes {shapes}: a paired comparison needs the same items and objectives "
+                "for every model, (R, D) each."
+            )
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 3 or 0 in scores.shape:
+        raise ValueError(f"scores have shape {scores.shape}: give (M, R, D), M models on R items in D objectives.")
+    if not np.isfinite(scores).all():
+        model, item, objective = np.argwhere(~np.isfinite(scores))[0].tolist()
+        raise ValueError(
+            f"model {model} has no score of item {item} in objective {objective} "
+            f"({scores[model, item, objective]}): leave that item out for all models."
+        )
+    return scores

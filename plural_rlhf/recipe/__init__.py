@@ -22,7 +22,7 @@ from rich.console import Console
 
 import plural_rlhf
 from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
-from plural_rlhf.config import RunConfig
+from plural_rlhf.config import ConfigError, RunConfig
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
 
 
@@ -54,6 +54,7 @@ def run(
 
     Raises:
         RunFolderError: The output folder holds another run, or something else; nothing was touched.
+        ConfigError: A welfare rule that does not exist or lacks an option.
         JudgementError, JuryError: Data or settings that cannot work; before any training.
     """
     if config.policy.model in (SMOLLM2, TINY):
@@ -71,6 +72,7 @@ def run(
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*", category=FutureWarning)
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     # All that can be refused is refused before the folder is touched.
+    _check_rules(config)
     data = read_data(config)
     prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     folder = RunFolder(config.output_dir, config.model_dump(mode="json"), overwrite=overwrite)
@@ -100,6 +102,23 @@ def run(
     return results
 
 
+def _check_rules(config: RunConfig) -> None:
+    from plural_rlhf.core.rules import Rule, rule_or_pool
+
+    faults = []
+    asked = {"plural.rule": (rule_or_pool, config.plural.rule)}
+    asked |= {f"evaluate.rules, entry {n}": (Rule.parse, rule) for n, rule in enumerate(config.evaluate.rules, 1)}
+    for key, (read, spec) in asked.items():
+        try:
+            rule = read(spec)
+            if rule is not None:
+                rule.check(2)
+        except (TypeError, ValueError) as error:
+            faults.append(f"{key} = {spec!r}: {error}")
+    if faults:
+        raise ConfigError(config.name, faults)
+
+
 def _train(
     config: RunConfig,
     data: Any,
@@ -108,12 +127,15 @@ def _train(
     seconds: dict[str, float],
     console: Console,
 ) -> None:
+    from plural_rlhf.core.rules import rule_or_pool
     from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
     from reward_models.scoring import JuryScorer
 
     @cache
     def jury() -> JuryScorer:  # only read where a stage is still to be trained
-        return JuryScorer.from_pretrained(folder.path / "jury")
+        rule = rule_or_pool(config.plural.rule)
+        compares = rule is not None and rule.compares_heads
+        return JuryScorer.from_pretrained(folder.path / "jury", calibrated=compares)
 
     questions = data.of("train")
     warm = folder.path / "warm"

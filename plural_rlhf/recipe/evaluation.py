@@ -16,9 +16,11 @@ from rich.console import Console
 
 from plural_rlhf.config import RunConfig
 from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, cluster_panel, interval_row, metric_rows
+from plural_rlhf.evaluation.welfare_effects import welfare_effects
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
 from plural_rlhf.rewards import JuryReward
+from plural_rlhf.steering import parse_weights
 from reward_models.encoding import as_messages
 from reward_models.scoring import JuryScorer
 from reward_models.stats import js_divergence, noise_floor_js, normalise
@@ -35,14 +37,15 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
     """Scores the base model and every saved policy on all questions, for the population and for each cluster.
 
     Returns:
-        `questions`, `steering` and `rows` of `results.json`.
+        `questions`, `steering`, `rules` and `rows` of `results.json`.
     """
     jury = JuryScorer.from_pretrained(folder / "jury")
     names = list(jury.cluster_names)
     weightings = {EVERYBODY: jury.prevalence, **{name: np.eye(len(names))[k] for k, name in enumerate(names)}}
+    asked = weightings | {name: parse_weights(seats, names, jury.prevalence) for name, seats in config.juries.items()}
     jury_answers = _jury_answers(jury, data.questions)
     panel = _panel(data, jury)
-    stages = _policy_answers(config, data.questions, jury, weightings, folder)
+    stages = _policy_answers(config, data.questions, jury, asked, folder)
     width = panel.n_options
     padded = {
         stage: {name: np.stack([_pad(p, width) for p in answers]) for name, answers in by_weighting.items()}
@@ -51,7 +54,8 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
     console.print(f"[bold]Evaluated[/bold] {', '.join(stages)} on {len(data.questions)} questions")
     return {
         "questions": _question_records(data, panel, jury_answers, stages, weightings),
-        "steering": list(_steering(data.questions, jury_answers, padded, weightings)),
+        "steering": list(_steering(data.questions, jury_answers, padded, asked, names)),
+        "rules": _rules(config, data.questions, jury),
         "rows": list(_rows(config, data, panel, jury_answers, padded, weightings)),
     }
 
@@ -140,11 +144,11 @@ def _steering(
     jury_answers: list[np.ndarray],
     padded: dict[str, dict[str, np.ndarray]],
     weightings: dict[str, np.ndarray],
+    names: list[str],
 ) -> Iterator[dict[str, Any]]:
     """Predicted (the jury's pool under the weights) and achieved (ours) answers, for every weighting and question."""
     if "plural" not in padded:
         return
-    names = [name for name in weightings if name != EVERYBODY]
     for weighting, weights in weightings.items():
         for i, question in enumerate(questions):
             predicted = weights @ jury_answers[i]
@@ -158,6 +162,45 @@ def _steering(
                 "achieved": achieved,
                 "jsd_nats": float(js_divergence(predicted, achieved)),
             }
+
+
+def _rules(config: RunConfig, questions: list[Question], jury: JuryScorer) -> list[dict[str, Any]]:
+    """What each welfare rule picks on every question, and what each cluster gains by it against the mean.
+
+    By the calibrated heads: a unit is one standard deviation of a cluster's rewards of the offered answers.
+    """
+    calibration, names = jury.state.calibration, list(jury.cluster_names)
+    if calibration is None or len(names) == 1 or not config.evaluate.rules:
+        return []
+    reward = JuryReward(jury)
+    rewards = [calibration.apply(reward.support_rewards(q.messages, q.options)).numpy() for q in questions]
+    group = np.repeat(np.arange(len(questions)), [len(r) for r in rewards])
+    report = welfare_effects(
+        np.concatenate(rewards),
+        group,
+        jury.prevalence,
+        config.evaluate.rules,
+        names,
+        draws=config.evaluate.draws,
+        level=config.evaluate.level,
+        seed=config.seed,
+    )
+    options = [option for q in questions for option in q.options]
+    changes = report.to_rows()
+    return [
+        {
+            "rule": effect.rule,
+            "baseline": report.baseline,
+            "agreement": effect.agreement,
+            "picks": {q.id: options[pick] for q, pick in zip(questions, effect.picks, strict=True)},
+            "clusters": {
+                row["cluster"]: {key: row[key] for key in ("value", "ci_low", "ci_high", "n")}
+                for row in changes
+                if row["rule"] == effect.rule and row["metric"] == "change"
+            },
+        }
+        for effect in report.effects
+    ]
 
 
 def _rows(

@@ -6,6 +6,7 @@ policies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from reward_models.scoring import JuryScorer
 __all__ = ["fit_jury"]
 
 ANSWERS_IN_DESCRIPTION = 3
+CALIBRATION_PROMPTS = 200  # give a scale to about two per cent
 
 
 def fit_jury(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
@@ -91,10 +93,25 @@ def _train_heads(
         # Whoever shows it a plain prompt later must know that it has seen conversations only.
         fitted_on={**counts(encoded), "conversations": len(texts)},
     )
-    JuryScorer(jury, tokenizer, state=state).save_pretrained(folder)
+    scorer = JuryScorer(jury, tokenizer, state=state)
+    _put_on_one_scale(scorer, texts)
+    scorer.save_pretrained(folder)
     heads_are = "1 head" if len(names) == 1 else f"{len(names)} heads"
     console.print(f"[bold]Jury[/bold]      {heads_are} on features of {len(texts)} texts, saved in {folder}")
     return {"l2": heads.l2, "cv": heads.cv, "prevalence": np.asarray(heads.prevalence)}
+
+
+def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> None:
+    """Calibrates the heads on the offered answers, each once: what the policy says after its warm-up, pi_ref.
+
+    Welfare rules that compare clusters need it; the pool and the evaluation take the heads as they are.
+    """
+    some = set(list(dict.fromkeys(text.prompt for text in texts))[:CALIBRATION_PROMPTS])
+    chosen = [text for text in texts if text.prompt in some]
+    scorer.calibrate(
+        [as_messages(text.prompt) for text in chosen],
+        [[{"role": "assistant", "content": text.response}] for text in chosen],
+    )
 
 
 def _description(answers: list[dict[str, Any]]) -> str:

@@ -7,7 +7,7 @@ jury.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,9 @@ from plural_rlhf.config import GrpoSection, PluralSection, RunConfig, WarmupSect
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.rewards import JuryReward
-from plural_rlhf.steering import describe_weights, sample_weights, steer_prompt
+from plural_rlhf.steering import WeightSpec, describe_weights, parse_weights, sample_weights, steer_prompt
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from reward_models.scoring import Jury
+from reward_models.scoring import ClusterScorer
 
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _LR_WARMUP_STEPS = 5
 class FlatJury:
     """A jury to whom all answers are equal: the target of the warm-up, uniform over what is offered."""
 
-    def __init__(self, like: Jury) -> None:
+    def __init__(self, like: ClusterScorer) -> None:
         self.cluster_names = like.cluster_names
         self.prevalence = like.prevalence
 
@@ -55,7 +55,7 @@ def load_base(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return AutoModelForCausalLM.from_pretrained(path, dtype="float32"), tokenizer
 
 
-def policy_prompt(question: Question, weights: np.ndarray, jury: Jury) -> list[dict[str, str]]:
+def policy_prompt(question: Question, weights: np.ndarray, jury: ClusterScorer) -> list[dict[str, str]]:
     """What the policy reads: whose answer is asked for, then the question with the offered answers."""
     description = describe_weights(weights, jury.cluster_names, jury.prevalence)
     return steer_prompt([{"role": "user", "content": render_question(question)}], description)
@@ -63,17 +63,18 @@ def policy_prompt(question: Question, weights: np.ndarray, jury: Jury) -> list[d
 
 def training_rows(
     questions: Sequence[Question],
-    jury: Jury,
+    jury: ClusterScorer,
     section: WarmupSection | PluralSection | GrpoSection,
     *,
     steering: bool,
     seed: int,
+    juries: Mapping[str, WeightSpec] | None = None,
 ) -> Dataset:
     """The rows of a whole training run in order: `section.steps` batches of `section.prompts_per_step`.
 
-    Every batch asks under as many weightings as it has rows for (the population twice, each cluster once, one fresh
-    mixed draw) and deals the questions to them, so that no batch pulls towards one cluster or one question. Rows with
-    the same weighting share their instructions, which are then computed once.
+    Every batch asks under as many weightings as it has rows for (the population twice, each cluster and each jury of
+    the run file once, one fresh mixed draw) and deals the questions to them, so that no batch pulls towards one
+    cluster or one question. Rows with the same weighting share their instructions, which are then computed once.
 
     Returns:
         Columns `prompt`, `support`, `weights`, `jury_prompt`.
@@ -81,16 +82,19 @@ def training_rows(
     rng = np.random.default_rng(seed)
     k = len(jury.cluster_names)
     steered = steering and k > 1
+    named = [parse_weights(seats, jury.cluster_names, jury.prevalence) for seats in (juries or {}).values()]
+    fixed = [*np.eye(k), *named] if steered else named
+    drawn, everybody = (1, 2) if steered else (0, 1)
     question_deck = _deck(len(questions), rng)
-    weighting_deck = _deck(k + 3 if steered else 1, rng)
-    asked_at_once = min(k + 3 if steered else 1, section.prompts_per_step)
+    weighting_deck = _deck(len(fixed) + drawn + everybody, rng)
+    asked_at_once = min(len(fixed) + drawn + everybody, section.prompts_per_step)
     rows: list[dict[str, Any]] = []
     for _ in range(section.steps):
         for i in range(asked_at_once):
             turn = next(weighting_deck)
-            if steered and turn < k:
-                weights = np.eye(k)[turn]
-            elif steered and turn == k:
+            if turn < len(fixed):
+                weights = fixed[turn]
+            elif turn < len(fixed) + drawn:
                 weights = sample_weights(1, jury.prevalence, rng)[0]
             else:
                 weights = np.asarray(jury.prevalence)
@@ -159,9 +163,14 @@ def _finish(
 
 
 def _train_exact(
-    label: str, model: PeftModel, tokenizer: Any, jury: Any, rows: Dataset, args: PluralGRPOConfig, folder: Path
+    label: str,
+    model: PeftModel,
+    tokenizer: Any,
+    reward: JuryReward,
+    rows: Dataset,
+    args: PluralGRPOConfig,
+    folder: Path,
 ) -> dict[str, Any]:
-    reward = JuryReward(jury, rho=args.rho, beta=args.beta)
     trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
     columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
     history, seconds = _finish(trainer, tokenizer, folder, label, columns)
@@ -177,7 +186,9 @@ def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     return {"history": [], "budget": {"steps": 0, "scored_sequences": 0, "seconds": 0.0}}
 
 
-def train_warmup(config: RunConfig, questions: Sequence[Question], jury: Jury, folder: Path) -> dict[str, Any]:
+def train_warmup(
+    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, folder: Path
+) -> dict[str, Any]:
     """Teaches the answer format: exact mode to uniform over the offered answers; its result is π₀ of what follows."""
     section, lora = config.warmup, config.policy.lora
     base, tokenizer = load_base(config)
@@ -190,13 +201,13 @@ def train_warmup(config: RunConfig, questions: Sequence[Question], jury: Jury, f
         return _untrained(model, tokenizer, folder)
     args = _exact_args(section, folder, config.seed, reference_power=0.0)
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
-    return _train_exact("warm-up", model, tokenizer, FlatJury(jury), rows, args, folder)
+    return _train_exact("warm-up", model, tokenizer, JuryReward(FlatJury(jury)), rows, args, folder)
 
 
 def train_plural(
-    config: RunConfig, questions: Sequence[Question], jury: Jury, warm: Path, folder: Path
+    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
 ) -> dict[str, Any]:
-    """Ours: exact mode to the ρ-pool of the jury, for the population and, when steering, for other weightings."""
+    """Ours: exact mode to the ρ-pool of the jury or a rule, for the population and, when steering, others."""
     section = config.plural
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
@@ -204,12 +215,13 @@ def train_plural(
         return _untrained(model, tokenizer, folder)
     target = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
     args = _exact_args(section, folder, config.seed, **target)
-    rows = training_rows(questions, jury, section, steering=section.steering, seed=config.seed)
-    return _train_exact("plural", model, tokenizer, jury, rows, args, folder)
+    rows = training_rows(questions, jury, section, steering=section.steering, seed=config.seed, juries=config.juries)
+    reward = JuryReward(jury, rule=section.rule, rho=args.rho, beta=args.beta)
+    return _train_exact("plural", model, tokenizer, reward, rows, args, folder)
 
 
 def train_grpo(
-    config: RunConfig, questions: Sequence[Question], jury: Jury, warm: Path, folder: Path
+    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
 ) -> dict[str, Any]:
     """The comparison: stock `trl.GRPOTrainer` from the same π₀ on the averaged reward of the same jury."""
     section = config.grpo

@@ -80,8 +80,8 @@ def title(figure: Figure, text: str) -> None:
     )
 
 
-def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
-    """A line of marks and words under the title."""
+def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: int | None = None) -> None:
+    """A line of marks and words under the title, or several of so many columns."""
     _, height = figure.get_size_inches()
     handles = [
         Line2D(
@@ -100,7 +100,7 @@ def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
         [name for *_, name in entries],
         loc="upper left",
         bbox_to_anchor=(0.0, 1 - 0.32 / height),
-        ncols=len(entries),
+        ncols=columns or len(entries),
         frameon=False,
         labelcolor=INK,
         fontsize=9,

@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from plural_rlhf.report import plots
+from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
 from plural_rlhf.report.tables import (
     STAGE_NAMES,
     Rows,
@@ -60,7 +61,7 @@ def headline(results: Results) -> list[str]:
     rows = Rows(results)
     sentences = [_distance_sentence(results, rows), _rivals_sentence(rows), _coverage_sentence(rows)]
     sentences.append(_steering_sentence(rows))
-    sentences += [_clusters_sentence(results), _headroom_sentence(results)]
+    sentences += [_clusters_sentence(results), rules_sentence(results), _headroom_sentence(results)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -115,6 +116,17 @@ def report_sections(results: Results) -> list[Section]:
             plots.plot_steering(results),
             folded=[_steering_table(results)],
             missing=_missing(results, "steering", reasons.get("steering", "steering was not evaluated")),
+        ),
+        Section(
+            "rules",
+            "What would each welfare rule pick, and who gains by it?",
+            "A rule turns the clusters' rewards into one answer. Points right of zero: the cluster likes what this "
+            "rule picks better than what the first picks; black lines are intervals over questions. The policy itself "
+            "keeps all answers; this is what choosing one would mean.",
+            plot_rules(results),
+            [rules_table(results)],
+            [picks_table(results)],
+            _missing(results, "rules", "there is one cluster, or evaluate.rules is empty"),
         ),
         Section(
             "training",

@@ -14,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from reward_models.scoring import Jury
+from reward_models.scoring import ClusterScorer
 
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, li
             that of `args`.
     """
     functions = list(given) if isinstance(given, list | tuple) else [given]
-    juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | Jury) and not _is_module(f)]
+    juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | ClusterScorer) and not _is_module(f)]
     if not juries and functions and isinstance(functions[0], str | Path):
         juries = [0]
     if len(juries) > 1:
@@ -120,10 +120,11 @@ def check_batches(mixed: bool, args: PluralGRPOConfig, num_generations: int, num
 
 
 def check_weights(dataset: Any, reward: JuryReward) -> None:
-    """Refuses weights that the jury cannot carry out, in any row."""
-    if "weights" in columns_of(dataset):
-        specs = [row["weights"] for row in dataset.select_columns("weights")]
-        reward.row_weights(specs, len(specs))
+    """Refuses weights that the jury cannot carry out, and rules, in any row."""
+    for name, read in (("weights", reward.row_weights), ("rule", reward.row_rules)):
+        if name in columns_of(dataset):
+            specs = [row[name] for row in dataset.select_columns(name)]
+            read(specs, len(specs))
 
 
 def each_dataset(train: Any, evaluation: Any) -> Iterator[Any]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from plural_rlhf.core.aggregation import aggregate
 from plural_rlhf.core.offsets import prompt_key
+from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import log_partition, responsibilities
-from plural_rlhf.rewards import POOL, JuryReward
+from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers
 
 
@@ -138,7 +138,8 @@ class ExactRows:
             weights = self.reward.row_weights(specs, len(rows))
         else:
             weights = weights.expand(len(rows), -1)
-        log_p, gamma = self._target(rewards, weights, log_pi_ref, batch.support_mask)
+        rules = self.reward.row_rules([row.get("rule") for row in rows], len(rows))
+        log_p, gamma = self._target(rewards, weights, log_pi_ref, batch.support_mask, rules)
         return {
             "prompt_ids": batch.prompt_ids,
             "prompt_mask": batch.prompt_mask,
@@ -165,17 +166,24 @@ class ExactRows:
         return self._log_pi_ref[_key(row)].double()
 
     def _target(
-        self, rewards: torch.Tensor, weights: torch.Tensor, log_pi_ref: torch.Tensor, mask: torch.Tensor
+        self,
+        rewards: torch.Tensor,
+        weights: torch.Tensor,
+        log_pi_ref: torch.Tensor,
+        mask: torch.Tensor,
+        rules: Sequence[Rule | None],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         target = self.reward.target
         shaped = target.shaped(rewards, log_pi_ref, mask=mask)
         log_ref = log_pi_ref.masked_fill(~mask, -torch.inf)
         log_z = log_partition(shaped, log_ref, target.beta, mask)[:, None]
         gamma = responsibilities(shaped, weights[:, None], log_z, target.beta, 1.0)
-        if self.reward.rule == POOL:
-            return target.log_probs(rewards, weights, log_pi_ref, mask), gamma
-        pooled = aggregate(shaped, weights[:, None], self.reward.rule, **self.reward.rule_options)
-        return (pooled / target.beta + log_ref).log_softmax(-1), gamma
+        log_p = target.log_probs(rewards, weights, log_pi_ref, mask)
+        for b, rule in enumerate(rules):
+            if rule is not None:
+                pooled = rule.scores(shaped[b], weights[b], mask[b])
+                log_p[b] = (pooled / target.beta + log_ref[b]).log_softmax(-1)
+        return log_p, gamma
 
 
 def _key(row: Row) -> tuple[str, tuple[str, ...]]:

@@ -38,7 +38,7 @@ from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, en
 from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.weight_sampler import WeightSampler
-from reward_models.scoring import Jury
+from reward_models.scoring import ClusterScorer
 
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class PluralGRPOTrainer(GRPOTrainer):
             Configuration; made with defaults if not given.
         train_dataset ([`~datasets.Dataset`]):
             Column `prompt`; optional columns `support` (all allowed answers: exact mode for the rows that have one),
-            `weights` (weights over clusters for this row), `jury_prompt` (the prompt as the jury should see it) and
-            `reference_prompt` (the prompt under which π₀ is scored, where the policy's own carries steering text).
+            `weights` and `rule` (weights over clusters and welfare rule for this row), `jury_prompt` (the prompt as
+            the jury should see it) and `reference_prompt` (the prompt under which π₀ is scored, where the policy's
+            own carries steering text).
         weight_sampler ([`WeightSampler`], *optional*):
             Draws and says the weights of a steerable policy; by default made from `args` where `args.steerable`.
 
@@ -91,7 +92,7 @@ class PluralGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
-        reward_funcs: str | Path | Jury | JuryReward | Sequence[Any],
+        reward_funcs: str | Path | ClusterScorer | JuryReward | Sequence[Any],
         args: PluralGRPOConfig | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
@@ -195,20 +196,23 @@ class PluralGRPOTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         """Keeps the K rewards of every completion for the residual; TRL logs their weighted mean as the reward."""
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        r, w = self._column.scored()
+        r, w, rules = self._column.scored()
         device = self.accelerator.device
         # float32 because not every accelerator has float64.
         r, w = self.accelerator.gather(r.float().to(device)), self.accelerator.gather(w.float().to(device))
         shown = [(_offset_key(row), prompt_key(row["prompt"])) for row in inputs]
-        drawn = [(*keys, hash(tuple(ids))) for keys, ids in zip(shown, completion_ids_list, strict=True)]
+        drawn = [
+            (*keys, hash(tuple(ids)), rule) for keys, ids, rule in zip(shown, completion_ids_list, rules, strict=True)
+        ]
         gathered = _trl.gather_objects(drawn)
         self._table = RewardTable(
             r=r.double().cpu(),
             w=w.double().cpu(),
             scores=scores.double().cpu(),
-            keys=[key for key, _, _ in gathered],
-            shown=[key for _, key, _ in gathered],
-            drawn=[ids for _, _, ids in gathered],
+            keys=[row[0] for row in gathered],
+            shown=[row[1] for row in gathered],
+            drawn=[row[2] for row in gathered],
+            rules=[row[3] for row in gathered],
         )
         return scores
 

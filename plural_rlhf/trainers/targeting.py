@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.core.typicality import debias
 from plural_rlhf.rewards import JuryReward, ValidityGate, rows_of
@@ -34,7 +35,7 @@ class JuryColumn:
 
     def __init__(self, reward: JuryReward) -> None:
         self._reward = reward
-        self._scored: tuple[Tensor, Tensor] | None = None
+        self._scored: tuple[Tensor, Tensor, list[Rule | None]] | None = None
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """The weighted means `(n,)` of this process's completions."""
@@ -42,11 +43,11 @@ class JuryColumn:
         seen = [own if own is not None else shown for own, shown in zip(seen, prompts, strict=True)]
         r = self._reward.cluster_rewards(seen, completions, columns.get("support"))
         w = self._reward.row_weights(columns.get("weights"), len(completions))
-        self._scored = r, w
+        self._scored = r, w, self._reward.row_rules(columns.get("rule"), len(completions))
         return (r * w).sum(-1).tolist()
 
-    def scored(self) -> tuple[Tensor, Tensor]:
-        """Rewards and weights `(n, K)` of the completions scored last."""
+    def scored(self) -> tuple[Tensor, Tensor, list[Rule | None]]:
+        """Rewards and weights `(n, K)` of the completions scored last, and their rules."""
         assert self._scored is not None
         return self._scored
 
@@ -62,6 +63,7 @@ class RewardTable:
         keys: Key of each row's offsets.
         shown: Key of each row's prompt as the policy sees it.
         drawn: Something that is equal for equal completions.
+        rules: Rule of each row, None for the pool.
     """
 
     r: Tensor
@@ -70,6 +72,7 @@ class RewardTable:
     keys: list[str]
     shown: list[str]
     drawn: list[Any]
+    rules: list[Rule | None]
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,9 @@ class Targeting:
                 self._reference_means[key] = log_weights[rows].softmax(0) @ table.r[rows]
         r = self._gated(self._jury_weight * table.r + (table.scores.nan_to_num(0.0) @ self._added)[:, None], table)
         r = self._shaped(r, table.keys, log_pi_ref, training)
-        pooled, gamma = reward.pool(r, table.w, table.keys, log_weights)
+        pooled, gamma = reward.pool(r, table.w, table.keys, log_weights, table.rules)
         if training:
-            reward.balance(r, gamma, table.w, table.keys, log_weights)
+            reward.balance(r, gamma, table.w, table.keys, log_weights, table.rules)
         d = pooled / beta + log_weights
         for key, rows in rows_of(table.shown).items() if self._keeps_log_z else ():
             if training or bool(reward.offsets.log_normaliser([key]).isnan().any()):

@@ -1,0 +1,181 @@
+"""Why a verdict is what it is: who is pivotal, and which other weights would turn it.
+
+The counterfactuals behind `plural-rlhf rank --explain`: a jury without one of its clusters, a cluster with another
+share, and the nearest weights of all that decide otherwise. Knows nothing of models, prompts or how rewards came
+about.
+
+Shapes: `N` responses to one prompt, `K` clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import linprog
+
+from plural_rlhf.core.rules import Rule, RuleSpec
+from plural_rlhf.evaluation.verdicts import JuryWeights, lotteries_of, one_group, winners_of
+
+
+__all__ = ["Flip", "NearestFlip", "flipping_weights", "nearest_flip", "pivotal_clusters"]
+
+GRID = 200
+REFINEMENTS = 5  # each divides the last step by GRID: shares to 1e-11
+
+
+@dataclass(frozen=True)
+class Flip:
+    """How far one cluster's share has to move, the others keeping their proportions, for another response to win.
+
+    Attributes:
+        cluster: Its name.
+        direction: Whether it gains weight or loses it.
+        share: What it has.
+        share_needed: The nearest share in that direction under which another response wins; None if there is none.
+        winner: That response; None if there is none.
+    """
+
+    cluster: str
+    direction: Literal["more", "less"]
+    share: float
+    share_needed: float | None
+    winner: int | None
+
+
+@dataclass(frozen=True)
+class NearestFlip:
+    """The nearest weights under which the weighted mean no longer has its winner alone at the top.
+
+    Attributes:
+        weights: Share by cluster.
+        total_variation: How much weight has to change hands, 0 to 1.
+        winner: The response that has drawn level.
+    """
+
+    weights: dict[str, float]
+    total_variation: float
+    winner: int
+
+
+def pivotal_clusters(
+    rewards: ArrayLike, weights: JuryWeights, rule: RuleSpec = "mean", *, cluster_names: Sequence[str] | None = None
+) -> list[str]:
+    """The clusters without whom another response would win, or win as well, or one of several winners would not.
+
+    The arguments are those of `verdicts.verdict`.
+
+    Returns:
+        Names, in order; a cluster that sits alone is among them.
+
+    Raises:
+        JuryError, ValueError, TypeError: As `verdicts.verdict`.
+
+    Example:
+        >>> pivotal_clusters([[3.0, 0.0, 0.0], [0.0, 1.0, 0.9]], [1, 1, 1])
+        ['0']
+    """
+    r, w, names = one_group(rewards, weights, cluster_names)
+    seated = np.flatnonzero(w > 0)
+    if len(seated) == 1:
+        return [names[seated[0]]]
+    without = np.repeat(w[None], len(seated), axis=0)
+    without[np.arange(len(seated)), seated] = 0.0
+    winners = winners_of(lotteries_of(r, np.concatenate([w[None], without]), Rule.parse(rule)))
+    return [names[k] for k, left in zip(seated, winners[1:], strict=True) if (left != winners[0]).any()]
+
+
+def flipping_weights(
+    rewards: ArrayLike, weights: JuryWeights, rule: RuleSpec = "mean", *, cluster_names: Sequence[str] | None = None
+) -> list[Flip]:
+    """For each cluster the nearest own shares, above and below, under which another response wins.
+
+    The arguments are those of `verdicts.verdict`. The others keep their proportions to each other; a cluster that
+    sits alone has nobody to give to. Searched in 200 steps, and the first in which the verdict turns again and again
+    in 200, so that of several turns the first is found unless it lies, with its way back, between two steps.
+
+    Returns:
+        Two entries a cluster, more weight and less; "another response" is none of the present winners.
+
+    Raises:
+        JuryError, ValueError, TypeError: As `verdicts.verdict`.
+
+    Example:
+        >>> flips = flipping_weights([[2.0, -1.0], [0.5, 0.4]], [1, 1], cluster_names=["urban", "rural"])
+        >>> [(flip.cluster, flip.direction, round(flip.share_needed, 3)) for flip in flips if flip.share_needed]
+        [('urban', 'less', 0.483), ('rural', 'more', 0.517)]
+    """
+    r, w, names = one_group(rewards, weights, cluster_names)
+    parsed = Rule.parse(rule)
+    present = winners_of(lotteries_of(r, w[None], parsed))[0]
+    flips = []
+    for k, name in enumerate(names):
+        more, less = (_first_flip(r, w, k, end, present, parsed) for end in (1.0, 0.0))
+        flips += [Flip(name, "more", float(w[k]), *more), Flip(name, "less", float(w[k]), *less)]
+    return flips
+
+
+def nearest_flip(
+    rewards: ArrayLike, weights: JuryWeights, *, cluster_names: Sequence[str] | None = None
+) -> NearestFlip | None:
+    """The smallest change of weights, by total variation, that flips the verdict of the weighted mean.
+
+    Exact: one linear programme for every other response. The arguments are those of `verdicts.verdict`.
+
+    Returns:
+        The nearest weights under which another response is level with the winner. None where every cluster prefers the
+        winner to all others.
+
+    Raises:
+        JuryError: Rewards or weights that cannot be used.
+
+    Example:
+        >>> nearest = nearest_flip([[2.0, 0.0, 0.0], [0.0, 1.0, 0.5]], [0.5, 0.3, 0.2])
+        >>> round(nearest.total_variation, 3), round(nearest.weights["1"], 3)
+        (0.2, 0.5)
+    """
+    r, w, names = one_group(rewards, weights, cluster_names)
+    k = len(w)
+    winner = int(np.argmax(lotteries_of(r, w[None], Rule("mean"))[0]))
+    found: NearestFlip | None = None
+    for rival in set(range(len(r))) - {winner}:
+        # Variables: the new weights v, and d >= |v - w|, whose sum is twice the total variation.
+        result = linprog(
+            np.concatenate([np.zeros(k), np.full(k, 0.5)]),
+            A_ub=np.block([[np.eye(k), -np.eye(k)], [-np.eye(k), -np.eye(k)], [r[winner] - r[rival], np.zeros(k)]]),
+            b_ub=np.concatenate([w, -w, [0.0]]),
+            A_eq=np.concatenate([np.ones(k), np.zeros(k)])[None],
+            b_eq=[1.0],
+        )
+        if result.status == 0 and (found is None or result.fun < found.total_variation):
+            nearest = dict(zip(names, result.x[:k].tolist(), strict=True))
+            found = NearestFlip(nearest, float(result.fun), rival)
+    return found
+
+
+def _first_flip(
+    rewards: np.ndarray, w: np.ndarray, cluster: int, end: float, present: np.ndarray, rule: Rule
+) -> tuple[float | None, int | None]:
+    """The first share on the way to `end` under which no present winner wins, and who does then; None for never."""
+    if w[cluster] in (end, 1.0):
+        return None, None
+
+    def ahead(shares: np.ndarray) -> np.ndarray:
+        """(S,) the winner under each share; -1 where a present winner still wins."""
+        juries = np.outer((1 - shares) / (1 - w[cluster]), w)
+        juries[:, cluster] = shares
+        winners = winners_of(lotteries_of(rewards, juries, rule))
+        return np.where((winners & present).any(axis=1), -1, winners.argmax(axis=1))
+
+    stays, turns = w[cluster], end
+    for _ in range(REFINEMENTS):
+        shares = np.linspace(stays, turns, GRID + 1)
+        winners = ahead(shares[1:])
+        turned = np.flatnonzero(winners >= 0)
+        if not len(turned):
+            return None, None
+        stays, turns, winner = shares[turned[0]], shares[turned[0] + 1], winners[turned[0]]
+    return float(turns), int(winner)

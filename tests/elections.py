@@ -1,0 +1,66 @@
+"""Elections for the tests of group rules: written as ballots, made up from a seed, or drawn by hypothesis."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+
+def ballots(counts: dict[str, int], candidates: str = "") -> tuple[Tensor, list[int]]:
+    """Rewards `(N, K)` and weights of ballots such as `{"ABC": 3, "BCA": 2}`, best first, candidates in order."""
+    candidates = candidates or "".join(sorted(next(iter(counts))))
+    rewards = [[float(len(ballot) - ballot.index(c)) for ballot in counts] for c in candidates]
+    return torch.tensor(rewards), list(counts.values())
+
+
+def random_ballots(seed: int, candidates: str = "ABCDE", kinds: int = 6) -> dict[str, int]:
+    """The same ballots on every machine: only `random.random` is promised to stay as it is."""
+    rng = random.Random(seed)
+    made: dict[str, int] = {}
+    for _ in range(kinds):
+        keys = {c: rng.random() for c in candidates}
+        ballot = "".join(sorted(candidates, key=keys.__getitem__))
+        made[ballot] = made.get(ballot, 0) + 1 + int(9 * rng.random())
+    return made
+
+
+@st.composite
+def elections(draw: st.DrawFn, min_responses: int = 2, max_responses: int = 6) -> tuple[Tensor, list[int]]:
+    """Rewards `(N, K)` from a few levels, so that ties occur, and whole weights of which some may be 0."""
+    n, k = draw(st.integers(min_responses, max_responses)), draw(st.integers(1, 4))
+    levels = st.lists(st.integers(-3, 3), min_size=k, max_size=k)
+    rewards = draw(st.lists(levels, min_size=n, max_size=n))
+    weights = draw(st.lists(st.integers(0, 4), min_size=k, max_size=k).filter(any))
+    return torch.tensor(rewards, dtype=torch.float64), weights
+
+
+def best_of(scores: Tensor) -> set[int]:
+    """Which responses of one group have the best score."""
+    return set((scores >= scores.max() - 1e-9).nonzero().flatten().tolist())
+
+
+# Seed of `random_ballots`: points of Borda, wins less losses, winners by Schulze, maximal lottery. From pref_voting
+# 1.18.2: Profile(...).borda_scores(), .copeland_scores(), beat_path, maximal_lottery; elections with no Condorcet
+# winner and no tied duel. `pref_voting_profile` says how the profile is made.
+GOLDEN: dict[int, tuple[list[int], list[int], str, list[float]]] = {
+    7: ([53, 49, 48, 62, 38], [0, 2, -2, 2, -2], "C", [0.0368, 0.1584, 0.4752, 0.2064, 0.1232]),
+    31: ([61, 62, 64, 45, 58], [0, 2, 0, -2, 0], "AC", [0.0, 0.3913, 0.3913, 0.0, 0.2174]),
+    46: ([46, 83, 84, 115, 62], [-4, 0, 2, 2, 0], "D", [0.0, 0.1579, 0.5789, 0.2632, 0.0]),
+    48: ([52, 65, 24, 61, 48], [2, 2, -4, 2, -2], "BD", [0.0526, 0.0526, 0.0, 0.8947, 0.0]),
+    52: ([51, 67, 39, 65, 38], [0, 2, -2, 2, -2], "B", [0.4444, 0.2222, 0.0, 0.3333, 0.0]),
+    54: ([87, 36, 73, 56, 58], [2, -4, 0, 2, 0], "AC", [0.12, 0.0, 0.76, 0.0, 0.12]),
+    57: ([68, 62, 35, 54, 51], [2, 2, -4, 2, -2], "AB", [0.0526, 0.8947, 0.0, 0.0526, 0.0]),
+    62: ([74, 83, 47, 62, 64], [2, 2, -2, 0, -2], "A", [0.5758, 0.1515, 0.0, 0.2727, 0.0]),
+}
+
+
+def pref_voting_profile(made: dict[str, int]) -> Any:
+    """The ballots as a profile of pref_voting, which is too heavy to be among what the tests install."""
+    profiles = pytest.importorskip("pref_voting.profiles", reason="pref_voting is not installed")
+    candidates = sorted(next(iter(made)))
+    return profiles.Profile([tuple(candidates.index(c) for c in b) for b in made], rcounts=list(made.values()))
