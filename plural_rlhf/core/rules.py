@@ -159,8 +159,9 @@ class Rule:
         """What each response is worth to the jury; more is better.
 
         Pointwise rules answer in the unit of the rewards (approval: a share). Of the group rules, Borda is a share of
-        duels, Copeland a share of them won less lost, leximin and Schulze ranks, the random dictator a probability,
-        and the maximal lottery's score how far a response beats (it never does) that lottery.
+        duels, Copeland a share of them won less lost, leximin a rank, Schulze minus the number of responses before it,
+        the random dictator a probability, and the maximal lottery's score how far a response beats (it never does)
+        that lottery.
 
         Args:
             rewards: `(..., N, K)`, the responses to one prompt along N.
