@@ -146,8 +146,8 @@ class JuryReward:
         """Changes the temperature of the target, as a KL budget does."""
         self.target = replace(self.target, beta=beta)
 
-    def row_weights(self, specs: Sequence[WeightSpec] | None, n: int) -> torch.Tensor:
-        """Weights of each row, `(N, K)` float64: from its `weights` column, or the default."""
+    def row_weights(self, specs: Sequence[WeightSpec | None] | None, n: int) -> torch.Tensor:
+        """Weights of each row, `(N, K)` float64: from its `weights` column, or the default where it has none."""
         if specs is None:
             return torch.as_tensor(self.weights).expand(n, -1)
         rows = []
@@ -156,7 +156,11 @@ class JuryReward:
             if key not in self._parsed:
                 # datasets stores a mapping column with every key that occurs anywhere; absent ones are None.
                 given = {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
-                self._parsed[key] = parse_weights(given, self.jury.cluster_names, self.jury.prevalence)
+                self._parsed[key] = (
+                    self.weights
+                    if given is None
+                    else parse_weights(given, self.jury.cluster_names, self.jury.prevalence)
+                )
             rows.append(self._parsed[key])
         return torch.as_tensor(np.stack(rows))
 
@@ -174,8 +178,9 @@ class JuryReward:
             given = {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
             key = repr(given)
             if key not in self._rules:
-                rule = self._rules[key] = self.rule if not given else rule_or_pool(given)
+                rule = self.rule if not given else rule_or_pool(given)
                 self._check_rule(rule)
+                self._rules[key] = rule
             rules.append(self._rules[key])
         return rules
 
@@ -228,7 +233,7 @@ class JuryReward:
         completions: Sequence[Any],
         completion_ids: Any = None,
         *,
-        weights: Sequence[WeightSpec] | None = None,
+        weights: Sequence[WeightSpec | None] | None = None,
         rule: Sequence[RuleSpec | None] | None = None,
         support: Sequence[Sequence[str]] | None = None,
         jury_prompt: Sequence[Any] | None = None,

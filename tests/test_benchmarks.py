@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
+DATA = ROOT.parent / "shared" / "data"
 MEASURING = sorted(p.name for p in FOLDER.glob("*.py") if not p.name.startswith("_") and p.name != "draw_collapse.py")
 FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
 
@@ -130,3 +131,29 @@ def test_rater_fit(tmp_path):
     assert value(rows, case="1e4", metric="seconds") > 0
     assert {row["metric"] for row in rows if row["case"] == "3e4"} >= {"seconds", "peak_mib", "exponent", "ari"}
     assert value(rows, case="3e4", metric="ari") > 0.5
+
+
+def test_aggregation(tmp_path):
+    _, rows = tidy("aggregation.py", tmp_path, "--smoke")
+    assert value(rows, case="pointwise", method="cvar", metric="ratio_to_mean") > 1
+    assert value(rows, case="group", method="maximal_lottery", metric="seconds") > 0
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real judgements (../shared/data) are not here")
+def test_exact_selection_has_no_regret_and_ignoring_the_weights_has(tmp_path):
+    _, rows = tidy("trade_offs.py", tmp_path, "--smoke")
+    regrets = [row["value"] for row in rows if row["metric"] == "largest_regret" and row["method"] == "mean"]
+    assert regrets
+    assert max(regrets) == 0.0
+    assert all(row["value"] == 1 for row in rows if row["metric"] == "matched" and row["method"] == "mean")
+    deaf = [row["value"] for row in rows if row["metric"] == "mean_oracle_regret" and row["method"] == "deaf"]
+    assert max(deaf) > 0.1
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real judgements (../shared/data) are not here")
+def test_welfare_rules_disagree_on_real_statements(tmp_path):
+    _, rows = tidy("welfare.py", tmp_path, "--smoke")
+    assert max(row["value"] for row in rows if row["metric"] == "different_verdicts") >= 3
+    moved = [row for row in rows if row["metric"] == "moved" and row["misreport"] != "extremes"]
+    assert {row["value"] for row in moved if row["method"] == "borda"} == {0.0}
+    assert max(row["value"] for row in moved if row["method"] == "mean") > 0.1

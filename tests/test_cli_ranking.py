@@ -6,10 +6,9 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from plural_rlhf.cli import ranking
+from plural_rlhf.cli import app
 from reward_models.calibration import Calibration
 from reward_models.jury_state import JuryState
 from reward_models.modeling_jury import JuryRewardModel
@@ -24,8 +23,6 @@ Parks?,One.,0.6,0.5,0.4
 Roads?,Yes.,1,0,0
 Roads?,No.,0,1,0.5
 """
-app = typer.Typer(rich_markup_mode="markdown")
-app.command()(ranking.rank)
 runner = CliRunner()
 
 
@@ -40,7 +37,7 @@ def words(text: str) -> str:
 
 
 def run(*arguments):
-    return runner.invoke(app, [str(argument) for argument in arguments])
+    return runner.invoke(app, ["rank", *map(str, arguments)])
 
 
 @pytest.fixture

@@ -53,3 +53,15 @@ def test_a_fine_tuned_jury_tells_two_tastes_apart():
     (most, first), (_, second) = re.findall(r"(\d+)% of the raters: the long answer leads by ([+-][\d.]+)", printed)
     assert float(first) < 0 < float(second)
     assert abs(int(most) - 67) <= 5  # 40 of 60 raters like the short one
+
+
+def test_rules_disagree_and_only_some_can_be_shouted_down():
+    printed = run_example("04_choose_a_rule.py")
+    picks = dict(re.findall(r"^(\w+) +100% (.+)$", printed, re.MULTILINE))
+    assert picks["mean"] == "Close the road for good."  # .45 · 2.4 − .35 · 1.9 + .2 · .8 = .575 against .525 and .57
+    assert picks["min"] == "Close it on Sundays."  # its worst is .4, the third's .3
+    assert re.search(r"random_dictator +65% Close the road for good\., 35% Leave it", printed)
+    moved = {rule: int(share) for rule, share in re.findall(r"^(\w+) +(\d+)% of the verdicts", printed, re.MULTILINE)}
+    assert moved["mean"] > 20
+    assert moved["borda"] == 0
+    assert "would turn the verdict to" in printed

@@ -214,10 +214,33 @@ def test_ema_is_linear_in_z():
     gamma = torch.full((2, 2), 0.5)
     tracker.observe("x", one, gamma[:1], [0.5, 0.5], beta=1.0)
     assert tracker.get(["x"])[0].tolist() == pytest.approx([math.log(2.0), 400.0])
-    # Importance weights 1 and 5: Z = .75 * 2 + .25 * (6 + 10) / 2; the other column overflows outside log space.
+    # Importance weights 1 and 5: Z = (6 + 10) / 2 of the second visit, and at first all visits count the same. The
+    # other column overflows outside log space.
     tracker.observe("x", two, gamma, [0.5, 0.5], beta=1.0, log_weights=torch.tensor([0.0, math.log(5.0)]))
-    other = 400.0 + math.log(0.75 + 0.25 * 3.0)
-    assert tracker.get(["x"])[0].tolist() == pytest.approx([math.log(0.75 * 2 + 0.25 * 8), other])
+    assert tracker.get(["x"])[0].tolist() == pytest.approx([math.log((2 + 8) / 2), 400.0 + math.log((1 + 3) / 2)])
+    for _ in range(2):
+        tracker.observe("x", one, gamma[:1], [0.5, 0.5], beta=1.0)
+    assert tracker.get(["x"])[0, 0].item() == pytest.approx(math.log((2 + 8 + 2 + 2) / 4))
+    tracker.observe("x", two[:1], gamma[:1], [0.5, 0.5], beta=1.0)  # the fifth of equals would count .2
+    assert tracker.get(["x"])[0, 0].item() == pytest.approx(math.log(0.75 * 3.5 + 0.25 * 6))
+
+
+def test_a_slow_average_leaves_a_rare_cluster_no_more_than_its_share():
+    """log of a noisy Z is too low by half its variance, ema (1 / w - 1) / (4 n): what a rare cluster gets too much."""
+    w, n, gaps = 0.02, 8, {}
+    generator = torch.Generator().manual_seed(0)
+    # At the target, samples of a cluster of 2 % come with weight 1 / w, all others with none: Z = 1.
+    hits = torch.rand(4000, n, generator=generator) < w
+    for ema in (0.1, 0.02):
+        tracker, seen = OffsetTracker(num_clusters=1, mode="ema", ema=ema), []
+        tracker.initialise("x", torch.zeros(n, 1), 1.0)
+        for row in hits:
+            rewards = torch.where(row, -math.log(w), -60.0).unsqueeze(1)
+            tracker.observe("x", rewards, torch.ones(n, 1), [1.0], beta=1.0, log_weights=torch.zeros(n))
+            seen.append(tracker.get(["x"]).item())
+        gaps[ema] = sum(seen[500:]) / len(seen[500:])
+    assert gaps[0.02] == pytest.approx(-0.02 * (1 / w - 1) / (4 * n), abs=0.02)
+    assert gaps[0.1] < -0.15 < -0.06 < gaps[0.02]
 
 
 def test_samples_of_the_policy_start_a_prompt_where_reference_samples_would():
@@ -239,7 +262,7 @@ def test_normaliser_averages_to_the_expectation_that_groups_of_four_miss():
     pi, d = torch.tensor([0.9, 0.1]), torch.tensor([0.1, 8.0]).log()  # Z = .9 * .1 + .1 * 8
     generator = torch.Generator().manual_seed(0)
     groups = d[torch.multinomial(pi.expand(4000, -1), 4, replacement=True, generator=generator)]
-    tracker = OffsetTracker(num_clusters=1, ema=0.002)
+    tracker = OffsetTracker(num_clusters=1, normaliser_ema=0.002)
     for group in groups:
         tracker.observe_normaliser("x", group)
     assert tracker.log_normaliser(["x"]).item() == pytest.approx(math.log(0.89), abs=0.15)

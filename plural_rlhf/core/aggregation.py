@@ -62,7 +62,7 @@ def normalise_weights(weights: Weights, num_clusters: int) -> Tensor:
         tensor([0.6000, 0.3000, 0.1000], dtype=torch.float64)
     """
     if isinstance(weights, Tensor):
-        w = _as_float(weights)
+        w = as_float(weights)
     else:
         w = torch.as_tensor(np.asarray(weights, dtype=np.float64))
     if w.ndim == 0 or w.shape[-1] != num_clusters:
@@ -108,7 +108,7 @@ def log_power_mean(log_values: Tensor, weights: Weights, power: float) -> Tensor
     """
     if math.isnan(power):
         raise ValueError("power: got nan: give a number, or -inf (smallest), 0 (geometric mean), inf (largest)")
-    x = _as_float(log_values)
+    x = as_float(log_values)
     w = normalise_weights(weights, x.shape[-1]).to(x)
     active = w > 0
     if power == 0:
@@ -169,7 +169,7 @@ def power_mean(rewards: Tensor, weights: Weights, p: float, utility: Utility = "
         JuryError: If the weights are unusable.
         ValueError: If the utility is unknown, `p` is NaN, or a utility is not positive.
     """
-    r = _as_float(rewards)
+    r = as_float(rewards)
     if utility == "exp":
         return log_power_mean(r, weights, p)
     if utility == "sigmoid":
@@ -217,6 +217,6 @@ def soft_minimum(rewards: Tensor, weights: Weights, temperature: float = 1.0) ->
     return log_power_mean(rewards, weights, -1.0 / temperature if temperature > 0 else -math.inf)
 
 
-def _as_float(x: Tensor) -> Tensor:
+def as_float(x: Tensor) -> Tensor:
     # Half precision resolves a log-sum-exp of +-50 to a few per cent only.
     return x.to(torch.promote_types(x.dtype, torch.float32))

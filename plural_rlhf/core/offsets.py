@@ -100,8 +100,11 @@ class OffsetTracker:
             - `"responsibility"`: from where `initialise` put them, one step of `balance` per observation.
             - `"reference"`: where `initialise` put them, frozen. For single passes; good when `n_ref` is at least
               about `4 (1 + chi2(p_k || pi_ref))`, useless for a cluster that likes what the reference rarely says.
-            - `"ema"`: exponential moving average of `Z_k`, in the linear domain, of importance-weighted samples of the
-              policy. Near the target no weight `p_k / p` exceeds `1 / w_k`.
+            - `"ema"`: the average of `Z_k`, in the linear domain, of importance-weighted samples of the policy: of all
+              visits of the prompt at first, later an exponential moving one. Near the target no weight `p_k / p`
+              exceeds `1 / w_k`. The estimate is unbiased under every policy, so that it may be slow; its logarithm is
+              too low by half its relative variance, about `ema (1 / w_k - 1) / (4 n)` for n samples a visit, which is
+              what a rare cluster then has too much of.
             - `"exact"`: given by `set_exact`, frozen. For finite supports.
             - `"global"`: `"responsibility"` with the same offsets for all prompts, for prompts that are met once. A
               constant that a cluster adds to all its rewards of one prompt is not cancelled: use heads whose zeros
@@ -112,7 +115,10 @@ class OffsetTracker:
         n_ref: Reference samples that `initialise` is meant to get (for the caller that draws them); 0 where it gets
             samples of the policy and their importance weights.
         precondition_clip: See `balance`.
-        ema: Share of the new observation in every moving average, in (0, 1].
+        ema: Least share of the new observation in the average of `"ema"`, in (0, 1]; raise it where `beta` changes
+            while training.
+        normaliser_ema: Share of the new observation in the average of `observe_normaliser`, in (0, 1]. The aggregated
+            target moves with the offsets, so its log Z is tracked faster than theirs.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -133,7 +139,8 @@ class OffsetTracker:
         decay: float = 0.002,
         n_ref: int = 0,
         precondition_clip: float = 10.0,
-        ema: float = 0.1,
+        ema: float = 0.02,
+        normaliser_ema: float = 0.1,
     ) -> None:
         if num_clusters < 1:
             raise ValueError(f"num_clusters: got {num_clusters}; a jury has at least one cluster")
@@ -147,8 +154,9 @@ class OffsetTracker:
             raise ValueError(f"n_ref: got {n_ref}; it is a number of reference samples, 0 (none are drawn) or more")
         if not precondition_clip >= 1:
             raise ValueError(f"precondition_clip: got {precondition_clip:g}; give 1 (off) or more")
-        if not 0 < ema <= 1:
-            raise ValueError(f"ema: got {ema:g}; it is the share of the new observation, in (0, 1], 0.1 by default")
+        for name, share in (("ema", ema), ("normaliser_ema", normaliser_ema)):
+            if not 0 < share <= 1:
+                raise ValueError(f"{name}: got {share:g}; it is the share of the new observation, in (0, 1]")
         self.num_clusters = num_clusters
         self.mode = mode
         self.learning_rate = learning_rate
@@ -156,6 +164,7 @@ class OffsetTracker:
         self.n_ref = n_ref
         self.precondition_clip = precondition_clip
         self.ema = ema
+        self.normaliser_ema = normaliser_ema
         self._log_z: dict[str, Tensor] = {}
         self._updates: dict[str, int] = {}
         self._log_normaliser: dict[str, Tensor] = {}
@@ -256,7 +265,10 @@ class OffsetTracker:
             self._log_z[slot] = balance(self.get([key])[0], gamma_mean, weights, eta, self.precondition_clip)
         elif self.mode == "ema":
             seen = self._log_mean_exp(key, rewards, beta, log_weights)
-            self._log_z[slot] = self._average(self._log_z[slot], seen) if key in self else seen
+            if key not in self:
+                self._log_z[slot], self._updates[slot] = seen, 0
+                return
+            self._log_z[slot] = _average(self._log_z[slot], seen, max(self.ema, 1 / (done + 2)))
         else:
             return
         self._updates[slot] = done + 1
@@ -285,7 +297,7 @@ class OffsetTracker:
         """
         seen = group_log_mean_exp(_checked_nats("d", key, d))
         before = self._log_normaliser.get(key)
-        self._log_normaliser[key] = seen if before is None else self._average(before, seen)
+        self._log_normaliser[key] = seen if before is None else _average(before, seen, self.normaliser_ema)
 
     def best(self, keys: Sequence[str]) -> Tensor:
         """Highest reward that each cluster has given to any sample of each prompt.
@@ -368,9 +380,6 @@ class OffsetTracker:
             scores = scores + w.unsqueeze(-1)
         return group_log_mean_exp(scores.T)
 
-    def _average(self, before: Tensor, seen: Tensor) -> Tensor:
-        return torch.logaddexp(before + math.log1p(-self.ema), seen + math.log(self.ema)) if self.ema < 1 else seen
-
     def _checked(self, name: str, key: str, values: Tensor) -> Tensor:
         """Float64 copy on the CPU of samples `(n, K)`; refuses other shapes, no sample, NaN and infinity."""
         if values.ndim != 2 or values.shape[1] != self.num_clusters:
@@ -387,6 +396,11 @@ class OffsetTracker:
                 "would keep it for ever: check the jury's scores of that prompt"
             )
         return values
+
+
+def _average(before: Tensor, seen: Tensor, share: float) -> Tensor:
+    """`log((1 - share) e^before + share e^seen)`."""
+    return torch.logaddexp(before + math.log1p(-share), seen + math.log(share)) if share < 1 else seen
 
 
 def _checked_nats(name: str, key: str, values: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ import math
 import torch
 from torch import Tensor
 
-from .aggregation import Utility, Weights, _as_float, log_power_mean, normalise_weights, power_mean, weighted_mean
+from .aggregation import Utility, Weights, as_float, log_power_mean, normalise_weights, power_mean, weighted_mean
 from .group_rules import TIE
 
 
@@ -240,7 +240,7 @@ def pessimistic_median(rewards: Tensor, weights: Weights, standard_error: Weight
     """
     if not 0 <= z < math.inf:
         raise ValueError(f"z: got {z:g}; it is a number of standard errors, 0 (plain median) or more")
-    r = _as_float(rewards)
+    r = as_float(rewards)
     s = torch.as_tensor(standard_error).to(r)
     if s.ndim == 0 or s.shape[-1] != r.shape[-1]:
         given = s.shape[-1] if s.ndim else "one bare number"
@@ -289,7 +289,7 @@ def approval_share(rewards: Tensor, weights: Weights, threshold: float = 0.0, te
         raise ValueError(
             f"temperature: got {temperature:g}; it is in the unit of the rewards, 0 (approve or not) or more"
         )
-    r = _as_float(rewards)
+    r = as_float(rewards)
     w = normalise_weights(weights, r.shape[-1]).to(r)
     if temperature == 0:
         return (w * (r >= threshold)).sum(-1)
@@ -322,7 +322,7 @@ def variance_penalised(rewards: Tensor, weights: Weights, penalty: float = 1.0) 
     """
     if not 0 <= penalty < math.inf:
         raise ValueError(f"penalty: got {penalty:g}; it is a price on disagreement, 0 (the mean) or more")
-    r = _as_float(rewards)
+    r = as_float(rewards)
     w = normalise_weights(weights, r.shape[-1]).to(r)
     mean = weighted_mean(r, w)
     deviation = torch.where(w > 0, r - mean.unsqueeze(-1), 0.0)
@@ -332,7 +332,7 @@ def variance_penalised(rewards: Tensor, weights: Weights, penalty: float = 1.0) 
 
 def _from_the_worst_off(rewards: Tensor, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards in rising order, clusters without weight last; each one's weight; the weight up to and including it."""
-    r = _as_float(rewards)
+    r = as_float(rewards)
     r, w = torch.broadcast_tensors(r, normalise_weights(weights, r.shape[-1]).to(r))
     ordered, order = torch.where(w > 0, r, math.inf).sort(-1)
     w = w.gather(-1, order)

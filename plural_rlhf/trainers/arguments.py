@@ -78,7 +78,7 @@ def _is_module(function: Any) -> bool:
 def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
     if not isinstance(given, JuryReward):
         reward = JuryReward(given)
-        reward.offsets.learning_rate = reward.offsets.ema = args.offset_learning_rate
+        reward.offsets.learning_rate, reward.offsets.ema = args.offset_learning_rate, args.offset_ema
     else:
         reward = given
         for name in ("rho", "beta", "tie_margin", "tie_width"):

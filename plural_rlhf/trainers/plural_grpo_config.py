@@ -91,7 +91,9 @@ class PluralGRPOConfig(GRPOConfig):
         n_ref (`int`, *optional*, defaults to `0`):
             Completions of π₀ drawn for each new prompt to start its offsets; 0 starts from the first group.
         offset_learning_rate (`float`, *optional*, defaults to `0.1`):
-            Step size of responsibility balancing, and share of the new value in `"ema"`.
+            Step size of responsibility balancing.
+        offset_ema (`float`, *optional*, defaults to `0.02`):
+            Least share of the new value in the average of `offsets="ema"`; of the first visits all count the same.
         shared_prefix (`bool`, *optional*, defaults to `True`):
             Compute a prompt once for all its completions when generating and scoring.
 
@@ -163,8 +165,9 @@ class PluralGRPOConfig(GRPOConfig):
     n_ref: int = field(
         default=0, metadata={"help": "Reference completions that start a new prompt's offsets; 0: the first group."}
     )
-    offset_learning_rate: float = field(
-        default=0.1, metadata={"help": "Step size of responsibility balancing, share of the new value in ema."}
+    offset_learning_rate: float = field(default=0.1, metadata={"help": "Step size of responsibility balancing."})
+    offset_ema: float = field(
+        default=0.02, metadata={"help": "Least share of the new value in the average of offsets='ema'."}
     )
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a prompt once for all its completions (sampled mode)."}
@@ -286,6 +289,8 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
             "offsets is 'reference' and n_ref is 0, so the first few completions would decide the target for good: "
             "set n_ref to 16 or more, or offsets='ema'."
         )
+    if not 0 < config.offset_ema <= 1:
+        raise ValueError(f"offset_ema is {config.offset_ema}: it is a share, above 0 and at most 1.")
     if config.n_ref < 0:
         raise ValueError(f"n_ref is {config.n_ref}: it is a number of completions, 0 or more.")
     config.target  # noqa: B018  (an option out of its range is refused by the target itself, with the reason)
