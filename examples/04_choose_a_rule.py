@@ -28,8 +28,9 @@ COUNCIL = Jury.compose({"progressive": 9, "rural": 7, "urban": 4}, name="council
 
 # ── 2. The rule decides ──────────────────────────────────────────────────────────────────────────────────────────────
 #
-# The same scores, the same seats. The mean takes the answer that divides; rules that look at the worst-off do not. A
-# lottery names no winner: each cluster keeps its chance.
+# The same scores, the same seats. The mean takes the answer that divides, and so do rules that count duels, since two
+# clusters of three like it best. Nash and the minimum look at who is left behind. The random dictator names no winner:
+# each cluster keeps its chance.
 
 RULES = ["mean", "nash", "min", "median", "borda", "schulze", "maximal_lottery", "random_dictator"]
 
@@ -51,7 +52,7 @@ def verdicts(rewards):
 
 def reasons(rewards):
     """The verdict of the median explained, and how sure juries of twelve would be of it."""
-    (ranked,) = rank([Candidates("The road?", ANSWERS, REWARDS)], weights=COUNCIL, rule="median")
+    (ranked,) = rank([Candidates("The road?", ANSWERS, REWARDS)], weights=COUNCIL, rule="median", calibrated=False)
     for sentence in explain(ranked).sentences:
         print(f"  {sentence}")
     drawn = seat_intervals(rewards, np.zeros(4), COUNCIL, "median", n_seats=12, cluster_names=NAMES)
@@ -60,8 +61,9 @@ def reasons(rewards):
 
 # ── 4. Whom shouting pays ────────────────────────────────────────────────────────────────────────────────────────────
 #
-# One cluster multiplies how much it minds by five. The mean gives in; the median and the rules that read only an order
-# do not move. The gain is counted in what the cluster truly likes.
+# One cluster multiplies how much it minds by five. The mean gives in. The median is moved here and there, but to the
+# cluster's gain as little as to its loss; rules that read only an order are not moved at all. The gain is counted in
+# what the cluster truly likes.
 
 
 def shouting(seed=0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -37,6 +38,17 @@ def elections(draw: st.DrawFn, min_responses: int = 2, max_responses: int = 6) -
     rewards = draw(st.lists(levels, min_size=n, max_size=n))
     weights = draw(st.lists(st.integers(0, 4), min_size=k, max_size=k).filter(any))
     return torch.tensor(rewards, dtype=torch.float64), weights
+
+
+def check_symmetries(rule: Callable[..., Tensor], rewards: Tensor, weights: list[int], data: st.DataObject) -> None:
+    """Clusters matter by their weights only, responses by their rewards only, and a cluster may be split in two."""
+    n, k = rewards.shape
+    found = rule(rewards, weights)
+    clusters, responses = data.draw(st.permutations(range(k))), data.draw(st.permutations(range(n)))
+    assert torch.allclose(rule(rewards[:, clusters], [weights[c] for c in clusters]), found, atol=1e-7)
+    assert torch.allclose(rule(rewards[responses], weights), found[responses], atol=1e-7)
+    split = torch.cat([rewards, rewards[:, :1]], dim=1)
+    assert torch.allclose(rule(split, [weights[0] / 2, *weights[1:], weights[0] / 2]), found, atol=1e-7)
 
 
 def best_of(scores: Tensor) -> set[int]:

@@ -21,6 +21,7 @@ from reward_models.modeling_jury import JuryRewardModel
 from reward_models.rater_model import KindTerms, RaterModel
 from reward_models.scoring import JuryScorer
 from reward_models.sources import RELEASES, load_table
+from tests.printed import words
 from tests.synthetic_releases import SYNTHETIC
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
@@ -34,11 +35,6 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def words(text: str) -> str:
-    """Printed text without frames and line breaks."""
-    return " ".join(text.replace("│", " ").split())
 
 
 @pytest.fixture

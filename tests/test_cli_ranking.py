@@ -13,6 +13,7 @@ from reward_models.calibration import Calibration
 from reward_models.jury_state import JuryState
 from reward_models.modeling_jury import JuryRewardModel
 from reward_models.scoring import JuryScorer
+from tests.printed import words
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -29,11 +30,6 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def words(text: str) -> str:
-    """Printed text without frames and line breaks."""
-    return " ".join(text.replace("│", " ").split())
 
 
 def run(*arguments):

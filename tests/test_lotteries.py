@@ -13,7 +13,7 @@ from plural_rlhf.core import lotteries
 from plural_rlhf.core.group_rules import TIE, margins
 from plural_rlhf.core.lotteries import maximal_lottery, random_dictator, uniform_over_best
 from reward_models.errors import JuryError
-from tests.elections import GOLDEN, ballots, elections, pref_voting_profile, random_ballots
+from tests.elections import GOLDEN, ballots, check_symmetries, elections, pref_voting_profile, random_ballots
 
 
 FEW = settings(max_examples=25, deadline=None)
@@ -112,15 +112,9 @@ def test_of_several_it_is_one_inside_their_set(election):
 @given(election=elections(), data=st.data())
 def test_anonymous_neutral_and_ordinal(rule, election, data):
     rewards, weights = election
-    n, k = rewards.shape
-    p = rule(rewards, weights)
-    clusters, responses = data.draw(st.permutations(range(k))), data.draw(st.permutations(range(n)))
-    assert torch.allclose(rule(rewards[:, clusters], [weights[c] for c in clusters]), p, atol=1e-7)
-    assert torch.allclose(rule(rewards[responses], weights), p[responses], atol=1e-7)
-    split = torch.cat([rewards, rewards[:, :1]], dim=1)
-    assert torch.allclose(rule(split, [weights[0] / 2, *weights[1:], weights[0] / 2]), p, atol=1e-7)
+    check_symmetries(rule, rewards, weights, data)
     mapped = torch.cat([3 * rewards[:, :1].exp() - 5, rewards[:, 1:]], dim=1)
-    assert torch.allclose(rule(mapped, weights), p, atol=1e-7)
+    assert torch.allclose(rule(mapped, weights), rule(rewards, weights), atol=1e-7)
 
 
 @pytest.mark.parametrize("rule", RULES)
