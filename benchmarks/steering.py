@@ -226,16 +226,6 @@ def run(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         (pi_ref,) = probabilities(AutoModelForCausalLM.from_pretrained(start, dtype="float32"), tokenizer, [problem])
         scales = Scales(case, problem, pi_ref)
 
-        def keep(method: str, policy: Any, cost: dict[str, Any], scales: Scales = scales, seed: int = seed) -> None:
-            result = scales.measure(np.stack(policy))
-            found[method].append(result)
-            spent[method].append(cost)
-            print(
-                f"  {method:14} seed {seed}: JS {result['jsd_nats']:.4f}, worst {result['jsd_nats_max']:.4f}  "
-                f"{cost['seconds']:.0f} s",
-                flush=True,
-            )
-
         steerers = {}
         for method in args.methods:
             if method == "mixed-decoding":

@@ -9,11 +9,13 @@ import torch
 from scipy.optimize import minimize
 from trl import GRPOConfig, GRPOTrainer
 
+from plural_rlhf.core.rules import aggregate
 from plural_rlhf.core.shares import cluster_shares, retention
 from plural_rlhf.core.targets import PoolTarget, responsibilities
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.exact import ExactRows
+from reward_models.errors import JuryError
 from tests.juries import CPU, ELEVEN, TableJury, eleven_answers, flat_jury
 from tests.policies import (
     THREE,
@@ -206,6 +208,27 @@ def test_options_of_the_target_reach_the_loss(lopsided, tmp_path, options):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     plain = PoolTarget().log_probs(r, torch.as_tensor(jury.prevalence), log_ref).exp()
     assert float((plain - expected).abs().max()) > 0.01
+
+
+def test_a_rule_of_a_row_chooses_its_target(lopsided, tmp_path):
+    """π₀ exp(R / beta) with R by the rule, pointwise or of the group of all answers; the pool where a row has none."""
+    jury, model, beta = three_answers(), load(lopsided), 0.5
+    log_ref = distribution(model, "abcd", THREE).log()
+    r = torch.tensor([jury.table[a] for a in THREE], dtype=torch.float64)
+    rules = ["mean", "power_mean(p=-2)", "borda", None]
+    data = rows("abcd", THREE).add_column("rule", rules)
+    args = PluralGRPOConfig(str(tmp_path), exact=True, per_device_train_batch_size=4, beta=beta, **CPU)
+    reward = JuryReward(jury, beta=beta, calibrated=False)
+    trainer = PluralGRPOTrainer(model, reward, args, data, processing_class=TOKENIZER)
+    trainer._score_references()
+    found = trainer._prepare_inputs(list(data))["log_p"].double()
+    for row, rule in enumerate(rules[:3]):
+        scores = aggregate(r, jury.prevalence, rule)
+        torch.testing.assert_close(found[row], (scores / beta + log_ref[row]).log_softmax(-1), atol=1e-5, rtol=0)
+    pool = PoolTarget(beta=beta).log_probs(r[None], torch.as_tensor(jury.prevalence), log_ref[3:])
+    torch.testing.assert_close(found[3:], pool, atol=1e-5, rtol=0)
+    with pytest.raises(JuryError, match=r"'power_mean\(p=-2\)' compares"):
+        PluralGRPOTrainer(model, jury, args, data, processing_class=TOKENIZER)
 
 
 def test_a_kl_budget_is_spent_and_no_more(lopsided, tmp_path):

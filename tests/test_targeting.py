@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import PoolTarget, pool_reward
 from plural_rlhf.rewards import JuryReward, ValidityGate
 from plural_rlhf.trainers.sampled import Rollouts
@@ -50,6 +51,21 @@ def test_the_first_visit_starts_offsets_by_importance_weights():
     assert found.metrics["entropy"] == pytest.approx(-float(PI.mean()))
     assert found.metrics["effective_answers"] == pytest.approx(4.0)
     assert found.metrics["share/left"] + found.metrics["share/right"] == pytest.approx(1.0)
+
+
+def test_rows_under_a_rule_get_its_score_and_leave_the_offsets_alone():
+    reward = JuryReward(JURY, calibrated=False)
+    scored = table(R + R, keys=["p"] * 4 + ["q"] * 4)
+    scored.rules = [None] * 4 + [Rule("borda")] * 4
+    found = Targeting(reward, [reward], None)(scored, REF.repeat(2), PI.repeat(2), 4, training=True)
+    # Left (.75) puts 2 > 1 > 0 = 0, right puts 1 > .5 > 0 = 0: shares of duels won, ties half.
+    left, right = [1.0, 1 / 6, 2 / 3, 1 / 6], [1 / 6, 1.0, 2 / 3, 1 / 6]
+    assert found.reward[4:].tolist() == pytest.approx([0.75 * a + 0.25 * b for a, b in zip(left, right, strict=True)])
+    alone = Targeting(other := JuryReward(JURY), [other], None)(table(R), REF, PI, 4, training=True)
+    torch.testing.assert_close(found.reward[:4], alone.reward)
+    before = reward.offsets.get(["q"])
+    Targeting(reward, [reward], None)(scored, REF.repeat(2), PI.repeat(2), 4, training=True)
+    assert torch.equal(reward.offsets.get(["q"]), before)  # balancing would move them to where borda's shares are
 
 
 def test_what_another_function_gives_every_cluster_leaves_their_shares_alone():

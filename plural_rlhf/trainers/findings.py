@@ -303,9 +303,10 @@ def lost_minority(run: Run) -> tuple[str, str] | None:
     if run.exact:
         cause = "steps so large that answers are lost: lower learning_rate, or set divergence='fkl'"
     elif run.plural:
+        speed = "offset_ema" if run.settings.get("offsets") == "ema" else "offset_learning_rate"
         cause = (
             "offsets that are too slow or start from too few samples, or steps that are too large: raise "
-            "offset_learning_rate, set n_ref=16, lower learning_rate, or set estimator='js'"
+            f"{speed}, set n_ref=16, lower learning_rate, or set estimator='js'"
         )
     else:
         cause = (
