@@ -48,12 +48,12 @@ class Jury(Mapping[str, float]):
 
     def __init__(self, seats: Mapping[str, float], name: str | None = None) -> None:
         self._seats = {str(cluster): float(number) for cluster, number in seats.items()}
-        self._name = name
+        self._label = name
 
     @property
     def name(self) -> str | None:
         """What reports call it."""
-        return self._name
+        return self._label
 
     @property
     def size(self) -> float:

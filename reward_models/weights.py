@@ -55,9 +55,10 @@ def named_weights(
         weights = [float(weights.get(name, 0.0)) for name in names]
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (len(names),):
+        given = f"{w.size} weight{'s' * (w.size != 1)}" if w.ndim == 1 else f"weights of shape {w.shape}"
         raise JuryError(
-            f"{w.size if w.ndim == 1 else w.shape} weights for {len(names)} clusters ({_quoted(names)}): give one "
-            "number a cluster, in this order, or a mapping from cluster name to number."
+            f"{given} for {len(names)} clusters ({_quoted(names)}): give one number a cluster, in this order, or a "
+            "mapping from cluster name to number."
         )
     if not np.isfinite(w).all() or (w < 0).any():
         raise JuryError(f"the weights are {w.tolist()}: every one must be a number of at least 0 (shares or seats).")

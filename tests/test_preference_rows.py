@@ -110,7 +110,7 @@ NAMES = {"cluster_names": ["urban", "rural"]}
         ({"rater_id": "ann"}, {}, "nothing says which clusters.*save_raters=True.*objective='mixture'"),
         ({"cluster": "urban", "membership": [1.0, 0.0]}, NAMES, "'cluster' and 'membership' both say"),
         ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*Did you mean 'urban'"),
-        ({"membership": [0.5, 0.3, 0.2]}, NAMES, r"row 0, column 'membership'.*shape \(3,\).*2 clusters"),
+        ({"membership": [0.5, 0.3, 0.2]}, NAMES, r"row 0, column 'membership'.*3 weights for 2 clusters"),
         ({"membership": [0.5, float("nan")]}, NAMES, "row 0, column 'membership'.*nan.*must be a number"),
         ({"weights": {"urban": 0, "rural": 0}}, {}, "row 0, column 'weights'.*all zero"),
         ({"membership": [0.5, 0.5]}, {}, "does not name the clusters.*cluster_names"),
@@ -119,7 +119,7 @@ NAMES = {"cluster_names": ["urban", "rural"]}
         ({"cluster": "urban", "tie": "no"}, {}, "row 0, column 'tie' is 'no'"),
         ({"cluster": "urban"}, {"robust": True}, "there is one cluster"),
         ({"cluster": "urban"}, {**NAMES, "cluster_weights": "uniform"}, "'rural' a weight, but no training judgement"),
-        ({"cluster": "urban"}, {**NAMES, "prevalence": [1.0]}, r"shape \(1,\)"),
+        ({"cluster": "urban"}, {**NAMES, "prevalence": [1.0]}, r"1 weight for 2 clusters"),
         ({"cluster": "urban", "image": "x"}, {}, "pairs with images"),
     ],
 )

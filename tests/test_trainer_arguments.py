@@ -92,7 +92,7 @@ def test_a_policy_that_cannot_be_loaded_again_is_refused_for_sampling(tmp_path):
         (["left", "rihgt"], r"'rihgt'.*Did you mean 'right'\?.*'left', 'right'"),
         ([[1.0, 0.0], [-1.0, 2.0]], r"at least 0"),
         ([[1.0, 0.0], [0.0, 0.0]], r"all zero"),
-        ([[1.0, 0.0], [0.5, 0.25, 0.25]], r"shape \(3,\), but the jury has 2 clusters"),
+        ([[1.0, 0.0], [0.5, 0.25, 0.25]], r"3 weights for 2 clusters"),
     ],
 )
 def test_weights_of_every_row_are_checked_before_training(tmp_path, weights, message):
