@@ -126,7 +126,7 @@ def test_weights_are_uniform_by_default_and_refused_when_they_mean_nothing():
     with pytest.raises(JuryError, match=r"'pollite', which the jury does not have\. Did you mean 'polite'\?"):
         Objectives(scorers, weights={"pollite": 1})
     for wrong in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
-        with pytest.raises(JuryError, match="weights"):
+        with pytest.raises(JuryError, match="weight"):
             Objectives(scorers, weights=wrong)
 
 
