@@ -78,8 +78,13 @@ def maximal_lottery(rewards: Tensor, weights: Weights, mask: Tensor | None = Non
         m += kept.double().unsqueeze(2) - kept.double().unsqueeze(1)
         lottery = ((m > 0).sum(-1) == r.shape[1] - 1).double()
         contested = lottery.sum(-1) == 0
-        if contested.any():
-            lottery[contested] = _end_of_central_path(m[contested])
+        size = kept.sum(-1)
+        # Groups of one size at a time and without their masked, so that a mask is leaving out to the last digit.
+        for n in size[contested].unique().tolist():
+            rows = (contested & (size == n)).nonzero()
+            places = kept[rows[:, 0]].nonzero()[:, 1].view(-1, n)
+            game = m[rows.unsqueeze(2), places.unsqueeze(2), places.unsqueeze(1)]
+            lottery[rows, places] = _end_of_central_path(game)
         _refuse_beaten(lottery, m)
         return lottery
 
