@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from plural_rlhf.rewards import require_calibrated
 from plural_rlhf.steering import WeightSpec, parse_weights
 from reward_models.errors import JuryError
 from reward_models.scoring import ClusterScorer
+from reward_models.whole_file import whole_file
 
 
 __all__ = ["Explanation", "RankedPrompt", "explain", "rank", "write_ranked"]
@@ -166,7 +166,7 @@ def rank(
     for (own, _), rows in together.items():
         r = torch.from_numpy(np.stack([scored[i] for i in rows]))
         w = torch.from_numpy(np.stack([plans[i][2] for i in rows]))
-        scores, lotteries = own.scores(r, w).numpy(), own.lottery(r, w).numpy()
+        scores, lotteries = (found.numpy() for found in own.verdict(r, w))
         for i, of_prompt, lottery in zip(rows, scores, lotteries, strict=True):
             given, names, shares, _ = plans[i]
             ranked[i] = RankedPrompt(given, names, scored[i], shares, own, of_prompt, lottery, _ranks(of_prompt))
@@ -238,13 +238,10 @@ def write_ranked(path: str | Path, ranked: Iterable[RankedPrompt], *, best: bool
         ranked: What `rank` returned.
         best: Only the best response to each prompt.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         for prompt in ranked:
             for row in prompt.rows()[: 1 if best else None]:
                 file.write(json.dumps(row, ensure_ascii=False, default=_as_json) + "\n")
-    os.replace(unfinished, path)
 
 
 # ── ranking ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -154,8 +154,7 @@ class JuryReward:
         for spec in specs:
             key = repr(spec)
             if key not in self._parsed:
-                # datasets stores a mapping column with every key that occurs anywhere; absent ones are None.
-                given = {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
+                given = _as_written(spec)
                 self._parsed[key] = (
                     self.weights
                     if given is None
@@ -174,8 +173,7 @@ class JuryReward:
             return [self.rule] * n
         rules = []
         for spec in specs:
-            # datasets stores a mapping column with every key that occurs anywhere; absent ones are None.
-            given = {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
+            given = _as_written(spec)
             key = repr(given)
             if key not in self._rules:
                 rule = self.rule if not given else rule_or_pool(given)
@@ -373,6 +371,11 @@ def rows_of(keys: Sequence[str]) -> dict[str, list[int]]:
     for n, key in enumerate(keys):
         rows.setdefault(key, []).append(n)
     return rows
+
+
+def _as_written(spec: Any) -> Any:
+    """A cell of a column of mappings: datasets stores every key that occurs anywhere, absent ones as None."""
+    return {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
 
 
 def require_calibrated(rule: Rule | None, scorer: ClusterScorer, calibrated: bool | None = None) -> None:

@@ -6,7 +6,7 @@ Takes a table that `records` has validated. Knows nothing of rewards, raters' cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from reward_models.records import Judgements
 
-__all__ = ["Encoded", "Text", "as_messages", "encode", "freeze_prompt", "prompt_groups"]
+__all__ = ["Encoded", "Text", "as_messages", "encode", "freeze_prompt", "prompt_codes", "prompt_groups"]
 
 Prompt = str | tuple[tuple[str, str], ...]
 CHOICES = ("a", "b", "tie")
@@ -46,6 +46,12 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": role, "content": content} for role, content in prompt]
+
+
+def prompt_codes(prompts: Collection[Any]) -> np.ndarray:
+    """(N,) number of each of N prompts, in the order in which they first occur; equal prompts have equal numbers."""
+    frozen = np.fromiter((freeze_prompt(prompt) for prompt in prompts), dtype=object, count=len(prompts))
+    return pd.factorize(frozen)[0]
 
 
 def prompt_groups(texts: Sequence[Text]) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.text import Text
 from reward_models.encoding import Encoded
 from reward_models.jury_evaluation import JuryEvaluation
 from reward_models.jury_metrics import check_memberships
+from reward_models.whole_file import whole_file
 
 
 __all__ = ["print_report", "rewardbench", "versions", "write_json"]
@@ -125,10 +125,9 @@ def rewardbench(
 def write_json(path: Path, content: Any) -> None:
     """Write a file as a whole or not at all; numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file(path) as file:
+        file.write(text + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -11,21 +11,20 @@ Shapes: `N` completions, `K` objectives.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.calibration import Calibration, CalibrationMethod, calibrate
-from reward_models.encoding import freeze_prompt
+from reward_models.encoding import prompt_codes
 from reward_models.errors import JuryError
 from reward_models.features import batches, render
 from reward_models.weights import named_weights
+from reward_models.whole_file import whole_file
 
 
 __all__ = ["Objectives", "RewardFunction", "ScalarRewardModel", "Scorer"]
@@ -212,8 +211,7 @@ class Objectives:
             JuryError: See `cluster_rewards` and `calibration.calibrate`.
         """
         rewards = self._raw(prompts, completions, columns)
-        frozen = np.fromiter((freeze_prompt(prompt) for prompt in prompts), dtype=object, count=len(prompts))
-        self.calibration = calibrate(rewards, pd.factorize(frozen)[0], method, self.cluster_names)
+        self.calibration = calibrate(rewards, prompt_codes(prompts), method, self.cluster_names)
         self.calibrated = True
         return self.calibration
 
@@ -225,11 +223,9 @@ class Objectives:
         """
         if self.calibration is None:
             raise JuryError("the objectives have no calibration to save. Call calibrate with samples first.")
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         content = {"objectives": self.cluster_names, **self.calibration.to_dict()}
-        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        with whole_file(path) as file:
+            file.write(json.dumps(content, indent=1) + "\n")
 
     def load_calibration(self, path: str | Path) -> Calibration:
         """Read a calibration that was saved for objectives of these names, in any order, and use it from now on.

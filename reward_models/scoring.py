@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from reward_models.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.calibration import Calibration, CalibrationMethod, calibrate
-from reward_models.encoding import Text, as_messages, freeze_prompt
+from reward_models.encoding import Text, as_messages, prompt_codes
 from reward_models.errors import JuryError
 from reward_models.features import batches, render
 from reward_models.jury_state import JuryState, load_state, save_jury
@@ -211,9 +210,8 @@ class JuryScorer:
         Raises:
             JuryError: See `calibration.calibrate`.
         """
-        frozen = np.fromiter((freeze_prompt(prompt) for prompt in prompts), dtype=object, count=len(prompts))
         rewards = self._logits(prompts, completions).double().numpy()
-        calibration = calibrate(rewards, pd.factorize(frozen)[0], method, self.cluster_names)
+        calibration = calibrate(rewards, prompt_codes(prompts), method, self.cluster_names)
         self.state, self.calibrated = replace(self.state, calibration=calibration), True
         return calibration
 

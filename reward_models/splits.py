@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from reward_models.encoding import freeze_prompt
+from reward_models.encoding import prompt_codes
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.records import Judgements
 
@@ -146,7 +146,7 @@ def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str],
             raise JudgementError(f"{hints} Fix: hold out some of: {shown}")
         chosen = frame["item_id"].isin(heldout).to_numpy(dtype=bool)
         if by == "prompt":
-            prompt = _prompt_codes(frame)
+            prompt = prompt_codes(frame["prompt"])
             chosen = np.isin(prompt, np.unique(prompt[chosen]))
         if chosen.all() or not chosen.any():
             raise JudgementError(
@@ -154,7 +154,7 @@ def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str],
                 "Fix: name at least one item and leave at least one."
             )
         return chosen
-    code = _prompt_codes(frame) if by == "prompt" else pd.factorize(frame["item_id"])[0]
+    code = prompt_codes(frame["prompt"]) if by == "prompt" else pd.factorize(frame["item_id"])[0]
     n_units = int(code.max()) + 1
     if isinstance(heldout, float):
         _require_share(heldout, "heldout")
@@ -179,11 +179,6 @@ def _draw(n_units: int, n_chosen: int, seed: int) -> np.ndarray:
     chosen = np.zeros(n_units, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(n_units)[: min(max(n_chosen, 1), n_units - 1)]] = True
     return chosen
-
-
-def _prompt_codes(frame: pd.DataFrame) -> np.ndarray:
-    prompts = np.fromiter((freeze_prompt(prompt) for prompt in frame["prompt"]), dtype=object, count=len(frame))
-    return pd.factorize(prompts)[0]
 
 
 def _require_raters(judgements: Judgements, at_least: int, what: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,15 +41,33 @@ def elections(draw: st.DrawFn, min_responses: int = 2, max_responses: int = 6) -
     return torch.tensor(rewards, dtype=torch.float64), weights
 
 
-def check_symmetries(rule: Callable[..., Tensor], rewards: Tensor, weights: list[int], data: st.DataObject) -> None:
+def check_symmetries(
+    rule: Callable[..., Tensor], rewards: Tensor, weights: list[int], data: st.DataObject, atol: float = 1e-8
+) -> None:
     """Clusters matter by their weights only, responses by their rewards only, and a cluster may be split in two."""
     n, k = rewards.shape
     found = rule(rewards, weights)
     clusters, responses = data.draw(st.permutations(range(k))), data.draw(st.permutations(range(n)))
-    assert torch.allclose(rule(rewards[:, clusters], [weights[c] for c in clusters]), found, atol=1e-7)
-    assert torch.allclose(rule(rewards[responses], weights), found[responses], atol=1e-7)
+    assert torch.allclose(rule(rewards[:, clusters], [weights[c] for c in clusters]), found, atol=atol)
+    assert torch.allclose(rule(rewards[responses], weights), found[responses], atol=atol)
     split = torch.cat([rewards, rewards[:, :1]], dim=1)
-    assert torch.allclose(rule(split, [weights[0] / 2, *weights[1:], weights[0] / 2]), found, atol=1e-7)
+    assert torch.allclose(rule(split, [weights[0] / 2, *weights[1:], weights[0] / 2]), found, atol=atol)
+
+
+def check_mask(
+    rule: Callable[..., Tensor],
+    rewards: Tensor,
+    weights: list[int],
+    data: st.DataObject,
+    left_out: float,
+    atol: float = 1e-8,
+) -> None:
+    """A mask is leaving out: the others are judged as if they were alone, and what is masked gets `left_out`."""
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(rewards), max_size=len(rewards))))
+    assume(int(mask.sum()) >= 2)
+    found = rule(rewards, weights, mask)
+    assert torch.allclose(found[mask], rule(rewards[mask], weights), atol=atol)
+    assert (found[~mask] == left_out).all()
 
 
 def best_of(scores: Tensor) -> set[int]:

@@ -8,7 +8,16 @@ from scipy.optimize import minimize
 
 from plural_rlhf.core.group_rules import borda, copeland, leximin, margins, schulze
 from reward_models.errors import JuryError
-from tests.elections import GOLDEN, ballots, best_of, check_symmetries, elections, pref_voting_profile, random_ballots
+from tests.elections import (
+    GOLDEN,
+    ballots,
+    best_of,
+    check_mask,
+    check_symmetries,
+    elections,
+    pref_voting_profile,
+    random_ballots,
+)
 
 
 RULES = [borda, copeland, schulze, leximin]
@@ -139,12 +148,7 @@ def test_leximin_needs_one_scale():
 @FEW
 @given(election=elections(), data=st.data())
 def test_a_mask_is_leaving_out(rule, election, data):
-    rewards, weights = election
-    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(rewards), max_size=len(rewards))))
-    assume(int(mask.sum()) >= 2)
-    scores = rule(rewards, weights, mask)
-    assert torch.allclose(scores[mask], rule(rewards[mask], weights))
-    assert (scores[~mask] == -torch.inf).all()
+    check_mask(rule, *election, data, left_out=-torch.inf)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -181,10 +181,7 @@ class Rule:
             scores = _in_blocks(self._function, rewards, w, self.options)
             return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
         result = self._function(rewards, weights, mask=mask, **self.options)
-        if self.name == "maximal_lottery":
-            against = group_rules.margins(rewards, weights, mask)
-            result = (against.to(result) @ result.unsqueeze(-1)).squeeze(-1)
-        return result if mask is None else result.masked_fill(~mask, -torch.inf)
+        return self._against(result, rewards, weights, mask)
 
     def lottery(self, rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
         """The verdict as a distribution over the responses: even between the best, or the lottery that the rule is.
@@ -204,6 +201,21 @@ class Rule:
             _check_finite(rewards, mask)
             return self._function(rewards, weights, mask=mask, **self.options)
         return lotteries.uniform_over_best(self.scores(rewards, weights, mask), mask)
+
+    def verdict(self, rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`scores` and `lottery`, each `(..., N)`, for the price of one."""
+        if self.name in _LOTTERIES:
+            lottery = self.lottery(rewards, weights, mask)
+            return self._against(lottery, rewards, weights, mask), lottery
+        scores = self.scores(rewards, weights, mask)
+        return scores, lotteries.uniform_over_best(scores, mask)
+
+    def _against(self, result: Tensor, rewards: Tensor, weights: Weights, mask: Tensor | None) -> Tensor:
+        """Scores from what the function of a group rule found."""
+        if self.name == "maximal_lottery":
+            against = group_rules.margins(rewards, weights, mask)
+            result = (against.to(result) @ result.unsqueeze(-1)).squeeze(-1)
+        return result if mask is None else result.masked_fill(~mask, -torch.inf)
 
     @property
     def _function(self) -> Callable[..., Tensor]:

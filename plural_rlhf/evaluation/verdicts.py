@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from plural_rlhf.core.rules import Rule, RuleSpec
+from plural_rlhf.evaluation.intervals import bootstrap_means
 from reward_models.errors import JuryError
 from reward_models.stats import total_variation
 from reward_models.weights import named_weights
@@ -163,8 +164,7 @@ def flipped(
     if not choice:
         raise JuryError(f"none of {len(prompts)} prompts has two responses, so there is nothing to choose: give more.")
     changed = np.array([float(total_variation(*lotteries_of(r[rows], pair, parsed))) for _, rows in choice])
-    rng = np.random.default_rng(seed)
-    means = [changed[rng.integers(len(changed), size=len(changed))].mean() for _ in range(draws)]
+    means = bootstrap_means(changed[None, :, None], draws, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return FlipShare(float(changed.mean()), float(low), float(high), np.array([p for p, _ in choice]), changed)
 
