@@ -128,6 +128,30 @@ class WeightSampler:
         """Puts weights `(K,)` before a prompt: as the system message, or as first line of a plain prompt."""
         return steer_prompt(prompt, self.describe(weights))
 
+    def steer(
+        self, rows: Sequence[dict[str, Any]], group: int, process: int, processes: int, step: int
+    ) -> list[dict[str, Any]]:
+        """The rows of a process with weights drawn for each group and said in its prompt.
+
+        Args:
+            rows: Its rows of a batch that `processes` share evenly; a group is `group` rows of all processes.
+            group: Completions a prompt.
+            process: Its number, from 0.
+            processes: How many there are.
+            step: The training step, as for `draw`.
+
+        Returns:
+            The rows with `weights`, the steered `prompt`, and the original one as `jury_prompt` and
+            `reference_prompt` where they have none.
+        """
+        drawn = self.draw(-(-processes * len(rows) // group), step)
+        steered = []
+        for i, row in enumerate(rows, start=process * len(rows)):
+            original, w = row["prompt"], drawn[i // group]
+            shown = {"jury_prompt": original, "reference_prompt": original, **row}
+            steered.append({**shown, "prompt": self.render(original, w), "weights": w.tolist()})
+        return steered
+
     def describe(self, weights: Sequence[float] | np.ndarray) -> str:
         """What `render` puts before a prompt: words, or one token a cluster in the jury's order."""
         if self.rendering == "text":

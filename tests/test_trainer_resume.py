@@ -61,19 +61,21 @@ def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided
 @pytest.mark.parametrize(
     "settings",
     [
-        {"num_iterations": 4},
+        {"num_iterations": 4, "replay_size": 0},
+        {"num_iterations": 2, "num_generations": 4},
         {"steerable": True},
         {"kl_budget": 0.5, "offsets": "ema", "estimator": "js"},
         {"rho": 0.0, "max_min": True},
     ],
-    ids=["completions in use", "weights drawn", "budget and normalisers", "max-min weights"],
+    ids=["completions in use", "completions remembered", "weights drawn", "budget and normalisers", "max-min weights"],
 )
 def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, settings):
-    """Stopped after three steps: with four uses of each generation batch, in the middle of one."""
+    """Stopped after three steps: with several uses of each generation batch, in the middle of one."""
     common = {"save_strategy": "steps", "save_steps": 3, "num_generations": 8, "per_device_train_batch_size": 8}
-    whole = sampled(lopsided, three_answers(), tmp_path / "whole", 6, **common, **settings)
+    settings = {**common, **settings}
+    whole = sampled(lopsided, three_answers(), tmp_path / "whole", 6, **settings)
     whole.train()
-    resumed = sampled(lopsided, three_answers(), tmp_path / "resumed", 6, **common, **settings)
+    resumed = sampled(lopsided, three_answers(), tmp_path / "resumed", 6, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
     assert resumed.jury_reward.offsets.state_dict() == whole.jury_reward.offsets.state_dict()
@@ -113,11 +115,12 @@ def test_two_processes_equal_one(lopsided, tmp_path):
             from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 
             policy, folder, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
-            for mode, size in (("sampled", 8), ("exact", 4)):
-                settings = dict(max_steps=3, learning_rate=1e-3, shuffle_dataset=False, seed=5, **CPU)
-                settings |= dict(num_generations=8, max_completion_length=4) if mode == "sampled" else dict(exact=True)
+            for mode, size, prompts in (("sampled", 8, "abcd"), ("replayed", 8, "a"), ("exact", 4, "abcd")):
+                settings = dict(max_steps=4, learning_rate=1e-3, shuffle_dataset=False, seed=5, **CPU)
+                settings |= dict(exact=True) if mode == "exact" else dict(num_generations=8, max_completion_length=4)
+                settings |= dict(num_iterations=2) if mode == "replayed" else {}
                 args = PluralGRPOConfig(folder, per_device_train_batch_size=size // processes, **settings)
-                data = rows("abcd", THREE if mode == "exact" else None)
+                data = rows(prompts, THREE if mode == "exact" else None)
                 trainer = PluralGRPOTrainer(policy, three_answers(), args, data, processing_class=TOKENIZER)
                 scripted_completions(trainer)
                 trainer.train()
@@ -137,7 +140,7 @@ def test_two_processes_equal_one(lopsided, tmp_path):
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
         assert run.returncode == 0, run.stderr
     start = load(lopsided).state_dict()
-    for mode in ("sampled", "exact"):
+    for mode in ("sampled", "replayed", "exact"):
         one, two = (load_file(tmp_path / processes / f"{mode}.safetensors") for processes in launches)
         moved = 0.0
         for name, value in one.items():

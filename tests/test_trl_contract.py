@@ -8,11 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import Trainer
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 import plural_rlhf
 from plural_rlhf.trainers import PluralGRPOTrainer, _trl
+from tests.juries import CPU
+from tests.policies import TOKENIZER, load, rows
 
 
 PACKAGE = Path(plural_rlhf.__file__).parent
@@ -86,3 +89,34 @@ def test_the_search_finds_what_it_looks_for():
 def test_every_override_is_written_down():
     ours = {name for name in vars(PluralGRPOTrainer) if private(name) and callable(vars(PluralGRPOTrainer)[name])}
     assert ours & private_names_of_trl() == set(_trl.OVERRIDDEN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stock", [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["grpo", "rloo"])
+def test_a_stock_trainer_that_shares_prompts_takes_the_same_steps(lopsided, tmp_path, stock):
+    """The same draws, and weights that differ by rounding."""
+    trainer_class, config_class = stock
+    ended, said = [], []
+    for shared in (False, True):
+        seen = []
+
+        def reward(completions, seen=seen, **columns):
+            seen.extend(completions)
+            return [float("1" in c) for c in completions]
+
+        args = config_class(
+            str(tmp_path), max_steps=3, num_generations=4, per_device_train_batch_size=8, max_completion_length=4,
+            learning_rate=1e-3, beta=0.2, optim="sgd", shuffle_dataset=False, **CPU,
+        )  # fmt: skip
+        trainer = trainer_class(lopsided, reward, args, rows("abc", None), processing_class=TOKENIZER)
+        if shared:
+            _trl.share_prompts(trainer)
+        trainer.train()
+        said.append(seen)
+        ended.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+    assert said[0] == said[1]
+    assert len(said[0]) == 24
+    start = load(lopsided).state_dict()
+    assert max(float((ended[0][name] - start[name]).abs().max()) for name in start) > 1e-4
+    for name, value in ended[0].items():
+        torch.testing.assert_close(ended[1][name], value, atol=1e-6, rtol=1e-4)

@@ -53,11 +53,13 @@ __all__ = [
     "micro_step",
     "own_tokens",
     "plain_sampler",
-    "policy_and_reference_log_probs",
+    "policy_log_probs",
     "reference",
     "reference_generate",
+    "reference_log_probs",
     "restore",
     "rollouts_only",
+    "share_prompts",
     "snapshot",
     "split_rows",
     "tokenizer_of",
@@ -222,29 +224,32 @@ def reference(trainer: GRPOTrainer) -> Iterator[torch.nn.Module]:
         yield trainer.model
 
 
-def policy_and_reference_log_probs(
-    trainer: GRPOTrainer, rows: dict[str, torch.Tensor], reference_rows: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities `(N, T)` of the completions' tokens under the policy and the reference, without gradients.
+def policy_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Log-probabilities `(N, T)` of the completions' tokens under the policy, without gradients.
 
-    Those of the policy are the ones recorded while sampling, where there are any.
+    They are the ones recorded while sampling, where there are any.
     """
-    training = trainer.model.training
-    size = trainer.args.per_device_train_batch_size if training else trainer.args.per_device_eval_batch_size
-    kwargs = trainer.args.gradient_checkpointing_kwargs
-    with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs), trainer.accelerator.autocast():
-        policy = rows.get("sampling_per_token_logps")
-        if policy is None or bool(policy.isnan().any()):
-            policy = _in_chunks(trainer, trainer.model, rows, size)
-        with reference(trainer) as model:
-            return policy, _in_chunks(trainer, model, reference_rows, size)
+    recorded = rows.get("sampling_per_token_logps")
+    if recorded is not None and not bool(recorded.isnan().any()):
+        return recorded
+    return _in_chunks(trainer, trainer.model, rows)
 
 
-def _in_chunks(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor], size: int) -> torch.Tensor:
-    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+def reference_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Log-probabilities `(N, T)` of the completions' tokens under the reference."""
+    with reference(trainer) as model:
+        return _in_chunks(trainer, model, rows)
+
+
+def _in_chunks(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    args, names = trainer.args, ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    size = args.per_device_train_batch_size if trainer.model.training else args.per_device_eval_batch_size
     chunks = [{name: rows[name][i : i + size] for name in names} for i in range(0, len(rows["completion_ids"]), size)]
-    shared = trainer.args.shared_prefix
-    return torch.cat([completion_log_probs(model, c) if shared else log_probs(trainer, model, c) for c in chunks])
+    kwargs = args.gradient_checkpointing_kwargs
+    with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs), trainer.accelerator.autocast():
+        return torch.cat(
+            [completion_log_probs(model, c) if args.shared_prefix else log_probs(trainer, model, c) for c in chunks]
+        )
 
 
 def log_probs(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -257,6 +262,38 @@ def log_probs(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torc
         completion_ids.size(1),
     )
     return found * rows["completion_mask"]
+
+
+def share_prompts(trainer: Any) -> None:
+    """Lets a stock GRPO or RLOO trainer draw and score completions as this package does, each prompt computed once.
+
+    Its numbers change by rounding only; its entropy metric is 0 from then on. For comparisons, where its own way takes
+    too long on a CPU.
+    """
+
+    def scored(
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *more: Any,
+        **named: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        parts = {
+            "prompt_ids": input_ids[:, :-logits_to_keep],
+            "completion_ids": input_ids[:, -logits_to_keep:],
+            "prompt_mask": attention_mask[:, :-logits_to_keep],
+            "completion_mask": attention_mask[:, -logits_to_keep:],
+        }
+        found = completion_log_probs(model, parts)
+        return found, torch.zeros_like(found), None
+
+    def drawn(prompt_ids: list[list[int]], *more: Any, **named: Any) -> Any:
+        completions = generate(trainer, prompt_ids)[0]
+        return (completions, None) if isinstance(trainer, GRPOTrainer) else completions
+
+    trainer._get_per_token_logps_and_entropies = scored
+    trainer._generate_single_turn = drawn
 
 
 def as_one_forward(
@@ -282,11 +319,18 @@ def micro_step(trainer: GRPOTrainer) -> int:
     return trainer._step
 
 
-def buffered(trainer: GRPOTrainer, make: Callable[[], list[Any]]) -> Any:
-    """The micro-batch of this step; `make` draws those of a generation batch when the last ones are used up."""
+def buffered(
+    trainer: GRPOTrainer, make: Callable[[], list[Any]], again: Callable[[list[Any]], list[Any]] | None = None
+) -> Any:
+    """The micro-batch of this step; `make` draws those of a generation batch when the last ones are used up.
+
+    `again` makes those of the next use out of those of the last one; without it they are used as they are.
+    """
     steps = trainer.args.steps_per_generation
     if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
         trainer._buffered_inputs = make()
+    elif trainer._step % steps == 0 and again is not None:
+        trainer._buffered_inputs = again(trainer._buffered_inputs)
     return trainer._buffered_inputs[trainer._step % steps]
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds besides TRL's own: offsets, duals, and the completions that are still in use.
+"""What a checkpoint holds besides TRL's own: offsets, duals, the completions still in use and those remembered.
 
 The state file is written last and moved into place whole, so that a checkpoint with it is complete. Every process
 keeps its own share of the generation buffer; without it a run stopped between two uses of a generation batch would
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["STATE_FILE", "load", "save"]
 
 STATE_FILE = "plural_state.json"
+MEMORY_FILE = "plural_replay.pt"
 
 
 def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
@@ -35,6 +36,8 @@ def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
         torch.save(buffer, folder / _buffer_file(trainer))
     trainer.accelerator.wait_for_everyone()
     if trainer.args.should_save:
+        if trainer.memory is not None:
+            torch.save(trainer.memory.state_dict(), folder / MEMORY_FILE)
         state: dict[str, Any] = {
             "cluster_names": list(trainer.jury_reward.cluster_names),
             "micro_step": _trl.micro_step(trainer),
@@ -73,6 +76,8 @@ def load(trainer: PluralGRPOTrainer, folder: Path) -> None:
         reward.set_beta(trainer.kl_budget.beta)
     if trainer.max_min is not None and state.get("max_min"):
         trainer.max_min.load_state_dict(state["max_min"])
+    if trainer.memory is not None and (folder / MEMORY_FILE).is_file():
+        trainer.memory.load_state_dict(torch.load(folder / MEMORY_FILE, weights_only=True))
     buffer = folder / _buffer_file(trainer)
     if buffer.is_file():
         kept = torch.load(buffer, map_location=trainer.accelerator.device, weights_only=True)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
+from plural_rlhf.core.estimators import exact_divergence
 from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.rules import Rule
+from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import log_partition, responsibilities
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers
@@ -24,7 +26,7 @@ from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, en
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ExactRows", "check_support"]
+__all__ = ["ExactRows", "check_support", "exact_metrics", "target_kl_and_gains"]
 
 Row = Mapping[str, Any]
 
@@ -184,6 +186,40 @@ class ExactRows:
                 pooled = rule.scores(shaped[b], weights[b], mask[b])
                 log_p[b] = (pooled / target.beta + log_ref[b]).log_softmax(-1)
         return log_p, gamma
+
+
+def exact_metrics(
+    inputs: Mapping[str, torch.Tensor], log_pi: torch.Tensor, cluster_names: Sequence[str], other_mass: float
+) -> dict[str, float]:
+    """What is logged of a batch: distance to the target, mass on the answers, each cluster's share and weight.
+
+    Args:
+        inputs: What `ExactRows.collate` returned.
+        log_pi: `(B, A)` log-probabilities of the answers under the policy, nats.
+        cluster_names: `K` names.
+        other_mass: Probability that the target leaves to anything else.
+    """
+    log_pi = log_pi.detach()
+    pi, mask = log_pi.exp(), inputs["answer_mask"].any(dim=-1)
+    jsd = exact_divergence(inputs["log_p"], log_pi, "js", mask, p_other=other_mass)
+    found = {"jsd_nats": float(jsd.mean()), "coverage": float(pi.sum(-1).mean())}
+    shares, weights = cluster_shares(pi, inputs["gamma"]).mean(dim=0), inputs["weights"].mean(dim=0)
+    for name, share, weight in zip(cluster_names, shares.tolist(), weights.tolist(), strict=True):
+        found |= {f"share/{name}": share, f"weight/{name}": weight}
+    return found
+
+
+def target_kl_and_gains(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """`(1 + K,)`: KL(p ‖ π₀) in nats, and what p gives each cluster above what π₀ gives it in logits; mean of prompts.
+
+    Args:
+        inputs: What `ExactRows.collate` returned.
+    """
+    log_p, log_ref = inputs["log_p"], inputs["log_pi_ref"].log_softmax(-1)
+    p = log_p.exp()
+    kl = (p * (log_p - log_ref).masked_fill(p == 0, 0.0)).sum(-1).mean()
+    gains = ((p - log_ref.exp())[..., None] * inputs["rewards"]).sum(1).mean(0)
+    return torch.cat([kl[None], gains])
 
 
 def _key(row: Row) -> tuple[str, tuple[str, ...]]:

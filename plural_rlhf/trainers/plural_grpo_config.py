@@ -10,7 +10,7 @@ from trl import GRPOConfig
 from plural_rlhf.core.estimators import DIVERGENCES
 from plural_rlhf.core.offsets import MODES, Mode
 from plural_rlhf.core.targets import PoolTarget
-from plural_rlhf.trainers.sampled import ESTIMATORS
+from plural_rlhf.trainers.sampled import ESTIMATORS, OFF_POLICY
 from reward_models.errors import did_you_mean
 
 
@@ -94,6 +94,12 @@ class PluralGRPOConfig(GRPOConfig):
             Step size of responsibility balancing.
         offset_ema (`float`, *optional*, defaults to `0.02`):
             Least share of the new value in the average of `offsets="ema"`; of the first visits all count the same.
+        replay_size (`int`, *optional*, defaults to `10000`):
+            With `num_iterations` above 1 and `"vargrad"` or `"tb"`: completions of all prompts together that are
+            remembered. Every further use of a generation batch makes its groups up anew with some of them, so that
+            an answer that got lost comes back. 0 uses each batch as it was drawn.
+        replay_share (`float`, *optional*, defaults to `0.5`):
+            Part of each group that comes from the memory then, by the target; the rest is of the batch.
         shared_prefix (`bool`, *optional*, defaults to `True`):
             Compute a prompt once for all its completions when generating and scoring.
 
@@ -169,6 +175,13 @@ class PluralGRPOConfig(GRPOConfig):
     offset_ema: float = field(
         default=0.02, metadata={"help": "Least share of the new value in the average of offsets='ema'."}
     )
+    replay_size: int = field(
+        default=10_000,
+        metadata={"help": "Completions remembered for the further uses of a batch (num_iterations > 1); 0: none."},
+    )
+    replay_share: float = field(
+        default=0.5, metadata={"help": "Part of a group that comes from the memory, above 0 and at most 1."}
+    )
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a prompt once for all its completions (sampled mode)."}
     )
@@ -206,6 +219,11 @@ class PluralGRPOConfig(GRPOConfig):
             reference_power=self.reference_power,
         )
 
+    @property
+    def replays(self) -> bool:
+        """Whether earlier completions are learnt from again."""
+        return self.replay_size > 0 and self.num_iterations > 1 and self.estimator in OFF_POLICY and not self.exact
+
     def __post_init__(self) -> None:
         _refuse_unusable(self)
         if self.exact:
@@ -215,6 +233,11 @@ class PluralGRPOConfig(GRPOConfig):
         super().__post_init__()
         if self.exact:
             self.use_exact_mode()
+        elif self.replays and self.replay_size < (self.generation_batch_size or 0):
+            raise ValueError(
+                f"replay_size is {self.replay_size}, but one generation batch has {self.generation_batch_size} "
+                "completions: set it to many times that, or to 0 to use each batch as it was drawn."
+            )
 
     def use_exact_mode(self) -> None:
         """Settles what the exact mode needs; the trainer calls it where the data set turns that mode on."""
@@ -291,6 +314,10 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
         )
     if not 0 < config.offset_ema <= 1:
         raise ValueError(f"offset_ema is {config.offset_ema}: it is a share, above 0 and at most 1.")
+    if not 0 < config.replay_share <= 1:
+        raise ValueError(f"replay_share is {config.replay_share}: it is a share, above 0 and at most 1.")
+    if config.replay_size < 0:
+        raise ValueError(f"replay_size is {config.replay_size}: it is a number of completions, 0 for none.")
     if config.n_ref < 0:
         raise ValueError(f"n_ref is {config.n_ref}: it is a number of completions, 0 or more.")
     config.target  # noqa: B018  (an option out of its range is refused by the target itself, with the reason)

@@ -1,9 +1,9 @@
 """`PluralGRPOTrainer`: a `trl.GRPOTrainer` whose fixed point is a chosen distribution instead of an argmax.
 
 Sampled mode (L1): groups of completions, sequence-level residual d = R/β + log π₀ − log π, an estimator of the
-gradient to the target, offsets that are kept between visits. Exact mode (L2): the column `support` lists all answers,
-every one is scored with the prompt computed once, and the divergence to the exact target is the loss; nothing is
-sampled. Rows with and without a support may stand in one data set.
+gradient to the target, offsets and completions that are kept between visits. Exact mode (L2): the column `support`
+lists all answers, every one is scored with the prompt computed once, and the divergence to the exact target is the
+loss; nothing is sampled. Rows with and without a support may stand in one data set.
 Where this departs from GRPO: log-ratios are sums over the sequence, end token included; the reference is in the
 residual, not in a per-token penalty; completions of a prompt stay together and share its computation; there is no
 clipping, no length normalisation and no scaling of rewards.
@@ -26,16 +26,16 @@ from trl import GRPOTrainer
 from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
 from plural_rlhf.core.offsets import prompt_key
-from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
-from plural_rlhf.trainers.exact import ExactRows, check_support
+from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, target_kl_and_gains
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_prompt
-from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting
+from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting, Targets
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.weight_sampler import WeightSampler
 from reward_models.scoring import ClusterScorer
@@ -156,6 +156,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         self._exact_rows = ExactRows(self.jury_reward, _trl.tokenizer_of(self), _trl.eos_token_id(self))
         self._table: RewardTable | None = None
         self._rollouts: dict[bool, Rollouts] = {}
+        self.memory = ReplayMemory(args.replay_size, args.replay_share, args.seed) if args.replays else None
 
     def train(self, resume_from_checkpoint: bool | str | None = None, *args: Any, **kwargs: Any) -> Any:
         """Trains, as `Trainer.train`; in exact mode the reference is scored first, while the policy still is π₀."""
@@ -236,7 +237,8 @@ class PluralGRPOTrainer(GRPOTrainer):
             rows = super()._generate_and_score_completions(inputs)
         n = len(rows["completion_ids"])
         own = _trl.own_tokens(rows)
-        log_pi, log_ref = _trl.policy_and_reference_log_probs(self, rows, self._reference_rows(inputs, rows))
+        log_pi = _trl.policy_log_probs(self, rows)
+        log_ref = _trl.reference_log_probs(self, self._reference_rows(inputs, rows))
         rows["ref_per_token_logps"] = log_ref * own
         gather = self.accelerator.gather
         all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
@@ -246,21 +248,36 @@ class PluralGRPOTrainer(GRPOTrainer):
         if self.args.n_ref:
             self._start_offsets(inputs)
         found = self.targeting(self._table, all_ref.cpu(), all_pi.cpu(), group, training)
-        beta = self.jury_reward.target.beta
-        self._rollouts[training] = Rollouts(
-            reward=(found.reward / beta).to(all_pi),
-            log_pi_ref=all_ref,
-            log_pi=all_pi.clone(),
-            log_pi_drawn=all_pi,
-            log_z=found.log_z.to(all_pi),
-            group_size=group,
-        )
+        self._rollouts[training] = self._aimed(found, all_ref, all_pi)
         rows["row"] = torch.arange(n, device=all_pi.device) + self.accelerator.process_index * n
         kl = float((all_pi - all_ref).mean())
-        self._log_sampled(found.metrics, kl, rows, beta)
+        self._log_sampled(found.metrics, kl, rows, self.jury_reward.target.beta)
+        if training and self.memory is not None:
+            said = _trl.gather_objects(said_tokens(rows))
+            self.memory.add(self._table, said, all_ref, all_pi, all_pi + self._rollouts[True].residual)
         if training:
             self._move_duals(kl, self.targeting.gains(self._table))
         return rows
+
+    def _aimed(self, found: Targets, log_pi_ref: torch.Tensor, log_pi: torch.Tensor) -> Rollouts:
+        reward = (found.reward / self.jury_reward.target.beta).to(log_pi)
+        return Rollouts(reward, log_pi_ref, log_pi.clone(), log_pi, found.log_z.to(log_pi), self._group_size)
+
+    def _replayed(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The micro-batches of a generation batch with its groups made up anew, for one more use."""
+        assert self.memory is not None
+        group, pad = self._group_size, _trl.tokenizer_of(self).pad_token_id
+        drawn = self.memory.draw(group)
+        parts = [replayed_columns(part, drawn, pad) for part in parts]
+        log_pi_ref, log_pi = (x.float().to(self.accelerator.device) for x in (drawn.log_pi_ref, drawn.log_pi))
+        if self.args.per_device_train_batch_size % group:
+            # The others of a group that is spread over micro-batches count with what they are worth now.
+            now = [(_trl.policy_log_probs(self, part) * _trl.own_tokens(part)).sum(-1) for part in parts]
+            log_pi = self.accelerator.gather(torch.cat(now))
+        found = self.targeting(drawn.table, log_pi_ref.cpu(), log_pi.cpu(), group, training=False)
+        self._rollouts[True] = rollouts = self._aimed(found, log_pi_ref, log_pi)
+        self.memory.aim(drawn, log_pi + rollouts.residual)
+        return parts
 
     def _reference_rows(self, inputs: list[dict[str, Any]], rows: dict[str, Any]) -> dict[str, Any]:
         """The same completions under the prompts that the reference is shown."""
@@ -314,7 +331,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         def make() -> list[dict[str, Any]]:
             return self._rows_of(self._steered(generation_batch, self._group_size), self.args.steps_per_generation)
 
-        return _trl.buffered(self, make)
+        return _trl.buffered(self, make, None if self.memory is None else self._replayed)
 
     def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
         """Micro-batches of a generation batch: completions of rows without a support, answers of those with one."""
@@ -340,23 +357,11 @@ class PluralGRPOTrainer(GRPOTrainer):
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def _steered(self, rows: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
-        """Rows with weights drawn and said in the prompt, one weighting a group; others' rows as they are.
-
-        The draw depends on the step alone, so every process and a resumed run draw the same.
-        """
-        sampler = self.weight_sampler
+        """Rows with weights drawn and said in the prompt, one weighting a group; others' rows as they are."""
+        sampler, accelerator = self.weight_sampler, self.accelerator
         if sampler is None or not self.model.training or "weights" in rows[0]:
             return rows
-        first = self.accelerator.process_index * len(rows)
-        total = -(-self.accelerator.num_processes * len(rows) // group)
-        drawn = sampler.draw(total, _trl.micro_step(self))
-        steered = []
-        for i, row in enumerate(rows):
-            w = drawn[(first + i) // group]
-            original = row["prompt"]
-            shown = {"jury_prompt": original, "reference_prompt": original, **row}
-            steered.append({**shown, "prompt": sampler.render(original, w), "weights": w.tolist()})
-        return steered
+        return sampler.steer(rows, group, accelerator.process_index, accelerator.num_processes, _trl.micro_step(self))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         dataset = self.train_dataset if dataset is None else dataset
@@ -408,23 +413,13 @@ class PluralGRPOTrainer(GRPOTrainer):
         mask, log_p = batch.support_mask, inputs["log_p"]
         log_pi = _trl.as_one_forward(self, model, answer_log_probs, batch)
         loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass)
-        with torch.no_grad():
-            pi = log_pi.exp()
-            jsd = exact_divergence(log_p, log_pi.detach(), "js", mask, p_other=self.args.other_mass)
-            shares, weights = cluster_shares(pi, inputs["gamma"]).mean(dim=0), inputs["weights"].mean(dim=0)
-            found = {"jsd_nats": jsd.mean(), "coverage": pi.sum(-1).mean()}
-            for k, name in enumerate(self.jury_reward.cluster_names):
-                found |= {f"share/{name}": shares[k], f"weight/{name}": weights[k]}
-            for name, value in found.items():
-                _trl.add_metric(self, f"plural/{name}", float(value))
-            _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
-            if self.model.training and (self.kl_budget is not None or self.max_min is not None):
-                # Of the target, not of the policy that is still on its way there: it is known.
-                p, log_ref = log_p.exp(), inputs["log_pi_ref"].log_softmax(-1)
-                kl = (p * (log_p - log_ref).masked_fill(p == 0, 0.0)).sum(-1).mean()
-                gains = ((p - log_ref.exp())[..., None] * inputs["rewards"]).sum(1).mean(0)
-                both = self.accelerator.reduce(torch.cat([kl[None], gains]), "mean").double().cpu()
-                self._move_duals(float(both[0]), both[1:])
+        for name, value in exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass).items():
+            _trl.add_metric(self, f"plural/{name}", value)
+        _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
+        if self.model.training and (self.kl_budget is not None or self.max_min is not None):
+            # Of the target, not of the policy that is still on its way there: it is known.
+            both = self.accelerator.reduce(target_kl_and_gains(inputs), "mean").double().cpu()
+            self._move_duals(float(both[0]), both[1:])
         return loss
 
     @property

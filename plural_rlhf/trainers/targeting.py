@@ -22,7 +22,7 @@ from plural_rlhf.core.typicality import debias
 from plural_rlhf.rewards import JuryReward, ValidityGate, rows_of
 
 
-__all__ = ["JuryColumn", "RewardTable", "Targeting"]
+__all__ = ["JuryColumn", "RewardTable", "Targeting", "Targets"]
 
 
 class JuryColumn:

@@ -1,0 +1,222 @@
+"""Completions of earlier visits, kept to be learnt from again between two generation batches.
+
+A residual is constant at the target whoever drew the completions, so `vargrad` and `tb` may learn from any completion
+of a prompt. Where a generation batch is used more than once (`num_iterations`), every further use makes each group up
+anew: one part drawn by the target from all completions of the prompt that are remembered, the rest at random from the
+group just drawn. An answer that the policy has unlearnt and no longer says comes back this way, and what is known of a
+prompt grows with every visit (the replay of TBA, 2503.18929, with the known reward as its priority).
+
+All processes hold the same memory and draw the same. Knows nothing of models, or of what a token means.
+
+Shapes: `N` completions of all processes, `G` a group, `n` completions of a micro-batch, `T` tokens, `K` clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from plural_rlhf.core.rules import Rule
+from plural_rlhf.trainers.targeting import RewardTable
+
+
+__all__ = ["ReplayMemory", "Replayed", "replayed_columns", "said_tokens"]
+
+_OF_TOKENS = "_per_token_logps"  # how TRL's columns of the log-probabilities of a completion's tokens end
+
+
+@dataclass
+class _Completion:
+    """One completion of a prompt.
+
+    Attributes:
+        tokens: What was said; `~token` where it was not the policy who said it.
+        r: `K` rewards, logits.
+        scores: What each of the `F` reward functions gave.
+        log_pi_ref: Sequence log-probability under π₀, nats.
+        log_pi: The same under the policy that drew it last.
+        log_target: log π₀ + R/β when its target was last worked out, nats.
+    """
+
+    tokens: tuple[int, ...]
+    r: list[float]
+    scores: list[float]
+    log_pi_ref: float
+    log_pi: float
+    log_target: float
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A generation batch that was made up, in the order of the one it stands in for.
+
+    Attributes:
+        table: Rewards, as if it had been drawn.
+        completions: `N` completions.
+    """
+
+    table: RewardTable
+    completions: list[_Completion]
+
+    @property
+    def log_pi_ref(self) -> Tensor:
+        """`(N,)` sequence log-probabilities under π₀, nats."""
+        return torch.tensor([c.log_pi_ref for c in self.completions], dtype=torch.float64)
+
+    @property
+    def log_pi(self) -> Tensor:
+        """`(N,)` the same under the policies that drew them."""
+        return torch.tensor([c.log_pi for c in self.completions], dtype=torch.float64)
+
+
+def said_tokens(rows: Mapping[str, Tensor]) -> list[list[int]]:
+    """The completions of TRL's columns `(n, T)` without padding, `~token` where the policy did not choose it."""
+    ids, mask = rows["completion_ids"], rows["completion_mask"].bool()
+    signed = torch.where(rows["tool_mask"].bool(), ids, ~ids) if "tool_mask" in rows else ids
+    return [row[real].tolist() for row, real in zip(signed, mask, strict=True)]
+
+
+def replayed_columns(part: Mapping[str, Any], replayed: Replayed, pad_token_id: int) -> dict[str, Any]:
+    """A micro-batch with other completions of the same prompts.
+
+    Args:
+        part: TRL's columns; `row` `(n,)` says which completions of the batch it has, and where it is missing there
+            are none.
+        replayed: The batch of all processes.
+        pad_token_id: Fills up shorter completions.
+
+    Returns:
+        The columns, without those that belong to the completions that were there.
+    """
+    if "row" not in part:
+        return dict(part)
+    index = part["row"]
+    signed = [torch.tensor(replayed.completions[i].tokens, dtype=torch.long) for i in index.tolist()]
+    mask = pad_sequence([torch.ones_like(said) for said in signed], batch_first=True)
+    tokens = pad_sequence(signed, batch_first=True)
+    own = (tokens >= 0).long()
+    ids = torch.where(mask.bool(), torch.where(own.bool(), tokens, ~tokens), pad_token_id)
+    columns = {"completion_ids": ids, "completion_mask": mask, "tool_mask": own}
+    kept = {name: value for name, value in part.items() if not name.endswith(_OF_TOKENS) and name not in columns}
+    return kept | {name: column.to(index.device) for name, column in columns.items()}
+
+
+class ReplayMemory:
+    """The different completions of each prompt, those of prompts not seen for longest forgotten first.
+
+    Args:
+        size: Completions remembered, of all prompts together; at least those of one generation batch.
+        share: Part of a group that is drawn from the memory.
+        seed: Of the draws.
+    """
+
+    def __init__(self, size: int, share: float, seed: int) -> None:
+        self.size, self.share, self.seed = size, share, seed
+        self._kept: dict[str, dict[tuple[int, ...], _Completion]] = {}
+        self._latest: tuple[RewardTable, list[tuple[int, ...]]] | None = None
+        self._draws = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def add(
+        self,
+        table: RewardTable,
+        tokens: Sequence[Sequence[int]],
+        log_pi_ref: Tensor,
+        log_pi: Tensor,
+        log_target: Tensor,
+    ) -> None:
+        """Remembers a generation batch of all processes.
+
+        Args:
+            table: Its rewards.
+            tokens: `N` completions, end token included, `~token` where the policy did not choose it.
+            log_pi_ref: `(N,)` sequence log-probabilities under π₀, nats.
+            log_pi: `(N,)` the same under the policy.
+            log_target: `(N,)` log π₀ + R/β, nats.
+        """
+        drawn = [tuple(row) for row in tokens]
+        numbers = [column.tolist() for column in (table.r, table.scores, log_pi_ref, log_pi, log_target)]
+        for key, said, *each in zip(table.shown, drawn, *numbers, strict=True):
+            of_prompt = self._kept.pop(key, {})  # and back at the end, where the newest are
+            of_prompt.pop(said, None)
+            of_prompt[said] = _Completion(said, *each)
+            self._kept[key] = of_prompt
+        self._latest = table, drawn
+        excess = len(self) - self.size
+        while excess > 0:
+            oldest = next(iter(self._kept))
+            of_prompt = self._kept[oldest]
+            for said in list(of_prompt)[:excess]:
+                del of_prompt[said]
+                excess -= 1
+            if not of_prompt:
+                del self._kept[oldest]
+
+    def draw(self, group: int) -> Replayed:
+        """Makes the latest generation batch up anew; a prompt met for the first time keeps its group as it is.
+
+        From the memory as many different completions are drawn as its share of the group, without replacement and in
+        proportion to the target.
+
+        Args:
+            group: G, completions a prompt.
+        """
+        assert self._latest is not None
+        table, latest = self._latest
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._draws)
+        self._draws += 1
+        found: list[_Completion] = []
+        for first in range(0, len(latest), group):
+            fresh, of_prompt = latest[first : first + group], self._kept[table.shown[first]]
+            if len(of_prompt) == len(set(fresh)):
+                found += [of_prompt[said] for said in fresh]
+                continue
+            remembered = list(of_prompt.values())
+            count = min(round(self.share * group), len(remembered))
+            log_p = torch.tensor([c.log_target for c in remembered], dtype=torch.float64)
+            # The largest of log p + Gumbel noise are a draw without replacement.
+            gumbel = -torch.empty_like(log_p).exponential_(generator=generator).log()
+            found += [remembered[i] for i in (log_p + gumbel).topk(count).indices.tolist()]
+            found += [
+                of_prompt[fresh[i]] for i in torch.randperm(group, generator=generator)[: group - count].tolist()
+            ]
+        r, scores = (
+            torch.tensor(rows, dtype=torch.float64) for rows in ([c.r for c in found], [c.scores for c in found])
+        )
+        return Replayed(replace(table, r=r, scores=scores, drawn=[c.tokens for c in found]), found)
+
+    def aim(self, replayed: Replayed, log_target: Tensor) -> None:
+        """Takes note of what the target of these completions is now, `(N,)` log π₀ + R/β in nats."""
+        for completion, value in zip(replayed.completions, log_target.tolist(), strict=True):
+            completion.log_target = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is remembered, for a checkpoint."""
+        state: dict[str, Any] = {
+            "kept": {key: [asdict(c) for c in of_prompt.values()] for key, of_prompt in self._kept.items()},
+            "latest": None,
+            "draws": self._draws,
+        }
+        if self._latest is not None:
+            table, latest = self._latest
+            rules = [rule and (rule.name, dict(rule.options)) for rule in table.rules]
+            state["latest"] = ({**vars(table), "rules": rules}, latest)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` returned."""
+        self._kept = {
+            key: {tuple(c["tokens"]): _Completion(**c) for c in of_prompt} for key, of_prompt in state["kept"].items()
+        }
+        self._latest, self._draws = None, state["draws"]
+        if state["latest"] is not None:
+            columns, latest = state["latest"]
+            rules = [rule and Rule(*rule) for rule in columns["rules"]]
+            self._latest = RewardTable(**{**columns, "rules": rules}), [tuple(said) for said in latest]
