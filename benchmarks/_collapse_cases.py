@@ -8,6 +8,7 @@
 | `k1` | one cluster likes even numbers | nothing: a mixture of one is what RLOO aims at, too |
 | `reuse4` | one cluster, fifty answers | each sample used four times |
 | `seven-smollm2` | right answers 1, seven 1.05, anything else 0 | learning the format and nothing else |
+| `seven-cold-smollm2` | the same, where one sample in seventy is an answer at first | finding all of them |
 | `urn-smollm2` | three beliefs about draws from an urn | an exact mixture that is not the mean |
 | `survey-smollm2` | clusters of the people who answered the US General Social Survey | people |
 
@@ -16,7 +17,8 @@ Each case has prompts of its own for tuning. Knows nothing of trainers or of dis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +26,7 @@ from typing import Any, Literal
 __all__ = ["CASES", "SMOLLM2_CASES", "TINY_CASES", "Aim", "Case", "Problem", "TableJury", "load_case"]
 
 TINY_CASES = ("near-ties", "jury-gap4", "jury-gap8", "rare", "k1", "reuse4")
-SMOLLM2_CASES = ("seven-smollm2", "urn-smollm2", "survey-smollm2")
+SMOLLM2_CASES = ("seven-smollm2", "seven-cold-smollm2", "urn-smollm2", "survey-smollm2")
 CASES = (*TINY_CASES, *SMOLLM2_CASES)
 
 PEOPLE = (0.02, 0.05, 0.07, 0.12, 0.10, 0.14, 0.09, 0.19, 0.10, 0.07, 0.05)  # how people pick a number
@@ -37,6 +39,9 @@ ASKED = (
     "Which number from 0 to 10 comes to mind?",
 )
 ASKED_FOR_TUNING = ("Choose a number between 0 and 10.", "Say a number from 0 to 10.")
+# With an answer of one turn before, SmolLM2 as it comes answers with a bare number in 44 and 55 % of its samples.
+SEVEN = (("A random integer between 0 and 10.", "6"),)
+SEVEN_FOR_TUNING = (("Pick a number from 0 to 10.", "6"),)
 # SmolLM2 as it comes answers each of these with a bare number in 1 or 2 % of its samples.
 INTEGERS = (
     "Output one random integer from 0 to 10.",
@@ -61,17 +66,20 @@ class Problem:
         answers: `A` valid answers, as they must be written.
         rewards: `A` rows of `K` logits.
         start: `A` probabilities that the start is taught; empty where the model is left as it is.
+        answered: What the policy said when it was asked the same one turn before; empty for no such turn.
     """
 
     prompt: str
     answers: tuple[str, ...]
     rewards: tuple[tuple[float, ...], ...]
     start: tuple[float, ...]
+    answered: str = ""
 
     @property
     def messages(self) -> list[dict[str, str]]:
         """The prompt as a conversation."""
-        return [{"role": "user", "content": self.prompt}]
+        asked = {"role": "user", "content": self.prompt}
+        return [asked, {"role": "assistant", "content": self.answered}, asked] if self.answered else [asked]
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ class Case:
         beta: Temperature of the target, in logits.
         tie_margin: Of the target, in logits.
         iterations: How often each batch is used.
+        most_iterations: How often ours uses it, and the rivals that are tuned may; 0 for as often as all do.
         favourite: The answer that collapse is expected on.
         read_at: Numbers of completions at which the curves are read for the table.
         aims: What is to be reached.
@@ -131,6 +140,7 @@ class Case:
     beta: float = 1.0
     tie_margin: float = 0.0
     iterations: int = 1
+    most_iterations: int = 0
     favourite: str | None = None
     read_at: tuple[int, ...] = ()
     aims: tuple[Aim, ...] = ()
@@ -215,7 +225,13 @@ def load_case(name: str) -> Case:
             [(2.0 * (n % 2 == 0),) for n in range(11)],
             aims=(Aim("plural - trl-rloo-same-beta", "jsd_nats_difference", "within", 0.001),),
         )
-    return {"reuse4": _reuse, "seven-smollm2": _seven, "urn-smollm2": _urn, "survey-smollm2": _survey}[name]()
+    return {
+        "reuse4": _reuse,
+        "seven-smollm2": _seven,
+        "seven-cold-smollm2": _seven_cold,
+        "urn-smollm2": _urn,
+        "survey-smollm2": _survey,
+    }[name]()
 
 
 def _own_numbers(gap: float) -> list[tuple[float, ...]]:
@@ -269,24 +285,24 @@ def _reuse() -> Case:
 
 
 def _seven() -> Case:
-    # An eleven-answer target has valid mass v e^(1/beta) / (v e^(1/beta) + 1 - v): at beta = 0.1 and a start of
+    # The eleven answers of a target have mass v e^(1/beta) / (v e^(1/beta) + 1 - v): at beta = 0.1 and a start of
     # v = 1 % that is 0.995. Seven's 0.05 more would be e^0.5 times its share at that beta; the margin makes it a tie.
-    rewards = [(1.05 if n == 7 else 1.0,) for n in range(11)]
     reads = (480, 1920)
     return Case(
         name="seven-smollm2",
         model="smollm2",
         weights={"everybody": 1.0},
-        problems=_same(INTEGERS, NUMBERS, rewards, ()),
-        tuning=_same(INTEGERS_FOR_TUNING, NUMBERS, rewards, ()),
+        problems=_sevens(SEVEN),
+        tuning=_sevens(SEVEN_FOR_TUNING),
         invalid=0.0,
-        steps=60,
-        groups=2,
+        steps=120,
+        groups=1,
         generations=16,
-        exact_steps=86,  # scores as many answers as the others generate; --steps 15 is the short budget, of 480
+        exact_steps=173,  # scores as many answers as the others generate; --steps 30 is the short budget, of 480
         warmup_steps=0,
         beta=0.1,
         tie_margin=0.06,
+        most_iterations=4,
         favourite="7",
         read_at=reads,
         aims=(
@@ -299,6 +315,16 @@ def _seven() -> Case:
             Aim("plural-exact", "jsd_valid_to_reference", "at most", 0.002),
         ),
     )
+
+
+def _seven_cold() -> Case:
+    cold = {"problems": _sevens((q, "") for q in INTEGERS), "tuning": _sevens((q, "") for q in INTEGERS_FOR_TUNING)}
+    return dataclasses.replace(_seven(), name="seven-cold-smollm2", steps=60, groups=2, exact_steps=86, **cold)
+
+
+def _sevens(asked: Iterable[tuple[str, str]]) -> tuple[Problem, ...]:
+    rewards = tuple((1.05 if n == 7 else 1.0,) for n in range(11))
+    return tuple(Problem(prompt, NUMBERS, rewards, (), answered) for prompt, answered in asked)
 
 
 def _urn() -> Case:

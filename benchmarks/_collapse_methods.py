@@ -13,6 +13,9 @@ measured along the run, at the same numbers of batches for all. Knows nothing of
 | `jury-rloo` | `trl.RLOOTrainer` with `JuryReward`: the two-line change |
 | `plural` | `PluralGRPOTrainer`, which samples as much as they do |
 | `plural-exact` | `PluralGRPOTrainer` with the column `support`: scores all answers, samples nothing |
+
+The trainers of TRL are lent our way of drawing and scoring completions with each prompt computed once: their numbers
+are the same to rounding, and tables of SmolLM2 take hours instead of days. `step_time.py` compares seconds.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ LABELS = {
 METHODS = tuple(LABELS)[1:]
 RATES = {"tiny": (5e-4, 1e-3, 2e-3, 4e-3), "smollm2": (2e-4, 5e-4, 1e-3, 2e-3)}
 
+STOCK = ("grpo", "rloo", "jury-rloo")  # trainers of TRL
+
 MODELS = Path(__file__).resolve().parent.parent / ".cache" / "models"
 START_RATES = {"tiny": 1e-2, "smollm2": 1e-3}
 GRPO_BETAS = (0.0, 0.04, 0.2, 1.0)
@@ -86,7 +91,7 @@ class Setting:
 
 def knobs(method: str, case: Case) -> list[Setting]:
     """What a method may choose from besides the learning rate, the likeliest first."""
-    again = case.iterations
+    again, most = case.iterations, case.most_iterations or case.iterations
     if method == "trl-grpo":
         return [Setting("grpo", 0.0, "group", again)]
     if method == "trl-rloo":
@@ -94,11 +99,13 @@ def knobs(method: str, case: Case) -> list[Setting]:
     if method == "trl-rloo-same-beta":
         return [Setting("rloo", case.beta, iterations=again)]
     if method == "trl-grpo-tuned":
-        options = [Setting("grpo", b, s, i) for i in {again, 1} for s in SCALINGS for b in {case.beta, *GRPO_BETAS}]
+        options = [
+            Setting("grpo", b, s, i) for i in {again, most, 1} for s in SCALINGS for b in {case.beta, *GRPO_BETAS}
+        ]
     elif method == "trl-rloo-tuned":
-        options = [Setting("rloo", b, iterations=i) for i in {again, 1} for b in {case.beta, *RLOO_BETAS}]
+        options = [Setting("rloo", b, iterations=i) for i in {again, most, 1} for b in {case.beta, *RLOO_BETAS}]
     else:
-        return [Setting(method, case.beta, iterations=1 if method == "plural-exact" else again)]
+        return [Setting(method, case.beta, iterations={"plural": most, "plural-exact": 1}.get(method, again))]
     first = Setting(options[0].trainer, case.beta, iterations=again)
     return sorted(options, key=lambda s: (s != first, -s.iterations, SCALINGS.index(s.scale), s.beta))
 
@@ -179,6 +186,7 @@ def train(
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
     from plural_rlhf import JuryReward, PluralGRPOConfig, PluralGRPOTrainer
+    from plural_rlhf.trainers._trl import share_prompts
 
     torch.manual_seed(seed)
     model, tokenizer = _load(start)
@@ -235,6 +243,8 @@ def train(
             curve.append({**spent, **scales.measure(probabilities(policy, tokenizer, problems))})
             seconds -= time.perf_counter() - began
 
+    if setting.trainer in STOCK:
+        share_prompts(trainer)
     trainer.add_callback(Watch())
     began = time.perf_counter()
     _quiet(trainer).train()
