@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"
-MEASURING = sorted(p.name for p in FOLDER.glob("*.py") if not p.name.startswith("_") and p.name != "draw_collapse.py")
+SHOWING = ("draw_collapse.py", "tabulate.py")
+MEASURING = sorted(p.name for p in FOLDER.glob("*.py") if not p.name.startswith("_") and p.name not in SHOWING)
 FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
 
 
@@ -56,7 +57,7 @@ def value(rows: list[dict[str, Any]], **labels: Any) -> float:
     return row["value"]
 
 
-@pytest.mark.parametrize("script", [*MEASURING, "draw_collapse.py"])
+@pytest.mark.parametrize("script", [*MEASURING, *SHOWING])
 def test_help_teaches(script):
     text = launch(script, "--help").stdout
     assert f"python benchmarks/{script}" in text  # an example to copy
@@ -106,6 +107,43 @@ def test_collapse_writes_what_the_figure_needs(tmp_path):
     assert {r["generated"] for r in rows if r["method"] in sampled and r["metric"] == "jsd_nats"} == {2 * 64}
     launch("draw_collapse.py", str(tmp_path / "out" / "result.json"), "--output", str(tmp_path / "collapse.png"))
     assert (tmp_path / "collapse.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_for_a_page(tmp_path):
+    """One table a case, of several files; what a method has once is a column, what it has several times is not."""
+    meta = {"command": "python benchmarks/x.py", "machine": {"cores": 2}, "versions": {"torch": "2", "numpy": "1"}}
+
+    def cell(method, metric, number, **more):
+        flat = {"case": "x", "ci_low": None, "ci_high": None, "n": 1, "unit": "nats"}
+        return {**flat, "method": method, "metric": metric, "value": number, **more}
+
+    first = [
+        cell("ours", "jsd_nats", 0.0123, ci_low=0.01, ci_high=0.02, n=3, generated=4800),
+        cell("ours", "sequences", 1234.5, reached=2, n=3),
+        cell("ours", "share", 0.5, cluster="a"),
+        cell("ours", "share", 0.5, cluster="b"),
+        cell("ours", "aim", 0.0, aim="jsd_nats at most 0.01", found=0.0123),
+    ]
+    for name, rows in (("a.json", first), ("b.json", [cell("theirs", "jsd_nats", 12.34)])):
+        (tmp_path / name).write_text(json.dumps({"meta": meta, "rows": rows}))
+    files = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    shown = launch("tabulate.py", *files).stdout.splitlines()
+    assert shown == [
+        "### x",
+        "",
+        "|  | jsd_nats, nats | sequences, nats | generated |",
+        "| --- | --: | --: | --: |",
+        "| `ours` | 0.0123 [0.0100, 0.0200] | 2 of 3 seeds | 4,800 |",
+        "| `theirs` | 12.3 |  |  |",
+        "",
+        "- **missed**: `ours` jsd_nats at most 0.01, is 0.0123",
+        "- `python benchmarks/x.py`, 2 cores, cpu, torch 2",
+    ]
+    refused = launch("tabulate.py", *files, "--metrics", "joy", check=False)
+    assert refused.returncode == 2
+    assert "'joy' was not measured; there are jsd_nats, sequences" in refused.stderr
+    refused = launch("tabulate.py", "none.json", check=False)
+    assert "No such file or directory: 'none.json'" in refused.stderr
 
 
 def test_step_time(tmp_path):

@@ -14,7 +14,7 @@ Shapes: `N` completions of all processes, `G` a group, `n` completions of a micr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -200,7 +200,7 @@ class ReplayMemory:
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered, for a checkpoint."""
         state: dict[str, Any] = {
-            "kept": {key: [asdict(c) for c in of_prompt.values()] for key, of_prompt in self._kept.items()},
+            "kept": {key: [dict(vars(c)) for c in of_prompt.values()] for key, of_prompt in self._kept.items()},
             "latest": None,
             "draws": self._draws,
         }
