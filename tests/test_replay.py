@@ -216,6 +216,37 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("settings", "columns"),
+    [
+        ({"gradient_checkpointing": True}, {}),
+        ({"shared_prefix": False}, {}),
+        ({"steps_per_generation": 2, "per_device_train_batch_size": 4}, {}),
+        ({"rho": 0.0, "max_min": True}, {}),
+        ({"kl_budget": 0.5}, {}),
+        ({}, {"rule": ["borda", "copeland"]}),
+        ({}, {"weights": [[0.5, 0.5], [1.0, 0.0]]}),
+        ({"uniform_floor": 0.5, "tie_margin": 0.5}, {}),
+        ({}, {"support": [THREE, None]}),
+    ],
+    ids=lambda x: "-".join(x) if x else "plain",
+)
+def test_replay_goes_with_the_rest(lopsided, tmp_path, settings, columns):
+    """Every other option and column, over two batches that are used three times each."""
+    data = rows("ab", None)
+    for name, values in columns.items():
+        data = data.add_column(name, values)
+    before = load(lopsided).state_dict()
+    settings = {**REUSED, "num_iterations": 3, "logging_steps": 1, **settings}
+    trainer = sampled(lopsided, three_answers(), tmp_path, 12, data=data, **settings)
+    trainer.train()
+    kinds = 1 if columns.get("support") else 2
+    assert len(trainer.memory.state_dict()["kept"]) == kinds
+    assert len(trainer.memory) > 2 * kinds
+    assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
+    assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
     ("settings", "replays"),
     [
         ({}, False),
