@@ -121,6 +121,7 @@ class Case:
         tie_margin: Of the target, in logits.
         iterations: How often each batch is used.
         most_iterations: How often ours uses it, and the rivals that are tuned may; 0 for as often as all do.
+        reference_share: Share of each group that the start draws where ours trains.
         favourite: The answer that collapse is expected on.
         read_at: Numbers of completions at which the curves are read for the table.
         aims: What is to be reached.
@@ -141,6 +142,7 @@ class Case:
     tie_margin: float = 0.0
     iterations: int = 1
     most_iterations: int = 0
+    reference_share: float = 0.0
     favourite: str | None = None
     read_at: tuple[int, ...] = ()
     aims: tuple[Aim, ...] = ()
@@ -303,6 +305,7 @@ def _seven() -> Case:
         beta=0.1,
         tie_margin=0.06,
         most_iterations=4,
+        reference_share=0.25,
         favourite="7",
         read_at=reads,
         aims=(
@@ -390,6 +393,7 @@ def _smollm2_mixture(
         generations=8,
         exact_steps=40,
         warmup_steps=30,
+        most_iterations=4,
         aims=(
             Aim("plural", "jsd_nats", "at most", ratio, "trl-grpo-tuned"),
             Aim("plural", "jsd_nats", "at most", ratio, "trl-rloo-tuned"),

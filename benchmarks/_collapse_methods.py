@@ -218,7 +218,7 @@ def train(
         args = PluralGRPOConfig(exact=True, per_device_train_batch_size=prompts, beta=setting.beta, **ours, **common)
         trainer = PluralGRPOTrainer(model, jury, args, rows, processing_class=tokenizer)
     else:
-        args = PluralGRPOConfig(exact=False, **ours, **common, **sampled)
+        args = PluralGRPOConfig(exact=False, reference_share=case.reference_share, **ours, **common, **sampled)
         trainer = PluralGRPOTrainer(model, jury, args, rows, processing_class=tokenizer)
 
     batch = case.generations * case.groups

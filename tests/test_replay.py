@@ -29,7 +29,7 @@ def add(memory: ReplayMemory, prompts: str, said: list[list[int]], log_target: l
 
 
 def drawn(memory: ReplayMemory, group: int) -> list[tuple[int, ...]]:
-    return [c.tokens for c in memory.draw(group).completions]
+    return [tuple(c.tokens) for c in memory.draw(group).completions]
 
 
 def test_a_prompt_met_for_the_first_time_keeps_its_group():
@@ -72,7 +72,7 @@ def test_what_is_remembered_is_what_was_said_last():
     replayed = memory.draw(3)
     assert replayed.table.r.shape == (3, 2)
     for completion, r, ref in zip(replayed.completions, replayed.table.r, replayed.log_pi_ref, strict=True):
-        row = {(4,): 0, (5,): 1, (1,): 2, (2,): 1, (3,): 2}[completion.tokens]
+        row = {4: 0, 5: 1, 1: 2, 2: 1, 3: 2}[completion.tokens[0]]
         assert r.tolist() == [2 * row, 2 * row + 1]
         assert float(ref) == -row
 
@@ -85,8 +85,8 @@ def test_prompts_not_seen_for_longest_are_forgotten_first():
     add(memory, "cc", [[6], [7]])
     assert len(memory) == 4  # b is gone, and the oldest of a
     add(memory, "aa", [[8], [5]])
-    kept = {prompt: [c["tokens"] for c in said] for prompt, said in memory.state_dict()["kept"].items()}
-    assert kept == {"c": [(7,)], "a": [(1,), (8,), (5,)]}
+    kept = {prompt: [c.tokens for c in said.values()] for prompt, said in memory._kept.items()}
+    assert kept == {"c": [[7]], "a": [[1], [8], [5]]}
 
 
 def test_tokens_of_a_tool_stay_tokens_of_a_tool():

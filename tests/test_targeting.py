@@ -114,7 +114,9 @@ def test_gains_are_above_what_the_reference_gives():
     targeting(table(R), REF, REF, 4, training=True)
     later = table([[2.0, 0.0]] * 4)
     targeting(later, REF, PI, 4, training=True)
-    torch.testing.assert_close(targeting.gains(later), torch.tensor([2.0 - 0.75, 0.0 - 0.375]).double())
+    torch.testing.assert_close(
+        targeting.gains(later, torch.tensor([True] * len(later.r))), torch.tensor([2.0 - 0.75, 0.0 - 0.375]).double()
+    )
 
 
 def rollouts(**parts) -> Rollouts:

@@ -62,7 +62,7 @@ def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided
     "settings",
     [
         {"num_iterations": 4, "replay_size": 0},
-        {"num_iterations": 2, "num_generations": 4},
+        {"num_iterations": 2, "num_generations": 4, "reference_share": 0.25},
         {"steerable": True},
         {"kl_budget": 0.5, "offsets": "ema", "estimator": "js"},
         {"rho": 0.0, "max_min": True},

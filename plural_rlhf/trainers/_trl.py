@@ -224,15 +224,22 @@ def reference(trainer: GRPOTrainer) -> Iterator[torch.nn.Module]:
         yield trainer.model
 
 
+_SCORED = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+
+
 def policy_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log-probabilities `(N, T)` of the completions' tokens under the policy, without gradients.
 
-    They are the ones recorded while sampling, where there are any.
+    They are the ones recorded while sampling; rows of which there are none are scored.
     """
     recorded = rows.get("sampling_per_token_logps")
-    if recorded is not None and not bool(recorded.isnan().any()):
-        return recorded
-    return _in_chunks(trainer, trainer.model, rows)
+    if recorded is None:
+        return _in_chunks(trainer, trainer.model, rows)
+    unknown = recorded.isnan().any(dim=1)
+    if bool(unknown.any()):
+        part = {name: rows[name][unknown] for name in _SCORED}
+        recorded = recorded.index_put((unknown,), _in_chunks(trainer, trainer.model, part).to(recorded))
+    return recorded
 
 
 def reference_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -242,9 +249,11 @@ def reference_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> 
 
 
 def _in_chunks(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    args, names = trainer.args, ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    args = trainer.args
     size = args.per_device_train_batch_size if trainer.model.training else args.per_device_eval_batch_size
-    chunks = [{name: rows[name][i : i + size] for name in names} for i in range(0, len(rows["completion_ids"]), size)]
+    chunks = [
+        {name: rows[name][i : i + size] for name in _SCORED} for i in range(0, len(rows["completion_ids"]), size)
+    ]
     kwargs = args.gradient_checkpointing_kwargs
     with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs), trainer.accelerator.autocast():
         return torch.cat(

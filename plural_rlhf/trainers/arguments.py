@@ -24,6 +24,7 @@ __all__ = [
     "check_batches",
     "check_checkpoint",
     "check_columns",
+    "check_reference_draws",
     "check_reloadable",
     "check_tokenizer",
     "check_weights",
@@ -116,6 +117,25 @@ def check_batches(mixed: bool, args: PluralGRPOConfig, num_generations: int, num
             f"some rows have a support and some have none, so a batch must hold whole groups: set "
             f"per_device_train_batch_size (it is {args.per_device_train_batch_size}) to a multiple of "
             f"num_generations ({num_generations})."
+        )
+
+
+def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: bool) -> None:
+    """Refuses to let the reference draw a part of each group where it cannot."""
+    if not args.reference_share or args.exact:
+        return
+    if tools or not args.shared_prefix:
+        name = "there are tools" if tools else "shared_prefix is False"
+        raise ValueError(
+            f"reference_share is {args.reference_share} and {name}, where TRL draws all completions itself: set "
+            "reference_share=0.0" + ("." if tools else ", or shared_prefix=True.")
+        )
+    size = args.per_device_train_batch_size * args.steps_per_generation
+    if size % num_generations:
+        raise ValueError(
+            f"reference_share is {args.reference_share}, so each process must draw whole groups, but one draws {size} "
+            f"completions (per_device_train_batch_size × steps_per_generation): make it a multiple of num_generations "
+            f"({num_generations}), or set reference_share=0.0."
         )
 
 

@@ -94,6 +94,10 @@ class PluralGRPOConfig(GRPOConfig):
             Step size of responsibility balancing.
         offset_ema (`float`, *optional*, defaults to `0.02`):
             Least share of the new value in the average of `offsets="ema"`; of the first visits all count the same.
+        reference_share (`float`, *optional*, defaults to `0.0`):
+            Share of each group that π₀ draws in place of the policy (defensive sampling): what the policy has unlearnt
+            is still tried, and importance weights for the offsets stay below one over this share. For prompts with
+            answers that are rare under a policy on its way; 0.25 costs a quarter of the policy's own samples.
         replay_size (`int`, *optional*, defaults to `10000`):
             With `num_iterations` above 1 and `"vargrad"` or `"tb"`: completions of all prompts together that are
             remembered. Every further use of a generation batch makes its groups up anew with some of them, so that
@@ -175,6 +179,9 @@ class PluralGRPOConfig(GRPOConfig):
     offset_ema: float = field(
         default=0.02, metadata={"help": "Least share of the new value in the average of offsets='ema'."}
     )
+    reference_share: float = field(
+        default=0.0, metadata={"help": "Share of each group that pi_0 draws in place of the policy; 0: none."}
+    )
     replay_size: int = field(
         default=10_000,
         metadata={"help": "Completions remembered for the further uses of a batch (num_iterations > 1); 0: none."},
@@ -218,6 +225,11 @@ class PluralGRPOConfig(GRPOConfig):
             typicality_alpha=self.typicality_alpha,
             reference_power=self.reference_power,
         )
+
+    @property
+    def reference_draws(self) -> int:
+        """Completions of each group that the reference draws."""
+        return round(self.reference_share * (self.num_generations or 0))
 
     @property
     def replays(self) -> bool:
@@ -314,6 +326,10 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
         )
     if not 0 < config.offset_ema <= 1:
         raise ValueError(f"offset_ema is {config.offset_ema}: it is a share, above 0 and at most 1.")
+    if not 0 <= config.reference_share < 1:
+        raise ValueError(f"reference_share is {config.reference_share}: it is a share, at least 0 and below 1.")
+    if config.reference_share > 0:
+        _refuse_with_reference_draws(config)
     if not 0 < config.replay_share <= 1:
         raise ValueError(f"replay_share is {config.replay_share}: it is a share, above 0 and at most 1.")
     if config.replay_size < 0:
@@ -321,3 +337,27 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
     if config.n_ref < 0:
         raise ValueError(f"n_ref is {config.n_ref}: it is a number of completions, 0 or more.")
     config.target  # noqa: B018  (an option out of its range is refused by the target itself, with the reason)
+
+
+def _refuse_with_reference_draws(config: PluralGRPOConfig) -> None:
+    share = f"reference_share is {config.reference_share}"
+    if not 0 < config.reference_draws < config.num_generations:
+        raise ValueError(
+            f"{share}, which is {config.reference_draws} of the {config.num_generations} completions of a group: it "
+            "must be one or more, and leave one to the policy."
+        )
+    if config.use_vllm or config.use_transformers_continuous_batching:
+        raise ValueError(
+            f"{share}, and an engine that holds the policy alone cannot draw for the reference: set use_vllm=False, "
+            "or reference_share=0.0."
+        )
+    if config.offsets in ("responsibility", "global"):
+        raise ValueError(
+            f"{share}, and offsets={config.offsets!r} balance the shares of the policy's own completions: set "
+            "offsets='ema', or reference_share=0.0."
+        )
+    if config.variance_reduction != "none":
+        raise ValueError(
+            f"{share}, and variance_reduction={config.variance_reduction!r} is exact only for completions of the "
+            "policy that is updated: turn one of them off."
+        )

@@ -15,6 +15,7 @@ Shapes: `N` completions of all processes, `n` of a micro-batch, `G` a group, `B`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,11 @@ from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, target_kl_and_gains
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from plural_rlhf.trainers.reference_draws import judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_prompt
+from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting, Targets
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.weight_sampler import WeightSampler
@@ -136,6 +138,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             )
         arguments.check_tokenizer(_trl.tokenizer_of(self))
         arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
+        arguments.check_reference_draws(args, self.num_generations, bool(self.tools))
         self.kl_budget = (
             None if args.kl_budget is None else KLBudget(args.kl_budget, args.beta, args.kl_budget_learning_rate)
         )
@@ -155,6 +158,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         self.targeting = Targeting(self.jury_reward, functions, args.reward_weights, log_z=args.estimator != "vargrad")
         self._exact_rows = ExactRows(self.jury_reward, _trl.tokenizer_of(self), _trl.eos_token_id(self))
         self._table: RewardTable | None = None
+        self._reference_prompts: dict[int, list[int]] = {}
         self._rollouts: dict[bool, Rollouts] = {}
         self.memory = ReplayMemory(args.replay_size, args.replay_share, args.seed) if args.replays else None
 
@@ -226,13 +230,24 @@ class PluralGRPOTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         plain = _trl.has_plain_generation(self) and images is None and not multimodal_fields
-        if plain and self.args.shared_prefix and not self.tools:
+        if not (plain and self.args.shared_prefix and not self.tools):
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        if not self._reference_prompts:
             return _trl.generate(self, prompt_ids)
-        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        ids, log_probs = _trl.generate(self, [p for n, p in enumerate(prompt_ids) if n not in self._reference_prompts])
+        theirs, _ = _trl.reference_generate(self, list(self._reference_prompts.values()))
+        for n, said in zip(self._reference_prompts, theirs, strict=True):
+            ids.insert(n, said)
+            log_probs.insert(n, [math.nan] * len(said))  # what the policy would give it is not known yet
+        return ids, log_probs
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Draws completions and works out what each one's coefficient will need; adds `row` `(n,)`, their numbers."""
         training, group = self.model.training, self._group_size
+        theirs = self.args.reference_draws if training else 0
+        self._reference_prompts = self._drawn_by_reference(inputs, theirs)
         with _trl.rollouts_only(self):
             rows = super()._generate_and_score_completions(inputs)
         n = len(rows["completion_ids"])
@@ -247,21 +262,31 @@ class PluralGRPOTrainer(GRPOTrainer):
             self._table.w = self.max_min.weights.double().expand_as(self._table.w)
         if self.args.n_ref:
             self._start_offsets(inputs)
-        found = self.targeting(self._table, all_ref.cpu(), all_pi.cpu(), group, training)
-        self._rollouts[training] = self._aimed(found, all_ref, all_pi)
+        found = self.targeting(self._table, all_ref.cpu(), all_pi.cpu(), group, training, theirs)
+        self._rollouts[training] = self._aimed(found, all_ref, all_pi, theirs / group)
         rows["row"] = torch.arange(n, device=all_pi.device) + self.accelerator.process_index * n
-        kl = float((all_pi - all_ref).mean())
+        by_policy = policys_own(len(all_pi), group, theirs)
+        kl = float((all_pi - all_ref)[by_policy.to(all_pi.device)].mean())
         self._log_sampled(found.metrics, kl, rows, self.jury_reward.target.beta)
         if training and self.memory is not None:
             said = _trl.gather_objects(said_tokens(rows))
             self.memory.add(self._table, said, all_ref, all_pi, all_pi + self._rollouts[True].residual)
         if training:
-            self._move_duals(kl, self.targeting.gains(self._table))
+            self._move_duals(kl, self.targeting.gains(self._table, by_policy))
         return rows
 
-    def _aimed(self, found: Targets, log_pi_ref: torch.Tensor, log_pi: torch.Tensor) -> Rollouts:
+    def _drawn_by_reference(self, inputs: list[dict[str, Any]], draws: int) -> dict[int, list[int]]:
+        """Which rows of this process the reference draws, the last of each group, and the prompts it is shown."""
+        rows = (~policys_own(len(inputs), self._group_size, draws)).nonzero().flatten().tolist()
+        prompts = reference_prompts([inputs[n] for n in rows], _trl.tokenizer_of(self))
+        return dict(zip(rows, prompts, strict=True))
+
+    def _aimed(
+        self, found: Targets, log_pi_ref: torch.Tensor, log_pi: torch.Tensor, reference_share: float = 0.0
+    ) -> Rollouts:
         reward = (found.reward / self.jury_reward.target.beta).to(log_pi)
-        return Rollouts(reward, log_pi_ref, log_pi.clone(), log_pi, found.log_z.to(log_pi), self._group_size)
+        drawn = log_drawn(log_pi, log_pi_ref, reference_share)
+        return Rollouts(reward, log_pi_ref, log_pi.clone(), drawn, found.log_z.to(log_pi), self._group_size)
 
     def _replayed(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The micro-batches of a generation batch with its groups made up anew, for one more use."""
@@ -284,8 +309,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         if not any(row.get("reference_prompt") for row in inputs):
             return rows
         tokenizer = _trl.tokenizer_of(self)
-        prompts = [encode_prompt(row.get("reference_prompt") or row["prompt"], tokenizer) for row in inputs]
-        ids, mask = pad_left(prompts, tokenizer.pad_token_id)
+        ids, mask = pad_left(reference_prompts(inputs, tokenizer), tokenizer.pad_token_id)
         device = rows["completion_ids"].device
         return {**rows, "prompt_ids": ids.to(device), "prompt_mask": mask.to(device)}
 
@@ -295,15 +319,9 @@ class PluralGRPOTrainer(GRPOTrainer):
         fresh = {_offset_key(row): row for row in inputs if _offset_key(row) not in reward.offsets}
         found = []
         for key, row in fresh.items():
-            prompt = row.get("reference_prompt") or row["prompt"]
-            drawn, log_probs = _trl.reference_generate(self, [encode_prompt(prompt, tokenizer)] * self.args.n_ref)
-            texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
-            chat = not isinstance(prompt, str)
-            answers = [[{"role": "assistant", "content": text}] if chat else text for text in texts]
-            seen = [row.get("jury_prompt") or row["prompt"]] * len(answers)
-            support = [row["support"]] * len(answers) if row.get("support") else None
-            rewards = reward.cluster_rewards(seen, answers, support)
-            found.append((key, rewards.tolist(), [sum(row) for row in log_probs]))
+            drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], tokenizer) * self.args.n_ref)
+            rewards = judge(reward, row, drawn, tokenizer)
+            found.append((key, rewards.tolist(), [sum(own) for own in log_probs]))
         for key, rewards, log_pi_ref in _trl.gather_objects(found):
             self.targeting.start(key, torch.tensor(rewards).double(), torch.tensor(log_pi_ref).double())
 

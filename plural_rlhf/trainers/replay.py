@@ -13,6 +13,7 @@ Shapes: `N` completions of all processes, `G` a group, `n` completions of a micr
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,7 @@ from plural_rlhf.trainers.targeting import RewardTable
 
 __all__ = ["ReplayMemory", "Replayed", "replayed_columns", "said_tokens"]
 
+_INT32 = "i"
 _OF_TOKENS = "_per_token_logps"  # how TRL's columns of the log-probabilities of a completion's tokens end
 
 
@@ -35,7 +37,7 @@ class _Completion:
     """One completion of a prompt.
 
     Attributes:
-        tokens: What was said; `~token` where it was not the policy who said it.
+        said: Its tokens, packed; they are what tells completions of a prompt apart.
         r: `K` rewards, logits.
         scores: What each of the `F` reward functions gave.
         log_pi_ref: Sequence log-probability under π₀, nats.
@@ -43,12 +45,19 @@ class _Completion:
         log_target: log π₀ + R/β when its target was last worked out, nats.
     """
 
-    tokens: tuple[int, ...]
+    said: bytes
     r: list[float]
     scores: list[float]
     log_pi_ref: float
     log_pi: float
     log_target: float
+
+    @property
+    def tokens(self) -> list[int]:
+        """What was said, `~token` where it was not the policy who said it."""
+        tokens = array(_INT32)
+        tokens.frombytes(self.said)
+        return tokens.tolist()
 
 
 @dataclass(frozen=True)
@@ -117,8 +126,8 @@ class ReplayMemory:
 
     def __init__(self, size: int, share: float, seed: int) -> None:
         self.size, self.share, self.seed = size, share, seed
-        self._kept: dict[str, dict[tuple[int, ...], _Completion]] = {}
-        self._latest: tuple[RewardTable, list[tuple[int, ...]]] | None = None
+        self._kept: dict[str, dict[bytes, _Completion]] = {}
+        self._latest: tuple[RewardTable, list[bytes]] | None = None
         self._draws = 0
 
     def __len__(self) -> int:
@@ -141,7 +150,7 @@ class ReplayMemory:
             log_pi: `(N,)` the same under the policy.
             log_target: `(N,)` log π₀ + R/β, nats.
         """
-        drawn = [tuple(row) for row in tokens]
+        drawn = [array(_INT32, row).tobytes() for row in tokens]
         numbers = [column.tolist() for column in (table.r, table.scores, log_pi_ref, log_pi, log_target)]
         for key, said, *each in zip(table.shown, drawn, *numbers, strict=True):
             of_prompt = self._kept.pop(key, {})  # and back at the end, where the newest are
@@ -190,7 +199,7 @@ class ReplayMemory:
         r, scores = (
             torch.tensor(rows, dtype=torch.float64) for rows in ([c.r for c in found], [c.scores for c in found])
         )
-        return Replayed(replace(table, r=r, scores=scores, drawn=[c.tokens for c in found]), found)
+        return Replayed(replace(table, r=r, scores=scores, drawn=[c.said for c in found]), found)
 
     def aim(self, replayed: Replayed, log_target: Tensor) -> None:
         """Takes note of what the target of these completions is now, `(N,)` log π₀ + R/β in nats."""
@@ -213,10 +222,10 @@ class ReplayMemory:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` returned."""
         self._kept = {
-            key: {tuple(c["tokens"]): _Completion(**c) for c in of_prompt} for key, of_prompt in state["kept"].items()
+            key: {c["said"]: _Completion(**c) for c in of_prompt} for key, of_prompt in state["kept"].items()
         }
         self._latest, self._draws = None, state["draws"]
         if state["latest"] is not None:
             columns, latest = state["latest"]
             rules = [rule and Rule(*rule) for rule in columns["rules"]]
-            self._latest = RewardTable(**{**columns, "rules": rules}), [tuple(said) for said in latest]
+            self._latest = RewardTable(**{**columns, "rules": rules}), latest

@@ -20,6 +20,7 @@ from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.core.typicality import debias
 from plural_rlhf.rewards import JuryReward, ValidityGate, rows_of
+from plural_rlhf.trainers.reference_draws import log_drawn, policys_own
 
 
 __all__ = ["JuryColumn", "RewardTable", "Targeting", "Targets"]
@@ -133,18 +134,28 @@ class Targeting:
             key: torch.tensor(v, dtype=torch.float64) for key, v in state["reference_means"].items()
         }
 
-    def __call__(self, table: RewardTable, log_pi_ref: Tensor, log_pi: Tensor, group: int, training: bool) -> Targets:
+    def __call__(
+        self,
+        table: RewardTable,
+        log_pi_ref: Tensor,
+        log_pi: Tensor,
+        group: int,
+        training: bool,
+        reference_draws: int = 0,
+    ) -> Targets:
         """Aggregates the table, and moves the offsets once where `training`.
 
         Args:
             table: The rewards.
             log_pi_ref: `(N,)` sequence log-probability under π₀, nats.
-            log_pi: `(N,)` the same under the policy that drew the rows.
+            log_pi: `(N,)` the same under the policy.
             group: G, completions a prompt.
             training: Whether offsets and running bests may move.
+            reference_draws: How many of a group, its last, π₀ has drawn and not the policy; metrics leave them out.
         """
         reward, beta = self._reward, self._reward.target.beta
-        log_pi_ref, log_weights = log_pi_ref.double(), (log_pi_ref - log_pi).double()
+        log_pi_ref, log_pi = log_pi_ref.double(), log_pi.double()
+        log_weights = log_pi_ref - log_drawn(log_pi, log_pi_ref, reference_draws / group)
         for key, rows in rows_of(table.keys).items():
             if key not in self._reference_means:
                 self._reference_means[key] = log_weights[rows].softmax(0) @ table.r[rows]
@@ -153,22 +164,26 @@ class Targeting:
         pooled, gamma = reward.pool(r, table.w, table.keys, log_weights, table.rules)
         if training:
             reward.balance(r, gamma, table.w, table.keys, log_weights, table.rules)
-        d = pooled / beta + log_weights
+        weighted = pooled / beta + log_weights
         for key, rows in rows_of(table.shown).items() if self._keeps_log_z else ():
             if training or bool(reward.offsets.log_normaliser([key]).isnan().any()):
-                reward.offsets.observe_normaliser(key, d[rows])
-        shares, weights = gamma.mean(dim=0), table.w.mean(dim=0)
-        spread = pooled.view(-1, group)
+                reward.offsets.observe_normaliser(key, weighted[rows])
+        own = group - reference_draws
+        by_policy = policys_own(len(pooled), group, reference_draws)
+        shares, weights = gamma[by_policy].mean(dim=0), table.w.mean(dim=0)
+        spread, d = pooled.view(-1, group), (pooled / beta + log_pi_ref - log_pi).view(-1, group)
         metrics = {
             "reward_range": float((spread.amax(dim=1) - spread.amin(dim=1)).mean()),
-            "residual_std": float(d.view(-1, group).std(dim=1).mean()) if group > 1 else 0.0,
-            "entropy": -float(log_pi.mean()),
-            "effective_answers": effective_answers([table.drawn[i : i + group] for i in range(0, len(d), group)]),
+            "residual_std": float(d.std(dim=1).mean()) if group > 1 else 0.0,
+            "entropy": -float(log_pi[by_policy].mean()),
+            "effective_answers": effective_answers(
+                [table.drawn[i : i + own] for i in range(0, len(table.drawn), group)]
+            ),
         }
         for k, name in enumerate(reward.cluster_names):
             metrics |= {f"share/{name}": float(shares[k]), f"weight/{name}": float(weights[k])}
         if self._gates:
-            metrics["valid"] = float(self._valid(table).double().mean())
+            metrics["valid"] = float(self._valid(table)[by_policy].double().mean())
         return Targets(pooled, reward.offsets.log_normaliser(table.shown), metrics)
 
     def start(self, key: str, r: Tensor, log_pi_ref: Tensor) -> None:
@@ -185,9 +200,9 @@ class Targeting:
             offsets.initialise(key, shaped, self._reward.target.beta)
             self._reference_means[key] = r.mean(dim=0)
 
-    def gains(self, table: RewardTable) -> Tensor:
-        """`(K,)` what the rows give each cluster above what π₀ gives it, logits; call it after the rows were aimed."""
-        return (table.r - torch.stack([self._reference_means[key] for key in table.keys])).mean(dim=0)
+    def gains(self, table: RewardTable, rows: Tensor) -> Tensor:
+        """`(K,)` what some rows give each cluster above what π₀ gives it, logits; call it after they were aimed."""
+        return (table.r - torch.stack([self._reference_means[key] for key in table.keys]))[rows].mean(dim=0)
 
     def _shaped(self, r: Tensor, keys: list[str], log_pi_ref: Tensor, training: bool) -> Tensor:
         target = self._reward.target
