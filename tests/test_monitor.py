@@ -260,6 +260,15 @@ def test_shares_excuse_a_stock_trainer_only_beside_the_number_of_answers():
     assert causes(follow({"plural/effective_answers": falling(8.0, 2.5)}, settings)) == ["collapse"]
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.0, True), (0.25, False)])
+def test_what_brings_lost_answers_back_is_advised_where_it_is_not_set(share, said):
+    curves = {**HEALTHY, "plural/effective_answers": falling(8.0, 1.2), "plural/residual_std": 3.0}
+    settings = {**OURS, "reference_share": share}
+    (message,) = [f.message for f in follow(curves, settings).findings if f.cause == "collapse"]
+    assert "estimator='js'" in message
+    assert ("num_iterations=4 and reference_share=0.25" in message) is said
+
+
 def test_texts_that_all_differ_are_followed_by_their_entropy():
     curves = {"plural/effective_answers": 16.0, "plural/entropy": falling(200.0, 40.0)}
     (finding,) = follow(curves, STOCK).findings

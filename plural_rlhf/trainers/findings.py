@@ -263,8 +263,8 @@ def _pressures(run: Run) -> list[str]:
     if not found and run.plural:
         found.append("steps so large that answers are lost before the target is reached, lower learning_rate")
         found.append("or set " + ("divergence='fkl'" if run.exact else "estimator='js'"))
-        if not run.exact and run.settings.get("num_iterations") == 1:
-            found.append("or num_iterations=4, which learns again from completions of earlier visits")
+        if not run.exact and run.settings.get("reference_share") == 0:
+            found.append("or num_iterations=4 and reference_share=0.25, which bring lost answers back")
     return found or ["steps so large that answers are lost, lower learning_rate or raise beta"]
 
 
