@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"
-SHOWING = ("draw_collapse.py", "tabulate.py")
+SHOWING = ("draw_collapse.py", "make_tables.py")
 MEASURING = sorted(p.name for p in FOLDER.glob("*.py") if not p.name.startswith("_") and p.name not in SHOWING)
 FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
 
@@ -63,6 +64,12 @@ def test_help_teaches(script):
     assert f"python benchmarks/{script}" in text  # an example to copy
     if script in MEASURING:
         assert all(option in text for option in ("--json", "--smoke", "--seed"))
+
+
+@pytest.mark.parametrize("script", sorted(p.stem for p in FOLDER.glob("*.py")))
+def test_no_script_hides_a_package(script):
+    """A script's folder is searched first, by whatever it imports as well."""
+    assert importlib.util.find_spec(script) is None
 
 
 def test_startup(tmp_path):
@@ -127,7 +134,7 @@ def test_tables_for_a_page(tmp_path):
     for name, rows in (("a.json", first), ("b.json", [cell("theirs", "jsd_nats", 12.34)])):
         (tmp_path / name).write_text(json.dumps({"meta": meta, "rows": rows}))
     files = [str(tmp_path / name) for name in ("a.json", "b.json")]
-    shown = launch("tabulate.py", *files).stdout.splitlines()
+    shown = launch("make_tables.py", *files).stdout.splitlines()
     assert shown == [
         "### x",
         "",
@@ -139,10 +146,10 @@ def test_tables_for_a_page(tmp_path):
         "- **missed**: `ours` jsd_nats at most 0.01, is 0.0123",
         "- `python benchmarks/x.py`, 2 cores, cpu, torch 2",
     ]
-    refused = launch("tabulate.py", *files, "--metrics", "joy", check=False)
+    refused = launch("make_tables.py", *files, "--metrics", "joy", check=False)
     assert refused.returncode == 2
     assert "'joy' was not measured; there are jsd_nats, sequences" in refused.stderr
-    refused = launch("tabulate.py", "none.json", check=False)
+    refused = launch("make_tables.py", "none.json", check=False)
     assert "No such file or directory: 'none.json'" in refused.stderr
 
 

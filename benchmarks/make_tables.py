@@ -5,8 +5,8 @@ is one number a method becomes a column, in the order in which it was measured; 
 clusters or points of a curve, is left out.
 
   python benchmarks/collapse.py --case reuse4 --json reuse4.json
-  python benchmarks/tabulate.py reuse4.json
-  python benchmarks/tabulate.py *.json --metrics jsd_nats valid_mass --output results.md
+  python benchmarks/make_tables.py reuse4.json
+  python benchmarks/make_tables.py *.json --metrics jsd_nats valid_mass --output results.md
 """
 
 from __future__ import annotations
