@@ -87,6 +87,9 @@ def test_prompts_not_seen_for_longest_are_forgotten_first():
     add(memory, "aa", [[8], [5]])
     kept = {prompt: [c.tokens for c in said.values()] for prompt, said in memory._kept.items()}
     assert kept == {"c": [[7]], "a": [[1], [8], [5]]}
+    add(memory, "dddeee", [[1], [2], [3], [4], [5], [6]])
+    assert len(memory) == 6  # the latest batch, though there is room for four
+    assert drawn(memory, 3) == [(1,), (2,), (3,), (4,), (5,), (6,)]
 
 
 def test_tokens_of_a_tool_stay_tokens_of_a_tool():
@@ -264,7 +267,6 @@ def test_when_completions_are_remembered(tmp_path, settings, replays):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"replay_size": 5}, r"replay_size is 5, but one generation batch has 8 completions.*or to 0"),
         ({"replay_size": -1}, r"replay_size is -1.*0 for none"),
         ({"replay_share": 0.0}, r"replay_share is 0.0.*above 0"),
         ({"replay_share": 1.5}, r"replay_share is 1.5"),

@@ -101,7 +101,8 @@ class PluralGRPOConfig(GRPOConfig):
         replay_size (`int`, *optional*, defaults to `10000`):
             With `num_iterations` above 1 and `"vargrad"` or `"tb"`: completions of all prompts together that are
             remembered. Every further use of a generation batch makes its groups up anew with some of them, so that
-            an answer that got lost comes back. 0 uses each batch as it was drawn.
+            an answer that got lost comes back. Those of the latest batch are always among them; 0 uses each batch as
+            it was drawn.
         replay_share (`float`, *optional*, defaults to `0.5`):
             Part of each group that comes from the memory then, by the target; the rest is of the batch.
         shared_prefix (`bool`, *optional*, defaults to `True`):
@@ -245,11 +246,6 @@ class PluralGRPOConfig(GRPOConfig):
         super().__post_init__()
         if self.exact:
             self.use_exact_mode()
-        elif self.replays and self.replay_size < (self.generation_batch_size or 0):
-            raise ValueError(
-                f"replay_size is {self.replay_size}, but one generation batch has {self.generation_batch_size} "
-                "completions: set it to many times that, or to 0 to use each batch as it was drawn."
-            )
 
     def use_exact_mode(self) -> None:
         """Settles what the exact mode needs; the trainer calls it where the data set turns that mode on."""

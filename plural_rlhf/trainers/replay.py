@@ -119,7 +119,7 @@ class ReplayMemory:
     """The different completions of each prompt, those of prompts not seen for longest forgotten first.
 
     Args:
-        size: Completions remembered, of all prompts together; at least those of one generation batch.
+        size: Completions remembered, of all prompts together; those of the latest batch are, whatever it is.
         share: Part of a group that is drawn from the memory.
         seed: Of the draws.
     """
@@ -158,7 +158,7 @@ class ReplayMemory:
             of_prompt[said] = _Completion(said, *each)
             self._kept[key] = of_prompt
         self._latest = table, drawn
-        excess = len(self) - self.size
+        excess = len(self) - max(self.size, len(set(zip(table.shown, drawn, strict=True))))
         while excess > 0:
             oldest = next(iter(self._kept))
             of_prompt = self._kept[oldest]
