@@ -7,8 +7,10 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
+from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.evaluation.answers import answer_probabilities
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
+from plural_rlhf.trainers.shared_prefix import encode_answers
 from tests.juries import CPU, TableJury
 from tests.tiny import tiny_tokenizer
 
@@ -33,6 +35,17 @@ def distribution(model, prompts: str, support: list[str]) -> torch.Tensor:
     texts = [f"Item {c}: " for c in prompts]
     found = answer_probabilities(model, TOKENIZER, texts, [support] * len(texts), progress=False)
     return torch.as_tensor(np.stack(found))
+
+
+def spoken(answers: list[str]) -> list[list[int]]:
+    """The completions that say just these answers, as tokens with their end."""
+    return encode_answers(answers, TOKENIZER, TOKENIZER.eos_token_id)
+
+
+def pool_target(jury: TableJury, log_ref: torch.Tensor) -> torch.Tensor:
+    """`(B, 3)` what training under the default target should end at, from `log_ref` of the three answers."""
+    r = torch.tensor([[jury.table[a] for a in THREE]] * len(log_ref), dtype=torch.float64)
+    return PoolTarget().log_probs(r, torch.as_tensor(jury.prevalence), log_ref).exp()
 
 
 def js_with_other(p: torch.Tensor, q: torch.Tensor) -> float:
@@ -88,7 +101,7 @@ def scripted_completions(trainer: PluralGRPOTrainer) -> None:
         rng = np.random.default_rng(trainer.state.global_step)
         drawn = rng.integers(3, size=len(prompt_ids) * trainer.accelerator.num_processes)
         answers = [THREE[a] for a in drawn[first : first + len(prompt_ids)]]
-        ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in answers]
+        ids = spoken(answers)
         return ids, [[float("nan")] * len(row) for row in ids]
 
     _trl.generate = complete

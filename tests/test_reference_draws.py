@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plural_rlhf.core.targets import PoolTarget, log_partition
+from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, _trl
 from plural_rlhf.trainers.arguments import check_reference_draws
@@ -21,8 +21,10 @@ from tests.policies import (
     distribution,
     js_with_other,
     load,
+    pool_target,
     rows,
     sampled,
+    spoken,
     three_answers,
     train_exact,
 )
@@ -73,7 +75,7 @@ def test_the_last_of_each_group_are_the_references_own(lopsided, tmp_path, monke
     def says(answer, name):
         def complete(trainer, prompt_ids):
             asked[name] = [TOKENIZER.decode(ids, skip_special_tokens=True) for ids in prompt_ids]
-            ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in answer]
+            ids = spoken(answer)
             with torch.no_grad():
                 own = [float(sequence_log_prob(model, p, c)) for p, c in zip(prompt_ids, ids, strict=True)]
             return ids, [[value, 0.0] for value in own]
@@ -126,8 +128,7 @@ def test_an_answer_that_the_policy_never_gives_is_found_again(lopsided, tmp_path
     narrow = train_exact(load(lopsided), only_one, rows("ab", THREE), tmp_path / "narrow", 60).model.state_dict()
     jury = three_answers()
     log_ref = distribution(load(lopsided), "ab", THREE).log()
-    r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
-    target = PoolTarget().log_probs(r, torch.as_tensor(jury.prevalence), log_ref).exp()
+    target = pool_target(jury, log_ref)
     distance = {}
     for share in (0.5, 0.0):
         data = rows("ab", THREE)

@@ -8,11 +8,21 @@ import pytest
 import torch
 
 from plural_rlhf.core.rules import Rule
-from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.trainers import PluralGRPOConfig, _trl
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.targeting import RewardTable
-from tests.policies import THREE, TOKENIZER, distribution, js_with_other, load, rows, sampled, three_answers
+from tests.policies import (
+    THREE,
+    TOKENIZER,
+    distribution,
+    js_with_other,
+    load,
+    pool_target,
+    rows,
+    sampled,
+    spoken,
+    three_answers,
+)
 
 
 def table(prompts: list[str], rules: list[Rule | None] | None = None) -> RewardTable:
@@ -139,7 +149,7 @@ def says(answers_of_step):
 
     def complete(trainer, prompt_ids):
         answers = answers_of_step(next(batches)) * (len(prompt_ids) // 4)
-        ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in answers]
+        ids = spoken(answers)
         return ids, [[float("nan")] * len(row) for row in ids]
 
     return complete
@@ -153,9 +163,8 @@ def test_an_answer_that_is_never_drawn_again_keeps_its_place(lopsided, tmp_path,
     """
     jury = three_answers()
     reference = distribution(load(lopsided), "ab", THREE)
-    r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
     # The offsets are those of Z known to the last digit: what is tested is the policy, not them.
-    target = PoolTarget().log_probs(r, torch.as_tensor(jury.prevalence), reference.log()).exp()
+    target = pool_target(jury, reference.log())
     distance = {}
     for size in (100, 0):
         settings = {**REUSED, "num_iterations": 4, "learning_rate": 2e-3, "replay_size": size}

@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from plural_rlhf.core.offsets import prompt_key
-from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward
+from plural_rlhf.core.targets import log_partition, pool_reward
 from plural_rlhf.rewards import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.sampled import Rollouts
@@ -22,9 +22,11 @@ from tests.policies import (
     distribution,
     js_with_other,
     load,
+    pool_target,
     rows,
     sampled,
     scripted_completions,
+    spoken,
     three_answers,
 )
 
@@ -41,8 +43,7 @@ SMALL = {"num_generations": 4, "per_device_train_batch_size": 8}
 def test_sampling_moves_towards_the_target(lopsided, tmp_path, settings):
     jury = three_answers()
     reference = distribution(load(lopsided), "ab", THREE)
-    r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
-    target = PoolTarget().log_probs(r, torch.as_tensor(jury.prevalence), reference.log()).exp()
+    target = pool_target(jury, reference.log())
     # JS starts with small coefficients: it is given a larger step.
     rate = {"js": 4e-3}.get(settings.get("estimator", ""), 1e-3)
     trainer = sampled(lopsided, jury, tmp_path, 30, learning_rate=rate, **settings)
@@ -290,7 +291,7 @@ def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path):
     answers = ["1", "2", "3", "1"]
 
     def complete(trainer, prompt_ids):
-        ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in answers]
+        ids = spoken(answers)
         return ids, [[float("nan")] * len(row) for row in ids]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -268,10 +268,10 @@ class PluralGRPOTrainer(GRPOTrainer):
         by_policy = policys_own(len(all_pi), group, theirs)
         kl = float((all_pi - all_ref)[by_policy.to(all_pi.device)].mean())
         self._log_sampled(found.metrics, kl, rows, self.jury_reward.target.beta)
-        if training and self.memory is not None:
-            said = _trl.gather_objects(said_tokens(rows))
-            self.memory.add(self._table, said, all_ref, all_pi, all_pi + self._rollouts[True].residual)
         if training:
+            if self.memory is not None:
+                said = _trl.gather_objects(said_tokens(rows))
+                self.memory.add(self._table, said, all_ref, all_pi, all_pi + self._rollouts[True].residual)
             self._move_duals(kl, self.targeting.gains(self._table, by_policy))
         return rows
 
