@@ -363,7 +363,7 @@ def _urn() -> Case:
 
 
 def _survey() -> Case:
-    """Three clusters fitted to the answers of 2,348 people to 18 questions on spending; two thirds to train on."""
+    """Three clusters fitted to the answers of 2,348 people to 18 questions on spending; half to train on."""
     from reward_models import fit_mixture, load_survey
 
     judgements = load_survey("gss_spending")
@@ -375,12 +375,14 @@ def _survey() -> Case:
         asked = f"{prompt} {'; '.join(rows)}?"
         problems.append(Problem(asked, tuple(rows), tuple(rows.values()), (1 / len(rows),) * len(rows)))
     weights = {f"cluster {k + 1}": float(w) for k, w in enumerate(fit.prevalence)}
-    return _smollm2_mixture("survey-smollm2", weights, problems, 12, invalid=-5.0, ratio=1.0)
+    return _smollm2_mixture("survey-smollm2", weights, problems, 9, invalid=-5.0, ratio=1.0)
 
 
 def _smollm2_mixture(
     name: str, weights: dict[str, float], problems: Sequence[Problem], counting: int, *, invalid: float, ratio: float
 ) -> Case:
+    steps, generations = 60, 8
+    answers = sum(len(problem.answers) for problem in problems) / len(problems)
     return Case(
         name=name,
         model="smollm2",
@@ -388,10 +390,10 @@ def _smollm2_mixture(
         problems=tuple(problems[:counting]),
         tuning=tuple(problems[counting:]),
         invalid=invalid,
-        steps=60,
+        steps=steps,
         groups=4,
-        generations=8,
-        exact_steps=40,
+        generations=generations,
+        exact_steps=round(steps * generations / answers),  # scores as many answers as the others generate
         warmup_steps=30,
         most_iterations=4,
         aims=(

@@ -6,10 +6,10 @@ measured along the run, at the same numbers of batches for all. Knows nothing of
 | method | what it is |
 |---|---|
 | `trl-grpo` | `trl.GRPOTrainer` as it comes, on the weighted mean of the clusters' rewards |
-| `trl-grpo-tuned` | the same, reward scaling none, group or batch, beta from 0 to 1 |
+| `trl-grpo-tuned` | the same, reward scaling none, group or batch, beta from 0 to 2, with the other knobs of `knobs` |
 | `trl-rloo` | `trl.RLOOTrainer` as it comes, on the weighted mean |
 | `trl-rloo-same-beta` | the same with the temperature of our target |
-| `trl-rloo-tuned` | the same, beta from .05 to 1 |
+| `trl-rloo-tuned` | the same, beta from .05 to 2, each batch used once or more often |
 | `jury-rloo` | `trl.RLOOTrainer` with `JuryReward`: the two-line change |
 | `plural` | `PluralGRPOTrainer`, which samples as much as they do |
 | `plural-exact` | `PluralGRPOTrainer` with the column `support`: scores all answers, samples nothing |
@@ -60,9 +60,10 @@ STOCK = ("grpo", "rloo", "jury-rloo")  # trainers of TRL
 
 MODELS = Path(__file__).resolve().parent.parent / ".cache" / "models"
 START_RATES = {"tiny": 1e-2, "smollm2": 1e-3}
-GRPO_BETAS = (0.0, 0.04, 0.2, 1.0)
-RLOO_BETAS = (0.05, 0.2, 1.0)
+GRPO_BETAS = (0.0, 0.04, 0.2, 1.0, 2.0)
+RLOO_BETAS = (0.05, 0.2, 1.0, 2.0)
 SCALINGS = ("none", "group", "batch")
+ENTROPIES = (0.0, 0.01, 0.1)
 LORA = {
     "r": 8,
     "lora_alpha": 16,
@@ -80,6 +81,8 @@ class Setting:
         scale: GRPO's `scale_rewards`.
         iterations: How often each batch is used.
         learning_rate: Decays linearly to zero.
+        entropy: GRPO's `entropy_coef`.
+        ratio_kl: GRPO's `use_bias_correction_kl`: whether its KL term has the gradient of the KL.
     """
 
     trainer: str
@@ -87,27 +90,35 @@ class Setting:
     scale: str = "none"
     iterations: int = 1
     learning_rate: float = math.nan
+    entropy: float = 0.0
+    ratio_kl: bool = True
 
 
-def knobs(method: str, case: Case) -> list[Setting]:
-    """What a method may choose from besides the learning rate, the likeliest first."""
+def knobs(method: str, case: Case) -> tuple[Setting, list[list[dict[str, Any]]]]:
+    """What a method may choose from besides the learning rate.
+
+    Returns:
+        The likeliest setting, and the knobs: of each, the values it may have, as fields of `Setting`. The first knob
+        is one of several fields where these depend on one another.
+    """
     again, most = case.iterations, case.most_iterations or case.iterations
+    uses = [{"iterations": i} for i in sorted({again, most, 1})]
     if method == "trl-grpo":
-        return [Setting("grpo", 0.0, "group", again)]
+        return Setting("grpo", 0.0, "group", again), []
     if method == "trl-rloo":
-        return [Setting("rloo", 0.05, iterations=again)]
+        return Setting("rloo", 0.05, iterations=again), []
     if method == "trl-rloo-same-beta":
-        return [Setting("rloo", case.beta, iterations=again)]
+        return Setting("rloo", case.beta, iterations=again), []
     if method == "trl-grpo-tuned":
-        options = [
-            Setting("grpo", b, s, i) for i in {again, most, 1} for s in SCALINGS for b in {case.beta, *GRPO_BETAS}
-        ]
-    elif method == "trl-rloo-tuned":
-        options = [Setting("rloo", b, iterations=i) for i in {again, most, 1} for b in {case.beta, *RLOO_BETAS}]
-    else:
-        return [Setting(method, case.beta, iterations={"plural": most, "plural-exact": 1}.get(method, again))]
-    first = Setting(options[0].trainer, case.beta, iterations=again)
-    return sorted(options, key=lambda s: (s != first, -s.iterations, SCALINGS.index(s.scale), s.beta))
+        betas = sorted({case.beta, *GRPO_BETAS})
+        scaled = [{"beta": beta, "scale": scale} for scale in SCALINGS for beta in betas]
+        entropies = [{"entropy": entropy} for entropy in ENTROPIES]
+        ratios = [{"ratio_kl": ratio} for ratio in (True, False)]
+        return Setting("grpo", case.beta, iterations=again), [scaled, uses, entropies, ratios]
+    if method == "trl-rloo-tuned":
+        betas = sorted({case.beta, *RLOO_BETAS})
+        return Setting("rloo", case.beta, iterations=again), [[{"beta": beta} for beta in betas], uses]
+    return Setting(method, case.beta, iterations={"plural": most, "plural-exact": 1}.get(method, again)), []
 
 
 def make_start(case: Case, folder: Path, seed: int, device: str) -> Path:
@@ -206,7 +217,13 @@ def train(
     rows = _rows(problems, prompts, exact)
     trainer: Any
     if setting.trainer == "grpo":
-        args = GRPOConfig(scale_rewards=setting.scale, **common, **sampled)
+        args = GRPOConfig(
+            scale_rewards=setting.scale,
+            entropy_coef=setting.entropy,
+            use_bias_correction_kl=setting.ratio_kl,
+            **common,
+            **sampled,
+        )
         trainer = GRPOTrainer(model, JuryReward(jury, rule="mean"), args, rows, processing_class=tokenizer)
     elif setting.trainer in ("rloo", "jury-rloo"):
         mixed = (

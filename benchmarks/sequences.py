@@ -1,0 +1,185 @@
+"""How many sequences must be scored until a policy is within .001 nats of its target: sampled and exact mode.
+
+The cost of both modes is counted in sequences that go through the policy forward and backward: of the sampled mode
+every use of every completion, of the exact mode every answer at every step, and every answer once before the first.
+The sampled mode's drawing and its reference's scores are not counted, which is generous to it.
+
+Each mode may choose, at every budget, its learning rate, how many prompts a step has and, sampled, how often each
+batch is used. A budget is a run of its own, whose learning rate has decayed when it is spent. Settings are chosen with
+a seed and prompts of their own, each budget from the settings that are near enough there; the smallest budget at which
+the mean of the seeds that count is within .001, too, is the answer. Cases as in collapse.py.
+
+  python benchmarks/sequences.py --smoke                       under a minute, numbers mean little
+  python benchmarks/sequences.py --json sequences.json         half an hour on two cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _collapse_cases import TINY_CASES, Case, load_case
+from _collapse_methods import LABELS, Setting
+from _collapse_runs import TUNING_SEED, Runs
+from _common import environment, interval, make_parser, print_table, row, write
+from tqdm.auto import tqdm
+
+
+__all__ = ["main"]
+
+MODES = ("plural", "plural-exact")
+PROMPTS = (1, 4)
+USES = (1, 4)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+BUDGETS = tuple(round(100 * 2 ** (i / 2)) for i in range(16))  # 100 to 18,102 sequences
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to spend a budget.
+
+    Attributes:
+        setting: How the policy is trained.
+        prompts: Prompts a step.
+        steps: Generation batches; of the exact mode, optimizer steps.
+    """
+
+    setting: Setting
+    prompts: int
+    steps: int
+
+    def case(self, case: Case) -> Case:
+        """The case with this choice's steps."""
+        return dataclasses.replace(case, groups=self.prompts, steps=self.steps, exact_steps=self.steps)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Columns of a tidy row."""
+        uses, rate = self.setting.iterations, self.setting.learning_rate
+        return {"prompts": self.prompts, "uses": uses, "learning_rate": rate}
+
+
+def choices(case: Case, mode: str, budget: int, rates: Sequence[float]) -> list[Choice]:
+    """What a mode may choose from within a budget."""
+    answers = [len(problem.answers) for problem in case.problems]
+    found = []
+    for prompts, uses, rate in itertools.product(PROMPTS, USES, rates):
+        setting = Setting(mode, case.beta, iterations=uses, learning_rate=rate)
+        if mode == "plural":
+            steps = budget // (prompts * case.generations * uses)
+        else:
+            steps = int((budget - sum(answers)) / (prompts * statistics.fmean(answers)))
+        if steps >= 1 and (uses == 1 or mode == "plural"):
+            found.append(Choice(setting, prompts, steps))
+    return found
+
+
+def fewest(case: Case, mode: str, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Rows of a mode: the distance at every budget that looked large enough, and the smallest that is."""
+
+    def final(choice: Choice, seed: int, tuning: bool) -> dict[str, Any]:
+        runs = Runs(choice.case(case), folder, args.seed, "cpu")
+        return runs.run(choice.setting, seed, tuning=tuning, quiet=True)["final"]
+
+    rows = []
+    for budget in args.budgets:
+        given = choices(case, mode, budget, args.rates)
+        if not given:
+            continue
+        tried = {
+            choice: final(choice, TUNING_SEED, True)["jsd_nats"]
+            for choice in tqdm(given, desc=f"{case.name} {mode} {budget:,}", leave=False, disable=None)
+        }
+        best = min(tried, key=tried.__getitem__)
+        print(f"  {case.name} {mode} {budget:,}: {tried[best]:.4f} with {best.described}", flush=True)
+        if tried[best] > args.near:
+            continue
+        runs = [final(best, args.seed + s, False) for s in range(args.seeds)]
+        value, low, high = interval([run["jsd_nats"] for run in runs])
+        spent = {"scored": runs[0]["scored"], "generated": runs[0]["generated"]}
+        labels = {**best.described, **spent}
+        rows.append(row(case.name, mode, "jsd_nats", value, "nats", low=low, high=high, n=args.seeds, **labels))
+        if value <= args.near:
+            rows.append(row(case.name, mode, "sequences_needed", spent["scored"], "sequences", n=args.seeds, **labels))
+            break
+    return rows
+
+
+def compared(case: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the exact mode needs as a part of what sampling needs, where both got there."""
+    needed = {r["method"]: r["value"] for r in rows if r["metric"] == "sequences_needed" and r["case"] == case}
+    if len(needed) < len(MODES):
+        return []
+    sampled, exact = (needed[mode] for mode in MODES)
+    return [row(case, "plural-exact / plural", "sequences_needed_ratio", exact / sampled, "1")]
+
+
+def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the budgets that were tried with the seeds that count."""
+    own = [r for r in rows if r["case"] == case and r["metric"] == "jsd_nats"]
+    lines = [
+        [
+            LABELS[r["method"]],
+            f"{r['scored']:,}",
+            f"{r['generated']:,}",
+            f"{r['value']:.5f}" + (f" [{r['ci_low']:.5f}, {r['ci_high']:.5f}]" if math.isfinite(r["ci_low"]) else ""),
+            f"{r['prompts']} prompts, used {r['uses']} times, {r['learning_rate']:g}",
+        ]
+        for r in own
+    ]
+    if not lines:
+        print(f"{case}: no budget was enough")
+        return
+    print_table(case, ["mode", "scored", "generated", "JS to target, nats", "setting"], lines)
+    for r in rows:
+        if r["case"] == case and r["metric"] == "sequences_needed_ratio":
+            print(f"  the exact mode needs {r['value']:.1%} of the sequences that sampling needs")
+
+
+def main() -> None:
+    parser = make_parser(__doc__ or "")
+    parser.add_argument(
+        "--case", nargs="+", choices=TINY_CASES, default=["jury-gap4"], metavar="CASE", help=", ".join(TINY_CASES)
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs that count, per budget (default: 3)")
+    parser.add_argument("--near", type=float, default=0.001, help="nats that are near enough (default: 0.001)")
+    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, help="sequences (default: 100 to 18,102)")
+    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")
+    args = parser.parse_args()
+    args.rates = RATES
+    if args.smoke:
+        args.seeds, args.rates, args.budgets = 1, RATES[2:3], (152,)
+    args.budgets = sorted(args.budgets)
+    environment()
+    started = time.perf_counter()
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        beside = Path(temporary) if args.json is None else args.json.with_name(args.json.name + ".parts")
+        folder = args.parts or beside
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in args.case:
+            case = load_case(name)
+            if args.smoke:
+                case = dataclasses.replace(case, warmup_steps=20)
+            for mode in reversed(MODES):
+                rows += fewest(case, mode, args, folder)
+            rows += compared(name, rows)
+            show(name, rows)
+    write(args, rows, started, device="cpu", labels=LABELS, near=args.near, tuning_seed=TUNING_SEED)
+
+
+if __name__ == "__main__":
+    main()
