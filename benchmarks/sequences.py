@@ -40,7 +40,7 @@ MODES = ("plural", "plural-exact")
 PROMPTS = (1, 4)
 USES = (1, 4)
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-BUDGETS = tuple(round(100 * 2 ** (i / 2)) for i in range(16))  # 100 to 18,102 sequences
+BUDGETS = tuple(round(100 * 2 ** (i / 4)) for i in range(31))  # 100 to 18,102 sequences
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,16 @@ def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
             f"{r['scored']:,}",
             f"{r['generated']:,}",
             f"{r['value']:.5f}" + (f" [{r['ci_low']:.5f}, {r['ci_high']:.5f}]" if math.isfinite(r["ci_low"]) else ""),
-            f"{r['prompts']} prompts, used {r['uses']} times, {r['learning_rate']:g}",
+            f"{r['prompts']}",
+            f"{r['uses']}",
+            f"{r['learning_rate']:g}",
         ]
         for r in own
     ]
     if not lines:
         print(f"{case}: no budget was enough")
         return
-    print_table(case, ["mode", "scored", "generated", "JS to target, nats", "setting"], lines)
+    print_table(case, ["mode", "scored", "generated", "JS to target, nats", "prompts a step", "uses", "rate"], lines)
     for r in rows:
         if r["case"] == case and r["metric"] == "sequences_needed_ratio":
             print(f"  the exact mode needs {r['value']:.1%} of the sequences that sampling needs")

@@ -6,7 +6,8 @@ juries or targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ __all__ = [
     "eos_token_id",
     "gather_objects",
     "generate",
+    "generate_with_reference",
     "group_sampler",
     "has_plain_generation",
     "keep_columns",
@@ -202,6 +204,23 @@ def reference_generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tup
     """Completions of the reference policy and the log-probability of each of their tokens."""
     with torch.no_grad(), reference(trainer) as model:
         return _completions(trainer, trainer.accelerator.unwrap_model(model), prompt_ids)
+
+
+def generate_with_reference(
+    trainer: GRPOTrainer, prompt_ids: list[list[int]], reference_prompts: Mapping[int, list[int]]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Completions of the policy, and in the rows that `reference_prompts` names those of the reference.
+
+    The log-probabilities are the policy's; NaN for what the reference said, of which they are not known yet.
+    """
+    if not reference_prompts:
+        return generate(trainer, prompt_ids)
+    ids, log_probs = generate(trainer, [p for n, p in enumerate(prompt_ids) if n not in reference_prompts])
+    theirs, _ = reference_generate(trainer, list(reference_prompts.values()))
+    for n, said in zip(reference_prompts, theirs, strict=True):
+        ids.insert(n, said)
+        log_probs.insert(n, [math.nan] * len(said))
+    return ids, log_probs
 
 
 def _completions(

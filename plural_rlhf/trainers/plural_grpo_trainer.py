@@ -15,8 +15,8 @@ Shapes: `N` completions of all processes, `n` of a micro-batch, `G` a group, `B`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, target_kl_and_gains
+from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.trainers.reference_draws import judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 
 __all__ = ["PluralGRPOTrainer"]
-
-_EXACT = "exact/"  # prefix of the columns of a micro-batch that belong to its exact rows
 
 
 class PluralGRPOTrainer(GRPOTrainer):
@@ -234,14 +233,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        if not self._reference_prompts:
-            return _trl.generate(self, prompt_ids)
-        ids, log_probs = _trl.generate(self, [p for n, p in enumerate(prompt_ids) if n not in self._reference_prompts])
-        theirs, _ = _trl.reference_generate(self, list(self._reference_prompts.values()))
-        for n, said in zip(self._reference_prompts, theirs, strict=True):
-            ids.insert(n, said)
-            log_probs.insert(n, [math.nan] * len(said))  # what the policy would give it is not known yet
-        return ids, log_probs
+        return _trl.generate_with_reference(self, prompt_ids, self._reference_prompts)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Draws completions and works out what each one's coefficient will need; adds `row` `(n,)`, their numbers."""
@@ -353,21 +345,9 @@ class PluralGRPOTrainer(GRPOTrainer):
 
     def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
         """Micro-batches of a generation batch: completions of rows without a support, answers of those with one."""
-        if not self.mixed:
-            return _trl.split_rows(_trl.draw(self, batch), parts)
-        sampled = [row for row in batch if row.get("support") is None]
-        drawn = _trl.draw(self, sampled) if sampled else {}
-        size, at, micro = len(batch) // parts, 0, []
-        for part in range(parts):
-            rows = batch[part * size : (part + 1) * size]
-            count = sum(row.get("support") is None for row in rows)
-            given = {name: value[at : at + count] for name, value in drawn.items() if _per_row(value)} if count else {}
-            at += count
-            answered = [row for row in rows if row.get("support") is not None][:: self._group_size]
-            if answered:
-                given |= {_EXACT + name: value for name, value in self._collate(answered).items()}
-            micro.append(given)
-        return micro
+        if self.mixed:
+            return mixed_micro_batches(batch, parts, self._group_size, partial(_trl.draw, self), self._collate)
+        return _trl.split_rows(_trl.draw(self, batch), parts)
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         weights = None if self.max_min is None else self.max_min.weights.double()
@@ -395,15 +375,13 @@ class PluralGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.exact:
             return self._exact_loss(model, inputs).mean()
-        answers = {name.removeprefix(_EXACT): value for name, value in inputs.items() if name.startswith(_EXACT)}
+        answers = exact_columns(inputs)
         if not answers:
             return self._sampled_loss(model, inputs)
-        # A row with a support stands for the G completions that would have been drawn for it.
         losses = self._exact_loss(model, answers)
         if "row" not in inputs:
             return losses.mean()
-        n_sampled, n_exact = len(inputs["row"]), self._group_size * len(losses)
-        share = n_exact / (n_sampled + n_exact)
+        share = exact_share(len(losses), len(inputs["row"]), self._group_size)
         return share * losses.mean() + (1 - share) * self._sampled_loss(model, inputs)
 
     def _sampled_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -468,7 +446,3 @@ class PluralGRPOTrainer(GRPOTrainer):
 def _offset_key(row: dict[str, Any]) -> str:
     """Offsets belong to what is asked, whatever weights the prompt goes on to name."""
     return prompt_key(row.get("reference_prompt") or row["prompt"])
-
-
-def _per_row(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.ndim > 0
