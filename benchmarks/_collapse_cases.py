@@ -208,7 +208,6 @@ def load_case(name: str) -> Case:
             aims=(
                 Aim("plural", "jsd_nats", "at most", 0.002),
                 Aim("plural", "minority_retention", "at least", 0.9),
-                Aim("plural-exact", "sequences_to_jsd_001", "at most", 0.1, "plural"),
             ),
         )
     if name == "rare":

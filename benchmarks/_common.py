@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["environment", "interval", "make_parser", "print_table", "row", "write"]
+__all__ = ["add_device", "device_of", "environment", "interval", "make_parser", "print_table", "row", "write"]
 
 PACKAGES = ("plural-rlhf", "torch", "transformers", "trl", "datasets", "numpy", "scipy")
 COLUMNS = ("case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit")
@@ -35,6 +35,32 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--smoke", action="store_true", help="a short form, under a minute; its numbers mean little")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
     return parser
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of every benchmark that trains or scores with a model."""
+    parser.add_argument(
+        "--device", default="auto", help="cpu, in float32; or an accelerator such as cuda, in bfloat16 (default: best)"
+    )
+
+
+def device_of(parser: argparse.ArgumentParser, asked: str, known: Sequence[str] = ()) -> str:
+    """The device to run on; ends the program, with the reason, where this machine does not have the one asked for.
+
+    Args:
+        parser: Says so.
+        asked: `--device`; `auto` is an accelerator if there is one.
+        known: Accelerators that the benchmark can measure; empty for any.
+    """
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    there = [] if found is None or (known and found.type not in known) else [found.type]
+    if asked == "auto":
+        return there[0] if there else "cpu"
+    if asked not in ("cpu", *there):
+        parser.error(f"--device is {asked!r}, and what can be measured on here is {', '.join(['cpu', *there])}")
+    return asked
 
 
 def environment() -> None:

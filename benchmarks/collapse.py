@@ -40,7 +40,7 @@ from _collapse_methods import LABELS, METHODS, RATES, Setting
 from _collapse_report import aim_rows, curve_rows, difference_rows, method_rows, show
 from _collapse_runs import TUNING_SEED, Runs, tune
 from _collapse_scales import Scales
-from _common import environment, make_parser, row, write
+from _common import add_device, device_of, environment, make_parser, row, write
 
 
 __all__ = ["main"]
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS)
     )
-    parser.add_argument("--device", default="auto", help="cpu, or an accelerator (default: an accelerator if any)")
+    add_device(parser)
     parser.add_argument("--seeds", type=int, default=3, help="runs that count, per method (default: 3)")
     parser.add_argument("--steps", type=int, help="batches of the sampled methods (default: the case's)")
     parser.add_argument("--start-steps", type=int, help="steps that make the start (default: the case's)")
@@ -145,13 +145,11 @@ def main() -> None:
         args.steps, args.start_steps = args.steps or 2, args.start_steps or 20
     environment()
     started = time.perf_counter()
-    import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    found = torch.accelerator.current_accelerator(check_available=True)
-    device = args.device if args.device != "auto" else "cpu" if found is None else found.type
+    device = device_of(parser, args.device)
     cases = chosen_cases(args)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:

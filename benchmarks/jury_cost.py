@@ -22,7 +22,7 @@ import statistics
 import time
 from typing import Any
 
-from _common import environment, make_parser, print_table, row, write
+from _common import add_device, device_of, environment, make_parser, print_table, row, write
 
 
 __all__ = ["main", "median_interval"]
@@ -132,7 +132,7 @@ def one_model(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu in float32, cuda in bfloat16")
+    add_device(parser)
     parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny", help="backbone (default: tiny)")
     parser.add_argument("--texts", type=int, default=96, help="texts per turn (default: 96)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts per forward pass (default: 32)")
@@ -143,6 +143,7 @@ def main() -> None:
     if args.smoke:
         args.texts, args.repeats = 16, 3
     environment()
+    args.device = device_of(parser, args.device, known=["cuda"])
     started = time.perf_counter()
     rows = one_model(args.model, args)
     write(

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from _common import environment, make_parser, print_table, row, write
+from _common import add_device, device_of, environment, make_parser, print_table, row, write
 
 
 __all__ = ["main"]
@@ -79,9 +79,11 @@ def gradients(model: Any) -> Any:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def timed(call: Callable[[], None]) -> float:
+def timed(call: Callable[[], None], wait: Callable[[], None]) -> float:
+    wait()
     start = time.perf_counter()
     call()
+    wait()
     return time.perf_counter() - start
 
 
@@ -91,6 +93,7 @@ def measure(model: Any, batch: Any, repeats: int) -> dict[str, Any]:
 
     from plural_rlhf.trainers.shared_prefix import answer_log_probs
 
+    wait = torch.accelerator.synchronize if model.device.type != "cpu" else lambda: None
     ways = {"shared": lambda: answer_log_probs(model, batch), "pairs": lambda: pair_by_pair(model, batch)}
 
     def forward(way: str) -> None:
@@ -115,19 +118,21 @@ def measure(model: Any, batch: Any, repeats: int) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {"shared": [], "pairs": []}
         for _ in range(repeats):
             for way, found in seconds.items():
-                found.append(timed(partial(step, way)))
+                found.append(timed(partial(step, way), wait))
         out[name] = seconds
     return out
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    model = make_model(args.model, args.seed)
+    dtype = torch.float32 if args.device == "cpu" else torch.bfloat16
+    model = make_model(args.model, args.seed).to(device=args.device, dtype=dtype)
     rows, lines = [], []
     for prompt_tokens in args.prompt_tokens:
-        batch = make_batch(args.prompts, args.answers, prompt_tokens, args.answer_tokens, args.seed)
+        batch = make_batch(args.prompts, args.answers, prompt_tokens, args.answer_tokens, args.seed).to(args.device)
         found = measure(model, batch, args.repeats)
         case = f"{args.prompts} x {args.answers} answers, {prompt_tokens}+{args.answer_tokens} tokens"
         # From tokens alone: what the ratio would be if time went with tokens.
@@ -172,6 +177,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=8, help="answers a prompt (default: 8)")
     parser.add_argument("--prompt-tokens", type=int, nargs="+", default=[32, 128, 256], help="default: 32 128 256")
     parser.add_argument("--answer-tokens", type=int, default=8, help="default: 8")
+    add_device(parser)
     parser.add_argument("--repeats", type=int, default=15, help="turns of each way (default: 15, at least 2)")
     args = parser.parse_args()
     if args.repeats < 2:
@@ -179,9 +185,10 @@ def main() -> None:
     if args.smoke:
         args.prompts, args.prompt_tokens, args.repeats = 2, [64], 3
     environment()
+    args.device = device_of(parser, args.device, known=["cuda"])
     started = time.perf_counter()
     rows = run(args)
-    write(args, rows, started, model=args.model, interval="quartiles of the paired ratios")
+    write(args, rows, started, model=args.model, device=args.device, interval="quartiles of the paired ratios")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from typing import Any
 from _collapse_cases import Case, Problem, TableJury, load_case
 from _collapse_methods import make_start
 from _collapse_scales import probabilities, with_other
-from _common import environment, interval, make_parser, print_table, row, write
+from _common import add_device, device_of, environment, interval, make_parser, print_table, row, write
 
 
 __all__ = ["main"]
@@ -168,8 +168,8 @@ def train(method: str, case: Case, start: Path, folder: Path, args: argparse.Nam
             report_to="none",
             disable_tqdm=True,
             gradient_checkpointing=False,
-            bf16=False,
             use_cpu=args.device == "cpu",
+            bf16=args.device != "cpu",
         )
         rows = Dataset.from_list([{"prompt": problem.messages, "support": list(problem.answers)}] * args.batch)
         trainer = PluralGRPOTrainer(model, jury, config, rows, processing_class=tokenizer, weight_sampler=sampler)
@@ -289,13 +289,14 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=21, help="levels of the reserved tokens (default: 21)")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="of all trainings (default: 3e-3)")
     parser.add_argument("--start-steps", type=int, default=400, help="steps that make the start (default: 400)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_device(parser)
     args = parser.parse_args()
     if "mixed-decoding" in args.methods and "plural" not in args.methods[: args.methods.index("mixed-decoding")]:
         parser.error("mixed-decoding decodes with the policy of plural: name plural before it")
     if args.smoke:
         args.seeds, args.steps, args.words_factor, args.start_steps = 1, 10, 1, 40
     environment()
+    args.device = device_of(parser, args.device)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         rows = run(args, Path(folder))

@@ -28,7 +28,7 @@ import tempfile
 import time
 from typing import Any
 
-from _common import environment, make_parser, print_table, row, write
+from _common import add_device, device_of, environment, make_parser, print_table, row, write
 
 
 __all__ = ["main"]
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=16, help="completions of a prompt (default: 16)")
     parser.add_argument("--prompts", type=int, default=1, help="prompts a step (default: 1)")
     parser.add_argument("--turns", type=int, default=9, help="steps of each trainer that count (default: 9)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_device(parser)
     parser.add_argument("--checkpointing", action="store_true", help="activation checkpointing on, in both")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
@@ -246,6 +246,7 @@ def main() -> None:
     if args.smoke:
         args.model, args.cases, args.group, args.turns, args.memory = "tiny", [(64, 4)], 4, 2, False
     environment()
+    args.device = device_of(parser, args.device, known=["cuda"])
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

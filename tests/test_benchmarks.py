@@ -66,6 +66,15 @@ def test_help_teaches(script):
         assert all(option in text for option in ("--json", "--smoke", "--seed"))
 
 
+@pytest.mark.parametrize("script", sorted(p.name for p in FOLDER.glob("[a-z]*.py") if "add_device(" in p.read_text()))
+def test_a_device_that_is_not_there_is_named_at_once(script, tmp_path):
+    refused = launch(script, "--smoke", "--device", "abacus", "--json", str(tmp_path / "x.json"), check=False)
+    assert refused.returncode == 2
+    assert "--device is 'abacus'" in refused.stderr
+    assert "cpu" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("script", sorted(p.stem for p in FOLDER.glob("*.py")))
 def test_no_script_hides_a_package(script):
     """A script's folder is searched first, by whatever it imports as well."""
@@ -124,9 +133,11 @@ def test_sequences_counts_what_both_modes_need(tmp_path):
     meta, rows = tidy("sequences.py", tmp_path, "--smoke", "--near", "0.5")
     assert meta["near"] == 0.5
     exact, sampled = (value(rows, method=m, metric="sequences_needed") for m in ("plural-exact", "plural"))
-    # Four prompts of eleven answers once, then eleven a step; groups of sixteen of one prompt or four, once or again.
+    # Four prompts of eleven answers under the reference, then eleven a step under the policy.
     assert exact == 44 + 11 * ((152 - 44) // 11)
-    assert sampled in {16 * (152 // 16), 64 * (152 // 64), 16 * 4 * (152 // 64)}
+    # Sixteen completions of one prompt or of four: once under the reference, once or four times under the policy.
+    assert sampled in {32 * (152 // 32), 128 * (152 // 128), 80 * (152 // 80)}
+    assert all(r["scored"] == r["scored_by_policy"] + r["scored_by_reference"] for r in rows if "scored" in r)
     assert value(rows, metric="sequences_needed_ratio") == pytest.approx(exact / sampled)
     assert {r["generated"] for r in rows if r["method"] == "plural-exact"} == {0}
 
