@@ -122,6 +122,7 @@ class Case:
         iterations: How often each batch is used.
         most_iterations: How often ours uses it, and the rivals that are tuned may; 0 for as often as all do.
         reference_share: Share of each group that the start draws where ours trains.
+        rate_warmup: Share of all methods' steps in which the learning rate rises.
         favourite: The answer that collapse is expected on.
         read_at: Numbers of completions at which the curves are read for the table.
         aims: What is to be reached.
@@ -143,6 +144,7 @@ class Case:
     iterations: int = 1
     most_iterations: int = 0
     reference_share: float = 0.0
+    rate_warmup: float = 0.0
     favourite: str | None = None
     read_at: tuple[int, ...] = ()
     aims: tuple[Aim, ...] = ()

@@ -204,7 +204,7 @@ def train(
     problems, exact = scales.problems, setting.trainer == "plural-exact"
     prompts = min(case.groups, len(problems)) if exact else case.groups
     steps = case.exact_steps if exact else case.steps * setting.iterations
-    common = _common(scratch, steps, setting.learning_rate, seed, device)
+    common = _common(scratch, steps, setting.learning_rate, seed, device) | {"warmup_steps": case.rate_warmup}
     sampled = {
         "num_generations": case.generations,
         "per_device_train_batch_size": case.generations * case.groups,

@@ -101,6 +101,11 @@ def chosen_cases(args: argparse.Namespace) -> list[Case]:
         changed: dict[str, Any] = {} if args.model is None else {"model": args.model}
         if args.steps is not None:
             changed |= {"steps": args.steps, "exact_steps": max(2, case.exact_steps * args.steps // case.steps)}
+        if args.iterations is not None:
+            changed |= {"iterations": args.iterations, "most_iterations": args.iterations}
+        if args.reference_share is not None:
+            changed["reference_share"] = args.reference_share
+        changed["rate_warmup"] = args.warmup
         if args.start_steps is not None:
             changed["warmup_steps"] = args.start_steps
         if args.smoke:
@@ -135,6 +140,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs that count, per method (default: 3)")
     parser.add_argument("--steps", type=int, help="batches of the sampled methods (default: the case's)")
     parser.add_argument("--start-steps", type=int, help="steps that make the start (default: the case's)")
+    parser.add_argument("--iterations", type=int, help="how often each batch is used (default: the case's)")
+    parser.add_argument(
+        "--warmup", type=float, default=0.0, help="share of the steps in which the learning rate rises (default: 0)"
+    )
+    parser.add_argument(
+        "--reference-share", type=float, help="share of each group that the start draws, in ours (default: the case's)"
+    )
     parser.add_argument("--learning-rates", type=float, nargs="+", help="the grid, the same for every method")
     parser.add_argument("--tuning", choices=("full", "coordinate", "none"), default="full", help="see above")
     parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")

@@ -260,13 +260,21 @@ def test_shares_excuse_a_stock_trainer_only_beside_the_number_of_answers():
     assert causes(follow({"plural/effective_answers": falling(8.0, 2.5)}, settings)) == ["collapse"]
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.0, True), (0.25, False)])
-def test_what_brings_lost_answers_back_is_advised_where_it_is_not_set(share, said):
+@pytest.mark.parametrize(
+    ("setting", "advice", "said"),
+    [
+        ({"reference_share": 0.0}, "num_iterations=4 and reference_share=0.25", True),
+        ({"reference_share": 0.25}, "reference_share", False),
+        ({"warmup_steps": 0}, "warmup_steps=0.1", True),
+        ({"warmup_steps": 0.1}, "warmup_steps", False),
+        ({"warmup_steps": 0, "exact": True}, "warmup_steps", False),
+    ],
+)
+def test_what_keeps_answers_or_brings_them_back_is_advised_where_it_is_not_set(setting, advice, said):
     curves = {**HEALTHY, "plural/effective_answers": falling(8.0, 1.2), "plural/residual_std": 3.0}
-    settings = {**OURS, "reference_share": share}
-    (message,) = [f.message for f in follow(curves, settings).findings if f.cause == "collapse"]
-    assert "estimator='js'" in message
-    assert ("num_iterations=4 and reference_share=0.25" in message) is said
+    (message,) = [f.message for f in follow(curves, {**OURS, **setting}).findings if f.cause == "collapse"]
+    assert ("divergence='fkl'" if "exact" in setting else "estimator='js'") in message
+    assert (advice in message) is said
 
 
 def test_texts_that_all_differ_are_followed_by_their_entropy():

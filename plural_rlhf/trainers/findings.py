@@ -265,6 +265,8 @@ def _pressures(run: Run) -> list[str]:
         found.append("or set " + ("divergence='fkl'" if run.exact else "estimator='js'"))
         if not run.exact and run.settings.get("reference_share") == 0:
             found.append("or num_iterations=4 and reference_share=0.25, which bring lost answers back")
+        if not run.exact and run.settings.get("warmup_steps") == 0:
+            found.append("or warmup_steps=0.1, since the first completions drawn decide what gets lost")
     return found or ["steps so large that answers are lost, lower learning_rate or raise beta"]
 
 

@@ -102,7 +102,7 @@ class PluralGRPOConfig(GRPOConfig):
             With `num_iterations` above 1 and `"vargrad"` or `"tb"`: completions of all prompts together that are
             remembered. Every further use of a generation batch makes its groups up anew with some of them, so that
             an answer that got lost comes back. Those of the latest batch are always among them; 0 uses each batch as
-            it was drawn.
+            it was drawn. Set `warmup_steps=0.1` besides, so that the first few completions do not decide what stays.
         replay_share (`float`, *optional*, defaults to `0.5`):
             Part of each group that comes from the memory then, by the target; the rest is of the batch.
         shared_prefix (`bool`, *optional*, defaults to `True`):
