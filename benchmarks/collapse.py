@@ -3,15 +3,16 @@
 A policy that answers as people do is trained on what clusters of raters like. The exact target is the mixture of what
 each cluster would have by itself; the answers are few, so every policy's distribution is read off and not estimated.
 `_collapse_cases.py` says what each case is, `_collapse_methods.py` what each method, `_collapse_scales.py` what each
-metric. By default the six cases of a Llama of 40,000 parameters run; `--model smollm2` runs the three of SmolLM2-135M,
-for which an accelerator is advised.
+metric. By default the six cases of a Llama of 40,000 parameters run; `--model smollm2` runs those of SmolLM2-135M, for
+which an accelerator is advised.
 
 The protocol. All methods start from the same model and ask the same jury. The sampled methods generate the same number
-of completions; the exact mode generates none. Each method is tuned with a seed of its own on prompts of its own: all
-its knobs times the same learning rates, and the setting that ends nearest to the exact target is kept, which is
-generous to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate.
-The seeds that count train on other prompts. `--tuning coordinate` tries one knob after the other, each with the best
-of those before it, and the learning rate last; `--tuning none` takes the likeliest knobs and the second learning rate.
+of completions; the exact mode generates none. Each method is tuned with a seed of its own on prompts of its own, over
+its knobs and the same learning rates, and the setting that ends nearest to the exact target is kept, which is generous
+to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate. The
+seeds that count train on other prompts. `--tuning coordinate` tries one knob after the other, each with the best of
+those before it, and the learning rate last; `full` tries all settings, which are hundreds for GRPO; `none` takes the
+likeliest knobs and the second learning rate.
 
 Reported: all metrics with 95 % t intervals over the seeds, paired differences between `plural` and the best rival,
 completions generated, sequences scored forward and backward, seconds, and whether each case's aims were reached.
@@ -22,7 +23,7 @@ it was. Several at the same time may share --parts if their cases or methods dif
   python benchmarks/collapse.py --smoke                                under a minute, numbers mean little
   python benchmarks/collapse.py --case jury-gap8 --json collapse.json  the README's figure
   python benchmarks/draw_collapse.py collapse.json                     draws it
-  python benchmarks/collapse.py --model smollm2 --tuning coordinate --json collapse_smollm2.json
+  python benchmarks/collapse.py --model smollm2 --json collapse_smollm2.json
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def main() -> None:
         "--reference-share", type=float, help="share of each group that the start draws, in ours (default: the case's)"
     )
     parser.add_argument("--learning-rates", type=float, nargs="+", help="the grid, the same for every method")
-    parser.add_argument("--tuning", choices=("full", "coordinate", "none"), default="full", help="see above")
+    parser.add_argument(
+        "--tuning", choices=("coordinate", "full", "none"), default="coordinate", help="default: coordinate"
+    )
     parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that were kept")
     args = parser.parse_args()
