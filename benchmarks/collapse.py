@@ -102,6 +102,8 @@ def chosen_cases(args: argparse.Namespace) -> list[Case]:
         changed: dict[str, Any] = {} if args.model is None else {"model": args.model}
         if args.steps is not None:
             changed |= {"steps": args.steps, "exact_steps": max(2, case.exact_steps * args.steps // case.steps)}
+        if args.prompts is not None:
+            changed["groups"] = args.prompts
         if args.iterations is not None:
             changed |= {"iterations": args.iterations, "most_iterations": args.iterations}
         if args.reference_share is not None:
@@ -141,6 +143,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs that count, per method (default: 3)")
     parser.add_argument("--steps", type=int, help="batches of the sampled methods (default: the case's)")
     parser.add_argument("--start-steps", type=int, help="steps that make the start (default: the case's)")
+    parser.add_argument("--prompts", type=int, help="prompts a batch (default: the case's)")
     parser.add_argument("--iterations", type=int, help="how often each batch is used (default: the case's)")
     parser.add_argument(
         "--warmup", type=float, default=0.0, help="share of the steps in which the learning rate rises (default: 0)"
