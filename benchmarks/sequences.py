@@ -4,13 +4,13 @@ The cost of both modes is counted in sequences that go through a model to be sco
 backward, every use of every completion, or every answer at every step; and under the reference, forward, every
 completion that was drawn, or every answer once. That the sampled mode draws its completions first is not counted.
 
-Each mode may choose, at every budget, its learning rate, how many prompts a step has and, sampled, how often each
-batch is used. A budget is a run of its own, whose learning rate has decayed when it is spent. Settings are chosen with
-a seed and prompts of their own, each budget from the settings that are near enough there; the smallest budget at which
-the mean of the seeds that count is within .001, too, is the answer. Cases as in collapse.py.
+Each mode may choose, at every budget, its learning rate, whether that rises at first, how many prompts a step has and,
+sampled, how often each batch is used. A budget is a run of its own, whose learning rate has decayed when it is spent.
+Settings are chosen with a seed and prompts of their own, at every budget the best; the smallest budget at which the
+mean of the seeds that count is within .001, too, is the answer. Cases as in collapse.py.
 
   python benchmarks/sequences.py --smoke                       under a minute, numbers mean little
-  python benchmarks/sequences.py --json sequences.json         half an hour on two cores
+  python benchmarks/sequences.py --json sequences.json         half an hour on one core
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ MODES = ("plural", "plural-exact")
 AIM = 0.1  # of the sequences that sampling needs
 PROMPTS = (1, 4)
 USES = (1, 4)
+WARMUPS = (0.0, 0.25)  # share of the steps in which the learning rate rises
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 BUDGETS = tuple(round(100 * 2 ** (i / 4)) for i in range(31))  # 100 to 18,102 sequences
 
@@ -52,35 +53,38 @@ class Choice:
         setting: How the policy is trained.
         prompts: Prompts a step.
         steps: Generation batches; of the exact mode, optimizer steps.
+        warmup: Share of the steps in which the learning rate rises.
     """
 
     setting: Setting
     prompts: int
     steps: int
+    warmup: float
 
     def case(self, case: Case) -> Case:
         """The case with this choice's steps."""
-        return dataclasses.replace(case, groups=self.prompts, steps=self.steps, exact_steps=self.steps)
+        steps = {"steps": self.steps, "exact_steps": self.steps, "rate_warmup": self.warmup}
+        return dataclasses.replace(case, groups=self.prompts, **steps)
 
     @property
     def described(self) -> dict[str, Any]:
         """Columns of a tidy row."""
         uses, rate = self.setting.iterations, self.setting.learning_rate
-        return {"prompts": self.prompts, "uses": uses, "learning_rate": rate}
+        return {"prompts": self.prompts, "uses": uses, "learning_rate": rate, "warmup": self.warmup}
 
 
 def choices(case: Case, mode: str, budget: int, rates: Sequence[float]) -> list[Choice]:
     """What a mode may choose from within a budget."""
     answers = [len(problem.answers) for problem in case.problems]
     found = []
-    for prompts, uses, rate in itertools.product(PROMPTS, USES, rates):
+    for prompts, uses, warmup, rate in itertools.product(PROMPTS, USES, WARMUPS, rates):
         setting = Setting(mode, case.beta, iterations=uses, learning_rate=rate)
         if mode == "plural":
             steps = budget // (prompts * case.generations * (uses + 1))
         else:
             steps = int((budget - sum(answers)) / (prompts * statistics.fmean(answers)))
         if steps >= 1 and (uses == 1 or mode == "plural"):
-            found.append(Choice(setting, prompts, steps))
+            found.append(Choice(setting, prompts, steps, warmup))
     return found
 
 
@@ -156,6 +160,7 @@ def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
             f"{r['prompts']}",
             f"{r['uses']}",
             f"{r['learning_rate']:g}",
+            f"{r['warmup']:g}",
         ]
         for r in own
     ]
@@ -164,7 +169,17 @@ def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
         return
     print_table(
         case,
-        ["mode", "scored", "by policy", "generated", "JS to target, nats", "prompts a step", "uses", "rate"],
+        [
+            "mode",
+            "scored",
+            "by policy",
+            "generated",
+            "JS to target, nats",
+            "prompts a step",
+            "uses",
+            "rate",
+            "warm-up",
+        ],
         lines,
     )
     for r in rows:

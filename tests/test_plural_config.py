@@ -49,6 +49,22 @@ def test_the_defaults_keep_the_target(tmp_path):
     assert config(tmp_path, rho=-math.inf).rho == -math.inf
 
 
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({}, 0.0),
+        ({"num_iterations": 4}, 0.1),
+        ({"num_iterations": 4, "warmup_steps": 0}, 0.0),
+        ({"num_iterations": 4, "warmup_steps": 7}, 7),
+        ({"num_iterations": 4, "replay_size": 0}, 0.0),
+        ({"num_iterations": 4, "estimator": "js"}, 0.0),
+        ({"warmup_steps": 0.3}, 0.3),
+    ],
+)
+def test_the_learning_rate_rises_at_first_where_completions_are_learnt_from_repeatedly(tmp_path, settings, share):
+    assert config(tmp_path, **settings).warmup_steps == share
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_exact_mode_is_free_of_groups(tmp_path, batch):
     args = config(

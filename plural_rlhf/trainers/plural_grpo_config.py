@@ -102,9 +102,13 @@ class PluralGRPOConfig(GRPOConfig):
             With `num_iterations` above 1 and `"vargrad"` or `"tb"`: completions of all prompts together that are
             remembered. Every further use of a generation batch makes its groups up anew with some of them, so that
             an answer that got lost comes back. Those of the latest batch are always among them; 0 uses each batch as
-            it was drawn. Set `warmup_steps=0.1` besides, so that the first few completions do not decide what stays.
+            it was drawn.
         replay_share (`float`, *optional*, defaults to `0.5`):
             Part of each group that comes from the memory then, by the target; the rest is of the batch.
+        warmup_steps (`float`, *optional*):
+            Steps in which the learning rate rises, or the share of all steps that these are. By default 0.1 where
+            completions are learnt from repeatedly, as a policy that does so at the full rate from its first few may
+            lose for good what is not among them, and 0 elsewhere.
         shared_prefix (`bool`, *optional*, defaults to `True`):
             Compute a prompt once for all its completions when generating and scoring.
 
@@ -190,6 +194,12 @@ class PluralGRPOConfig(GRPOConfig):
     replay_share: float = field(
         default=0.5, metadata={"help": "Part of a group that comes from the memory, above 0 and at most 1."}
     )
+    warmup_steps: float | None = field(
+        default=None,
+        metadata={
+            "help": "Steps of rising learning rate, or their share. Default: 0.1 if num_iterations > 1, else 0."
+        },
+    )
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a prompt once for all its completions (sampled mode)."}
     )
@@ -243,6 +253,8 @@ class PluralGRPOConfig(GRPOConfig):
             # GRPO wants whole groups of samples in a batch; there are none here, so it is shown one it accepts.
             self.num_generations, self.num_generations_eval = 2, 1
             self.steps_per_generation, self.generation_batch_size = 2, None
+        if self.warmup_steps is None:
+            self.warmup_steps = 0.1 if self.replays else 0.0
         super().__post_init__()
         if self.exact:
             self.use_exact_mode()
