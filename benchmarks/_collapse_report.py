@@ -16,7 +16,7 @@ from _collapse_scales import UNITS
 from _common import interval, print_table, row
 
 
-__all__ = ["aim_rows", "curve_rows", "difference_rows", "method_rows", "read", "sequences_to", "show"]
+__all__ = ["aim_rows", "curve_rows", "difference_rows", "method_rows", "print_aims", "read", "sequences_to", "show"]
 
 NEAR = 0.001  # nats, of `sequences_to_jsd_001`
 COLLAPSED = 0.99  # of the valid mass on the favourite answer
@@ -145,9 +145,14 @@ def show(case: Case, rows: Sequence[Mapping[str, Any]], seeds: int) -> None:
         if case.aims and same_optimum and r["method"].endswith(SAME_BETA):
             tie = "a tie, as it must be" if abs(r["value"]) < NEAR else "NOT the tie that it must be"
             print(f"  with one cluster, RLOO at the same temperature has the same optimum: {tie}")
+    print_aims(rows)
+    print(flush=True)
+
+
+def print_aims(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints whether each aim was reached, and what was found."""
     for r in (r for r in rows if r["metric"] == "aim"):
         print(f"  {'reached' if r['value'] else 'MISSED '}  {r['method']} {r['aim']}: {r['found']:.4g}")
-    print(flush=True)
 
 
 def read(curve: Sequence[Mapping[str, Any]], generated: int) -> Mapping[str, Any]:

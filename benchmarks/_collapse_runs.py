@@ -5,14 +5,17 @@ Knows nothing of tables. A run that was stopped is trained anew, one that ended 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import importlib.metadata
 import itertools
 import json
+import shutil
 import tempfile
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,27 @@ from _collapse_methods import Setting, knobs, make_start, scales_of, train
 from _collapse_scales import Scales
 
 
-__all__ = ["TUNING_SEED", "Runs", "tune"]
+__all__ = ["TUNING_SEED", "Runs", "add_parts", "parts", "tune"]
 
 TUNING_SEED = 1000
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where runs are kept."""
+    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")
+    parser.add_argument("--fresh", action="store_true", help="forget the runs that were kept")
+
+
+@contextmanager
+def parts(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder where runs are kept: `--parts`, or beside `--json`; without either one that goes with the program."""
+    with tempfile.TemporaryDirectory() as temporary:
+        beside = Path(temporary) if args.json is None else args.json.with_name(args.json.name + ".parts")
+        folder = args.parts or beside
+        if args.fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 class Runs:

@@ -30,8 +30,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,7 @@ from typing import Any
 from _collapse_cases import CASES, SMOLLM2_CASES, TINY_CASES, Case, load_case
 from _collapse_methods import LABELS, METHODS, RATES, Setting
 from _collapse_report import aim_rows, curve_rows, difference_rows, method_rows, show
-from _collapse_runs import TUNING_SEED, Runs, tune
+from _collapse_runs import TUNING_SEED, Runs, add_parts, parts, tune
 from _collapse_scales import Scales
 from _common import add_device, device_of, environment, make_parser, row, write
 
@@ -99,18 +97,18 @@ def chosen_cases(args: argparse.Namespace) -> list[Case]:
     cases = []
     for name in names:
         case = load_case(name)
-        changed: dict[str, Any] = {} if args.model is None else {"model": args.model}
+        asked = {
+            "model": args.model,
+            "groups": args.prompts,
+            "iterations": args.iterations,
+            "most_iterations": args.iterations,
+            "reference_share": args.reference_share,
+            "rate_warmup": args.warmup,
+            "warmup_steps": args.start_steps,
+        }
+        changed: dict[str, Any] = {field: value for field, value in asked.items() if value is not None}
         if args.steps is not None:
             changed |= {"steps": args.steps, "exact_steps": max(2, case.exact_steps * args.steps // case.steps)}
-        if args.prompts is not None:
-            changed["groups"] = args.prompts
-        if args.iterations is not None:
-            changed |= {"iterations": args.iterations, "most_iterations": args.iterations}
-        if args.reference_share is not None:
-            changed["reference_share"] = args.reference_share
-        changed["rate_warmup"] = args.warmup
-        if args.start_steps is not None:
-            changed["warmup_steps"] = args.start_steps
         if args.smoke:
             changed |= {"groups": 2, "generations": 4, "aims": ()}
         cases.append(dataclasses.replace(case, **changed))
@@ -155,8 +153,7 @@ def main() -> None:
     parser.add_argument(
         "--tuning", choices=("coordinate", "full", "none"), default="coordinate", help="default: coordinate"
     )
-    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")
-    parser.add_argument("--fresh", action="store_true", help="forget the runs that were kept")
+    add_parts(parser)
     args = parser.parse_args()
     if args.smoke:
         args.case, args.seeds, args.tuning, args.learning_rates = args.case or list(TINY_CASES), 1, "none", [1e-3]
@@ -170,12 +167,7 @@ def main() -> None:
     device = device_of(parser, args.device)
     cases = chosen_cases(args)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        beside = Path(temporary) if args.json is None else args.json.with_name(args.json.name + ".parts")
-        folder = args.parts or beside
-        if args.fresh:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+    with parts(args) as folder:
         for case in cases:
             rows += run_case(case, args, folder, device)
     write(

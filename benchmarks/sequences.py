@@ -20,16 +20,16 @@ import dataclasses
 import itertools
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _collapse_cases import TINY_CASES, Case, load_case
+from _collapse_cases import TINY_CASES, Aim, Case, load_case
 from _collapse_methods import LABELS, Setting
-from _collapse_runs import TUNING_SEED, Runs
+from _collapse_report import aim_rows, print_aims
+from _collapse_runs import TUNING_SEED, Runs, add_parts, parts
 from _common import add_device, device_of, environment, interval, make_parser, print_table, row, write
 from tqdm.auto import tqdm
 
@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 __all__ = ["main"]
 
 MODES = ("plural", "plural-exact")
-AIM = 0.1  # of the sequences that sampling needs
+AIM = Aim("plural-exact", "sequences_needed", "at most", 0.1, "plural")
 PROMPTS = (1, 4)
 USES = (1, 4)
 WARMUPS = (0.0, 0.25)  # share of the steps in which the learning rate rises
@@ -133,23 +133,24 @@ def spent(case: Case, final: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def compared(case: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the exact mode needs as a part of what sampling needs, where both got there; whether that is a tenth."""
-    needed = {r["method"]: r["value"] for r in rows if r["metric"] == "sequences_needed" and r["case"] == case}
+def compared(case: Case, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the exact mode needs as a part of what sampling needs, where both got there; whether that is little enough.
+
+    Args:
+        case: The case.
+        rows: Its rows.
+    """
+    needed = {r["method"]: r["value"] for r in rows if r["metric"] == "sequences_needed"}
     if len(needed) < len(MODES):
         return []
     sampled, exact = (needed[mode] for mode in MODES)
-    method, ratio = "plural-exact / plural", exact / sampled
-    aim = {"aim": f"sequences_needed_ratio at most {AIM:g}", "found": ratio, "bound": AIM}
-    return [
-        row(case, method, "sequences_needed_ratio", ratio, "1"),
-        row(case, method, "aim", float(ratio <= AIM), "reached", **aim),
-    ]
+    ratio = row(case.name, "plural-exact / plural", "sequences_needed_ratio", exact / sampled, "1")
+    return [ratio, *aim_rows(dataclasses.replace(case, aims=(AIM,)), rows)]
 
 
 def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
     """Prints the budgets that were tried with the seeds that count."""
-    own = [r for r in rows if r["case"] == case and r["metric"] == "jsd_nats"]
+    own = [r for r in rows if r["metric"] == "jsd_nats"]
     lines = [
         [
             LABELS[r["method"]],
@@ -182,10 +183,9 @@ def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
         ],
         lines,
     )
-    for r in rows:
-        if r["case"] == case and r["metric"] == "sequences_needed_ratio":
-            reached = "reached" if r["value"] <= AIM else "MISSED "
-            print(f"  {reached}  the exact mode needs {r['value']:.1%} of what sampling needs; aim: {AIM:.0%}")
+    for r in (r for r in rows if r["metric"] == "sequences_needed_ratio"):
+        print(f"  the exact mode needs {r['value']:.1%} of what sampling needs")
+    print_aims(rows)
 
 
 def main() -> None:
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--near", type=float, default=0.001, help="nats that are near enough (default: 0.001)")
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, help="sequences (default: 100 to 18,102)")
     add_device(parser)
-    parser.add_argument("--parts", type=Path, metavar="FOLDER", help="where runs are kept (default: FILE.parts)")
+    add_parts(parser)
     args = parser.parse_args()
     args.rates = RATES
     if args.smoke:
@@ -211,18 +211,15 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        beside = Path(temporary) if args.json is None else args.json.with_name(args.json.name + ".parts")
-        folder = args.parts or beside
-        folder.mkdir(parents=True, exist_ok=True)
+    with parts(args) as folder:
         for name in args.case:
             case = load_case(name)
             if args.smoke:
                 case = dataclasses.replace(case, warmup_steps=20)
-            for mode in reversed(MODES):
-                rows += fewest(case, mode, args, folder)
-            rows += compared(name, rows)
-            show(name, rows)
+            own = [r for mode in reversed(MODES) for r in fewest(case, mode, args, folder)]
+            own += compared(case, own)
+            show(name, own)
+            rows += own
     write(args, rows, started, device=args.device, labels=LABELS, near=args.near, tuning_seed=TUNING_SEED)
 
 
