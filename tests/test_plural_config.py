@@ -65,6 +65,27 @@ def test_the_learning_rate_rises_at_first_where_completions_are_learnt_from_repe
     assert config(tmp_path, **settings).warmup_steps == share
 
 
+@pytest.mark.parametrize(
+    ("settings", "memory"),
+    [
+        ({}, 0.9),
+        ({"exact": False}, 0.9),
+        ({"exact": True}, 0.5),
+        ({"exact": True, "adam_beta1": 0.9}, 0.9),
+        ({"adam_beta1": 0.8}, 0.8),
+    ],
+)
+def test_the_optimizer_of_the_exact_mode_has_a_short_memory(tmp_path, settings, memory):
+    assert config(tmp_path, **settings).adam_beta1 == memory
+
+
+@pytest.mark.parametrize(("settings", "memory"), [({}, 0.5), ({"adam_beta1": 0.9}, 0.9)])
+def test_a_memory_is_chosen_when_the_data_set_turns_the_exact_mode_on(tmp_path, settings, memory):
+    args = config(tmp_path, **settings)
+    args.use_exact_mode()
+    assert args.adam_beta1 == memory
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_exact_mode_is_free_of_groups(tmp_path, batch):
     args = config(

@@ -117,6 +117,7 @@ def test_two_processes_equal_one(lopsided, tmp_path):
             policy, folder, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
             for mode, size, prompts in (("sampled", 8, "abcd"), ("replayed", 8, "a"), ("exact", 4, "abcd")):
                 settings = dict(max_steps=4, learning_rate=1e-3, shuffle_dataset=False, seed=5, **CPU)
+                settings |= dict(adam_epsilon=1e-5)  # else the rounding of a tiny gradient becomes a whole step
                 settings |= dict(exact=True) if mode == "exact" else dict(num_generations=8, max_completion_length=4)
                 settings |= dict(num_iterations=2) if mode == "replayed" else {}
                 args = PluralGRPOConfig(folder, per_device_train_batch_size=size // processes, **settings)

@@ -114,6 +114,10 @@ class PluralGRPOConfig(GRPOConfig):
 
         > Exact mode
 
+        adam_beta1 (`float`, *optional*):
+            Adam's memory of earlier gradients. By default 0.5 where the exact mode serves all rows, as its gradients
+            have no sampling noise to average out and a longer memory only carries the policy past its target, and 0.9
+            elsewhere.
         exact (`bool`, *optional*):
             Exact mode: nothing is sampled, every answer of the column `support` is scored. `None` turns it on for the
             rows that have one. Set it to `True` to be free of GRPO's rule that a batch holds whole groups.
@@ -203,6 +207,10 @@ class PluralGRPOConfig(GRPOConfig):
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a prompt once for all its completions (sampled mode)."}
     )
+    adam_beta1: float | None = field(
+        default=None,
+        metadata={"help": "Adam's memory of earlier gradients. Default: 0.5 in exact mode, 0.9 elsewhere."},
+    )
     exact: bool | None = field(
         default=None,
         metadata={
@@ -255,6 +263,9 @@ class PluralGRPOConfig(GRPOConfig):
             self.steps_per_generation, self.generation_batch_size = 2, None
         if self.warmup_steps is None:
             self.warmup_steps = 0.1 if self.replays else 0.0
+        self._own_adam_beta1 = self.adam_beta1 is not None
+        if self.adam_beta1 is None:
+            self.adam_beta1 = 0.9
         super().__post_init__()
         if self.exact:
             self.use_exact_mode()
@@ -262,6 +273,8 @@ class PluralGRPOConfig(GRPOConfig):
     def use_exact_mode(self) -> None:
         """Settles what the exact mode needs; the trainer calls it where the data set turns that mode on."""
         self.exact = True
+        if not self._own_adam_beta1:
+            self.adam_beta1 = 0.5
         self.steps_per_generation = 1
         self.generation_batch_size = self.per_device_train_batch_size * self.world_size
 
