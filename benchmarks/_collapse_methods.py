@@ -62,7 +62,6 @@ MODELS = Path(__file__).resolve().parent.parent / ".cache" / "models"
 START_RATES = {"tiny": 1e-2, "smollm2": 1e-3}
 GRPO_BETAS = (0.0, 0.04, 0.2, 1.0, 2.0)
 RLOO_BETAS = (0.05, 0.2, 1.0, 2.0)
-SCALINGS = ("none", "group", "batch")
 ENTROPIES = (0.0, 0.01, 0.1)
 LORA = {
     "r": 8,
@@ -83,6 +82,7 @@ class Setting:
         learning_rate: Decays linearly to zero.
         entropy: GRPO's `entropy_coef`.
         ratio_kl: GRPO's `use_bias_correction_kl`: whether its KL term has the gradient of the KL.
+        adam_beta1: Memory of the optimizer; `None` for the trainer's own.
     """
 
     trainer: str
@@ -92,14 +92,15 @@ class Setting:
     learning_rate: float = math.nan
     entropy: float = 0.0
     ratio_kl: bool = True
+    adam_beta1: float | None = None
 
 
 def knobs(method: str, case: Case) -> tuple[Setting, list[list[dict[str, Any]]]]:
     """What a method may choose from besides the learning rate.
 
     Returns:
-        The likeliest setting, and the knobs: of each, the values it may have, as fields of `Setting`. The first knob
-        is one of several fields where these depend on one another.
+        The likeliest setting, and the knobs: of each, the values it may have, as fields of `Setting`. A knob is
+        one of several fields where these depend on one another.
     """
     again, most = case.iterations, case.most_iterations or case.iterations
     uses = [{"iterations": i} for i in sorted({again, most, 1})]
@@ -111,10 +112,13 @@ def knobs(method: str, case: Case) -> tuple[Setting, list[list[dict[str, Any]]]]
         return Setting("rloo", case.beta, iterations=again), []
     if method == "trl-grpo-tuned":
         betas = sorted({case.beta, *GRPO_BETAS})
-        scaled = [{"beta": beta, "scale": scale} for scale in SCALINGS for beta in betas]
-        entropies = [{"entropy": entropy} for entropy in ENTROPIES]
+        scaled = [{"beta": beta, "scale": "none"} for beta in betas]
+        # Scaled rewards under next to no KL term are GRPO's default or nearly so.
+        scaled += [{"beta": 0.0, "scale": "group"}]
+        scaled += [{"beta": beta, "scale": scale} for scale in ("group", "batch") for beta in betas if beta >= 0.1]
         ratios = [{"ratio_kl": ratio} for ratio in (True, False)]
-        return Setting("grpo", case.beta, iterations=again), [scaled, uses, entropies, ratios]
+        entropies = [{"entropy": entropy} for entropy in ENTROPIES]
+        return Setting("grpo", case.beta, iterations=again), [ratios, scaled, uses, entropies]
     if method == "trl-rloo-tuned":
         betas = sorted({case.beta, *RLOO_BETAS})
         return Setting("rloo", case.beta, iterations=again), [[{"beta": beta} for beta in betas], uses]
@@ -156,6 +160,7 @@ def make_start(case: Case, folder: Path, seed: int, device: str) -> Path:
         args = PluralGRPOConfig(
             exact=True,
             reference_power=0.0,
+            adam_beta1=0.9,
             per_device_train_batch_size=batch,
             **_common(folder / "trainer", case.warmup_steps, START_RATES[case.model], seed, device),
         )
@@ -184,9 +189,27 @@ def scales_of(case: Case, problems: Sequence[Problem], start: Path, device: str)
 
 
 def train(
-    case: Case, setting: Setting, scales: Scales, start: Path, seed: int, device: str, scratch: Path
+    case: Case,
+    setting: Setting,
+    scales: Scales,
+    start: Path,
+    seed: int,
+    device: str,
+    scratch: Path,
+    *,
+    along: bool = True,
 ) -> dict[str, Any]:
     """Trains one policy on the problems of `scales`.
+
+    Args:
+        case: The jury and the budget.
+        setting: How to train.
+        scales: The prompts, and what the policy is measured against.
+        start: The model that `make_start` made.
+        seed: Of the sampling.
+        device: `"cpu"`, or an accelerator as torch calls it.
+        scratch: A folder for what the trainer writes.
+        along: Whether the policy is measured along the run, too, and not only at its end.
 
     Returns:
         `final`: its metrics; `curve`: the same along the run, with `generated` and `scored`; `seconds`, without the
@@ -205,6 +228,8 @@ def train(
     prompts = min(case.groups, len(problems)) if exact else case.groups
     steps = case.exact_steps if exact else case.steps * setting.iterations
     common = _common(scratch, steps, setting.learning_rate, seed, device) | {"warmup_steps": case.rate_warmup}
+    if setting.adam_beta1 is not None:
+        common["adam_beta1"] = setting.adam_beta1
     sampled = {
         "num_generations": case.generations,
         "per_device_train_batch_size": case.generations * case.groups,
@@ -243,7 +268,7 @@ def train(
     answers = sum(len(problem.answers) for problem in problems)
     per_step = answers / len(problems) * prompts if exact else batch
     curve: list[dict[str, Any]] = []
-    looks = _looks(steps, setting.iterations, batch, case.read_at)
+    looks = _looks(steps, setting.iterations, batch, case.read_at) if along else {steps}
     seconds = 0.0
 
     class Watch(TrainerCallback):

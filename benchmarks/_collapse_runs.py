@@ -82,7 +82,8 @@ class Runs:
         if file.exists():
             return json.loads(file.read_text(encoding="utf-8"))["run"]
         with tempfile.TemporaryDirectory() as scratch:
-            found = train(self.case, setting, self.scales(problems), self.start, seed, self.device, Path(scratch))
+            scales = self.scales(problems)
+            found = train(self.case, setting, scales, self.start, seed, self.device, Path(scratch), along=not tuning)
         unfinished = file.with_suffix(".unfinished")
         unfinished.write_text(json.dumps({"about": about, "run": found}) + "\n", encoding="utf-8")
         unfinished.replace(file)

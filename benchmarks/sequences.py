@@ -4,13 +4,13 @@ The cost of both modes is counted in sequences that go through a model to be sco
 backward, every use of every completion, or every answer at every step; and under the reference, forward, every
 completion that was drawn, or every answer once. That the sampled mode draws its completions first is not counted.
 
-Each mode may choose, at every budget, its learning rate, whether that rises at first, how many prompts a step has and,
-sampled, how often each batch is used. A budget is a run of its own, whose learning rate has decayed when it is spent.
-Settings are chosen with a seed and prompts of their own, at every budget the best; the smallest budget at which the
-mean of the seeds that count is within .001, too, is the answer. Cases as in collapse.py.
+Each mode may choose, at every budget, its learning rate, whether that rises at first, the memory of its optimizer, how
+many prompts a step has and, sampled, how often each batch is used. A budget is a run of its own, whose learning rate
+has decayed when it is spent. Settings are chosen with a seed and prompts of their own, at every budget the best; the
+smallest budget at which the mean of the seeds that count is within .001, too, is the answer. Cases as in collapse.py.
 
   python benchmarks/sequences.py --smoke                       under a minute, numbers mean little
-  python benchmarks/sequences.py --json sequences.json         half an hour on one core
+  python benchmarks/sequences.py --json sequences.json         an hour on one core
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ AIM = Aim("plural-exact", "sequences_needed", "at most", 0.1, "plural")
 PROMPTS = (1, 4)
 USES = (1, 4)
 WARMUPS = (0.0, 0.25)  # share of the steps in which the learning rate rises
+MEMORIES = (0.5, 0.9)  # adam_beta1: the default of the exact mode, and of all else
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 BUDGETS = tuple(round(100 * 2 ** (i / 4)) for i in range(31))  # 100 to 18,102 sequences
 
@@ -69,16 +70,22 @@ class Choice:
     @property
     def described(self) -> dict[str, Any]:
         """Columns of a tidy row."""
-        uses, rate = self.setting.iterations, self.setting.learning_rate
-        return {"prompts": self.prompts, "uses": uses, "learning_rate": rate, "warmup": self.warmup}
+        setting = self.setting
+        return {
+            "prompts": self.prompts,
+            "uses": setting.iterations,
+            "learning_rate": setting.learning_rate,
+            "warmup": self.warmup,
+            "adam_beta1": setting.adam_beta1,
+        }
 
 
 def choices(case: Case, mode: str, budget: int, rates: Sequence[float]) -> list[Choice]:
     """What a mode may choose from within a budget."""
     answers = [len(problem.answers) for problem in case.problems]
     found = []
-    for prompts, uses, warmup, rate in itertools.product(PROMPTS, USES, WARMUPS, rates):
-        setting = Setting(mode, case.beta, iterations=uses, learning_rate=rate)
+    for prompts, uses, warmup, memory, rate in itertools.product(PROMPTS, USES, WARMUPS, MEMORIES, rates):
+        setting = Setting(mode, case.beta, iterations=uses, learning_rate=rate, adam_beta1=memory)
         if mode == "plural":
             steps = budget // (prompts * case.generations * (uses + 1))
         else:
@@ -162,6 +169,7 @@ def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
             f"{r['uses']}",
             f"{r['learning_rate']:g}",
             f"{r['warmup']:g}",
+            f"{r['adam_beta1']:g}",
         ]
         for r in own
     ]
@@ -180,6 +188,7 @@ def show(case: str, rows: Sequence[dict[str, Any]]) -> None:
             "uses",
             "rate",
             "warm-up",
+            "memory",
         ],
         lines,
     )

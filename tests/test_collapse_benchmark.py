@@ -204,9 +204,9 @@ def test_tuning_turns_one_knob_after_the_other_and_keeps_the_best_of_each():
     hills = Hills()
     best, tried = runs.tune(hills, "trl-grpo-tuned", [1e-4, 1e-3, 1e-2], "coordinate")
     assert (best.beta, best.learning_rate) == (0.2, 1e-2)
-    # Five temperatures with three scalings, two more bonuses, the other KL term, two more rates; ties keep the first.
-    assert len(hills.seen) == len(tried) == 15 + 2 + 1 + 2
-    assert all(setting.beta == 0.2 for setting in hills.seen[15:])
+    # Two KL terms, eleven more temperatures and scalings, two more bonuses, two more rates; ties keep the first.
+    assert len(hills.seen) == len(tried) == 2 + 11 + 2 + 2
+    assert all(setting.beta == 0.2 for setting in hills.seen[13:])
     assert {setting.learning_rate for setting in hills.seen[:-2]} == {1e-3}
     assert [setting.ratio_kl for setting in hills.seen].count(False) == 1
 
@@ -218,7 +218,7 @@ def test_a_stopped_benchmark_goes_on_where_it_was(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(runs, "make_start", lambda *given: tmp_path / "start")
     monkeypatch.setattr(runs, "scales_of", lambda *given: None)
-    monkeypatch.setattr(runs, "train", lambda case, setting, *given: trained.append(setting) or run(0.5))
+    monkeypatch.setattr(runs, "train", lambda case, setting, *given, **how: trained.append(setting) or run(0.5))
     setting = methods.knobs("plural", two_answers())[0]
     setting = dataclasses.replace(setting, learning_rate=1e-3)
 
