@@ -104,6 +104,7 @@ def knobs(method: str, case: Case) -> tuple[Setting, list[list[dict[str, Any]]]]
     """
     again, most = case.iterations, case.most_iterations or case.iterations
     uses = [{"iterations": i} for i in sorted({again, most, 1})]
+    memories = [{"adam_beta1": None}, {"adam_beta1": 0.9 if method == "plural-exact" else 0.5}]
     if method == "trl-grpo":
         return Setting("grpo", 0.0, "group", again), []
     if method == "trl-rloo":
@@ -118,11 +119,12 @@ def knobs(method: str, case: Case) -> tuple[Setting, list[list[dict[str, Any]]]]
         scaled += [{"beta": beta, "scale": scale} for scale in ("group", "batch") for beta in betas if beta >= 0.1]
         ratios = [{"ratio_kl": ratio} for ratio in (True, False)]
         entropies = [{"entropy": entropy} for entropy in ENTROPIES]
-        return Setting("grpo", case.beta, iterations=again), [ratios, scaled, uses, entropies]
+        return Setting("grpo", case.beta, iterations=again), [ratios, scaled, entropies, uses, memories]
     if method == "trl-rloo-tuned":
         betas = sorted({case.beta, *RLOO_BETAS})
-        return Setting("rloo", case.beta, iterations=again), [[{"beta": beta} for beta in betas], uses]
-    return Setting(method, case.beta, iterations={"plural": most, "plural-exact": 1}.get(method, again)), []
+        return Setting("rloo", case.beta, iterations=again), [[{"beta": beta} for beta in betas], uses, memories]
+    setting = Setting(method, case.beta, iterations={"plural": most, "plural-exact": 1}.get(method, again))
+    return setting, [] if method == "jury-rloo" else [memories]
 
 
 def make_start(case: Case, folder: Path, seed: int, device: str) -> Path:

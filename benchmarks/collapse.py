@@ -9,10 +9,10 @@ which an accelerator is advised.
 The protocol. All methods start from the same model and ask the same jury. The sampled methods generate the same number
 of completions; the exact mode generates none. Each method is tuned with a seed of its own on prompts of its own, over
 its knobs and the same learning rates, and the setting that ends nearest to the exact target is kept, which is generous
-to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate. The
-seeds that count train on other prompts. `--tuning coordinate` tries one knob after the other, each with the best of
-those before it, and the learning rate last; `full` tries all settings, which are hundreds for GRPO; `none` takes the
-likeliest knobs and the second learning rate.
+to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate and the
+optimizer's memory. The seeds that count train on other prompts. `--tuning coordinate` tries one knob after the other,
+each with the best of those before it, and the learning rate last; `full` tries all settings, which are hundreds for
+GRPO; `none` takes the likeliest knobs and the second learning rate.
 
 Reported: all metrics with 95 % t intervals over the seeds, paired differences between `plural` and the best rival,
 completions generated, sequences scored forward and backward, seconds, and whether each case's aims were reached.

@@ -169,7 +169,7 @@ def test_rivals_may_choose_their_defaults_and_our_temperature_and_ours_has_fewer
             assert len(given) == len(set(given))
         assert set(options["trl-grpo"]) < set(options["trl-grpo-tuned"])
         assert set(options["trl-rloo"] + options["trl-rloo-same-beta"]) <= set(options["trl-rloo-tuned"])
-        assert len(options["plural"]) == len(options["plural-exact"]) == 1
+        assert len(options["plural"]) == len(options["plural-exact"]) == 2
         assert options["plural"][0].beta == methods.knobs("trl-rloo-tuned", case)[0].beta == case.beta
         assert options["plural"][0].iterations in {setting.iterations for setting in options["trl-grpo-tuned"]}
 
@@ -193,7 +193,7 @@ def test_tuning_finds_the_nearest_setting():
     for how in ("full", "coordinate"):
         hills = Hills()
         best[how], tried = runs.tune(hills, "trl-rloo-tuned", [1e-4, 1e-3, 1e-2], how)
-        assert len(hills.seen) == len(tried) == (12 if how == "full" else 6)
+        assert len(hills.seen) == len(tried) == (24 if how == "full" else 7)
     assert best["full"] == best["coordinate"]
     assert (best["full"].beta, best["full"].learning_rate) == (0.2, 1e-2)
     untuned, tried = runs.tune(Hills(), "trl-rloo-tuned", [1e-4, 1e-3, 1e-2], "none")
@@ -204,8 +204,8 @@ def test_tuning_turns_one_knob_after_the_other_and_keeps_the_best_of_each():
     hills = Hills()
     best, tried = runs.tune(hills, "trl-grpo-tuned", [1e-4, 1e-3, 1e-2], "coordinate")
     assert (best.beta, best.learning_rate) == (0.2, 1e-2)
-    # Two KL terms, eleven more temperatures and scalings, two more bonuses, two more rates; ties keep the first.
-    assert len(hills.seen) == len(tried) == 2 + 11 + 2 + 2
+    # Two KL terms, eleven more temperatures and scalings, two bonuses, another memory, two rates; ties keep the first.
+    assert len(hills.seen) == len(tried) == 2 + 11 + 2 + 1 + 2
     assert all(setting.beta == 0.2 for setting in hills.seen[13:])
     assert {setting.learning_rate for setting in hills.seen[:-2]} == {1e-3}
     assert [setting.ratio_kl for setting in hills.seen].count(False) == 1
