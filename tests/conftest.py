@@ -38,7 +38,7 @@ def lopsided(tmp_path_factory: pytest.TempPathFactory) -> str:
     wanted = dict(zip(THREE, [[math.log(0.6)], [math.log(0.3)], [math.log(0.1)]], strict=True))
     model = tiny_causal_lm(TOKENIZER)
     jury = TableJury(wanted, ["a"], [1.0])
-    train_exact(model, jury, rows("ab", THREE), folder / "out", 50, reference_power=0.0)
+    train_exact(model, jury, rows("ab", THREE), folder / "out", 50, reference_power=0.0, adam_beta1=0.9)
     model.save_pretrained(folder / "policy")
     TOKENIZER.save_pretrained(folder / "policy")
     return str(folder / "policy")

@@ -72,7 +72,7 @@ def test_nearly_equal_rewards_leave_the_reference_as_it_is(lopsided, tmp_path):
     reference = distribution(load(lopsided), "ab", THREE)
     model = load(lopsided)
     near_tie = TableJury({"1": [0.0, 0.02], "2": [0.01, 0.0], "3": [0.02, 0.0]}, ["left", "right"], [0.7, 0.3])
-    train_exact(model, near_tie, rows("ab", THREE), tmp_path, 40, 3e-3, reference_power=1.0)
+    train_exact(model, near_tie, rows("ab", THREE), tmp_path, 25, 3e-3, reference_power=1.0)
     pi = distribution(model, "ab", THREE)
     at_ref = reference / reference.sum(-1, keepdim=True)
     assert js_with_other(at_ref, pi) < 2e-3
