@@ -92,6 +92,13 @@ def test_startup(tmp_path):
     assert "a spread needs at least 2" in refused.stderr
 
 
+def test_optima(tmp_path):
+    _, rows = tidy("optima.py", tmp_path, "--smoke")
+    distance = {(row["method"], row["beta"]): row["value"] for row in rows if row["metric"] == "jsd_nats"}
+    assert all(0 <= js <= math.log(2) for js in distance.values())
+    assert distance["GRPO", 0.05] < distance["log pool", 0.05]  # it keeps what the log pool lets go
+
+
 def test_wording_kernel(tmp_path):
     _, rows = tidy("wording_kernel.py", tmp_path, "--smoke")
     assert len({row["method"] for row in rows}) == len(rows) == 4
