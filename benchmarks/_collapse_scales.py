@@ -48,6 +48,9 @@ class Scales:
         case: The jury and the temperature.
         problems: The prompts, of the seeds that count or of the tuning.
         start: `(A,)` probabilities of the answers under the start, for each problem.
+
+    Attributes:
+        rewards: `(A + 1, K)` logits, for each problem; the last row is of anything that is no answer.
     """
 
     def __init__(self, case: Case, problems: Sequence[Problem], start: Sequence[np.ndarray]) -> None:
@@ -59,12 +62,14 @@ class Scales:
         jury = TableJury(problems, case.weights, case.invalid)
         self.weights = torch.tensor(list(case.weights.values()), dtype=torch.float64)
         pool = PoolTarget(beta=case.beta, tie_margin=case.tie_margin)
+        self.rewards: list[np.ndarray] = []
         self.targets: list[np.ndarray] = []
         self.gamma: list[np.ndarray] = []
         for problem, pi_ref in zip(problems, start, strict=True):
             texts = [*problem.answers, ""]  # the last one stands for anything that is no answer
             r = jury.cluster_rewards([problem.prompt] * len(texts), texts).double()[None]
             log_pi_ref = torch.tensor(with_other(pi_ref)).log()[None]
+            self.rewards.append(r[0].numpy())
             self.targets.append(pool.log_probs(r, self.weights, log_pi_ref)[0].exp().numpy())
             log_z = log_partition(r, log_pi_ref, case.beta)[:, None]
             self.gamma.append(responsibilities(r, self.weights, log_z, case.beta)[0, :-1].numpy())

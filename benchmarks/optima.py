@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _collapse_cases import CASES, TINY_CASES, Case, TableJury, load_case
+from _collapse_cases import CASES, TINY_CASES, Case, load_case
 from _collapse_methods import make_start, scales_of
 from _collapse_runs import add_parts, parts
 from _collapse_scales import with_other
@@ -46,10 +46,13 @@ def log_pool(reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.ndar
         rewards: `(A,)` logits.
         beta: Logits.
     """
-    import numpy as np
+    import torch
 
-    p = reference * np.exp((rewards - rewards.max()) / beta)
-    return p / p.sum()
+    from plural_rlhf.core.targets import PoolTarget
+
+    # One cluster, whose reward is the mean: all pools are the same.
+    r, log_ref = torch.as_tensor(rewards)[None, :, None], torch.as_tensor(reference).log()[None]
+    return PoolTarget(beta=beta).log_probs(r, torch.ones(1, dtype=r.dtype), log_ref)[0].exp().numpy()
 
 
 def grpo_optimum(reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.ndarray:
@@ -83,17 +86,13 @@ def run_case(case: Case, folder: Path, seed: int, device: str) -> list[dict[str,
 
     scales = scales_of(case, case.problems, make_start(case, folder, seed, device), device)
     weights = np.array(list(case.weights.values()))
-    jury = TableJury(case.problems, case.weights, case.invalid)
     rows = []
     for name, optimum in LOSSES.items():
         for beta in BETAS:
-            policy = []
-            for problem, start in zip(case.problems, scales.start, strict=True):
-                texts = [*problem.answers, ""]  # the last one stands for anything that is no answer
-                rewards = (
-                    jury.cluster_rewards([problem.prompt] * len(texts), texts).numpy().astype(np.float64) @ weights
-                )
-                policy.append(optimum(np.maximum(with_other(start), 1e-12), rewards, beta)[:-1])
+            policy = [
+                optimum(np.maximum(with_other(start), 1e-12), rewards @ weights, beta)[:-1]
+                for start, rewards in zip(scales.start, scales.rewards, strict=True)
+            ]
             found = scales.measure(policy)
             rows.append(row(case.name, name, "jsd_nats", found["jsd_nats"], "nats", beta=beta))
             kept = found["minority_retention"]
