@@ -94,6 +94,14 @@ class Setting:
     ratio_kl: bool = True
     adam_beta1: float | None = None
 
+    def __str__(self) -> str:
+        said = [self.trainer, f"beta {self.beta:g}"]
+        if self.trainer == "grpo":
+            said += [f"scale {self.scale}", f"KL term {'corrected' if self.ratio_kl else 'uncorrected'}"]
+            said += [f"entropy {self.entropy:g}"] if self.entropy else []
+        said += [] if self.adam_beta1 is None else [f"adam_beta1 {self.adam_beta1:g}"]
+        return f"{', '.join(said)}, x{self.iterations}, lr {self.learning_rate:g}"
+
 
 def knobs(method: str, case: Case) -> tuple[Setting, list[list[dict[str, Any]]]]:
     """What a method may choose from besides the learning rate.

@@ -90,8 +90,7 @@ class Runs:
         if not quiet:
             js, valid = found["final"]["jsd_nats"], found["final"]["valid_mass"]
             print(
-                f"  {case.name} {'tuning ' if tuning else ''}{setting.trainer} beta {setting.beta:g} {setting.scale} "
-                f"x{setting.iterations} lr {setting.learning_rate:g} seed {seed}: JS {js:.4f}  valid {valid:.2f}  "
+                f"  {case.name} {'tuning ' if tuning else ''}{setting}, seed {seed}: JS {js:.4f}  valid {valid:.2f}  "
                 f"{found['seconds']:.0f} s",
                 flush=True,
             )

@@ -174,6 +174,12 @@ def test_rivals_may_choose_their_defaults_and_our_temperature_and_ours_has_fewer
         assert options["plural"][0].iterations in {setting.iterations for setting in options["trl-grpo-tuned"]}
 
 
+@pytest.mark.parametrize("method", [name for name in methods.METHODS if name.endswith("tuned") or "plural" in name])
+def test_every_setting_that_is_tried_is_printed_in_words_of_its_own(method):
+    tried = all_settings(method, two_answers())
+    assert len({str(setting) for setting in tried}) == len(tried) > 1
+
+
 class Hills:
     """Runs without training: the distance is known for every setting."""
 
