@@ -12,6 +12,7 @@ from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, _trl
 from plural_rlhf.trainers.arguments import check_reference_draws
+from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.reference_draws import log_drawn, policys_own
 from plural_rlhf.trainers.targeting import RewardTable, Targeting
 from tests.juries import TableJury
@@ -56,7 +57,7 @@ def test_offsets_from_both_samplers_are_unbiased():
     )
     reward = JuryReward(TableJury({}, ["a", "b"], [0.5, 0.5]))
     reward.offsets.mode = "ema"
-    targeting = Targeting(reward, [reward], None)
+    targeting = Targeting(reward, OtherRewards(reward, [reward]))
     found = targeting(table, ref.log()[said], pi.log()[said], n, training=True, reference_draws=n // 2)
     log_z = reward.offsets.get(["x"])[0]
     torch.testing.assert_close(log_z, log_partition(r[None], ref.log()[None], 1.0)[0])

@@ -10,10 +10,10 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 
-from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.targets import log_partition, pool_reward
 from plural_rlhf.rewards import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
+from plural_rlhf.trainers.exact import row_key
 from plural_rlhf.trainers.sampled import Rollouts
 from tests.juries import CPU
 from tests.policies import (
@@ -267,7 +267,7 @@ def test_exact_offsets_are_log_z(lopsided, tmp_path):
     log_ref = distribution(trainer.model, "ab", THREE).log()
     trainer.train()
     r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
-    found = trainer.jury_reward.offsets.get([prompt_key(p) for p in data["prompt"]])
+    found = trainer.jury_reward.offsets.get([row_key(row) for row in data])
     torch.testing.assert_close(found, log_partition(r, log_ref, 1.0), atol=1e-4, rtol=0)
 
 

@@ -11,6 +11,7 @@ import torch
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import PoolTarget, pool_reward
 from plural_rlhf.rewards import JuryReward, ValidityGate
+from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.targeting import RewardTable, Targeting
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
@@ -34,13 +35,17 @@ def table(r, scores=None, keys=None, w=(0.75, 0.25)) -> RewardTable:
     )
 
 
+def aiming(reward: JuryReward, *others, weights=None) -> Targeting:
+    return Targeting(reward, OtherRewards(reward, [reward, *others], weights))
+
+
 R = [[2.0, 0.0], [0.0, 1.0], [1.0, 0.5], [0.0, 0.0]]
 REF, PI = torch.tensor([-1.0, -2.0, -1.5, -3.0]), torch.tensor([-1.2, -1.5, -1.5, -2.0])
 
 
 def test_the_first_visit_starts_offsets_by_importance_weights():
     reward = JuryReward(JURY, offset_learning_rate=0.0)
-    found = Targeting(reward, [reward], None)(table(R), REF, PI, 4, training=True)
+    found = aiming(reward)(table(R), REF, PI, 4, training=True)
     r = torch.tensor(R, dtype=torch.float64)
     log_z = torch.logsumexp(r + (REF - PI).double()[:, None], 0) - math.log(4)
     expected = pool_reward(r, torch.tensor([0.75, 0.25]), log_z, 1.0, 1.0)
@@ -57,14 +62,14 @@ def test_rows_under_a_rule_get_its_score_and_leave_the_offsets_alone():
     reward = JuryReward(JURY, calibrated=False)
     scored = table(R + R, keys=["p"] * 4 + ["q"] * 4)
     scored.rules = [None] * 4 + [Rule("borda")] * 4
-    found = Targeting(reward, [reward], None)(scored, REF.repeat(2), PI.repeat(2), 4, training=True)
+    found = aiming(reward)(scored, REF.repeat(2), PI.repeat(2), 4, training=True)
     # Left (.75) puts 2 > 1 > 0 = 0, right puts 1 > .5 > 0 = 0: shares of duels won, ties half.
     left, right = [1.0, 1 / 6, 2 / 3, 1 / 6], [1 / 6, 1.0, 2 / 3, 1 / 6]
     assert found.reward[4:].tolist() == pytest.approx([0.75 * a + 0.25 * b for a, b in zip(left, right, strict=True)])
-    alone = Targeting(other := JuryReward(JURY), [other], None)(table(R), REF, PI, 4, training=True)
+    alone = aiming(JuryReward(JURY))(table(R), REF, PI, 4, training=True)
     torch.testing.assert_close(found.reward[:4], alone.reward)
     before = reward.offsets.get(["q"])
-    Targeting(reward, [reward], None)(scored, REF.repeat(2), PI.repeat(2), 4, training=True)
+    aiming(reward)(scored, REF.repeat(2), PI.repeat(2), 4, training=True)
     assert torch.equal(reward.offsets.get(["q"]), before)  # balancing would move them to where borda's shares are
 
 
@@ -73,7 +78,7 @@ def test_what_another_function_gives_every_cluster_leaves_their_shares_alone():
     reward = JuryReward(JURY, offset_learning_rate=0.0)
     other = lambda prompts, completions, **columns: []  # noqa: E731  (its values are in the table)
     scores = [[0.0, 1.0], [0.0, -1.0], [0.0, math.nan], [0.0, 0.0]]
-    found = Targeting(reward, [reward, other], [1.0, 2.0])(table(R, scores), REF, REF, 4, training=False)
+    found = aiming(reward, other, weights=[1.0, 2.0])(table(R, scores), REF, REF, 4, training=False)
     tilted = torch.tensor(R, dtype=torch.float64) + torch.tensor([2.0, -2.0, 0.0, 0.0])[:, None]
     log_z = torch.logsumexp(tilted, 0) - math.log(4)
     torch.testing.assert_close(found.reward, pool_reward(tilted, torch.tensor([0.75, 0.25]), log_z, 1.0, 1.0))
@@ -83,7 +88,7 @@ def test_a_gate_puts_what_is_invalid_below_all_that_is_valid_for_every_cluster()
     reward = JuryReward(JURY, offset_learning_rate=0.0)
     gate = ValidityGate(lambda **columns: [])
     scores = [[0.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.0, math.nan]]
-    targeting = Targeting(reward, [reward, gate], None)
+    targeting = aiming(reward, gate)
     found = targeting(table(R, scores), REF, REF, 4, training=False)
     assert float(found.reward[1]) < float(found.reward[[0, 2, 3]].min()) - 8
     assert found.metrics["valid"] == 0.75
@@ -97,26 +102,52 @@ def test_the_uniform_floor_measures_from_the_likeliest_tie_of_all_visits():
     one = TableJury({}, ["all"], [1.0])
     reward = JuryReward(one, tie_margin=0.5)
     reward.target = target
-    targeting = Targeting(reward, [reward], None)
+    targeting = aiming(reward)
     for n in (0, 1):
         targeting(table([rewards[n].tolist()], w=(1.0,)), log_ref[[n]], log_ref[[n]], 1, training=True)
     both = table(rewards.tolist(), w=(1.0,))
     anchor = targeting._anchor(both.r, both.keys, log_ref)
     torch.testing.assert_close(reward.shaped(both.r, both.keys, log_ref, anchor, update=False), expected)
-    restored = Targeting(reward, [reward], None)
+    restored = aiming(reward)
     restored.load_state_dict(targeting.state_dict())
     assert restored.state_dict() == targeting.state_dict()
 
 
 def test_gains_are_above_what_the_reference_gives():
     reward = JuryReward(JURY)
-    targeting = Targeting(reward, [reward], None)
+    targeting = aiming(reward)
     targeting(table(R), REF, REF, 4, training=True)
     later = table([[2.0, 0.0]] * 4)
     targeting(later, REF, PI, 4, training=True)
-    torch.testing.assert_close(
-        targeting.gains(later, torch.tensor([True] * len(later.r))), torch.tensor([2.0 - 0.75, 0.0 - 0.375]).double()
-    )
+    # Four completions of π₀ itself, and four with the weights π₀/π.
+    n = float((REF - PI).double().exp().sum())
+    mean = (4 * torch.tensor([0.75, 0.375]) + n * torch.tensor([2.0, 0.0])) / (4 + n)
+    every = torch.tensor([True] * len(later.r))
+    torch.testing.assert_close(targeting.gains(later, every), torch.tensor([2.0, 0.0]).double() - mean)
+    restored = aiming(reward)
+    restored.load_state_dict(targeting.state_dict())
+    torch.testing.assert_close(restored.gains(later, every), targeting.gains(later, every))
+
+
+def test_what_the_reference_gives_is_learnt_from_all_visits_and_not_the_first():
+    """Groups of eight from a policy that is not π₀: max-min weights move by gains, so an error here would stay."""
+    generator = torch.Generator().manual_seed(0)
+    ref, pi = torch.tensor([0.6, 0.3, 0.1]).double(), torch.tensor([0.2, 0.3, 0.5]).double()
+    levels = torch.tensor([[4.0, 0.0], [0.0, 0.0], [0.0, 4.0]]).double()
+    reward = JuryReward(JURY)
+    errors, every = [], torch.tensor([True] * 8)
+    for visits in (1, 300):
+        found = []
+        for _ in range(10):
+            targeting = aiming(reward)
+            for _ in range(visits):
+                drawn = torch.multinomial(pi, 8, replacement=True, generator=generator)
+                targeting._observe_reference("p", levels[drawn], (ref / pi).log()[drawn])
+            nothing = table([[0.0, 0.0]] * 8)
+            found.append(-targeting.gains(nothing, every) - ref @ levels)
+        errors.append(float(torch.stack(found).square().mean().sqrt()))
+    assert errors[0] > 0.4
+    assert errors[1] < 0.08
 
 
 def rollouts(**parts) -> Rollouts:

@@ -60,6 +60,7 @@ __all__ = [
     "reference_generate",
     "reference_log_probs",
     "restore",
+    "reward_context",
     "rollouts_only",
     "share_prompts",
     "snapshot",
@@ -133,6 +134,18 @@ def eos_token_id(trainer: GRPOTrainer) -> int:
 def add_metric(trainer: GRPOTrainer, name: str, value: float) -> None:
     """Adds a value to the metrics that TRL averages at its next log."""
     trainer._metrics["train" if trainer.model.training else "eval"][name].append(value)
+
+
+def reward_context(trainer: GRPOTrainer) -> dict[str, Any]:
+    """What TRL passes to reward functions beside columns, where they score other completions than those it shows.
+
+    Extra columns are left out: its table of completions has no rows for them.
+    """
+    return {
+        "trainer_state": trainer.state,
+        "log_extra": lambda column, values: None,
+        "log_metric": lambda name, value: add_metric(trainer, name, value),
+    }
 
 
 def plain_sampler(trainer: GRPOTrainer, dataset: Any) -> Sampler | None:

@@ -20,13 +20,14 @@ from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import log_partition, responsibilities
 from plural_rlhf.rewards import JuryReward
+from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ExactRows", "check_support", "exact_metrics", "target_kl_and_gains"]
+__all__ = ["ExactRows", "check_support", "exact_metrics", "row_key", "target_kl_and_gains"]
 
 Row = Mapping[str, Any]
 
@@ -57,13 +58,21 @@ class ExactRows:
         reward: The jury, its rule and its target (other rules than the pool give π₀·exp(R/β)).
         tokenizer: The policy's tokenizer.
         eos_token_id: The token that ends an answer.
+        others: The reward functions beside the jury, which score the answers as they would score completions.
     """
 
-    def __init__(self, reward: JuryReward, tokenizer: PreTrainedTokenizerBase, eos_token_id: int) -> None:
+    def __init__(
+        self,
+        reward: JuryReward,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_token_id: int,
+        others: OtherRewards | None = None,
+    ) -> None:
         self.reward = reward
+        self.others = OtherRewards(reward, [reward]) if others is None else others
         self.tokenizer = tokenizer
         self.eos_token_id = eos_token_id
-        self._log_pi_ref: dict[tuple[str, tuple[str, ...]], torch.Tensor] = {}
+        self._log_pi_ref: dict[str, torch.Tensor] = {}
 
     def encode(self, rows: Sequence[Row], prompt: str = "prompt") -> AnswerBatch:
         """Tokens of the rows' prompts (of the column `prompt`, where a row has it) and answers."""
@@ -96,7 +105,7 @@ class ExactRows:
         self.check_tokens(rows)
         if not self.reward.target.reads_reference:
             return
-        fresh = {_key(row): row for row in rows if _key(row) not in self._log_pi_ref}
+        fresh = {row_key(row): row for row in rows if row_key(row) not in self._log_pi_ref}
         was_training = model.training
         model.eval()
         pending = list(fresh.items())
@@ -115,11 +124,13 @@ class ExactRows:
         Raises:
             ValueError: A row whose reference was not scored before training.
         """
-        rewards, log_pi_ref = self._rewards(row), self._reference(row)
-        return self.reward.target.shaped(rewards, log_pi_ref), log_pi_ref
+        log_pi_ref = self._reference(row)
+        return self.reward.target.shaped(self._together(row, self._rewards(row)), log_pi_ref), log_pi_ref
 
     def collate(self, rows: Sequence[Row], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """A batch for the loss: tokens, `log_p`, `log_pi_ref` `(B, A)`, `gamma`, `rewards` `(B, A, K)` and `weights`.
+
+        `rewards` are the jury's own; the target is that of all reward functions together.
 
         Args:
             rows: Rows with a support.
@@ -131,17 +142,17 @@ class ExactRows:
         batch = self.encode(rows)
         shape = batch.support_mask.shape
         rewards = torch.zeros(*shape, len(self.reward.cluster_names), dtype=torch.float64)
-        log_pi_ref = torch.full(shape, -torch.inf, dtype=torch.float64)
+        together, log_pi_ref = torch.zeros_like(rewards), torch.full(shape, -torch.inf, dtype=torch.float64)
         for b, row in enumerate(rows):
-            n = len(row["support"])
-            rewards[b, :n], log_pi_ref[b, :n] = self._rewards(row), self._reference(row)
+            n, own = len(row["support"]), self._rewards(row)
+            rewards[b, :n], together[b, :n], log_pi_ref[b, :n] = own, self._together(row, own), self._reference(row)
         if weights is None:
             specs = [row["weights"] for row in rows] if "weights" in rows[0] else None
             weights = self.reward.row_weights(specs, len(rows))
         else:
             weights = weights.expand(len(rows), -1)
         rules = self.reward.row_rules([row.get("rule") for row in rows], len(rows))
-        log_p, gamma = self._target(rewards, weights, log_pi_ref, batch.support_mask, rules)
+        log_p, gamma = self._target(together, weights, log_pi_ref, batch.support_mask, rules)
         return {
             "prompt_ids": batch.prompt_ids,
             "prompt_mask": batch.prompt_mask,
@@ -157,15 +168,21 @@ class ExactRows:
     def _rewards(self, row: Row) -> torch.Tensor:
         return self.reward.support_rewards(row.get("jury_prompt") or row["prompt"], row["support"])
 
+    def _together(self, row: Row, rewards: torch.Tensor) -> torch.Tensor:
+        support, chat = row["support"], not isinstance(row["prompt"], str)
+        answers = [[{"role": "assistant", "content": answer}] if chat else answer for answer in support]
+        scores = self.others.scores(row, answers, encode_answers(support, self.tokenizer, self.eos_token_id))
+        return self.others.together(rewards, scores, [""] * len(support))
+
     def _reference(self, row: Row) -> torch.Tensor:
         if not self.reward.target.reads_reference:
             return torch.zeros(len(row["support"]), dtype=torch.float64)
-        if _key(row) not in self._log_pi_ref:
+        if row_key(row) not in self._log_pi_ref:
             raise ValueError(
                 f"the prompt {row['prompt']!r} was not scored under the reference policy before training: pass "
                 "its data as train_dataset or eval_dataset when the trainer is made."
             )
-        return self._log_pi_ref[_key(row)].double()
+        return self._log_pi_ref[row_key(row)].double()
 
     def _target(
         self,
@@ -222,5 +239,12 @@ def target_kl_and_gains(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([kl[None], gains])
 
 
-def _key(row: Row) -> tuple[str, tuple[str, ...]]:
-    return prompt_key(row.get("reference_prompt") or row["prompt"]), tuple(row["support"])
+def row_key(row: Row, prompt: str = "reference_prompt") -> str:
+    """Key of what a row asks, and of the answers that it allows, whatever weights its prompt goes on to name.
+
+    Args:
+        row: A row of the data set.
+        prompt: The column to read, where the row has it; else the prompt that the policy sees.
+    """
+    asked = row.get(prompt) or row["prompt"]
+    return prompt_key([asked, list(row["support"])] if row.get("support") else asked)

@@ -26,14 +26,14 @@ from trl import GRPOTrainer
 
 from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
-from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
-from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, target_kl_and_gains
+from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, row_key, target_kl_and_gains
 from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
+from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from plural_rlhf.trainers.reference_draws import judge, log_drawn, policys_own, reference_prompts
+from plural_rlhf.trainers.reference_draws import as_completions, judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
@@ -154,8 +154,15 @@ class PluralGRPOTrainer(GRPOTrainer):
                 args.steer_prevalence_share,
                 args.seed,
             )
-        self.targeting = Targeting(self.jury_reward, functions, args.reward_weights, log_z=args.estimator != "vargrad")
-        self._exact_rows = ExactRows(self.jury_reward, _trl.tokenizer_of(self), _trl.eos_token_id(self))
+        # TRL has loaded those that were named, and added those of environments.
+        functions = [self.jury_reward if f is self._column else f for f in self.reward_funcs]
+        weights, context = self.reward_weights.tolist(), partial(_trl.reward_context, self)
+        self._others = OtherRewards(self.jury_reward, functions, weights, context)
+        if self.exact or self.mixed or args.n_ref or args.offsets == "exact":
+            self._others.check_callable()
+        self.targeting = Targeting(self.jury_reward, self._others, log_z=args.estimator != "vargrad")
+        tokenizer, eos = _trl.tokenizer_of(self), _trl.eos_token_id(self)
+        self._exact_rows = ExactRows(self.jury_reward, tokenizer, eos, self._others)
         self._table: RewardTable | None = None
         self._reference_prompts: dict[int, list[int]] = {}
         self._rollouts: dict[bool, Rollouts] = {}
@@ -178,8 +185,8 @@ class PluralGRPOTrainer(GRPOTrainer):
         if not (self.exact or self.mixed or exact_offsets):
             return
         model = self.accelerator.unwrap_model(self.model)
-        columns = ["prompt", "support", "reference_prompt", "jury_prompt"]
         for dataset in arguments.each_dataset(self.train_dataset, self.eval_dataset):
+            columns = list(dict.fromkeys(["support", *arguments.columns_of(dataset)]))
             rows = [row for row in arguments.select_rows(dataset, columns) if row["support"] is not None]
             self._exact_rows.score_references(
                 model,
@@ -191,7 +198,7 @@ class PluralGRPOTrainer(GRPOTrainer):
                 for row in rows:
                     r, log_pi_ref = self._exact_rows.shaped_rewards(row)
                     log_z = log_partition(r[None], log_pi_ref[None], self.jury_reward.target.beta)[0]
-                    self.jury_reward.offsets.set_exact(_offset_key(row), log_z)
+                    self.jury_reward.offsets.set_exact(row_key(row), log_z)
 
     # ── sampled mode ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -200,11 +207,12 @@ class PluralGRPOTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         """Keeps the K rewards of every completion for the residual; TRL logs their weighted mean as the reward."""
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._others.check_finite(scores[self.accelerator.process_index * len(completions) :], completions)
         r, w, rules = self._column.scored()
         device = self.accelerator.device
         # float32 because not every accelerator has float64.
         r, w = self.accelerator.gather(r.float().to(device)), self.accelerator.gather(w.float().to(device))
-        shown = [(_offset_key(row), prompt_key(row["prompt"])) for row in inputs]
+        shown = [(row_key(row), row_key(row, "prompt")) for row in inputs]
         drawn = [
             (*keys, hash(tuple(ids)), rule) for keys, ids, rule in zip(shown, completion_ids_list, rules, strict=True)
         ]
@@ -308,14 +316,15 @@ class PluralGRPOTrainer(GRPOTrainer):
     def _start_offsets(self, inputs: list[dict[str, Any]]) -> None:
         """Offsets of new prompts, from `n_ref` completions of the reference; every process gets them all."""
         tokenizer, reward = _trl.tokenizer_of(self), self.jury_reward
-        fresh = {_offset_key(row): row for row in inputs if _offset_key(row) not in reward.offsets}
+        fresh = {row_key(row): row for row in inputs if row_key(row) not in reward.offsets}
         found = []
         for key, row in fresh.items():
             drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], tokenizer) * self.args.n_ref)
-            rewards = judge(reward, row, drawn, tokenizer)
-            found.append((key, rewards.tolist(), [sum(own) for own in log_probs]))
-        for key, rewards, log_pi_ref in _trl.gather_objects(found):
-            self.targeting.start(key, torch.tensor(rewards).double(), torch.tensor(log_pi_ref).double())
+            said = as_completions(row, drawn, tokenizer)
+            scored = judge(reward, row, said), self._others.scores(row, said, drawn)
+            found.append((key, *(part.tolist() for part in scored), [sum(own) for own in log_probs]))
+        for key, *parts in _trl.gather_objects(found):
+            self.targeting.start(key, *(torch.tensor(part, dtype=torch.float64) for part in parts))
 
     def _move_duals(self, kl: float, gains: torch.Tensor) -> None:
         if self.kl_budget is not None:
@@ -409,7 +418,9 @@ class PluralGRPOTrainer(GRPOTrainer):
         mask, log_p = batch.support_mask, inputs["log_p"]
         log_pi = _trl.as_one_forward(self, model, answer_log_probs, batch)
         loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass)
-        for name, value in exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass).items():
+        found = exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass)
+        values = self.accelerator.reduce(log_pi.new_tensor(list(found.values())), "mean")
+        for name, value in zip(found, values.tolist(), strict=True):
             _trl.add_metric(self, f"plural/{name}", value)
         _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
         if self.model.training and (self.kl_budget is not None or self.max_min is not None):
@@ -441,8 +452,3 @@ class PluralGRPOTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             checkpoints.load(self, Path(checkpoint))
-
-
-def _offset_key(row: dict[str, Any]) -> str:
-    """Offsets belong to what is asked, whatever weights the prompt goes on to name."""
-    return prompt_key(row.get("reference_prompt") or row["prompt"])

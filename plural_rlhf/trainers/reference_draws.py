@@ -22,7 +22,7 @@ from plural_rlhf.trainers.shared_prefix import encode_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["judge", "log_drawn", "policys_own", "reference_prompts"]
+__all__ = ["as_completions", "judge", "log_drawn", "policys_own", "reference_prompts"]
 
 Row = Mapping[str, Any]
 
@@ -32,22 +32,24 @@ def reference_prompts(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -
     return [encode_prompt(row.get("reference_prompt") or row["prompt"], tokenizer) for row in rows]
 
 
-def judge(
-    reward: JuryReward, row: Row, completions: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
-) -> Tensor:
-    """What the jury gives completions of a row's prompt, `(N, K)` logits.
+def as_completions(row: Row, drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Completions of a row's prompt as TRL hands them to reward functions: texts, or lists with the one message.
 
     Args:
-        reward: The jury.
         row: A row of the data set.
-        completions: Tokens of each completion.
+        drawn: Tokens of each completion.
         tokenizer: The policy's.
     """
-    texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
     chat = not isinstance(row["prompt"], str)
-    answers = [[{"role": "assistant", "content": text}] if chat else text for text in texts]
-    seen = [row.get("jury_prompt") or row["prompt"]] * len(answers)
-    return reward.cluster_rewards(seen, answers, [row["support"]] * len(answers) if row.get("support") else None)
+    return [[{"role": "assistant", "content": text}] if chat else text for text in texts]
+
+
+def judge(reward: JuryReward, row: Row, completions: Sequence[Any]) -> Tensor:
+    """What the jury gives completions of a row's prompt, `(N, K)` logits."""
+    seen = [row.get("jury_prompt") or row["prompt"]] * len(completions)
+    support = [row["support"]] * len(completions) if row.get("support") else None
+    return reward.cluster_rewards(seen, completions, support)
 
 
 def log_drawn(log_pi: Tensor, log_pi_ref: Tensor, reference_share: float) -> Tensor:

@@ -1,7 +1,7 @@
 """From the rewards of one generation batch to the target of each completion: shaping, gates, pool, offsets.
 
-The jury's K rewards, whatever other reward functions add to them, the validity gates and the prompts' offsets become
-one aggregated reward R and, where the estimator needs it, the target's log normaliser. All processes see the same
+The jury's K rewards, what other reward functions make of the completions, and the prompts' offsets become one
+aggregated reward R and, where the estimator needs it, the target's log normaliser. All processes see the same
 table and do the same with it. Knows nothing of models or tokens.
 
 Shapes: `N` completions of all processes, `K` clusters, `F` reward functions.
@@ -19,7 +19,8 @@ from torch import Tensor
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.core.typicality import debias
-from plural_rlhf.rewards import JuryReward, ValidityGate, rows_of
+from plural_rlhf.rewards import JuryReward, rows_of
+from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.reference_draws import log_drawn, policys_own
 
 
@@ -96,42 +97,32 @@ class Targeting:
 
     Args:
         reward: The jury, its target and its offsets.
-        functions: All reward functions, in TRL's order.
-        reward_weights: One number a function, 1 by default; the jury's multiplies its rewards.
+        others: The reward functions beside it.
         log_z: Whether to keep the log normaliser of each prompt's target, which `vargrad` does not read.
     """
 
-    def __init__(
-        self,
-        reward: JuryReward,
-        functions: Sequence[Any],
-        reward_weights: Sequence[float] | None,
-        log_z: bool = True,
-    ) -> None:
+    def __init__(self, reward: JuryReward, others: OtherRewards, log_z: bool = True) -> None:
         self._reward = reward
+        self._others = others
         self._keeps_log_z = log_z
-        weights = [1.0] * len(functions) if reward_weights is None else list(reward_weights)
-        self._jury = next(n for n, f in enumerate(functions) if f is reward)
-        self._gates = [n for n, f in enumerate(functions) if isinstance(f, ValidityGate)]
-        added = [w * (n != self._jury and n not in self._gates) for n, w in enumerate(weights)]
-        self._jury_weight = weights[self._jury]
-        self._added = torch.tensor(added, dtype=torch.float64)
-        # Per prompt and cluster: log π₀ of the most probable tied answer so far, and E_{π₀}[r].
+        # Per prompt and cluster: log π₀ of the most probable tied answer so far.
         self._anchors: dict[str, Tensor] = {}
-        self._reference_means: dict[str, Tensor] = {}
+        # Per prompt: E_{π₀}[r] of each cluster over all completions so far, and log of the sum of their weights.
+        self._reference_means: dict[str, tuple[Tensor, Tensor]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, as plain lists."""
         return {
             "anchors": {key: value.tolist() for key, value in self._anchors.items()},
-            "reference_means": {key: value.tolist() for key, value in self._reference_means.items()},
+            "reference_averages": {key: [mean.tolist(), float(n)] for key, (mean, n) in self._reference_means.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` returned."""
         self._anchors = {key: torch.tensor(v, dtype=torch.float64) for key, v in state["anchors"].items()}
         self._reference_means = {
-            key: torch.tensor(v, dtype=torch.float64) for key, v in state["reference_means"].items()
+            key: (torch.tensor(mean, dtype=torch.float64), torch.tensor(n, dtype=torch.float64))
+            for key, (mean, n) in state.get("reference_averages", {}).items()
         }
 
     def __call__(
@@ -156,10 +147,10 @@ class Targeting:
         reward, beta = self._reward, self._reward.target.beta
         log_pi_ref, log_pi = log_pi_ref.double(), log_pi.double()
         log_weights = log_pi_ref - log_drawn(log_pi, log_pi_ref, reference_draws / group)
-        for key, rows in rows_of(table.keys).items():
-            if key not in self._reference_means:
-                self._reference_means[key] = log_weights[rows].softmax(0) @ table.r[rows]
-        r = self._gated(self._jury_weight * table.r + (table.scores.nan_to_num(0.0) @ self._added)[:, None], table)
+        if training:
+            for key, rows in rows_of(table.keys).items():
+                self._observe_reference(key, table.r[rows], log_weights[rows])
+        r = self._others.together(table.r, table.scores, table.keys)
         r = self._shaped(r, table.keys, log_pi_ref, training)
         pooled, gamma = reward.pool(r, table.w, table.keys, log_weights, table.rules)
         if training:
@@ -182,27 +173,40 @@ class Targeting:
         }
         for k, name in enumerate(reward.cluster_names):
             metrics |= {f"share/{name}": float(shares[k]), f"weight/{name}": float(weights[k])}
-        if self._gates:
-            metrics["valid"] = float(self._valid(table)[by_policy].double().mean())
+        if self._others.gated:
+            metrics["valid"] = float(self._others.valid(table.scores)[by_policy].double().mean())
         return Targets(pooled, reward.offsets.log_normaliser(table.shown), metrics)
 
-    def start(self, key: str, r: Tensor, log_pi_ref: Tensor) -> None:
-        """Starts a prompt that is not known yet from completions of the reference; other reward functions join later.
+    def start(self, key: str, r: Tensor, scores: Tensor, log_pi_ref: Tensor) -> None:
+        """Starts a prompt that is not known yet from completions of the reference.
 
         Args:
             key: Key of its offsets.
             r: `(n, K)` the jury's rewards, logits.
+            scores: `(n, F)` what all reward functions gave, NaN for none.
             log_pi_ref: `(n,)` sequence log-probability under π₀, nats.
         """
         offsets = self._reward.offsets
         if key not in offsets:
-            shaped = self._shaped(self._jury_weight * r, [key] * len(r), log_pi_ref, training=True)
+            keys = [key] * len(r)
+            shaped = self._shaped(self._others.together(r, scores, keys), keys, log_pi_ref, training=True)
             offsets.initialise(key, shaped, self._reward.target.beta)
-            self._reference_means[key] = r.mean(dim=0)
+            self._observe_reference(key, r, torch.zeros_like(log_pi_ref))
 
     def gains(self, table: RewardTable, rows: Tensor) -> Tensor:
         """`(K,)` what some rows give each cluster above what π₀ gives it, logits; call it after they were aimed."""
-        return (table.r - torch.stack([self._reference_means[key] for key in table.keys]))[rows].mean(dim=0)
+        return (table.r - torch.stack([self._reference_means[key][0] for key in table.keys]))[rows].mean(dim=0)
+
+    def _observe_reference(self, key: str, r: Tensor, log_weights: Tensor) -> None:
+        """Takes completions into the average that estimates E_{π₀}[r]: of all visits, as one group tells too little.
+
+        Weights π₀/π sum to about one a completion, whoever drew them, so visits count with what they tell.
+        """
+        seen, total = log_weights.softmax(0) @ r, log_weights.logsumexp(0)
+        if key in self._reference_means:
+            before, known = self._reference_means[key]
+            seen, total = before + (total - known).sigmoid() * (seen - before), torch.logaddexp(total, known)
+        self._reference_means[key] = seen, total
 
     def _shaped(self, r: Tensor, keys: list[str], log_pi_ref: Tensor, training: bool) -> Tensor:
         target = self._reward.target
@@ -220,17 +224,3 @@ class Targeting:
             tied = torch.where(r[rows] >= highest - margin, log_pi_ref[rows][:, None], -torch.inf).amax(dim=0)
             self._anchors[key] = torch.maximum(self._anchors.get(key, tied), tied)
         return torch.stack([self._anchors[key] for key in keys])
-
-    def _valid(self, table: RewardTable) -> Tensor:
-        return (table.scores[:, self._gates].nan_to_num(1.0) > 0).all(dim=-1)
-
-    def _gated(self, r: Tensor, table: RewardTable) -> Tensor:
-        """Rewards with every invalid completion below all valid ones of its prompt, for every cluster."""
-        if not self._gates:
-            return r
-        valid, r = self._valid(table), r.clone()
-        for rows in rows_of(table.keys).values():
-            held = torch.tensor(rows)[valid[rows]]
-            floor = r[held].amin(dim=0) if len(held) else r.new_zeros(r.shape[-1])
-            r[torch.tensor(rows)[~valid[rows]]] = floor + self._reward.invalid_reward * self._reward.target.beta
-        return r

@@ -1,0 +1,155 @@
+"""Reward functions beside the jury: what they add to every cluster's reward, and which completions they forbid.
+
+Everything that needs a completion's whole reward takes it from here, whether the completion was drawn by the policy or
+by the reference or is one of a row's `support`. Knows nothing of targets, offsets or models.
+
+Shapes: `N` completions, `F` reward functions, `K` clusters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plural_rlhf.rewards import JuryReward, ValidityGate, completion_text, rows_of
+
+
+__all__ = ["OtherRewards"]
+
+
+class OtherRewards:
+    """What TRL's list of reward functions makes of a completion, the jury's part aside.
+
+    Args:
+        reward: The jury.
+        functions: All reward functions in TRL's order, the jury among them.
+        weights: One number a function, 1 by default. The jury's multiplies its rewards, a gate's is not read.
+        context: Gives what TRL passes to every function besides columns of the data set, such as `trainer_state`.
+    """
+
+    def __init__(
+        self,
+        reward: JuryReward,
+        functions: Sequence[Any],
+        weights: Sequence[float] | None = None,
+        context: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self._reward = reward
+        self._functions = list(functions)
+        self._context = context
+        weights = [1.0] * len(functions) if weights is None else list(weights)
+        self._jury = next(n for n, f in enumerate(functions) if f is reward)
+        self._gates = [n for n, f in enumerate(functions) if isinstance(f, ValidityGate)]
+        added = [w * (n != self._jury and n not in self._gates) for n, w in enumerate(weights)]
+        self._jury_weight = weights[self._jury]
+        self._added = torch.tensor(added, dtype=torch.float64)
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate is among the functions."""
+        return bool(self._gates)
+
+    def check_callable(self) -> None:
+        """Refuses functions that cannot be asked about completions other than those that TRL shows them.
+
+        Raises:
+            ValueError: A reward model, which TRL runs itself; names it.
+        """
+        for n, function in enumerate(self._functions):
+            if n != self._jury and (isinstance(function, str | torch.nn.Module) or not callable(function)):
+                raise ValueError(
+                    f"reward_funcs[{n}] is the reward model {_name(function)!r}, which TRL runs on completions of the "
+                    "policy alone, but answers of a support and completions of the reference must be scored, too: "
+                    "pass a function (prompts, completions, **columns) that calls it, or leave out support, n_ref and "
+                    "offsets='exact'."
+                )
+
+    def scores(
+        self, row: Mapping[str, Any], completions: Sequence[Any], completion_ids: Sequence[list[int]]
+    ) -> Tensor:
+        """What every function gives completions of one row, `(N, F)` float64; NaN for none, and for the jury.
+
+        Args:
+            row: A row of the data set; its columns are passed on, as TRL does.
+            completions: `N` strings, or lists with the assistant's message.
+            completion_ids: Their tokens.
+
+        Raises:
+            ValueError: Another number of values than of completions, or an infinite one; names the function.
+        """
+        found = torch.full((len(completions), len(self._functions)), torch.nan, dtype=torch.float64)
+        columns = {k: [v] * len(completions) for k, v in row.items() if k not in ("prompt", "completion")}
+        columns |= {"prompts": [row["prompt"]] * len(completions), "completion_ids": list(completion_ids)}
+        for n, function in enumerate(self._functions):
+            if n == self._jury:
+                continue
+            values = _waited_for(function(completions=completions, **columns, **self._context()))
+            if len(values) != len(completions):
+                raise ValueError(
+                    f"the reward function {_name(function)!r} returned {len(values)} values for {len(completions)} "
+                    "completions: return one number, or None, for each."
+                )
+            found[:, n] = torch.tensor([torch.nan if value is None else value for value in values]).double()
+        self.check_finite(found, completions)
+        return found
+
+    def check_finite(self, scores: Tensor, completions: Sequence[Any]) -> None:
+        """Refuses infinite values, from which no target follows; NaN is TRL's word for none.
+
+        Args:
+            scores: `(N, F)`.
+            completions: The completions of the first rows.
+
+        Raises:
+            ValueError: Names the function, the value and the completion.
+        """
+        infinite = scores[: len(completions)].isinf().nonzero().tolist()
+        if infinite:
+            n, f = infinite[0]
+            raise ValueError(
+                f"the reward function {_name(self._functions[f])!r} gives {float(scores[n, f])} to the completion "
+                f"{completion_text(completions[n])!r}, and no target follows from that: return a finite number of "
+                "logits, None where it has no opinion, or wrap it in a ValidityGate to forbid completions."
+            )
+
+    def together(self, r: Tensor, scores: Tensor, keys: Sequence[str]) -> Tensor:
+        """`(N, K)` logits: the jury's rewards times their weight, with what is added.
+
+        A completion that does not pass a gate is below all valid ones of its prompt, for every cluster.
+
+        Args:
+            r: `(N, K)` the jury's rewards, logits.
+            scores: `(N, F)`.
+            keys: Key of each completion's prompt.
+        """
+        r = self._jury_weight * r + (scores.nan_to_num(0.0) @ self._added)[:, None]
+        if not self._gates:
+            return r
+        valid = self.valid(scores)
+        for rows in rows_of(keys).values():
+            held = torch.tensor(rows)[valid[rows]]
+            floor = r[held].amin(dim=0) if len(held) else r.new_zeros(r.shape[-1])
+            r[torch.tensor(rows)[~valid[rows]]] = floor + self._reward.invalid_reward * self._reward.target.beta
+        return r
+
+    def valid(self, scores: Tensor) -> Tensor:
+        """`(N,)` whether a completion passes all gates."""
+        return (scores[:, self._gates].nan_to_num(1.0) > 0).all(dim=-1)
+
+
+def _waited_for(values: Any) -> Any:
+    """The values of a function, also of one that is `async`; in a thread, since a notebook has a loop running."""
+    if not inspect.iscoroutine(values):
+        return values
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, values).result()
+
+
+def _name(function: Any) -> str:
+    return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
