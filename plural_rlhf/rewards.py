@@ -10,8 +10,10 @@ Shapes: `N` completions, `K` clusters.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,11 @@ from plural_rlhf.core.offsets import Mode, OffsetTracker, prompt_key
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.steering import WeightSpec, parse_weights
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, did_you_mean
 from reward_models.scoring import ClusterScorer, JuryScorer
 
 
-__all__ = ["JuryReward", "ValidityGate", "completion_text", "require_calibrated", "rows_of"]
+__all__ = ["JuryReward", "ValidityGate", "completion_text", "require_calibrated", "rows_of", "seen_prompts"]
 
 
 def completion_text(completion: str | list[dict[str, str]]) -> str:
@@ -91,8 +93,9 @@ class JuryReward:
 
     Raises:
         ValueError: An unknown rule, `beta` of 0 or less; with the valid names and the reason.
-        JuryError: Weights that the jury cannot carry out, or heads on different scales under a rule that compares
-            them.
+        TypeError: An option that neither the reward nor its rule has.
+        JuryError: Weights that the jury cannot carry out, heads on different scales under a rule that compares
+            them, or a prevalence that is not of its clusters.
 
     Example:
         >>> import numpy as np, torch
@@ -123,6 +126,12 @@ class JuryReward:
         calibrated: bool | None = None,
         **rule_options: Any,
     ) -> None:
+        if rule == POOL and rule_options:
+            name, known = next(iter(rule_options)), list(signature(JuryReward).parameters)[:-1]
+            raise TypeError(
+                f"{name}: a JuryReward has no such option, and its rule {POOL!r} takes none; it has "
+                f"{', '.join(known)}.{did_you_mean(name, known)}"
+            )
         self.rule = rule_or_pool({"rule": rule, **rule_options} if rule_options else rule)
         self.calibrated = calibrated
         self.target = PoolTarget(rho=rho, beta=beta, tie_margin=tie_margin, tie_width=tie_width)
@@ -130,6 +139,11 @@ class JuryReward:
             compares = self.rule is not None and self.rule.compares_heads
             jury = JuryScorer.from_pretrained(jury, calibrated=compares if calibrated is None else calibrated)
         self.jury: ClusterScorer = jury
+        if np.shape(jury.prevalence) != (len(jury.cluster_names),):
+            raise JuryError(
+                f"the jury's prevalence has shape {np.shape(jury.prevalence)}, and its clusters are "
+                f"{', '.join(jury.cluster_names)}: give one share for each of them, in that order."
+            )
         self._check_rule(self.rule)
         self.weights = parse_weights(weights, self.jury.cluster_names, self.jury.prevalence)
         self.invalid_reward = invalid_reward
@@ -209,7 +223,7 @@ class JuryReward:
         return self._checked([prompt] * len(support), answers)
 
     def _checked(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
-        rewards = self.jury.cluster_rewards(prompts, completions)
+        rewards = torch.as_tensor(self.jury.cluster_rewards(prompts, completions))  # a jury of one's own may use numpy
         expected = (len(completions), len(self.cluster_names))
         if tuple(rewards.shape) != expected:
             raise JuryError(
@@ -244,8 +258,7 @@ class JuryReward:
         Returns:
             `N` floats in logits.
         """
-        seen = prompts if jury_prompt is None else jury_prompt
-        r = self.cluster_rewards(seen, completions, support)
+        r = self.cluster_rewards(seen_prompts(prompts, jury_prompt), completions, support)
         w = self.row_weights(weights, len(completions))
         keys = [prompt_key(prompt) for prompt in prompts]
         rules = self.row_rules(rule, len(completions))
@@ -356,6 +369,13 @@ class JuryReward:
         """
         balances = self.offsets.mode in ("responsibility", "global")
         if balances and self.target.rho != 1.0:
+            if self.target.rho != 0.0:  # the log pool reads no offsets
+                warnings.warn(
+                    f"rho is {self.target.rho:g}, and offsets can be balanced at rho=1 alone, so those of a prompt "
+                    "stay where its first few completions put them: use PluralGRPOTrainer with offsets='ema', or "
+                    "rho=1.",
+                    stacklevel=2,
+                )
             return
         rules = [self.rule] * len(keys) if rules is None else rules
         for key, rows in rows_of(keys).items():
@@ -363,6 +383,12 @@ class JuryReward:
                 continue
             weights = None if log_weights is None else log_weights[rows]
             self.offsets.observe(key, r[rows], gamma[rows], w[rows].mean(dim=0), self.target.beta, weights)
+
+
+def seen_prompts(prompts: Sequence[Any], jury_prompts: Sequence[Any] | None) -> list[Any]:
+    """The prompts as the jury should see them: its own, where a row has one."""
+    jury_prompts = [None] * len(prompts) if jury_prompts is None else jury_prompts
+    return [shown if own is None else own for own, shown in zip(jury_prompts, prompts, strict=True)]
 
 
 def rows_of(keys: Sequence[str]) -> dict[str, list[int]]:

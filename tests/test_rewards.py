@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_following_the_pool_ends_at_the_population():
     log_ref = torch.tensor([[0.5, 0.2, 0.3]], dtype=torch.float64).log()
     log_z = torch.logsumexp(r[0] + log_ref[0, :, None], 0)
     for rho in (1.0, 0.0, -2.0, math.inf):
-        reward = JuryReward(jury(), rho=rho)
+        reward = JuryReward(jury(), rho=rho, offsets="exact")
         reward.offsets.load_state_dict(
             {"num_clusters": 2, "log_z": {prompt_key("Pick."): log_z.tolist()}, "updates": {prompt_key("Pick."): 0}}
         )
@@ -150,9 +151,12 @@ def test_offsets_move_to_log_z():
 def test_only_the_mixture_is_balanced(rho):
     # The balance mean gamma = w holds at log Z for rho = 1 alone; elsewhere it would carry right offsets away.
     reward = JuryReward(jury(), rho=rho)
-    pay(reward, ["red", "blue", "grey"])
-    before = reward.offsets.get([prompt_key("Pick.")])
-    pay(reward, ["red", "red", "red"])
+    # The log pool reads no offsets; the others would stay at what the first three completions said.
+    with warnings.catch_warnings() if rho == 0 else pytest.warns(UserWarning, match="rho is -4.*offsets='ema'"):
+        warnings.simplefilter("error" if rho == 0 else "always")
+        pay(reward, ["red", "blue", "grey"])
+        before = reward.offsets.get([prompt_key("Pick.")])
+        pay(reward, ["red", "red", "red"])
     assert torch.equal(before, reward.offsets.get([prompt_key("Pick.")]))
 
 
@@ -250,3 +254,45 @@ def test_stock_trainers_take_it_as_it_is(kind, tmp_path):
     assert [row["jury/cold/mean"] for row in logged] == pytest.approx([-10.0, -10.0])
     assert {prompt for prompt, _ in reader.asked} == {"pick 0.", "pick 1."}
     assert len(reward.offsets) == (0 if kind == "grpo" else len(rows))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weigths": "uniform"}, r"weigths: a JuryReward has no such option.*Did you mean 'weights'"),
+        ({"tie_margn": 0.2}, r"Did you mean 'tie_margin'"),
+        ({"rule": "mean", "power": 2}, r"power"),
+    ],
+)
+def test_an_option_that_is_misspelt_is_named_with_the_one_that_was_meant(options, message):
+    with pytest.raises(TypeError, match=message):
+        JuryReward(jury(), **options)
+
+
+def test_a_jury_of_ones_own_may_use_numpy_and_must_have_a_share_for_every_cluster():
+    class Own:
+        cluster_names, prevalence = ["a", "b"], [0.75, 0.25]
+
+        def cluster_rewards(self, prompts, completions):
+            return np.array([[1.0, 0.0]] * len(completions))
+
+    assert JuryReward(Own(), rule="mean")(prompts=["p"], completions=["c"]) == [0.75]
+    Own.cluster_rewards = lambda self, prompts, completions: [[0.0, 1.0]] * len(completions)
+    assert JuryReward(Own(), rule="mean")(prompts=["p"], completions=["c"]) == [0.25]
+    Own.prevalence = [1.0]
+    with pytest.raises(JuryError, match=r"prevalence has shape \(1,\), and its clusters are a, b"):
+        JuryReward(Own())
+
+
+def test_a_row_without_a_prompt_for_the_jury_shows_it_the_policys():
+    asked = []
+
+    class Own:
+        cluster_names, prevalence = ["a"], [1.0]
+
+        def cluster_rewards(self, prompts, completions):
+            asked.extend(prompts)
+            return torch.zeros(len(prompts), 1)
+
+    JuryReward(Own())(prompts=["p", "q"], completions=["c", "d"], jury_prompt=["P", None])
+    assert asked == ["P", "q"]

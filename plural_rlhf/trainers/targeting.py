@@ -19,7 +19,7 @@ from torch import Tensor
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.core.typicality import debias
-from plural_rlhf.rewards import JuryReward, rows_of
+from plural_rlhf.rewards import JuryReward, rows_of, seen_prompts
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.reference_draws import log_drawn, policys_own
 
@@ -41,8 +41,7 @@ class JuryColumn:
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """The weighted means `(n,)` of this process's completions."""
-        seen = columns.get("jury_prompt", prompts)
-        seen = [own if own is not None else shown for own, shown in zip(seen, prompts, strict=True)]
+        seen = seen_prompts(prompts, columns.get("jury_prompt"))
         r = self._reward.cluster_rewards(seen, completions, columns.get("support"))
         w = self._reward.row_weights(columns.get("weights"), len(completions))
         self._scored = r, w, self._reward.row_rules(columns.get("rule"), len(completions))
