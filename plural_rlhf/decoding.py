@@ -23,7 +23,7 @@ Shapes: `S` sequences, `K` experts, `V` vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,6 +94,7 @@ class MixedDecoder:
         tokenizer: Theirs.
         mode: `"mixture"` or `"log_linear"`, see the module.
         adapters: With one PEFT model, the adapter of each expert (`"__base__"` for none).
+        chat_template_kwargs: What the chat template was given in training, beside the conversation.
 
     Raises:
         JuryError: An unknown mode, or adapters with several models.
@@ -110,6 +111,7 @@ class MixedDecoder:
         mode: Mode = "mixture",
         *,
         adapters: Sequence[str] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if mode not in MODES:
             raise JuryError(f"mode is {mode!r}.{did_you_mean(mode, MODES)} It is 'mixture' or 'log_linear'.")
@@ -122,6 +124,7 @@ class MixedDecoder:
         self.tokenizer = tokenizer
         self.mode = mode
         self.adapters = None if adapters is None else list(adapters)
+        self.chat_template_kwargs = chat_template_kwargs
 
     @torch.no_grad()
     def generate(
@@ -193,7 +196,9 @@ class MixedDecoder:
         return torch.from_numpy(rows).to(self.models[0].device).log()
 
     def _readers(self, contexts: Sequence[Sequence[Prompt]], copies: int) -> list[_Reader]:
-        encoded = [[encode_prompt(prompt, self.tokenizer) for prompt in row] for row in contexts]
+        encoded = [
+            [encode_prompt(prompt, self.tokenizer, self.chat_template_kwargs) for prompt in row] for row in contexts
+        ]
         if len(self.models) > 1:
             columns = [[[row[k]] for row in encoded] for k in range(len(self.models))]
             return [

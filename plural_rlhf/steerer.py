@@ -10,7 +10,7 @@ Shapes: `B` prompts, `A` answers, `K` clusters.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ class Steerer:
         rendering: How training wrote the weights, see `WeightSampler`.
         levels: The levels of a rendering in tokens.
         batch_size: Sequences at once.
+        chat_template_kwargs: What the chat template was given in training, beside the conversation.
 
     Raises:
         JuryError: Rendering in tokens that the tokenizer does not have.
@@ -77,16 +78,24 @@ class Steerer:
         *,
         levels: int = 21,
         batch_size: int = 32,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.chat_template_kwargs = chat_template_kwargs
         self._words = WeightSampler(cluster_names, prevalence, rendering=rendering, levels=levels)
         _check_tokens(self._words, tokenizer)
 
     @classmethod
     def from_pretrained(
-        cls, policy: str | Path, jury: str | Path, *, device: str | torch.device | None = None, batch_size: int = 32
+        cls,
+        policy: str | Path,
+        jury: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int = 32,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Steerer:
         """Loads a policy and the names and prevalence of the jury that it was trained with.
 
@@ -96,6 +105,7 @@ class Steerer:
             jury: Folder or hub id of a saved jury; only its configuration is read.
             device: Where to put the policy; this process's accelerator if there is one, else the CPU.
             batch_size: Sequences at once.
+            chat_template_kwargs: What the chat template was given in training, beside the conversation.
 
         Raises:
             JuryError: There is no jury at `jury`, or it has other clusters than the policy's tokens.
@@ -143,6 +153,7 @@ class Steerer:
             rendering,
             levels=levels,
             batch_size=batch_size,
+            chat_template_kwargs=chat_template_kwargs,
         )
 
     @property
@@ -246,7 +257,10 @@ class Steerer:
         per_pass = max(1, self.batch_size // num_return_sequences)
         with evaluating(self.model):
             for start in range(0, len(rendered), per_pass):
-                prompt_ids = [encode_prompt(prompt, self.tokenizer) for prompt in rendered[start : start + per_pass]]
+                prompt_ids = [
+                    encode_prompt(prompt, self.tokenizer, self.chat_template_kwargs)
+                    for prompt in rendered[start : start + per_pass]
+                ]
                 padded = self.tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
                 found = self.model.generate(**padded.to(self.model.device), generation_config=config)
                 out += [_until_end(row, ends) for row in found[:, padded["input_ids"].shape[1] :].tolist()]
@@ -274,7 +288,13 @@ class Steerer:
         rendered = self._rendered(prompts, jury)
         supports: list[Any] = [support] * len(rendered) if isinstance(support[0], str) else list(support)
         return answer_probabilities(
-            self.model, self.tokenizer, rendered, supports, batch_size=self.batch_size, progress=False
+            self.model,
+            self.tokenizer,
+            rendered,
+            supports,
+            batch_size=self.batch_size,
+            progress=False,
+            chat_template_kwargs=self.chat_template_kwargs,
         )
 
     def _rendered(self, prompts: Prompt | Sequence[Prompt], jury: JurySpec | Sequence[JurySpec]) -> list[Prompt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from plural_rlhf.core.targets import PoolTarget, responsibilities
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.exact import ExactRows
+from plural_rlhf.trainers.shared_prefix import encode_prompt
 from reward_models.errors import JuryError
 from tests.juries import CPU, ELEVEN, TableJury, eleven_answers, flat_jury
 from tests.policies import (
@@ -92,7 +94,8 @@ def test_the_reference_counts_in_the_target(lopsided, tmp_path):
         by_hand = by_hand + w[k] * p_k / p_k.sum(-1, keepdim=True)
     torch.testing.assert_close(target, by_hand)
 
-    batch = ExactRows(JuryReward(jury), TOKENIZER, TOKENIZER.eos_token_id)
+    encode = partial(encode_prompt, tokenizer=TOKENIZER)
+    batch = ExactRows(JuryReward(jury), TOKENIZER, TOKENIZER.eos_token_id, encode)
     batch.score_references(model, rows("ab", THREE), 2, progress=False)
     collated = batch.collate(list(rows("ab", THREE)))
     torch.testing.assert_close(collated["log_p"].exp().double(), target, atol=1e-6, rtol=0)

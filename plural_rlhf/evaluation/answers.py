@@ -54,6 +54,7 @@ def answer_probabilities(
     batch_size: int = 12,
     description: str = "scoring",
     progress: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
     """Probability of each offered answer, end token included.
 
@@ -65,6 +66,7 @@ def answer_probabilities(
         batch_size: Prompts a forward pass.
         description: What the progress bar says.
         progress: Whether to show it.
+        chat_template_kwargs: What the chat template was given in training, beside the conversation.
 
     Returns:
         Per prompt, `(A,)` probabilities; they sum to the coverage, at most 1.
@@ -74,7 +76,7 @@ def answer_probabilities(
     out: list[np.ndarray] = []
     for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False):
         chunk = slice(start, start + batch_size)
-        batch = AnswerBatch.encode(prompts[chunk], supports[chunk], tokenizer).to(model.device)
+        batch = AnswerBatch.encode(prompts[chunk], supports[chunk], tokenizer, chat_template_kwargs).to(model.device)
         probabilities = answer_log_probs(model, batch).double().exp().cpu().numpy()
         out += [p[: len(s)] for p, s in zip(probabilities, supports[chunk], strict=True)]
     model.train(was_training)

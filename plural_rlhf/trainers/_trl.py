@@ -44,6 +44,7 @@ __all__ = [
     "checkpoint_folder",
     "count_tokens",
     "draw",
+    "encode_prompt",
     "eos_token_id",
     "gather_objects",
     "generate",
@@ -89,7 +90,7 @@ OVERRIDDEN: dict[str, list[str]] = {
 }
 """Methods of `GRPOTrainer` that `PluralGRPOTrainer` overrides, with the parameters they had when this was written."""
 
-CALLED = ("_get_per_token_logps_and_entropies", "_get_output_dir")
+CALLED = ("_get_per_token_logps_and_entropies", "_get_output_dir", "_tokenize_prompts")
 """Methods of `GRPOTrainer` that are called here and not overridden."""
 
 
@@ -129,6 +130,20 @@ def tokenizer_of(trainer: GRPOTrainer) -> PreTrainedTokenizerBase:
 def eos_token_id(trainer: GRPOTrainer) -> int:
     """The token that ends an answer: the one the tokenizer names, which `GRPOTrainer` always accepts as an end."""
     return trainer._tokenizer.eos_token_id
+
+
+def encode_prompt(trainer: GRPOTrainer, prompt: str | list[dict[str, Any]]) -> list[int]:
+    """Tokens of a prompt as the trainer generates from it: its chat template, `chat_template_kwargs` and tools.
+
+    Raises:
+        ValueError: The trainer has environments, which finish a prompt when they are reset.
+    """
+    if trainer.environment_factories is not None:
+        raise ValueError(
+            "there is an environment_factory, whose reset() finishes each prompt, so the prompt of a row is not what "
+            "the policy reads: leave out n_ref, reference_share and the columns support and reference_prompt."
+        )
+    return trainer._tokenize_prompts([prompt])[0][0]
 
 
 def add_metric(trainer: GRPOTrainer, name: str, value: float) -> None:

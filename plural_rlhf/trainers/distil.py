@@ -13,7 +13,7 @@ juries or rewards.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,7 @@ def distil(
     args: SFTConfig | None = None,
     *,
     peft_config: PeftConfig | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> SFTTrainer:
     """Trains a policy to give the answers of `distil_rows` to the plain prompts.
 
@@ -130,6 +131,7 @@ def distil(
         rows: From `distil_rows`.
         args: TRL's; its defaults if not given.
         peft_config: To train an adapter instead.
+        chat_template_kwargs: What the chat template is given beside the conversation, as in the steerable policy.
 
     Returns:
         The trainer, after training.
@@ -141,7 +143,7 @@ def distil(
     longest = 0
     examples = []
     for row in rows:
-        prompt, answer = encode_prompt(row["prompt"], tokenizer), list(row["completion_ids"])
+        prompt, answer = encode_prompt(row["prompt"], tokenizer, chat_template_kwargs), list(row["completion_ids"])
         examples.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
         longest = max(longest, len(prompt) + len(answer))
     if args.max_length is not None and longest > args.max_length:

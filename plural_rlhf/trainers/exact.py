@@ -8,7 +8,7 @@ Shapes: `B` prompts, `A` answers, `K` clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +58,7 @@ class ExactRows:
         reward: The jury, its rule and its target (other rules than the pool give π₀·exp(R/β)).
         tokenizer: The policy's tokenizer.
         eos_token_id: The token that ends an answer.
+        encode_prompt: Tokens of a prompt, as it is tokenised for generation.
         others: The reward functions beside the jury, which score the answers as they would score completions.
     """
 
@@ -66,18 +67,23 @@ class ExactRows:
         reward: JuryReward,
         tokenizer: PreTrainedTokenizerBase,
         eos_token_id: int,
+        encode_prompt: Callable[[Any], list[int]],
         others: OtherRewards | None = None,
     ) -> None:
         self.reward = reward
         self.others = OtherRewards(reward, [reward]) if others is None else others
         self.tokenizer = tokenizer
         self.eos_token_id = eos_token_id
+        self.encode_prompt = encode_prompt
         self._log_pi_ref: dict[str, torch.Tensor] = {}
 
     def encode(self, rows: Sequence[Row], prompt: str = "prompt") -> AnswerBatch:
         """Tokens of the rows' prompts (of the column `prompt`, where a row has it) and answers."""
-        prompts, supports = [row.get(prompt) or row["prompt"] for row in rows], [row["support"] for row in rows]
-        return AnswerBatch.encode(prompts, supports, self.tokenizer, self.eos_token_id)
+        return AnswerBatch.collate(
+            [self.encode_prompt(row.get(prompt) or row["prompt"]) for row in rows],
+            [encode_answers(row["support"], self.tokenizer, self.eos_token_id) for row in rows],
+            self.tokenizer.pad_token_id,
+        )
 
     def check_tokens(self, rows: Iterable[Row]) -> None:
         """Refuses answers of one support that are the same to the tokenizer.

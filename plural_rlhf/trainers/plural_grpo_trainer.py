@@ -161,8 +161,9 @@ class PluralGRPOTrainer(GRPOTrainer):
         if self.exact or self.mixed or args.n_ref or args.offsets == "exact":
             self._others.check_callable()
         self.targeting = Targeting(self.jury_reward, self._others, log_z=args.estimator != "vargrad")
+        self._encode = partial(_trl.encode_prompt, self)
         tokenizer, eos = _trl.tokenizer_of(self), _trl.eos_token_id(self)
-        self._exact_rows = ExactRows(self.jury_reward, tokenizer, eos, self._others)
+        self._exact_rows = ExactRows(self.jury_reward, tokenizer, eos, self._encode, self._others)
         self._table: RewardTable | None = None
         self._reference_prompts: dict[int, list[int]] = {}
         self._rollouts: dict[bool, Rollouts] = {}
@@ -278,7 +279,7 @@ class PluralGRPOTrainer(GRPOTrainer):
     def _drawn_by_reference(self, inputs: list[dict[str, Any]], draws: int) -> dict[int, list[int]]:
         """Which rows of this process the reference draws, the last of each group, and the prompts it is shown."""
         rows = (~policys_own(len(inputs), self._group_size, draws)).nonzero().flatten().tolist()
-        prompts = reference_prompts([inputs[n] for n in rows], _trl.tokenizer_of(self))
+        prompts = reference_prompts([inputs[n] for n in rows], self._encode)
         return dict(zip(rows, prompts, strict=True))
 
     def _aimed(
@@ -308,8 +309,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         """The same completions under the prompts that the reference is shown."""
         if not any(row.get("reference_prompt") for row in inputs):
             return rows
-        tokenizer = _trl.tokenizer_of(self)
-        ids, mask = pad_left(reference_prompts(inputs, tokenizer), tokenizer.pad_token_id)
+        ids, mask = pad_left(reference_prompts(inputs, self._encode), _trl.tokenizer_of(self).pad_token_id)
         device = rows["completion_ids"].device
         return {**rows, "prompt_ids": ids.to(device), "prompt_mask": mask.to(device)}
 
@@ -319,7 +319,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         fresh = {row_key(row): row for row in inputs if row_key(row) not in reward.offsets}
         found = []
         for key, row in fresh.items():
-            drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], tokenizer) * self.args.n_ref)
+            drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], self._encode) * self.args.n_ref)
             said = as_completions(row, drawn, tokenizer)
             scored = judge(reward, row, said), self._others.scores(row, said, drawn)
             found.append((key, *(part.tolist() for part in scored), [sum(own) for own in log_probs]))

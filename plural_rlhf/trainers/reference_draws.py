@@ -9,14 +9,13 @@ Shapes: `N` completions, `G` a group, `K` clusters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from plural_rlhf.rewards import JuryReward
-from plural_rlhf.trainers.shared_prefix import encode_prompt
 
 
 if TYPE_CHECKING:
@@ -27,9 +26,12 @@ __all__ = ["as_completions", "judge", "log_drawn", "policys_own", "reference_pro
 Row = Mapping[str, Any]
 
 
-def reference_prompts(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Tokens of the prompt that the reference is shown for each row: its own, where there is one."""
-    return [encode_prompt(row.get("reference_prompt") or row["prompt"], tokenizer) for row in rows]
+def reference_prompts(rows: Iterable[Row], encode_prompt: Callable[[Any], list[int]]) -> list[list[int]]:
+    """Tokens of the prompt that the reference is shown for each row: its own, where there is one.
+
+    `encode_prompt` tokenises as the policy's prompts are tokenised.
+    """
+    return [encode_prompt(row.get("reference_prompt") or row["prompt"]) for row in rows]
 
 
 def as_completions(row: Row, drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:

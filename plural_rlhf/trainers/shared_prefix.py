@@ -8,7 +8,7 @@ Shapes: `B` prompts, `A` answers a prompt, `P` prompt tokens, `T` answer tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +59,12 @@ class AnswerBatch:
         prompts: Sequence[str | list[dict[str, Any]]],
         supports: Sequence[Sequence[str]],
         tokenizer: PreTrainedTokenizerBase,
-        eos_token_id: int | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> AnswerBatch:
-        """Tokenises prompts and their answers; `eos_token_id` ends an answer, by default the tokenizer's own."""
-        eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
+        """Tokenises prompts (`encode_prompt`) and their answers, which the tokenizer's end token closes."""
         return cls.collate(
-            [encode_prompt(prompt, tokenizer) for prompt in prompts],
-            [encode_answers(support, tokenizer, eos) for support in supports],
+            [encode_prompt(prompt, tokenizer, chat_template_kwargs) for prompt in prompts],
+            [encode_answers(support, tokenizer, tokenizer.eos_token_id) for support in supports],
             tokenizer.pad_token_id,
         )
 
@@ -90,11 +89,20 @@ class AnswerBatch:
         return cls(prompt_ids, prompt_mask, answer_ids, answer_mask)
 
 
-def encode_prompt(prompt: str | list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of a prompt as TRL makes them: the chat template with the assistant's turn opened, or the plain text."""
+def encode_prompt(
+    prompt: str | list[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Tokens of a prompt outside a trainer: the chat template with the assistant's turn opened, or the plain text.
+
+    A trainer has a template, arguments to it and tools of its own: `_trl.encode_prompt`.
+    """
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
-    encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    encoded = tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **(chat_template_kwargs or {})
+    )
     return encoded["input_ids"]
 
 
