@@ -18,6 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from plural_rlhf.trainers import scoring
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
+from plural_rlhf.trainers.token_kl import completion_logits
 from tests.tiny import tiny_causal_lm
 
 
@@ -195,20 +196,49 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_is_scored_right_by_the_way_it_allows(monkeypatch, name):
-    kind, settings, way = ARCHITECTURES[name]
-    chosen = taken(monkeypatch)
+def build(name):
+    kind, settings, _ = ARCHITECTURES[name]
     implementation = settings.get("attn_implementation", "sdpa")
     config = AutoConfig.for_model(kind, **SMALL, **{k: v for k, v in settings.items() if k != "attn_implementation"})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(
+        return AutoModelForCausalLM.from_config(
             config, **({} if kind in ("mamba", "bloom") else {"attn_implementation": implementation})
         ).eval()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_scored_right_by_the_way_it_allows(monkeypatch, name):
+    chosen = taken(monkeypatch)
+    model = build(name)
     parameters = [p for p in model.parameters() if p.requires_grad]
     assert_equal_with_gradients(completion_log_probs(model, layout()), alone(model), parameters)
-    assert chosen == [way]
+    assert chosen == [ARCHITECTURES[name][2]]
+
+
+LEARNT = "gpt2, learnt positions"
+
+
+@pytest.mark.parametrize(("name", "wrapped"), [*((name, False) for name in ARCHITECTURES), (LEARNT, True)])
+def test_the_whole_vocabulary_is_scored_as_the_tokens_are(name, wrapped):
+    """Under prompts of different lengths, padded on the left."""
+    model = build(name)
+    if wrapped:
+        adapter = LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = get_peft_model(model, adapter).eval()
+    batch = layout(spare=2)
+    log_probs = completion_logits(model, batch).log_softmax(-1).gather(-1, batch["completion_ids"][..., None])[..., 0]
+    torch.testing.assert_close(
+        log_probs * batch["completion_mask"], completion_log_probs(model, batch), atol=1e-5, rtol=0
+    )
+
+
+def test_a_prompt_of_pefts_own_is_told_no_positions(recwarn):
+    tuned = get_peft_model(tiny_causal_lm(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    completion_logits(tuned, layout())
+    assert not [str(w.message) for w in recwarn if "osition" in str(w.message)]
 
 
 def test_a_model_that_can_share_nothing_says_so_once_in_the_log(caplog):

@@ -34,7 +34,7 @@ from plural_rlhf.trainers.packing import IGNORED, attention_mask, pack, stack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["completion_log_probs", "pad_left", "repeatable_cache"]
+__all__ = ["completion_log_probs", "pad_left", "repeatable_cache", "takes_positions"]
 
 logger = logging.get_logger(__name__)
 
@@ -154,6 +154,15 @@ def repeatable_cache(model: PreTrainedModel) -> DynamicCache | None:
         return None
     cache = DynamicCache(config=model.config)
     return cache if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers) else None
+
+
+def takes_positions(model: torch.nn.Module) -> bool:
+    """Whether a model is told the positions of its tokens, or finds them by itself (from the mask, or it has none)."""
+    inner = extract_model_from_parallel(model)
+    if _puts_a_prompt_before(inner):
+        return False  # PEFT drops them with a warning
+    base = inner.get_base_model() if isinstance(inner, PeftModel) else inner
+    return "position_ids" in inspect.signature(base.forward).parameters
 
 
 def _puts_a_prompt_before(model: PreTrainedModel) -> bool:

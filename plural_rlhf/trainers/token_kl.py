@@ -17,6 +17,7 @@ from torch import Tensor
 from plural_rlhf.core.estimators import rao_blackwell_to_go
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.sampled import Rollouts
+from plural_rlhf.trainers.scoring import takes_positions
 
 
 __all__ = ["completion_logits", "rao_blackwell_loss", "reward_to_go_loss", "token_kl"]
@@ -73,12 +74,17 @@ def rao_blackwell_loss(
 
 
 def completion_logits(model: torch.nn.Module, rows: Mapping[str, Tensor]) -> Tensor:
-    """Logits `(n, T, V)` from which each completion token is drawn."""
-    n_tokens = rows["completion_ids"].shape[1]
+    """Logits `(n, T, V)` from which each completion token is drawn.
+
+    Positions are counted from the first real token, as when the completion was sampled.
+    """
+    mask = torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1)
+    positions = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)} if takes_positions(model) else {}
     logits = model(
         input_ids=torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1),
-        attention_mask=torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1),
-        logits_to_keep=n_tokens + 1,
+        attention_mask=mask,
+        logits_to_keep=rows["completion_ids"].shape[1] + 1,
         use_cache=False,
+        **positions,
     ).logits
     return logits[:, :-1]
