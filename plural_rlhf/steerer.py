@@ -332,8 +332,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 
 
 def _check_tokens(words: WeightSampler, tokenizer: PreTrainedTokenizerBase) -> None:
-    vocabulary = tokenizer.get_vocab()
-    missing = [token for token in words.tokens() if token not in vocabulary] if words.rendering == "tokens" else []
+    missing = words.missing_tokens(tokenizer)
     if missing:
         raise JuryError(
             f"the tokenizer lacks {len(missing)} of the tokens that say the weights, the first: {missing[0]!r}. Use "

@@ -13,7 +13,7 @@ Shapes: `K` clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -145,12 +145,13 @@ class WeightSampler:
             `reference_prompt` where they have none.
         """
         drawn = self.draw(-(-processes * len(rows) // group), step)
-        steered = []
-        for i, row in enumerate(rows, start=process * len(rows)):
-            original, w = row["prompt"], drawn[i // group]
-            shown = {"jury_prompt": original, "reference_prompt": original, **row}
-            steered.append({**shown, "prompt": self.render(original, w), "weights": w.tolist()})
-        return steered
+        return [self.tell(row, drawn[i // group]) for i, row in enumerate(rows, start=process * len(rows))]
+
+    def tell(self, row: Mapping[str, Any], weights: np.ndarray) -> dict[str, Any]:
+        """A row with weights `(K,)` said in its prompt, which jury and reference go on to see as it was."""
+        original = row["prompt"]
+        seen = {name: row.get(name) or original for name in ("jury_prompt", "reference_prompt")}
+        return {**row, **seen, "prompt": self.render(original, weights), "weights": weights.tolist()}
 
     def describe(self, weights: Sequence[float] | np.ndarray) -> str:
         """What `render` puts before a prompt: words, or one token a cluster in the jury's order."""
@@ -165,6 +166,11 @@ class WeightSampler:
         """The reserved tokens: each cluster's levels from 0 to 100 %, cluster by cluster, then the population."""
         steps = np.arange(self.levels) / (self.levels - 1)
         return [*(self._token(name, w) for name in self.cluster_names for w in steps), POPULATION_TOKEN]
+
+    def missing_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """The reserved tokens that a tokenizer lacks; a rendering as text needs none."""
+        vocabulary = tokenizer.get_vocab()
+        return [token for token in self.tokens() if token not in vocabulary] if self.rendering == "tokens" else []
 
     def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Adds the reserved tokens to a tokenizer and their embeddings to a model; does nothing for `"text"`.

@@ -38,6 +38,7 @@ from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tok
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
+from plural_rlhf.trainers.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
 from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting, Targets
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.weight_sampler import WeightSampler
@@ -71,7 +72,8 @@ class PluralGRPOTrainer(GRPOTrainer):
             the jury should see it) and `reference_prompt` (the prompt under which π₀ is scored, where the policy's
             own carries steering text).
         weight_sampler ([`WeightSampler`], *optional*):
-            Draws and says the weights of a steerable policy; by default made from `args` where `args.steerable`.
+            Draws and says the weights of a steerable policy, over the jury's clusters in their order; by default made
+            from `args` where `args.steerable`. Evaluation asks for the column `weights`, or else the population.
 
     The other parameters are those of [`~trl.GRPOTrainer`].
 
@@ -119,6 +121,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             arguments.check_weights(dataset, self.jury_reward)
             if self.exact or args.offsets == "exact":
                 check_support(arguments.select_rows(dataset, ["support"]))
+        self.weight_sampler = weight_sampler_of(weight_sampler, args, self.jury_reward, train_dataset)
         arguments.check_tokenizer(processing_class)
         self._column = JuryColumn(self.jury_reward)
         with _trl.without_reference_model(args, self.exact):
@@ -136,6 +139,7 @@ class PluralGRPOTrainer(GRPOTrainer):
                 **more,
             )
         arguments.check_tokenizer(_trl.tokenizer_of(self))
+        check_steering_tokens(self.weight_sampler, _trl.tokenizer_of(self), self.model, self.ref_model)
         arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
         arguments.check_reference_draws(args, self.num_generations, bool(self.tools))
         self.kl_budget = (
@@ -144,16 +148,6 @@ class PluralGRPOTrainer(GRPOTrainer):
         self.max_min = (
             MaxMinWeights(len(self.jury_reward.cluster_names), args.max_min_learning_rate) if args.max_min else None
         )
-        self.weight_sampler = weight_sampler
-        if weight_sampler is None and args.steerable:
-            self.weight_sampler = WeightSampler(
-                self.jury_reward.cluster_names,
-                self.jury_reward.jury.prevalence,
-                args.steer_concentration,
-                args.steer_vertex_share,
-                args.steer_prevalence_share,
-                args.seed,
-            )
         # TRL has loaded those that were named, and added those of environments.
         functions = [self.jury_reward if f is self._column else f for f in self.reward_funcs]
         weights, context = self.reward_weights.tolist(), partial(_trl.reward_context, self)
@@ -345,7 +339,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         if self.exact:
             return self._collate(self._steered(generation_batch, 1))
         if not self.model.training:
-            return self._rows_of(generation_batch, 1)[0]
+            return self._rows_of(self._steered(generation_batch, self._group_size), 1)[0]
 
         def make() -> list[dict[str, Any]]:
             return self._rows_of(self._steered(generation_batch, self._group_size), self.args.steps_per_generation)
@@ -364,10 +358,12 @@ class PluralGRPOTrainer(GRPOTrainer):
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def _steered(self, rows: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
-        """Rows with weights drawn and said in the prompt, one weighting a group; others' rows as they are."""
+        """Rows with weights said in the prompt, in training drawn for each group; of other policies as they are."""
         sampler, accelerator = self.weight_sampler, self.accelerator
-        if sampler is None or not self.model.training or "weights" in rows[0]:
+        if sampler is None:
             return rows
+        if not self.model.training:
+            return evaluated_rows(rows, sampler, self.jury_reward)
         return sampler.steer(rows, group, accelerator.process_index, accelerator.num_processes, _trl.micro_step(self))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
