@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -26,6 +27,8 @@ def config(tmp_path, **settings) -> PluralGRPOConfig:
         ({"top_k": 50}, r"top_k is 50.*set top_k=0"),
         ({"min_p": 0.1}, r"min_p is 0\.1"),
         ({"repetition_penalty": 1.2}, r"repetition_penalty is 1\.2"),
+        ({"top_k": None}, r"top_k is None.*set top_k=0"),  # transformers then takes 50
+        ({"vllm_structured_outputs_regex": "a|b"}, r"vllm_structured_outputs_regex is 'a\|b'.*=None"),
         ({"scale_rewards": "group"}, r"scale_rewards is 'group'.*Set scale_rewards='none'"),
         ({"scale_rewards": True}, r"scale_rewards is True"),
         ({"scale_rewards": "batch"}, r"scale_rewards is 'batch'"),
@@ -40,6 +43,39 @@ def config(tmp_path, **settings) -> PluralGRPOConfig:
 def test_settings_that_move_the_target_are_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         config(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0.3),
+        ("top_k", 1),
+        ("top_k", None),
+        ("do_sample", False),
+        ("num_beams", 4),
+        ("num_return_sequences", 2),
+        ("repetition_penalty", 1.1),
+        ("no_repeat_ngram_size", 2),
+        ("min_new_tokens", 3),
+        ("suppress_tokens", [5]),
+        ("bad_words_ids", [[5]]),
+        ("typical_p", 0.9),
+        ("frequency_penalty", 0.5),
+        ("min_tokens", 2),
+    ],
+)
+def test_sampling_keywords_that_move_the_target_are_refused(tmp_path, name, value):
+    """TRL lets them win over its own fields."""
+    message = rf"generation_kwargs\['{name}'\] is {re.escape(repr(value))}, so samples.*leave it out\..*change beta"
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, generation_kwargs={name: value})
+
+
+def test_keywords_that_leave_the_distribution_alone_are_taken(tmp_path):
+    given = {"temperature": 1.0, "top_k": 0, "max_new_tokens": 7, "use_cache": True, "typical_p": 1.0, "seed": 3}
+    assert config(tmp_path, generation_kwargs=given).generation_kwargs == given
+    with pytest.raises(ValueError, match=r"generation_kwargs\['top_k'\] is 5"):
+        config(tmp_path, generation_kwargs='{"top_k": 5}')  # as the command line gives them
 
 
 def test_the_defaults_keep_the_target(tmp_path):

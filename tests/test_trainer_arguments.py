@@ -15,7 +15,7 @@ from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from reward_models.errors import JuryError
 from reward_models.modeling_jury import JuryRewardModel
 from tests.juries import CPU, TableJury
-from tests.policies import THREE, TOKENIZER, rows, sampled, three_answers
+from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -84,6 +84,25 @@ def test_exact_mode_without_the_column_is_refused(tmp_path):
 def test_a_policy_that_cannot_be_loaded_again_is_refused_for_sampling(tmp_path):
     with pytest.raises(ValueError, match=r"in memory only.*save it and pass its path.*peft_config.*exact mode"):
         make(tmp_path, exact=False, data=rows("ab", None), num_generations=2)
+
+
+def test_sampling_that_the_models_folder_asks_for_is_refused(lopsided, tmp_path):
+    """transformers takes from its generation_config whatever the trainer leaves open."""
+    small = {"num_generations": 2, "per_device_train_batch_size": 2}
+    model = load(lopsided)
+    model.generation_config.update(temperature=0.2, top_k=3, repetition_penalty=2.0)  # the trainer says these itself
+    assert sampled(model, three_answers(), tmp_path, 1, **small).generation_config.top_k == 0
+    model.generation_config.update(typical_p=0.5)
+    with pytest.raises(
+        ValueError,
+        match=r"typical_p in the generation_config of the model is 0\.5.*generation_kwargs=\{'typical_p': 1",
+    ):
+        sampled(model, three_answers(), tmp_path, 1, **small)
+    sampled(model, three_answers(), tmp_path, 1, generation_kwargs={"typical_p": 1.0}, **small)
+    model.generation_config.update(typical_p=None, suppress_tokens=[3])
+    with pytest.raises(ValueError, match=r"suppress_tokens in .* is \[3\].*save the model without suppress_tokens"):
+        sampled(model, three_answers(), tmp_path, 1, **small)
+    make(tmp_path, policy=model)  # nothing is sampled
 
 
 @pytest.mark.parametrize(

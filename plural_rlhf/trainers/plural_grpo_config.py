@@ -11,6 +11,7 @@ from plural_rlhf.core.estimators import DIVERGENCES
 from plural_rlhf.core.offsets import MODES, Mode
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.trainers.sampled import ESTIMATORS, OFF_POLICY
+from plural_rlhf.trainers.sampling import check_sampling
 from reward_models.errors import did_you_mean
 
 
@@ -18,14 +19,6 @@ __all__ = ["VARIANCE_REDUCTIONS", "PluralGRPOConfig"]
 
 VARIANCE_REDUCTIONS = ("none", "reward_to_go", "rao_blackwell")
 
-# What the sampler must be for its samples to come from the model whose distribution is matched.
-_EXACT_SAMPLING = {
-    "temperature": (1.0,),
-    "top_p": (1.0,),
-    "top_k": (0, None),
-    "min_p": (None, 0.0),
-    "repetition_penalty": (1.0,),
-}
 # Terms of GRPO's loss that would move its optimum away from the target.
 _NEUTRAL = {
     "entropy_coef": (0.0,),
@@ -141,7 +134,8 @@ class PluralGRPOConfig(GRPOConfig):
             Share of visits that are the population.
 
     Raises:
-        ValueError: `beta` of 0 or less, sampling that is not the model's own (temperature, top-p, top-k, …), reward
+        ValueError: `beta` of 0 or less, sampling that is not the model's own (temperature, top-k, …, also in
+            `generation_kwargs`), reward
             scaling, or a loss term that moves the optimum; the message says why and what to set.
     """
 
@@ -268,6 +262,7 @@ class PluralGRPOConfig(GRPOConfig):
         if self.adam_beta1 is None:
             self.adam_beta1 = 0.9
         super().__post_init__()
+        check_sampling(self)  # after TRL has read generation_kwargs, which may be JSON
         if self.exact:
             self.use_exact_mode()
 
@@ -293,12 +288,6 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
             "0.02 the same as a gap of 2, so no target distribution can be kept. Set scale_rewards='none'; to sharpen "
             "or flatten the policy, change beta."
         )
-    for name, allowed in _EXACT_SAMPLING.items():
-        if getattr(config, name) not in allowed:
-            raise ValueError(
-                f"{name} is {getattr(config, name)}, so samples would not come from the model whose distribution is "
-                f"matched: set {name}={allowed[0]}. To flatten or sharpen the policy, change beta."
-            )
     for name, allowed in _NEUTRAL.items():
         if getattr(config, name) not in allowed:
             raise ValueError(

@@ -36,6 +36,7 @@ from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.trainers.reference_draws import as_completions, judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
+from plural_rlhf.trainers.sampling import check_model_sampling
 from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from plural_rlhf.trainers.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
@@ -140,6 +141,8 @@ class PluralGRPOTrainer(GRPOTrainer):
             )
         arguments.check_tokenizer(_trl.tokenizer_of(self))
         check_steering_tokens(self.weight_sampler, _trl.tokenizer_of(self), self.model, self.ref_model)
+        if not (self.exact or self.use_vllm):
+            check_model_sampling(self.model.generation_config, self.generation_kwargs)
         arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
         arguments.check_reference_draws(args, self.num_generations, bool(self.tools))
         self.kl_budget = (
