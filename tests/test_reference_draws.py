@@ -10,12 +10,12 @@ import torch
 
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
-from plural_rlhf.trainers import PluralGRPOConfig, _trl
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.arguments import check_reference_draws
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.reference_draws import log_drawn, policys_own
 from plural_rlhf.trainers.targeting import RewardTable, Targeting
-from tests.juries import TableJury
+from tests.juries import CPU, TableJury
 from tests.policies import (
     THREE,
     TOKENIZER,
@@ -164,8 +164,8 @@ def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
 @pytest.mark.parametrize(
     ("changed", "tools", "message"),
     [
-        ({"shared_prefix": False}, False, r"shared_prefix is False.*or shared_prefix=True"),
-        ({}, True, r"there are tools, where TRL draws all completions itself: set reference_share=0.0"),
+        ({"shared_prefix": False}, False, r"shared_prefix is False.*or set shared_prefix=True"),
+        ({}, True, r"there are tools, where all completions are drawn at once.*set reference_share=0.0"),
         ({"per_device_train_batch_size": 2}, False, r"one draws 2 completions.*multiple of num_generations \(4\)"),
     ],
 )
@@ -173,9 +173,22 @@ def test_what_cannot_draw_for_the_reference_is_refused(changed, tools, message):
     args = SimpleNamespace(
         reference_share=0.25, exact=False, shared_prefix=True, per_device_train_batch_size=4, steps_per_generation=1
     )
-    check_reference_draws(args, 4, tools=False)
+    check_reference_draws(args, 4, tools=False, rollout_func=False)
     vars(args).update(changed)
     with pytest.raises(ValueError, match=message):
-        check_reference_draws(args, 4, tools=tools)
+        check_reference_draws(args, 4, tools=tools, rollout_func=False)
     args.exact = True
-    check_reference_draws(args, 4, tools=tools)
+    check_reference_draws(args, 4, tools=tools, rollout_func=False)
+
+
+def test_a_rollout_func_that_draws_everything_is_refused(lopsided, tmp_path):
+    def everything(prompts, trainer):
+        raise AssertionError("nothing is drawn before the refusal")
+
+    args = PluralGRPOConfig(str(tmp_path / "out"), reference_share=0.25, **GROUPS, **CPU)
+    with pytest.raises(
+        ValueError, match=r"reference_share is 0\.25 and there is a rollout_func.*pass no rollout_func"
+    ):
+        PluralGRPOTrainer(
+            lopsided, three_answers(), args, rows("ab", None), processing_class=TOKENIZER, rollout_func=everything
+        )

@@ -340,20 +340,28 @@ def test_the_reference_sees_its_own_prompt(lopsided, tmp_path):
     torch.testing.assert_close(trainer.rollouts_in_use.log_pi_ref, log_ref, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("logprob", [-0.5, float("nan")], ids=["given", "missing"])
-def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob):
-    """The engine is a stand-in: what matters is what is asked of it and what is made of its answer."""
-    trainer = sampled(lopsided, three_answers(), tmp_path, 1, **SMALL)
+def with_engine(trainer, logprob: float) -> list[tuple[int, int]]:
+    """Puts a stand-in for vLLM into a trainer, and takes away what TRL makes without it; returns what it is asked."""
     asked = []
 
     def generate(prompts, images, num_generations, profiler):
         asked.append((len(prompts), num_generations))
         ids = [[*TOKENIZER(a, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id] for a in "1231"]
+        ids = ids * (len(prompts) // len(ids))
         return prompts, ids, [[[logprob]] * len(row) for row in ids], None
 
     trainer.use_vllm, trainer.vllm_importance_sampling_correction = True, False
     trainer._last_loaded_step = trainer.state.global_step
     trainer.vllm_generation = SimpleNamespace(generate=generate, sync_weights=lambda: None)
+    del trainer.generation_config, trainer.generation_kwargs
+    return asked
+
+
+@pytest.mark.parametrize("logprob", [-0.5, float("nan")], ids=["given", "missing"])
+def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob):
+    """The engine is a stand-in: what matters is what is asked of it and what is made of its answer."""
+    trainer = sampled(lopsided, three_answers(), tmp_path, 1, **SMALL)
+    asked = with_engine(trainer, logprob)
     trainer.model.train()
     inputs = trainer._prepare_inputs([{"prompt": "Item a: "}] * 4)
     assert asked == [(4, 4)]
@@ -365,6 +373,22 @@ def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob)
     else:
         expected = torch.full((4,), -1.0)
     torch.testing.assert_close(trainer.rollouts_in_use.log_pi_drawn, expected, atol=1e-4, rtol=0)
+
+
+def test_the_reference_draws_beside_vllm(lopsided, tmp_path):
+    """The engine holds the policy alone, so offsets start from what transformers samples from the reference."""
+    torch.manual_seed(0)
+    trainer = sampled(lopsided, three_answers(), tmp_path, 1, n_ref=16, max_completion_length=2, **SMALL)
+    with_engine(trainer, -0.5)
+    # What the folder of a model asks for is not the distribution that is matched.
+    trainer.ref_model.generation_config.update(do_sample=False, top_k=1, min_p=0.9)
+    drawn, _ = _trl.reference_generate(trainer, [TOKENIZER("Item a: ")["input_ids"]] * 200)
+    said = [TOKENIZER.decode(ids, skip_special_tokens=True) for ids in drawn]
+    for answer, share in zip(THREE, (0.6, 0.3, 0.1), strict=True):  # 4 standard errors of 200 draws
+        assert said.count(answer) / 200 == pytest.approx(share, abs=0.14)
+    assert max(map(len, drawn)) <= 2
+    trainer.train()
+    assert trainer.state.global_step == 1
 
 
 def test_conversations_and_plain_prompts_train_alike(lopsided, tmp_path):

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import Trainer
+from transformers import GenerationConfig, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
@@ -254,8 +254,28 @@ def generate_with_reference(
 def _completions(
     trainer: GRPOTrainer, model: Any, prompt_ids: list[list[int]]
 ) -> tuple[list[list[int]], list[list[float]]]:
+    config = _engineless_config(trainer) if trainer.use_vllm else trainer.generation_config
     return generate_with_shared_prefix(
-        model, prompt_ids, trainer.generation_config, trainer._tokenizer.pad_token_id, trainer.eos_token_ids
+        model, prompt_ids, config, trainer._tokenizer.pad_token_id, trainer.eos_token_ids
+    )
+
+
+def _engineless_config(trainer: GRPOTrainer) -> GenerationConfig:
+    """For the reference beside vLLM, which holds the policy alone: `GRPOTrainer` then makes no generation config.
+
+    `generation_kwargs` are the engine's there.
+    """
+    return GenerationConfig(
+        max_new_tokens=trainer.max_completion_length,
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        pad_token_id=trainer._tokenizer.pad_token_id,
+        eos_token_id=trainer.eos_token_ids,
+        disable_compile=True,
     )
 
 

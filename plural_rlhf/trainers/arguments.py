@@ -120,16 +120,20 @@ def check_batches(mixed: bool, args: PluralGRPOConfig, num_generations: int, num
         )
 
 
-def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: bool) -> None:
+def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: bool, rollout_func: bool) -> None:
     """Refuses to let the reference draw a part of each group where it cannot."""
     if not args.reference_share or args.exact:
         return
-    if tools or not args.shared_prefix:
-        name = "there are tools" if tools else "shared_prefix is False"
-        raise ValueError(
-            f"reference_share is {args.reference_share} and {name}, where TRL draws all completions itself: set "
-            "reference_share=0.0" + ("." if tools else ", or shared_prefix=True.")
-        )
+    for elsewhere, what, cure in (
+        (tools, "there are tools", "train without tools"),
+        (rollout_func, "there is a rollout_func", "pass no rollout_func"),
+        (not args.shared_prefix, "shared_prefix is False", "set shared_prefix=True"),
+    ):
+        if elsewhere:
+            raise ValueError(
+                f"reference_share is {args.reference_share} and {what}, where all completions are drawn at once, none "
+                f"by the reference: set reference_share=0.0, or {cure}."
+            )
     size = args.per_device_train_batch_size * args.steps_per_generation
     if size % num_generations:
         raise ValueError(

@@ -144,7 +144,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         if not (self.exact or self.use_vllm):
             check_model_sampling(self.model.generation_config, self.generation_kwargs)
         arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
-        arguments.check_reference_draws(args, self.num_generations, bool(self.tools))
+        arguments.check_reference_draws(args, self.num_generations, bool(self.tools), self.rollout_func is not None)
         self.kl_budget = (
             None if args.kl_budget is None else KLBudget(args.kl_budget, args.beta, args.kl_budget_learning_rate)
         )
