@@ -51,14 +51,45 @@ def constant(prompts, completions, **columns):
             lambda: JuryReward(three_answers(), beta=2.0),
             r"beta is 1\.0 in args and 2\.0 in the JuryReward.*set both to the same",
         ),
+        (
+            lambda: JuryReward(three_answers(), offsets="global"),
+            r"offsets is 'ema' in args and 'global' in the JuryReward",
+        ),
         (lambda: JuryReward(three_answers(), rho=0.0), r"rho is 1\.0 in args and 0\.0 in the JuryReward"),
     ],
-    ids=["raw model", "function", "two", "beta", "rho"],
+    ids=["raw model", "function", "two", "beta", "offsets", "rho"],
 )
 def test_rewards_that_define_no_target_are_refused(tmp_path, reward, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path, reward=reward())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("in_reward", "in_args", "counts"),
+    [
+        ({}, {}, (0.1, 0.02)),
+        ({}, {"offset_learning_rate": 0.5, "offset_ema": 0.3}, (0.5, 0.3)),
+        ({"learning_rate": 0.5, "ema": 0.3}, {}, (0.5, 0.3)),
+        ({"learning_rate": 0.5}, {"offset_learning_rate": 0.5, "offset_ema": 0.3}, (0.5, 0.3)),
+        (
+            {"learning_rate": 0.7},
+            {"offset_learning_rate": 0.5},
+            r"offset_learning_rate is 0\.5 in args and 0\.7 in the",
+        ),
+        ({"ema": 0.5}, {"offset_ema": 0.3}, r"offset_ema is 0\.3 in args and 0\.5 in the JuryReward"),
+    ],
+)
+def test_what_was_set_of_the_offsets_counts_wherever_it_was(tmp_path, in_reward, in_args, counts):
+    reward = JuryReward(three_answers())
+    vars(reward.offsets).update(in_reward)
+    if isinstance(counts, str):
+        with pytest.raises(ValueError, match=counts):
+            make(tmp_path, reward=reward, **in_args)
+        return
+    offsets = make(tmp_path, reward=reward, **in_args).jury_reward.offsets
+    assert (offsets.learning_rate, offsets.ema) == counts
+    assert offsets.mode == "ema"  # that of args: a JuryReward by itself can only balance
 
 
 @pytest.mark.parametrize(
@@ -200,6 +231,9 @@ def test_a_group_of_one_is_refused(tmp_path):
         ({"max_min": True, "rho": 0.0, "steerable": True}, r"both choose the weights"),
         ({"kl_budget": 0.0}, r"kl_budget is 0.0: give a number of nats above 0"),
         ({"n_ref": -1}, r"n_ref is -1"),
+        ({"offset_learning_rate": -1.0}, r"offset_learning_rate is -1\.0.*0 \(offsets stay\) to 1"),
+        ({"offset_learning_rate": 5.0}, r"offset_learning_rate is 5\.0.*overshoot.*0\.1, the default"),
+        ({"offset_learning_rate": float("nan")}, r"offset_learning_rate is nan"),
         ({"offsets": "exakt"}, r"offsets is 'exakt'\..*Did you mean 'exact'"),
         ({"uniform_floor": 2.0}, r"uniform_floor"),
         (

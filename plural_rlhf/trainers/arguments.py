@@ -77,21 +77,38 @@ def _is_module(function: Any) -> bool:
 
 
 def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
-    if not isinstance(given, JuryReward):
-        reward = JuryReward(given)
-        reward.offsets.learning_rate, reward.offsets.ema = args.offset_learning_rate, args.offset_ema
-    else:
-        reward = given
+    reward = given if isinstance(given, JuryReward) else JuryReward(given)
+    if reward is given:
         for name in ("rho", "beta", "tie_margin", "tie_width"):
             ours, theirs = getattr(args.target, name), getattr(reward.target, name)
             if ours != theirs:
-                raise ValueError(
-                    f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both "
-                    "to the same."
-                )
+                raise _two_targets(name, ours, theirs)
+        # Balancing is what a JuryReward does by itself, whether it was asked to or not.
+        if reward.offsets.mode not in ("responsibility", args.offsets):
+            raise _two_targets("offsets", repr(args.offsets), repr(reward.offsets.mode))
     reward.target = args.target
     reward.offsets.mode = args.offsets
+    reward.offsets.learning_rate = _either("offset_learning_rate", args, reward.offsets.learning_rate)
+    reward.offsets.ema = _either("offset_ema", args, reward.offsets.ema)
     return reward
+
+
+def _two_targets(name: str, ours: Any, theirs: Any) -> ValueError:
+    return ValueError(
+        f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both to the same."
+    )
+
+
+def _either(name: str, args: PluralGRPOConfig, theirs: float) -> float:
+    """A setting that `args` and a `JuryReward` both have: of the one that moved it from its default.
+
+    Raises:
+        ValueError: Both did, to different numbers.
+    """
+    ours, default = getattr(args, name), PluralGRPOConfig.__dataclass_fields__[name].default
+    if default not in (ours, theirs) and ours != theirs:
+        raise _two_targets(name, ours, theirs)
+    return theirs if ours == default else ours
 
 
 def modes(train: Any, args: PluralGRPOConfig) -> tuple[bool, bool]:

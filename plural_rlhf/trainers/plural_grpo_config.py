@@ -84,7 +84,9 @@ class PluralGRPOConfig(GRPOConfig):
         n_ref (`int`, *optional*, defaults to `0`):
             Completions of π₀ drawn for each new prompt to start its offsets; 0 starts from the first group.
         offset_learning_rate (`float`, *optional*, defaults to `0.1`):
-            Step size of responsibility balancing.
+            Step size of responsibility balancing, at most 1. This and `offset_ema` may also be set in a `JuryReward`
+            that is passed to the trainer: what was moved from its default counts, and both must not differ. Its mode
+            becomes that of `offsets` here.
         offset_ema (`float`, *optional*, defaults to `0.02`):
             Least share of the new value in the average of `offsets="ema"`; of the first visits all count the same.
         reference_share (`float`, *optional*, defaults to `0.0`):
@@ -337,6 +339,11 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
         )
     if not 0 < config.offset_ema <= 1:
         raise ValueError(f"offset_ema is {config.offset_ema}: it is a share, above 0 and at most 1.")
+    if not 0 <= config.offset_learning_rate <= 1:
+        raise ValueError(
+            f"offset_learning_rate is {config.offset_learning_rate}: it is a step size, 0 (offsets stay) to 1; above "
+            "that the offsets overshoot and swing. Set 0.1, the default, or less."
+        )
     if not 0 <= config.reference_share < 1:
         raise ValueError(f"reference_share is {config.reference_share}: it is a share, at least 0 and below 1.")
     if config.reference_share > 0:
