@@ -59,7 +59,8 @@ class PluralGRPOTrainer(GRPOTrainer):
 
     Parameters:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            The policy. As it stands at the start of training it is also the reference π₀.
+            The policy. It is also the reference π₀: as it stands at the start of training in the exact mode and with
+            an adapter, else as it was saved, since TRL loads it a second time.
         reward_funcs (`str`, jury, [`JuryReward`] or a list with one of them):
             One jury: a saved one (path or hub id), an object with `cluster_names`, `prevalence` and `cluster_rewards`,
             or a `JuryReward`. Further reward functions of TRL beside it add their value (times its
@@ -84,8 +85,8 @@ class PluralGRPOTrainer(GRPOTrainer):
 
     Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π of
     a completion), `plural/residual_std` (0 at the optimum), `plural/reward_range` and `plural/effective_answers` (of a
-    group) and `plural/truncated`; in the exact mode `plural/jsd_nats` (to the exact target) and `plural/coverage`; in
-    both `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
+    group), `plural/truncated`, and `plural/valid` where there is a gate; in the exact mode `plural/jsd_nats` (to the
+    exact target) and `plural/coverage`; in both `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
     """
 
     _tag_names = ["trl", "plural-grpo"]  # noqa: RUF012  (TRL's own convention)
