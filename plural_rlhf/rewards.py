@@ -404,13 +404,16 @@ def _as_written(spec: Any) -> Any:
     return {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
 
 
-def require_calibrated(rule: Rule | None, scorer: ClusterScorer, calibrated: bool | None = None) -> None:
+def require_calibrated(
+    rule: Rule | None, scorer: ClusterScorer, calibrated: bool | None = None, why: str = "asked for"
+) -> None:
     """Refuses a rule that compares heads where nobody has put the heads on one scale.
 
     Args:
         rule: The rule; None for the pool, which takes each head by itself.
         scorer: Whether its heads are on one scale is its attribute `calibrated`; without one they are taken not to be.
         calibrated: `True` asks for it under any rule, `False` under none.
+        why: Why it is asked for, where `calibrated` is true.
 
     Raises:
         JuryError: They are not.
@@ -418,7 +421,7 @@ def require_calibrated(rule: Rule | None, scorer: ClusterScorer, calibrated: boo
     asked = (rule is not None and rule.compares_heads) if calibrated is None else calibrated
     if not asked or getattr(scorer, "calibrated", False):
         return
-    why = f"the rule {str(rule)!r} compares one cluster's score with another's" if calibrated is None else "asked for"
+    why = f"the rule {str(rule)!r} compares one cluster's score with another's" if calibrated is None else why
     raise JuryError(
         f"the heads of this {type(scorer).__name__} have not been put on one scale ({why}), and a logit of one head "
         "is not a logit of another: call JuryScorer.calibrate with samples of the reference policy and load the jury "

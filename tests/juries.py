@@ -30,9 +30,11 @@ class TableJury:
         names: Sequence[str],
         prevalence: Sequence[float],
         otherwise: float = -3.0,
+        calibrated: bool = False,
     ) -> None:
         self.table, self.cluster_names, self.otherwise = dict(table), list(names), otherwise
         self.prevalence = np.asarray(prevalence, dtype=np.float64)
+        self.calibrated = calibrated
         self.asked: list[tuple[Any, str]] = []
 
     def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:

@@ -19,11 +19,10 @@ TOKENIZER = tiny_tokenizer()
 THREE = ["1", "2", "3"]
 
 
-def three_answers() -> TableJury:
+def three_answers(calibrated: bool = False) -> TableJury:
     """Two clusters of weight .7 and .3 whose favourites are 1 and 3, by 4 logits; anything else is worth -6."""
-    return TableJury(
-        {"1": [4.0, 0.0], "2": [0.0, 0.0], "3": [0.0, 4.0]}, ["left", "right"], [0.7, 0.3], otherwise=-6.0
-    )
+    table = {"1": [4.0, 0.0], "2": [0.0, 0.0], "3": [0.0, 4.0]}
+    return TableJury(table, ["left", "right"], [0.7, 0.3], otherwise=-6.0, calibrated=calibrated)
 
 
 def rows(prompts: str, support: list[str] | None) -> Dataset:

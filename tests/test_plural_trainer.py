@@ -252,7 +252,7 @@ def test_a_kl_budget_is_spent_and_no_more(lopsided, tmp_path):
 def test_max_min_ends_at_the_saddle_point(tmp_path):
     """Three answers, two clusters: what `min_w log Z(w)` of the convex dual says, found by a second method."""
     table = {"1": [3.0, -1.0], "2": [0.5, 0.0], "3": [-1.0, 1.0]}
-    jury = TableJury(table, ["left", "right"], [0.9, 0.1])
+    jury = TableJury(table, ["left", "right"], [0.9, 0.1], calibrated=True)
     r = torch.tensor([table[a] for a in THREE], dtype=torch.float64)
     gain = r - r.mean(0)  # above the uniform reference
     dual = minimize(lambda w: float(torch.logsumexp(gain @ torch.tensor([w[0], 1 - w[0]]), 0)), [0.5], bounds=[(0, 1)])

@@ -249,7 +249,7 @@ def test_replay_goes_with_the_rest(lopsided, tmp_path, settings, columns):
         data = data.add_column(name, values)
     before = load(lopsided).state_dict()
     settings = {**REUSED, "num_iterations": 3, "logging_steps": 1, **settings}
-    trainer = sampled(lopsided, three_answers(), tmp_path, 12, data=data, **settings)
+    trainer = sampled(lopsided, three_answers(calibrated=True), tmp_path, 12, data=data, **settings)
     trainer.train()
     kinds = 1 if columns.get("support") else 2
     assert len(trainer.memory.state_dict()["kept"]) == kinds

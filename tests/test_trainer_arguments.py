@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tokenizers.normalizers import Lowercase
+from trl import GRPOConfig
 
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
@@ -37,6 +38,13 @@ def make(tmp_path, *, reward=None, data=None, policy=None, **settings):
     )
 
 
+class HalfAJury:
+    cluster_names = ["a", "b"]  # noqa: RUF012
+
+    def cluster_rewards(self, prompts, completions):
+        return torch.zeros(len(prompts), 2)
+
+
 def constant(prompts, completions, **columns):
     return [0.0] * len(prompts)
 
@@ -56,13 +64,60 @@ def constant(prompts, completions, **columns):
             r"offsets is 'ema' in args and 'global' in the JuryReward",
         ),
         (lambda: JuryReward(three_answers(), rho=0.0), r"rho is 1\.0 in args and 0\.0 in the JuryReward"),
+        (lambda: HalfAJury(), r"the HalfAJury in reward_funcs is nearly a jury, but has no prevalence.*K shares"),
     ],
-    ids=["raw model", "function", "two", "beta", "offsets", "rho"],
+    ids=["raw model", "function", "two", "beta", "offsets", "rho", "half"],
 )
 def test_rewards_that_define_no_target_are_refused(tmp_path, reward, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path, reward=reward())
     assert not (tmp_path / "out").exists()
+
+
+def test_the_configuration_of_a_stock_trainer_is_refused(tmp_path):
+    args = GRPOConfig(str(tmp_path / "out"), **CPU)
+    with pytest.raises(TypeError, match=r"args is a GRPOConfig, which has no target: pass PluralGRPOConfig"):
+        PluralGRPOTrainer("nowhere", three_answers(), args, rows("ab", THREE), processing_class=TOKENIZER)
+
+
+def test_training_leaves_the_reward_that_was_passed_as_it_was(lopsided, tmp_path):
+    reward = JuryReward(three_answers())
+    before = reward.target
+    for name in "ab":  # a second trainer finds it as the first did
+        trainer = sampled(lopsided, reward, tmp_path / name, 2, kl_budget=0.1)
+        trainer.train()
+        assert trainer.jury_reward.target.beta != 1.0
+        assert (reward.target, len(reward.offsets)) == (before, 0)
+
+
+def test_max_min_takes_heads_on_one_scale_and_no_weights(tmp_path):
+    searched = {"max_min": True, "rho": 0.0}
+    with pytest.raises(JuryError, match=r"one scale \(max_min compares what the clusters gain\).*calibrate"):
+        make(tmp_path, **searched)
+    with pytest.raises(ValueError, match=r"max_min searches the weights itself.*column 'weights'.*remove"):
+        make(
+            tmp_path,
+            reward=three_answers(calibrated=True),
+            data=rows("ab", THREE).add_column("weights", ["left"] * 2),
+            **searched,
+        )
+    make(tmp_path, reward=three_answers(calibrated=True), **searched)
+    make(tmp_path, reward=JuryReward(three_answers(), rho=0.0, calibrated=False), **searched)
+
+
+def test_fewer_prompts_than_a_batch_takes_are_refused(lopsided, tmp_path):
+    with pytest.raises(ValueError, match=r"2 rows, and a generation batch takes 3 different prompts.*no step at all"):
+        sampled(lopsided, three_answers(), tmp_path, 1, per_device_train_batch_size=48)
+
+
+def test_a_policy_that_is_not_where_its_reference_was_loaded_is_said(lopsided, tmp_path, caplog):
+    model = load(lopsided)
+    sampled(model, three_answers(), tmp_path / "same", 1)
+    assert "policy differs" not in caplog.text
+    with torch.no_grad():
+        model.lm_head.weight += 0.1
+    sampled(model, three_answers(), tmp_path / "moved", 1)
+    assert f"the policy differs from the reference that was loaded from '{lopsided}'" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,9 @@ def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, set
     """Stopped after three steps: with several uses of each generation batch, in the middle of one."""
     common = {"save_strategy": "steps", "save_steps": 3, "num_generations": 8, "per_device_train_batch_size": 8}
     settings = {**common, **settings}
-    whole = sampled(lopsided, three_answers(), tmp_path / "whole", 6, **settings)
+    whole = sampled(lopsided, three_answers(calibrated=True), tmp_path / "whole", 6, **settings)
     whole.train()
-    resumed = sampled(lopsided, three_answers(), tmp_path / "resumed", 6, **settings)
+    resumed = sampled(lopsided, three_answers(calibrated=True), tmp_path / "resumed", 6, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
     assert resumed.jury_reward.offsets.state_dict() == whole.jury_reward.offsets.state_dict()

@@ -5,16 +5,17 @@ Every refusal names what was given, why it cannot work and what to do. Knows not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from reward_models.scoring import ClusterScorer
 
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "check_batches",
     "check_checkpoint",
     "check_columns",
+    "check_enough_prompts",
     "check_reference_draws",
     "check_reloadable",
     "check_tokenizer",
@@ -31,84 +33,12 @@ __all__ = [
     "columns_of",
     "each_dataset",
     "modes",
-    "reward_functions",
     "select_rows",
+    "warn_of_another_start",
 ]
 
 
-def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, list[Any]]:
-    """Finds the jury among what was passed as `reward_funcs`.
-
-    Returns:
-        The jury as a reward, and all reward functions in their order with that reward in its place.
-
-    Raises:
-        ValueError: No jury or more than one, a jury model that is not wrapped, or a `JuryReward` whose target is not
-            that of `args`.
-    """
-    functions = list(given) if isinstance(given, list | tuple) else [given]
-    juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | ClusterScorer) and not _is_module(f)]
-    if not juries and functions and isinstance(functions[0], str | Path):
-        juries = [0]
-    if len(juries) > 1:
-        raise ValueError(
-            f"reward_funcs has {len(juries)} juries, but the target is defined by one: combine them into one "
-            "JuryReward, and pass reward functions that give one number a completion beside it."
-        )
-    if not juries:
-        module = next((f for f in functions if _is_module(f)), None)
-        if module is not None:
-            raise ValueError(
-                f"reward_funcs is a {type(module).__name__} itself; TRL would read only the first column of its "
-                "scores. Pass JuryReward('path/of/the/saved/jury'), or JuryReward(JuryScorer(model, tokenizer)) for "
-                "one in memory."
-            )
-        raise ValueError(
-            f"reward_funcs is {given!r}, which gives one number a completion, but the target needs a reward per "
-            "cluster: pass a saved jury first, an object with cluster_names, prevalence and cluster_rewards, or a "
-            "JuryReward."
-        )
-    functions[juries[0]] = reward = _as_reward(functions[juries[0]], args)
-    return reward, functions
-
-
-def _is_module(function: Any) -> bool:
-    return isinstance(function, torch.nn.Module)
-
-
-def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
-    reward = given if isinstance(given, JuryReward) else JuryReward(given)
-    if reward is given:
-        for name in ("rho", "beta", "tie_margin", "tie_width"):
-            ours, theirs = getattr(args.target, name), getattr(reward.target, name)
-            if ours != theirs:
-                raise _two_targets(name, ours, theirs)
-        # Balancing is what a JuryReward does by itself, whether it was asked to or not.
-        if reward.offsets.mode not in ("responsibility", args.offsets):
-            raise _two_targets("offsets", repr(args.offsets), repr(reward.offsets.mode))
-    reward.target = args.target
-    reward.offsets.mode = args.offsets
-    reward.offsets.learning_rate = _either("offset_learning_rate", args, reward.offsets.learning_rate)
-    reward.offsets.ema = _either("offset_ema", args, reward.offsets.ema)
-    return reward
-
-
-def _two_targets(name: str, ours: Any, theirs: Any) -> ValueError:
-    return ValueError(
-        f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both to the same."
-    )
-
-
-def _either(name: str, args: PluralGRPOConfig, theirs: float) -> float:
-    """A setting that `args` and a `JuryReward` both have: of the one that moved it from its default.
-
-    Raises:
-        ValueError: Both did, to different numbers.
-    """
-    ours, default = getattr(args, name), PluralGRPOConfig.__dataclass_fields__[name].default
-    if default not in (ours, theirs) and ours != theirs:
-        raise _two_targets(name, ours, theirs)
-    return theirs if ours == default else ours
+logger = logging.get_logger(__name__)
 
 
 def modes(train: Any, args: PluralGRPOConfig) -> tuple[bool, bool]:
@@ -137,6 +67,20 @@ def check_batches(mixed: bool, args: PluralGRPOConfig, num_generations: int, num
         )
 
 
+def check_enough_prompts(dataset: Any, args: PluralGRPOConfig, num_generations: int) -> None:
+    """Refuses a data set that does not fill one generation batch, of which no step would come."""
+    if not isinstance(dataset, Sized) or not args.generation_batch_size:
+        return
+    prompts = args.generation_batch_size // num_generations
+    if len(dataset) < prompts:
+        raise ValueError(
+            f"train_dataset has {len(dataset)} rows, and a generation batch takes {prompts} different prompts "
+            f"({args.generation_batch_size} completions, {num_generations} a prompt), so there would be no step at "
+            "all: set a smaller per_device_train_batch_size or steps_per_generation, a larger num_generations, or "
+            "give more rows."
+        )
+
+
 def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: bool, rollout_func: bool) -> None:
     """Refuses to let the reference draw a part of each group where it cannot."""
     if not args.reference_share or args.exact:
@@ -160,8 +104,13 @@ def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: b
         )
 
 
-def check_weights(dataset: Any, reward: JuryReward) -> None:
-    """Refuses weights that the jury cannot carry out, and rules, in any row."""
+def check_weights(dataset: Any, reward: JuryReward, max_min: bool) -> None:
+    """Refuses weights that the jury cannot carry out, and rules, in any row; any weights where they are searched."""
+    if max_min and "weights" in columns_of(dataset):
+        raise ValueError(
+            "max_min searches the weights itself, and the data set has a column 'weights': remove the column "
+            "(dataset.remove_columns('weights')), or set max_min=False."
+        )
     for name, read in (("weights", reward.row_weights), ("rule", reward.row_rules)):
         if name in columns_of(dataset):
             specs = [row[name] for row in dataset.select_columns(name)]
@@ -209,6 +158,26 @@ def check_reloadable(model: PreTrainedModel) -> None:
             "the policy exists in memory only, so the reference policy cannot be loaded a second time: save it and "
             "pass its path, pass a peft_config (the base model is then the reference), or use the exact mode."
         )
+
+
+def warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module | None) -> None:
+    """Warns where the policy in memory is not the one that was loaded as its reference."""
+    if reference is None:
+        return
+    theirs = dict(extract_model_from_parallel(reference).named_parameters())
+    for name, ours in extract_model_from_parallel(model).named_parameters():
+        loaded = theirs.get(name)
+        if loaded is None or loaded.shape != ours.shape or not loaded.numel():
+            continue
+        # Half precision rounds to four parts in a thousand.
+        difference = (ours.detach() - loaded.detach().to(ours)).abs().max()
+        if float(difference) > 0.01 * float(loaded.detach().abs().max()):
+            logger.warning(
+                f"the policy differs from the reference that was loaded from {model.config._name_or_path!r} (first in "
+                f"{name}), so the target is measured from that one and not from where the policy is now: if that is "
+                "not meant, save the policy and pass the path."
+            )
+            return
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:

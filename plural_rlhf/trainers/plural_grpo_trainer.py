@@ -30,6 +30,7 @@ from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, row_key, target_kl_and_gains
+from plural_rlhf.trainers.jury_argument import reward_functions
 from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
@@ -112,7 +113,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = PluralGRPOConfig(f"{name.split('/')[-1]}-PluralGRPO")
-        self.jury_reward, functions = arguments.reward_functions(reward_funcs, args)
+        self.jury_reward, functions = reward_functions(reward_funcs, args)
         self.exact, self.mixed = arguments.modes(train_dataset, args)
         if self.exact:
             args.use_exact_mode()
@@ -120,7 +121,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             arguments.check_reloadable(model)
         for dataset in arguments.each_dataset(train_dataset, eval_dataset):
             arguments.check_columns(dataset)
-            arguments.check_weights(dataset, self.jury_reward)
+            arguments.check_weights(dataset, self.jury_reward, args.max_min)
             if self.exact or args.offsets == "exact":
                 check_support(arguments.select_rows(dataset, ["support"]))
         self.weight_sampler = weight_sampler_of(weight_sampler, args, self.jury_reward, train_dataset)
@@ -144,7 +145,10 @@ class PluralGRPOTrainer(GRPOTrainer):
         check_steering_tokens(self.weight_sampler, _trl.tokenizer_of(self), self.model, self.ref_model)
         if not (self.exact or self.use_vllm):
             check_model_sampling(self.model.generation_config, self.generation_kwargs)
+        arguments.warn_of_another_start(self.model, self.ref_model)
         arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
+        if not self.exact:
+            arguments.check_enough_prompts(train_dataset, args, self.num_generations)
         arguments.check_reference_draws(args, self.num_generations, bool(self.tools), self.rollout_func is not None)
         self.kl_budget = (
             None if args.kl_budget is None else KLBudget(args.kl_budget, args.beta, args.kl_budget_learning_rate)

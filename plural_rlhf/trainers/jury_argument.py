@@ -1,0 +1,117 @@
+"""The jury among the reward functions of a trainer, and whether it and the configuration describe one target.
+
+Every refusal names what was given, why it cannot work and what to do. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plural_rlhf.rewards import JuryReward, require_calibrated
+from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from reward_models.scoring import ClusterScorer
+
+
+__all__ = ["reward_functions"]
+
+_PARTS = ("cluster_names", "prevalence", "cluster_rewards")
+
+
+def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, list[Any]]:
+    """Finds the jury among what was passed as `reward_funcs`.
+
+    Returns:
+        The jury as a reward of this trainer's own, and all reward functions in their order with it in its place.
+
+    Raises:
+        TypeError: `args` of a stock trainer.
+        ValueError: No jury or more than one, a jury model that is not wrapped, or a `JuryReward` whose target is not
+            that of `args`.
+        JuryError: Heads on different scales where `args` compare them.
+    """
+    if not isinstance(args, PluralGRPOConfig):
+        raise TypeError(
+            f"args is a {type(args).__name__}, which has no target: pass PluralGRPOConfig with the same settings (its "
+            "own all have defaults)."
+        )
+    functions = list(given) if isinstance(given, list | tuple) else [given]
+    juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | ClusterScorer) and not _is_module(f)]
+    if not juries and functions and isinstance(functions[0], str | Path):
+        juries = [0]
+    if len(juries) > 1:
+        raise ValueError(
+            f"reward_funcs has {len(juries)} juries, but the target is defined by one: combine them into one "
+            "JuryReward, and pass reward functions that give one number a completion beside it."
+        )
+    if not juries:
+        module = next((f for f in functions if _is_module(f)), None)
+        if module is not None:
+            raise ValueError(
+                f"reward_funcs is a {type(module).__name__} itself; TRL would read only the first column of its "
+                "scores. Pass JuryReward('path/of/the/saved/jury'), or JuryReward(JuryScorer(model, tokenizer)) for "
+                "one in memory."
+            )
+        for nearly in (f for f in functions if any(hasattr(f, part) for part in _PARTS)):
+            missing = [part for part in _PARTS if not hasattr(nearly, part)]
+            raise ValueError(
+                f"the {type(nearly).__name__} in reward_funcs is nearly a jury, but has no "
+                f"{' and no '.join(missing)}: give it cluster_names (K names), prevalence (K shares) and "
+                "cluster_rewards(prompts, completions)."
+            )
+        raise ValueError(
+            f"reward_funcs is {given!r}, which gives one number a completion, but the target needs a reward per "
+            "cluster: pass a saved jury first, an object with cluster_names, prevalence and cluster_rewards, or a "
+            "JuryReward."
+        )
+    functions[juries[0]] = reward = _as_reward(functions[juries[0]], args)
+    return reward, functions
+
+
+def _is_module(function: Any) -> bool:
+    return isinstance(function, torch.nn.Module)
+
+
+def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
+    if isinstance(given, JuryReward):
+        # What training changes, the temperature and the offsets, is this trainer's own.
+        reward = copy.copy(given)
+        reward.offsets = copy.deepcopy(given.offsets)
+        for name in ("rho", "beta", "tie_margin", "tie_width"):
+            ours, theirs = getattr(args.target, name), getattr(reward.target, name)
+            if ours != theirs:
+                raise _two_targets(name, ours, theirs)
+        # Balancing is what a JuryReward does by itself, whether it was asked to or not.
+        if reward.offsets.mode not in ("responsibility", args.offsets):
+            raise _two_targets("offsets", repr(args.offsets), repr(reward.offsets.mode))
+    else:
+        reward = JuryReward(given, calibrated=(args.max_min or None) if isinstance(given, str | Path) else None)
+    if args.max_min:
+        asked = True if reward.calibrated is None else reward.calibrated
+        require_calibrated(None, reward.jury, asked, why="max_min compares what the clusters gain")
+    reward.target = args.target
+    reward.offsets.mode = args.offsets
+    reward.offsets.learning_rate = _either("offset_learning_rate", args, reward.offsets.learning_rate)
+    reward.offsets.ema = _either("offset_ema", args, reward.offsets.ema)
+    return reward
+
+
+def _two_targets(name: str, ours: Any, theirs: Any) -> ValueError:
+    return ValueError(
+        f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both to the same."
+    )
+
+
+def _either(name: str, args: PluralGRPOConfig, theirs: float) -> float:
+    """A setting that `args` and a `JuryReward` both have: of the one that moved it from its default.
+
+    Raises:
+        ValueError: Both did, to different numbers.
+    """
+    ours, default = getattr(args, name), PluralGRPOConfig.__dataclass_fields__[name].default
+    if default not in (ours, theirs) and ours != theirs:
+        raise _two_targets(name, ours, theirs)
+    return theirs if ours == default else ours
