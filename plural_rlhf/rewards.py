@@ -11,7 +11,7 @@ Shapes: `N` completions, `K` clusters.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -31,9 +31,16 @@ from reward_models.scoring import ClusterScorer, JuryScorer
 __all__ = ["JuryReward", "ValidityGate", "completion_text", "require_calibrated", "rows_of", "seen_prompts"]
 
 
-def completion_text(completion: str | list[dict[str, str]]) -> str:
-    """The text of a completion as TRL hands it over: a string, or a list with the assistant's message."""
-    return completion if isinstance(completion, str) else completion[0]["content"]
+def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
+    """The text of a completion as TRL hands it over: a string, or messages.
+
+    Among the messages of a conversation with tools the answer is the assistant's last that says anything; a call of a
+    tool may have no content. Empty where the assistant says nothing.
+    """
+    if isinstance(completion, str):
+        return completion
+    said = [m.get("content") for m in completion if m.get("role", "assistant") == "assistant"]
+    return next((content for content in reversed(said) if content), "")
 
 
 class ValidityGate:
@@ -206,6 +213,8 @@ class JuryReward:
     ) -> torch.Tensor:
         """Rewards a cluster, `(N, K)` float64 in logits; what is not in a row's `support` falls below all that is.
 
+        Space around a completion or an answer is not read: it depends on the tokenizer where it stands.
+
         Raises:
             JuryError: The jury returned rewards of another shape, or one that is no finite number.
         """
@@ -213,8 +222,9 @@ class JuryReward:
         if support is None:
             return rewards
         texts = [completion_text(completion).strip() for completion in completions]
-        for n in (n for n, text in enumerate(texts) if support[n] is not None and text not in support[n]):
-            rewards[n] = self.support_rewards(prompts[n], support[n]).amin(dim=0) + self.invalid_reward
+        for n, (text, allowed) in enumerate(zip(texts, support, strict=True)):
+            if allowed is not None and text not in {answer.strip() for answer in allowed}:
+                rewards[n] = self.support_rewards(prompts[n], allowed).amin(dim=0) + self.invalid_reward
         return rewards
 
     def support_rewards(self, prompt: Any, support: Sequence[str]) -> torch.Tensor:

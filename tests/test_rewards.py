@@ -173,6 +173,38 @@ def test_an_answer_outside_the_support_is_below_every_answer_inside():
     assert per_cluster.tolist() == [[-10.0, -10.0]]
 
 
+def test_space_around_an_answer_of_the_support_is_not_read():
+    spaced = [[" red", "blue\n", "red "]] * 3  # "red" twice is one answer
+    paid = pay(JuryReward(jury(), rule="mean"), [" red", "blue", "grey"], support=spaced)
+    assert paid == pytest.approx([1.5, 0.75, -10.0])
+
+
+CALL = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {}}}]}
+TOOL = {"role": "tool", "name": "look", "content": "grey"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([{**CALL, "content": "Let me look."}, TOOL, {"role": "assistant", "content": "red"}], "red"),
+        ([CALL, TOOL, {"role": "assistant", "content": "red"}], "red"),
+        ([{**CALL, "content": "Let me look."}, TOOL, {**CALL, "content": None}], "Let me look."),
+        ([CALL, TOOL], ""),
+        ([{"role": "assistant", "content": ""}], ""),
+        ([], ""),
+    ],
+)
+def test_the_answer_of_a_conversation_with_tools_is_the_assistants_last_word(messages, text):
+    class Reader(TableJury):
+        def cluster_rewards(self, prompts, completions):
+            return torch.tensor([TABLE["red"] if c == messages else [0.0, 3.0] for c in completions])
+
+    assert completion_text(messages) == text
+    reward = JuryReward(Reader(TABLE, ["warm", "cold"], [0.75, 0.25]))
+    seen = [[{"role": "user", "content": "Pick."}]]
+    assert (reward.cluster_rewards(seen, [messages], [["red", "blue"]])[0].tolist() == TABLE["red"]) == (text == "red")
+
+
 def test_the_jury_reads_its_own_prompt_and_chat_completions():
     reader = jury()
     chat = [[{"role": "assistant", "content": "red"}], [{"role": "assistant", "content": "no"}]]

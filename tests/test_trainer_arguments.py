@@ -154,6 +154,7 @@ def test_what_was_set_of_the_offsets_counts_wherever_it_was(tmp_path, in_reward,
         ([["1", "2"], ["2", "3", "2"]], r"row 1: support is \['2', '3', '2'\].*different"),
         ([["1", " "], ["2", "3"]], r"row 0: support is \['1', ' '\].*none of them empty"),
         ([["1", "2"], None], r"row 1: support is None, but the exact mode needs the list.*exact=False"),
+        ([["1", "2"], ["1", " 1"]], r"row 1: support is \['1', ' 1'\].*space around an answer does not count"),
         ([["1", "2"], []], r"row 1: support is \[\]: give at least two different answers"),
     ],
 )

@@ -46,6 +46,7 @@ __all__ = [
     "draw",
     "encode_prompt",
     "eos_token_id",
+    "finished",
     "gather_objects",
     "generate",
     "generate_with_reference",
@@ -435,6 +436,14 @@ def own_tokens(rows: dict[str, torch.Tensor]) -> torch.Tensor:
     """`(N, T)` mask of the tokens that the policy chose: not padding, not the answer of a tool."""
     mask = rows["completion_mask"]
     return mask * rows["tool_mask"] if "tool_mask" in rows else mask
+
+
+def finished(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`(N,)` whether the policy's last word is an end token: those before it end a turn, as before a tool's answer."""
+    own = own_tokens(rows)
+    last = (own * torch.arange(1, own.shape[1] + 1, device=own.device)).argmax(dim=1, keepdim=True)
+    ends = torch.tensor(list(trainer.eos_token_ids), device=own.device)
+    return (torch.isin(rows["completion_ids"], ends) & own.bool()).gather(1, last)[:, 0]
 
 
 def checkpoint_folder(trainer: GRPOTrainer, trial: Any) -> Path:

@@ -36,7 +36,8 @@ def check_support(rows: Iterable[Row]) -> None:
     """Refuses, before any training, answer sets that no distribution can be matched on.
 
     Raises:
-        ValueError: A support that is missing, has fewer than two answers, an empty one, or one twice; names the row.
+        ValueError: A support that is missing, has fewer than two answers, an empty one, or one twice, be it with other
+            space around it, which is one answer where completions are sampled; names the row.
     """
     for n, row in enumerate(rows):
         support = row.get("support")
@@ -45,9 +46,11 @@ def check_support(rows: Iterable[Row]) -> None:
                 f"row {n}: support is {support!r}, but the exact mode needs the list of all allowed answers as "
                 "strings: give every row one, or set exact=False to sample instead."
             )
-        if len(support) < 2 or len(set(support)) < len(support) or not all(answer.strip() for answer in support):
+        texts = {answer.strip() for answer in support}
+        if len(support) < 2 or len(texts) < len(support) or "" in texts:
             raise ValueError(
-                f"row {n}: support is {list(support)!r}: give at least two different answers, none of them empty."
+                f"row {n}: support is {list(support)!r}: give at least two different answers, none of them empty; the "
+                "space around an answer does not count."
             )
 
 

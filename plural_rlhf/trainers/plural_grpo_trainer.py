@@ -335,9 +335,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             self.max_min.update(gains)
 
     def _log_sampled(self, metrics: dict[str, float], kl: float, rows: dict[str, Any], beta: float) -> None:
-        ended = torch.isin(rows["completion_ids"], torch.tensor(self.eos_token_ids, device=rows["row"].device))
-        finished = (ended & rows["completion_mask"].bool()).any(-1).float()
-        truncated = 1 - float(self.accelerator.gather(finished).mean())
+        truncated = 1 - float(self.accelerator.gather(_trl.finished(self, rows).float()).mean())
         for name, value in {**metrics, "kl": kl, "beta": beta, "truncated": truncated}.items():
             _trl.add_metric(self, f"plural/{name}", value)
 
