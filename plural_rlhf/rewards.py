@@ -10,10 +10,11 @@ Shapes: `N` completions, `K` clusters.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from reward_models.errors import JuryError, did_you_mean
 from reward_models.scoring import ClusterScorer, JuryScorer
 
 
-__all__ = ["JuryReward", "ValidityGate", "completion_text", "require_calibrated", "rows_of", "seen_prompts"]
+__all__ = [
+    "JuryReward",
+    "ValidityGate",
+    "completion_text",
+    "is_async",
+    "require_calibrated",
+    "rows_of",
+    "seen_prompts",
+]
 
 
 def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
@@ -43,6 +52,13 @@ def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
     return next((content for content in reversed(said) if content), "")
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling a reward function gives a coroutine: a function or an object with one as `__call__`, as TRL."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
 class ValidityGate:
     """Marks a reward function as a hard gate: what it scores below `threshold` is worth nothing to any cluster.
 
@@ -52,6 +68,7 @@ class ValidityGate:
 
     Args:
         function: A TRL reward function, `(prompts, completions, **columns)` to one number (or `None`) a completion.
+            The gate of an async function is async.
         threshold: The lowest number that is valid.
 
     Example:
@@ -60,15 +77,29 @@ class ValidityGate:
         [1.0, 0.0]
     """
 
-    def __init__(self, function: Callable[..., list[float | None]], threshold: float = 0.5) -> None:
+    def __new__(cls, function: Callable[..., Any], threshold: float = 0.5) -> ValidityGate:
+        """A gate of a class of its own for an async function: TRL looks at `__call__` to know what to await."""
+        return super().__new__(_AsyncValidityGate if cls is ValidityGate and is_async(function) else cls)
+
+    def __getnewargs__(self) -> tuple[Callable[..., Any], float]:
+        return self.function, self.threshold
+
+    def __init__(self, function: Callable[..., Any], threshold: float = 0.5) -> None:
         self.function = function
         self.threshold = threshold
         self.__name__ = getattr(function, "__name__", type(function).__name__)
 
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """1.0 where a completion is valid, 0.0 where it is not."""
-        scores = self.function(prompts=prompts, completions=completions, **columns)
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Any:
+        """1.0 where a completion is valid, 0.0 where it is not; a list, of an async function a coroutine of one."""
+        return self._valid(self.function(prompts=prompts, completions=completions, **columns))
+
+    def _valid(self, scores: Sequence[float | None]) -> list[float]:
         return [1.0 if score is None or score >= self.threshold else 0.0 for score in scores]
+
+
+class _AsyncValidityGate(ValidityGate):
+    async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        return self._valid(await self.function(prompts=prompts, completions=completions, **columns))
 
 
 class JuryReward:
@@ -134,7 +165,7 @@ class JuryReward:
         **rule_options: Any,
     ) -> None:
         if rule == POOL and rule_options:
-            name, known = next(iter(rule_options)), list(signature(JuryReward).parameters)[:-1]
+            name, known = next(iter(rule_options)), list(inspect.signature(JuryReward).parameters)[:-1]
             raise TypeError(
                 f"{name}: a JuryReward has no such option, and its rule {POOL!r} takes none; it has "
                 f"{', '.join(known)}.{did_you_mean(name, known)}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import pickle
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer.utils import is_async_callable
 
 from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.targets import PoolTarget, pool_reward
-from plural_rlhf.rewards import JuryReward, completion_text
+from plural_rlhf.rewards import JuryReward, ValidityGate, completion_text
 from reward_models.errors import JuryError
 from tests.juries import CPU, TableJury
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -203,6 +206,26 @@ def test_the_answer_of_a_conversation_with_tools_is_the_assistants_last_word(mes
     reward = JuryReward(Reader(TABLE, ["warm", "cold"], [0.75, 0.25]))
     seen = [[{"role": "user", "content": "Pick."}]]
     assert (reward.cluster_rewards(seen, [messages], [["red", "blue"]])[0].tolist() == TABLE["red"]) == (text == "red")
+
+
+async def digits_later(prompts, completions, **columns):
+    return [None if c == "?" else float(c.isdigit()) for c in completions]
+
+
+class DigitsLater:
+    async def __call__(self, **columns):
+        return await digits_later(**columns)
+
+
+@pytest.mark.parametrize("function", [digits_later, partial(digits_later, extra=1), DigitsLater()])
+def test_the_gate_of_an_async_function_is_awaited(function):
+    gate = ValidityGate(function, threshold=0.25)
+    for each in (gate, pickle.loads(pickle.dumps(gate))):
+        assert isinstance(each, ValidityGate)
+        assert is_async_callable(each)
+        assert asyncio.run(each(prompts=["Pick."] * 3, completions=["7", "seven", "?"])) == [1.0, 0.0, 1.0]
+        assert each.threshold == 0.25
+    assert not is_async_callable(pickle.loads(pickle.dumps(ValidityGate(len))))
 
 
 def test_the_jury_reads_its_own_prompt_and_chat_completions():

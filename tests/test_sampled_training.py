@@ -271,14 +271,21 @@ def test_exact_offsets_are_log_z(lopsided, tmp_path):
     torch.testing.assert_close(found, log_partition(r, log_ref, 1.0), atol=1e-4, rtol=0)
 
 
-def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path):
+@pytest.mark.parametrize("awaited", [False, True], ids=["at once", "async"])
+def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path, awaited):
     """Six completions scored by hand: the length reward joins every cluster, invalid ones fall below all valid."""
     jury = three_answers()
 
     def length(prompts, completions, **columns):
         return [None if c == "2" else float(len(c)) for c in completions]
 
-    gate = ValidityGate(lambda prompts, completions, **columns: [float(c != "3") for c in completions])
+    def not_three(prompts, completions, **columns):
+        return [float(c != "3") for c in completions]
+
+    async def not_three_later(**columns):
+        return not_three(**columns)
+
+    gate = ValidityGate(not_three_later if awaited else not_three)
     trainer = sampled(
         lopsided,
         [jury, length, gate],

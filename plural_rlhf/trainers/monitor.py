@@ -8,7 +8,6 @@ come from.
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from plural_rlhf.core.shares import effective_answers
+from plural_rlhf.rewards import is_async
 from plural_rlhf.trainers.findings import CHECKS, EFFECTIVE, ENTROPY, RANGE, SHARE, Curves, Finding, Limits, Run
 
 
@@ -86,7 +86,7 @@ class CollapseMonitor(TrainerCallback):
                 f"watch got {shown}, which TRL scores by itself, so that no completions pass here: give it a reward "
                 "function, such as JuryReward(path). The callback alone follows the entropy."
             )
-        if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
+        if is_async(reward):
 
             @functools.wraps(reward)
             async def watched_async(*args: Any, **columns: Any) -> list[float | None]:
