@@ -268,6 +268,29 @@ def test_a_resumed_run_is_the_unbroken_one(case, tmp_path):
         build(data, tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+def test_the_last_whole_checkpoint_outlives_a_kill(tmp_path, monkeypatch):
+    settings = {
+        "objective": "average",
+        "max_steps": 3,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": 1,
+    }
+    save = PluralDPOTrainer._save_state
+
+    def killed(trainer, folder):
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+        save(trainer, folder)
+
+    monkeypatch.setattr(PluralDPOTrainer, "_save_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(opposed(), tmp_path, **settings).train()
+    monkeypatch.undo()
+    build(opposed(), tmp_path, **settings).train(resume_from_checkpoint=tmp_path / "checkpoint-1")
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
 def test_a_checkpoint_of_other_clusters_is_refused(tmp_path):
     settings = {"objective": "average", "max_steps": 1, "save_strategy": "steps", "save_steps": 1}
     build(opposed(), tmp_path, **settings).train()

@@ -14,9 +14,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from plural_rlhf.trainers import checkpoints
 from reward_models.errors import JuryError
+from reward_models.modeling_jury import JuryRewardModel
+from reward_models.scoring import JuryScorer
 from tests.juries import TableJury
-from tests.policies import THREE, load, rows, sampled, three_answers, train_exact
+from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers, train_exact
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +89,7 @@ def test_a_checkpoint_that_was_cut_short_is_refused_and_the_last_whole_one_named
     settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
     train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 2, **settings)
     (tmp_path / "checkpoint-2" / "plural_state.json").unlink()
-    for resume in (True, str(tmp_path / "checkpoint-2")):
+    for resume in (True, str(tmp_path / "checkpoint-2"), tmp_path / "checkpoint-2"):
         with pytest.raises(ValueError, match=r"checkpoint-2.*cut short.*resume from '.*checkpoint-1'"):
             train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 3, resume=resume, **settings)
 
@@ -99,6 +102,84 @@ def test_a_checkpoint_of_another_jury_is_refused(lopsided, tmp_path):
         train_exact(
             load(lopsided), other, rows("ab", THREE), tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **settings
         )
+
+
+def test_a_folder_may_be_given_as_a_path(lopsided, tmp_path):
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
+    train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 1, **settings)
+    resume = tmp_path / "checkpoint-1"
+    resumed = train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 3, resume=resume, **settings)
+    assert resumed.state.global_step == 3
+    assert [row["step"] for row in resumed.state.log_history if "train_runtime" in row] == [3]
+
+
+def test_the_last_whole_checkpoint_outlives_a_kill(lopsided, tmp_path, monkeypatch):
+    """With `save_total_limit=1`, between the files of TRL and ours."""
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
+    settings |= {"num_generations": 4, "per_device_train_batch_size": 4}
+    whole = checkpoints.save
+
+    def killed(trainer, folder):
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+        whole(trainer, folder)
+
+    monkeypatch.setattr(checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sampled(lopsided, three_answers(), tmp_path, 3, **settings).train()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"checkpoint-2.*cut short.*resume from '.*checkpoint-1'"):
+        sampled(lopsided, three_answers(), tmp_path, 3, **settings).train(resume_from_checkpoint=True)
+    resumed = sampled(lopsided, three_answers(), tmp_path, 3, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert resumed.state.global_step == 3
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+    assert resumed.args.save_total_limit == 1
+
+
+@pytest.mark.parametrize(
+    ("prevalence", "taken"), [([0.1, 0.9], False), ([0.7, 0.3], True)], ids=["another", "the same"]
+)
+def test_a_checkpoint_of_a_jury_with_another_prevalence_is_refused(lopsided, tmp_path, prevalence, taken):
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
+    train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 1, **settings)
+    other = TableJury(three_answers().table, ["left", "right"], prevalence)
+    resume = str(tmp_path / "checkpoint-1")
+
+    def go_on():
+        trained = train_exact(load(lopsided), other, rows("ab", THREE), tmp_path, 2, resume=resume, **settings)
+        assert trained.state.global_step == 2
+
+    if taken:
+        go_on()
+        return
+    with pytest.raises(
+        JuryError, match=r"prevalence 0\.7, 0\.3, and this one has 0\.1, 0\.9: resume with the jury of"
+    ):
+        go_on()
+    assert other.asked == []  # before any long work
+    # Checkpoints of earlier versions do not say.
+    state = json.loads((tmp_path / "checkpoint-1" / "plural_state.json").read_text())
+    del state["prevalence"], state["heads"]
+    (tmp_path / "checkpoint-1" / "plural_state.json").write_text(json.dumps(state))
+    go_on()
+
+
+def test_a_checkpoint_of_a_saved_jury_with_other_heads_is_refused(lopsided, tmp_path):
+    """The same clusters in the same shares, fitted again."""
+
+    def jury(seed):
+        torch.manual_seed(0)
+        backbone, heads = load(lopsided).model, np.random.default_rng(seed).normal(size=(2, 32))
+        model = JuryRewardModel.from_fit(backbone, heads, np.zeros(2), [0.7, 0.3], ["left", "right"])
+        return JuryScorer(model, TOKENIZER)
+
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
+    train_exact(load(lopsided), jury(1), rows("ab", THREE), tmp_path, 1, **settings)
+    resume = str(tmp_path / "checkpoint-1")
+    with pytest.raises(JuryError, match=r"the same clusters \(left, right\) and other reward heads: resume with"):
+        train_exact(load(lopsided), jury(2), rows("ab", THREE), tmp_path, 2, resume=resume, **settings)
+    train_exact(load(lopsided), jury(1), rows("ab", THREE), tmp_path, 2, resume=resume, **settings)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import GenerationConfig, Trainer
+from transformers import trainer as trainer_module
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
@@ -64,6 +65,7 @@ __all__ = [
     "restore",
     "reward_context",
     "rollouts_only",
+    "rotation_last",
     "share_prompts",
     "snapshot",
     "split_rows",
@@ -444,6 +446,24 @@ def finished(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tenso
     last = (own * torch.arange(1, own.shape[1] + 1, device=own.device)).argmax(dim=1, keepdim=True)
     ends = torch.tensor(list(trainer.eos_token_ids), device=own.device)
     return (torch.isin(rows["completion_ids"], ends) & own.bool()).gather(1, last)[:, 0]
+
+
+@contextmanager
+def rotation_last() -> Iterator[None]:
+    """Holds back what `Trainer._save_checkpoint` does last, deleting old checkpoints, until the end of the block.
+
+    What is added to a checkpoint in the block is then there before the one that it replaces is gone. After an error
+    none is deleted.
+    """
+    rotate = trainer_module.rotate_checkpoints
+    held: list[dict[str, Any]] = []
+    trainer_module.rotate_checkpoints = lambda **how: held.append(how)
+    try:
+        yield
+    finally:
+        trainer_module.rotate_checkpoints = rotate
+    for how in held:
+        rotate(**how)
 
 
 def checkpoint_folder(trainer: GRPOTrainer, trial: Any) -> Path:

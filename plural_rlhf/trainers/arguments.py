@@ -5,6 +5,7 @@ Every refusal names what was given, why it cannot work and what to do. Knows not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "Resume",
     "check_batches",
     "check_checkpoint",
     "check_columns",
@@ -39,6 +41,9 @@ __all__ = [
 
 
 logger = logging.get_logger(__name__)
+
+Resume = bool | str | os.PathLike[str] | None
+"""What `Trainer.train` takes as `resume_from_checkpoint`."""
 
 
 def modes(train: Any, args: PluralGRPOConfig) -> tuple[bool, bool]:
@@ -193,17 +198,24 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
             )
 
 
-def check_checkpoint(resume: bool | str | None, output_dir: str | None, state_file: str) -> None:
-    """Refuses to go on from a checkpoint that was not written to its end, and names the last whole one."""
+def check_checkpoint(resume: Resume, output_dir: str | None, state_file: str) -> Path | None:
+    """Refuses to go on from a checkpoint that was not written to its end, and names the last whole one.
+
+    Returns:
+        The folder to go on from; `None` where there is nothing to look at.
+    """
     if not resume:
-        return
-    folder = get_last_checkpoint(output_dir) if resume is True and output_dir else resume
-    if not isinstance(folder, str) or (Path(folder) / state_file).is_file() or not Path(folder).is_dir():
-        return
-    siblings = sorted(Path(folder).parent.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+        return None
+    found = get_last_checkpoint(output_dir) if resume is True and output_dir else resume
+    if not isinstance(found, str | os.PathLike) or not Path(found).is_dir():
+        return None
+    folder = Path(found)
+    if (folder / state_file).is_file():
+        return folder
+    siblings = sorted(folder.parent.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
     whole = [str(path) for path in siblings if (path / state_file).is_file()]
     advice = f"resume from {whole[-1]!r}" if whole else "start again"
     raise ValueError(
-        f"the checkpoint {folder!r} has no {state_file}, which is written last: it was cut short, or another trainer "
-        f"wrote it. Delete it and {advice}."
+        f"the checkpoint {str(folder)!r} has no {state_file}, which is written last: it was cut short, or another "
+        f"trainer wrote it. Delete it and {advice}."
     )

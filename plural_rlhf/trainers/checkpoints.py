@@ -1,31 +1,83 @@
-"""What a checkpoint holds besides TRL's own: offsets, duals, the completions still in use and those remembered.
+"""What a checkpoint holds besides TRL's own: offsets, duals, completions in use and remembered, and whose they are.
 
-The state file is written last and moved into place whole, so that a checkpoint with it is complete. Every process
-keeps its own share of the generation buffer; without it a run stopped between two uses of a generation batch would
-draw anew.
+The state file is written last and moved into place whole, so that a checkpoint with it is complete; older ones are
+deleted after that. Every process keeps its own share of the generation buffer; without it a run stopped between two
+uses of a generation batch would draw anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl
+from plural_rlhf.trainers.arguments import Resume, check_checkpoint
 from plural_rlhf.trainers.sampled import Rollouts
 from reward_models.errors import JuryError
+from reward_models.scoring import JuryScorer
 
 
 if TYPE_CHECKING:
     from plural_rlhf.trainers.plural_grpo_trainer import PluralGRPOTrainer
 
-__all__ = ["STATE_FILE", "load", "save"]
+__all__ = ["STATE_FILE", "check", "load", "save"]
 
 STATE_FILE = "plural_state.json"
 MEMORY_FILE = "plural_replay.pt"
+
+
+def check(trainer: PluralGRPOTrainer, resume: Resume) -> None:
+    """Refuses to go on from a checkpoint that was cut short or belongs to another jury.
+
+    Raises:
+        ValueError: It was not written to its end.
+        JuryError: It was trained with other clusters, another prevalence, or other reward heads; one that does not say
+            is taken.
+    """
+    folder = check_checkpoint(resume, trainer.args.output_dir, STATE_FILE)
+    if folder is None:
+        return
+    saved, own = json.loads((folder / STATE_FILE).read_text()), _identity(trainer.jury_reward)
+    saved = {name: saved.get(name) or value for name, value in own.items()}
+    if saved["cluster_names"] != own["cluster_names"]:
+        difference = f"a jury of the clusters {_listed(saved)}, and this one has {_listed(own)}"
+    elif not np.allclose(saved["prevalence"], own["prevalence"], rtol=0, atol=1e-6):
+        difference = f"a jury of the prevalence {_shares(saved)}, and this one has {_shares(own)}"
+    elif own["heads"] not in (None, saved["heads"]):
+        difference = f"a jury of the same clusters ({_listed(own)}) and other reward heads"
+    else:
+        return
+    raise JuryError(
+        f"the checkpoint {str(folder)!r} was trained with {difference}: resume with the jury of that run, or start "
+        "again in another output_dir."
+    )
+
+
+def _identity(reward: JuryReward) -> dict[str, Any]:
+    """What tells juries apart without asking them anything; `heads` is the hash of a saved jury's, None for others."""
+    jury, heads = reward.jury, None
+    if isinstance(jury, JuryScorer):
+        digest = hashlib.sha256()
+        for _, value in sorted(jury.model.score.state_dict().items()):
+            digest.update(value.float().cpu().numpy().tobytes())
+        heads = digest.hexdigest()
+    prevalence = [float(share) for share in jury.prevalence]
+    return {"cluster_names": list(jury.cluster_names), "prevalence": prevalence, "heads": heads}
+
+
+def _listed(jury: dict[str, Any]) -> str:
+    return ", ".join(jury["cluster_names"])
+
+
+def _shares(jury: dict[str, Any]) -> str:
+    return ", ".join(f"{share:.4g}" for share in jury["prevalence"])
 
 
 def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
@@ -39,7 +91,7 @@ def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
         if trainer.memory is not None:
             torch.save(trainer.memory.state_dict(), folder / MEMORY_FILE)
         state: dict[str, Any] = {
-            "cluster_names": list(trainer.jury_reward.cluster_names),
+            **_identity(trainer.jury_reward),
             "micro_step": _trl.micro_step(trainer),
             "offsets": trainer.jury_reward.offsets.state_dict(),
             "targeting": trainer.targeting.state_dict(),
@@ -52,22 +104,11 @@ def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
 
 
 def load(trainer: PluralGRPOTrainer, folder: Path) -> None:
-    """Puts the state back.
-
-    Raises:
-        JuryError: The checkpoint was trained with another jury.
-    """
+    """Puts the state back, of a checkpoint that was checked."""
     if not (folder / STATE_FILE).is_file():
         return
     state = json.loads((folder / STATE_FILE).read_text())
     reward = trainer.jury_reward
-    saved = state.get("cluster_names", list(reward.cluster_names))
-    if saved != list(reward.cluster_names):
-        raise JuryError(
-            f"the checkpoint {str(folder)!r} was trained with a jury of the clusters {', '.join(saved)}, and this one "
-            f"has {', '.join(reward.cluster_names)}: resume with the jury of that run, or start again in another "
-            "output_dir."
-        )
     reward.offsets.load_state_dict(state["offsets"])
     if "targeting" in state:
         trainer.targeting.load_state_dict(state["targeting"])

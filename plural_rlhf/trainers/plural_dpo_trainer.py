@@ -36,7 +36,7 @@ from plural_rlhf.core.preference_losses import (
 )
 from plural_rlhf.steering import parse_weights
 from plural_rlhf.trainers import _trl
-from plural_rlhf.trainers.arguments import check_checkpoint, each_dataset
+from plural_rlhf.trainers.arguments import Resume, check_checkpoint, each_dataset
 from plural_rlhf.trainers.pair_clusters import find_clusters
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_metrics import global_mean, log_clusters, log_pairs, log_policy
@@ -240,7 +240,7 @@ class PluralDPOTrainer(DPOTrainer):
 
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Resume = None, *args: Any, **kwargs: Any) -> Any:
         """Trains, as `Trainer.train`; a checkpoint that was not written to its end is refused."""
         check_checkpoint(resume_from_checkpoint, self.args.output_dir, _STATE_FILE)
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -363,10 +363,12 @@ class PluralDPOTrainer(DPOTrainer):
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if not self.args.should_save:
-            return
-        folder = _trl.checkpoint_folder(self, trial)
+        with _trl.rotation_last():
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self._save_state(_trl.checkpoint_folder(self, trial))
+
+    def _save_state(self, folder: Path) -> None:
         if self.memberships is not None:
             save_file(self.memberships.state(), folder / _MEMBERSHIPS_FILE)
         state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}

@@ -29,6 +29,7 @@ from plural_rlhf.core.estimators import exact_divergence, score_function_loss
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
+from plural_rlhf.trainers.arguments import Resume
 from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, row_key, target_kl_and_gains
 from plural_rlhf.trainers.jury_argument import reward_functions
 from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
@@ -171,9 +172,9 @@ class PluralGRPOTrainer(GRPOTrainer):
         self._rollouts: dict[bool, Rollouts] = {}
         self.memory = ReplayMemory(args.replay_size, args.replay_share, args.seed) if args.replays else None
 
-    def train(self, resume_from_checkpoint: bool | str | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Resume = None, *args: Any, **kwargs: Any) -> Any:
         """Trains, as `Trainer.train`; in exact mode the reference is scored first, while the policy still is π₀."""
-        arguments.check_checkpoint(resume_from_checkpoint, self.args.output_dir, checkpoints.STATE_FILE)
+        checkpoints.check(self, resume_from_checkpoint)
         self._score_references()
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -447,8 +448,9 @@ class PluralGRPOTrainer(GRPOTrainer):
     # ── stopping and going on ───────────────────────────────────────────────────────────────────────────────────────
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        checkpoints.save(self, _trl.checkpoint_folder(self, trial))
+        with _trl.rotation_last():
+            super()._save_checkpoint(model, trial)
+            checkpoints.save(self, _trl.checkpoint_folder(self, trial))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
