@@ -163,6 +163,22 @@ def test_supports_that_nothing_can_be_matched_on_are_refused(tmp_path, support, 
         make(tmp_path, data=Dataset.from_dict({"prompt": ["a", "b"], "support": support}))
 
 
+@pytest.mark.parametrize("exact", [None, False], ids=["mixed", "sampled"])
+@pytest.mark.parametrize("support", [[], ["1"], [" ", "1"], ["1", "1"]])
+def test_supports_are_checked_wherever_they_are_read(lopsided, tmp_path, exact, support):
+    """Also where they only say which completions are valid; rows without one are left alone."""
+    data = Dataset.from_dict({"prompt": ["Item a: ", "Item b: "], "support": [None, support]})
+    with pytest.raises(ValueError, match=r"row 1: support is \[.*\]: give at least two different answers"):
+        sampled(lopsided, three_answers(), tmp_path / "out", 1, data=data, exact=exact)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_support_that_is_no_list_is_refused_where_it_may_be_missing(lopsided, tmp_path):
+    data = Dataset.from_dict({"prompt": ["Item a: ", "Item b: "], "support": [None, "123"]})
+    with pytest.raises(ValueError, match=r"row 1: support is '123': give the list of all allowed answers.*or null"):
+        sampled(lopsided, three_answers(), tmp_path, 1, data=data, exact=False)
+
+
 def test_exact_mode_without_the_column_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no column 'support' \(it has prompt\).*exact=False to sample"):
         make(tmp_path, data=rows("ab", None))
@@ -195,10 +211,10 @@ def test_sampling_that_the_models_folder_asks_for_is_refused(lopsided, tmp_path)
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (["left", "rihgt"], r"'rihgt'.*Did you mean 'right'\?.*'left', 'right'"),
+        (["left", "rihgt"], r"row 1: weights is 'rihgt'.*'rihgt'.*Did you mean 'right'\?.*'left', 'right'"),
         ([[1.0, 0.0], [-1.0, 2.0]], r"at least 0"),
         ([[1.0, 0.0], [0.0, 0.0]], r"all zero"),
-        ([[1.0, 0.0], [0.5, 0.25, 0.25]], r"3 weights for 2 clusters"),
+        ([[1.0, 0.0], [0.5, 0.25, 0.25]], r"row 1: weights is \[0\.5, 0\.25, 0\.25\].*3 weights for 2 clusters"),
     ],
 )
 def test_weights_of_every_row_are_checked_before_training(tmp_path, weights, message):

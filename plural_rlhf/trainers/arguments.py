@@ -16,7 +16,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from plural_rlhf.rewards import JuryReward
+from plural_rlhf.trainers.exact import check_support
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from reward_models.errors import JuryError
 
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "check_batches",
     "check_checkpoint",
     "check_columns",
+    "check_datasets",
     "check_enough_prompts",
     "check_reference_draws",
     "check_reloadable",
@@ -109,17 +112,36 @@ def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: b
         )
 
 
-def check_weights(dataset: Any, reward: JuryReward, max_min: bool) -> None:
-    """Refuses weights that the jury cannot carry out, and rules, in any row; any weights where they are searched."""
-    if max_min and "weights" in columns_of(dataset):
-        raise ValueError(
-            "max_min searches the weights itself, and the data set has a column 'weights': remove the column "
-            "(dataset.remove_columns('weights')), or set max_min=False."
-        )
+def check_datasets(train: Any, evaluation: Any, args: PluralGRPOConfig, exact: bool, reward: JuryReward) -> None:
+    """Refuses columns, weights, rules and supports of any row that would not do what they say.
+
+    Raises:
+        ValueError: Names the column, or the row.
+        JuryError: Weights or a rule that the jury cannot carry out.
+    """
+    for dataset in each_dataset(train, evaluation):
+        check_columns(dataset)
+        if args.max_min and "weights" in columns_of(dataset):
+            raise ValueError(
+                "max_min searches the weights itself, and the data set has a column 'weights': remove the column "
+                "(dataset.remove_columns('weights')), or set max_min=False."
+            )
+        check_weights(dataset, reward)
+        # Where completions are drawn, a support decides which of them are valid at all.
+        required = exact or args.offsets == "exact"
+        if required or "support" in columns_of(dataset):
+            check_support(select_rows(dataset, ["support"]), required)
+
+
+def check_weights(dataset: Any, reward: JuryReward) -> None:
+    """Refuses weights that the jury cannot carry out, and rules, in any row."""
     for name, read in (("weights", reward.row_weights), ("rule", reward.row_rules)):
         if name in columns_of(dataset):
-            specs = [row[name] for row in dataset.select_columns(name)]
-            read(specs, len(specs))
+            for n, row in enumerate(dataset.select_columns(name)):
+                try:
+                    read([row[name]], 1)
+                except (ValueError, TypeError) as error:
+                    raise JuryError(f"row {n}: {name} is {row[name]!r}: {error}") from error
 
 
 def each_dataset(train: Any, evaluation: Any) -> Iterator[Any]:

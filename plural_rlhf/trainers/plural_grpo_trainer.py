@@ -30,7 +30,7 @@ from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.arguments import Resume
-from plural_rlhf.trainers.exact import ExactRows, check_support, exact_metrics, row_key, target_kl_and_gains
+from plural_rlhf.trainers.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
 from plural_rlhf.trainers.jury_argument import reward_functions
 from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.other_rewards import OtherRewards
@@ -120,11 +120,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             args.use_exact_mode()
         elif not isinstance(model, str) and not isinstance(model, PeftModel) and peft_config is None:
             arguments.check_reloadable(model)
-        for dataset in arguments.each_dataset(train_dataset, eval_dataset):
-            arguments.check_columns(dataset)
-            arguments.check_weights(dataset, self.jury_reward, args.max_min)
-            if self.exact or args.offsets == "exact":
-                check_support(arguments.select_rows(dataset, ["support"]))
+        arguments.check_datasets(train_dataset, eval_dataset, args, self.exact, self.jury_reward)
         self.weight_sampler = weight_sampler_of(weight_sampler, args, self.jury_reward, train_dataset)
         arguments.check_tokenizer(processing_class)
         self._column = JuryColumn(self.jury_reward)
