@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from datasets import Dataset
+from transformers import ProcessorMixin
 from trl import GRPOTrainer, SFTConfig
 from trl.chat_template_utils import qwen3_chat_template
 
@@ -14,7 +15,7 @@ from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.distil import distil
 from tests.juries import CPU
 from tests.policies import THREE, load, spoken, three_answers
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
 CHAT = [{"role": "user", "content": "Item a"}]
@@ -89,6 +90,31 @@ def test_a_prompt_has_the_tokens_that_trl_generates_from(lopsided, tmp_path, mon
         assert ids[mask.bool()].tolist() == expected
     # The policy is the reference still, and is shown the same: its distance is nothing but rounding.
     assert abs(trainer._metrics["train"]["plural/kl"][0]) < 1e-5
+
+
+class Processor(ProcessorMixin):
+    """Of a model of text and images, whose messages are lists of parts; it has no `eos_token` of its own."""
+
+    def __init__(self, tokenizer):
+        parts = "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}"
+        template = tokenizer.chat_template.replace("{{ message['content'] }}", parts)
+        super().__init__(tokenizer, chat_template=template)
+
+
+def test_a_processor_is_looked_through_to_its_tokenizer(tmp_path):
+    tokenizer, model = tiny_tokenizer(), tiny_causal_lm()
+    model.config.image_token_id = tokenizer.bos_token_id  # TRL never samples one
+    args = PluralGRPOConfig(str(tmp_path), exact=True, per_device_train_batch_size=2, max_steps=1, **CPU)
+    data = Dataset.from_list([{"prompt": prompt, "support": THREE} for prompt in (CHAT, LONGER)])
+    trainer = PluralGRPOTrainer(model, three_answers(), args, data, processing_class=Processor(tokenizer))
+    trainer.train()
+    batch = trainer._exact_rows.encode(list(data))
+    rendered = [tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in (CHAT, LONGER)]
+    found = [ids[mask.bool()] for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
+    assert tokenizer.batch_decode(found) == rendered
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"the tokenizer has no eos_token"):
+        PluralGRPOTrainer(model, three_answers(), args, data, processing_class=Processor(tokenizer))
 
 
 class Room:

@@ -211,6 +211,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Refuses a tokenizer whose answers have no end: the probability of an answer includes that of its end token."""
     if tokenizer is None:
         return
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
     for name, use in (("eos_token", "ends an answer"), ("pad_token", "fills up shorter rows")):
         if getattr(tokenizer, name, None) is None:
             cure = "'<|endoftext|>', or the token that ends a turn" if name == "eos_token" else "tokenizer.eos_token"
