@@ -23,14 +23,14 @@ from plural_rlhf.steering import WeightSpec, parse_weights
 from plural_rlhf.trainers.shared_prefix import encode_prompt
 from plural_rlhf.weight_sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from reward_models.adaptation import Adaptation
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, did_you_mean
 from reward_models.rater_model import Placement
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "evaluating"]
 
@@ -225,6 +225,7 @@ class Steerer:
 
         Raises:
             JuryError: A jury that cannot be carried out, or another number of juries than prompts.
+            TypeError: An argument that `GenerationConfig` does not have.
         """
         sampled = self.sample_tokens(prompts, jury, num_return_sequences=num_return_sequences, **generation)
         return self.tokenizer.batch_decode(sampled, skip_special_tokens=True)
@@ -241,6 +242,7 @@ class Steerer:
         """As `generate`, but tokens: up to the end token, which is missing where an answer was cut off."""
         from transformers import GenerationConfig
 
+        _check_generation(generation, GenerationConfig())
         rendered, ends = self._rendered(prompts, jury), self.ends
         own = _OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
         config = GenerationConfig(
@@ -329,6 +331,19 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     """The tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
     of_model = model.generation_config.eos_token_id
     return sorted({tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])} - {None})
+
+
+def _check_generation(given: Mapping[str, Any], defaults: GenerationConfig) -> None:
+    """Refuses what is no setting of generation: `GenerationConfig` takes any name, and the answers would ignore it."""
+    known = [name for name in vars(defaults) if not name.startswith("_")]
+    for name in given:
+        if name in ("weights", "cluster", "clusters"):
+            raise TypeError(f"whose answer is wanted is said in jury=, not in {name}=: give jury={given[name]!r}.")
+        if name not in known:
+            raise TypeError(
+                f"{name}={given[name]!r} is no argument of the generation.{did_you_mean(name, ['jury', *known])} "
+                "Whose answer is wanted is said in jury=; all else is a field of transformers' GenerationConfig."
+            )
 
 
 def _check_tokens(words: WeightSampler, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -88,6 +88,22 @@ def test_a_jury_that_cannot_be_carried_out_is_refused(steerer, jury, message):
         steerer.generate(["Which?", "What?"], jury)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"weights": "rural"}, r"said in jury=, not in weights=: give jury='rural'"),
+        ({"cluster": "rural"}, r"said in jury=, not in cluster=: give jury='rural'"),
+        ({"jurry": "rural"}, r"jurry='rural'.*Did you mean 'jury'\?"),
+        ({"max_tokens": 3}, r"max_tokens=3.*Did you mean 'max_new_tokens'\?"),
+        ({"seed": 3}, r"seed=3.*field of transformers' GenerationConfig"),
+    ],
+)
+def test_an_argument_that_would_be_ignored_is_refused(steerer, asked, message):
+    for method in (steerer.generate, steerer.sample_tokens):
+        with pytest.raises(TypeError, match=message):
+            method("Which?", **asked)
+
+
 @pytest.mark.parametrize("prompt", ["Which?", CHAT])
 def test_answer_probabilities_are_those_under_the_rendered_prompt(steerer, prompt):
     support = ["yes", "no"]
