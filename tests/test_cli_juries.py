@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
@@ -277,6 +278,33 @@ def test_export_scalar_writes_a_model_for_the_weights_that_were_asked_for(tokeni
     head = AutoModelForSequenceClassification.from_pretrained(out).score.weight[0].tolist()
     heads = JuryRewardModel.from_pretrained(jury).score.weight
     assert head == pytest.approx((0.25 * heads[0] + 0.75 * heads[1]).tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("bias", "said"), [(1.5, "+ 1.5000"), (-0.25, "- 0.2500")])
+def test_export_scalar_says_what_the_exported_logit_lacks(tokenizer, tmp_path, bias, said):
+    scorer = JuryScorer.from_pretrained(save(tokenizer, tmp_path / "plain"))
+    with torch.no_grad():
+        scorer.model.score.bias.fill_(bias)
+    scorer.save_pretrained(tmp_path / "jury")
+    jury = str(tmp_path / "jury")
+    done = runner.invoke(app, ["export-scalar", jury, str(tmp_path / "scalar")])
+    assert done.exit_code == 0, done.output
+    assert f"The jury's weighted mean = the exported logit {said}" in done.output
+
+
+def test_export_scalar_leaves_a_folder_with_files_alone(tokenizer, tmp_path):
+    jury, out = save(tokenizer, tmp_path / "jury"), tmp_path / "mine"
+    out.mkdir()
+    (out / "config.json").write_text("years of work")
+    done = runner.invoke(app, ["export-scalar", jury, str(out)])
+    assert done.exit_code == 2
+    assert "holds files. Give another folder, or --force to write over them." in words(done.output)
+    assert [p.read_text() for p in out.iterdir()] == ["years of work"]
+    file = runner.invoke(app, ["export-scalar", jury, str(out / "config.json"), "--force"])
+    assert file.exit_code == 2
+    assert "is a file. Give the name of a folder." in words(file.output)
+    assert runner.invoke(app, ["export-scalar", jury, str(out), "--force"]).exit_code == 0
+    assert AutoModelForSequenceClassification.from_pretrained(out).config.num_labels == 1
 
 
 @pytest.mark.parametrize(

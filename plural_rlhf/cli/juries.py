@@ -197,6 +197,7 @@ def export_scalar(
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="Weigh the heads on the common scale that the jury was calibrated to.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds files.")] = False,
     traceback: Traceback = False,
 ) -> None:
     """Save a jury under fixed weights as a plain reward model that needs nothing of ours to load.
@@ -212,13 +213,19 @@ def export_scalar(
         from plural_rlhf.steering import weights_from_text
         from reward_models.export import export_scalar as write_scalar
 
+        # A file is refused in any case: transformers logs that it cannot write there, and returns.
+        if out.is_file():
+            raise typer.BadParameter(f"OUT {out} is a file. Give the name of a folder.")
+        if out.is_dir() and any(out.iterdir()) and not force:
+            raise typer.BadParameter(f"OUT {out} holds files. Give another folder, or --force to write over them.")
         logging.disable_progress_bar()
         spec = None if weights is None else weights_from_text(weights)
         shares = {spec: 1.0} if isinstance(spec, str) else spec
         written = write_scalar(jury, out, shares, calibrated=calibrated)
         for name, share in written.weights.items():
             typer.echo(f"{share:6.1%}  {name}")
-        typer.echo(f"The jury's weighted mean is the exported logit {written.constant:+.4f}.")
+        sign = "-" if written.constant < 0 else "+"
+        typer.echo(f"The jury's weighted mean = the exported logit {sign} {abs(written.constant):.4f}")
         typer.echo(f"Written to {out}")
 
     guarded(export, traceback)
