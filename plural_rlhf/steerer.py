@@ -108,7 +108,8 @@ class Steerer:
             chat_template_kwargs: What the chat template was given in training, beside the conversation.
 
         Raises:
-            JuryError: There is no jury at `jury`, or it has other clusters than the policy's tokens.
+            JuryError: There is no jury at `jury`, or it has other clusters than the policy's tokens; or the folder
+                `policy` holds no model, such as that of a training which was never saved.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.peft_utils import find_adapter_config_file
@@ -126,6 +127,7 @@ class Steerer:
                 f"{str(jury)!r} holds a model of type {config.model_type!r}, which has no rater clusters. Give the "
                 "folder of the jury that the policy was trained with."
             )
+        _check_policy(Path(policy))
         names, prevalence = config.cluster_names, config.prevalence
         tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left")
         vocabulary = tokenizer.get_vocab()
@@ -344,6 +346,20 @@ def _check_generation(given: Mapping[str, Any], defaults: GenerationConfig) -> N
                 f"{name}={given[name]!r} is no argument of the generation.{did_you_mean(name, ['jury', *known])} "
                 "Whose answer is wanted is said in jury=; all else is a field of transformers' GenerationConfig."
             )
+
+
+def _check_policy(folder: Path) -> None:
+    """Refuses a folder without a model; what is no folder may be a hub id."""
+    if not folder.is_dir() or any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name))
+    fix = "Give the folder of a saved model or adapter."
+    if checkpoints:
+        fix = (
+            f"There are only checkpoints of a training ({', '.join(path.name for path in checkpoints)}): save the "
+            f'trained policy with trainer.save_model("{folder}"), or give a checkpoint, "{checkpoints[-1]}".'
+        )
+    raise JuryError(f"no policy in {str(folder)!r}: it has neither config.json nor adapter_config.json. {fix}")
 
 
 def _check_tokens(words: WeightSampler, tokenizer: PreTrainedTokenizerBase) -> None:

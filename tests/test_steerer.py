@@ -177,6 +177,23 @@ def test_a_saved_policy_knows_its_clusters(saved):
         Steerer.from_pretrained(base, folder / "nowhere")
 
 
+def test_a_training_that_was_never_saved_is_told_from_a_policy(saved):
+    _, folder = saved
+    out = folder / "out"
+    for step in (5, 10):
+        (out / f"checkpoint-{step}").mkdir(parents=True)
+        save_tiny(out / f"checkpoint-{step}")
+    (out / "README.md").write_text("a model card")
+    message = r"\(checkpoint-5, checkpoint-10\): .*trainer\.save_model\(\".*out\"\)"
+    with pytest.raises(JuryError, match=message) as told:
+        Steerer.from_pretrained(out, folder / "jury")
+    advised = str(told.value).split('"')[3]
+    assert advised == str(out / "checkpoint-10")
+    assert Steerer.from_pretrained(advised, folder / "jury", device="cpu").cluster_names == NAMES
+    with pytest.raises(JuryError, match=r"no policy in .*neither config\.json nor adapter_config\.json\. Give the"):
+        Steerer.from_pretrained(folder, folder / "jury")
+
+
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 @pytest.mark.parametrize("rendering", ["text", "tokens"])
 def test_a_saved_adapter_answers_as_it_did(saved, rendering):
