@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plural_rlhf.steerer import Prompt, end_tokens, evaluating
+from plural_rlhf.steerer import Prompt, end_tokens, evaluating, is_one_each
+from plural_rlhf.steering import WeightSpec, parse_weights
 from plural_rlhf.trainers.shared_prefix import encode_prompt
 from reward_models.errors import JuryError, did_you_mean
 
@@ -95,13 +96,15 @@ class MixedDecoder:
         mode: `"mixture"` or `"log_linear"`, see the module.
         adapters: With one PEFT model, the adapter of each expert (`"__base__"` for none).
         chat_template_kwargs: What the chat template was given in training, beside the conversation.
+        cluster_names: `K` names of the experts, for weights by name; those of the adapters if there are any.
+        prevalence: `(K,)` what the weights `"prevalence"` are.
 
     Raises:
         JuryError: An unknown mode, or adapters with several models.
 
     Example:
-        decoder = MixedDecoder(steerer.model, steerer.tokenizer)
-        decoder.generate([steerer.contexts("Which?")], steerer.weights({"urban": 7, "rural": 5}))
+        decoder = MixedDecoder(steerer.model, steerer.tokenizer, cluster_names=steerer.cluster_names)
+        decoder.generate([steerer.contexts("Which?")], {"urban": 7, "rural": 5})
     """
 
     def __init__(
@@ -112,6 +115,8 @@ class MixedDecoder:
         *,
         adapters: Sequence[str] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        cluster_names: Sequence[str] | None = None,
+        prevalence: Sequence[float] | np.ndarray | None = None,
     ) -> None:
         if mode not in MODES:
             raise JuryError(f"mode is {mode!r}.{did_you_mean(mode, MODES)} It is 'mixture' or 'log_linear'.")
@@ -125,12 +130,14 @@ class MixedDecoder:
         self.mode = mode
         self.adapters = None if adapters is None else list(adapters)
         self.chat_template_kwargs = chat_template_kwargs
+        self.cluster_names = self.adapters if cluster_names is None else list(cluster_names)
+        self.prevalence = None if prevalence is None else np.asarray(prevalence, dtype=np.float64)
 
     @torch.no_grad()
     def generate(
         self,
         contexts: Sequence[Sequence[Prompt]],
-        weights: Sequence[float] | np.ndarray,
+        weights: WeightSpec | Sequence[WeightSpec],
         *,
         num_return_sequences: int = 1,
         max_new_tokens: int = 128,
@@ -140,7 +147,7 @@ class MixedDecoder:
 
         Args:
             contexts: For each question, the prompt of each of the `K` experts.
-            weights: `(K,)` on the simplex, or a row a question.
+            weights: See `WeightSpec`; one for all, or a list with one a question.
             num_return_sequences: Answers a question; the contexts are read once for all of them.
             max_new_tokens: Where an answer is cut off.
             generator: Of the draws, on the device of the (first) model; torch's own by default.
@@ -149,7 +156,8 @@ class MixedDecoder:
             `num_return_sequences` answers to the first question, then to the next.
 
         Raises:
-            JuryError: Numbers of experts that disagree, or weights off the simplex.
+            JuryError: Numbers of experts that disagree, weights that cannot be used (see `parse_weights`), names of
+                clusters where the experts have none, or another number of weights than questions.
         """
         log_weights = self._log_weights(contexts, weights).repeat_interleave(num_return_sequences, dim=0)  # (S, K)
         ends = log_weights.new_tensor(end_tokens(self.models[0], self.tokenizer), dtype=torch.int64)
@@ -177,23 +185,42 @@ class MixedDecoder:
         said = zip(texts, answers, total.tolist(), log_posterior.exp().cpu().numpy(), strict=True)
         return [Decoded(*answer) for answer in said]
 
-    def _log_weights(self, contexts: Sequence[Sequence[Prompt]], weights: Sequence[float] | np.ndarray) -> Tensor:
-        w = np.asarray(weights, dtype=np.float64)
-        k = w.shape[-1]
-        experts = {"contexts": {len(row) for row in contexts}}
+    def _log_weights(self, contexts: Sequence[Sequence[Prompt]], weights: WeightSpec | Sequence[WeightSpec]) -> Tensor:
+        experts = {"contexts a question": {len(row) for row in contexts}}
         if len(self.models) > 1:
             experts["models"] = {len(self.models)}
         if self.adapters is not None:
             experts["adapters"] = {len(self.adapters)}
-        for what, found in experts.items():
-            if found != {k}:
-                raise JuryError(f"{k} weights, but {sorted(found)} {what} a question: give one for each expert.")
-        if not ((w >= 0).all() and np.allclose(w.sum(axis=-1), 1)):
+        if self.cluster_names is not None:
+            experts["cluster_names"] = {len(self.cluster_names)}
+        if not contexts or len(set.union(*experts.values())) > 1:
+            said = ", ".join(f"{sorted(found)} {what}" for what, found in experts.items())
+            raise JuryError(f"the numbers of experts disagree: {said}. Give one of each for every expert.")
+        specs: list[Any] = list(weights) if is_one_each(weights) else [weights] * len(contexts)
+        if len(specs) != len(contexts):
             raise JuryError(
-                f"the weights are {w.tolist()}: they must be at least 0 and sum to one (see steering.parse_weights)."
+                f"{len(specs)} weights for {len(contexts)} questions: give one for all, or one a question."
             )
-        rows = np.broadcast_to(w, (len(contexts), k)).astype(np.float32)
+        rows = np.stack([self._weights(spec, len(contexts[0])) for spec in specs]).astype(np.float32)
         return torch.from_numpy(rows).to(self.models[0].device).log()
+
+    def _weights(self, spec: WeightSpec, k: int) -> np.ndarray:
+        if isinstance(spec, str) and spec == "prevalence":
+            if self.prevalence is None:
+                raise JuryError(
+                    "the weights are 'prevalence', which a decoder does not know of itself: give "
+                    "MixedDecoder(..., prevalence=steerer.prevalence), or the numbers."
+                )
+            spec = self.prevalence
+        names = self.cluster_names
+        if names is None:
+            if isinstance(spec, Mapping) or (isinstance(spec, str) and spec != "uniform"):
+                raise JuryError(
+                    f"the weights are {spec!r}, but the experts have no names: give "
+                    "MixedDecoder(..., cluster_names=steerer.cluster_names), or a number for each expert."
+                )
+            names = [f"expert {n}" for n in range(1, k + 1)]
+        return parse_weights(spec, names, np.full(k, 1 / k))
 
     def _readers(self, contexts: Sequence[Sequence[Prompt]], copies: int) -> list[_Reader]:
         encoded = [

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "evaluating"]
+__all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "evaluating", "is_one_each"]
 
 Prompt = str | list[dict[str, Any]]
 """Text, or a conversation as TRL has it."""
@@ -304,9 +304,7 @@ class Steerer:
     def _rendered(self, prompts: Prompt | Sequence[Prompt], jury: JurySpec | Sequence[JurySpec]) -> list[Prompt]:
         one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
         asked: list[Any] = [prompts] if one else list(prompts)
-        several = (isinstance(jury, np.ndarray) and jury.ndim == 2) or (
-            isinstance(jury, list | tuple) and len(jury) > 0 and not isinstance(jury[0], int | float | np.number)
-        )
+        several = is_one_each(jury)
         juries: list[Any] = list(jury) if several else [jury] * len(asked)  # type: ignore[arg-type]
         if one and several:
             asked *= len(juries)
@@ -316,6 +314,13 @@ class Steerer:
                 "of one jury are a mapping from cluster name to number, or K numbers.)"
             )
         return [self.render(prompt, spec) for prompt, spec in zip(asked, juries, strict=True)]
+
+
+def is_one_each(jury: Any) -> bool:
+    """Whether these are weights for each of several prompts, not for all: a matrix, or a list of no numbers."""
+    if isinstance(jury, np.ndarray):
+        return jury.ndim == 2
+    return isinstance(jury, list | tuple) and len(jury) > 0 and not isinstance(jury[0], int | float | np.number)
 
 
 @contextmanager

@@ -243,9 +243,16 @@ def test_an_answer_ends_at_its_end_token(tokenizer):
     ("settings", "weights", "message"),
     [
         ({"mode": "linear"}, W, r"mode is 'linear'\. Did you mean 'log_linear'\?"),
-        ({}, [0.5, 0.5], r"2 weights, but \[3\] contexts a question"),
-        ({}, [2, 1, 1], r"weights are \[2\.0, 1\.0, 1\.0\].*sum to one"),
-        ({"adapters": ["a"]}, W, r"3 weights, but \[1\] adapters"),
+        ({}, [0.5, 0.5], r"2 weights for 3 clusters \('expert 1', 'expert 2', 'expert 3'\)"),
+        ({}, [W, W, W], r"3 weights for 2 questions"),
+        ({}, [2, -1, 1], r"weights are \[2\.0, -1\.0, 1\.0\].*at least 0"),
+        ({}, {"urban": 7}, r"\{'urban': 7\}, but the experts have no names: .*cluster_names="),
+        ({}, "urban", r"'urban', but the experts have no names: .*cluster_names="),
+        ({}, "prevalence", r"prevalence=steerer\.prevalence"),
+        ({"cluster_names": ["urban", "rural", "coast"]}, {"urbn": 7}, r"'urbn'.*Did you mean 'urban'\?"),
+        ({"cluster_names": ["a", "b"]}, W, r"\[3\] contexts a question, \[2\] cluster_names"),
+        ({"cluster_names": ["a", "b", "c"], "prevalence": [0.5, 0.5]}, "prevalence", r"2 weights for 3 clusters"),
+        ({"adapters": ["a"]}, W, r"\[3\] contexts a question, \[1\] adapters"),
     ],
 )
 def test_experts_that_do_not_fit_are_refused(tokenizer, settings, weights, message):
@@ -253,9 +260,41 @@ def test_experts_that_do_not_fit_are_refused(tokenizer, settings, weights, messa
         MixedDecoder(tiny_causal_lm(tokenizer), tokenizer, **settings).generate(CONTEXTS, weights)
 
 
+@pytest.mark.parametrize(
+    ("spec", "numbers"),
+    [
+        ("uniform", [1 / 3] * 3),
+        ("prevalence", W),
+        ("rural", [0, 1, 0]),
+        ({"urban": 7, "coast": 5}, [7 / 12, 0, 5 / 12]),
+        ([7, 0, 5], [7 / 12, 0, 5 / 12]),
+        (["uniform", {"rural": 2}], [[1 / 3] * 3, [0, 1, 0]]),
+    ],
+)
+def test_weights_are_said_as_everywhere(tokenizer, spec, numbers):
+    decoder = MixedDecoder(
+        decided(tokenizer), tokenizer, cluster_names=["urban", "rural", "coast"], prevalence=np.array(W)
+    )
+    drawn = [
+        decoder.generate(CONTEXTS, weights, max_new_tokens=3, generator=torch.Generator().manual_seed(0))
+        for weights in (spec, numbers)
+    ]
+    for said, counted in zip(*drawn, strict=True):
+        assert said.log_prob == counted.log_prob
+        np.testing.assert_array_equal(said.posterior, counted.posterior)
+
+
+def test_adapters_name_their_experts_and_uniform_needs_no_names(tokenizer):
+    model = tiny_causal_lm(tokenizer)
+    first = MixedDecoder(model, tokenizer, adapters=["a", "b", "c"])._log_weights(CONTEXTS, {"b": 1, "c": 3}).exp()
+    torch.testing.assert_close(first, torch.tensor([[0, 0.25, 0.75]] * 2))
+    equal = MixedDecoder(model, tokenizer)._log_weights(CONTEXTS, "uniform").exp()
+    torch.testing.assert_close(equal, torch.full((2, 3), 1 / 3))
+
+
 def test_adapters_are_of_one_model(tokenizer):
     models = [tiny_causal_lm(tokenizer)] * 2
     with pytest.raises(JuryError, match=r"2 adapters for 2 models.*that one model"):
         MixedDecoder(models, tokenizer, adapters=["a", "b"])
-    with pytest.raises(JuryError, match=r"3 weights, but \[2\] models"):
+    with pytest.raises(JuryError, match=r"\[3\] contexts a question, \[2\] models"):
         MixedDecoder(models, tokenizer).generate(CONTEXTS, W)
