@@ -49,8 +49,8 @@ def named_weights(
         if unknown:
             words = f" {_quoted(also)} are understood too." if also else ""
             raise JuryError(
-                f"the weights name {_quoted(unknown)}, which the jury does not have."
-                f"{did_you_mean(str(unknown[0]), names)} Its clusters are {_quoted(names)}.{words}"
+                f"the weights name {_quoted(unknown)}, and there is no such cluster."
+                f"{did_you_mean(str(unknown[0]), names)} The clusters are {_quoted(names)}.{words}"
             )
         weights = [float(weights.get(name, 0.0)) for name in names]
     w = np.asarray(weights, dtype=np.float64)

@@ -159,7 +159,7 @@ def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
     [
         (
             {"citty": 1},
-            r"the weights name 'citty', which the jury does not have. Did you mean 'city'\? Its clusters are",
+            r"the weights name 'citty', and there is no such cluster. Did you mean 'city'\? The clusters are",
         ),
         ([1, -1, 1], r"\[1.0, -1.0, 1.0\]: every one must be a number of at least 0"),
         ({"city": 0}, "the weights are all zero, so nobody is on the jury"),

@@ -123,7 +123,7 @@ def test_weights_are_uniform_by_default_and_refused_when_they_mean_nothing():
     scorers = {"long": long, "polite": polite}
     assert Objectives(scorers).prevalence.tolist() == [0.5, 0.5]
     assert Objectives(scorers, weights={"polite": 2}).prevalence.tolist() == [0.0, 1.0]
-    with pytest.raises(JuryError, match=r"'pollite', which the jury does not have\. Did you mean 'polite'\?"):
+    with pytest.raises(JuryError, match=r"'pollite', and there is no such cluster\. Did you mean 'polite'\?"):
         Objectives(scorers, weights={"pollite": 1})
     for wrong in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
         with pytest.raises(JuryError, match="weight"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import HfArgumentParser
+from trl import DPOConfig
 
 from plural_rlhf.steering import POPULATION, describe_weights, steer_prompt
 from plural_rlhf.trainers.pair_clusters import find_clusters
@@ -98,6 +99,23 @@ def test_prevalence_is_counted_by_raters_not_by_judgements():
     )
 
 
+def test_a_misspelt_cluster_is_seen_in_the_count(tmp_path, caplog):
+    spelt = ["urban"] * 3 + ["rural", "urbn"]
+    rows = Dataset.from_list([pair(PROMPTS[0], True, cluster=name) for name in spelt])
+    build(rows, tmp_path)
+    found = "3 clusters by the column 'cluster': 'rural' 1, 'urban' 3, 'urbn' 1 of 5 training pairs"
+    assert [found in record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [True]
+    caplog.clear()
+    build(rows.select(range(4)), tmp_path, cluster_names=["urban", "rural"])
+    assert not [record for record in caplog.records if "clusters" in record.getMessage()]
+
+
+def test_settings_of_plain_dpo_are_told_apart(tmp_path):
+    rows = Dataset.from_list([pair(PROMPTS[0], True, cluster="urban")])
+    with pytest.raises(TypeError, match=r"args is a DPOConfig.*give a PluralDPOConfig"):
+        PluralDPOTrainer(tiny_causal_lm(TOKENIZER), None, DPOConfig(str(tmp_path), **CPU), rows)
+
+
 # ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NAMES = {"cluster_names": ["urban", "rural"]}
@@ -106,10 +124,10 @@ NAMES = {"cluster_names": ["urban", "rural"]}
 @pytest.mark.parametrize(
     ("columns", "settings", "message"),
     [
-        ({}, {}, "nothing says which clusters the raters are in.*'cluster'"),
-        ({"rater_id": "ann"}, {}, "nothing says which clusters.*save_raters=True.*objective='mixture'"),
+        ({}, {}, "nothing says which clusters the raters are in.*'cluster'.*, or 'rater_id' with jury= .*clusters.$"),
+        ({"rater_id": "ann"}, {}, "nothing says which clusters.*or give jury=.*save_raters=True.*objective='mixture'"),
         ({"cluster": "urban", "membership": [1.0, 0.0]}, NAMES, "'cluster' and 'membership' both say"),
-        ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*Did you mean 'urban'"),
+        ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*no such cluster.*Did you mean 'urban'"),
         ({"membership": [0.5, 0.3, 0.2]}, NAMES, r"row 0, column 'membership'.*3 weights for 2 clusters"),
         ({"membership": [0.5, float("nan")]}, NAMES, "row 0, column 'membership'.*nan.*must be a number"),
         ({"weights": {"urban": 0, "rural": 0}}, {}, "row 0, column 'weights'.*all zero"),

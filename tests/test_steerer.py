@@ -71,7 +71,7 @@ def test_a_rater_nobody_knows_is_the_population(steerer):
     ("jury", "message"),
     [
         ("rurall", r"'rurall'.*Did you mean 'rural'\?.*'urban', 'rural', 'coast'"),
-        ({"urban": 1, "hills": 2}, r"'hills', which the jury does not have.*'urban', 'rural', 'coast'"),
+        ({"urban": 1, "hills": 2}, r"'hills', and there is no such cluster.*'urban', 'rural', 'coast'"),
         ([0.5, 0.5], r"2 weights for 3 clusters"),
         (placed([1, 0, 0], [0, 1, 0], raters=("ann", "bob")), r"posterior is of 2 raters.*weights\(rater_id\)"),
         (

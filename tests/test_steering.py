@@ -49,7 +49,7 @@ def test_every_way_to_write_weights(spec, expected):
     [
         (
             "rurall",
-            r"name 'rurall', which the jury does not have\. Did you mean 'rural'\?.*'rural', 'urban'.*'uniform'",
+            r"name 'rurall', and there is no such cluster\. Did you mean 'rural'\?.*'rural', 'urban'.*'uniform'",
         ),
         ({"urban": 1, "coastal": 2}, r"name 'coastal'.*clusters are 'progressive', 'rural', 'urban'"),
         (

@@ -141,11 +141,11 @@ def find_clusters(
     if source is None:
         if objective == "average" and names is None:
             return Clusters([EVERYONE], np.ones(1), None)
-        hint = "set cluster_names for objective='mixture' to find them" if "rater_id" in columns else "or 'rater_id'"
+        found = "jury= (saved with save_raters=True), or cluster_names and objective='mixture', which finds clusters"
+        ids = f"or give {found}" if "rater_id" in columns else f"or 'rater_id' with {found}"
         raise JuryError(
             f"nothing says which clusters the raters are in (columns: {', '.join(columns)}). Add a column 'cluster' "
-            "(a name), 'membership' (a probability per cluster) or 'weights' (the public of the row); or pass jury=, "
-            f"saved with save_raters=True, for a column 'rater_id'; {hint}."
+            f"(a name), 'membership' (a probability per cluster), 'weights' (the public of the row), {ids}."
         )
     names = _names_in(dataset, source) if names is None else list(names)
     if not names or len(set(names)) < len(names) or not all(names):

@@ -23,6 +23,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
+from transformers.utils import logging
 from trl import DPOTrainer
 
 from plural_rlhf.core.duals import MaxMinWeights
@@ -68,6 +69,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PluralDPOTrainer"]
 
+logger = logging.get_logger(__name__)
+
 _STATE_FILE = "plural_state.json"
 _MEMBERSHIPS_FILE = "plural_memberships.safetensors"
 _OF_MODEL = ("input_ids", "attention_mask", "completion_mask")
@@ -100,6 +103,7 @@ class PluralDPOTrainer(DPOTrainer):
     Raises:
         ValueError: A setting or a model that cannot work; before any training.
         JuryError: Pairs that do not say who judged, or weights over clusters that cannot be used.
+        TypeError: `args` is no `PluralDPOConfig`.
 
     Metrics, besides TRL's `rewards/*`, `logps/*`, `entropy` and `num_tokens`: `plural/accuracy/<cluster>` and
     `plural/loss/<cluster>` (each judgement counted by membership), `plural/weight/<cluster>` (what the cluster counts
@@ -125,6 +129,11 @@ class PluralDPOTrainer(DPOTrainer):
         quantization_config: BitsAndBytesConfig | None = None,
         peft_config: PeftConfig | None = None,
     ) -> None:
+        if args is not None and not isinstance(args, PluralDPOConfig):
+            raise TypeError(
+                f"args is a {type(args).__name__}, which has no settings of clusters: give a PluralDPOConfig, which "
+                "takes all that trl.DPOConfig takes, too."
+            )
         if args is None:
             name = model if isinstance(model, str) else model.config.name_or_path
             args = PluralDPOConfig(f"{name.split('/')[-1]}-PluralDPO")
@@ -156,6 +165,8 @@ class PluralDPOTrainer(DPOTrainer):
             eval_dataset = {name: self._labelled(dataset) for name, dataset in eval_dataset.items()}
         elif eval_dataset is not None:
             eval_dataset = self._labelled(eval_dataset)
+        if self.clusters.source is not None and not self.clusters.learnt:
+            self._report_clusters(labelled, of_data=jury is None and args.cluster_names is None)
         self._start_balance(labelled)
         super().__init__(
             model=model,
@@ -180,6 +191,22 @@ class PluralDPOTrainer(DPOTrainer):
         self.memberships.evidence = random_evidence(enc.n_raters, k, self.args.seed)
         self._data = self.memberships.fingerprint
         self._rater_numbers = {rater: number for number, rater in enumerate(enc.rater_ids)}
+
+    def _report_clusters(self, labelled: Dataset, of_data: bool) -> None:
+        """Says which clusters there are; where the data alone name them, a misspelt name is a cluster of its own."""
+        counts = np.sum([label["membership"] for label in labelled[LABELS]], axis=0)
+        counted = [
+            f"{name!r} {f'{count:,.1f}'.removesuffix('.0')}"  # memberships that are probabilities add up to fractions
+            for name, count in zip(self.clusters.names, counts, strict=True)
+        ]
+        found = (
+            f"{len(counts)} clusters by the column {self.clusters.source!r}: {', '.join(counted)} of "
+            f"{len(labelled):,} training pairs"
+        )
+        if of_data:
+            logger.warning("%s. If one is misspelt: cluster_names=[...] refuses all others, and quiets this.", found)
+        else:
+            logger.info("%s.", found)
 
     def _start_balance(self, labelled: Dataset) -> None:
         """`shares` `(K,)` that the clusters have of the training judgements, and `balance`, what they count."""
