@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Resume",
+    "answered_rows",
     "check_batches",
     "check_checkpoint",
     "check_columns",
@@ -38,7 +39,6 @@ __all__ = [
     "columns_of",
     "each_dataset",
     "modes",
-    "select_rows",
     "warn_of_another_start",
 ]
 
@@ -130,7 +130,7 @@ def check_datasets(train: Any, evaluation: Any, args: PluralGRPOConfig, exact: b
         # Where completions are drawn, a support decides which of them are valid at all.
         required = exact or args.offsets == "exact"
         if required or "support" in columns_of(dataset):
-            check_support(select_rows(dataset, ["support"]), required)
+            check_support(answered_rows(dataset), required)
 
 
 def check_weights(dataset: Any, reward: JuryReward) -> None:
@@ -166,15 +166,18 @@ def check_columns(dataset: Any) -> None:
             )
 
 
-def select_rows(dataset: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a data set, of some of its columns only; those it lacks are `support` missing, or left out."""
-    present = [c for c in columns if c in columns_of(dataset)]
-    if "support" in columns and "support" not in present:
+def answered_rows(dataset: Any, whole: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of a data set with the column `support`; of all columns where `whole`, which costs more.
+
+    Raises:
+        ValueError: It has no such column.
+    """
+    if "support" not in columns_of(dataset):
         raise ValueError(
             f"the data set has no column 'support' (it has {', '.join(columns_of(dataset))}), which the exact mode "
             "needs: add the list of allowed answers of each prompt, or set exact=False to sample."
         )
-    yield from dataset.select_columns(present)
+    yield from dataset if whole else dataset.select_columns("support")
 
 
 def check_reloadable(model: PreTrainedModel) -> None:

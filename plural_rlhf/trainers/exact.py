@@ -135,14 +135,15 @@ class ExactRows:
                 self._log_pi_ref[key] = log_probs[: len(row["support"])].clone()
         model.train(was_training)
 
-    def shaped_rewards(self, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rewards `(A, K)` of a row's answers with the target's options applied, and their log π₀ `(A,)`.
+    def log_z(self, row: Row) -> torch.Tensor:
+        """Log Z_k of a row's answers under all reward functions together, `(K,)` nats.
 
         Raises:
             ValueError: A row whose reference was not scored before training.
         """
-        log_pi_ref = self._reference(row)
-        return self.reward.target.shaped(self._together(row, self._rewards(row)), log_pi_ref), log_pi_ref
+        target, log_pi_ref = self.reward.target, self._reference(row)
+        r = target.shaped(self._together(row, self._rewards(row)), log_pi_ref)
+        return log_partition(r[None], log_pi_ref[None], target.beta)[0]
 
     def collate(self, rows: Sequence[Row], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """A batch for the loss: tokens, `log_p`, `log_pi_ref` `(B, A)`, `gamma`, `rewards` `(B, A, K)` and `weights`.

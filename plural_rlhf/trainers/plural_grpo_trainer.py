@@ -26,7 +26,6 @@ from trl import GRPOTrainer
 
 from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
-from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.arguments import Resume
@@ -186,8 +185,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             return
         model = self.accelerator.unwrap_model(self.model)
         for dataset in arguments.each_dataset(self.train_dataset, self.eval_dataset):
-            columns = list(dict.fromkeys(["support", *arguments.columns_of(dataset)]))
-            rows = [row for row in arguments.select_rows(dataset, columns) if row["support"] is not None]
+            rows = [row for row in arguments.answered_rows(dataset, whole=True) if row["support"] is not None]
             self._exact_rows.score_references(
                 model,
                 rows,
@@ -196,9 +194,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             )
             if exact_offsets:
                 for row in rows:
-                    r, log_pi_ref = self._exact_rows.shaped_rewards(row)
-                    log_z = log_partition(r[None], log_pi_ref[None], self.jury_reward.target.beta)[0]
-                    self.jury_reward.offsets.set_exact(row_key(row), log_z)
+                    self.jury_reward.offsets.set_exact(row_key(row), self._exact_rows.log_z(row))
 
     # ── sampled mode ────────────────────────────────────────────────────────────────────────────────────────────────
 
