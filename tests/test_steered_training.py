@@ -23,7 +23,7 @@ def make(tmp_path, sampler=None, *, data=None, model=None, tokenizer=TOKENIZER, 
     settings = {"exact": True, "per_device_train_batch_size": 2, **CPU, **settings}
     return PluralGRPOTrainer(
         tiny_causal_lm(tokenizer) if model is None else model,
-        three_answers(),
+        three_answers(calibrated=True),
         PluralGRPOConfig(str(tmp_path / "out"), **settings),
         rows("ab", THREE) if data is None else data,
         processing_class=tokenizer,

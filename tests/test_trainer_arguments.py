@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from tokenizers.normalizers import Lowercase
+from transformers import GPT2Config, GPT2LMHeadModel
 from trl import GRPOConfig
 
 from plural_rlhf.rewards import JuryReward
@@ -110,14 +114,15 @@ def test_fewer_prompts_than_a_batch_takes_are_refused(lopsided, tmp_path):
         sampled(lopsided, three_answers(), tmp_path, 1, per_device_train_batch_size=48)
 
 
-def test_a_policy_that_is_not_where_its_reference_was_loaded_is_said(lopsided, tmp_path, caplog):
+def test_a_policy_that_is_not_where_its_reference_was_loaded_is_said(lopsided, tmp_path):
     model = load(lopsided)
-    sampled(model, three_answers(), tmp_path / "same", 1)
-    assert "policy differs" not in caplog.text
+    with warnings.catch_warnings(record=True) as said:
+        sampled(model, three_answers(), tmp_path / "same", 1)
+    assert not any("policy differs" in str(warning.message) for warning in said)
     with torch.no_grad():
         model.lm_head.weight += 0.1
-    sampled(model, three_answers(), tmp_path / "moved", 1)
-    assert f"the policy differs from the reference that was loaded from '{lopsided}'" in caplog.text
+    with pytest.warns(UserWarning, match=f"the policy differs from the reference that was loaded from '{lopsided}'"):
+        sampled(model, three_answers(), tmp_path / "moved", 1)
 
 
 @pytest.mark.parametrize(
@@ -286,9 +291,60 @@ def test_a_tokenizer_without_an_end_or_padding_is_refused(tmp_path, token):
         )
 
 
-def test_a_group_of_one_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"2 generations|at least 2|num_generations"):
+def test_a_group_of_one_is_refused(lopsided, tmp_path):
+    with pytest.raises(ValueError, match=r"num_generations is 1: .*set num_generations to 2 or more"):
         PluralGRPOConfig(str(tmp_path), num_generations=1, per_device_train_batch_size=2, **CPU)
+    settings = {"num_generations": 2, "per_device_train_batch_size": 2, "num_generations_eval": 1}
+    with pytest.raises(
+        ValueError, match=r"num_generations_eval is 1 and estimator is 'vargrad'.*to 2 or more, or leave"
+    ):
+        sampled(lopsided, three_answers(), tmp_path / "out", 1, **settings)
+    make(tmp_path, num_generations_eval=1)  # nothing is drawn
+    kept = sampled(lopsided, three_answers(), tmp_path, 1, estimator="tb", per_device_eval_batch_size=2, **settings)
+    assert np.isfinite(kept.evaluate(rows("ab", None))["eval_loss"])  # its baseline is not of the group
+
+
+def test_a_reference_whose_folder_is_gone_is_refused(lopsided, tmp_path):
+    small = {"num_generations": 2, "per_device_train_batch_size": 2}
+    folder = tmp_path / "policy"
+    shutil.copytree(lopsided, folder)
+    model = load(str(folder))
+    sampled(model, three_answers(), tmp_path / "out", 1, **small)
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"loaded from '.*policy' \(its config._name_or_path\), which has no config"):
+        sampled(model, three_answers(), tmp_path / "out", 1, **small)
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match=r"neither a folder nor a model that can be reached.*save it.*exact mode\."):
+        sampled(model, three_answers(), tmp_path / "out", 1, **small)
+    make(tmp_path, policy=model)
+
+
+def test_dropout_that_stays_on_is_warned_of(lopsided, tmp_path):
+    """Once, with its value and the setting that ends it; where TRL turned it off there is nothing to say."""
+    small = {"num_generations": 2, "per_device_train_batch_size": 2}
+
+    def start(model, dropout=None, **settings):
+        args = PluralGRPOConfig(str(tmp_path), **small, **settings, **CPU)
+        lora = None if dropout is None else LoraConfig(target_modules=["q_proj", "v_proj"], lora_dropout=dropout)
+        data = rows("ab", None)
+        PluralGRPOTrainer(model, three_answers(), args, data, processing_class=TOKENIZER, peft_config=lora)
+
+    with pytest.warns(
+        UserWarning, match=r"dropout is active \(lora_dropout=0\.3\).*lora_dropout=0\.0 in the LoraC"
+    ) as seen:
+        start(lopsided, 0.3)
+    assert sum("dropout is active" in str(w.message) for w in seen) == 1
+    with pytest.warns(UserWarning, match=r"\(attention_dropout=0\.2\).*load the model with attention_dropout=0\.0"):
+        start(lopsided, model_init_kwargs={"attention_dropout": 0.2}, disable_dropout=True)
+    shape = {"vocab_size": len(TOKENIZER), "n_positions": 128, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    gpt2 = GPT2LMHeadModel(GPT2Config(**shape, resid_pdrop=0.1, embd_pdrop=0.0, attn_pdrop=0.0))
+    with pytest.warns(UserWarning, match=r"\(resid_dropout=0\.1, dropout=0\.1\).*: set disable_dropout=True\."):
+        make(tmp_path, policy=gpt2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*dropout is active")
+        start(lopsided)
+        start(lopsided, 0.0)
+        start(lopsided, 0.3, disable_dropout=True)
 
 
 @pytest.mark.parametrize(

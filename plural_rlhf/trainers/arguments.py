@@ -1,4 +1,4 @@
-"""What a trainer is given, checked before anything long begins: reward functions, data sets, models and checkpoints.
+"""What a trainer is given, checked before anything long begins: reward functions, data sets, batches, checkpoints.
 
 Every refusal names what was given, why it cannot work and what to do. Knows nothing of training.
 """
@@ -8,21 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from accelerate.utils import extract_model_from_parallel
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging
 
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers.exact import check_support
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from reward_models.errors import JuryError
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "Resume",
@@ -32,18 +26,14 @@ __all__ = [
     "check_columns",
     "check_datasets",
     "check_enough_prompts",
+    "check_groups",
     "check_reference_draws",
-    "check_reloadable",
-    "check_tokenizer",
     "check_weights",
     "columns_of",
     "each_dataset",
     "modes",
-    "warn_of_another_start",
 ]
 
-
-logger = logging.get_logger(__name__)
 
 Resume = bool | str | os.PathLike[str] | None
 """What `Trainer.train` takes as `resume_from_checkpoint`."""
@@ -72,6 +62,15 @@ def check_batches(mixed: bool, args: PluralGRPOConfig, num_generations: int, num
             f"some rows have a support and some have none, so a batch must hold whole groups: set "
             f"per_device_train_batch_size (it is {args.per_device_train_batch_size}) to a multiple of "
             f"num_generations ({num_generations})."
+        )
+
+
+def check_groups(args: PluralGRPOConfig) -> None:
+    """Refuses evaluation in groups of one where a completion is compared with the others of its group."""
+    if args.num_generations_eval == 1 and args.estimator == "vargrad":
+        raise ValueError(
+            "num_generations_eval is 1 and estimator is 'vargrad', whose baseline is the mean of the others of a "
+            "group: set num_generations_eval to 2 or more, or leave it out (num_generations then counts)."
         )
 
 
@@ -178,50 +177,6 @@ def answered_rows(dataset: Any, whole: bool = False) -> Iterator[dict[str, Any]]
             "needs: add the list of allowed answers of each prompt, or set exact=False to sample."
         )
     yield from dataset if whole else dataset.select_columns("support")
-
-
-def check_reloadable(model: PreTrainedModel) -> None:
-    """Refuses a policy of which no second copy can be made to serve as reference."""
-    source = model.config._name_or_path
-    if not source:
-        raise ValueError(
-            "the policy exists in memory only, so the reference policy cannot be loaded a second time: save it and "
-            "pass its path, pass a peft_config (the base model is then the reference), or use the exact mode."
-        )
-
-
-def warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module | None) -> None:
-    """Warns where the policy in memory is not the one that was loaded as its reference."""
-    if reference is None:
-        return
-    theirs = dict(extract_model_from_parallel(reference).named_parameters())
-    for name, ours in extract_model_from_parallel(model).named_parameters():
-        loaded = theirs.get(name)
-        if loaded is None or loaded.shape != ours.shape or not loaded.numel():
-            continue
-        # Half precision rounds to four parts in a thousand.
-        difference = (ours.detach() - loaded.detach().to(ours)).abs().max()
-        if float(difference) > 0.01 * float(loaded.detach().abs().max()):
-            logger.warning(
-                f"the policy differs from the reference that was loaded from {model.config._name_or_path!r} (first in "
-                f"{name}), so the target is measured from that one and not from where the policy is now: if that is "
-                "not meant, save the policy and pass the path."
-            )
-            return
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Refuses a tokenizer whose answers have no end: the probability of an answer includes that of its end token."""
-    if tokenizer is None:
-        return
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
-    for name, use in (("eos_token", "ends an answer"), ("pad_token", "fills up shorter rows")):
-        if getattr(tokenizer, name, None) is None:
-            cure = "'<|endoftext|>', or the token that ends a turn" if name == "eos_token" else "tokenizer.eos_token"
-            raise ValueError(
-                f"the tokenizer has no {name}, the token that {use}: set tokenizer.{name} = {cure}, and pass the "
-                "tokenizer as processing_class."
-            )
 
 
 def check_checkpoint(resume: Resume, output_dir: str | None, state_file: str) -> Path | None:

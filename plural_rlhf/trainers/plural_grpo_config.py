@@ -283,6 +283,11 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
             f"beta is {config.beta}, but it is the temperature of the target pi_0 exp(R / beta), which needs a number "
             "above 0: set beta=1.0 (rewards in logits). For no pull towards the reference at all, use trl.GRPOTrainer."
         )
+    if config.num_generations is not None and config.num_generations < 2 and not config.exact:
+        raise ValueError(
+            f"num_generations is {config.num_generations}: what a completion is worth shows beside others of its "
+            "prompt, so set num_generations to 2 or more (8 by default; the batch must hold whole groups)."
+        )
     scaling = {True: "group", False: "none"}.get(config.scale_rewards, config.scale_rewards)  # type: ignore[call-overload]
     if scaling != "none":
         raise ValueError(

@@ -34,6 +34,12 @@ from plural_rlhf.trainers.jury_argument import reward_functions
 from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from plural_rlhf.trainers.policy_checks import (
+    check_reloadable,
+    check_tokenizer,
+    warn_of_another_start,
+    warn_of_dropout,
+)
 from plural_rlhf.trainers.reference_draws import as_completions, judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
@@ -117,11 +123,12 @@ class PluralGRPOTrainer(GRPOTrainer):
         self.exact, self.mixed = arguments.modes(train_dataset, args)
         if self.exact:
             args.use_exact_mode()
-        elif not isinstance(model, str) and not isinstance(model, PeftModel) and peft_config is None:
-            arguments.check_reloadable(model)
+        else:
+            arguments.check_groups(args)
+            check_reloadable(model, peft_config, args)
         arguments.check_datasets(train_dataset, eval_dataset, args, self.exact, self.jury_reward)
         self.weight_sampler = weight_sampler_of(weight_sampler, args, self.jury_reward, train_dataset)
-        arguments.check_tokenizer(processing_class)
+        check_tokenizer(processing_class)
         self._column = JuryColumn(self.jury_reward)
         with _trl.without_reference_model(args, self.exact):
             super().__init__(
@@ -137,11 +144,12 @@ class PluralGRPOTrainer(GRPOTrainer):
                 peft_config=peft_config,
                 **more,
             )
-        arguments.check_tokenizer(_trl.tokenizer_of(self))
+        check_tokenizer(_trl.tokenizer_of(self))
+        warn_of_dropout(self.model)
+        warn_of_another_start(self.model, self.ref_model)
         check_steering_tokens(self.weight_sampler, _trl.tokenizer_of(self), self.model, self.ref_model)
         if not (self.exact or self.use_vllm):
             check_model_sampling(self.model.generation_config, self.generation_kwargs)
-        arguments.warn_of_another_start(self.model, self.ref_model)
         arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
         if not self.exact:
             arguments.check_enough_prompts(train_dataset, args, self.num_generations)

@@ -1,0 +1,118 @@
+"""A policy as it is given: whether a reference can be had from it, whether answers end, whether it says what it means.
+
+Every refusal names what was given, why it cannot work and what to do. Knows nothing of rewards, data or losses.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from peft import PeftModel
+from transformers.utils import cached_file
+
+from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_reloadable", "check_tokenizer", "warn_of_another_start", "warn_of_dropout"]
+
+_FUNCTIONAL = ("attention_dropout", "attn_dropout", "dropout")
+_OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+
+
+def check_reloadable(model: str | PreTrainedModel | PeftModel, peft_config: Any, args: PluralGRPOConfig) -> None:
+    """Refuses a policy of which no second copy can be made to serve as reference, where one is needed.
+
+    Raises:
+        ValueError: It is in memory only, or what it was loaded from is gone.
+    """
+    if isinstance(model, str | PeftModel) or peft_config is not None:
+        return
+    source = model.config._name_or_path
+    cure = (
+        "save it and pass its path, pass a peft_config (the base model is then the reference), or use the exact mode"
+    )
+    if not source:
+        raise ValueError(
+            f"the policy exists in memory only, so the reference policy cannot be loaded a second time: {cure}."
+        )
+    options = {name: value for name, value in (args.model_init_kwargs or {}).items() if name in _OF_THE_HUB}
+    try:
+        found = cached_file(source, "config.json", **options)
+    except (OSError, ValueError):
+        found = None
+    if found is None:
+        here = "has no config.json" if Path(source).is_dir() else "is neither a folder nor a model that can be reached"
+        raise ValueError(
+            f"the policy was loaded from {source!r} (its config._name_or_path), which {here}, so the reference policy "
+            f"cannot be loaded a second time: {cure}."
+        )
+
+
+def warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module | None) -> None:
+    """Warns where the policy in memory is not the one that was loaded as its reference."""
+    if reference is None:
+        return
+    theirs = dict(extract_model_from_parallel(reference).named_parameters())
+    for name, ours in extract_model_from_parallel(model).named_parameters():
+        loaded = theirs.get(name)
+        if loaded is None or loaded.shape != ours.shape or not loaded.numel():
+            continue
+        # Half precision rounds to four parts in a thousand.
+        difference = (ours.detach() - loaded.detach().to(ours)).abs().max()
+        if float(difference) > 0.01 * float(loaded.detach().abs().max()):
+            warnings.warn(
+                f"the policy differs from the reference that was loaded from {model.config._name_or_path!r} (first in "
+                f"{name}), so the target is measured from that one and not from where the policy is now: if that is "
+                "not meant, save the policy and pass the path.",
+                stacklevel=3,
+            )
+            return
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Refuses a tokenizer whose answers have no end: the probability of an answer includes that of its end token."""
+    if tokenizer is None:
+        return
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
+    for name, use in (("eos_token", "ends an answer"), ("pad_token", "fills up shorter rows")):
+        if getattr(tokenizer, name, None) is None:
+            cure = "'<|endoftext|>', or the token that ends a turn" if name == "eos_token" else "tokenizer.eos_token"
+            raise ValueError(
+                f"the tokenizer has no {name}, the token that {use}: set tokenizer.{name} = {cure}, and pass the "
+                "tokenizer as processing_class."
+            )
+
+
+def warn_of_dropout(model: torch.nn.Module) -> None:
+    """Warns where training would still drop activations: its log π is then not that of the policy that samples.
+
+    `disable_dropout` reaches modules (a LoRA's, too) and not what attention reads from the model's configuration.
+    """
+    modules: dict[str, float] = {}
+    settings: dict[str, float] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and module.p > 0:
+            modules["lora_dropout" if "lora_dropout" in path else path.rpartition(".")[2]] = module.p
+        for name in _FUNCTIONAL:
+            value = getattr(module, name, 0.0)
+            if isinstance(value, float) and value > 0:
+                settings[name] = value
+    active = modules | settings
+    if not active:
+        return
+    cures = ["set lora_dropout=0.0 in the LoraConfig"] if "lora_dropout" in modules else []
+    cures += ["set disable_dropout=True"] if modules.keys() - {"lora_dropout"} else []
+    cures += [f"load the model with {name}=0.0 (from_pretrained, or model_init_kwargs)" for name in settings]
+    warnings.warn(
+        f"dropout is active ({', '.join(f'{name}={p:g}' for name, p in active.items())}), so log-probabilities in "
+        "training are those of a network with random gaps, and not of the policy that samples and is saved: "
+        f"{', and '.join(cures)}.",
+        stacklevel=3,
+    )
