@@ -45,6 +45,8 @@ _TINY_CORPUS = [
 def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, seed: int = 0) -> str:
     """Returns a path (or hub id) that `AutoModelForCausalLM.from_pretrained` loads, making the folder if it must.
 
+    A path is absolute, because adapters note the path of their base, and are loaded from other directories.
+
     Args:
         name: `smollm2-135m`, `tiny`, a local folder or a hub id.
         cache_dir: Where converted models are kept (538 MB for SmolLM2-135M in float32); safe to delete.
@@ -59,8 +61,9 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
                 f"policy.model is {name!r}, which looks like a path, but there is no such folder. Give the folder of "
                 f"a saved model, a hub id such as 'HuggingFaceTB/SmolLM2-135M-Instruct', {SMOLLM2!r} or {TINY!r}."
             )
-        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    folder = Path(cache_dir) / (name if name == SMOLLM2 else f"{name}-seed{seed}")
+        folder = Path(name).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else name
+    folder = Path(cache_dir).resolve() / (name if name == SMOLLM2 else f"{name}-seed{seed}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").exists():

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from rich.console import Console
+from transformers import AutoModelForCausalLM
 
 from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import ConfigError, PluralSection, load_config
@@ -268,6 +270,18 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         prepare_base_model("./nowhere", tmp_path)
     assert prepare_base_model("someone/model", tmp_path) == "someone/model"
     assert prepare_base_model("tiny", tmp_path, seed=1) == prepare_base_model("tiny", tmp_path, seed=1)
+
+
+def test_an_adapter_finds_its_base_from_another_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = prepare_base_model("tiny", "models")
+    for path in (base, prepare_base_model("./models/tiny-seed0"), prepare_base_model("models/tiny-seed0")):
+        assert path == str(tmp_path.resolve() / "models" / "tiny-seed0")
+    policy = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(policy, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained("adapter")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert AutoPeftModelForCausalLM.from_pretrained("../adapter").config.num_hidden_layers == 2
 
 
 def test_every_batch_covers_all_weightings_and_deals_the_questions():
