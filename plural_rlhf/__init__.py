@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .steerer import Steerer
     from .steering import describe_weights, parse_weights
     from .trainers import CollapseMonitor, PluralDPOConfig, PluralDPOTrainer, PluralGRPOConfig, PluralGRPOTrainer
+    from .trainers.distil import distil, distil_rows
     from .weight_sampler import WeightSampler
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "__version__",
     "aggregate",
     "describe_weights",
+    "distil",
+    "distil_rows",
     "explain",
     "fit_typicality",
     "load_config",
@@ -77,6 +80,8 @@ _MODULES = {
     "WeightSampler": ".weight_sampler",
     "aggregate": ".core.rules",
     "describe_weights": ".steering",
+    "distil": ".trainers.distil",
+    "distil_rows": ".trainers.distil",
     "explain": ".ranking",
     "fit_typicality": ".core.typicality",
     "load_config": ".config",

@@ -20,11 +20,17 @@ def test_importing_loads_no_heavy_library(statement):
     assert done.stdout.split() == []
 
 
-def test_every_public_name_of_reward_models_is_there():
+def test_every_public_name_is_there():
+    import plural_rlhf
     import reward_models
 
-    assert [name for name in reward_models.__all__ if not hasattr(reward_models, name)] == []
+    for package in (plural_rlhf, reward_models):
+        assert [name for name in package.__all__ if not hasattr(package, name)] == []
     assert {"Judgements", "JuryRewardTrainer", "fit_raters", "load_release"} <= set(dir(reward_models))
+    assert {"MixedDecoder", "Steerer", "distil", "distil_rows"} <= set(dir(plural_rlhf))
+    from plural_rlhf.trainers.distil import distil
+
+    assert plural_rlhf.distil is distil
 
 
 def test_names_are_handed_on_from_the_module_that_makes_them():
