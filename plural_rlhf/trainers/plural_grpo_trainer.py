@@ -34,12 +34,7 @@ from plural_rlhf.trainers.jury_argument import reward_functions
 from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from plural_rlhf.trainers.policy_checks import (
-    check_reloadable,
-    check_tokenizer,
-    warn_of_another_start,
-    warn_of_dropout,
-)
+from plural_rlhf.trainers.policy_checks import check_loaded, check_reloadable, check_tokenizer
 from plural_rlhf.trainers.reference_draws import as_completions, judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
@@ -144,9 +139,7 @@ class PluralGRPOTrainer(GRPOTrainer):
                 peft_config=peft_config,
                 **more,
             )
-        check_tokenizer(_trl.tokenizer_of(self))
-        warn_of_dropout(self.model)
-        warn_of_another_start(self.model, self.ref_model)
+        check_loaded(self.model, self.ref_model, _trl.tokenizer_of(self))
         check_steering_tokens(self.weight_sampler, _trl.tokenizer_of(self), self.model, self.ref_model)
         if not (self.exact or self.use_vllm):
             check_model_sampling(self.model.generation_config, self.generation_kwargs)

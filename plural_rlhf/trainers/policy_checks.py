@@ -20,7 +20,7 @@ from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_reloadable", "check_tokenizer", "warn_of_another_start", "warn_of_dropout"]
+__all__ = ["check_loaded", "check_reloadable", "check_tokenizer"]
 
 _FUNCTIONAL = ("attention_dropout", "attn_dropout", "dropout")
 _OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
@@ -55,25 +55,23 @@ def check_reloadable(model: str | PreTrainedModel | PeftModel, peft_config: Any,
         )
 
 
-def warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module | None) -> None:
-    """Warns where the policy in memory is not the one that was loaded as its reference."""
-    if reference is None:
-        return
-    theirs = dict(extract_model_from_parallel(reference).named_parameters())
-    for name, ours in extract_model_from_parallel(model).named_parameters():
-        loaded = theirs.get(name)
-        if loaded is None or loaded.shape != ours.shape or not loaded.numel():
-            continue
-        # Half precision rounds to four parts in a thousand.
-        difference = (ours.detach() - loaded.detach().to(ours)).abs().max()
-        if float(difference) > 0.01 * float(loaded.detach().abs().max()):
-            warnings.warn(
-                f"the policy differs from the reference that was loaded from {model.config._name_or_path!r} (first in "
-                f"{name}), so the target is measured from that one and not from where the policy is now: if that is "
-                "not meant, save the policy and pass the path.",
-                stacklevel=3,
-            )
-            return
+def check_loaded(
+    model: PreTrainedModel, reference: torch.nn.Module | None, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuses a tokenizer without ends, and warns of a policy that is not what its reference or its samples are.
+
+    Args:
+        model: The policy, loaded.
+        reference: The second model that it was loaded as, if there is one.
+        tokenizer: Theirs.
+
+    Raises:
+        ValueError: As `check_tokenizer`.
+    """
+    check_tokenizer(tokenizer)
+    _warn_of_dropout(model)
+    if reference is not None:
+        _warn_of_another_start(model, reference)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -90,7 +88,26 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
             )
 
 
-def warn_of_dropout(model: torch.nn.Module) -> None:
+def _warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module) -> None:
+    """Warns where the policy in memory is not the one that was loaded as its reference."""
+    theirs = dict(extract_model_from_parallel(reference).named_parameters())
+    for name, ours in extract_model_from_parallel(model).named_parameters():
+        loaded = theirs.get(name)
+        if loaded is None or loaded.shape != ours.shape or not loaded.numel():
+            continue
+        # Half precision rounds to four parts in a thousand.
+        difference = (ours.detach() - loaded.detach().to(ours)).abs().max()
+        if float(difference) > 0.01 * float(loaded.detach().abs().max()):
+            warnings.warn(
+                f"the policy differs from the reference that was loaded from {model.config._name_or_path!r} (first in "
+                f"{name}), so the target is measured from that one and not from where the policy is now: if that is "
+                "not meant, save the policy and pass the path.",
+                stacklevel=4,
+            )
+            return
+
+
+def _warn_of_dropout(model: torch.nn.Module) -> None:
     """Warns where training would still drop activations: its log π is then not that of the policy that samples.
 
     `disable_dropout` reaches modules (a LoRA's, too) and not what attention reads from the model's configuration.
@@ -114,5 +131,5 @@ def warn_of_dropout(model: torch.nn.Module) -> None:
         f"dropout is active ({', '.join(f'{name}={p:g}' for name, p in active.items())}), so log-probabilities in "
         "training are those of a network with random gaps, and not of the policy that samples and is saved: "
         f"{', and '.join(cures)}.",
-        stacklevel=3,
+        stacklevel=4,
     )
