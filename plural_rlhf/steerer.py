@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from plural_rlhf.evaluation.answers import answer_probabilities
 from plural_rlhf.steering import WeightSpec, parse_weights
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "evaluating", "is_one_each"]
+
+logger = logging.get_logger(__name__)
 
 Prompt = str | list[dict[str, Any]]
 """Text, or a conversation as TRL has it."""
@@ -197,7 +200,12 @@ class Steerer:
         return parse_weights(jury.weights(jury.rater_ids[0]), self.cluster_names, self.prevalence)
 
     def render(self, prompt: Prompt, jury: JurySpec = "prevalence") -> Prompt:
-        """The prompt as the policy reads it."""
+        """The prompt as the policy reads it; plain text stays plain text, without the tokenizer's chat template."""
+        if isinstance(prompt, str) and self.tokenizer.chat_template is not None:
+            logger.warning_once(
+                "A prompt is plain text, so the tokenizer's chat template is not applied. Right if the policy was "
+                'trained on plain text; if it was on conversations, ask [{"role": "user", "content": prompt}].'
+            )
         return self._words.render(prompt, self.weights(jury))
 
     def contexts(self, prompt: Prompt) -> list[Prompt]:

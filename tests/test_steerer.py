@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 
@@ -56,6 +57,23 @@ def placed(*posteriors, raters=("ann",), membership="mixture"):
 def test_every_way_to_name_a_jury_reaches_the_prompt(steerer, jury, words):
     assert steerer.render("Which?", jury) == f"{words}\nWhich?"
     assert steerer.render(CHAT, jury) == [{"role": "system", "content": words}, *CHAT]
+
+
+def test_plain_text_for_a_chat_model_is_remarked_on_once(steerer, caplog):
+    logging.Logger.warning_once.cache_clear()
+    steerer.render(CHAT, "rural")
+    assert not caplog.records
+    for prompt in ("Which?", "What?"):
+        steerer.generate(prompt, "rural", max_new_tokens=1)
+        steerer.contexts(prompt)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "plural_rlhf.steerer"]
+    assert 'ask [{"role": "user", "content": prompt}]' in said
+    caplog.clear()
+    logging.Logger.warning_once.cache_clear()
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    Steerer(steerer.model, tokenizer, NAMES, PREVALENCE).generate("Which?", max_new_tokens=1)
+    assert not caplog.records
 
 
 def test_contexts_are_the_clusters_alone(steerer):
