@@ -88,7 +88,6 @@ def make_trainer(method: str, case: tuple[int, int], args: argparse.Namespace, f
         "per_device_train_batch_size": args.prompts * args.group,
         "num_generations": args.group,
         "max_completion_length": n_completion,
-        "generation_kwargs": {"min_new_tokens": n_completion},
         "beta": 1.0,
         "scale_rewards": "none",
         "learning_rate": 1e-6,
@@ -115,6 +114,8 @@ def make_trainer(method: str, case: tuple[int, int], args: argparse.Namespace, f
     else:
         trainer = PluralGRPOTrainer(reward_funcs=LengthJury(), args=PluralGRPOConfig(**settings), **common)
     trainer.remove_callback(PrinterCallback)
+    # All completions of one length. Not a setting: ours refuses it, as such samples are not the policy's own.
+    trainer.generation_config.min_new_tokens = n_completion
     return trainer
 
 

@@ -137,8 +137,8 @@ class PluralGRPOConfig(GRPOConfig):
 
     Raises:
         ValueError: `beta` of 0 or less, sampling that is not the model's own (temperature, top-k, …, also in
-            `generation_kwargs`), reward
-            scaling, or a loss term that moves the optimum; the message says why and what to set.
+            `generation_kwargs`), reward scaling, or a loss term that moves the optimum; the message says why and what
+            to set.
     """
 
     beta: float = field(
