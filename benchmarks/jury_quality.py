@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:
     import torch  # noqa: F401  (a second or two, which would be counted as the first method's)
     from tqdm.auto import tqdm
 
-    from reward_models.comparisons import never_worse
+    from reward_models.comparisons import in_words
 
     cells = [name for name in CELLS if name.split(":")[0] in args.features]
     if args.no_controls:
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:
     for title, comparisons in found.items():
         ours = [c for c in comparisons if c.method in (*OURS, "bias-only")]
         if ours:
-            print(f"{title}: {never_worse(ours)}")
+            print(f"{title}: {in_words(ours)}")
     return rows
 
 

@@ -22,9 +22,9 @@ from reward_models.jury_metrics import credit
 from reward_models.predictors import answer_log_lik
 
 
-__all__ = ["Comparison", "compare", "holm", "never_worse", "sign_flip_p_value"]
+__all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]
 
-Outcome = Literal["better", "no worse", "worse", "not comparable"]
+Outcome = Literal["better", "undecided", "worse", "not comparable"]
 PERMUTATIONS = 9_999
 BLOCK = 4_000_000  # signs that are drawn at once
 
@@ -44,7 +44,7 @@ class Comparison:
         p_value: Two-sided, see `sign_flip_p_value`.
         p_holm: The same, corrected for the family.
         outcome: `"better"` if the whole interval is on the good side (its worst end may be 0), `"worse"` if it is on
-            the bad side, `"no worse"` if it contains 0.
+            the bad side, `"undecided"` if it contains 0 (whatever the p-value says, which is about other raters only).
     """
 
     method: str
@@ -194,8 +194,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return out
 
 
-def never_worse(comparisons: Sequence[Comparison]) -> str:
-    """Say in words which models are better than the base, no worse, or worse, by their loss.
+def in_words(comparisons: Sequence[Comparison]) -> str:
+    """Say which models are better than the base, worse, or neither for all that is known, by their loss.
 
     Args:
         comparisons: What `compare` returned, perhaps for several cases together.
@@ -206,7 +206,7 @@ def never_worse(comparisons: Sequence[Comparison]) -> str:
     sentences = []
     for method in dict.fromkeys(c.method for c in losses):
         own = [c for c in losses if c.method == method]
-        counts = {outcome: sum(c.outcome == outcome for c in own) for outcome in ("better", "no worse", "worse")}
+        counts = {outcome: sum(c.outcome == outcome for c in own) for outcome in ("better", "undecided", "worse")}
         base, n = own[0].base, sum(counts.values())
         if n == 0:
             sentences.append(
@@ -215,12 +215,13 @@ def never_worse(comparisons: Sequence[Comparison]) -> str:
         elif len(own) == 1:
             c = own[0]
             change = f"{c.value:+.3f} nats per judgement [{c.low:+.3f}, {c.high:+.3f}]"
-            word = "neither better nor worse than" if c.outcome == "no worse" else f"{c.outcome} than"
-            sentences.append(f"{method} is {word} {base} ({change})")
+            said = f"{method} is {c.outcome} than {base}"
+            if c.outcome == "undecided":
+                said = f"whether {method} is better or worse than {base} is undecided"
+            sentences.append(f"{said} ({change})")
         else:
-            word = "is worse than" if counts["worse"] else "is never worse than"
-            where = f" in {counts['worse']} of {n} cases" if counts["worse"] else f" in {n} cases"
-            sentences.append(f"{method} {word} {base}{where}, better in {counts['better']}")
+            found = ", ".join(f"{outcome} in {count}" for outcome, count in counts.items() if count)
+            sentences.append(f"{method} beside {base} in {n} case{'s' * (n > 1)}: {found}")
     return "; ".join(sentences)
 
 
@@ -231,4 +232,4 @@ def _outcome(low: float, high: float, sign: int) -> Outcome:
     worst, best = (high, low) if sign > 0 else (-low, -high)
     if worst <= 0 and best < 0:
         return "better"
-    return "worse" if best > 0 else "no worse"
+    return "worse" if best > 0 else "undecided"

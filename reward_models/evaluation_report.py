@@ -58,7 +58,8 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
             table.add_row(method, *(_number(here.get((method, metric))) for metric in shown))
         console.print(table)
     if compared:
-        table = Table(title="Against the base", title_justify="left")
+        told = "outcome: better or worse where the whole interval is; undecided where it contains 0"
+        table = Table(title="Against the base", title_justify="left", caption=told, caption_justify="left")
         for column in ("case", "model", "metric", "difference, 95 % interval", "p (Holm)", "outcome"):
             table.add_column(column, justify="left" if column in ("case", "model", "metric") else "right")
         for row in compared:

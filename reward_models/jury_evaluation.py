@@ -19,7 +19,7 @@ import numpy as np
 
 from reward_models import jury_metrics as metrics
 from reward_models import jury_population as population
-from reward_models.comparisons import Comparison, compare, holm, never_worse
+from reward_models.comparisons import Comparison, compare, holm, in_words
 from reward_models.encoding import Encoded, Text
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.evaluation_cells import evaluation_cells
@@ -197,7 +197,7 @@ def evaluate_jury(
     comparisons = [replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)]
     rows += [comparison.row(case) for comparison, case in zip(comparisons, of_case, strict=True)]
 
-    verdict = f"{never_worse([c for c in comparisons if c.method == jury])}."
+    verdict = f"{in_words([c for c in comparisons if c.method == jury])}."
     leak = None
     both = [value for value in scored if base in value[1] and jury in value[1]]
     knows_train = predictors[base] if train is not None else placed[base]

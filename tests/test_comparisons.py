@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.comparisons import Comparison, compare, holm, never_worse, sign_flip_p_value
+from reward_models.comparisons import Comparison, compare, holm, in_words, sign_flip_p_value
 from reward_models.errors import JuryError
 from reward_models.format_leak import FORMAT_FEATURES, format_features, format_leak, marginal_log_probs
 from reward_models.judgement_bootstrap import Bootstrap
@@ -81,9 +81,28 @@ def test_every_model_is_compared_with_the_base(models):
     assert jury.p_holm == pytest.approx(6 / 1000)
     assert found["jury", "delta_accuracy"].value == 0  # the same answers are the most probable ones
     twin = found["twin", "delta_nll_nats"]
-    assert (twin.value, twin.low, twin.high, twin.p_value, twin.outcome) == (0, 0, 0, 1, "no worse")
+    assert (twin.value, twin.low, twin.high, twin.p_value, twin.outcome) == (0, 0, 0, 1, "undecided")
     assert found["misled", "delta_nll_nats"].outcome == found["misled", "delta_accuracy"].outcome == "worse"
     assert found["misled", "delta_accuracy"].value < 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [(-0.31, 0.04, "undecided"), (-0.31, -0.01, "worse"), (0.0, 0.2, "better"), (-0.01, 0.3, "undecided")],
+)
+def test_an_interval_that_contains_zero_decides_nothing(models, low, high, outcome):
+    """A loss of accuracy of .15 [-.31, +.04] is no proof of being no worse."""
+    enc, predictions = models
+
+    class Given:
+        seed = 0
+
+        def estimate(self, statistic, enc):
+            return [((low + high) / 2, low, high)]
+
+    pair = {name: predictions[name] for name in ("bt", "jury")}
+    _, accuracy = compare(pair, enc, "bt", bootstrap=Given(), permutations=9)
+    assert accuracy.outcome == outcome
 
 
 def test_a_model_that_rules_out_an_answer_is_not_comparable(models):
@@ -92,9 +111,9 @@ def test_a_model_that_rules_out_an_answer_is_not_comparable(models):
     loss, accuracy = compare({"bt": predictions["bt"], "certain": certain}, enc, "bt", bootstrap=HOW)
     assert loss.outcome == "not comparable"
     assert np.isnan([loss.value, loss.p_value, loss.p_holm]).all()
-    assert accuracy.outcome == "no worse"
+    assert accuracy.outcome == "undecided"
     assert accuracy.p_holm == accuracy.p_value  # a family of one
-    assert never_worse([loss]).startswith("certain cannot be compared with bt")
+    assert in_words([loss]).startswith("certain cannot be compared with bt")
 
 
 def test_an_unknown_base_is_refused(models):
@@ -108,13 +127,13 @@ def comparison(method, low, high, outcome):
 
 
 def test_verdicts_in_words():
-    better, same = comparison("jury", -0.03, -0.01, "better"), comparison("jury", -0.01, 0.01, "no worse")
+    better, same = comparison("jury", -0.03, -0.01, "better"), comparison("jury", -0.01, 0.01, "undecided")
     worse = comparison("jury", 0.01, 0.02, "worse")
-    assert never_worse([better]) == "jury is better than bt (-0.020 nats per judgement [-0.030, -0.010])"
-    assert never_worse([same]).startswith("jury is neither better nor worse than bt")
-    assert never_worse([better, same, better]) == "jury is never worse than bt in 3 cases, better in 2"
-    assert never_worse([better, worse]) == "jury is worse than bt in 1 of 2 cases, better in 1"
-    assert never_worse([]) == "nothing was compared"
+    assert in_words([better]) == "jury is better than bt (-0.020 nats per judgement [-0.030, -0.010])"
+    assert in_words([same]).startswith("whether jury is better or worse than bt is undecided (+0.000")
+    assert in_words([better, same, better]) == "jury beside bt in 3 cases: better in 2, undecided in 1"
+    assert in_words([worse, better]) == "jury beside bt in 2 cases: better in 1, worse in 1"
+    assert in_words([]) == "nothing was compared"
 
 
 WORDS = ["river", "stone", "lamp", "winter", "garden", "copper", "window", "paper", "music", "harbour"]

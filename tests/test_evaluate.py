@@ -129,7 +129,7 @@ def test_every_predictor_is_scored_in_every_case_or_says_why_not():
         assert found[case, "jury", "delta_nll_nats_vs_bt"]["outcome"] == "better"
         assert found[case, "jury", "accuracy_worst_cluster"]["value"] > 0.8
         assert found[case, "jury", "regret_min"]["unit"] == "share of the vote"
-    assert result.verdict.startswith("jury is never worse than bt in 3 cases, better in 3. No leak:")
+    assert result.verdict.startswith("jury beside bt in 3 cases: better in 3. No leak:")
     assert len(result.comparisons) == 2 * (1 + 2 + 1)
     columns = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit", "direction"}
     assert all(columns <= row.keys() for row in result.rows)
@@ -267,7 +267,7 @@ def test_the_command_tells_seen_from_unseen(folder, tmp_path):
     assert command(folder, *tables, "--base", folder / "one", "--json", tmp_path / "r.json") == 0
     results = json.loads((tmp_path / "r.json").read_text())
     rows = results["rows"]
-    assert results["meta"]["verdict"].startswith("jury is never worse than bt in 3 cases, better in")
+    assert results["meta"]["verdict"].startswith("jury beside bt in 3 cases: better in")
     assert results["meta"]["rater_model"] == "fitted to labels that were not scored"
     assert {row["case"] for row in rows if row["metric"] == "nll_nats"} == {
         "seen rater, unseen prompt",
