@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -31,8 +31,16 @@ if TYPE_CHECKING:
     from reward_models.saved_jury import SavedJury
     from reward_models.scoring import JuryScorer
 
-__all__ = ["evaluate_jury", "main"]
+__all__ = ["UsageError", "evaluate_jury", "main", "run"]
 
+PROG = "python -m reward_models.evaluate"
+DESCRIPTION = """\
+Measure a saved jury on judgements that it was not fitted to.
+
+A part of each rater's labels says where the rater stands, and the rest is scored: by the jury, by one reward for
+everybody, and by answers that need no reward model. Raters and prompts that were trained on (--train) and new ones
+are counted apart. Ends with a verdict in words.
+"""
 EPILOG = """\
 models in the table:
   jury                    the saved jury, its raters placed by their adaptation labels
@@ -44,12 +52,21 @@ models in the table:
   marginal, uniform       answers by their frequency; all answers alike
 
 examples:
-  python -m reward_models.evaluate --jury runs/jury --data votes.csv --columns votes.columns.yaml
-  python -m reward_models.evaluate --jury runs/jury --data test.parquet --columns map.yaml --train train.parquet \\
+  %(prog)s runs/jury --data votes.csv --columns votes.columns.yaml
+  %(prog)s runs/jury --data test.parquet --columns map.yaml --train train.parquet \\
       --base runs/jury-k1 --weights "urban=2,rural=1" --output runs/evaluation
 
 Exit status: 0 when something was measured, whatever the verdict; 2 when the input cannot be used.
 """
+
+
+class UsageError(ValueError):
+    """Arguments that the command cannot read."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. {self.prog} --help lists the options.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,23 +79,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 with a message on stderr if the input cannot be used.
     """
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser().parse_args(argv)
     try:
-        _run(args, argv)
-    except (JudgementError, JuryError, OSError) as error:
+        run(argv)
+    except (JudgementError, JuryError, UsageError, OSError) as error:
+        if "--traceback" in argv:
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m reward_models.evaluate",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def run(argv: Sequence[str], prog: str = PROG) -> None:
+    """Run the command, and leave what is refused to the caller.
+
+    Args:
+        argv: Arguments.
+        prog: How the command is called, for its help and its record.
+
+    Raises:
+        UsageError: Arguments that cannot be read.
+        JudgementError, JuryError, OSError: Judgements, a jury or files that cannot be used.
+        SystemExit: Help was asked for, and given.
+    """
+    args = _parser(prog).parse_args(argv)
+    if (args.jury is None) == (args.jury_option is None):
+        given = "twice" if args.jury else "nowhere"
+        raise UsageError(f"the jury is given {given}: name it once, e.g. {prog} runs/jury --data test.csv.")
+    args.jury = args.jury or args.jury_option
+    _run(args, shlex.join([*prog.split(), *argv]))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jury", required=True, metavar="FOLDER_OR_ID", help="a saved JuryRewardModel")
+    parser.add_argument("jury", nargs="?", metavar="JURY", help="folder of a saved jury, or its id on the Hub")
+    parser.add_argument("--jury", dest="jury_option", metavar="JURY", help="the same as an option")
     parser.add_argument("--data", required=True, type=Path, metavar="FILE", help="judgements to score: csv, tsv, ...")
     parser.add_argument(
         "--columns", type=Path, metavar="MAP.yaml", help="column map of the tables (default: they have our names)"
@@ -109,10 +145,11 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="write results.json and, for pairs, rewardbench.json here"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write results.json under this name")
+    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
 
 
-def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
+def _run(args: argparse.Namespace, command: str) -> None:
     """Everything that can be refused is refused before the first text is scored."""
     bootstrap = Bootstrap(draws=args.draws, seed=args.seed)
     test, train = _read(args.data, args.columns), None
@@ -173,7 +210,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
         "rater_model": "stored" if jury.model is scorer.state.rater_model else "fitted to labels that were not scored",
         "verdict": result.verdict,
     }
-    files: dict[str, Any] = {"results.json": {"meta": _meta(args, argv, test.kind) | about, "rows": result.rows}}
+    files: dict[str, Any] = {"results.json": {"meta": _meta(args, command, test.kind) | about, "rows": result.rows}}
     if test.kind == "preference":
         placing = [table.encode() for table in (train, cells.adapt) if table is not None]
         files["rewardbench.json"] = _rewardbench(args.jury, scorer, jury, cells, placing, clusters, weights)
@@ -185,7 +222,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> None:
         print(f"Written to {path}")
 
 
-def _meta(args: argparse.Namespace, argv: Sequence[str], kind: str) -> dict[str, Any]:
+def _meta(args: argparse.Namespace, command: str, kind: str) -> dict[str, Any]:
     """What was asked for, and with which versions."""
     from reward_models.evaluation_report import versions
 
@@ -198,7 +235,7 @@ def _meta(args: argparse.Namespace, argv: Sequence[str], kind: str) -> dict[str,
         "seed": args.seed,
         "draws": args.draws,
         "versions": versions(),
-        "command": shlex.join(["python", "-m", "reward_models.evaluate", *argv]),
+        "command": command,
     }
 
 

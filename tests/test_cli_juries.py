@@ -327,19 +327,36 @@ def test_export_scalar_refuses_weights_it_cannot_read(tokenizer, tmp_path, weigh
 
 def test_evaluate_jury_is_the_command_of_reward_models(monkeypatch):
     seen = []
-
-    def main(argv):
-        seen.append(argv)
-        return 2
-
     arguments = ["--jury", "j", "--data", "d.csv", "--columns", "m.yaml", "--draws", "20"]
     with monkeypatch.context() as patch:
-        patch.setattr("reward_models.evaluate.main", main)
-        assert runner.invoke(app, ["evaluate-jury", *arguments]).exit_code == 2
-    assert seen == [arguments]
+        patch.setattr("reward_models.evaluate.run", lambda argv, prog: seen.append((argv, prog)))
+        assert runner.invoke(app, ["evaluate-jury", *arguments]).exit_code == 0
+    assert seen == [(arguments, "plural-rlhf evaluate-jury")]
     told = runner.invoke(app, ["evaluate-jury", "--help"])
     assert told.exit_code == 0
+    assert told.output.startswith("usage: plural-rlhf evaluate-jury ")
+    assert "plural-rlhf evaluate-jury runs/jury --data votes.csv" in told.output
     assert "--adapt-share" in told.output
+    assert "reward_models" not in told.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title", "reason"),
+    [
+        ("--data votes.csv", "The command cannot be read", "the jury is given nowhere"),
+        ("a --jury b --data votes.csv", "The command cannot be read", "the jury is given twice"),
+        ("a", "The command cannot be read", "required: --data. plural-rlhf evaluate-jury --help lists"),
+        ("a --data votes.csv --drws 9", "The command cannot be read", "unrecognized arguments: --drws 9"),
+        ("a --data nothing.csv", "A file is missing", "nothing.csv does not exist"),
+    ],
+)
+def test_evaluate_jury_refuses_as_the_other_commands_do(arguments, title, reason):
+    done = runner.invoke(app, ["evaluate-jury", *arguments.split()])
+    assert done.exit_code == 2
+    assert f"─ {title} ─" in done.output
+    assert reason in words(done.output)
+    raised = runner.invoke(app, ["evaluate-jury", *arguments.split(), "--traceback"]).exception
+    assert isinstance(raised, ValueError | FileNotFoundError)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -312,7 +312,9 @@ def test_the_command_refuses_before_scoring(folder, capsys, monkeypatch, options
 
 
 def test_a_base_must_be_one_reward(folder, capsys):
-    assert command(folder, "--base", folder / "jury") == 2
+    """The jury in the first place, as the other commands take it, and not as an option."""
+    options = ["--base", folder / "jury", "--data", folder / "pairs.csv", "--columns", folder / "map.yaml"]
+    assert main([str(option) for option in (folder / "jury", *options)]) == 2
     assert "has 2 clusters, and the base is one reward for everybody" in capsys.readouterr().err
 
 

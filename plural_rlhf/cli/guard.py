@@ -30,6 +30,7 @@ TITLES = {
     "RunFolderError": "The output folder cannot be used",
     "MissingExtraError": "An optional package is missing",
     "FileNotFoundError": "A file is missing",
+    "UsageError": "The command cannot be read",
 }
 OUR_PACKAGES = {"plural_rlhf", "reward_models"}
 

@@ -174,13 +174,13 @@ def adapt(
 def evaluate_jury(context: typer.Context) -> None:
     """Measure a saved jury on judgements that it was not fitted to, beside one reward for everybody.
 
-    Example: `plural-rlhf evaluate-jury --jury runs/quickstart/jury --data test.csv --columns map.yaml`
+    Example: `plural-rlhf evaluate-jury runs/quickstart/jury --data test.csv --columns map.yaml`
 
-    The same as `python -m reward_models.evaluate`; `plural-rlhf evaluate-jury --help` lists the options.
+    The same as `python -m reward_models.evaluate`, which reads the options and lists them.
     """
-    from reward_models.evaluate import main
+    from reward_models.evaluate import run
 
-    raise typer.Exit(main(context.args))
+    guarded(lambda: run(context.args, prog="plural-rlhf evaluate-jury"), "--traceback" in context.args)
 
 
 def export_scalar(
