@@ -238,6 +238,19 @@ def test_a_folder_of_something_else_is_never_written_to(tmp_path):
         RunFolder(tmp_path / "thesis.tex", {"seed": 0}, overwrite=True)
 
 
+def test_a_folder_that_is_refused_is_refused_before_any_work(tmp_path, monkeypatch):
+    def work(*args, **kwargs):
+        raise AssertionError("the data were read, or the base model was made")
+
+    monkeypatch.setattr("plural_rlhf.recipe.prepare_base_model", work)
+    monkeypatch.setattr("plural_rlhf.recipe.data.read_data", work)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunFolderError, match="holds files but no run"):
+        run(smoke(tmp_path), console=quietly())
+    assert [p.name for p in tmp_path.rglob("*")] == ["run", "thesis.tex"]
+
+
 def test_a_saved_model_is_not_taken_for_a_run(tmp_path):
     model = Path(prepare_base_model("tiny", tmp_path))
     files = sorted(p.name for p in model.iterdir())

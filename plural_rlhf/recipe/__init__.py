@@ -23,7 +23,7 @@ from rich.console import Console
 import plural_rlhf
 from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.config import ConfigError, RunConfig
-from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
+from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder, write_json
 
 
 __all__ = ["RunFolderError", "Until", "run"]
@@ -71,7 +71,8 @@ def run(
     # TRL itself sets the option whose new name transformers announces.
     warnings.filterwarnings("ignore", message=".*activation_checkpointing.*", category=FutureWarning)
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    # All that can be refused is refused before the folder is touched.
+    # All that can be refused is refused before the folder is touched, and what takes long comes last.
+    check_folder(config.output_dir, config.model_dump(mode="json"), overwrite=overwrite)
     _check_rules(config)
     data = read_data(config)
     prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 
-__all__ = ["RunFolder", "RunFolderError", "write_json"]
+__all__ = ["RunFolder", "RunFolderError", "check_folder", "write_json"]
 
 CONFIG_FILE = "config.json"
 STAGES = "stages"
@@ -47,6 +47,27 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def check_folder(path: Path, config: dict[str, Any], *, overwrite: bool) -> None:
+    """Says whether `RunFolder` would open the folder, and touches nothing.
+
+    Raises:
+        RunFolderError: As `RunFolder`.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"output_dir is {str(path)!r}, which is a file: give the name of a folder.")
+    if not path.exists() or not any(path.iterdir()):
+        return
+    found = path / CONFIG_FILE
+    # A saved model has a config.json too, and must never be taken for a run that may be deleted.
+    if not (found.exists() and (path / STAGES).is_dir()):
+        raise RunFolderError(
+            f"the output folder {str(path)!r} holds files but no run (no {CONFIG_FILE} beside a folder "
+            f"{STAGES}), so nothing was written: choose another folder with --output."
+        )
+    if not overwrite:
+        _check_same(json.loads(found.read_text()), config, path)
+
+
 class RunFolder:
     """Opens a run's folder, or says why not.
 
@@ -61,22 +82,11 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], *, overwrite: bool) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise RunFolderError(f"output_dir is {str(path)!r}, which is a file: give the name of a folder.")
-        found = self.path / CONFIG_FILE
-        if self.path.exists() and any(self.path.iterdir()):
-            # A saved model has a config.json too, and must never be taken for a run that may be deleted.
-            if not (found.exists() and (self.path / STAGES).is_dir()):
-                raise RunFolderError(
-                    f"the output folder {str(path)!r} holds files but no run (no {CONFIG_FILE} beside a folder "
-                    f"{STAGES}), so nothing was written: choose another folder with --output."
-                )
-            if overwrite:
-                shutil.rmtree(self.path)
-            else:
-                _check_same(json.loads(found.read_text()), config, self.path)
+        check_folder(self.path, config, overwrite=overwrite)
+        if overwrite and (self.path / STAGES).is_dir():
+            shutil.rmtree(self.path)
         (self.path / STAGES).mkdir(parents=True, exist_ok=True)
-        write_json(found, config)
+        write_json(self.path / CONFIG_FILE, config)
 
     def finished(self, stage: str) -> Any | None:
         """What a complete stage left, or None."""
