@@ -167,11 +167,17 @@ def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
         ({"shared_prefix": False}, False, r"shared_prefix is False.*or set shared_prefix=True"),
         ({}, True, r"there are tools, where all completions are drawn at once.*set reference_share=0.0"),
         ({"per_device_train_batch_size": 2}, False, r"one draws 2 completions.*multiple of num_generations \(4\)"),
+        ({"n_ref": 8, "reference_share": 0.0}, True, r"n_ref is 8 and there are tools.*another kind.*Set n_ref=0"),
     ],
 )
 def test_what_cannot_draw_for_the_reference_is_refused(changed, tools, message):
     args = SimpleNamespace(
-        reference_share=0.25, exact=False, shared_prefix=True, per_device_train_batch_size=4, steps_per_generation=1
+        reference_share=0.25,
+        n_ref=0,
+        exact=False,
+        shared_prefix=True,
+        per_device_train_batch_size=4,
+        steps_per_generation=1,
     )
     check_reference_draws(args, 4, tools=False, rollout_func=False)
     vars(args).update(changed)

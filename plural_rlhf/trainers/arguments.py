@@ -89,21 +89,24 @@ def check_enough_prompts(dataset: Any, args: PluralGRPOConfig, num_generations: 
 
 
 def check_reference_draws(args: PluralGRPOConfig, num_generations: int, tools: bool, rollout_func: bool) -> None:
-    """Refuses to let the reference draw a part of each group where it cannot."""
-    if not args.reference_share or args.exact:
+    """Refuses to let the reference draw where it cannot, or would draw something else than the policy."""
+    if args.exact:
         return
-    for elsewhere, what, cure in (
-        (tools, "there are tools", "train without tools"),
-        (rollout_func, "there is a rollout_func", "pass no rollout_func"),
-        (not args.shared_prefix, "shared_prefix is False", "set shared_prefix=True"),
-    ):
-        if elsewhere:
-            raise ValueError(
-                f"reference_share is {args.reference_share} and {what}, where all completions are drawn at once, none "
-                f"by the reference: set reference_share=0.0, or {cure}."
-            )
+    elsewhere = [("there are tools", "train without tools")] if tools else []
+    elsewhere += [("there is a rollout_func", "pass no rollout_func")] if rollout_func else []
+    for what, cure in elsewhere if args.n_ref else ():
+        raise ValueError(
+            f"n_ref is {args.n_ref} and {what}, which the reference does without when it draws: its answers would be "
+            f"of another kind than the policy's, and start the offsets wrongly. Set n_ref=0, or {cure}."
+        )
+    elsewhere += [] if args.shared_prefix else [("shared_prefix is False", "set shared_prefix=True")]
+    for what, cure in elsewhere if args.reference_share else ():
+        raise ValueError(
+            f"reference_share is {args.reference_share} and {what}, where all completions are drawn at once, none by "
+            f"the reference: set reference_share=0.0, or {cure}."
+        )
     size = args.per_device_train_batch_size * args.steps_per_generation
-    if size % num_generations:
+    if args.reference_share and size % num_generations:
         raise ValueError(
             f"reference_share is {args.reference_share}, so each process must draw whole groups, but one draws {size} "
             f"completions (per_device_train_batch_size × steps_per_generation): make it a multiple of num_generations "
