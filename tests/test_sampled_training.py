@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from plural_rlhf.core.targets import log_partition, pool_reward
 from plural_rlhf.rewards import ValidityGate
@@ -149,6 +150,28 @@ def test_a_prompt_computed_once_gives_the_gradient_of_every_row_by_itself(lopsid
         found.append((inputs["completion_ids"], gradient(trainer, inputs)))
     assert torch.equal(found[0][0], found[1][0])  # the same draws, too
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_learnt_positions_are_counted_from_a_prompts_first_token(tmp_path, shared):
+    """A model of GPT-2's kind and two lengths of prompt: log π and log π₀ are those of each sequence by itself."""
+    ends = {"bos_token_id": TOKENIZER.bos_token_id, "eos_token_id": TOKENIZER.eos_token_id}
+    no_dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    config = GPT2Config(
+        vocab_size=len(TOKENIZER), n_positions=64, n_embd=32, n_layer=2, n_head=2, **ends, **no_dropout
+    )
+    model = GPT2LMHeadModel(config).eval()
+    torch.nn.init.normal_(model.transformer.wpe.weight, std=0.5)
+    model.save_pretrained(tmp_path / "policy")
+    trainer = sampled(str(tmp_path / "policy"), three_answers(), tmp_path, 1, shared_prefix=shared, **SMALL)
+    trainer.model.train()
+    rows = trainer._prepare_inputs([{"prompt": p} for p in ("Item a: ", "Item a, item b: ") for _ in range(4)])
+    prompts = unpadded(rows["prompt_ids"], rows["prompt_mask"])
+    completions = unpadded(rows["completion_ids"], rows["completion_mask"])
+    assert len({len(prompt) for prompt in prompts}) == 2
+    expected = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
+    for found in (trainer.rollouts_in_use.log_pi, trainer.rollouts_in_use.log_pi_ref):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_end_tokens_count_padding_and_tool_answers_do_not(lopsided, tmp_path):

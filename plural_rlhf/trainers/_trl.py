@@ -54,7 +54,6 @@ __all__ = [
     "group_sampler",
     "has_plain_generation",
     "keep_columns",
-    "log_probs",
     "micro_step",
     "own_tokens",
     "plain_sampler",
@@ -326,21 +325,7 @@ def _in_chunks(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, tor
     ]
     kwargs = args.gradient_checkpointing_kwargs
     with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs), trainer.accelerator.autocast():
-        return torch.cat(
-            [completion_log_probs(model, c) if args.shared_prefix else log_probs(trainer, model, c) for c in chunks]
-        )
-
-
-def log_probs(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log-probability of each completion token `(N, T)`, every row by itself, as GRPO computes it."""
-    completion_ids = rows["completion_ids"]
-    found, _, _ = trainer._get_per_token_logps_and_entropies(
-        model,
-        torch.cat([rows["prompt_ids"], completion_ids], dim=1),
-        torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1),
-        completion_ids.size(1),
-    )
-    return found * rows["completion_mask"]
+        return torch.cat([completion_log_probs(model, c, share=args.shared_prefix) for c in chunks])
 
 
 def share_prompts(trainer: Any) -> None:

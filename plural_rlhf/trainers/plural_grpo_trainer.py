@@ -395,11 +395,8 @@ class PluralGRPOTrainer(GRPOTrainer):
             with _trl.reference(self) as reference, torch.no_grad():
                 reference_logits = completion_logits(reference, inputs)
             return rao_blackwell_loss(model, reference_logits, inputs, rollouts, self.accelerator.gather)
-        if self.args.shared_prefix:
-            scored = _trl.as_one_forward(self, model, completion_log_probs, inputs)
-        else:
-            scored = _trl.log_probs(self, model, inputs)
-        log_probs = scored * _trl.own_tokens(inputs)
+        score = partial(completion_log_probs, share=self.args.shared_prefix)
+        log_probs = _trl.as_one_forward(self, model, score, inputs) * _trl.own_tokens(inputs)
         log_pi = log_probs.sum(-1)
         gather = self.accelerator.gather
         rollouts.see(gather(inputs["row"]), gather(log_pi.detach()))

@@ -48,7 +48,9 @@ _CACHED_TOKEN = 0.03
 """What one token of a repeated cache costs (it is copied), in tokens through all layers."""
 
 
-def completion_log_probs(model: PreTrainedModel | torch.nn.Module, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def completion_log_probs(
+    model: PreTrainedModel | torch.nn.Module, rows: Mapping[str, torch.Tensor], *, share: bool = True
+) -> torch.Tensor:
     """Log-probability of every completion token at temperature 1; gradients flow to the model.
 
     Args:
@@ -56,6 +58,7 @@ def completion_log_probs(model: PreTrainedModel | torch.nn.Module, rows: Mapping
             `DistributedDataParallel`.
         rows: TRL's layout: `prompt_ids` `(N, P)` padded on the left, `completion_ids` `(N, T)` padded on the right,
             and `prompt_mask` and `completion_mask`, 1 at real tokens. Equal prompts need not be neighbours.
+        share: Whether completions may share the computation of their prompt; else every row is a sequence by itself.
 
     Returns:
         `(N, T)` nats, float32, 0 where `completion_mask` is 0.
@@ -70,7 +73,7 @@ def completion_log_probs(model: PreTrainedModel | torch.nn.Module, rows: Mapping
         )
     batch = _Batch.of(rows)
     scorer = _Scorer.of(model)
-    way = _cheapest_way(scorer, batch)
+    way = _cheapest_way(scorer, batch) if share else "plain"
     values = _packed(scorer, batch) if way == "packed" else _cached(scorer, batch) if way == "cached" else None
     if values is None:
         values = _plain(scorer, batch)
