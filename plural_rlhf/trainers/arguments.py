@@ -1,4 +1,4 @@
-"""What a trainer is given, checked before anything long begins: reward functions, data sets, batches, checkpoints.
+"""Settings, data sets and checkpoints that a trainer is given, checked before anything long begins.
 
 Every refusal names what was given, why it cannot work and what to do. Knows nothing of training.
 """
