@@ -32,6 +32,7 @@ from reward_models.scoring import ClusterScorer, JuryScorer
 __all__ = [
     "JuryReward",
     "ValidityGate",
+    "as_completions",
     "completion_text",
     "is_async",
     "require_calibrated",
@@ -50,6 +51,11 @@ def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
         return completion
     said = [m.get("content") for m in completion if m.get("role", "assistant") == "assistant"]
     return next((content for content in reversed(said) if content), "")
+
+
+def as_completions(prompt: str | list[dict[str, Any]], texts: Sequence[str]) -> list[Any]:
+    """Texts as TRL hands over completions of this prompt: strings, or lists with the assistant's message."""
+    return list(texts) if isinstance(prompt, str) else [[{"role": "assistant", "content": text}] for text in texts]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -260,8 +266,7 @@ class JuryReward:
 
     def support_rewards(self, prompt: Any, support: Sequence[str]) -> torch.Tensor:
         """Rewards of a finite set of answers to one prompt, `(len(support), K)` float64 in logits."""
-        answers = [a if isinstance(prompt, str) else [{"role": "assistant", "content": a}] for a in support]
-        return self._checked([prompt] * len(support), answers)
+        return self._checked([prompt] * len(support), as_completions(prompt, support))
 
     def _checked(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         rewards = torch.as_tensor(self.jury.cluster_rewards(prompts, completions))  # a jury of one's own may use numpy

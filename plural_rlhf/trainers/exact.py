@@ -19,7 +19,7 @@ from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import log_partition, responsibilities
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards import JuryReward, as_completions
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers
 
@@ -187,8 +187,7 @@ class ExactRows:
         return self.reward.support_rewards(row.get("jury_prompt") or row["prompt"], row["support"])
 
     def _together(self, row: Row, rewards: torch.Tensor) -> torch.Tensor:
-        support, chat = row["support"], not isinstance(row["prompt"], str)
-        answers = [[{"role": "assistant", "content": answer}] if chat else answer for answer in support]
+        support, answers = row["support"], as_completions(row["prompt"], row["support"])
         scores = self.others.scores(row, answers, encode_answers(support, self.tokenizer, self.eos_token_id))
         return self.others.together(rewards, scores, [""] * len(support))
 

@@ -26,7 +26,7 @@ from trl import GRPOTrainer
 
 from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards import JuryReward, as_completions
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.arguments import Resume
 from plural_rlhf.trainers.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
@@ -35,7 +35,7 @@ from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.trainers.policy_checks import check_loaded, check_reloadable, check_tokenizer
-from plural_rlhf.trainers.reference_draws import as_completions, judge, log_drawn, policys_own, reference_prompts
+from plural_rlhf.trainers.reference_draws import judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.sampling import check_model_sampling
@@ -316,7 +316,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         found = []
         for key, row in fresh.items():
             drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], self._encode) * self.args.n_ref)
-            said = as_completions(row, drawn, tokenizer)
+            said = as_completions(row["prompt"], tokenizer.batch_decode(drawn, skip_special_tokens=True))
             scored = judge(reward, row, said), self._others.scores(row, said, drawn)
             found.append((key, *(part.tolist() for part in scored), [sum(own) for own in log_probs]))
         for key, *parts in _trl.gather_objects(found):

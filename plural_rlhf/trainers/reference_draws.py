@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,7 @@ from torch import Tensor
 from plural_rlhf.rewards import JuryReward
 
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-__all__ = ["as_completions", "judge", "log_drawn", "policys_own", "reference_prompts"]
+__all__ = ["judge", "log_drawn", "policys_own", "reference_prompts"]
 
 Row = Mapping[str, Any]
 
@@ -32,19 +29,6 @@ def reference_prompts(rows: Iterable[Row], encode_prompt: Callable[[Any], list[i
     `encode_prompt` tokenises as the policy's prompts are tokenised.
     """
     return [encode_prompt(row.get("reference_prompt") or row["prompt"]) for row in rows]
-
-
-def as_completions(row: Row, drawn: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """Completions of a row's prompt as TRL hands them to reward functions: texts, or lists with the one message.
-
-    Args:
-        row: A row of the data set.
-        drawn: Tokens of each completion.
-        tokenizer: The policy's.
-    """
-    texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
-    chat = not isinstance(row["prompt"], str)
-    return [[{"role": "assistant", "content": text}] if chat else text for text in texts]
 
 
 def judge(reward: JuryReward, row: Row, completions: Sequence[Any]) -> Tensor:
