@@ -1,6 +1,5 @@
 # The public names of `reward_models`, and the only list of them: type checkers read this stub, and so does
-# `__init__.py`, which imports the module of a name when the name is first asked for. `X as X` is how a stub hands a
-# name on. Functions that share the name of their module (`headroom`, `format_leak`) cannot be here.
+# `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
 from .adaptation import Adaptation as Adaptation
 from .adaptation import Question as Question
 from .baselines import ItemMeanFit as ItemMeanFit

@@ -1,0 +1,29 @@
+# The public names of `plural_rlhf`, and the only list of them: type checkers read this stub, and so does
+# `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
+from .candidates import Candidates as Candidates
+from .candidates import read_candidates as read_candidates
+from .config import load_config as load_config
+from .core.rules import Rule as Rule
+from .core.rules import aggregate as aggregate
+from .core.targets import PoolTarget as PoolTarget
+from .core.typicality import fit_typicality as fit_typicality
+from .decoding import MixedDecoder as MixedDecoder
+from .juries import Jury as Jury
+from .ranking import RankedPrompt as RankedPrompt
+from .ranking import explain as explain
+from .ranking import rank as rank
+from .rewards import JuryReward as JuryReward
+from .rewards import ValidityGate as ValidityGate
+from .steerer import Steerer as Steerer
+from .steering import describe_weights as describe_weights
+from .steering import parse_weights as parse_weights
+from .trainers import CollapseMonitor as CollapseMonitor
+from .trainers import PluralDPOConfig as PluralDPOConfig
+from .trainers import PluralDPOTrainer as PluralDPOTrainer
+from .trainers import PluralGRPOConfig as PluralGRPOConfig
+from .trainers import PluralGRPOTrainer as PluralGRPOTrainer
+from .trainers.distil import distil as distil
+from .trainers.distil import distil_rows as distil_rows
+from .weight_sampler import WeightSampler as WeightSampler
+
+__version__: str
