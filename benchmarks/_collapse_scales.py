@@ -90,7 +90,7 @@ class Scales:
         """
         import numpy as np
 
-        from reward_models.stats import js_divergence
+        from reward_models.stats.answers import js_divergence
 
         case, n = self.case, len(self.problems)
         # A diverged run has no distribution; it counts as all mass outside the answers.

@@ -262,7 +262,7 @@ def make_split(case: Case, cell: str, seed: int) -> Split:
 def _hold_out_labels(judgements: Judgements, rng: np.random.Generator) -> Split:
     import numpy as np
 
-    from reward_models.resampling import heldout_labels
+    from reward_models.stats.resampling import heldout_labels
 
     enc = judgements.encode()
     held = heldout_labels(enc.rater, SCORED_SHARE, rng)

@@ -164,7 +164,7 @@ def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
 
     from reward_models.mixture import subset
     from reward_models.predictors import answer_log_lik
-    from reward_models.resampling import halve_labels
+    from reward_models.stats.resampling import halve_labels
 
     enc, rng = training.enc, np.random.default_rng(training.seed)
     out = np.zeros(enc.n_raters, dtype=bool)

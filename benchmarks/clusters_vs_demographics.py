@@ -32,7 +32,7 @@ def one_survey(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
     from reward_models.groupings import predictive_information
     from reward_models.sources import load_survey
-    from reward_models.stats import Interval
+    from reward_models.stats.answers import Interval
 
     judgements = load_survey(name)
     if args.max_raters < judgements.n_raters:

@@ -65,7 +65,7 @@ def one_size(judgements: int, args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
 
     from reward_models.rater_fit import fit_raters
-    from reward_models.stats import adjusted_rand_index
+    from reward_models.stats.answers import adjusted_rand_index
     from reward_models.text_fit import fit_texts
 
     table, features, cluster = plant(judgements, args.texts, args.clusters, args.seed)

@@ -96,7 +96,7 @@ class Scales:
         import numpy as np
         from scipy.stats import spearmanr
 
-        from reward_models.stats import js_divergence
+        from reward_models.stats.answers import js_divergence
 
         pi = np.stack([with_other(p) for p in policy])
         jsd = js_divergence(self.targets, pi)

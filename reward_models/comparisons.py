@@ -17,9 +17,9 @@ import numpy as np
 
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.judgement_bootstrap import Bootstrap, Draw, average
 from reward_models.jury_metrics import credit
 from reward_models.predictors import answer_log_lik
+from reward_models.stats.judgement_bootstrap import Bootstrap, Draw, average
 
 
 __all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]

@@ -32,7 +32,7 @@ from reward_models.predictors import answer_log_lik
 from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.rater_model import Placement, RaterModel
 from reward_models.records import Judgements
-from reward_models.resampling import heldout_labels
+from reward_models.stats.resampling import heldout_labels
 from reward_models.text_table import TextTable, extend_to_features
 
 

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.special import logsumexp, softmax
 
 from reward_models.errors import JuryError
-from reward_models.stats import adjusted_rand_index
+from reward_models.stats.answers import adjusted_rand_index
 
 
 __all__ = ["EMRun", "Emission", "FitConfig", "best_of_restarts", "run_em", "spectral_embedding", "spectral_start"]

@@ -26,7 +26,7 @@ from reward_models.mixture import subset
 from reward_models.observation import Observations, torch_terms
 from reward_models.rater_fit import fit_raters
 from reward_models.rater_model import RaterModel
-from reward_models.resampling import heldout_labels
+from reward_models.stats.resampling import heldout_labels
 
 
 __all__ = [

@@ -21,9 +21,9 @@ from scipy.special import logsumexp
 
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
-from reward_models.judgement_bootstrap import Bootstrap, Draw, average
 from reward_models.jury_metrics import credit
 from reward_models.predictors import answer_log_lik, n_answers
+from reward_models.stats.judgement_bootstrap import Bootstrap, Draw, average
 
 
 __all__ = ["FORMAT_FEATURES", "FormatLeak", "format_features", "format_leak", "marginal_log_probs"]

@@ -28,8 +28,8 @@ from reward_models.memberships import mixture_posterior, predictive_log_lik
 from reward_models.mixture import check_num_clusters
 from reward_models.naming import describe_clusters, name_clusters
 from reward_models.records import Judgements
-from reward_models.resampling import halve_labels, two_way_intervals
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
+from reward_models.stats.resampling import halve_labels, two_way_intervals
 
 
 __all__ = ["GroupingReport", "describe_clusters", "merge_groups", "name_clusters", "predictive_information"]

@@ -24,10 +24,10 @@ from reward_models.encoding import Encoded, Text
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.evaluation_cells import evaluation_cells
 from reward_models.format_leak import FormatLeak, format_leak, marginal_log_probs
-from reward_models.judgement_bootstrap import Bootstrap, Metric
 from reward_models.predictors import Predictor, n_answers
 from reward_models.records import Judgements
 from reward_models.splits import By
+from reward_models.stats.judgement_bootstrap import Bootstrap, Metric
 
 
 __all__ = ["Clusters", "FixedAnswers", "JuryEvaluation", "Strangers", "evaluate_jury", "known_memberships"]

@@ -21,7 +21,9 @@ import numpy as np
 
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
-from reward_models.judgement_bootstrap import (
+from reward_models.predictors import answer_log_lik
+from reward_models.stats.answers import normalise
+from reward_models.stats.judgement_bootstrap import (
     Bootstrap,
     Direction,
     Draw,
@@ -31,8 +33,6 @@ from reward_models.judgement_bootstrap import (
     mean_squared_gap,
     tail_mean,
 )
-from reward_models.predictors import answer_log_lik
-from reward_models.stats import normalise
 
 
 __all__ = [

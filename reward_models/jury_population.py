@@ -17,9 +17,17 @@ from scipy.stats import rankdata
 
 from reward_models.encoding import Encoded
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.judgement_bootstrap import Bootstrap, Draw, Metric, average, group_sums, mean_products, tail_mean
 from reward_models.jury_metrics import BOOTSTRAP, by_item, check_memberships, given_answers
-from reward_models.stats import js_divergence, normalise
+from reward_models.stats.answers import js_divergence, normalise
+from reward_models.stats.judgement_bootstrap import (
+    Bootstrap,
+    Draw,
+    Metric,
+    average,
+    group_sums,
+    mean_products,
+    tail_mean,
+)
 
 
 __all__ = [

@@ -23,7 +23,7 @@ from reward_models.marginal import Basis, Params, Problem
 from reward_models.memory import group_means
 from reward_models.observation import TERM_SD, Observations, one_thread
 from reward_models.rater_model import CHUNK, DEFAULT_NODES, Membership, Placement, RaterModel
-from reward_models.stats import adjusted_rand_index
+from reward_models.stats.answers import adjusted_rand_index
 
 
 __all__ = ["RaterFit", "fit_raters"]

@@ -21,7 +21,7 @@ from reward_models.predictors import answer_log_lik
 from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.rater_model import Membership
 from reward_models.records import Judgements
-from reward_models.resampling import label_parts
+from reward_models.stats.resampling import label_parts
 
 
 __all__ = ["CANDIDATES", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]

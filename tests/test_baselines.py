@@ -15,7 +15,7 @@ from reward_models.mixture import subset
 from reward_models.predictors import Predictor, answer_log_lik
 from reward_models.rater_fit import fit_raters
 from reward_models.records import Judgements
-from reward_models.resampling import heldout_labels
+from reward_models.stats.resampling import heldout_labels
 
 
 def loss(fit, enc, features=None):

@@ -14,7 +14,7 @@ from plural_rlhf.steerer import Steerer
 from plural_rlhf.trainers.distil import dictators, distil, distil_rows
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from reward_models.errors import JuryError
-from reward_models.stats import js_divergence
+from reward_models.stats.answers import js_divergence
 from tests.juries import CPU
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

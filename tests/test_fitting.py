@@ -17,7 +17,7 @@ from reward_models.fitting import FitConfig, fit_features, fit_mixture
 from reward_models.mixture import subset
 from reward_models.observation import minimise
 from reward_models.records import Judgements
-from reward_models.stats import adjusted_rand_index
+from reward_models.stats.answers import adjusted_rand_index
 
 
 def survey(n_raters, n_items, n_clusters, *, spread=1.5, n_options=3, answered=1.0, seed=0):

@@ -10,7 +10,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting import fit_mixture
 from reward_models.groupings import describe_clusters, merge_groups, name_clusters, predictive_information
 from reward_models.records import Judgements
-from reward_models.resampling import halve_labels, heldout_labels, two_way_intervals
+from reward_models.stats.resampling import halve_labels, heldout_labels, two_way_intervals
 
 
 P = 0.85  # of the answer that a cluster favours

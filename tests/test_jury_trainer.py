@@ -31,7 +31,7 @@ from reward_models.memberships import leave_one_out_posterior
 from reward_models.modeling_jury import ClusterHeads, JuryRewardModel
 from reward_models.records import Judgements
 from reward_models.scoring import JuryScorer
-from reward_models.stats import adjusted_rand_index
+from reward_models.stats.answers import adjusted_rand_index
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import adjusted_rand_score
 
-from reward_models.stats import (
+from reward_models.stats.answers import (
     adjusted_rand_index,
     answer_counts,
     coverage,

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from reward_models.memberships import cluster_answers, leave_one_out_posterior
-from reward_models.stats import (
+from reward_models.stats.answers import (
     Interval,
     Resamples,
     answer_counts,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
 
 
 __all__ = ["bootstrap_means", "interval_columns", "percentile_interval"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plural_rlhf.evaluation.intervals import bootstrap_means, percentile_interval
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
 
 
 __all__ = [

@@ -22,7 +22,7 @@ from plural_rlhf.core.rules import Rule, RuleSpec
 from plural_rlhf.evaluation.intervals import bootstrap_means, interval_columns, percentile_interval
 from plural_rlhf.evaluation.welfare_effects import verdict_lotteries
 from reward_models.errors import JuryError
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
 
 
 __all__ = ["ExaggerationEffect", "Misreport", "exaggeration_report", "misreported"]

@@ -24,7 +24,7 @@ from plural_rlhf.core.aggregation import normalise_weights
 from plural_rlhf.core.rules import Rule, RuleSpec
 from plural_rlhf.evaluation.intervals import bootstrap_means, interval_columns, percentile_interval
 from reward_models.errors import JuryError
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
 
 
 __all__ = [

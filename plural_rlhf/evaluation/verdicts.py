@@ -24,7 +24,7 @@ from torch import Tensor
 from plural_rlhf.core.rules import Rule, RuleSpec
 from plural_rlhf.evaluation.intervals import bootstrap_means
 from reward_models.errors import JuryError
-from reward_models.stats import total_variation
+from reward_models.stats.answers import total_variation
 from reward_models.weights import named_weights
 
 

@@ -19,7 +19,7 @@ import torch
 from plural_rlhf.core.rules import Rule, RuleSpec
 from plural_rlhf.evaluation.intervals import bootstrap_means, interval_columns, percentile_interval
 from reward_models.errors import JuryError
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
 
 
 __all__ = ["RuleEffect", "WelfareReport", "verdict_lotteries", "welfare_effects"]

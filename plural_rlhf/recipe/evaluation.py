@@ -23,7 +23,7 @@ from plural_rlhf.rewards import JuryReward
 from plural_rlhf.steering import parse_weights
 from reward_models.encoding import as_messages
 from reward_models.scoring import JuryScorer
-from reward_models.stats import js_divergence, noise_floor_js, normalise
+from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
 
 
 __all__ = ["evaluate_run"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reward_models.stats import Interval
+from reward_models.stats.answers import Interval
 
 
 __all__ = ["halve_labels", "heldout_labels", "label_parts", "two_way_intervals"]

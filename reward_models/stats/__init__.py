@@ -1,0 +1,1 @@
+"""Statistics with numpy and scipy only: distances between answer distributions, agreement, resampling."""
