@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from reward_models.encoding import Text
-    from reward_models.records import Judgements
+    from reward_models.judgements.encoding import Text
+    from reward_models.judgements.records import Judgements
 
 __all__ = [
     "CASES",
@@ -130,7 +130,7 @@ def load_case(name: str, data: Path = DATA, *, max_raters: int = 5000, seed: int
     import pandas as pd
 
     from reward_models.errors import JudgementWarning, MissingExtraError
-    from reward_models.records import Judgements
+    from reward_models.judgements.records import Judgements
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", JudgementWarning)  # raters with one judgement: they only help to fit items
@@ -226,7 +226,7 @@ def shuffled_case(case: Case, seed: int) -> Case:
     import numpy as np
 
     from reward_models.baselines import shuffle_raters
-    from reward_models.records import Judgements
+    from reward_models.judgements.records import Judgements
 
     judgements = case.judgements
     enc = shuffle_raters(judgements.encode(), seed)
@@ -378,8 +378,8 @@ def _smollm2(texts: Sequence[str], cache: Path) -> np.ndarray:
     from transformers import AutoModel, AutoTokenizer
 
     from plural_rlhf.base_models import SMOLLM2, prepare_base_model
-    from reward_models.encoding import Text
     from reward_models.features import pooled_features
+    from reward_models.judgements.encoding import Text
 
     try:
         path = prepare_base_model(SMOLLM2, cache_dir=ROOT / ".cache" / "models")

@@ -31,9 +31,9 @@ from _jury_cases import Unavailable, known_texts
 if TYPE_CHECKING:
     import numpy as np
 
-    from reward_models.encoding import Encoded
+    from reward_models.judgements.encoding import Encoded
+    from reward_models.judgements.records import Judgements
     from reward_models.predictors import Predictor
-    from reward_models.records import Judgements
 
 __all__ = ["LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size", "fit_auto"]
 

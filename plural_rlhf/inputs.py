@@ -11,7 +11,7 @@ from plural_rlhf.config import DataSection
 
 
 if TYPE_CHECKING:
-    from reward_models.records import Judgements
+    from reward_models.judgements.records import Judgements
 
 __all__ = ["read_judgements"]
 

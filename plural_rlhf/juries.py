@@ -149,7 +149,7 @@ class Jury(Mapping[str, float]):
         Args:
             cluster_names: `K` names.
             memberships: `(R, K)` probability or share of each rater in each cluster.
-            rater_weights: `(R,)`, e.g. of `reward_models.raking.rake`; None for equal ones.
+            rater_weights: `(R,)`, e.g. of `reward_models.judgements.raking.rake`; None for equal ones.
 
         Raises:
             JuryError: Shapes that do not fit, memberships that are no shares, or weights that are negative or all

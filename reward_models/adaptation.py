@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from scipy.special import entr
 
-from reward_models.encoding import Encoded, Text, freeze_prompt
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, Text, freeze_prompt
 from reward_models.observation import Observations
 from reward_models.rater_model import Placement, RaterModel
 

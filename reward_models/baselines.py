@@ -21,8 +21,8 @@ from torch import Tensor
 
 from reward_models.demographics import DemographicsFit, fit_demographics
 from reward_models.em import spectral_start
-from reward_models.encoding import Encoded, Text, prompt_groups
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, Text, prompt_groups
 from reward_models.memory import group_means
 from reward_models.mixture import soft_as_choice
 from reward_models.observation import Observations, minimise, public_terms, term_penalty, torch_terms

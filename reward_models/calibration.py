@@ -30,8 +30,8 @@ from scipy.special import ndtr
 from scipy.stats import rankdata
 from torch import Tensor
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.judgements.encoding import Encoded
 from reward_models.observation import Observations, minimise
 
 

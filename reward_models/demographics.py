@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.faults import is_missing
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.faults import is_missing
+from reward_models.judgements.records import Judgements
 from reward_models.mixture import subset
 from reward_models.observation import Observations, minimise
 from reward_models.predictors import answer_log_lik
 from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.rater_model import Placement, RaterModel
-from reward_models.records import Judgements
 from reward_models.stats.resampling import heldout_labels
 from reward_models.text_table import TextTable, extend_to_features
 

@@ -41,8 +41,8 @@ from reward_models.encoder_training import (
     fixed_draws,
     log_mean_exp,
 )
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.observation import Observations, one_thread
 from reward_models.predictors import n_answers
 from reward_models.rater_model import RaterModel

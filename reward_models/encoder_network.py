@@ -33,7 +33,7 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from torch import Tensor, nn
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 from reward_models.observation import Observations
 from reward_models.predictors import n_answers
 from reward_models.rater_model import RaterModel

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from reward_models.em import FitConfig, spectral_embedding
 from reward_models.encoder_network import CodeNetwork, LabelScores, score_labels
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.mixture import subset
 from reward_models.observation import Observations, torch_terms
 from reward_models.rater_fit import fit_raters

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JudgementError, JudgementWarning, JuryError, did_you_mean
 from reward_models.evaluation_cells import Cells, evaluation_cells
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.records import Judgements
 from reward_models.jury_evaluation import Clusters, FixedAnswers, Strangers, evaluate_jury, known_memberships
 from reward_models.predictors import Predictor
-from reward_models.records import Judgements
 from reward_models.stats.judgement_bootstrap import Bootstrap
 
 

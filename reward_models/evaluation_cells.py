@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reward_models.encoding import freeze_prompt
 from reward_models.errors import JudgementError
-from reward_models.items import ANONYMOUS
-from reward_models.records import Judgements
-from reward_models.splits import By, adaptation_split
+from reward_models.judgements.encoding import freeze_prompt
+from reward_models.judgements.items import ANONYMOUS
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.splits import By, adaptation_split
 
 
 __all__ = ["PLACED", "Cells", "evaluation_cells"]

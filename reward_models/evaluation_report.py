@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 from reward_models.jury_evaluation import JuryEvaluation
 from reward_models.jury_metrics import check_memberships
 from reward_models.whole_file import whole_file

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded, prompt_groups
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, prompt_groups
 from reward_models.memberships import mixture_posterior, predictive_log_lik
 from reward_models.memory import (
     MAX_ANCHORS,

@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.jury_memberships import RunningMemberships
 from reward_models.jury_state import JuryState, counts
 from reward_models.jury_terms import JudgementTerms

@@ -20,13 +20,13 @@ import numpy as np
 from reward_models import jury_metrics as metrics
 from reward_models import jury_population as population
 from reward_models.comparisons import Comparison, compare, holm, in_words
-from reward_models.encoding import Encoded, Text
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.evaluation_cells import evaluation_cells
 from reward_models.format_leak import FormatLeak, format_leak, marginal_log_probs
+from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.splits import By
 from reward_models.predictors import Predictor, n_answers
-from reward_models.records import Judgements
-from reward_models.splits import By
 from reward_models.stats.judgement_bootstrap import Bootstrap, Metric
 
 

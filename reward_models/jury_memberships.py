@@ -15,7 +15,7 @@ import hashlib
 import numpy as np
 from scipy.special import entr, log_softmax, logsumexp, softmax
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 
 
 __all__ = ["RunningMemberships", "fingerprint"]

@@ -19,8 +19,8 @@ from typing import Literal
 
 import numpy as np
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.predictors import answer_log_lik
 from reward_models.stats.answers import normalise
 from reward_models.stats.judgement_bootstrap import (

@@ -22,12 +22,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
-from reward_models.encoding import Encoded, Text
 from reward_models.errors import JudgementError, JudgementWarning
 from reward_models.features import render
-from reward_models.items import ANONYMOUS
+from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.items import ANONYMOUS
+from reward_models.judgements.records import Judgements
 from reward_models.mixture import soft_as_choice, subset
-from reward_models.records import Judgements
 
 
 __all__ = [

@@ -26,8 +26,8 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from reward_models import _trl
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.jury_memberships import RunningMemberships
 from reward_models.jury_rows import JuryData
 from reward_models.jury_terms import JudgementTerms, raw_terms

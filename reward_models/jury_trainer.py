@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
-    from reward_models.records import Judgements
+    from reward_models.judgements.records import Judgements
 
 __all__ = ["JuryRewardTrainer"]
 

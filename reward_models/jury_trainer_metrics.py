@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from scipy.special import entr, log_softmax, logsumexp
 
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.splits import adaptation_split
 from reward_models.jury_rows import JudgementRows
 from reward_models.jury_terms import JudgementTerms, answer_log_probs
 from reward_models.memberships import rater_totals
 from reward_models.observation import Observations
-from reward_models.records import Judgements
-from reward_models.splits import adaptation_split
 
 
 __all__ = ["batch_metrics", "jury_metrics", "table_log_lik"]

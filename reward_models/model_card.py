@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 import yaml
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 
 
 __all__ = ["JuryCard", "data_counts"]

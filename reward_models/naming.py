@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 from reward_models.memberships import cluster_answers
 from reward_models.mixture import MixtureFit
 

@@ -27,7 +27,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 from reward_models.likelihoods import choice_log_lik, davidson_log_lik, ordinal_log_lik
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.text_table import TextTable, check_features
 
 

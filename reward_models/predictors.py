@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from reward_models.encoding import Encoded
+from reward_models.judgements.encoding import Encoded
 
 
 __all__ = ["Predictor", "answer_log_lik", "n_answers"]

@@ -17,8 +17,8 @@ import torch
 from scipy.special import logsumexp
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded, Text, prompt_groups
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, Text, prompt_groups
 from reward_models.marginal import Basis, Params, Problem
 from reward_models.memory import group_means
 from reward_models.observation import TERM_SD, Observations, one_thread

@@ -32,8 +32,8 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from torch import Tensor
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.observation import Observations
 from reward_models.predictors import n_answers
 

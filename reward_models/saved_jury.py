@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from reward_models.encoding import Encoded, Text
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, Text
 from reward_models.mixture import subset
 from reward_models.observation import TERM_SD, Observations, minimise, public_terms, start_terms, torch_terms
 from reward_models.rater_model import KindTerms, Placement, RaterModel, state_table

@@ -20,13 +20,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from reward_models.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.calibration import Calibration, CalibrationMethod, calibrate
-from reward_models.encoding import Text, as_messages, prompt_codes
 from reward_models.errors import JuryError
 from reward_models.features import batches, render
+from reward_models.judgements.encoding import Text, as_messages, prompt_codes
+from reward_models.judgements.records import Judgements
 from reward_models.jury_state import JuryState, load_state, save_jury
 from reward_models.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.rater_model import RaterModel
-from reward_models.records import Judgements
 
 
 __all__ = ["ClusterScorer", "JuryScorer"]

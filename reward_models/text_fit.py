@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Encoded, prompt_groups
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, prompt_groups
 from reward_models.memory import group_means
 from reward_models.observation import minimise, one_thread
 from reward_models.rater_fit import RaterFit, fit_raters

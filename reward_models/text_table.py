@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_models.encoding import Encoded, Text
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded, Text
 from reward_models.memory import group_means
 
 

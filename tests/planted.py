@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reward_models.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded, Text
 
 
 THRESHOLDS = np.array([-2.0, -0.7, 0.7, 2.0])

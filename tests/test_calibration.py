@@ -11,9 +11,9 @@ from scipy.stats import rankdata
 
 from reward_models.calibration import Calibration, calibrate, fit_temperature
 from reward_models.errors import JuryError
+from reward_models.judgements.records import Judgements
 from reward_models.jury_state import JuryState
 from reward_models.modeling_jury import JuryRewardModel
-from reward_models.records import Judgements
 from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

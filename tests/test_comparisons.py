@@ -9,7 +9,7 @@ import pytest
 from reward_models.comparisons import Comparison, compare, holm, in_words, sign_flip_p_value
 from reward_models.errors import JuryError
 from reward_models.format_leak import FORMAT_FEATURES, format_features, format_leak, marginal_log_probs
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 from reward_models.stats.judgement_bootstrap import Bootstrap
 
 

@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import norm
 
 from reward_models.distributional import fit_calibrated_ensemble, fit_mean_variance
-from reward_models.encoding import Encoded
 from reward_models.errors import JudgementWarning, JuryError
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.records import Judgements
 from reward_models.pair_counts import PairCounts
 from reward_models.predictors import Predictor, answer_log_lik
-from reward_models.records import Judgements
 
 
 TEXTS, DIMENSIONS = 60, 6

@@ -8,7 +8,7 @@ import pytest
 
 from reward_models.em import FitConfig
 from reward_models.fitting import fit_mixture
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 
 
 N_RATERS, MAJORITY = 400, 0.61

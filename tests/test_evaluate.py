@@ -15,8 +15,8 @@ from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluate import main
 from reward_models.evaluation_cells import evaluation_cells
 from reward_models.evaluation_report import rewardbench, write_json
+from reward_models.judgements.records import Judgements
 from reward_models.jury_evaluation import Clusters, FixedAnswers, Strangers, evaluate_jury
-from reward_models.records import Judgements
 from reward_models.stats.judgement_bootstrap import Bootstrap
 
 

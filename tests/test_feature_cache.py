@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModel
 
 from reward_models import feature_cache
-from reward_models.encoding import Text
 from reward_models.feature_cache import FeatureCache, backbone_identity, row_key
 from reward_models.features import pooled_features, truncate_backbone
+from reward_models.judgements.encoding import Text
 from reward_models.memory import remember
 from reward_models.modeling_jury import JuryRewardModel
 from reward_models.scoring import JuryScorer

@@ -14,9 +14,9 @@ from scipy.special import logsumexp, softmax
 from reward_models import latent_class
 from reward_models.errors import JuryError
 from reward_models.fitting import FitConfig, fit_features, fit_mixture
+from reward_models.judgements.records import Judgements
 from reward_models.mixture import subset
 from reward_models.observation import minimise
-from reward_models.records import Judgements
 from reward_models.stats.answers import adjusted_rand_index
 
 

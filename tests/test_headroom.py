@@ -8,7 +8,7 @@ import pytest
 
 from reward_models.errors import JuryError
 from reward_models.headroom import headroom
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 
 
 def choices(n_raters, n_items, taste, *, seed=0):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 from tests.benchmark_modules import FOLDER, benchmark_module
 
 

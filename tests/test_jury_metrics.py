@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss
 from reward_models import jury_metrics as metrics
 from reward_models import jury_population as population
 from reward_models.errors import JuryError
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 from reward_models.stats.judgement_bootstrap import Bootstrap, tail_mean
 
 

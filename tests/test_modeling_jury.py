@@ -10,9 +10,9 @@ from peft import LoraConfig
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, pipeline
 from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
 
-from reward_models.encoding import Text
 from reward_models.errors import JuryError
 from reward_models.features import pooled_features, truncate_backbone
+from reward_models.judgements.encoding import Text
 from reward_models.likelihoods import davidson_log_lik
 from reward_models.memory import remember
 from reward_models.modeling_jury import JuryConfig, JuryRewardModel

@@ -8,8 +8,8 @@ import pytest
 from scipy.optimize import minimize
 
 from reward_models.errors import JudgementError
-from reward_models.raking import rake, rater_traits
-from reward_models.records import Judgements
+from reward_models.judgements.raking import rake, rater_traits
+from reward_models.judgements.records import Judgements
 
 
 AGE = {"young": 0.3, "middle": 0.45, "old": 0.25}

@@ -12,8 +12,8 @@ import pytest
 
 import reward_models
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
-from reward_models.faults import MAX_LINES
-from reward_models.records import Judgements
+from reward_models.judgements.faults import MAX_LINES
+from reward_models.judgements.records import Judgements
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* have one judgement:reward_models.errors.JudgementWarning")

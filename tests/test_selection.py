@@ -10,7 +10,7 @@ import pytest
 
 from reward_models.em import FitConfig
 from reward_models.errors import JuryError
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 from reward_models.selection import CANDIDATES, FEW_RATERS, _Compared, choose_membership, select_num_clusters
 from tests.planted import THRESHOLDS, ratings
 

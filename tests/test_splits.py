@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from reward_models.errors import JudgementError
-from reward_models.records import Judgements
-from reward_models.splits import adaptation_split, split_four_ways, split_items, split_raters
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.splits import adaptation_split, split_four_ways, split_items, split_raters
 
 
 @pytest.fixture(scope="module")

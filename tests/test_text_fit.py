@@ -11,8 +11,8 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import LogisticRegression
 
 from reward_models.em import FitConfig
-from reward_models.encoding import Text
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Text
 from reward_models.mixture import fit_mixture, subset
 from reward_models.predictors import answer_log_lik
 from reward_models.rater_fit import fit_raters

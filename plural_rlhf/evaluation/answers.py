@@ -33,7 +33,7 @@ from reward_models.stats.answers import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reward_models.encoding import Encoded
+    from reward_models.judgements.encoding import Encoded
 
 __all__ = ["METRICS", "ClusterPanel", "answer_probabilities", "cluster_panel", "interval_row", "metric_rows"]
 

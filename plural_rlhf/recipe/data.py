@@ -10,11 +10,11 @@ from typing import Any
 
 from plural_rlhf.config import RunConfig
 from plural_rlhf.inputs import read_judgements
-from reward_models.encoding import Prompt, as_messages, freeze_prompt
 from reward_models.errors import JudgementError, JuryError
-from reward_models.records import Judgements
+from reward_models.judgements.encoding import Prompt, as_messages, freeze_prompt
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.splits import split_items, split_raters
 from reward_models.sources import survey_labels
-from reward_models.splits import split_items, split_raters
 
 
 __all__ = ["Question", "RunData", "read_data", "render_question"]

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from reward_models.errors import JudgementError, MissingExtraError, did_you_mean
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 
 
 __all__ = ["SURVEYS", "load_survey", "survey_labels"]

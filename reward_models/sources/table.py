@@ -28,8 +28,8 @@ import pandas as pd
 import yaml
 
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
-from reward_models.records import Judgements
-from reward_models.validation import KINDS, OPTIONAL, REQUIRED
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.validation import KINDS, OPTIONAL, REQUIRED
 
 
 __all__ = ["MAP_KEYS", "load_table"]

@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from reward_models.encoding import Encoded
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 
 
 __all__ = [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_models.errors import JudgementError, did_you_mean
-from reward_models.records import Judgements
+from reward_models.judgements.records import Judgements
 from reward_models.sources.releases.answers import community_alignment, global_opinion_qa, opinion_qa, value_prism
 from reward_models.sources.releases.pairs import (
     chatbot_arena,

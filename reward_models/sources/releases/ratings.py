@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reward_models.errors import JudgementError
-from reward_models.faults import is_missing
+from reward_models.judgements.faults import is_missing
 from reward_models.sources.releases.reading import Source, beside, files, read_file, records
 from reward_models.sources.releases.rows import Rows, as_id, as_number, as_text, traits
 

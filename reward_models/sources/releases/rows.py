@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
-from reward_models.faults import is_missing, show
-from reward_models.records import Judgements
+from reward_models.judgements.faults import is_missing, show
+from reward_models.judgements.records import Judgements
 
 
 __all__ = ["Rows", "as_id", "as_list", "as_number", "as_records", "as_text", "check_choice", "traits"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from reward_models.encoding import Encoded, encode
-from reward_models.validation import KINDS, canonicalise
+from reward_models.judgements.encoding import Encoded, encode
+from reward_models.judgements.validation import KINDS, canonicalise
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reward_models.faults import Faults, is_missing
+from reward_models.judgements.faults import Faults, is_missing
 
 
 __all__ = ["from_chosen_rejected"]

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, did_you_mean
-from reward_models.faults import is_missing
-from reward_models.records import Judgements
+from reward_models.judgements.faults import is_missing
+from reward_models.judgements.records import Judgements
 
 
 __all__ = ["Missing", "Raking", "rake", "rater_traits"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from reward_models import columns
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
-from reward_models.faults import Faults
-from reward_models.items import ANONYMOUS, check_items
-from reward_models.trl_pairs import from_chosen_rejected
+from reward_models.judgements import columns
+from reward_models.judgements.faults import Faults
+from reward_models.judgements.items import ANONYMOUS, check_items
+from reward_models.judgements.trl_pairs import from_chosen_rejected
 
 
 __all__ = ["KINDS", "OPTIONAL", "REQUIRED", "canonicalise"]

@@ -15,7 +15,7 @@ import pandas as pd
 
 
 if TYPE_CHECKING:
-    from reward_models.records import Judgements
+    from reward_models.judgements.records import Judgements
 
 __all__ = ["Encoded", "Text", "as_messages", "encode", "freeze_prompt", "prompt_codes", "prompt_groups"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reward_models.encoding import CHOICES
 from reward_models.errors import did_you_mean
-from reward_models.faults import Faults, is_missing
+from reward_models.judgements.encoding import CHOICES
+from reward_models.judgements.faults import Faults, is_missing
 
 
 __all__ = [
