@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from reward_models.judgements.encoding import Encoded
     from reward_models.judgements.records import Judgements
-    from reward_models.predictors import Predictor
+    from reward_models.raters.predictors import Predictor
 
 __all__ = ["LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size", "fit_auto"]
 
@@ -163,7 +163,7 @@ def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
     import numpy as np
 
     from reward_models.mixture import subset
-    from reward_models.predictors import answer_log_lik
+    from reward_models.raters.predictors import answer_log_lik
     from reward_models.stats.resampling import halve_labels
 
     enc, rng = training.enc, np.random.default_rng(training.seed)

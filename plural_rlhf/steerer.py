@@ -23,9 +23,9 @@ from plural_rlhf.evaluation.answers import answer_probabilities
 from plural_rlhf.steering import WeightSpec, parse_weights
 from plural_rlhf.trainers.shared_prefix import encode_prompt
 from plural_rlhf.weight_sampler import POPULATION_TOKEN, Rendering, WeightSampler
-from reward_models.adaptation import Adaptation
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.rater_model import Placement
+from reward_models.raters.adaptation import Adaptation
+from reward_models.raters.rater_model import Placement
 
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
 # The public names of `reward_models`, and the only list of them: type checkers read this stub, and so does
 # `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
-from .adaptation import Adaptation as Adaptation
-from .adaptation import Question as Question
 from .baselines import ItemMeanFit as ItemMeanFit
 from .baselines import KModelsFit as KModelsFit
 from .baselines import fit_item_mean as fit_item_mean
@@ -67,23 +65,25 @@ from .jury_state import StoredRaters as StoredRaters
 from .jury_state import load_rater_model as load_rater_model
 from .jury_trainer import JuryRewardTrainer as JuryRewardTrainer
 from .jury_trainer_config import JuryRewardConfig as JuryRewardConfig
-from .likelihoods import choice_log_lik as choice_log_lik
-from .likelihoods import davidson_log_lik as davidson_log_lik
-from .likelihoods import ordinal_log_lik as ordinal_log_lik
-from .likelihoods import soft_log_lik as soft_log_lik
-from .memberships import cluster_answers as cluster_answers
-from .memberships import leave_one_out_posterior as leave_one_out_posterior
-from .memberships import mixture_posterior as mixture_posterior
 from .modeling_jury import JuryConfig as JuryConfig
 from .modeling_jury import JuryOutput as JuryOutput
 from .modeling_jury import JuryRewardModel as JuryRewardModel
 from .objectives import Objectives as Objectives
 from .objectives import ScalarRewardModel as ScalarRewardModel
-from .predictors import Predictor as Predictor
 from .rater_fit import RaterFit as RaterFit
 from .rater_fit import fit_raters as fit_raters
-from .rater_model import Placement as Placement
-from .rater_model import RaterModel as RaterModel
+from .raters.adaptation import Adaptation as Adaptation
+from .raters.adaptation import Question as Question
+from .raters.likelihoods import choice_log_lik as choice_log_lik
+from .raters.likelihoods import davidson_log_lik as davidson_log_lik
+from .raters.likelihoods import ordinal_log_lik as ordinal_log_lik
+from .raters.likelihoods import soft_log_lik as soft_log_lik
+from .raters.memberships import cluster_answers as cluster_answers
+from .raters.memberships import leave_one_out_posterior as leave_one_out_posterior
+from .raters.memberships import mixture_posterior as mixture_posterior
+from .raters.predictors import Predictor as Predictor
+from .raters.rater_model import Placement as Placement
+from .raters.rater_model import RaterModel as RaterModel
 from .scoring import ClusterScorer as ClusterScorer
 from .scoring import JuryScorer as JuryScorer
 from .selection import MembershipChoice as MembershipChoice

@@ -25,8 +25,8 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, Text, prompt_groups
 from reward_models.memory import group_means
 from reward_models.mixture import soft_as_choice
-from reward_models.observation import Observations, minimise, public_terms, term_penalty, torch_terms
-from reward_models.predictors import n_answers
+from reward_models.raters.observation import Observations, minimise, public_terms, term_penalty, torch_terms
+from reward_models.raters.predictors import n_answers
 from reward_models.stats.resampling import heldout_labels
 from reward_models.text_table import TextTable, extend_to_features
 

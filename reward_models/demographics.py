@@ -28,10 +28,10 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
 from reward_models.mixture import subset
-from reward_models.observation import Observations, minimise
-from reward_models.predictors import answer_log_lik
 from reward_models.rater_fit import RaterFit, fit_raters
-from reward_models.rater_model import Placement, RaterModel
+from reward_models.raters.observation import Observations, minimise
+from reward_models.raters.predictors import answer_log_lik
+from reward_models.raters.rater_model import Placement, RaterModel
 from reward_models.stats.resampling import heldout_labels
 from reward_models.text_table import TextTable, extend_to_features
 

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
-from reward_models.observation import minimise
 from reward_models.pair_counts import Coordinates, PairCounts, left_out_ridge
+from reward_models.raters.observation import minimise
 from reward_models.text_table import TextTable
 
 

@@ -34,9 +34,9 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from reward_models.judgements.encoding import Encoded
-from reward_models.observation import Observations
-from reward_models.predictors import n_answers
-from reward_models.rater_model import RaterModel
+from reward_models.raters.observation import Observations
+from reward_models.raters.predictors import n_answers
+from reward_models.raters.rater_model import RaterModel
 
 
 __all__ = ["CodeNetwork", "LabelScores", "Side", "score_labels"]

@@ -23,9 +23,9 @@ from reward_models.encoder_network import CodeNetwork, LabelScores, score_labels
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.mixture import subset
-from reward_models.observation import Observations, torch_terms
 from reward_models.rater_fit import fit_raters
-from reward_models.rater_model import RaterModel
+from reward_models.raters.observation import Observations, torch_terms
+from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels
 
 

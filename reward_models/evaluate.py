@@ -23,7 +23,7 @@ from reward_models.evaluation_cells import Cells, evaluation_cells
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.jury_evaluation import Clusters, FixedAnswers, Strangers, evaluate_jury, known_memberships
-from reward_models.predictors import Predictor
+from reward_models.raters.predictors import Predictor
 from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
@@ -285,7 +285,7 @@ def _models(
     train: Judgements | None,
 ) -> tuple[SavedJury, dict[str, Predictor]]:
     """The jury and everything it is measured beside; raters of the training table are placed by it."""
-    from reward_models.rater_model import RaterModel
+    from reward_models.raters.rater_model import RaterModel
     from reward_models.saved_jury import SavedJury, fit_rater_model, score_texts
 
     known = train if train is not None else cells.adapt

@@ -26,7 +26,6 @@ from torch import Tensor
 from reward_models.em import FitConfig
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, prompt_groups
-from reward_models.memberships import mixture_posterior, predictive_log_lik
 from reward_models.memory import (
     MAX_ANCHORS,
     ResidualMemory,
@@ -36,7 +35,8 @@ from reward_models.memory import (
     remember,
 )
 from reward_models.mixture import MixtureFit, check_num_clusters, fit_mixture, soft_as_choice
-from reward_models.observation import TERM_SD, Observations, minimise
+from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
+from reward_models.raters.observation import TERM_SD, Observations, minimise
 from reward_models.text_table import check_features
 
 

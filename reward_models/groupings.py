@@ -25,9 +25,9 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.latent_class import fit_latent_classes, population
-from reward_models.memberships import mixture_posterior, predictive_log_lik
 from reward_models.mixture import check_num_clusters
 from reward_models.naming import describe_clusters, name_clusters
+from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
 

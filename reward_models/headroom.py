@@ -23,8 +23,8 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.mixture import fit_mixture, subset
-from reward_models.predictors import Predictor, answer_log_lik
 from reward_models.rater_fit import RaterFit, fit_raters
+from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.stats.resampling import heldout_labels, two_way_intervals
 from reward_models.text_fit import fit_texts
 

@@ -19,8 +19,8 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.jury_memberships import RunningMemberships
 from reward_models.jury_state import JuryState, counts
 from reward_models.jury_terms import JudgementTerms
-from reward_models.observation import TERM_SD, public_terms
-from reward_models.rater_model import KindTerms, RaterModel
+from reward_models.raters.observation import TERM_SD, public_terms
+from reward_models.raters.rater_model import KindTerms, RaterModel
 
 
 __all__ = ["STATE_FILE", "finished_state", "get_state", "read_state", "set_state", "write_state"]

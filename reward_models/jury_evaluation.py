@@ -26,7 +26,7 @@ from reward_models.format_leak import FormatLeak, format_leak, marginal_log_prob
 from reward_models.judgements.encoding import Encoded, Text
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import By
-from reward_models.predictors import Predictor, n_answers
+from reward_models.raters.predictors import Predictor, n_answers
 from reward_models.stats.judgement_bootstrap import Bootstrap, Metric
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
-from reward_models.predictors import answer_log_lik
+from reward_models.raters.predictors import answer_log_lik
 from reward_models.stats.answers import normalise
 from reward_models.stats.judgement_bootstrap import (
     Bootstrap,

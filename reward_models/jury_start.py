@@ -34,7 +34,7 @@ from reward_models.jury_terms import JudgementTerms, raw_terms
 from reward_models.jury_trainer_config import JuryRewardConfig
 from reward_models.mixture import check_num_clusters, fit_mixture
 from reward_models.modeling_jury import ClusterHeads, JuryConfig, JuryRewardModel
-from reward_models.observation import TERM_SD, Observations, start_terms
+from reward_models.raters.observation import TERM_SD, Observations, start_terms
 
 
 __all__ = [

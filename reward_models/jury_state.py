@@ -33,7 +33,7 @@ from transformers.utils import cached_file
 from reward_models.calibration import Calibration
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.judgements.encoding import Encoded
-from reward_models.rater_model import Placement, RaterModel
+from reward_models.raters.rater_model import Placement, RaterModel
 
 
 if TYPE_CHECKING:

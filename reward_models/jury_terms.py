@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reward_models.observation import TERM_SD, Observations, torch_terms
+from reward_models.raters.observation import TERM_SD, Observations, torch_terms
 
 
 __all__ = ["JudgementTerms", "answer_log_probs", "observe", "raw_terms", "squared_level", "tempered_loss"]

@@ -29,8 +29,8 @@ from reward_models.em import FitConfig, spectral_embedding, spectral_start
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, Text
 from reward_models.latent_class import unique_patterns
-from reward_models.observation import TERM_SD, Observations, minimise, start_terms, torch_terms
-from reward_models.rater_model import (
+from reward_models.raters.observation import TERM_SD, Observations, minimise, start_terms, torch_terms
+from reward_models.raters.rater_model import (
     CHUNK,
     KindTerms,
     Membership,

@@ -19,7 +19,7 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.latent_class import fit_latent_classes
 from reward_models.memory import group_means
 from reward_models.rater_fit import RaterFit, fit_raters
-from reward_models.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 
 
 __all__ = ["MixtureFit", "check_num_clusters", "fit_mixture", "soft_as_choice", "subset"]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from reward_models.judgements.encoding import Encoded
-from reward_models.memberships import cluster_answers
 from reward_models.mixture import MixtureFit
+from reward_models.raters.memberships import cluster_answers
 
 
 __all__ = ["describe_clusters", "name_clusters"]

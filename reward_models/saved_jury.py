@@ -18,8 +18,15 @@ from tqdm.auto import tqdm
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, Text
 from reward_models.mixture import subset
-from reward_models.observation import TERM_SD, Observations, minimise, public_terms, start_terms, torch_terms
-from reward_models.rater_model import KindTerms, Placement, RaterModel, state_table
+from reward_models.raters.observation import (
+    TERM_SD,
+    Observations,
+    minimise,
+    public_terms,
+    start_terms,
+    torch_terms,
+)
+from reward_models.raters.rater_model import KindTerms, Placement, RaterModel, state_table
 from reward_models.scoring import JuryScorer
 
 

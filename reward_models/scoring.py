@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from reward_models.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.errors import JuryError
 from reward_models.features import batches, render
@@ -26,7 +25,8 @@ from reward_models.judgements.encoding import Text, as_messages, prompt_codes
 from reward_models.judgements.records import Judgements
 from reward_models.jury_state import JuryState, load_state, save_jury
 from reward_models.modeling_jury import JuryConfig, JuryRewardModel
-from reward_models.rater_model import RaterModel
+from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_questions
+from reward_models.raters.rater_model import RaterModel
 
 
 __all__ = ["ClusterScorer", "JuryScorer"]

@@ -25,9 +25,9 @@ from reward_models.em import FitConfig
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, prompt_groups
 from reward_models.memory import group_means
-from reward_models.observation import minimise, one_thread
 from reward_models.rater_fit import RaterFit, fit_raters
-from reward_models.rater_model import Placement, RaterModel
+from reward_models.raters.observation import minimise, one_thread
+from reward_models.raters.rater_model import Placement, RaterModel
 
 
 __all__ = ["LinearReading", "TextFit", "fit_texts", "read_linear"]

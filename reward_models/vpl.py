@@ -30,8 +30,8 @@ from reward_models.encoder_training import LeftOut, RaterRows, log_mean_exp
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, Text
 from reward_models.mixture import subset
-from reward_models.observation import Observations, one_thread, start_terms, torch_terms
-from reward_models.predictors import n_answers
+from reward_models.raters.observation import Observations, one_thread, start_terms, torch_terms
+from reward_models.raters.predictors import n_answers
 from reward_models.text_table import TextTable, check_features
 
 

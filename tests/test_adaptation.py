@@ -1,4 +1,4 @@
-"""Placing new raters and choosing their next question: `reward_models.adaptation` and `JuryScorer`."""
+"""Placing new raters and choosing their next question: `reward_models.raters.adaptation` and `JuryScorer`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy.special import entr, expit, logit
 
-from reward_models.adaptation import adapt, rank_questions
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
 from reward_models.jury_state import JuryState, StoredRaters
 from reward_models.modeling_jury import JuryRewardModel
-from reward_models.rater_model import KindTerms, RaterModel, simplex_lattice
+from reward_models.raters.adaptation import adapt, rank_questions
+from reward_models.raters.rater_model import KindTerms, RaterModel, simplex_lattice
 from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -19,7 +19,7 @@ from plural_rlhf.config import DataSection
 from plural_rlhf.inputs import read_judgements
 from reward_models.jury_state import JuryState
 from reward_models.modeling_jury import JuryRewardModel
-from reward_models.rater_model import KindTerms, RaterModel
+from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.scoring import JuryScorer
 from reward_models.sources import RELEASES, load_table
 from tests.printed import words

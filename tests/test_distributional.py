@@ -15,7 +15,7 @@ from reward_models.errors import JudgementWarning, JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.pair_counts import PairCounts
-from reward_models.predictors import Predictor, answer_log_lik
+from reward_models.raters.predictors import Predictor, answer_log_lik
 
 
 TEXTS, DIMENSIONS = 60, 6

@@ -279,7 +279,7 @@ def test_the_command_tells_seen_from_unseen(folder, tmp_path):
 
 def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
     from reward_models.jury_state import JuryState
-    from reward_models.rater_model import KindTerms, RaterModel
+    from reward_models.raters.rater_model import KindTerms, RaterModel
     from reward_models.scoring import JuryScorer
 
     scorer = JuryScorer.from_pretrained(folder / "jury")
@@ -334,7 +334,7 @@ def test_fitted_rater_terms_recover_scale_and_ties():
     """The rewards are half as large as the raters mean them, and one pair in six or so is a tie."""
     import torch
 
-    from reward_models.likelihoods import davidson_log_lik
+    from reward_models.raters.likelihoods import davidson_log_lik
     from reward_models.saved_jury import fit_rater_model
 
     rng = np.random.default_rng(0)

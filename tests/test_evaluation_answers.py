@@ -10,7 +10,7 @@ import torch
 from plural_rlhf.evaluation.answers import METRICS, ClusterPanel, answer_probabilities, cluster_panel, metric_rows
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
-from reward_models.memberships import leave_one_out_posterior
+from reward_models.raters.memberships import leave_one_out_posterior
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

@@ -16,7 +16,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting import FitConfig, fit_features, fit_mixture
 from reward_models.judgements.records import Judgements
 from reward_models.mixture import subset
-from reward_models.observation import minimise
+from reward_models.raters.observation import minimise
 from reward_models.stats.answers import adjusted_rand_index
 
 

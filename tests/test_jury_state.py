@@ -16,7 +16,7 @@ from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
 from reward_models.jury_state import JuryState, StoredRaters, counts, load_rater_model
 from reward_models.modeling_jury import JuryRewardModel
-from reward_models.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -28,8 +28,8 @@ from reward_models.jury_memberships import RunningMemberships
 from reward_models.jury_rows import COLUMNS, JudgementCollator, PromptSampler, read_data
 from reward_models.jury_trainer import JuryRewardTrainer
 from reward_models.jury_trainer_config import JuryRewardConfig
-from reward_models.memberships import leave_one_out_posterior
 from reward_models.modeling_jury import ClusterHeads, JuryRewardModel
+from reward_models.raters.memberships import leave_one_out_posterior
 from reward_models.scoring import JuryScorer
 from reward_models.stats.answers import adjusted_rand_index
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer

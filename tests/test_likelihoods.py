@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from reward_models.likelihoods import choice_log_lik, davidson_log_lik, ordinal_log_lik, soft_log_lik
+from reward_models.raters.likelihoods import choice_log_lik, davidson_log_lik, ordinal_log_lik, soft_log_lik
 
 
 def tensor(*values):

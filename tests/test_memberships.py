@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reward_models.memberships import (
+from reward_models.raters.memberships import (
     cluster_answers,
     leave_one_out_posterior,
     mixture_posterior,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reward_models.likelihoods import choice_log_lik
 from reward_models.memory import fit_beside_residuals, fit_residuals, group_means, remember
+from reward_models.raters.likelihoods import choice_log_lik
 
 
 def normal_log_lik(y, precision=1.0):

@@ -16,7 +16,7 @@ from plural_rlhf.core.preference_losses import (
     pair_log_lik,
     public_loss,
 )
-from reward_models.likelihoods import davidson_log_lik
+from reward_models.raters.likelihoods import davidson_log_lik
 
 
 F64 = torch.float64

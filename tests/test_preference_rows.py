@@ -17,7 +17,7 @@ from plural_rlhf.trainers.preference_rows import LABELS, READINGS
 from reward_models.errors import JuryError
 from reward_models.jury_state import JuryState, StoredRaters
 from reward_models.modeling_jury import JuryRewardModel
-from reward_models.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 from reward_models.scoring import JuryScorer
 from tests.juries import CPU
 from tests.opposed_pairs import PROMPTS, RURAL, TOKENIZER, URBAN, build, opposed, pair

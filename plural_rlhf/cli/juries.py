@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from plural_rlhf.config import RunConfig
-    from reward_models.adaptation import Adaptation
+    from reward_models.raters.adaptation import Adaptation
     from reward_models.sources import Release
 
 __all__ = ["adapt", "evaluate_jury", "export_scalar", "headroom", "releases"]

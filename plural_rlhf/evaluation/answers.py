@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
-from reward_models.memberships import cluster_answers, leave_one_out_posterior
+from reward_models.raters.memberships import cluster_answers, leave_one_out_posterior
 from reward_models.stats.answers import (
     Interval,
     Resamples,

@@ -21,7 +21,7 @@ from plural_rlhf.steering import parse_weights
 from reward_models.errors import JuryError
 from reward_models.jury_state import JuryState, StoredRaters, load_state
 from reward_models.modeling_jury import JuryConfig
-from reward_models.rater_model import RaterModel
+from reward_models.raters.rater_model import RaterModel
 from reward_models.scoring import JuryScorer
 
 

@@ -23,8 +23,8 @@ from scipy.special import entr
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded, Text, freeze_prompt
-from reward_models.observation import Observations
-from reward_models.rater_model import Placement, RaterModel
+from reward_models.raters.observation import Observations
+from reward_models.raters.rater_model import Placement, RaterModel
 
 
 __all__ = ["Adaptation", "Question", "adapt", "information_gain", "rank_questions"]

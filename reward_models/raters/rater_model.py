@@ -34,8 +34,8 @@ from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
-from reward_models.observation import Observations
-from reward_models.predictors import n_answers
+from reward_models.raters.observation import Observations
+from reward_models.raters.predictors import n_answers
 
 
 __all__ = [

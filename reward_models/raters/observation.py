@@ -28,7 +28,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from reward_models.judgements.encoding import Encoded
-from reward_models.likelihoods import choice_log_lik, davidson_log_lik, ordinal_log_lik
+from reward_models.raters.likelihoods import choice_log_lik, davidson_log_lik, ordinal_log_lik
 
 
 __all__ = [
