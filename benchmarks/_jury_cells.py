@@ -139,7 +139,7 @@ def reference_memberships(cell: Cell, number: int, parts: Parts) -> np.ndarray:
     """(R, 2) membership of the raters of a test side in two clusters, the same for every method scored on it."""
     import numpy as np
 
-    from reward_models.rater_fit import fit_raters
+    from reward_models.fitting.rater_fit import fit_raters
 
     if (done := parts.get(cell.title, number, "reference")) is not None:
         return done["arrays"]["memberships"]

@@ -65,22 +65,22 @@ def fit_jury(
     training: Training, size: int, membership: str = "mixture", terms: bool = True, **options: Any
 ) -> Predictor:
     """A jury of this package; with features its rewards are read off the texts."""
-    from reward_models.em import FitConfig
-    from reward_models.rater_fit import fit_raters
+    from reward_models.fitting.em import FitConfig
+    from reward_models.fitting.rater_fit import fit_raters
 
     config = FitConfig(nuisance=terms, seed=training.seed)
     fit = fit_raters(training.enc, membership, size, config=config, **options)
     if training.features is None:
         return fit
-    from reward_models.text_fit import fit_texts
+    from reward_models.fitting.text_fit import fit_texts
 
     return fit_texts(fit, training.enc, training.features)
 
 
 def fit_auto(training: Training) -> tuple[Predictor, str]:
     """What the package chooses by itself, and its choice in words; it chooses by labels, as everybody here."""
-    from reward_models.em import FitConfig
-    from reward_models.selection import choose_membership
+    from reward_models.fitting.em import FitConfig
+    from reward_models.fitting.selection import choose_membership
 
     chosen = choose_membership(training.enc, config=FitConfig(seed=training.seed))
     size = int(chosen.num_clusters)
@@ -162,7 +162,7 @@ def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
     """
     import numpy as np
 
-    from reward_models.mixture import subset
+    from reward_models.fitting.mixture import subset
     from reward_models.raters.predictors import answer_log_lik
     from reward_models.stats.resampling import halve_labels
 

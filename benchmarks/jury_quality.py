@@ -170,7 +170,7 @@ def main() -> None:
         sizes=args.sizes,
         largest_sizes=json.dumps(LARGEST),
         tuning="every method with a size chose it among `sizes`, by labels of held-out training raters; auto chose "
-        "among the memberships and sizes of reward_models.selection.CANDIDATES in the same way",
+        "among the memberships and sizes of reward_models.fitting.selection.CANDIDATES in the same way",
         interval="95 %; raters and items resampled, judgements of all splits pooled; worst_cluster_accuracy and "
         "pairwise_calibration: mean of the splits' intervals; seconds and chosen_k: range over splits",
         surveys=f"at most {args.max_raters} raters of {', '.join(SURVEYS)}",

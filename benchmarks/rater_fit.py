@@ -64,9 +64,9 @@ def one_size(judgements: int, args: argparse.Namespace) -> dict[str, float]:
     """Fit one size in this process."""
     import numpy as np
 
-    from reward_models.rater_fit import fit_raters
+    from reward_models.fitting.rater_fit import fit_raters
+    from reward_models.fitting.text_fit import fit_texts
     from reward_models.stats.answers import adjusted_rand_index
-    from reward_models.text_fit import fit_texts
 
     table, features, cluster = plant(judgements, args.texts, args.clusters, args.seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -37,6 +37,12 @@ from .fitting import MixtureFit as MixtureFit
 from .fitting import fit_features as fit_features
 from .fitting import fit_mixture as fit_mixture
 from .fitting import select_num_clusters as select_num_clusters
+from .fitting.rater_fit import RaterFit as RaterFit
+from .fitting.rater_fit import fit_raters as fit_raters
+from .fitting.selection import MembershipChoice as MembershipChoice
+from .fitting.selection import choose_membership as choose_membership
+from .fitting.text_fit import TextFit as TextFit
+from .fitting.text_fit import fit_texts as fit_texts
 from .format_leak import FormatLeak as FormatLeak
 from .groupings import GroupingReport as GroupingReport
 from .groupings import describe_clusters as describe_clusters
@@ -70,8 +76,6 @@ from .modeling_jury import JuryOutput as JuryOutput
 from .modeling_jury import JuryRewardModel as JuryRewardModel
 from .objectives import Objectives as Objectives
 from .objectives import ScalarRewardModel as ScalarRewardModel
-from .rater_fit import RaterFit as RaterFit
-from .rater_fit import fit_raters as fit_raters
 from .raters.adaptation import Adaptation as Adaptation
 from .raters.adaptation import Question as Question
 from .raters.likelihoods import choice_log_lik as choice_log_lik
@@ -86,8 +90,6 @@ from .raters.rater_model import Placement as Placement
 from .raters.rater_model import RaterModel as RaterModel
 from .scoring import ClusterScorer as ClusterScorer
 from .scoring import JuryScorer as JuryScorer
-from .selection import MembershipChoice as MembershipChoice
-from .selection import choose_membership as choose_membership
 from .sources import RELEASES as RELEASES
 from .sources import SURVEYS as SURVEYS
 from .sources import Release as Release
@@ -104,8 +106,6 @@ from .stats.answers import total_variation as total_variation
 from .stats.answers import two_way_bootstrap as two_way_bootstrap
 from .stats.judgement_bootstrap import Bootstrap as Bootstrap
 from .stats.judgement_bootstrap import Metric as Metric
-from .text_fit import TextFit as TextFit
-from .text_fit import fit_texts as fit_texts
 from .vpl import VPLConfig as VPLConfig
 from .vpl import VPLFit as VPLFit
 from .vpl import fit_vpl as fit_vpl

@@ -22,18 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reward_models.em import FitConfig
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.mixture import subset
+from reward_models.fitting.rater_fit import RaterFit, fit_raters
+from reward_models.fitting.text_table import TextTable, extend_to_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
-from reward_models.mixture import subset
-from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.raters.observation import Observations, minimise
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Placement, RaterModel
 from reward_models.stats.resampling import heldout_labels
-from reward_models.text_table import TextTable, extend_to_features
 
 
 __all__ = ["DemographicsFit", "fit_demographics"]

@@ -29,10 +29,10 @@ from scipy.stats import norm
 from torch import Tensor
 
 from reward_models.errors import JuryError
+from reward_models.fitting.text_table import TextTable
 from reward_models.judgements.encoding import Encoded
 from reward_models.pair_counts import Coordinates, PairCounts, left_out_ridge
 from reward_models.raters.observation import minimise
-from reward_models.text_table import TextTable
 
 
 __all__ = ["EnsembleFit", "MeanVarianceFit", "fit_calibrated_ensemble", "fit_mean_variance"]

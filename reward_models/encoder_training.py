@@ -18,12 +18,12 @@ from scipy.sparse import coo_array, csr_array
 from scipy.stats import norm, qmc
 from torch import Tensor, nn
 
-from reward_models.em import FitConfig, spectral_embedding
 from reward_models.encoder_network import CodeNetwork, LabelScores, score_labels
 from reward_models.errors import JuryError
+from reward_models.fitting.em import FitConfig, spectral_embedding
+from reward_models.fitting.mixture import subset
+from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
-from reward_models.mixture import subset
-from reward_models.rater_fit import fit_raters
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels

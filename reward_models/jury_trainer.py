@@ -29,8 +29,8 @@ from trl import RewardTrainer
 
 from reward_models import _trl
 from reward_models.errors import JudgementWarning
+from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.jury_checkpoint import finished_state, get_state, read_state, set_state, write_state
-from reward_models.jury_memberships import RunningMemberships
 from reward_models.jury_rows import (
     COLUMNS,
     JudgementCollator,

@@ -27,7 +27,7 @@ from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
 from reward_models.features import last_token
-from reward_models.memory import ResidualMemory, residual_rewards
+from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
 
 
 __all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel", "MemoryLayer"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from reward_models.fitting.mixture import MixtureFit
 from reward_models.judgements.encoding import Encoded
-from reward_models.mixture import MixtureFit
 from reward_models.raters.memberships import cluster_answers
 
 

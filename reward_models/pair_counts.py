@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from reward_models.errors import JuryError
+from reward_models.fitting.text_table import TextTable, check_features
 from reward_models.judgements.encoding import Encoded
-from reward_models.text_table import TextTable, check_features
 
 
 __all__ = ["Coordinates", "PairCounts", "left_out_ridge"]

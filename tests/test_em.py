@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.em import FitConfig
 from reward_models.fitting import fit_mixture
+from reward_models.fitting.em import FitConfig
 from reward_models.judgements.records import Judgements
 
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Mod
 from reward_models.calibration import Calibration
 from reward_models.errors import JuryError
 from reward_models.export import export_scalar
+from reward_models.fitting.residual_memory import remember
 from reward_models.jury_state import JuryState
-from reward_models.memory import remember
 from reward_models.modeling_jury import JuryRewardModel
 from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer

@@ -10,8 +10,8 @@ from transformers import AutoModel
 from reward_models import feature_cache
 from reward_models.feature_cache import FeatureCache, backbone_identity, row_key
 from reward_models.features import pooled_features, truncate_backbone
+from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.encoding import Text
-from reward_models.memory import remember
 from reward_models.modeling_jury import JuryRewardModel
 from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer

@@ -35,7 +35,7 @@ def test_every_public_name_is_there():
 
 def test_names_are_handed_on_from_the_module_that_makes_them():
     import reward_models
-    from reward_models.rater_fit import fit_raters
+    from reward_models.fitting.rater_fit import fit_raters
 
     assert reward_models.fit_raters is fit_raters
     with pytest.raises(AttributeError, match="Did you mean 'fit_raters'"):

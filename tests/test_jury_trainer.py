@@ -22,9 +22,9 @@ from trl import RewardConfig, RewardTrainer
 
 from reward_models import _trl
 from reward_models.errors import JudgementError, JudgementWarning, JuryError
+from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.records import Judgements
 from reward_models.jury_checkpoint import STATE_FILE
-from reward_models.jury_memberships import RunningMemberships
 from reward_models.jury_rows import COLUMNS, JudgementCollator, PromptSampler, read_data
 from reward_models.jury_trainer import JuryRewardTrainer
 from reward_models.jury_trainer_config import JuryRewardConfig

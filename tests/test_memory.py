@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reward_models.memory import fit_beside_residuals, fit_residuals, group_means, remember
+from reward_models.fitting.residual_memory import fit_beside_residuals, fit_residuals, group_means, remember
 from reward_models.raters.likelihoods import choice_log_lik
 
 

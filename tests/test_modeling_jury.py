@@ -12,8 +12,8 @@ from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, RLOOConfig
 
 from reward_models.errors import JuryError
 from reward_models.features import pooled_features, truncate_backbone
+from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.encoding import Text
-from reward_models.memory import remember
 from reward_models.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.raters.likelihoods import davidson_log_lik
 from reward_models.scoring import JuryScorer

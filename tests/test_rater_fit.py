@@ -11,11 +11,11 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from reward_models import rater_fit
-from reward_models.em import FitConfig
 from reward_models.errors import JuryError
-from reward_models.mixture import subset
-from reward_models.rater_fit import fit_raters
+from reward_models.fitting import rater_fit
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.mixture import subset
+from reward_models.fitting.rater_fit import fit_raters
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.stats.answers import adjusted_rand_index
 from tests.planted import encoded, pairs, ratings

@@ -8,10 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.em import FitConfig
 from reward_models.errors import JuryError
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.selection import (
+    CANDIDATES,
+    FEW_RATERS,
+    _Compared,
+    choose_membership,
+    select_num_clusters,
+)
 from reward_models.judgements.records import Judgements
-from reward_models.selection import CANDIDATES, FEW_RATERS, _Compared, choose_membership, select_num_clusters
 from tests.planted import THRESHOLDS, ratings
 
 

@@ -10,13 +10,13 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.linear_model import LogisticRegression
 
-from reward_models.em import FitConfig
 from reward_models.errors import JuryError
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.mixture import fit_mixture, subset
+from reward_models.fitting.rater_fit import fit_raters
+from reward_models.fitting.text_fit import fit_texts, read_linear
 from reward_models.judgements.encoding import Text
-from reward_models.mixture import fit_mixture, subset
-from reward_models.rater_fit import fit_raters
 from reward_models.raters.predictors import answer_log_lik
-from reward_models.text_fit import fit_texts, read_linear
 from tests.planted import encoded, pairs, ratings
 
 

@@ -50,7 +50,7 @@ from plural_rlhf.trainers.preference_rows import (
     one_row_per_reading,
 )
 from reward_models.errors import JuryError
-from reward_models.jury_memberships import RunningMemberships
+from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.jury_rows import read_data
 from reward_models.jury_start import random_evidence
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from reward_models.em import FitConfig, best_of_restarts, spectral_start
+from reward_models.fitting.em import FitConfig, best_of_restarts, spectral_start
 
 
 __all__ = ["LatentClassFit", "fit_latent_classes", "population", "unique_patterns"]

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reward_models.em import FitConfig
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded, prompt_groups
-from reward_models.memory import (
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.mixture import MixtureFit, check_num_clusters, fit_mixture, soft_as_choice
+from reward_models.fitting.residual_memory import (
     MAX_ANCHORS,
     ResidualMemory,
     fit_beside_residuals,
@@ -34,10 +34,10 @@ from reward_models.memory import (
     group_means,
     remember,
 )
-from reward_models.mixture import MixtureFit, check_num_clusters, fit_mixture, soft_as_choice
+from reward_models.fitting.text_table import check_features
+from reward_models.judgements.encoding import Encoded, prompt_groups
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.raters.observation import TERM_SD, Observations, minimise
-from reward_models.text_table import check_features
 
 
 __all__ = ["FeatureFit", "fit_features"]

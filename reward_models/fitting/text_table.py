@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_models.errors import JuryError
+from reward_models.fitting.residual_memory import group_means
 from reward_models.judgements.encoding import Encoded, Text
-from reward_models.memory import group_means
 
 
 __all__ = ["TextTable", "check_features", "extend_to_features"]

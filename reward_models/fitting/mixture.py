@@ -13,12 +13,12 @@ import dataclasses
 
 import numpy as np
 
-from reward_models.em import FitConfig
 from reward_models.errors import JuryError
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.latent_class import fit_latent_classes
+from reward_models.fitting.rater_fit import RaterFit, fit_raters
+from reward_models.fitting.residual_memory import group_means
 from reward_models.judgements.encoding import Encoded
-from reward_models.latent_class import fit_latent_classes
-from reward_models.memory import group_means
-from reward_models.rater_fit import RaterFit, fit_raters
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 
 

@@ -9,12 +9,12 @@ language model: that is `jury_trainer`.
 
 from __future__ import annotations
 
-from reward_models.em import FitConfig
-from reward_models.feature_fitting import FeatureFit, fit_features
-from reward_models.mixture import MixtureFit, fit_mixture
-from reward_models.rater_fit import RaterFit, fit_raters
-from reward_models.selection import KSelection, MembershipChoice, choose_membership, select_num_clusters
-from reward_models.text_fit import TextFit, fit_texts
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.feature_fitting import FeatureFit, fit_features
+from reward_models.fitting.mixture import MixtureFit, fit_mixture
+from reward_models.fitting.rater_fit import RaterFit, fit_raters
+from reward_models.fitting.selection import KSelection, MembershipChoice, choose_membership, select_num_clusters
+from reward_models.fitting.text_fit import TextFit, fit_texts
 
 
 __all__ = [
