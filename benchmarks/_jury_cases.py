@@ -378,8 +378,8 @@ def _smollm2(texts: Sequence[str], cache: Path) -> np.ndarray:
     from transformers import AutoModel, AutoTokenizer
 
     from plural_rlhf.base_models import SMOLLM2, prepare_base_model
-    from reward_models.features import pooled_features
     from reward_models.judgements.encoding import Text
+    from reward_models.jury.features import pooled_features
 
     try:
         path = prepare_base_model(SMOLLM2, cache_dir=ROOT / ".cache" / "models")

@@ -49,8 +49,8 @@ def make_scorers(name: str, device: str, batch_size: int, seed: int) -> dict[str
     from transformers.utils import logging as transformers_logging
 
     from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
-    from reward_models.modeling_jury import JuryRewardModel
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.modeling_jury import JuryRewardModel
+    from reward_models.jury.scorer import JuryScorer
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

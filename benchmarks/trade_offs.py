@@ -53,8 +53,8 @@ def jury_rewards(name: str, clusters: int) -> tuple[np.ndarray, np.ndarray, np.n
     import numpy as np
     import torch
 
-    from reward_models.calibration import calibrate
     from reward_models.fitting import fit_mixture
+    from reward_models.jury.calibration import calibrate
 
     fit = fit_mixture(load_case(name).judgements.encode(), clusters)
     prompt = np.unique([str(text.prompt) for text in fit.texts], return_inverse=True)[1]

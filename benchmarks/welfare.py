@@ -109,7 +109,7 @@ def effects(name: str, talk: Conversation, args: Any) -> tuple[list[dict[str, An
     import torch
 
     from plural_rlhf.evaluation.welfare_effects import welfare_effects
-    from reward_models.calibration import calibrate
+    from reward_models.jury.calibration import calibrate
 
     rng = np.random.default_rng(args.seed)
     sizes = [len(a) for a in talk.agree]
@@ -168,7 +168,7 @@ def slates(name: str, talk: Conversation, args: Any) -> tuple[list[dict[str, Any
 
     from plural_rlhf.evaluation.strategy import exaggeration_report
     from plural_rlhf.evaluation.welfare_effects import welfare_effects
-    from reward_models.calibration import calibrate
+    from reward_models.jury.calibration import calibrate
 
     sizes = [len(a) for a in talk.agree]
     raw = talk.rewards([np.ones(n) for n in sizes])

@@ -23,7 +23,7 @@ from .core.clones import clone_robust_weights, kernel_similarity
 
 
 if TYPE_CHECKING:
-    from reward_models.scoring import ClusterScorer
+    from reward_models.jury.scorer import ClusterScorer
 
 __all__ = ["Jury"]
 

@@ -28,7 +28,7 @@ from plural_rlhf.evaluation.verdicts import verdict
 from plural_rlhf.rewards import require_calibrated
 from plural_rlhf.steering import WeightSpec, parse_weights
 from reward_models.errors import JuryError
-from reward_models.scoring import ClusterScorer
+from reward_models.jury.scorer import ClusterScorer
 from reward_models.whole_file import whole_file
 
 

@@ -26,7 +26,7 @@ from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.steering import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.scoring import ClusterScorer, JuryScorer
+from reward_models.jury.scorer import ClusterScorer, JuryScorer
 
 
 __all__ = [

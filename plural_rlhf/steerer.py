@@ -117,7 +117,7 @@ class Steerer:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.peft_utils import find_adapter_config_file
 
-        from reward_models.modeling_jury import JuryConfig
+        from reward_models.jury.modeling_jury import JuryConfig
 
         try:
             config = AutoConfig.from_pretrained(str(jury))

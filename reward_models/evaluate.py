@@ -28,8 +28,8 @@ from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
 if TYPE_CHECKING:
+    from reward_models.jury.scorer import JuryScorer
     from reward_models.saved_jury import SavedJury
-    from reward_models.scoring import JuryScorer
 
 __all__ = ["UsageError", "evaluate_jury", "main", "run"]
 
@@ -168,8 +168,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
     from rich.console import Console
 
     from reward_models.evaluation_report import print_report, write_json
+    from reward_models.jury.scorer import JuryScorer
     from reward_models.saved_jury import score_texts
-    from reward_models.scoring import JuryScorer
 
     how = {"device": args.device, "batch_size": args.batch_size, "max_length": args.max_length}
     scorer = JuryScorer.from_pretrained(args.jury, **how)

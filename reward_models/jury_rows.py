@@ -23,11 +23,11 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from reward_models.errors import JudgementError, JudgementWarning
-from reward_models.features import render
 from reward_models.fitting.mixture import soft_as_choice, subset
 from reward_models.judgements.encoding import Encoded, Text
 from reward_models.judgements.items import ANONYMOUS
 from reward_models.judgements.records import Judgements
+from reward_models.jury.features import render
 
 
 __all__ = [

@@ -30,10 +30,10 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.mixture import check_num_clusters, fit_mixture
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
+from reward_models.jury.modeling_jury import ClusterHeads, JuryConfig, JuryRewardModel
 from reward_models.jury_rows import JuryData
 from reward_models.jury_terms import JudgementTerms, raw_terms
 from reward_models.jury_trainer_config import JuryRewardConfig
-from reward_models.modeling_jury import ClusterHeads, JuryConfig, JuryRewardModel
 from reward_models.raters.observation import TERM_SD, Observations, start_terms
 
 

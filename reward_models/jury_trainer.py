@@ -30,6 +30,8 @@ from trl import RewardTrainer
 from reward_models import _trl
 from reward_models.errors import JudgementWarning
 from reward_models.fitting.running_memberships import RunningMemberships
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.state import save_jury
 from reward_models.jury_checkpoint import finished_state, get_state, read_state, set_state, write_state
 from reward_models.jury_rows import (
     COLUMNS,
@@ -48,12 +50,10 @@ from reward_models.jury_start import (
     restart_head,
     texts_are_shared,
 )
-from reward_models.jury_state import save_jury
 from reward_models.jury_terms import observe, squared_level, tempered_loss
 from reward_models.jury_trainer_config import JuryRewardConfig
 from reward_models.jury_trainer_metrics import batch_metrics, jury_metrics, table_log_lik
 from reward_models.model_card import JuryCard, data_counts
-from reward_models.modeling_jury import JuryRewardModel
 
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from reward_models.errors import JuryError
 from reward_models.fitting.mixture import subset
 from reward_models.judgements.encoding import Encoded, Text
+from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.observation import (
     TERM_SD,
     Observations,
@@ -27,7 +28,6 @@ from reward_models.raters.observation import (
     torch_terms,
 )
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel, state_table
-from reward_models.scoring import JuryScorer
 
 
 __all__ = ["SavedJury", "fit_rater_model", "score_texts"]

@@ -11,11 +11,11 @@ from scipy.special import entr, expit, logit
 
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
-from reward_models.jury_state import JuryState, StoredRaters
-from reward_models.modeling_jury import JuryRewardModel
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.adaptation import adapt, rank_questions
 from reward_models.raters.rater_model import KindTerms, RaterModel, simplex_lattice
-from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Heads on one scale: `reward_models.calibration` and `JuryScorer.calibrate`."""
+"""Heads on one scale: `reward_models.jury.calibration` and `JuryScorer.calibrate`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from scipy.special import expit, ndtr
 from scipy.stats import rankdata
 
-from reward_models.calibration import Calibration, calibrate, fit_temperature
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
-from reward_models.jury_state import JuryState
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury.calibration import Calibration, calibrate, fit_temperature
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

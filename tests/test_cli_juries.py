@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from plural_rlhf.cli import app
 from plural_rlhf.config import DataSection
 from plural_rlhf.inputs import read_judgements
-from reward_models.jury_state import JuryState
-from reward_models.modeling_jury import JuryRewardModel
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState
 from reward_models.raters.rater_model import KindTerms, RaterModel
-from reward_models.scoring import JuryScorer
 from reward_models.sources import RELEASES, load_table
 from tests.printed import words
 from tests.synthetic_releases import SYNTHETIC

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
-from reward_models.calibration import Calibration
-from reward_models.jury_state import JuryState
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury.calibration import Calibration
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState
 from tests.printed import words
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

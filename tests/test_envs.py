@@ -18,8 +18,8 @@ import plural_rlhf.envs
 from plural_rlhf.core.rules import aggregate
 from plural_rlhf.envs import JuryBandit, JuryText, JuryVectorEnv, ScalarisedReward
 from reward_models.errors import JuryError, MissingExtraError
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
 from tests.juries import ELEVEN, eleven_answers
 from tests.test_examples import run_example
 from tests.tiny import tiny_causal_lm, tiny_tokenizer

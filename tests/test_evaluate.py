@@ -191,8 +191,8 @@ def test_json_is_written_whole_and_without_nan(tmp_path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A saved tiny jury of two clusters with opposite tastes, and pairs judged by its own clusters, 60 % and 40 %."""
-    from reward_models.modeling_jury import JuryRewardModel
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.modeling_jury import JuryRewardModel
+    from reward_models.jury.scorer import JuryScorer
     from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
     path = tmp_path_factory.mktemp("jury")
@@ -278,9 +278,9 @@ def test_the_command_tells_seen_from_unseen(folder, tmp_path):
 
 
 def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
-    from reward_models.jury_state import JuryState
+    from reward_models.jury.scorer import JuryScorer
+    from reward_models.jury.state import JuryState
     from reward_models.raters.rater_model import KindTerms, RaterModel
-    from reward_models.scoring import JuryScorer
 
     scorer = JuryScorer.from_pretrained(folder / "jury")
     steep = KindTerms({"log_scale_mean": np.array([np.log(50.0)])})  # as no fit would have it

@@ -1,4 +1,4 @@
-"""A jury as a plain scalar reward model: `reward_models.export`."""
+"""A jury as a plain scalar reward model: `reward_models.jury.export`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from tokenizers import processors
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Model, pipeline
 
-from reward_models.calibration import Calibration
 from reward_models.errors import JuryError
-from reward_models.export import export_scalar
 from reward_models.fitting.residual_memory import remember
-from reward_models.jury_state import JuryState
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury.calibration import Calibration
+from reward_models.jury.export import export_scalar
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

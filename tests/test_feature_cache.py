@@ -1,4 +1,4 @@
-"""Features on disk: `reward_models.feature_cache` and `pooled_features(cache_dir=...)`."""
+"""Features on disk: `reward_models.jury.feature_cache` and `pooled_features(cache_dir=...)`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from reward_models import feature_cache
-from reward_models.feature_cache import FeatureCache, backbone_identity, row_key
-from reward_models.features import pooled_features, truncate_backbone
 from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.encoding import Text
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury import feature_cache
+from reward_models.jury.feature_cache import FeatureCache, backbone_identity, row_key
+from reward_models.jury.features import pooled_features, truncate_backbone
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

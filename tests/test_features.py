@@ -1,4 +1,4 @@
-"""Rendering, batching, pooling and truncation: `reward_models.features`."""
+"""Rendering, batching, pooling and truncation: `reward_models.jury.features`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import AutoModel
 from trl.data_utils import apply_chat_template
 
 from reward_models.errors import JuryError
-from reward_models.features import batches, last_token, pooled_features, render, truncate_backbone
 from reward_models.judgements.encoding import Text, freeze_prompt
+from reward_models.jury.features import batches, last_token, pooled_features, render, truncate_backbone
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

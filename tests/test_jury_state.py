@@ -1,4 +1,4 @@
-"""The folder of a jury: what it holds, how it is written, and what is refused: `reward_models.jury_state`."""
+"""The folder of a jury: what it holds, how it is written, and what is refused: `reward_models.jury.state`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from reward_models import jury_state
-from reward_models.calibration import Calibration
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
-from reward_models.jury_state import JuryState, StoredRaters, counts, load_rater_model
-from reward_models.modeling_jury import JuryRewardModel
+from reward_models.jury import state as jury_state
+from reward_models.jury.calibration import Calibration
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState, StoredRaters, counts, load_rater_model
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
-from reward_models.scoring import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""The jury as a transformers model, and inside TRL's stock trainers: `reward_models.modeling_jury`."""
+"""The jury as a transformers model, and inside TRL's stock trainers: `reward_models.jury.modeling_jury`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
 
 from reward_models.errors import JuryError
-from reward_models.features import pooled_features, truncate_backbone
 from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.encoding import Text
-from reward_models.modeling_jury import JuryConfig, JuryRewardModel
+from reward_models.jury.features import pooled_features, truncate_backbone
+from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.likelihoods import davidson_log_lik
-from reward_models.scoring import JuryScorer
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

@@ -13,8 +13,8 @@ from trl import apply_chat_template
 
 from plural_rlhf.rewards import JuryReward
 from reward_models.errors import JuryError
-from reward_models.objectives import Objectives, ScalarRewardModel
-from reward_models.scoring import ClusterScorer
+from reward_models.jury.objectives import Objectives, ScalarRewardModel
+from reward_models.jury.scorer import ClusterScorer
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

@@ -15,10 +15,10 @@ from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
 from plural_rlhf.trainers.preference_rows import LABELS, READINGS
 from reward_models.errors import JuryError
-from reward_models.jury_state import JuryState, StoredRaters
-from reward_models.modeling_jury import JuryRewardModel
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
-from reward_models.scoring import JuryScorer
 from tests.juries import CPU
 from tests.opposed_pairs import PROMPTS, RURAL, TOKENIZER, URBAN, build, opposed, pair
 from tests.tiny import tiny_causal_lm

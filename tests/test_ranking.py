@@ -14,7 +14,7 @@ from plural_rlhf.candidates import Candidates, CandidatesError, label, read_cand
 from plural_rlhf.evaluation.verdicts import verdict
 from plural_rlhf.ranking import explain, rank, write_ranked
 from reward_models.errors import JuryError
-from reward_models.objectives import Objectives
+from reward_models.jury.objectives import Objectives
 from tests.juries import TableJury
 
 

@@ -113,7 +113,7 @@ def test_the_report_and_the_models_are_there(finished):
 
 @needs_survey
 def test_the_saved_jury_is_the_one_that_was_reported(finished):
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.scorer import JuryScorer
 
     folder, results = finished
     jury = JuryScorer.from_pretrained(folder / "run" / "jury")

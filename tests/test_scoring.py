@@ -1,4 +1,4 @@
-"""Scoring completions per cluster: `reward_models.scoring`."""
+"""Scoring completions per cluster: `reward_models.jury.scorer`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from reward_models.errors import JuryError
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import ClusterScorer, JuryScorer
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import ClusterScorer, JuryScorer
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -132,7 +132,7 @@ def test_saved_and_loaded_it_scores_the_same_in_another_process(scorer, tmp_path
     assert not [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".pt", ".pkl", ".pth"}]
     code = (
         "import json, sys, torch; torch.set_num_threads(1)\n"
-        "from reward_models.scoring import JuryScorer\n"
+        "from reward_models.jury.scorer import JuryScorer\n"
         "jury = JuryScorer.from_pretrained(sys.argv[1], batch_size=4)\n"
         "print(json.dumps(jury.cluster_rewards(*json.loads(sys.argv[2])).tolist()))"
     )

@@ -16,7 +16,7 @@ from plural_rlhf.steerer import Steerer
 from plural_rlhf.steering import POPULATION
 from plural_rlhf.weight_sampler import WeightSampler
 from reward_models.errors import JuryError
-from reward_models.modeling_jury import JuryConfig
+from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.raters.adaptation import Adaptation
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer

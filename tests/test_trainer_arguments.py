@@ -18,7 +18,7 @@ from trl import GRPOConfig
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from reward_models.errors import JuryError
-from reward_models.modeling_jury import JuryRewardModel
+from reward_models.jury.modeling_jury import JuryRewardModel
 from tests.juries import CPU, TableJury
 from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 
 from plural_rlhf.trainers import checkpoints
 from reward_models.errors import JuryError
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
 from tests.juries import TableJury
 from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers, train_exact
 

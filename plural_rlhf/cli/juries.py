@@ -155,7 +155,7 @@ def adapt(
         from rich.console import Console
         from transformers.utils import logging
 
-        from reward_models.scoring import JuryScorer
+        from reward_models.jury.scorer import JuryScorer
         from reward_models.sources import load_table
 
         judgements = load_table(data, columns)
@@ -211,7 +211,7 @@ def export_scalar(
         from transformers.utils import logging
 
         from plural_rlhf.steering import weights_from_text
-        from reward_models.export import export_scalar as write_scalar
+        from reward_models.jury.export import export_scalar as write_scalar
 
         # A file is refused in any case: transformers logs that it cannot write there, and returns.
         if out.is_file():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from plural_rlhf.ranking import Explanation, RankedPrompt
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.scorer import JuryScorer
 
 __all__ = ["rank"]
 
@@ -153,7 +153,7 @@ def _load(jury: str, *, calibrated: bool) -> JuryScorer:
     """A saved jury, on the common scale of its heads if it has one and that is wanted."""
     from transformers.utils import logging
 
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.scorer import JuryScorer
 
     logging.disable_progress_bar()
     scorer = JuryScorer.from_pretrained(jury)

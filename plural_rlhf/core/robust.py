@@ -55,7 +55,7 @@ def robust_weights(
     weights within total variation `radius` of `centre` (at most that share of the seats in other hands).
 
     Args:
-        rewards: (N, K) on one scale, see `reward_models.calibration`.
+        rewards: (N, K) on one scale, see `reward_models.jury.calibration`.
         candidates: (V, K) weightings; mixtures of them count too, which changes no value.
         centre: (K,) weights.
         radius: Between 0 (only `centre`) and 1 (the whole simplex).

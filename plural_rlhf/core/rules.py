@@ -5,7 +5,7 @@ A `Rule` is a name with its options, written the same way in Python, in a run fi
 scores; the group rules need the other responses to the same prompt, and only their order under each cluster.
 
 Most rules compare a cluster's score with another cluster's, which means nothing until the heads are on one scale
-(`reward_models.calibration`): `Rule.compares_heads` says which. Knows nothing of juries, prompts or samples.
+(`reward_models.jury.calibration`): `Rule.compares_heads` says which. Knows nothing of juries, prompts or samples.
 
 Shapes: `N` responses to one prompt, `K` clusters.
 """

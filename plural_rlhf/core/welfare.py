@@ -22,7 +22,7 @@ each changes nothing), and so are the means of `aggregation`. They differ in the
 be played within limits: none is strategyproof once the best of several responses is chosen. "Commutes with" is about
 one map `a r + b`, a > 0, of all heads. Under a scale of each head's own all verdicts change except approval's at
 threshold and temperature 0 and Nash's with utility "identity"; under a constant of each head's own only the mean ranks
-responses as before. Hence heads are calibrated first (`reward_models.calibration`).
+responses as before. Hence heads are calibrated first (`reward_models.jury.calibration`).
 
 Gradients are finite everywhere; among equal rewards at an edge, one cluster may get all of it. A cluster of weight 0
 has no say, whatever its reward. Half precision is computed in float32. Knows nothing of prompts, groups of responses

@@ -23,7 +23,7 @@ from reward_models.errors import JuryError, did_you_mean
 
 
 if TYPE_CHECKING:
-    from reward_models.scoring import ClusterScorer
+    from reward_models.jury.scorer import ClusterScorer
 
 __all__ = ["JuryEnv", "Prompt", "load_jury"]
 
@@ -38,7 +38,7 @@ Observation = TypeVar("Observation")
 def load_jury(jury: str | Path | ClusterScorer) -> ClusterScorer:
     """Return a jury as it is, or the saved one at a path or hub id."""
     if isinstance(jury, str | Path):
-        from reward_models.scoring import JuryScorer  # imports transformers, which a bandit can do without
+        from reward_models.jury.scorer import JuryScorer  # imports transformers, which a bandit can do without
 
         return JuryScorer.from_pretrained(jury)
     return jury

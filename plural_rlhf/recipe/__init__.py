@@ -130,7 +130,7 @@ def _train(
 ) -> None:
     from plural_rlhf.core.rules import rule_or_pool
     from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.scorer import JuryScorer
 
     @cache
     def jury() -> JuryScorer:  # only read where a stage is still to be trained

@@ -22,7 +22,7 @@ from plural_rlhf.recipe.policies import load_base, policy_prompt
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.steering import parse_weights
 from reward_models.judgements.encoding import as_messages
-from reward_models.scoring import JuryScorer
+from reward_models.jury.scorer import JuryScorer
 from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
 
 

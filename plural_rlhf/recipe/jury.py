@@ -16,14 +16,14 @@ from rich.console import Console
 from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from reward_models.features import pooled_features, truncate_backbone
 from reward_models.fitting import FitConfig, MixtureFit, fit_features, fit_mixture, select_num_clusters
 from reward_models.groupings import GroupingReport, describe_clusters, predictive_information
 from reward_models.headroom import headroom
 from reward_models.judgements.encoding import Encoded, Text, as_messages, freeze_prompt
-from reward_models.jury_state import JuryState, counts
-from reward_models.modeling_jury import JuryRewardModel
-from reward_models.scoring import JuryScorer
+from reward_models.jury.features import pooled_features, truncate_backbone
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState, counts
 
 
 __all__ = ["fit_jury"]

@@ -25,7 +25,7 @@ from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.steering import WeightSpec, describe_weights, parse_weights, sample_weights, steer_prompt
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from reward_models.scoring import ClusterScorer
+from reward_models.jury.scorer import ClusterScorer
 
 
 if TYPE_CHECKING:

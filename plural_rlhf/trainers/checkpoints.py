@@ -21,7 +21,7 @@ from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.arguments import Resume, check_checkpoint
 from plural_rlhf.trainers.sampled import Rollouts
 from reward_models.errors import JuryError
-from reward_models.scoring import JuryScorer
+from reward_models.jury.scorer import JuryScorer
 
 
 if TYPE_CHECKING:

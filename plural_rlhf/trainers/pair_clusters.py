@@ -19,10 +19,10 @@ from transformers import AutoConfig
 
 from plural_rlhf.steering import parse_weights
 from reward_models.errors import JuryError
-from reward_models.jury_state import JuryState, StoredRaters, load_state
-from reward_models.modeling_jury import JuryConfig
+from reward_models.jury.modeling_jury import JuryConfig
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState, StoredRaters, load_state
 from reward_models.raters.rater_model import RaterModel
-from reward_models.scoring import JuryScorer
 
 
 __all__ = ["EVERYONE", "Clusters", "find_clusters", "judgement_weights"]

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         TrainerCallback,
     )
 
-    from reward_models.scoring import JuryScorer
+    from reward_models.jury.scorer import JuryScorer
 
 __all__ = ["PluralDPOTrainer"]
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.errors import JuryError
-from reward_models.features import batches, render
 from reward_models.judgements.encoding import prompt_codes
+from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
+from reward_models.jury.features import batches, render
 from reward_models.weights import named_weights
 from reward_models.whole_file import whole_file
 

@@ -30,14 +30,14 @@ from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from reward_models.calibration import Calibration
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.judgements.encoding import Encoded
+from reward_models.jury.calibration import Calibration
 from reward_models.raters.rater_model import Placement, RaterModel
 
 
 if TYPE_CHECKING:
-    from reward_models.modeling_jury import JuryConfig, JuryRewardModel
+    from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
 
 __all__ = ["FORMAT_VERSION", "JuryState", "StoredRaters", "counts", "load_rater_model", "load_state", "save_jury"]
 

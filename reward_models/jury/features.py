@@ -22,8 +22,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from reward_models.errors import JuryError
-from reward_models.feature_cache import FeatureCache, row_key
 from reward_models.judgements.encoding import Prompt, Text, as_messages
+from reward_models.jury.feature_cache import FeatureCache, row_key
 
 
 __all__ = ["Batch", "batches", "last_token", "pooled_features", "render", "truncate_backbone"]

@@ -26,8 +26,8 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
-from reward_models.features import last_token
 from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
+from reward_models.jury.features import last_token
 
 
 __all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel", "MemoryLayer"]

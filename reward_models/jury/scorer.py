@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from reward_models.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.errors import JuryError
-from reward_models.features import batches, render
 from reward_models.judgements.encoding import Text, as_messages, prompt_codes
 from reward_models.judgements.records import Judgements
-from reward_models.jury_state import JuryState, load_state, save_jury
-from reward_models.modeling_jury import JuryConfig, JuryRewardModel
+from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
+from reward_models.jury.features import batches, render
+from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
+from reward_models.jury.state import JuryState, load_state, save_jury
 from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.raters.rater_model import RaterModel
 
