@@ -30,7 +30,7 @@ SURVEYS = ("gss_spending", "gss_abortion", "bfi")
 def one_survey(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
-    from reward_models.groupings import predictive_information
+    from reward_models.analysis.groupings import predictive_information
     from reward_models.sources import load_survey
     from reward_models.stats.answers import Interval
 

@@ -1,5 +1,10 @@
 # The public names of `reward_models`, and the only list of them: type checkers read this stub, and so does
 # `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
+from .analysis.groupings import GroupingReport as GroupingReport
+from .analysis.groupings import describe_clusters as describe_clusters
+from .analysis.groupings import name_clusters as name_clusters
+from .analysis.groupings import predictive_information as predictive_information
+from .analysis.headroom import Headroom as Headroom
 from .baselines import ItemMeanFit as ItemMeanFit
 from .baselines import KModelsFit as KModelsFit
 from .baselines import fit_item_mean as fit_item_mean
@@ -36,11 +41,6 @@ from .fitting.selection import choose_membership as choose_membership
 from .fitting.text_fit import TextFit as TextFit
 from .fitting.text_fit import fit_texts as fit_texts
 from .format_leak import FormatLeak as FormatLeak
-from .groupings import GroupingReport as GroupingReport
-from .groupings import describe_clusters as describe_clusters
-from .groupings import name_clusters as name_clusters
-from .groupings import predictive_information as predictive_information
-from .headroom import Headroom as Headroom
 from .judgements.encoding import Encoded as Encoded
 from .judgements.encoding import Text as Text
 from .judgements.encoding import as_messages as as_messages

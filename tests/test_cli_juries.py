@@ -79,7 +79,7 @@ def ladder(monkeypatch):
             default_factory=lambda: [{"name": "item mean", "nll": 0.6, "info": 0.0, "low": 0.0, "high": 0.0}]
         )
 
-    fake = types.ModuleType("reward_models.headroom")
+    fake = types.ModuleType("reward_models.analysis.headroom")
     fake.calls = []
 
     def headroom(judgements, max_clusters, seed):
@@ -87,7 +87,7 @@ def ladder(monkeypatch):
         return Found()
 
     fake.headroom = headroom
-    monkeypatch.setitem(sys.modules, "reward_models.headroom", fake)
+    monkeypatch.setitem(sys.modules, "reward_models.analysis.headroom", fake)
     return fake.calls
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reward_models.analysis.groupings import describe_clusters, merge_groups, name_clusters, predictive_information
 from reward_models.errors import JuryError
 from reward_models.fitting import fit_mixture
-from reward_models.groupings import describe_clusters, merge_groups, name_clusters, predictive_information
 from reward_models.judgements.records import Judgements
 from reward_models.stats.resampling import halve_labels, heldout_labels, two_way_intervals
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reward_models.analysis.headroom import headroom
 from reward_models.errors import JuryError
-from reward_models.headroom import headroom
 from reward_models.judgements.records import Judgements
 
 

@@ -86,7 +86,7 @@ def headroom(
 
         from plural_rlhf.inputs import read_judgements
         from plural_rlhf.report.tables import headroom_table
-        from reward_models.headroom import headroom as climb_ladder
+        from reward_models.analysis.headroom import headroom as climb_ladder
 
         config = _data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reward_models.analysis.naming import describe_clusters, name_clusters
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes, population
 from reward_models.fitting.mixture import check_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.naming import describe_clusters, name_clusters
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
