@@ -88,13 +88,13 @@ def fit_auto(training: Training) -> tuple[Predictor, str]:
 
 
 def _item_mean(training: Training, size: int) -> Predictor:
-    from reward_models.baselines import fit_item_mean
+    from reward_models.baselines.frequencies import fit_item_mean
 
     return fit_item_mean(training.enc, training.features)
 
 
 def _demographics(training: Training, size: int) -> Predictor:
-    from reward_models.demographics import fit_demographics
+    from reward_models.baselines.demographics import fit_demographics
 
     if not training.judgements.traits:
         raise Unavailable("nothing is known of the raters but their labels")
@@ -103,20 +103,20 @@ def _demographics(training: Training, size: int) -> Predictor:
 
 
 def _k_models(training: Training, size: int) -> Predictor:
-    from reward_models.baselines import fit_k_models
+    from reward_models.baselines.frequencies import fit_k_models
 
     return fit_k_models(training.enc, size, training.features, seed=training.seed)
 
 
 def _encoder(training: Training, size: int) -> Predictor:
-    from reward_models.encoder import EncoderConfig, fit_encoder
+    from reward_models.baselines.encoder import EncoderConfig, fit_encoder
 
     config = EncoderConfig(seed=training.seed)
     return fit_encoder(training.enc, size, features=training.features, config=config)
 
 
 def _vpl(training: Training, size: int) -> Predictor:
-    from reward_models.vpl import VPLConfig, fit_vpl
+    from reward_models.baselines.vpl import VPLConfig, fit_vpl
 
     config = VPLConfig(seed=training.seed)
     return fit_vpl(training.enc, 2 ** (size + 1), features=training.features, config=config)

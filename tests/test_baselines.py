@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.baselines import fit_demographics, fit_item_mean, fit_k_models, shuffle_raters
+from reward_models.baselines.frequencies import fit_demographics, fit_item_mean, fit_k_models, shuffle_raters
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import fit_raters

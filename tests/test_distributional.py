@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from reward_models.distributional import fit_calibrated_ensemble, fit_mean_variance
+from reward_models.baselines.distributional import fit_calibrated_ensemble, fit_mean_variance
+from reward_models.baselines.pair_counts import PairCounts
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.pair_counts import PairCounts
 from reward_models.raters.predictors import Predictor, answer_log_lik
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.encoder import EncoderConfig, fit_encoder, fit_vpl
+from reward_models.baselines.encoder import EncoderConfig, fit_encoder, fit_vpl
+from reward_models.baselines.vpl import VPLConfig
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
-from reward_models.vpl import VPLConfig
 
 
 SHORT = EncoderConfig(epochs=5)

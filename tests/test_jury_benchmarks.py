@@ -172,7 +172,7 @@ def test_sentence_vectors_are_kept_on_disk(cases, tmp_path, monkeypatch):
 
 
 def test_shuffled_control_keeps_answers_per_item_and_breaks_taste(cases):
-    pytest.importorskip("reward_models.baselines")
+    pytest.importorskip("reward_models.baselines.frequencies")
     judgements = votes()
     case = cases.shuffled_case(cases.Case("toy", judgements, "response"), 0)
     before, after = judgements.frame, case.judgements.frame

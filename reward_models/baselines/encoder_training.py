@@ -18,7 +18,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.stats import norm, qmc
 from torch import Tensor, nn
 
-from reward_models.encoder_network import CodeNetwork, LabelScores, score_labels
+from reward_models.baselines.encoder_network import CodeNetwork, LabelScores, score_labels
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig, spectral_embedding
 from reward_models.fitting.mixture import subset

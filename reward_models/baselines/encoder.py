@@ -31,8 +31,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from reward_models.encoder_network import CodeNetwork, score_labels
-from reward_models.encoder_training import (
+from reward_models.baselines.encoder_network import CodeNetwork, score_labels
+from reward_models.baselines.encoder_training import (
     EncoderConfig,
     LeftOut,
     Training,
@@ -41,13 +41,13 @@ from reward_models.encoder_training import (
     fixed_draws,
     log_mean_exp,
 )
+from reward_models.baselines.vpl import VPLConfig, VPLFit, fit_vpl
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features, extend_to_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations, one_thread
 from reward_models.raters.predictors import n_answers
 from reward_models.raters.rater_model import RaterModel
-from reward_models.vpl import VPLConfig, VPLFit, fit_vpl
 
 
 __all__ = ["Collapse", "EncoderConfig", "EncoderFit", "VPLConfig", "VPLFit", "fit_encoder", "fit_vpl"]
@@ -204,7 +204,7 @@ def fit_encoder(
     if enc.kind == "soft":
         raise JuryError(
             "kind='soft': a table of answer shares does not say who answered, so there is nobody to encode; use "
-            "reward_models.distributional"
+            "reward_models.baselines.distributional"
         )
     if num_clusters < 1:
         raise JuryError(f"num_clusters={num_clusters}: the code of a rater has at least one dimension; use 4")

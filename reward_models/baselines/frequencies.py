@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from scipy.special import gammaln, logsumexp
 from torch import Tensor
 
-from reward_models.demographics import DemographicsFit, fit_demographics
+from reward_models.baselines.demographics import DemographicsFit, fit_demographics
 from reward_models.errors import JuryError
 from reward_models.fitting.em import spectral_start
 from reward_models.fitting.mixture import soft_as_choice

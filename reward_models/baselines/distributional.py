@@ -28,10 +28,10 @@ from scipy.special import expit, ndtri
 from scipy.stats import norm
 from torch import Tensor
 
+from reward_models.baselines.pair_counts import Coordinates, PairCounts, left_out_ridge
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable
 from reward_models.judgements.encoding import Encoded
-from reward_models.pair_counts import Coordinates, PairCounts, left_out_ridge
 from reward_models.raters.observation import minimise
 
 

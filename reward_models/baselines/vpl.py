@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reward_models.encoder_training import LeftOut, RaterRows, log_mean_exp
+from reward_models.baselines.encoder_training import LeftOut, RaterRows, log_mean_exp
 from reward_models.errors import JuryError
 from reward_models.fitting.mixture import subset
 from reward_models.fitting.text_table import TextTable, check_features

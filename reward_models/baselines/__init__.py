@@ -1,0 +1,1 @@
+"""What a jury has to beat, and published methods beside it."""
