@@ -28,8 +28,8 @@ from transformers.utils import logging
 
 from plural_rlhf.base_models import prepare_base_model
 from reward_models.jury.scorer import JuryScorer
-from reward_models.jury_trainer import JuryRewardTrainer
-from reward_models.jury_trainer_config import JuryRewardConfig
+from reward_models.trainer.jury_reward_config import JuryRewardConfig
+from reward_models.trainer.jury_reward_trainer import JuryRewardTrainer
 
 
 logging.disable_progress_bar()

@@ -79,8 +79,6 @@ from .jury_evaluation import JuryEvaluation as JuryEvaluation
 from .jury_evaluation import evaluate_jury as evaluate_jury
 from .jury_metrics import pairwise_calibration as pairwise_calibration
 from .jury_metrics import share_calibration as share_calibration
-from .jury_trainer import JuryRewardTrainer as JuryRewardTrainer
-from .jury_trainer_config import JuryRewardConfig as JuryRewardConfig
 from .raters.adaptation import Adaptation as Adaptation
 from .raters.adaptation import Question as Question
 from .raters.likelihoods import choice_log_lik as choice_log_lik
@@ -109,3 +107,5 @@ from .stats.answers import total_variation as total_variation
 from .stats.answers import two_way_bootstrap as two_way_bootstrap
 from .stats.judgement_bootstrap import Bootstrap as Bootstrap
 from .stats.judgement_bootstrap import Metric as Metric
+from .trainer.jury_reward_config import JuryRewardConfig as JuryRewardConfig
+from .trainer.jury_reward_trainer import JuryRewardTrainer as JuryRewardTrainer

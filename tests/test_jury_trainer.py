@@ -20,18 +20,18 @@ from scipy.special import entr
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
-from reward_models import _trl
 from reward_models.errors import JudgementError, JudgementWarning, JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.records import Judgements
 from reward_models.jury.modeling_jury import ClusterHeads, JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
-from reward_models.jury_checkpoint import STATE_FILE
-from reward_models.jury_rows import COLUMNS, JudgementCollator, PromptSampler, read_data
-from reward_models.jury_trainer import JuryRewardTrainer
-from reward_models.jury_trainer_config import JuryRewardConfig
 from reward_models.raters.memberships import leave_one_out_posterior
 from reward_models.stats.answers import adjusted_rand_index
+from reward_models.trainer import _trl
+from reward_models.trainer.checkpoint import STATE_FILE
+from reward_models.trainer.jury_reward_config import JuryRewardConfig
+from reward_models.trainer.jury_reward_trainer import JuryRewardTrainer
+from reward_models.trainer.rows import COLUMNS, JudgementCollator, PromptSampler, read_data
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

@@ -27,7 +27,7 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
 
 from plural_rlhf.trainers.rollouts import generate_with_shared_prefix
 from plural_rlhf.trainers.scoring import completion_log_probs
-from reward_models._trl import changed_methods
+from reward_models.trainer._trl import changed_methods
 
 
 if TYPE_CHECKING:

@@ -51,8 +51,8 @@ from plural_rlhf.trainers.preference_rows import (
 )
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
-from reward_models.jury_rows import read_data
-from reward_models.jury_start import random_evidence
+from reward_models.trainer.rows import read_data
+from reward_models.trainer.start import random_evidence
 
 
 if TYPE_CHECKING:

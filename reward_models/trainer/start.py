@@ -24,17 +24,17 @@ from transformers import (
 )
 from transformers.modeling_layers import GenericForSequenceClassification
 
-from reward_models import _trl
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.mixture import check_num_clusters, fit_mixture
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.modeling_jury import ClusterHeads, JuryConfig, JuryRewardModel
-from reward_models.jury_rows import JuryData
-from reward_models.jury_terms import JudgementTerms, raw_terms
-from reward_models.jury_trainer_config import JuryRewardConfig
 from reward_models.raters.observation import TERM_SD, Observations, start_terms
+from reward_models.trainer import _trl
+from reward_models.trainer.jury_reward_config import JuryRewardConfig
+from reward_models.trainer.rows import JuryData
+from reward_models.trainer.terms import JudgementTerms, raw_terms
 
 
 __all__ = [

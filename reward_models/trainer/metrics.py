@@ -17,10 +17,10 @@ from scipy.special import entr, log_softmax, logsumexp
 
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import adaptation_split
-from reward_models.jury_rows import JudgementRows
-from reward_models.jury_terms import JudgementTerms, answer_log_probs
 from reward_models.raters.memberships import rater_totals
 from reward_models.raters.observation import Observations
+from reward_models.trainer.rows import JudgementRows
+from reward_models.trainer.terms import JudgementTerms, answer_log_probs
 
 
 __all__ = ["batch_metrics", "jury_metrics", "table_log_lik"]

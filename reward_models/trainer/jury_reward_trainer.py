@@ -27,13 +27,16 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 from trl import RewardTrainer
 
-from reward_models import _trl
 from reward_models.errors import JudgementWarning
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.state import save_jury
-from reward_models.jury_checkpoint import finished_state, get_state, read_state, set_state, write_state
-from reward_models.jury_rows import (
+from reward_models.trainer import _trl
+from reward_models.trainer.checkpoint import finished_state, get_state, read_state, set_state, write_state
+from reward_models.trainer.jury_reward_config import JuryRewardConfig
+from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
+from reward_models.trainer.model_card import JuryCard, data_counts
+from reward_models.trainer.rows import (
     COLUMNS,
     JudgementCollator,
     JudgementRows,
@@ -42,7 +45,7 @@ from reward_models.jury_rows import (
     read_data,
     read_evaluation,
 )
-from reward_models.jury_start import (
+from reward_models.trainer.start import (
     base_jury,
     first_terms,
     prepare_jury,
@@ -50,10 +53,7 @@ from reward_models.jury_start import (
     restart_head,
     texts_are_shared,
 )
-from reward_models.jury_terms import observe, squared_level, tempered_loss
-from reward_models.jury_trainer_config import JuryRewardConfig
-from reward_models.jury_trainer_metrics import batch_metrics, jury_metrics, table_log_lik
-from reward_models.model_card import JuryCard, data_counts
+from reward_models.trainer.terms import observe, squared_level, tempered_loss
 
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.state import JuryState, counts
-from reward_models.jury_terms import JudgementTerms
 from reward_models.raters.observation import TERM_SD, public_terms
 from reward_models.raters.rater_model import KindTerms, RaterModel
+from reward_models.trainer.terms import JudgementTerms
 
 
 __all__ = ["STATE_FILE", "finished_state", "get_state", "read_state", "set_state", "write_state"]

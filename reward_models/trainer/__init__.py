@@ -1,0 +1,1 @@
+"""`JuryRewardTrainer`: fine-tune a jury with TRL's reward trainer."""
