@@ -16,7 +16,7 @@ from _jury_methods import OURS, TUNED
 if TYPE_CHECKING:
     import numpy as np
 
-    from reward_models.comparisons import Comparison
+    from reward_models.evaluation.comparisons import Comparison
     from reward_models.stats.judgement_bootstrap import Bootstrap
 
 __all__ = ["plot", "show", "summarise"]
@@ -29,8 +29,8 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
     """Tidy rows of all methods for one number of placing labels, and the comparisons with BT for the verdict."""
     import numpy as np
 
-    from reward_models.comparisons import compare
-    from reward_models.jury_metrics import accuracy, nll
+    from reward_models.evaluation.comparisons import compare
+    from reward_models.evaluation.metrics import accuracy, nll
     from reward_models.stats.judgement_bootstrap import Bootstrap
 
     bootstrap = Bootstrap(draws=draws)
@@ -104,8 +104,8 @@ def within_splits(
     """
     import numpy as np
 
-    from reward_models.jury_metrics import by_cluster, pairwise_calibration
-    from reward_models.jury_population import answer_shares
+    from reward_models.evaluation.metrics import by_cluster, pairwise_calibration
+    from reward_models.evaluation.population import answer_shares
 
     worst, calibration = [], []
     for number, (split, log_probs) in enumerate(zip(cell.splits, said, strict=True)):

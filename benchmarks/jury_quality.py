@@ -37,7 +37,7 @@ from _jury_report import plot, show, summarise
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
-    from reward_models.comparisons import Comparison
+    from reward_models.evaluation.comparisons import Comparison
 
 __all__ = ["main"]
 
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:
     import torch  # noqa: F401  (a second or two, which would be counted as the first method's)
     from tqdm.auto import tqdm
 
-    from reward_models.comparisons import in_words
+    from reward_models.evaluation.comparisons import in_words
 
     cells = [name for name in CELLS if name.split(":")[0] in args.features]
     if args.no_controls:

@@ -19,17 +19,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from reward_models.errors import JudgementError, JudgementWarning, JuryError, did_you_mean
-from reward_models.evaluation_cells import Cells, evaluation_cells
+from reward_models.evaluation.cells import Cells, evaluation_cells
+from reward_models.evaluation.evaluate_jury import (
+    Clusters,
+    FixedAnswers,
+    Strangers,
+    evaluate_jury,
+    known_memberships,
+)
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.jury_evaluation import Clusters, FixedAnswers, Strangers, evaluate_jury, known_memberships
 from reward_models.raters.predictors import Predictor
 from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
 if TYPE_CHECKING:
+    from reward_models.evaluation.saved_jury import SavedJury
     from reward_models.jury.scorer import JuryScorer
-    from reward_models.saved_jury import SavedJury
 
 __all__ = ["UsageError", "evaluate_jury", "main", "run"]
 
@@ -167,9 +173,9 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
     from rich.console import Console
 
-    from reward_models.evaluation_report import print_report, write_json
+    from reward_models.evaluation.report import print_report, write_json
+    from reward_models.evaluation.saved_jury import score_texts
     from reward_models.jury.scorer import JuryScorer
-    from reward_models.saved_jury import score_texts
 
     how = {"device": args.device, "batch_size": args.batch_size, "max_length": args.max_length}
     scorer = JuryScorer.from_pretrained(args.jury, **how)
@@ -224,7 +230,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
 def _meta(args: argparse.Namespace, command: str, kind: str) -> dict[str, Any]:
     """What was asked for, and with which versions."""
-    from reward_models.evaluation_report import versions
+    from reward_models.evaluation.report import versions
 
     return {
         "jury": args.jury,
@@ -285,8 +291,8 @@ def _models(
     train: Judgements | None,
 ) -> tuple[SavedJury, dict[str, Predictor]]:
     """The jury and everything it is measured beside; raters of the training table are placed by it."""
+    from reward_models.evaluation.saved_jury import SavedJury, fit_rater_model, score_texts
     from reward_models.raters.rater_model import RaterModel
-    from reward_models.saved_jury import SavedJury, fit_rater_model, score_texts
 
     known = train if train is not None else cells.adapt
     assert known is not None  # `_run` refused a table in which nobody can be placed
@@ -325,7 +331,7 @@ def _rewardbench(
     """RewardBench's file of the scored pairs: all, by case, and by cluster of raters."""
     import pandas as pd
 
-    from reward_models.evaluation_report import rewardbench
+    from reward_models.evaluation.report import rewardbench
 
     frames = {case: table.frame for case, table in cells.scored.items()}
     enc = Judgements("preference", pd.concat(frames.values(), ignore_index=True)).encode()

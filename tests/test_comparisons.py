@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.comparisons import Comparison, compare, holm, in_words, sign_flip_p_value
 from reward_models.errors import JuryError
-from reward_models.format_leak import FORMAT_FEATURES, format_features, format_leak, marginal_log_probs
+from reward_models.evaluation.comparisons import Comparison, compare, holm, in_words, sign_flip_p_value
+from reward_models.evaluation.format_leak import FORMAT_FEATURES, format_features, format_leak, marginal_log_probs
 from reward_models.judgements.records import Judgements
 from reward_models.stats.judgement_bootstrap import Bootstrap
 

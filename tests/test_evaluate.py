@@ -13,10 +13,10 @@ import pytest
 
 from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluate import main
-from reward_models.evaluation_cells import evaluation_cells
-from reward_models.evaluation_report import rewardbench, write_json
+from reward_models.evaluation.cells import evaluation_cells
+from reward_models.evaluation.evaluate_jury import Clusters, FixedAnswers, Strangers, evaluate_jury
+from reward_models.evaluation.report import rewardbench, write_json
 from reward_models.judgements.records import Judgements
-from reward_models.jury_evaluation import Clusters, FixedAnswers, Strangers, evaluate_jury
 from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
@@ -306,7 +306,7 @@ def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
     ],
 )
 def test_the_command_refuses_before_scoring(folder, capsys, monkeypatch, options, message):
-    monkeypatch.setattr("reward_models.saved_jury.score_texts", None)  # calling it would raise a TypeError
+    monkeypatch.setattr("reward_models.evaluation.saved_jury.score_texts", None)  # calling it would raise a TypeError
     assert command(folder, *options) == 2
     assert message in capsys.readouterr().err
 
@@ -334,8 +334,8 @@ def test_fitted_rater_terms_recover_scale_and_ties():
     """The rewards are half as large as the raters mean them, and one pair in six or so is a tie."""
     import torch
 
+    from reward_models.evaluation.saved_jury import fit_rater_model
     from reward_models.raters.likelihoods import davidson_log_lik
-    from reward_models.saved_jury import fit_rater_model
 
     rng = np.random.default_rng(0)
     n_raters, n_pairs = 40, 60

@@ -8,9 +8,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from reward_models import jury_metrics as metrics
-from reward_models import jury_population as population
 from reward_models.errors import JuryError
+from reward_models.evaluation import metrics, population
 from reward_models.judgements.records import Judgements
 from reward_models.stats.judgement_bootstrap import Bootstrap, tail_mean
 

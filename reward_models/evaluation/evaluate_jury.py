@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from reward_models import jury_metrics as metrics
-from reward_models import jury_population as population
-from reward_models.comparisons import Comparison, compare, holm, in_words
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.evaluation_cells import evaluation_cells
-from reward_models.format_leak import FormatLeak, format_leak, marginal_log_probs
+from reward_models.evaluation import metrics, population
+from reward_models.evaluation.cells import evaluation_cells
+from reward_models.evaluation.comparisons import Comparison, compare, holm, in_words
+from reward_models.evaluation.format_leak import FormatLeak, format_leak, marginal_log_probs
 from reward_models.judgements.encoding import Encoded, Text
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import By

@@ -20,8 +20,8 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from reward_models.errors import JuryError
+from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
-from reward_models.jury_metrics import credit
 from reward_models.raters.predictors import answer_log_lik, n_answers
 from reward_models.stats.judgement_bootstrap import Bootstrap, Draw, average
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reward_models.evaluation.evaluate_jury import JuryEvaluation
+from reward_models.evaluation.metrics import check_memberships
 from reward_models.judgements.encoding import Encoded
-from reward_models.jury_evaluation import JuryEvaluation
-from reward_models.jury_metrics import check_memberships
 from reward_models.whole_file import whole_file
 
 

@@ -1,0 +1,1 @@
+"""Models side by side on judgements that none of them has seen."""
