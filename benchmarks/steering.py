@@ -130,7 +130,7 @@ def train(method: str, case: Case, start: Path, folder: Path, args: argparse.Nam
 
     from plural_rlhf import PluralGRPOConfig, PluralGRPOTrainer
     from plural_rlhf.steerer import Steerer
-    from plural_rlhf.weight_sampler import WeightSampler
+    from plural_rlhf.weights.sampler import WeightSampler
 
     torch.manual_seed(seed)
     problem = case.problems[0]

@@ -8,15 +8,12 @@ from .core.rules import aggregate as aggregate
 from .core.targets import PoolTarget as PoolTarget
 from .core.typicality import fit_typicality as fit_typicality
 from .decoding import MixedDecoder as MixedDecoder
-from .juries import Jury as Jury
 from .ranking import RankedPrompt as RankedPrompt
 from .ranking import explain as explain
 from .ranking import rank as rank
 from .rewards import JuryReward as JuryReward
 from .rewards import ValidityGate as ValidityGate
 from .steerer import Steerer as Steerer
-from .steering import describe_weights as describe_weights
-from .steering import parse_weights as parse_weights
 from .trainers import CollapseMonitor as CollapseMonitor
 from .trainers import PluralDPOConfig as PluralDPOConfig
 from .trainers import PluralDPOTrainer as PluralDPOTrainer
@@ -24,6 +21,9 @@ from .trainers import PluralGRPOConfig as PluralGRPOConfig
 from .trainers import PluralGRPOTrainer as PluralGRPOTrainer
 from .trainers.distil import distil as distil
 from .trainers.distil import distil_rows as distil_rows
-from .weight_sampler import WeightSampler as WeightSampler
+from .weights.jury import Jury as Jury
+from .weights.sampler import WeightSampler as WeightSampler
+from .weights.spec import describe_weights as describe_weights
+from .weights.spec import parse_weights as parse_weights
 
 __version__: str

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from plural_rlhf.steerer import Prompt, end_tokens, evaluating, is_one_each
-from plural_rlhf.steering import WeightSpec, parse_weights
 from plural_rlhf.trainers.shared_prefix import encode_prompt
+from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
 
 

@@ -24,7 +24,7 @@ import torch
 from plural_rlhf.core.offsets import Mode, OffsetTracker, prompt_key
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
-from plural_rlhf.steering import WeightSpec, parse_weights
+from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.jury.scorer import ClusterScorer, JuryScorer
 
@@ -113,7 +113,7 @@ class JuryReward:
 
     Args:
         jury: A saved jury (path or hub id), or any object with `cluster_names`, `prevalence` and `cluster_rewards`.
-        weights: Default weights over clusters (see `plural_rlhf.steering.WeightSpec`); a data set column `weights`
+        weights: Default weights over clusters (see `plural_rlhf.weights.spec.WeightSpec`); a data set column `weights`
             wins.
         rule: `"pool"`, the ρ-pool R_ρ = (β/ρ) log Σ_k w_k exp(ρ(r_k/β − λ_k)), or a rule of
             `plural_rlhf.core.rules`; a data set column `rule` wins. A group rule judges a completion among those of

@@ -20,9 +20,9 @@ import torch
 from transformers.utils import logging
 
 from plural_rlhf.evaluation.answers import answer_probabilities
-from plural_rlhf.steering import WeightSpec, parse_weights
 from plural_rlhf.trainers.shared_prefix import encode_prompt
-from plural_rlhf.weight_sampler import POPULATION_TOKEN, Rendering, WeightSampler
+from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
+from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.raters.adaptation import Adaptation
 from reward_models.raters.rater_model import Placement

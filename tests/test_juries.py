@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from plural_rlhf.juries import Jury
-from plural_rlhf.steering import parse_weights
+from plural_rlhf.weights.jury import Jury
+from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
 
 from .juries import eleven_answers

@@ -20,7 +20,7 @@ from plural_rlhf.recipe import _spent, run
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
 from plural_rlhf.recipe.policies import training_rows
-from plural_rlhf.steering import describe_weights
+from plural_rlhf.weights.spec import describe_weights
 from reward_models.errors import JuryError
 from tests.juries import TableJury
 

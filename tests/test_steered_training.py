@@ -8,7 +8,7 @@ from datasets import Dataset
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.steerer import Steerer
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.weight_sampler import WeightSampler
+from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.errors import JuryError
 from tests.juries import CPU
 from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers

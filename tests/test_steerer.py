@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 
 from plural_rlhf.evaluation.answers import answer_probabilities
 from plural_rlhf.steerer import Steerer
-from plural_rlhf.steering import POPULATION
-from plural_rlhf.weight_sampler import WeightSampler
+from plural_rlhf.weights.sampler import WeightSampler
+from plural_rlhf.weights.spec import POPULATION
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.raters.adaptation import Adaptation

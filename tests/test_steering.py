@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from plural_rlhf.steering import (
+from plural_rlhf.weights.spec import (
     POPULATION,
     describe_weights,
     parse_weights,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from plural_rlhf.steering import POPULATION, describe_weights
-from plural_rlhf.weight_sampler import WeightSampler
+from plural_rlhf.weights.sampler import WeightSampler
+from plural_rlhf.weights.spec import POPULATION, describe_weights
 from reward_models.errors import JuryError
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

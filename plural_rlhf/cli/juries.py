@@ -210,7 +210,7 @@ def export_scalar(
     def export() -> None:
         from transformers.utils import logging
 
-        from plural_rlhf.steering import weights_from_text
+        from plural_rlhf.weights.spec import weights_from_text
         from reward_models.jury.export import export_scalar as write_scalar
 
         # A file is refused in any case: transformers logs that it cannot write there, and returns.

@@ -109,7 +109,7 @@ def rank(
         from plural_rlhf.ranking import explain as explain_one
         from plural_rlhf.ranking import rank as rank_all
         from plural_rlhf.ranking import write_ranked
-        from plural_rlhf.steering import weights_from_text
+        from plural_rlhf.weights.spec import weights_from_text
         from reward_models.evaluation.report import write_json
 
         for option, file in (("--json", json_file), ("--out", out)):

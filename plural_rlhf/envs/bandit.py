@@ -24,7 +24,7 @@ from scipy.special import rel_entr
 from plural_rlhf.core.estimators import exact_divergence
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward, responsibilities
-from plural_rlhf.steering import WeightSpec
+from plural_rlhf.weights.spec import WeightSpec
 from reward_models.errors import JuryError
 
 from .base import JuryEnv, Prompt, load_jury

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.error import InvalidAction
 from gymnasium.spaces import Box, Dict, Discrete
 
-from plural_rlhf.steering import WeightSpec
+from plural_rlhf.weights.spec import WeightSpec
 from reward_models.errors import JuryError
 
 from .base import JuryEnv, Prompt, load_jury

@@ -23,8 +23,8 @@ from plural_rlhf.config import GrpoSection, PluralSection, RunConfig, WarmupSect
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.rewards import JuryReward
-from plural_rlhf.steering import WeightSpec, describe_weights, parse_weights, sample_weights, steer_prompt
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+from plural_rlhf.weights.spec import WeightSpec, describe_weights, parse_weights, sample_weights, steer_prompt
 from reward_models.jury.scorer import ClusterScorer
 
 

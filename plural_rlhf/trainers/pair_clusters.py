@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 from transformers import AutoConfig
 
-from plural_rlhf.steering import parse_weights
+from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.jury.scorer import JuryScorer

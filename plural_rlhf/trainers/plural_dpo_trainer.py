@@ -35,7 +35,6 @@ from plural_rlhf.core.preference_losses import (
     pair_log_lik,
     public_loss,
 )
-from plural_rlhf.steering import parse_weights
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.arguments import Resume, check_checkpoint, each_dataset
 from plural_rlhf.trainers.pair_clusters import find_clusters
@@ -49,6 +48,7 @@ from plural_rlhf.trainers.preference_rows import (
     label_rows,
     one_row_per_reading,
 )
+from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.trainer.rows import read_data

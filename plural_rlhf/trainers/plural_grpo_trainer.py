@@ -44,7 +44,7 @@ from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from plural_rlhf.trainers.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
 from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting, Targets
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
-from plural_rlhf.weight_sampler import WeightSampler
+from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.jury.scorer import ClusterScorer
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from plural_rlhf.rewards import JuryReward
 from plural_rlhf.trainers.arguments import columns_of
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from plural_rlhf.weight_sampler import WeightSampler
+from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.errors import JuryError
 
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from plural_rlhf.core.clones import clone_robust_weights, kernel_similarity
 from reward_models.errors import JuryError
 from reward_models.weights import named_weights
-
-from .core.clones import clone_robust_weights, kernel_similarity
 
 
 if TYPE_CHECKING:

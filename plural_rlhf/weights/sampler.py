@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from plural_rlhf.steering import describe_weights, is_prevalence, sample_weights, steer_prompt, whole_parts
+from plural_rlhf.weights.spec import describe_weights, is_prevalence, sample_weights, steer_prompt, whole_parts
 from reward_models.errors import JuryError, did_you_mean
 
 

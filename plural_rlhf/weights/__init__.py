@@ -1,0 +1,1 @@
+"""Weights over clusters: their spellings, the words that state them in a prompt, composed juries, random draws."""
