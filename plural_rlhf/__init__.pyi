@@ -11,8 +11,8 @@ from .decoding import MixedDecoder as MixedDecoder
 from .ranking import RankedPrompt as RankedPrompt
 from .ranking import explain as explain
 from .ranking import rank as rank
-from .rewards import JuryReward as JuryReward
-from .rewards import ValidityGate as ValidityGate
+from .rewards.jury_reward import JuryReward as JuryReward
+from .rewards.jury_reward import ValidityGate as ValidityGate
 from .steerer import Steerer as Steerer
 from .trainers import CollapseMonitor as CollapseMonitor
 from .trainers import PluralDPOConfig as PluralDPOConfig

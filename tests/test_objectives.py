@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, LlamaForSequenceClassification
 from trl import apply_chat_template
 
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 from reward_models.errors import JuryError
 from reward_models.jury.objectives import Objectives, ScalarRewardModel
 from reward_models.jury.scorer import ClusterScorer

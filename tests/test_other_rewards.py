@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from plural_rlhf.core.targets import PoolTarget, log_partition
-from plural_rlhf.rewards import JuryReward, ValidityGate
+from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.exact import row_key
 from plural_rlhf.trainers.other_rewards import OtherRewards

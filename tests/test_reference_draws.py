@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plural_rlhf.core.targets import log_partition
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.arguments import check_reference_draws
 from plural_rlhf.trainers.other_rewards import OtherRewards

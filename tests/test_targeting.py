@@ -10,7 +10,7 @@ import torch
 
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import PoolTarget, pool_reward
-from plural_rlhf.rewards import JuryReward, ValidityGate
+from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate
 from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.targeting import RewardTable, Targeting

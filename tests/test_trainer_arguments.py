@@ -15,7 +15,7 @@ from tokenizers.normalizers import Lowercase
 from transformers import GPT2Config, GPT2LMHeadModel
 from trl import GRPOConfig
 
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel

@@ -19,7 +19,7 @@ from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, c
 from plural_rlhf.evaluation.welfare_effects import welfare_effects
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.weights.spec import parse_weights
 from reward_models.judgements.encoding import as_messages
 from reward_models.jury.scorer import JuryScorer

@@ -22,7 +22,7 @@ from plural_rlhf.base_models import prepare_base_model
 from plural_rlhf.config import GrpoSection, PluralSection, RunConfig, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.spec import WeightSpec, describe_weights, parse_weights, sample_weights, steer_prompt
 from reward_models.jury.scorer import ClusterScorer

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from plural_rlhf.rewards import JuryReward, require_calibrated
+from plural_rlhf.rewards.jury_reward import JuryReward, require_calibrated
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from reward_models.jury.scorer import ClusterScorer
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plural_rlhf.rewards import JuryReward, ValidityGate, completion_text, rows_of
+from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate, completion_text, rows_of
 
 
 __all__ = ["OtherRewards"]

@@ -26,7 +26,7 @@ from trl import GRPOTrainer
 
 from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
-from plural_rlhf.rewards import JuryReward, as_completions
+from plural_rlhf.rewards.jury_reward import JuryReward, as_completions
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.arguments import Resume
 from plural_rlhf.trainers.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains

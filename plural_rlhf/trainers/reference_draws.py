@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 
 
 __all__ = ["judge", "log_drawn", "policys_own", "reference_prompts"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from plural_rlhf.rewards import JuryReward
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.arguments import columns_of
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.weights.sampler import WeightSampler

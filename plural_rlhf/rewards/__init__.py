@@ -1,0 +1,1 @@
+"""Rewards for TRL's trainers: `JuryReward`, and `ValidityGate` for hard constraints."""
