@@ -149,7 +149,7 @@ def make_start(case: Case, folder: Path, seed: int, device: str) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from plural_rlhf import PluralGRPOConfig, PluralGRPOTrainer
-    from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
+    from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 
     problems = [dataclasses.replace(p, rewards=()) for p in (*case.problems, *case.tuning)]
     about = [case.model, seed, case.warmup_steps, START_RATES[case.model], [dataclasses.astuple(p) for p in problems]]

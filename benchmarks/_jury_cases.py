@@ -377,7 +377,7 @@ def _minilm(texts: Sequence[str], cache: Path) -> np.ndarray:
 def _smollm2(texts: Sequence[str], cache: Path) -> np.ndarray:
     from transformers import AutoModel, AutoTokenizer
 
-    from plural_rlhf.base_models import SMOLLM2, prepare_base_model
+    from plural_rlhf.policies.base_models import SMOLLM2, prepare_base_model
     from reward_models.judgements.encoding import Text
     from reward_models.jury.features import pooled_features
 

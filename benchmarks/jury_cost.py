@@ -48,7 +48,7 @@ def make_scorers(name: str, device: str, batch_size: int, seed: int) -> dict[str
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
+    from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
     from reward_models.jury.modeling_jury import JuryRewardModel
     from reward_models.jury.scorer import JuryScorer
 

@@ -30,7 +30,7 @@ def make_model(name: str, seed: int) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    from plural_rlhf.base_models import prepare_base_model
+    from plural_rlhf.policies.base_models import prepare_base_model
 
     if name != "scaled-tiny":
         return AutoModelForCausalLM.from_pretrained(prepare_base_model(name), dtype="float32").eval()
@@ -51,7 +51,7 @@ def make_model(name: str, seed: int) -> Any:
 def make_batch(prompts: int, answers: int, prompt_tokens: int, answer_tokens: int, seed: int) -> Any:
     import torch
 
-    from plural_rlhf.trainers.shared_prefix import AnswerBatch
+    from plural_rlhf.policies.answers import AnswerBatch
 
     generator = torch.Generator().manual_seed(seed)
 
@@ -91,7 +91,7 @@ def measure(model: Any, batch: Any, repeats: int) -> dict[str, Any]:
     """Times `(repeats,)` of both ways, forward and with backward, and how far their results are apart."""
     import torch
 
-    from plural_rlhf.trainers.shared_prefix import answer_log_probs
+    from plural_rlhf.policies.answers import answer_log_probs
 
     wait = torch.accelerator.synchronize if model.device.type != "cpu" else lambda: None
     ways = {"shared": lambda: answer_log_probs(model, batch), "pairs": lambda: pair_by_pair(model, batch)}

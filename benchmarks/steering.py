@@ -129,7 +129,7 @@ def train(method: str, case: Case, start: Path, folder: Path, args: argparse.Nam
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     from plural_rlhf import PluralGRPOConfig, PluralGRPOTrainer
-    from plural_rlhf.steerer import Steerer
+    from plural_rlhf.policies.steerer import Steerer
     from plural_rlhf.weights.sampler import WeightSampler
 
     torch.manual_seed(seed)

@@ -75,7 +75,7 @@ def make_trainer(method: str, case: tuple[int, int], args: argparse.Namespace, f
     from transformers import AutoTokenizer, PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from plural_rlhf.base_models import prepare_base_model
+    from plural_rlhf.policies.base_models import prepare_base_model
     from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 
     n_prompt, n_completion = case

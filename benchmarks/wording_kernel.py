@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from plural_rlhf.base_models import prepare_base_model
-    from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+    from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+    from plural_rlhf.policies.base_models import prepare_base_model
 
     path = prepare_base_model(args.model)
     tokenizer = AutoTokenizer.from_pretrained(path)

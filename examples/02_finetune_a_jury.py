@@ -26,7 +26,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from transformers.utils import logging
 
-from plural_rlhf.base_models import prepare_base_model
+from plural_rlhf.policies.base_models import prepare_base_model
 from reward_models.jury.scorer import JuryScorer
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.jury_reward_trainer import JuryRewardTrainer

@@ -7,13 +7,13 @@ from .core.rules import Rule as Rule
 from .core.rules import aggregate as aggregate
 from .core.targets import PoolTarget as PoolTarget
 from .core.typicality import fit_typicality as fit_typicality
-from .decoding import MixedDecoder as MixedDecoder
+from .policies.mixed_decoder import MixedDecoder as MixedDecoder
+from .policies.steerer import Steerer as Steerer
 from .ranking import RankedPrompt as RankedPrompt
 from .ranking import explain as explain
 from .ranking import rank as rank
 from .rewards.jury_reward import JuryReward as JuryReward
 from .rewards.jury_reward import ValidityGate as ValidityGate
-from .steerer import Steerer as Steerer
 from .trainers import CollapseMonitor as CollapseMonitor
 from .trainers import PluralDPOConfig as PluralDPOConfig
 from .trainers import PluralDPOTrainer as PluralDPOTrainer

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.evaluation.answers import answer_probabilities
+from plural_rlhf.policies.answers import encode_answers
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
-from plural_rlhf.trainers.shared_prefix import encode_answers
 from tests.juries import CPU, TableJury
 from tests.tiny import tiny_tokenizer
 

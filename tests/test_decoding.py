@@ -11,9 +11,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from plural_rlhf.decoding import MixedDecoder, mix_experts, posterior_step
-from plural_rlhf.steerer import Steerer
-from plural_rlhf.trainers.shared_prefix import encode_prompt
+from plural_rlhf.policies.answers import encode_prompt
+from plural_rlhf.policies.mixed_decoder import MixedDecoder, mix_experts, posterior_step
+from plural_rlhf.policies.steerer import Steerer
 from reward_models.errors import JuryError
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from trl import SFTConfig
 
-from plural_rlhf.steerer import Steerer
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
+from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.trainers.distil import dictators, distil, distil_rows
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from reward_models.errors import JuryError
 from reward_models.stats.answers import js_divergence
 from tests.juries import CPU

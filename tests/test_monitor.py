@@ -15,11 +15,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.findings import CHECKS, Curves
 from plural_rlhf.trainers.monitor import CollapseMonitor, Limits
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from tests.juries import CPU, ELEVEN, TableJury, eleven_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -8,8 +8,8 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from plural_rlhf.trainers.rollouts import generate_with_shared_prefix
-from plural_rlhf.trainers.scoring import pad_left
+from plural_rlhf.policies.generation import generate_with_shared_prefix
+from plural_rlhf.policies.log_probs import pad_left
 from tests.tiny import tiny_causal_lm
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from plural_rlhf.trainers import scoring
-from plural_rlhf.trainers.packing import IGNORED, pack, stack
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+from plural_rlhf.policies import log_probs as scoring
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_answers, encode_prompt
+from plural_rlhf.policies.packing import IGNORED, pack, stack
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
+from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.steerer import Steerer
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.errors import JuryError

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from plural_rlhf.evaluation.answers import answer_probabilities
-from plural_rlhf.steerer import Steerer
+from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.weights.sampler import WeightSampler
 from plural_rlhf.weights.spec import POPULATION
 from reward_models.errors import JuryError
@@ -66,7 +66,7 @@ def test_plain_text_for_a_chat_model_is_remarked_on_once(steerer, caplog):
     for prompt in ("Which?", "What?"):
         steerer.generate(prompt, "rural", max_new_tokens=1)
         steerer.contexts(prompt)
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "plural_rlhf.steerer"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "plural_rlhf.policies.steerer"]
     assert 'ask [{"role": "user", "content": prompt}]' in said
     caplog.clear()
     logging.Logger.warning_once.cache_clear()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from reward_models.raters.memberships import cluster_answers, leave_one_out_posterior
 from reward_models.stats.answers import (
     Interval,

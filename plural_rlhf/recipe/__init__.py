@@ -21,8 +21,8 @@ from typing import Any, Literal
 from rich.console import Console
 
 import plural_rlhf
-from plural_rlhf.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.config import ConfigError, RunConfig
+from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder, write_json
 
 

@@ -25,8 +25,8 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
 
-from plural_rlhf.trainers.rollouts import generate_with_shared_prefix
-from plural_rlhf.trainers.scoring import completion_log_probs
+from plural_rlhf.policies.generation import generate_with_shared_prefix
+from plural_rlhf.policies.log_probs import completion_log_probs
 from reward_models.trainer._trl import changed_methods
 
 

@@ -20,14 +20,14 @@ import numpy as np
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from plural_rlhf.trainers.shared_prefix import encode_prompt
+from plural_rlhf.policies.answers import encode_prompt
 
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from plural_rlhf.steerer import JurySpec, Prompt, Steerer
+    from plural_rlhf.policies.steerer import JurySpec, Prompt, Steerer
 
 __all__ = ["dictators", "distil", "distil_rows"]
 

@@ -19,9 +19,9 @@ from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import log_partition, responsibilities
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_answers
 from plural_rlhf.rewards.jury_reward import JuryReward, as_completions
 from plural_rlhf.trainers.other_rewards import OtherRewards
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs, encode_answers
 
 
 if TYPE_CHECKING:

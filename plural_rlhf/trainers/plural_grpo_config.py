@@ -10,8 +10,8 @@ from trl import GRPOConfig
 from plural_rlhf.core.estimators import DIVERGENCES
 from plural_rlhf.core.offsets import MODES, Mode
 from plural_rlhf.core.targets import PoolTarget
+from plural_rlhf.policies.sampling_settings import check_sampling
 from plural_rlhf.trainers.sampled import ESTIMATORS, OFF_POLICY
-from plural_rlhf.trainers.sampling import check_sampling
 from reward_models.errors import did_you_mean
 
 

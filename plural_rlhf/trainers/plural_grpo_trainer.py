@@ -26,6 +26,9 @@ from trl import GRPOTrainer
 
 from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
+from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
+from plural_rlhf.policies.sampling_settings import check_model_sampling
 from plural_rlhf.rewards.jury_reward import JuryReward, as_completions
 from plural_rlhf.trainers import _trl, arguments, checkpoints
 from plural_rlhf.trainers.arguments import Resume
@@ -38,9 +41,6 @@ from plural_rlhf.trainers.policy_checks import check_loaded, check_reloadable, c
 from plural_rlhf.trainers.reference_draws import judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.sampled import Rollouts
-from plural_rlhf.trainers.sampling import check_model_sampling
-from plural_rlhf.trainers.scoring import completion_log_probs, pad_left
-from plural_rlhf.trainers.shared_prefix import AnswerBatch, answer_log_probs
 from plural_rlhf.trainers.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
 from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting, Targets
 from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss

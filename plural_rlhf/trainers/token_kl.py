@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from plural_rlhf.core.estimators import rao_blackwell_to_go
+from plural_rlhf.policies.log_probs import takes_positions
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.sampled import Rollouts
-from plural_rlhf.trainers.scoring import takes_positions
 
 
 __all__ = ["completion_logits", "rao_blackwell_loss", "reward_to_go_loss", "token_kl"]

@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plural_rlhf.steerer import Prompt, end_tokens, evaluating, is_one_each
-from plural_rlhf.trainers.shared_prefix import encode_prompt
+from plural_rlhf.policies.answers import encode_prompt
+from plural_rlhf.policies.steerer import Prompt, end_tokens, evaluating, is_one_each
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
 

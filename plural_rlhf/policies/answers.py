@@ -1,6 +1,6 @@
 """Prompts with finite sets of answers as tokens, and the log-probability of every answer.
 
-The prompt is computed once for all its answers (`plural_rlhf.trainers.scoring`). This file knows nothing of rewards,
+The prompt is computed once for all its answers (`plural_rlhf.policies.log_probs`). This file knows nothing of rewards,
 targets or trainers.
 
 Shapes: `B` prompts, `A` answers a prompt, `P` prompt tokens, `T` answer tokens.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from plural_rlhf.trainers.scoring import completion_log_probs
+from plural_rlhf.policies.log_probs import completion_log_probs
 
 
 if TYPE_CHECKING:

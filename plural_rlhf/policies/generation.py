@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from transformers.utils import logging
 
-from plural_rlhf.trainers.scoring import pad_left, repeatable_cache
+from plural_rlhf.policies.log_probs import pad_left, repeatable_cache
 
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging
 
-from plural_rlhf.trainers.packing import IGNORED, attention_mask, pack, stack
+from plural_rlhf.policies.packing import IGNORED, attention_mask, pack, stack
 
 
 if TYPE_CHECKING:

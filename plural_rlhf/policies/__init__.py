@@ -1,0 +1,1 @@
+"""Language models without a trainer: log-probabilities, generation, steering, decoding."""
