@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
+from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
 
 
 GROUP = 2

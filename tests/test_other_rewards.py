@@ -12,8 +12,8 @@ from datasets import Dataset
 from plural_rlhf.core.targets import PoolTarget, log_partition
 from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.trainers.exact import row_key
-from plural_rlhf.trainers.other_rewards import OtherRewards
+from plural_rlhf.trainers.grpo.exact import row_key
+from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 from tests.juries import CPU, TableJury
 from tests.policies import THREE, TOKENIZER, distribution, load, rows, sampled, three_answers
 

@@ -16,7 +16,7 @@ from plural_rlhf.core.targets import PoolTarget, responsibilities
 from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.trainers.exact import ExactRows
+from plural_rlhf.trainers.grpo.exact import ExactRows
 from reward_models.errors import JuryError
 from tests.juries import CPU, ELEVEN, TableJury, eleven_answers, flat_jury
 from tests.policies import (

@@ -9,8 +9,8 @@ import torch
 
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.trainers import PluralGRPOConfig, _trl
-from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
-from plural_rlhf.trainers.targeting import RewardTable
+from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, said_tokens
+from plural_rlhf.trainers.grpo.targeting import RewardTable
 from tests.policies import (
     THREE,
     TOKENIZER,

@@ -11,10 +11,10 @@ import torch
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import PoolTarget, pool_reward
 from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate
-from plural_rlhf.trainers.other_rewards import OtherRewards
-from plural_rlhf.trainers.sampled import Rollouts
-from plural_rlhf.trainers.targeting import RewardTable, Targeting
-from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
+from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
+from plural_rlhf.trainers.grpo.rollouts import Rollouts
+from plural_rlhf.trainers.grpo.targeting import RewardTable, Targeting
+from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from tests.juries import TableJury
 
 

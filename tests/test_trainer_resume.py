@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from plural_rlhf.trainers import checkpoints
+from plural_rlhf.trainers.grpo import checkpoints
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

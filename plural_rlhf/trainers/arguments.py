@@ -13,7 +13,7 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers.exact import check_support
+from plural_rlhf.trainers.grpo.exact import check_support
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from reward_models.errors import JuryError
 

@@ -11,7 +11,7 @@ from plural_rlhf.core.estimators import DIVERGENCES
 from plural_rlhf.core.offsets import MODES, Mode
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.policies.sampling_settings import check_sampling
-from plural_rlhf.trainers.sampled import ESTIMATORS, OFF_POLICY
+from plural_rlhf.trainers.grpo.rollouts import ESTIMATORS, OFF_POLICY
 from reward_models.errors import did_you_mean
 
 

@@ -30,20 +30,21 @@ from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
 from plural_rlhf.policies.sampling_settings import check_model_sampling
 from plural_rlhf.rewards.jury_reward import JuryReward, as_completions
-from plural_rlhf.trainers import _trl, arguments, checkpoints
+from plural_rlhf.trainers import _trl, arguments
 from plural_rlhf.trainers.arguments import Resume
-from plural_rlhf.trainers.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
+from plural_rlhf.trainers.grpo import checkpoints
+from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
+from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
+from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
+from plural_rlhf.trainers.grpo.reference_draws import judge, log_drawn, policys_own, reference_prompts
+from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, said_tokens
+from plural_rlhf.trainers.grpo.rollouts import Rollouts
+from plural_rlhf.trainers.grpo.targeting import JuryColumn, RewardTable, Targeting, Targets
+from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.trainers.jury_argument import reward_functions
-from plural_rlhf.trainers.mixing import exact_columns, exact_share, mixed_micro_batches
-from plural_rlhf.trainers.other_rewards import OtherRewards
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.trainers.policy_checks import check_loaded, check_reloadable, check_tokenizer
-from plural_rlhf.trainers.reference_draws import judge, log_drawn, policys_own, reference_prompts
-from plural_rlhf.trainers.replay import ReplayMemory, replayed_columns, said_tokens
-from plural_rlhf.trainers.sampled import Rollouts
 from plural_rlhf.trainers.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
-from plural_rlhf.trainers.targeting import JuryColumn, RewardTable, Targeting, Targets
-from plural_rlhf.trainers.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.jury.scorer import ClusterScorer
 

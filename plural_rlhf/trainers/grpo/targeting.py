@@ -20,8 +20,8 @@ from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.core.typicality import debias
 from plural_rlhf.rewards.jury_reward import JuryReward, rows_of, seen_prompts
-from plural_rlhf.trainers.other_rewards import OtherRewards
-from plural_rlhf.trainers.reference_draws import log_drawn, policys_own
+from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
+from plural_rlhf.trainers.grpo.reference_draws import log_drawn, policys_own
 
 
 __all__ = ["JuryColumn", "RewardTable", "Targeting", "Targets"]

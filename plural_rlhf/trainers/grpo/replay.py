@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from plural_rlhf.core.rules import Rule
-from plural_rlhf.trainers.targeting import RewardTable
+from plural_rlhf.trainers.grpo.targeting import RewardTable
 
 
 __all__ = ["ReplayMemory", "Replayed", "replayed_columns", "said_tokens"]
