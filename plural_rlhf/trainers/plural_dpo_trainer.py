@@ -37,10 +37,9 @@ from plural_rlhf.core.preference_losses import (
 )
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.arguments import Resume, check_checkpoint, each_dataset
-from plural_rlhf.trainers.pair_clusters import find_clusters
-from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
-from plural_rlhf.trainers.plural_dpo_metrics import global_mean, log_clusters, log_pairs, log_policy
-from plural_rlhf.trainers.preference_rows import (
+from plural_rlhf.trainers.dpo.metrics import global_mean, log_clusters, log_pairs, log_policy
+from plural_rlhf.trainers.dpo.pair_clusters import find_clusters
+from plural_rlhf.trainers.dpo.preference_rows import (
     LABELS,
     READINGS,
     PairCollator,
@@ -48,6 +47,7 @@ from plural_rlhf.trainers.preference_rows import (
     label_rows,
     one_row_per_reading,
 )
+from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
