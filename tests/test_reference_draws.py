@@ -11,7 +11,7 @@ import torch
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
-from plural_rlhf.trainers.arguments import check_reference_draws
+from plural_rlhf.trainers.checks.arguments import check_reference_draws
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 from plural_rlhf.trainers.grpo.reference_draws import log_drawn, policys_own
 from plural_rlhf.trainers.grpo.targeting import RewardTable, Targeting

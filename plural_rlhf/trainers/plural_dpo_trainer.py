@@ -36,7 +36,7 @@ from plural_rlhf.core.preference_losses import (
     public_loss,
 )
 from plural_rlhf.trainers import _trl
-from plural_rlhf.trainers.arguments import Resume, check_checkpoint, each_dataset
+from plural_rlhf.trainers.checks.arguments import Resume, check_checkpoint, each_dataset
 from plural_rlhf.trainers.dpo.metrics import global_mean, log_clusters, log_pairs, log_policy
 from plural_rlhf.trainers.dpo.pair_clusters import find_clusters
 from plural_rlhf.trainers.dpo.preference_rows import (

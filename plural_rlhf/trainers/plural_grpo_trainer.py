@@ -30,8 +30,12 @@ from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
 from plural_rlhf.policies.sampling_settings import check_model_sampling
 from plural_rlhf.rewards.jury_reward import JuryReward, as_completions
-from plural_rlhf.trainers import _trl, arguments
-from plural_rlhf.trainers.arguments import Resume
+from plural_rlhf.trainers import _trl
+from plural_rlhf.trainers.checks import arguments
+from plural_rlhf.trainers.checks.arguments import Resume
+from plural_rlhf.trainers.checks.jury_argument import reward_functions
+from plural_rlhf.trainers.checks.policy_checks import check_loaded, check_reloadable, check_tokenizer
+from plural_rlhf.trainers.checks.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
 from plural_rlhf.trainers.grpo import checkpoints
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
 from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
@@ -41,10 +45,7 @@ from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, sai
 from plural_rlhf.trainers.grpo.rollouts import Rollouts
 from plural_rlhf.trainers.grpo.targeting import JuryColumn, RewardTable, Targeting, Targets
 from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
-from plural_rlhf.trainers.jury_argument import reward_functions
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from plural_rlhf.trainers.policy_checks import check_loaded, check_reloadable, check_tokenizer
-from plural_rlhf.trainers.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.jury.scorer import ClusterScorer
 

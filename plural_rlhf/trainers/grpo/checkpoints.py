@@ -18,7 +18,7 @@ import torch
 
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
-from plural_rlhf.trainers.arguments import Resume, check_checkpoint
+from plural_rlhf.trainers.checks.arguments import Resume, check_checkpoint
 from plural_rlhf.trainers.grpo.rollouts import Rollouts
 from reward_models.errors import JuryError
 from reward_models.jury.scorer import JuryScorer

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers.arguments import columns_of
+from plural_rlhf.trainers.checks.arguments import columns_of
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.errors import JuryError

@@ -1,0 +1,1 @@
+"""What the trainers refuse before anything long starts."""
