@@ -18,8 +18,8 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.trainers.findings import CHECKS, Curves
-from plural_rlhf.trainers.monitor import CollapseMonitor, Limits
+from plural_rlhf.trainers.monitor.callback import CollapseMonitor, Limits
+from plural_rlhf.trainers.monitor.findings import CHECKS, Curves
 from tests.juries import CPU, ELEVEN, TableJury, eleven_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -18,7 +18,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.rewards.jury_reward import is_async
-from plural_rlhf.trainers.findings import CHECKS, EFFECTIVE, ENTROPY, RANGE, SHARE, Curves, Finding, Limits, Run
+from plural_rlhf.trainers.monitor.findings import (
+    CHECKS,
+    EFFECTIVE,
+    ENTROPY,
+    RANGE,
+    SHARE,
+    Curves,
+    Finding,
+    Limits,
+    Run,
+)
 
 
 __all__ = ["CollapseMonitor", "Finding", "Limits"]

@@ -1,0 +1,1 @@
+"""`CollapseMonitor`: what the log says about lost answers and lost clusters."""
