@@ -1,7 +1,7 @@
 """The command `rank`: which of several responses a jury wants, and why.
 
 Reads candidates, asks a jury where they have no scores yet, prints the verdicts and writes them. Knows nothing of how
-verdicts come about; that is `plural_rlhf.ranking`.
+verdicts come about; that is `plural_rlhf.ranking.rank`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from plural_rlhf.cli.guard import Traceback, command_line, guarded
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from plural_rlhf.ranking import Explanation, RankedPrompt
+    from plural_rlhf.ranking.rank import Explanation, RankedPrompt
     from reward_models.jury.scorer import JuryScorer
 
 __all__ = ["rank"]
@@ -104,11 +104,11 @@ def rank(
         from rich.text import Text
         from tqdm.auto import tqdm
 
-        from plural_rlhf.candidates import read_candidates
         from plural_rlhf.core.rules import Rule
-        from plural_rlhf.ranking import explain as explain_one
-        from plural_rlhf.ranking import rank as rank_all
-        from plural_rlhf.ranking import write_ranked
+        from plural_rlhf.ranking.candidates import read_candidates
+        from plural_rlhf.ranking.rank import explain as explain_one
+        from plural_rlhf.ranking.rank import rank as rank_all
+        from plural_rlhf.ranking.rank import write_ranked
         from plural_rlhf.weights.spec import weights_from_text
         from reward_models.evaluation.report import write_json
 
@@ -166,7 +166,7 @@ def _prompt_table(ranked: RankedPrompt) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from plural_rlhf.candidates import label
+    from plural_rlhf.ranking.candidates import label
 
     table = Table(box=box.SIMPLE, title=Text(ranked.candidates.name, style="bold"), title_justify="left")
     table.add_column("rank", justify="right")
