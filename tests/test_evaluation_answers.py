@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from plural_rlhf.evaluation.answers import METRICS, ClusterPanel, answer_probabilities, cluster_panel, metric_rows
+from plural_rlhf.evaluation.distribution.answers import (
+    METRICS,
+    ClusterPanel,
+    answer_probabilities,
+    cluster_panel,
+    metric_rows,
+)
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
 from reward_models.raters.memberships import leave_one_out_posterior

@@ -18,7 +18,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
-from plural_rlhf.evaluation.answers import answer_probabilities
+from plural_rlhf.evaluation.distribution.answers import answer_probabilities
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
 from plural_rlhf.weights.spec import POPULATION, steer_prompt

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from plural_rlhf.evaluation.answers import answer_probabilities
+from plural_rlhf.evaluation.distribution.answers import answer_probabilities
 from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.weights.sampler import WeightSampler
 from plural_rlhf.weights.spec import POPULATION

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from plural_rlhf.evaluation.answers import answer_probabilities
+from plural_rlhf.evaluation.distribution.answers import answer_probabilities
 from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.spec import WeightSpec, parse_weights

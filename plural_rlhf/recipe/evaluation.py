@@ -15,7 +15,13 @@ from peft import PeftModel
 from rich.console import Console
 
 from plural_rlhf.config import RunConfig
-from plural_rlhf.evaluation.answers import ClusterPanel, answer_probabilities, cluster_panel, interval_row, metric_rows
+from plural_rlhf.evaluation.distribution.answers import (
+    ClusterPanel,
+    answer_probabilities,
+    cluster_panel,
+    interval_row,
+    metric_rows,
+)
 from plural_rlhf.evaluation.welfare_effects import welfare_effects
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt

@@ -1,0 +1,1 @@
+"""A policy's answer distribution against people's."""
