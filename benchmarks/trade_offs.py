@@ -108,7 +108,7 @@ def select(
     """(F, slates, N) verdicts of a method under each weighting; slates padded with zeros to the longest."""
     import numpy as np
 
-    from plural_rlhf.evaluation.welfare_effects import verdict_lotteries
+    from plural_rlhf.evaluation.decisions.welfare_effects import verdict_lotteries
 
     slate = np.repeat(np.arange(len(chosen)), [len(rows) for rows in chosen])
     place = np.concatenate([np.arange(len(rows)) for rows in chosen])

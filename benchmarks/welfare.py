@@ -16,7 +16,7 @@ apart than new votes of the same people would be. Raters whom it put in no group
   over halvings: what is left when luck in the pick does not count.
 - On random slates of 8 statements each, where no statement stands out that everybody likes: `slate_agreement` with
   the mean and `slate_change` against it; and `moved`, `gain`, `others` when one group exaggerates, see
-  `plural_rlhf.evaluation.strategy`. These intervals resample the slates, not the raters.
+  `plural_rlhf.evaluation.decisions.strategy`. These intervals resample the slates, not the raters.
 
     python benchmarks/welfare.py --json welfare.json
 """
@@ -108,7 +108,7 @@ def effects(name: str, talk: Conversation, args: Any) -> tuple[list[dict[str, An
     import numpy as np
     import torch
 
-    from plural_rlhf.evaluation.welfare_effects import welfare_effects
+    from plural_rlhf.evaluation.decisions.welfare_effects import welfare_effects
     from reward_models.jury.calibration import calibrate
 
     rng = np.random.default_rng(args.seed)
@@ -166,8 +166,8 @@ def slates(name: str, talk: Conversation, args: Any) -> tuple[list[dict[str, Any
     import numpy as np
     import torch
 
-    from plural_rlhf.evaluation.strategy import exaggeration_report
-    from plural_rlhf.evaluation.welfare_effects import welfare_effects
+    from plural_rlhf.evaluation.decisions.strategy import exaggeration_report
+    from plural_rlhf.evaluation.decisions.welfare_effects import welfare_effects
     from reward_models.jury.calibration import calibrate
 
     sizes = [len(a) for a in talk.agree]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from plural_rlhf import Candidates, Jury, Rule, explain, rank
-from plural_rlhf.evaluation.strategy import exaggeration_report
-from plural_rlhf.evaluation.verdicts import seat_intervals
+from plural_rlhf.evaluation.decisions.strategy import exaggeration_report
+from plural_rlhf.evaluation.decisions.verdicts import seat_intervals
 
 
 # ── 1. Scores ────────────────────────────────────────────────────────────────────────────────────────────────────────

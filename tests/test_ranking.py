@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from plural_rlhf.evaluation.verdicts import verdict
+from plural_rlhf.evaluation.decisions.verdicts import verdict
 from plural_rlhf.ranking.candidates import Candidates, CandidatesError, label, read_candidates, weights_from_text
 from plural_rlhf.ranking.rank import explain, rank, write_ranked
 from reward_models.errors import JuryError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plural_rlhf.evaluation.strategy import exaggeration_report, misreported
+from plural_rlhf.evaluation.decisions.strategy import exaggeration_report, misreported
 from reward_models.errors import JuryError
 
 

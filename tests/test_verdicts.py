@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from plural_rlhf.core.rules import Rule
-from plural_rlhf.evaluation.flips import flipping_weights, nearest_flip, pivotal_clusters
-from plural_rlhf.evaluation.verdicts import flipped, seat_intervals, verdict
+from plural_rlhf.evaluation.decisions.flips import flipping_weights, nearest_flip, pivotal_clusters
+from plural_rlhf.evaluation.decisions.verdicts import flipped, seat_intervals, verdict
 from plural_rlhf.weights.jury import Jury
 from reward_models.errors import JuryError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plural_rlhf.evaluation.welfare_effects import verdict_lotteries, welfare_effects
+from plural_rlhf.evaluation.decisions.welfare_effects import verdict_lotteries, welfare_effects
 from reward_models.errors import JuryError
 
 

@@ -22,8 +22,8 @@ import torch
 from tqdm.auto import tqdm
 
 from plural_rlhf.core.rules import Rule, RuleSpec
-from plural_rlhf.evaluation.flips import Flip, flipping_weights, pivotal_clusters
-from plural_rlhf.evaluation.verdicts import verdict
+from plural_rlhf.evaluation.decisions.flips import Flip, flipping_weights, pivotal_clusters
+from plural_rlhf.evaluation.decisions.verdicts import verdict
 from plural_rlhf.ranking.candidates import REWARD, Candidates, CandidatesError, label
 from plural_rlhf.rewards.jury_reward import require_calibrated
 from plural_rlhf.weights.spec import WeightSpec, parse_weights

@@ -19,8 +19,8 @@ import numpy as np
 
 from plural_rlhf.core.aggregation import normalise_weights
 from plural_rlhf.core.rules import Rule, RuleSpec
+from plural_rlhf.evaluation.decisions.welfare_effects import verdict_lotteries
 from plural_rlhf.evaluation.intervals import bootstrap_means, interval_columns, percentile_interval
-from plural_rlhf.evaluation.welfare_effects import verdict_lotteries
 from reward_models.errors import JuryError
 from reward_models.stats.answers import Interval
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 
 from plural_rlhf.core.rules import Rule, RuleSpec
-from plural_rlhf.evaluation.verdicts import JuryWeights, lotteries_of, one_group, winners_of
+from plural_rlhf.evaluation.decisions.verdicts import JuryWeights, lotteries_of, one_group, winners_of
 
 
 __all__ = ["Flip", "NearestFlip", "flipping_weights", "nearest_flip", "pivotal_clusters"]
