@@ -117,7 +117,7 @@ class Scales:
         }
 
     def _volume(self, pi: Any) -> float:
-        from plural_rlhf.evaluation.pareto import hypervolume
+        from plural_rlhf.evaluation.steerable.pareto import hypervolume
 
         return hypervolume(pi @ self.rewards.double().numpy(), [0.0] * len(self.names))
 

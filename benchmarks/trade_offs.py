@@ -7,7 +7,7 @@ A slate of n texts is an item, and what a weighting achieves is the clusters' me
 - `largest_regret`: of the selections under three rules, each by its own measure, against a loop over all texts that
   shares no code with the rules. Must be 0 (to rounding).
 - `mean_oracle_regret`, `matched`, `spearman`, `violations`, `steerable_score` and more: as defined in
-  `plural_rlhf.evaluation.trade_offs`. What a weighting means is always its weighted mean there, so only method `mean`
+  `plural_rlhf.evaluation.steerable.trade_offs`. What a weighting means is always its weighted mean there, so only method `mean`
   can be right throughout. `deaf` selects by the prevalence whatever it is asked for.
 - `hypervolume_share`: of what the texts of a slate dominate together, the share that the selections under all
   weightings dominate; 1 is the whole front. Texts that no weighted mean selects (inside the hull) are out of reach.
@@ -86,7 +86,7 @@ def largest_regret(
     rewards: np.ndarray, chosen: list[np.ndarray], weights: np.ndarray, verdicts: np.ndarray, rule: str
 ) -> float:
     """Of a rule's verdicts, over all slates and weightings."""
-    from plural_rlhf.evaluation.trade_offs import selection_regret
+    from plural_rlhf.evaluation.steerable.trade_offs import selection_regret
 
     def worst_off(row: Any, shares: Any) -> float:
         return min(r for r, w in zip(row, shares, strict=True) if w > 0)
@@ -122,7 +122,7 @@ def select(
 
 def hypervolume_share(rewards: np.ndarray, chosen: list[np.ndarray], verdicts: np.ndarray) -> list[float]:
     """Of each slate; the reference is one standard deviation below the slate's worst in every objective."""
-    from plural_rlhf.evaluation.pareto import hypervolume
+    from plural_rlhf.evaluation.steerable.pareto import hypervolume
 
     shares = []
     for s, rows in enumerate(chosen):
@@ -137,7 +137,7 @@ def measure(name: str, n: int | None, args: Any, fitted: tuple[np.ndarray, np.nd
     import numpy as np
 
     from plural_rlhf.evaluation.intervals import bootstrap_means, percentile_interval
-    from plural_rlhf.evaluation.trade_offs import trade_off_report
+    from plural_rlhf.evaluation.steerable.trade_offs import trade_off_report
 
     rewards, prompt, prevalence = fitted
     case = f"{name} n={n or 'all'}"

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from plural_rlhf.evaluation.intervals import bootstrap_means, percentile_interval
-from plural_rlhf.evaluation.pareto import (
+from plural_rlhf.evaluation.steerable.pareto import (
     dominance,
     front_membership,
     hypervolume,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from plural_rlhf.evaluation.trade_offs import (
+from plural_rlhf.evaluation.steerable.trade_offs import (
     best_of_n,
     matching_matrix,
     neighbours,

@@ -1,0 +1,1 @@
+"""Whether a steered policy follows its weights, and at what price."""
