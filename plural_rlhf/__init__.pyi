@@ -1,6 +1,5 @@
 # The public names of `plural_rlhf`, and the only list of them: type checkers read this stub, and so does
 # `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
-from .config import load_config as load_config
 from .core.rules import Rule as Rule
 from .core.rules import aggregate as aggregate
 from .core.targets import PoolTarget as PoolTarget
@@ -12,6 +11,7 @@ from .ranking.candidates import read_candidates as read_candidates
 from .ranking.rank import RankedPrompt as RankedPrompt
 from .ranking.rank import explain as explain
 from .ranking.rank import rank as rank
+from .recipe.config import load_config as load_config
 from .rewards.jury_reward import JuryReward as JuryReward
 from .rewards.jury_reward import ValidityGate as ValidityGate
 from .trainers import CollapseMonitor as CollapseMonitor

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from plural_rlhf.config import SURVEYS, ConfigError, RunConfig, load_config, make_config
+from plural_rlhf.recipe.config import SURVEYS, ConfigError, RunConfig, load_config, make_config
 
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +205,7 @@ def test_survey_names_are_those_of_the_adapters():
 
 def test_reading_a_run_file_imports_no_heavy_library():
     heavy = ("torch", "transformers", "trl", "pandas")
-    code = f"import sys, plural_rlhf.config; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, plural_rlhf.recipe.config; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

@@ -14,9 +14,9 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
-from plural_rlhf.config import ConfigError, PluralSection, load_config
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe import _spent, run
+from plural_rlhf.recipe.config import ConfigError, PluralSection, load_config
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
 from plural_rlhf.recipe.policies import training_rows

@@ -17,7 +17,7 @@ from plural_rlhf.cli.guard import Traceback, command_line, guarded
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from plural_rlhf.config import RunConfig
+    from plural_rlhf.recipe.config import RunConfig
     from reward_models.raters.adaptation import Adaptation
     from reward_models.sources import Release
 
@@ -84,7 +84,7 @@ def headroom(
         from rich.console import Console
         from rich.text import Text
 
-        from plural_rlhf.inputs import read_judgements
+        from plural_rlhf.recipe.inputs import read_judgements
         from plural_rlhf.report.tables import headroom_table
         from reward_models.analysis.headroom import headroom as climb_ladder
 
@@ -235,7 +235,7 @@ def _data_config(
     file: Path | None, columns: Path | None, release: str | None, source: str | None, settings: list[str]
 ) -> RunConfig:
     """The settings of whatever names the judgements."""
-    from plural_rlhf.config import load_config, make_config
+    from plural_rlhf.recipe.config import load_config, make_config
 
     if (file is None) == (release is None):
         given = "both were" if file is not None else "neither was"

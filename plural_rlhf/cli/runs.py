@@ -111,7 +111,7 @@ def _stage(
     traceback: bool,
 ) -> None:
     def walk() -> None:
-        from plural_rlhf.config import load_config
+        from plural_rlhf.recipe.config import load_config
 
         overrides = list(settings or [])
         if output is not None:

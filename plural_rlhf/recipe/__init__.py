@@ -21,8 +21,8 @@ from typing import Any, Literal
 from rich.console import Console
 
 import plural_rlhf
-from plural_rlhf.config import ConfigError, RunConfig
 from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
+from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder, write_json
 
 
@@ -89,7 +89,7 @@ def run(
     if until != "jury":
         _train(config, data, folder, results, seconds, console)
     if until in ("evaluate", "report"):
-        from plural_rlhf.recipe.evaluation import evaluate_run
+        from plural_rlhf.recipe.measure import evaluate_run
 
         found = _stage(folder, "evaluate", seconds, console, lambda: evaluate_run(config, data, folder.path, console))
         results |= found

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from plural_rlhf.config import RunConfig
-from plural_rlhf.inputs import read_judgements
+from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.inputs import read_judgements
 from reward_models.errors import JudgementError, JuryError
 from reward_models.judgements.encoding import Prompt, as_messages, freeze_prompt
 from reward_models.judgements.records import Judgements

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from plural_rlhf.config import RunConfig
 from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from reward_models.analysis.groupings import GroupingReport, describe_clusters, predictive_information
 from reward_models.analysis.headroom import headroom

@@ -18,8 +18,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from plural_rlhf.config import GrpoSection, PluralSection, RunConfig, WarmupSection
 from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.recipe.config import GrpoSection, PluralSection, RunConfig, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.rewards.jury_reward import JuryReward

@@ -14,7 +14,6 @@ import numpy as np
 from peft import PeftModel
 from rich.console import Console
 
-from plural_rlhf.config import RunConfig
 from plural_rlhf.evaluation.decisions.welfare_effects import welfare_effects
 from plural_rlhf.evaluation.distribution.answers import (
     ClusterPanel,
@@ -23,6 +22,7 @@ from plural_rlhf.evaluation.distribution.answers import (
     interval_row,
     metric_rows,
 )
+from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
 from plural_rlhf.rewards.jury_reward import JuryReward

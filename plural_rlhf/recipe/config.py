@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from plural_rlhf.config_faults import ConfigError, apply_overrides, explain, read_yaml
+from plural_rlhf.recipe.config_faults import ConfigError, apply_overrides, explain, read_yaml
 from reward_models.errors import did_you_mean
 
 
