@@ -7,8 +7,8 @@ A slate of n texts is an item, and what a weighting achieves is the clusters' me
 - `largest_regret`: of the selections under three rules, each by its own measure, against a loop over all texts that
   shares no code with the rules. Must be 0 (to rounding).
 - `mean_oracle_regret`, `matched`, `spearman`, `violations`, `steerable_score` and more: as defined in
-  `plural_rlhf.evaluation.steerable.trade_offs`. What a weighting means is always its weighted mean there, so only method `mean`
-  can be right throughout. `deaf` selects by the prevalence whatever it is asked for.
+  `plural_rlhf.evaluation.steerable.trade_offs`. What a weighting means is always its weighted mean there, so only
+  method `mean` can be right throughout. `deaf` selects by the prevalence whatever it is asked for.
 - `hypervolume_share`: of what the texts of a slate dominate together, the share that the selections under all
   weightings dominate; 1 is the whole front. Texts that no weighted mean selects (inside the hull) are out of reach.
 

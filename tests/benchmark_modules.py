@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from typing import Any
 
+from tests.paths import ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
+FOLDER = ROOT / "benchmarks"
 
 
 def benchmark_module(name: str) -> Any:

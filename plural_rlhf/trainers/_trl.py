@@ -1,7 +1,7 @@
 """Every private attribute of TRL 1.16 that this package touches, in one place.
 
-A new TRL breaks this file and its contract test (`tests/test_trl_contract.py`), and nothing else. It knows nothing of
-juries or targets.
+A new TRL breaks this file and its contract test (`tests/plural_rlhf/trainers/test_trl_contract.py`), and nothing else.
+It knows nothing of juries or targets.
 """
 
 from __future__ import annotations

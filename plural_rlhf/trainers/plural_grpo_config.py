@@ -125,8 +125,8 @@ class PluralGRPOConfig(GRPOConfig):
 
         steerable (`bool`, *optional*, defaults to `False`):
             Draw weights over the clusters at every visit of a prompt and say them in the prompt: one policy for the
-            whole simplex (`plural_rlhf.weights.sampler.WeightSampler`). Prompts have to come without steering text, and
-            those of training without `weights`; evaluation asks for those of the row, or else for the population.
+            whole simplex (`plural_rlhf.WeightSampler`). Prompts have to come without steering text, and those of
+            training without `weights`; evaluation asks for those of the row, or else for the population.
         steer_concentration (`float`, *optional*, defaults to `0.5`):
             Concentration of the Dirichlet that weights are drawn from; at 1 the weightings that leave a cluster out
             are too rare to be learnt.

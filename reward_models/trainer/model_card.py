@@ -68,8 +68,8 @@ jury = JuryScorer.from_pretrained("path/to/this/folder")
 jury.cluster_rewards([prompt], [response])  # (1, {{ clusters | length }}), one column per cluster, in logits
 ```
 
-In TRL, after `import reward_models.jury.modeling_jury`, `reward_funcs="path/to/this/folder"` gives trainers the mean of the
-clusters under their shares.
+In TRL, after `import reward_models.jury.modeling_jury`, `reward_funcs="path/to/this/folder"` gives trainers the mean
+of the clusters under their shares.
 
 ## Limits
 

@@ -6,10 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.paths import ROOT
 
 
 def run_example(name: str, *arguments: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,9 @@ from reward_models.errors import JudgementError, JudgementWarning, MissingExtraE
 from reward_models.judgements.records import Judgements
 from reward_models.sources import SURVEYS, load_survey, load_table, survey, survey_labels
 from reward_models.stats.answers import krippendorff_alpha
+from tests.paths import ROOT
 
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 COLUMNS = {"rater_id": "who", "prompt": "question", "choice": "answer"}
 ROWS = [("ann", "Tea?", "yes", 34), ("ann", "Pet?", "no", 34), ("bob", "Tea?", "no", 51), ("bob", "Pet?", "NA", 51)]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,10 +31,10 @@ from reward_models.trainer.checkpoint import STATE_FILE
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.jury_reward_trainer import JuryRewardTrainer
 from reward_models.trainer.rows import COLUMNS, JudgementCollator, PromptSampler, read_data
+from tests.paths import ROOT
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
-ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = tiny_tokenizer()
 CPU = {
     "use_cpu": True,
@@ -552,7 +551,7 @@ def test_two_processes_equal_one(tmp_path):
             """
             import sys
             from safetensors.numpy import save_file
-            from tests.test_jury_trainer import make_trainer, planted, votes
+            from tests.reward_models.trainer.test_jury_trainer import make_trainer, planted, votes
 
             folder, batch = sys.argv[1], int(sys.argv[2])
             settings = dict(max_steps=5, per_device_train_batch_size=batch, memberships_from="random")

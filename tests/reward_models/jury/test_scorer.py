@@ -15,6 +15,7 @@ import torch
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import ClusterScorer, JuryScorer
+from tests.paths import ROOT
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -141,7 +142,7 @@ def test_saved_and_loaded_it_scores_the_same_in_another_process(scorer, tmp_path
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     )
     np.testing.assert_allclose(json.loads(done.stdout), scorer.cluster_rewards(PROMPTS, COMPLETIONS), atol=1e-6)
     assert "Warning" not in done.stderr

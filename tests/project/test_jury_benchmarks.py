@@ -17,9 +17,9 @@ import pytest
 
 from reward_models.judgements.records import Judgements
 from tests.benchmark_modules import FOLDER, benchmark_module
+from tests.paths import ROOT
 
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the excerpts of real judgements are not in {DATA}")
 

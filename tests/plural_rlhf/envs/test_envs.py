@@ -21,7 +21,7 @@ from reward_models.errors import JuryError, MissingExtraError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from tests.juries import ELEVEN, eleven_answers
-from tests.test_examples import run_example
+from tests.project.test_examples import run_example
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

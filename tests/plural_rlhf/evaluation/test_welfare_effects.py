@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from plural_rlhf.evaluation.decisions.welfare_effects import verdict_lotteries, welfare_effects
 from reward_models.errors import JuryError
+from tests.paths import SHARED_DATA
 
 
-POLIS = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "polis"
+POLIS = SHARED_DATA / "polis"
 
 # The mean takes the first response, the worst-off cluster prefers the second.
 CONFLICT = np.array([[4.0, -1.0], [0.5, 0.5], [0.0, 0.0]])

@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,12 +21,12 @@ from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.sources import RELEASES, load_table
+from tests.paths import ROOT
 from tests.printed import words
 from tests.synthetic_releases import SYNTHETIC
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
-ROOT = Path(__file__).parents[1]
 ANSWERS_MAP = str(ROOT / "configs/columns/answers.yaml")
 QUESTIONS = ["parks", "roads", "pools", "trams"]
 runner = CliRunner()

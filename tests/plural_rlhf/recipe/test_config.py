@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel
 
 from plural_rlhf.recipe.config import SURVEYS, ConfigError, RunConfig, load_config, make_config
+from tests.paths import ROOT
 
 
-ROOT = Path(__file__).parents[1]
 RUN_FILES = sorted((ROOT / "configs").glob("*.yaml"))
 
 

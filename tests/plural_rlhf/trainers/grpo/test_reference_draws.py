@@ -16,6 +16,13 @@ from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 from plural_rlhf.trainers.grpo.reference_draws import log_drawn, policys_own
 from plural_rlhf.trainers.grpo.targeting import RewardTable, Targeting
 from tests.juries import CPU, TableJury
+from tests.plural_rlhf.trainers.grpo.test_sampled_training import (
+    COEFFICIENTS,
+    gradient,
+    perturbed,
+    sequence_log_prob,
+    unpadded,
+)
 from tests.policies import (
     THREE,
     TOKENIZER,
@@ -29,7 +36,6 @@ from tests.policies import (
     three_answers,
     train_exact,
 )
-from tests.test_sampled_training import COEFFICIENTS, gradient, perturbed, sequence_log_prob, unpadded
 
 
 GROUPS = {"num_generations": 4, "per_device_train_batch_size": 8, "shuffle_dataset": False}

@@ -13,8 +13,7 @@ from scipy.optimize import minimize
 from plural_rlhf.weights.jury import Jury
 from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
-
-from .juries import eleven_answers
+from tests.juries import eleven_answers
 
 
 NAMES = ["progressive", "rural", "urban"]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +18,8 @@ from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from tests.juries import TableJury
+from tests.paths import ROOT
 from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers, train_exact
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def weights_of(trainer) -> torch.Tensor:

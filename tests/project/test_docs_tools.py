@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.paths import ROOT
+
 
 pytest.importorskip("gymnasium")
 
-PAGE = Path(__file__).parents[1] / "docs" / "tools.md"
+PAGE = ROOT / "docs" / "tools.md"
 
 
 @pytest.fixture(scope="module")
