@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from reward_models.judgements.encoding import Text
     from reward_models.judgements.records import Judgements
+    from reward_models.judgements.texts import Text
 
 __all__ = [
     "CASES",
@@ -378,7 +378,7 @@ def _smollm2(texts: Sequence[str], cache: Path) -> np.ndarray:
     from transformers import AutoModel, AutoTokenizer
 
     from plural_rlhf.policies.base_models import SMOLLM2, prepare_base_model
-    from reward_models.judgements.encoding import Text
+    from reward_models.judgements.texts import Text
     from reward_models.jury.features import pooled_features
 
     try:

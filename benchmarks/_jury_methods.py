@@ -162,7 +162,7 @@ def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
     """
     import numpy as np
 
-    from reward_models.fitting.mixture import subset
+    from reward_models.judgements.encoding import subset
     from reward_models.raters.predictors import answer_log_lik
     from reward_models.stats.resampling import halve_labels
 

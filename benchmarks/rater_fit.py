@@ -31,7 +31,8 @@ def plant(judgements: int, texts: int, clusters: int, seed: int) -> tuple[Any, A
     """Votes as an `Encoded` table, (U, D) features, and the (R,) cluster of each rater."""
     import numpy as np
 
-    from reward_models.judgements.encoding import Encoded, Text
+    from reward_models.judgements.encoding import Encoded
+    from reward_models.judgements.texts import Text
 
     rng = np.random.default_rng(seed)
     raters = max(judgements // VOTES_PER_RATER, clusters * 10)

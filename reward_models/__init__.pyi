@@ -50,8 +50,6 @@ from .fitting.selection import choose_membership as choose_membership
 from .fitting.text_fit import TextFit as TextFit
 from .fitting.text_fit import fit_texts as fit_texts
 from .judgements.encoding import Encoded as Encoded
-from .judgements.encoding import Text as Text
-from .judgements.encoding import as_messages as as_messages
 from .judgements.raking import Raking as Raking
 from .judgements.raking import rake as rake
 from .judgements.raking import rater_traits as rater_traits
@@ -61,6 +59,8 @@ from .judgements.splits import adaptation_split as adaptation_split
 from .judgements.splits import split_four_ways as split_four_ways
 from .judgements.splits import split_items as split_items
 from .judgements.splits import split_raters as split_raters
+from .judgements.texts import Text as Text
+from .judgements.texts import as_messages as as_messages
 from .jury.calibration import Calibration as Calibration
 from .jury.calibration import calibrate as calibrate
 from .jury.calibration import fit_temperature as fit_temperature

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text
 
 
 THRESHOLDS = np.array([-2.0, -0.7, 0.7, 2.0])

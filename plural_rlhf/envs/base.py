@@ -48,8 +48,8 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
     """An environment whose reward is a vector, one number per rater cluster (the MO-Gymnasium convention).
 
     `reset` takes two options, both for that episode alone: `prompt` (its number, or the prompt itself; default: drawn
-    evenly with the seed) and `weights` (a `plural_rlhf.weights.spec.WeightSpec`; default: `self.weights`). `info["prompt"]`
-    and `info["weights"]` say which ones hold.
+    evenly with the seed) and `weights` (a `plural_rlhf.weights.spec.WeightSpec`; default: `self.weights`). Which ones
+    hold is in `info["prompt"]` and `info["weights"]`.
 
     Args:
         prompts: At least one.

@@ -11,9 +11,9 @@ from typing import Any
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
 from reward_models.errors import JudgementError, JuryError
-from reward_models.judgements.encoding import Prompt, as_messages, freeze_prompt
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
+from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
 from reward_models.sources import survey_labels
 
 

@@ -19,7 +19,8 @@ from plural_rlhf.recipe.data import RunData
 from reward_models.analysis.groupings import GroupingReport, describe_clusters, predictive_information
 from reward_models.analysis.headroom import headroom
 from reward_models.fitting import FitConfig, MixtureFit, fit_features, fit_mixture, select_num_clusters
-from reward_models.judgements.encoding import Encoded, Text, as_messages, freeze_prompt
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text, as_messages, freeze_prompt
 from reward_models.jury.features import pooled_features, truncate_backbone
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

@@ -27,7 +27,7 @@ from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.weights.spec import parse_weights
-from reward_models.judgements.encoding import as_messages
+from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
 from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import fit_mixture, subset
+from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_fit import fit_texts
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.stats.resampling import heldout_labels, two_way_intervals

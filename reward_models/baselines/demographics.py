@@ -24,10 +24,9 @@ from torch import Tensor
 
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_table import TextTable, extend_to_features
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, subset
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
 from reward_models.raters.observation import Observations, minimise

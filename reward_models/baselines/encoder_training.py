@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from reward_models.baselines.encoder_network import CodeNetwork, LabelScores, score_labels
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig, spectral_embedding
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, subset
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels

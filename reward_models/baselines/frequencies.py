@@ -22,10 +22,10 @@ from torch import Tensor
 from reward_models.baselines.demographics import DemographicsFit, fit_demographics
 from reward_models.errors import JuryError
 from reward_models.fitting.em import spectral_start
-from reward_models.fitting.mixture import soft_as_choice
 from reward_models.fitting.residual_memory import group_means
 from reward_models.fitting.text_table import TextTable, extend_to_features
-from reward_models.judgements.encoding import Encoded, Text, prompt_groups
+from reward_models.judgements.encoding import Encoded, soft_as_choice
+from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.observation import Observations, minimise, public_terms, term_penalty, torch_terms
 from reward_models.raters.predictors import n_answers
 from reward_models.stats.resampling import heldout_labels

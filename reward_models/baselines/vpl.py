@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from reward_models.baselines.encoder_training import LeftOut, RaterRows, log_mean_exp
 from reward_models.errors import JuryError
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.text_table import TextTable, check_features
-from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.texts import Text
 from reward_models.raters.observation import Observations, one_thread, start_terms, torch_terms
 from reward_models.raters.predictors import n_answers
 

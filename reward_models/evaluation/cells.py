@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError
-from reward_models.judgements.encoding import freeze_prompt
 from reward_models.judgements.items import ANONYMOUS
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import By, adaptation_split
+from reward_models.judgements.texts import freeze_prompt
 
 
 __all__ = ["PLACED", "Cells", "evaluation_cells"]

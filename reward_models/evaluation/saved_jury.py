@@ -16,8 +16,8 @@ import torch
 from tqdm.auto import tqdm
 
 from reward_models.errors import JuryError
-from reward_models.fitting.mixture import subset
-from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.texts import Text
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.observation import (
     TERM_SD,

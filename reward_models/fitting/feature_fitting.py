@@ -25,7 +25,7 @@ from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import MixtureFit, check_num_clusters, fit_mixture, soft_as_choice
+from reward_models.fitting.mixture import MixtureFit, check_num_clusters, fit_mixture
 from reward_models.fitting.residual_memory import (
     MAX_ANCHORS,
     ResidualMemory,
@@ -35,7 +35,8 @@ from reward_models.fitting.residual_memory import (
     remember,
 )
 from reward_models.fitting.text_table import check_features
-from reward_models.judgements.encoding import Encoded, prompt_groups
+from reward_models.judgements.encoding import Encoded, soft_as_choice
+from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.raters.observation import TERM_SD, Observations, minimise
 

@@ -28,7 +28,8 @@ from torch import Tensor
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig, spectral_embedding, spectral_start
 from reward_models.fitting.latent_class import unique_patterns
-from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text
 from reward_models.raters.observation import TERM_SD, Observations, minimise, start_terms, torch_terms
 from reward_models.raters.rater_model import (
     CHUNK,

@@ -1,15 +1,12 @@
 """The default jury: a mixture of K rater clusters with free rewards per text, from judgements alone.
 
 `choice` judgements, whose free rewards are log answer probabilities, go to latent class analysis (closed-form M-step);
-pairs and ratings, and choices whose options are shared between items, to `rater_fit`. Also holds what every fit does
-to a table: keep some rows, turn shares into choices.
+pairs and ratings, and choices whose options are shared between items, to `rater_fit`.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `K` clusters.
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 
@@ -18,11 +15,11 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.residual_memory import group_means
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 
 
-__all__ = ["MixtureFit", "check_num_clusters", "fit_mixture", "soft_as_choice", "subset"]
+__all__ = ["MixtureFit", "check_num_clusters", "fit_mixture"]
 
 MixtureFit = RaterFit
 
@@ -81,55 +78,6 @@ def check_num_clusters(enc: Encoded, num_clusters: int) -> None:
             f"num_clusters={num_clusters} is more than the {enc.n_raters} raters in the table; use at most "
             f"{enc.n_raters}, and a small fraction of that if clusters should mean something"
         )
-
-
-def soft_as_choice(enc: Encoded) -> Encoded:
-    """Turn a table of answer shares into weighted choices of one stand-in rater.
-
-    Args:
-        enc: A `soft` table.
-
-    Returns:
-        A `choice` table with one row per (row, option) of positive share; rater 0 throughout.
-    """
-    assert enc.probs is not None
-    row, option = np.nonzero(enc.probs > 0)
-    return dataclasses.replace(
-        enc,
-        kind="choice",
-        rater_ids=["population"],
-        rater=np.zeros(len(row), dtype=np.int64),
-        item=enc.item[row],
-        alternatives=enc.alternatives[row],
-        label=option,
-        weight=enc.weight[row] * enc.probs[row, option],
-        probs=None,
-    )
-
-
-def subset(enc: Encoded, keep: np.ndarray, *, drop_raters: bool = False) -> Encoded:
-    """Keep some judgements; items and texts keep their numbers, even those left without judgements.
-
-    Args:
-        enc: The table.
-        keep: (N,) mask or indices.
-        drop_raters: Renumber the raters, leaving out those without judgements; otherwise they keep their numbers too.
-    """
-    rater, rater_ids = enc.rater[keep], enc.rater_ids
-    if drop_raters:
-        left, rater = np.unique(rater, return_inverse=True)
-        rater_ids = [enc.rater_ids[i] for i in left]
-    return dataclasses.replace(
-        enc,
-        rater_ids=rater_ids,
-        rater=rater,
-        item=enc.item[keep],
-        alternatives=enc.alternatives[keep],
-        label=enc.label[keep],
-        weight=enc.weight[keep],
-        shown_first=None if enc.shown_first is None else enc.shown_first[keep],
-        probs=None if enc.probs is None else enc.probs[keep],
-    )
 
 
 def _item_of_text(enc: Encoded) -> np.ndarray | None:

@@ -20,7 +20,8 @@ from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import Basis, Params, Problem
 from reward_models.fitting.residual_memory import group_means
-from reward_models.judgements.encoding import Encoded, Text, prompt_groups
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.observation import TERM_SD, Observations, one_thread
 from reward_models.raters.rater_model import CHUNK, DEFAULT_NODES, Membership, Placement, RaterModel
 from reward_models.stats.answers import adjusted_rand_index

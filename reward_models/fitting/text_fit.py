@@ -25,7 +25,8 @@ from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.residual_memory import group_means
-from reward_models.judgements.encoding import Encoded, prompt_groups
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.observation import minimise, one_thread
 from reward_models.raters.rater_model import Placement, RaterModel
 

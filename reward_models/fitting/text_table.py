@@ -16,7 +16,8 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import group_means
-from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text
 
 
 __all__ = ["TextTable", "check_features", "extend_to_features"]

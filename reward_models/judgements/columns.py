@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import did_you_mean
-from reward_models.judgements.encoding import CHOICES
 from reward_models.judgements.faults import Faults, is_missing
 
 
 __all__ = [
+    "CHOICES",
     "ids",
     "numbers",
     "option_index",
@@ -32,6 +32,7 @@ __all__ = [
     "trait",
 ]
 
+CHOICES = ("a", "b", "tie")
 _MAX_LEVELS = 25
 _DROP = "drop the row or fill it in"
 

@@ -6,58 +6,18 @@ Takes a table that `records` has validated. Knows nothing of rewards, raters' cl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-
-if TYPE_CHECKING:
-    from reward_models.judgements.records import Judgements
-
-__all__ = ["Encoded", "Text", "as_messages", "encode", "freeze_prompt", "prompt_codes", "prompt_groups"]
-
-Prompt = str | tuple[tuple[str, str], ...]
-CHOICES = ("a", "b", "tie")
+from reward_models.judgements.columns import CHOICES
+from reward_models.judgements.texts import Text, freeze_prompt
 
 
-class Text(NamedTuple):
-    """One text to score: a prompt and a response to it.
-
-    A conversational prompt is a tuple of (role, content) pairs, so that texts can be dictionary keys;
-    `as_messages` gives the list of messages that a chat template takes.
-    """
-
-    prompt: Prompt
-    response: str
-
-
-def freeze_prompt(prompt: Any) -> Prompt:
-    """Turn a prompt into something hashable: a string stays, a list of messages becomes (role, content) pairs."""
-    if isinstance(prompt, str):
-        return prompt
-    return tuple((message["role"], message["content"]) for message in prompt)
-
-
-def as_messages(prompt: Prompt) -> list[dict[str, str]]:
-    """Turn a conversational `Text.prompt` back into messages; a plain string becomes one user message."""
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return [{"role": role, "content": content} for role, content in prompt]
-
-
-def prompt_codes(prompts: Collection[Any]) -> np.ndarray:
-    """(N,) number of each of N prompts, in the order in which they first occur; equal prompts have equal numbers."""
-    frozen = np.fromiter((freeze_prompt(prompt) for prompt in prompts), dtype=object, count=len(prompts))
-    return pd.factorize(frozen)[0]
-
-
-def prompt_groups(texts: Sequence[Text]) -> np.ndarray:
-    """(U,) number of each text's prompt; texts of one number answer the same prompt."""
-    last = {text.prompt: i for i, text in enumerate(texts)}
-    return np.unique([last[text.prompt] for text in texts], return_inverse=True)[1]
+__all__ = ["Encoded", "encode", "soft_as_choice", "subset"]
 
 
 @dataclass(frozen=True)
@@ -141,16 +101,17 @@ class Encoded:
         return matrix
 
 
-def encode(judgements: Judgements) -> Encoded:
-    """Encode a validated table; called as `judgements.encode()`.
+def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> Encoded:
+    """Encode a validated table; `Judgements.encode` calls it.
 
     Args:
-        judgements: `N` judgements.
+        kind: Kind of judgement.
+        frame: `N` judgements in canonical columns.
+        levels: The ordered levels of a `rating` table, else None.
 
     Returns:
         The integer view; raters, items and texts are numbered in the order of their first row.
     """
-    frame, kind = judgements.frame, judgements.kind
     n_rows = len(frame)
     item, item_ids = pd.factorize(frame["item_id"])
     first_row = np.full(len(item_ids), n_rows, dtype=np.int64)
@@ -181,7 +142,7 @@ def encode(judgements: Judgements) -> Encoded:
             if "shown_first" in frame:
                 shown_first = pd.Categorical(frame["shown_first"], categories=["a", "b"]).codes.astype(np.int64)
         else:
-            label = np.searchsorted(np.asarray(judgements.levels), frame["rating"].to_numpy(dtype=np.float64))
+            label = np.searchsorted(np.asarray(levels), frame["rating"].to_numpy(dtype=np.float64))
 
     return Encoded(
         kind=kind,
@@ -195,7 +156,7 @@ def encode(judgements: Judgements) -> Encoded:
         weight=weight,
         shown_first=shown_first,
         probs=probs,
-        levels=judgements.levels,
+        levels=None if levels is None else tuple(levels),
         item_alternatives=item_alternatives,
     )
 
@@ -227,3 +188,52 @@ def _response_texts(frame: pd.DataFrame, columns: list[str]) -> tuple[list[Text]
         for k in unique_keys
     ]
     return texts, code.reshape(by_row.shape).astype(np.int64)
+
+
+def soft_as_choice(enc: Encoded) -> Encoded:
+    """Turn a table of answer shares into weighted choices of one stand-in rater.
+
+    Args:
+        enc: A `soft` table.
+
+    Returns:
+        A `choice` table with one row per (row, option) of positive share; rater 0 throughout.
+    """
+    assert enc.probs is not None
+    row, option = np.nonzero(enc.probs > 0)
+    return dataclasses.replace(
+        enc,
+        kind="choice",
+        rater_ids=["population"],
+        rater=np.zeros(len(row), dtype=np.int64),
+        item=enc.item[row],
+        alternatives=enc.alternatives[row],
+        label=option,
+        weight=enc.weight[row] * enc.probs[row, option],
+        probs=None,
+    )
+
+
+def subset(enc: Encoded, keep: np.ndarray, *, drop_raters: bool = False) -> Encoded:
+    """Keep some judgements; items and texts keep their numbers, even those left without judgements.
+
+    Args:
+        enc: The table.
+        keep: (N,) mask or indices.
+        drop_raters: Renumber the raters, leaving out those without judgements; otherwise they keep their numbers too.
+    """
+    rater, rater_ids = enc.rater[keep], enc.rater_ids
+    if drop_raters:
+        left, rater = np.unique(rater, return_inverse=True)
+        rater_ids = [enc.rater_ids[i] for i in left]
+    return dataclasses.replace(
+        enc,
+        rater_ids=rater_ids,
+        rater=rater,
+        item=enc.item[keep],
+        alternatives=enc.alternatives[keep],
+        label=enc.label[keep],
+        weight=enc.weight[keep],
+        shown_first=None if enc.shown_first is None else enc.shown_first[keep],
+        probs=None if enc.probs is None else enc.probs[keep],
+    )

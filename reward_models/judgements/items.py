@@ -12,8 +12,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from reward_models.judgements.encoding import freeze_prompt
 from reward_models.judgements.faults import Faults
+from reward_models.judgements.texts import freeze_prompt
 
 
 __all__ = ["ANONYMOUS", "check_items"]

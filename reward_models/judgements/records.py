@@ -131,7 +131,7 @@ class Judgements:
 
     def encode(self) -> Encoded:
         """The integer view that likelihoods and fitting work on."""
-        return encode(self)
+        return encode(self.kind, self.frame, self.levels)
 
     def to_dataset(self) -> datasets.Dataset:
         """The table as a `datasets.Dataset`; `from_dataset` reads it back."""

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, did_you_mean
-from reward_models.judgements.encoding import prompt_codes
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import prompt_codes
 
 
 __all__ = ["Side", "adaptation_split", "split_four_ways", "split_items", "split_raters"]

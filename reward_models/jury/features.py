@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Prompt, Text, as_messages
+from reward_models.judgements.texts import Prompt, Text, as_messages
 from reward_models.jury.feature_cache import FeatureCache, row_key
 
 

@@ -20,7 +20,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import prompt_codes
+from reward_models.judgements.texts import prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches, render
 from reward_models.weights import named_weights

@@ -19,8 +19,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Text, as_messages, prompt_codes
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import Text, as_messages, prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches, render
 from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel

@@ -22,7 +22,8 @@ import torch
 from scipy.special import entr
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded, Text, freeze_prompt
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text, freeze_prompt
 from reward_models.raters.observation import Observations
 from reward_models.raters.rater_model import Placement, RaterModel
 

@@ -23,10 +23,10 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from reward_models.errors import JudgementError, JudgementWarning
-from reward_models.fitting.mixture import soft_as_choice, subset
-from reward_models.judgements.encoding import Encoded, Text
+from reward_models.judgements.encoding import Encoded, soft_as_choice, subset
 from reward_models.judgements.items import ANONYMOUS
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import Text
 from reward_models.jury.features import render
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from reward_models.baselines.frequencies import fit_demographics, fit_item_mean, fit_k_models, shuffle_raters
 from reward_models.errors import JudgementWarning, JuryError
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import fit_raters
+from reward_models.judgements.encoding import subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.stats.resampling import heldout_labels

@@ -12,8 +12,8 @@ import pytest
 from reward_models.baselines.encoder import EncoderConfig, fit_encoder, fit_vpl
 from reward_models.baselines.vpl import VPLConfig
 from reward_models.errors import JudgementWarning, JuryError
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import fit_raters
+from reward_models.judgements.encoding import subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
 

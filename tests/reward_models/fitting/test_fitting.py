@@ -13,7 +13,7 @@ from scipy.special import logsumexp, softmax
 
 from reward_models.errors import JuryError
 from reward_models.fitting import FitConfig, fit_features, fit_mixture, latent_class
-from reward_models.fitting.mixture import subset
+from reward_models.judgements.encoding import subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.observation import minimise
 from reward_models.stats.answers import adjusted_rand_index

@@ -14,8 +14,8 @@ from scipy.special import expit
 from reward_models.errors import JuryError
 from reward_models.fitting import rater_fit
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import fit_raters
+from reward_models.judgements.encoding import subset
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.stats.answers import adjusted_rand_index
 from tests.planted import encoded, pairs, ratings

@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import fit_mixture, subset
+from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.fitting.text_fit import fit_texts, read_linear
-from reward_models.judgements.encoding import Text
+from reward_models.judgements.encoding import subset
+from reward_models.judgements.texts import Text
 from reward_models.raters.predictors import answer_log_lik
 from tests.planted import encoded, pairs, ratings
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_models.judgements.encoding import Text, as_messages
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import Text, as_messages
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")  # the tables are tiny

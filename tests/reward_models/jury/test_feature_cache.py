@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel
 
 from reward_models.fitting.residual_memory import remember
-from reward_models.judgements.encoding import Text
+from reward_models.judgements.texts import Text
 from reward_models.jury import feature_cache
 from reward_models.jury.feature_cache import FeatureCache, backbone_identity, row_key
 from reward_models.jury.features import pooled_features, truncate_backbone

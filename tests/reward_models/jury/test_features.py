@@ -9,7 +9,7 @@ from transformers import AutoModel
 from trl.data_utils import apply_chat_template
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Text, freeze_prompt
+from reward_models.judgements.texts import Text, freeze_prompt
 from reward_models.jury.features import batches, last_token, pooled_features, render, truncate_backbone
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -12,7 +12,7 @@ from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, RLOOConfig
 
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import remember
-from reward_models.judgements.encoding import Text
+from reward_models.judgements.texts import Text
 from reward_models.jury.features import pooled_features, truncate_backbone
 from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

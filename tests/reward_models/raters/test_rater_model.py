@@ -18,8 +18,8 @@ from reward_models.errors import JuryError
 from reward_models.fitting import marginal
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import Problem
-from reward_models.fitting.mixture import subset
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
+from reward_models.judgements.encoding import subset
 from reward_models.raters import rater_model
 from reward_models.raters.observation import Observations
 from reward_models.raters.predictors import Predictor, answer_log_lik, n_answers
