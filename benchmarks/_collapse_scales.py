@@ -120,7 +120,7 @@ class Scales:
 
 def probabilities(model: Any, tokenizer: Any, problems: Sequence[Problem]) -> list[np.ndarray]:
     """`(A,)` probabilities of each problem's answers, end token included."""
-    from plural_rlhf.evaluation.distribution.answers import answer_probabilities
+    from plural_rlhf.policies.answers import answer_probabilities
 
     prompts, supports = [p.messages for p in problems], [p.answers for p in problems]
     return answer_probabilities(model, tokenizer, prompts, supports, progress=False)

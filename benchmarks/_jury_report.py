@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from reward_models.evaluation.comparisons import Comparison
-    from reward_models.stats.judgement_bootstrap import Bootstrap
+    from reward_models.evaluation.judgement_bootstrap import Bootstrap
 
 __all__ = ["plot", "show", "summarise"]
 
@@ -30,8 +30,8 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
     import numpy as np
 
     from reward_models.evaluation.comparisons import compare
+    from reward_models.evaluation.judgement_bootstrap import Bootstrap
     from reward_models.evaluation.metrics import accuracy, nll
-    from reward_models.stats.judgement_bootstrap import Bootstrap
 
     bootstrap = Bootstrap(draws=draws)
     rows_of_all = np.concatenate([split.test_rows for split in cell.splits])

@@ -29,7 +29,7 @@ from transformers.utils import logging
 from trl import RLOOConfig, RLOOTrainer
 
 from plural_rlhf import JuryReward, PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.evaluation.distribution.answers import answer_probabilities
+from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.policies.base_models import prepare_base_model
 
 

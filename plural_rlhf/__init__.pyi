@@ -4,6 +4,8 @@ from .core.rules import Rule as Rule
 from .core.rules import aggregate as aggregate
 from .core.targets import PoolTarget as PoolTarget
 from .core.typicality import fit_typicality as fit_typicality
+from .evaluation import answer_probabilities as answer_probabilities
+from .policies.base_models import prepare_base_model as prepare_base_model
 from .policies.mixed_decoder import MixedDecoder as MixedDecoder
 from .policies.steerer import Steerer as Steerer
 from .ranking.candidates import Candidates as Candidates
@@ -13,8 +15,9 @@ from .ranking.rank import explain as explain
 from .ranking.rank import rank as rank
 from .recipe.config import load_config as load_config
 from .rewards.jury_reward import JuryReward as JuryReward
-from .rewards.jury_reward import ValidityGate as ValidityGate
+from .rewards.validity_gate import ValidityGate as ValidityGate
 from .trainers import CollapseMonitor as CollapseMonitor
+from .trainers import Limits as Limits
 from .trainers import PluralDPOConfig as PluralDPOConfig
 from .trainers import PluralDPOTrainer as PluralDPOTrainer
 from .trainers import PluralGRPOConfig as PluralGRPOConfig
@@ -23,7 +26,7 @@ from .trainers.distil import distil as distil
 from .trainers.distil import distil_rows as distil_rows
 from .weights.jury import Jury as Jury
 from .weights.sampler import WeightSampler as WeightSampler
-from .weights.spec import describe_weights as describe_weights
 from .weights.spec import parse_weights as parse_weights
+from .weights.wording import describe_weights as describe_weights
 
 __version__: str

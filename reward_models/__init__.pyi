@@ -5,6 +5,7 @@ from .analysis.groupings import describe_clusters as describe_clusters
 from .analysis.groupings import name_clusters as name_clusters
 from .analysis.groupings import predictive_information as predictive_information
 from .analysis.headroom import Headroom as Headroom
+from .analysis.headroom import headroom as headroom
 from .baselines.demographics import DemographicsFit as DemographicsFit
 from .baselines.demographics import fit_demographics as fit_demographics
 from .baselines.distributional import EnsembleFit as EnsembleFit
@@ -34,6 +35,9 @@ from .evaluation.evaluate_jury import Clusters as Clusters
 from .evaluation.evaluate_jury import JuryEvaluation as JuryEvaluation
 from .evaluation.evaluate_jury import evaluate_jury as evaluate_jury
 from .evaluation.format_leak import FormatLeak as FormatLeak
+from .evaluation.format_leak import format_leak as format_leak
+from .evaluation.judgement_bootstrap import Bootstrap as Bootstrap
+from .evaluation.judgement_bootstrap import Metric as Metric
 from .evaluation.metrics import pairwise_calibration as pairwise_calibration
 from .evaluation.metrics import share_calibration as share_calibration
 from .fitting import FeatureFit as FeatureFit
@@ -74,7 +78,7 @@ from .jury.modeling_jury import JuryOutput as JuryOutput
 from .jury.modeling_jury import JuryRewardModel as JuryRewardModel
 from .jury.objectives import Objectives as Objectives
 from .jury.objectives import ScalarRewardModel as ScalarRewardModel
-from .jury.scorer import ClusterScorer as ClusterScorer
+from .jury.protocol import ClusterScorer as ClusterScorer
 from .jury.scorer import JuryScorer as JuryScorer
 from .jury.state import JuryState as JuryState
 from .jury.state import StoredRaters as StoredRaters
@@ -105,7 +109,5 @@ from .stats.answers import krippendorff_alpha as krippendorff_alpha
 from .stats.answers import noise_floor_js as noise_floor_js
 from .stats.answers import total_variation as total_variation
 from .stats.answers import two_way_bootstrap as two_way_bootstrap
-from .stats.judgement_bootstrap import Bootstrap as Bootstrap
-from .stats.judgement_bootstrap import Metric as Metric
 from .trainer.jury_reward_config import JuryRewardConfig as JuryRewardConfig
 from .trainer.jury_reward_trainer import JuryRewardTrainer as JuryRewardTrainer

@@ -27,10 +27,10 @@ from reward_models.evaluation.evaluate_jury import (
     evaluate_jury,
     known_memberships,
 )
+from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor
-from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,8 @@ from reward_models.errors import did_you_mean
 def lazy_names(package: str, init_file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Make a package's `__getattr__`, `__dir__` and `__all__` from the stub beside its `__init__.py`.
 
-    The stub holds lines `from .module import Name as Name`. A name may also be a module of the package
-    (`from .room import module as module`).
+    The stub holds lines `from .module import Name as Name`. A name may also be a module (`from .room import module as
+    module`).
 
     Args:
         package: `__name__` of the package.
@@ -37,7 +38,7 @@ def lazy_names(package: str, init_file: str) -> tuple[Callable[[str], Any], Call
     """
     stub = ast.parse(Path(init_file).with_suffix(".pyi").read_text(encoding="utf-8"))
     modules = {
-        alias.name: f"{package}.{statement.module}"
+        alias.name: importlib.util.resolve_name("." * statement.level + (statement.module or ""), package)
         for statement in stub.body
         if isinstance(statement, ast.ImportFrom)
         for alias in statement.names

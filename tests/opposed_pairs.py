@@ -10,7 +10,7 @@ from datasets import Dataset
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
-from plural_rlhf.weights.spec import POPULATION, steer_prompt
+from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from tests.juries import CPU
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

@@ -8,8 +8,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from plural_rlhf.core.targets import PoolTarget
-from plural_rlhf.evaluation.distribution.answers import answer_probabilities
-from plural_rlhf.policies.answers import encode_answers
+from plural_rlhf.policies.answers import answer_probabilities, encode_answers
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from tests.juries import CPU, TableJury
 from tests.tiny import tiny_tokenizer

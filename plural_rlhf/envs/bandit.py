@@ -32,7 +32,7 @@ from .number_jury import ANSWERS, PROMPT, NumberJury
 
 
 if TYPE_CHECKING:
-    from reward_models.jury.scorer import ClusterScorer
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["JuryBandit"]
 

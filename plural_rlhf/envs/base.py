@@ -23,7 +23,7 @@ from reward_models.errors import JuryError, did_you_mean
 
 
 if TYPE_CHECKING:
-    from reward_models.jury.scorer import ClusterScorer
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["JuryEnv", "Prompt", "load_jury"]
 

@@ -24,7 +24,7 @@ from .number_jury import PROMPT, DigitTokenizer, NumberJury
 
 
 if TYPE_CHECKING:
-    from reward_models.jury.scorer import ClusterScorer
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["JuryText", "Tokenizer"]
 

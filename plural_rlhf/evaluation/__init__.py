@@ -1,6 +1,18 @@
 """What a policy is worth, and what a jury decides.
 
-`answers` holds a policy's answer distributions against people's; `trade_offs` and `pareto` say how it follows the
-weights it is asked for; `verdicts` and `flips` what juries choose and what would make them choose otherwise;
-`welfare_effects` and `strategy` who gains by a rule and whom exaggerating pays.
+`distribution` holds a policy's answers against people's; `steerable` says whether a policy follows the weights it is
+asked for; `decisions` says what juries choose, what would make them choose otherwise, who gains by a rule and whom
+exaggerating pays. No room here needs a trainer.
+
+Example:
+    >>> from plural_rlhf.evaluation import hypervolume
+    >>> float(hypervolume([[1.0, 2.0], [2.0, 1.0]], [0.0, 0.0]))
+    3.0
 """
+
+from __future__ import annotations
+
+from reward_models.lazy_names import lazy_names
+
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

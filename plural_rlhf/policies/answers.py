@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from plural_rlhf.policies.log_probs import completion_log_probs
 
@@ -20,7 +22,7 @@ from plural_rlhf.policies.log_probs import completion_log_probs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["AnswerBatch", "answer_log_probs", "encode_answers", "encode_prompt"]
+__all__ = ["AnswerBatch", "answer_log_probs", "answer_probabilities", "encode_answers", "encode_prompt"]
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,42 @@ def answer_log_probs(model: PreTrainedModel | torch.nn.Module, batch: AnswerBatc
     }
     scores = torch.full(batch.support_mask.shape, -torch.inf, device=batch.prompt_ids.device)
     return scores.index_put((owner, answer), completion_log_probs(model, rows).sum(-1))
+
+
+@torch.no_grad()
+def answer_probabilities(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Any],
+    supports: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 12,
+    description: str = "scoring",
+    progress: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> list[np.ndarray]:
+    """Probability of each offered answer, end token included.
+
+    Args:
+        model: The policy; put into evaluation mode for the time.
+        tokenizer: Its tokenizer.
+        prompts: Strings or conversations.
+        supports: The offered answers of each prompt.
+        batch_size: Prompts a forward pass.
+        description: What the progress bar says.
+        progress: Whether to show it.
+        chat_template_kwargs: What the chat template was given in training, beside the conversation.
+
+    Returns:
+        Per prompt, `(A,)` probabilities; they sum to the coverage, at most 1.
+    """
+    was_training = model.training
+    model.eval()
+    out: list[np.ndarray] = []
+    for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False):
+        chunk = slice(start, start + batch_size)
+        batch = AnswerBatch.encode(prompts[chunk], supports[chunk], tokenizer, chat_template_kwargs).to(model.device)
+        probabilities = answer_log_probs(model, batch).double().exp().cpu().numpy()
+        out += [p[: len(s)] for p, s in zip(probabilities, supports[chunk], strict=True)]
+    model.train(was_training)
+    return out

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from plural_rlhf.evaluation.distribution.answers import answer_probabilities
-from plural_rlhf.policies.answers import encode_prompt
+from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean

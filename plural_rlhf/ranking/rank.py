@@ -28,7 +28,7 @@ from plural_rlhf.ranking.candidates import REWARD, Candidates, CandidatesError, 
 from plural_rlhf.rewards.jury_reward import require_calibrated
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError
-from reward_models.jury.scorer import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer
 from reward_models.whole_file import whole_file
 
 

@@ -15,13 +15,8 @@ from peft import PeftModel
 from rich.console import Console
 
 from plural_rlhf.evaluation.decisions.welfare_effects import welfare_effects
-from plural_rlhf.evaluation.distribution.answers import (
-    ClusterPanel,
-    answer_probabilities,
-    cluster_panel,
-    interval_row,
-    metric_rows,
-)
+from plural_rlhf.evaluation.distribution.answers import ClusterPanel, cluster_panel, interval_row, metric_rows
+from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt

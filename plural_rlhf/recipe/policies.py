@@ -24,8 +24,10 @@ from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.weights.spec import WeightSpec, describe_weights, parse_weights, sample_weights, steer_prompt
-from reward_models.jury.scorer import ClusterScorer
+from plural_rlhf.weights.sampler import sample_weights
+from plural_rlhf.weights.spec import WeightSpec, parse_weights
+from plural_rlhf.weights.wording import describe_weights, steer_prompt
+from reward_models.jury.protocol import ClusterScorer
 
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ Shapes: `N` completions, `K` clusters.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,88 +23,17 @@ import torch
 from plural_rlhf.core.offsets import Mode, OffsetTracker, prompt_key
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
+from plural_rlhf.rewards.completions import as_completions, completion_text, rows_of, seen_prompts
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.jury.scorer import ClusterScorer, JuryScorer
+from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.scorer import JuryScorer
 
 
 __all__ = [
     "JuryReward",
-    "ValidityGate",
-    "as_completions",
-    "completion_text",
-    "is_async",
     "require_calibrated",
-    "rows_of",
-    "seen_prompts",
 ]
-
-
-def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
-    """The text of a completion as TRL hands it over: a string, or messages.
-
-    Among the messages of a conversation with tools the answer is the assistant's last that says anything; a call of a
-    tool may have no content. Empty where the assistant says nothing.
-    """
-    if isinstance(completion, str):
-        return completion
-    said = [m.get("content") for m in completion if m.get("role", "assistant") == "assistant"]
-    return next((content for content in reversed(said) if content), "")
-
-
-def as_completions(prompt: str | list[dict[str, Any]], texts: Sequence[str]) -> list[Any]:
-    """Texts as TRL hands over completions of this prompt: strings, or lists with the assistant's message."""
-    return list(texts) if isinstance(prompt, str) else [[{"role": "assistant", "content": text}] for text in texts]
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling a reward function gives a coroutine: a function or an object with one as `__call__`, as TRL."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-class ValidityGate:
-    """Marks a reward function as a hard gate: what it scores below `threshold` is worth nothing to any cluster.
-
-    `PluralGRPOTrainer` takes it among its `reward_funcs`, beside the jury: for facts, formats and safety, which are
-    not a matter of taste. The shares of the clusters then hold among valid answers. `None` from the function is
-    valid.
-
-    Args:
-        function: A TRL reward function, `(prompts, completions, **columns)` to one number (or `None`) a completion.
-            The gate of an async function is async.
-        threshold: The lowest number that is valid.
-
-    Example:
-        >>> gate = ValidityGate(lambda prompts, completions, **columns: [float(c.isdigit()) for c in completions])
-        >>> gate(prompts=["Pick a number."] * 2, completions=["7", "seven"])
-        [1.0, 0.0]
-    """
-
-    def __new__(cls, function: Callable[..., Any], threshold: float = 0.5) -> ValidityGate:
-        """A gate of a class of its own for an async function: TRL looks at `__call__` to know what to await."""
-        return super().__new__(_AsyncValidityGate if cls is ValidityGate and is_async(function) else cls)
-
-    def __getnewargs__(self) -> tuple[Callable[..., Any], float]:
-        return self.function, self.threshold
-
-    def __init__(self, function: Callable[..., Any], threshold: float = 0.5) -> None:
-        self.function = function
-        self.threshold = threshold
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
-
-    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Any:
-        """1.0 where a completion is valid, 0.0 where it is not; a list, of an async function a coroutine of one."""
-        return self._valid(self.function(prompts=prompts, completions=completions, **columns))
-
-    def _valid(self, scores: Sequence[float | None]) -> list[float]:
-        return [1.0 if score is None or score >= self.threshold else 0.0 for score in scores]
-
-
-class _AsyncValidityGate(ValidityGate):
-    async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        return self._valid(await self.function(prompts=prompts, completions=completions, **columns))
 
 
 class JuryReward:
@@ -429,20 +357,6 @@ class JuryReward:
                 continue
             weights = None if log_weights is None else log_weights[rows]
             self.offsets.observe(key, r[rows], gamma[rows], w[rows].mean(dim=0), self.target.beta, weights)
-
-
-def seen_prompts(prompts: Sequence[Any], jury_prompts: Sequence[Any] | None) -> list[Any]:
-    """The prompts as the jury should see them: its own, where a row has one."""
-    jury_prompts = [None] * len(prompts) if jury_prompts is None else jury_prompts
-    return [shown if own is None else own for own, shown in zip(jury_prompts, prompts, strict=True)]
-
-
-def rows_of(keys: Sequence[str]) -> dict[str, list[int]]:
-    """Which rows belong to each key, keys in the order in which they first occur."""
-    rows: dict[str, list[int]] = {}
-    for n, key in enumerate(keys):
-        rows.setdefault(key, []).append(n)
-    return rows
 
 
 def _as_written(spec: Any) -> Any:

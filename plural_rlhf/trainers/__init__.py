@@ -1,10 +1,14 @@
-"""TRL trainers that end at a chosen distribution, and a callback that says when a policy does not."""
+"""TRL trainers that end at a chosen distribution, and a callback that says when a policy does not.
 
-from plural_rlhf.trainers.monitor.callback import CollapseMonitor
-from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
-from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
-from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from plural_rlhf.trainers.plural_grpo_trainer import PluralGRPOTrainer
+Example:
+    >>> from plural_rlhf.trainers import Limits
+    >>> Limits().kl >= 0
+    True
+"""
+
+from __future__ import annotations
+
+from reward_models.lazy_names import lazy_names
 
 
-__all__ = ["CollapseMonitor", "PluralDPOConfig", "PluralDPOTrainer", "PluralGRPOConfig", "PluralGRPOTrainer"]
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

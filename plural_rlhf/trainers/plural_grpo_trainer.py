@@ -29,7 +29,8 @@ from plural_rlhf.core.estimators import exact_divergence, score_function_loss
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
 from plural_rlhf.policies.sampling_settings import check_model_sampling
-from plural_rlhf.rewards.jury_reward import JuryReward, as_completions
+from plural_rlhf.rewards.completions import as_completions
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.checks import arguments
 from plural_rlhf.trainers.checks.arguments import Resume
@@ -47,7 +48,7 @@ from plural_rlhf.trainers.grpo.targeting import JuryColumn, RewardTable, Targeti
 from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.weights.sampler import WeightSampler
-from reward_models.jury.scorer import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer
 
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from reward_models.weights import named_weights
 
 
 if TYPE_CHECKING:
-    from reward_models.jury.scorer import ClusterScorer
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["Jury"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from plural_rlhf.weights.spec import describe_weights, is_prevalence, sample_weights, steer_prompt, whole_parts
+from plural_rlhf.weights.wording import describe_weights, is_prevalence, steer_prompt, whole_parts
 from reward_models.errors import JuryError, did_you_mean
 
 
@@ -242,3 +242,16 @@ class WeightSampler:
 
     def _token(self, name: str, weight: float) -> str:
         return f"<|{name}:{100 * weight:.4g}|>"
+
+
+def sample_weights(
+    n: int, prevalence: Sequence[float] | np.ndarray, rng: np.random.Generator, concentration: float = 1.0
+) -> np.ndarray:
+    """Draws weightings from Dirichlet(`concentration`·1), in whole percents.
+
+    Rounded, because the policy only ever sees the percents that `describe_weights` writes.
+
+    Returns:
+        `(n, K)`, every row on the simplex.
+    """
+    return whole_parts(rng.dirichlet(np.full(len(prevalence), concentration), size=n)) / 100

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, average
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik
-from reward_models.stats.judgement_bootstrap import Bootstrap, Draw, average
 
 
 __all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]

@@ -22,12 +22,12 @@ from reward_models.evaluation import metrics, population
 from reward_models.evaluation.cells import evaluation_cells
 from reward_models.evaluation.comparisons import Comparison, compare, holm, in_words
 from reward_models.evaluation.format_leak import FormatLeak, format_leak, marginal_log_probs
+from reward_models.evaluation.judgement_bootstrap import Bootstrap, Metric
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import By
 from reward_models.judgements.texts import Text
 from reward_models.raters.predictors import Predictor, n_answers
-from reward_models.stats.judgement_bootstrap import Bootstrap, Metric
 
 
 __all__ = ["Clusters", "FixedAnswers", "JuryEvaluation", "Strangers", "evaluate_jury", "known_memberships"]

@@ -20,10 +20,10 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from reward_models.errors import JuryError
+from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, average
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik, n_answers
-from reward_models.stats.judgement_bootstrap import Bootstrap, Draw, average
 
 
 __all__ = ["FORMAT_FEATURES", "FormatLeak", "format_features", "format_leak", "marginal_log_probs"]

@@ -20,10 +20,7 @@ from typing import Literal
 import numpy as np
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded
-from reward_models.raters.predictors import answer_log_lik
-from reward_models.stats.answers import normalise
-from reward_models.stats.judgement_bootstrap import (
+from reward_models.evaluation.judgement_bootstrap import (
     Bootstrap,
     Direction,
     Draw,
@@ -33,6 +30,9 @@ from reward_models.stats.judgement_bootstrap import (
     mean_squared_gap,
     tail_mean,
 )
+from reward_models.judgements.encoding import Encoded
+from reward_models.raters.predictors import answer_log_lik
+from reward_models.stats.answers import normalise
 
 
 __all__ = [

@@ -16,10 +16,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.evaluation.metrics import BOOTSTRAP, by_item, check_memberships, given_answers
-from reward_models.judgements.encoding import Encoded
-from reward_models.stats.answers import js_divergence, normalise
-from reward_models.stats.judgement_bootstrap import (
+from reward_models.evaluation.judgement_bootstrap import (
     Bootstrap,
     Draw,
     Metric,
@@ -28,6 +25,9 @@ from reward_models.stats.judgement_bootstrap import (
     mean_products,
     tail_mean,
 )
+from reward_models.evaluation.metrics import BOOTSTRAP, by_item, check_memberships, given_answers
+from reward_models.judgements.encoding import Encoded
+from reward_models.stats.answers import js_divergence, normalise
 
 
 __all__ = [

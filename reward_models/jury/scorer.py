@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,24 +29,7 @@ from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_qu
 from reward_models.raters.rater_model import RaterModel
 
 
-__all__ = ["ClusterScorer", "JuryScorer"]
-
-
-@runtime_checkable
-class ClusterScorer(Protocol):
-    """Anything that scores completions per rater cluster.
-
-    Attributes:
-        cluster_names: `K` unique names.
-        prevalence: (K,) shares of the population, summing to one.
-    """
-
-    cluster_names: list[str]
-    prevalence: np.ndarray
-
-    def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
-        """Score `N` completions: (N, K) float32 on the CPU, in logits."""
-        ...
+__all__ = ["JuryScorer"]
 
 
 class JuryScorer:

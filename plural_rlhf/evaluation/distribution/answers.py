@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from tqdm.auto import tqdm
 
-from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from reward_models.raters.memberships import cluster_answers, leave_one_out_posterior
 from reward_models.stats.answers import (
     Interval,
@@ -31,56 +28,15 @@ from reward_models.stats.answers import (
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from reward_models.judgements.encoding import Encoded
 
-__all__ = ["METRICS", "ClusterPanel", "answer_probabilities", "cluster_panel", "interval_row", "metric_rows"]
+__all__ = ["METRICS", "ClusterPanel", "cluster_panel", "interval_row", "metric_rows"]
 
 METRICS = ("jsd_nats", "coverage", "entropy_gap")
 """Per question: JS divergence to people (nats; lower is better), mass on the offered answers (higher is better),
 entropy of the policy's answers minus people's (nats; 0 is right, below 0 is collapse)."""
 
 UNITS = {"jsd_nats": "nats", "coverage": "probability", "entropy_gap": "nats"}
-
-
-@torch.no_grad()
-def answer_probabilities(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Any],
-    supports: Sequence[Sequence[str]],
-    *,
-    batch_size: int = 12,
-    description: str = "scoring",
-    progress: bool = True,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> list[np.ndarray]:
-    """Probability of each offered answer, end token included.
-
-    Args:
-        model: The policy; put into evaluation mode for the time.
-        tokenizer: Its tokenizer.
-        prompts: Strings or conversations.
-        supports: The offered answers of each prompt.
-        batch_size: Prompts a forward pass.
-        description: What the progress bar says.
-        progress: Whether to show it.
-        chat_template_kwargs: What the chat template was given in training, beside the conversation.
-
-    Returns:
-        Per prompt, `(A,)` probabilities; they sum to the coverage, at most 1.
-    """
-    was_training = model.training
-    model.eval()
-    out: list[np.ndarray] = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False):
-        chunk = slice(start, start + batch_size)
-        batch = AnswerBatch.encode(prompts[chunk], supports[chunk], tokenizer, chat_template_kwargs).to(model.device)
-        probabilities = answer_log_probs(model, batch).double().exp().cpu().numpy()
-        out += [p[: len(s)] for p, s in zip(probabilities, supports[chunk], strict=True)]
-    model.train(was_training)
-    return out
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from plural_rlhf.rewards.jury_reward import JuryReward, require_calibrated
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
-from reward_models.jury.scorer import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer
 
 
 __all__ = ["reward_functions"]

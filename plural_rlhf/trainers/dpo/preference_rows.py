@@ -18,7 +18,7 @@ import torch
 from trl import extract_prompt
 
 from plural_rlhf.trainers.dpo.pair_clusters import Clusters, judgement_weights
-from plural_rlhf.weights.spec import POPULATION, describe_weights, steer_prompt
+from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt
 from reward_models.errors import JuryError
 
 

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate, completion_text, rows_of
+from plural_rlhf.rewards.completions import completion_text, rows_of
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.rewards.validity_gate import ValidityGate
 
 
 __all__ = ["OtherRewards"]

@@ -19,7 +19,8 @@ from torch import Tensor
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.core.typicality import debias
-from plural_rlhf.rewards.jury_reward import JuryReward, rows_of, seen_prompts
+from plural_rlhf.rewards.completions import rows_of, seen_prompts
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 from plural_rlhf.trainers.grpo.reference_draws import log_drawn, policys_own
 

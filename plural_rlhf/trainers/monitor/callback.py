@@ -17,7 +17,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from plural_rlhf.core.shares import effective_answers
-from plural_rlhf.rewards.jury_reward import is_async
+from plural_rlhf.rewards.validity_gate import is_async
 from plural_rlhf.trainers.monitor.findings import (
     CHECKS,
     EFFECTIVE,

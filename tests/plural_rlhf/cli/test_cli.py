@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import plural_rlhf
 from plural_rlhf.cli import app
+from plural_rlhf.recipe import RunFolderError
 from reward_models.errors import JudgementWarning
 from tests.paths import ROOT
 from tests.report_fixtures import make_results
@@ -25,26 +25,17 @@ from tests.report_fixtures import make_results
 runner = CliRunner()
 
 
-class RunFolderError(ValueError):
-    """Stands in for `plural_rlhf.recipe.RunFolderError`."""
-
-
 @pytest.fixture
 def recipe(monkeypatch):
     """A recipe that records how it was called and does what the test says."""
-    fake = types.ModuleType("plural_rlhf.recipe")
-    fake.calls = []
-    fake.answer = make_results
+    fake = types.SimpleNamespace(calls=[], answer=make_results)
 
     def run(config, until, overwrite, command):
         fake.calls.append((config, until, overwrite, command))
         return fake.answer()
 
-    fake.run = run
-    RunFolderError.__module__ = "plural_rlhf.recipe"
-    fake.RunFolderError = RunFolderError
-    monkeypatch.setitem(sys.modules, "plural_rlhf.recipe", fake)
-    monkeypatch.setattr(plural_rlhf, "recipe", fake, raising=False)
+    monkeypatch.setattr("plural_rlhf.recipe.pipeline.run", run)
+    monkeypatch.setattr("plural_rlhf.recipe.run", run)
     monkeypatch.setenv("COLUMNS", "160")
     return fake
 

@@ -7,13 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from plural_rlhf.evaluation.distribution.answers import (
-    METRICS,
-    ClusterPanel,
-    answer_probabilities,
-    cluster_panel,
-    metric_rows,
-)
+from plural_rlhf.evaluation.distribution.answers import METRICS, ClusterPanel, cluster_panel, metric_rows
+from plural_rlhf.policies.answers import answer_probabilities
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
 from reward_models.raters.memberships import leave_one_out_posterior

@@ -11,10 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from plural_rlhf.evaluation.distribution.answers import answer_probabilities
+from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.weights.sampler import WeightSampler
-from plural_rlhf.weights.spec import POPULATION
+from plural_rlhf.weights.wording import POPULATION
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.raters.adaptation import Adaptation

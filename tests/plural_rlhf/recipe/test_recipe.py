@@ -15,12 +15,13 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from plural_rlhf.policies.base_models import prepare_base_model
-from plural_rlhf.recipe import _spent, run
+from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import ConfigError, PluralSection, load_config
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
+from plural_rlhf.recipe.pipeline import _spent
 from plural_rlhf.recipe.policies import training_rows
-from plural_rlhf.weights.spec import describe_weights
+from plural_rlhf.weights.wording import describe_weights
 from reward_models.errors import JuryError
 from tests.juries import TableJury
 from tests.paths import ROOT
@@ -243,7 +244,7 @@ def test_a_folder_that_is_refused_is_refused_before_any_work(tmp_path, monkeypat
     def work(*args, **kwargs):
         raise AssertionError("the data were read, or the base model was made")
 
-    monkeypatch.setattr("plural_rlhf.recipe.prepare_base_model", work)
+    monkeypatch.setattr("plural_rlhf.recipe.pipeline.prepare_base_model", work)
     monkeypatch.setattr("plural_rlhf.recipe.data.read_data", work)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")

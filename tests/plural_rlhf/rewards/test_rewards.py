@@ -17,7 +17,9 @@ from trl.trainer.utils import is_async_callable
 
 from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.targets import PoolTarget, pool_reward
-from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate, completion_text
+from plural_rlhf.rewards.completions import completion_text
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.rewards.validity_gate import ValidityGate
 from reward_models.errors import JuryError
 from tests.juries import CPU, TableJury
 from tests.tiny import save_tiny, tiny_tokenizer

@@ -8,7 +8,7 @@ from transformers import ProcessorMixin
 from trl import GRPOTrainer, SFTConfig
 from trl.chat_template_utils import qwen3_chat_template
 
-from plural_rlhf.evaluation.distribution.answers import answer_probabilities
+from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl

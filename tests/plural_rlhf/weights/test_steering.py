@@ -7,14 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from plural_rlhf.weights.spec import (
-    POPULATION,
-    describe_weights,
-    parse_weights,
-    sample_weights,
-    steer_prompt,
-    whole_parts,
-)
+from plural_rlhf.weights.sampler import sample_weights
+from plural_rlhf.weights.spec import parse_weights
+from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt, whole_parts
 from reward_models.errors import JuryError
 
 

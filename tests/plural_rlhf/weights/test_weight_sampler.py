@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from plural_rlhf.weights.sampler import WeightSampler
-from plural_rlhf.weights.spec import POPULATION, describe_weights
+from plural_rlhf.weights.wording import POPULATION, describe_weights
 from reward_models.errors import JuryError
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

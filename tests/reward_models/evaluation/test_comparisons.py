@@ -9,8 +9,8 @@ import pytest
 from reward_models.errors import JuryError
 from reward_models.evaluation.comparisons import Comparison, compare, holm, in_words, sign_flip_p_value
 from reward_models.evaluation.format_leak import FORMAT_FEATURES, format_features, format_leak, marginal_log_probs
+from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.judgements.records import Judgements
-from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")

@@ -15,9 +15,9 @@ from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluate import main
 from reward_models.evaluation.cells import evaluation_cells
 from reward_models.evaluation.evaluate_jury import Clusters, FixedAnswers, Strangers, evaluate_jury
+from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.evaluation.report import rewardbench, write_json
 from reward_models.judgements.records import Judgements
-from reward_models.stats.judgement_bootstrap import Bootstrap
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")

@@ -10,8 +10,8 @@ from sklearn.metrics import brier_score_loss
 
 from reward_models.errors import JuryError
 from reward_models.evaluation import metrics, population
+from reward_models.evaluation.judgement_bootstrap import Bootstrap, tail_mean
 from reward_models.judgements.records import Judgements
-from reward_models.stats.judgement_bootstrap import Bootstrap, tail_mean
 
 
 FEW = Bootstrap(draws=60)

@@ -14,7 +14,7 @@ from trl import apply_chat_template
 from plural_rlhf.rewards.jury_reward import JuryReward
 from reward_models.errors import JuryError
 from reward_models.jury.objectives import Objectives, ScalarRewardModel
-from reward_models.jury.scorer import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

@@ -14,7 +14,8 @@ import torch
 
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
-from reward_models.jury.scorer import ClusterScorer, JuryScorer
+from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.scorer import JuryScorer
 from tests.paths import ROOT
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 

@@ -18,10 +18,10 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
-from plural_rlhf.evaluation.distribution.answers import answer_probabilities
+from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
-from plural_rlhf.weights.spec import POPULATION, steer_prompt
+from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JuryError
 from tests.opposed_pairs import PROMPTS, QUIET, RURAL, STEADY, TOKENIZER, URBAN, build, opposed, pair, policy
 

@@ -13,7 +13,7 @@ from plural_rlhf.trainers.dpo.pair_clusters import find_clusters
 from plural_rlhf.trainers.dpo.preference_rows import LABELS, READINGS
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
-from plural_rlhf.weights.spec import POPULATION, describe_weights, steer_prompt
+from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

@@ -10,7 +10,8 @@ import torch
 from datasets import Dataset
 
 from plural_rlhf.core.targets import PoolTarget, log_partition
-from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards

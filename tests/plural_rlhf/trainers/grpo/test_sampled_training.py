@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from plural_rlhf.core.targets import log_partition, pool_reward
-from plural_rlhf.rewards.jury_reward import ValidityGate
+from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.rollouts import Rollouts

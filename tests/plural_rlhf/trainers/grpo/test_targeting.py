@@ -10,7 +10,8 @@ import torch
 
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import PoolTarget, pool_reward
-from plural_rlhf.rewards.jury_reward import JuryReward, ValidityGate
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 from plural_rlhf.trainers.grpo.rollouts import Rollouts
 from plural_rlhf.trainers.grpo.targeting import RewardTable, Targeting

@@ -1,0 +1,8 @@
+# The public names of `plural_rlhf.recipe`, imported when first asked for (see `reward_models.lazy_names`).
+from .config import ConfigError as ConfigError
+from .config import RunConfig as RunConfig
+from .config import load_config as load_config
+from .config import make_config as make_config
+from .folder import RunFolderError as RunFolderError
+from .pipeline import Until as Until
+from .pipeline import run as run

@@ -1,0 +1,102 @@
+"""Weights in the words that steer a policy, and prompts that say them.
+
+Training and inference must use the same words: a policy follows only what it was trained on. Knows nothing of juries
+or rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+
+__all__ = ["POPULATION", "describe_weights", "is_prevalence", "steer_prompt", "whole_parts"]
+
+
+POPULATION = "Answer as a member of the public."
+"""What a prompt says when the weights are the clusters' prevalence."""
+
+
+_TOLERANCE = 0.005  # half a percentage point: two weightings closer than this read the same
+
+
+def describe_weights(
+    weights: Sequence[float] | np.ndarray,
+    cluster_names: Sequence[str],
+    prevalence: Sequence[float] | np.ndarray | None = None,
+) -> str:
+    """Puts weights into the words that steer a conditional policy; the same words must be used in training and after.
+
+    The percents are whole and always sum to 100 (see `whole_parts`).
+
+    Args:
+        weights: `(K,)` on the simplex.
+        cluster_names: The jury's clusters, in order.
+        prevalence: When given, weights equal to it (to half a percentage point) become `POPULATION`.
+
+    Example:
+        >>> describe_weights([0.25, 0.75], ["urban", "rural"])
+        'Answer as a member of this public: 75% rural, 25% urban.'
+        >>> describe_weights([0.0, 1.0], ["urban", "rural"])
+        'Answer as a member of this public: rural.'
+    """
+    if prevalence is not None and is_prevalence(weights, prevalence):
+        return POPULATION
+    percents = whole_parts(weights)
+    order = [k for k in np.argsort(-percents, kind="stable") if percents[k] > 0]
+    if len(order) == 1:
+        return f"Answer as a member of this public: {cluster_names[order[0]]}."
+    parts = ", ".join(f"{percents[k]}% {cluster_names[k]}" for k in order)
+    return f"Answer as a member of this public: {parts}."
+
+
+def is_prevalence(weights: Sequence[float] | np.ndarray, prevalence: Sequence[float] | np.ndarray) -> bool:
+    """Whether weights `(K,)` are the clusters' prevalence, to half a percentage point: then they read `POPULATION`."""
+    return bool(np.abs(np.asarray(weights) - np.asarray(prevalence)).max() < _TOLERANCE)
+
+
+def whole_parts(weights: Sequence[float] | np.ndarray, parts: int = 100) -> np.ndarray:
+    """Rounds weights to whole numbers of `parts` (percents by default) that sum to `parts`, each less than one off.
+
+    The method of largest remainders: what is left after rounding down goes to those who lost most by it, the first of
+    equals first.
+
+    Args:
+        weights: `(..., K)`, on the simplex.
+        parts: Of how many the weights are shares.
+
+    Returns:
+        `(..., K)` integers.
+
+    Example:
+        >>> whole_parts([1 / 3, 1 / 3, 1 / 3]).tolist()
+        [34, 33, 33]
+        >>> whole_parts([0.62, 0.38], parts=20).tolist()
+        [12, 8]
+    """
+    # Rounded, lest 0.29 * 100 = 28.999999999999996 lose its last part, or equal remainders differ.
+    exact = (np.asarray(weights, dtype=np.float64) * parts).round(9)
+    whole = np.floor(exact).astype(np.int64)
+    order = np.argsort((whole - exact).round(9), axis=-1, kind="stable")
+    rank = np.argsort(order, axis=-1)
+    return whole + (rank < parts - whole.sum(axis=-1, keepdims=True))
+
+
+@overload
+def steer_prompt(prompt: str, description: str) -> str: ...
+
+
+@overload
+def steer_prompt(prompt: list[dict[str, str]], description: str) -> list[dict[str, str]]: ...
+
+
+def steer_prompt(prompt: str | list[dict[str, str]], description: str) -> str | list[dict[str, str]]:
+    """Puts a description of the weights before a prompt: as the system message, or as first line of a plain prompt."""
+    if isinstance(prompt, str):
+        return f"{description}\n{prompt}"
+    if prompt and prompt[0]["role"] == "system":
+        merged = {"role": "system", "content": f"{prompt[0]['content']}\n{description}"}
+        return [merged, *prompt[1:]]
+    return [{"role": "system", "content": description}, *prompt]
