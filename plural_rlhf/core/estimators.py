@@ -24,6 +24,8 @@ from reward_models.errors import did_you_mean
 
 __all__ = [
     "DIVERGENCES",
+    "ESTIMATORS",
+    "OFF_POLICY",
     "Divergence",
     "exact_divergence",
     "forward_kl_coefficients",
@@ -40,6 +42,12 @@ __all__ = [
 ]
 
 Divergence = Literal["fkl", "rkl", "js"]
+
+ESTIMATORS = ("vargrad", "tb", "js", "fkl")
+"""How a sampled completion's residual becomes the coefficient of its score."""
+
+OFF_POLICY = ("vargrad", "tb")
+"""The estimators whose fixed point is the target whoever drew the completions."""
 
 DIVERGENCES: tuple[str, ...] = ("fkl", "rkl", "js")
 

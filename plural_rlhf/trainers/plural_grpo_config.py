@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from plural_rlhf.core.estimators import DIVERGENCES
+from plural_rlhf.core.estimators import DIVERGENCES, ESTIMATORS, OFF_POLICY
 from plural_rlhf.core.offsets import MODES, Mode
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.policies.sampling_settings import check_sampling
-from plural_rlhf.trainers.grpo.rollouts import ESTIMATORS, OFF_POLICY
 from reward_models.errors import did_you_mean
 
 

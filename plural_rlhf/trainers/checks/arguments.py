@@ -6,14 +6,13 @@ Every refusal names what was given, why it cannot work and what to do. Knows not
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers.grpo.exact import check_support
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from reward_models.errors import JuryError
 
@@ -28,6 +27,7 @@ __all__ = [
     "check_enough_prompts",
     "check_groups",
     "check_reference_draws",
+    "check_support",
     "check_weights",
     "columns_of",
     "each_dataset",
@@ -203,3 +203,33 @@ def check_checkpoint(resume: Resume, output_dir: str | None, state_file: str) ->
         f"the checkpoint {str(folder)!r} has no {state_file}, which is written last: it was cut short, or another "
         f"trainer wrote it. Delete it and {advice}."
     )
+
+
+def check_support(rows: Iterable[Mapping[str, Any]], required: bool = True) -> None:
+    """Refuses, before any training, answer sets that no distribution can be matched on.
+
+    Args:
+        rows: Rows of a data set.
+        required: Whether every row must have one; it is None in the others.
+
+    Raises:
+        ValueError: A support that is missing, has fewer than two answers, an empty one, or one twice, be it with other
+            space around it, which is one answer where completions are sampled; names the row.
+    """
+    for n, row in enumerate(rows):
+        support = row.get("support")
+        if support is None and not required:
+            continue
+        if not isinstance(support, list | tuple) or not all(isinstance(answer, str) for answer in support):
+            raise ValueError(
+                f"row {n}: support is {support!r}, but the exact mode needs the list of all allowed answers as "
+                "strings: give every row one, or set exact=False to sample instead."
+                if required
+                else f"row {n}: support is {support!r}: give the list of all allowed answers as strings, or null."
+            )
+        texts = {answer.strip() for answer in support}
+        if len(support) < 2 or len(texts) < len(support) or "" in texts:
+            raise ValueError(
+                f"row {n}: support is {list(support)!r}: give at least two different answers, none of them empty; the "
+                "space around an answer does not count."
+            )

@@ -28,39 +28,9 @@ from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ExactRows", "check_support", "exact_metrics", "row_key", "target_kl_and_gains"]
+__all__ = ["ExactRows", "exact_metrics", "row_key", "target_kl_and_gains"]
 
 Row = Mapping[str, Any]
-
-
-def check_support(rows: Iterable[Row], required: bool = True) -> None:
-    """Refuses, before any training, answer sets that no distribution can be matched on.
-
-    Args:
-        rows: Rows of a data set.
-        required: Whether every row must have one; it is None in the others.
-
-    Raises:
-        ValueError: A support that is missing, has fewer than two answers, an empty one, or one twice, be it with other
-            space around it, which is one answer where completions are sampled; names the row.
-    """
-    for n, row in enumerate(rows):
-        support = row.get("support")
-        if support is None and not required:
-            continue
-        if not isinstance(support, list | tuple) or not all(isinstance(answer, str) for answer in support):
-            raise ValueError(
-                f"row {n}: support is {support!r}, but the exact mode needs the list of all allowed answers as "
-                "strings: give every row one, or set exact=False to sample instead."
-                if required
-                else f"row {n}: support is {support!r}: give the list of all allowed answers as strings, or null."
-            )
-        texts = {answer.strip() for answer in support}
-        if len(support) < 2 or len(texts) < len(support) or "" in texts:
-            raise ValueError(
-                f"row {n}: support is {list(support)!r}: give at least two different answers, none of them empty; the "
-                "space around an answer does not count."
-            )
 
 
 class ExactRows:

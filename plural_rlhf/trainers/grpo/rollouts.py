@@ -21,12 +21,8 @@ from torch import Tensor
 from plural_rlhf.core.estimators import forward_kl_coefficients, js_coefficients, leave_one_out
 
 
-__all__ = ["ESTIMATORS", "OFF_POLICY", "Rollouts"]
+__all__ = ["Rollouts"]
 
-ESTIMATORS = ("vargrad", "tb", "js", "fkl")
-"""How a completion's residual becomes the coefficient of its score (see `plural_rlhf.core.estimators`)."""
-OFF_POLICY = ("vargrad", "tb")
-"""Those whose fixed point is the target whoever drew the completions."""
 
 _LOG_LARGEST_RATIO = math.log(10.0)
 # Importance ratios of completions that an older policy drew, for the divergences that need them, are cut here.
