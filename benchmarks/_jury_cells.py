@@ -127,11 +127,11 @@ def measure(cell: Cell, number: int, method: str, parts: Parts, candidates: Sequ
     test = split.test.encode()
     arrays = {}
     for n in cell.counts:
-        placed = predictor
+        adapted = predictor
         if n:
             placing = split.placing[n].encode()
-            placed = predictor.placed(placing, cell.features(placing.texts))
-        arrays[f"log_probs_{n}"] = placed.log_probs(test, cell.features(test.texts)).astype("float32")
+            adapted = predictor.adapt(placing, cell.features(placing.texts))
+        arrays[f"log_probs_{n}"] = adapted.log_probs(test, cell.features(test.texts)).astype("float32")
     return parts.put(*key, arrays=arrays, chosen=chosen, seconds=seconds)
 
 
@@ -146,7 +146,7 @@ def reference_memberships(cell: Cell, number: int, parts: Parts) -> np.ndarray:
     split = cell.splits[number]
     fit = fit_raters(split.train.encode(), "mixture", 2)
     if split.placing:
-        fit = fit.placed(split.placing[max(split.placing)].encode())
+        fit = fit.adapt(split.placing[max(split.placing)].encode())
     known = dict(zip(fit.rater_ids, fit.responsibilities, strict=True))
     memberships = np.stack([known.get(rater, fit.prevalence) for rater in split.test.encode().rater_ids])
     parts.put(cell.title, number, "reference", arrays={"memberships": memberships})

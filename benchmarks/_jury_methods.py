@@ -162,7 +162,6 @@ def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
     """
     import numpy as np
 
-    from reward_models.judgements.encoding import subset
     from reward_models.raters.predictors import answer_log_lik
     from reward_models.stats.resampling import halve_labels
 
@@ -184,7 +183,7 @@ def choose_size(fit: Fit, training: Training, candidates: Sequence[int]) -> int:
         predictor = fit(inner, size)
         losses[size] = 0.0
         for placing in (half, ~half):
-            asked = subset(test, ~placing)
-            log_probs = predictor.placed(subset(test, placing)).log_probs(asked)
+            asked = test.select(~placing)
+            log_probs = predictor.adapt(test.select(placing)).log_probs(asked)
             losses[size] -= answer_log_lik(log_probs, asked).sum()
     return min(losses, key=lambda size: losses[size])

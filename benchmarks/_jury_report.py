@@ -147,9 +147,9 @@ def show(cell: Cell, n: int | None, rows: list[dict[str, Any]]) -> None:
         for method in methods
     ]
     about = max((r for r in rows if r["metric"] == "nll"), key=lambda r: r["n"])
-    placed = "" if n is None else f", unseen raters placed by {n} labels"
+    suffix = "" if n is None else f", unseen raters placed by {n} labels"
     print_table(
-        f"{cell.title}{placed}: {about['n']:,} judgements, {about['n_raters']:,} raters, {about['n_items']:,} items, "
+        f"{cell.title}{suffix}: {about['n']:,} judgements, {about['n_raters']:,} raters, {about['n_items']:,} items, "
         f"{about['splits']} splits",
         header,
         lines,
@@ -166,8 +166,8 @@ def plot(rows: list[dict[str, Any]], file: Path) -> None:
     panels: dict[str, list[dict[str, Any]]] = {}
     for r in rows:
         if r["metric"] == "delta_nll_vs_bt" and "skipped" not in r:
-            placed = f", {r['n_labels']} labels" if "n_labels" in r else ""
-            panels.setdefault(r["case"] + placed, []).append(r)
+            suffix = f", {r['n_labels']} labels" if "n_labels" in r else ""
+            panels.setdefault(r["case"] + suffix, []).append(r)
     if not panels:
         return
     columns = min(3, len(panels))

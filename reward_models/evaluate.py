@@ -307,7 +307,7 @@ def _models(
         model = stored if fits else fit_rater_model(labels, values[own], prevalence, rater_terms=rater_terms)
         assert model is not None
         jury = SavedJury.unplaced(model, texts, values)
-        return jury if train is None else jury.placed(labels)
+        return jury if train is None else jury.adapt(labels)
 
     one, mean = np.ones(1), rewards @ scorer.prevalence[:, None]
     jury = saved(rewards, scorer.prevalence, scorer.state.rater_model)

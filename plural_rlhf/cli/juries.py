@@ -161,12 +161,12 @@ def adapt(
         judgements = load_table(data, columns)
         logging.disable_progress_bar()
         scorer = JuryScorer.from_pretrained(jury)
-        placed = scorer.adapt(judgements)
-        Console().print(_raters_table(placed, rows))
-        typer.echo(placed.summary())
+        adapted = scorer.adapt(judgements)
+        Console().print(_raters_table(adapted, rows))
+        typer.echo(adapted.summary())
         if json_file is not None:
             meta = {"command": command_line("adapt"), "jury": jury, "data": str(data)}
-            _write_json(json_file, {"meta": meta, "clusters": placed.cluster_names, "raters": _raters(placed)})
+            _write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": _raters(adapted)})
 
     guarded(place, traceback)
 
@@ -296,7 +296,7 @@ def _print_release(release: Release) -> None:
     typer.echo(f"Shell:  plural-rlhf headroom --release {release.name}{source} --set data.limit=1000")
 
 
-def _raters_table(placed: Adaptation, rows: int) -> Table:
+def _raters_table(adapted: Adaptation, rows: int) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -304,29 +304,29 @@ def _raters_table(placed: Adaptation, rows: int) -> Table:
     table = Table(box=box.SIMPLE, title="Where the raters stand", title_style="bold")
     table.add_column("rater", overflow="fold")
     table.add_column("judgements", justify="right")
-    for name in placed.cluster_names:
+    for name in adapted.cluster_names:
         table.add_column(Text(name), justify="right")
-    for u, rater in enumerate(placed.rater_ids[:rows]):
-        judged = "–" if placed.num_judgements is None else str(placed.num_judgements[u])
-        places = zip(placed.memberships[u], placed.low[u], placed.high[u], strict=True)
+    for u, rater in enumerate(adapted.rater_ids[:rows]):
+        judged = "–" if adapted.num_judgements is None else str(adapted.num_judgements[u])
+        places = zip(adapted.memberships[u], adapted.low[u], adapted.high[u], strict=True)
         table.add_row(Text(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in places))
-    more = len(placed.rater_ids) - rows
+    more = len(adapted.rater_ids) - rows
     table.caption = f"and {more:,} more; --rows shows them, --json writes all" if more > 0 else None
     return table
 
 
-def _raters(placed: Adaptation) -> list[dict[str, Any]]:
+def _raters(adapted: Adaptation) -> list[dict[str, Any]]:
     """One entry per rater, all that `Adaptation` says of them."""
     return [
         {
             "rater_id": rater,
-            "judgements": None if placed.num_judgements is None else int(placed.num_judgements[u]),
-            "memberships": dict(zip(placed.cluster_names, placed.memberships[u].tolist(), strict=True)),
-            "low": dict(zip(placed.cluster_names, placed.low[u].tolist(), strict=True)),
-            "high": dict(zip(placed.cluster_names, placed.high[u].tolist(), strict=True)),
-            "terms": {name: float(values[u]) for name, values in placed.terms.items()},
+            "judgements": None if adapted.num_judgements is None else int(adapted.num_judgements[u]),
+            "memberships": dict(zip(adapted.cluster_names, adapted.memberships[u].tolist(), strict=True)),
+            "low": dict(zip(adapted.cluster_names, adapted.low[u].tolist(), strict=True)),
+            "high": dict(zip(adapted.cluster_names, adapted.high[u].tolist(), strict=True)),
+            "terms": {name: float(values[u]) for name, values in adapted.terms.items()},
         }
-        for u, rater in enumerate(placed.rater_ids)
+        for u, rater in enumerate(adapted.rater_ids)
     ]
 
 

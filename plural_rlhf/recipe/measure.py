@@ -69,7 +69,7 @@ def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
     ).numpy()
     placing = [encoded.item_ids.index(q.id) for q in data.of("train") if q.id in encoded.item_ids]
     panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, placing)
-    return panel.take([encoded.item_ids.index(q.id) for q in data.questions])
+    return panel.select([encoded.item_ids.index(q.id) for q in data.questions])
 
 
 def _jury_answers(jury: JuryScorer, questions: list[Question]) -> list[np.ndarray]:
@@ -234,7 +234,7 @@ def _rows(
     level = config.evaluate.level
     for split in SPLITS:
         items = [i for i, q in enumerate(data.questions) if q.split == split]
-        part = panel.take(items)
+        part = panel.select(items)
         for cluster in (None, *range(len(names))):
             name = EVERYBODY if cluster is None else names[cluster]
             labels = {**common, "split": split, "cluster": name}

@@ -79,7 +79,7 @@ class _Table:
     weight: np.ndarray
     n_raters: int
 
-    def take(self, keep: np.ndarray) -> _Table:
+    def select(self, keep: np.ndarray) -> _Table:
         rater, item, cell, weight = self.rater[keep], self.item[keep], self.cell[keep], self.weight[keep]
         return dataclasses.replace(self, rater=rater, item=item, cell=cell, weight=weight)
 
@@ -165,12 +165,12 @@ def _one_split(
     is_train = in_train[table.rater]
     half = halve_labels(table.rater, rng)
     placing, scoring = ~is_train & half, ~is_train & ~half
-    train, scored = table.take(is_train), table.take(scoring)
+    train, scored = table.select(is_train), table.select(scoring)
     everybody = np.zeros(table.n_raters, dtype=np.int64)
     base = np.log(population(train.group_counts(everybody, 1)[:, 0], table.cell_item))
 
     log_lik, about = {}, []
-    log_lik[CLUSTERS] = _cluster_log_lik(train, table.take(placing), scored, num_clusters, config)
+    log_lik[CLUSTERS] = _cluster_log_lik(train, table.select(placing), scored, num_clusters, config)
     about.append(("clusters", num_clusters))
     for trait, codes in traits.items():
         n_groups = int(codes.max()) + 1
@@ -183,10 +183,10 @@ def _one_split(
     log_lik[RANDOM] = _group_log_lik(train, scored, rng.integers(num_clusters, size=table.n_raters), base)
     shuffled = _shuffle_within_items(table, rng)
     control = _cluster_log_lik(
-        shuffled.take(is_train), shuffled.take(placing), shuffled.take(scoring), num_clusters, config
+        shuffled.select(is_train), shuffled.select(placing), shuffled.select(scoring), num_clusters, config
     )
     # The gain is over the shuffled answers' own baseline; the gain over `baseline` is what the caller takes.
-    log_lik[SHUFFLED] = control - base[shuffled.take(scoring).cell] + base[scored.cell]
+    log_lik[SHUFFLED] = control - base[shuffled.select(scoring).cell] + base[scored.cell]
     about += [("control", num_clusters)] * 2
     return _Split(scored, base[scored.cell], log_lik, about)
 
@@ -251,8 +251,8 @@ def _cluster_log_lik(
     """(N,) log predictive probability of the scored answers, raters placed by `placing`."""
     raters, rater = np.unique(train.rater, return_inverse=True)
     fit = fit_latent_classes(rater, train.cell, train.weight, len(raters), train.cell_item, num_clusters, config)
-    placed = placing.weight[:, None] * fit.log_p[placing.cell]
-    posterior = mixture_posterior(placed, placing.rater, placing.n_raters, fit.prevalence)
+    log_lik = placing.weight[:, None] * fit.log_p[placing.cell]
+    posterior = mixture_posterior(log_lik, placing.rater, placing.n_raters, fit.prevalence)
     return predictive_log_lik(posterior[scored.rater], fit.log_p[scored.cell])
 
 

@@ -23,7 +23,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_fit import fit_texts
-from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.stats.resampling import heldout_labels, two_way_intervals
@@ -115,13 +115,13 @@ def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
     seen = np.zeros(enc.n_texts, dtype=bool)
     kept = enc.alternatives[~held]
     seen[kept[kept >= 0]] = True
-    test = subset(enc, held & (seen[enc.alternatives] | (enc.alternatives < 0)).all(1))
+    test = enc.select(held & (seen[enc.alternatives] | (enc.alternatives < 0)).all(1))
     if not len(test):
         raise JuryError(
             f"none of {len(enc)} judgements can be held out: headroom needs raters with at least three judgements of "
             "texts that were judged more than once"
         )
-    return subset(enc, ~held), test
+    return enc.select(~held), test
 
 
 def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
@@ -136,7 +136,7 @@ def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
             f"none of {enc.n_texts} texts can be held out: with features, headroom needs raters who judged several "
             "texts"
         )
-    return subset(enc, ~held), subset(enc, held & known)
+    return enc.select(~held), enc.select(held & known)
 
 
 def _verdict(

@@ -26,7 +26,7 @@ from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_table import TextTable, extend_to_features
-from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
 from reward_models.raters.observation import Observations, minimise
@@ -75,9 +75,9 @@ class DemographicsFit:
         """
         return self.placement.log_probs(*self._by_profile(enc, features))
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> DemographicsFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> DemographicsFit:
         """The same model with the terms of the raters of `enc` placed by their labels; groups stay known."""
-        return replace(self, placement=self.model.place(*self._by_profile(enc, features)))
+        return replace(self, placement=self.model.adapt(*self._by_profile(enc, features)))
 
     def _by_profile(self, enc: Encoded, features: np.ndarray | None) -> tuple[Encoded, np.ndarray]:
         """The table with one text for each text and combination of groups, and their rewards (U', 1)."""
@@ -122,7 +122,7 @@ def fit_demographics(
     held = heldout_labels(enc.rater, HELDOUT, np.random.default_rng(seed))
     cv = {0.0: 0.0}
     if held.any():
-        known, asked = subset(enc, ~held), subset(enc, held)
+        known, asked = enc.select(~held), enc.select(held)
         base = fit_raters(known, "mixture", 1, config=config)
         for group_sd in GROUP_SDS:
             fit = _with_groups(base, known, groups, members, belongs, group_sd)
@@ -165,7 +165,7 @@ def _with_groups(
         deviations = minimise(loss, {"delta": deviations}, max_iter=100, tol=1e-7)["delta"]
     table = TextTable(enc.texts, np.concatenate([rewards, deviations], axis=1))
     fit = DemographicsFit(base.model, table, groups, members, base.model.unplaced(), group_sd, {})
-    return fit.placed(enc)
+    return fit.adapt(enc)
 
 
 def _groups(

@@ -28,7 +28,7 @@ from scipy.special import expit, ndtri
 from scipy.stats import norm
 from torch import Tensor
 
-from reward_models.baselines.pair_counts import Coordinates, PairCounts, left_out_ridge
+from reward_models.baselines.pair_counts import Coordinates, PairCounts, heldout_ridge
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable
 from reward_models.judgements.encoding import Encoded
@@ -108,8 +108,8 @@ class MeanVarianceFit:
         with np.errstate(divide="ignore"):
             return np.log(p / p.sum(1, keepdims=True))
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> MeanVarianceFit:
-        """Itself: nobody is placed."""
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> MeanVarianceFit:
+        """Itself: nobody is adapted."""
         return self
 
 
@@ -168,7 +168,7 @@ def fit_mean_variance(enc: Encoded, features: np.ndarray | None = None, *, seed:
         start["log_epsilon"] = np.log(np.sqrt(2) * ndtri(0.5 + 0.5 * min(share, 0.99)))[None]
     ridge = None
     if features is not None:
-        ridge = left_out_ridge(pairs, seed, lambda some, r, s: fit(some, r, s or start), loss_of)
+        ridge = heldout_ridge(pairs, seed, lambda some, r, s: fit(some, r, s or start), loss_of)
     params = fit(pairs, ridge or 0.0, start)
     with torch.no_grad():
         mean, log_sigma = (c.numpy() for c in columns({k: torch.from_numpy(v) for k, v in params.items()}))
@@ -242,8 +242,8 @@ class EnsembleFit:
             p = np.exp(rewards - rewards.max(1, keepdims=True))
             return np.log((p / p.sum(1, keepdims=True)) @ self.prevalence)
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> EnsembleFit:
-        """Itself: nobody is placed."""
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> EnsembleFit:
+        """Itself: nobody is adapted."""
         return self
 
 
@@ -283,7 +283,7 @@ def fit_calibrated_ensemble(
         def loss_of(some: PairCounts, params: dict[str, Tensor]) -> Tensor:
             return _cross_entropy(_votes(space, params["heads"], some), some.share(), some.counts.sum(1))
 
-        ridge = left_out_ridge(pairs, seed, single, loss_of)
+        ridge = heldout_ridge(pairs, seed, single, loss_of)
     strength = MEAN_PRECISION if ridge is None else ridge
     heads, weights, history = _stages(space, enc, pairs, num_heads, restarts, strength, np.random.default_rng(seed))
     order = np.argsort(-weights, kind="stable")

@@ -34,7 +34,7 @@ import torch
 from reward_models.baselines.encoder_network import CodeNetwork, score_labels
 from reward_models.baselines.encoder_training import (
     EncoderConfig,
-    LeftOut,
+    HeldOut,
     Training,
     decode,
     draw_samples,
@@ -91,7 +91,7 @@ class EncoderFit:
         network: The learnt part of the encoder.
         shared: Shared terms of the likelihood.
         term_sd: Standard deviation of each rater term, logits.
-        rater_ids: `R` raters that are placed.
+        rater_ids: `R` raters that are adapted.
         mean: (R, P) posterior means of code and terms, in units of their prior; `P = B + T`.
         covariance: (R, P, P).
         collapse: Whether the code is used, on the training raters.
@@ -151,14 +151,14 @@ class EncoderFit:
         known_answers = 2 if enc.kind == "preference" and "log_tie_mean" not in shared else answers
         with torch.no_grad():
             for start in range(0, len(enc), CHUNK):
-                part = obs.take(slice(start, start + CHUNK))
+                part = obs.select(slice(start, start + CHUNK))
                 rewards, terms = decode(part, consensus[:, 0], taste, samples[part.rater], list(self.term_sd), sd)
                 for answer in range(known_answers):
                     log_lik = part.answering(answer).state_log_lik(rewards, shared | terms)
                     log_p[start : start + CHUNK, answer] = log_mean_exp(log_lik).numpy()
         return log_p
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> EncoderFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> EncoderFit:
         """The same encoder with the raters of `enc` placed by their labels: one forward pass.
 
         Raises:
@@ -210,14 +210,14 @@ def fit_encoder(
         raise JuryError(f"num_clusters={num_clusters}: the code of a rater has at least one dimension; use 4")
     if features is not None:
         check_features(enc, features)
-    left_out = LeftOut.of(enc, config.heldout, np.random.default_rng(config.seed))
+    heldout = HeldOut.of(enc, config.heldout, np.random.default_rng(config.seed))
     nothing = np.zeros(len(enc), dtype=bool)
     # fork_rng: the caller's own random numbers must not depend on whether an encoder was trained.
     with one_thread(), torch.random.fork_rng(devices=[]):
-        trial = Training(enc, left_out, num_clusters, nuisance, config)
+        trial = Training(enc, heldout, num_clusters, nuisance, config)
         _, validation = trial.run(config.epochs)
         gain = trial.without_taste()[1] - min(validation)
-        training = Training(enc, LeftOut(nothing, nothing, nothing, np.arange(0)), num_clusters, nuisance, config)
+        training = Training(enc, HeldOut(nothing, nothing, nothing, np.arange(0)), num_clusters, nuisance, config)
         decoder = training.run(int(np.argmin(validation)))[0] if gain > 0 else training.without_taste()[0]
     model = training.model
     columns = np.concatenate([training.rewards, *(c.detach().numpy() for c in decoder.columns())], axis=1)
@@ -238,7 +238,7 @@ def fit_encoder(
         collapse=Collapse(gain, np.zeros(num_clusters), 0, np.zeros(num_clusters)),
         validation=validation,
         config=config,
-    ).placed(enc)
+    ).adapt(enc)
     code, variance = fit.memberships(), np.diagonal(fit.covariance, axis1=1, axis2=2)[:, :num_clusters]
     divergence = 0.5 * (code**2 + variance - 1.0 - np.log(variance)).mean(0)
     taste_sd = columns[:, 2 : 2 + num_clusters].std(0)

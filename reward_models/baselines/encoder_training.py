@@ -22,7 +22,7 @@ from reward_models.baselines.encoder_network import CodeNetwork, LabelScores, sc
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig, spectral_embedding
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels
@@ -31,7 +31,7 @@ from reward_models.stats.resampling import heldout_labels
 __all__ = [
     "Decoder",
     "EncoderConfig",
-    "LeftOut",
+    "HeldOut",
     "RaterRows",
     "Training",
     "decode",
@@ -93,7 +93,7 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class HeldOut:
     """What training does not see.
 
     Attributes:
@@ -109,7 +109,7 @@ class LeftOut:
     raters: np.ndarray
 
     @classmethod
-    def of(cls, enc: Encoded, share: float, rng: np.random.Generator) -> LeftOut:
+    def of(cls, enc: Encoded, share: float, rng: np.random.Generator) -> HeldOut:
         """Leave out labels of every rater, and whole raters where there are enough of them.
 
         The first tell whether known raters are predicted better, the second whether new ones are.
@@ -189,9 +189,9 @@ class Decoder(nn.Module):
 class Training:
     """The loop: contexts and targets, minibatches of raters, averaged parameters, early stopping."""
 
-    def __init__(self, enc: Encoded, left_out: LeftOut, num_codes: int, nuisance: bool, config: EncoderConfig) -> None:
-        self.enc, self.left_out, self.num_codes, self.config = enc, left_out, num_codes, config
-        seen = subset(enc, ~left_out.mask)
+    def __init__(self, enc: Encoded, heldout: HeldOut, num_codes: int, nuisance: bool, config: EncoderConfig) -> None:
+        self.enc, self.heldout, self.num_codes, self.config = enc, heldout, num_codes, config
+        seen = enc.select(~heldout.mask)
         base = fit_raters(seen, "mixture", 1, config=FitConfig(nuisance=nuisance, seed=config.seed))
         self.model, self.rewards = base.model, base.known_rewards(enc)
         self.obs = Observations.from_encoded(enc)
@@ -211,16 +211,16 @@ class Training:
         taste, spread, centre = self._factor_start(rng)
         decoder = Decoder(self.rewards, taste, np.maximum(spread, LEAST_SD), self.model, centre)
         average = copy.deepcopy(decoder)
-        left_out = self._scores(self.left_out.context) if self.left_out.target.any() else None
-        history = [] if left_out is None else [self._left_out_loss(average, left_out)]
+        heldout = self._scores(self.heldout.context) if self.heldout.target.any() else None
+        history = [] if heldout is None else [self._heldout_loss(average, heldout)]
         optimiser = torch.optim.Adam(decoder.parameters(), lr=config.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
         step = 0
         for _ in range(epochs):
             # Every epoch each rater is known by another share of the labels, from none to all.
             share = rng.random(self.enc.n_raters)
-            context = ~self.left_out.mask & (rng.random(len(self.enc)) < share[self.enc.rater])
-            target = ~self.left_out.mask & ~context
+            context = ~self.heldout.mask & (rng.random(len(self.enc)) < share[self.enc.rater])
+            target = ~self.heldout.mask & ~context
             scores = self._scores(context)
             shuffled = rng.permutation(self.raters)
             for batch in np.array_split(shuffled, max(1, round(len(shuffled) / config.batch_raters))):
@@ -234,8 +234,8 @@ class Training:
                     for kept, value in zip(average.parameters(), decoder.parameters(), strict=True):
                         kept.lerp_(value, 1.0 - decay)
             schedule.step()
-            if left_out is not None:
-                history.append(self._left_out_loss(average, left_out))
+            if heldout is not None:
+                history.append(self._heldout_loss(average, heldout))
                 if len(history) - 1 - int(np.argmin(history)) >= config.patience:
                     break
         return average, history
@@ -244,9 +244,9 @@ class Training:
         """The population and its rater terms alone, and their loss on what was left out (nan if nothing was)."""
         nothing = np.zeros((self.enc.n_texts, self.num_codes))
         decoder = Decoder(self.rewards, nothing, np.ones(self.num_codes), self.model, None)
-        if not self.left_out.target.any():
+        if not self.heldout.target.any():
             return decoder, math.nan
-        return decoder, self._left_out_loss(decoder, self._scores(self.left_out.context))
+        return decoder, self._heldout_loss(decoder, self._scores(self.heldout.context))
 
     def information(self) -> np.ndarray:
         """(U,) Fisher information of the labels about the reward of each text, in 1 / logit^2."""
@@ -271,7 +271,7 @@ class Training:
             delta (U, B), its standard deviation (B,), and (U,) the share of judgements of each text if a taste for
             everything is leniency.
         """
-        enc, seen = self.enc, ~self.left_out.mask
+        enc, seen = self.enc, ~self.heldout.mask
         scores = score_labels(enc, self.model, self.rewards, context=seen, swap=False)
         straight, rows = scores.straight, torch.from_numpy(np.flatnonzero(seen))
         text, rater, weight = scores.alternatives[rows], torch.from_numpy(enc.rater)[rows], scores.weight[rows]
@@ -337,7 +337,7 @@ class Training:
             torch.from_numpy(position[known]),
             torch.from_numpy(raters),
         )
-        part = self.obs.take(torch.from_numpy(rows[asked]))
+        part = self.obs.select(torch.from_numpy(rows[asked]))
         samples = draw_samples(mean, covariance, draws)[torch.from_numpy(position[asked])]
         rewards, terms = decode(part, consensus[:, 0], taste, samples, list(self.model.term_sd), decoder.log_sd.exp())
         log_lik = log_mean_exp(part.state_log_lik(rewards, decoder.shared() | terms))
@@ -362,9 +362,9 @@ class Training:
         prior = 0.5 * decoder.penalty() / len(self.raters)
         return prior + self.config.kl_weight * excess - (weight * log_lik).sum() / len(batch)
 
-    def _left_out_loss(self, decoder: Decoder, scores: LabelScores) -> float:
+    def _heldout_loss(self, decoder: Decoder, scores: LabelScores) -> float:
         """Nats per left-out judgement."""
-        out = self.left_out
+        out = self.heldout
         with torch.no_grad():
             log_lik, weight, _, _ = self._log_lik(decoder, out.raters, out.context, out.target, scores, self.draws)
         return -float((weight * log_lik).sum() / weight.sum())

@@ -88,8 +88,8 @@ class ItemMeanFit:
         with np.errstate(divide="ignore"):
             return np.log(p / p.sum(1, keepdims=True))
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> ItemMeanFit:
-        """Itself: nobody is placed."""
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> ItemMeanFit:
+        """Itself: nobody is adapted."""
         return self
 
 
@@ -163,7 +163,7 @@ class KModelsFit:
         table: Reward (K) of each text.
         terms: Shared terms of each model's likelihood.
         prevalence: (K,) share of the training raters; what is assumed of a rater who is not known.
-        rater_ids: `R` raters that are placed.
+        rater_ids: `R` raters that are adapted.
         assignment: (R,) their model.
         precision: (K,) prior precision of the rewards of each model.
         kind: Kind of judgements.
@@ -195,7 +195,7 @@ class KModelsFit:
         with np.errstate(divide="ignore"):
             return logsumexp(log_p[question], axis=2, b=weight[:, None])
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> KModelsFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> KModelsFit:
         """The same models, each rater of `enc` given to the one under which the labels in `enc` are most probable."""
         cells, counts = _cells(enc)
         totals = counts @ self._log_lik(cells, self._rewards(enc, features))
@@ -332,12 +332,12 @@ def _log_lik(cells: Observations, reward: np.ndarray, terms: dict[str, np.ndarra
 def _precision(cells: Observations, known: csr_array, counts: csr_array, n_texts: int) -> float:
     """The prior precision under which the known labels of some raters best predict the others."""
     seen = known.sum(0)
-    left_out = counts.sum(0) - seen
+    heldout = counts.sum(0) - seen
     losses = {}
     for precision in PRECISIONS:
         reward, terms = _one_model(cells, seen, n_texts, precision)
         with np.errstate(invalid="ignore"):
-            losses[precision] = -float(left_out[left_out > 0] @ _log_lik(cells, reward, terms)[left_out > 0])
+            losses[precision] = -float(heldout[heldout > 0] @ _log_lik(cells, reward, terms)[heldout > 0])
     return min(losses, key=losses.__getitem__)
 
 

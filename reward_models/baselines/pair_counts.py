@@ -20,7 +20,7 @@ from reward_models.fitting.text_table import TextTable, check_features
 from reward_models.judgements.encoding import Encoded
 
 
-__all__ = ["Coordinates", "PairCounts", "left_out_ridge"]
+__all__ = ["Coordinates", "PairCounts", "heldout_ridge"]
 
 MAX_COMPONENTS = 64
 RIDGE_GRID = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)  # prior precision of the weights of components
@@ -77,7 +77,7 @@ class PairCounts:
         """(M,) share of people who prefer a; half of a tie is for a."""
         return (self.counts[:, 0] + 0.5 * self.counts[:, 2]) / self.counts.sum(1)
 
-    def take(self, rows: np.ndarray) -> PairCounts:
+    def select(self, rows: np.ndarray) -> PairCounts:
         """Some of the pairs."""
         return PairCounts(self.a[rows], self.b[rows], self.counts[rows])
 
@@ -133,7 +133,7 @@ class Coordinates:
         return TextTable(enc.texts, values, weight, -self.centre @ weight)
 
 
-def left_out_ridge(
+def heldout_ridge(
     pairs: PairCounts,
     seed: int,
     fit: Callable[[PairCounts, float, dict[str, np.ndarray] | None], dict[str, np.ndarray]],
@@ -147,8 +147,8 @@ def left_out_ridge(
         return RIDGE_GRID[len(RIDGE_GRID) // 2]
     losses, params = {}, None
     for ridge in RIDGE_GRID:
-        params = fit(pairs.take(~held), ridge, params)
+        params = fit(pairs.select(~held), ridge, params)
         with torch.no_grad():
             tensors = {name: torch.from_numpy(value) for name, value in params.items()}
-            losses[ridge] = float(loss_of(pairs.take(held), tensors))
+            losses[ridge] = float(loss_of(pairs.select(held), tensors))
     return min(losses, key=losses.__getitem__)

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reward_models.baselines.encoder_training import LeftOut, RaterRows, log_mean_exp
+from reward_models.baselines.encoder_training import HeldOut, RaterRows, log_mean_exp
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features
-from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.observation import Observations, one_thread, start_terms, torch_terms
 from reward_models.raters.predictors import n_answers
@@ -131,7 +131,7 @@ class VPLFit:
         centre: (D,) and
         scale: (D,) of the features, None without.
         kind: Kind of judgements it was fitted to.
-        rater_ids: `R` raters that are placed.
+        rater_ids: `R` raters that are adapted.
         latent: (R, Z) their latents, posterior means on the sphere.
         validation: Loss on the left-out labels after each epoch, nats per judgement.
         kl: Mean divergence of the training raters' posteriors from the prior, nats.
@@ -164,17 +164,17 @@ class VPLFit:
                 [self._rewards(hidden[:, None], z.expand(len(hidden), 1, -1)) for z in prior], dim=1
             )  # (U, S)
             for rows in np.array_split(np.flatnonzero(own >= 0), max(1, len(own) // CHUNK)):
-                part = obs.take(torch.from_numpy(rows))
+                part = obs.select(torch.from_numpy(rows))
                 z = latent[own[rows]][:, None].expand(-1, part.alternatives.shape[1], -1)
                 log_p[rows] = self._answers(
                     part, self._rewards(hidden[part.alternatives], z)[:, :, None], log_p.shape[1]
                 )
             for rows in np.array_split(np.flatnonzero(own < 0), max(1, len(own) // CHUNK)):
-                part = obs.take(torch.from_numpy(rows))
+                part = obs.select(torch.from_numpy(rows))
                 log_p[rows] = self._answers(part, of_anyone[part.alternatives], log_p.shape[1])
         return log_p
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> VPLFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> VPLFit:
         """The same model with the raters of `enc` placed by their labels: one forward pass."""
         hidden = self._hidden(enc, features)
         with torch.no_grad():
@@ -236,7 +236,7 @@ def fit_vpl(
             "kind='soft': a table of answer shares does not say who answered, so there is nobody to encode"
         )
     rng = np.random.default_rng(config.seed)
-    left_out = LeftOut.of(enc, config.heldout, rng)
+    heldout = HeldOut.of(enc, config.heldout, rng)
     obs = Observations.from_encoded(enc)
     inputs, centre, scale = torch.arange(enc.n_texts), None, None
     if features is not None:
@@ -244,15 +244,15 @@ def fit_vpl(
         centre, scale = features.mean(0), np.maximum(features.std(0), 1e-6) * math.sqrt(features.shape[1] / 16)
         inputs = torch.from_numpy((features - centre) / scale).float()
     n_labels = obs.n_levels if enc.kind == "rating" else 0
-    terms = start_terms(Observations.from_encoded(subset(enc, ~left_out.mask)), rater_terms=False)
+    terms = start_terms(Observations.from_encoded(enc.select(~heldout.mask)), rater_terms=False)
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         size = enc.n_texts if features is None else features.shape[1]
         network = _Network(size, features is None, n_labels, terms, config.hidden, num_clusters)
-        kept, validation, divergence = _train(network, inputs, obs, RaterRows(enc), left_out, config, rng)
+        kept, validation, divergence = _train(network, inputs, obs, RaterRows(enc), heldout, config, rng)
     empty = np.zeros((0, num_clusters), dtype=np.float32)
     fit = VPLFit(kept.requires_grad_(False), enc.texts, centre, scale, enc.kind, [], empty, validation, divergence)
-    return fit.placed(enc, features)
+    return fit.adapt(enc, features)
 
 
 def _train(
@@ -260,7 +260,7 @@ def _train(
     inputs: Tensor,
     obs: Observations,
     by_rater: RaterRows,
-    left_out: LeftOut,
+    heldout: HeldOut,
     config: VPLConfig,
     rng: np.random.Generator,
 ) -> tuple[_Network, list[float], float]:
@@ -273,10 +273,10 @@ def _train(
         known, asked = context[rows], target[rows]
         hidden = network.embed(inputs)
         mean, log_var = network.encode(
-            hidden, obs.take(torch.from_numpy(rows[known])), torch.from_numpy(position[known]), len(raters)
+            hidden, obs.select(torch.from_numpy(rows[known])), torch.from_numpy(position[known]), len(raters)
         )
         z = _on_sphere(mean + noise * (0.5 * log_var).exp() * torch.randn_like(mean))
-        part = obs.take(torch.from_numpy(rows[asked]))
+        part = obs.select(torch.from_numpy(rows[asked]))
         of_text = hidden[part.alternatives]
         own = z[torch.from_numpy(position[asked])][:, None].expand(-1, of_text.shape[1], -1)
         rewards = network.decoder(torch.cat([of_text, own], dim=-1))
@@ -285,20 +285,20 @@ def _train(
         return -(part.weight * log_lik).sum(), part.weight.sum(), divergence
 
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    raters = np.unique(obs.rater.numpy()[~left_out.mask])
+    raters = np.unique(obs.rater.numpy()[~heldout.mask])
     best, history, divergence = copy.deepcopy(network), [], torch.zeros(())
     for _ in range(config.epochs):
         share = rng.random(obs.n_raters)
-        context = ~left_out.mask & (rng.random(len(obs.label)) < share[obs.rater.numpy()])
+        context = ~heldout.mask & (rng.random(len(obs.label)) < share[obs.rater.numpy()])
         shuffled = rng.permutation(raters)
         for batch in np.array_split(shuffled, max(1, round(len(raters) / config.batch_raters))):
-            total, weight, divergence = loss(batch, context, ~left_out.mask & ~context, 1.0)
+            total, weight, divergence = loss(batch, context, ~heldout.mask & ~context, 1.0)
             objective = total / weight.clamp(min=1.0) + config.kl_weight * divergence
             optimiser.zero_grad()
             objective.backward()
             optimiser.step()
         with torch.no_grad():
-            total, weight, _ = loss(left_out.raters, left_out.context, left_out.target, 0.0)
+            total, weight, _ = loss(heldout.raters, heldout.context, heldout.target, 0.0)
         history.append(float(total / weight))
         if history[-1] <= min(history):
             best = copy.deepcopy(network)

@@ -52,7 +52,7 @@ def evaluation_cells(
 
     Args:
         test: Judgements that no model was fitted to.
-        train: Judgements that the models were fitted to; None if that is not known, and every rater is placed.
+        train: Judgements that the models were fitted to; None if that is not known, and every rater is adapted.
         adapt_share: Share of an unseen rater's labels that places them, in (0, 1); a single label is scored.
         by: What makes a judgement's ground seen: `"prompt"`, or `"item"`, e.g. a statement of a known conversation.
         seed: Of the choice of labels.

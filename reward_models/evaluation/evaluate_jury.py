@@ -99,7 +99,7 @@ class FixedAnswers:
             return marginal_log_probs(enc, enc)  # of choices only the number of options is known
         return np.full((len(enc), n_answers(enc)), -math.log(n_answers(enc)))
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> FixedAnswers:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> FixedAnswers:
         """Itself: it knows no rater."""
         return self
 
@@ -118,7 +118,7 @@ class Strangers:
         """(N, A) log-probabilities for somebody whom the model does not know."""
         return self.of.log_probs(replace(enc, rater_ids=[f"\0stranger {i}" for i in range(enc.n_raters)]), features)
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> Strangers:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> Strangers:
         """Itself: labels are not looked at."""
         return self
 
@@ -140,7 +140,7 @@ def evaluate_jury(
 ) -> JuryEvaluation:
     """Measure models on the same judgements and compare them with a base.
 
-    A seen rater is predicted as each model knows them; an unseen one is placed (`Predictor.placed`) by labels that are
+    A seen rater is predicted as each model knows them; an unseen one is placed (`Predictor.adapt`) by labels that are
     not scored. Loss, accuracy, calibration of answers, worst raters and clusters, and welfare are those of placed
     raters. Metrics of a population (pairwise and share calibration, divergence, agreement) ask the model about
     strangers: whether the jury as a whole answers as people do.
@@ -170,7 +170,7 @@ def evaluate_jury(
     placing = [table.encode() for table in (train, cells.adapt) if table is not None]
     adapt = None if cells.adapt is None else placing[-1]
     context = _Context(clusters, ensembles or {}, features, placing, bootstrap)
-    placed = {name: context.place(model, adapt) for name, model in predictors.items()}
+    adapted = {name: context.adapt(model, adapt) for name, model in predictors.items()}
 
     rows = [_skipped(case, "all", reason) for case, reason in cells.empty.items()]
     comparisons: list[Comparison] = []
@@ -179,7 +179,7 @@ def evaluate_jury(
     for case, table in cells.scored.items():
         enc = table.encode()
         predictions: dict[str, np.ndarray] = {}
-        for name, model in (predictors if case.startswith("seen") else placed).items():
+        for name, model in (predictors if case.startswith("seen") else adapted).items():
             try:
                 if isinstance(model, JuryError):
                     raise model
@@ -200,7 +200,7 @@ def evaluate_jury(
     verdict = f"{in_words([c for c in comparisons if c.method == jury])}."
     leak = None
     both = [value for value in scored if base in value[1] and jury in value[1]]
-    knows_train = predictors[base] if train is not None else placed[base]
+    knows_train = predictors[base] if train is not None else adapted[base]
     if placing and both and not isinstance(knows_train, JuryError):
         enc, predictions = max(both, key=lambda value: len(value[0]))
         leak = format_leak(
@@ -247,12 +247,12 @@ class _Context:
         """(U, D) features of a table's texts."""
         return None if self.features is None else self.features(enc.texts)
 
-    def place(self, model: Predictor, adapt: Encoded | None) -> Predictor | JuryError:
-        """The model with unseen raters placed, or why it cannot place them."""
+    def adapt(self, model: Predictor, adapt: Encoded | None) -> Predictor | JuryError:
+        """The model with unseen raters adapted, or why it cannot adapt them."""
         if adapt is None:
             return Strangers(model)
         try:
-            return model.placed(adapt, self.features_of(adapt))
+            return model.adapt(adapt, self.features_of(adapt))
         except JuryError as error:
             return error
 

@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.observation import (
@@ -45,7 +45,7 @@ class SavedJury:
         model: The raters' model.
         texts: `U` texts.
         rewards: (U, K) logits.
-        placement: The raters that are placed.
+        placement: The raters that are adapted.
     """
 
     model: RaterModel
@@ -66,13 +66,13 @@ class SavedJury:
         """
         return self.placement.log_probs(enc, self.rewards_of(enc))
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> SavedJury:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> SavedJury:
         """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
-        return replace(self, placement=self.model.place(enc, self.rewards_of(enc)))
+        return replace(self, placement=self.model.adapt(enc, self.rewards_of(enc)))
 
     def memberships(self, enc: Encoded) -> np.ndarray:
         """(R, K) posterior memberships of `enc`'s raters given `enc`'s labels only."""
-        return self.placed(enc).placement.memberships()
+        return self.adapt(enc).placement.memberships()
 
     def code_rewards(self, enc: Encoded) -> np.ndarray:
         """(U', C) rewards of `enc.texts` for a rater at each code of the model, on the scale of the answers."""
@@ -137,7 +137,7 @@ def fit_rater_model(
         order = np.random.default_rng(seed).permutation(enc.n_raters)
         sizes = np.bincount(enc.rater, minlength=enc.n_raters)[order].cumsum()
         some = order[: max(1, int((sizes <= MAX_JUDGEMENTS).sum()))]
-        enc = subset(enc, np.isin(enc.rater, some), drop_raters=True)
+        enc = enc.select(np.isin(enc.rater, some), drop_raters=True)
     obs = Observations.from_encoded(enc)
     terms = start_terms(obs, rater_terms)
     names = [name for name in terms if name in TERM_SD]

@@ -186,7 +186,7 @@ def spectral_start(
 ) -> np.ndarray:
     """Draw starting responsibilities along the directions in which raters differ most.
 
-    Raters are placed in the leading singular space of their deviations from the population, and cut by random
+    Raters are adapted in the leading singular space of their deviations from the population, and cut by random
     hyperplanes of that space: starts differ from each other, and none is blind as uniform noise is.
 
     Args:

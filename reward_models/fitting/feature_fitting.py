@@ -185,7 +185,7 @@ def fit_features(
     if enc.kind == "soft":
         enc = soft_as_choice(enc)
     features = features.astype(np.float64)
-    posterior, terms = init.adapt(enc)
+    posterior, terms = init.point_estimates(enc)
     coordinates, to_features, scale = _span(enc, features)
     rows = Observations.from_encoded(enc)
     # Judgements that differ only in who made them are one, unless who made them enters the likelihood.

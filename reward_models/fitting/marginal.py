@@ -218,8 +218,8 @@ class Problem:
         if self.num_clusters == 1:
             return params
         # M-step of hard facts: who is where according to the spectrum, rater terms at zero.
-        placed = spectral_start(self.deviations, self.counts.weight, self.num_clusters, rng)
-        expected = torch.from_numpy(self.counts.matrix.T @ (self.counts.weight[:, None] * placed))
+        adapted = spectral_start(self.deviations, self.counts.weight, self.num_clusters, rng)
+        expected = torch.from_numpy(self.counts.matrix.T @ (self.counts.weight[:, None] * adapted))
         plain = dataclasses.replace(
             self.model,
             membership="mixture",

@@ -101,9 +101,9 @@ class RaterFit:
         """
         return self.placement.log_probs(enc, self.known_rewards(enc))
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> RaterFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> RaterFit:
         """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
-        return replace(self, placement=self.model.place(enc, self.known_rewards(enc)))
+        return replace(self, placement=self.model.adapt(enc, self.known_rewards(enc)))
 
     def known_rewards(self, enc: Encoded) -> np.ndarray:
         """(U', B) basis rewards of `enc.texts`; zero for texts that no judgement of `enc` mentions.
@@ -127,7 +127,8 @@ class RaterFit:
 
         Args:
             enc: `N` judgements of any raters.
-            nuisance: Terms of `enc`'s raters, as `adapt` returns them; None: those of known raters, none for others.
+            nuisance: Terms of `enc`'s raters, as `point_estimates` returns them; None: those of known raters, and
+                none for others.
 
         Returns:
             (N, B) nats, not multiplied by weight. `log_probs` averages over the terms instead.
@@ -146,14 +147,14 @@ class RaterFit:
             terms = {name: torch.from_numpy(np.asarray(value)) for name, value in nuisance.items()}
             return obs.log_lik(obs.gather(torch.from_numpy(rewards)), terms).numpy()
 
-    def adapt(self, enc: Encoded) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def point_estimates(self, enc: Encoded) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Place raters, known or new: (R', B) posterior mean code, and terms for `judgement_log_lik`."""
-        placement = self.model.place(enc, self.known_rewards(enc))
+        placement = self.model.adapt(enc, self.known_rewards(enc))
         return placement.memberships(), placement.terms() | self.model.shared
 
     def posterior(self, enc: Encoded) -> np.ndarray:
         """(R', B) posterior mean code of `enc`'s raters given `enc`'s judgements only."""
-        return self.adapt(enc)[0]
+        return self.point_estimates(enc)[0]
 
 
 def fit_raters(

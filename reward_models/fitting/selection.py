@@ -17,7 +17,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.mixture import check_num_clusters, fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.judgements.encoding import Encoded, subset
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Membership
@@ -241,10 +241,10 @@ def _one_fold(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Losses (R', candidates) and weights (R',) of the raters that are held out."""
-    train = subset(enc, ~out[enc.rater], drop_raters=True)
+    train = enc.select(~out[enc.rater], drop_raters=True)
     for _, num_clusters in candidates:
         check_num_clusters(train, num_clusters)
-    test = _known_texts(train, subset(enc, out[enc.rater], drop_raters=True))
+    test = _known_texts(train, enc.select(out[enc.rater], drop_raters=True))
     part = label_parts(test.rater, LABEL_PARTS, rng)
     scores = [_heldout_log_lik(train, test, part, *candidate, config) for candidate in candidates]
     losses = np.stack([np.bincount(test.rater, -score * test.weight, test.n_raters) for score in scores], axis=1)
@@ -270,7 +270,7 @@ def _known_texts(train: Encoded, test: Encoded) -> Encoded:
     """Drop test judgements of texts that no training rater judged."""
     seen = np.zeros(train.n_texts, dtype=bool)
     seen[train.alternatives[train.alternatives >= 0]] = True
-    test = subset(test, (seen[test.alternatives] | (test.alternatives < 0)).all(1), drop_raters=True)
+    test = test.select((seen[test.alternatives] | (test.alternatives < 0)).all(1), drop_raters=True)
     if not len(test):
         raise JuryError(
             "no text was judged by both a training and a held-out rater, so free rewards per text cannot be "
@@ -295,6 +295,6 @@ def _heldout_log_lik(
     )
     score = np.empty(len(test))
     for current in np.unique(part):
-        scored = subset(test, part == current)
-        score[part == current] = answer_log_lik(fit.placed(subset(test, part != current)).log_probs(scored), scored)
+        scored = test.select(part == current)
+        score[part == current] = answer_log_lik(fit.adapt(test.select(part != current)).log_probs(scored), scored)
     return score

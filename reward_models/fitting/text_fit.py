@@ -207,10 +207,10 @@ class TextFit:
         rewards, variance = self.rewards(_given(features, enc))
         return self.placement.log_probs(enc, rewards, variance)
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> TextFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> TextFit:
         """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
         rewards, _ = self.rewards(_given(features, enc))
-        return replace(self, placement=self.model.place(enc, rewards))
+        return replace(self, placement=self.model.adapt(enc, rewards))
 
 
 def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:

@@ -17,7 +17,7 @@ from reward_models.judgements.columns import CHOICES
 from reward_models.judgements.texts import Text, freeze_prompt
 
 
-__all__ = ["Encoded", "encode", "soft_as_choice", "subset"]
+__all__ = ["Encoded", "encode", "soft_as_choice"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,29 @@ class Encoded:
     def n_texts(self) -> int:
         """Number of unique texts `U`."""
         return len(self.texts)
+
+    def select(self, keep: np.ndarray, *, drop_raters: bool = False) -> Encoded:
+        """Keep some judgements; items and texts keep their numbers, even those left without judgements.
+
+        Args:
+            keep: (N,) mask or indices.
+            drop_raters: Renumber the raters, leaving out those without judgements; otherwise they keep their numbers.
+        """
+        rater, rater_ids = self.rater[keep], self.rater_ids
+        if drop_raters:
+            present, rater = np.unique(rater, return_inverse=True)
+            rater_ids = [self.rater_ids[i] for i in present]
+        return dataclasses.replace(
+            self,
+            rater_ids=rater_ids,
+            rater=rater,
+            item=self.item[keep],
+            alternatives=self.alternatives[keep],
+            label=self.label[keep],
+            weight=self.weight[keep],
+            shown_first=None if self.shown_first is None else self.shown_first[keep],
+            probs=None if self.probs is None else self.probs[keep],
+        )
 
     def answer_matrix(self) -> np.ndarray:
         """Arrange the labels as raters by items.
@@ -211,29 +234,4 @@ def soft_as_choice(enc: Encoded) -> Encoded:
         label=option,
         weight=enc.weight[row] * enc.probs[row, option],
         probs=None,
-    )
-
-
-def subset(enc: Encoded, keep: np.ndarray, *, drop_raters: bool = False) -> Encoded:
-    """Keep some judgements; items and texts keep their numbers, even those left without judgements.
-
-    Args:
-        enc: The table.
-        keep: (N,) mask or indices.
-        drop_raters: Renumber the raters, leaving out those without judgements; otherwise they keep their numbers too.
-    """
-    rater, rater_ids = enc.rater[keep], enc.rater_ids
-    if drop_raters:
-        left, rater = np.unique(rater, return_inverse=True)
-        rater_ids = [enc.rater_ids[i] for i in left]
-    return dataclasses.replace(
-        enc,
-        rater_ids=rater_ids,
-        rater=rater,
-        item=enc.item[keep],
-        alternatives=enc.alternatives[keep],
-        label=enc.label[keep],
-        weight=enc.weight[keep],
-        shown_first=None if enc.shown_first is None else enc.shown_first[keep],
-        probs=None if enc.probs is None else enc.probs[keep],
     )

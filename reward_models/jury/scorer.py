@@ -255,7 +255,7 @@ class JuryScorer:
                     f"given holds judgements of {enc.n_raters} raters, and each has a best question of their own. "
                     "Select the judgements of one rater."
                 )
-            posterior = model.place(enc, self._basis(enc.texts)).posterior[0]
+            posterior = model.adapt(enc, self._basis(enc.texts)).posterior[0]
             asked = {frozenset(enc.texts[i] for i in row if i >= 0) for row in enc.alternatives}
         kind = kind or (model.kind if given is None else given.kind)
         return rank_questions(model, posterior, pool, kind, self._basis, asked)

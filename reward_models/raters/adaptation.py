@@ -127,7 +127,7 @@ def adapt(
     Raises:
         JuryError: See `RaterModel.place`.
     """
-    placement = model.place(tables, rewards)
+    placement = model.adapt(tables, rewards)
     number = {rater: i for i, rater in enumerate(placement.rater_ids)}
     counts = np.zeros(len(number), dtype=np.int64)
     for enc in tables:
@@ -243,7 +243,7 @@ def information_gain(
     gain = np.empty(len(questions.label))
     step = max(1, CHUNK // (model.n_states * questions.alternatives.shape[1]))
     for start in range(0, len(gain), step):
-        asked = questions.take(slice(start, start + step))
+        asked = questions.select(slice(start, start + step))
         tables = (model.table(asked.answering(answer), basis).exp().numpy() for answer in range(n_answers))
         # (n, C, A): how each answer depends on the code, the terms averaged out.
         p = np.stack([np.einsum("nct,ct->nc", t.reshape(len(t), *joint.shape), given_code) for t in tables], axis=-1)

@@ -129,9 +129,9 @@ class Observations:
             code = pd.factorize(code * len(values) + part)[0]
         first = np.empty(code.max(initial=-1) + 1, dtype=np.int64)
         first[code[::-1]] = np.arange(len(code))[::-1]
-        return self.take(torch.from_numpy(first)), torch.from_numpy(code.astype(np.int64))
+        return self.select(torch.from_numpy(first)), torch.from_numpy(code.astype(np.int64))
 
-    def take(self, rows: Tensor | slice) -> Observations:
+    def select(self, rows: Tensor | slice) -> Observations:
         """Some of the judgements."""
         return dataclasses.replace(
             self,

@@ -39,7 +39,7 @@ class Predictor(Protocol):
         """
         ...
 
-    def placed(self, enc: Encoded, features: np.ndarray | None = None) -> Predictor:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> Predictor:
         """The same model with the raters of `enc` placed by their labels in `enc`; all other raters are forgotten.
 
         Args:

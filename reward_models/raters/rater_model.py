@@ -178,7 +178,7 @@ class RaterModel:
         sds = {name: torch.tensor(sd, dtype=torch.float64) for name, sd in terms.sd.items()}
         return state_table(self, cells, rewards, tensors, sds, place, step)
 
-    def place(self, enc: Encoded | Sequence[Encoded], rewards: np.ndarray | Sequence[np.ndarray]) -> Placement:
+    def adapt(self, enc: Encoded | Sequence[Encoded], rewards: np.ndarray | Sequence[np.ndarray]) -> Placement:
         """Place raters by their labels: Bayes' rule on the grid, no gradient.
 
         Args:
@@ -205,7 +205,7 @@ class RaterModel:
             )
             with torch.no_grad():
                 for part in _slices(len(cells.label), self.n_states):
-                    block = self.table(cells.take(part), torch.from_numpy(value)).numpy()
+                    block = self.table(cells.select(part), torch.from_numpy(value)).numpy()
                     joint += counts[:, part] @ block
         return Placement(self, rater_ids, _softmax(joint))
 
@@ -394,7 +394,7 @@ class Placement:
         ties = enc.kind != "preference" or "log_tie_mean" in self.model.terms[enc.kind].shared
         with torch.no_grad(), np.errstate(divide="ignore"):
             for part in _slices(len(questions.label), self.model.n_states * answers):
-                asked = questions.take(part)
+                asked = questions.select(part)
                 stop = start + int(np.searchsorted(question[order[start:]], part.stop))
                 rows = order[start:stop]
                 for answer in range(answers if ties else 2):

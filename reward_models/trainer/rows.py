@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from reward_models.errors import JudgementError, JudgementWarning
-from reward_models.judgements.encoding import Encoded, soft_as_choice, subset
+from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.items import ANONYMOUS
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text
@@ -240,7 +240,7 @@ class JudgementRows(Dataset):
             warnings.warn(
                 f"{message} and are left out. Raise max_length to keep them.", JudgementWarning, stacklevel=2
             )
-            self.enc, margin = subset(self.enc, keep), None if margin is None else margin[keep]
+            self.enc, margin = self.enc.select(keep), None if margin is None else margin[keep]
         self.margin = np.zeros(len(self.enc)) if margin is None else margin
         if known_raters is None:
             self.rater = self.enc.rater

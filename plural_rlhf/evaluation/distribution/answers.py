@@ -71,7 +71,7 @@ class ClusterPanel:
         weight = None if cluster is None else self.weights[cluster]
         return resample_people(self.answers, self.n_options, rater_weights=weight, draws=draws, seed=seed)
 
-    def take(self, items: Sequence[int]) -> ClusterPanel:
+    def select(self, items: Sequence[int]) -> ClusterPanel:
         """The panel of some of the questions."""
         return ClusterPanel(self.answers[:, items], self.n_options, self.weights[:, :, items])
 

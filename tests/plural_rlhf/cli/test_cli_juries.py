@@ -373,8 +373,8 @@ def test_a_jury_from_a_table_places_the_raters_of_that_table(votes, tmp_path):
     assert (saved.fitted_on["raters"], saved.fitted_on["items"]) == (28, 3)  # 70 % of the raters, 3 of 4 questions
     target = tmp_path / "raters.json"
     arguments = ["--data", str(votes), "--columns", ANSWERS_MAP, "--json", str(target)]
-    placed = runner.invoke(app, ["adapt", str(tmp_path / "run" / "jury"), *arguments])
-    assert placed.exit_code == 0, placed.output
+    adapted = runner.invoke(app, ["adapt", str(tmp_path / "run" / "jury"), *arguments])
+    assert adapted.exit_code == 0, adapted.output
     raters = json.loads(target.read_text(encoding="utf-8"))["raters"]
     first = [next(iter(rater["memberships"].values())) for rater in raters]
     camp = np.array([int(rater["rater_id"][1:]) % 2 for rater in raters])

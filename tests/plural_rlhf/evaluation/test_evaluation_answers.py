@@ -55,7 +55,7 @@ def frequencies_by_membership(encoded, membership) -> np.ndarray:
 
 def test_clusters_are_estimated_better_than_by_weighting_answers(planted):
     encoded, rewards, truth, order = planted
-    panel = cluster_panel(encoded, rewards, PREVALENCE, [order[i] for i in PLACING]).take(order)
+    panel = cluster_panel(encoded, rewards, PREVALENCE, [order[i] for i in PLACING]).select(order)
     ours = np.stack([panel.human(k) for k in range(K)])
     log_p = rewards[encoded.alternatives][np.arange(len(encoded.label)), encoded.label]
     log_p = log_p * np.isin(encoded.item, [order[i] for i in PLACING])[:, None]
@@ -104,7 +104,7 @@ def direct_js(p, q) -> float:
 @pytest.mark.parametrize("of_cluster", [None, 1])
 def test_rows_hold_the_means_over_questions(planted, of_cluster):
     encoded, rewards, _, order = planted
-    panel = cluster_panel(encoded, rewards, PREVALENCE, order[:6]).take(order[:4])
+    panel = cluster_panel(encoded, rewards, PREVALENCE, order[:6]).select(order[:4])
     probabilities = 0.9 * np.random.default_rng(1).dirichlet(np.ones(A), size=4)  # a tenth goes to no offered answer
     people = panel.resample(of_cluster, draws=60, seed=0)
     rows = {r["metric"]: r for r in metric_rows(people, probabilities, level=0.9, stage="warm", split="train")}

@@ -12,7 +12,6 @@ import pytest
 from reward_models.baselines.frequencies import fit_demographics, fit_item_mean, fit_k_models, shuffle_raters
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.judgements.encoding import subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.stats.resampling import heldout_labels
@@ -49,7 +48,7 @@ def voters():
     judgements, features, party = groups_of_voters()
     enc = judgements.encode()
     held = heldout_labels(enc.rater, 0.3, np.random.default_rng(1))
-    return judgements, subset(enc, ~held), subset(enc, held), features, party
+    return judgements, enc.select(~held), enc.select(held), features, party
 
 
 def preferences(rows):
@@ -104,7 +103,7 @@ def test_shuffled_raters_keep_counts_and_lose_taste(voters):
 
     def gain(table):
         held = heldout_labels(table.rater, 0.3, np.random.default_rng(0))
-        train, test = subset(table, ~held), subset(table, held)
+        train, test = table.select(~held), table.select(held)
         return loss(fit_raters(train, "mixture", 1), test) - loss(fit_raters(train, "mixture", 2), test)
 
     assert gain(enc) > 0.1
@@ -129,20 +128,20 @@ def test_a_random_group_gains_nothing_and_costs_nothing(voters):
     bias_only = fit_raters(train, "mixture", 1)
     assert loss(age, test) == pytest.approx(loss(bias_only, test), abs=0.003)
     nothing = dataclasses.replace(age, table=dataclasses.replace(age.table, values=age.table.values * [1, 0, 0, 0, 0]))
-    assert nothing.placed(train).log_probs(test) == pytest.approx(bias_only.log_probs(test), abs=1e-9)
+    assert nothing.adapt(train).log_probs(test) == pytest.approx(bias_only.log_probs(test), abs=1e-9)
 
 
 def test_a_new_rater_is_known_by_the_group_alone(voters):
     judgements, train, _, _, _ = voters
-    some = subset(train, train.rater < 150, drop_raters=True)
-    new = subset(train, train.rater >= 150, drop_raters=True)
+    some = train.select(train.rater < 150, drop_raters=True)
+    new = train.select(train.rater >= 150, drop_raters=True)
     fit = fit_demographics(some, judgements, traits=["party"])
     stranger = dataclasses.replace(new, rater_ids=[f"unknown {name}" for name in new.rater_ids])
     population = fit_raters(some, "mixture", 1)
     assert loss(fit, stranger) == pytest.approx(loss(population, stranger), abs=0.02)  # no group: the population
     assert loss(fit, new) < loss(fit, stranger) - 0.1
-    assert loss(fit.placed(new), new) < loss(fit, new) - 0.05  # labels tell the leniency besides
-    assert fit.placed(new).groups == fit.groups
+    assert loss(fit.adapt(new), new) < loss(fit, new) - 0.05  # labels tell the leniency besides
+    assert fit.adapt(new).groups == fit.groups
 
 
 def test_two_models_with_known_assignment_are_two_separate_fits(voters):
@@ -151,8 +150,8 @@ def test_two_models_with_known_assignment_are_two_separate_fits(voters):
     assignment = (party[number] > 0).astype(int)
     fit = fit_k_models(train, 2, assignment=assignment, precision=0.3)
     for k in range(2):
-        own = subset(train, assignment[train.rater] == k, drop_raters=True)
-        asked = subset(test, assignment[test.rater] == k, drop_raters=True)
+        own = train.select(assignment[train.rater] == k, drop_raters=True)
+        asked = test.select(assignment[test.rater] == k, drop_raters=True)
         alone = fit_k_models(own, 1, precision=0.3)
         assert fit.log_probs(asked) == pytest.approx(alone.log_probs(asked), abs=1e-3)
     together = fit_k_models(train, 1, precision=0.3)
@@ -167,8 +166,8 @@ def test_hard_assignment_finds_planted_groups(voters):
     assert max(right, 1 - right) > 0.95
     assert loss(fit, test) < loss(fit_k_models(train, 1), test) - 0.05
     assert fit.prevalence[0] >= fit.prevalence[1]
-    placed = fit.placed(train)
-    assert (placed.assignment == fit.assignment).mean() > 0.98
+    adapted = fit.adapt(train)
+    assert (adapted.assignment == fit.assignment).mean() > 0.98
     # Nobody known: the mixture of both by their shares.
     anyone = np.exp(dataclasses.replace(fit, rater_ids=[], assignment=fit.assignment[:0]).log_probs(test))
     each = [
@@ -193,7 +192,7 @@ def test_features_carry_groups_and_models_to_new_texts(voters):
     judgements, _, _, features, _ = voters
     enc = judgements.encode()
     new = enc.alternatives[:, 0] >= 28
-    train, asked = subset(enc, ~new), subset(enc, new)
+    train, asked = enc.select(~new), enc.select(new)
     for fit in (
         fit_demographics(train, judgements, features, traits=["party"]),
         fit_k_models(train, 2, features),

@@ -188,7 +188,7 @@ def test_published_shares_are_predicted():
         p = np.exp(fit.log_probs(enc))
         assert p.sum(1) == pytest.approx(np.ones(len(enc)))
         assert np.abs(p - enc.probs).mean() < 0.5 * np.abs(1 / 3 - enc.probs).mean()
-        assert fit.placed(enc) is fit
+        assert fit.adapt(enc) is fit
     wide = np.exp(fit_mean_variance(enc).log_probs(enc))
     assert np.abs(wide - enc.probs).mean() < 0.05
 

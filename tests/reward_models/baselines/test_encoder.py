@@ -13,7 +13,6 @@ from reward_models.baselines.encoder import EncoderConfig, fit_encoder, fit_vpl
 from reward_models.baselines.vpl import VPLConfig
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.judgements.encoding import subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
 
@@ -72,7 +71,7 @@ def rank(enc):
 def cut(enc, n_train=120):
     """Training raters, and raters whose first 20 labels may be shown and whose others are asked for."""
     new = enc.rater >= n_train
-    return subset(enc, ~new, drop_raters=True), subset(enc, new, drop_raters=True)
+    return enc.select(~new, drop_raters=True), enc.select(new, drop_raters=True)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +84,18 @@ def votes():
 def test_an_unseen_rater_is_known_better_with_every_label(votes):
     fit, _, new, _, code = votes
     assert isinstance(fit, Predictor)
-    asked = subset(new, rank(new) >= 20)
-    losses = [loss(fit.placed(subset(new, rank(new) < n)), asked) for n in (0, 3, 20)]
+    asked = new.select(rank(new) >= 20)
+    losses = [loss(fit.adapt(new.select(rank(new) < n)), asked) for n in (0, 3, 20)]
     assert losses[0] > losses[1] + 0.02
     assert losses[1] > losses[2] + 0.02
-    placed = fit.placed(subset(new, rank(new) < 20))
-    known = code[[int(rater[1:]) for rater in placed.rater_ids]]
-    assert max(abs(np.corrcoef(m, known)[0, 1]) for m in placed.memberships().T) > 0.7
+    adapted = fit.adapt(new.select(rank(new) < 20))
+    known = code[[int(rater[1:]) for rater in adapted.rater_ids]]
+    assert max(abs(np.corrcoef(m, known)[0, 1]) for m in adapted.memberships().T) > 0.7
 
 
 def test_a_rater_without_labels_is_the_population(votes):
     fit, _, new, _, _ = votes
-    nobody = fit.placed(subset(new, np.zeros(len(new), dtype=bool)))
+    nobody = fit.adapt(new.select(np.zeros(len(new), dtype=bool)))
     assert nobody.memberships() == pytest.approx(np.zeros((new.n_raters, 2)), abs=1e-9)
     assert nobody.covariance == pytest.approx(np.tile(np.eye(nobody.mean.shape[1]), (new.n_raters, 1, 1)), abs=1e-9)
     assert nobody.log_probs(new) == pytest.approx(fit.log_probs(new), abs=1e-9)  # `fit` knows other raters only
@@ -104,9 +103,9 @@ def test_a_rater_without_labels_is_the_population(votes):
 
 def test_it_beats_rater_terms_alone_where_raters_differ_in_taste(votes):
     fit, train, new, _, _ = votes
-    shown, asked = subset(new, rank(new) < 20), subset(new, rank(new) >= 20)
-    bias_only = fit_raters(train, "mixture", 1).placed(shown)
-    assert loss(fit.placed(shown), asked) < loss(bias_only, asked) - 0.05
+    shown, asked = new.select(rank(new) < 20), new.select(rank(new) >= 20)
+    bias_only = fit_raters(train, "mixture", 1).adapt(shown)
+    assert loss(fit.adapt(shown), asked) < loss(bias_only, asked) - 0.05
 
 
 @pytest.mark.parametrize("kind", ["preference", "rating"])
@@ -117,35 +116,35 @@ def test_swapping_all_labels_turns_the_code_exactly(kind, votes):
         enc, _, _ = planted("preference", n_raters=60)
         fit, new = fit_encoder(enc, 2, config=EncoderConfig(epochs=1)), enc
     for n in (1, 4, 30):
-        some = subset(new, rank(new) < n)
-        straight, opposite = fit.placed(some), fit.placed(swapped(some))
+        some = new.select(rank(new) < n)
+        straight, opposite = fit.adapt(some), fit.adapt(swapped(some))
         assert np.abs(straight.memberships()).max() > 0.01
         assert opposite.memberships() == pytest.approx(-straight.memberships(), abs=1e-6)
-        assert opposite.placed(some).memberships() == pytest.approx(straight.memberships(), abs=1e-12)
+        assert opposite.adapt(some).memberships() == pytest.approx(straight.memberships(), abs=1e-12)
 
 
 def test_without_the_constraint_swapped_labels_do_not_mirror(votes):
     train, new = votes[1], votes[2]
     fit = fit_encoder(train, 2, config=EncoderConfig(epochs=1, swap_consistent=False))
-    some = subset(new, rank(new) < 2)
-    straight, opposite = fit.placed(some).memberships(), fit.placed(swapped(some)).memberships()
+    some = new.select(rank(new) < 2)
+    straight, opposite = fit.adapt(some).memberships(), fit.adapt(swapped(some)).memberships()
     assert np.abs(straight + opposite).max() > 0.01
 
 
 def test_the_order_of_the_labels_does_not_matter(votes):
     fit, _, new, _, _ = votes
-    turned = subset(new, np.arange(len(new))[::-1])
-    assert fit.placed(turned).memberships() == pytest.approx(fit.placed(new).memberships(), abs=1e-9)
+    turned = new.select(np.arange(len(new))[::-1])
+    assert fit.adapt(turned).memberships() == pytest.approx(fit.adapt(new).memberships(), abs=1e-9)
 
 
 def test_leniency_is_a_term_and_no_taste():
     enc, _, _ = planted("rating", taste=0.0, leniency=1.5)
     train, new = cut(enc)
-    shown, asked = subset(new, rank(new) < 20), subset(new, rank(new) >= 20)
+    shown, asked = new.select(rank(new) < 20), new.select(rank(new) >= 20)
     fit = fit_encoder(train, 2, config=SHORT)
     bias_only = fit_raters(train, "mixture", 1)
-    assert loss(fit.placed(shown), asked) == pytest.approx(loss(bias_only.placed(shown), asked), abs=0.01)
-    assert loss(fit.placed(shown), asked) < loss(fit, asked) - 0.05
+    assert loss(fit.adapt(shown), asked) == pytest.approx(loss(bias_only.adapt(shown), asked), abs=0.01)
+    assert loss(fit.adapt(shown), asked) < loss(fit, asked) - 0.05
 
 
 def test_collapse_is_reported_where_there_is_no_taste(votes):
@@ -166,7 +165,7 @@ def test_features_carry_taste_to_new_texts():
     enc, features, _ = planted("rating", n_texts=60, leniency=0.5, seed=1)
     held = np.arange(enc.n_texts) >= 45
     out = held[enc.alternatives[:, 0]]
-    train, asked = subset(enc, ~out), subset(enc, out)
+    train, asked = enc.select(~out), enc.select(out)
     fit = fit_encoder(train, 2, features=features, config=SHORT)
     assert fit.table.texts == train.texts[:45]  # the others are in `train.texts` too, but nobody judged them
     with_code = loss(fit, asked, features)
@@ -179,7 +178,7 @@ def test_features_carry_taste_to_new_texts():
 
 def test_probabilities_sum_to_one_and_pairs_without_ties_have_none():
     enc, _, _ = planted("preference", n_raters=40)
-    decided = subset(enc, enc.label < 2)
+    decided = enc.select(enc.label < 2)
     p = np.exp(fit_encoder(decided, 2, config=EncoderConfig(epochs=1)).log_probs(decided))
     assert p.sum(1) == pytest.approx(np.ones(len(decided)))
     assert (p[:, 2] == 0).all()
@@ -199,11 +198,11 @@ def test_choices_among_unequal_numbers_of_options_are_encoded():
     enc = Judgements.from_frame(frame, kind="choice").encode()
     train, new = cut(enc, 90)
     fit = fit_encoder(train, 1, config=SHORT)
-    shown, asked = subset(new, rank(new) < 12), subset(new, rank(new) >= 12)
-    placed = fit.placed(shown)
-    assert loss(placed, asked) < loss(fit, asked) - 0.1
-    assert abs(np.corrcoef(placed.memberships()[:, 0], taste[90:])[0, 1]) > 0.7
-    p = np.exp(placed.log_probs(asked))
+    shown, asked = new.select(rank(new) < 12), new.select(rank(new) >= 12)
+    adapted = fit.adapt(shown)
+    assert loss(adapted, asked) < loss(fit, asked) - 0.1
+    assert abs(np.corrcoef(adapted.memberships()[:, 0], taste[90:])[0, 1]) > 0.7
+    p = np.exp(adapted.log_probs(asked))
     assert (p[asked.alternatives < 0] == 0).all()
     assert p.sum(1) == pytest.approx(np.ones(len(asked)))
 
@@ -220,8 +219,8 @@ def test_vpl_learns_taste_and_averages_over_the_prior_where_it_knows_nothing():
     train, new = cut(enc, 160)
     fit = fit_vpl(train, 8, config=VPLConfig(epochs=20))
     assert isinstance(fit, Predictor)
-    shown, asked = subset(new, rank(new) < 20), subset(new, rank(new) >= 20)
-    assert loss(fit.placed(shown), asked) < loss(fit, asked) - 0.03
+    shown, asked = new.select(rank(new) < 20), new.select(rank(new) >= 20)
+    assert loss(fit.adapt(shown), asked) < loss(fit, asked) - 0.03
     assert np.exp(fit.log_probs(asked)).sum(1) == pytest.approx(np.ones(len(asked)))
     # Its bias makes it place somebody who said nothing somewhere: ours does not.
     with_features = fit_vpl(train, 8, features=features, config=VPLConfig(epochs=2))

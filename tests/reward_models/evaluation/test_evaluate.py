@@ -49,14 +49,14 @@ class Camps:
         yes = np.where(first, 0.9 * even + 0.1 * (1 - even), 0.1 * even + 0.9 * (1 - even))
         return np.log(np.stack([1 - yes, yes], axis=1))
 
-    def placed(self, enc, features=None):
+    def adapt(self, enc, features=None):
         first = np.array([text.response.endswith(".0") for text in enc.texts])[enc.alternatives[:, 0]]
         like_even = np.where(first == (enc.label == 1), 1, -1)
         totals = np.bincount(enc.rater, like_even, enc.n_raters)
         return Camps(dict(zip(enc.rater_ids, 1 / (1 + 9.0**-totals), strict=True)))
 
     def memberships(self, enc):
-        even = np.array(list(self.placed(enc).camp.values()))
+        even = np.array(list(self.adapt(enc).camp.values()))
         return np.stack([even, 1 - even], axis=1)
 
 
@@ -109,7 +109,7 @@ def test_every_predictor_is_scored_in_every_case_or_says_why_not():
     test = Judgements.from_frame(test, kind="rating", levels=[0, 1])
     encoded = TRAIN.encode()
     result = evaluate_jury(
-        {"bt": FixedAnswers(encoded), "jury": CAMPS.placed(encoded), "labels only": Bookworm(encoded)},
+        {"bt": FixedAnswers(encoded), "jury": CAMPS.adapt(encoded), "labels only": Bookworm(encoded)},
         test,
         TRAIN,
         clusters=Clusters(CAMPS.memberships, ["even", "odd"], np.array([0.5, 0.5])),

@@ -13,7 +13,6 @@ from scipy.special import logsumexp, softmax
 
 from reward_models.errors import JuryError
 from reward_models.fitting import FitConfig, fit_features, fit_mixture, latent_class
-from reward_models.judgements.encoding import subset
 from reward_models.judgements.records import Judgements
 from reward_models.raters.observation import minimise
 from reward_models.stats.answers import adjusted_rand_index
@@ -199,7 +198,7 @@ class TestPairsAndRatings:
 
         # A new rater is placed with a leniency of their own: the same raters, unknown by name, land where they were.
         strangers = dataclasses.replace(enc, rater_ids=[f"new {r}" for r in enc.rater_ids])
-        posterior, terms = with_terms.adapt(strangers)
+        posterior, terms = with_terms.point_estimates(strangers)
         assert posterior == pytest.approx(with_terms.responsibilities, abs=0.05)
         assert terms["intercept"] == pytest.approx(with_terms.nuisance["intercept"], abs=0.1)
 
@@ -409,6 +408,6 @@ class TestFeatures:
             fit_features(enc, np.ones((12, 2)), 2, init=fit_mixture(enc, 1))
         with pytest.raises(JuryError, match=r"l2=-1.0: needs a number >= 0"):
             fit_features(enc, np.ones((12, 2)), 1, l2=-1.0)
-        single = subset(enc, enc.item == 0)
+        single = enc.select(enc.item == 0)
         with pytest.raises(JuryError, match="about 1 question; pass a number"):
             fit_features(single, np.eye(12), 1)

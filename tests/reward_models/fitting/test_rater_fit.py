@@ -15,7 +15,6 @@ from reward_models.errors import JuryError
 from reward_models.fitting import rater_fit
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.judgements.encoding import subset
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.stats.answers import adjusted_rand_index
 from tests.planted import encoded, pairs, ratings
@@ -100,7 +99,7 @@ class TestOneCluster:
         # Of pairs only differences within a prompt mean anything.
         several = pairs(np.tile(truth, (60, 1)), 10)
         half = [text._replace(prompt="pq"[i >= 3]) for i, text in enumerate(several.texts)]
-        several = subset(several, np.ptp(several.alternatives // 3, axis=1) == 0)
+        several = several.select(np.ptp(several.alternatives // 3, axis=1) == 0)
         of_two = fit_raters(dataclasses.replace(several, texts=half), "mixture", 1, config=config).rewards[:, 0]
         assert [of_two[:3].mean(), of_two[3:].mean()] == pytest.approx([0, 0], abs=1e-9)
 
@@ -256,9 +255,9 @@ class TestTwoTables:
 
         # Placed anew by both tables they are where the fit put them; by one table they are less sure.
         rewards = [both.known_rewards(enc) for enc in (votes, compared)]
-        again = both.model.place([votes, compared], rewards)
+        again = both.model.adapt([votes, compared], rewards)
         assert again.memberships() == pytest.approx(both.responsibilities)
-        one = both.model.place(votes, rewards[0])
+        one = both.model.adapt(votes, rewards[0])
         assert one.memberships().max(1).mean() < again.memberships().max(1).mean()
         for enc in (votes, compared):
             log_p = again.log_probs(enc, both.known_rewards(enc))
@@ -293,19 +292,19 @@ class TestTwoTables:
 class TestPlacing:
     def test_placed_is_bayes_with_the_fitted_rewards(self, biased, jury):
         (cluster, _, habits), (enc, _) = biased, jury
-        train = subset(enc, enc.rater < 100, drop_raters=True)
+        train = enc.select(enc.rater < 100, drop_raters=True)
         fit = fit_raters(train, "mixture", 3)
-        assert fit.placed(train).responsibilities == pytest.approx(fit.responsibilities)
-        new = subset(enc, enc.rater >= 100, drop_raters=True)
-        seen, asked = subset(new, new.alternatives[:, 0] < 25), subset(new, new.alternatives[:, 0] >= 25)
-        placed = fit.placed(seen)
-        assert placed.rater_ids == [f"r{i}" for i in range(100, 150)]  # the training raters are forgotten
+        assert fit.adapt(train).responsibilities == pytest.approx(fit.responsibilities)
+        new = enc.select(enc.rater >= 100, drop_raters=True)
+        seen, asked = new.select(new.alternatives[:, 0] < 25), new.select(new.alternatives[:, 0] >= 25)
+        adapted = fit.adapt(seen)
+        assert adapted.rater_ids == [f"r{i}" for i in range(100, 150)]  # the training raters are forgotten
         order = {k: assigned(fit)[cluster[:100] == k][0] for k in range(3)}
-        assert (placed.responsibilities.argmax(1) == [order[k] for k in cluster[100:]]).mean() > 0.9
-        before, after = (answer_log_lik(f.log_probs(asked), asked).mean() for f in (fit, placed))
+        assert (adapted.responsibilities.argmax(1) == [order[k] for k in cluster[100:]]).mean() > 0.9
+        before, after = (answer_log_lik(f.log_probs(asked), asked).mean() for f in (fit, adapted))
         assert after > before + 0.2
-        responsibilities, terms = fit.adapt(seen)
-        assert responsibilities == pytest.approx(placed.responsibilities)
+        responsibilities, terms = fit.point_estimates(seen)
+        assert responsibilities == pytest.approx(adapted.responsibilities)
         assert correlation(terms["intercept"], habits["intercept"][100:]) > 0.9
 
         # With the rater known, a point estimate of the terms and the average over them say nearly the same.
@@ -319,7 +318,7 @@ class TestPlacing:
         with pytest.raises(JuryError, match=r"2 of 6 texts were not in the fit, the first: .*t4.*fit_texts"):
             fit.log_probs(more)
         # A text that is listed but not judged does no harm.
-        listed = subset(more, (more.alternatives < 4).all(1))
+        listed = more.select((more.alternatives < 4).all(1))
         assert fit.known_rewards(listed)[4:] == pytest.approx(0)
         assert np.isfinite(fit.log_probs(listed)[:, :2]).all()
 

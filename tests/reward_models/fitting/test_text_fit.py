@@ -15,7 +15,6 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.fitting.text_fit import fit_texts, read_linear
-from reward_models.judgements.encoding import subset
 from reward_models.judgements.texts import Text
 from reward_models.raters.predictors import answer_log_lik
 from tests.planted import encoded, pairs, ratings
@@ -145,7 +144,7 @@ class TestFitTexts:
         rewards = (features - 3) @ heads
         leniency = 1.5 * np.random.default_rng(6).normal(size=80)
         enc = ratings(rewards.T[cluster], intercept=leniency)
-        train = subset(enc, enc.alternatives[:, 0] < 60)
+        train = enc.select(enc.alternatives[:, 0] < 60)
         fit = fit_raters(train, "mixture", 2, config=FitConfig(restarts=2))
         jury = fit_texts(fit, train, features)
         order = [fit.responsibilities.argmax(1)[cluster == k][0] for k in range(2)]
@@ -159,7 +158,7 @@ class TestFitTexts:
         assert (variance > 0).all()
         assert correlation(mean[60:, order], rewards[60:] - rewards[:60].mean(0)) > 0.9
 
-        unseen = subset(enc, enc.alternatives[:, 0] >= 60)
+        unseen = enc.select(enc.alternatives[:, 0] >= 60)
         one = fit_texts(fit_raters(train, "mixture", 1), train, features)
         scores = [answer_log_lik(j.log_probs(unseen, features), unseen).mean() for j in (jury, one)]
         assert scores[0] > scores[1] + 0.05
@@ -168,11 +167,11 @@ class TestFitTexts:
 
         # New raters are placed by what they say about texts nobody has judged before.
         newcomers = dataclasses.replace(unseen, rater_ids=[f"new {r}" for r in unseen.rater_ids])
-        placed = jury.placed(newcomers, features)
-        assert placed.placement.rater_ids == newcomers.rater_ids
-        found = placed.placement.memberships().argmax(1)
+        adapted = jury.adapt(newcomers, features)
+        assert adapted.placement.rater_ids == newcomers.rater_ids
+        found = adapted.placement.memberships().argmax(1)
         assert max((found == cluster).mean(), (found != cluster).mean()) > 0.85
-        log_p = placed.log_probs(unseen, features)
+        log_p = adapted.log_probs(unseen, features)
         assert np.exp(log_p).sum(1) == pytest.approx(np.ones(len(unseen)))
 
     def test_pairs_with_planted_tastes_beat_a_linear_bradley_terry(self, planted):
@@ -180,7 +179,7 @@ class TestFitTexts:
         rewards = 1.5 * features @ heads
         enc = pairs(rewards.T[cluster], 60, seed=1)
         known = (enc.alternatives < 60).all(1)
-        train, unseen = subset(enc, known), subset(enc, (enc.alternatives >= 60).all(1))
+        train, unseen = enc.select(known), enc.select((enc.alternatives >= 60).all(1))
         fit = fit_raters(train, "mixture", 2, config=FitConfig(restarts=2))
         jury = fit_texts(fit, train, features)
         log_p = jury.log_probs(unseen, features)
@@ -252,4 +251,4 @@ class TestFitTexts:
         with pytest.raises(JuryError, match="features: None"):
             jury.log_probs(enc)
         with pytest.raises(JuryError, match="1 of 8 rows"):
-            jury.placed(enc, broken)
+            jury.adapt(enc, broken)

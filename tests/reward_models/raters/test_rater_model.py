@@ -19,7 +19,6 @@ from reward_models.fitting import marginal
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import Problem
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.judgements.encoding import subset
 from reward_models.raters import rater_model
 from reward_models.raters.observation import Observations
 from reward_models.raters.predictors import Predictor, answer_log_lik, n_answers
@@ -155,7 +154,7 @@ class TestMerging:
             assert len(merged.label) == len(set(keys)) < len(enc)
             same = index[:, None] == index[None, :]
             assert np.array_equal(same, np.array([[a == b for b in keys] for a in keys]))
-            back = merged.take(torch.from_numpy(index))
+            back = merged.select(torch.from_numpy(index))
             assert torch.equal(back.alternatives, observed.alternatives)
             if kind == "choice":
                 assert torch.equal(back.mask, observed.mask)
@@ -165,7 +164,7 @@ class TestMerging:
         assert torch.equal(merged.label[index], observed.label)
 
     def test_no_judgements_are_no_judgements(self):
-        merged, index = Observations.from_encoded(subset(table_of("rating"), np.zeros(30, bool))).distinct()
+        merged, index = Observations.from_encoded(table_of("rating").select(np.zeros(30, bool))).distinct()
         assert len(merged.label) == len(index) == 0
 
 
@@ -175,12 +174,12 @@ class TestPlacement:
         rewards = np.array([[np.log(3), 0.0], [0.0, np.log(4)]])
         model = RaterModel("mixture", np.eye(2), np.log([0.7, 0.3]), {"preference": KindTerms()})
         enc = encoded("preference", (2, 2), [0, 0, 1], np.array([[0, 1], [1, 0], [0, 1]]), [0, 1, 1])
-        placed = model.place(enc, rewards)
+        adapted = model.adapt(enc, rewards)
         likely = np.array([[0.7 * 0.75**2, 0.3 * 0.2**2], [0.7 * 0.25, 0.3 * 0.8]])
         posterior = likely / likely.sum(1, keepdims=True)
-        assert placed.memberships() == pytest.approx(posterior)
+        assert adapted.memberships() == pytest.approx(posterior)
         p_a = posterior @ [0.75, 0.2]
-        assert np.exp(placed.log_probs(enc, rewards)) == pytest.approx(
+        assert np.exp(adapted.log_probs(enc, rewards)) == pytest.approx(
             np.array([[p_a[0], 1 - p_a[0], 0], [1 - p_a[0], p_a[0], 0], [p_a[1], 1 - p_a[1], 0]])
         )
 
@@ -197,18 +196,18 @@ class TestPlacement:
         tables = [table_of(kind, n=12, seed=i) for i, kind in enumerate(kinds)]
         joint = enumerate_joint(model, tables, rewards)
         posterior = joint / joint.sum(1, keepdims=True)
-        placed = model.place(tables, [rewards] * len(tables))
-        assert placed.posterior == pytest.approx(posterior)
-        assert placed.memberships() == pytest.approx(posterior.reshape(4, len(model.codes), -1).sum(2) @ model.codes)
-        assert set(placed.terms()) == {
+        adapted = model.adapt(tables, [rewards] * len(tables))
+        assert adapted.posterior == pytest.approx(posterior)
+        assert adapted.memberships() == pytest.approx(posterior.reshape(4, len(model.codes), -1).sum(2) @ model.codes)
+        assert set(adapted.terms()) == {
             f"{kind}.{name}" if len(kinds) == 2 else name for kind in kinds for name in terms[kind].sd
         }
-        name, values = next(iter(placed.terms().items()))
+        name, values = next(iter(adapted.terms().items()))
         of_state = [t[kinds[0]][name.split(".")[-1]] for _, t, _ in states(model)]
         assert values == pytest.approx(posterior @ of_state)
 
         enc = tables[-1]
-        predicted = np.exp(placed.log_probs(enc, rewards))
+        predicted = np.exp(adapted.log_probs(enc, rewards))
         by_hand = np.array(
             [
                 [
@@ -226,25 +225,25 @@ class TestPlacement:
     def test_strangers_are_the_population_and_labels_are_not_looked_at(self):
         model = model_of("simplex", rating=RATING)
         enc, rewards = table_of("rating"), np.random.default_rng(1).normal(size=(5, 2))
-        placed = model.place(enc, rewards)
+        adapted = model.adapt(enc, rewards)
         strangers = dataclasses.replace(enc, rater_ids=["x", "r1", "y", "z"])
-        mixed = placed.log_probs(strangers, rewards)
+        mixed = adapted.log_probs(strangers, rewards)
         known = enc.rater == 1
-        assert mixed[known] == pytest.approx(placed.log_probs(enc, rewards)[known])
+        assert mixed[known] == pytest.approx(adapted.log_probs(enc, rewards)[known])
         assert mixed[~known] == pytest.approx(model.unplaced().log_probs(enc, rewards)[~known])
-        assert np.abs(mixed - placed.log_probs(enc, rewards))[~known].max() > 0.05
+        assert np.abs(mixed - adapted.log_probs(enc, rewards))[~known].max() > 0.05
         other_labels = dataclasses.replace(enc, label=(enc.label + 1) % 4)
-        assert np.array_equal(placed.log_probs(other_labels, rewards), placed.log_probs(enc, rewards))
+        assert np.array_equal(adapted.log_probs(other_labels, rewards), adapted.log_probs(enc, rewards))
         assert model.unplaced().memberships().shape == (0, 2)
-        assert np.exp(placed.select(["nobody"])).sum() > 0
-        assert placed.select(["nobody"])[0] == pytest.approx(np.exp(model.log_prior))
+        assert np.exp(adapted.select(["nobody"])).sum() > 0
+        assert adapted.select(["nobody"])[0] == pytest.approx(np.exp(model.log_prior))
 
     def test_a_weight_counts_as_repeated_rows(self):
         model, enc = model_of("mixture", preference=PAIRS), table_of("preference")
         rewards = np.random.default_rng(1).normal(size=(5, 2))
         rows = np.repeat(np.arange(len(enc)), enc.weight.astype(int))
-        repeated = dataclasses.replace(subset(enc, rows), weight=np.ones(len(rows)))
-        assert model.place(enc, rewards).posterior == pytest.approx(model.place(repeated, rewards).posterior)
+        repeated = dataclasses.replace(enc.select(rows), weight=np.ones(len(rows)))
+        assert model.adapt(enc, rewards).posterior == pytest.approx(model.adapt(repeated, rewards).posterior)
 
     def test_answers_sum_to_one_with_padding_and_without_ties(self):
         menus = np.array([[0, 1, 2], [3, 4, -1]])
@@ -271,22 +270,22 @@ class TestPlacement:
         enc = ratings(rewards[:, 0] + z[:, None] * rewards[:, 1], intercept=1.5 * rng.normal(size=300))
         width = []
         for n_labels in (2, 8, 30):
-            placed = model.place(subset(enc, enc.alternatives[:, 0] < n_labels), rewards)
-            low, high = placed.intervals(0.9)
+            adapted = model.adapt(enc.select(enc.alternatives[:, 0] < n_labels), rewards)
+            low, high = adapted.intervals(0.9)
             assert ((low[:, 1] <= z) & (z <= high[:, 1])).mean() == pytest.approx(0.9, abs=0.05)
-            inner_low, inner_high = placed.intervals(0.5)
+            inner_low, inner_high = adapted.intervals(0.5)
             assert ((low <= inner_low) & (inner_high <= high)).all()
             assert ((inner_low[:, 1] <= z) & (z <= inner_high[:, 1])).mean() < 0.8
             width.append((high - low)[:, 1].mean())
             assert (low[:, 0] == 1).all()  # everybody shares the consensus
             assert (high[:, 0] == 1).all()
         assert width[0] > 1.3 * width[1] > 1.3 * 1.3 * width[2]
-        assert np.corrcoef(placed.memberships()[:, 1], z)[0, 1] > 0.9
+        assert np.corrcoef(adapted.memberships()[:, 1], z)[0, 1] > 0.9
 
     def test_the_interval_of_a_mixture_says_which_cluster_is_sure(self):
         model = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"preference": KindTerms()})
-        placed = rater_model.Placement(model, ["sure", "open"], np.array([[0.99, 0.01], [0.8, 0.2]]))
-        low, high = placed.intervals(0.95)
+        adapted = rater_model.Placement(model, ["sure", "open"], np.array([[0.99, 0.01], [0.8, 0.2]]))
+        low, high = adapted.intervals(0.95)
         assert low.tolist() == [[1, 0], [0, 0]]
         assert high.tolist() == [[1, 0], [1, 1]]
 
@@ -302,7 +301,7 @@ class TestPlacement:
             assert predicted[row, 0] == pytest.approx(lowest, abs=2e-3)
 
         model = RaterModel("factor", *line(1), {"preference": KindTerms()})
-        asked = subset(dataclasses.replace(table_of("preference"), label=np.zeros(30, int)), np.arange(6))
+        asked = dataclasses.replace(table_of("preference"), label=np.zeros(30, int)).select(np.arange(6))
         mean, variance = np.column_stack([mean, mean]), np.column_stack([variance, variance])
         predicted = np.exp(model.unplaced().log_probs(asked, mean, variance))
         for row, (a, b) in enumerate(asked.alternatives):
@@ -315,28 +314,28 @@ class TestPlacement:
         model = RaterModel("mixture", np.eye(1), np.zeros(1), {"preference": KindTerms()})
         rewards = np.array([[0.0], [np.log(3)], [0.0]])
         enc = encoded("preference", (1, 3), [0, 0], np.array([[0, 1], [1, 0]]), [0, 0], weight=[2.0, 1.0])
-        held = model.place(enc, rewards).information(enc, rewards)
+        held = model.adapt(enc, rewards).information(enc, rewards)
         assert held[:, 0] == pytest.approx([2 * 0.75**2 + 0.25**2] * 2 + [0], rel=1e-3)
 
     def test_refusals(self):
         model = model_of("mixture", preference=KindTerms())
         with pytest.raises(JuryError, match=r"fitted to 'preference' judgements and cannot place raters by 'rating'"):
-            model.place(table_of("rating"), np.zeros((5, 2)))
+            model.adapt(table_of("rating"), np.zeros((5, 2)))
         with pytest.raises(JuryError, match=r"rewards have shape \(5, 3\), but there are 5 texts and 2 basis"):
-            model.place(table_of("preference"), np.zeros((5, 3)))
+            model.adapt(table_of("preference"), np.zeros((5, 3)))
         n_ties = int((table_of("preference").label == 2).sum())
         with pytest.raises(JuryError, match=rf"{n_ties} of 30 judgements are ties, but the fit saw no tie"):
-            model.place(table_of("preference"), np.zeros((5, 2)))
+            model.adapt(table_of("preference"), np.zeros((5, 2)))
         five = ratings(np.zeros((2, 5)))
         with pytest.raises(JuryError, match="the ratings have 5 levels, the jury was fitted to 4"):
-            model_of("mixture", rating=RATING).place(five, np.zeros((5, 2)))
+            model_of("mixture", rating=RATING).adapt(five, np.zeros((5, 2)))
 
     @pytest.mark.parametrize("membership", ["mixture", "simplex", "factor"])
     def test_round_trip_through_json(self, membership):
         model = model_of(membership, rating=RATING, preference=PAIRS)
         back = RaterModel.from_dict(json.loads(json.dumps(model.to_dict())))
         rewards, tables = np.random.default_rng(1).normal(size=(5, 2)), [table_of("rating"), table_of("preference")]
-        once, twice = (m.place(tables, [rewards] * 2).posterior for m in (model, back))
+        once, twice = (m.adapt(tables, [rewards] * 2).posterior for m in (model, back))
         assert np.array_equal(once, twice)
         assert (back.kind, back.n_basis, back.term_sd) == ("rating", 2, RATING.sd)
 
@@ -404,7 +403,7 @@ class TestMarginalLikelihood:
         assert fit.responsibilities[1] == pytest.approx(fit.responsibilities[2])
         joint = enumerate_joint(fit.model, [twins], fit.rewards)
         assert fit.log_likelihood == pytest.approx(logsumexp(np.log(joint), axis=1).sum())
-        assert fit.placed(twins).responsibilities == pytest.approx(fit.responsibilities)
+        assert fit.adapt(twins).responsibilities == pytest.approx(fit.responsibilities)
 
 
 def test_planted_ties_are_as_frequent_as_planted():

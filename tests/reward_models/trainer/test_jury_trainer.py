@@ -198,8 +198,8 @@ def test_planted_clusters_are_found(tmp_path, start):
     data, says_no = planted()
     trainer = make_trainer(data, tmp_path, data, memberships_from=start, num_train_epochs=8)
     trainer.train()
-    placed = trainer.memberships.posterior().argmax(1)
-    assert adjusted_rand_index(placed, says_no.astype(int)) >= 0.9
+    adapted = trainer.memberships.posterior().argmax(1)
+    assert adjusted_rand_index(adapted, says_no.astype(int)) >= 0.9
     metrics = trainer.evaluate()
     assert metrics["eval_loss"] < 0.5
     assert metrics["eval_accuracy"] > 0.8
@@ -225,9 +225,9 @@ def test_new_raters_are_the_prevalence_until_some_labels_place_them(tmp_path):
     prevalence = trainer.memberships.prevalence
     assert unplaced["eval_new_membership_entropy"] == pytest.approx(entr(prevalence).sum())
     trainer.args.eval_adaptation = 0.5
-    placed = trainer.evaluate()
-    assert placed["eval_new_loss"] < unplaced["eval_new_loss"] - 0.1
-    assert placed["eval_new_membership_entropy"] < 0.2
+    adapted = trainer.evaluate()
+    assert adapted["eval_new_loss"] < unplaced["eval_new_loss"] - 0.1
+    assert adapted["eval_new_membership_entropy"] < 0.2
 
 
 def test_a_given_jury_places_the_raters_itself(tmp_path):
