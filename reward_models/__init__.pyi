@@ -97,10 +97,12 @@ from .raters.rater_model import Placement as Placement
 from .raters.rater_model import RaterModel as RaterModel
 from .sources import RELEASES as RELEASES
 from .sources import SURVEYS as SURVEYS
+from .sources import PlantedJudgements as PlantedJudgements
 from .sources import Release as Release
 from .sources import load_release as load_release
 from .sources import load_survey as load_survey
 from .sources import load_table as load_table
+from .sources import planted_judgements as planted_judgements
 from .sources import survey_labels as survey_labels
 from .stats.answers import Interval as Interval
 from .stats.answers import adjusted_rand_index as adjusted_rand_index

@@ -2,8 +2,8 @@
 
 Example:
     >>> from plural_rlhf.recipe import RunConfig
-    >>> sorted(RunConfig.model_fields)[:4]
-    ['data', 'evaluate', 'grpo', 'jury']
+    >>> RunConfig().plural.beta
+    1.0
 """
 
 from __future__ import annotations

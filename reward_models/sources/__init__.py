@@ -5,9 +5,20 @@ Surveys of the `demo` extra, original releases of multi-rater data, and any tabl
 
 from __future__ import annotations
 
+from reward_models.sources.planted import PlantedJudgements, planted_judgements
 from reward_models.sources.releases import RELEASES, Release, load_release
 from reward_models.sources.survey import SURVEYS, load_survey, survey_labels
 from reward_models.sources.table import load_table
 
 
-__all__ = ["RELEASES", "SURVEYS", "Release", "load_release", "load_survey", "load_table", "survey_labels"]
+__all__ = [
+    "RELEASES",
+    "SURVEYS",
+    "PlantedJudgements",
+    "Release",
+    "load_release",
+    "load_survey",
+    "load_table",
+    "planted_judgements",
+    "survey_labels",
+]
