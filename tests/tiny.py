@@ -1,4 +1,4 @@
-"""The tiny language model of `plural_rlhf.policies.base_models` under the names that tests use, and a way to save it.
+"""The tiny language model of `reward_models.jury.tiny` under the names that tests use, and a way to save it.
 
 It is small enough to train inside a test, downloads nothing, and is the same on every call with the same arguments.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 
 
 __all__ = ["save_tiny", "tiny_causal_lm", "tiny_tokenizer"]

@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from plural_rlhf.policies.log_probs import completion_log_probs
+from reward_models.jury.inference import evaluating
 
 
 if TYPE_CHECKING:
@@ -161,13 +162,12 @@ def answer_probabilities(
     Returns:
         Per prompt, `(A,)` probabilities; they sum to the coverage, at most 1.
     """
-    was_training = model.training
-    model.eval()
     out: list[np.ndarray] = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False):
-        chunk = slice(start, start + batch_size)
-        batch = AnswerBatch.encode(prompts[chunk], supports[chunk], tokenizer, chat_template_kwargs).to(model.device)
-        probabilities = answer_log_probs(model, batch).double().exp().cpu().numpy()
-        out += [p[: len(s)] for p, s in zip(probabilities, supports[chunk], strict=True)]
-    model.train(was_training)
+    starts = tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False)
+    with evaluating(model):
+        for start in starts:
+            part = slice(start, start + batch_size)
+            batch = AnswerBatch.encode(prompts[part], supports[part], tokenizer, chat_template_kwargs)
+            probabilities = answer_log_probs(model, batch.to(model.device)).double().exp().cpu().numpy()
+            out += [p[: len(s)] for p, s in zip(probabilities, supports[part], strict=True)]
     return out

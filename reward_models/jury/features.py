@@ -24,6 +24,7 @@ from transformers.utils import logging
 from reward_models.errors import JuryError
 from reward_models.judgements.texts import Prompt, Text, as_messages
 from reward_models.jury.feature_cache import FeatureCache, row_key
+from reward_models.jury.inference import evaluating
 
 
 __all__ = ["Batch", "batches", "last_token", "pooled_features", "render", "truncate_backbone"]
@@ -202,16 +203,12 @@ def pooled_features(
             hidden = base(input_ids=input_ids.to(base.device), attention_mask=mask, use_cache=False).last_hidden_state
             yield todo[index], last_token(hidden, mask).float().cpu().numpy()
 
-    was_training = base.training
-    base.eval()
-    try:
+    with evaluating(base):
         if cache_dir is None:
             for index, vectors in embed(np.arange(len(rows))):
                 features[index] = vectors
         else:
             FeatureCache(cache_dir, base).complete([row_key(row) for row in rows], features, embed)
-    finally:
-        base.train(was_training)
     return features
 
 

@@ -23,6 +23,7 @@ from reward_models.errors import JuryError
 from reward_models.judgements.texts import prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches, render
+from reward_models.jury.inference import default_device
 from reward_models.weights import named_weights
 from reward_models.whole_file import whole_file
 
@@ -105,9 +106,7 @@ class ScalarRewardModel:
                 f"the model at {str(path)!r} lacks the weights {sorted(info['missing_keys'])}, which would be random "
                 "numbers: it may be a language model. Give a trained sequence classifier."
             )
-        if device is None:
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        return cls(model.to(device), tokenizer, **kwargs)
+        return cls(model.to(default_device() if device is None else device), tokenizer, **kwargs)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:

@@ -8,7 +8,6 @@ the language model here, such as a table or a simulated population.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, as_messages, prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches, render
+from reward_models.jury.inference import default_device
 from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.jury.state import JuryState, load_state, save_jury
 from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_questions
@@ -145,7 +145,7 @@ class JuryScorer:
                 f"tokenizer.save_pretrained({name!r})."
             ) from error
         state = load_state(name, config, verify=verify)
-        return cls(model.to(_own_device() if device is None else device), tokenizer, state=state, **kwargs)
+        return cls(model.to(default_device() if device is None else device), tokenizer, state=state, **kwargs)
 
     def save_pretrained(self, path: str | Path, *, save_raters: bool = False) -> None:
         """Write all into one folder that `from_pretrained` and TRL's `reward_funcs="path"` read.
@@ -315,14 +315,6 @@ class JuryScorer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
-
-
-def _own_device() -> torch.device:
-    """The accelerator of this process: `accelerate launch` tells each process its number in LOCAL_RANK."""
-    if not torch.accelerator.is_available():
-        return torch.device("cpu")
-    accelerator = torch.accelerator.current_accelerator()
-    return torch.device(accelerator.type if accelerator is not None else "cpu", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _count(values: Sequence[Any], noun: str) -> str:

@@ -23,6 +23,7 @@ from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_a
 from plural_rlhf.rewards.completions import as_completions
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
+from reward_models.jury.inference import evaluating
 
 
 if TYPE_CHECKING:
@@ -94,17 +95,15 @@ class ExactRows:
         if not self.reward.target.reads_reference:
             return
         fresh = {row_key(row): row for row in rows if row_key(row) not in self._log_pi_ref}
-        was_training = model.training
-        model.eval()
         pending = list(fresh.items())
         starts = range(0, len(pending), batch_size)
-        for start in tqdm(starts, desc="reference", disable=not progress or len(starts) < 4):
-            chunk = pending[start : start + batch_size]
-            batch = self.encode([row for _, row in chunk], "reference_prompt").to(model.device)
-            scores = answer_log_probs(model, batch).cpu()
-            for (key, row), log_probs in zip(chunk, scores, strict=True):
-                self._log_pi_ref[key] = log_probs[: len(row["support"])].clone()
-        model.train(was_training)
+        with evaluating(model):
+            for start in tqdm(starts, desc="reference", disable=not progress or len(starts) < 4):
+                chunk = pending[start : start + batch_size]
+                batch = self.encode([row for _, row in chunk], "reference_prompt").to(model.device)
+                scores = answer_log_probs(model, batch).cpu()
+                for (key, row), log_probs in zip(chunk, scores, strict=True):
+                    self._log_pi_ref[key] = log_probs[: len(row["support"])].clone()
 
     def log_z(self, row: Row) -> torch.Tensor:
         """Log Z_k of a row's answers under all reward functions together, `(K,)` nats.
