@@ -86,9 +86,7 @@ def planted_judgements(
     """
     if kind not in PLANTED_KINDS:
         valid = ", ".join(PLANTED_KINDS)
-        raise JudgementError(
-            f"kind={kind!r} cannot be planted; use {valid}.{did_you_mean(kind, PLANTED_KINDS)}"
-        )
+        raise JudgementError(f"kind={kind!r} cannot be planted; use {valid}.{did_you_mean(kind, PLANTED_KINDS)}")
     rng = np.random.default_rng([_SALT, seed])
     per_item = {"preference": 2, "rating": 1, "choice": num_options}[kind]
     prompts = [f"Question {i + 1}?" for i in range(num_items)]
