@@ -153,13 +153,13 @@ def as_bandit(env):
         for length in range(LONGEST + 1)
         for text in itertools.product(digits, repeat=length)
     ]
-    jury = env.unwrapped.jury
+    scorer = env.unwrapped.scorer
     texts = [env.unwrapped.tokenizer.decode(tokens) for tokens in answers]
-    rewards = jury.cluster_rewards([env.unwrapped.prompts[0]] * len(texts), texts)
+    rewards = scorer.cluster_rewards([env.unwrapped.prompts[0]] * len(texts), texts)
     even = torch.zeros(LONGEST, TOKENS, TOKENS).log_softmax(-1)
     log_pi_ref = answer_log_probs(even, answers).numpy()
-    names = jury.cluster_names
-    return JuryBandit([rewards], jury.prevalence, cluster_names=names, log_pi_ref=[log_pi_ref]), answers
+    names = scorer.cluster_names
+    return JuryBandit([rewards], scorer.prevalence, cluster_names=names, log_pi_ref=[log_pi_ref]), answers
 
 
 # ── 4. Who is left ───────────────────────────────────────────────────────────────────────────────────────────────────

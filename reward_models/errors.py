@@ -6,10 +6,15 @@ Knows nothing of tables, models or YAML: only how a refusal is worded.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
 
 
-__all__ = ["JudgementError", "JudgementWarning", "JuryError", "MissingExtraError", "did_you_mean"]
+__all__ = ["JudgementError", "JudgementWarning", "JuryError", "MissingExtraError", "did_you_mean", "renamed_arguments"]
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class JudgementError(ValueError):
@@ -45,3 +50,35 @@ def did_you_mean(name: object, valid: Iterable[object]) -> str:
     by_lower = {str(candidate).lower(): str(candidate) for candidate in valid}
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def renamed_arguments(**new_names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Decorate a function so that a keyword under its old name raises an error that states the new name.
+
+    Args:
+        **new_names: The new name by old name.
+
+    Example:
+        >>> @renamed_arguments(jury="scorer")
+        ... def load(scorer):
+        ...     return scorer
+        >>> load("my-jury")
+        'my-jury'
+        >>> load(jury="my-jury")
+        Traceback (most recent call last):
+        TypeError: load: `jury=` is now `scorer=`; write load(scorer=...).
+    """
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        name = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
+
+        @functools.wraps(function)
+        def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            for old, new in new_names.items():
+                if old in kwargs:
+                    raise TypeError(f"{name}: `{old}=` is now `{new}=`; write {name}({new}=...).")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate

@@ -25,9 +25,9 @@ from plural_rlhf.core.estimators import exact_divergence
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward, responsibilities
 from plural_rlhf.weights.spec import WeightSpec
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, renamed_arguments
 
-from .base import JuryEnv, Prompt, load_jury
+from .base import JuryEnv, Prompt, load_scorer
 from .number_jury import ANSWERS, PROMPT, NumberJury
 
 
@@ -94,10 +94,10 @@ class JuryBandit(JuryEnv[Any]):
         render_mode: str | None = None,
     ) -> None:
         if rewards is None:
-            jury = NumberJury()
-            rewards = [jury.cluster_rewards([PROMPT] * len(ANSWERS), ANSWERS).numpy()]
-            prevalence = jury.prevalence if prevalence is None else prevalence
-            cluster_names = cluster_names or jury.cluster_names
+            scorer = NumberJury()
+            rewards = [scorer.cluster_rewards([PROMPT] * len(ANSWERS), ANSWERS).numpy()]
+            prevalence = scorer.prevalence if prevalence is None else prevalence
+            cluster_names = cluster_names or scorer.cluster_names
             prompts, supports = prompts or [PROMPT], supports or [ANSWERS]
         tables = _tables(rewards)
         sizes = [len(table) for table in tables]
@@ -135,29 +135,31 @@ class JuryBandit(JuryEnv[Any]):
         self._pool, self._pool_weights = self.pool_rewards(), self.weights
 
     @classmethod
-    def from_jury(
+    @renamed_arguments(jury="scorer")
+    def from_scorer(
         cls,
-        jury: str | Path | ClusterScorer,
+        scorer: str | Path | ClusterScorer,
         prompts: Sequence[Prompt],
         supports: Sequence[Sequence[str]],
         **settings: Any,
     ) -> JuryBandit:
-        """Score all answers with a jury, once; the environment then holds the table and no language model.
+        """Score all answers once; the environment then holds the table of rewards and no language model.
 
         Args:
-            jury: A saved jury (path or hub id), or anything with `cluster_names`, `prevalence` and `cluster_rewards`.
+            scorer: A saved jury reward model (path or hub id), or anything with `cluster_names`, `prevalence` and
+                `cluster_rewards`.
             prompts: P prompts.
             supports: The answers to each prompt.
             **settings: `log_pi_ref`, `weights`, `rho`, ... of the environment.
 
         Raises:
-            JuryError: Not as many supports as prompts, or see the class and the jury.
+            JuryError: Not as many supports as prompts, or see the class and the scorer.
         """
         if len(prompts) != len(supports):
             raise JuryError(
                 f"supports: got {len(supports)} for {len(prompts)} prompts; give the answers to each prompt"
             )
-        scorer = load_jury(jury)
+        scorer = load_scorer(scorer)
         rewards = []
         for prompt, support in zip(prompts, supports, strict=True):
             answers = [a if isinstance(prompt, str) else [{"role": "assistant", "content": a}] for a in support]

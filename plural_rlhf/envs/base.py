@@ -25,7 +25,7 @@ from reward_models.errors import JuryError, did_you_mean
 if TYPE_CHECKING:
     from reward_models.jury.protocol import ClusterScorer
 
-__all__ = ["JuryEnv", "Prompt", "load_jury"]
+__all__ = ["JuryEnv", "Prompt", "load_scorer"]
 
 Prompt = str | list[dict[str, str]]
 """A prompt as TRL has it: text, or a conversation."""
@@ -35,13 +35,13 @@ _OPTIONS = ("prompt", "weights")
 Observation = TypeVar("Observation")
 
 
-def load_jury(jury: str | Path | ClusterScorer) -> ClusterScorer:
-    """Return a jury as it is, or the saved one at a path or hub id."""
-    if isinstance(jury, str | Path):
+def load_scorer(scorer: str | Path | ClusterScorer) -> ClusterScorer:
+    """Return a scorer as it is, or load the saved jury reward model at a path or hub id."""
+    if isinstance(scorer, str | Path):
         from reward_models.jury.scorer import JuryScorer  # imports transformers, which a bandit can do without
 
-        return JuryScorer.from_pretrained(jury)
-    return jury
+        return JuryScorer.from_pretrained(scorer)
+    return scorer
 
 
 class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):

@@ -17,9 +17,9 @@ from gymnasium.error import InvalidAction
 from gymnasium.spaces import Box, Dict, Discrete
 
 from plural_rlhf.weights.spec import WeightSpec
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, renamed_arguments
 
-from .base import JuryEnv, Prompt, load_jury
+from .base import JuryEnv, Prompt, load_scorer
 from .number_jury import PROMPT, DigitTokenizer, NumberJury
 
 
@@ -50,8 +50,8 @@ class JuryText(JuryEnv[dict[str, Any]]):
     The last `info` holds `text`, what the jury read.
 
     Args:
-        jury: A saved jury (path or hub id), or anything with `cluster_names`, `prevalence` and `cluster_rewards`. By
-            default that of `number_jury`, with its prompt and digits as tokens.
+        scorer: A saved jury reward model (path or hub id), or anything with `cluster_names`, `prevalence` and
+            `cluster_rewards`. By default that of `number_jury`, with its prompt and digits as tokens.
         prompts: Texts, or conversations (they need a tokenizer with a chat template).
         tokenizer: Anything with `encode` and `decode`.
         max_tokens: T, the end token included.
@@ -61,7 +61,7 @@ class JuryText(JuryEnv[dict[str, Any]]):
         render_mode: `"ansi"`, or None.
 
     Raises:
-        JuryError: A jury without prompts or a tokenizer, no end token, or see `JuryEnv`.
+        JuryError: A scorer without prompts or a tokenizer, no end token, or see `JuryEnv`.
         ValueError: `max_tokens` or `render_mode` out of range.
 
     Example:
@@ -73,9 +73,10 @@ class JuryText(JuryEnv[dict[str, Any]]):
         (array([0., 8., 0.], dtype=float32), True)
     """
 
+    @renamed_arguments(jury="scorer")
     def __init__(
         self,
-        jury: str | Path | ClusterScorer | None = None,
+        scorer: str | Path | ClusterScorer | None = None,
         prompts: Sequence[Prompt] | None = None,
         tokenizer: Any = None,
         *,
@@ -85,16 +86,16 @@ class JuryText(JuryEnv[dict[str, Any]]):
         weights: WeightSpec = "prevalence",
         render_mode: str | None = None,
     ) -> None:
-        if jury is None:
-            jury, prompts, tokenizer = NumberJury(), prompts or [PROMPT], tokenizer or DigitTokenizer()
+        if scorer is None:
+            scorer, prompts, tokenizer = NumberJury(), prompts or [PROMPT], tokenizer or DigitTokenizer()
         elif prompts is None or tokenizer is None:
             missing = "prompts" if prompts is None else "tokenizer"
-            raise JuryError(f"{missing}: got None; a jury of your own needs prompts and a tokenizer of your own")
+            raise JuryError(f"{missing}: got None; a scorer of your own needs prompts and a tokenizer of your own")
         if max_tokens < 1:
             raise ValueError(f"max_tokens: got {max_tokens}; an answer has at least one token, the end token")
-        self.jury = load_jury(jury)
+        self.scorer = load_scorer(scorer)
         super().__init__(
-            prompts, self.jury.cluster_names, self.jury.prevalence, weights, (-np.inf, np.inf), render_mode
+            prompts, self.scorer.cluster_names, self.scorer.prevalence, weights, (-np.inf, np.inf), render_mode
         )
         self.tokenizer: Tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -155,7 +156,7 @@ class JuryText(JuryEnv[dict[str, Any]]):
             return self._observe(), np.zeros(self.reward_dim, dtype=np.float32), False, False, self._info()
         prompt, text = self.prompts[self._prompt], self._text()
         answer = text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-        verdict = self.jury.cluster_rewards([prompt], [answer])[0].numpy()
+        verdict = self.scorer.cluster_rewards([prompt], [answer])[0].numpy()
         return self._observe(), self._end(verdict, text), terminated, truncated, {**self._info(), "text": text}
 
     def render(self) -> str | None:

@@ -1,8 +1,8 @@
-"""A steerable policy in use: whose answer is wanted is said per call, by name, by seats or by one rater's judgements.
+"""Answers of a steerable policy under weights that are given per call: by name, by seats or by a rater's posterior.
 
-`Steerer` renders the weights into the prompt with the same words or tokens as in training (`weight_sampler`), then
-samples or scores with plain transformers. It knows nothing of training, rewards or targets; a jury is to it a list of
-cluster names with their prevalence, and a rater's posterior is read as weights over them.
+`Steerer` renders the weights into the prompt with the same words or tokens as in training (`weights.sampler`), then
+samples or scores with plain transformers. It knows nothing of training, rewards or targets. Of a jury reward model it
+reads the cluster names and their prevalence alone.
 
 Shapes: `B` prompts, `A` answers, `K` clusters.
 """
@@ -21,7 +21,7 @@ from transformers.utils import logging
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
-from reward_models.errors import JuryError, did_you_mean
+from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.inference import default_device, evaluating
 from reward_models.raters.adaptation import Adaptation
 from reward_models.raters.rater_model import Placement
@@ -30,15 +30,15 @@ from reward_models.raters.rater_model import Placement
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["JurySpec", "Prompt", "Steerer", "end_tokens", "is_one_each"]
+__all__ = ["Prompt", "Steerer", "WeightsLike", "end_tokens", "is_one_each"]
 
 logger = logging.get_logger(__name__)
 
 Prompt = str | list[dict[str, Any]]
 """Text, or a conversation as TRL has it."""
 
-JurySpec = WeightSpec | Adaptation | Placement
-"""Weights as in `WeightSpec`, or where one rater stands (`JuryScorer.adapt`, `JuryScorer.remembered`)."""
+WeightsLike = WeightSpec | Adaptation | Placement
+"""Weights as in `WeightSpec`, or one rater's posterior (`JuryScorer.adapt`, `JuryScorer.remembered`)."""
 
 _OWN_DISTRIBUTION = {
     "do_sample": True,
@@ -88,28 +88,29 @@ class Steerer:
         _check_tokens(self._words, tokenizer)
 
     @classmethod
+    @renamed_arguments(jury="scorer")
     def from_pretrained(
         cls,
         policy: str | Path,
-        jury: str | Path,
+        scorer: str | Path,
         *,
         device: str | torch.device | None = None,
         batch_size: int = 32,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Steerer:
-        """Loads a policy and the names and prevalence of the jury that it was trained with.
+        """Load a policy, and the names and prevalence of the clusters that it was trained with.
 
         Args:
             policy: Folder or hub id of a model or of a PEFT adapter, with its tokenizer. Whether weights are said in
                 words or in tokens is read off the tokenizer.
-            jury: Folder or hub id of a saved jury; only its configuration is read.
+            scorer: Folder or hub id of the saved jury reward model; only its configuration is read.
             device: Where to put the policy; this process's accelerator if there is one, else the CPU.
             batch_size: Sequences at once.
             chat_template_kwargs: What the chat template was given in training, beside the conversation.
 
         Raises:
-            JuryError: There is no jury at `jury`, or it has other clusters than the policy's tokens; or the folder
-                `policy` holds no model, such as that of a training which was never saved.
+            JuryError: There is no jury reward model at `scorer`, or it has other clusters than the policy's tokens;
+                or the folder `policy` holds no model, such as that of a training which was never saved.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.peft_utils import find_adapter_config_file
@@ -117,15 +118,17 @@ class Steerer:
         from reward_models.jury.modeling_jury import JuryConfig
 
         try:
-            config = AutoConfig.from_pretrained(str(jury))
+            config = AutoConfig.from_pretrained(str(scorer))
         except JuryError:
             raise
         except (OSError, ValueError) as error:
-            raise JuryError(f"no jury at {str(jury)!r}: it has no readable config.json. Correct the path.") from error
+            raise JuryError(
+                f"no jury reward model at {str(scorer)!r}: it has no readable config.json. Correct the path."
+            ) from error
         if not isinstance(config, JuryConfig):
             raise JuryError(
-                f"{str(jury)!r} holds a model of type {config.model_type!r}, which has no rater clusters. Give the "
-                "folder of the jury that the policy was trained with."
+                f"{str(scorer)!r} holds a model of type {config.model_type!r}, which has no rater clusters. Give the "
+                "folder of the jury reward model that the policy was trained with."
             )
         _check_policy(Path(policy))
         names, prevalence = config.cluster_names, config.prevalence
@@ -171,57 +174,60 @@ class Steerer:
         """The tokens that end an answer."""
         return end_tokens(self.model, self.tokenizer)
 
-    def weights(self, jury: JurySpec) -> np.ndarray:
-        """Returns the weights `(K,)` that a jury means, summing to one.
+    @renamed_arguments(jury="weights")
+    def weights(self, weights: WeightsLike) -> np.ndarray:
+        """Return weights in any spelling as an array `(K,)` that sums to one.
 
         Raises:
             JuryError: See `parse_weights`; or a posterior of several raters, of other clusters, or of a `factor` jury.
         """
-        if isinstance(jury, Placement):
-            jury = Adaptation.of(jury, self.cluster_names)
-        if not isinstance(jury, Adaptation):
-            return parse_weights(jury, self.cluster_names, self.prevalence)
-        if jury.cluster_names != self.cluster_names:
+        if isinstance(weights, Placement):
+            weights = Adaptation.of(weights, self.cluster_names)
+        if not isinstance(weights, Adaptation):
+            return parse_weights(weights, self.cluster_names, self.prevalence)
+        if weights.cluster_names != self.cluster_names:
             raise JuryError(
-                f"the rater was placed among the clusters {jury.cluster_names}, but the policy was trained with "
-                f"{self.cluster_names}: place the rater with the jury of the policy."
+                f"the rater was adapted to the clusters {weights.cluster_names}, but the policy was trained with "
+                f"{self.cluster_names}: adapt the rater with the jury reward model of the policy."
             )
-        if len(jury.rater_ids) != 1:
+        if len(weights.rater_ids) != 1:
             raise JuryError(
-                f"the posterior is of {len(jury.rater_ids)} raters, and a prompt asks for one: give "
-                "jury=adaptation.weights(rater_id), or one row of weights a prompt: "
+                f"the posterior is of {len(weights.rater_ids)} raters, and a prompt takes the weights of one: give "
+                "weights=adaptation.weights(rater_id), or one row of weights per prompt: "
                 "[adaptation.weights(rater_id) for rater_id in adaptation.rater_ids]."
             )
-        return parse_weights(jury.weights(jury.rater_ids[0]), self.cluster_names, self.prevalence)
+        return parse_weights(weights.weights(weights.rater_ids[0]), self.cluster_names, self.prevalence)
 
-    def render(self, prompt: Prompt, jury: JurySpec = "prevalence") -> Prompt:
+    @renamed_arguments(jury="weights")
+    def render(self, prompt: Prompt, weights: WeightsLike = "prevalence") -> Prompt:
         """The prompt as the policy reads it; plain text stays plain text, without the tokenizer's chat template."""
         if isinstance(prompt, str) and self.tokenizer.chat_template is not None:
             logger.warning_once(
                 "A prompt is plain text, so the tokenizer's chat template is not applied. Right if the policy was "
                 'trained on plain text; if it was on conversations, ask [{"role": "user", "content": prompt}].'
             )
-        return self._words.render(prompt, self.weights(jury))
+        return self._words.render(prompt, self.weights(weights))
 
     def contexts(self, prompt: Prompt) -> list[Prompt]:
         """The prompt under each cluster alone, `K` of them: what the experts of `decoding.MixedDecoder` read."""
         return [self.render(prompt, name) for name in self.cluster_names]
 
+    @renamed_arguments(jury="weights")
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        jury: JurySpec | Sequence[JurySpec] = "prevalence",
+        weights: WeightsLike | Sequence[WeightsLike] = "prevalence",
         *,
         num_return_sequences: int = 1,
         **generation: Any,
     ) -> list[str]:
-        """Answers as a jury would.
+        """Sample answers under weights over the clusters.
 
         Args:
             prompts: One prompt or several.
-            jury: For all prompts, or a list with one a prompt (rows of weights, names, …). A single prompt is asked
-                under every jury of a list.
-            num_return_sequences: Answers a prompt.
+            weights: For all prompts, or a list with one per prompt (rows of weights, names, …). A single prompt is
+                answered under all weights of a list.
+            num_return_sequences: Answers per prompt.
             **generation: Of `GenerationConfig`. By default samples come from the policy as it is (temperature 1, no
                 truncation) and have at most 128 tokens.
 
@@ -229,17 +235,18 @@ class Steerer:
             Texts, `num_return_sequences` for the first prompt, then for the next.
 
         Raises:
-            JuryError: A jury that cannot be carried out, or another number of juries than prompts.
+            JuryError: Weights that cannot be used, or another number of them than of prompts.
             TypeError: An argument that `GenerationConfig` does not have.
         """
-        sampled = self.sample_tokens(prompts, jury, num_return_sequences=num_return_sequences, **generation)
+        sampled = self.sample_tokens(prompts, weights, num_return_sequences=num_return_sequences, **generation)
         return self.tokenizer.batch_decode(sampled, skip_special_tokens=True)
 
+    @renamed_arguments(jury="weights")
     @torch.no_grad()
     def sample_tokens(
         self,
         prompts: Prompt | Sequence[Prompt],
-        jury: JurySpec | Sequence[JurySpec] = "prevalence",
+        weights: WeightsLike | Sequence[WeightsLike] = "prevalence",
         *,
         num_return_sequences: int = 1,
         **generation: Any,
@@ -248,7 +255,7 @@ class Steerer:
         from transformers import GenerationConfig
 
         _check_generation(generation, GenerationConfig())
-        rendered, ends = self._rendered(prompts, jury), self.ends
+        rendered, ends = self._rendered(prompts, weights), self.ends
         own = _OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
         config = GenerationConfig(
             **{
@@ -273,26 +280,27 @@ class Steerer:
                 out += [_until_end(row, ends) for row in found[:, padded["input_ids"].shape[1] :].tolist()]
         return out
 
+    @renamed_arguments(jury="weights")
     def answer_probabilities(
         self,
         prompts: Prompt | Sequence[Prompt],
         support: Sequence[str] | Sequence[Sequence[str]],
-        jury: JurySpec | Sequence[JurySpec] = "prevalence",
+        weights: WeightsLike | Sequence[WeightsLike] = "prevalence",
     ) -> list[np.ndarray]:
         """Probabilities of given answers, end token included: exact, nothing is sampled.
 
         Args:
             prompts: One prompt or several.
             support: The answers, for all prompts or a list of them a prompt.
-            jury: As in `generate`.
+            weights: As in `generate`.
 
         Returns:
-            Per prompt, or per jury of a single prompt, `(A,)` float64; they sum to the coverage, at most 1.
+            Per prompt, or per weights of a single prompt, `(A,)` float64; they sum to the coverage, at most 1.
 
         Raises:
             JuryError: As `generate`.
         """
-        rendered = self._rendered(prompts, jury)
+        rendered = self._rendered(prompts, weights)
         supports: list[Any] = [support] * len(rendered) if isinstance(support[0], str) else list(support)
         return answer_probabilities(
             self.model,
@@ -304,26 +312,30 @@ class Steerer:
             chat_template_kwargs=self.chat_template_kwargs,
         )
 
-    def _rendered(self, prompts: Prompt | Sequence[Prompt], jury: JurySpec | Sequence[JurySpec]) -> list[Prompt]:
+    def _rendered(
+        self, prompts: Prompt | Sequence[Prompt], weights: WeightsLike | Sequence[WeightsLike]
+    ) -> list[Prompt]:
         one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
-        asked: list[Any] = [prompts] if one else list(prompts)
-        several = is_one_each(jury)
-        juries: list[Any] = list(jury) if several else [jury] * len(asked)  # type: ignore[arg-type]
+        questions: list[Any] = [prompts] if one else list(prompts)
+        several = is_one_each(weights)
+        specs: list[Any] = list(weights) if several else [weights] * len(questions)  # type: ignore[arg-type]
         if one and several:
-            asked *= len(juries)
-        if len(juries) != len(asked):
+            questions *= len(specs)
+        if len(specs) != len(questions):
             raise JuryError(
-                f"{len(juries)} juries for {len(asked)} prompts: give one jury for all, or one a prompt. (The seats "
-                "of one jury are a mapping from cluster name to number, or K numbers.)"
+                f"{len(specs)} weights for {len(questions)} prompts: give one for all, or one per prompt. (The "
+                "weights of one prompt are a mapping from cluster name to number, or K numbers.)"
             )
-        return [self.render(prompt, spec) for prompt, spec in zip(asked, juries, strict=True)]
+        return [self.render(prompt, spec) for prompt, spec in zip(questions, specs, strict=True)]
 
 
-def is_one_each(jury: Any) -> bool:
-    """Whether these are weights for each of several prompts, not for all: a matrix, or a list of no numbers."""
-    if isinstance(jury, np.ndarray):
-        return jury.ndim == 2
-    return isinstance(jury, list | tuple) and len(jury) > 0 and not isinstance(jury[0], int | float | np.number)
+def is_one_each(weights: Any) -> bool:
+    """Return whether there are weights for each of several prompts, not for all: a matrix, or a list of no numbers."""
+    if isinstance(weights, np.ndarray):
+        return weights.ndim == 2
+    return (
+        isinstance(weights, list | tuple) and len(weights) > 0 and not isinstance(weights[0], int | float | np.number)
+    )
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -336,12 +348,12 @@ def _check_generation(given: Mapping[str, Any], defaults: GenerationConfig) -> N
     """Refuses what is no setting of generation: `GenerationConfig` takes any name, and the answers would ignore it."""
     known = [name for name in vars(defaults) if not name.startswith("_")]
     for name in given:
-        if name in ("weights", "cluster", "clusters"):
-            raise TypeError(f"whose answer is wanted is said in jury=, not in {name}=: give jury={given[name]!r}.")
+        if name in ("cluster", "clusters"):
+            raise TypeError(f"{name}= is no argument: clusters are named in weights=; give weights={given[name]!r}.")
         if name not in known:
             raise TypeError(
-                f"{name}={given[name]!r} is no argument of the generation.{did_you_mean(name, ['jury', *known])} "
-                "Whose answer is wanted is said in jury=; all else is a field of transformers' GenerationConfig."
+                f"{name}={given[name]!r} is no argument of the generation.{did_you_mean(name, ['weights', *known])} "
+                "It is neither weights= (over the clusters) nor a field of transformers' GenerationConfig."
             )
 
 

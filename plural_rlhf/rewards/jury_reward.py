@@ -25,7 +25,7 @@ from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.rewards.completions import as_completions, completion_text, rows_of, seen_prompts
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
-from reward_models.errors import JuryError, did_you_mean
+from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 
@@ -40,7 +40,8 @@ class JuryReward:
     """A reward function for TRL trainers that keeps the disagreement of a jury.
 
     Args:
-        jury: A saved jury (path or hub id), or any object with `cluster_names`, `prevalence` and `cluster_rewards`.
+        scorer: A saved jury reward model (path or hub id), or any object with `cluster_names`, `prevalence` and
+            `cluster_rewards`.
         weights: Default weights over clusters (see `plural_rlhf.weights.spec.WeightSpec`); a data set column `weights`
             wins.
         rule: `"pool"`, the ρ-pool R_ρ = (β/ρ) log Σ_k w_k exp(ρ(r_k/β − λ_k)), or a rule of
@@ -82,9 +83,10 @@ class JuryReward:
 
     __name__ = "jury"
 
+    @renamed_arguments(jury="scorer")
     def __init__(
         self,
-        jury: str | Path | ClusterScorer,
+        scorer: str | Path | ClusterScorer,
         *,
         weights: WeightSpec = "prevalence",
         rule: RuleSpec = POOL,
@@ -107,26 +109,26 @@ class JuryReward:
         self.rule = rule_or_pool({"rule": rule, **rule_options} if rule_options else rule)
         self.calibrated = calibrated
         self.target = PoolTarget(rho=rho, beta=beta, tie_margin=tie_margin, tie_width=tie_width)
-        if isinstance(jury, str | Path):
+        if isinstance(scorer, str | Path):
             compares = self.rule is not None and self.rule.compares_heads
-            jury = JuryScorer.from_pretrained(jury, calibrated=compares if calibrated is None else calibrated)
-        self.jury: ClusterScorer = jury
-        if np.shape(jury.prevalence) != (len(jury.cluster_names),):
+            scorer = JuryScorer.from_pretrained(scorer, calibrated=compares if calibrated is None else calibrated)
+        self.scorer: ClusterScorer = scorer
+        if np.shape(scorer.prevalence) != (len(scorer.cluster_names),):
             raise JuryError(
-                f"the jury's prevalence has shape {np.shape(jury.prevalence)}, and its clusters are "
-                f"{', '.join(jury.cluster_names)}: give one share for each of them, in that order."
+                f"the scorer's prevalence has shape {np.shape(scorer.prevalence)}, and its clusters are "
+                f"{', '.join(scorer.cluster_names)}: give one share for each of them, in that order."
             )
         self._check_rule(self.rule)
-        self.weights = parse_weights(weights, self.jury.cluster_names, self.jury.prevalence)
+        self.weights = parse_weights(weights, self.scorer.cluster_names, self.scorer.prevalence)
         self.invalid_reward = invalid_reward
-        self.offsets = OffsetTracker(len(self.jury.cluster_names), mode=offsets, learning_rate=offset_learning_rate)
+        self.offsets = OffsetTracker(len(self.scorer.cluster_names), mode=offsets, learning_rate=offset_learning_rate)
         self._parsed: dict[str, np.ndarray] = {}
         self._rules: dict[str, Rule | None] = {}
 
     @property
     def cluster_names(self) -> list[str]:
-        """The jury's clusters, in the order of every K."""
-        return self.jury.cluster_names
+        """The scorer's clusters, in the order of every K."""
+        return self.scorer.cluster_names
 
     def set_beta(self, beta: float) -> None:
         """Changes the temperature of the target, as a KL budget does."""
@@ -144,7 +146,7 @@ class JuryReward:
                 self._parsed[key] = (
                     self.weights
                     if given is None
-                    else parse_weights(given, self.jury.cluster_names, self.jury.prevalence)
+                    else parse_weights(given, self.scorer.cluster_names, self.scorer.prevalence)
                 )
             rows.append(self._parsed[key])
         return torch.as_tensor(np.stack(rows))
@@ -170,8 +172,8 @@ class JuryReward:
 
     def _check_rule(self, rule: Rule | None) -> None:
         if rule is not None:
-            rule.check(len(self.jury.cluster_names))
-        require_calibrated(rule, self.jury, self.calibrated)
+            rule.check(len(self.scorer.cluster_names))
+        require_calibrated(rule, self.scorer, self.calibrated)
 
     def cluster_rewards(
         self, prompts: Sequence[Any], completions: Sequence[Any], support: Sequence[Sequence[str]] | None = None
@@ -197,11 +199,11 @@ class JuryReward:
         return self._checked([prompt] * len(support), as_completions(prompt, support))
 
     def _checked(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
-        rewards = torch.as_tensor(self.jury.cluster_rewards(prompts, completions))  # a jury of one's own may use numpy
+        rewards = torch.as_tensor(self.scorer.cluster_rewards(prompts, completions))  # may be numpy
         expected = (len(completions), len(self.cluster_names))
         if tuple(rewards.shape) != expected:
             raise JuryError(
-                f"the jury scored {expected[0]} completions with rewards of shape {tuple(rewards.shape)}, but it has "
+                f"the scorer gave {expected[0]} completions rewards of shape {tuple(rewards.shape)}, but it has "
                 f"{expected[1]} clusters: cluster_rewards must return a row per completion and a column per cluster."
             )
         if not bool(torch.isfinite(rewards).all()):

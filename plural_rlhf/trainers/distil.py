@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from plural_rlhf.policies.steerer import JurySpec, Prompt, Steerer
+    from plural_rlhf.policies.steerer import Prompt, Steerer, WeightsLike
 
 __all__ = ["dictators", "distil", "distil_rows"]
 
@@ -51,7 +51,7 @@ def dictators(weights: Sequence[float] | np.ndarray, n: int, rng: np.random.Gene
 def distil_rows(
     policy: Steerer,
     prompts: Sequence[Prompt],
-    weights: JurySpec = "prevalence",
+    weights: WeightsLike = "prevalence",
     n: int = 16,
     *,
     seed: int = 0,

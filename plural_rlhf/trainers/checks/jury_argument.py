@@ -91,7 +91,7 @@ def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
         reward = JuryReward(given, calibrated=(args.max_min or None) if isinstance(given, str | Path) else None)
     if args.max_min:
         asked = True if reward.calibrated is None else reward.calibrated
-        require_calibrated(None, reward.jury, asked, why="max_min compares what the clusters gain")
+        require_calibrated(None, reward.scorer, asked, why="max_min compares what the clusters gain")
     reward.target = args.target
     reward.offsets.mode = args.offsets
     reward.offsets.learning_rate = _either("offset_learning_rate", args, reward.offsets.learning_rate)

@@ -43,21 +43,21 @@ def weight_sampler_of(
             "prompt: remove the column (dataset.remove_columns('weights')), or set steerable=False, pass no "
             "weight_sampler, and say the weights in the prompts yourself (WeightSampler.render)."
         )
-    jury = reward.jury
+    scorer = reward.scorer
     if given is None:
         return WeightSampler(
-            jury.cluster_names,
-            jury.prevalence,
+            scorer.cluster_names,
+            scorer.prevalence,
             args.steer_concentration,
             args.steer_vertex_share,
             args.steer_prevalence_share,
             args.seed,
         )
-    if given.cluster_names != list(jury.cluster_names):
+    if given.cluster_names != list(scorer.cluster_names):
         raise JuryError(
-            f"weight_sampler has the clusters {given.cluster_names} and the jury {list(jury.cluster_names)}: prompts "
-            "would name one cluster where the rewards of another are weighted. Make it as "
-            "WeightSampler(jury.cluster_names, jury.prevalence)."
+            f"weight_sampler has the clusters {given.cluster_names} and the jury {list(scorer.cluster_names)}: "
+            "prompts would name one cluster where the rewards of another are weighted. Make it as "
+            "WeightSampler(scorer.cluster_names, scorer.prevalence)."
         )
     return given
 

@@ -62,14 +62,14 @@ def check(trainer: PluralGRPOTrainer, resume: Resume) -> None:
 
 def _identity(reward: JuryReward) -> dict[str, Any]:
     """What tells juries apart without asking them anything; `heads` is the hash of a saved jury's, None for others."""
-    jury, heads = reward.jury, None
-    if isinstance(jury, JuryScorer):
+    scorer, heads = reward.scorer, None
+    if isinstance(scorer, JuryScorer):
         digest = hashlib.sha256()
-        for _, value in sorted(jury.model.score.state_dict().items()):
+        for _, value in sorted(scorer.model.score.state_dict().items()):
             digest.update(value.float().cpu().numpy().tobytes())
         heads = digest.hexdigest()
-    prevalence = [float(share) for share in jury.prevalence]
-    return {"cluster_names": list(jury.cluster_names), "prevalence": prevalence, "heads": heads}
+    prevalence = [float(share) for share in scorer.prevalence]
+    return {"cluster_names": list(scorer.cluster_names), "prevalence": prevalence, "heads": heads}
 
 
 def _listed(jury: dict[str, Any]) -> str:

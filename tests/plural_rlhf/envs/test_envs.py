@@ -169,7 +169,7 @@ def test_features_are_observed_in_place_of_the_number():
 def test_a_jury_fills_the_table():
     jury = eleven_answers()
     chat = [{"role": "user", "content": "Pick."}]
-    env = JuryBandit.from_jury(jury, ["Pick a number.", chat], [["2", "5", "9"], ["9", "0"]], rho=0.0)
+    env = JuryBandit.from_scorer(jury, ["Pick a number.", chat], [["2", "5", "9"], ["9", "0"]], rho=0.0)
     assert env.cluster_names == ["most", "some", "few"]
     assert env.optimum(rho=1.0)[0] == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
     env.reset(options={"prompt": chat})
@@ -183,7 +183,7 @@ def test_a_saved_jury_is_read_from_its_folder(tmp_path):
     model = JuryRewardModel.from_fit(tiny_causal_lm(tokenizer), *heads, [0.7, 0.3], ["a", "b"])
     JuryScorer(model, tokenizer).save_pretrained(tmp_path)
     alone = JuryScorer(model, tokenizer).cluster_rewards(["Good?"] * 2, ["yes", "no"])
-    bandit = JuryBandit.from_jury(str(tmp_path), ["Good?"], [["yes", "no"]])
+    bandit = JuryBandit.from_scorer(str(tmp_path), ["Good?"], [["yes", "no"]])
     text = JuryText(tmp_path, ["Good?"], tokenizer)
     bandit.reset()
     text.reset()
@@ -278,8 +278,8 @@ def test_a_conversation_with_a_tokenizer_of_transformers():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"jury": eleven_answers()}, JuryError, "prompts: got None"),
-        ({"jury": eleven_answers(), "prompts": ["a"]}, JuryError, "tokenizer: got None"),
+        ({"scorer": eleven_answers()}, JuryError, "prompts: got None"),
+        ({"scorer": eleven_answers(), "prompts": ["a"]}, JuryError, "tokenizer: got None"),
         ({"prompts": "Pick a number."}, JuryError, "give a list"),
         ({"prompts": ["Pick a number.", ""]}, JuryError, "none of them empty"),
         ({"eos_token_id": 11}, JuryError, "no answer could end"),
@@ -423,7 +423,7 @@ def test_gymnasiums_own_vector_environments_need_the_scalar():
 
 
 def test_vector_environments_of_ones_own_jury():
-    table = JuryBandit.from_jury(eleven_answers(), ["Pick."], [ELEVEN])
+    table = JuryBandit.from_scorer(eleven_answers(), ["Pick."], [ELEVEN])
     envs = JuryVectorEnv([lambda: JuryBandit([table.pool_rewards()[0][:, None]])] * 2)  # one cluster
     envs.reset(seed=0)
     assert envs.step(np.array([2, 9]))[1].shape == (2, 1)
@@ -448,3 +448,9 @@ def test_the_example_keeps_the_minority_on_the_mixture_alone():
         assert [float(share) for share in wanted[1:4]] == pytest.approx([60, 30, 10], abs=0.05)
         assert float(mean[3]) < 2 < 4 < float(mixture[3])
         assert float(mixture[4]) < 0.03 < 0.1 < float(mean[4])
+
+
+@pytest.mark.parametrize("make", [JuryText, JuryBandit.from_scorer])
+def test_the_scorer_under_its_old_keyword_is_refused(make):
+    with pytest.raises(TypeError, match=r"`jury=` is now `scorer=`"):
+        make(jury=eleven_answers())

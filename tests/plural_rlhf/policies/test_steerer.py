@@ -94,11 +94,11 @@ def test_a_rater_nobody_knows_is_the_population(steerer):
         (placed([1, 0, 0], [0, 1, 0], raters=("ann", "bob")), r"posterior is of 2 raters.*weights\(rater_id\)"),
         (
             Adaptation.of(placed([1, 0, 0]), ["a", "b", "c"]),
-            r"among the clusters \['a', 'b', 'c'\].*\['urban', 'rural'",
+            r"to the clusters \['a', 'b', 'c'\].*\['urban', 'rural'",
         ),
         (placed([1, 0, 0], membership="factor"), r"'factor' jury"),
-        (["urban", "rural", "coast"], r"3 juries for 2 prompts"),
-        ([[1, 0, 0]], r"1 juries for 2 prompts"),
+        (["urban", "rural", "coast"], r"3 weights for 2 prompts"),
+        ([[1, 0, 0]], r"1 weights for 2 prompts"),
     ],
 )
 def test_a_jury_that_cannot_be_carried_out_is_refused(steerer, jury, message):
@@ -109,9 +109,9 @@ def test_a_jury_that_cannot_be_carried_out_is_refused(steerer, jury, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"weights": "rural"}, r"said in jury=, not in weights=: give jury='rural'"),
-        ({"cluster": "rural"}, r"said in jury=, not in cluster=: give jury='rural'"),
-        ({"jurry": "rural"}, r"jurry='rural'.*Did you mean 'jury'\?"),
+        ({"jury": "rural"}, r"`jury=` is now `weights=`; write Steerer\.(generate|sample_tokens)\(weights="),
+        ({"cluster": "rural"}, r"cluster= is no argument.*give weights='rural'"),
+        ({"weigths": "rural"}, r"weigths='rural'.*Did you mean 'weights'\?"),
         ({"max_tokens": 3}, r"max_tokens=3.*Did you mean 'max_new_tokens'\?"),
         ({"seed": 3}, r"seed=3.*field of transformers' GenerationConfig"),
     ],
@@ -191,8 +191,10 @@ def test_a_saved_policy_knows_its_clusters(saved):
     assert loaded.answer_probabilities("Which?", ["yes", "no"], "coast")[0].sum() > 0
     with pytest.raises(JuryError, match=r"holds a model of type 'llama', which has no rater clusters"):
         Steerer.from_pretrained(base, base)
-    with pytest.raises(JuryError, match=r"no jury at .*nowhere.*no readable config\.json"):
+    with pytest.raises(JuryError, match=r"no jury reward model at .*nowhere.*no readable config\.json"):
         Steerer.from_pretrained(base, folder / "nowhere")
+    with pytest.raises(TypeError, match=r"`jury=` is now `scorer=`; write Steerer\.from_pretrained\(scorer="):
+        Steerer.from_pretrained(base, jury=folder / "jury")
 
 
 def test_a_training_that_was_never_saved_is_told_from_a_policy(saved):

@@ -353,3 +353,8 @@ def test_a_row_without_a_prompt_for_the_jury_shows_it_the_policys():
 
     JuryReward(Own())(prompts=["p", "q"], completions=["c", "d"], jury_prompt=["P", None])
     assert asked == ["P", "q"]
+
+
+def test_the_scorer_under_its_old_keyword_is_refused():
+    with pytest.raises(TypeError, match=r"JuryReward: `jury=` is now `scorer=`; write JuryReward\(scorer="):
+        JuryReward(jury="my-jury")

@@ -151,7 +151,7 @@ def test_what_is_asked_after_training_is_what_was_trained(lopsided, tmp_path, mo
     assert found == pytest.approx(expected, abs=1e-6)
 
     steerer = Steerer(model, tokenizer, ["a", "b"], [0.5, 0.5], **given)
-    monkeypatch.setattr(steerer, "render", lambda prompt, jury: prompt)
+    monkeypatch.setattr(steerer, "render", lambda prompt, weights: prompt)
     assert steerer.answer_probabilities(CHAT, THREE)[0] == pytest.approx(expected, abs=1e-6)
     read = []
     run = type(model).forward

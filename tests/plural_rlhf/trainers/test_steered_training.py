@@ -35,7 +35,7 @@ def make(tmp_path, sampler=None, *, data=None, model=None, tokenizer=TOKENIZER, 
     ("names", "message"),
     [
         (["right", "left"], r"clusters \['right', 'left'\] and the jury \['left', 'right'\].*prompts would name"),
-        (["left", "right", "third"], r"'third'\] and the jury.*WeightSampler\(jury\.cluster_names, jury\.preva"),
+        (["left", "right", "third"], r"'third'\] and the jury.*WeightSampler\(scorer\.cluster_names, scorer\.preva"),
     ],
     ids=["another order", "another number"],
 )
