@@ -24,8 +24,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 from _collapse_cases import Case, Problem, TableJury
 from _collapse_scales import Scales, probabilities
+
+from reward_models.whole_file import whole_folder
 
 
 if TYPE_CHECKING:
@@ -163,7 +163,6 @@ def make_start(case: Case, folder: Path, seed: int, device: str) -> Path:
     if case.model != "tiny":
         model = get_peft_model(model, LoraConfig(**LORA, task_type="CAUSAL_LM"))
     taught = [dataclasses.replace(p, rewards=tuple((math.log(q),) for q in p.start)) for p in problems if p.start]
-    unfinished = start.with_suffix(".unfinished")
     if taught and case.warmup_steps:
         print(f"  the start of {case.name}: {case.warmup_steps} steps of exact mode, once", flush=True)
         batch = min(len(taught), 4)
@@ -180,11 +179,9 @@ def make_start(case: Case, folder: Path, seed: int, device: str) -> Path:
         )
         trainer.train()
         model = trainer.accelerator.unwrap_model(trainer.model)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    # A rename is the last step, so that a start that was interrupted never looks like a finished one.
-    os.replace(unfinished, start)
+    with whole_folder(start) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
     return start
 
 

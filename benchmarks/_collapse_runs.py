@@ -23,6 +23,8 @@ from _collapse_cases import Case, Problem
 from _collapse_methods import Setting, knobs, make_start, scales_of, train
 from _collapse_scales import Scales
 
+from reward_models.whole_file import write_json
+
 
 __all__ = ["TUNING_SEED", "Runs", "add_parts", "parts", "tune"]
 
@@ -84,9 +86,7 @@ class Runs:
         with tempfile.TemporaryDirectory() as scratch:
             scales = self.scales(problems)
             found = train(self.case, setting, scales, self.start, seed, self.device, Path(scratch), along=not tuning)
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps({"about": about, "run": found}) + "\n", encoding="utf-8")
-        unfinished.replace(file)
+        write_json(file, {"about": about, "run": found}, exact=True, indent=None)
         if not quiet:
             js, valid = found["final"]["jsd_nats"], found["final"]["valid_mass"]
             print(

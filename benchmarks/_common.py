@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -20,6 +19,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from reward_models.whole_file import write_json
 
 
 __all__ = ["add_device", "device_of", "environment", "interval", "make_parser", "print_table", "row", "write"]
@@ -131,9 +132,7 @@ def write(args: argparse.Namespace, rows: list[dict[str, Any]], started: float, 
         "seconds": time.perf_counter() - started,
         **meta,
     }
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"meta": about, "rows": [_plain(r) for r in rows]}, indent=1, allow_nan=False)
-    args.json.write_text(content + "\n", encoding="utf-8")
+    write_json(args.json, {"meta": about, "rows": rows})
     print(f"Written to {args.json}")
 
 
@@ -157,7 +156,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _plain(cells: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in cells.items()}

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from reward_models.whole_file import whole_path
+
 
 if TYPE_CHECKING:
     import numpy as np
@@ -368,9 +370,8 @@ def _minilm(texts: Sequence[str], cache: Path) -> np.ndarray:
         mean = (hidden * mask).sum(1) / mask.sum(1)
         vectors.append(torch.nn.functional.normalize(mean).numpy())
     cache.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished.npy")
-    np.save(unfinished, np.concatenate(vectors))
-    unfinished.replace(file)
+    with whole_path(file) as unfinished, unfinished.open("wb") as stream:
+        np.save(stream, np.concatenate(vectors))
     return np.load(file)
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from _jury_cases import FEATURES, Case, Split, make_split, shuffled_case, text_features
 from _jury_methods import LARGEST, METHODS, TUNED, Training, choose_size, fit_auto
 
+from reward_models.whole_file import whole_path, write_json
+
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +37,7 @@ class Parts:
         self.folder = folder / digest
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / "settings.json", settings)
 
     def _file(self, key: tuple[Any, ...]) -> Path:
         return self.folder / ("_".join(map(str, key)).replace("/", "-").replace(":", "-") + ".npz")
@@ -52,9 +53,8 @@ class Parts:
     def put(self, *key: Any, arrays: dict[str, np.ndarray] | None = None, **about: Any) -> dict[str, Any]:
         import numpy as np
 
-        unfinished = self._file(key).with_suffix(".unfinished.npz")
-        np.savez_compressed(unfinished, about=json.dumps(about), **(arrays or {}))
-        unfinished.replace(self._file(key))
+        with whole_path(self._file(key)) as unfinished, unfinished.open("wb") as stream:
+            np.savez_compressed(stream, about=json.dumps(about), **(arrays or {}))
         return {**about, "arrays": arrays or {}}
 
 

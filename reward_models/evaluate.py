@@ -173,9 +173,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
     from rich.console import Console
 
-    from reward_models.evaluation.report import print_report, write_json
+    from reward_models.evaluation.report import print_report
     from reward_models.evaluation.saved_jury import score_texts
     from reward_models.jury.scorer import JuryScorer
+    from reward_models.whole_file import write_json
 
     how = {"device": args.device, "batch_size": args.batch_size, "max_length": args.max_length}
     scorer = JuryScorer.from_pretrained(args.jury, **how)

@@ -5,7 +5,6 @@ Each reads what it is given, asks `reward_models`, and prints the answer. Knows 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,6 +86,7 @@ def headroom(
         from plural_rlhf.recipe.inputs import read_judgements
         from plural_rlhf.report.tables import headroom_table
         from reward_models.analysis.headroom import headroom as climb_ladder
+        from reward_models.whole_file import write_json
 
         config = _data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
@@ -97,7 +97,8 @@ def headroom(
         console.print(Text.assemble(("Verdict: ", "bold"), result["verdict"]))
         if json_file is not None:
             meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
-            _write_json(json_file, {"meta": meta, **result})
+            write_json(json_file, {"meta": meta, **result})
+            typer.echo(f"Written to {json_file}")
 
     guarded(climb, traceback)
 
@@ -157,6 +158,7 @@ def adapt(
 
         from reward_models.jury.scorer import JuryScorer
         from reward_models.sources import load_table
+        from reward_models.whole_file import write_json
 
         judgements = load_table(data, columns)
         logging.disable_progress_bar()
@@ -166,7 +168,8 @@ def adapt(
         typer.echo(adapted.summary())
         if json_file is not None:
             meta = {"command": command_line("adapt"), "jury": jury, "data": str(data)}
-            _write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": _raters(adapted)})
+            write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": _raters(adapted)})
+            typer.echo(f"Written to {json_file}")
 
     guarded(place, traceback)
 
@@ -328,9 +331,3 @@ def _raters(adapted: Adaptation) -> list[dict[str, Any]]:
         }
         for u, rater in enumerate(adapted.rater_ids)
     ]
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2, default=float) + "\n", encoding="utf-8")
-    typer.echo(f"Written to {path}")

@@ -110,7 +110,7 @@ def rank(
         from plural_rlhf.ranking.rank import rank as rank_all
         from plural_rlhf.ranking.rank import write_ranked
         from plural_rlhf.weights.spec import weights_from_text
-        from reward_models.evaluation.report import write_json
+        from reward_models.whole_file import write_json
 
         for option, file in (("--json", json_file), ("--out", out)):
             if file is not None and file.exists() and not force:

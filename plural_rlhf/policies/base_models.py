@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
-import shutil
 from pathlib import Path
 
 from filelock import FileLock
 
 from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+from reward_models.whole_file import whole_folder
 
 
 __all__ = ["SMOLLM2", "TINY", "prepare_base_model", "tiny_causal_lm", "tiny_tokenizer"]
@@ -52,11 +51,8 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").exists():
-            unfinished = folder.with_name(folder.name + ".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _convert_smollm2(unfinished) if name == SMOLLM2 else _build_tiny(unfinished, seed)
-            # A rename is the last step, so that an interrupted conversion never looks like a finished one.
-            os.replace(unfinished, folder)
+            with whole_folder(folder) as unfinished:
+                _convert_smollm2(unfinished) if name == SMOLLM2 else _build_tiny(unfinished, seed)
     return str(folder)
 
 

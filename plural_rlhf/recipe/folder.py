@@ -7,15 +7,14 @@ complete stage. This file knows nothing of what the stages do.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from reward_models.whole_file import write_json
 
 
-__all__ = ["RunFolder", "RunFolderError", "check_folder", "write_json"]
+__all__ = ["RunFolder", "RunFolderError", "check_folder"]
 
 CONFIG_FILE = "config.json"
 STAGES = "stages"
@@ -24,27 +23,6 @@ _WHERE_IT_LIES = ("output_dir", "name")
 
 class RunFolderError(ValueError):
     """The output folder cannot be used as it is."""
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that a reader never sees half a file; takes numpy numbers and arrays, and NaN becomes null."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False))
-    os.replace(unfinished, path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def check_folder(path: Path, config: dict[str, Any], *, overwrite: bool) -> None:

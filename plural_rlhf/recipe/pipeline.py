@@ -23,7 +23,8 @@ from rich.console import Console
 import plural_rlhf
 from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
-from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder, write_json
+from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder
+from reward_models.whole_file import write_json
 
 
 __all__ = ["RunFolderError", "Until", "run"]

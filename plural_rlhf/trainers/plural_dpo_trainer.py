@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +52,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.trainer.rows import read_data
 from reward_models.trainer.start import random_evidence
+from reward_models.whole_file import write_json
 
 
 if TYPE_CHECKING:
@@ -399,9 +399,7 @@ class PluralDPOTrainer(DPOTrainer):
         if self.memberships is not None:
             save_file(self.memberships.state(), folder / _MEMBERSHIPS_FILE)
         state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}
-        unfinished = folder / f"{_STATE_FILE}.unfinished"
-        unfinished.write_text(json.dumps(state))
-        os.replace(unfinished, folder / _STATE_FILE)
+        write_json(folder / _STATE_FILE, state, exact=True, indent=None)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

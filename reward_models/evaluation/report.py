@@ -6,11 +6,9 @@ Knows nothing of how anything was measured.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,9 @@ from rich.text import Text
 from reward_models.evaluation.evaluate_jury import JuryEvaluation
 from reward_models.evaluation.metrics import check_memberships
 from reward_models.judgements.encoding import Encoded
-from reward_models.whole_file import whole_file
 
 
-__all__ = ["print_report", "rewardbench", "versions", "write_json"]
+__all__ = ["print_report", "rewardbench", "versions"]
 
 # What the printed table shows of all that is in results.json.
 SHOWN = {
@@ -123,14 +120,6 @@ def rewardbench(
     return result
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a file as a whole or not at all; numbers that are not finite become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    with whole_file(path) as file:
-        file.write(text + "\n")
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of what the numbers depend on."""
     found = {"python": platform.python_version()}
@@ -140,14 +129,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(row: Mapping[str, Any] | None) -> str:

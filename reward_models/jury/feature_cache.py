@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel
+
+from reward_models.whole_file import whole_path
 
 
 __all__ = ["FeatureCache", "backbone_identity", "row_key"]
@@ -148,9 +149,8 @@ class FeatureCache:
         table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
         self.folder.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
-        unfinished = self.folder / f"{name}.unfinished"
-        save_file({"keys": table, "features": stored}, unfinished, metadata={"sha256": _checksum(table, stored)})
-        os.replace(unfinished, self.folder / f"{name}.safetensors")
+        with whole_path(self.folder / f"{name}.safetensors") as unfinished:
+            save_file({"keys": table, "features": stored}, unfinished, metadata={"sha256": _checksum(table, stored)})
         return stored.astype(np.float32)
 
     @staticmethod

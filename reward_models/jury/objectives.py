@@ -25,7 +25,7 @@ from reward_models.jury.calibration import Calibration, CalibrationMethod, calib
 from reward_models.jury.features import batches, render
 from reward_models.jury.inference import default_device
 from reward_models.weights import named_weights
-from reward_models.whole_file import whole_file
+from reward_models.whole_file import write_json
 
 
 __all__ = ["Objectives", "RewardFunction", "ScalarRewardModel", "Scorer"]
@@ -223,8 +223,7 @@ class Objectives:
         if self.calibration is None:
             raise JuryError("the objectives have no calibration to save. Call calibrate with samples first.")
         content = {"objectives": self.cluster_names, **self.calibration.to_dict()}
-        with whole_file(path) as file:
-            file.write(json.dumps(content, indent=1) + "\n")
+        write_json(path, content, exact=True)
 
     def load_calibration(self, path: str | Path) -> Calibration:
         """Read a calibration that was saved for objectives of these names, in any order, and use it from now on.

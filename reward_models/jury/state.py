@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -34,6 +33,7 @@ from reward_models.errors import JuryError, did_you_mean
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.calibration import Calibration
 from reward_models.raters.rater_model import Placement, RaterModel
+from reward_models.whole_file import move_into_place, write_json
 
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def save_jury(
             )
         files = {path.relative_to(unfinished).as_posix(): path for path in unfinished.rglob("*") if path.is_file()}
         values = _to_json(model.config, state, files, save_raters)
-        (unfinished / STATE_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        _move_into_place(unfinished, target, [*files, STATE_FILE])
+        write_json(unfinished / STATE_FILE, values, exact=True)
+        _replace_files(unfinished, target, [*files, STATE_FILE])
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -204,7 +204,7 @@ def _to_json(config: JuryConfig, state: JuryState, files: Mapping[str, Path], sa
     }
 
 
-def _move_into_place(unfinished: Path, target: Path, names: Iterable[str]) -> None:
+def _replace_files(unfinished: Path, target: Path, names: Iterable[str]) -> None:
     """Move files over those of an earlier jury, of which nothing remains; last what tells transformers of weights."""
     for name in WEIGHTS:
         (target / name).unlink(missing_ok=True)
@@ -214,7 +214,7 @@ def _move_into_place(unfinished: Path, target: Path, names: Iterable[str]) -> No
         (target / name).unlink(missing_ok=True)
     for name in sorted(names, key=lambda name: name in WEIGHTS):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(unfinished / name, target / name)
+        move_into_place(unfinished / name, target / name)
 
 
 def _files_of(folder: Path) -> list[str]:

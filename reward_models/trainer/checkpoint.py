@@ -1,6 +1,6 @@
 """What `JuryRewardTrainer` keeps beside TRL's files: memberships and terms, in checkpoints and in the finished jury.
 
-Written to another name first and then renamed, so that a run that is killed leaves a whole file or none. Raters appear
+A run that is killed leaves a whole file or none. Raters appear
 as a hash of the judgements, not by name. Knows nothing of models and optimizers: those are in TRL's files.
 """
 
@@ -21,6 +21,7 @@ from reward_models.jury.state import JuryState, counts
 from reward_models.raters.observation import TERM_SD, public_terms
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.trainer.terms import JudgementTerms
+from reward_models.whole_file import whole_path
 
 
 __all__ = ["STATE_FILE", "finished_state", "get_state", "read_state", "set_state", "write_state"]
@@ -54,10 +55,9 @@ def finished_state(
 def write_state(folder: Path, memberships: RunningMemberships, terms: JudgementTerms) -> None:
     """Write the state into the folder of a checkpoint, which is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{STATE_FILE}.unfinished"
     state = {name: np.ascontiguousarray(value) for name, value in get_state(memberships, terms).items()}
-    save_file(state, unfinished, {"fingerprint": memberships.fingerprint})
-    os.replace(unfinished, folder / STATE_FILE)
+    with whole_path(folder / STATE_FILE) as unfinished:
+        save_file(state, unfinished, {"fingerprint": memberships.fingerprint})
 
 
 def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTerms) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from plural_rlhf.trainers.checks.arguments import Resume, check_checkpoint
 from plural_rlhf.trainers.grpo.rollouts import Rollouts
 from reward_models.errors import JuryError
 from reward_models.jury.scorer import JuryScorer
+from reward_models.whole_file import write_json
 
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
             "kl_budget": None if trainer.kl_budget is None else trainer.kl_budget.state_dict(),
             "max_min": None if trainer.max_min is None else trainer.max_min.state_dict(),
         }
-        partial = folder / f"{STATE_FILE}.partial"
-        partial.write_text(json.dumps(state))
-        os.replace(partial, folder / STATE_FILE)
+        write_json(folder / STATE_FILE, state, exact=True, indent=None)
 
 
 def load(trainer: PluralGRPOTrainer, folder: Path) -> None:

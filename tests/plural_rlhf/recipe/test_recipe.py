@@ -18,7 +18,7 @@ from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import ConfigError, PluralSection, load_config
 from plural_rlhf.recipe.data import Question
-from plural_rlhf.recipe.folder import RunFolder, RunFolderError, write_json
+from plural_rlhf.recipe.folder import RunFolder, RunFolderError
 from plural_rlhf.recipe.pipeline import _spent
 from plural_rlhf.recipe.policies import training_rows
 from plural_rlhf.weights.wording import describe_weights
@@ -271,13 +271,6 @@ def test_overwrite_replaces_a_run(tmp_path):
     fresh = RunFolder(tmp_path / "run", {**config, "plural": {"steps": 5}}, overwrite=True)
     assert fresh.finished("warm") is None
     assert json.loads((tmp_path / "run" / "config.json").read_text())["plural"] == {"steps": 5}
-
-
-def test_results_with_numpy_in_them_are_written(tmp_path):
-    write_json(
-        tmp_path / "x.json", {"a": np.arange(2), "b": np.float32(0.5), "c": (np.inf, Path("p")), 3: np.array([np.nan])}
-    )
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [0, 1], "b": 0.5, "c": [None, "p"], "3": [None]}
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

@@ -16,7 +16,7 @@ from reward_models.evaluate import main
 from reward_models.evaluation.cells import evaluation_cells
 from reward_models.evaluation.evaluate_jury import Clusters, FixedAnswers, Strangers, evaluate_jury
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
-from reward_models.evaluation.report import rewardbench, write_json
+from reward_models.evaluation.report import rewardbench
 from reward_models.judgements.records import Judgements
 
 
@@ -180,12 +180,6 @@ def test_rewardbench_counts_preferred_responses_that_score_higher():
         "raters: first": 0.75,
         "raters: second": 0.5,
     }
-
-
-def test_json_is_written_whole_and_without_nan(tmp_path):
-    write_json(tmp_path / "new" / "x.json", {"rows": [{"value": float("nan")}, {"value": 1.5}]})
-    assert json.loads((tmp_path / "new" / "x.json").read_text()) == {"rows": [{"value": None}, {"value": 1.5}]}
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.json"]
 
 
 @pytest.fixture(scope="module")

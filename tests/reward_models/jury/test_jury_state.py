@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters, counts, load_rater_model
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
+from reward_models.whole_file import move_into_place
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -191,7 +191,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("earlier", [False, True], ids=["into a new folder", "over another jury"])
 def test_a_killed_save_is_never_taken_for_a_jury(tokenizer, tmp_path, monkeypatch, earlier):
     rewards = {seed: make(tokenizer, seed).cluster_rewards(["a"], ["b"]) for seed in (0, 1)}
-    replace, n_files = os.replace, 6
+    n_files = 6
     for moves in range(n_files + 1):
         folder = tmp_path / str(moves)
         if earlier:
@@ -202,10 +202,10 @@ def test_a_killed_save_is_never_taken_for_a_jury(tokenizer, tmp_path, monkeypatc
             if len(done) == moves:
                 raise Killed
             done.append(target)
-            replace(source, target)
+            move_into_place(source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(jury_state.os, "replace", replace_some)
+            patch.setattr(jury_state, "move_into_place", replace_some)
             patch.setattr(jury_state.shutil, "rmtree", lambda *a, **k: None)  # the killed do not clean up
             if moves < n_files:
                 with pytest.raises(Killed):

@@ -1,0 +1,172 @@
+"""A file is written as a whole or not at all, whenever the writer dies; JSON holds what JSON can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from reward_models import whole_file as module
+from reward_models.whole_file import move_into_place, whole_file, whole_folder, whole_path, write_json
+
+
+KILLED = """
+import os, sys
+from reward_models import whole_file
+from reward_models.whole_file import whole_file as open_whole
+
+path, when = sys.argv[1:]
+def die(*args):
+    os._exit(9)
+if when == "before the rename":
+    whole_file.os.replace = die
+with open_whole(path) as file:
+    if when == "before":
+        die()
+    file.write("new" * 10_000)
+    file.flush()
+    if when == "during":
+        die()
+if when == "after":
+    die()
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "during", "before the rename", "after"])
+def test_a_killed_writer_leaves_the_old_content_or_the_new(tmp_path, when):
+    path = tmp_path / "results.json"
+    path.write_text("old", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), when], check=False)
+    assert done.returncode == 9
+    assert path.read_text(encoding="utf-8") == ("new" * 10_000 if when == "after" else "old")
+    # What it left is hidden, has another suffix, and does not hinder the next writer.
+    assert list(tmp_path.glob("*.json")) == [path]
+    write_json(path, [1])
+    assert json.loads(path.read_text(encoding="utf-8")) == [1]
+
+
+@pytest.mark.parametrize("when", ["before", "during", "at the rename"])
+def test_an_error_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monkeypatch, when):
+    path = tmp_path / "a.txt"
+    path.write_text("old", encoding="utf-8")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    if when == "at the rename":
+        monkeypatch.setattr(module.os, "replace", full)
+    with pytest.raises(OSError, match="disk full"), whole_file(path) as file:  # noqa: PT012
+        if when == "before":
+            full()
+        file.write("new")
+        if when == "during":
+            full()
+    assert (path.read_text(encoding="utf-8"), os.listdir(tmp_path)) == ("old", ["a.txt"])
+
+
+def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+    calls = []
+    flush, rename = os.fsync, os.replace
+    monkeypatch.setattr(module.os, "fsync", lambda number: (calls.append("fsync"), flush(number)))
+    monkeypatch.setattr(module.os, "replace", lambda *names: (calls.append("rename"), rename(*names)))
+    write_json(tmp_path / "a.json", 1)
+    with whole_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_bytes(b"1")
+        (folder / "part").mkdir()
+        (folder / "part" / "more").write_bytes(b"2")
+    assert calls == ["fsync", "rename", "fsync", "fsync", "rename"]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as one, whole_file(path) as other:
+        one.write("1" * 50_000)
+        other.write("2" * 60_000)
+    assert set(path.read_text()) == {"1"}  # the last to finish
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
+    target = tmp_path / "there.json"
+    target.write_text("old")
+    link, pipe = tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(target)
+    write_json(link, {"a": 1})
+    assert link.is_symlink()
+    assert json.loads(target.read_text()) == {"a": 1}
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_json(pipe, {"a": 1}, indent=None)
+    reader.join()
+    assert read == ['{"a": 1}\n']
+    assert pipe.is_fifo()
+
+
+def test_an_unfinished_path_is_given_to_writers_of_their_own(tmp_path):
+    path = tmp_path / "numbers.npy"
+    with whole_path(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, np.arange(3))
+    assert np.load(path).tolist() == [0, 1, 2]
+    with pytest.raises(FileNotFoundError), whole_path(path):
+        pass  # nothing was written, so nothing is replaced
+    assert np.load(path).tolist() == [0, 1, 2]
+    (tmp_path / "new").write_text("x")
+    move_into_place(tmp_path / "new", path)
+    assert (path.read_text(), os.listdir(tmp_path)) == ("x", ["numbers.npy"])
+
+
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
+    (tmp_path / ".model.unfinished").mkdir()
+    (tmp_path / ".model.unfinished" / "of-a-killed-writer").write_text("x")
+    with pytest.raises(KeyError), whole_folder(tmp_path / "model") as folder:  # noqa: PT012
+        (folder / "config.json").write_text("{}")
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+    with whole_folder(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("{}")
+    assert os.listdir(tmp_path / "model") == ["config.json"]
+
+
+def test_json_holds_plain_numbers_and_null(tmp_path):
+    path = tmp_path / "new" / "x.json"
+    value = {
+        "array": np.array([[1.0, np.nan]]),
+        "scalars": (np.float32(0.5), np.int64(3), np.bool_(True), np.float64("inf")),
+        "path": tmp_path,
+        3: "clé",
+    }
+    write_json(path, value)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == {
+        "array": [[1.0, None]],
+        "scalars": [0.5, 3, True, None],
+        "path": str(tmp_path),
+        "3": "clé",
+    }
+    assert "clé" in text
+    assert text.endswith("}\n")
+    assert os.listdir(path.parent) == ["x.json"]
+
+
+def test_a_state_keeps_what_is_not_finite(tmp_path):
+    write_json(tmp_path / "x.json", {"best": np.array([-np.inf, 0.1]), "mean": math.nan}, exact=True, indent=None)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    state = json.loads(text)
+    assert state["best"] == [-math.inf, 0.1]
+    assert math.isnan(state["mean"])
+    assert text.count("\n") == 1
+
+
+def test_what_json_cannot_hold_touches_no_file(tmp_path):
+    write_json(tmp_path / "x.json", 1)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "x.json", {"a": object()})
+    assert (tmp_path / "x.json").read_text() == "1\n"
