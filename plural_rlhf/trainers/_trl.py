@@ -6,10 +6,8 @@ It knows nothing of juries or targets.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,16 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import GenerationConfig, Trainer
 from transformers import trainer as trainer_module
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
-from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
+from trl.models.utils import _ForwardRedirection
 from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
 
 from plural_rlhf.policies.generation import generate_with_shared_prefix
 from plural_rlhf.policies.log_probs import completion_log_probs
-from reward_models.trainer._trl import changed_methods
+from reward_models.trainer._trl import add_metric, changed_methods, checkpoint_folder
 
 
 if TYPE_CHECKING:
@@ -47,20 +44,15 @@ __all__ = [
     "draw",
     "encode_prompt",
     "eos_token_id",
-    "finished",
     "gather_objects",
     "generate",
-    "generate_with_reference",
     "group_sampler",
     "has_plain_generation",
     "keep_columns",
     "micro_step",
-    "own_tokens",
     "plain_sampler",
-    "policy_log_probs",
     "reference",
     "reference_generate",
-    "reference_log_probs",
     "restore",
     "reward_context",
     "rollouts_only",
@@ -148,11 +140,6 @@ def encode_prompt(trainer: GRPOTrainer, prompt: str | list[dict[str, Any]]) -> l
     return trainer._tokenize_prompts([prompt])[0][0]
 
 
-def add_metric(trainer: GRPOTrainer, name: str, value: float) -> None:
-    """Adds a value to the metrics that TRL averages at its next log."""
-    trainer._metrics["train" if trainer.model.training else "eval"][name].append(value)
-
-
 def reward_context(trainer: GRPOTrainer) -> dict[str, Any]:
     """What TRL passes to reward functions beside columns, where they score other completions than those it shows.
 
@@ -236,23 +223,6 @@ def reference_generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tup
         return _completions(trainer, trainer.accelerator.unwrap_model(model), prompt_ids)
 
 
-def generate_with_reference(
-    trainer: GRPOTrainer, prompt_ids: list[list[int]], reference_prompts: Mapping[int, list[int]]
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Completions of the policy, and in the rows that `reference_prompts` names those of the reference.
-
-    The log-probabilities are the policy's; NaN for what the reference said, of which they are not known yet.
-    """
-    if not reference_prompts:
-        return generate(trainer, prompt_ids)
-    ids, log_probs = generate(trainer, [p for n, p in enumerate(prompt_ids) if n not in reference_prompts])
-    theirs, _ = reference_generate(trainer, list(reference_prompts.values()))
-    for n, said in zip(reference_prompts, theirs, strict=True):
-        ids.insert(n, said)
-        log_probs.insert(n, [math.nan] * len(said))
-    return ids, log_probs
-
-
 def _completions(
     trainer: GRPOTrainer, model: Any, prompt_ids: list[list[int]]
 ) -> tuple[list[list[int]], list[list[float]]]:
@@ -291,41 +261,6 @@ def reference(trainer: GRPOTrainer) -> Iterator[torch.nn.Module]:
     # An adapter that was trained before has a frozen copy called "ref"; a new one is the base model when switched off.
     with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
         yield trainer.model
-
-
-_SCORED = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-
-
-def policy_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log-probabilities `(N, T)` of the completions' tokens under the policy, without gradients.
-
-    They are the ones recorded while sampling; rows of which there are none are scored.
-    """
-    recorded = rows.get("sampling_per_token_logps")
-    if recorded is None:
-        return _in_chunks(trainer, trainer.model, rows)
-    unknown = recorded.isnan().any(dim=1)
-    if bool(unknown.any()):
-        part = {name: rows[name][unknown] for name in _SCORED}
-        recorded = recorded.index_put((unknown,), _in_chunks(trainer, trainer.model, part).to(recorded))
-    return recorded
-
-
-def reference_log_probs(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log-probabilities `(N, T)` of the completions' tokens under the reference."""
-    with reference(trainer) as model:
-        return _in_chunks(trainer, model, rows)
-
-
-def _in_chunks(trainer: GRPOTrainer, model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    args = trainer.args
-    size = args.per_device_train_batch_size if trainer.model.training else args.per_device_eval_batch_size
-    chunks = [
-        {name: rows[name][i : i + size] for name in _SCORED} for i in range(0, len(rows["completion_ids"]), size)
-    ]
-    kwargs = args.gradient_checkpointing_kwargs
-    with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs), trainer.accelerator.autocast():
-        return torch.cat([completion_log_probs(model, c, share=args.shared_prefix) for c in chunks])
 
 
 def share_prompts(trainer: Any) -> None:
@@ -419,20 +354,6 @@ def restore(trainer: GRPOTrainer, state: dict[str, Any]) -> None:
     trainer._step, trainer._buffered_inputs = state["step"], state["rows"]
 
 
-def own_tokens(rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """`(N, T)` mask of the tokens that the policy chose: not padding, not the answer of a tool."""
-    mask = rows["completion_mask"]
-    return mask * rows["tool_mask"] if "tool_mask" in rows else mask
-
-
-def finished(trainer: GRPOTrainer, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """`(N,)` whether the policy's last word is an end token: those before it end a turn, as before a tool's answer."""
-    own = own_tokens(rows)
-    last = (own * torch.arange(1, own.shape[1] + 1, device=own.device)).argmax(dim=1, keepdim=True)
-    ends = torch.tensor(list(trainer.eos_token_ids), device=own.device)
-    return (torch.isin(rows["completion_ids"], ends) & own.bool()).gather(1, last)[:, 0]
-
-
 @contextmanager
 def rotation_last() -> Iterator[None]:
     """Holds back what `Trainer._save_checkpoint` does last, deleting old checkpoints, until the end of the block.
@@ -449,11 +370,6 @@ def rotation_last() -> Iterator[None]:
         trainer_module.rotate_checkpoints = rotate
     for how in held:
         rotate(**how)
-
-
-def checkpoint_folder(trainer: GRPOTrainer, trial: Any) -> Path:
-    """Where the trainer keeps the checkpoint of the step it is at."""
-    return Path(trainer._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
 
 
 def gather_objects(values: Sequence[Any]) -> list[Any]:

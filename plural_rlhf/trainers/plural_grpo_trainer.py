@@ -38,10 +38,11 @@ from plural_rlhf.trainers.checks.jury_argument import reward_functions
 from plural_rlhf.trainers.checks.policy_checks import check_loaded, check_reloadable, check_tokenizer
 from plural_rlhf.trainers.checks.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
 from plural_rlhf.trainers.grpo import checkpoints
+from plural_rlhf.trainers.grpo.completion_rows import finished, own_tokens, policy_log_probs, reference_log_probs
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
 from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
-from plural_rlhf.trainers.grpo.reference_draws import judge, log_drawn, policys_own, reference_prompts
+from plural_rlhf.trainers.grpo.reference_draws import drawn_by_both, judge, log_drawn, policys_own, reference_prompts
 from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, said_tokens
 from plural_rlhf.trainers.grpo.rollouts import Rollouts
 from plural_rlhf.trainers.grpo.targeting import JuryColumn, RewardTable, Targeting, Targets
@@ -241,7 +242,12 @@ class PluralGRPOTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        return _trl.generate_with_reference(self, prompt_ids, self._reference_prompts)
+        return drawn_by_both(
+            prompt_ids,
+            self._reference_prompts,
+            by_policy=lambda prompts: _trl.generate(self, prompts),
+            by_reference=lambda prompts: _trl.reference_generate(self, prompts),
+        )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Draws completions and works out what each one's coefficient will need; adds `row` `(n,)`, their numbers."""
@@ -251,9 +257,9 @@ class PluralGRPOTrainer(GRPOTrainer):
         with _trl.rollouts_only(self):
             rows = super()._generate_and_score_completions(inputs)
         n = len(rows["completion_ids"])
-        own = _trl.own_tokens(rows)
-        log_pi = _trl.policy_log_probs(self, rows)
-        log_ref = _trl.reference_log_probs(self, self._reference_rows(inputs, rows))
+        own = own_tokens(rows)
+        log_pi = policy_log_probs(self, rows)
+        log_ref = reference_log_probs(self, self._reference_rows(inputs, rows))
         rows["ref_per_token_logps"] = log_ref * own
         gather = self.accelerator.gather
         all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
@@ -297,7 +303,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         log_pi_ref, log_pi = (x.float().to(self.accelerator.device) for x in (drawn.log_pi_ref, drawn.log_pi))
         if self.args.per_device_train_batch_size % group:
             # The others of a group that is spread over micro-batches count with what they are worth now.
-            now = [(_trl.policy_log_probs(self, part) * _trl.own_tokens(part)).sum(-1) for part in parts]
+            now = [(policy_log_probs(self, part) * own_tokens(part)).sum(-1) for part in parts]
             log_pi = self.accelerator.gather(torch.cat(now))
         found = self.targeting(drawn.table, log_pi_ref.cpu(), log_pi.cpu(), group, training=False)
         self._rollouts[True] = rollouts = self._aimed(found, log_pi_ref, log_pi)
@@ -332,7 +338,7 @@ class PluralGRPOTrainer(GRPOTrainer):
             self.max_min.update(gains)
 
     def _log_sampled(self, metrics: dict[str, float], kl: float, rows: dict[str, Any], beta: float) -> None:
-        truncated = 1 - float(self.accelerator.gather(_trl.finished(self, rows).float()).mean())
+        truncated = 1 - float(self.accelerator.gather(finished(rows, self.eos_token_ids).float()).mean())
         for name, value in {**metrics, "kl": kl, "beta": beta, "truncated": truncated}.items():
             _trl.add_metric(self, f"plural/{name}", value)
 
@@ -399,7 +405,7 @@ class PluralGRPOTrainer(GRPOTrainer):
                 reference_logits = completion_logits(reference, inputs)
             return rao_blackwell_loss(model, reference_logits, inputs, rollouts, self.accelerator.gather)
         score = partial(completion_log_probs, share=self.args.shared_prefix)
-        log_probs = _trl.as_one_forward(self, model, score, inputs) * _trl.own_tokens(inputs)
+        log_probs = _trl.as_one_forward(self, model, score, inputs) * own_tokens(inputs)
         log_pi = log_probs.sum(-1)
         gather = self.accelerator.gather
         rollouts.see(gather(inputs["row"]), gather(log_pi.detach()))

@@ -18,9 +18,11 @@ from torch import Tensor
 from plural_rlhf.rewards.jury_reward import JuryReward
 
 
-__all__ = ["judge", "log_drawn", "policys_own", "reference_prompts"]
+__all__ = ["drawn_by_both", "judge", "log_drawn", "policys_own", "reference_prompts"]
 
 Row = Mapping[str, Any]
+Draw = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]]]]
+"""From tokens of prompts to tokens of completions, and the log-probability of each."""
 
 
 def reference_prompts(rows: Iterable[Row], encode_prompt: Callable[[Any], list[int]]) -> list[list[int]]:
@@ -51,3 +53,34 @@ def log_drawn(log_pi: Tensor, log_pi_ref: Tensor, reference_share: float) -> Ten
 def policys_own(n: int, group: int, reference_draws: int) -> Tensor:
     """`(N,)` whether the policy has drawn each of `n` completions; the last of every group are those of π₀."""
     return torch.arange(n) % group < group - reference_draws
+
+
+def drawn_by_both(
+    prompt_ids: list[list[int]], reference_prompts: Mapping[int, list[int]], *, by_policy: Draw, by_reference: Draw
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Return completions of the policy, and of the reference in the rows that `reference_prompts` names.
+
+    Args:
+        prompt_ids: Tokens of the prompt of each row.
+        reference_prompts: Tokens of the prompt that the reference is shown, by row.
+        by_policy: Draws from the policy.
+        by_reference: Draws from the reference.
+
+    Returns:
+        Tokens of each completion, and the policy's log-probability of each token: NaN in the rows of the reference,
+        where it is not known yet.
+
+    Example:
+        >>> policy = lambda prompts: ([[1] for _ in prompts], [[-0.5] for _ in prompts])
+        >>> reference = lambda prompts: ([[2] for _ in prompts], [[-0.1] for _ in prompts])
+        >>> drawn_by_both([[7], [7], [8]], {1: [7]}, by_policy=policy, by_reference=reference)
+        ([[1], [2], [1]], [[-0.5], [nan], [-0.5]])
+    """
+    if not reference_prompts:
+        return by_policy(prompt_ids)
+    ids, log_probs = by_policy([p for n, p in enumerate(prompt_ids) if n not in reference_prompts])
+    of_reference, _ = by_reference(list(reference_prompts.values()))
+    for n, completion in zip(reference_prompts, of_reference, strict=True):
+        ids.insert(n, completion)
+        log_probs.insert(n, [math.nan] * len(completion))
+    return ids, log_probs

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plural_rlhf.core.estimators import rao_blackwell_to_go
 from plural_rlhf.policies.log_probs import takes_positions
-from plural_rlhf.trainers import _trl
+from plural_rlhf.trainers.grpo.completion_rows import own_tokens
 from plural_rlhf.trainers.grpo.rollouts import Rollouts
 
 
@@ -58,7 +58,7 @@ def rao_blackwell_loss(
     Needs the logits of both models for all tokens at once; those of the reference are given, `completion_logits` while
     it is the reference: with PEFT it is the policy itself with its adapter switched off.
     """
-    own = _trl.own_tokens(rows)
+    own = own_tokens(rows)
     logits = completion_logits(model, rows)
     kl = token_kl(logits, reference_logits) * own
     log_pi = logits.float().log_softmax(-1).gather(-1, rows["completion_ids"][..., None])[..., 0] * own
