@@ -73,6 +73,8 @@ from .jury.export import export_scalar as export_scalar
 from .jury.features import pooled_features as pooled_features
 from .jury.features import render as render
 from .jury.features import truncate_backbone as truncate_backbone
+from .jury.fit import FittedJury as FittedJury
+from .jury.fit import fit_jury as fit_jury
 from .jury.modeling_jury import JuryConfig as JuryConfig
 from .jury.modeling_jury import JuryOutput as JuryOutput
 from .jury.modeling_jury import JuryRewardModel as JuryRewardModel

@@ -1,4 +1,4 @@
-"""What a run reads: choice judgements, split by people and by questions, before anything is trained.
+"""What a run reads: judgements, split by raters and by items, before anything is trained.
 
 This file knows nothing of models.
 """
@@ -53,15 +53,17 @@ class RunData:
 
     Attributes:
         everything: All judgements.
-        train: Train raters' answers to the train questions: all that the jury and RL learn from.
-        heldout_raters: The other raters' answers to all questions: all that is measured against.
-        questions: All questions, train questions first.
-        labels: Short names of questions for tables, by id.
+        train: Train raters' judgements of the train items: all that the jury and RL learn from.
+        heldout_raters: The other raters' judgements of all items: all that is measured against.
+        heldout_items: Items (questions of a survey) that neither the jury nor RL sees.
+        questions: The questions of a `choice` table, train questions first; empty for other kinds.
+        labels: Short names of items for tables, by id; the id where there is none.
     """
 
     everything: Judgements
     train: Judgements
     heldout_raters: Judgements
+    heldout_items: list[str]
     questions: list[Question]
     labels: dict[str, str]
 
@@ -79,24 +81,36 @@ class RunData:
             "n_items": self.everything.n_items,
             "train_raters": self.train.n_raters,
             "heldout_raters": self.heldout_raters.n_raters,
-            "train_questions": [q.id for q in self.of("train")],
-            "heldout_questions": [q.id for q in self.of("heldout")],
+            "train_questions": [item for item in self.everything.items if item not in set(self.heldout_items)],
+            "heldout_questions": self.heldout_items,
         }
 
 
-def read_data(config: RunConfig) -> RunData:
-    """Reads, validates and splits.
+def read_data(config: RunConfig, *, policy: bool = True) -> RunData:
+    """Read, validate and split the data of a run.
+
+    Args:
+        config: The run.
+        policy: Whether a policy will be trained, which needs `choice` judgements; a jury takes all kinds with raters.
+
+    Returns:
+        The judgements and their splits.
 
     Raises:
         JudgementError: Data that cannot be used; the message names every fault.
         JuryError: More clusters asked for than the raters can support.
     """
     judgements = read_judgements(config.data, config.seed)
-    if judgements.kind != "choice":
+    if policy and judgements.kind != "choice":
         raise JudgementError(
             f"the judgements are of kind {judgements.kind!r}, but a run trains a policy on `choice` judgements (a "
-            "question, the offered answers and which one was chosen): bring the data into that form, or use "
-            "`plural-rlhf headroom` and the reward_models package, which take all kinds."
+            "question, the offered answers and which one was chosen). Fix: bring the data into that form, or stop "
+            "after the jury with `plural-rlhf fit-jury`, which takes all kinds."
+        )
+    if judgements.kind == "soft":
+        raise JudgementError(
+            "the judgements are of kind 'soft', published shares without raters, and a run holds out raters. Fix: "
+            "bring judgements with rater_id, or call reward_models.fit_jury, which fits one reward to shares."
         )
     train_raters, heldout_raters = split_raters(judgements, config.data.heldout_raters, config.seed)
     largest = max(config.jury.clusters)
@@ -107,14 +121,21 @@ def read_data(config: RunConfig) -> RunData:
         )
     heldout = config.data.heldout_questions
     train, heldout_items = split_items(train_raters, heldout, config.seed)
-    held = set(heldout_items.items)
+    held = [item for item in judgements.items if item in set(heldout_items.items)]
+    questions = _questions(judgements, held) if judgements.kind == "choice" else []
+    labels = survey_labels(config.data.name) if config.data.source == "survey" else {}
+    return RunData(judgements, train, heldout_raters, held, questions, labels)
+
+
+def _questions(judgements: Judgements, heldout: list[str]) -> list[Question]:
+    """The questions of a `choice` table, train questions first."""
+    held = set(heldout)
     first = judgements.frame.drop_duplicates("item_id")
     questions = [
         Question(str(item), freeze_prompt(prompt), tuple(options), "heldout" if item in held else "train")
         for item, prompt, options in zip(first["item_id"], first["prompt"], first["options"], strict=True)
     ]
-    labels = survey_labels(config.data.name) if config.data.source == "survey" else {q.id: q.id for q in questions}
-    return RunData(judgements, train, heldout_raters, sorted(questions, key=lambda q: q.split != "train"), labels)
+    return sorted(questions, key=lambda q: q.split != "train")
 
 
 def render_question(question: Question) -> str:

@@ -64,7 +64,7 @@ def run(
     from transformers.utils import logging as transformers_logging
 
     from plural_rlhf.recipe.data import read_data
-    from plural_rlhf.recipe.jury import fit_jury
+    from plural_rlhf.recipe.jury import jury_stage
 
     console = console or Console()
     # Their bars for loading and saving weights would bury ours.
@@ -75,18 +75,21 @@ def run(
     # All that can be refused is refused before the folder is touched, and what takes long comes last.
     check_folder(config.output_dir, config.model_dump(mode="json"), overwrite=overwrite)
     _check_rules(config)
-    data = read_data(config)
+    data = read_data(config, policy=until != "jury")
     prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     folder = RunFolder(config.output_dir, config.model_dump(mode="json"), overwrite=overwrite)
     summary = data.summary(config)
+    survey, other = ("people", "answers", "questions"), ("raters", "judgements", "items")
+    people, answers, questions = survey if data.questions else other
     console.print(
-        f"[bold]Data[/bold]      {summary['source']}: {summary['n_judgements']:,} answers of {summary['n_raters']:,} "
-        f"people to {summary['n_items']} questions; held out: {summary['heldout_raters']:,} people and "
-        f"{len(summary['heldout_questions'])} questions"
+        f"[bold]Data[/bold]      {summary['source']}: {summary['n_judgements']:,} {answers} of "
+        f"{summary['n_raters']:,} {people} to {summary['n_items']} {questions}; held out: "
+        f"{summary['heldout_raters']:,} {people} and {len(summary['heldout_questions'])} {questions}"
     )
     results: dict[str, Any] = {"config": config.model_dump(mode="json"), "data": summary, "skipped": []}
     seconds: dict[str, float] = {}
-    results |= _stage(folder, "jury", seconds, console, lambda: fit_jury(config, data, folder.path / "jury", console))
+    fit = lambda: jury_stage(config, data, folder.path / "jury", console)  # noqa: E731
+    results |= _stage(folder, "jury", seconds, console, fit)
     if until != "jury":
         _train(config, data, folder, results, seconds, console)
     if until in ("evaluate", "report"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,8 +131,15 @@ class Judgements:
         return Judgements(self.kind, self.frame.iloc[rows].reset_index(drop=True), self.levels)
 
     def encode(self) -> Encoded:
-        """The integer view that likelihoods and fitting work on."""
+        """Return the integer view that likelihoods and fitting work on; made once and kept, so do not change it."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> Encoded:
         return encode(self.kind, self.frame, self.levels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_encoded"}
 
     def to_dataset(self) -> datasets.Dataset:
         """The table as a `datasets.Dataset`; `from_dataset` reads it back."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from reward_models.jury.state import JuryState, load_state, save_jury
 from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.raters.rater_model import RaterModel
 
+
+if TYPE_CHECKING:
+    from reward_models.jury.fit import FittedJury
 
 __all__ = ["JuryScorer"]
 
@@ -51,6 +54,7 @@ class JuryScorer:
         prevalence: (K,) float64 shares of the population.
         state: As given; `calibrate` adds to it.
         calibrated: Whether rewards of different clusters may be compared. If not, they are raw logits.
+        fitted: What `fit_jury` found when it made this jury; None for one that was loaded.
 
     Raises:
         JuryError: `calibrated` without a calibration, or the state of another jury.
@@ -82,6 +86,7 @@ class JuryScorer:
                 "JuryScorer.calibrate with samples of that policy once, and save the jury again."
             )
         self.calibrated = calibrated
+        self.fitted: FittedJury | None = None
         self._cache: dict[str, torch.Tensor] = {}
 
     @classmethod
@@ -314,7 +319,7 @@ class JuryScorer:
         return scored
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
+        return {**self.__dict__, "_cache": {}, "fitted": None}
 
 
 def _count(values: Sequence[Any], noun: str) -> str:
