@@ -56,7 +56,8 @@ class FittedJury:
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
         >>> planted = planted_judgements("preference", num_raters=20, num_items=6)
         >>> tokenizer = tiny_tokenizer()
-        >>> scorer = fit_jury(planted.judgements, tiny_causal_lm(tokenizer), tokenizer, progress=False)
+        >>> backbone = tiny_causal_lm(tokenizer)
+        >>> scorer = fit_jury(planted.judgements, backbone, tokenizer, l2=0.1, progress=False)
         >>> scorer.fitted.selection.chosen, len(scorer.fitted.label_fit.rater_ids)
         (2, 20)
     """
@@ -112,7 +113,8 @@ def fit_jury(
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
         >>> planted = planted_judgements("choice", num_raters=20, num_items=6)
         >>> tokenizer = tiny_tokenizer()
-        >>> scorer = fit_jury(planted.judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=2, progress=False)
+        >>> backbone = tiny_causal_lm(tokenizer)  # in earnest: the path of a language model, and no tokenizer
+        >>> scorer = fit_jury(planted.judgements, backbone, tokenizer, clusters=2, l2=0.1, progress=False)
         >>> scorer.cluster_rewards(["Question 1?"] * 3, ["answer A", "answer B", "answer C"]).shape
         torch.Size([3, 2])
     """
@@ -150,7 +152,7 @@ def fit_jury(
     uncalibrated = _put_on_one_scale(scorer, texts)
     if uncalibrated is not None:
         warnings.warn(
-            f"the jury's heads are not on one scale: {uncalibrated} Until then rules that compare clusters are refused.",
+            f"the jury's heads are not on one scale, and rules that compare clusters will be refused: {uncalibrated}",
             UserWarning,
             stacklevel=2,
         )

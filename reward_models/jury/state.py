@@ -71,7 +71,7 @@ class StoredRaters:
         """Take the posteriors of a placement, under pseudonyms with a new salt."""
         salt = secrets.token_hex(16)
         pseudonyms = [_pseudonym(rater, salt) for rater in placement.rater_ids]
-        return cls(salt, pseudonyms, placement.posterior.astype(np.float32))
+        return cls(salt, pseudonyms, placement.posterior.astype(np.float32, order="C"))
 
     def placement(self, rater_ids: Sequence[str], model: RaterModel) -> Placement:
         """Look raters up by their ids; one who is not stored is a draw from the prior."""

@@ -33,7 +33,7 @@ def tiny_jury(judgements, **settings):
 
 @pytest.fixture(scope="module")
 def choices():
-    return planted_judgements("choice", num_raters=40, num_items=10, seed=1)
+    return planted_judgements("choice", num_raters=20, num_items=6, seed=1)
 
 
 @pytest.mark.parametrize("kind", ["preference", "rating", "choice"])
@@ -49,15 +49,13 @@ def test_every_kind_of_judgement_makes_a_jury_that_can_be_saved(kind, tmp_path):
     loaded = JuryScorer.from_pretrained(tmp_path / "jury")
     assert torch.allclose(loaded.cluster_rewards(prompts, completions), before, atol=1e-5)
     assert loaded.cluster_names == [c["name"] for c in scorer.fitted.clusters]
-    stored = loaded.remembered(planted.judgements.raters).memberships
+    stored = loaded.remembered(scorer.fitted.label_fit.rater_ids).memberships
     assert stored == pytest.approx(scorer.fitted.label_fit.placement.memberships(), abs=1e-5)
 
 
 def test_shares_without_raters_make_one_reward():
-    rows = [
-        {"prompt": f"q{i}", "options": ["yes", "no"], "probs": [p, 1 - p], "n": 50}
-        for i, p in enumerate([0.9, 0.5, 0.2])
-    ]
+    shares = {"q1": 0.9, "q2": 0.5, "q3": 0.2}
+    rows = [{"prompt": q, "options": ["yes", "no"], "probs": [p, 1 - p], "n": 50} for q, p in shares.items()]
     scorer = tiny_jury(Judgements.from_dataset(rows))
     assert scorer.cluster_names == ["everyone"]
     assert scorer.fitted.selection is None
@@ -106,7 +104,7 @@ def test_scores_are_logits_until_a_rule_asks_for_one_scale(choices):
 
 def test_heads_without_a_scale_are_said_to_be_so():
     planted = planted_judgements("rating", num_raters=20, num_items=8)
-    with pytest.warns(UserWarning, match="not on one scale: .*no prompt has two"):
+    with pytest.warns(UserWarning, match=r"not on one scale.*no prompt has two"):
         scorer = tiny_jury(planted.judgements, clusters=2)
     assert scorer.state.calibration is None
     assert "no prompt has two" in scorer.fitted.uncalibrated
@@ -120,10 +118,10 @@ def test_clusters_of_pairs_and_ratings_are_named_by_texts_and_not_by_ids():
 
 
 def test_a_model_without_its_tokenizer_is_refused(choices):
-    with pytest.raises(JuryError, match="without its tokenizer.*Pass tokenizer="):
+    with pytest.raises(JuryError, match=r"without its tokenizer.*Pass tokenizer="):
         fit_jury(choices.judgements, tiny_causal_lm(TOKENIZER))
 
 
 def test_a_path_that_is_no_model_is_refused(choices, tmp_path):
-    with pytest.raises(JuryError, match="no language model at .*Correct the path"):
+    with pytest.raises(JuryError, match=r"no language model at .*Correct the path"):
         fit_jury(choices.judgements, tmp_path / "nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from reward_models import fit_jury, planted_judgements
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
 from reward_models.jury import state as jury_state
@@ -259,3 +261,18 @@ def test_counts_say_numbers_only():
     enc = Judgements.from_dataset(rows).encode()
     assert counts(enc) == {"judgements": 4, "raters": 2, "items": 2, "texts": 2}
     assert counts(enc, enc) == {"judgements": 8, "raters": 2, "items": 4, "texts": 2}
+
+
+def test_stored_raters_keep_their_posteriors_whatever_the_order_of_the_array_in_memory(tmp_path):
+    """safetensors writes an array's memory as it lies: a column-major posterior came back with its raters mixed."""
+    tokenizer = tiny_tokenizer()
+    judgements = planted_judgements("choice", num_raters=20, num_items=6).judgements
+    scorer = fit_jury(judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=0.01, progress=False)
+    placement = scorer.fitted.label_fit.placement
+    for order in ("C", "F"):
+        posterior = np.asarray(placement.posterior, order=order)
+        raters = StoredRaters.of(dataclasses.replace(placement, posterior=posterior))
+        scorer.state = dataclasses.replace(scorer.state, raters=raters)
+        scorer.save_pretrained(tmp_path / order, save_raters=True)
+        stored = JuryScorer.from_pretrained(tmp_path / order).remembered(placement.rater_ids)
+        assert stored.memberships == pytest.approx(placement.memberships(), abs=1e-6)
