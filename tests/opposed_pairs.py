@@ -54,7 +54,7 @@ def opposed(prompts=PROMPTS) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def build(data: Dataset, folder, model=None, jury=None, peft_config=None, eval_dataset=None, **settings):
+def build(data: Dataset, folder, model=None, scorer=None, peft_config=None, eval_dataset=None, **settings):
     settings = {"max_steps": 1, "learning_rate": 1e-2, "per_device_train_batch_size": len(data), **QUIET, **settings}
     return PluralDPOTrainer(
         model or policy(),
@@ -63,6 +63,6 @@ def build(data: Dataset, folder, model=None, jury=None, peft_config=None, eval_d
         data,
         eval_dataset,
         processing_class=TOKENIZER,
-        jury=jury,
+        scorer=scorer,
         peft_config=peft_config,
     )

@@ -48,7 +48,7 @@ from plural_rlhf.trainers.dpo.preference_rows import (
 )
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.weights.spec import parse_weights
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, renamed_arguments
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.trainer.rows import read_data
 from reward_models.trainer.start import random_evidence
@@ -92,13 +92,13 @@ class PluralDPOTrainer(DPOTrainer):
             for), or with `rater_id`. Optional: `weight` of the judgement, `tie` (neither was preferred).
         eval_dataset ([`~datasets.Dataset`] or a dictionary of them, *optional*):
             The same.
-        jury (`str`, `Path` or [`JuryScorer`], *optional*):
-            A jury that gives the clusters' names and prevalence and, saved with `save_raters=True`, the memberships of
-            the raters in `rater_id`; a rater it does not know is a draw from the population.
+        scorer (`str`, `Path` or [`JuryScorer`], *optional*):
+            A jury reward model that gives the clusters' names and prevalence and, saved with `save_raters=True`, the
+            memberships of the raters in `rater_id`; a rater it does not know is a draw from the population.
 
     The other parameters are those of [`~trl.DPOTrainer`], which has `data_collator` and `compute_metrics` besides.
-    With `rater_id`, `cluster_names` and no jury, `objective="mixture"` finds the clusters by itself: memberships start
-    at random and follow the likelihood of each rater's choices (soft EM); it needs many choices a rater.
+    With `rater_id`, `cluster_names` and no `scorer`, `objective="mixture"` finds the clusters by itself: memberships
+    start at random and follow the likelihood of each rater's choices (soft EM); it needs many choices per rater.
 
     Raises:
         ValueError: A setting or a model that cannot work; before any training.
@@ -115,6 +115,7 @@ class PluralDPOTrainer(DPOTrainer):
     _tag_names = ["trl", "plural-dpo"]  # noqa: RUF012  (TRL's own convention)
     _name = "PluralDPO"
 
+    @renamed_arguments(jury="scorer")
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
@@ -123,7 +124,7 @@ class PluralDPOTrainer(DPOTrainer):
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | Mapping[str, Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
-        jury: str | Path | JuryScorer | None = None,
+        scorer: str | Path | JuryScorer | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         quantization_config: BitsAndBytesConfig | None = None,
@@ -151,7 +152,7 @@ class PluralDPOTrainer(DPOTrainer):
         self.clusters = find_clusters(
             train_dataset,
             objective=args.objective,
-            jury=jury,
+            scorer=scorer,
             names=args.cluster_names,
             prevalence=args.prevalence,
         )
@@ -166,7 +167,7 @@ class PluralDPOTrainer(DPOTrainer):
         elif eval_dataset is not None:
             eval_dataset = self._labelled(eval_dataset)
         if self.clusters.source is not None and not self.clusters.learnt:
-            self._report_clusters(labelled, of_data=jury is None and args.cluster_names is None)
+            self._report_clusters(labelled, of_data=scorer is None and args.cluster_names is None)
         self._start_balance(labelled)
         super().__init__(
             model=model,

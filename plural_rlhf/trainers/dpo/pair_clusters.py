@@ -1,8 +1,8 @@
 """Who judged a preference pair: the clusters of a training, and what tells which of them a rater is in.
 
 One of four columns says it: `cluster` (a name), `membership` (the probability that the rater is in each cluster),
-`weights` (the public that the row speaks for), or `rater_id`, with a jury that remembers its raters or, for a mixture,
-with nothing but the choices themselves. Knows nothing of models, tokens or losses.
+`weights` (the public that the row speaks for), or `rater_id`, with a scorer that remembers its raters or, for a
+mixture, with nothing but the choices themselves. Knows nothing of models, tokens or losses.
 
 Shapes: `N` pairs, `K` clusters.
 """
@@ -80,8 +80,9 @@ class Clusters:
             posterior = self.raters.placement(list(order), self.rater_model).memberships()
             if (posterior < -1e-6).any() or not np.allclose(posterior.sum(1), 1, atol=1e-3):
                 raise JuryError(
-                    f"the jury's raters are points in a space of tastes ({posterior[0].round(2).tolist()} for "
-                    f"{ids[0]!r}), not members of clusters: use a jury with membership='mixture' or 'simplex'."
+                    f"the scorer's raters are points in a space of tastes ({posterior[0].round(2).tolist()} for "
+                    f"{ids[0]!r}), not members of clusters: use one with "
+                    "membership='mixture' or 'simplex'."
                 )
             return posterior[[order[rater] for rater in ids]]
         found: dict[str, np.ndarray] = {}
@@ -100,7 +101,7 @@ def find_clusters(
     dataset: datasets.Dataset,
     *,
     objective: str,
-    jury: str | Path | JuryScorer | None,
+    scorer: str | Path | JuryScorer | None,
     names: Sequence[str] | None,
     prevalence: Sequence[float] | None,
 ) -> Clusters:
@@ -109,13 +110,14 @@ def find_clusters(
     Args:
         dataset: The training pairs.
         objective: That of `PluralDPOConfig`.
-        jury: A jury whose clusters are meant; where raters are known by id only, it was saved with its raters.
-        names: `K` names; None for those of the jury, or of the data.
-        prevalence: (K,) shares; None for those of the jury, else of the training data: of their raters where these
+        scorer: A jury reward model whose clusters are meant; it must have been saved with its raters where the data
+            know raters by id only.
+        names: `K` names; None for those of the scorer, or of the data.
+        prevalence: (K,) shares; None for those of the scorer, else of the training data: of their raters where these
             are known by id, else of their judgements by weight.
 
     Raises:
-        JuryError: Nothing says who judged, two columns do, or names, jury and prevalence do not go together.
+        JuryError: Nothing says who judged, two columns do, or names, scorer and prevalence do not go together.
     """
     columns = dataset.column_names
     given = [column for column in _SOURCES if column in columns]
@@ -123,17 +125,19 @@ def find_clusters(
         raise JuryError(f"the columns {given[0]!r} and {given[1]!r} both say who judged: remove one of them.")
     source = given[0] if given else None
     raters = rater_model = None
-    if jury is not None:
-        config, state = _read_jury(jury)
+    if scorer is not None:
+        config, state = _read_scorer(scorer)
         if names is not None and list(names) != config.cluster_names:
-            raise JuryError(f"cluster_names are {list(names)}, but the jury's are {config.cluster_names}: give one.")
+            raise JuryError(
+                f"cluster_names are {list(names)}, but the scorer's are {config.cluster_names}: leave out one of them."
+            )
         names = config.cluster_names
         prevalence = config.prevalence if prevalence is None else prevalence
         if source is None and "rater_id" in columns:
             if state.raters is None or state.rater_model is None:
                 raise JuryError(
-                    "the jury was saved without its raters, so it does not know whose clusters the column 'rater_id' "
-                    "stands for. Save it with save_raters=True, or add a column 'membership'."
+                    "the scorer was saved without its raters, so it does not know whose clusters the column "
+                    "'rater_id' stands for. Save it with save_raters=True, or add a column 'membership'."
                 )
             source, raters, rater_model = "rater_id", state.raters, state.rater_model
     if source is None and objective == "mixture" and "rater_id" in columns and names is not None:
@@ -141,7 +145,7 @@ def find_clusters(
     if source is None:
         if objective == "average" and names is None:
             return Clusters([EVERYONE], np.ones(1), None)
-        found = "jury= (saved with save_raters=True), or cluster_names and objective='mixture', which finds clusters"
+        found = "scorer= (saved with save_raters=True), or cluster_names and objective='mixture', which finds clusters"
         ids = f"or give {found}" if "rater_id" in columns else f"or 'rater_id' with {found}"
         raise JuryError(
             f"nothing says which clusters the raters are in (columns: {', '.join(columns)}). Add a column 'cluster' "
@@ -163,16 +167,20 @@ def find_clusters(
     return Clusters(names, shares, source, raters, rater_model)
 
 
-def _read_jury(jury: str | Path | JuryScorer) -> tuple[JuryConfig, JuryState]:
-    if isinstance(jury, JuryScorer):
-        return jury.model.config, jury.state
+def _read_scorer(scorer: str | Path | JuryScorer) -> tuple[JuryConfig, JuryState]:
+    if isinstance(scorer, JuryScorer):
+        return scorer.model.config, scorer.state
     try:
-        config = AutoConfig.from_pretrained(str(jury))
+        config = AutoConfig.from_pretrained(str(scorer))
     except (OSError, ValueError) as error:
-        raise JuryError(f"no jury at {str(jury)!r}: fit a jury and save it, or correct the path.") from error
+        raise JuryError(
+            f"no jury reward model at {str(scorer)!r}: fit one and save it there, or correct the path."
+        ) from error
     if not isinstance(config, JuryConfig):
-        raise JuryError(f"{str(jury)!r} holds a model of type {config.model_type!r}, not a jury: correct the path.")
-    return config, load_state(jury, config)
+        raise JuryError(
+            f"{str(scorer)!r} holds a model of type {config.model_type!r}, not a jury reward model: correct the path."
+        )
+    return config, load_state(scorer, config)
 
 
 def _names_in(dataset: datasets.Dataset, source: str) -> list[str]:
@@ -185,7 +193,7 @@ def _names_in(dataset: datasets.Dataset, source: str) -> list[str]:
     odd = next(value for value in values if not isinstance(value, str | Mapping))
     raise JuryError(
         f"the column {source!r} holds {odd!r}, which does not name the clusters, and a policy is steered by their "
-        "names: set cluster_names in PluralDPOConfig, or pass jury=."
+        "names: set cluster_names in PluralDPOConfig, or pass scorer=."
     )
 
 

@@ -20,7 +20,7 @@ from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
 from tests.juries import CPU
-from tests.opposed_pairs import PROMPTS, RURAL, TOKENIZER, URBAN, build, opposed, pair
+from tests.opposed_pairs import PROMPTS, RURAL, TOKENIZER, URBAN, build, opposed, pair, policy
 from tests.tiny import tiny_causal_lm
 
 
@@ -80,12 +80,12 @@ def jury(save_raters: bool, folder=None):
 def test_a_jury_places_its_raters_and_strangers_are_the_population(tmp_path):
     rows = Dataset.from_list([pair(PROMPTS[0], True, rater_id=rater) for rater in ("bob", "eve", "ann")])
     for given in (jury(True), jury(True, tmp_path / "jury")):
-        clusters = find_clusters(rows, objective="steerable", jury=given, names=None, prevalence=None)
+        clusters = find_clusters(rows, objective="steerable", scorer=given, names=None, prevalence=None)
         assert clusters.names == ["urban", "rural"]
         assert clusters.prevalence.tolist() == pytest.approx([0.7, 0.3])
         expected = np.array([[0.6, 0.4], [0.7, 0.3], [0.0, 1.0]])
         assert np.allclose(clusters.memberships(rows), expected, atol=1e-6)
-    trainer = build(rows, tmp_path, jury=tmp_path / "jury", min_membership=0.35)
+    trainer = build(rows, tmp_path, scorer=tmp_path / "jury", min_membership=0.35)
     words = [label["words"] for label in trainer.train_dataset[LABELS]]
     assert words == [[URBAN, RURAL], [URBAN], [RURAL]]
 
@@ -93,7 +93,7 @@ def test_a_jury_places_its_raters_and_strangers_are_the_population(tmp_path):
 def test_prevalence_is_counted_by_raters_not_by_judgements():
     who = [("ann", "urban")] * 6 + [("bob", "rural"), ("eve", "rural")]
     rows = [pair(PROMPTS[0], True, rater_id=rater, cluster=cluster) for rater, cluster in who]
-    found = find_clusters(Dataset.from_list(rows), objective="mixture", jury=None, names=None, prevalence=None)
+    found = find_clusters(Dataset.from_list(rows), objective="mixture", scorer=None, names=None, prevalence=None)
     assert dict(zip(found.names, found.prevalence.tolist(), strict=True)) == pytest.approx(
         {"rural": 2 / 3, "urban": 1 / 3}
     )
@@ -124,8 +124,16 @@ NAMES = {"cluster_names": ["urban", "rural"]}
 @pytest.mark.parametrize(
     ("columns", "settings", "message"),
     [
-        ({}, {}, "nothing says which clusters the raters are in.*'cluster'.*, or 'rater_id' with jury= .*clusters.$"),
-        ({"rater_id": "ann"}, {}, "nothing says which clusters.*or give jury=.*save_raters=True.*objective='mixture'"),
+        (
+            {},
+            {},
+            "nothing says which clusters the raters are in.*'cluster'.*, or 'rater_id' with scorer= .*clusters.$",
+        ),
+        (
+            {"rater_id": "ann"},
+            {},
+            "nothing says which clusters.*or give scorer=.*save_raters=True.*objective='mixture'",
+        ),
         ({"cluster": "urban", "membership": [1.0, 0.0]}, NAMES, "'cluster' and 'membership' both say"),
         ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*no such cluster.*Did you mean 'urban'"),
         ({"membership": [0.5, 0.3, 0.2]}, NAMES, r"row 0, column 'membership'.*3 weights for 2 clusters"),
@@ -167,9 +175,11 @@ def test_settings_that_cannot_work_are_refused(settings, message, tmp_path):
 def test_what_is_given_must_fit_together(tmp_path):
     rows = Dataset.from_list([pair(PROMPTS[0], True, rater_id="ann")])
     with pytest.raises(JuryError, match="saved without its raters"):
-        build(rows, tmp_path, jury=jury(False))
-    with pytest.raises(JuryError, match="the jury's are"):
-        build(rows, tmp_path, jury=jury(True), cluster_names=["rural", "urban"])
+        build(rows, tmp_path, scorer=jury(False))
+    with pytest.raises(JuryError, match="the scorer's are"):
+        build(rows, tmp_path, scorer=jury(True), cluster_names=["rural", "urban"])
+    with pytest.raises(TypeError, match=r"PluralDPOTrainer: `jury=` is now `scorer=`"):
+        PluralDPOTrainer(policy(), None, PluralDPOConfig(str(tmp_path), **CPU), opposed(), jury=jury(True))
     with pytest.raises(JuryError, match="no column 'rejected'"):
         build(opposed().remove_columns("rejected"), tmp_path)
     with pytest.raises(JuryError, match=r"no column 'cluster'.*says who judged"):
