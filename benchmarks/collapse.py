@@ -2,7 +2,7 @@
 
 A policy that answers as people do is trained on what clusters of raters like. The exact target is the mixture of what
 each cluster would have by itself; the answers are few, so every policy's distribution is read off and not estimated.
-`_collapse_cases.py` says what each case is, `_collapse_methods.py` what each method, `_collapse_scales.py` what each
+`_collapse/cases.py` says what each case is, `_collapse/methods.py` what each method, `_collapse/scales.py` what each
 metric. By default the six cases of a Llama of 40,000 parameters run; `--model smollm2` runs those of SmolLM2-135M, for
 which an accelerator is advised.
 
@@ -34,11 +34,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _collapse_cases import CASES, SMOLLM2_CASES, TINY_CASES, Case, load_case
-from _collapse_methods import LABELS, METHODS, RATES, Setting
-from _collapse_report import aim_rows, curve_rows, difference_rows, method_rows, show
-from _collapse_runs import TUNING_SEED, Runs, add_parts, parts, tune
-from _collapse_scales import Scales
+from _collapse.cases import CASES, SMOLLM2_CASES, TINY_CASES, Case, load_case
+from _collapse.methods import LABELS, METHODS, RATES, Setting
+from _collapse.report import aim_rows, curve_rows, difference_rows, method_rows, show
+from _collapse.runs import TUNING_SEED, Runs, add_parts, parts, tune
+from _collapse.scales import Scales
 from _common import add_device, device_of, environment, make_parser, row, write
 
 

@@ -7,7 +7,7 @@ method that tells raters apart can only lose.
 
 Every method that has a size (clusters, prototypes, rank, length of a code) chooses it among the same candidates by
 labels of held-out training raters; no scored label is seen. All are fitted once with the settings of this package:
-published methods are re-implementations, see `_jury_methods.py`. Differences are paired: the judgements of all splits
+published methods are re-implementations, see `_jury/methods.py`. Differences are paired: the judgements of all splits
 are pooled, and raters and items are resampled, a rater or item with all its judgements in all splits. A negative
 difference of nats is better.
 
@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, row, write
-from _jury_cases import CASES, CELLS, DATA, FEATURES, SURVEYS, Case, Unavailable, load_case
-from _jury_cells import Parts, measure, open_cell
-from _jury_methods import LARGEST, METHODS, OURS
-from _jury_report import plot, show, summarise
+from _jury.cases import CASES, CELLS, DATA, FEATURES, SURVEYS, Case, Unavailable, load_case
+from _jury.cells import Parts, measure, open_cell
+from _jury.methods import LARGEST, METHODS, OURS
+from _jury.report import plot, show, summarise
 
 
 if TYPE_CHECKING:

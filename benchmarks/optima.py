@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _collapse_cases import CASES, TINY_CASES, Case, load_case
-from _collapse_methods import make_start, scales_of
-from _collapse_runs import add_parts, parts
-from _collapse_scales import with_other
+from _collapse.cases import CASES, TINY_CASES, Case, load_case
+from _collapse.methods import make_start, scales_of
+from _collapse.runs import add_parts, parts
+from _collapse.scales import with_other
 from _common import add_device, device_of, environment, make_parser, print_table, row, write
 
 

@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _collapse_cases import TINY_CASES, Aim, Case, load_case
-from _collapse_methods import LABELS, Setting
-from _collapse_report import aim_rows, print_aims
-from _collapse_runs import TUNING_SEED, Runs, add_parts, parts
+from _collapse.cases import TINY_CASES, Aim, Case, load_case
+from _collapse.methods import LABELS, Setting
+from _collapse.report import aim_rows, print_aims
+from _collapse.runs import TUNING_SEED, Runs, add_parts, parts
 from _common import add_device, device_of, environment, interval, make_parser, print_table, row, write
 from tqdm.auto import tqdm
 

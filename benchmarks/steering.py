@@ -33,9 +33,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _collapse_cases import Case, Problem, TableJury, load_case
-from _collapse_methods import make_start
-from _collapse_scales import probabilities, with_other
+from _collapse.cases import Case, Problem, TableJury, load_case
+from _collapse.methods import make_start
+from _collapse.scales import probabilities, with_other
 from _common import add_device, device_of, environment, interval, make_parser, print_table, row, write
 
 

@@ -25,7 +25,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, print_table, row, write
-from _jury_cases import Unavailable, load_case
+from _jury.cases import Unavailable, load_case
 
 
 if TYPE_CHECKING:

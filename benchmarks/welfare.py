@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, print_table, row, write
-from _jury_cases import DATA, POLIS
+from _jury.cases import DATA, POLIS
 
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ LN2 = math.log(2)
 
 
 cases, scales, methods, report, runs = (
-    benchmark_module(f"_collapse_{name}") for name in ("cases", "scales", "methods", "report", "runs")
+    benchmark_module(f"_collapse.{name}") for name in ("cases", "scales", "methods", "report", "runs")
 )
 
 

@@ -26,7 +26,7 @@ with_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the excerpts of real 
 
 @pytest.fixture(scope="module")
 def cases():
-    return benchmark_module("_jury_cases")
+    return benchmark_module("_jury.cases")
 
 
 def votes(n_raters: int = 40, n_texts: int = 30, seed: int = 0) -> Judgements:
@@ -187,7 +187,7 @@ def test_shuffled_control_keeps_answers_per_item_and_breaks_taste(cases):
 
 
 def test_size_is_chosen_by_held_out_raters(cases):
-    methods = benchmark_module("_jury_methods")
+    methods = benchmark_module("_jury.methods")
     judgements = votes(60, 16)
     training = methods.Training(judgements, judgements.encode(), None, 0)
     mixture = methods.METHODS["mixture"]
@@ -201,7 +201,7 @@ def test_size_is_chosen_by_held_out_raters(cases):
 
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path):
-    cells = benchmark_module("_jury_cells")
+    cells = benchmark_module("_jury.cells")
     parts = cells.Parts(tmp_path, {"seed": 0}, fresh=False)
     parts.put("a/b:c", 0, "bt", arrays={"log_probs_None": np.zeros((2, 2))}, seconds=1.5)
     found = cells.Parts(tmp_path, {"seed": 0}, fresh=False).get("a/b:c", 0, "bt")

@@ -11,7 +11,7 @@ import pytest
 from tests.benchmark_modules import benchmark_module
 
 
-benchmark, cases = benchmark_module("steering"), benchmark_module("_collapse_cases")
+benchmark, cases = benchmark_module("steering"), benchmark_module("_collapse.cases")
 CASE = cases.load_case("jury-gap8")
 START = np.array(cases.PEOPLE)
 

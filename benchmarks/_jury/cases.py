@@ -53,7 +53,7 @@ __all__ = [
     "text_features",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 POLIS = (
     "15-per-hour-seattle",

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from _collapse_cases import Case, Problem, TableJury
+from _collapse.cases import Case, Problem, TableJury
 
 
 if TYPE_CHECKING:

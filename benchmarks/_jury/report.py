@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import print_table, row
-from _jury_cells import Cell, Parts, reference_memberships
-from _jury_methods import OURS, TUNED
+from _jury.cells import Cell, Parts, reference_memberships
+from _jury.methods import OURS, TUNED
 
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from _collapse_cases import Case, Problem
-from _collapse_methods import Setting, knobs, make_start, scales_of, train
-from _collapse_scales import Scales
+from _collapse.cases import Case, Problem
+from _collapse.methods import Setting, knobs, make_start, scales_of, train
+from _collapse.scales import Scales
 
 from reward_models.whole_file import write_json
 
@@ -74,7 +74,7 @@ class Runs:
         return self._scales[problems]
 
     def run(self, setting: Setting, seed: int, *, tuning: bool, quiet: bool = False) -> dict[str, Any]:
-        """One run, as `_collapse_methods.train` returns it; says so in a line, unless it is to be quiet."""
+        """One run, as `_collapse.methods.train` returns it; says so in a line, unless it is to be quiet."""
         problems = self.case.tuning if tuning else self.case.problems
         # Aims and the other prompts do not change a run.
         case = dataclasses.replace(self.case, aims=(), problems=problems, tuning=())

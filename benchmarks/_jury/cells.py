@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _jury_cases import FEATURES, Case, Split, make_split, shuffled_case, text_features
-from _jury_methods import LARGEST, METHODS, TUNED, Training, choose_size, fit_auto
+from _jury.cases import FEATURES, Case, Split, make_split, shuffled_case, text_features
+from _jury.methods import LARGEST, METHODS, TUNED, Training, choose_size, fit_auto
 
 from reward_models.whole_file import whole_path, write_json
 
@@ -43,6 +43,7 @@ class Parts:
         return self.folder / ("_".join(map(str, key)).replace("/", "-").replace(":", "-") + ".npz")
 
     def get(self, *key: Any) -> dict[str, Any] | None:
+        """Read a finished part; None where it is not there."""
         import numpy as np
 
         if not self._file(key).exists():
@@ -51,6 +52,7 @@ class Parts:
             return {**json.loads(str(stored["about"])), "arrays": {k: stored[k] for k in stored.files if k != "about"}}
 
     def put(self, *key: Any, arrays: dict[str, np.ndarray] | None = None, **about: Any) -> dict[str, Any]:
+        """Write a finished part and return it as `get` would."""
         import numpy as np
 
         with whole_path(self._file(key)) as unfinished, unfinished.open("wb") as stream:
@@ -70,6 +72,7 @@ class Cell:
 
     @property
     def title(self) -> str:
+        """Case and cell, as `--cases` takes them."""
         return f"{self.case.name}:{self.name}"
 
     @property
@@ -79,6 +82,7 @@ class Cell:
         return sorted(shared) if shared else [None]
 
     def features(self, texts: list[Any]) -> np.ndarray | None:
+        """(U, D) features of texts; None where the cell has none."""
         import numpy as np
 
         return None if self.vectors is None else np.stack([self.vectors[text] for text in texts])

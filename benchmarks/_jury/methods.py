@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from _jury_cases import Unavailable, known_texts
+from _jury.cases import Unavailable, known_texts
 
 
 if TYPE_CHECKING:

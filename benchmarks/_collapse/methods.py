@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _collapse_cases import Case, Problem, TableJury
-from _collapse_scales import Scales, probabilities
+from _collapse.cases import Case, Problem, TableJury
+from _collapse.scales import Scales, probabilities
 
 from reward_models.whole_file import whole_folder
 
@@ -58,7 +58,7 @@ RATES = {"tiny": (5e-4, 1e-3, 2e-3, 4e-3), "smollm2": (2e-4, 5e-4, 1e-3, 2e-3)}
 
 STOCK = ("grpo", "rloo", "jury-rloo")  # trainers of TRL
 
-MODELS = Path(__file__).resolve().parent.parent / ".cache" / "models"
+MODELS = Path(__file__).resolve().parents[2] / ".cache" / "models"
 START_RATES = {"tiny": 1e-2, "smollm2": 1e-3}
 GRPO_BETAS = (0.0, 0.04, 0.2, 1.0, 2.0)
 RLOO_BETAS = (0.05, 0.2, 1.0, 2.0)

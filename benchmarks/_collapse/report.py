@@ -1,6 +1,6 @@
 """Tidy rows of the collapse benchmark from its runs: metrics, curves, paired differences, aims, and the table.
 
-Knows nothing of how the runs came about. A run is what `_collapse_methods.train` returns; the runs of a method are in
+Knows nothing of how the runs came about. A run is what `_collapse.methods.train` returns; the runs of a method are in
 the order of the seeds, the same for all methods.
 """
 
@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from _collapse_cases import Aim, Case
-from _collapse_methods import LABELS, METHODS
-from _collapse_scales import UNITS
+from _collapse.cases import Aim, Case
+from _collapse.methods import LABELS, METHODS
+from _collapse.scales import UNITS
 from _common import interval, print_table, row
 
 
