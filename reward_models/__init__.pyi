@@ -94,8 +94,8 @@ from .raters.likelihoods import soft_log_lik as soft_log_lik
 from .raters.memberships import cluster_answers as cluster_answers
 from .raters.memberships import leave_one_out_posterior as leave_one_out_posterior
 from .raters.memberships import mixture_posterior as mixture_posterior
+from .raters.placement import Placement as Placement
 from .raters.predictors import Predictor as Predictor
-from .raters.rater_model import Placement as Placement
 from .raters.rater_model import RaterModel as RaterModel
 from .sources import RELEASES as RELEASES
 from .sources import SURVEYS as SURVEYS

@@ -24,7 +24,7 @@ from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.inference import default_device, evaluating
 from reward_models.raters.adaptation import Adaptation
-from reward_models.raters.rater_model import Placement
+from reward_models.raters.placement import Placement
 
 
 if TYPE_CHECKING:

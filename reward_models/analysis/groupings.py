@@ -24,7 +24,7 @@ from reward_models.analysis.naming import describe_clusters, name_clusters
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes, population
-from reward_models.fitting.mixture import check_num_clusters
+from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik

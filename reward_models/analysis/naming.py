@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_models.fitting.mixture import MixtureFit
+from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.memberships import cluster_answers
 
@@ -24,7 +24,7 @@ NAME_WORDS = 3  # items in a name
 
 
 def describe_clusters(
-    fit: MixtureFit, enc: Encoded, *, top: int = 5, labels: Mapping[str, str] | None = None
+    fit: RaterFit, enc: Encoded, *, top: int = 5, labels: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
     """List the answers that set each cluster apart from the population.
 
@@ -49,7 +49,7 @@ def describe_clusters(
     ]
 
 
-def name_clusters(fit: MixtureFit, enc: Encoded, labels: Mapping[str, str] | None = None) -> list[str]:
+def name_clusters(fit: RaterFit, enc: Encoded, labels: Mapping[str, str] | None = None) -> list[str]:
     """Give each cluster a short unique name from the answers that set it apart, e.g. `"cities, welfare: too little"`.
 
     Args:
@@ -63,7 +63,7 @@ def name_clusters(fit: MixtureFit, enc: Encoded, labels: Mapping[str, str] | Non
     return _names(_ranked_answers(fit, enc, labels or {}))
 
 
-def _ranked_answers(fit: MixtureFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:
+def _ranked_answers(fit: RaterFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:
     """Per cluster, all answers by falling contribution to its divergence from the population."""
     label, n_options = enc.label, int(enc.label.max(initial=0)) + 1
     if enc.kind == "preference":

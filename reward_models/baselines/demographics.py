@@ -30,8 +30,9 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
 from reward_models.raters.observation import Observations, minimise
+from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import answer_log_lik
-from reward_models.raters.rater_model import Placement, RaterModel
+from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels
 
 
@@ -164,7 +165,7 @@ def _with_groups(
 
         deviations = minimise(loss, {"delta": deviations}, max_iter=100, tol=1e-7)["delta"]
     table = TextTable(enc.texts, np.concatenate([rewards, deviations], axis=1))
-    fit = DemographicsFit(base.model, table, groups, members, base.model.unplaced(), group_sd, {})
+    fit = DemographicsFit(base.model, table, groups, members, base.model.prior_placement(), group_sd, {})
     return fit.adapt(enc)
 
 

@@ -22,12 +22,12 @@ from torch import Tensor
 from reward_models.baselines.demographics import DemographicsFit, fit_demographics
 from reward_models.errors import JuryError
 from reward_models.fitting.em import spectral_start
-from reward_models.fitting.residual_memory import group_means
 from reward_models.fitting.text_table import TextTable, extend_to_features
 from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.observation import Observations, minimise, public_terms, term_penalty, torch_terms
 from reward_models.raters.predictors import n_answers
+from reward_models.stats.groups import centre_within_groups
 from reward_models.stats.resampling import heldout_labels
 
 
@@ -272,8 +272,7 @@ def fit_k_models(
     models = [_one_model(cells, counts[rows].sum(0), n_texts, p) for rows, p in zip(own, strength, strict=True)]
     rewards = np.stack([reward for reward, _ in models], axis=1)
     if enc.kind != "rating":
-        group = prompt_groups(enc.texts)
-        rewards = rewards - group_means(rewards, group)[group]
+        rewards = centre_within_groups(rewards, prompt_groups(enc.texts))
     table = TextTable(enc.texts, rewards)
     if features is not None:
         judged = enc.alternatives[enc.alternatives >= 0]

@@ -27,7 +27,8 @@ from reward_models.raters.observation import (
     start_terms,
     torch_terms,
 )
-from reward_models.raters.rater_model import KindTerms, Placement, RaterModel, state_table
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import KindTerms, RaterModel, state_table
 
 
 __all__ = ["SavedJury", "fit_rater_model", "score_texts"]
@@ -56,7 +57,7 @@ class SavedJury:
     @classmethod
     def unplaced(cls, model: RaterModel, texts: list[Text], rewards: np.ndarray) -> SavedJury:
         """A jury that knows no rater yet."""
-        return cls(model, texts, rewards, model.unplaced())
+        return cls(model, texts, rewards, model.prior_placement())
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
         """(N, A) log-probability of every possible answer; see `Predictor`. `features` are not needed.

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.feature_fitting import FeatureFit, fit_features
-from reward_models.fitting.mixture import MixtureFit, fit_mixture
+from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.selection import KSelection, MembershipChoice, choose_membership, select_num_clusters
 from reward_models.fitting.text_fit import TextFit, fit_texts
 
+
+MixtureFit = RaterFit  # the former name of RaterFit, which old code may still import
 
 __all__ = [
     "FeatureFit",

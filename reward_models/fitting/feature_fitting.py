@@ -25,20 +25,22 @@ from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import MixtureFit, check_num_clusters, fit_mixture
+from reward_models.fitting.mixture import fit_mixture
+from reward_models.fitting.rater_fit import RaterFit
 from reward_models.fitting.residual_memory import (
     MAX_ANCHORS,
     ResidualMemory,
     fit_beside_residuals,
     fit_residuals,
-    group_means,
     remember,
 )
+from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.raters.observation import TERM_SD, Observations, minimise
+from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = ["FeatureFit", "fit_features"]
@@ -144,7 +146,7 @@ def fit_features(
     features: np.ndarray,
     num_clusters: int,
     *,
-    init: MixtureFit | None = None,
+    init: RaterFit | None = None,
     l2: float | Literal["auto"] = "auto",
     em_iterations: int = 0,
     memory: bool = True,
@@ -287,7 +289,7 @@ def _regress(
 
 
 def _leave_questions_out(
-    enc: Encoded, problem: _Problem, init: MixtureFit, label_log_lik: np.ndarray, residual_sd: float, seed: int
+    enc: Encoded, problem: _Problem, init: RaterFit, label_log_lik: np.ndarray, residual_sd: float, seed: int
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Score every penalty on questions that neither the heads nor the memberships have seen.
 
@@ -388,7 +390,7 @@ def _span(enc: Encoded, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     """
     centred = features - features.mean(0)
     group = _groups(enc)
-    within = centred - group_means(centred, group)[group]
+    within = centre_within_groups(centred, group)
     spread = np.sqrt(within.var(0) + BETWEEN_SHARE * centred.var(0))
     inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-12 * max(spread.max(), 1e-300))
     unit = np.sqrt(((within * inverse) ** 2).sum(1).mean())
@@ -406,7 +408,7 @@ def _with_main_effects(problem: _Problem, enc: Encoded, known: np.ndarray) -> tu
     """
     coordinates = problem.coordinates.numpy()
     group = problem.group.numpy()[known]
-    inputs, targets = (x - group_means(x, group)[group] for x in (coordinates[known], _recurring(enc)[known]))
+    inputs, targets = (centre_within_groups(x, group) for x in (coordinates[known], _recurring(enc)[known]))
     gram = inputs.T @ inputs + RECOGNITION_RIDGE * np.eye(inputs.shape[1])
     readout = np.linalg.solve(gram, inputs.T @ targets).T
     together = torch.from_numpy(np.concatenate([coordinates @ readout.T, coordinates], axis=1))
@@ -429,7 +431,7 @@ def _groups(enc: Encoded) -> np.ndarray:
 
 
 def _check(
-    enc: Encoded, features: np.ndarray, num_clusters: int, init: MixtureFit | None, l2: float | Literal["auto"]
+    enc: Encoded, features: np.ndarray, num_clusters: int, init: RaterFit | None, l2: float | Literal["auto"]
 ) -> None:
     check_features(enc, features)
     if l2 != "auto" and (isinstance(l2, str) or l2 < 0):

@@ -18,34 +18,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array, hstack
 from torch import Tensor
 
-from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig, spectral_embedding, spectral_start
 from reward_models.fitting.latent_class import unique_patterns
+from reward_models.fitting.starting_point import Basis, affordable_model, check_tables, rater_deviations, start_kind
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
-from reward_models.raters.observation import TERM_SD, Observations, minimise, start_terms, torch_terms
-from reward_models.raters.rater_model import (
-    CHUNK,
-    KindTerms,
-    Membership,
-    RaterModel,
-    information,
-    normal_grid,
-    simplex_lattice,
-    state_table,
-)
+from reward_models.raters.observation import TERM_SD, Observations, minimise, torch_terms
+from reward_models.raters.rater_model import KindTerms, Membership, RaterModel, state_table
+from reward_models.raters.state_grid import CHUNK
 
 
-__all__ = ["Basis", "Params", "Problem"]
+__all__ = ["Params", "Problem"]
 
-Basis = Literal["linear", "ideal_point"]
 Params = dict[str, np.ndarray]
 START_SD = 1.0  # of rewards, in logits, before the data say
 SD_RANGE = (0.05, 5.0)
@@ -55,11 +46,7 @@ SD_SPREAD = {"log_scale": 0.05}
 USUAL_SPREAD = 0.7
 SCALE_SPREAD = 0.5  # of the log scale of a second table: shrunk rewards would otherwise inflate it
 COARSE_NODES = {"intercept": 7, "log_scale": 1, "log_tie": 3, "position": 1, "place": 5, "extremity": 3}
-COARSENING = (("intercept", 9), ("log_scale", 1), ("log_tie", 3), ("position", 1), ("intercept", 7))
-TABLE_SIZE = 2_000_000  # distinct judgements times states
 M_STEPS = 12
-FACTOR_NODES = {1: 15, 2: 9, 3: 7}
-LATTICE = {2: 10, 3: 6, 4: 4}  # resolution of the simplex by K; 3 beyond
 
 
 class _Marginal(torch.autograd.Function):
@@ -145,7 +132,7 @@ class Problem:
         cls, tables: list[Encoded], membership: Membership, num_clusters: int, basis: Basis, config: FitConfig
     ) -> Problem:
         """Join tables on raters and texts."""
-        _check(tables, membership, num_clusters, basis)
+        check_tables(tables, membership, num_clusters, basis)
         rater_ids = list(dict.fromkeys(rater for table in tables for rater in table.rater_ids))
         texts = list(dict.fromkeys(text for table in tables for text in table.texts))
         rater_number = {rater: i for i, rater in enumerate(rater_ids)}
@@ -162,8 +149,8 @@ class Problem:
             shape = (len(rater_ids), len(distinct.label))
             parts.append(coo_array((table.weight, (rater, cell.numpy())), shape=shape).tocsr())
             cells.append(distinct)
-            deviations.append(_deviations(table, rater, len(rater_ids), config.nuisance))
-            terms[table.kind] = _start_kind(observed, table.kind, bool(terms), config)
+            deviations.append(rater_deviations(table, rater, len(rater_ids), config.nuisance))
+            terms[table.kind] = start_kind(observed, bool(terms), config)
             if table.kind == "rating" and "intercept" in terms[table.kind].sd:
                 share = np.bincount(text[table.alternatives[:, 0]], table.weight, len(texts))
                 centre = torch.from_numpy(share / share.sum())
@@ -171,7 +158,7 @@ class Problem:
         first = np.empty(len(weight), dtype=np.int64)
         first[pattern[::-1]] = np.arange(len(pattern))[::-1]
         return cls(
-            model=_grid(membership, num_clusters, terms, matrix, sum(len(part.label) for part in cells)),
+            model=affordable_model(membership, num_clusters, terms, matrix),
             basis=basis,
             cells=cells,
             counts=Counts(matrix, weight),
@@ -361,7 +348,7 @@ class Problem:
             count = expected[start : start + len(cells.label)]
             start += len(cells.label)
             moved = partial(self._kind_table, params, cells, rewards)
-            total += information(self.model, cells, count, len(self.texts), moved)
+            total += self.model.reward_information(cells, count, len(self.texts), moved)
         return total
 
     def _shared_start(self) -> Params:
@@ -384,88 +371,3 @@ class Problem:
         if "code_logits" in params:
             prior = torch.from_numpy(params["code_logits"]).log_softmax(0).numpy()
         return dataclasses.replace(self.model, code_log_prior=prior, terms=terms)
-
-
-def _check(tables: list[Encoded], membership: Membership, num_clusters: int, basis: Basis) -> None:
-    kinds = [table.kind for table in tables]
-    if len(set(kinds)) < len(kinds):
-        raise JuryError(
-            f"two tables of kind {max(kinds, key=kinds.count)!r}: a jury is fitted on one table of each kind. Fix: "
-            "concatenate tables of the same kind"
-        )
-    if num_clusters < 1:
-        raise JuryError(f"num_clusters={num_clusters}: a jury has at least one cluster; 1 is plain Bradley-Terry")
-    n_raters = len({rater for table in tables for rater in table.rater_ids})
-    if num_clusters > 1 and num_clusters > n_raters:
-        raise JuryError(
-            f"num_clusters={num_clusters} is more than the {n_raters} raters in the table; use at most {n_raters}, "
-            "and a small fraction of that if clusters should mean something"
-        )
-    if membership == "factor" and num_clusters > max(FACTOR_NODES):
-        raise JuryError(
-            f"num_clusters={num_clusters}: the codes of a factor model are summed over a grid, which is affordable up "
-            f"to rank {max(FACTOR_NODES)}. Fix: a lower rank, or membership='mixture'"
-        )
-    if membership == "factor" and basis == "ideal_point":
-        raise JuryError("basis='ideal_point' places raters among prototypes; use membership='simplex' or 'mixture'")
-
-
-def _start_kind(observed: Observations, kind: str, second: bool, config: FitConfig) -> KindTerms:
-    """Shared terms at the data's marginal, and the terms in which raters of this kind of judgement vary."""
-    shared = start_terms(observed, rater_terms=config.nuisance)
-    sd = {name: TERM_SD[name] for name in shared if name in TERM_SD}
-    shared = {name: value for name, value in shared.items() if name not in TERM_SD}
-    if kind == "choice" and config.style:
-        sd = {name: TERM_SD[name] for name in ("place", "extremity")}
-    if second:
-        shared["log_scale_mean"] = np.zeros(1)  # rewards are on the scale of the first table
-    return KindTerms(shared, sd)
-
-
-def _grid(
-    membership: Membership, num_clusters: int, terms: dict[str, KindTerms], matrix: csr_array, n_cells: int
-) -> RaterModel:
-    """Codes, and a grid of terms as fine as is affordable.
-
-    Finer where raters give many labels and can be placed more sharply; coarser, term by term, where the table of
-    distinct judgements and states would get too large.
-    """
-    per_rater = float(np.median(matrix.sum(1)))
-    model = _codes(membership, num_clusters, terms, {"intercept": int(np.clip(9 + 2 * (per_rater // 15), 9, 13))})
-    for name, coarser in COARSENING:
-        if model.n_states * n_cells > TABLE_SIZE and name in {term for _, term in model.term_names}:
-            model = model.with_nodes({name: coarser})
-    return model
-
-
-def _codes(
-    membership: Membership, num_clusters: int, terms: dict[str, KindTerms], nodes: dict[str, int]
-) -> RaterModel:
-    if membership == "mixture":
-        codes = np.eye(num_clusters)
-    elif membership == "simplex":
-        codes = simplex_lattice(num_clusters, LATTICE.get(num_clusters, 3))
-    else:
-        line, weight = normal_grid(FACTOR_NODES[num_clusters])
-        z = np.stack(np.meshgrid(*[line] * num_clusters, indexing="ij"), -1).reshape(-1, num_clusters)
-        log_prior = np.stack(np.meshgrid(*[weight] * num_clusters, indexing="ij"), -1).sum(-1).ravel()
-        return RaterModel(membership, np.column_stack([np.ones(len(z)), z]), log_prior, terms, nodes)
-    return RaterModel(membership, codes, np.full(len(codes), -np.log(len(codes))), terms, nodes)
-
-
-def _deviations(enc: Encoded, rater: np.ndarray, n_raters: int, nuisance: bool) -> csr_array:
-    """(R, U) how each rater's verdict on each text deviates from the others', for the starting points."""
-    if enc.kind == "rating":
-        text, value = enc.alternatives[:, 0], enc.label.astype(np.float64)
-        if nuisance:
-            count = np.maximum(np.bincount(rater, minlength=n_raters), 1)
-            value = value - (np.bincount(rater, value, n_raters) / count)[rater]
-    else:
-        offered = enc.alternatives >= 0
-        chosen = np.arange(enc.alternatives.shape[1]) == enc.label[:, None]
-        share = np.where(enc.label[:, None] < enc.alternatives.shape[1], chosen, 1.0 / offered.sum(1, keepdims=True))
-        text, value = enc.alternatives[offered], share[offered]
-        rater = np.broadcast_to(rater[:, None], offered.shape)[offered]
-    count = np.maximum(np.bincount(text, minlength=enc.n_texts), 1)
-    value = value - (np.bincount(text, value, enc.n_texts) / count)[text]
-    return coo_array((value, (rater, text)), shape=(n_raters, enc.n_texts)).tocsr()

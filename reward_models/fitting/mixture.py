@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.fitting.residual_memory import group_means
+from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded, soft_as_choice
-from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import KindTerms, RaterModel
+from reward_models.stats.groups import centre_within_groups
 
 
-__all__ = ["MixtureFit", "check_num_clusters", "fit_mixture"]
-
-MixtureFit = RaterFit
+__all__ = ["fit_mixture"]
 
 
 def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None) -> RaterFit:
@@ -52,32 +51,12 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
     return RaterFit(
         model=model,
         texts=enc.texts,
-        rewards=fit.log_p - group_means(fit.log_p, text_item)[text_item],
+        rewards=centre_within_groups(fit.log_p, text_item),
         placement=Placement(model, rater_ids, fit.responsibilities[: len(rater_ids)]),
         log_likelihood=fit.log_likelihood,
         stability=fit.stability,
         history=fit.history,
     )
-
-
-def check_num_clusters(enc: Encoded, num_clusters: int) -> None:
-    """Refuse a number of clusters that the table cannot support.
-
-    Raises:
-        JuryError: K below 1, above the number of raters, or above 1 without raters.
-    """
-    if num_clusters < 1:
-        raise JuryError(f"num_clusters={num_clusters}: a jury has at least one cluster; 1 is plain Bradley-Terry")
-    if enc.kind == "soft" and num_clusters > 1:
-        raise JuryError(
-            f"num_clusters={num_clusters}, but 'soft' judgements do not say who answered what, so clusters of raters "
-            "cannot be told apart; use num_clusters=1, or judgements with rater_id"
-        )
-    if enc.kind != "soft" and num_clusters > enc.n_raters:
-        raise JuryError(
-            f"num_clusters={num_clusters} is more than the {enc.n_raters} raters in the table; use at most "
-            f"{enc.n_raters}, and a small fraction of that if clusters should mean something"
-        )
 
 
 def _item_of_text(enc: Encoded) -> np.ndarray | None:

@@ -18,13 +18,16 @@ from scipy.special import logsumexp
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.marginal import Basis, Params, Problem
-from reward_models.fitting.residual_memory import group_means
+from reward_models.fitting.marginal import Params, Problem
+from reward_models.fitting.starting_point import Basis
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.observation import TERM_SD, Observations, one_thread
-from reward_models.raters.rater_model import CHUNK, DEFAULT_NODES, Membership, Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import DEFAULT_NODES, Membership, RaterModel
+from reward_models.raters.state_grid import CHUNK
 from reward_models.stats.answers import adjusted_rand_index
+from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = ["RaterFit", "fit_raters"]
@@ -251,8 +254,7 @@ def _result(problem: Problem, params: Params, stability: float, history: list[fl
     with torch.no_grad():
         rewards = problem.rewards({k: torch.from_numpy(v) for k, v in params.items()}).numpy()
     if "rating" not in problem.model.terms:  # ratings of different prompts are on one scale
-        group = prompt_groups(problem.texts)
-        rewards = rewards - group_means(rewards, group)[group]
+        rewards = centre_within_groups(rewards, prompt_groups(problem.texts))
     if model.membership == "mixture":
         order = np.argsort(-model.code_log_prior, kind="stable")
         by_code = posterior.reshape(len(posterior), len(order), -1)[:, order]

@@ -29,6 +29,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from reward_models.raters.observation import minimise
+from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "ResidualMemory",
     "fit_beside_residuals",
     "fit_residuals",
-    "group_means",
     "remember",
     "residual_rewards",
 ]
@@ -162,7 +162,7 @@ def fit_beside_residuals(
     """
     known = (group >= 0).numpy()
     raw, groups = coordinates.numpy()[known], group.numpy()[known]
-    inputs = raw - group_means(raw, groups)[groups]
+    inputs = centre_within_groups(raw, groups)
     gram = inputs.T @ inputs + np.diag(len(raw) * l2.numpy())
     if start is None:
         n_clusters = counts.shape[1]
@@ -186,13 +186,6 @@ def fit_beside_residuals(
         if moved < 3e-3:
             break
     return heads
-
-
-def group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(G, ...) mean of the rows (U, ...) of each group; 0 where a group has none."""
-    sums = np.zeros((group.max() + 1, values.shape[1]))
-    np.add.at(sums, group, values)
-    return sums / np.maximum(np.bincount(group), 1)[:, None]
 
 
 def remember(features: np.ndarray, scale: np.ndarray, residuals: np.ndarray, sd: float) -> ResidualMemory:

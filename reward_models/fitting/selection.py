@@ -15,8 +15,9 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import check_num_clusters, fit_mixture
+from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
+from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import answer_log_lik

@@ -24,11 +24,12 @@ from torch import Tensor
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.fitting.residual_memory import group_means
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.observation import minimise, one_thread
-from reward_models.raters.rater_model import Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import RaterModel
+from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = ["LinearReading", "TextFit", "fit_texts", "read_linear"]
@@ -85,7 +86,7 @@ def read_linear(
     if groups is not None:
         # The differences within a group of n have (n - 1) / n of the variance.
         size = np.bincount(groups)[groups]
-        x, y = x - group_means(x, groups)[groups], y - group_means(y[:, None], groups)[groups, 0]
+        x, y = centre_within_groups(x, groups), centre_within_groups(y[:, None], groups)[:, 0]
         lost = np.sqrt(size / np.maximum(size - 1, 1))
         compared = size > 1
         x, y, noise = (lost[:, None] * x)[compared], (lost * y)[compared], noise[compared]

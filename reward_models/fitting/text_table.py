@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_models.errors import JuryError
-from reward_models.fitting.residual_memory import group_means
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
+from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = ["TextTable", "check_features", "extend_to_features"]
@@ -132,7 +132,7 @@ def extend_to_features(
 
     prompt, question = _questions(enc, judged)
     if enc.kind != "rating":
-        z, y = z - group_means(z, prompt)[prompt], y - group_means(y, prompt)[prompt]
+        z, y = centre_within_groups(z, prompt), centre_within_groups(y, prompt)
     offset = np.average(y, axis=0, weights=weight) if enc.kind == "rating" else np.zeros(y.shape[1])
     middle = np.average(z, axis=0, weights=weight)
     z, y = z - middle, y - offset

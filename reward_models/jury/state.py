@@ -32,7 +32,8 @@ from transformers.utils import cached_file
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.calibration import Calibration
-from reward_models.raters.rater_model import Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import RaterModel
 from reward_models.whole_file import move_into_place, write_json
 
 

@@ -25,7 +25,8 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text, freeze_prompt
 from reward_models.raters.observation import Observations
-from reward_models.raters.rater_model import Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import RaterModel
 
 
 __all__ = ["Adaptation", "Question", "adapt", "information_gain", "rank_questions"]

@@ -26,8 +26,9 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import check_num_clusters, fit_mixture
+from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.running_memberships import RunningMemberships
+from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.modeling_jury import ClusterHeads, JuryConfig, JuryRewardModel
 from reward_models.raters.observation import TERM_SD, Observations, start_terms

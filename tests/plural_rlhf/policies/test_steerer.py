@@ -18,7 +18,8 @@ from plural_rlhf.weights.wording import POPULATION
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.raters.adaptation import Adaptation
-from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import KindTerms, RaterModel
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

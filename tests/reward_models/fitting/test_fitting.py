@@ -206,7 +206,7 @@ class TestPairsAndRatings:
 class TestRefusals:
     def test_more_clusters_than_raters(self):
         enc = survey(5, 3, 1)[0].encode()
-        with pytest.raises(JuryError, match=r"num_clusters=6 is more than the 5 raters.*use at most 5"):
+        with pytest.raises(JuryError, match=r"num_clusters=6 is more than the 5 raters.*Fix: use at most 5"):
             fit_mixture(enc, 6)
         with pytest.raises(JuryError, match="num_clusters=0: a jury has at least one cluster"):
             fit_mixture(enc, 0)
@@ -222,10 +222,10 @@ class TestRefusals:
         enc = judgements.encode()
         fit = fit_mixture(enc, 1)
         tied = dataclasses.replace(enc, label=np.full_like(enc.label, 2))
-        with pytest.raises(JuryError, match=r"60 of 60 judgements are ties, but the fit saw no tie"):
+        with pytest.raises(JuryError, match=r"60 of 60 judgements are ties, but the jury was fitted without ties"):
             fit.judgement_log_lik(tied)
         choices = dataclasses.replace(enc, kind="choice")
-        with pytest.raises(JuryError, match="fitted to 'preference' judgements and cannot place raters by 'choice'"):
+        with pytest.raises(JuryError, match="fitted to 'preference' judgements and cannot adapt raters from 'choice'"):
             fit.judgement_log_lik(choices)
         stranger = pairs(10, 6, 15, rewards=np.zeros((6, 1))).encode()
         with pytest.raises(JuryError, match=r"2 of 6 texts were not in the fit.*use fit_features"):

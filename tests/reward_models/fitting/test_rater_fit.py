@@ -343,9 +343,9 @@ class TestRefusals:
         ("membership", "num_clusters", "basis", "message"),
         [
             ("mixture", 0, "linear", "num_clusters=0: a jury has at least one cluster"),
-            ("mixture", 5, "linear", r"num_clusters=5 is more than the 4 raters in the table; use at most 4"),
+            ("mixture", 5, "linear", r"num_clusters=5 is more than the 4 raters in the table. Fix: use at most 4"),
             ("factor", 4, "linear", "affordable up to rank 3. Fix: a lower rank"),
-            ("factor", 1, "ideal_point", "basis='ideal_point' places raters among prototypes"),
+            ("factor", 1, "ideal_point", "basis='ideal_point' needs raters that are blends of prototypes"),
         ],
     )
     def test_what_cannot_work(self, membership, num_clusters, basis, message):

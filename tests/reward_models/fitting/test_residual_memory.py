@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reward_models.fitting.residual_memory import fit_beside_residuals, fit_residuals, group_means, remember
+from reward_models.fitting.residual_memory import fit_beside_residuals, fit_residuals, remember
 from reward_models.raters.likelihoods import choice_log_lik
 
 
@@ -108,7 +108,3 @@ class TestJointFit:
             normal_log_lik(y[:8]), counts[:8], torch.from_numpy(x[:8]), group[:8], *args, sd=1.0
         )
         torch.testing.assert_close(whole["weight"], part["weight"], atol=1e-4, rtol=0)
-
-    def test_means_of_groups(self):
-        means = group_means(np.array([[1.0], [3.0], [5.0]]), np.array([0, 0, 2]))
-        assert means[:, 0].tolist() == [2.0, 0.0, 5.0]

@@ -18,7 +18,8 @@ from reward_models.jury.calibration import Calibration
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters, counts, load_rater_model
-from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.whole_file import move_into_place
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

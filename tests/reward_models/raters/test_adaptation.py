@@ -15,7 +15,8 @@ from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.adaptation import adapt, rank_questions
-from reward_models.raters.rater_model import KindTerms, RaterModel, simplex_lattice
+from reward_models.raters.rater_model import KindTerms, RaterModel
+from reward_models.raters.state_grid import simplex_lattice
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 

@@ -19,10 +19,12 @@ from reward_models.fitting import marginal
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import Problem
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.raters import rater_model
+from reward_models.raters import state_grid
 from reward_models.raters.observation import Observations
+from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import Predictor, answer_log_lik, n_answers
-from reward_models.raters.rater_model import KindTerms, RaterModel, normal_grid, simplex_lattice
+from reward_models.raters.rater_model import DEFAULT_NODES, KindTerms, RaterModel
+from reward_models.raters.state_grid import normal_grid, simplex_lattice
 from tests.planted import THRESHOLDS, encoded, pairs, ratings
 
 
@@ -83,7 +85,7 @@ def probability(enc, row, label, reward, shared, term):
 
 def states(model):
     """(code, {kind: {term: value}}, prior) of each state, terms varying fastest."""
-    grids = [normal_grid(model.nodes.get(name, rater_model.DEFAULT_NODES[name])) for _, name in model.term_names]
+    grids = [normal_grid(model.nodes.get(name, DEFAULT_NODES[name])) for _, name in model.term_names]
     for code, log_prior in zip(model.codes, model.code_log_prior, strict=True):
         for point in np.ndindex(*[len(g[0]) for g in grids]):
             terms = {kind: {} for kind in model.terms}
@@ -186,7 +188,7 @@ class TestPlacement:
     @pytest.mark.parametrize("membership", ["mixture", "simplex", "factor"])
     @pytest.mark.parametrize("kinds", [("rating",), ("preference",), ("rating", "preference")])
     def test_posterior_and_predictions_by_enumeration(self, membership, kinds, monkeypatch):
-        monkeypatch.setattr(rater_model, "CHUNK", 1500)  # several blocks of distinct judgements and of questions
+        monkeypatch.setattr(state_grid, "CHUNK", 1500)  # several blocks of distinct judgements and of questions
         terms = {kind: {"rating": RATING, "preference": PAIRS}[kind] for kind in kinds}
         if len(kinds) == 2:
             small = KindTerms(PAIRS.shared | {"log_scale_mean": np.array([0.5])}, {"log_tie": 0.8})
@@ -230,11 +232,11 @@ class TestPlacement:
         mixed = adapted.log_probs(strangers, rewards)
         known = enc.rater == 1
         assert mixed[known] == pytest.approx(adapted.log_probs(enc, rewards)[known])
-        assert mixed[~known] == pytest.approx(model.unplaced().log_probs(enc, rewards)[~known])
+        assert mixed[~known] == pytest.approx(model.prior_placement().log_probs(enc, rewards)[~known])
         assert np.abs(mixed - adapted.log_probs(enc, rewards))[~known].max() > 0.05
         other_labels = dataclasses.replace(enc, label=(enc.label + 1) % 4)
         assert np.array_equal(adapted.log_probs(other_labels, rewards), adapted.log_probs(enc, rewards))
-        assert model.unplaced().memberships().shape == (0, 2)
+        assert model.prior_placement().memberships().shape == (0, 2)
         assert np.exp(adapted.select(["nobody"])).sum() > 0
         assert adapted.select(["nobody"])[0] == pytest.approx(np.exp(model.log_prior))
 
@@ -250,7 +252,7 @@ class TestPlacement:
         enc = encoded("choice", (2, 5), [0, 1, 1], menus[[0, 1, 0]], [2, 1, 0])
         rewards = np.log([[1.0, 3.0], [2.0, 2.0], [5.0, 1.0], [1.0, 4.0], [3.0, 1.0]])
         model = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"choice": KindTerms()})
-        log_p = model.unplaced().log_probs(enc, rewards)
+        log_p = model.prior_placement().log_probs(enc, rewards)
         assert np.exp(log_p[0]) == pytest.approx(np.array([1 / 8 + 3 / 6, 2 / 8 + 2 / 6, 5 / 8 + 1 / 6]) / 2)
         assert np.exp(log_p[1, :2]) == pytest.approx(np.array([1 / 4 + 4 / 5, 3 / 4 + 1 / 5]) / 2)
         assert log_p[1, 2] == -np.inf
@@ -258,7 +260,7 @@ class TestPlacement:
 
         plain = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"preference": KindTerms({}, {"log_scale": 0.3})})
         asked = dataclasses.replace(table_of("preference"), label=np.zeros(30, int))
-        log_p = plain.unplaced().log_probs(asked, rewards)
+        log_p = plain.prior_placement().log_probs(asked, rewards)
         assert (log_p[:, 2] == -np.inf).all()
         assert np.exp(log_p).sum(1) == pytest.approx(np.ones(30))
 
@@ -284,7 +286,7 @@ class TestPlacement:
 
     def test_the_interval_of_a_mixture_says_which_cluster_is_sure(self):
         model = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"preference": KindTerms()})
-        adapted = rater_model.Placement(model, ["sure", "open"], np.array([[0.99, 0.01], [0.8, 0.2]]))
+        adapted = Placement(model, ["sure", "open"], np.array([[0.99, 0.01], [0.8, 0.2]]))
         low, high = adapted.intervals(0.95)
         assert low.tolist() == [[1, 0], [0, 0]]
         assert high.tolist() == [[1, 0], [1, 1]]
@@ -293,7 +295,7 @@ class TestPlacement:
         model = RaterModel("mixture", np.eye(1), np.zeros(1), {"rating": KindTerms({"thresholds": CUTS})})
         enc = table_of("rating", n=6)
         mean, variance = np.linspace(-2, 2, 5)[:, None], np.linspace(0.1, 1.5, 5)[:, None]
-        predicted = np.exp(model.unplaced().log_probs(enc, mean, variance))
+        predicted = np.exp(model.prior_placement().log_probs(enc, mean, variance))
         for row in range(len(enc)):
             text = enc.alternatives[row, 0]
             sd = np.sqrt(variance[text, 0])
@@ -303,7 +305,7 @@ class TestPlacement:
         model = RaterModel("factor", *line(1), {"preference": KindTerms()})
         asked = dataclasses.replace(table_of("preference"), label=np.zeros(30, int)).select(np.arange(6))
         mean, variance = np.column_stack([mean, mean]), np.column_stack([variance, variance])
-        predicted = np.exp(model.unplaced().log_probs(asked, mean, variance))
+        predicted = np.exp(model.prior_placement().log_probs(asked, mean, variance))
         for row, (a, b) in enumerate(asked.alternatives):
             gap, sd = mean[a, 0] - mean[b, 0], np.sqrt(variance[a, 0] + variance[b, 0])
             win = quad(lambda x, g=gap, s=sd: expit(x) * norm.pdf(x, g, s), -20, 20)[0]
@@ -319,12 +321,12 @@ class TestPlacement:
 
     def test_refusals(self):
         model = model_of("mixture", preference=KindTerms())
-        with pytest.raises(JuryError, match=r"fitted to 'preference' judgements and cannot place raters by 'rating'"):
+        with pytest.raises(JuryError, match=r"'preference' judgements and cannot adapt raters from 'rating'"):
             model.adapt(table_of("rating"), np.zeros((5, 2)))
         with pytest.raises(JuryError, match=r"rewards have shape \(5, 3\), but there are 5 texts and 2 basis"):
             model.adapt(table_of("preference"), np.zeros((5, 3)))
         n_ties = int((table_of("preference").label == 2).sum())
-        with pytest.raises(JuryError, match=rf"{n_ties} of 30 judgements are ties, but the fit saw no tie"):
+        with pytest.raises(JuryError, match=rf"{n_ties} of 30 judgements are ties, but the jury was fitted without"):
             model.adapt(table_of("preference"), np.zeros((5, 2)))
         five = ratings(np.zeros((2, 5)))
         with pytest.raises(JuryError, match="the ratings have 5 levels, the jury was fitted to 4"):

@@ -18,7 +18,8 @@ from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters
-from reward_models.raters.rater_model import KindTerms, Placement, RaterModel
+from reward_models.raters.placement import Placement
+from reward_models.raters.rater_model import KindTerms, RaterModel
 from tests.juries import CPU
 from tests.opposed_pairs import PROMPTS, RURAL, TOKENIZER, URBAN, build, opposed, pair, policy
 from tests.tiny import tiny_causal_lm

@@ -1,0 +1,174 @@
+"""What is known of some raters: a posterior over the states of a `RaterModel`, and the predictions that follow.
+
+Memberships, intervals and rater terms are read off the posterior; the probability of an answer is averaged over it.
+Knows nothing of how the posterior was obtained.
+
+Shapes: `N` questions, `M` distinct judgements, `R` raters, `U` texts, `B` basis rewards, `C` codes, `T` combinations
+of rater terms, `S = C T` states, `A` answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.special import logsumexp
+from torch import Tensor
+
+from reward_models.judgements.encoding import Encoded
+from reward_models.raters.observation import Observations
+from reward_models.raters.predictors import n_answers, positions
+from reward_models.raters.state_grid import normal_grid, slices
+
+
+if TYPE_CHECKING:
+    from reward_models.raters.rater_model import RaterModel
+
+
+__all__ = ["Placement"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Posterior over the states of each of some raters; `RaterModel.adapt` makes it.
+
+    Attributes:
+        model: How raters vary.
+        rater_ids: `R` names.
+        posterior: (R, S) over the model's states.
+
+    Example:
+        A population with two equally large clusters, and one rater who almost surely belongs to the first:
+
+        >>> from reward_models import RaterModel
+        >>> from reward_models.raters.rater_model import KindTerms
+        >>> model = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"choice": KindTerms()})
+        >>> placement = Placement(model, ["ann"], np.array([[0.99, 0.01]]))
+        >>> placement.memberships().tolist()
+        [[0.99, 0.01]]
+        >>> placement.select(["ann", "somebody else"]).round(2).tolist()
+        [[0.99, 0.01], [0.5, 0.5]]
+    """
+
+    model: RaterModel
+    rater_ids: list[str]
+    posterior: np.ndarray
+
+    def code_posterior(self) -> np.ndarray:
+        """Sum the rater terms out: (R, C) posterior over codes."""
+        return self._by_code().sum(2)
+
+    def _by_code(self) -> np.ndarray:
+        """(R, C, T) posterior."""
+        return self.posterior.reshape(len(self.posterior), len(self.model.codes), len(self.model.term_grid[1]))
+
+    def memberships(self) -> np.ndarray:
+        """Return the (R, B) posterior mean of the code; for a mixture the probability of each cluster."""
+        return self.code_posterior() @ self.model.codes
+
+    def intervals(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (R, B) lower and upper ends of the posterior interval of each coordinate of the code.
+
+        For a mixture each coordinate is 0 or 1; its interval is [0, 1] unless one of the two values has at least
+        `level` of the probability.
+        """
+        posterior = self.code_posterior()
+        low, high = (np.empty((len(posterior), self.model.n_basis)) for _ in range(2))
+        for column in range(self.model.n_basis):
+            values, group = np.unique(self.model.codes[:, column], return_inverse=True)
+            mass = np.zeros((len(posterior), len(values)))
+            np.add.at(mass.T, group, posterior.T)
+            cumulative = mass.cumsum(1)
+            last = len(values) - 1
+            low[:, column] = values[np.minimum((cumulative < (1 - level) / 2).sum(1), last)]
+            high[:, column] = values[np.minimum((cumulative < (1 + level) / 2 - 1e-12).sum(1), last)]
+        return low, high
+
+    def terms(self) -> dict[str, np.ndarray]:
+        """Return the posterior mean (R,) of each rater term; named `kind.term` if there are several kinds."""
+        points, _ = self.model.term_grid
+        weight = self._by_code().sum(1)
+        several = len(self.model.terms) > 1
+        return {
+            f"{kind}.{name}" if several else name: weight @ (self.model.terms[kind].sd[name] * points[:, i])
+            for i, (kind, name) in enumerate(self.model.term_names)
+        }
+
+    def select(self, rater_ids: Sequence[str]) -> np.ndarray:
+        """Return the (len, S) posterior of the named raters; the prior for a rater who is not known."""
+        table = np.concatenate([self.posterior, np.exp(self.model.log_prior)[None]])
+        return table[positions(rater_ids, self.rater_ids)]
+
+    def log_probs(self, enc: Encoded, rewards: np.ndarray, variance: np.ndarray | None = None) -> np.ndarray:
+        """Compute the log-probability of every possible answer, averaged over the posterior of the rater.
+
+        Args:
+            enc: `N` questions; their labels are ignored.
+            rewards: (U, B) basis rewards of `enc.texts`.
+            variance: (U, B) variance of basis rewards that are predictions themselves; averaged over, for ratings and
+                pairs. None: the rewards are exact.
+
+        Returns:
+            (N, A) nats; see `predictors.Predictor`.
+        """
+        answers = n_answers(enc)
+        posterior = self.select(enc.rater_ids)
+        questions, question = Observations.from_encoded(enc).questions()
+        log_p = np.full((len(enc), answers), -np.inf)
+        order = np.argsort(question, kind="stable")
+        start = 0
+        basis = torch.from_numpy(rewards)
+        ties = enc.kind != "preference" or "log_tie_mean" in self.model.terms[enc.kind].shared
+        with torch.no_grad(), np.errstate(divide="ignore"):
+            for part in slices(len(questions.label), self.model.n_states * answers):
+                block = questions.select(part)
+                stop = start + int(np.searchsorted(question[order[start:]], part.stop))
+                rows = order[start:stop]
+                for answer in range(answers if ties else 2):
+                    table = self._answer_probs(block.answering(answer), basis, variance)
+                    for some in slices(len(rows), self.model.n_states):
+                        at = rows[some]
+                        p = np.einsum("ns,ns->n", posterior[enc.rater[at]], table[question[at] - part.start])
+                        log_p[at, answer] = np.log(p)
+                start = stop
+        return log_p - logsumexp(log_p, axis=1, keepdims=True)
+
+    def _answer_probs(self, cells: Observations, basis: Tensor, variance: np.ndarray | None) -> np.ndarray:
+        """(M, S) probability of judgements in each state, averaged over uncertain rewards."""
+        if variance is None or cells.kind == "choice":
+            return self.model.table(cells, basis).exp().numpy()
+        of_code = torch.from_numpy(variance @ (self.model.codes**2).T)
+        sd = cells.gather(of_code).sum(1).sqrt()  # of a rating's reward, or of the gap between two rewards
+        nodes, log_weight = normal_grid(5)
+        parts = [
+            weight * self.model.table(cells, basis, 0, float(z) * sd).exp()
+            for z, weight in zip(nodes, np.exp(log_weight), strict=True)
+        ]
+        return torch.stack(parts).sum(0).numpy()
+
+    def information(self, enc: Encoded, rewards: np.ndarray) -> np.ndarray:
+        """Compute how much judgements of these raters tell about each basis reward, the others held fixed.
+
+        Args:
+            enc: Judgements of these raters.
+            rewards: (U, B) basis rewards of `enc.texts`.
+
+        Returns:
+            (U, B) Fisher information, in 1 / logits squared.
+        """
+        cells, cell = Observations.from_encoded(enc).distinct()
+        shape = (enc.n_raters, len(cells.label))
+        counts = csr_array((enc.weight, (enc.rater, cell.numpy())), shape=shape)
+        expected = counts.T @ self.select(enc.rater_ids)
+        basis = torch.from_numpy(rewards)
+        with torch.no_grad():
+            return self.model.reward_information(
+                cells,
+                expected,
+                enc.n_texts,
+                lambda a, step: self.model.table(cells, basis, a, step),
+            )
