@@ -18,7 +18,7 @@ import torch
 
 from plural_rlhf import aggregate
 from plural_rlhf.core.estimators import leave_one_out, residual, score_function_loss, vargrad_loss
-from plural_rlhf.core.offsets import OffsetTracker, prompt_key
+from plural_rlhf.core.offsets import OffsetTracker
 from plural_rlhf.core.targets import pool_reward, responsibilities
 from plural_rlhf.envs import JuryBandit
 
@@ -55,7 +55,7 @@ class Mixture:
     def __init__(self, weights, beta=1.0):
         self.weights, self.beta = weights, beta
         self.offsets = OffsetTracker(len(weights), learning_rate=0.03)  # slower than the policy, or both swing
-        self.key = prompt_key("the only prompt")
+        self.key = "the only prompt"
 
     def __call__(self, rewards, log_pi, log_pi_ref):
         """The loss of a group; rewards are `(G, K)`, the others `(G,)`."""

@@ -1,8 +1,9 @@
-"""One reward out of the rewards of K clusters, under weights: the means, and what weights are.
+"""Aggregate the rewards of K clusters into one: validated weights, and the weighted means.
 
-Knows nothing of prompts, samples, reference policies or partition functions; `targets` builds its pool on
-`log_power_mean`, `welfare` has the rules that look at one part of the jury, and `rules` calls all of them by name.
-Rewards are Bradley-Terry logits throughout, and every mean answers in logits: with one cluster it is the identity.
+Rewards are Bradley-Terry logits throughout, and every mean returns logits: with one cluster it is the identity.
+`targets` builds its pool on `log_power_mean`, `welfare` has the rules that read one part of the jury (the worst-off,
+the middle), and `rules` calls all of them by name. Knows nothing of prompts, samples, reference policies or partition
+functions.
 
 Two remarks on the rules:
 
@@ -45,7 +46,7 @@ UTILITIES: tuple[str, ...] = ("sigmoid", "exp", "identity")
 
 
 def normalise_weights(weights: Weights, num_clusters: int) -> Tensor:
-    """Check weights over the clusters and divide them by their sum.
+    """Validate weights over the clusters and divide them by their sum.
 
     Args:
         weights: Non-negative weights, shape `(K,)` or `(..., K)`, of any scale (seats, counts, prevalences).
@@ -55,7 +56,7 @@ def normalise_weights(weights: Weights, num_clusters: int) -> Tensor:
         Weights of the same shape that sum to one over the last axis; float64 unless `weights` was a tensor of floats.
 
     Raises:
-        JuryError: If the last axis is not K long, or a weight is negative, NaN or infinite, or all of a jury are zero.
+        JuryError: If the last axis is not K long, a weight is negative, NaN or infinite, or a row is all zero.
 
     Example:
         >>> normalise_weights([6, 3, 1], 3)
@@ -88,7 +89,7 @@ def normalise_weights(weights: Weights, num_clusters: int) -> Tensor:
 
 
 def log_power_mean(log_values: Tensor, weights: Weights, power: float) -> Tensor:
-    """Logarithm of the weighted power mean, `log (sum_k w_k v_k^power)^(1/power)`, computed from logarithms.
+    """Compute the logarithm of the weighted power mean, `log (sum_k w_k v_k^power)^(1/power)`, from logarithms.
 
     Continuous in `power`: 0 is the geometric mean, `-inf` the smallest and `inf` the largest value of the clusters
     with a positive weight. Values and gradients stay finite and accurate for a tiny `power` and for values hundreds of
@@ -105,6 +106,11 @@ def log_power_mean(log_values: Tensor, weights: Weights, power: float) -> Tensor
     Raises:
         JuryError: If the weights are unusable.
         ValueError: If `power` is NaN.
+
+    Example:
+        >>> log_values = torch.tensor([1.0, 4.0]).log()
+        >>> [round(log_power_mean(log_values, [1, 1], p).exp().item(), 3) for p in (-math.inf, -1, 0, 1, math.inf)]
+        [1.0, 1.6, 2.0, 2.5, 4.0]
     """
     if math.isnan(power):
         raise ValueError("power: got nan: give a number, or -inf (smallest), 0 (geometric mean), inf (largest)")
@@ -128,10 +134,11 @@ def log_power_mean(log_values: Tensor, weights: Weights, power: float) -> Tensor
 
 
 def weighted_mean(rewards: Tensor, weights: Weights) -> Tensor:
-    """Utilitarian rule, `sum_k w_k r_k`.
+    """Compute the weighted mean, `sum_k w_k r_k`: the utilitarian rule.
 
-    Axioms: anonymous, clone-proof, strictly monotone, commutes with a common shift and scale; the one rule whose
-    ranking of responses survives a constant of each head's own. Any cluster with a weight moves it without limit.
+    Axioms: anonymous, clone-proof, strictly monotone, commutes with a common shift and scale. The only rule whose
+    ranking of responses does not change when a constant is added to the rewards of one head. Any cluster of positive
+    weight moves it without limit.
 
     Args:
         rewards: Logits per cluster, shape `(..., K)`.
@@ -142,18 +149,23 @@ def weighted_mean(rewards: Tensor, weights: Weights) -> Tensor:
 
     Raises:
         JuryError: If the weights are unusable.
+
+    Example:
+        >>> weighted_mean(torch.tensor([2.0, -1.0]), [3, 1])  # .75 · 2 − .25 · 1
+        tensor(1.2500)
     """
     return log_power_mean(rewards, weights, 0.0)
 
 
 def power_mean(rewards: Tensor, weights: Weights, p: float, utility: Utility = "sigmoid") -> Tensor:
-    """Power mean of utilities with one dial, `u^-1((sum_k w_k u(r_k)^p)^(1/p))`.
+    """Compute the power mean of utilities, `u^-1((sum_k w_k u(r_k)^p)^(1/p))`.
 
     `p = 1` is the mean utility, `p = 0` Nash welfare, `p = -inf` the worst-off cluster, `p = inf` the best-off.
 
     Axioms: anonymous, clone-proof, monotone. With `"sigmoid"` and a finite p one cluster cannot raise it without
-    limit, and lowers it so only if p <= 0; it commutes with no change of scale. `"exp"` commutes with a common shift,
-    and is raised without limit if p >= 0, lowered if p <= 0. `"identity"` commutes with a common factor.
+    limit, and can lower it without limit only if p <= 0; it commutes with no change of scale. `"exp"` commutes with a
+    common shift; one cluster can raise it without limit if p >= 0 and lower it without limit if p <= 0. `"identity"`
+    commutes with a common factor.
 
     Args:
         rewards: Logits per cluster, shape `(..., K)`.
@@ -168,6 +180,12 @@ def power_mean(rewards: Tensor, weights: Weights, p: float, utility: Utility = "
     Raises:
         JuryError: If the weights are unusable.
         ValueError: If the utility is unknown, `p` is NaN, or a utility is not positive.
+
+    Example:
+        >>> power_mean(torch.tensor([1.0, 4.0]), [1, 1], p=0, utility="identity")  # the geometric mean
+        tensor(2.)
+        >>> power_mean(torch.tensor([8.0, 0.0]), [1, 1], p=1)  # logit of (.99966 + .5) / 2
+        tensor(1.0977)
     """
     r = as_float(rewards)
     if utility == "exp":
@@ -192,7 +210,7 @@ def power_mean(rewards: Tensor, weights: Weights, p: float, utility: Utility = "
 
 
 def soft_minimum(rewards: Tensor, weights: Weights, temperature: float = 1.0) -> Tensor:
-    """Soft minimum over the clusters, `-T log sum_k w_k exp(-r_k / T)`.
+    """Compute the soft minimum over the clusters, `-T log sum_k w_k exp(-r_k / T)`.
 
     Between the worst-off cluster (`T -> 0`) and the weighted mean (`T -> inf`), never below the first or above the
     second.
@@ -211,6 +229,11 @@ def soft_minimum(rewards: Tensor, weights: Weights, temperature: float = 1.0) ->
     Raises:
         JuryError: If the weights are unusable.
         ValueError: If the temperature is negative or NaN.
+
+    Example:
+        >>> rewards = torch.tensor([2.0, -1.0])
+        >>> [round(soft_minimum(rewards, [1, 1], t).item(), 3) for t in (0.0, 1.0, 100.0)]
+        [-1.0, -0.355, 0.489]
     """
     if not temperature >= 0:
         raise ValueError(f"temperature: got {temperature:g}; it is a number of logits, 0 (minimum) or more")
@@ -218,5 +241,6 @@ def soft_minimum(rewards: Tensor, weights: Weights, temperature: float = 1.0) ->
 
 
 def as_float(x: Tensor) -> Tensor:
+    """Return `x` in its float type, or in float32 where that is shorter or it holds integers."""
     # Half precision resolves a log-sum-exp of +-50 to a few per cent only.
     return x.to(torch.promote_types(x.dtype, torch.float32))

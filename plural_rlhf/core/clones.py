@@ -1,16 +1,16 @@
-"""Weights that near-duplicates share: adding copies of an alternative, an objective or a cluster buys it no influence.
+"""Clone-robust weights: copies of an alternative, an objective or a cluster share one weight and gain no influence.
 
-What is weighed is weighed by the inverse of how crowded its place is, as in the weighted maximum likelihood of
-Procaccia, Schiffer and Zhang, "Clone-robust AI alignment" (ICML 2025, https://arxiv.org/abs/2501.09254). Knows nothing
-of rewards or juries: similarities come in, weights go out.
+Each alternative is weighted by the inverse of its local density, as in the weighted maximum likelihood of Procaccia,
+Schiffer and Zhang, "Clone-robust AI alignment" (ICML 2025, https://arxiv.org/abs/2501.09254). Knows nothing of rewards
+or clusters: it takes similarities and returns weights.
 
 Two deviations from the paper:
 
-1. Crowding is the sum of similarities, not the volume of a Voronoi cell, which cannot be computed beyond a few
-   dimensions. The weight of a set of copies then stays *exactly* what it was as long as nothing else is somewhat
-   similar to it; a neighbour of similarity s counts as the s-th part of a copy.
-2. With a threshold, clones are all or nothing and the statement is exact always, but weights jump where two
-   alternatives cross it. Without one, weights are continuous in the similarities.
+1. Density is the sum of similarities, not the volume of a Voronoi cell, which cannot be computed beyond a few
+   dimensions. The weight of a set of copies then stays *exactly* the same as long as nothing else is similar to it to
+   a degree; a neighbour of similarity s counts as the fraction s of a copy.
+2. With a threshold, two alternatives are clones or not, and the statement is always exact, but weights jump where two
+   alternatives cross the threshold. Without one, weights are continuous in the similarities.
 
 Shapes: `N` alternatives, `D` coordinates of each.
 """
@@ -27,17 +27,17 @@ __all__ = ["clone_robust_weights", "clone_sets", "kernel_similarity"]
 
 
 def kernel_similarity(points: ArrayLike, bandwidth: float) -> np.ndarray:
-    """Similarity of points by a kernel that ends, `s_ij = max(0, 1 − ‖x_i − x_j‖² / h²)²` (biweight).
+    """Compute similarities by a kernel of compact support, `s_ij = max(0, 1 − ‖x_i − x_j‖² / h²)²` (biweight).
 
     Args:
-        points: `(N, D)`, in coordinates whose distances mean something.
-        bandwidth: h, the distance from which on two points have nothing to do with each other.
+        points: `(N, D)`, in coordinates with meaningful distances.
+        bandwidth: h, the distance from which on two points have similarity 0.
 
     Returns:
         `(N, N)` from 0 to 1, smooth in the points; 1 for copies, 0 beyond the bandwidth.
 
     Raises:
-        ValueError: A bandwidth of 0 or less, or points that are not `(N, D)` finite numbers.
+        ValueError: If the bandwidth is 0 or less, or points are not `(N, D)` finite numbers.
 
     Example:
         >>> kernel_similarity([[0.0], [0.0], [0.5], [3.0]], bandwidth=1.0)[0].tolist()
@@ -52,14 +52,14 @@ def kernel_similarity(points: ArrayLike, bandwidth: float) -> np.ndarray:
 
 
 def clone_sets(similarity: ArrayLike, threshold: float) -> np.ndarray:
-    """Numbers the sets of clones: alternatives joined by a chain of similarities of at least the threshold.
+    """Number the sets of clones: alternatives connected by a chain of similarities of at least the threshold.
 
     Args:
         similarity: `(N, N)`, see `clone_robust_weights`.
         threshold: From 0 (excluded) to 1.
 
     Returns:
-        `(N,)` set of each alternative, from 0.
+        `(N,)` number of each alternative's set, from 0.
 
     Raises:
         ValueError: As `clone_robust_weights`.
@@ -69,7 +69,7 @@ def clone_sets(similarity: ArrayLike, threshold: float) -> np.ndarray:
         [0, 0, 1]
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: got {threshold:g}; clones are at least that similar, above 0 and at most 1")
+        raise ValueError(f"threshold: got {threshold:g}; it is the least similarity of clones, above 0 and at most 1")
     labels: np.ndarray = connected_components(_checked(similarity) >= threshold, directed=False)[1]
     return labels
 
@@ -77,23 +77,23 @@ def clone_sets(similarity: ArrayLike, threshold: float) -> np.ndarray:
 def clone_robust_weights(
     similarity: ArrayLike, *, prior: ArrayLike | None = None, threshold: float | None = None
 ) -> np.ndarray:
-    """Weights by inverse local density, `w_i ∝ q_i / sum_j s_ij`.
+    """Compute weights by inverse local density, `w_i ∝ q_i / sum_j s_ij`.
 
-    A set of clones weighs together what one of its members would (with unequal priors: their mean), however many they
-    are; see the head of this file for when that is exact.
+    A set of clones has together the weight of one of its members (with unequal priors: their mean), whatever its size;
+    the module docstring says when that is exact.
 
     Args:
         similarity: `(N, N)` symmetric, from 0 to 1, with ones on the diagonal.
-        prior: `(N,)` weights `q` as they would be if nothing were similar; None for equal ones.
-        threshold: Alternatives at least this similar are clones, all others are not (`clone_sets`); None to let
-            similarity count by degrees.
+        prior: `(N,)` weights `q` that would hold if nothing were similar; None for equal ones.
+        threshold: Alternatives at least this similar are clones, all others are not (`clone_sets`); None for weights
+            that are continuous in the similarities.
 
     Returns:
         `(N,)`, summing to one.
 
     Raises:
-        ValueError: Similarities that are no such matrix, a prior of another length, negative or all zero, or a
-            threshold outside of (0, 1].
+        ValueError: If the similarities are no such matrix, the prior has another length, a negative entry or only
+            zeros, or the threshold is outside (0, 1].
 
     Example:
         >>> two_alike = [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -114,7 +114,7 @@ def clone_robust_weights(
 def _checked(similarity: ArrayLike) -> np.ndarray:
     s = np.asarray(similarity, dtype=np.float64)
     if s.ndim != 2 or s.shape[0] != s.shape[1] or not len(s):
-        raise ValueError(f"similarity: got shape {s.shape}; give (N, N), one row and column an alternative")
+        raise ValueError(f"similarity: got shape {s.shape}; give (N, N), one row and column per alternative")
     if not (np.allclose(s, s.T) and np.allclose(s.diagonal(), 1) and (s >= 0).all() and (s <= 1 + 1e-9).all()):
         raise ValueError(
             "similarity: it is not symmetric, not 1 on the diagonal, or not from 0 to 1; for coordinates use "

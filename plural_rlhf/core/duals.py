@@ -1,7 +1,7 @@
-"""Numbers that adapt to what the policy does: a temperature that spends a KL budget, and max-min weights.
+"""Multipliers that follow measurements of the policy: a temperature for a KL budget, and max-min weights.
 
-Both are Lagrange multipliers, moved a little after every batch by what was measured, slower than the policy moves.
-Knows nothing of policies, prompts or processes: measure over all processes, then update the same on each.
+Both are Lagrange multipliers that take a small step after every batch, slower than the policy. Knows nothing of
+policies, prompts or processes: measure over all processes, then pass the same measurement to each.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["KLBudget", "MaxMinWeights"]
 
 
 class KLBudget:
-    """One temperature for all prompts, such that the policy is `budget` nats from its reference.
+    """Adapt one temperature for all prompts until the policy is `budget` nats from its reference.
 
     `log beta += learning_rate clip((kl - budget) / budget, -1, 1)`: dual ascent for the constraint `KL(pi || pi_ref) =
     budget`, with the proportional error of Ziegler et al. (1909.08593). The KL of a target falls as its `beta` rises,
-    so there is one fixed point, unless the rewards cannot spend the budget at any temperature: then `beta` ends at
-    `minimum`. Being the same for all prompts it leaves near-ties of a prompt near-ties, which dividing by the standard
-    deviation of a group does not.
+    so there is one fixed point, unless no temperature reaches the budget with these rewards: then `beta` ends at
+    `minimum`. As `beta` is the same for all prompts, near-ties of a prompt stay near-ties; dividing by the standard
+    deviation of a group does not have this property.
 
-    Every `log Z_k` depends on `beta`: where offsets are needed, let them be of a mode that follows (`"responsibility"`
-    or `"ema"`).
+    Every `log Z_k` depends on `beta`: where offsets are needed, use a mode that follows it (`"responsibility"` or
+    `"ema"`).
 
     Args:
-        budget: KL of whole sequences to aim at, nats.
+        budget: KL of whole sequences that is aimed at, nats.
         beta: Temperature to start from, in logits.
         learning_rate: Step of `log beta` at an error of 100 %.
         minimum: Lower bound of `beta`, in logits.
@@ -45,7 +45,7 @@ class KLBudget:
 
     Example:
         >>> budget = KLBudget(budget=2.0, beta=1.0)
-        >>> round(budget.update(kl=3.0), 4)  # half as much again as was allowed: hotter, by exp(.1 * .5)
+        >>> round(budget.update(kl=3.0), 4)  # an error of 50 %, so beta rises by exp(.1 * .5)
         1.0513
     """
 
@@ -58,7 +58,7 @@ class KLBudget:
         maximum: float = 100.0,
     ) -> None:
         if not 0 < budget < math.inf:
-            raise ValueError(f"budget: got {budget:g}; give the nats that a whole response may spend, above 0")
+            raise ValueError(f"budget: got {budget:g}; give the KL of a whole response in nats, above 0")
         if not 0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate: got {learning_rate:g}; give a positive step of log beta, 0.1 by default")
         if not 0 < minimum <= beta <= maximum < math.inf:
@@ -91,20 +91,20 @@ class KLBudget:
         return self.beta
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: `beta`."""
+        """Return what a resumed run needs: `beta`."""
         return {"beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved `beta`; the settings stay as constructed, and its bounds hold.
+        """Continue from a saved `beta`; the settings stay as constructed, and the bounds hold.
 
         Args:
-            state: What `state_dict` returned.
+            state: From `state_dict`.
         """
         self.beta = min(max(float(state["beta"]), self.minimum), self.maximum)
 
 
 class MaxMinWeights:
-    """Weights over clusters that find the policy whose worst-off cluster fares best.
+    """Adapt weights over clusters towards the policy whose worst-off cluster has the highest expected reward.
 
     `max_pi min_k E_pi[r_k] - beta KL(pi || pi_ref)` has the same value as `min_w beta log Z(w)` over the simplex, with
     `Z(w) = E_{pi_ref}[exp(sum_k w_k r_k / beta)]`, convex in w with the gradient `E_{p_w}[r_k]`. A policy trained on
@@ -113,18 +113,18 @@ class MaxMinWeights:
         w_k <- w_k exp(-learning_rate (E_pi[r_k] - mean_j E_pi[r_j])) / norm
 
     is exponentiated gradient descent on it (group DRO, Sagawa et al., 1911.08731; MaxMin-RLHF, Chakraborty et al.,
-    2402.08925). At the end all clusters with weight above `floor` have the same expected reward. A minimum per
-    response, the pool of `rho = -inf`, is another and more cautious target: it does not let a cluster be served by
-    another response.
+    2402.08925). At the fixed point all clusters with weight above `floor` have the same expected reward. A minimum per
+    response, the pool of `rho = -inf`, is another and more cautious target: it requires every response to serve every
+    cluster.
 
-    Levels matter here, and rewards are identified only up to a constant per cluster and prompt: give what each cluster
-    gained over the reference policy, not raw logits of heads whose zeros are arbitrary.
+    The level of the rewards matters here, and rewards are identified only up to a constant per cluster and prompt:
+    pass each cluster's gain over the reference policy, not raw logits of heads whose zero is arbitrary.
 
     Args:
         num_clusters: K.
         learning_rate: Step per logit of expected reward, slower than the policy.
-        floor: Least weight of a cluster, below `1 / K`; above 0 a forgotten cluster is soon back when it is needed.
-        prior: Weights to start from, shape `(K,)`; uniform by default. Clusters of weight 0 stay out.
+        floor: Least weight of a cluster, below `1 / K`; with a floor above 0 a cluster's weight recovers quickly.
+        prior: Initial weights, shape `(K,)`; uniform by default. Clusters of weight 0 keep weight 0.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -145,7 +145,7 @@ class MaxMinWeights:
             raise ValueError(f"learning_rate: got {learning_rate:g}; give a positive step, 0.1 by default")
         if not 0 <= floor * num_clusters < 1:
             raise ValueError(
-                f"floor: got {floor:g} for {num_clusters} clusters; the weights are one in sum, so give 0 (off) or a "
+                f"floor: got {floor:g} for {num_clusters} clusters; the weights sum to one, so give 0 (off) or a "
                 f"number below {1 / num_clusters:g}"
             )
         self.num_clusters = num_clusters
@@ -153,13 +153,13 @@ class MaxMinWeights:
         self.floor = floor
         start = normalise_weights([1.0] * num_clusters if prior is None else prior, num_clusters)
         self.weights = self._raised_to_floor(start.detach().to("cpu", torch.float64))
-        """Weights as they stand, shape `(K,)`, float64, one in sum."""
+        """Current weights, shape `(K,)`, float64, summing to one."""
 
     def update(self, mean_rewards: Tensor) -> Tensor:
         """Move weight to the clusters that the policy serves worst.
 
         Args:
-            mean_rewards: `E_pi[r_k]` over the batch, in logits over the reference policy, shape `(K,)`.
+            mean_rewards: `E_pi[r_k]` over the batch, minus that of the reference policy, in logits, shape `(K,)`.
 
         Returns:
             The new weights, shape `(K,)`.
@@ -180,14 +180,14 @@ class MaxMinWeights:
         return self.weights
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, as a list that JSON can write: `weights`."""
+        """Return what a resumed run needs, as a list that JSON can write: `weights`."""
         return {"weights": self.weights.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved weights; the settings stay as constructed.
+        """Continue from saved weights; the settings stay as constructed.
 
         Args:
-            state: What `state_dict` returned.
+            state: From `state_dict`.
 
         Raises:
             JuryError: If it was saved for another number of clusters.
@@ -200,7 +200,7 @@ class MaxMinWeights:
         self.weights = torch.tensor(state["weights"], dtype=torch.float64)
 
     def _raised_to_floor(self, w: Tensor) -> Tensor:
-        """The nearest weights in KL that are at least `floor`: those below are raised, the others share the rest."""
+        """Return the nearest weights in KL that are at least `floor`: raise those below, scale down the others."""
         low = torch.zeros_like(w, dtype=torch.bool)
         while True:
             others = w * (w > 0) * ~low

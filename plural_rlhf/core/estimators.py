@@ -1,4 +1,4 @@
-"""How a policy is moved to a target: residuals, coefficients, losses, and exact divergences over finite supports.
+"""Move a policy to a target: residuals, score coefficients, losses, and exact divergences over finite supports.
 
 With `d_i = R(y_i) / beta + log pi_ref(y_i) - log pi(y_i)`, sums over the whole sequence with its end token, the target
 is `p = pi exp(d) / Z` and `d` is the constant `log Z` exactly when `pi = p`. Sampled estimators use a group of G
@@ -6,8 +6,8 @@ completions of one prompt; exact ones all N answers of a support. Knows nothing 
 
 The fixed point needs the sum over the sequence. `reward_to_go` and `rao_blackwell_to_go` give every token its own
 coefficient and keep the expected gradient: with less noise than the whole residual far from the target, and more near
-it, where the whole residual has none.
-Length-normalised log-probabilities must not be given: they have another fixed point, `pi_ref exp(|y| (.))`.
+it, where the whole residual has none. Do not pass length-normalised log-probabilities: they have another fixed point,
+`pi_ref exp(|y| (.))`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch.nn.functional import softplus
 
 from reward_models.errors import did_you_mean
 
+from .checks import check_beta
+
 
 __all__ = [
     "DIVERGENCES",
@@ -30,9 +32,9 @@ __all__ = [
     "exact_divergence",
     "forward_kl_coefficients",
     "group_log_mean_exp",
-    "group_log_z",
     "js_coefficients",
     "leave_one_out",
+    "log_average",
     "rao_blackwell_to_go",
     "residual",
     "reward_to_go",
@@ -44,21 +46,21 @@ __all__ = [
 Divergence = Literal["fkl", "rkl", "js"]
 
 ESTIMATORS = ("vargrad", "tb", "js", "fkl")
-"""How a sampled completion's residual becomes the coefficient of its score."""
+"""How the residual of a sampled completion becomes the coefficient of its score."""
 
 OFF_POLICY = ("vargrad", "tb")
-"""The estimators whose fixed point is the target whoever drew the completions."""
+"""The estimators whose fixed point is the target whichever policy drew the completions."""
 
 DIVERGENCES: tuple[str, ...] = ("fkl", "rkl", "js")
 
 # exp(_LOG_ZERO) is exactly 0 in every float type, and 0 * _LOG_ZERO is 0 where 0 * -inf would be NaN.
 _LOG_ZERO = -1.0e4
-# What the sum of probabilities may exceed one by: log-probabilities computed in bfloat16 are off by per cents.
+# How much the sum of probabilities may exceed one: log-probabilities computed in bfloat16 are off by per cents.
 _EXCESS = 0.05
 
 
 def residual(reward: Tensor, beta: float, log_pi_ref: Tensor, log_pi: Tensor) -> Tensor:
-    """Residual `d = R / beta + log pi_ref - log pi` of each completion.
+    """Compute the residual `d = R / beta + log pi_ref - log pi` of each completion.
 
     Args:
         reward: Aggregated reward R in logits, shape `(...)`.
@@ -71,13 +73,17 @@ def residual(reward: Tensor, beta: float, log_pi_ref: Tensor, log_pi: Tensor) ->
 
     Raises:
         ValueError: If `beta` is not positive and finite.
+
+    Example:
+        >>> residual(torch.tensor([2.0, 0.0]), 0.5, torch.tensor([-3.0, -1.0]), torch.tensor([-2.0, -1.0]))
+        tensor([3., 0.])
     """
-    _check_beta(beta)
+    check_beta(beta)
     return reward / beta + log_pi_ref - log_pi
 
 
 def leave_one_out(d: Tensor) -> Tensor:
-    """Coefficient of each completion's score, its residual less the mean residual of the others in its group.
+    """Compute the coefficient of each completion's score: its residual minus the mean residual of the others.
 
     `-(1/G) sum_i c_i grad log pi(y_i)` is the gradient of `vargrad_loss`; on-policy it is an unbiased estimate of the
     gradient of KL(pi || p), and at `pi = p` every coefficient is zero (Richter et al., 2010.10436).
@@ -90,15 +96,20 @@ def leave_one_out(d: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the group has one completion.
+
+    Example:
+        >>> leave_one_out(torch.tensor([3.0, 0.0, 0.0]))
+        tensor([ 3.0000, -1.5000, -1.5000])
     """
     group = _group_size(d)
     return (d - d.mean(-1, keepdim=True)) * (group / (group - 1))
 
 
 def vargrad_loss(d: Tensor) -> Tensor:
-    """Log-variance loss `1 / (2 (G - 1)) sum_i (d_i - mean d)^2` of each group (Richter et al., 2010.10436).
+    """Compute the log-variance loss of each group, `1 / (2 (G - 1)) sum_i (d_i - mean d)^2`.
 
-    Its only minimiser is the target whatever policy drew the completions, provided that it can draw them all.
+    Source: Richter et al., 2010.10436. Its only minimiser is the target, whichever policy drew the completions, if it
+    can draw all of them.
 
     Args:
         d: Residuals with the gradient of the policy in them, shape `(..., G)`.
@@ -108,15 +119,19 @@ def vargrad_loss(d: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the group has one completion.
+
+    Example:
+        >>> vargrad_loss(torch.tensor([[1.0, 1.0, 1.0], [3.0, 0.0, 0.0]]))  # 0, and (4 + 1 + 1) / 4
+        tensor([0.0000, 1.5000])
     """
     return (d - d.mean(-1, keepdim=True)).square().sum(-1) / (2 * (_group_size(d) - 1))
 
 
 def trajectory_balance_loss(d: Tensor, log_z: Tensor) -> Tensor:
-    """Trajectory balance with a given partition function, `mean_i (d_i - log Z)^2 / 2` (Malkin et al., 2201.13259).
+    """Compute the trajectory-balance loss with a given partition function, `mean_i (d_i - log Z)^2 / 2`.
 
-    Needs no group, so rows may be shuffled. On-policy its gradient is that of KL(pi || p) for any `log_z`; off-policy
-    only the right one leaves the target where it is.
+    Source: Malkin et al., 2201.13259. Needs no group, so rows may be shuffled. On-policy its gradient is that of
+    KL(pi || p) for any `log_z`; off-policy the target is the fixed point only for the exact `log_z`.
 
     Args:
         d: Residuals with the gradient of the policy in them, shape `(..., G)`.
@@ -124,27 +139,16 @@ def trajectory_balance_loss(d: Tensor, log_z: Tensor) -> Tensor:
 
     Returns:
         Shape `(...)`.
+
+    Example:
+        >>> trajectory_balance_loss(torch.tensor([3.0, 1.0]), torch.tensor(2.0))
+        tensor(0.5000)
     """
     return (d - log_z.unsqueeze(-1)).square().mean(-1) / 2
 
 
-def group_log_z(d: Tensor) -> Tensor:
-    """VarGrad's `log Z` of a group: the mean residual, detached.
-
-    In expectation `log Z - KL(pi || p)`: the best baseline for a score, exact at `pi = p`, and too low before that
-    where the value of `log Z` itself is wanted (`forward_kl_coefficients`).
-
-    Args:
-        d: Residuals, shape `(..., G)`.
-
-    Returns:
-        Nats, shape `(...)`.
-    """
-    return d.detach().mean(-1)
-
-
 def group_log_mean_exp(d: Tensor) -> Tensor:
-    """`log Z` of a group as importance sampling has it, `log mean exp d`, detached.
+    """Estimate the `log Z` of a group by importance sampling, `log mean exp d`, detached.
 
     For samples of the policy `mean exp d` is an unbiased estimate of Z; its logarithm is too low by about half its
     relative variance. Average over visits before taking the logarithm (`OffsetTracker.observe_normaliser`).
@@ -154,12 +158,31 @@ def group_log_mean_exp(d: Tensor) -> Tensor:
 
     Returns:
         Nats, shape `(...)`.
+
+    Example:
+        >>> group_log_mean_exp(torch.tensor([1.0, 3.0]).log()).exp()
+        tensor(2.)
     """
     return torch.logsumexp(d.detach(), -1) - math.log(d.shape[-1])
 
 
+def log_average(before: Tensor, new: Tensor, share: float) -> Tensor:
+    """Average two logarithms in the linear domain, `log((1 - share) e^before + share e^new)`.
+
+    Args:
+        before: The average so far.
+        new: The new observation, same shape.
+        share: Weight of `new`, in (0, 1].
+
+    Example:
+        >>> log_average(torch.tensor(1.0).log(), torch.tensor(3.0).log(), share=0.25).exp()
+        tensor(1.5000)
+    """
+    return torch.logaddexp(before + math.log1p(-share), new + math.log(share)) if share < 1 else new
+
+
 def forward_kl_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
-    """Score coefficients of KL(p || pi), the importance weights `p / pi - 1 = exp(d - log Z) - 1`; unbounded above.
+    """Compute score coefficients of KL(p || pi): `p / pi - 1 = exp(d - log Z) - 1`, unbounded above.
 
     Args:
         d: Residuals, shape `(..., G)`.
@@ -167,12 +190,16 @@ def forward_kl_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
 
     Returns:
         Shape `(..., G)`, without a gradient.
+
+    Example:
+        >>> forward_kl_coefficients(torch.tensor([2.0, 0.5]).log(), torch.tensor(0.0))
+        tensor([ 1.0000, -0.5000])
     """
     return torch.expm1(d - log_z.unsqueeze(-1)).detach()
 
 
 def js_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
-    """Score coefficients of the Jensen-Shannon divergence, `(softplus(d - log Z) - log 2) / 2`.
+    """Compute score coefficients of the Jensen-Shannon divergence, `(softplus(d - log Z) - log 2) / 2`.
 
     The f-DPG rule (Go et al., 2302.08215). Bounded below by `-log(2) / 2` and linear above, where those of the forward
     KL are exponential.
@@ -183,12 +210,16 @@ def js_coefficients(d: Tensor, log_z: Tensor) -> Tensor:
 
     Returns:
         Shape `(..., G)`, without a gradient.
+
+    Example:
+        >>> js_coefficients(torch.tensor([0.0, 10.0, -10.0]), torch.tensor(0.0))
+        tensor([ 0.0000,  4.6534, -0.3466])
     """
     return ((softplus(d - log_z.unsqueeze(-1)) - math.log(2)) / 2).detach()
 
 
 def reward_to_go(reward: Tensor, beta: float, log_ratio: Tensor, mask: Tensor) -> Tensor:
-    """Score coefficient of every token, `R / beta - sum_{s >= t} (log pi_s - log pi_ref_s)`.
+    """Compute the score coefficient of every token, `R / beta - sum_{s >= t} (log pi_s - log pi_ref_s)`.
 
     A token cannot change the log-ratios of the tokens before it, so dropping them from its coefficient leaves
     `sum_t c_t grad log pi_t` an unbiased estimate of `-grad KL(pi || p)`. Subtract a baseline that does not depend on
@@ -206,15 +237,20 @@ def reward_to_go(reward: Tensor, beta: float, log_ratio: Tensor, mask: Tensor) -
 
     Raises:
         ValueError: If `beta` is not positive and finite.
+
+    Example:
+        >>> log_ratio, mask = torch.tensor([[0.5, 0.2, 9.0]]), torch.tensor([[1, 1, 0]])
+        >>> reward_to_go(torch.tensor([2.0]), 1.0, log_ratio, mask)  # 2 − .7, 2 − .2, and padding
+        tensor([[1.3000, 1.8000, 0.0000]])
     """
-    return _reward_less(reward, beta, _sum_from(log_ratio, mask), mask)
+    return _reward_minus(reward, beta, _sum_from(log_ratio, mask), mask)
 
 
 def rao_blackwell_to_go(reward: Tensor, beta: float, token_kl: Tensor, mask: Tensor) -> Tensor:
-    """Score coefficient of every token with expected log-ratios, `R / beta - sum_{s > t} KL_s`.
+    """Compute the score coefficient of every token with expected log-ratios, `R / beta - sum_{s > t} KL_s`.
 
-    `KL_s = KL(pi(. | y_<s) || pi_ref(. | y_<s))`, over the whole vocabulary, is what the sampled log-ratio of token s
-    is on average. The distribution at t moves its own `KL_t` too, so the loss is
+    `KL_s = KL(pi(. | y_<s) || pi_ref(. | y_<s))`, over the whole vocabulary, is the expectation of the sampled
+    log-ratio of token s. The distribution at t changes its own `KL_t` too, so the loss is
 
         sum_t (KL_t - c_t log pi_t)    with the gradient in `KL_t` and `log pi_t`, not in `c_t`,
 
@@ -231,13 +267,17 @@ def rao_blackwell_to_go(reward: Tensor, beta: float, token_kl: Tensor, mask: Ten
 
     Raises:
         ValueError: If `beta` is not positive and finite.
+
+    Example:
+        >>> rao_blackwell_to_go(torch.tensor([2.0]), 1.0, torch.tensor([[0.5, 0.2]]), torch.tensor([[1, 1]]))
+        tensor([[1.8000, 2.0000]])
     """
-    own = torch.where(mask.to(torch.bool), token_kl.detach(), 0.0)
-    return _reward_less(reward, beta, _sum_from(own, mask) - own, mask)
+    counted = torch.where(mask.to(torch.bool), token_kl.detach(), 0.0)
+    return _reward_minus(reward, beta, _sum_from(counted, mask) - counted, mask)
 
 
 def score_function_loss(coefficients: Tensor, log_pi: Tensor) -> Tensor:
-    """Loss whose gradient is `-mean_i c_i grad log pi(y_i)`; its value means nothing.
+    """Return a loss whose gradient is `-mean_i c_i grad log pi(y_i)`; its value has no meaning.
 
     Args:
         coefficients: Shape `(..., G)`; their gradient is ignored.
@@ -245,6 +285,12 @@ def score_function_loss(coefficients: Tensor, log_pi: Tensor) -> Tensor:
 
     Returns:
         Shape `(...)`.
+
+    Example:
+        >>> log_pi = torch.tensor([-1.0, -2.0], requires_grad=True)
+        >>> score_function_loss(torch.tensor([3.0, -3.0]), log_pi).backward()
+        >>> log_pi.grad  # a step down the gradient raises the first
+        tensor([-1.5000,  1.5000])
     """
     return -(coefficients.detach() * log_pi).mean(-1)
 
@@ -258,14 +304,14 @@ def exact_divergence(
     p_other: float = 0.0,
     floor: float = 1e-6,
 ) -> Tensor:
-    """Divergence of policy from target over a finite support and everything else; nothing is sampled.
+    """Compute the divergence of policy from target over a finite support and everything else, without sampling.
 
     The events are the N answers and "other", which has the rest of the policy's mass, `1 - sum pi`. Value and gradient
-    are finite everywhere, at `sum pi = 1` and at answers of probability zero too.
+    are finite everywhere, also at `sum pi = 1` and at answers of probability zero.
 
     Args:
         log_p: Target log-probabilities in nats, shape `(B, N)`, conditional on the support (normalised here).
-        log_pi: Policy sequence log-probabilities in nats, shape `(B, N)`; what they miss to one is "other".
+        log_pi: Policy sequence log-probabilities in nats, shape `(B, N)`; the mass that they lack to one is "other".
         kind: `"fkl"` KL(p || pi), `"rkl"` KL(pi || p), `"js"` Jensen-Shannon.
         mask: True where there is an answer, shape `(B, N)`; padding is never read and gets no gradient.
         other: False leaves "other" out and compares the policy renormalised over the support.
@@ -279,6 +325,13 @@ def exact_divergence(
     Raises:
         ValueError: If `kind` is unknown, `p_other` or `floor` is out of range, a row has no answer, or the
             probabilities of its answers sum to more than one.
+
+    Example:
+        >>> target, policy = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.5, 0.25]]).log()
+        >>> exact_divergence(target, policy)  # .5 log 1 + .5 log 2
+        tensor([0.3466])
+        >>> exact_divergence(target, policy, "rkl", other=False)  # log(4/3) · 2/3 + log(2/3) / 3
+        tensor([0.0566])
     """
     if kind not in DIVERGENCES:
         raise ValueError(
@@ -336,19 +389,14 @@ def _refuse_excess(total: Tensor) -> None:
 
 
 def _sum_from(values: Tensor, mask: Tensor) -> Tensor:
-    """`sum_{s >= t}` of the masked values at every t."""
-    own = torch.where(mask.to(torch.bool), values.detach(), 0.0)
-    return own.flip(-1).cumsum(-1).flip(-1)
+    """Compute `sum_{s >= t}` of the unmasked values at every t."""
+    counted = torch.where(mask.to(torch.bool), values.detach(), 0.0)
+    return counted.flip(-1).cumsum(-1).flip(-1)
 
 
-def _reward_less(reward: Tensor, beta: float, cost: Tensor, mask: Tensor) -> Tensor:
-    _check_beta(beta)
+def _reward_minus(reward: Tensor, beta: float, cost: Tensor, mask: Tensor) -> Tensor:
+    check_beta(beta)
     return torch.where(mask.to(torch.bool), reward.detach().unsqueeze(-1) / beta - cost, 0.0)
-
-
-def _check_beta(beta: float) -> None:
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
 
 
 def _group_size(d: Tensor) -> int:

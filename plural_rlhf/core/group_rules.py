@@ -1,24 +1,24 @@
-"""Rules that judge a response among the others to its prompt, from the order in which each cluster puts them.
+"""Group rules: score a response among the others to its prompt, from the order in which each cluster ranks them.
 
 A group is an election: the responses to one prompt are the alternatives, the clusters are the voters, and a cluster's
-weight is the number of its votes. `margins` counts the duels; Borda, Copeland and Schulze score responses by them.
-Since only the order within a head is read, these rules mean the same after any increasing map of a head: heads need no
-common scale, and a head with a wide range has no more say. Leximin stands here because it too ranks a group, but it
-compares the heads' numbers. What is drawn from a group, rather than ranked, is in `lotteries`.
+weight is the number of its votes. `margins` counts the pairwise duels; Borda, Copeland and Schulze score responses by
+them. Since only the order within a head is read, the result is the same after any increasing map of a head: heads need
+no common scale, and a head with a wide range has no more influence. Leximin ranks a group too, but compares the heads'
+values. Rules that return a distribution over a group are in `lotteries`.
 
 All rules are anonymous (clusters matter by their weights only) and neutral (responses matter by their rewards only).
-None rewards the truth in every election: no rule that names a winner does, but a dictator (Gibbard 1973).
+None is strategyproof: of all rules that name one winner, only a dictatorship is (Gibbard 1973).
 
-| rule | who beats all others in duels is first | near-duplicates change nothing | rising never hurts a response |
+| rule | a Condorcet winner is first | near-duplicates change nothing | rising never hurts a response |
 |---|---|---|---|
 | Borda | no | no, see `alternative_weights` | yes |
 | Copeland | yes | no | yes |
 | Schulze | yes | yes | yes |
 | leximin | no | yes | yes |
 
-Everything is counted in float64, and shares of the jury closer than `TIE` are equal: weights are seldom whole numbers,
-and 0.1 + 0.2 must tie with 0.3. Knows nothing of prompts, policies or where rewards come from; the caller refuses
-rewards that are not finite.
+All sums are in float64, and shares of the jury closer than `TIE` are equal: weights are seldom whole numbers, and
+0.1 + 0.2 must tie with 0.3. Knows nothing of prompts, policies or where rewards come from; the caller validates that
+rewards are finite.
 
 Shapes: `N` responses to one prompt, `K` clusters, `...` any number of groups.
 """
@@ -40,20 +40,20 @@ __all__ = ["TIE", "block_margins", "borda", "copeland", "leximin", "margins", "o
 TIE = 2.0**-20
 """Shares of a jury closer than this, a millionth, are equal; weights in float32 are exact to a tenth of it."""
 
-_PAIRS = 2**16  # duels counted at once: what is made on the way stays in the processor's cache
+_PAIRS = 2**16  # duels per block: its temporaries stay in the processor's cache
 
 
 def margins(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-    """By how much of the jury each response beats each other, `m_ij = sum_k w_k sign(r_ik - r_jk)`.
+    """Compute by how much of the jury each response beats each other, `m_ij = sum_k w_k sign(r_ik - r_jk)`.
 
     Args:
         rewards: Rewards per cluster, `(..., N, K)`, on any scale.
-        weights: `(K,)`, or `(..., K)` with one jury a group; normalised here.
+        weights: `(K,)`, or `(..., K)` with one row per group; normalised here.
         mask: `(..., N)`, true for responses that count; None for all.
 
     Returns:
-        `(..., N, N)` float64 in [−1, 1], antisymmetric: the weight of the clusters that put i before j, less the
-        weight of those that put j before i. 0 where the mask is false for either.
+        `(..., N, N)` float64 in [−1, 1], antisymmetric: the weight of the clusters that rank i before j, minus the
+        weight of those that rank j before i. 0 where the mask is false for either.
 
     Raises:
         JuryError: If the weights are unusable, do not fit the groups, or a group has fewer than two responses.
@@ -69,21 +69,21 @@ def margins(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Te
 def borda(
     rewards: Tensor, weights: Weights, mask: Tensor | None = None, alternative_weights: Tensor | None = None
 ) -> Tensor:
-    """Mean share of the jury that puts a response before each of the others; a tie counts half.
+    """Compute the mean share of the jury that ranks a response before each of the others; a tie counts half.
 
-    What Bradley-Terry ranks by when it is fitted to the pooled judgements of people who disagree: Siththaranjan et al.
+    Bradley-Terry ranks by this when it is fitted to the pooled judgements of people who disagree: Siththaranjan et al.
     (2024, https://arxiv.org/abs/2312.08358). It therefore depends on which responses are offered: a response gains by
-    near-duplicates of what it beats, and a response that beats every other one may lose.
+    near-duplicates of a response that it beats, and a Condorcet winner may lose.
 
     Args:
         rewards: `(..., N, K)`.
         weights: `(K,)` or `(..., K)`.
         mask: `(..., N)`.
-        alternative_weights: `(..., N)`, how much each response counts as an opponent, e.g. one over the number of its
+        alternative_weights: `(..., N)`, the weight of each response as an opponent, e.g. one over the number of its
             near-duplicates; None for 1 each.
 
     Returns:
-        `(..., N)` in [0, 1], more is better; −inf where the mask is false.
+        `(..., N)` in [0, 1], higher is better; −inf where the mask is false.
 
     Raises:
         JuryError: As `margins`; or opponents' weights that are negative or not finite, or leave nobody to beat.
@@ -101,8 +101,8 @@ def borda(
         if bad.any():
             where = bad.nonzero()[0].tolist()
             raise JuryError(
-                f"alternative weights: {opponents[where[0]].tolist()} give response {where[1]} nobody to be compared "
-                "with, or are no finite numbers of at least 0: give two responses of a group a positive weight."
+                f"alternative weights: {opponents[where[0]].tolist()} leave response {where[1]} no opponent, or are "
+                "not all finite numbers of at least 0: give two responses of a group a positive weight."
             )
         share = (counts * (1 + block_margins(r, w, kept)) / 2).sum(-1) / total
         return share.masked_fill(~kept, -torch.inf)
@@ -113,10 +113,10 @@ def borda(
 
 
 def copeland(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-    """Share of the duels against the others that a response wins by majority, less the share it loses.
+    """Compute the share of a response's duels that it wins by majority, minus the share that it loses.
 
-    A response that beats every other one (a Condorcet winner) is first. Near-duplicates of what a response beats raise
-    it: every opponent counts one, by however little it is beaten.
+    A response that beats every other one (a Condorcet winner) is first. Near-duplicates of a response that it beats
+    raise it: every opponent counts one, however narrow the victory.
 
     Args:
         rewards: `(..., N, K)`.
@@ -124,7 +124,7 @@ def copeland(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> T
         mask: `(..., N)`.
 
     Returns:
-        `(..., N)` in [−1, 1], more is better; −inf where the mask is false.
+        `(..., N)` in [−1, 1], higher is better; −inf where the mask is false.
 
     Raises:
         JuryError: As `margins`.
@@ -143,12 +143,12 @@ def copeland(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> T
 
 
 def schulze(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-    """Ranks by strongest paths: i is before j where the strongest chain of duels from i to j is the stronger one.
+    """Rank by strongest paths: i is before j where the strongest chain of duels leads from i to j, not from j to i.
 
     A duel is as strong as its margin, a chain as its weakest duel: Schulze (2011,
-    https://doi.org/10.1007/s00355-010-0475-4), with margins, not winning votes, for strength; the two differ only
-    where clusters are indifferent. A response that beats every other one is first, and a near-duplicate (a response
-    that no cluster separates from its original by a third) changes nothing among the others.
+    https://doi.org/10.1007/s00355-010-0475-4), with margins, not winning votes, as strength; the two differ only
+    where clusters are indifferent. A Condorcet winner is first, and a near-duplicate (a response that no cluster
+    separates from its original by a third) changes nothing among the others.
 
     Args:
         rewards: `(..., N, K)`.
@@ -156,7 +156,7 @@ def schulze(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Te
         mask: `(..., N)`.
 
     Returns:
-        `(..., N)`: less how many responses are before it, so 0 for the winners; −inf where the mask is false.
+        `(..., N)`: minus the number of responses before it, so 0 for the winners; −inf where the mask is false.
 
     Raises:
         JuryError: As `margins`.
@@ -177,17 +177,17 @@ def schulze(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Te
 
 
 def leximin(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-    """Ranks by the worst-off part of the jury, then by the next worst-off where that ties, and so on (Sen 1970).
+    """Rank by the worst-off part of the jury, then by the next worst-off where that ties, and so on (Sen 1970).
 
-    A cluster is as many equal members as its weight says: of two responses that leave somebody equally badly off, the
-    one that does so to the smaller share is better. Exactly, the quantile functions of the rewards over the jury are
-    compared at the first share where they differ. Needs heads on one scale; where a minimum is wanted at all, this one
-    never prefers a response that everybody finds worse or equal. Not resistant to strategy: a cluster that
-    exaggerates its distress is heard first.
+    A cluster counts as many equal members as its weight says: of two responses that leave somebody equally badly off,
+    the one that does so to the smaller share is better. Formally, the quantile functions of the rewards over the jury
+    are compared at the first share where they differ. Needs heads on one scale. Unlike the minimum, it always ranks a
+    response below one that every cluster finds at least as good and one finds better. Not strategyproof: a cluster
+    gains by understating its rewards.
 
     Args:
         rewards: `(..., N, K)`, heads on one scale.
-        weights: `(K,)` or `(..., K)`; a cluster of weight 0 has no say.
+        weights: `(K,)` or `(..., K)`; a cluster of weight 0 is ignored.
         mask: `(..., N)`.
 
     Returns:
@@ -202,13 +202,13 @@ def leximin(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Te
     """
 
     def judge(r: Tensor, w: Tensor, kept: Tensor) -> Tensor:
-        voices = w.unsqueeze(1).expand(r.shape)
-        value, order = r.double().masked_fill(voices == 0, torch.inf).sort(-1)
+        votes = w.unsqueeze(1).expand(r.shape)
+        value, order = r.double().masked_fill(votes == 0, torch.inf).sort(-1)
         # Equal rewards are one step of the quantile function, as wide as the clusters that give them.
         step = torch.zeros_like(order)
         step[..., 1:] = (value[..., 1:] > value[..., :-1]).cumsum(-1)
         height = torch.full_like(value, torch.inf).scatter(-1, step, value)
-        width = torch.zeros_like(value).scatter_add(-1, step, voices.gather(-1, order))
+        width = torch.zeros_like(value).scatter_add(-1, step, votes.gather(-1, order))
         width = (width / TIE).round()
         verdict = torch.zeros(*kept.shape, r.shape[1], dtype=torch.int8, device=r.device)
         for column in range(r.shape[2]):
@@ -224,7 +224,18 @@ def leximin(rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Te
 
 
 def block_margins(r: Tensor, w: Tensor, kept: Tensor) -> Tensor:
-    """`margins` of groups as `over_groups` hands them on, `(B, N, K)`, `(B, K)` and `(B, N)`: `(B, N, N)`."""
+    """Compute `margins` of a block of groups, `(B, N, N)`, in the form in which `over_groups` calls its function.
+
+    Args:
+        r: Rewards `(B, N, K)`.
+        w: Weights `(B, K)`, each row summing to one.
+        kept: `(B, N)`, true for responses that count.
+
+    Example:
+        >>> block_margins(torch.tensor([[[0.9, 0.1], [0.2, 0.3]]]), torch.tensor([[0.75, 0.25]]), torch.ones(1, 2) > 0)
+        tensor([[[ 0.0000,  0.5000],
+                 [-0.5000,  0.0000]]], dtype=torch.float64)
+    """
     before = torch.zeros(*kept.shape, r.shape[1], dtype=torch.float64, device=r.device)
     for k in range(r.shape[2]):
         before += w[:, k, None, None] * (r[:, :, None, k] > r[:, None, :, k])
@@ -234,7 +245,7 @@ def block_margins(r: Tensor, w: Tensor, kept: Tensor) -> Tensor:
 def over_groups(
     judge: Callable[..., Tensor], rewards: Tensor, weights: Weights, mask: Tensor | None, *columns: Tensor
 ) -> Tensor:
-    """Checks groups and hands them on in blocks small enough for the cache.
+    """Validate groups of responses and apply a function to them, in blocks small enough for the processor's cache.
 
     Args:
         judge: Called with `(B, N, K)` rewards, `(B, K)` weights that sum to one, the `(B, N)` mask and the columns
@@ -242,13 +253,19 @@ def over_groups(
         rewards: `(..., N, K)`.
         weights: `(K,)` or `(..., K)`.
         mask: `(..., N)`, or None.
-        *columns: `(..., N)` numbers about the responses.
+        *columns: `(..., N)` further numbers per response, split into blocks like the mask.
 
     Returns:
         What `judge` returns, with `...` in place of B.
 
     Raises:
         JuryError: See `margins`.
+
+    Example:
+        >>> def best_mean(r, w, kept):
+        ...     return (w.unsqueeze(1) * r).sum(-1)
+        >>> over_groups(best_mean, torch.tensor([[2.0, -1.0], [0.0, 4.0]]), [3, 1], mask=None)
+        tensor([1.2500, 1.0000], dtype=torch.float64)
     """
     if rewards.ndim < 2:
         raise JuryError(f"rewards have shape {tuple(rewards.shape)}; a group of responses is (..., N, K).")
@@ -262,7 +279,7 @@ def over_groups(
         shapes = [tuple(c.shape) for c in (present, *columns)]
         raise JuryError(
             f"weights of shape {tuple(w.shape)}, or a mask or another column of shapes {shapes}, do not fit rewards "
-            f"of shape {tuple(rewards.shape)}: give (K,) weights or one jury a group, (..., K), without an axis for "
+            f"of shape {tuple(rewards.shape)}: give weights (K,), or (..., K) with one row per group and no axis for "
             "the responses; masks and columns are (..., N)."
         ) from None
     few = present.sum(-1) < 2

@@ -1,7 +1,7 @@
 """Per-prompt offsets `lambda_k ~ log Z_k + c`: the partition functions that a sampled mixture target needs.
 
-Kept between visits, they are not estimated inside a group of G samples: that drives every cluster with `w_k G < 1` to
-extinction. They start from reference samples and move by responsibility balancing,
+They are kept between visits of a prompt and not estimated inside a group of G samples, which would drive every cluster
+with `w_k G < 1` to extinction. They start from reference samples and move by responsibility balancing,
 `lambda_k += eta (mean gamma_k - w_k)`: stochastic gradient descent on
 
     F(lambda) = log E_{pi_ref}[sum_k w_k exp(r_k / beta - lambda_k)] + sum_k w_k lambda_k,
@@ -12,17 +12,15 @@ whose target is `rho = 1`. The log pool (`rho = 0`) needs no offsets. The offset
 weights: prompts may be visited under other weights each time. The other modes (`MODES`) estimate `Z_k` itself, which
 holds for every `rho`.
 
-Two more numbers that a group of samples cannot give are kept per prompt: the normaliser of the aggregated target, for
-the estimators that need `log Z`, and the best reward seen, for tie margins.
+Two more numbers that a single group of samples does not determine are kept per prompt: the normaliser of the
+aggregated target, for the estimators that need `log Z`, and the best reward so far, for tie margins.
 
-Knows nothing of policies, tokenizers or processes: gather rewards and responsibilities of all processes, then observe
-the same on each.
+Knows nothing of prompts (only of their keys), policies or processes: gather rewards and responsibilities of all
+processes, then pass the same to the tracker of each.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -33,40 +31,24 @@ from torch import Tensor
 from reward_models.errors import JuryError, did_you_mean
 
 from .aggregation import Weights, normalise_weights
-from .estimators import group_log_mean_exp
+from .checks import check_beta, checked_numbers, checked_rows
+from .estimators import group_log_mean_exp, log_average
 
 
-__all__ = ["MODES", "Mode", "OffsetTracker", "balance", "prompt_key"]
+__all__ = ["MODES", "Mode", "OffsetTracker", "balance"]
 
 Mode = Literal["responsibility", "reference", "ema", "exact", "global"]
 
 MODES: tuple[str, ...] = ("responsibility", "reference", "ema", "exact", "global")
 
-# The one key of mode "global"; no prompt_key is spelt like it.
+# The one key of mode "global"; no prompt key has this form.
 _EVERY_PROMPT = "*"
-
-
-def prompt_key(prompt: Any) -> str:
-    """Key of a prompt that is the same in every process and after every restart: a hash of its canonical JSON.
-
-    Args:
-        prompt: A string, or a conversation (a list of messages), or anything else that JSON can write.
-
-    Returns:
-        32 hexadecimal digits.
-
-    Example:
-        >>> prompt_key([{"role": "user", "content": "hi"}]) == prompt_key([{"content": "hi", "role": "user"}])
-        True
-    """
-    canonical = json.dumps(prompt, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def balance(
     log_z: Tensor, gamma_mean: Tensor, weights: Weights, learning_rate: float, precondition_clip: float = 10.0
 ) -> Tensor:
-    """One step of responsibility balancing, `lambda_k += eta c_k (mean gamma_k - w_k)`.
+    """Compute one step of responsibility balancing, `lambda_k += eta c_k (mean gamma_k - w_k)`.
 
     `c_k = min(1 / w_k, precondition_clip)`, because the curvature of F is about `w_k` in the direction of a rare
     cluster. The weighted mean of the offsets is kept: only their differences matter.
@@ -74,7 +56,7 @@ def balance(
     Args:
         log_z: Offsets in nats, shape `(..., K)`.
         gamma_mean: Mean responsibility over samples of the policy, shape `(..., K)`, one in sum.
-        weights: Shape `(K,)` or `(..., K)`; normalised here. Clusters of weight 0 stay.
+        weights: Shape `(K,)` or `(..., K)`; normalised here. Offsets of clusters of weight 0 do not move.
         learning_rate: eta.
         precondition_clip: Upper bound of the preconditioner; 1 turns it off.
 
@@ -83,6 +65,11 @@ def balance(
 
     Raises:
         JuryError: If the weights are unusable.
+
+    Example:
+        >>> log_z, gamma_mean = torch.zeros(2), torch.tensor([0.9, 0.1])  # the second cluster is short by a half
+        >>> balance(log_z, gamma_mean, [0.8, 0.2], learning_rate=0.1)  # .1 · .1 / .8 and −.1 · .1 / .2
+        tensor([ 0.0125, -0.0500])
     """
     w = normalise_weights(weights, log_z.shape[-1]).to(log_z)
     step = learning_rate * (gamma_mean.to(log_z) - w) / w.clamp(min=1.0 / precondition_clip)
@@ -91,32 +78,33 @@ def balance(
 
 
 class OffsetTracker:
-    """Offsets of every prompt met so far.
+    """Keep the offsets of every prompt met so far.
 
     Args:
         num_clusters: K.
-        mode: How the offsets of a prompt come about.
+        mode: How the offsets of a prompt are estimated.
 
-            - `"responsibility"`: from where `initialise` put them, one step of `balance` per observation.
-            - `"reference"`: where `initialise` put them, frozen. For single passes; good when `n_ref` is at least
-              about `4 (1 + chi2(p_k || pi_ref))`, useless for a cluster that likes what the reference rarely says.
-            - `"ema"`: the average of `Z_k`, in the linear domain, of importance-weighted samples of the policy: of all
-              visits of the prompt at first, later an exponential moving one. Near the target no weight `p_k / p`
-              exceeds `1 / w_k`. The estimate is unbiased under every policy, so that it may be slow; its logarithm is
-              too low by half its relative variance, about `ema (1 / w_k - 1) / (4 n)` for n samples a visit, which is
-              what a rare cluster then has too much of.
-            - `"exact"`: given by `set_exact`, frozen. For finite supports.
+            - `"responsibility"`: initialised by `initialise`, then one step of `balance` per observation.
+            - `"reference"`: initialised by `initialise`, then frozen. For a single pass over the prompts; good when
+              `n_ref` is at least about `4 (1 + chi2(p_k || pi_ref))`, useless for a cluster that prefers what the
+              reference rarely says.
+            - `"ema"`: the average of `Z_k`, in the linear domain, over importance-weighted samples of the policy: over
+              all visits of the prompt at first, later an exponential moving one. Near the target no weight `p_k / p`
+              exceeds `1 / w_k`. The estimate is unbiased under every policy, so that it may move slowly; its logarithm
+              is too low by half its relative variance, about `ema (1 / w_k - 1) / (4 n)` for n samples per visit, and
+              a rare cluster gets too much by that amount.
+            - `"exact"`: given by `set_exact`, then frozen. For finite supports.
             - `"global"`: `"responsibility"` with the same offsets for all prompts, for prompts that are met once. A
-              constant that a cluster adds to all its rewards of one prompt is not cancelled: use heads whose zeros
-              mean the same everywhere.
-        learning_rate: eta of the first step of a prompt; below 1, and small against the speed of the policy (offsets
-            and policy that chase each other oscillate, rare clusters first).
+              constant that a cluster adds to all its rewards of one prompt is not cancelled: use heads whose zero
+              means the same everywhere.
+        learning_rate: eta of the first step of a prompt; below 1, and slow compared with the policy (otherwise offsets
+            and policy oscillate, rare clusters first).
         decay: The n-th step of a prompt uses `learning_rate / (1 + decay n)`.
-        n_ref: Reference samples that `initialise` is meant to get (for the caller that draws them); 0 where it gets
-            samples of the policy and their importance weights.
+        n_ref: Number of reference samples that the caller draws for `initialise`; 0 where `initialise` gets samples of
+            the policy and their importance weights.
         precondition_clip: See `balance`.
         ema: Least share of the new observation in the average of `"ema"`, in (0, 1]; raise it where `beta` changes
-            while training.
+            during training.
         normaliser_ema: Share of the new observation in the average of `observe_normaliser`, in (0, 1]. The aggregated
             target moves with the offsets, so its log Z is tracked faster than theirs.
 
@@ -125,9 +113,8 @@ class OffsetTracker:
 
     Example:
         >>> tracker = OffsetTracker(num_clusters=2)
-        >>> key = prompt_key("Pick a colour.")
-        >>> tracker.initialise(key, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), beta=1.0)
-        >>> tracker.get([key, "unseen"]).tolist()
+        >>> tracker.initialise("colour", torch.tensor([[1.0, 0.0], [1.0, 0.0]]), beta=1.0)
+        >>> tracker.get(["colour", "unseen"]).tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
 
@@ -177,7 +164,7 @@ class OffsetTracker:
         return len(self._log_z)
 
     def get(self, keys: Sequence[str]) -> Tensor:
-        """Offsets of a batch of prompts, zero for a prompt not met before.
+        """Return the offsets of a batch of prompts, zero for a prompt not met before.
 
         Args:
             keys: B prompt keys.
@@ -199,13 +186,15 @@ class OffsetTracker:
         return _stack([self._log_z.get(self._slot(key), unseen) for key in keys], self.num_clusters)
 
     def initialise(self, key: str, rewards: Tensor, beta: float, log_weights: Tensor | None = None) -> None:
-        """Start a prompt from samples, `lambda_k = log mean exp(r_k / beta + log_weights)`, replacing what was known.
+        """Set a prompt's offsets from samples, `lambda_k = log mean exp(r_k / beta + log_weights)`.
+
+        Earlier offsets of the prompt are replaced.
 
         Args:
             key: Prompt key.
             rewards: Logits of the samples, shape `(n, K)`.
             beta: Temperature, in logits.
-            log_weights: `log pi_ref - log pi` of each sample in nats, shape `(n,)`; leave out for samples of `pi_ref`.
+            log_weights: `log pi_ref - log pi` of each sample in nats, shape `(n,)`; None for samples of `pi_ref`.
 
         Raises:
             ValueError: If there is no sample, or `beta` is not positive.
@@ -213,16 +202,16 @@ class OffsetTracker:
         """
         if self.mode == "exact":
             raise JuryError(
-                f"offsets: mode 'exact' does not estimate log Z from samples, and the prompt with key {key} was not "
-                "given it: call set_exact, or choose mode 'responsibility'"
+                f"offsets: mode 'exact' does not estimate log Z from samples, and the prompt with key {key} has none: "
+                "call set_exact, or choose mode 'responsibility'"
             )
         self._log_z[self._slot(key)] = self._log_mean_exp(key, rewards, beta, log_weights)
         self._updates[self._slot(key)] = 0
 
     def set_exact(self, key: str, log_z: Tensor) -> None:
-        """Give a prompt its offsets, `targets.log_partition` of its support, replacing what was known.
+        """Set a prompt's offsets to given ones, e.g. `targets.log_partition` of its support.
 
-        Modes other than `"exact"` and `"reference"` move them from there.
+        Earlier offsets of the prompt are replaced. Modes other than `"exact"` and `"reference"` move them afterwards.
 
         Args:
             key: Prompt key.
@@ -231,7 +220,7 @@ class OffsetTracker:
         Raises:
             JuryError: If it is not of K clusters, or NaN or infinite for one.
         """
-        self._log_z[self._slot(key)] = self._checked("log_z", key, log_z.unsqueeze(0))[0]
+        self._log_z[self._slot(key)] = checked_rows("log_z", key, log_z.unsqueeze(0), self.num_clusters)[0]
         self._updates[self._slot(key)] = 0
 
     def observe(
@@ -243,15 +232,15 @@ class OffsetTracker:
         beta: float,
         log_weights: Tensor | None = None,
     ) -> None:
-        """Take in samples of the policy for one prompt, as the mode wants; the frozen modes ignore them.
+        """Update a prompt's offsets from samples of the policy, according to the mode; frozen modes ignore them.
 
         Args:
             key: Prompt key; a new one starts from zero (`"ema"`: from this observation).
             rewards: Logits of the samples, shape `(n, K)`.
-            gamma: Their responsibilities at `rho = 1`, shape `(n, K)`; read by `"responsibility"` and `"global"`.
-            weights: Shape `(K,)`; read by the same.
+            gamma: Their responsibilities at `rho = 1`, shape `(n, K)`; only for `"responsibility"` and `"global"`.
+            weights: Shape `(K,)`; only for the same modes.
             beta: Temperature, in logits.
-            log_weights: `log pi_ref - log pi` of each sample in nats, shape `(n,)`; read by `"ema"`.
+            log_weights: `log pi_ref - log pi` of each sample in nats, shape `(n,)`; only for `"ema"`.
 
         Raises:
             ValueError: If there is no sample, or `beta` is not positive.
@@ -260,27 +249,27 @@ class OffsetTracker:
         slot = self._slot(key)
         done = self._updates.get(slot, 0)
         if self.mode in ("responsibility", "global"):
-            gamma_mean = self._checked("gamma", key, gamma).mean(0)
+            gamma_mean = checked_rows("gamma", key, gamma, self.num_clusters).mean(0)
             eta = self.learning_rate / (1 + self.decay * done)
             self._log_z[slot] = balance(self.get([key])[0], gamma_mean, weights, eta, self.precondition_clip)
         elif self.mode == "ema":
-            seen = self._log_mean_exp(key, rewards, beta, log_weights)
+            observed = self._log_mean_exp(key, rewards, beta, log_weights)
             if key not in self:
-                self._log_z[slot], self._updates[slot] = seen, 0
+                self._log_z[slot], self._updates[slot] = observed, 0
                 return
-            self._log_z[slot] = _average(self._log_z[slot], seen, max(self.ema, 1 / (done + 2)))
+            self._log_z[slot] = log_average(self._log_z[slot], observed, max(self.ema, 1 / (done + 2)))
         else:
             return
         self._updates[slot] = done + 1
 
     def log_normaliser(self, keys: Sequence[str]) -> Tensor:
-        """`log Z` of each prompt's aggregated target, as observed so far.
+        """Return the average `log Z` of each prompt's aggregated target so far.
 
         Args:
             keys: B prompt keys.
 
         Returns:
-            Nats, shape `(B,)`, float64 on the CPU; NaN for a prompt not observed.
+            Nats, shape `(B,)`, float64 on the CPU; NaN for a prompt without an observation.
         """
         return torch.tensor([float(self._log_normaliser.get(key, math.nan)) for key in keys], dtype=torch.float64)
 
@@ -288,31 +277,31 @@ class OffsetTracker:
         """Average `mean exp(d)` into the prompt's `Z = E_pi[exp(d)]`, in the linear domain, where it is unbiased.
 
         Args:
-            key: Prompt key; the first observation is taken as it is.
+            key: Prompt key; its first observation becomes the average.
             d: Residuals of samples of the policy (`estimators.residual`), nats, shape `(n,)`.
 
         Raises:
             ValueError: If there is no sample.
             JuryError: If a residual is NaN or infinite.
         """
-        seen = group_log_mean_exp(_checked_nats("d", key, d))
+        observed = group_log_mean_exp(checked_numbers("d", key, d))
         before = self._log_normaliser.get(key)
-        self._log_normaliser[key] = seen if before is None else _average(before, seen, self.normaliser_ema)
+        self._log_normaliser[key] = observed if before is None else log_average(before, observed, self.normaliser_ema)
 
     def best(self, keys: Sequence[str]) -> Tensor:
-        """Highest reward that each cluster has given to any sample of each prompt.
+        """Return the highest reward that each cluster has given to any sample of each prompt.
 
         Args:
             keys: B prompt keys.
 
         Returns:
-            Logits, shape `(B, K)`, float64 on the CPU; `-inf` for a prompt not observed.
+            Logits, shape `(B, K)`, float64 on the CPU; `-inf` for a prompt without an observation.
         """
         unseen = torch.full((self.num_clusters,), -math.inf, dtype=torch.float64)
         return _stack([self._best.get(key, unseen) for key in keys], self.num_clusters)
 
     def observe_best(self, key: str, rewards: Tensor) -> None:
-        """Raise a prompt's best rewards to those of new samples, where these are higher.
+        """Raise a prompt's best rewards to those of new samples where these are higher.
 
         Args:
             key: Prompt key.
@@ -322,11 +311,11 @@ class OffsetTracker:
             ValueError: If there is no sample.
             JuryError: If the rewards are not of K clusters, or NaN or infinite.
         """
-        seen = self._checked("rewards", key, rewards).amax(0)
-        self._best[key] = torch.maximum(self._best.get(key, seen), seen)
+        observed = checked_rows("rewards", key, rewards, self.num_clusters).amax(0)
+        self._best[key] = torch.maximum(self._best.get(key, observed), observed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as plain lists and numbers that JSON can write.
+        """Return everything that a resumed run needs, as plain lists and numbers that JSON can write.
 
         Returns:
             `num_clusters`, `mode`, and by key `log_z` and `best` (K numbers), `updates` (a count) and
@@ -345,7 +334,7 @@ class OffsetTracker:
         """Replace the offsets by saved ones; the settings (mode, learning rate, ...) stay as constructed.
 
         Args:
-            state: What `state_dict` returned, of this version or of one that kept offsets only.
+            state: From `state_dict`, of this version or of one that kept offsets only.
 
         Raises:
             JuryError: If it was saved for another number of clusters, or one of the two is of mode `"global"`.
@@ -370,50 +359,14 @@ class OffsetTracker:
         return _EVERY_PROMPT if self.mode == "global" else key
 
     def _log_mean_exp(self, key: str, rewards: Tensor, beta: float, log_weights: Tensor | None) -> Tensor:
-        if not 0 < beta < math.inf:
-            raise ValueError(f"beta: got {beta:g}; the temperature must be positive and finite, 1.0 by default")
-        scores = self._checked("rewards", key, rewards) / beta
+        check_beta(beta)
+        scores = checked_rows("rewards", key, rewards, self.num_clusters) / beta
         if log_weights is not None:
-            w = _checked_nats("log_weights", key, log_weights)
+            w = checked_numbers("log_weights", key, log_weights)
             if len(w) != len(scores):
                 raise JuryError(f"log_weights: got {len(w)} for {len(scores)} samples: give one per row of rewards")
             scores = scores + w.unsqueeze(-1)
         return group_log_mean_exp(scores.T)
-
-    def _checked(self, name: str, key: str, values: Tensor) -> Tensor:
-        """Float64 copy on the CPU of samples `(n, K)`; refuses other shapes, no sample, NaN and infinity."""
-        if values.ndim != 2 or values.shape[1] != self.num_clusters:
-            raise JuryError(
-                f"{name}: got shape {tuple(values.shape)}, but the tracker has {self.num_clusters} clusters: give one "
-                "row per sample and one column per cluster"
-            )
-        _refuse_empty(name, len(values))
-        values = values.detach().to("cpu", torch.float64)
-        if not torch.isfinite(values).all():
-            n, k = (~torch.isfinite(values)).nonzero()[0].tolist()
-            raise JuryError(
-                f"{name}: sample {n} has {values[n, k]:g} for cluster {k} (prompt with key {key}), and the offsets "
-                "would keep it for ever: check the jury's scores of that prompt"
-            )
-        return values
-
-
-def _average(before: Tensor, seen: Tensor, share: float) -> Tensor:
-    """`log((1 - share) e^before + share e^seen)`."""
-    return torch.logaddexp(before + math.log1p(-share), seen + math.log(share)) if share < 1 else seen
-
-
-def _checked_nats(name: str, key: str, values: Tensor) -> Tensor:
-    """Float64 copy on the CPU of one number per sample; refuses no sample, NaN and infinity."""
-    _refuse_empty(name, len(values))
-    values = values.detach().to("cpu", torch.float64)
-    if not torch.isfinite(values).all():
-        n = int((~torch.isfinite(values)).nonzero()[0])
-        raise JuryError(
-            f"{name}: sample {n} has {values[n]:g} (prompt with key {key}): check its log-probabilities under policy "
-            "and reference"
-        )
-    return values
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -422,8 +375,3 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _stack(rows: list[Tensor], num_clusters: int) -> Tensor:
     return torch.stack(rows) if rows else torch.zeros(0, num_clusters, dtype=torch.float64)
-
-
-def _refuse_empty(name: str, n: int) -> None:
-    if n == 0:
-        raise ValueError(f"{name}: got no sample; give at least one, or do not call for this prompt")

@@ -1,10 +1,10 @@
 """Losses of preference optimisation on pairs whose raters belong to clusters, as functions of log-probabilities.
 
-The policy is read as a reward, `r_k = beta (log pi(y | x, k) - log pi_ref(y | x))`, so that cluster k prefers the
+The policy defines a reward, `r_k = beta (log pi(y | x, k) - log pi_ref(y | x))`, so that cluster k prefers the
 chosen response by the margin `m_k = beta delta_k`, the difference of two log-ratios (DPO, Rafailov et al.,
-2305.18290). A rater whose cluster is not known for certain is a mixture over clusters; clusters can be balanced
-against each other; and a policy without a cluster in its prompt can be held to the mixture of those with one. Knows
-nothing of prompts, tokens, raters' names or trainers.
+2305.18290). A rater of uncertain cluster is a mixture over clusters; clusters can be balanced against each other; and
+a policy without a cluster in its prompt can be trained to equal the mixture of those with one. Knows nothing of
+prompts, tokens, raters' names or trainers.
 
 Shapes: `N` pairs, `K` clusters; `...` any batch shape.
 """
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def pair_log_lik(margin: Tensor, tie: Tensor | None = None, tie_propensity: float = 0.0) -> Tensor:
-    """Log-likelihood of a judged pair: Bradley-Terry, or with ties Davidson's model.
+    """Compute the log-likelihood of a judged pair: Bradley-Terry, or with ties Davidson's model.
 
     `P(chosen) ∝ exp(m / 2)`, `P(rejected) ∝ exp(-m / 2)`, `P(tie) ∝ nu` (Davidson 1970,
     https://doi.org/10.1080/01621459.1970.10481082; for DPO Chen et al., 2409.17431). With `nu = 0` the first is
@@ -57,22 +57,26 @@ def pair_log_lik(margin: Tensor, tie: Tensor | None = None, tie_propensity: floa
 
 
 def ipo_loss(delta: Tensor, beta: float, tie: Tensor | None = None) -> Tensor:
-    """IPO's squared distance of the log-ratio difference to `1 / (2 beta)` (Azar et al., 2310.12036, eq. 17).
+    """Compute IPO's squared distance of the log-ratio difference to `1 / (2 beta)` (Azar et al., 2310.12036, eq. 17).
 
     Args:
         delta: Difference of the log-ratios per token, nats, shape `(...)`.
         beta: The paper's `tau`, above 0.
-        tie: True where neither response was preferred: the difference is then drawn to 0.
+        tie: True where neither response was preferred: the target of the difference is then 0.
 
     Returns:
         Shape `(...)`.
+
+    Example:
+        >>> ipo_loss(torch.tensor([5.0, 2.0]), beta=0.1)  # the target is 5
+        tensor([0., 9.])
     """
     target = torch.full_like(delta, 1 / (2 * beta))
     return (delta - (target if tie is None else target.masked_fill(tie, 0.0))).square()
 
 
 def mixture_log_lik(log_lik: Tensor, membership: Tensor) -> Tensor:
-    """Log-likelihood of a judgement of someone who is in cluster k with probability `q_k`: `log sum_k q_k exp(l_k)`.
+    """Compute the log-likelihood of a judgement of a rater of uncertain cluster, `log sum_k q_k exp(l_k)`.
 
     Its gradient is that of `sum_k gamma_k l_k` with the responsibilities `gamma` held fixed: one step of gradient
     descent on it is a soft E-step and a partial M-step (Yao et al., 2412.20299, condition a policy on a belief in the
@@ -80,31 +84,42 @@ def mixture_log_lik(log_lik: Tensor, membership: Tensor) -> Tensor:
 
     Args:
         log_lik: `l_k`, nats, shape `(..., K)`.
-        membership: `q_k`, shape `(..., K)`, one in sum; a cluster with 0 takes no part and gets no gradient.
+        membership: `q_k`, shape `(..., K)`, summing to one; a cluster with 0 is ignored and gets no gradient.
 
     Returns:
         Nats, shape `(...)`.
+
+    Example:
+        >>> mixture_log_lik(torch.tensor([0.8, 0.2]).log(), torch.tensor([0.5, 0.5])).exp()
+        tensor(0.5000)
     """
     return _log_joint(log_lik, membership).logsumexp(-1)
 
 
 def mixture_responsibilities(log_lik: Tensor, membership: Tensor) -> Tensor:
-    """Probability of each cluster once the judgement is known, `gamma_k ∝ q_k exp(l_k)`: shape `(..., K)`, detached.
+    """Compute the probability of each cluster given the judgement, `gamma_k ∝ q_k exp(l_k)`.
 
     Args:
         log_lik: As for `mixture_log_lik`.
         membership: As for `mixture_log_lik`.
+
+    Returns:
+        Shape `(..., K)`, detached.
+
+    Example:
+        >>> mixture_responsibilities(torch.tensor([0.8, 0.2]).log(), torch.tensor([0.5, 0.5]))
+        tensor([0.8000, 0.2000])
     """
     return _log_joint(log_lik, membership).detach().softmax(-1)
 
 
 def public_loss(log_pi_public: Tensor, log_pi: Tensor, weights: Tensor) -> Tensor:
-    """How far a policy without a cluster is from the mixture `sum_k w_k pi(y | x, k)` of those with one.
+    """Compute the distance of a policy without a cluster from the mixture `sum_k w_k pi(y | x, k)` of those with one.
 
     Huber's function of `log pi(y | x) - log sum_k w_k pi(y | x, k)`: trajectory balance with a partition function of
-    1, since a mixture of distributions is one. It is zero for every response exactly where the policy is the mixture,
-    whoever wrote the responses (Malkin et al., 2201.13259), and a response many nats off pulls no harder than one that
-    is one nat off. The mixture is the teacher: no gradient flows into it.
+    1, since a mixture of distributions is a distribution. It is zero for every response exactly where the policy is
+    the mixture, whichever policy wrote the responses (Malkin et al., 2201.13259). The gradient of a response many nats
+    off is no larger than at one nat. The mixture is the teacher: no gradient flows into it.
 
     Args:
         log_pi_public: Sequence log-probabilities without a cluster, nats, shape `(...)`.
@@ -113,24 +128,29 @@ def public_loss(log_pi_public: Tensor, log_pi: Tensor, weights: Tensor) -> Tenso
 
     Returns:
         Shape `(...)`.
+
+    Example:
+        >>> log_pi = torch.tensor([[0.2, 0.6]]).log()  # with equal weights the mixture is .4
+        >>> public_loss(torch.tensor([0.4]).log() - 1, log_pi, torch.tensor([0.5, 0.5]))  # one nat off: 1² / 2
+        tensor([0.5000])
     """
     mixture = _log_joint(log_pi.detach(), weights.to(log_pi)).logsumexp(-1)
     return smooth_l1_loss(log_pi_public, mixture, reduction="none")
 
 
 def balanced_loss(loss: Tensor, membership: Tensor, shares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss with every cluster at a given weight, and each cluster's own loss.
+    """Compute the loss with every cluster at a given weight, and the loss of each cluster.
 
-    `sum_k w_k L_k` with `L_k = mean_n q_nk loss_nk / s_k`, for which every batch gives an unbiased estimate though it
-    may hold nobody of some cluster. With `w = s` it is the plain mean over judgements; with weights that follow the
+    `sum_k w_k L_k` with `L_k = mean_n q_nk loss_nk / s_k`, for which every batch gives an unbiased estimate, even one
+    without any rater of some cluster. With `w = s` it is the plain mean over judgements; with weights that follow the
     losses (exponentiated gradient) it is group distributionally robust optimisation (Sagawa et al., 1911.08731;
     Ramesh et al., 2405.20304, for DPO).
 
     Args:
         loss: Loss of each pair for each cluster, shape `(N, K)`, or `(N, 1)` where it is the same for all.
         membership: `q`, times the weight of the judgement if it has one, shape `(N, K)`.
-        shares: `s`, the mean of `q` over the whole data set, shape `(K,)`; 0 only where a cluster has nobody.
-        weights: `w`, one in sum, shape `(K,)`.
+        shares: `s`, the mean of `q` over the whole data set, shape `(K,)`; 0 only where a cluster has no raters.
+        weights: `w`, summing to one, shape `(K,)`.
 
     Returns:
         The loss, a scalar, and the estimates of `L_k`, detached, shape `(K,)`.
@@ -144,15 +164,15 @@ def balanced_loss(loss: Tensor, membership: Tensor, shares: Tensor, weights: Ten
         tensor(2.5000)
     """
     present = shares > 0
-    # A cluster that the prompt or the membership rules out may have any loss, also an infinite one.
+    # A cluster of membership 0 may have any loss, also an infinite one.
     weighted = torch.where(membership > 0, membership * loss, 0.0)
     factor = torch.where(present, weights / torch.where(present, shares, 1.0), 0.0)
-    own = torch.where(present, weighted.detach().mean(0) / torch.where(present, shares, 1.0), 0.0)
-    return (weighted * factor).sum(-1).mean(), own
+    by_cluster = torch.where(present, weighted.detach().mean(0) / torch.where(present, shares, 1.0), 0.0)
+    return (weighted * factor).sum(-1).mean(), by_cluster
 
 
 def _log_joint(log_values: Tensor, weights: Tensor) -> Tensor:
-    """`log w_k + v_k`, `-inf` and without gradient where `w_k` is 0."""
+    """Compute `log w_k + v_k`; `-inf` and without gradient where `w_k` is 0."""
     active = weights > 0
     log_w = torch.where(active, weights, 1.0).log()
     return torch.where(active, log_w + torch.where(active, log_values, 0.0), -math.inf)

@@ -1,12 +1,12 @@
-"""Verdicts for juries whose weights are in dispute: the best lottery over responses against the worst weights.
+"""Verdicts for disputed weights: the best lottery over responses against the worst weights of a set.
 
-Where nobody agrees how much each cluster counts, one can ask for the lottery over responses whose worth under the
-least favourable weights of a set is highest. Both sides of that game come out of one linear programme. Knows nothing
-of prompts or samples. How the set of weights is chosen is the caller's politics.
+Where it is disputed how much each cluster counts, this finds the lottery over responses whose value under the least
+favourable weights of a set is highest. One linear programme solves both sides of that game. Knows nothing of prompts
+or samples, nor how the set of weights is chosen.
 
-Max-min over policies, against weights that move slowly during training, is `duals`. Robust multi-objective decoding
-(Son et al. 2025, https://arxiv.org/abs/2503.08796) plays this game while decoding, with a price on leaving the
-reference policy; here the responses are given and leaving is free.
+Max-min over policies, against weights that move slowly during training, is in `duals`. Robust multi-objective decoding
+(Son et al. 2025, https://arxiv.org/abs/2503.08796) plays this game while decoding, with a cost for leaving the
+reference policy; here the responses are fixed and there is no such cost.
 
 Shapes: `N` responses, `K` clusters, `V` candidate weightings.
 """
@@ -29,12 +29,17 @@ __all__ = ["RobustVerdict", "robust_weights"]
 
 @dataclass(frozen=True)
 class RobustVerdict:
-    """A saddle point of `sum_i q_i sum_k w_k r_ik`: neither side gains by moving alone.
+    """A saddle point of `sum_i q_i sum_k w_k r_ik`: neither side gains by changing its choice alone.
 
     Attributes:
         weights: (K,) the worst case: no weights of the set are worse for `lottery`.
         lottery: (N,) over the responses: no lottery is better under `weights`.
-        value: What the lottery is worth under any weights of the set, at least, in the rewards' unit.
+        value: Lowest value of the lottery under any weights of the set, in the unit of the rewards.
+
+    Example:
+        >>> robust = robust_weights(np.array([[1.0, 0.0], [0.0, 3.0]]))
+        >>> robust.weights.round(3).tolist(), round(robust.value, 3)
+        ([0.75, 0.25], 0.75)
     """
 
     weights: np.ndarray
@@ -56,7 +61,7 @@ def robust_weights(
 
     Args:
         rewards: (N, K) on one scale, see `reward_models.jury.calibration`.
-        candidates: (V, K) weightings; mixtures of them count too, which changes no value.
+        candidates: (V, K) weightings; the set contains their mixtures too, which does not change the value.
         centre: (K,) weights.
         radius: Between 0 (only `centre`) and 1 (the whole simplex).
 
@@ -64,8 +69,8 @@ def robust_weights(
         A saddle point; where several exist, one of them.
 
     Raises:
-        JuryError: Rewards that are not (N, K) or not finite, or weights that cannot be used.
-        ValueError: Both candidates and a ball, half a ball, or a radius that is no share.
+        JuryError: If rewards are not (N, K) or not finite, or weights cannot be used.
+        ValueError: If both candidates and a ball are given, `centre` or `radius` is missing, or `radius` is no share.
 
     Example:
         >>> robust_weights(np.array([[1.0, 0.0], [0.0, 3.0]])).lottery.round(6).tolist()  # either gets 3/4
@@ -74,11 +79,11 @@ def robust_weights(
     r = np.asarray(rewards, dtype=np.float64)
     if r.ndim != 2 or 0 in r.shape or not np.isfinite(r).all():
         raise JuryError(
-            f"rewards of shape {r.shape}: give (N, K), one row a response and one column a cluster, all finite."
+            f"rewards of shape {r.shape}: give (N, K), one row per response and one column per cluster, all finite."
         )
     if centre is not None or radius is not None:
         if candidates is not None or centre is None or radius is None:
-            raise ValueError("weights: give either candidates, or centre together with radius, not a mixture of both.")
+            raise ValueError("weights: give either candidates, or centre together with radius, not both.")
         if not 0 <= radius <= 1:
             raise ValueError(f"radius: got {radius}; it is a share of the weight that may move, from 0 to 1.")
         return _solve(r, _ball(normalise_weights(centre, r.shape[1]).double().numpy(), radius))
@@ -86,7 +91,7 @@ def robust_weights(
     if candidates is not None:
         vertices = normalise_weights(candidates, r.shape[1]).double().numpy()
         if vertices.ndim != 2:
-            raise JuryError(f"candidates have shape {vertices.shape}: give (V, K), one row a weighting.")
+            raise JuryError(f"candidates have shape {vertices.shape}: give (V, K), one row per weighting.")
     return _solve(r, _hull(vertices))
 
 
@@ -104,13 +109,13 @@ class _WeightSet:
 
 
 def _hull(vertices: np.ndarray) -> _WeightSet:
-    """Mixtures of weightings (V, K): x are the shares."""
+    """Return the set of mixtures of weightings (V, K): x are the shares."""
     v, k = vertices.shape
     return _WeightSet(np.zeros(k), vertices.T, np.full(v, np.inf), np.ones(v), 1.0, np.zeros(v), 0.0)
 
 
 def _ball(centre: np.ndarray, radius: float) -> _WeightSet:
-    """Here x is what each cluster gains, then what each loses: the same in all, and nobody more than they have."""
+    """Return the set within a radius; x is the weight that each cluster gains, then what each loses, equal in sum."""
     k = len(centre)
     gained, lost = np.repeat([1.0, 0.0], k), np.repeat([0.0, 1.0], k)
     upper = np.concatenate([np.full(k, np.inf), centre])
@@ -118,11 +123,11 @@ def _ball(centre: np.ndarray, radius: float) -> _WeightSet:
 
 
 def _solve(rewards: np.ndarray, weights: _WeightSet) -> RobustVerdict:
-    """`min s` such that no response is worth more than s under weights of the set.
+    """Solve `min s` such that no response is worth more than s under weights of the set.
 
-    The price of each response's constraint is its probability in the best lottery.
+    The dual price of each response's constraint is its probability in the best lottery.
     """
-    found = linprog(
+    solution = linprog(
         np.append(np.zeros(len(weights.upper)), 1.0),
         A_ub=np.vstack([np.column_stack([rewards @ weights.directions, -np.ones(len(rewards))]), [*weights.spent, 0]]),
         b_ub=np.append(-rewards @ weights.origin, weights.budget),
@@ -131,8 +136,8 @@ def _solve(rewards: np.ndarray, weights: _WeightSet) -> RobustVerdict:
         bounds=[*((0, u) for u in weights.upper), (None, None)],
         method="highs",
     )
-    if found.status != 0:
-        raise RuntimeError(f"the linear programme of {len(rewards)} responses was not solved: {found.message}")
-    lottery = np.maximum(-found.ineqlin.marginals[:-1], 0.0)
-    worst = np.maximum(weights.origin + weights.directions @ found.x[:-1], 0.0)
-    return RobustVerdict(worst / worst.sum(), lottery / lottery.sum(), float(found.fun))
+    if solution.status != 0:
+        raise RuntimeError(f"the linear programme of {len(rewards)} responses was not solved: {solution.message}")
+    lottery = np.maximum(-solution.ineqlin.marginals[:-1], 0.0)
+    worst = np.maximum(weights.origin + weights.directions @ solution.x[:-1], 0.0)
+    return RobustVerdict(worst / worst.sum(), lottery / lottery.sum(), float(solution.fun))

@@ -1,11 +1,12 @@
-"""The welfare rules by name: what a jury's scores come to, chosen by whoever asks.
+"""The welfare rules by name.
 
 A `Rule` is a name with its options, written the same way in Python, in a run file and on the command line:
-`"mean"`, `"power_mean(p=-2)"`, `{"rule": "cvar", "share": 0.2}`. The pointwise rules judge a response by its own
-scores; the group rules need the other responses to the same prompt, and only their order under each cluster.
+`"mean"`, `"power_mean(p=-2)"`, `{"rule": "cvar", "share": 0.2}`. The pointwise rules score a response by its own
+rewards; the group rules need the other responses to the same prompt, and only their order under each cluster.
 
-Most rules compare a cluster's score with another cluster's, which means nothing until the heads are on one scale
-(`reward_models.jury.calibration`): `Rule.compares_heads` says which. Knows nothing of juries, prompts or samples.
+Most rules compare one cluster's reward with another's, which is meaningless unless the heads are on one scale
+(`reward_models.jury.calibration`): `Rule.compares_heads` says which. Knows nothing of reward models, prompts or
+samples.
 
 Shapes: `N` responses to one prompt, `K` clusters.
 """
@@ -56,16 +57,16 @@ _LOTTERIES = ("maximal_lottery", "random_dictator")
 _ON_ANY_SCALE = ("mean", "borda", "copeland", "schulze", *_LOTTERIES)
 
 POINTWISE: tuple[str, ...] = tuple(_POINTWISE)
-"""Rules that judge a response by its own scores."""
+"""Rules that score a response by its own rewards."""
 GROUP: tuple[str, ...] = tuple(_GROUP)
-"""Rules that judge a response among the others to its prompt."""
+"""Rules that score a response among the others to its prompt."""
 RULES: tuple[str, ...] = POINTWISE + GROUP
 
 POOL = "pool"
-"""What a reward may follow beside the rules: the ρ-pool of `targets`, which takes each head by itself."""
+"""What a reward may follow instead of a rule: the ρ-pool of `targets`, which compares no head with another."""
 
 BLOCK = 32_768
-"""Rows a pointwise rule takes at once where no gradient is wanted: its temporaries then stay in the cache."""
+"""Rows that a pointwise rule processes at once where no gradient is needed: its temporaries stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Rule:
 
     Attributes:
         name: One of `RULES`.
-        options: What the rule's function takes beside rewards and weights.
+        options: Arguments of the rule's function other than rewards and weights.
 
     Example:
         >>> rule = Rule.parse("cvar(share=0.5)")
@@ -102,11 +103,11 @@ class Rule:
 
     @classmethod
     def parse(cls, spec: RuleSpec) -> Rule:
-        """Reads a rule as it is written: a name, `name(option=value, ...)`, or a mapping with the key `rule`.
+        """Read a rule from a name, from `name(option=value, ...)`, or from a mapping with the key `rule`.
 
         Raises:
-            ValueError: No such rule, or not of that form.
-            TypeError: An option that the rule does not have.
+            ValueError: If the rule is unknown, or `spec` has another form.
+            TypeError: If the rule does not have an option.
 
         Example:
             >>> str(Rule.parse({"rule": "power_mean", "p": -2}))
@@ -134,57 +135,62 @@ class Rule:
 
     @property
     def within_group(self) -> bool:
-        """Whether a response is judged among the others to its prompt."""
+        """Whether the rule scores a response among the others to its prompt."""
         return self.name in GROUP
 
     @property
     def compares_heads(self) -> bool:
-        """Whether the verdict changes when one head is put on another scale in a way that keeps its order.
+        """Whether the rule needs heads on one scale: its verdict changes when one head is rescaled in the same order.
 
-        The mean does weigh a head with a wide scale more than one with a narrow scale; it is not counted here because
-        no constant a head has added, and none a prompt has, changes what it prefers.
+        The mean does weigh a head with a wide scale more than one with a narrow scale. It does not count as comparing
+        heads, because adding a constant to a head, or to a prompt, does not change its verdict.
         """
         return self.name not in _ON_ANY_SCALE
 
     def check(self, num_clusters: int) -> None:
-        """Tries the rule on a made-up group, so that a bad option shows before anything long starts.
+        """Apply the rule to an artificial group, so that a bad option raises before anything long starts.
 
         Raises:
-            ValueError: An option out of its range.
-            JuryError: An option that does not fit so many clusters.
+            ValueError: If an option is out of its range.
+            JuryError: If an option does not fit this number of clusters.
+
+        Example:
+            >>> Rule.parse("cvar(share=2)").check(num_clusters=3)
+            Traceback (most recent call last):
+            ValueError: share: got 2; it is a part of the jury, above 0 and at most 1: ...
         """
         self.scores(torch.ones(2, num_clusters), [1.0] * num_clusters)
 
     def scores(self, rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-        """What each response is worth to the jury; more is better.
+        """Score each response; higher is better.
 
-        Pointwise rules answer in the unit of the rewards (approval: a share). Of the group rules, Borda is a share of
-        duels, Copeland a share of them won less lost, leximin a rank, Schulze minus the number of responses before it,
-        the random dictator a probability, and the maximal lottery's score how far a response beats (it never does)
-        that lottery.
+        Pointwise rules return the unit of the rewards (approval: a share). Of the group rules, Borda returns a share
+        of duels, Copeland the share of duels won minus the share lost, leximin a rank, Schulze minus the number of
+        responses before it, the random dictator a probability, and the maximal lottery the margin of each response
+        against that lottery, at most 0.
 
         Args:
             rewards: `(..., N, K)`, the responses to one prompt along N.
-            weights: `(K,)`, or `(..., K)` with one jury a group.
+            weights: `(K,)`, or `(..., K)` with one row per group.
             mask: `(..., N)` true for responses that count; None for all.
 
         Returns:
             `(..., N)`; −inf where the mask is false.
 
         Raises:
-            JuryError: Rewards that are not finite, weights that cannot be used, or a group of one under a group rule.
-            ValueError: An option out of its range.
+            JuryError: If rewards are not finite, weights cannot be used, or a group rule gets a group of one.
+            ValueError: If an option is out of its range.
         """
         _check_finite(rewards, mask)
         if not self.within_group:
-            w = weights if _is_one_jury(weights) else torch.as_tensor(weights).unsqueeze(-2)
+            w = weights if _is_one_row(weights) else torch.as_tensor(weights).unsqueeze(-2)
             scores = _in_blocks(self._function, rewards, w, self.options)
             return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
         result = self._function(rewards, weights, mask=mask, **self.options)
         return self._against(result, rewards, weights, mask)
 
     def lottery(self, rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> Tensor:
-        """The verdict as a distribution over the responses: even between the best, or the lottery that the rule is.
+        """Return the verdict as a distribution over the responses, even between equals.
 
         Args:
             rewards: `(..., N, K)`.
@@ -203,7 +209,7 @@ class Rule:
         return lotteries.uniform_over_best(self.scores(rewards, weights, mask), mask)
 
     def verdict(self, rewards: Tensor, weights: Weights, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`scores` and `lottery`, each `(..., N)`, for the price of one."""
+        """Return `scores` and `lottery`, each `(..., N)`, at the cost of one of them."""
         if self.name in _LOTTERIES:
             lottery = self.lottery(rewards, weights, mask)
             return self._against(lottery, rewards, weights, mask), lottery
@@ -211,7 +217,7 @@ class Rule:
         return scores, lotteries.uniform_over_best(scores, mask)
 
     def _against(self, result: Tensor, rewards: Tensor, weights: Weights, mask: Tensor | None) -> Tensor:
-        """Scores from what the function of a group rule found."""
+        """Compute scores from the result of a group rule's function."""
         if self.name == "maximal_lottery":
             against = group_rules.margins(rewards, weights, mask)
             result = (against.to(result) @ result.unsqueeze(-1)).squeeze(-1)
@@ -227,10 +233,14 @@ RuleSpec = str | Mapping[str, Any] | Rule
 
 
 def rule_or_pool(spec: RuleSpec) -> Rule | None:
-    """Reads what a reward may follow: a rule (`Rule.parse`), or `"pool"`, which is None.
+    """Read what a reward may follow: a rule (`Rule.parse`), or `"pool"`, returned as None.
 
     Raises:
         ValueError, TypeError: As `Rule.parse`.
+
+    Example:
+        >>> str(rule_or_pool("cvar(share=0.5)")), rule_or_pool("pool")
+        ('cvar(share=0.5)', None)
     """
     if spec == POOL:
         return None
@@ -249,16 +259,16 @@ def aggregate(
     Args:
         rewards: Shape `(..., K)`; for a group rule `(..., N, K)`, the responses to one prompt along N.
         weights: For a pointwise rule `(K,)` or `(..., K)`, broadcast against `rewards`; for a group rule `(K,)`, or
-            `(..., K)` with one jury a group.
+            `(..., K)` with one row per group.
         rule: See `Rule.parse`.
         mask: `(..., N)` true for responses that count, for a group rule.
-        **options: The options of that rule, where `rule` is a name.
+        **options: Options of the rule, where `rule` is a name.
 
     Returns:
         Shape `(...)`, for a group rule `(..., N)`; see `Rule.scores`.
 
     Raises:
-        JuryError: Weights that cannot be used, rewards that are not finite, or a group of one.
+        JuryError: If weights cannot be used, rewards are not finite, or a group rule gets a group of one.
         ValueError: If the rule is unknown or an option's value is out of its range.
         TypeError: If the rule does not take an option, or lacks one.
 
@@ -283,18 +293,18 @@ def _in_blocks(
     if rows <= BLOCK or rewards.requires_grad or of_rows:
         return function(rewards, weights, **options)
     flat = rewards.reshape(-1, rewards.shape[-1])
-    one_jury = _is_one_jury(weights)
-    w = weights if one_jury else torch.as_tensor(weights).expand(rewards.shape).reshape(flat.shape)
+    one_row = _is_one_row(weights)
+    w = weights if one_row else torch.as_tensor(weights).expand(rewards.shape).reshape(flat.shape)
     out: Tensor | None = None
     for start in range(0, rows, BLOCK):
-        block = function(flat[start : start + BLOCK], w if one_jury else w[start : start + BLOCK], **options)
+        block = function(flat[start : start + BLOCK], w if one_row else w[start : start + BLOCK], **options)
         out = block.new_empty(rows) if out is None else out
         out[start : start + BLOCK] = block
     assert out is not None
     return out.reshape(rewards.shape[:-1])
 
 
-def _is_one_jury(weights: Weights) -> bool:
+def _is_one_row(weights: Weights) -> bool:
     return not isinstance(weights, Tensor | np.ndarray) or weights.ndim == 1
 
 
@@ -307,8 +317,8 @@ def _check_finite(rewards: Tensor, mask: Tensor | None) -> None:
     where = bad.nonzero()[0].tolist()
     row = where[0] if len(where) == 2 else where[:-1]
     raise JuryError(
-        f"the score of head {where[-1]} in row {row} is {rewards[tuple(where)].item()}, and nothing can be weighed "
-        "against that: leave the response out (mask), or look at what the head was given."
+        f"the score of head {where[-1]} in row {row} is {rewards[tuple(where)].item()}, and a rule needs finite "
+        "numbers: leave the response out (mask), or check the text that the head scored."
     )
 
 

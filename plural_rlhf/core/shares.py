@@ -1,7 +1,7 @@
-"""How much of a policy belongs to each cluster, and how many answers it really gives.
+"""Measure a policy: the share of it that belongs to each cluster, and the effective number of its answers.
 
-Knows nothing of how policy, responsibilities or completions came about; shares are to be compared with the weights
-that were asked for, numbers of answers with what they were before or under another policy.
+Compare shares with the target weights, and numbers of answers with those of an earlier or another policy. Knows
+nothing of how policy, responsibilities or completions came about.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ __all__ = ["cluster_shares", "effective_answers", "effective_number", "retention
 
 
 def cluster_shares(pi: Tensor, gamma: Tensor) -> Tensor:
-    """Share of each cluster in a policy, `s_k = sum_n pi(n) gamma_k(n)`.
+    """Compute the share of each cluster in a policy, `s_k = sum_n pi(n) gamma_k(n)`.
 
     Args:
         pi: Probabilities of the answers (not logarithms), shape `(..., N)`; for a sample, `1 / N` each.
         gamma: Responsibilities, shape `(..., N, K)` (`targets.responsibilities`).
 
     Returns:
-        Shape `(..., K)`, in sum the mass that `pi` has on the answers. For the mixture target itself it is the
+        Shape `(..., K)`, summing to the mass of `pi` on the answers. For the mixture target itself the shares are the
         weights.
+
+    Example:
+        >>> cluster_shares(torch.tensor([0.7, 0.3]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))  # .7 + .15, and .15
+        tensor([0.8500, 0.1500])
     """
     return (pi.unsqueeze(-1) * gamma).sum(-2)
 
 
 def retention(shares: Tensor, weights: Weights) -> Tensor:
-    """What the worst-kept cluster kept of its weight, `min_k s_k / w_k`; clusters of weight 0 have nothing to keep.
+    """Compute the least part of its weight that a cluster kept, `min_k s_k / w_k`, over positive weights.
 
     Args:
         shares: Shape `(..., K)`.
@@ -47,6 +51,10 @@ def retention(shares: Tensor, weights: Weights) -> Tensor:
 
     Raises:
         JuryError: If the weights are unusable.
+
+    Example:
+        >>> retention(torch.tensor([0.95, 0.05]), [0.9, 0.1])
+        tensor(0.5000)
     """
     w = normalise_weights(weights, shares.shape[-1]).to(shares)
     kept = torch.where(w > 0, shares / torch.where(w > 0, w, 1.0), math.inf)
@@ -54,19 +62,23 @@ def retention(shares: Tensor, weights: Weights) -> Tensor:
 
 
 def share_error(shares: Tensor, weights: Weights) -> Tensor:
-    """Largest relative error of a share, `max_k |s_k - w_k| / w_k`, over the clusters of positive weight.
+    """Compute the largest relative error of a share, `max_k |s_k - w_k| / w_k`, over positive weights.
 
-    Unlike `retention` it also sees a cluster that has too much.
+    Unlike `retention` it also detects a cluster with too large a share.
 
     Args:
         shares: Shape `(..., K)`.
         weights: Shape `(K,)` or `(..., K)`.
 
     Returns:
-        Shape `(...)`: 0 where every cluster has its share; 1 at least where one is extinct.
+        Shape `(...)`: 0 where every cluster has its share; at least 1 where one is extinct.
 
     Raises:
         JuryError: If the weights are unusable.
+
+    Example:
+        >>> share_error(torch.tensor([0.7, 0.3]), [0.9, 0.1])  # the second has three times its weight
+        tensor(2.0000)
     """
     w = normalise_weights(weights, shares.shape[-1]).to(shares)
     error = torch.where(w > 0, (shares - w).abs() / torch.where(w > 0, w, 1.0), 0.0)
@@ -74,14 +86,14 @@ def share_error(shares: Tensor, weights: Weights) -> Tensor:
 
 
 def effective_number(values: Tensor, order: float = 1.0) -> Tensor:
-    """How many equally frequent answers are as diverse as these: the Hill number `(sum_n p_n^q)^(1/(1-q))` of order q.
+    """Compute the number of equally frequent answers with the same diversity: the Hill number of order q.
 
-    Order 1, the limit, is the exponential of the entropy; order 2 is one over the chance that two draws agree and
-    counts rare answers less; order 0 counts answers, infinity is one over the largest probability. Source: Hill,
-    "Diversity and evenness", Ecology 54 (1973).
+    It is `(sum_n p_n^q)^(1/(1-q))`. Order 1, the limit, is the exponential of the entropy; order 2 is one over the
+    probability that two draws agree, and counts rare answers less; order 0 counts answers; infinity is one over the
+    largest probability. Source: Hill, "Diversity and evenness", Ecology 54 (1973).
 
-    A sample of G has at most G different answers and misses rare ones, so the number of a sample lies below that of
-    the distribution it comes from: compare samples of one size.
+    A sample of G has at most G different answers and misses rare ones, so its number lies below that of the
+    distribution: compare samples of one size.
 
     Args:
         values: Probabilities or counts, shape `(..., N)`, of any scale; divided by their sum here.
@@ -91,12 +103,14 @@ def effective_number(values: Tensor, order: float = 1.0) -> Tensor:
         Shape `(...)`, between 1 and N.
 
     Raises:
-        JuryError: A negative, infinite or NaN value, or values that are all 0.
-        ValueError: A negative or NaN order.
+        JuryError: If a value is negative, infinite or NaN, or all are 0.
+        ValueError: If the order is negative or NaN.
 
     Example:
-        >>> effective_number(torch.tensor([[6, 3, 1], [0, 5, 5]]))
-        tensor([2.4546, 2.0000])
+        >>> effective_number(torch.tensor([[5, 5, 5], [0, 5, 5]]))
+        tensor([3., 2.])
+        >>> effective_number(torch.tensor([6, 3, 1]), order=2)  # 1 / (.36 + .09 + .01)
+        tensor(2.1739)
     """
     if not order >= 0:
         raise ValueError(f"order is {order}: Hill numbers have an order of 0 or more; 1 is exp(entropy).")
@@ -109,7 +123,7 @@ def effective_number(values: Tensor, order: float = 1.0) -> Tensor:
         )
     total = x.sum(-1, keepdim=True)
     if (total == 0).any():
-        raise JuryError("values: all of a row are 0, so there is nothing to be diverse: leave empty groups out")
+        raise JuryError("values: all of a row are 0, so it has no distribution: leave empty groups out")
     p = x / total
     if order == 1:
         return torch.special.entr(p).sum(-1).exp()
@@ -121,16 +135,16 @@ def effective_number(values: Tensor, order: float = 1.0) -> Tensor:
 
 
 def effective_answers(groups: Iterable[Sequence[Hashable]]) -> float:
-    """Effective number of different completions to one prompt, `exp` of the entropy of each group, averaged.
+    """Compute the effective number of different completions per prompt: `exp` of each group's entropy, averaged.
 
-    1 says that all completions of a prompt are the same. A group of G cannot show more than G, which long texts always
-    do, since no two are equal: there the entropy of the policy is the number to follow.
+    1 means that all completions of a prompt are the same. The maximum is the group size G, which long texts always
+    reach, since no two are equal: there follow the entropy of the policy instead.
 
     Args:
-        groups: The completions of each prompt, as texts, token tuples or anything else that can be hashed.
+        groups: The completions of each prompt, as texts, token tuples or any other hashable objects.
 
     Raises:
-        JuryError: No group, or an empty one.
+        JuryError: If there is no group, or an empty one.
 
     Example:
         >>> effective_answers([["7", "7", "7", "7"], ["3", "7", "3", "7"]])

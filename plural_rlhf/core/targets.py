@@ -1,26 +1,28 @@
-"""Which distribution the policy should have: the pool of the clusters' own optima, with one dial `rho`.
+"""Define the distribution that a policy should have: the pool of the clusters' own optima, with one parameter `rho`.
 
-Cluster k, alone, wants `p_k = pi_ref exp(r_k / beta) / Z_k` with `Z_k = E_{pi_ref}[exp(r_k / beta)]`. The target is
+The optimum of cluster k alone is `p_k = pi_ref exp(r_k / beta) / Z_k` with `Z_k = E_{pi_ref}[exp(r_k / beta)]`. The
+target is
 
     p_rho(y)  is proportional to  pi_ref(y) [ sum_k w_k exp(rho (r_k(y) / beta - log Z_k)) ]^(1 / rho)
 
 `rho = 1` is the mixture `sum_k w_k p_k` (representation), `rho = 0` the log pool of the mean reward (consensus),
 `-inf` the worst-off cluster, `inf` anyone's favourite; with K = 1 they coincide. Each is the KL-regularised optimum of
-one aggregated reward, `pool_reward`, so whatever can follow a reward can follow any of them.
+one aggregated reward, `pool_reward`, so every method that maximises a reward can reach any of them.
 
-Options change what a single cluster wants before anything is pooled. In this order:
+Options change the optimum of each cluster before the optima are pooled. In this order:
 
-1. `typicality_alpha` takes out of the reward what raters gave for typical text (`typicality`).
-2. `tie_margin` makes ties of near-ties, which then keep the ratio that `pi_ref` gives them (`saturate`).
+1. `typicality_alpha` subtracts from the reward the raters' preference for typical text (`typicality`).
+2. `tie_margin` turns near-ties into ties, which then keep the ratio that `pi_ref` gives them (`saturate`).
 3. `uniform_floor` flattens that ratio to `pi_ref^(1 - uniform_floor)`. At 1 this is MARA (GX-Chen et al., 2025,
    https://arxiv.org/abs/2510.20817): uniform over the ties.
-4. `reference_power` a puts `pi_ref^a` in the place of `pi_ref`, in 3 as well.
+4. `reference_power` a replaces `pi_ref` by `pi_ref^a`, in 3 as well.
 
 All of them are shapings of the reward (`PoolTarget.shaped`), so a method that only sees samples has the same target.
-A validity gate is not: what is not valid has probability 0 for every cluster, and the shares hold among the rest.
+A validity gate is not a shaping: an invalid answer has probability 0 for every cluster, and the shares hold among the
+rest.
 
-Knows nothing of models, samples or how to get there: see `estimators` for that, and `offsets` where `log Z_k` is not
-computable.
+Knows nothing of models, samples or optimisation: see `estimators` for these, and `offsets` where `log Z_k` cannot be
+computed.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .aggregation import Weights, log_power_mean, normalise_weights
+from .checks import check_beta
 from .typicality import debias
 
 
@@ -40,10 +43,10 @@ __all__ = ["PoolTarget", "log_partition", "pool_reward", "responsibilities", "sa
 
 
 def log_partition(rewards: Tensor, log_pi_ref: Tensor, beta: float, mask: Tensor | None = None) -> Tensor:
-    """Exact `log Z_k = log sum_n pi_ref(n) exp(r_k(n) / beta)` over a finite support.
+    """Compute the exact `log Z_k = log sum_n pi_ref(n) exp(r_k(n) / beta)` over a finite support.
 
-    Where `log_pi_ref` does not sum to one over the support, every `log Z_k` of the prompt moves by the same constant,
-    which no target notices.
+    Where `log_pi_ref` does not sum to one over the support, every `log Z_k` of the prompt shifts by the same constant,
+    which changes no target.
 
     Args:
         rewards: Logits, shape `(B, N, K)` (any leading axes).
@@ -56,8 +59,13 @@ def log_partition(rewards: Tensor, log_pi_ref: Tensor, beta: float, mask: Tensor
 
     Raises:
         ValueError: If `beta` is not positive, or a prompt has no answer or none that `pi_ref` can give.
+
+    Example:
+        >>> rewards = torch.tensor([[[3.0, 0.0], [1.0, 0.0]]]).log1p()  # exp(r) is 4 and 2, 1 and 1
+        >>> log_partition(rewards, torch.tensor([[0.5, 0.5]]).log(), beta=1.0).exp()
+        tensor([[3., 1.]])
     """
-    _check_beta(beta)
+    check_beta(beta)
     log_pi_ref, mask = _prepare(log_pi_ref, mask)
     _refuse_unreachable(log_pi_ref)
     r = _present(rewards, mask)
@@ -65,7 +73,7 @@ def log_partition(rewards: Tensor, log_pi_ref: Tensor, beta: float, mask: Tensor
 
 
 def pool_reward(rewards: Tensor, weights: Weights, log_z: Tensor, beta: float, rho: float) -> Tensor:
-    """The reward whose KL-regularised optimum is the pool.
+    """Compute the aggregated reward whose KL-regularised optimum is the pool.
 
     `R = (beta / rho) log sum_k w_k exp(rho (r_k / beta - log Z_k))`. At `rho = 1` and with the exact `log Z_k`,
     `E_{pi_ref}[exp(R / beta)] = 1`.
@@ -75,7 +83,7 @@ def pool_reward(rewards: Tensor, weights: Weights, log_z: Tensor, beta: float, r
         weights: Shape `(K,)` or `(..., K)`, broadcast against `rewards`; normalised here.
         log_z: `log Z_k` in nats up to a constant over k, shape `(..., K)`, broadcast against `rewards`.
         beta: Temperature, in logits.
-        rho: The dial, any number of `[-inf, inf]`; continuous at 0.
+        rho: The parameter of the pool, any number of `[-inf, inf]`; continuous at 0.
 
     Returns:
         Logits, shape `(...)`.
@@ -83,16 +91,21 @@ def pool_reward(rewards: Tensor, weights: Weights, log_z: Tensor, beta: float, r
     Raises:
         JuryError: If the weights are unusable.
         ValueError: If `beta` is not positive or `rho` is NaN.
+
+    Example:
+        >>> rewards, log_z = torch.tensor([4.0, 1.0]).log(), torch.zeros(2)
+        >>> [round(pool_reward(rewards, [1, 1], log_z, 1.0, rho).exp().item(), 3) for rho in (1, 0, -math.inf)]
+        [2.5, 2.0, 1.0]
     """
-    _check_beta(beta)
+    check_beta(beta)
     _check_rho(rho)
     return beta * log_power_mean(rewards / beta - log_z.to(rewards), weights, rho)
 
 
 def responsibilities(rewards: Tensor, weights: Weights, log_z: Tensor, beta: float, rho: float = 1.0) -> Tensor:
-    """How much each cluster accounts for a response, `gamma_k = dR_rho / dr_k`.
+    """Compute how much each cluster accounts for a response, `gamma_k = dR_rho / dr_k`.
 
-    In proportion to `w_k exp(rho (r_k / beta - log Z_k))`. At `rho = 1` this is the posterior probability that a
+    Proportional to `w_k exp(rho (r_k / beta - log Z_k))`. At `rho = 1` this is the posterior probability that a
     response drawn from the mixture came from cluster k. At `rho = 0` it is `w_k`; at `-inf` and `inf` the extreme
     clusters share it by their weights.
 
@@ -101,16 +114,20 @@ def responsibilities(rewards: Tensor, weights: Weights, log_z: Tensor, beta: flo
         weights: Shape `(K,)` or `(..., K)`, broadcast against `rewards`; normalised here.
         log_z: Nats, shape `(..., K)`, broadcast against `rewards`.
         beta: Temperature, in logits.
-        rho: The dial, any number of `[-inf, inf]`.
+        rho: The parameter of the pool, any number of `[-inf, inf]`.
 
     Returns:
-        Shape `(..., K)`, non-negative, one in sum over k.
+        Shape `(..., K)`, non-negative, summing to one over k.
 
     Raises:
         JuryError: If the weights are unusable.
         ValueError: If `beta` is not positive or `rho` is NaN.
+
+    Example:
+        >>> responsibilities(torch.tensor([4.0, 1.0]).log(), [1, 1], torch.zeros(2), beta=1.0)
+        tensor([0.8000, 0.2000])
     """
-    _check_beta(beta)
+    check_beta(beta)
     _check_rho(rho)
     x = rewards / beta - log_z.to(rewards)
     w = normalise_weights(weights, x.shape[-1]).to(x).expand_as(x)
@@ -125,7 +142,7 @@ def responsibilities(rewards: Tensor, weights: Weights, log_z: Tensor, beta: flo
 def saturate(
     rewards: Tensor, tie_margin: float, smooth: float = 0.0, dim: int = -2, best: Tensor | None = None
 ) -> Tensor:
-    """Make ties of near-ties, `r' = min(r, best - tie_margin)` per cluster.
+    """Turn near-ties into ties, `r' = min(r, best - tie_margin)` per cluster.
 
     Responses near the best then keep the ratio that they have under `pi_ref`, for every beta. The smooth form is
     `c - s softplus((c - r) / s)` with `c = best - tie_margin` and `s = smooth`.
@@ -144,6 +161,10 @@ def saturate(
 
     Raises:
         ValueError: If `tie_margin` or `smooth` is negative, infinite or NaN.
+
+    Example:
+        >>> saturate(torch.tensor([[2.0], [1.9], [0.5]]), tie_margin=0.2).squeeze()
+        tensor([1.8000, 1.8000, 0.5000])
     """
     _check_distance("tie_margin", tie_margin)
     _check_distance("smooth", smooth)
@@ -155,7 +176,7 @@ def saturate(
 
 @dataclass(frozen=True)
 class PoolTarget:
-    """The `rho`-pool over a finite set of answers, exactly, and its options as a shaping of rewards.
+    """The `rho`-pool, exact over a finite set of answers, and its options as a shaping of rewards.
 
     Args:
         rho: 1 mixture, 0 log pool, `-inf` worst-off cluster, `inf` union; any number between.
@@ -164,10 +185,10 @@ class PoolTarget:
             off.
         reference_power: Exponent of `pi_ref`; 0 drops the reference, 1 keeps it.
         tie_width: Width over which the edge of the ties is rounded, in logits; 0 is a hard edge.
-        uniform_floor: How far the ties go from `pi_ref`'s ratio (0) to uniform (1). With `tie_margin=0` only exact
-            ties, such as the passes of a 0/1 verifier, are flattened.
-        typicality_alpha: Logits of a reward that are owed to each nat of `log pi_ref`; subtracted first, so that ties
-            are ties of quality. `typicality.fit_typicality` fits it; 0 is off.
+        uniform_floor: Moves the ties from `pi_ref`'s ratio (0) to uniform (1). With `tie_margin=0` only exact ties,
+            such as the passes of a 0/1 verifier, are flattened.
+        typicality_alpha: Logits of reward per nat of `log pi_ref`, the raters' preference for typical text; subtracted
+            first, so that ties are ties of quality. `typicality.fit_typicality` fits it; 0 is off.
 
     Raises:
         ValueError: If `beta` is not positive, `rho` is NaN, `uniform_floor` is outside `[0, 1]`, `typicality_alpha` is
@@ -191,7 +212,7 @@ class PoolTarget:
     typicality_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_beta(self.beta)
+        check_beta(self.beta)
         _check_rho(self.rho)
         _check_distance("tie_margin", self.tie_margin)
         _check_distance("tie_width", self.tie_width)
@@ -205,7 +226,7 @@ class PoolTarget:
             )
         if not math.isfinite(self.typicality_alpha):
             raise ValueError(
-                f"typicality_alpha: got {self.typicality_alpha:g}; it is a number of logits per nat, 0 is off"
+                f"typicality_alpha: got {self.typicality_alpha:g}; it is a finite number of logits per nat, 0 is off"
             )
 
     @property
@@ -221,16 +242,16 @@ class PoolTarget:
         mask: Tensor | None = None,
         anchor: Tensor | None = None,
     ) -> Tensor:
-        """Rewards r' that hold all options: each cluster's optimum is then plainly `pi_ref exp(r'_k / beta)`.
+        """Apply all options to the rewards: each cluster's optimum is then `pi_ref exp(r'_k / beta)`.
 
-        The plain pool of r' is `log_probs` of `rewards`. What is shaped depends on the other answers to the prompt
-        through `best` and `anchor` alone. Both are taken from the answers given; where these are a sample of all
+        The plain pool of r' is `log_probs` of `rewards`. r' depends on the other answers to the prompt through `best`
+        and `anchor` alone. By default both are computed from the answers given; where these are a sample of all
         answers, running values of the prompt make r' the same from one sample to the next.
 
         Args:
             rewards: Logits, shape `(..., N, K)`.
-            log_pi_ref: Nats, shape `(..., N)`; `None` where no option reads it. No reward can bring back an answer of
-                probability 0, so there the reference is left alone.
+            log_pi_ref: Nats, shape `(..., N)`; `None` where no option reads it. No reward can restore an answer of
+                probability 0, so `reference_power` does not apply to it.
             best: Each cluster's best reward, after `typicality.debias` if that is on: shape `(..., 1, K)`, or
                 `(..., N, K)` where each answer is to another prompt; `-inf` where it is unknown.
             mask: True where there is an answer, and a valid one if there is a gate, shape `(..., N)`; padding is never
@@ -268,14 +289,14 @@ class PoolTarget:
         mask: Tensor | None = None,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """Log-probabilities of the target over the support.
+        """Compute the log-probabilities of the target over the support.
 
         Args:
             rewards: Logits, shape `(B, N, K)`.
             weights: Shape `(K,)` or `(B, K)`.
             log_pi_ref: Nats, shape `(B, N)`; need not be normalised over the support.
             mask: True where there is an answer, shape `(B, N)`; padding is never read.
-            valid: True where an answer may be given at all, shape `(B, N)`; the rest has probability 0 for every
+            valid: True where an answer passes the validity gate, shape `(B, N)`; the rest has probability 0 for every
                 cluster, and its rewards are never read.
 
         Returns:
@@ -306,9 +327,9 @@ class PoolTarget:
             _refuse_unreachable(log_pi_ref)
         elif self.typicality_alpha != 0 and (unknown := (reachable != mask).any(-1)).any():
             raise ValueError(
-                f"log_pi_ref: an answer of prompt {_first(unknown)} of the batch has probability 0, so what its "
-                "reward owes to being typical is unknown: leave typicality_alpha at 0 (got "
-                f"{self.typicality_alpha:g}), or keep the reference with reference_power above 0"
+                f"log_pi_ref: an answer of prompt {_first(unknown)} of the batch has probability 0, so the typicality "
+                f"part of its reward is unknown: leave typicality_alpha at 0 (got {self.typicality_alpha:g}), or keep "
+                "the reference with reference_power above 0"
             )
         possible = (reachable if self.reference_power > 0 else mask).unsqueeze(-1)
         log_ref = torch.where(reachable, log_pi_ref, 0.0).to(r)
@@ -376,14 +397,6 @@ def _refuse_unreachable(log_pi_ref: Tensor) -> None:
 
 def _first(rows: Tensor) -> int:
     return int(rows.reshape(-1).nonzero()[0])
-
-
-def _check_beta(beta: float) -> None:
-    if not 0 < beta < math.inf:
-        raise ValueError(
-            f"beta: got {beta:g}; the temperature must be positive and finite: 1.0 keeps Bradley-Terry odds as they "
-            "are, smaller sharpens"
-        )
 
 
 def _check_rho(rho: float) -> None:

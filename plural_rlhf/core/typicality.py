@@ -1,16 +1,16 @@
-"""How much raters reward a text merely for being typical, and that preference taken out of a reward.
+"""Estimate raters' preference for typical text, and subtract it from a reward.
 
 Verbalized Sampling (Zhang et al., https://arxiv.org/abs/2510.01171) models a fitted reward as
 
     r(y) = r_true(y) + alpha log pi_ref(y) + noise
 
-so that its optimum is `pi_ref^(1 + alpha / beta) exp(r_true / beta)`: the policy is sharpened although nobody asked
-for it. Among responses to one prompt that are equally good, `r_true` cancels and `alpha` is the slope of the reward
-difference on the log-probability difference; HelpSteer gives 0.57 +- 0.07.
+so that its optimum is `pi_ref^(1 + alpha / beta) exp(r_true / beta)`: the policy is sharpened unintentionally. Among
+responses to one prompt of equal quality, `r_true` cancels and `alpha` is the slope of the reward difference on the
+log-probability difference; HelpSteer gives 0.57 +- 0.07.
 
-Knows nothing of models, tables or where quality was judged. `alpha` is in logits per nat of the log-probability that
-it was fitted on: `targets.PoolTarget` subtracts `alpha` times that of the whole sequence, so fit it on sequence sums,
-not on means per token.
+`alpha` is in logits per nat of the log-probability that it was fitted on: `targets.PoolTarget` subtracts `alpha` times
+that of the whole sequence, so fit it on sequence sums, not on means per token. Knows nothing of models, tables or
+where quality was judged.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ __all__ = ["MatchedPairs", "TypicalityFit", "debias", "fit_typicality", "matched
 
 
 class MatchedPairs(NamedTuple):
-    """Differences between responses to one prompt that are equally good; which of the two comes first is immaterial.
+    """Differences between responses of equal quality to one prompt; the order within a pair does not matter.
 
     Attributes:
         reward_difference: Logits, shape `(P,)`.
         log_prob_difference: Nats, shape `(P,)`, in the same direction.
         group: Number of the prompt of each pair, shape `(P,)`.
+
+    Example:
+        >>> matched_pairs(rewards=[1.0, 3.0], log_pi_ref=[-4.0, -1.0], quality=[5, 5], group=["a", "a"])
+        MatchedPairs(reward_difference=array([-2.]), log_prob_difference=array([-3.]), group=array([0]))
     """
 
     reward_difference: np.ndarray
@@ -43,14 +47,14 @@ class MatchedPairs(NamedTuple):
 
 @dataclass(frozen=True)
 class TypicalityFit:
-    """A fitted preference for typical text.
+    """A fitted preference for typical text; `fit_typicality` shows an example.
 
     Attributes:
         alpha: Logits per nat; above 0 typical text is rewarded.
-        standard_error: Of `alpha`, robust to unequal noise and to dependence inside a group.
+        standard_error: Standard error of `alpha`, robust to unequal noise and to dependence inside a group.
         ci_low: Lower end of the interval.
         ci_high: Upper end of the interval.
-        n: Pairs that say something: of positive weight and with different log-probabilities.
+        n: Number of informative pairs: of positive weight and with different log-probabilities.
     """
 
     alpha: float
@@ -61,7 +65,7 @@ class TypicalityFit:
 
 
 def debias(rewards: Tensor, log_pi_ref: Tensor, alpha: float) -> Tensor:
-    """The reward without the preference for typical text, `r_k - alpha log pi_ref`.
+    """Subtract the preference for typical text from rewards, `r_k - alpha log pi_ref`.
 
     Args:
         rewards: Logits, shape `(..., N, K)`.
@@ -70,6 +74,12 @@ def debias(rewards: Tensor, log_pi_ref: Tensor, alpha: float) -> Tensor:
 
     Returns:
         Logits, shape `(..., N, K)`.
+
+    Example:
+        >>> import torch
+        >>> rewards, log_pi_ref = torch.tensor([[2.0], [1.0]]), torch.tensor([-1.0, -3.0])
+        >>> debias(rewards, log_pi_ref, alpha=0.5).squeeze()  # the second was only less typical
+        tensor([2.5000, 2.5000])
     """
     return rewards - alpha * log_pi_ref.to(rewards).unsqueeze(-1)
 
@@ -77,13 +87,13 @@ def debias(rewards: Tensor, log_pi_ref: Tensor, alpha: float) -> Tensor:
 def matched_pairs(
     rewards: ArrayLike, log_pi_ref: ArrayLike, quality: ArrayLike, group: ArrayLike, tolerance: float = 0.0
 ) -> MatchedPairs:
-    """All pairs of responses to one prompt whose quality is the same.
+    """Select all pairs of responses to one prompt whose quality is the same.
 
-    What is left of a difference in quality inside `tolerance` counts as typicality wherever the two go together, so
-    keep it as small as the number of pairs allows.
+    A difference in quality inside `tolerance` is attributed to typicality wherever the two correlate, so keep it as
+    small as the number of pairs allows.
 
     Args:
-        rewards: Logits of the reward that is to be examined, shape `(N,)`.
+        rewards: Logits of the reward under examination, shape `(N,)`.
         log_pi_ref: Nats, shape `(N,)`.
         quality: A judgement of quality other than the reward (e.g. HelpSteer's correctness), shape `(N,)`.
         group: The prompt of each response, numbers or strings, shape `(N,)`.
@@ -139,10 +149,10 @@ def fit_typicality(
         log_prob_difference: Nats, shape `(N,)`.
         weights: Weight of each pair (e.g. its number of raters), shape `(N,)`; default: all alike.
         groups: The prompt of each pair, shape `(N,)`; default: every pair is independent of the others.
-        num_bootstrap: Resamples of the percentile interval; 0 takes the normal interval of the standard error, which
-            is as good from some thousand prompts on and costs nothing.
+        num_bootstrap: Resamples of the percentile interval; 0 uses the normal interval of the standard error, which is
+            as accurate from a few thousand prompts on and costs nothing.
         confidence: Coverage of the interval.
-        seed: Of the bootstrap.
+        seed: Random seed of the bootstrap.
 
     Returns:
         The slope with its uncertainty.
@@ -150,6 +160,11 @@ def fit_typicality(
     Raises:
         ValueError: If the columns differ in length or hold a number that is not finite, a weight is negative, or fewer
             than two groups have pairs with different log-probabilities.
+
+    Example:
+        >>> fit = fit_typicality([1.0, -0.5, 2.0], [2.0, -1.0, 4.0])  # half a logit per nat, without noise
+        >>> fit.alpha, fit.standard_error, fit.n
+        (0.5, 0.0, 3)
     """
     y, x = _columns(reward_difference=reward_difference, log_prob_difference=log_prob_difference)
     w = np.ones(len(x)) if weights is None else _columns(reward_difference=y, weights=weights)[1]
@@ -159,9 +174,9 @@ def fit_typicality(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: got {confidence:g}; it is the coverage of the interval, between 0 and 1")
     labels = np.arange(len(x)) if groups is None else _labels("groups", groups, len(x))
-    telling = (w > 0) & (x != 0)
-    y, x, w = y[telling], x[telling], w[telling]
-    labels = np.unique(labels[telling], return_inverse=True)[1]
+    informative = (w > 0) & (x != 0)
+    y, x, w = y[informative], x[informative], w[informative]
+    labels = np.unique(labels[informative], return_inverse=True)[1]
     num_groups = int(labels.max(initial=-1)) + 1
     if num_groups < 2:
         raise ValueError(
@@ -197,7 +212,7 @@ def _columns(**columns: ArrayLike) -> list[np.ndarray]:
             )
         if not np.isfinite(array).all():
             row = int(np.argmax(~np.isfinite(array)))
-            raise ValueError(f"{name}: row {row} is {array[row]:g}, which no regression can use: leave the row out")
+            raise ValueError(f"{name}: row {row} is {array[row]:g}, not a finite number: leave the row out")
     return list(arrays.values())
 
 

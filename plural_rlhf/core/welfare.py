@@ -1,8 +1,8 @@
-"""The pointwise rules that look at a part of the jury: its worst-off, its middle, its approvers, its disagreement.
+"""Pointwise welfare rules that read a part of the jury: the worst-off, the middle, the approvers, the disagreement.
 
-Each reads only how the jury's weight is spread over the rewards of one response. All are therefore anonymous (the
-order of clusters does not matter) and clone-proof (a cluster split into two with the same rewards and half the weight
-each changes nothing), and so are the means of `aggregation`. They differ in the rest:
+Each rule reads only how the clusters' weight is spread over the rewards of one response. All are therefore anonymous
+(the order of clusters does not matter) and clone-proof (a cluster split into two with the same rewards and half the
+weight each changes nothing), and so are the means of `aggregation`. They differ in the rest:
 
 | rule | a higher reward never lowers it | a cluster of weight w < 1/2 moves it up / down at will | commutes with |
 |---|---|---|---|
@@ -18,15 +18,16 @@ each changes nothing), and so are the means of `aggregation`. They differ in the
 | approval | yes | by w at most | nothing, unless the threshold moves along |
 | variance_penalised | no | if penalty < sqrt(w / (1 - w)) / yes | shift, scale |
 
-"At will" is without limit, by exaggerating its reward of one response. A rule that no cluster moves at will may still
-be played within limits: none is strategyproof once the best of several responses is chosen. "Commutes with" is about
-one map `a r + b`, a > 0, of all heads. Under a scale of each head's own all verdicts change except approval's at
-threshold and temperature 0 and Nash's with utility "identity"; under a constant of each head's own only the mean ranks
-responses as before. Hence heads are calibrated first (`reward_models.jury.calibration`).
+"At will" means without limit, by exaggerating the reward of one response. A rule that no cluster moves at will may
+still be manipulated within limits: none is strategyproof once the best of several responses is chosen. "Commutes with"
+refers to one map `a r + b`, a > 0, of all heads. If each head is scaled by a factor of its own, all verdicts change
+except those of approval at threshold and temperature 0 and of Nash with utility "identity". If a constant is added to
+each head, only the mean ranks responses as before. Hence heads are calibrated first
+(`reward_models.jury.calibration`).
 
-Gradients are finite everywhere; among equal rewards at an edge, one cluster may get all of it. A cluster of weight 0
-has no say, whatever its reward. Half precision is computed in float32. Knows nothing of prompts, groups of responses
-or where rewards come from.
+Gradients are finite everywhere; among equal rewards at an edge, one cluster may get all of the gradient. A cluster of
+weight 0 has no influence, whatever its reward. Half precision is computed in float32. Knows nothing of prompts, groups
+of responses or where rewards come from.
 """
 
 from __future__ import annotations
@@ -54,11 +55,12 @@ __all__ = [
 
 
 def nash(rewards: Tensor, weights: Weights, utility: Utility = "sigmoid") -> Tensor:
-    """Nash welfare, `u^-1(prod_k u(r_k)^w_k)`: the power mean at p = 0.
+    """Compute Nash welfare, `u^-1(prod_k u(r_k)^w_k)`: the power mean at p = 0.
 
     Axioms: anonymous, clone-proof, strictly monotone. With the default utility one cluster can lower it without limit
-    but not raise it, and it commutes with no change of scale. With utility "identity" the ranking of responses
-    survives any factor of each head's own (the scale independence of Nash, 1950); with "exp" this is the mean.
+    but not raise it, and it commutes with no change of scale. With utility "identity" the ranking of responses does
+    not change when a head is multiplied by a factor (the scale independence of Nash, 1950); with "exp" this is the
+    mean.
 
     Args:
         rewards: Logits per cluster, shape `(..., K)`.
@@ -71,55 +73,57 @@ def nash(rewards: Tensor, weights: Weights, utility: Utility = "sigmoid") -> Ten
     Raises:
         JuryError: If the weights are unusable.
         ValueError: If the utility is unknown or not positive.
+
+    Example:
+        >>> nash(torch.tensor([1.0, 4.0]), [1, 1], utility="identity")
+        tensor(2.)
+        >>> nash(torch.tensor([0.0, 0.0]), [3, 1])
+        tensor(0.)
     """
     return power_mean(rewards, weights, 0.0, utility)
 
 
 def minimum(rewards: Tensor, weights: Weights) -> Tensor:
-    """Rawls' rule: the reward of the worst-off cluster that has a weight, however small.
+    """Return the reward of the worst-off cluster of positive weight: Rawls' rule.
 
     Axioms: anonymous, clone-proof, monotone, commutes with any increasing map of all heads. One cluster can lower it
     without limit (a veto) but not raise it.
 
     Args:
         rewards: On one scale, shape `(..., K)`.
-        weights: Shape `(K,)` or `(..., K)`; only which are positive matters.
+        weights: Shape `(K,)` or `(..., K)`; only which of them are positive matters.
 
     Returns:
         Shape `(...)`.
 
     Raises:
         JuryError: If the weights are unusable.
+
+    Example:
+        >>> minimum(torch.tensor([2.0, -1.0, -7.0]), [0.9, 0.1, 0.0])
+        tensor(-1.)
     """
     return log_power_mean(rewards, weights, -math.inf)
 
 
 def maximum(rewards: Tensor, weights: Weights) -> Tensor:
-    """The reward of the best-off cluster that has a weight: someone's favourite suffices.
+    """Return the reward of the best-off cluster of positive weight; arguments and axioms as for `minimum`, mirrored.
 
-    Axioms: those of `minimum`, with up for down.
-
-    Args:
-        rewards: On one scale, shape `(..., K)`.
-        weights: Shape `(K,)` or `(..., K)`; only which are positive matters.
-
-    Returns:
-        Shape `(...)`.
-
-    Raises:
-        JuryError: If the weights are unusable.
+    Example:
+        >>> maximum(torch.tensor([2.0, -1.0, 7.0]), [0.9, 0.1, 0.0])
+        tensor(2.)
     """
     return log_power_mean(rewards, weights, math.inf)
 
 
 def cvar(rewards: Tensor, weights: Weights, share: float = 0.25) -> Tensor:
-    """Mean reward of the worst-off share of the jury: conditional value at risk.
+    """Compute the mean reward of the worst-off share of the jury: conditional value at risk.
 
     `1/a int_0^a Q(q) dq` with the quantiles Q and a the share. A cluster at the edge counts with the part of its
     weight that is within (Rockafellar and Uryasev 2002, https://doi.org/10.1016/S0378-4266(02)00271-6).
 
     Axioms: anonymous, clone-proof, monotone, commutes with a common shift and scale. One cluster can lower it without
-    limit; it can so raise it only if its weight exceeds `1 - share`, so that it is part of every such share.
+    limit, and raise it without limit only if its weight exceeds `1 - share`, so that every such share contains it.
 
     Args:
         rewards: On one scale, shape `(..., K)`.
@@ -144,15 +148,15 @@ def cvar(rewards: Tensor, weights: Weights, share: float = 0.25) -> Tensor:
         )
     ordered, w, up_to = _from_the_worst_off(rewards, weights)
     room = share - (up_to - w)
-    # What rounding leaves of a full share must not let in a cluster whose reward may be huge.
-    taken = torch.minimum(w, torch.where(room > TIE * share, room, 0.0))
-    return (taken * torch.where(taken > 0, ordered, 0.0)).sum(-1) / taken.sum(-1)
+    # A remainder that is only rounding error must not admit a cluster whose reward may be huge.
+    counted = torch.minimum(w, torch.where(room > TIE * share, room, 0.0))
+    return (counted * torch.where(counted > 0, ordered, 0.0)).sum(-1) / counted.sum(-1)
 
 
 def quantile(rewards: Tensor, weights: Weights, q: float = 0.25) -> Tensor:
-    """Lower weighted quantile: the smallest reward that a share q of the jury is at or below.
+    """Return the lower weighted quantile: the smallest reward that a share q of the jury is at or below.
 
-    Always the reward of some cluster; a share of `1 - q` of the jury is at least so well off.
+    Always the reward of some cluster; a share of `1 - q` of the jury has at least this reward.
 
     Axioms: anonymous, clone-proof, monotone, commutes with any increasing map of all heads. A cluster of weight w
     moves it up without limit only if `w > 1 - q`, down only if `w >= q`.
@@ -180,9 +184,9 @@ def quantile(rewards: Tensor, weights: Weights, q: float = 0.25) -> Tensor:
 
 
 def weighted_median(rewards: Tensor, weights: Weights) -> Tensor:
-    """Weighted median: half of the jury is at or below it, half at or above.
+    """Return the weighted median: half of the jury is at or below it, half at or above.
 
-    Where the weights split exactly in halves, every reward between two clusters is a median; the midpoint is taken.
+    Where the weights split exactly in halves, every reward between two clusters is a median; the midpoint is returned.
 
     Axioms: anonymous, clone-proof, monotone, commutes with a common shift and scale. No coalition of less than half
     the weight can move it outside the range of the others' rewards.
@@ -208,18 +212,20 @@ def weighted_median(rewards: Tensor, weights: Weights) -> Tensor:
 
 
 def pessimistic_median(rewards: Tensor, weights: Weights, standard_error: Weights, z: float = 1.0) -> Tensor:
-    """Weighted median of lower confidence bounds, `median_k(r_k - z s_k)`.
+    """Return the weighted median of lower confidence bounds, `median_k(r_k - z s_k)`.
 
     After the pessimistic median of MLEs (Kleine Buening et al., NeurIPS 2025, https://arxiv.org/abs/2503.09561), with
-    which labellers gain little by misreporting. Ours differs in three ways, and their theorem does not carry over:
+    which labellers gain little by misreporting. This rule differs in three ways, and their theorem does not carry
+    over:
 
     1. The median is over clusters, by weight, instead of over single labellers.
-    2. It is taken for each response, of its rewards, instead of for each coordinate of linear reward parameters.
-    3. So is the pessimism, instead of the worst case of a policy's expected reward over one confidence set.
+    2. It is computed for each response, from its rewards, instead of for each coordinate of linear reward parameters.
+    3. The pessimism is per response too, instead of the worst case of a policy's expected reward over one confidence
+       set.
 
     Axioms: anonymous, monotone, commutes with a common shift, and with a common scale of rewards and standard errors.
-    Clone-proof if clones keep the standard error; two halves fitted apart have larger ones. No coalition of less than
-    half the weight can move it outside the range of the others' bounds, be it by rewards or by standard errors.
+    Clone-proof if clones keep the standard error; two halves fitted separately have larger ones. No coalition of less
+    than half the weight can move it outside the range of the others' bounds, by rewards or by standard errors.
 
     Args:
         rewards: On one scale, shape `(..., K)`.
@@ -252,14 +258,16 @@ def pessimistic_median(rewards: Tensor, weights: Weights, standard_error: Weight
     if bad.any():
         where = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
-            f"standard_error: cluster {where[-1]} has {s[where].item():g}, and it is a finite number of at least 0: "
-            "leave a cluster that nothing is known of out, by the weight 0"
+            f"standard_error: cluster {where[-1]} has {s[where].item():g}, and it must be a finite number of at least "
+            "0: give a cluster without an estimate the weight 0"
         )
     return weighted_median(r - z * s, weights)
 
 
 def approval_share(rewards: Tensor, weights: Weights, threshold: float = 0.0, temperature: float = 0.0) -> Tensor:
-    """Share of the jury that approves: `sum_k w_k [r_k >= threshold]`, or smooth, `sum_k w_k sigmoid((r_k - t) / T)`.
+    """Compute the share of the jury that approves, `sum_k w_k [r_k >= t]`.
+
+    With a temperature it is smooth: `sum_k w_k sigmoid((r_k - t) / T)`.
 
     Axioms: anonymous, clone-proof, monotone. A cluster moves it by its weight at most. It depends on each head's zero:
     it commutes with a common map only if threshold and temperature follow; at temperature 0 any increasing map of a
@@ -268,9 +276,9 @@ def approval_share(rewards: Tensor, weights: Weights, threshold: float = 0.0, te
     Args:
         rewards: Shape `(..., K)`.
         weights: Shape `(K,)` or `(..., K)`.
-        threshold: The least reward that is approved; 0 on calibrated heads is the reference policy's average.
-        temperature: T in the unit of the rewards. At 0 the share has no gradient in the rewards; for one take a
-            positive T, where a reward at the threshold counts half.
+        threshold: t, the least reward that is approved; 0 on calibrated heads is the reference policy's average.
+        temperature: T in the unit of the rewards. At 0 the share has no gradient in the rewards; with a positive T it
+            has one, and a reward at the threshold counts half.
 
     Returns:
         Shares in [0, 1], shape `(...)`: unlike the other rules', not in the unit of the rewards.
@@ -298,7 +306,7 @@ def approval_share(rewards: Tensor, weights: Weights, threshold: float = 0.0, te
 
 
 def variance_penalised(rewards: Tensor, weights: Weights, penalty: float = 1.0) -> Tensor:
-    """Weighted mean less a penalty on disagreement, `m - c sqrt(sum_k w_k (r_k - m)^2)`.
+    """Compute the weighted mean minus a penalty on disagreement, `m - c sqrt(sum_k w_k (r_k - m)^2)`.
 
     Axioms: anonymous, clone-proof, commutes with a common shift and scale. Not monotone: a response can lose because a
     cluster comes to like it better, unless `c <= sqrt(w_k / (1 - w_k))` for all clusters. One cluster can lower it
@@ -307,7 +315,7 @@ def variance_penalised(rewards: Tensor, weights: Weights, penalty: float = 1.0) 
     Args:
         rewards: On one scale, shape `(..., K)`.
         weights: Shape `(K,)` or `(..., K)`.
-        penalty: c, what a standard deviation between the people of the jury costs.
+        penalty: c, in units of reward per unit of standard deviation across the jury.
 
     Returns:
         Shape `(...)`; its gradient where all agree is that of the mean.
@@ -331,7 +339,7 @@ def variance_penalised(rewards: Tensor, weights: Weights, penalty: float = 1.0) 
 
 
 def _from_the_worst_off(rewards: Tensor, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards in rising order, clusters without weight last; each one's weight; the weight up to and including it."""
+    """Return rewards in rising order with weightless clusters last, each one's weight, and the cumulative weight."""
     r = as_float(rewards)
     r, w = torch.broadcast_tensors(r, normalise_weights(weights, r.shape[-1]).to(r))
     ordered, order = torch.where(w > 0, r, math.inf).sort(-1)
@@ -340,5 +348,5 @@ def _from_the_worst_off(rewards: Tensor, weights: Weights) -> tuple[Tensor, Tens
 
 
 def _first(ordered: Tensor, passed: Tensor) -> Tensor:
-    """The reward of the first cluster in order that is not passed; the weights sum to one within TIE: there is one."""
+    """Return the reward of the first cluster not `passed`; there is one, as the weights sum to one within TIE."""
     return ordered.gather(-1, passed.sum(-1, keepdim=True)).squeeze(-1)

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from plural_rlhf.core.offsets import Mode, OffsetTracker, prompt_key
+from plural_rlhf.core.offsets import Mode, OffsetTracker
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
-from plural_rlhf.rewards.completions import as_completions, completion_text, rows_of, seen_prompts
+from plural_rlhf.rewards.completions import as_completions, completion_text, prompt_key, rows_of, seen_prompts
 from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.protocol import ClusterScorer

@@ -15,12 +15,11 @@ import torch
 from tqdm.auto import tqdm
 
 from plural_rlhf.core.estimators import exact_divergence
-from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import log_partition, responsibilities
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_answers
-from plural_rlhf.rewards.completions import as_completions
+from plural_rlhf.rewards.completions import as_completions, prompt_key
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
 from reward_models.jury.inference import evaluating

@@ -80,7 +80,7 @@ def test_resumed_budget_equals_the_unbroken_one():
 
 
 def test_unusable_budgets_are_refused():
-    with pytest.raises(ValueError, match=r"budget: got 0; give the nats that a whole response may spend"):
+    with pytest.raises(ValueError, match=r"budget: got 0; give the KL of a whole response in nats"):
         KLBudget(budget=0.0)
     with pytest.raises(ValueError, match=r"beta: got 0\.5 with minimum 1 and maximum 100"):
         KLBudget(budget=1.0, beta=0.5, minimum=1.0)

@@ -12,7 +12,6 @@ from plural_rlhf.core.estimators import (
     exact_divergence,
     forward_kl_coefficients,
     group_log_mean_exp,
-    group_log_z,
     js_coefficients,
     leave_one_out,
     rao_blackwell_to_go,
@@ -35,7 +34,6 @@ def test_residual_and_coefficients_by_hand():
     assert leave_one_out(torch.tensor([3.0, 0.0, 6.0])).tolist() == pytest.approx([0.0, -4.5, 4.5])
     assert vargrad_loss(torch.tensor([3.0, 0.0, 6.0])).item() == pytest.approx(18 / 4)
     assert trajectory_balance_loss(torch.tensor([3.0, 0.0]), torch.tensor(1.0)).item() == pytest.approx((4 + 1) / 4)
-    assert group_log_z(torch.tensor([[3.0, 0.0, 6.0]])).tolist() == [3.0]
 
 
 @pytest.mark.parametrize("group", [2, 5, 16])
@@ -54,7 +52,7 @@ def test_trajectory_balance_with_the_group_mean_is_a_shrunk_vargrad():
     logits = normal(7).requires_grad_()
     y = torch.randint(0, 7, (3, 4), generator=torch.Generator().manual_seed(2))
     d = normal(3, 4, seed=1) - logits.log_softmax(-1)[y]
-    (tb,) = torch.autograd.grad(trajectory_balance_loss(d, group_log_z(d)).sum(), logits, retain_graph=True)
+    (tb,) = torch.autograd.grad(trajectory_balance_loss(d, d.detach().mean(-1)).sum(), logits, retain_graph=True)
     (vargrad,) = torch.autograd.grad(vargrad_loss(d).sum(), logits)
     assert torch.allclose(tb, vargrad * (1 - 1 / 4), atol=1e-12)
 

@@ -223,7 +223,7 @@ def test_rising_never_hurts_with_the_random_dictator(election, data):
 def test_a_lottery_that_something_beats_is_refused(monkeypatch):
     monkeypatch.setattr(lotteries, "_STEPS", 2)
     rewards, weights = contested(2)
-    with pytest.raises(RuntimeError, match=r"response \d beats the lottery found.*report"):
+    with pytest.raises(RuntimeError, match=r"response \d beats the computed lottery.*report"):
         maximal_lottery(rewards, weights)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plural_rlhf.core.estimators import group_log_mean_exp
-from plural_rlhf.core.offsets import MODES, OffsetTracker, balance, prompt_key
+from plural_rlhf.core.offsets import MODES, OffsetTracker, balance
 from plural_rlhf.core.targets import log_partition, pool_reward, responsibilities
 from reward_models.errors import JuryError
 from tests.enumerable import Bandit, random_normal
@@ -24,14 +24,6 @@ def mixture_policy(offsets: torch.Tensor, rewards: torch.Tensor, log_ref: torch.
 
 def balance_once(tracker: OffsetTracker, key: str, gamma: torch.Tensor, weights: object) -> None:
     tracker.observe(key, torch.zeros(1, len(gamma)), gamma.unsqueeze(0), weights, beta=1.0)
-
-
-def test_prompt_key_is_canonical():
-    one = [{"role": "user", "content": "Wie geht's, Ödön?"}]
-    assert prompt_key(one) == prompt_key([{"content": "Wie geht's, Ödön?", "role": "user"}])
-    assert prompt_key("a") != prompt_key("b") != prompt_key(["b"])
-    # Fixed for ever: checkpoints name their prompts by it.
-    assert prompt_key("Pick a number.") == "e6ddcea65f96edd96d7e31d3e52b080d"
 
 
 def test_one_step_by_hand():
@@ -204,7 +196,7 @@ def test_exact_never_guesses():
     tracker.set_exact("x", torch.zeros(2))
     with pytest.raises(JuryError, match=r"no log Z for the prompt with key y \(1 of 2 prompts\): call set_exact"):
         tracker.get(["x", "y"])
-    with pytest.raises(JuryError, match=r"prompt with key y was not given it: call set_exact"):
+    with pytest.raises(JuryError, match=r"prompt with key y has none: call set_exact"):
         tracker.initialise("y", torch.zeros(4, 2), 1.0)
 
 

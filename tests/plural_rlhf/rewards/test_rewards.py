@@ -15,9 +15,8 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import is_async_callable
 
-from plural_rlhf.core.offsets import prompt_key
 from plural_rlhf.core.targets import PoolTarget, pool_reward
-from plural_rlhf.rewards.completions import completion_text
+from plural_rlhf.rewards.completions import completion_text, prompt_key
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.rewards.validity_gate import ValidityGate
 from reward_models.errors import JuryError
