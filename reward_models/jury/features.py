@@ -1,9 +1,8 @@
-"""Texts to vectors: rendering, length-sorted batches and the hidden state of the last token.
+"""Texts to vectors: rendering, batches sorted by length, and the hidden state of the last token.
 
-Rendering is that of TRL's GRPO and RLOO trainers for a reward model, so that a jury fitted here scores the very
-strings it will be shown in training: no end token after a plain completion, the chat template over prompt and
-completion otherwise. Knows nothing of judgements, raters or rewards: any decoder of transformers will do as a
-backbone.
+Texts are rendered as TRL's GRPO and RLOO trainers render them for a reward model, so that a jury reward model fitted
+here scores the same strings in training: no end token after a plain completion, the chat template over prompt and
+completion otherwise. The backbone may be any decoder of transformers. Knows nothing of judgements, raters or rewards.
 """
 
 from __future__ import annotations
@@ -50,6 +49,16 @@ def render(prompt: Prompt | Messages, response: str | Messages, tokenizer: PreTr
     Raises:
         JuryError: A list of messages answers a plain string, or a conversation meets a tokenizer without a chat
             template.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_tokenizer
+        >>> render("Which is best? ", "the city", tiny_tokenizer())
+        'Which is best? the city'
+        >>> print(render([{"role": "user", "content": "Which is best?"}], "the city", tiny_tokenizer()))
+        <|im_start|>user
+        Which is best?<|im_end|>
+        <|im_start|>assistant
+        the city<|im_end|>
     """
     if isinstance(prompt, str):
         if not isinstance(response, str):
@@ -70,9 +79,9 @@ def render(prompt: Prompt | Messages, response: str | Messages, tokenizer: PreTr
 
 
 def last_token(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Take the hidden state of each row's last real token, wherever the padding is.
+    """Select the hidden state of each row's last real token, whichever side the padding is on.
 
-    By mask and not by token id: where the padding token is also the end token, an id cannot tell the two apart.
+    The mask decides, not the token ids: where the padding token is also the end token, an id cannot tell them apart.
 
     Args:
         hidden: (B, T, D) hidden states.
@@ -80,6 +89,11 @@ def last_token(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None)
 
     Returns:
         (B, D).
+
+    Example:
+        >>> hidden = torch.arange(3.0).view(1, 3, 1)
+        >>> last_token(hidden, torch.tensor([[1, 1, 0]])).tolist(), last_token(hidden).tolist()
+        ([[1.0]], [[2.0]])
     """
     if attention_mask is None:
         return hidden[:, -1]
@@ -99,14 +113,14 @@ def batches(
 ) -> Iterator[Batch]:
     """Tokenise rendered texts and yield them longest first, in batches padded on the right.
 
-    A text longer than `max_length` tokens loses its beginning, not its end: the response is what is being judged.
+    A text longer than `max_length` tokens loses its beginning, not its end: the response is what is judged.
 
     Args:
         texts: `U` rendered texts.
         tokenizer: No special tokens are added; the rendering has them.
         batch_size: Texts per batch.
         max_length: Longest row, in tokens.
-        progress: Show a bar over texts, if there are more than four batches.
+        progress: Show a bar over texts if there are more than four batches.
         description: Label of the bar.
 
     Yields:
@@ -114,6 +128,13 @@ def batches(
 
     Raises:
         JuryError: A text has no token, or `batch_size` or `max_length` is below one.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_tokenizer
+        >>> for index, input_ids, mask in batches(["a", "abc", "xz"], tiny_tokenizer(), batch_size=2, max_length=9):
+        ...     index, mask.tolist()
+        ([1, 2], [[1, 1, 1], [1, 1, 0]])
+        ([0], [[1]])
     """
     yield from _row_batches(
         _token_rows(texts, tokenizer, max_length), batch_size, progress=progress, description=description
@@ -123,13 +144,15 @@ def batches(
 def _token_rows(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
     """Tokenise rendered texts, keeping the last `max_length` ids of each."""
     if max_length < 1:
-        raise JuryError(f"max_length={max_length} leaves nothing to score: it must be at least 1.")
+        raise JuryError(f"max_length={max_length} leaves nothing to score: give at least 1.")
     if not texts:
         return []
     rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     for text, row in zip(texts, rows, strict=True):
         if not row:
-            raise JuryError(f"the text {text!r} has no tokens, hence no last token to score: drop it or add a prompt.")
+            raise JuryError(
+                f"the text {text!r} has no tokens, so there is no last token to score: drop it or add a prompt."
+            )
     if any(len(row) > max_length for row in rows):
         # No counts in the message: `warning_once` knows a message by its text, and training calls this each step.
         logger.warning_once(
@@ -143,7 +166,7 @@ def _row_batches(
     rows: Sequence[Sequence[int]], batch_size: int, *, progress: bool, description: str = "features"
 ) -> Iterator[Batch]:
     if batch_size < 1:
-        raise JuryError(f"batch_size={batch_size} leaves nothing to score: it must be at least 1.")
+        raise JuryError(f"batch_size={batch_size} leaves nothing to score: give at least 1.")
     # Longest first: memory runs out at once or never. Ties keep their order, so the batches are reproducible.
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     bar = tqdm(
@@ -172,9 +195,9 @@ def pooled_features(
 ) -> np.ndarray:
     """Compute the backbone's vector of each text: the final hidden state of its last token.
 
-    With `cache_dir` each different text is embedded once ever: vectors are stored as they are computed (see
-    `feature_cache`), and a run that was stopped goes on where it was. They are then rounded to float16, whether they
-    were read or are new, so that a text has the same vector in every run.
+    With `cache_dir` each different text is embedded once for all runs: vectors are stored while they are computed
+    (see `feature_cache`), and an interrupted run continues where it stopped. Stored and new vectors are both rounded
+    to float16, so that a text has the same vector in every run.
 
     Args:
         backbone: A decoder or a causal language model (its head is not run). Left on its device and in its mode;
@@ -184,13 +207,19 @@ def pooled_features(
         batch_size: Texts per forward pass.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning.
         progress: Show a progress bar when there are more than four batches.
-        cache_dir: Folder of stored vectors, of any number of backbones; None: compute all of them, store none.
+        cache_dir: Folder of stored vectors, of any number of backbones; None computes all and stores none.
 
     Returns:
         (U, D) float32, in the order of `texts`.
 
     Raises:
         JuryError: See `render` and `batches`.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> texts = [Text("Which is best?", " the city"), Text("Which is best?", " the country")]
+        >>> pooled_features(tiny_causal_lm(hidden_size=16), tiny_tokenizer(), texts).shape
+        (2, 16)
     """
     rendered = [render(prompt, response, tokenizer) for prompt, response in texts]
     base = backbone.base_model
@@ -213,7 +242,7 @@ def pooled_features(
 
 
 def truncate_backbone(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
-    """Keep only the first layers of a decoder, so that features come from its middle and cost less.
+    """Keep the first layers of a decoder only, so that features come from its middle and cost less.
 
     Embeddings and final norm are kept. The layers are shared with `model`, not copied: training one trains the other.
 
@@ -227,6 +256,11 @@ def truncate_backbone(model: PreTrainedModel, num_layers: int) -> PreTrainedMode
 
     Raises:
         JuryError: `num_layers` is out of range, or the decoder does not keep its layers in one list.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> len(truncate_backbone(tiny_causal_lm(num_hidden_layers=4), 3).layers)
+        3
     """
     base = model.base_model
     total = base.config.num_hidden_layers
@@ -238,7 +272,7 @@ def truncate_backbone(model: PreTrainedModel, num_layers: int) -> PreTrainedMode
     if len(names) != 1:
         raise JuryError(
             f"{type(base).__name__} does not keep its {total} layers in one torch.nn.ModuleList, so the first "
-            f"{num_layers} cannot be taken. Use the whole backbone."
+            f"{num_layers} cannot be cut out. Use the whole backbone."
         )
     config = copy.deepcopy(base.config)
     config.num_hidden_layers = num_layers

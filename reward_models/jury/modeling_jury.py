@@ -1,12 +1,14 @@
-"""The jury as a transformers model: a decoder, one linear head per rater cluster, and one number for TRL.
+"""The jury reward model as a transformers model: a decoder, one linear head per rater cluster, one score for TRL.
 
-TRL reads `logits` of shape (B, 1) and insists on `config.num_labels == 1`; the scores of the K clusters travel beside
-it in `cluster_rewards`. With one cluster the model is an ordinary Bradley-Terry reward model. Importing this module
+TRL reads `logits` of shape (B, 1) and requires `config.num_labels == 1`; the rewards of the K clusters are in
+`cluster_rewards`. With one cluster the model is an ordinary Bradley-Terry reward model. Importing this module
 registers the classes, so that `AutoModelForSequenceClassification` and `reward_funcs="path"` find them.
 Knows nothing of how the heads were fitted, of raters, or of any welfare rule but the weighted mean.
 
-Consensus and deviations are one head seen from two sides: with reward r_k = w_k·h + b_k and prevalence pi_k, the
-consensus is s = sum_k pi_k r_k and the deviation r_k - s, so sum_k pi_k (r_k - s) = 0 is exact and needs no penalty.
+With reward r_k = w_k·h + b_k and prevalence pi_k, the consensus is s = sum_k pi_k r_k and the deviation of cluster k
+is r_k - s. So sum_k pi_k (r_k - s) = 0 holds exactly and needs no penalty.
+
+Shapes: `B` texts, `T` tokens, `D` hidden size, `K` clusters.
 """
 
 from __future__ import annotations
@@ -37,15 +39,25 @@ class JuryConfig(PreTrainedConfig):
     """Configuration of a `JuryRewardModel`.
 
     Attributes:
-        text_config: Configuration of the decoder, or its dictionary. Without a `model_type` it is read as Llama's.
+        text_config: Configuration of the decoder, or its dictionary; one without `model_type` is read as Llama's.
         num_clusters: Number of rater clusters `K`, at least 1. Not `num_labels`, which is 1 for every reward model.
         cluster_names: `K` unique names; `"cluster 1"`, … when not given.
         prevalence: `K` shares of the population that sum to one; equal when not given.
         weights: `K` non-negative weights of the mean in `logits`, normalised when used; the prevalence when not given.
-        num_anchors: How many judged texts the model remembers beside its linear heads; 0 for none. See `memory`.
+        num_anchors: Number of judged texts whose residual rewards are stored beside the linear heads; 0 for none. See
+            `fitting.residual_memory`.
 
     Raises:
         JuryError: A value breaks one of these rules, or `num_labels` is not 1.
+
+    Example:
+        >>> config = JuryConfig(text_config={"model_type": "qwen2"}, num_clusters=2, prevalence=[0.7, 0.3])
+        >>> config.cluster_names, config.num_labels
+        (['cluster 1', 'cluster 2'], 1)
+        >>> JuryConfig(num_clusters=2, prevalence=[0.7, 0.7])
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: prevalence=[0.7, 0.7] sums to 1.4, but these are shares of one population.
+        Divide them by their sum.
     """
 
     model_type = "plural_jury"
@@ -81,12 +93,12 @@ class JuryConfig(PreTrainedConfig):
         names = self.cluster_names
         if isinstance(self.num_anchors, bool) or not isinstance(self.num_anchors, int) or self.num_anchors < 0:
             raise JuryError(
-                f"num_anchors={self.num_anchors!r}: the number of remembered texts is an integer from 0 up. Give 0 "
-                "for a jury without a memory."
+                f"num_anchors={self.num_anchors!r}: the number of stored texts is an integer from 0 up. Give 0 for a "
+                "model without a memory of judged texts."
             )
         if self.num_labels != 1:
             raise JuryError(
-                f"num_labels={self.num_labels}: TRL takes one score per text, so a jury's num_labels is always 1. "
+                f"num_labels={self.num_labels}: TRL takes one score per text, so num_labels is always 1. "
                 f"Remove the argument; the number of rater clusters is num_clusters={self.num_clusters}."
             )
         if not all(isinstance(name, str) and name.strip() for name in names):
@@ -130,14 +142,20 @@ class JuryConfig(PreTrainedConfig):
 
 @dataclass
 class JuryOutput(ModelOutput):
-    """What a `JuryRewardModel` returns; rewards are in logits, always float32.
+    """Output of a `JuryRewardModel`; rewards are in logits, always float32.
 
     Attributes:
-        loss: Always None; a trainer makes the loss from `logits` or `cluster_rewards`.
-        logits: (B, 1) mean of the cluster rewards under `config.weights`, or under the prevalence where there are
-            none.
+        loss: Always None; a trainer computes the loss from `logits` or `cluster_rewards`.
+        logits: (B, 1) mean of the cluster rewards under `config.weights`, or under the prevalence if these are None.
         cluster_rewards: (B, K) reward of each cluster, in the order of `config.cluster_names`.
         consensus: (B, 1) mean of the cluster rewards under the prevalence.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> jury = JuryRewardModel.from_fit(tiny_causal_lm(), np.zeros((2, 32)), [1.0, -1.0], prevalence=[0.75, 0.25])
+        >>> output = jury(input_ids=torch.tensor([[5, 6, 7]]))
+        >>> output.cluster_rewards.tolist(), output.logits.tolist()
+        ([[1.0, -1.0]], [[0.5]])
     """
 
     loss: torch.Tensor | None = None
@@ -147,9 +165,15 @@ class JuryOutput(ModelOutput):
 
 
 class ClusterHeads(nn.Linear):
-    """`K` linear heads on one vector, computed in float32 whatever the parameters are stored in.
+    """`K` linear heads on one vector, computed in float32 whatever the precision of the parameters.
 
-    In bfloat16 a reward near 20 moves in steps of 0.125, which would turn close calls between responses into ties.
+    In bfloat16 a reward near 20 moves in steps of 0.125, which would turn small differences between responses into
+    ties.
+
+    Example:
+        >>> heads = ClusterHeads(16, 2, dtype=torch.bfloat16)
+        >>> heads(torch.zeros(5, 16, dtype=torch.bfloat16)).dtype
+        torch.float32
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -159,9 +183,15 @@ class ClusterHeads(nn.Linear):
 
 
 class MemoryLayer(nn.Module):
-    """Residual rewards of judged texts as buffers, always float32: see `memory.residual_rewards`.
+    """Residual rewards of judged texts as float32 buffers; see `fitting.residual_memory.residual_rewards`.
 
-    Rounded to bfloat16, anchors would be further from their own texts than their bumps are wide.
+    Rounded to bfloat16, the features of a text would be further from its own anchor than a kernel is wide.
+
+    Example:
+        >>> memory = MemoryLayer(num_anchors=1, hidden_size=2, num_clusters=1)
+        >>> memory.values[0] = 3.0
+        >>> memory(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).round(decimals=3).tolist()
+        [[3.0], [0.0]]
     """
 
     anchors: torch.Tensor
@@ -195,12 +225,25 @@ class MemoryLayer(nn.Module):
 class JuryRewardModel(PreTrainedModel):
     """A decoder with one reward head per rater cluster.
 
-    Pads may be on either side; the score is read at the last token of `attention_mask`. (A decoder with absolute
-    positions, such as GPT-2, needs right padding, which TRL and `JuryScorer` use.) PEFT users keep the heads
-    trainable with `modules_to_save=["score"]`.
+    Padding may be on either side; the reward is read at the last token of `attention_mask`. (A decoder with absolute
+    positions, such as GPT-2, needs right padding, which TRL and `JuryScorer` use.) With PEFT, keep the heads trainable
+    by `modules_to_save=["score"]`.
 
-    A memory of judged texts (`config.num_anchors`) knows them by their features: keep the backbone in the precision it
-    was fitted in, usually float32. Training the backbone moves the features away, and the linear heads remain.
+    The memory of judged texts (`config.num_anchors`) finds them by their features: keep the backbone in the precision
+    it was fitted in, usually float32. Training the backbone changes the features, and only the linear heads remain.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> jury = JuryRewardModel.from_fit(
+        ...     tiny_causal_lm(),
+        ...     weight=np.zeros((2, 32)),
+        ...     bias=[0.0, 2.0],
+        ...     prevalence=[0.75, 0.25],
+        ...     cluster_names=["urban", "rural"],
+        ... )
+        >>> batch = tiny_tokenizer()("Which is best? the country", return_tensors="pt")
+        >>> jury(batch["input_ids"]).cluster_rewards.tolist(), jury(batch["input_ids"]).consensus.tolist()
+        ([[0.0, 2.0]], [[0.5]])
     """
 
     config: JuryConfig
@@ -233,24 +276,24 @@ class JuryRewardModel(PreTrainedModel):
         weights: Sequence[float] | np.ndarray | None = None,
         memory: ResidualMemory | None = None,
     ) -> JuryRewardModel:
-        """Put fitted linear heads on the backbone whose features they were fitted on.
+        """Attach fitted linear heads to the backbone whose features they were fitted on.
 
         Args:
-            backbone: The decoder that `features.pooled_features` ran; a causal language model loses its head. Shared,
-                not copied: before it is trained as a policy, copy it or save and reload the jury.
+            backbone: The decoder that `features.pooled_features` ran; the head of a causal language model is dropped.
+                Shared, not copied: before it is trained as a policy, copy it or save and reload this model.
             weight: (K, D) heads on the raw features.
             bias: (K,).
             prevalence: (K,) shares of the population.
             cluster_names: `K` unique names.
-            weights: (K,) weights of the mean in `logits`; the prevalence when None.
-            memory: Residual rewards of the judged texts, `FeatureFit.memory`; None for linear heads alone.
+            weights: (K,) weights of the mean in `logits`; the prevalence if None.
+            memory: Residual rewards of the judged texts, `FeatureFit.memory`; None for linear heads only.
 
         Returns:
             A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`, plus
             `memory.rewards(features)`.
 
         Raises:
-            JuryError: Shapes do not fit each other or the backbone, a head is not finite, or see `JuryConfig`.
+            JuryError: Shapes do not match each other or the backbone, a head is not finite, or see `JuryConfig`.
         """
         base = backbone.base_model
         hidden_size = base.config.get_text_config().hidden_size
@@ -258,9 +301,9 @@ class JuryRewardModel(PreTrainedModel):
         offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
         if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
             raise JuryError(
-                f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not fit {type(base).__name__}: they "
-                f"must be (K, D) and (K,) with D={hidden_size}, its hidden size. Fit the heads on this backbone's own "
-                "features."
+                f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {type(base).__name__}: "
+                f"they must be (K, D) and (K,) with D={hidden_size}, its hidden size. Fit the heads on features of "
+                "this backbone."
             )
         if not (heads.isfinite().all() and offsets.isfinite().all()):
             raise JuryError(
@@ -271,7 +314,7 @@ class JuryRewardModel(PreTrainedModel):
             shapes = memory.anchors.shape, memory.values.shape
             if shapes != ((num_anchors, hidden_size), (num_anchors, heads.shape[0])):
                 raise JuryError(
-                    f"the memory's anchors {shapes[0]} and values {shapes[1]} do not fit {hidden_size} features and "
+                    f"the memory's anchors {shapes[0]} and values {shapes[1]} do not match {hidden_size} features and "
                     f"{heads.shape[0]} clusters. Pass weight, bias and memory of one fit."
                 )
         config = JuryConfig(
@@ -281,11 +324,11 @@ class JuryRewardModel(PreTrainedModel):
             cluster_names=list(cluster_names or []),
             prevalence=np.asarray(prevalence, dtype=np.float64).tolist(),
             weights=None if weights is None else np.asarray(weights, dtype=np.float64).tolist(),
-            # TRL looks a reward model's tokenizer up by this name, and the backbone's is the right one.
+            # TRL loads a reward model's tokenizer by this name, and the backbone's is the right one.
             name_or_path=base.config.name_or_path,
         )
         with torch.device("meta"):
-            # A second, random backbone must not cost memory: this one is never filled.
+            # A second, random backbone must not cost memory: this one never gets values.
             jury = cls(config)
         jury.model = base
         jury.score = ClusterHeads(hidden_size, heads.shape[0], device=base.device, dtype=torch.float32)
@@ -293,7 +336,7 @@ class JuryRewardModel(PreTrainedModel):
             jury.score.weight.copy_(heads)
             jury.score.bias.copy_(offsets)
         if memory is not None:
-            # Not under the meta device, where the first layer was made.
+            # Not under the meta device, where the layer of `jury` was made.
             jury.memory = MemoryLayer(num_anchors, hidden_size, heads.shape[0])
             for name, buffer in jury.memory.named_buffers():
                 buffer.copy_(torch.from_numpy(np.asarray(getattr(memory, name), dtype=np.float64)))
@@ -313,10 +356,10 @@ class JuryRewardModel(PreTrainedModel):
 
         Args:
             input_ids: (B, T) token ids; or give `inputs_embeds`.
-            attention_mask: (B, T), 1 at real tokens; None when nothing is padded.
-            position_ids: (B, T), for decoders that want them.
+            attention_mask: (B, T), 1 at real tokens; None if there is no padding.
+            position_ids: (B, T), for decoders that need them.
             inputs_embeds: (B, T, D) instead of `input_ids`.
-            **kwargs: Ignored. TRL passes `margin` and `use_cache`, which belong to its loss and to generation.
+            **kwargs: Ignored. TRL passes `margin` and `use_cache`, which are for its loss and for generation.
 
         Returns:
             The rewards; see `JuryOutput`.

@@ -1,4 +1,4 @@
-"""What scores completions per rater cluster: the one thing that the rest of the road asks of a jury.
+"""What scores completions per rater cluster: all that aggregation, targets and policies ask of a jury reward model.
 
 Knows no language model: a table or a simulated population fits as well.
 """
@@ -11,8 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from reward_models.errors import JuryError
 
-__all__ = ["ClusterScorer"]
+
+__all__ = ["ClusterScorer", "check_lengths"]
 
 
 @runtime_checkable
@@ -22,6 +24,20 @@ class ClusterScorer(Protocol):
     Attributes:
         cluster_names: `K` unique names.
         prevalence: (K,) shares of the population, summing to one.
+
+    Example:
+        A table of rewards is a scorer:
+
+        >>> class Table:
+        ...     cluster_names, prevalence = ["urban", "rural"], np.array([0.7, 0.3])
+        ...     rewards = {"Plant trees.": [1.0, 0.5], "Build the bypass.": [-1.0, 2.0]}
+        ...     def cluster_rewards(self, prompts, completions):
+        ...         return torch.tensor([self.rewards[completion] for completion in completions])
+        >>> isinstance(Table(), ClusterScorer)
+        True
+        >>> Table().cluster_rewards(["What now?"] * 2, ["Plant trees.", "Build the bypass."])
+        tensor([[ 1.0000,  0.5000],
+                [-1.0000,  2.0000]])
     """
 
     cluster_names: list[str]
@@ -30,3 +46,24 @@ class ClusterScorer(Protocol):
     def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         """Score `N` completions: (N, K) float32 on the CPU, in logits."""
         ...
+
+
+def check_lengths(prompts: Sequence[Any], completions: Sequence[Any]) -> None:
+    """Raise unless prompts and completions are two lists of equal length.
+
+    Raises:
+        JuryError: One of them is a single string, or their lengths differ.
+
+    Example:
+        >>> check_lengths(["Why?", "Who?"], ["Because."])
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: 2 prompts and 1 completions: give two lists of equal length.
+    """
+    if isinstance(prompts, str) or isinstance(completions, str) or len(prompts) != len(completions):
+        raise JuryError(
+            f"{_count(prompts, 'prompts')} and {_count(completions, 'completions')}: give two lists of equal length."
+        )
+
+
+def _count(values: Sequence[Any], noun: str) -> str:
+    return f"a single string as {noun}" if isinstance(values, str) else f"{len(values)} {noun}"

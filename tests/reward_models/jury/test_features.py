@@ -126,7 +126,7 @@ def test_progress_bar_only_past_a_few_batches(tokenizer, lm, capsys):
 def test_empty_text_and_empty_batch_are_refused(tokenizer, lm):
     with pytest.raises(JuryError, match=r"the text '' has no tokens.*add a prompt"):
         pooled_features(lm, tokenizer, [Text("", "")])
-    with pytest.raises(JuryError, match="batch_size=0 leaves nothing to score: it must be at least 1"):
+    with pytest.raises(JuryError, match="batch_size=0 leaves nothing to score: give at least 1"):
         pooled_features(lm, tokenizer, [Text("a", "b")], batch_size=0)
 
 

@@ -212,8 +212,8 @@ def test_num_labels_other_than_one_is_refused_when_loading(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("weight", "bias", "prevalence", "message"),
     [
-        (np.ones((2, 31)), np.zeros(2), [0.5, 0.5], r"weight \(2, 31\) and bias \(2,\) do not fit LlamaModel.*D=32"),
-        (np.ones((2, 32)), np.zeros(3), [0.5, 0.5], r"bias \(3,\) do not fit LlamaModel"),
+        (np.ones((2, 31)), np.zeros(2), [0.5, 0.5], r"weight \(2, 31\) and bias \(2,\) do not match LlamaModel.*D=32"),
+        (np.ones((2, 32)), np.zeros(3), [0.5, 0.5], r"bias \(3,\) do not match LlamaModel"),
         (
             np.full((2, 32), np.nan),
             np.zeros(2),
@@ -407,9 +407,9 @@ def test_a_memory_of_another_fit_is_refused(tokenizer):
     jury, *_ = remembering_jury(tokenizer)
     features = np.eye(4, 32)
     other = remember(features, np.ones(32), np.ones((4, 3)), 1.0)
-    with pytest.raises(JuryError, match=r"anchors \(4, 32\) and values \(4, 3\) do not fit 32 features and 2 clus"):
+    with pytest.raises(JuryError, match=r"anchors \(4, 32\) and values \(4, 3\) do not match 32 features and 2 clus"):
         JuryRewardModel.from_fit(jury.model, np.ones((2, 32)), np.zeros(2), [0.5, 0.5], memory=other)
-    with pytest.raises(JuryError, match=r"num_anchors=-1: the number of remembered texts.*Give 0"):
+    with pytest.raises(JuryError, match=r"num_anchors=-1: the number of stored texts.*Give 0"):
         JuryConfig(num_anchors=-1)
 
 
