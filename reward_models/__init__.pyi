@@ -75,6 +75,7 @@ from .jury.features import render as render
 from .jury.features import truncate_backbone as truncate_backbone
 from .jury.fit import FittedJury as FittedJury
 from .jury.fit import fit_jury as fit_jury
+from .jury.folder import load_rater_model as load_rater_model
 from .jury.modeling_jury import JuryConfig as JuryConfig
 from .jury.modeling_jury import JuryOutput as JuryOutput
 from .jury.modeling_jury import JuryRewardModel as JuryRewardModel
@@ -84,7 +85,6 @@ from .jury.protocol import ClusterScorer as ClusterScorer
 from .jury.scorer import JuryScorer as JuryScorer
 from .jury.state import JuryState as JuryState
 from .jury.state import StoredRaters as StoredRaters
-from .jury.state import load_rater_model as load_rater_model
 from .raters.adaptation import Adaptation as Adaptation
 from .raters.adaptation import Question as Question
 from .raters.likelihoods import choice_log_lik as choice_log_lik

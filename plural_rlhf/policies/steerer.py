@@ -112,24 +112,12 @@ class Steerer:
             JuryError: There is no jury reward model at `scorer`, or it has other clusters than the policy's tokens;
                 or the folder `policy` holds no model, such as that of a training which was never saved.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.peft_utils import find_adapter_config_file
 
-        from reward_models.jury.modeling_jury import JuryConfig
+        from reward_models.jury.folder import load_config
 
-        try:
-            config = AutoConfig.from_pretrained(str(scorer))
-        except JuryError:
-            raise
-        except (OSError, ValueError) as error:
-            raise JuryError(
-                f"no jury reward model at {str(scorer)!r}: it has no readable config.json. Correct the path."
-            ) from error
-        if not isinstance(config, JuryConfig):
-            raise JuryError(
-                f"{str(scorer)!r} holds a model of type {config.model_type!r}, which has no rater clusters. Give the "
-                "folder of the jury reward model that the policy was trained with."
-            )
+        config = load_config(scorer)
         _check_policy(Path(policy))
         names, prevalence = config.cluster_names, config.prevalence
         tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left")

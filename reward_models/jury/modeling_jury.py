@@ -14,130 +14,24 @@ Shapes: `B` texts, `T` tokens, `D` hidden size, `K` clusters.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
-from transformers.configuration_utils import SubConfigSpec
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
+from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.features import last_token
 
 
 __all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel", "MemoryLayer"]
-
-
-class JuryConfig(PreTrainedConfig):
-    """Configuration of a `JuryRewardModel`.
-
-    Attributes:
-        text_config: Configuration of the decoder, or its dictionary; one without `model_type` is read as Llama's.
-        num_clusters: Number of rater clusters `K`, at least 1. Not `num_labels`, which is 1 for every reward model.
-        cluster_names: `K` unique names; `"cluster 1"`, … when not given.
-        prevalence: `K` shares of the population that sum to one; equal when not given.
-        weights: `K` non-negative weights of the mean in `logits`, normalised when used; the prevalence when not given.
-        num_anchors: Number of judged texts whose residual rewards are stored beside the linear heads; 0 for none. See
-            `fitting.residual_memory`.
-
-    Raises:
-        JuryError: A value breaks one of these rules, or `num_labels` is not 1.
-
-    Example:
-        >>> config = JuryConfig(text_config={"model_type": "qwen2"}, num_clusters=2, prevalence=[0.7, 0.3])
-        >>> config.cluster_names, config.num_labels
-        (['cluster 1', 'cluster 2'], 1)
-        >>> JuryConfig(num_clusters=2, prevalence=[0.7, 0.7])
-        Traceback (most recent call last):
-        reward_models.errors.JuryError: prevalence=[0.7, 0.7] sums to 1.4, but these are shares of one population.
-        Divide them by their sum.
-    """
-
-    model_type = "plural_jury"
-    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")
-    }
-
-    text_config: dict | PreTrainedConfig | None = None
-    num_clusters: int = 1
-    cluster_names: list[str] = field(default_factory=list)
-    prevalence: list[float] = field(default_factory=list)
-    weights: list[float] | None = None
-    num_anchors: int = 0
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("num_labels", 1)
-        if isinstance(self.num_clusters, bool) or not isinstance(self.num_clusters, int) or self.num_clusters < 1:
-            raise JuryError(
-                f"num_clusters={self.num_clusters!r}: a jury needs at least one cluster of raters. Give an "
-                "integer from 1 up; 1 is a plain Bradley-Terry reward model."
-            )
-        self.cluster_names = list(self.cluster_names or [f"cluster {k + 1}" for k in range(self.num_clusters)])
-        self.prevalence = list(self.prevalence or [1.0 / self.num_clusters] * self.num_clusters)
-        super().__post_init__(**kwargs)
-        self.check()
-
-    def check(self) -> None:
-        """Check the fields against one another.
-
-        Raises:
-            JuryError: See the class.
-        """
-        names = self.cluster_names
-        if isinstance(self.num_anchors, bool) or not isinstance(self.num_anchors, int) or self.num_anchors < 0:
-            raise JuryError(
-                f"num_anchors={self.num_anchors!r}: the number of stored texts is an integer from 0 up. Give 0 for a "
-                "model without a memory of judged texts."
-            )
-        if self.num_labels != 1:
-            raise JuryError(
-                f"num_labels={self.num_labels}: TRL takes one score per text, so num_labels is always 1. "
-                f"Remove the argument; the number of rater clusters is num_clusters={self.num_clusters}."
-            )
-        if not all(isinstance(name, str) and name.strip() for name in names):
-            raise JuryError(f"cluster_names={names}: a name is empty or not a string. Give each cluster a name.")
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise JuryError(
-                f"cluster_names={names}: {repeated} appears more than once, so weights by name would be ambiguous. "
-                "Rename one of them."
-            )
-        self._check_length("cluster_names", names)
-        self._check_numbers("prevalence", self.prevalence)
-        total = math.fsum(self.prevalence)
-        if abs(total - 1.0) > 1e-4:
-            raise JuryError(
-                f"prevalence={self.prevalence} sums to {total:.6g}, but these are shares of one population. "
-                "Divide them by their sum."
-            )
-        if self.weights is not None:
-            self._check_numbers("weights", self.weights)
-            if math.fsum(self.weights) <= 0:
-                raise JuryError(
-                    f"weights={self.weights}: at least one cluster needs a positive weight. Give None to use the "
-                    "prevalence."
-                )
-
-    def _check_length(self, name: str, values: Sequence[Any]) -> None:
-        if len(values) != self.num_clusters:
-            raise JuryError(
-                f"{name}={list(values)}: {len(values)} entries for num_clusters={self.num_clusters}. "
-                "Give one per cluster."
-            )
-
-    def _check_numbers(self, name: str, values: Sequence[float]) -> None:
-        self._check_length(name, values)
-        if not all(math.isfinite(value) and value >= 0 for value in values):
-            raise JuryError(
-                f"{name}={list(values)}: entries must be finite and not negative. Give an absent cluster 0."
-            )
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""Any set of scalar reward models or reward functions as the columns of a jury: helpful, safe, concise, and so on.
+"""Scalar reward models or reward functions as the columns of a scorer: helpful, safe, concise, and so on.
 
-`Objectives` has what `scoring.ClusterScorer` asks for, so it goes wherever a jury goes; its "clusters" are objectives
-and its "prevalence" their weights. A scorer is a reward function in TRL's convention, and `ScalarRewardModel` makes
-one of a sequence classifier with one label. Numbers of different models are in units of their own until `calibrate`
-puts them on one scale. Knows nothing of raters, welfare rules or trainers.
+`Objectives` is a `ClusterScorer`, so it can be used wherever a jury reward model can; its "clusters" are objectives
+and its "prevalence" their weights. Each objective is scored by a reward function in TRL's convention;
+`ScalarRewardModel` makes one of a sequence classifier with one label. Rewards of different models have units of their
+own until `calibrate` puts them on one scale. Knows nothing of raters, welfare rules or trainers.
 
 Shapes: `N` completions, `K` objectives.
 """
@@ -24,6 +24,7 @@ from reward_models.judgements.texts import prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches, render
 from reward_models.jury.inference import default_device
+from reward_models.jury.protocol import check_lengths
 from reward_models.weights import named_weights
 from reward_models.whole_file import write_json
 
@@ -31,24 +32,33 @@ from reward_models.whole_file import write_json
 __all__ = ["Objectives", "RewardFunction", "ScalarRewardModel", "Scorer"]
 
 RewardFunction = Callable[..., Sequence[float | None]]
-"""TRL's convention: called with `prompts`, `completions` and data set columns by name, one number a completion."""
+"""TRL's convention: called with `prompts`, `completions` and data set columns by name; one number per completion."""
 
 Scorer = RewardFunction | str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A reward function, the path or hub id of a sequence classifier with one label, or such a model and its tokenizer."""
 
 
 class ScalarRewardModel:
-    """A sequence classifier with one label as a reward function; it reads texts as TRL's trainers would show them.
+    """A sequence classifier with one label as a reward function; texts are rendered as TRL's trainers render them.
 
     Args:
-        model: Stays on its device; put into evaluation mode. Its padding token becomes the tokenizer's, as in TRL.
+        model: Stays on its device; switched to evaluation mode. Its padding token becomes the tokenizer's, as in TRL.
         tokenizer: The model's tokenizer.
         batch_size: Texts per forward pass.
-        max_length: Longest text in tokens; longer ones lose their beginning, with a warning. None: what the model
-            takes.
+        max_length: Longest text in tokens; longer ones lose their beginning, with a warning. None: the largest that
+            the model takes.
 
     Raises:
-        JuryError: The model has not exactly one label, or the tokenizer has neither padding nor end token.
+        JuryError: The model does not have exactly one label, or the tokenizer has neither padding nor end token.
+
+    Example:
+        >>> from transformers import LlamaForSequenceClassification
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> config = tiny_causal_lm().config
+        >>> config.num_labels = 1
+        >>> helpful = ScalarRewardModel(LlamaForSequenceClassification(config), tiny_tokenizer())
+        >>> len(helpful(prompts=["Which is best?"] * 2, completions=[" the city", " the country"]))
+        2
     """
 
     def __init__(
@@ -85,11 +95,11 @@ class ScalarRewardModel:
 
         Args:
             path: Folder or hub id.
-            device: Where to put the model; the accelerator if there is one, else the CPU.
+            device: Device of the model; see `default_device` if None.
             **kwargs: `batch_size` and `max_length`.
 
         Raises:
-            JuryError: Nothing readable is there, it has no reward head, or not exactly one label.
+            JuryError: There is no readable model at `path`, or it has no reward head, or not exactly one label.
         """
         if isinstance(path, Path) and not path.is_dir():
             raise JuryError(f"no folder at {str(path)!r}. Correct the path of the reward model.")
@@ -110,7 +120,7 @@ class ScalarRewardModel:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
-        """Score `N` completions; each different text costs one forward pass."""
+        """Score `N` completions; each different text is run through the model once."""
         texts = [render(prompt, answer, self.tokenizer) for prompt, answer in zip(prompts, completions, strict=True)]
         unique = list(dict.fromkeys(texts))
         scored: dict[str, float] = {}
@@ -118,7 +128,7 @@ class ScalarRewardModel:
         for index, input_ids, mask in batches(
             unique, self.tokenizer, batch_size=self.batch_size, max_length=self.max_length
         ):
-            input_ids = input_ids.masked_fill(mask == 0, pad)  # classifiers find a text's end by the padding's id
+            input_ids = input_ids.masked_fill(mask == 0, pad)  # classifiers find the end of a text by the padding id
             device = self.model.device
             logits = self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device)).logits[:, 0]
             scored.update(zip([unique[i] for i in index], logits.tolist(), strict=True))
@@ -126,14 +136,14 @@ class ScalarRewardModel:
 
 
 class Objectives:
-    """Scalar rewards by name, in the place of a jury.
+    """Scalar rewards by name, used in the place of a jury reward model.
 
     Args:
-        scorers: A scorer by name of its objective; see `Scorer`.
-        weights: Default weights by name, where an objective left out weighs nothing, or one number each in this
-            order; of any sum. None: all the same.
-        calibrated: Say that the numbers are on one scale as they come (all of them probabilities, for instance).
-            `calibrate` and `load_calibration` put them on one.
+        scorers: A scorer per objective, by name; see `Scorer`.
+        weights: Default weights by name, where a missing objective has weight 0, or one per objective in order; of
+            any sum. None: equal weights.
+        calibrated: State that the rewards are on one scale already (for instance, all are probabilities). `calibrate`
+            and `load_calibration` set it.
 
     Attributes:
         cluster_names: Names of the `K` objectives.
@@ -142,7 +152,7 @@ class Objectives:
         calibrated: Whether numbers of different objectives may be compared.
 
     Raises:
-        JuryError: No scorer, one that is none of `Scorer`, or weights that cannot be used.
+        JuryError: No scorer, a scorer that is not a `Scorer`, or weights that cannot be used.
 
     Example:
         >>> def short(completions, **columns):
@@ -179,15 +189,15 @@ class Objectives:
         Args:
             prompts: `N` prompts, strings or lists of messages.
             completions: `N` completions, strings or lists of messages.
-            **columns: Data set columns of `N` values that reward functions ask for.
+            **columns: Data set columns of `N` values that the reward functions read.
 
         Returns:
-            (N, K) rewards, float32 on the CPU: as the scorers give them, or in the units of `calibration` if there is
-            one.
+            (N, K) rewards, float32 on the CPU: as the scorers return them, or in the units of `calibration` if there
+            is one.
 
         Raises:
-            JuryError: The lengths differ, or an objective returns `None`, anything that is no finite number, or
-                another count of them.
+            JuryError: The lengths differ, or an objective returns `None`, a value that is not a finite number, or a
+                different number of values.
         """
         rewards = torch.from_numpy(self._raw(prompts, completions, columns))
         return (rewards if self.calibration is None else self.calibration.apply(rewards)).float()
@@ -195,16 +205,13 @@ class Objectives:
     def calibrate(
         self, prompts: Sequence[Any], completions: Sequence[Any], method: CalibrationMethod = "spread", **columns: Any
     ) -> Calibration:
-        """Put the objectives on one scale, from now on.
+        """Calibrate the objectives to one scale, which later calls use; arguments as in `JuryScorer.calibrate`.
 
         Args:
-            prompts: `N` prompts; each should occur with about eight completions or more.
-            completions: `N` samples of the reference policy, drawn at temperature 1.
+            prompts: `N` prompts.
+            completions: `N` samples of the reference policy.
             method: See `calibration.calibrate`.
             **columns: As in `cluster_rewards`.
-
-        Returns:
-            The calibration, which is in `calibration`, too.
 
         Raises:
             JuryError: See `cluster_rewards` and `calibration.calibrate`.
@@ -215,7 +222,7 @@ class Objectives:
         return self.calibration
 
     def save_calibration(self, path: str | Path) -> None:
-        """Write the calibration as JSON, as a whole or not at all.
+        """Write the calibration as JSON, atomically.
 
         Raises:
             JuryError: There is none.
@@ -226,13 +233,13 @@ class Objectives:
         write_json(path, content, exact=True)
 
     def load_calibration(self, path: str | Path) -> Calibration:
-        """Read a calibration that was saved for objectives of these names, in any order, and use it from now on.
+        """Read a calibration that was saved for objectives of the same names, in any order; later calls use it.
 
-        The scorers must be the same, too: nothing in the file can tell.
+        The scorers must be the same too; the file cannot tell.
 
         Raises:
             FileNotFoundError: There is no such file.
-            JuryError: It holds no calibration, or that of other objectives.
+            JuryError: The file holds no calibration, or that of other objectives.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -252,12 +259,8 @@ class Objectives:
         return self.calibration
 
     def _raw(self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]) -> np.ndarray:
-        """(N, K) float64, as the scorers give them."""
-        if isinstance(prompts, str) or isinstance(completions, str) or len(prompts) != len(completions):
-            raise JuryError(
-                f"prompts and completions must be two lists of equal length, and are {_kind(prompts)} and "
-                f"{_kind(completions)}."
-            )
+        """Return (N, K) float64 rewards as the scorers return them."""
+        check_lengths(prompts, completions)
         scored = [
             _checked(name, function(prompts=prompts, completions=completions, **columns), completions)
             for name, function in self.functions.items()
@@ -282,26 +285,22 @@ def _function(name: str, scorer: Scorer) -> RewardFunction:
 
 
 def _checked(name: str, values: Any, completions: Sequence[Any]) -> np.ndarray:
-    """(N,) numbers that a scorer returned."""
+    """Return the (N,) numbers that a scorer returned, or raise if they are not `N` finite numbers."""
     try:
         column = np.asarray(values.tolist() if isinstance(values, torch.Tensor) else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise JuryError(
-            f"objective {name!r} returned {values!r}: a reward function returns a list of numbers, one a completion."
+            f"objective {name!r} returned {values!r}: a reward function returns a list of numbers, one per completion."
         ) from error
     if column.shape != (len(completions),):
         raise JuryError(
             f"objective {name!r} returned rewards of shape {column.shape} for {len(completions)} completions: it must "
-            "return one number each."
+            "return one number per completion."
         )
     if not np.isfinite(column).all():
         row = int(np.flatnonzero(~np.isfinite(column))[0])
         raise JuryError(
-            f"objective {name!r} gives {values[row]} to row {row}, {completions[row]!r}, and nothing can be weighed "
-            "against that. Return a finite number for every completion, or leave such rows out."
+            f"objective {name!r} gives {values[row]} to row {row}, {completions[row]!r}, and only finite numbers can "
+            "be weighed. Return a finite number for every completion, or remove such rows."
         )
     return column
-
-
-def _kind(values: Sequence[Any]) -> str:
-    return "a single string" if isinstance(values, str) else f"a list of {len(values)}"

@@ -29,8 +29,8 @@ from trl import RewardTrainer
 
 from reward_models.errors import JudgementWarning
 from reward_models.fitting.running_memberships import RunningMemberships
+from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
-from reward_models.jury.state import save_jury
 from reward_models.trainer import _trl
 from reward_models.trainer.checkpoint import finished_state, get_state, read_state, set_state, write_state
 from reward_models.trainer.jury_reward_config import JuryRewardConfig

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from transformers import AutoConfig
 
 from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
+from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.jury.scorer import JuryScorer
-from reward_models.jury.state import JuryState, StoredRaters, load_state
+from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
 
 
@@ -170,16 +170,7 @@ def find_clusters(
 def _read_scorer(scorer: str | Path | JuryScorer) -> tuple[JuryConfig, JuryState]:
     if isinstance(scorer, JuryScorer):
         return scorer.model.config, scorer.state
-    try:
-        config = AutoConfig.from_pretrained(str(scorer))
-    except (OSError, ValueError) as error:
-        raise JuryError(
-            f"no jury reward model at {str(scorer)!r}: fit one and save it there, or correct the path."
-        ) from error
-    if not isinstance(config, JuryConfig):
-        raise JuryError(
-            f"{str(scorer)!r} holds a model of type {config.model_type!r}, not a jury reward model: correct the path."
-        )
+    config = load_config(scorer)
     return config, load_state(scorer, config)
 
 

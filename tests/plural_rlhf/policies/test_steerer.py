@@ -190,9 +190,9 @@ def test_a_saved_policy_knows_its_clusters(saved):
     np.testing.assert_allclose(loaded.prevalence, PREVALENCE)
     assert loaded.render("Which?") == f"{POPULATION}\nWhich?"
     assert loaded.answer_probabilities("Which?", ["yes", "no"], "coast")[0].sum() > 0
-    with pytest.raises(JuryError, match=r"holds a model of type 'llama', which has no rater clusters"):
+    with pytest.raises(JuryError, match=r"holds a model of type 'llama', .* has no rater clusters"):
         Steerer.from_pretrained(base, base)
-    with pytest.raises(JuryError, match=r"no jury reward model at .*nowhere.*no readable config\.json"):
+    with pytest.raises(JuryError, match=r"no jury reward model at .*nowhere', which is no folder"):
         Steerer.from_pretrained(base, folder / "nowhere")
     with pytest.raises(TypeError, match=r"`jury=` is now `scorer=`; write Steerer\.from_pretrained\(scorer="):
         Steerer.from_pretrained(base, jury=folder / "jury")

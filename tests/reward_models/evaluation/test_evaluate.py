@@ -290,7 +290,7 @@ def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--jury", "nowhere"], "no jury at 'nowhere'"),
+        (["--jury", "nowhere"], "no jury reward model at 'nowhere'"),
         (["--data", "nothing.csv"], "nothing.csv does not exist"),
         (["--adapt-share", "1.5"], "fraction=1.5 is not a share"),
         (["--weights", "farm=1"], "'farm' is not a cluster of the jury. Did you mean 'farms'?"),

@@ -178,7 +178,7 @@ def test_a_calibrated_scorer_puts_heads_on_one_scale(scorer, tmp_path):
 
 def test_without_a_calibration_there_is_no_common_scale(scorer):
     with pytest.raises(
-        JuryError, match=r"calibrated=True, but the jury has not been put .* Call JuryScorer.calibrate"
+        JuryError, match=r"calibrated=True, but the jury has no calibration. Call JuryScorer.calibrate"
     ):
         JuryScorer(scorer.model, scorer.tokenizer, calibrated=True)
     three = Calibration(np.ones(3), np.zeros(3), "spread", 1, 2)

@@ -178,5 +178,5 @@ def test_the_jury_is_not_overwritten_and_not_called_calibrated(tokenizer, tmp_pa
     make(tokenizer, tmp_path / "jury")
     with pytest.raises(JuryError, match="is the jury itself, which would be overwritten"):
         export_scalar(tmp_path / "jury", tmp_path / "jury" / ".." / "jury")
-    with pytest.raises(JuryError, match="has not been put on the scale of a reference policy yet"):
+    with pytest.raises(JuryError, match="calibrated=True, but the jury has no calibration"):
         export_scalar(tmp_path / "jury", tmp_path / "scalar", calibrated=True)

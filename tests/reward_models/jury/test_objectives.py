@@ -148,9 +148,9 @@ def test_a_reward_that_is_no_number_is_refused_with_objective_and_row(returned, 
 
 
 def test_prompts_and_completions_must_be_lists_of_one_length():
-    with pytest.raises(JuryError, match="a single string and a list of 1"):
+    with pytest.raises(JuryError, match="a single string as prompts and 1 completions"):
         Objectives({"long": long}).cluster_rewards("Parks?", ["yes"])
-    with pytest.raises(JuryError, match="a list of 2 and a list of 1"):
+    with pytest.raises(JuryError, match="2 prompts and 1 completions: give two lists of equal length"):
         Objectives({"long": long}).cluster_rewards(["Parks?"] * 2, ["yes"])
 
 

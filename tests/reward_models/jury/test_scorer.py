@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 import torch
 
 from reward_models.errors import JuryError
+from reward_models.fitting.rater_fit import fit_raters
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState
+from reward_models.sources.planted import planted_judgements
 from tests.paths import ROOT
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
@@ -149,6 +153,21 @@ def test_saved_and_loaded_it_scores_the_same_in_another_process(scorer, tmp_path
     assert "Warning" not in done.stderr
 
 
+def test_the_advice_for_a_jury_without_a_rater_model_works(model, tokenizer):
+    judgements = planted_judgements(num_raters=10, num_items=6).judgements
+    fit = fit_raters(judgements.encode())
+    with pytest.raises(JuryError, match=r"has no rater model.*fit is the result of fit_raters") as refusal:
+        JuryScorer(model, tokenizer).adapt(judgements)
+    advice = re.search(r"JuryScorer\(.*?fit\.model\)\)", str(refusal.value))[0]
+    names = {"JuryScorer": JuryScorer, "JuryState": JuryState, "model": model, "tokenizer": tokenizer, "fit": fit}
+    assert eval(advice, names).adapt(judgements).memberships.shape == (10, 2)
+
+
+def test_questions_under_the_old_keyword_are_refused(scorer):
+    with pytest.raises(TypeError, match=r"`given=` is now `judgements=`"):
+        scorer.next_question([("q", ("a", "b"))], given=None)
+
+
 def test_no_prompts_give_no_rows(scorer):
     assert scorer.cluster_rewards([], []).shape == (0, 2)
 
@@ -170,12 +189,12 @@ def test_rewards_that_are_not_numbers_are_refused(tokenizer):
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_missing_folder_is_refused(tmp_path, kind):
-    with pytest.raises(JuryError, match=r"no (jury|folder) at '.*absent'.*correct the path"):
+    with pytest.raises(JuryError, match=r"no jury reward model at '.*absent'.*correct the path"):
         JuryScorer.from_pretrained(kind(tmp_path / "absent"))
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(JuryError, match=r"neither a folder with a readable config.json.*Fit a jury and save it"):
+    with pytest.raises(JuryError, match=r"neither a folder with a readable config.json.*Fit one and save it"):
         JuryScorer.from_pretrained(tmp_path)
 
 
@@ -187,7 +206,7 @@ def test_a_language_model_is_refused(tmp_path):
 def test_a_jury_without_tokenizer_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(
-        JuryError, match=r"has no tokenizer beside it. Save the backbone's there with tokenizer.save_pre"
+        JuryError, match=r"has no tokenizer beside it. Save the backbone's tokenizer there with tokenizer.save_pre"
     ):
         JuryScorer.from_pretrained(tmp_path)
 

@@ -274,8 +274,8 @@ def test_raters_are_remembered_only_if_that_was_asked_for(scorer, tmp_path):
 
 def test_what_cannot_be_done_is_refused_with_the_reason(scorer):
     bare = JuryScorer(scorer.model, scorer.tokenizer)
-    with pytest.raises(JuryError, match=r"does not know how raters vary .*JuryState\(rater_model=fit.rater_model"):
+    with pytest.raises(JuryError, match=r"has no rater model: .*JuryState\(rater_model=fit.model\)"):
         bare.adapt(pair_table({(" yes", " no"): "a"}))
     both = pd.concat([pair_table({("x", "y"): "a", ("x", "z"): "a"}, rater).frame for rater in ("ann", "bob")])
-    with pytest.raises(JuryError, match=r"given holds judgements of 2 raters.*Select the judgements of one"):
+    with pytest.raises(JuryError, match=r"the judgements are of 2 raters.*Select the judgements of one"):
         scorer.next_question([("q", ("x", "y"))], Judgements.from_frame(both))

@@ -1,4 +1,4 @@
-"""The folder of a jury: what it holds, how it is written, and what is refused: `reward_models.jury.state`."""
+"""The folder of a jury: what it holds, how it is written, and what is refused: `reward_models.jury.folder`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from safetensors.numpy import load_file, save_file
 from reward_models import fit_jury, planted_judgements
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
-from reward_models.jury import state as jury_state
+from reward_models.jury import folder as jury_folder
 from reward_models.jury.calibration import Calibration
+from reward_models.jury.folder import load_rater_model
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
-from reward_models.jury.state import JuryState, StoredRaters, counts, load_rater_model
+from reward_models.jury.state import JuryState, StoredRaters, counts
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.whole_file import move_into_place
@@ -96,7 +97,7 @@ def test_transformers_alone_reads_the_folder(folder):
 
 
 def test_no_jury_has_no_rater_model(tmp_path):
-    with pytest.raises(JuryError, match=r"no jury at .*: it has no config.json. Correct the path"):
+    with pytest.raises(JuryError, match=r"no jury reward model at .*: it has no config.json. Correct the path"):
         load_rater_model(tmp_path / "absent")
 
 
@@ -182,7 +183,7 @@ def test_heads_that_do_not_fit_the_configuration_are_refused(folder, field):
         config["text_config"]["hidden_size"] = 64
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        JuryError, match=r"do not fit its config.json .* Save it again with save_pretrained, from one fit"
+        JuryError, match=r"do not match its config.json .* Save it again with save_pretrained, from one fit"
     ):
         JuryScorer.from_pretrained(folder)
 
@@ -208,15 +209,17 @@ def test_a_killed_save_is_never_taken_for_a_jury(tokenizer, tmp_path, monkeypatc
             move_into_place(source, target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(jury_state, "move_into_place", replace_some)
-            patch.setattr(jury_state.shutil, "rmtree", lambda *a, **k: None)  # the killed do not clean up
+            patch.setattr(jury_folder, "move_into_place", replace_some)
+            patch.setattr(jury_folder.shutil, "rmtree", lambda *a, **k: None)  # the killed do not clean up
             if moves < n_files:
                 with pytest.raises(Killed):
                     make(tokenizer, 0).save_pretrained(folder)
             else:
                 make(tokenizer, 0).save_pretrained(folder)
         if moves < n_files:
-            with pytest.raises(JuryError, match=r"no jury at|no weights that can be read. They are written last"):
+            with pytest.raises(
+                JuryError, match=r"no jury reward model at|no weights that can be read. They are written last"
+            ):
                 JuryScorer.from_pretrained(folder)
             with pytest.raises(OSError, match=r"no file named model.safetensors"):
                 JuryRewardModel.from_pretrained(folder)

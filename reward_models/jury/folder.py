@@ -1,0 +1,386 @@
+"""The folder of a saved jury reward model: how it is written, checked and read.
+
+Beside the files of transformers there is `jury.json`. It says what the heads mean (names, descriptions), how raters
+vary around them (`RaterModel`, with the priors of the rater terms), how the heads are calibrated, what they were
+fitted on (counts only), and the size and SHA-256 of every file that belongs to the jury. `raters.safetensors`, on
+request, holds the posteriors of the training raters. Nothing is pickled.
+
+A save is prepared in a folder beside the files and then moved into place, the weights last. Nothing loads a folder
+without weights, so an interrupted save leaves a folder that no one takes for a jury. Folders without `jury.json`, as
+`JuryRewardModel.save_pretrained` and earlier versions write them, load as juries with an empty state. Knows nothing of
+scoring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from reward_models.errors import JuryError
+from reward_models.jury.calibration import Calibration
+from reward_models.jury.configuration_jury import JuryConfig
+from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.state import JuryState, StoredRaters
+from reward_models.raters.rater_model import RaterModel
+from reward_models.whole_file import move_into_place, write_json
+
+
+__all__ = ["FORMAT_VERSION", "load_config", "load_jury", "load_rater_model", "load_state", "save_jury"]
+
+FORMAT_VERSION = 1
+STATE_FILE = "jury.json"
+RATERS_FILE = "raters.safetensors"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # without either there is nothing to load
+UNFINISHED = ".unfinished-"
+SAVE_AGAIN = "save the jury again with JuryScorer.save_pretrained"
+_FIELDS = (
+    *("num_clusters", "hidden_size", "clusters", "fitted_on"),
+    *("calibration", "temperature", "raters_salt", "rater_model", "files"),
+)
+
+
+def save_jury(
+    model: JuryRewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    state: JuryState,
+    folder: str | Path,
+    *,
+    save_raters: bool = False,
+) -> None:
+    """Write a jury reward model as a whole: an interrupted save leaves a folder that nothing loads.
+
+    Args:
+        model: The model.
+        tokenizer: The backbone's tokenizer.
+        state: Its state.
+        folder: Made if it does not exist. A jury in it is replaced; files that are not a jury's stay.
+        save_raters: Write the posteriors of `state.raters` too.
+
+    Raises:
+        JuryError: State and model are not of one fit, or `save_raters` without `state.raters`.
+
+    Example:
+        >>> import tempfile
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> model = JuryRewardModel.from_fit(tiny_causal_lm(), np.zeros((2, 32)), np.zeros(2), [0.7, 0.3])
+        >>> state = JuryState(fitted_on={"judgements": 120, "raters": 10})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_jury(model, tiny_tokenizer(), state, folder)
+        ...     sorted(path.name for path in Path(folder).glob("*.json"))
+        ...     load_jury(folder)[2].fitted_on
+        ['config.json', 'jury.json', 'tokenizer.json', 'tokenizer_config.json']
+        {'judgements': 120, 'raters': 10}
+    """
+    state.check(model.config)
+    if save_raters and state.raters is None:
+        raise JuryError(
+            "save_raters=True, but the jury's state holds no raters. Fix: "
+            "JuryState(..., raters=StoredRaters.of(fit.placement))."
+        )
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for left_over in target.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left_over)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target))
+    try:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        if save_raters and state.raters is not None:
+            digests = np.array([list(bytes.fromhex(p)) for p in state.raters.pseudonyms], dtype=np.uint8)
+            save_file(
+                {"pseudonyms": digests.reshape(-1, 32), "posterior": state.raters.posterior},
+                unfinished / RATERS_FILE,
+            )
+        files = {path.relative_to(unfinished).as_posix(): path for path in unfinished.rglob("*") if path.is_file()}
+        values = _to_json(model.config, state, files, save_raters)
+        write_json(unfinished / STATE_FILE, values, exact=True)
+        _replace_files(unfinished, target, [*files, STATE_FILE])
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _to_json(config: JuryConfig, state: JuryState, files: Mapping[str, Path], save_raters: bool) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "num_clusters": config.num_clusters,
+        "hidden_size": config.get_text_config().hidden_size,
+        "clusters": [{"name": name, "description": state.descriptions.get(name, "")} for name in config.cluster_names],
+        "fitted_on": dict(state.fitted_on),
+        "calibration": None if state.calibration is None else state.calibration.to_dict(),
+        "temperature": None if state.temperature is None else np.asarray(state.temperature).tolist(),
+        "raters_salt": state.raters.salt if save_raters and state.raters is not None else None,
+        "rater_model": None if state.rater_model is None else state.rater_model.to_dict(),
+        "files": {
+            name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in sorted(files.items())
+        },
+    }
+
+
+def _replace_files(unfinished: Path, target: Path, names: Iterable[str]) -> None:
+    """Move files over those of an earlier jury and delete its other files; the weights come last."""
+    for name in WEIGHTS:
+        (target / name).unlink(missing_ok=True)
+    # Of an earlier jury with more shards, or with raters, which this one may have been asked not to keep.
+    stale = {path.name for path in target.glob("model*.safetensors*")} | set(_files_of(target))
+    for name in stale - set(names):
+        (target / name).unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: name in WEIGHTS):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        move_into_place(unfinished / name, target / name)
+
+
+def _files_of(folder: Path) -> list[str]:
+    """Return the files that `jury.json` lists, of those inside the folder."""
+    try:
+        names = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())]
+
+
+def load_config(folder: str | Path) -> JuryConfig:
+    """Read the configuration of a saved jury reward model.
+
+    Args:
+        folder: Its folder, or a model id of the Hub.
+
+    Raises:
+        JuryError: There is none, or it is that of another kind of model.
+
+    Example:
+        >>> load_config("runs/nothing-here")
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: no jury reward model at 'runs/nothing-here': neither a folder with a readable
+        config.json nor a model id that can be reached. Fit one and save it with save_pretrained, or correct the path.
+    """
+    name = str(folder)
+    if isinstance(folder, Path) and not folder.is_dir():
+        raise JuryError(f"no jury reward model at {name!r}, which is no folder. Fit one first, or correct the path.")
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except JuryError:
+        raise
+    except (OSError, ValueError) as error:
+        raise JuryError(
+            f"no jury reward model at {name!r}: neither a folder with a readable config.json nor a model id that can "
+            "be reached. Fit one and save it with save_pretrained, or correct the path."
+        ) from error
+    if not isinstance(config, JuryConfig):
+        raise JuryError(
+            f"{name!r} holds a model of type {config.model_type!r}, not {JuryConfig.model_type!r}: it has no rater "
+            "clusters. Fit heads on it first (JuryRewardModel.from_fit), or give the folder of a jury reward model."
+        )
+    return config
+
+
+def load_jury(
+    folder: str | Path, *, verify: bool = True
+) -> tuple[JuryRewardModel, PreTrainedTokenizerBase, JuryState]:
+    """Read a jury reward model, its tokenizer and its state; the inverse of `save_jury`.
+
+    Args:
+        folder: Its folder, or a model id of the Hub.
+        verify: See `load_state`.
+
+    Returns:
+        The model (in float32, on the CPU, in evaluation mode), the tokenizer, the state.
+
+    Raises:
+        JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
+    """
+    config, name = load_config(folder), str(folder)
+    try:
+        model, info = JuryRewardModel.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except OSError as error:
+        raise JuryError(
+            f"the jury in {name!r} has a config.json but no weights that can be read. They are written last, so a "
+            "save may have been interrupted. Save it again with save_pretrained."
+        ) from error
+    except RuntimeError as error:
+        raise JuryError(
+            f"the weights of the jury in {name!r} do not match its config.json ({config.num_clusters} clusters, "
+            f"hidden size {config.get_text_config().hidden_size}): heads and backbone are of different fits. Save "
+            "it again with save_pretrained, from one fit."
+        ) from error
+    if info["missing_keys"]:
+        raise JuryError(
+            f"the jury in {name!r} lacks the weights {sorted(info['missing_keys'])}, which would be random numbers. "
+            "Save it again with save_pretrained."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise JuryError(
+            f"the jury in {name!r} has no tokenizer beside it. Save the backbone's tokenizer there with "
+            f"tokenizer.save_pretrained({name!r})."
+        ) from error
+    return model, tokenizer, load_state(name, config, verify=verify)
+
+
+def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -> JuryState:
+    """Read the state of a jury reward model, and check that the folder is what was saved.
+
+    Args:
+        folder: Its folder, or a model id of the Hub.
+        config: Its configuration, as `load_config` returns it.
+        verify: Compare the SHA-256 of every file (about a second per gigabyte); sizes are always compared.
+
+    Returns:
+        The state; an empty one if there is no `jury.json`.
+
+    Raises:
+        JuryError: A file is missing or altered; or the state is of another version of the format, cannot be read, or
+            belongs to other heads or another backbone.
+    """
+    values = _read(folder)
+    if values is None:
+        return JuryState()
+    hidden_size = config.get_text_config().hidden_size
+    if (values["num_clusters"], values["hidden_size"]) != (config.num_clusters, hidden_size):
+        raise JuryError(
+            f"{STATE_FILE} in {str(folder)!r} belongs to {values['num_clusters']} heads on {values['hidden_size']} "
+            f"features, but config.json describes {config.num_clusters} heads on {hidden_size}. They are of different "
+            f"juries: {SAVE_AGAIN}, from one fit."
+        )
+    _verify(folder, values["files"], verify)
+    raters = None if values["raters_salt"] is None else _read_raters(folder, values["raters_salt"])
+    try:
+        temperature = values["temperature"]
+        state = JuryState(
+            rater_model=_rater_model(values),
+            calibration=None if values["calibration"] is None else Calibration.from_dict(values["calibration"]),
+            temperature=None if temperature is None else np.asarray(temperature, dtype=np.float64),
+            descriptions={c["name"]: c["description"] for c in values["clusters"] if c["description"]},
+            fitted_on=values["fitted_on"],
+            raters=raters,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    state.check(config)
+    return state
+
+
+def load_rater_model(folder: str | Path) -> RaterModel | None:
+    """Read how raters vary around the heads of a saved jury reward model; None if the folder does not say.
+
+    Args:
+        folder: Its folder, or a model id of the Hub.
+
+    Raises:
+        JuryError: There is no such folder, or its state is of another version of the format or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from reward_models import JuryScorer, fit_raters, planted_judgements
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> fit = fit_raters(planted_judgements(num_raters=10, num_items=8).judgements.encode())
+        >>> model = JuryRewardModel.from_fit(tiny_causal_lm(), np.zeros((2, 32)), np.zeros(2), fit.prevalence)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     JuryScorer(model, tiny_tokenizer(), state=JuryState(rater_model=fit.model)).save_pretrained(folder)
+        ...     load_rater_model(folder).membership
+        'mixture'
+    """
+    if _find(folder, "config.json") is None:
+        raise JuryError(f"no jury reward model at {str(folder)!r}: it has no config.json. Correct the path.")
+    values = _read(folder)
+    try:
+        return None if values is None else _rater_model(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _rater_model(values: Mapping[str, Any]) -> RaterModel | None:
+    return None if values["rater_model"] is None else RaterModel.from_dict(values["rater_model"])
+
+
+def _read(folder: str | Path) -> dict[str, Any] | None:
+    """Return `jury.json` with all its fields, of this version of the format; None if there is none."""
+    path = _find(folder, STATE_FILE)
+    if path is None:
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = int(values["format_version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    if version > FORMAT_VERSION:
+        raise JuryError(
+            f"the jury in {str(folder)!r} has format version {version}, this package reads {FORMAT_VERSION}. Upgrade "
+            "it: pip install --upgrade plural-rlhf."
+        )
+    if version < FORMAT_VERSION:
+        raise JuryError(
+            f"the jury in {str(folder)!r} has format version {version}, this package reads {FORMAT_VERSION}. Fit the "
+            f"jury again; or delete {STATE_FILE} to keep the heads alone, without rater model and calibration."
+        )
+    fields = set(_FIELDS) - set(values)
+    if fields:
+        raise _unreadable(folder, f"it lacks {sorted(fields)}")
+    return values
+
+
+def _verify(folder: str | Path, files: Mapping[str, Mapping[str, Any]], hashes: bool) -> None:
+    for name, expected in files.items():
+        path = _find(folder, name)
+        if path is None:
+            raise JuryError(
+                f"the jury in {str(folder)!r} lacks {name!r}, which it was saved with. Copy the whole folder again, "
+                f"or {SAVE_AGAIN}."
+            )
+        size = path.stat().st_size
+        if size != expected["size"] or (hashes and _sha256(path) != expected["sha256"]):
+            fault = f"it has {size:,} bytes instead of {expected['size']:,}" if size != expected["size"] else "SHA-256"
+            raise JuryError(
+                f"{name!r} of the jury in {str(folder)!r} is not the file that was saved ({fault}). Copy the folder "
+                f"again. If you changed the file yourself: {SAVE_AGAIN}, or delete {STATE_FILE} to use the files as "
+                "they are, without rater model and calibration."
+            )
+
+
+def _read_raters(folder: str | Path, salt: str) -> StoredRaters:
+    path = _find(folder, RATERS_FILE)
+    if path is None:
+        raise JuryError(f"the jury in {str(folder)!r} lacks {RATERS_FILE!r}. Copy the whole folder again.")
+    try:
+        tensors = load_file(path)
+        return StoredRaters(salt, [row.tobytes().hex() for row in tensors["pseudonyms"]], tensors["posterior"])
+    except (SafetensorError, KeyError) as error:
+        raise JuryError(f"{RATERS_FILE!r} in {str(folder)!r} cannot be read ({error}): {SAVE_AGAIN}.") from error
+
+
+def _find(folder: str | Path, name: str) -> Path | None:
+    """Return the path of a file of a local folder or of a model on the Hub; None if there is no such file."""
+    if Path(folder).is_dir():
+        path = Path(folder) / name
+        return path if path.is_file() else None
+    try:
+        path_in_cache = cached_file(str(folder), name)
+    except (OSError, ValueError):
+        return None
+    return None if path_in_cache is None else Path(path_in_cache)
+
+
+def _unreadable(folder: str | Path, error: object) -> JuryError:
+    return JuryError(
+        f"{STATE_FILE} in {str(folder)!r} cannot be read ({error}). Copy the folder again, or {SAVE_AGAIN}; deleting "
+        f"{STATE_FILE} keeps the heads alone."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
