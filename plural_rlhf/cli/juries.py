@@ -84,6 +84,7 @@ def headroom(
         from rich.text import Text
 
         from plural_rlhf.recipe.inputs import read_judgements
+        from plural_rlhf.report.results import HeadroomSummary
         from plural_rlhf.report.tables import headroom_table
         from reward_models.analysis.headroom import headroom as climb_ladder
         from reward_models.whole_file import write_json
@@ -91,13 +92,13 @@ def headroom(
         config = _data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
         judgements = read_judgements(config.data, used_seed)
-        result = asdict(climb_ladder(judgements, max_clusters=max_clusters, seed=used_seed))
+        ladder = climb_ladder(judgements, max_clusters=max_clusters, seed=used_seed)
         console = Console()
-        console.print(headroom_table(result))
-        console.print(Text.assemble(("Verdict: ", "bold"), result["verdict"]))
+        console.print(headroom_table(HeadroomSummary.model_validate(ladder, from_attributes=True)))
+        console.print(Text.assemble(("Verdict: ", "bold"), ladder.verdict))
         if json_file is not None:
             meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
-            write_json(json_file, {"meta": meta, **result})
+            write_json(json_file, {"meta": meta, **asdict(ladder)})
             typer.echo(f"Written to {json_file}")
 
     guarded(climb, traceback)

@@ -6,10 +6,10 @@ This file knows nothing of models.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
+from plural_rlhf.report.results import DataSummary
 from reward_models.errors import JudgementError, JuryError
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
@@ -71,19 +71,19 @@ class RunData:
         """The questions of a split."""
         return [q for q in self.questions if q.split == split]
 
-    def summary(self, config: RunConfig) -> dict[str, Any]:
-        """Counts for the report."""
-        return {
-            "source": str(config.data.path) if config.data.source == "table" else config.data.name,
-            "kind": self.everything.kind,
-            "n_judgements": len(self.everything),
-            "n_raters": self.everything.n_raters,
-            "n_items": self.everything.n_items,
-            "train_raters": self.train.n_raters,
-            "heldout_raters": self.heldout_raters.n_raters,
-            "train_questions": [item for item in self.everything.items if item not in set(self.heldout_items)],
-            "heldout_questions": self.heldout_items,
-        }
+    def summary(self, config: RunConfig) -> DataSummary:
+        """Return the counts for the report."""
+        return DataSummary(
+            source=str(config.data.path) if config.data.source == "table" else config.data.name,
+            kind=self.everything.kind,
+            n_judgements=len(self.everything),
+            n_raters=self.everything.n_raters,
+            n_items=self.everything.n_items,
+            train_raters=self.train.n_raters,
+            heldout_raters=self.heldout_raters.n_raters,
+            train_questions=[item for item in self.everything.items if item not in set(self.heldout_items)],
+            heldout_questions=self.heldout_items,
+        )
 
 
 def read_data(config: RunConfig, *, policy: bool = True) -> RunData:

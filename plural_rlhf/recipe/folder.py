@@ -66,7 +66,7 @@ class RunFolder:
         (self.path / STAGES).mkdir(parents=True, exist_ok=True)
         write_json(self.path / CONFIG_FILE, config)
 
-    def finished(self, stage: str) -> Any | None:
+    def finished(self, stage: str) -> Any:
         """What a complete stage left, or None."""
         path = self.path / STAGES / f"{stage}.json"
         return json.loads(path.read_text()) if path.exists() else None

@@ -15,16 +15,26 @@ from rich.console import Console
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
+from plural_rlhf.report.results import (
+    Cluster,
+    ClusterCount,
+    ClusterSelection,
+    DistinctiveAnswer,
+    Groupings,
+    HeadroomSummary,
+    Heads,
+    JuryResults,
+)
 from reward_models.analysis.groupings import GroupingReport, predictive_information
 from reward_models.analysis.headroom import headroom
 from reward_models.fitting.em import FitConfig
-from reward_models.jury.fit import FittedJury, fit_jury
+from reward_models.jury.fit import fit_jury
 
 
 __all__ = ["jury_stage"]
 
 
-def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
+def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console) -> JuryResults:
     """Fit and save the jury of a run.
 
     Args:
@@ -65,29 +75,25 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
     texts = scorer.state.fitted_on["texts"]
     console.print(f"[bold]Jury[/bold]      {heads} on features of {texts} texts, saved in {folder}")
-    return {
-        "headroom": {"rungs": room.rungs, "verdict": room.verdict, "best": room.best},
-        **_report(fitted),
-        "groupings": _groupings(groupings),
-    }
+    return JuryResults(
+        headroom=HeadroomSummary.model_validate(room, from_attributes=True),
+        selection=ClusterSelection(
+            table=[ClusterCount.model_validate(row) for row in fitted.selection.table],
+            chosen=fitted.selection.chosen,
+            reason=fitted.selection.reason,
+        ),
+        clusters=[_cluster(described) for described in fitted.clusters],
+        groupings=Groupings.model_validate(groupings, from_attributes=True),
+        features=Heads(
+            l2=fitted.heads.l2, cv=fitted.heads.cv, prevalence=np.asarray(fitted.heads.prevalence).tolist()
+        ),
+    )
 
 
-def _report(fitted: FittedJury) -> dict[str, Any]:
-    """What the report says of the fit: the choice of K, the clusters, the heads."""
-    assert fitted.selection is not None
-    selection, heads = fitted.selection, fitted.heads
-    return {
-        "selection": {"table": selection.table, "chosen": selection.chosen, "reason": selection.reason},
-        "clusters": [
-            {
-                "name": c["name"],
-                "prevalence": c["prevalence"],
-                "top": [{**a, "item": a["label"], "option": a["answer"]} for a in c["answers"]],
-            }
-            for c in fitted.clusters
-        ],
-        "features": {"l2": heads.l2, "cv": heads.cv, "prevalence": np.asarray(heads.prevalence)},
-    }
+def _cluster(described: dict[str, Any]) -> Cluster:
+    """A cluster as the report shows it: its answers by the short names of their questions."""
+    top = [DistinctiveAnswer(**{**a, "item": a["label"], "option": a["answer"]}) for a in described["answers"]]
+    return Cluster(name=described["name"], prevalence=described["prevalence"], top=top)
 
 
 def _comparison(report: GroupingReport) -> str:
@@ -99,16 +105,3 @@ def _comparison(report: GroupingReport) -> str:
         f"{said}; the best demographic grouping ({theirs['grouping']}, {theirs['n_groups']} groups) tells "
         f"{theirs['info']:.3f} (difference {paired.value:+.3f}, 95 % {paired.low:+.3f} to {paired.high:+.3f})."
     )
-
-
-def _groupings(report: GroupingReport) -> dict[str, Any]:
-    paired = report.paired_difference
-    best = report.best_demographic
-    return {
-        "rows": report.rows,
-        "clusters": report.clusters,
-        "best_demographic": best,
-        "paired_difference": None
-        if paired is None
-        else {"value": paired.value, "low": paired.low, "high": paired.high},
-    }

@@ -1,11 +1,13 @@
-"""What a run found: every policy and every baseline against the held-out people, and what steering does.
+"""Measure every policy and every baseline of a run against the held-out people, and what steering does.
 
-This file knows nothing of how the policies were trained.
+Knows nothing of how the policies were trained.
+
+Shapes: `I` questions, `A` offered answers, `K` clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,18 @@ from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
+from plural_rlhf.report.names import EVERYBODY, POPULATION, Method, Metric, SkippedPart, Split, Stage
+from plural_rlhf.report.results import (
+    Change,
+    ClusterAnswers,
+    EvaluationResults,
+    PolicyAnswers,
+    QuestionResult,
+    Row,
+    RuleResult,
+    Skipped,
+    SteeringResult,
+)
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.weights.spec import parse_weights
 from reward_models.judgements.texts import as_messages
@@ -29,36 +43,50 @@ from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
 
 __all__ = ["evaluate_run"]
 
-SPLITS = ("train", "heldout")
-UNTOUCHED = "untouched"
-EVERYBODY = "all"
+Weightings = Mapping[str, np.ndarray]
+"""Weights `(K,)` of the clusters by the name of who is asked for."""
+Answers = dict[str, dict[str, list[np.ndarray]]]
+"""Per method and weighting, one answer distribution `(A,)` per question."""
 
 
-def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Console) -> dict[str, Any]:
-    """Scores the base model and every saved policy on all questions, for the population and for each cluster.
+def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Console) -> EvaluationResults:
+    """Score the base model and every saved policy on all questions, for the population and for each cluster.
+
+    Args:
+        config: The run.
+        data: Its judgements; only the held-out raters are measured against.
+        folder: Folder of the run, which holds the jury and the policies.
+        console: Where to report progress.
 
     Returns:
-        `questions`, `steering`, `rules` and `rows` of `results.json`.
+        What the report and `results.json` say of it.
     """
-    jury = JuryScorer.from_pretrained(folder / "jury")
+    jury = JuryScorer.from_pretrained(folder / Stage.JURY)
     names = list(jury.cluster_names)
-    weightings = {EVERYBODY: jury.prevalence, **{name: np.eye(len(names))[k] for k, name in enumerate(names)}}
-    asked = weightings | {name: parse_weights(seats, names, jury.prevalence) for name, seats in config.juries.items()}
+    clusters: Weightings = {
+        EVERYBODY: jury.prevalence,
+        **{name: np.eye(len(names))[k] for k, name in enumerate(names)},
+    }
+    juries = {name: parse_weights(seats, names, jury.prevalence) for name, seats in config.juries.items()}
+    weightings = {**clusters, **juries}
     jury_answers = _jury_answers(jury, data.questions)
     panel = _panel(data, jury)
-    stages = _policy_answers(config, data.questions, jury, asked, folder)
-    width = panel.n_options
-    padded = {
-        stage: {name: np.stack([_pad(p, width) for p in answers]) for name, answers in by_weighting.items()}
-        for stage, by_weighting in stages.items()
+    policies = _policy_answers(config, data.questions, jury, weightings, folder)
+    baselines = _baseline_answers(data.questions, jury_answers, clusters)
+    rules, why_no_rules = _rules(config, data.questions, jury)
+    reasons = {
+        SkippedPart.MARGINAL: None if Method.MARGINAL in baselines else "the questions do not offer the same answers",
+        SkippedPart.STEERING: None if Method.PLURAL in policies else "the plural policy is not in the folder",
+        SkippedPart.RULES: why_no_rules,
     }
-    console.print(f"[bold]Evaluated[/bold] {', '.join(stages)} on {len(data.questions)} questions")
-    return {
-        "questions": _question_records(data, panel, jury_answers, stages, weightings),
-        "steering": list(_steering(data.questions, jury_answers, padded, asked, names)),
-        "rules": _rules(config, data.questions, jury),
-        "rows": list(_rows(config, data, panel, jury_answers, padded, weightings)),
-    }
+    console.print(f"[bold]Evaluated[/bold] {', '.join(policies)} on {len(data.questions)} questions")
+    return EvaluationResults(
+        questions=_questions(data, panel, jury_answers, policies, baselines[Method.JURY][EVERYBODY], names),
+        steering=list(_steering(data.questions, jury_answers, policies, weightings, names)),
+        rules=rules,
+        rows=list(_rows(config, data, panel, {**policies, **baselines}, names)),
+        skipped=[Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None],
+    )
 
 
 def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
@@ -67,112 +95,133 @@ def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
         [as_messages(text.prompt) for text in encoded.texts],
         [[{"role": "assistant", "content": text.response}] for text in encoded.texts],
     ).numpy()
-    placing = [encoded.item_ids.index(q.id) for q in data.of("train") if q.id in encoded.item_ids]
+    placing = [encoded.item_ids.index(q.id) for q in data.of(Split.TRAIN) if q.id in encoded.item_ids]
     panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, placing)
     return panel.select([encoded.item_ids.index(q.id) for q in data.questions])
 
 
-def _jury_answers(jury: JuryScorer, questions: list[Question]) -> list[np.ndarray]:
+def _jury_answers(jury: JuryScorer, questions: Sequence[Question]) -> list[np.ndarray]:
     """Per question `(K, A)`: each cluster's answer distribution as the jury predicts it."""
     reward = JuryReward(jury)
     return [reward.support_rewards(q.messages, q.options).softmax(dim=0).T.numpy() for q in questions]
 
 
 def _policy_answers(
-    config: RunConfig, questions: list[Question], jury: JuryScorer, weightings: dict[str, np.ndarray], folder: Path
-) -> dict[str, dict[str, list[np.ndarray]]]:
+    config: RunConfig, questions: Sequence[Question], jury: JuryScorer, weightings: Weightings, folder: Path
+) -> Answers:
     base, tokenizer = load_base(config)
     prompts = [policy_prompt(q, w, jury) for w in weightings.values() for q in questions]
     supports = [list(q.options) for _ in weightings for q in questions]
 
-    def answers(model: Any, stage: str) -> dict[str, list[np.ndarray]]:
-        flat = answer_probabilities(model, tokenizer, prompts, supports, description=f"scoring {stage}")
+    def answers(model: Any, method: str) -> dict[str, list[np.ndarray]]:
+        flat = answer_probabilities(model, tokenizer, prompts, supports, description=f"scoring {method}")
         n = len(questions)
         return {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
 
-    out = {UNTOUCHED: answers(base, UNTOUCHED)}
-    adapters = [stage for stage in ("warm", "grpo", "plural") if (folder / stage / "adapter_config.json").exists()]
-    for stage in adapters:
-        # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
-        model = PeftModel.from_pretrained(base, folder / stage)
-        out[stage] = answers(model, stage)
-        base = model.unload()
-    return out
+    policies: Answers = {Method.UNTOUCHED: answers(base, Method.UNTOUCHED)}
+    for method in (Method.WARM, Method.GRPO, Method.PLURAL):
+        if (folder / method / "adapter_config.json").exists():
+            # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
+            model = PeftModel.from_pretrained(base, folder / method)
+            policies[method] = answers(model, method)
+            base = model.unload()
+    return policies
 
 
-def _pad(p: np.ndarray, width: int) -> np.ndarray:
-    return np.pad(p, [(0, 0)] * (p.ndim - 1) + [(0, width - p.shape[-1])])
+def _baseline_answers(
+    questions: Sequence[Question], jury_answers: Sequence[np.ndarray], clusters: Weightings
+) -> Answers:
+    """What needs no policy: the jury's own prediction, uniform answers, and the average of the trained questions."""
+    baselines: Answers = {
+        Method.JURY: {name: [weights @ a for a in jury_answers] for name, weights in clusters.items()},
+        Method.UNIFORM: {name: [np.full(len(q.options), 1 / len(q.options)) for q in questions] for name in clusters},
+    }
+    if len({q.options for q in questions}) == 1:
+        train = [i for i, q in enumerate(questions) if q.split == Split.TRAIN]
+        baselines[Method.MARGINAL] = {
+            name: [np.mean([predicted[i] for i in train], axis=0)] * len(questions)
+            for name, predicted in baselines[Method.JURY].items()
+        }
+    return baselines
 
 
-def _question_records(
+def _questions(
     data: RunData,
     panel: ClusterPanel,
-    jury_answers: list[np.ndarray],
-    stages: dict[str, dict[str, list[np.ndarray]]],
-    weightings: dict[str, np.ndarray],
-) -> list[dict[str, Any]]:
-    names = [name for name in weightings if name != EVERYBODY]
+    jury_answers: Sequence[np.ndarray],
+    policies: Answers,
+    population: Sequence[np.ndarray],
+    names: Sequence[str],
+) -> list[QuestionResult]:
+    """What people, jury and policies answer to every question."""
     human, n = panel.human(), panel.n()
     by_cluster = [panel.human(k) for k in range(len(names))]
     return [
-        {
-            "id": q.id,
-            "label": data.labels.get(q.id, q.id),
-            "prompt": q.wording,
-            "options": list(q.options),
-            "split": q.split,
-            "n": int(n[i]),
-            "human": human[i, : len(q.options)],
-            "jury": weightings[EVERYBODY] @ jury_answers[i],
-            "clusters": {
-                name: {"human": by_cluster[k][i, : len(q.options)], "jury": jury_answers[i][k]}
+        QuestionResult(
+            id=q.id,
+            label=data.labels.get(q.id, q.id),
+            prompt=q.wording,
+            options=list(q.options),
+            split=q.split,
+            n=int(n[i]),
+            human=human[i, : len(q.options)].tolist(),
+            jury=population[i].tolist(),
+            clusters={
+                name: ClusterAnswers(
+                    human=by_cluster[k][i, : len(q.options)].tolist(), jury=jury_answers[i][k].tolist()
+                )
                 for k, name in enumerate(names)
             },
-            "policy": {
-                stage: {
-                    name: {"probs": answers[i], "coverage": float(answers[i].sum())}
+            policy={
+                method: {
+                    name: PolicyAnswers(probs=answers[i].tolist(), coverage=float(answers[i].sum()))
                     for name, answers in by_weighting.items()
                 }
-                for stage, by_weighting in stages.items()
+                for method, by_weighting in policies.items()
             },
-        }
+        )
         for i, q in enumerate(data.questions)
     ]
 
 
 def _steering(
-    questions: list[Question],
-    jury_answers: list[np.ndarray],
-    padded: dict[str, dict[str, np.ndarray]],
-    weightings: dict[str, np.ndarray],
-    names: list[str],
-) -> Iterator[dict[str, Any]]:
+    questions: Sequence[Question],
+    jury_answers: Sequence[np.ndarray],
+    policies: Answers,
+    weightings: Weightings,
+    names: Sequence[str],
+) -> Iterator[SteeringResult]:
     """Predicted (the jury's pool under the weights) and achieved (ours) answers, for every weighting and question."""
-    if "plural" not in padded:
-        return
-    for weighting, weights in weightings.items():
+    for weighting, answers in policies.get(Method.PLURAL, {}).items():
+        weights = weightings[weighting]
         for i, question in enumerate(questions):
-            predicted = weights @ jury_answers[i]
-            achieved = normalise(padded["plural"][weighting][i, : len(question.options)])
-            yield {
-                "weighting": "population" if weighting == EVERYBODY else weighting,
-                "weights": dict(zip(names, weights, strict=True)),
-                "question": question.id,
-                "split": question.split,
-                "predicted": predicted,
-                "achieved": achieved,
-                "jsd_nats": float(js_divergence(predicted, achieved)),
-            }
+            predicted, achieved = weights @ jury_answers[i], normalise(answers[i])
+            yield SteeringResult(
+                weighting=POPULATION if weighting == EVERYBODY else weighting,
+                weights=dict(zip(names, weights.tolist(), strict=True)),
+                question=question.id,
+                split=question.split,
+                predicted=predicted.tolist(),
+                achieved=achieved.tolist(),
+                jsd_nats=float(js_divergence(predicted, achieved)),
+            )
 
 
-def _rules(config: RunConfig, questions: list[Question], jury: JuryScorer) -> list[dict[str, Any]]:
-    """What each welfare rule picks on every question, and what each cluster gains by it against the mean.
+def _rules(config: RunConfig, questions: Sequence[Question], jury: JuryScorer) -> tuple[list[RuleResult], str | None]:
+    """What each welfare rule picks on every question, and what each cluster gains by it against the first rule.
 
     By the calibrated heads: a unit is one standard deviation of a cluster's rewards of the offered answers.
+
+    Returns:
+        One result per rule, and why there is none where there is none.
     """
     calibration, names = jury.state.calibration, list(jury.cluster_names)
-    if calibration is None or len(names) == 1 or not config.evaluate.rules:
-        return []
+    if len(names) == 1:
+        return [], "the jury has one cluster"
+    if not config.evaluate.rules:
+        return [], "evaluate.rules is empty"
+    if calibration is None:
+        return [], "the heads of the jury are not calibrated"
     reward = JuryReward(jury)
     rewards = [calibration.apply(reward.support_rewards(q.messages, q.options)).numpy() for q in questions]
     group = np.repeat(np.arange(len(questions)), [len(r) for r in rewards])
@@ -187,67 +236,55 @@ def _rules(config: RunConfig, questions: list[Question], jury: JuryScorer) -> li
         seed=config.seed,
     )
     options = [option for q in questions for option in q.options]
-    changes = report.to_rows()
-    return [
-        {
-            "rule": effect.rule,
-            "baseline": report.baseline,
-            "agreement": effect.agreement,
-            "picks": {q.id: options[pick] for q, pick in zip(questions, effect.picks, strict=True)},
-            "clusters": {
-                row["cluster"]: {key: row[key] for key in ("value", "ci_low", "ci_high", "n")}
+    changes = [row for row in report.to_rows() if row["metric"] == "change"]
+    results = [
+        RuleResult(
+            rule=effect.rule,
+            baseline=report.baseline,
+            agreement=effect.agreement,
+            picks={q.id: options[pick] for q, pick in zip(questions, effect.picks, strict=True)},
+            clusters={
+                row["cluster"]: Change(value=row["value"], ci_low=row["ci_low"], ci_high=row["ci_high"], n=row["n"])
                 for row in changes
-                if row["rule"] == effect.rule and row["metric"] == "change"
+                if row["rule"] == effect.rule
             },
-        }
+        )
         for effect in report.effects
     ]
+    return results, None
 
 
 def _rows(
-    config: RunConfig,
-    data: RunData,
-    panel: ClusterPanel,
-    jury_answers: list[np.ndarray],
-    padded: dict[str, dict[str, np.ndarray]],
-    weightings: dict[str, np.ndarray],
-) -> Iterator[dict[str, Any]]:
-    names = [name for name in weightings if name != EVERYBODY]
-    width = panel.n_options
-    common = {"case": data.summary(config)["source"]}
-    # Each policy under its own steering, and the baselines, all padded to (I, A).
-    answers = {
-        **padded,
-        "jury": {
-            name: np.stack([_pad(weights @ a, width) for a in jury_answers]) for name, weights in weightings.items()
-        },
-        "uniform": dict.fromkeys(
-            weightings, np.stack([_pad(np.full(len(q.options), 1 / len(q.options)), width) for q in data.questions])
-        ),
+    config: RunConfig, data: RunData, panel: ClusterPanel, answers: Answers, names: Sequence[str]
+) -> Iterator[Row]:
+    """Every method against the held-out raters, all of them or one cluster, each method under its own steering."""
+    level, source = config.evaluate.level, data.summary(config).source
+    padded = {
+        method: {name: _padded(by_question, panel.n_options) for name, by_question in by_weighting.items()}
+        for method, by_weighting in answers.items()
     }
-    if len({q.options for q in data.questions}) == 1:
-        known = [i for i, q in enumerate(data.questions) if q.split == "train"]
-        answers["marginal"] = {
-            name: np.tile(predicted[known].mean(axis=0), (len(data.questions), 1))
-            for name, predicted in answers["jury"].items()
-        }
-    level = config.evaluate.level
-    for split in SPLITS:
+    for split in Split:
         items = [i for i, q in enumerate(data.questions) if q.split == split]
         part = panel.select(items)
         for cluster in (None, *range(len(names))):
             name = EVERYBODY if cluster is None else names[cluster]
-            labels = {**common, "split": split, "cluster": name}
+            labels = {"case": source, "split": str(split), "cluster": name}
             people = part.resample(cluster, draws=config.evaluate.draws, seed=config.seed)
-            for stage, by_weighting in answers.items():
-                yield from metric_rows(
-                    people, by_weighting[name][items], level=level, **labels, stage=stage, method=stage
+            for method, by_weighting in padded.items():
+                rows = metric_rows(
+                    people, by_weighting[name][items], level=level, **labels, stage=method, method=method
                 )
+                yield from (Row(**row) for row in rows)
             # What a perfect model would score, since the people measured against are themselves a sample.
             n = np.maximum(np.round(part.n(cluster)).astype(int), 1)
             floor = noise_floor_js(people.human[0], n, seed=config.seed)
             interval = people.interval(partial(_constant, floor), level=level, clip=True)
-            yield interval_row(interval, "jsd_nats", {**labels, "stage": "floor", "method": "floor"})
+            yield Row(**interval_row(interval, Metric.JSD, {**labels, "stage": Method.FLOOR, "method": Method.FLOOR}))
+
+
+def _padded(distributions: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """`(I, width)` distributions of different lengths, 0 where a question offers no such answer."""
+    return np.stack([np.pad(p, (0, width - len(p))) for p in distributions])
 
 
 def _constant(values: np.ndarray, human: np.ndarray) -> np.ndarray:

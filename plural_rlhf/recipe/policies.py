@@ -22,6 +22,7 @@ from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import GrpoSection, PluralSection, RunConfig, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
+from plural_rlhf.report.results import Budget, LoggedStep, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import sample_weights
@@ -150,7 +151,7 @@ def _exact_args(section: WarmupSection | PluralSection, folder: Path, seed: int,
 
 def _finish(
     trainer: GRPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, label: str, columns: dict[str, str]
-) -> tuple[list[dict[str, Any]], float]:
+) -> tuple[list[LoggedStep], float]:
     """Trains and saves; returns the training curve and the seconds it took."""
     show_progress(trainer, label, columns)
     start = time.perf_counter()
@@ -161,7 +162,7 @@ def _finish(
         policy.delete_adapter("ref")
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return [_curve(row) for row in trainer.state.log_history if "loss" in row], seconds
+    return [_logged_step(row) for row in trainer.state.log_history if "loss" in row], seconds
 
 
 def _train_exact(
@@ -172,25 +173,25 @@ def _train_exact(
     rows: Dataset,
     args: PluralGRPOConfig,
     folder: Path,
-) -> dict[str, Any]:
+) -> TrainingResults:
     trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
     columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
     history, seconds = _finish(trainer, tokenizer, folder, label, columns)
     per_step = args.per_device_train_batch_size * len(rows[0]["support"])
-    budget = {"steps": args.max_steps, "scored_sequences": args.max_steps * per_step, "seconds": seconds}
-    return {"history": history, "budget": budget}
+    budget = Budget(steps=args.max_steps, scored_sequences=args.max_steps * per_step, seconds=seconds)
+    return TrainingResults(history=history, budget=budget)
 
 
-def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Any]:
+def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> TrainingResults:
     """Saves the adapter as it is: `steps: 0` is no training, but a trainer takes `max_steps=0` for whole epochs."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return {"history": [], "budget": {"steps": 0, "scored_sequences": 0, "seconds": 0.0}}
+    return TrainingResults(history=[], budget=Budget(steps=0, scored_sequences=0, seconds=0.0))
 
 
 def train_warmup(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, folder: Path
-) -> dict[str, Any]:
+) -> TrainingResults:
     """Teaches the answer format: exact mode to uniform over the offered answers; its result is π₀ of what follows."""
     section, lora = config.warmup, config.policy.lora
     base, tokenizer = load_base(config)
@@ -208,7 +209,7 @@ def train_warmup(
 
 def train_plural(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
-) -> dict[str, Any]:
+) -> TrainingResults:
     """Ours: exact mode to the ρ-pool of the jury or a rule, for the population and, when steering, others."""
     section = config.plural
     base, tokenizer = load_base(config)
@@ -224,7 +225,7 @@ def train_plural(
 
 def train_grpo(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
-) -> dict[str, Any]:
+) -> TrainingResults:
     """The comparison: stock `trl.GRPOTrainer` from the same π₀ on the averaged reward of the same jury."""
     section = config.grpo
     base, tokenizer = load_base(config)
@@ -249,10 +250,11 @@ def train_grpo(
     )
     history, seconds = _finish(trainer, tokenizer, folder, "stock GRPO", {"reward": "reward", "entropy": "entropy"})
     generated = section.steps * section.prompts_per_step * section.num_generations
-    budget = {"steps": section.steps, "generated_sequences": generated, "seconds": seconds}
-    return {"history": history, "budget": budget}
+    budget = Budget(steps=section.steps, generated_sequences=generated, seconds=seconds)
+    return TrainingResults(history=history, budget=budget)
 
 
-def _curve(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the training curve: numbers only, and without the prefix that TRL's dashboards want."""
-    return {name.removeprefix("plural/"): value for name, value in row.items() if isinstance(value, int | float)}
+def _logged_step(row: dict[str, Any]) -> LoggedStep:
+    """An entry of the trainer's log: numbers only, and without the prefix that TRL's dashboards want."""
+    numbers = {name.removeprefix("plural/"): value for name, value in row.items() if isinstance(value, int | float)}
+    return LoggedStep.model_validate(numbers)

@@ -19,22 +19,33 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import INK
+from plural_rlhf.report.names import METHOD_NAMES, Method
+from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.sections import headline, report_sections
 
 
 __all__ = ["write_report"]
 
 
-def write_report(results: Mapping[str, Any], folder: Path) -> Path:
+def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) -> Path:
     """Write `report.html`, `report.md` and `figures/*.png`.
 
     Args:
-        results: The results of a run, as in results.json; keys of stages that did not run may be absent.
-        folder: Where to write; made if absent.
+        results: The results of a run, or what `json.load` reads from their `results.json`. What a run has not reached
+            may be missing; the report says so.
+        folder: Where to write; made if it does not exist.
 
     Returns:
-        The path of report.html.
+        The path of `report.html`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_report(RunResults(config={"name": "trial"}), folder)
+        ...     "trial: what the run found" in page.read_text(encoding="utf-8")
+        True
     """
+    results = RunResults.model_validate(results)
     folder = Path(folder)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -43,10 +54,11 @@ def write_report(results: Mapping[str, Any], folder: Path) -> Path:
         if section.figure is not None:
             section.figure.savefig(figures / f"{section.key}.png", dpi=130, facecolor="white")
     context = {
-        "name": results.get("config", {}).get("name", "run"),
+        "name": results.name,
         "headline": headline(results),
         "sections": sections,
-        "meta": results.get("meta", {}),
+        "meta": results.meta,
+        "ours": METHOD_NAMES[Method.PLURAL],
     }
     (folder / "report.md").write_text(_render("report.md.j2", context, escape=False), encoding="utf-8")
     page = folder / "report.html"

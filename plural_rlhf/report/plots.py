@@ -1,14 +1,13 @@
 """The plots of a report: each answers one question and says the answer in its title.
 
-Every function takes the results of a run and returns a matplotlib figure, or None where the run holds nothing to draw.
-Knows the keys of `results.json`; knows nothing of HTML or files.
+Every function takes the results of a run and returns a matplotlib figure, or None where there is nothing to draw.
+Reads `RunResults`; knows nothing of HTML or files.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, OTHER, key_line, new_figure, option_colours, panel_grid, title
-from plural_rlhf.report.tables import BASELINES, STAGE_NAMES, Rows, format_nats, format_percent, short_labels
+from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, Split, Stage
+from plural_rlhf.report.results import Grouping, Groupings, LoggedStep, QuestionResult, RunResults
+from plural_rlhf.report.tables import Rows, format_nats, format_percent, short_labels
 
 
 __all__ = [
@@ -28,62 +29,76 @@ __all__ = [
     "plot_training",
 ]
 
-Results = Mapping[str, Any]
-
-STAGE_COLOURS = {"untouched": "#8a929c", "warm": "#56b4e9", "grpo": "#d55e00", "plural": "#0072b2", "jury": "#009e73"}
-SHORT_NAMES = {"untouched": "before", "warm": "warm-up", "grpo": "GRPO", "plural": "plural"}
+METHOD_COLOURS: Mapping[str, str] = {
+    Method.UNTOUCHED: GREY,
+    Method.WARM: "#56b4e9",
+    Method.GRPO: "#d55e00",
+    Method.PLURAL: "#0072b2",
+    Method.JURY: "#009e73",
+}
+"""The methods that are drawn as bars, from top to bottom, and their colours."""
+SHORT_NAMES: Mapping[str, str] = {
+    Method.UNTOUCHED: "before",
+    Method.WARM: "warm-up",
+    Method.GRPO: "GRPO",
+    Method.PLURAL: "plural",
+}
+BASELINE_LINES = {Method.UNIFORM: ":", Method.MARGINAL: "--", Method.FLOOR: "-"}
+SPLIT_MARKS = {
+    Split.TRAIN: ("o", "#0072b2", "trained question"),
+    Split.HELDOUT: ("^", "#e69f00", "held-out question"),
+}
 
 
 @matplotlib.rc_context(FONT)
-def plot_distributions(results: Results) -> Figure | None:
-    """What does everybody answer? One panel per question, one bar per speaker, split by answer."""
-    questions = results.get("questions", [])
-    if not questions:
+def plot_distributions(results: RunResults) -> Figure | None:
+    """Plot what everybody answers: one panel per question, one bar per speaker, split by answer."""
+    if not results.questions:
         return None
-    ordered = sorted(questions, key=lambda q: q["split"] != "train")
+    ordered = sorted(results.questions, key=lambda q: q.split != Split.TRAIN)
     labels = short_labels(ordered)
-    shared = all(q["options"] == ordered[0]["options"] for q in ordered)
+    shared = _share_options(ordered)
     columns = min(3, len(ordered))
     figure, grid = panel_grid(len(ordered), columns, (3.2, 1.1), gaps=(0.25, 0.42), left=0.75, bottom=0.1)
     for axes, question in zip(grid, ordered, strict=False):
-        bars = [("people", question["human"])]
+        bars = [("people", question.human)]
         bars += [
-            (SHORT_NAMES[stage], question["policy"][stage]["all"]["probs"])
-            for stage in ("plural", "grpo", "untouched")
-            if "all" in question["policy"].get(stage, {})
+            (SHORT_NAMES[method], probs)
+            for method in (Method.PLURAL, Method.GRPO, Method.UNTOUCHED)
+            if (probs := question.population_answers(method)) is not None
         ]
-        colours = option_colours(len(question["options"]))
+        colours = option_colours(len(question.options))
         for height, (_, probs) in enumerate(bars):
             _stack(axes, height, probs, colours)
             if not shared and height == 0:
-                _name_parts(axes, height, probs, question["options"], colours)
+                _name_parts(axes, height, probs, question.options, colours)
         axes.set_yticks(range(len(bars)), [name for name, _ in bars])
         axes.set_ylim(len(bars) - 0.45, -0.55)
         axes.set_xlim(0, 1)
         axes.set_xticks([])
         axes.tick_params(axis="y", length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
-        mark = "  (held out)" if question["split"] == "heldout" else ""
-        axes.set_title(f"{labels[question['id']]}{mark}", fontweight="bold" if mark else "normal", pad=3)
+        mark = "  (held out)" if question.split == Split.HELDOUT else ""
+        axes.set_title(f"{labels[question.id]}{mark}", fontweight="bold" if mark else "normal", pad=3)
         if axes not in grid[::columns]:
             axes.set_yticklabels([])
     title(figure, _distribution_finding(results))
     if shared:
-        _legend(figure, ordered[0]["options"])
+        _legend(figure, ordered[0].options)
     return figure
 
 
 @matplotlib.rc_context(FONT)
-def plot_clusters(results: Results) -> Figure | None:
-    """How do the clusters differ from everybody? Clusters by questions; colour is the shift of the answers."""
-    clusters = [cluster["name"] for cluster in results.get("clusters", [])]
-    questions = [q for q in results.get("questions", []) if all(name in q["clusters"] for name in clusters)]
+def plot_clusters(results: RunResults) -> Figure | None:
+    """Plot how the clusters differ from everybody: clusters by questions; colour is the shift of the answers."""
+    clusters = results.clusters
+    questions = [q for q in results.questions if all(cluster.name in q.clusters for cluster in clusters)]
     if not clusters or not questions:
         return None
     labels = short_labels(questions, width=24)
-    options = questions[0]["options"]
-    shared = all(q["options"] == options for q in questions)
-    shift = np.array([[_shift(q, name, shared) for q in questions] for name in clusters])
+    options = questions[0].options
+    shared = _share_options(questions)
+    shift = np.array([[_shift(q, cluster.name, shared) for q in questions] for cluster in clusters])
     limit = max(0.05, float(np.abs(shift).max()))
     width = 3.2 + 0.52 * len(questions)
     height = 1.75 + 0.5 * len(clusters)
@@ -97,10 +112,9 @@ def plot_clusters(results: Results) -> Figure | None:
         points = round(100 * value)
         text = f"{points:+d}".replace("-", "−") if shared and points else str(points)
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "#17202c")
-    prevalence = {cluster["name"]: cluster["prevalence"] for cluster in results["clusters"]}
-    names = [f"{_wrap(name, 30)}\n{format_percent(prevalence[name])} of raters" for name in clusters]
+    names = [f"{_wrap(cluster.name, 30)}\n{format_percent(cluster.prevalence)} of raters" for cluster in clusters]
     axes.set_yticks(range(len(clusters)), names, fontsize=8)
-    axes.set_xticks(range(len(questions)), [labels[q["id"]] for q in questions], rotation=40, ha="left", fontsize=8)
+    axes.set_xticks(range(len(questions)), [labels[q.id] for q in questions], rotation=40, ha="left", fontsize=8)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -113,34 +127,34 @@ def plot_clusters(results: Results) -> Figure | None:
 
 
 @matplotlib.rc_context(FONT)
-def plot_distances(results: Results) -> Figure | None:
-    """Who is closest to the people? Bars of the JS divergence, beside what needs no training."""
-    rows = Rows(results)
-    stages = [s for s in ("untouched", "warm", "grpo", "plural", "jury") if s in rows.stages()]
-    if not stages:
+def plot_distances(results: RunResults) -> Figure | None:
+    """Plot who is closest to the people: bars of the JS divergence, beside what needs no training."""
+    rows = Rows(results.rows)
+    methods = [method for method in METHOD_COLOURS if method in rows.methods()]
+    if not methods:
         return None
-    splits = {"train": "trained questions", "heldout": "held-out questions"}
+    splits = {Split.TRAIN: "trained questions", Split.HELDOUT: "held-out questions"}
     reach = [0.0]
-    for stage in (*stages, *BASELINES):
+    for method in (*methods, *BASELINES):
         for split in splits:
-            reach += rows.interval(stage, split, "jsd_nats") or ()
-            reach.append(rows.value(stage, split, "jsd_nats") or 0.0)
+            reach += rows.interval(method, split, Metric.JSD) or ()
+            reach.append(rows.value(method, split, Metric.JSD) or 0.0)
     top = max(reach) or 1.0
-    figure, grid = panel_grid(2, 2, (3.8, 0.36 * len(stages)), left=1.75, top=0.8)
+    figure, grid = panel_grid(2, 2, (3.8, 0.36 * len(methods)), left=1.75, top=0.8)
     for axes, (split, name) in zip(grid, splits.items(), strict=True):
-        for height, stage in enumerate(stages):
-            value, interval = rows.value(stage, split, "jsd_nats"), rows.interval(stage, split, "jsd_nats")
+        for height, method in enumerate(methods):
+            value, interval = rows.value(method, split, Metric.JSD), rows.interval(method, split, Metric.JSD)
             if value is None:
                 continue
-            axes.barh(height, value, color=STAGE_COLOURS[stage], height=0.66)
+            axes.barh(height, value, color=METHOD_COLOURS[method], height=0.66)
             if interval is not None:
                 axes.plot(interval, [height, height], color=INK, lw=1.2)
-            weight = "bold" if stage == "plural" else "normal"
+            weight = "bold" if method == Method.PLURAL else "normal"
             axes.text(1.19 * top, height, format_nats(value), va="center", ha="right", fontweight=weight)
-        _mark_baselines(axes, {name: rows.value(name, split, "jsd_nats") for name in BASELINES}, top)
-        axes.set_ylim(len(stages) - 0.5, -0.62)
+        _mark_baselines(axes, {name: rows.value(name, split, Metric.JSD) for name in BASELINES}, top)
+        axes.set_ylim(len(methods) - 0.5, -0.62)
         axes.set_xlim(0, 1.2 * top)
-        axes.set_yticks(range(len(stages)), [STAGE_NAMES[s] for s in stages] if split == "train" else [])
+        axes.set_yticks(range(len(methods)), [METHOD_NAMES[m] for m in methods] if split == Split.TRAIN else [])
         axes.set_xlabel(f"{name}: JS divergence (nats), lower is better")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -149,97 +163,91 @@ def plot_distances(results: Results) -> Figure | None:
 
 
 @matplotlib.rc_context(FONT)
-def plot_training(results: Results) -> Figure | None:
-    """Did the training settle? One panel per training run."""
-    panels = [
-        (
-            stage,
-            key,
-            [(entry["step"], entry[key]) for entry in results.get("training", {}).get(stage, []) if key in entry],
-        )
-        for stage, key in (("warm", "loss"), ("plural", "loss"), ("grpo", "reward"))
-    ]
-    panels = [panel for panel in panels if panel[2]]
-    if not panels:
+def plot_training(results: RunResults) -> Figure | None:
+    """Plot whether the training settled: one panel per trained policy."""
+    curves = {
+        stage: _curve(results.training.get(stage, []), reward=stage == Stage.GRPO)
+        for stage in (Stage.WARM, Stage.PLURAL, Stage.GRPO)
+    }
+    curves = {stage: points for stage, points in curves.items() if len(points)}
+    if not curves:
         return None
-    figure, grid = panel_grid(len(panels), len(panels), (2.9, 1.9), gaps=(0.75, 0.0), top=0.7)
-    for axes, (stage, key, points) in zip(grid, panels, strict=True):
-        steps, values = np.array(points, dtype=float).T
-        axes.plot(steps, values, color=STAGE_COLOURS[stage], lw=1, alpha=0.45)
-        axes.plot(steps, _smooth(values), color=STAGE_COLOURS[stage], lw=2)
-        axes.set_title(f"{SHORT_NAMES[stage]}: {'loss (nats)' if key == 'loss' else 'mean reward'}")
+    figure, grid = panel_grid(len(curves), len(curves), (2.9, 1.9), gaps=(0.75, 0.0), top=0.7)
+    for axes, (stage, points) in zip(grid, curves.items(), strict=True):
+        steps, values = points.T
+        axes.plot(steps, values, color=METHOD_COLOURS[stage], lw=1, alpha=0.45)
+        axes.plot(steps, _smooth(values), color=METHOD_COLOURS[stage], lw=2)
+        axes.set_title(f"{SHORT_NAMES[stage]}: {'mean reward' if stage == Stage.GRPO else 'loss (nats)'}")
         axes.set_xlabel("optimiser step")
-        if key == "loss" and values.min() > 0 and values.max() / values.min() > 20:
+        if stage != Stage.GRPO and values.min() > 0 and values.max() / values.min() > 20:
             axes.set_yscale("log")
-    seconds = results.get("meta", {}).get("seconds", {})
-    spent = [f"{SHORT_NAMES[s]} {seconds[s]:.0f} s" for s, *_ in panels if s in seconds]
+    seconds = {} if results.meta is None else results.meta.seconds
+    spent = [f"{SHORT_NAMES[stage]} {seconds[stage]:.0f} s" for stage in curves if stage in seconds]
     title(figure, "Time spent: " + ", ".join(spent) if spent else "Loss and reward per step")
     return figure
 
 
 @matplotlib.rc_context(FONT)
-def plot_steering(results: Results) -> Figure | None:
-    """Does the policy follow the weights it is given? Predicted against achieved shares, one panel per weighting."""
-    entries = results.get("steering", [])
+def plot_steering(results: RunResults) -> Figure | None:
+    """Plot whether the policy follows its weights: predicted against achieved shares, one panel per weighting."""
+    entries = results.steering
     if not entries:
         return None
-    weightings = list(dict.fromkeys(entry["weighting"] for entry in entries))
+    weightings = list(dict.fromkeys(entry.weighting for entry in entries))
     columns = min(4, len(weightings))
     figure, grid = panel_grid(len(weightings), columns, (2.25, 2.25), gaps=(0.35, 1.0), top=1.1)
     for number, (axes, weighting) in enumerate(zip(grid, weightings, strict=False)):
-        chosen = [entry for entry in entries if entry["weighting"] == weighting]
+        panel = [entry for entry in entries if entry.weighting == weighting]
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, zorder=0)
-        for split, marker, colour in (("train", "o", "#0072b2"), ("heldout", "^", "#e69f00")):
-            points = [e for e in chosen if e["split"] == split]
-            predicted = np.concatenate([[], *(e["predicted"] for e in points)])
-            achieved = np.concatenate([[], *(e["achieved"] for e in points)])
+        for split, (marker, colour, _) in SPLIT_MARKS.items():
+            points = [entry for entry in panel if entry.split == split]
+            predicted = np.concatenate([[], *(entry.predicted for entry in points)])
+            achieved = np.concatenate([[], *(entry.achieved for entry in points)])
             axes.scatter(predicted, achieved, s=16, marker=marker, color=colour, alpha=0.8, linewidths=0)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_aspect("equal")
         axes.set_xticks([0, 0.5, 1])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if number % columns == 0 else [])
-        mean = float(np.mean([e["jsd_nats"] for e in chosen]))
+        mean = float(np.mean([entry.jsd_nats for entry in panel]))
         axes.set_title(f"{_wrap(weighting, 30)}\nJS {format_nats(mean)} nats", fontsize=8.5)
         axes.set_xlabel("predicted share")
         if number % columns == 0:
             axes.set_ylabel("achieved share")
-    overall = float(np.mean([entry["jsd_nats"] for entry in entries]))
+    overall = float(np.mean([entry.jsd_nats for entry in entries]))
     title(
         figure,
         f"Under all weightings, what the policy says is {format_nats(overall)} nats from what the jury predicts",
     )
-    key_line(figure, [("o", "#0072b2", "trained question"), ("^", "#e69f00", "held-out question")])
+    key_line(figure, list(SPLIT_MARKS.values()))
     return figure
 
 
 @matplotlib.rc_context(FONT)
-def plot_information(results: Results) -> Figure | None:
-    """What does it help to know about a rater? Nats per answer, clusters beside demographic groups and controls."""
-    groupings = results.get("groupings")
-    if not groupings or not groupings["rows"]:
+def plot_information(results: RunResults) -> Figure | None:
+    """Plot what it helps to know about a rater: nats per answer, clusters beside demographic groups and controls."""
+    groupings = results.groupings
+    if groupings is None or not groupings.rows:
         return None
-    rows = sorted(groupings["rows"], key=lambda row: -row["info"])
+    rows = sorted(groupings.rows, key=lambda row: -row.info)
     figure, grid = panel_grid(1, 1, (5.6, 0.3 * len(rows)), left=2.5, top=0.5)
     axes = grid[0]
-    top = max(max(row["high"], row["info"]) for row in rows)
+    top = max(max(row.high, row.info) for row in rows)
     for height, row in enumerate(rows):
-        axes.barh(height, row["info"], height=0.66, color=_grouping_colour(row, groupings))
-        axes.plot([row["low"], row["high"]], [height, height], color=INK, lw=1.2)
-        axes.text(max(row["high"], row["info"], 0) + 0.015 * top, height, format_nats(row["info"]), va="center")
+        axes.barh(height, row.info, height=0.66, color=_grouping_colour(row, groupings))
+        axes.plot([row.low, row.high], [height, height], color=INK, lw=1.2)
+        axes.text(max(row.high, row.info, 0) + 0.015 * top, height, format_nats(row.info), va="center")
     axes.axvline(0, color=INK, lw=0.8)
-    axes.set_yticks(
-        range(len(rows)), [f"{_plain_grouping(row['grouping'])}, {row['n_groups']} groups" for row in rows]
-    )
+    axes.set_yticks(range(len(rows)), [f"{row.grouping}, {row.n_groups} groups" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(right=1.17 * top)
     axes.set_xlabel("nats per answer gained on raters and answers not used for fitting")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    ours, best = groupings["clusters"], groupings["best_demographic"]
-    finding = f"Knowing the cluster is worth {format_nats(ours['info'])} nats per answer"
+    best = groupings.best_demographic
+    finding = f"Knowing the cluster is worth {format_nats(groupings.clusters.info)} nats per answer"
     if best is not None:
-        finding += f"; knowing {_plain_grouping(best['grouping'])}, {format_nats(best['info'])}"
+        finding += f"; knowing {best.grouping}, {format_nats(best.info)}"
     title(figure, finding)
     return figure
 
@@ -261,11 +269,11 @@ def _stack(axes: Axes, height: int, probs: Sequence[float], colours: Sequence[st
     axes.barh(height, 1, color="none", edgecolor=GREY, height=0.74, linewidth=0.5)
 
 
-def _mark_baselines(axes: Axes, values: Mapping[str, float | None], top: float) -> None:
+def _mark_baselines(axes: Axes, values: Mapping[Method, float | None], top: float) -> None:
     """Lines across the bars, named above them from left to right."""
     known = sorted((value, name) for name, value in values.items() if value is not None)
     for place, (value, name) in enumerate(known):
-        axes.axvline(value, color=GREY, ls={"uniform": ":", "marginal": "--", "floor": "-"}[name], lw=1.1, zorder=0)
+        axes.axvline(value, color=GREY, ls=BASELINE_LINES[name], lw=1.1, zorder=0)
         axes.annotate(
             f"{name} {format_nats(value)}",
             (value, -0.62),
@@ -297,9 +305,14 @@ def _name_parts(
         left += p
 
 
-def _shift(question: Mapping[str, Any], cluster: str, ordered: bool) -> float:
+def _share_options(questions: Sequence[QuestionResult]) -> bool:
+    """Whether all questions offer the same answers, which then count as ordered."""
+    return all(question.options == questions[0].options for question in questions)
+
+
+def _shift(question: QuestionResult, cluster: str, ordered: bool) -> float:
     """How far a cluster's answers lie from all raters': signed on ordered options, else total variation."""
-    difference = np.array(question["clusters"][cluster]["human"]) - np.array(question["human"])
+    difference = np.array(question.clusters[cluster].human) - np.array(question.human)
     if not ordered:
         return float(0.5 * np.abs(difference).sum())
     return float(difference @ np.linspace(0, 1, len(difference)))
@@ -315,34 +328,34 @@ def _wrap(text: str, width: int) -> str:
     return textwrap.fill(text, width, max_lines=2, placeholder="…")
 
 
-def _grouping_colour(row: Mapping[str, Any], groupings: Mapping[str, Any]) -> str:
-    if row["grouping"] == groupings["clusters"]["grouping"]:
-        return STAGE_COLOURS["plural"]
-    control = "random" in row["grouping"] or "shuffled" in row["grouping"]
-    return GREY if control else "#e69f00"
+def _grouping_colour(row: Grouping, groupings: Groupings) -> str:
+    if row.grouping == groupings.clusters.grouping:
+        return METHOD_COLOURS[Method.PLURAL]
+    return GREY if row.source == "control" else "#e69f00"
 
 
-def _plain_grouping(name: str) -> str:
-    return name.removeprefix("rater:")
+def _curve(history: Sequence[LoggedStep], *, reward: bool) -> np.ndarray:
+    """`(steps, 2)` step and mean reward, or step and loss, of the steps that logged it."""
+    points = [(entry.step, entry.reward if reward else entry.loss) for entry in history]
+    return np.array([point for point in points if point[1] is not None], dtype=float)
 
 
-def _distribution_finding(results: Results) -> str:
+def _distribution_finding(results: RunResults) -> str:
     """The mean probability of the most likely answer says whether a policy collapsed."""
-    questions = results["questions"]
 
     def peak(distributions: Sequence[Sequence[float]]) -> float:
         return float(np.mean([max(d) for d in distributions]))
 
-    parts = [f"people {format_percent(peak([q['human'] for q in questions]))}"]
-    for stage, label in (("plural", "plural"), ("grpo", "GRPO")):
-        found = [q["policy"][stage]["all"]["probs"] for q in questions if "all" in q["policy"].get(stage, {})]
-        if found:
-            parts.append(f"{label} {format_percent(peak(found))}")
+    parts = [f"people {format_percent(peak([q.human for q in results.questions]))}"]
+    for method in (Method.PLURAL, Method.GRPO):
+        answers = [probs for q in results.questions if (probs := q.population_answers(method)) is not None]
+        if answers:
+            parts.append(f"{SHORT_NAMES[method]} {format_percent(peak(answers))}")
     return "Share of the most common answer, on average: " + ", ".join(parts)
 
 
 def _distance_finding(rows: Rows) -> str:
-    ours, grpo = rows.value("plural", "heldout", "jsd_nats"), rows.value("grpo", "heldout", "jsd_nats")
+    ours, grpo = (rows.value(method, Split.HELDOUT, Metric.JSD) for method in (Method.PLURAL, Method.GRPO))
     if ours is None:
         return "Distance to the people (plural was not trained)"
     text = f"On held-out questions plural is {format_nats(ours)} nats from the people"

@@ -1,72 +1,72 @@
 """The report's section on welfare rules: what each picks, and who gains and who loses by it.
 
-Knows the key `rules` of `results.json`; knows nothing of HTML or files.
+Reads `RunResults.rules`; knows nothing of HTML or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, INK, key_line, option_colours, panel_grid, title
+from plural_rlhf.report.results import Change, RuleResult, RunResults
 from plural_rlhf.report.tables import TextTable, format_interval, format_percent, short_labels
 
 
 __all__ = ["picks_table", "plot_rules", "rules_sentence", "rules_table"]
 
-Results = Mapping[str, Any]
-
 
 @matplotlib.rc_context(FONT)
-def plot_rules(results: Results) -> Figure | None:
-    """Who gains and who loses by a rule? Per rule and cluster, the change of its reward against the baseline rule."""
-    effects = [effect for effect in results.get("rules", []) if effect["rule"] != effect["baseline"]]
-    if not effects:
+def plot_rules(results: RunResults) -> Figure | None:
+    """Plot who gains and who loses by a rule: per rule and cluster, the change of its reward against the baseline."""
+    rivals = _rivals(results)
+    if not rivals:
         return None
-    clusters = list(effects[0]["clusters"])
+    clusters = list(rivals[0].clusters)
     colours = option_colours(max(len(clusters), 2))
     figure, (axes,) = panel_grid(
-        1, 1, (5.6, 0.24 * len(effects) * (len(clusters) + 1)), left=1.9, top=0.55 + 0.2 * len(clusters)
+        1, 1, (5.6, 0.24 * len(rivals) * (len(clusters) + 1)), left=1.9, top=0.55 + 0.2 * len(clusters)
     )
-    for i, effect in enumerate(effects):
+    for i, rival in enumerate(rivals):
         for k, name in enumerate(clusters):
-            height, row = i * (len(clusters) + 1) + k, effect["clusters"][name]
-            if row["ci_low"] is not None:
-                axes.plot([row["ci_low"], row["ci_high"]], [height, height], color=INK, lw=1.2)
-            axes.plot(row["value"], height, "o", color=colours[k], markersize=6)
+            height, change = i * (len(clusters) + 1) + k, rival.clusters[name]
+            if math.isfinite(change.ci_low):
+                axes.plot([change.ci_low, change.ci_high], [height, height], color=INK, lw=1.2)
+            axes.plot(change.value, height, "o", color=colours[k], markersize=6)
     middle = (len(clusters) - 1) / 2
     axes.axvline(0, color=INK, lw=0.8)
-    axes.set_yticks(
-        [i * (len(clusters) + 1) + middle for i in range(len(effects))], [effect["rule"] for effect in effects]
-    )
-    axes.set_ylim(len(effects) * (len(clusters) + 1) - 1, -1)
-    axes.set_xlabel(f"change of a cluster's reward against the rule {effects[0]['baseline']} (standard deviations)")
+    axes.set_yticks([i * (len(clusters) + 1) + middle for i in range(len(rivals))], [rival.rule for rival in rivals])
+    axes.set_ylim(len(rivals) * (len(clusters) + 1) - 1, -1)
+    axes.set_xlabel(f"change of a cluster's reward against the rule {rivals[0].baseline} (standard deviations)")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     key_line(figure, [("o", colours[k], name) for k, name in enumerate(clusters)], columns=1)
-    title(figure, _finding(effects))
+    title(figure, _finding(rivals))
     return figure
 
 
-def rules_table(results: Results) -> TextTable:
-    """One row per rule: how often it agrees with the baseline, and each cluster's change."""
-    effects = results.get("rules", [])
-    clusters = list(effects[0]["clusters"]) if effects else []
+def rules_table(results: RunResults) -> TextTable:
+    """Tabulate one row per rule: how often it agrees with the baseline, and each cluster's change.
+
+    Example:
+        >>> change = Change(value=0.2, ci_low=0.1, ci_high=0.3, n=9)
+        >>> effect = RuleResult(rule="min", baseline="mean", agreement=1, picks={"q": "yes"}, clusters={"a": change})
+        >>> rules_table(RunResults(rules=[effect])).header
+        ['rule', 'same pick as the first', 'a']
+    """
+    clusters = list(results.rules[0].clusters) if results.rules else []
     body = [
         [
-            effect["rule"],
-            format_percent(effect["agreement"]),
-            *(
-                "0" if effect["rule"] == effect["baseline"] else format_interval(effect["clusters"][c])
-                for c in clusters
-            ),
+            effect.rule,
+            format_percent(effect.agreement),
+            *("0" if effect.rule == effect.baseline else _interval(effect.clusters[c]) for c in clusters),
         ]
-        for effect in effects
+        for effect in results.rules
     ]
-    questions = next((row["n"] for effect in effects for row in effect["clusters"].values()), 0)
+    questions = next((change.n for effect in results.rules for change in effect.clusters.values()), 0)
     return TextTable(
         ["rule", "same pick as the first", *clusters],
         body,
@@ -75,33 +75,59 @@ def rules_table(results: Results) -> TextTable:
     )
 
 
-def picks_table(results: Results) -> TextTable:
-    """What each rule picks on each question."""
-    effects = results.get("rules", [])
-    labels = short_labels(results.get("questions", []))
-    asked = effects[0]["picks"] if effects else {}
-    body = [[labels.get(q, q), *(effect["picks"][q] for effect in effects)] for q in asked]
-    return TextTable(["question", *(effect["rule"] for effect in effects)], body, "The answer that each rule picks.")
+def picks_table(results: RunResults) -> TextTable:
+    """Tabulate what each rule picks on each question.
 
-
-def rules_sentence(results: Results) -> str:
-    """For the headline: the rule that goes furthest from the baseline, and to whose good and harm."""
-    effects = [effect for effect in results.get("rules", []) if effect["rule"] != effect["baseline"]]
-    if not effects:
-        return ""
-    changes = min(effects, key=lambda effect: effect["agreement"])["clusters"]
-    sure = {name: row for name, row in changes.items() if (row["ci_low"] or 0) > 0 or (row["ci_high"] or 0) < 0}
-    said = [
-        f"“{name}” {'gains' if row['value'] > 0 else 'loses'} {format_interval(row)} standard deviations"
-        for name, row in sure.items()
-    ]
-    return f"{_finding(effects)}{': ' if said else ''}{', '.join(said)}."
-
-
-def _finding(effects: list[Mapping[str, Any]]) -> str:
-    odd = min(effects, key=lambda effect: effect["agreement"])
-    if odd["agreement"] > 1 - 1e-9:
-        return f"All rules pick what the {odd['baseline']} picks"
-    return (
-        f"The rule {odd['rule']} leaves the {odd['baseline']} on {format_percent(1 - odd['agreement'])} of questions"
+    Example:
+        >>> effect = RuleResult(rule="min", baseline="min", agreement=1, picks={"q": "yes"}, clusters={})
+        >>> picks_table(RunResults(rules=[effect])).rows
+        [['q', 'yes']]
+    """
+    labels = short_labels(results.questions)
+    questions = results.rules[0].picks if results.rules else {}
+    body = [[labels.get(q, q), *(effect.picks[q] for effect in results.rules)] for q in questions]
+    return TextTable(
+        ["question", *(effect.rule for effect in results.rules)], body, "The answer that each rule picks."
     )
+
+
+def rules_sentence(results: RunResults) -> str:
+    """Say for the headline which rule differs most from the baseline, and which clusters surely gain or lose by it.
+
+    Example:
+        >>> change = Change(value=0.2, ci_low=0.1, ci_high=0.3, n=4)
+        >>> effect = RuleResult(rule="min", baseline="mean", agreement=1, picks={}, clusters={"a": change})
+        >>> rules_sentence(RunResults(rules=[effect])).split(":")[0]
+        'All rules pick what the mean picks'
+    """
+    rivals = _rivals(results)
+    if not rivals:
+        return ""
+    changes = _most_different(rivals).clusters
+    sure = {name: change for name, change in changes.items() if change.ci_low > 0 or change.ci_high < 0}
+    clauses = [
+        f"“{name}” {'gains' if change.value > 0 else 'loses'} {_interval(change)} standard deviations"
+        for name, change in sure.items()
+    ]
+    return f"{_finding(rivals)}{': ' if clauses else ''}{', '.join(clauses)}."
+
+
+def _rivals(results: RunResults) -> list[RuleResult]:
+    """The rules that are compared with another one."""
+    return [effect for effect in results.rules if effect.rule != effect.baseline]
+
+
+def _most_different(rivals: Sequence[RuleResult]) -> RuleResult:
+    return min(rivals, key=lambda rival: rival.agreement)
+
+
+def _finding(rivals: Sequence[RuleResult]) -> str:
+    rival = _most_different(rivals)
+    if rival.agreement > 1 - 1e-9:
+        return f"All rules pick what the {rival.baseline} picks"
+    share = format_percent(1 - rival.agreement)
+    return f"The rule {rival.rule} leaves the {rival.baseline} on {share} of questions"
+
+
+def _interval(change: Change) -> str:
+    return format_interval(change.value, change.ci_low, change.ci_high)

@@ -1,6 +1,6 @@
 """What a report says, in order: the headline in words, then one section per question a reader may have.
 
-Knows the results of a run, the tables and the plots; knows nothing of Markdown, HTML or files.
+Reads `RunResults` and uses the tables and the plots; knows nothing of Markdown, HTML or files.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from plural_rlhf.report import plots
+from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
+from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
 from plural_rlhf.report.tables import (
-    STAGE_NAMES,
     Rows,
     TextTable,
     clusters_text,
@@ -30,8 +31,6 @@ from plural_rlhf.report.tables import (
 
 __all__ = ["Section", "headline", "report_sections"]
 
-Results = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Section:
@@ -44,7 +43,8 @@ class Section:
         figure: The plot, if there is one.
         tables: Tables shown at once.
         folded: Tables behind a fold, for those who want every number.
-        missing: Why there is nothing to show; empty if there is.
+        missing: Why there is nothing to show; empty if there is something.
+        fold_in_markdown: Whether Markdown, which cannot fold, shows the folded tables too.
     """
 
     key: str
@@ -54,20 +54,31 @@ class Section:
     tables: list[TextTable] = field(default_factory=list)
     folded: list[TextTable] = field(default_factory=list)
     missing: str = ""
+    fold_in_markdown: bool = True
 
 
-def headline(results: Results) -> list[str]:
-    """The findings of a run in sentences, the most important first. Says so where something was not measured."""
-    rows = Rows(results)
+def headline(results: RunResults) -> list[str]:
+    """Put the findings of a run into sentences, the most important first; say so where something was not measured.
+
+    Example:
+        >>> headline(RunResults())
+        ['The distribution-preserving policy was not evaluated in this run.']
+    """
+    rows = Rows(results.rows)
     sentences = [_distance_sentence(results, rows), _rivals_sentence(rows), _coverage_sentence(rows)]
     sentences.append(_steering_sentence(rows))
     sentences += [_clusters_sentence(results), rules_sentence(results), _headroom_sentence(results)]
     return [sentence for sentence in sentences if sentence]
 
 
-def report_sections(results: Results) -> list[Section]:
-    """All sections of the report, in order; a section without data says what is missing and why."""
-    reasons = {entry["what"]: entry["reason"] for entry in results.get("skipped", [])}
+def report_sections(results: RunResults) -> list[Section]:
+    """Make all sections of the report, in order; a section without data says what is missing and why.
+
+    Example:
+        >>> sections = report_sections(RunResults())
+        >>> [section.key for section in sections if not section.missing]
+        ['record']
+    """
     return [
         Section(
             "distances",
@@ -77,17 +88,18 @@ def report_sections(results: Results) -> list[Section]:
             "that the people have to themselves because they are few.",
             plots.plot_distances(results),
             [summary_text(results)],
-            missing=_missing(results, "rows", "the evaluation has not run"),
+            missing=_missing(results.rows, "the evaluation has not run"),
         ),
         Section(
             "distributions",
             "What do the people say, and what do the models say?",
             "Each bar is all the probability there is; an empty part went to text that is no answer. Ours should look "
             "like the people; a bar of one colour has collapsed. Questions in bold were never trained on."
-            + (f" GRPO is absent: {reasons['grpo']}." if "grpo" in reasons else ""),
+            + _grpo_sentence(results),
             plots.plot_distributions(results),
             folded=[_questions_table(results)],
-            missing=_missing(results, "questions", "the evaluation has not run"),
+            missing=_missing(results.questions, "the evaluation has not run"),
+            fold_in_markdown=False,
         ),
         Section(
             "clusters",
@@ -96,7 +108,7 @@ def report_sections(results: Results) -> list[Section]:
             plots.plot_clusters(results),
             [clusters_text(results)],
             [_selection_table(results)],
-            _missing(results, "clusters", "no jury was fitted"),
+            _missing(results.clusters, "no jury was fitted"),
         ),
         Section(
             "information",
@@ -105,8 +117,8 @@ def report_sections(results: Results) -> list[Section]:
             "not used to find the groups. Blue: clusters of the jury; orange: demographic groups; grey: controls that "
             "should be at or below zero.",
             plots.plot_information(results),
-            folded=[headroom_text(results["headroom"])] if "headroom" in results else [],
-            missing=_missing(results, "groupings", "the groupings were not compared"),
+            folded=[] if results.headroom is None else [headroom_text(results.headroom)],
+            missing=_missing(results.groupings, "the groupings were not compared"),
         ),
         Section(
             "steering",
@@ -115,7 +127,7 @@ def report_sections(results: Results) -> list[Section]:
             "upwards, the share the policy gives it. Marks on the line are perfect steering.",
             plots.plot_steering(results),
             folded=[_steering_table(results)],
-            missing=_missing(results, "steering", reasons.get("steering", "steering was not evaluated")),
+            missing=_missing(results.steering, results.reason(SkippedPart.STEERING) or "the evaluation has not run"),
         ),
         Section(
             "rules",
@@ -126,7 +138,10 @@ def report_sections(results: Results) -> list[Section]:
             plot_rules(results),
             [rules_table(results)],
             [picks_table(results)],
-            _missing(results, "rules", "there is one cluster, or evaluate.rules is empty"),
+            _missing(
+                results.rules,
+                results.reason(SkippedPart.RULES) or "the jury has one cluster, or evaluate.rules is empty",
+            ),
         ),
         Section(
             "training",
@@ -135,49 +150,53 @@ def report_sections(results: Results) -> list[Section]:
             "reference pi_ref that both methods start from.",
             plots.plot_training(results),
             [_budget_table(results)],
-            missing=_missing(results, "training", "nothing was trained"),
+            missing=_missing(results.training, "nothing was trained"),
         ),
         Section(
             "record",
             "How was this made?",
             "Everything needed to repeat the run.",
-            tables=[_record_table(results)] + ([_skipped_table(results)] if results.get("skipped") else []),
+            tables=[_record_table(results)] + ([_skipped_table(results)] if results.skipped else []),
             folded=[_config_table(results)],
         ),
     ]
 
 
-def _missing(results: Results, key: str, reason: str) -> str:
-    return "" if results.get(key) else f"Nothing to show: {reason}."
+def _missing(part: object, reason: str) -> str:
+    return "" if part else f"Nothing to show: {reason}."
 
 
-def _distance_sentence(results: Results, rows: Rows) -> str:
-    ours = rows.get("plural", "heldout", "jsd_nats")
-    if ours is None:
+def _grpo_sentence(results: RunResults) -> str:
+    reason = results.reason(SkippedPart.GRPO)
+    return "" if reason is None else f" The comparison with stock GRPO was not run because {reason}."
+
+
+def _distance_sentence(results: RunResults, rows: Rows) -> str:
+    if rows.get(Method.PLURAL, Split.HELDOUT, Metric.JSD) is None:
         return "The distribution-preserving policy was not evaluated in this run."
-    people = results.get("data", {}).get("heldout_raters")
-    questions = results.get("data", {}).get("heldout_questions", [])
-    which = f"the {len(questions)} questions" if questions else "questions"
-    whom = f"{people} people" if people else "people"
+    data = results.data
+    questions = "questions" if data is None else f"the {len(data.heldout_questions)} questions"
+    people = "people" if data is None else f"{data.heldout_raters} people"
+    distance = rows.text(Method.PLURAL, Split.HELDOUT, Metric.JSD)
     text = (
-        f"On {which} it was never trained on, the policy's answers are {format_interval(ours)} nats (Jensen-Shannon, "
-        f"with its interval) from those of {whom} who had no part in the training"
+        f"On {questions} it was never trained on, the policy's answers are {distance} nats (Jensen-Shannon, "
+        f"with its interval) from those of {people} who had no part in the training"
     )
-    trained = rows.value("plural", "train", "jsd_nats")
+    trained = rows.value(Method.PLURAL, Split.TRAIN, Metric.JSD)
     return text + (f"; on the trained questions {format_nats(trained)}." if trained is not None else ".")
 
 
 def _rivals_sentence(rows: Rows) -> str:
     """What the distance should be compared with."""
     rivals = [
-        f"{STAGE_NAMES[stage]} {format_nats(value)}"
-        for stage in ("grpo", "untouched", "uniform", "marginal", "floor")
-        if (value := rows.value(stage, "heldout", "jsd_nats")) is not None
+        f"{METHOD_NAMES[method]} {format_nats(value)}"
+        for method in (Method.GRPO, Method.UNTOUCHED, *BASELINES)
+        if (value := rows.value(method, Split.HELDOUT, Metric.JSD)) is not None
     ]
     if not rivals:
         return ""
     text = f"For comparison, on the same held-out questions: {', '.join(rivals)}."
-    ours, marginal = (rows.value(stage, "heldout", "jsd_nats") for stage in ("plural", "marginal"))
+    ours, marginal = (rows.value(method, Split.HELDOUT, Metric.JSD) for method in (Method.PLURAL, Method.MARGINAL))
     if ours is not None and marginal is not None and ours >= marginal:
         text += " Ours is no better than answering every question with the average of the trained ones."
     return text
@@ -185,15 +204,15 @@ def _rivals_sentence(rows: Rows) -> str:
 
 def _coverage_sentence(rows: Rows) -> str:
     shares = [
-        f"{STAGE_NAMES[stage]} {format_percent(value)}"
-        for stage in ("plural", "grpo", "untouched")
-        if (value := rows.value(stage, "heldout", "coverage")) is not None
+        f"{METHOD_NAMES[method]} {format_percent(value)}"
+        for method in (Method.PLURAL, Method.GRPO, Method.UNTOUCHED)
+        if (value := rows.value(method, Split.HELDOUT, Metric.COVERAGE)) is not None
     ]
     return f"Probability put on the offered answers, held-out questions: {', '.join(shares)}." if shares else ""
 
 
 def _steering_sentence(rows: Rows) -> str:
-    trained, heldout = (rows.cluster_mean("plural", split, "jsd_nats") for split in ("train", "heldout"))
+    trained, heldout = (rows.cluster_mean(Method.PLURAL, split, Metric.JSD) for split in Split)
     if trained is None and heldout is None:
         return ""
     return (
@@ -202,98 +221,103 @@ def _steering_sentence(rows: Rows) -> str:
     )
 
 
-def _clusters_sentence(results: Results) -> str:
-    clusters = results.get("clusters", [])
+def _clusters_sentence(results: RunResults) -> str:
+    clusters, groupings = results.clusters, results.groupings
     if not clusters:
         return ""
     if len(clusters) == 1:
         return "The jury found one kind of rater: a plain reward model says as much."
-    named = ", ".join(f"“{c['name']}” ({format_percent(c['prevalence'])})" for c in clusters)
+    named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
     text = f"The jury tells {len(clusters)} kinds of raters apart: {named}."
-    groupings = results.get("groupings")
-    if groupings and groupings["best_demographic"] is not None:
-        best, gap = groupings["best_demographic"], groupings["paired_difference"]
-        interval = format_interval({"value": gap["value"], "ci_low": gap["low"], "ci_high": gap["high"]})
-        worth = format_nats(groupings["clusters"]["info"])
-        text += (
-            f" Knowing a rater's cluster is worth {worth} nats per answer; the best demographic grouping, "
-            f"{best['grouping'].removeprefix('rater:')}, {format_nats(best['info'])}; the difference is {interval}."
-        )
-    return text
+    if groupings is None or groupings.best_demographic is None or groupings.paired_difference is None:
+        return text
+    best, gap = groupings.best_demographic, groupings.paired_difference
+    return (
+        f"{text} Knowing a rater's cluster is worth {format_nats(groupings.clusters.info)} nats per answer; the best "
+        f"demographic grouping, {best.grouping}, {format_nats(best.info)}; the difference is "
+        f"{format_interval(gap.value, gap.low, gap.high)}."
+    )
 
 
-def _headroom_sentence(results: Results) -> str:
-    return f"Headroom verdict: {results['headroom']['verdict']}" if "headroom" in results else ""
+def _headroom_sentence(results: RunResults) -> str:
+    return "" if results.headroom is None else f"Headroom verdict: {results.headroom.verdict}"
 
 
-def _questions_table(results: Results) -> TextTable:
-    questions = results.get("questions", [])
-    labels = short_labels(questions, width=60)
+def _questions_table(results: RunResults) -> TextTable:
+    labels = short_labels(results.questions, width=60)
     body = []
-    for question in questions:
-        speakers = {"people": question["human"], "jury": question["jury"]}
-        for stage, name in STAGE_NAMES.items():
-            if "all" in question["policy"].get(stage, {}):
-                speakers[name] = question["policy"][stage]["all"]["probs"]
+    for question in results.questions:
+        speakers = {"people": question.human, "jury": question.jury}
+        for method, name in METHOD_NAMES.items():
+            if (probs := question.population_answers(method)) is not None:
+                speakers[name] = probs
         for speaker, probs in speakers.items():
-            shares = ", ".join(f"{o} {format_percent(p)}" for o, p in zip(question["options"], probs, strict=True))
-            body.append([labels[question["id"]], question["split"], speaker, shares])
+            shares = ", ".join(f"{o} {format_percent(p)}" for o, p in zip(question.options, probs, strict=True))
+            body.append([labels[question.id], question.split, speaker, shares])
     return TextTable(["question", "split", "who", "answers"], body, "All answers, question by question.")
 
 
-def _selection_table(results: Results) -> TextTable:
-    selection = results.get("selection", {"table": [], "chosen": None, "reason": "not recorded"})
+def _selection_table(results: RunResults) -> TextTable:
+    selection = results.selection
+    header = ["clusters", "held-out nll (nats)", "standard error", "gain (nats)"]
+    if selection is None:
+        return TextTable(header, [])
     body = [
-        [str(r["num_clusters"]), format_nats(r["nll"]), format_nats(r["se"]), format_nats(r["info"])]
-        for r in selection["table"]
+        [str(row.num_clusters), format_nats(row.nll), format_nats(row.se), format_nats(row.info)]
+        for row in selection.table
     ]
-    caption = f"How many clusters: {selection['chosen']} chosen, {selection['reason']}."
-    return TextTable(["clusters", "held-out nll (nats)", "standard error", "gain (nats)"], body, caption)
+    return TextTable(header, body, f"How many clusters: {selection.chosen} chosen, {selection.reason}.")
 
 
-def _steering_table(results: Results) -> TextTable:
-    sums: dict[tuple[str, str], list[float]] = {}
-    for entry in results.get("steering", []):
-        sums.setdefault((entry["weighting"], entry["split"]), []).append(entry["jsd_nats"])
-    body = [[*key, str(len(v)), format_nats(sum(v) / len(v)), format_nats(max(v))] for key, v in sums.items()]
+def _steering_table(results: RunResults) -> TextTable:
+    distances: dict[tuple[str, str], list[float]] = {}
+    for entry in results.steering:
+        distances.setdefault((entry.weighting, entry.split), []).append(entry.jsd_nats)
+    body = [
+        [*key, str(len(jsd)), format_nats(sum(jsd) / len(jsd)), format_nats(max(jsd))]
+        for key, jsd in distances.items()
+    ]
     caption = "Distance between what the jury predicts under these weights and what the policy says."
     return TextTable(["weighting", "split", "questions", "mean JS (nats)", "largest JS (nats)"], body, caption)
 
 
-def _budget_table(results: Results) -> TextTable:
+def _budget_table(results: RunResults) -> TextTable:
     body = []
-    for stage, spent in results.get("budgets", {}).items():
-        kinds = [
-            f"{spent[key]} {key.split('_')[0]}" for key in ("scored_sequences", "generated_sequences") if key in spent
-        ]
-        body.append([STAGE_NAMES[stage], str(spent["steps"]), ", ".join(kinds), f"{spent['seconds']:.0f}"])
+    for stage, budget in results.budgets.items():
+        counts = {"scored": budget.scored_sequences, "generated": budget.generated_sequences}
+        sequences = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count is not None)
+        body.append([METHOD_NAMES[stage], str(budget.steps), sequences, f"{budget.seconds:.0f}"])
     return TextTable(["stage", "steps", "sequences", "seconds"], body, "What each stage was given.")
 
 
-def _record_table(results: Results) -> TextTable:
-    meta, data = results.get("meta", {}), results.get("data", {})
-    facts = {
-        "command": meta.get("command"),
-        "started": meta.get("started"),
-        "seed": meta.get("seed"),
-        "versions": _flat({"plural-rlhf": meta.get("plural_rlhf_version"), **meta.get("versions", {})}),
-        "machine": _flat(meta.get("machine", {})),
-        "seconds": _flat({stage: f"{s:.0f}" for stage, s in meta.get("seconds", {}).items()}),
-        "peak memory": f"{meta['peak_memory_gb']:.1f} GB" if "peak_memory_gb" in meta else None,
-        "data": _flat({k: v for k, v in data.items() if not isinstance(v, list)}),
-        "trained questions": ", ".join(data.get("train_questions", [])),
-        "held-out questions": ", ".join(data.get("heldout_questions", [])),
-    }
-    return TextTable(["", ""], [[k, str(v)] for k, v in facts.items() if v not in (None, "")])
+def _record_table(results: RunResults) -> TextTable:
+    facts: dict[str, str] = {}
+    if (meta := results.meta) is not None:
+        facts |= {
+            "command": meta.command,
+            "started": meta.started,
+            "seed": str(meta.seed),
+            "versions": _flat({"plural-rlhf": meta.plural_rlhf_version, **meta.versions}),
+            "machine": _flat(meta.machine),
+            "seconds": _flat({stage: f"{s:.0f}" for stage, s in meta.seconds.items()}),
+            "peak memory": f"{meta.peak_memory_gb:.1f} GB",
+        }
+    if (data := results.data) is not None:
+        facts |= {
+            "data": _flat(data.model_dump(exclude={"train_questions", "heldout_questions"})),
+            "trained questions": ", ".join(data.train_questions),
+            "held-out questions": ", ".join(data.heldout_questions),
+        }
+    return TextTable(["", ""], [[name, text] for name, text in facts.items() if text])
 
 
-def _skipped_table(results: Results) -> TextTable:
-    body = [[entry["what"], entry["reason"]] for entry in results["skipped"]]
+def _skipped_table(results: RunResults) -> TextTable:
+    body = [[skipped.what, skipped.reason] for skipped in results.skipped]
     return TextTable(["left out", "because"], body, "What was not measured.")
 
 
-def _config_table(results: Results) -> TextTable:
-    body = [[key, json.dumps(value, ensure_ascii=False)] for key, value in _leaves(results.get("config", {}))]
+def _config_table(results: RunResults) -> TextTable:
+    body = [[key, json.dumps(value, ensure_ascii=False)] for key, value in _leaves(results.config)]
     return TextTable(["setting", "value"], body, "All settings of the run.")
 
 

@@ -1,7 +1,7 @@
 """The numbers of a run as tables and sentences.
 
-Knows the keys of `results.json`; knows nothing of plots, HTML or how the numbers were made. A run that stopped early
-has fewer keys: what is missing becomes a dash, never an error.
+Reads `RunResults`; knows nothing of plots, HTML or how the numbers were made. A run that stopped early holds less:
+what is missing becomes a dash, never an error.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 from rich.table import Table
 
+from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Metric, Split
+from plural_rlhf.report.results import HeadroomSummary, QuestionResult, Row, RunResults
+
 
 __all__ = [
-    "BASELINES",
-    "STAGE_NAMES",
     "Rows",
     "TextTable",
     "clusters_table",
@@ -31,22 +32,6 @@ __all__ = [
     "summary_text",
 ]
 
-Results = Mapping[str, Any]
-
-STAGE_NAMES = {
-    "uniform": "uniform answers",
-    "marginal": "marginal (trained questions)",
-    "floor": "noise floor",
-    "jury": "jury's own prediction",
-    "untouched": "untouched model",
-    "warm": "after warm-up (pi_ref)",
-    "grpo": "stock GRPO",
-    "plural": "plural (ours)",
-}
-"""Stages in the order of the summary, in words."""
-
-BASELINES = ("uniform", "marginal", "floor")
-SPLITS = ("train", "heldout")
 DASH = "–"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -59,6 +44,10 @@ class TextTable:
         header: One title per column.
         rows: One text per column and row.
         caption: What the table shows and how to read it.
+
+    Example:
+        >>> TextTable(["rule", "pick"], [["mean", "yes"]], "The answer that each rule picks.").rows[0]
+        ['mean', 'yes']
     """
 
     header: list[str]
@@ -67,58 +56,75 @@ class TextTable:
 
 
 class Rows:
-    """Look-up in the tidy rows of a run.
+    """Look up the tidy rows of a run.
 
     Args:
-        results: The results; without `rows`, every look-up finds nothing.
+        rows: The rows; without any, every look-up returns None.
+
+    Example:
+        >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
+        >>> rows = Rows([row])
+        >>> rows.value(Method.PLURAL, Split.HELDOUT, Metric.JSD), rows.value(Method.GRPO, Split.HELDOUT, Metric.JSD)
+        (0.02, None)
     """
 
-    def __init__(self, results: Results) -> None:
-        self._rows: dict[tuple[str, str, str, str], Mapping[str, Any]] = {}
-        self._clusters: list[str] = []
-        for row in results.get("rows", []):
-            self._rows[row["stage"], row["split"], row["cluster"], row["metric"]] = row
-            if row["cluster"] != "all" and row["cluster"] not in self._clusters:
-                self._clusters.append(row["cluster"])
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = {(row.method, row.split, row.cluster, row.metric): row for row in rows}
+        self._clusters = list(dict.fromkeys(row.cluster for row in rows if row.cluster != EVERYBODY))
 
-    def get(self, stage: str, split: str, metric: str, cluster: str = "all") -> Mapping[str, Any] | None:
-        """The row, or None if the run has none or its value is no finite number."""
-        row = self._rows.get((stage, split, cluster, metric))
-        return None if row is None or _finite(row["value"]) is None else row
+    def get(self, method: str, split: str, metric: str, cluster: str = EVERYBODY) -> Row | None:
+        """Return the row, or None if the run has none or its value is not a finite number."""
+        row = self._rows.get((method, split, cluster, metric))
+        return row if row is not None and math.isfinite(row.value) else None
 
-    def value(self, stage: str, split: str, metric: str, cluster: str = "all") -> float | None:
-        """The value of the row, or None."""
-        row = self.get(stage, split, metric, cluster)
-        return None if row is None else float(row["value"])
+    def value(self, method: str, split: str, metric: str, cluster: str = EVERYBODY) -> float | None:
+        """Return the value of the row, or None."""
+        row = self.get(method, split, metric, cluster)
+        return None if row is None else row.value
 
-    def interval(self, stage: str, split: str, metric: str, cluster: str = "all") -> tuple[float, float] | None:
-        """The interval of the row, or None."""
-        row = self.get(stage, split, metric, cluster)
-        low, high = (None, None) if row is None else (_finite(row["ci_low"]), _finite(row["ci_high"]))
-        return None if low is None or high is None else (low, high)
+    def interval(self, method: str, split: str, metric: str, cluster: str = EVERYBODY) -> tuple[float, float] | None:
+        """Return the interval of the row, or None."""
+        row = self.get(method, split, metric, cluster)
+        known = row is not None and math.isfinite(row.ci_low) and math.isfinite(row.ci_high)
+        return (row.ci_low, row.ci_high) if row is not None and known else None
 
-    def cluster_mean(self, stage: str, split: str, metric: str) -> float | None:
-        """Mean over the clusters, each under its own steering; None if no cluster has a number."""
-        values = [self.value(stage, split, metric, cluster) for cluster in self._clusters]
+    def text(self, method: str, split: str, metric: str) -> str:
+        """Return the row about everybody as `format_interval` prints it, a dash where there is none."""
+        row = self.get(method, split, metric)
+        return DASH if row is None else format_interval(row.value, row.ci_low, row.ci_high)
+
+    def cluster_mean(self, method: str, split: str, metric: str) -> float | None:
+        """Return the mean over the clusters, each under its own steering; None if no cluster has a number."""
+        values = [self.value(method, split, metric, cluster) for cluster in self._clusters]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
 
-    def stages(self) -> list[str]:
-        """The stages that have any row, in the order of `STAGE_NAMES`."""
-        present = {stage for stage, *_ in self._rows}
-        return [stage for stage in STAGE_NAMES if stage in present]
+    def methods(self) -> list[str]:
+        """Return the methods that have any row, in the order of `METHOD_NAMES`."""
+        present = {method for method, *_ in self._rows}
+        return [method for method in METHOD_NAMES if method in present]
 
 
 def format_nats(value: float | None) -> str:
-    """Three decimals, four below 0.01, with a real minus sign; a dash for None."""
-    if value is None:
+    """Print three decimals, four below 0.01, with a real minus sign; a dash for None and NaN.
+
+    Example:
+        >>> format_nats(0.0213), format_nats(-0.0041), format_nats(None)
+        ('0.021', '−0.0041', '–')
+    """
+    if value is None or not math.isfinite(value):
         return DASH
     return f"{value:.{3 if abs(value) >= 0.00995 else 4}f}".replace("-", "−")
 
 
 def format_percent(share: float | None) -> str:
-    """A share as a percentage: two significant figures below 1 %, one decimal above; never rounded up to 100 %."""
-    if share is None:
+    """Print a share as a percentage: two significant figures below 1 %, one decimal above; never round up to 100 %.
+
+    Example:
+        >>> [format_percent(share).replace(NO_BREAK, " ") for share in (0.0006, 0.5, 0.99996)]
+        ['0.06 %', '50.0 %', '99.9 %']
+    """
+    if share is None or not math.isfinite(share):
         return DASH
     percent = 100 * share
     if abs(percent) < 1:
@@ -126,26 +132,34 @@ def format_percent(share: float | None) -> str:
     return f"{math.floor(10 * percent) / 10 if 99.95 <= percent < 100 else percent:.1f}{NO_BREAK}%"
 
 
-def format_interval(row: Mapping[str, Any] | None) -> str:
-    """`value [low, high]` of a tidy row; the interval is left out where the row has none."""
-    if row is None or _finite(row["value"]) is None:
-        return DASH
-    low, high = _finite(row["ci_low"]), _finite(row["ci_high"])
-    if low is None or high is None:
-        return format_nats(row["value"])
-    return f"{format_nats(row['value'])} [{format_nats(low)},{NO_BREAK}{format_nats(high)}]"
+def format_interval(value: float, low: float, high: float) -> str:
+    """Print `value [low, high]`; without the brackets where an end is not known, a dash where the value is not.
+
+    Example:
+        >>> format_interval(0.02, 0.01, 0.035).replace(NO_BREAK, " ")
+        '0.020 [0.010, 0.035]'
+    """
+    if not (math.isfinite(value) and math.isfinite(low) and math.isfinite(high)):
+        return format_nats(value)
+    return f"{format_nats(value)} [{format_nats(low)},{NO_BREAK}{format_nats(high)}]"
 
 
-def summary_text(results: Results) -> TextTable:
-    """One row per stage: distance to people, to each cluster under its own steering, coverage, entropy gap."""
-    rows = Rows(results)
+def summary_text(results: RunResults) -> TextTable:
+    """Tabulate one row per method: distance to people, to each cluster under its own steering, coverage, entropy gap.
+
+    Example:
+        >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
+        >>> summary_text(RunResults(rows=[row])).rows
+        [['plural (ours)', '–', '0.020', '–', '–', '–']]
+    """
+    rows = Rows(results.rows)
     body = []
-    for stage in rows.stages():
-        cells = [STAGE_NAMES[stage]]
-        cells += [format_interval(rows.get(stage, split, "jsd_nats")) for split in SPLITS]
-        cells.append(" / ".join(format_nats(rows.cluster_mean(stage, split, "jsd_nats")) for split in SPLITS))
-        cells.append(" / ".join(format_percent(rows.value(stage, split, "coverage")) for split in SPLITS))
-        cells.append(" / ".join(format_nats(rows.value(stage, split, "entropy_gap")) for split in SPLITS))
+    for method in rows.methods():
+        cells = [METHOD_NAMES[method]]
+        cells += [rows.text(method, split, Metric.JSD) for split in Split]
+        cells.append(" / ".join(format_nats(rows.cluster_mean(method, split, Metric.JSD)) for split in Split))
+        cells.append(" / ".join(format_percent(rows.value(method, split, Metric.COVERAGE)) for split in Split))
+        cells.append(" / ".join(format_nats(rows.value(method, split, Metric.ENTROPY_GAP)) for split in Split))
         body.append([_nothing_but_dashes(cell) for cell in cells])
     return TextTable(
         header=["", "JS trained", "JS held-out", "JS per cluster", "coverage", "entropy gap"],
@@ -160,15 +174,23 @@ def summary_text(results: Results) -> TextTable:
     )
 
 
-def clusters_text(results: Results) -> TextTable:
-    """One row per rater cluster: its share of the raters and the answers that set it apart."""
+def clusters_text(results: RunResults) -> TextTable:
+    """Tabulate one row per rater cluster: its share of the raters and the answers that set it apart.
+
+    Example:
+        >>> from plural_rlhf.report.results import Cluster, DistinctiveAnswer
+        >>> answer = DistinctiveAnswer(item="parks", option="yes", p_cluster=0.9, p_population=0.6, lift=1.5)
+        >>> table = clusters_text(RunResults(clusters=[Cluster(name="parks: yes", prevalence=0.4, top=[answer])]))
+        >>> [cell.replace(NO_BREAK, " ") for cell in table.rows[0]]
+        ['parks: yes', '40.0 %', 'parks: yes (90.0 %, all 60.0 %)']
+    """
     body = []
-    for cluster in results.get("clusters", []):
-        apart = []
-        for top in cluster["top"][:3]:
-            shares = f"{format_percent(top['p_cluster'])}, all {format_percent(top['p_population'])}"
-            apart.append(f"{top['item']}: {top['option']} ({shares})")
-        body.append([cluster["name"], format_percent(cluster["prevalence"]), "; ".join(apart) or DASH])
+    for cluster in results.clusters:
+        apart = [
+            f"{top.item}: {top.option} ({format_percent(top.p_cluster)}, all {format_percent(top.p_population)})"
+            for top in cluster.top[:3]
+        ]
+        body.append([cluster.name, format_percent(cluster.prevalence), "; ".join(apart) or DASH])
     return TextTable(
         header=["cluster", "raters", "answers that set it apart"],
         rows=body,
@@ -176,54 +198,70 @@ def clusters_text(results: Results) -> TextTable:
     )
 
 
-def headroom_text(headroom: Mapping[str, Any]) -> TextTable:
-    """The ladder of models of the judgements, from a constant upwards."""
+def headroom_text(headroom: HeadroomSummary) -> TextTable:
+    """Tabulate the ladder of models of the judgements, from a constant upwards.
+
+    Example:
+        >>> from plural_rlhf.report.results import Rung
+        >>> rung = Rung(name="mixture K=2", nll=0.64, info=0.05, low=0.04, high=0.06)
+        >>> table = headroom_text(HeadroomSummary(rungs=[rung], verdict="taste signal", best="mixture K=2"))
+        >>> table.rows[0][:2]
+        ['mixture K=2', '0.640']
+    """
     return TextTable(
         header=["model of the judgements", "nll (nats)", "gain (nats per judgement)"],
         rows=[
-            [
-                rung["name"],
-                format_nats(_finite(rung["nll"])),
-                format_interval({"value": rung["info"], "ci_low": rung["low"], "ci_high": rung["high"]}),
-            ]
-            for rung in headroom["rungs"]
+            [rung.name, format_nats(rung.nll), format_interval(rung.info, rung.low, rung.high)]
+            for rung in headroom.rungs
         ],
         caption="Each rung is scored on judgements it has not seen; higher gain is better.",
     )
 
 
-def summary_table(results: Results) -> Table:
-    """The summary as a rich table, printed at the end of a run."""
-    return _rich(summary_text(results), title="How far from the people?", bold_first="plural (ours)")
+def summary_table(results: RunResults | Mapping[str, Any]) -> Table:
+    """Make the summary that is printed at the end of a run.
+
+    Args:
+        results: The results, or what `json.load` reads from their `results.json`.
+
+    Example:
+        >>> from rich.console import Console
+        >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
+        >>> table = summary_table(RunResults(rows=[row]))
+        >>> [column.header for column in table.columns][:3]
+        ['', 'JS trained', 'JS held-out']
+    """
+    text = summary_text(RunResults.model_validate(results))
+    return _rich(text, title="How far from the people?", bold_first=METHOD_NAMES[Method.PLURAL])
 
 
-def clusters_table(results: Results) -> Table:
-    """The rater clusters as a rich table."""
+def clusters_table(results: RunResults) -> Table:
+    """Make the rater clusters as a rich table."""
     return _rich(clusters_text(results), title="Rater clusters")
 
 
-def headroom_table(headroom: Mapping[str, Any]) -> Table:
-    """The headroom ladder as a rich table."""
+def headroom_table(headroom: HeadroomSummary) -> Table:
+    """Make the headroom ladder as a rich table."""
     return _rich(headroom_text(headroom), title="Headroom: what could a jury gain?")
 
 
-def short_labels(questions: Sequence[Mapping[str, Any]], width: int = 34) -> dict[str, str]:
-    """Names of questions short enough for a plot.
+def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[str, str]:
+    """Make names of questions that are short enough for a plot.
 
     The words that all prompts begin and end with are dropped, so that "Is the country spending too much on parks?"
-    among its like becomes "parks". Where that leaves nothing, something too long, or two questions alike, the
-    question's own `label` is used, or its id.
+    becomes "parks" among similar questions. Where that leaves nothing, something too long, or two questions alike,
+    the question's `label` is used, or its id.
 
     Args:
-        questions: Questions with `id`, `prompt` (a string, or anything else, which is not read) and perhaps `label`.
-        width: Longest label.
+        questions: The questions.
+        width: Longest label, in characters.
 
     Returns:
         Question id to label.
     """
-    ids = [question["id"] for question in questions]
-    prompts = [question["prompt"] if isinstance(question["prompt"], str) else "" for question in questions]
-    names = [question.get("label", question["id"]) for question in questions]
+    ids = [question.id for question in questions]
+    prompts = [question.prompt for question in questions]
+    names = [question.label or question.id for question in questions]
     if len(prompts) < 2:
         return {
             i: prompt if 0 < len(prompt) <= width else name
@@ -262,7 +300,3 @@ def _plain(cell: str) -> str:
 
 def _nothing_but_dashes(cell: str) -> str:
     return DASH if cell == f"{DASH} / {DASH}" else cell
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None

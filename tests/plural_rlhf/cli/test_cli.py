@@ -19,7 +19,7 @@ from plural_rlhf.cli import app
 from plural_rlhf.recipe import RunFolderError
 from reward_models.errors import JudgementWarning
 from tests.paths import ROOT
-from tests.report_fixtures import make_results
+from tests.report_fixtures import stored_results
 
 
 runner = CliRunner()
@@ -28,7 +28,7 @@ runner = CliRunner()
 @pytest.fixture
 def recipe(monkeypatch):
     """A recipe that records how it was called and does what the test says."""
-    fake = types.SimpleNamespace(calls=[], answer=make_results)
+    fake = types.SimpleNamespace(calls=[], answer=stored_results)
 
     def run(config, until, overwrite, command):
         fake.calls.append((config, until, overwrite, command))
@@ -85,8 +85,8 @@ def test_run_ends_with_the_table_and_the_path_of_the_report(recipe, run_file):
 
 def test_fit_jury_prints_the_clusters(recipe, run_file):
     output = words(runner.invoke(app, ["fit-jury", str(run_file)]).output)
-    assert "cities, welfare: too little" in output
-    assert "46.0" in output
+    assert "no more children, any reason, poverty: no" in output
+    assert "40.9" in output
 
 
 def test_a_bad_run_file_is_refused_before_the_recipe_starts(recipe, run_file):
@@ -155,7 +155,7 @@ def test_our_warnings_are_notes_and_others_say_where_they_come_from(recipe, run_
     def warn():
         warnings.warn("3 of 9 raters have one judgement", JudgementWarning, stacklevel=2)
         warnings.warn_explicit("x is deprecated", FutureWarning, "/lib/other.py", 7)
-        return make_results()
+        return stored_results()
 
     recipe.answer = warn
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import ConfigError, PluralSection, load_config
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError
-from plural_rlhf.recipe.pipeline import _spent
+from plural_rlhf.recipe.pipeline import _budget_sentence
 from plural_rlhf.recipe.policies import training_rows
+from plural_rlhf.report.names import METHOD_NAMES, Method
+from plural_rlhf.report.results import Budget, RunResults
 from plural_rlhf.weights.wording import describe_weights
 from reward_models.errors import JuryError
 from tests.juries import TableJury
@@ -54,7 +57,8 @@ def finished(tmp_path_factory):
 def test_results_are_tidy_and_complete(finished):
     folder, returned = finished
     results = json.loads((folder / "run" / "results.json").read_text())
-    assert {k: len(v) for k, v in results.items()} == {k: len(v) for k, v in returned.items()}
+    assert results == returned.to_dict()
+    assert RunResults.read(folder / "run" / "results.json") == returned
     rows = results["rows"]
     names = [c["name"] for c in results["clusters"]]
     assert len(names) == 2
@@ -82,24 +86,23 @@ def test_results_are_tidy_and_complete(finished):
 @needs_survey
 def test_training_teaches_the_answer_format(finished):
     results = finished[1]
-    assert results["skipped"] == []
-    assert {name: len(history) for name, history in results["training"].items()} == {"warm": 3, "plural": 3, "grpo": 1}
-    warm = [row["loss"] for row in results["training"]["warm"]]
+    assert results.skipped == []
+    assert {name: len(history) for name, history in results.training.items()} == {"warm": 3, "plural": 3, "grpo": 1}
+    warm = [row.loss for row in results.training["warm"]]
     assert warm[-1] < warm[0]
-    assert results["budgets"]["grpo"]["generated_sequences"] == 2
-    assert results["budgets"]["plural"]["scored_sequences"] == 3 * 2 * 3  # steps, prompts, answers
+    assert results.budgets["grpo"].generated_sequences == 2
+    assert results.budgets["plural"].scored_sequences == 3 * 2 * 3  # steps, prompts, answers
 
 
 @needs_survey
 def test_steering_is_reported_for_every_weighting(finished):
     _, results = finished
-    weightings = {"population", *(c["name"] for c in results["clusters"])}
-    assert {row["weighting"] for row in results["steering"]} == weightings
-    assert len(results["steering"]) == 3 * 18
-    for row in results["steering"]:
-        assert sum(row["weights"].values()) == pytest.approx(1)
-        assert np.sum(row["predicted"]) == pytest.approx(1)
-        assert np.sum(row["achieved"]) == pytest.approx(1)
+    assert {row.weighting for row in results.steering} == {"population", *(c.name for c in results.clusters)}
+    assert len(results.steering) == 3 * 18
+    for row in results.steering:
+        assert sum(row.weights.values()) == pytest.approx(1)
+        assert np.sum(row.predicted) == pytest.approx(1)
+        assert np.sum(row.achieved) == pytest.approx(1)
 
 
 @needs_survey
@@ -119,20 +122,20 @@ def test_the_saved_jury_is_the_one_that_was_reported(finished):
 
     folder, results = finished
     jury = JuryScorer.from_pretrained(folder / "run" / "jury")
-    assert list(jury.cluster_names) == [c["name"] for c in results["clusters"]]
-    question = results["questions"][0]
-    messages = [[{"role": "user", "content": question["prompt"]}]] * len(question["options"])
-    answers = [[{"role": "assistant", "content": option}] for option in question["options"]]
+    assert list(jury.cluster_names) == [c.name for c in results.clusters]
+    question = results.questions[0]
+    messages = [[{"role": "user", "content": question.prompt}]] * len(question.options)
+    answers = [[{"role": "assistant", "content": option}] for option in question.options]
     by_cluster = jury.cluster_rewards(messages, answers).double().softmax(0).numpy()
-    np.testing.assert_allclose(by_cluster @ jury.prevalence, question["jury"], atol=1e-6)
+    np.testing.assert_allclose(by_cluster @ jury.prevalence, question.jury, atol=1e-6)
 
 
 @needs_survey
 def test_every_rule_picks_an_answer_and_says_who_gains(finished):
     results = finished[1]
-    names = {c["name"] for c in results["clusters"]}
-    options = {q["id"]: q["options"] for q in results["questions"]}
-    assert [effect["rule"] for effect in results["rules"]] == [
+    names = {c.name for c in results.clusters}
+    options = {q.id: q.options for q in results.questions}
+    assert [effect.rule for effect in results.rules] == [
         "mean",
         "nash",
         "min",
@@ -140,24 +143,31 @@ def test_every_rule_picks_an_answer_and_says_who_gains(finished):
         "borda",
         "maximal_lottery",
     ]
-    for effect in results["rules"]:
-        assert set(effect["clusters"]) == names
-        assert all(effect["picks"][q] in offered for q, offered in options.items())
-        assert set(effect["picks"]) == set(options)
-    assert {row["value"] for row in results["rules"][0]["clusters"].values()} == {0.0}  # the mean against itself
+    for effect in results.rules:
+        assert set(effect.clusters) == names
+        assert all(effect.picks[q] in offered for q, offered in options.items())
+        assert set(effect.picks) == set(options)
+    assert {change.value for change in results.rules[0].clusters.values()} == {0.0}  # the mean against itself
 
 
 @needs_survey
 def test_a_rule_may_be_the_target_and_a_named_jury_be_asked(finished):
     folder, returned = finished
-    names = [c["name"] for c in returned["clusters"]]
+    names = [c.name for c in returned.clusters]
     seats = {names[0]: 1, names[1]: 3}
     config = smoke(folder, f"output_dir={folder / 'nash'}", "plural.rule=nash", "grpo.steps=0")
     config = config.model_copy(update={"juries": {"council": seats}})
     results = run(config, console=quietly())
-    council = [entry for entry in results["steering"] if entry["weighting"] == "council"]
+    council = [entry for entry in results.steering if entry.weighting == "council"]
     assert len(council) == 18
-    assert council[0]["weights"] == {names[0]: 0.25, names[1]: 0.75}
+    assert council[0].weights == {names[0]: 0.25, names[1]: 0.75}
+    # The same run has no stock GRPO, and its report says so.
+    assert [(skipped.what, skipped.reason) for skipped in results.skipped] == [
+        (METHOD_NAMES[Method.GRPO], "grpo.steps is 0")
+    ]
+    for page in ("report.html", "report.md"):
+        text = (folder / "nash" / page).read_text(encoding="utf-8")
+        assert "stock GRPO was not run because grpo.steps is 0." in text
 
 
 def test_rules_that_cannot_be_are_refused_all_at_once_before_the_folder_is_touched(tmp_path):
@@ -183,8 +193,34 @@ def test_a_second_run_keeps_what_is_finished(finished):
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     assert len(kept) == 4
     assert "--overwrite starts over" in console.file.getvalue()
-    assert json.dumps(second["rows"]) == json.dumps(json.loads((folder / "run" / "results.json").read_text())["rows"])
-    assert len(second["rows"]) == len(first["rows"])
+    assert RunResults.read(folder / "run" / "results.json") == second
+    assert second.parts().keys() == first.parts().keys()
+    assert (second.rows, second.training, second.clusters) == (first.rows, first.training, first.clusters)
+
+
+@needs_survey
+def test_what_could_not_be_measured_is_said_with_its_reason(finished, tmp_path):
+    """A jury of one cluster compares no rules; without the policy there is no steering to measure."""
+    results = run(smoke(tmp_path, "jury.clusters=[1]", "grpo.steps=0"), console=quietly())
+    assert {s.what: s.reason for s in results.skipped} == {
+        "stock GRPO": "grpo.steps is 0",
+        "welfare rules": "the jury has one cluster",
+    }
+    shutil.rmtree(tmp_path / "run" / "plural")
+    (tmp_path / "run" / "stages" / "evaluate.json").unlink()
+    run(smoke(tmp_path, "jury.clusters=[1]", "grpo.steps=0"), console=quietly())
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "Nothing to show: the jury has one cluster." in text
+    assert "Nothing to show: the plural policy is not in the folder." in text
+
+
+@needs_survey
+def test_the_record_of_a_stage_that_cannot_be_read_is_refused(finished, tmp_path):
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    (tmp_path / "run" / "stages" / "warm.json").write_text('{"seconds": 1.0, "result": {"history": 3}}')
+    config = smoke(finished[0], f"output_dir={tmp_path / 'run'}")
+    with pytest.raises(RunFolderError, match=r"record of the stage warm .*history.*--overwrite"):
+        run(config, console=quietly())
 
 
 @needs_survey
@@ -202,10 +238,10 @@ def test_other_settings_are_refused_and_nothing_is_touched(finished):
 def test_no_steps_is_no_training(tmp_path):
     settings = ("warmup.steps=0", "plural.steps=0", "grpo.steps=0")
     results = run(smoke(tmp_path, *settings), console=quietly())
-    assert results["training"] == {"warm": [], "plural": []}
-    nothing = {"steps": 0, "scored_sequences": 0, "seconds": 0}
-    assert results["budgets"] == {"warm": nothing, "plural": nothing}
-    value = {(r["stage"], r["split"], r["cluster"], r["metric"]): r["value"] for r in results["rows"]}
+    assert results.training == {"warm": [], "plural": []}
+    nothing = Budget(steps=0, scored_sequences=0, seconds=0)
+    assert results.budgets == {"warm": nothing, "plural": nothing}
+    value = {(r.method, r.split, r.cluster, r.metric): r.value for r in results.rows}
     untouched = [value[key] for key in value if key[0] == "untouched"]
     for stage in ("warm", "plural"):  # a fresh adapter adds nothing to the base model
         assert [value[key] for key in value if key[0] == stage] == pytest.approx(untouched, abs=1e-6)
@@ -213,10 +249,10 @@ def test_no_steps_is_no_training(tmp_path):
 
 
 def test_what_was_spent_reads_as_a_sentence():
-    assert _spent({"steps": 1, "scored_sequences": 1200, "seconds": 0.7}) == "1 step, 1,200 scored sequences, 1 second"
-    assert (
-        _spent({"steps": 20, "generated_sequences": 1, "seconds": 0.0}) == "20 steps, 1 generated sequence, 0 seconds"
-    )
+    scored = Budget(steps=1, scored_sequences=1200, seconds=0.7)
+    assert _budget_sentence(scored) == "1 step, 1,200 scored sequences, 1 second"
+    generated = Budget(steps=20, generated_sequences=1, seconds=0.0)
+    assert _budget_sentence(generated) == "20 steps, 1 generated sequence, 0 seconds"
 
 
 @needs_survey

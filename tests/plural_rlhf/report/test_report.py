@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import math
 import re
 from collections import Counter
@@ -12,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from plural_rlhf.report import plots, summary_table, write_report
+from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
+from plural_rlhf.report.results import Row, RunResults, Skipped
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
 from plural_rlhf.report.sections import headline, report_sections
 from plural_rlhf.report.tables import (
-    STAGE_NAMES,
     Rows,
     clusters_text,
     format_interval,
@@ -24,24 +26,21 @@ from plural_rlhf.report.tables import (
     short_labels,
     summary_text,
 )
-from tests.report_fixtures import CLUSTERS, make_results
+from tests.report_fixtures import stored_results, stored_values
 
 
-def row(stage, split, metric, value, cluster="all", low=None, high=None):
-    return {
-        "stage": stage,
-        "split": split,
-        "cluster": cluster,
-        "metric": metric,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-    }
+CLUSTERS = [cluster.name for cluster in stored_results().clusters]
+POLICIES = (Method.UNTOUCHED, Method.WARM, Method.GRPO, Method.PLURAL)
+HELDOUT_JSD = Split.HELDOUT, Metric.JSD
+
+
+def row(method, split, metric, value, cluster="all", low=math.nan, high=math.nan):
+    return Row(method=method, split=split, cluster=cluster, metric=metric, value=value, ci_low=low, ci_high=high)
 
 
 @pytest.fixture(scope="module")
 def results():
-    return make_results()
+    return stored_results()
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +58,8 @@ def test_summary_holds_the_rows_values():
         row("plural", "heldout", "entropy_gap", -0.0312),
         row("uniform", "train", "jsd_nats", 0.054),
     ]
-    table = summary_text({"rows": rows})
-    assert [cells[0] for cells in table.rows] == [STAGE_NAMES["uniform"], STAGE_NAMES["plural"]]
+    table = summary_text(RunResults(rows=rows))
+    assert [cells[0] for cells in table.rows] == [METHOD_NAMES[Method.UNIFORM], METHOD_NAMES[Method.PLURAL]]
     cells = [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in table.rows[1]]
     assert cells[1:] == ["0.0094 [0.0081, 0.012]", "0.021", "– / 0.020", "99.3 % / –", "– / −0.031"]
     assert table.rows[0][2:] == ["–"] * 4
@@ -73,29 +72,29 @@ def test_numbers_are_never_rounded_into_a_better_story():
     assert format_nats(0.0004) == "0.0004"
     assert format_nats(-0.0312) == "−0.031"
     assert format_nats(None) == "–"
-    assert format_interval({"value": math.nan, "ci_low": 0, "ci_high": 1}) == "–"
-    assert Rows({"rows": [row("plural", "train", "jsd_nats", math.nan)]}).value("plural", "train", "jsd_nats") is None
+    assert format_nats(math.nan) == format_percent(math.nan) == format_interval(math.nan, 0.0, 1.0) == "–"
+    assert Rows([row("plural", "train", "jsd_nats", math.nan)]).value("plural", "train", "jsd_nats") is None
 
 
 def test_summary_table_prints_brackets_as_text(results):
-    console = Console(width=170, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=170, record=True, file=io.StringIO())
     console.print(summary_table(results))
     text = console.export_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert "0.054 [0.044, 0.064]" in text
-    for stage in Rows(results).stages():
-        assert STAGE_NAMES[stage] in text
+    assert Rows(results.rows).text(Method.PLURAL, *HELDOUT_JSD).replace("\N{NO-BREAK SPACE}", " ") in text
+    assert "0.011 [0.0000, 0.025]" in text
+    for name in METHOD_NAMES.values():
+        assert name in text
 
 
-def test_short_labels_drop_what_all_prompts_share():
-    questions = [
-        {"id": "a", "prompt": "Is the city spending too much on public parks?"},
-        {"id": "b", "prompt": "Is the city spending too much on roads?"},
-        {"id": "c", "prompt": [{"role": "user", "content": "?"}]},
-    ]
-    assert short_labels(questions[:2]) == {"a": "public parks", "b": "roads"}
-    assert short_labels(questions[:2], width=8) == {"a": "a", "b": "roads"}
-    assert short_labels(questions)["c"] == "c"
-    same = [{"id": i, "prompt": "The very same?"} for i in "xy"]
+def test_short_labels_drop_what_all_prompts_share(results):
+    parks, roads = (
+        results.questions[0].model_copy(update={"id": i, "prompt": f"Is the city spending too much on {topic}?"})
+        for i, topic in (("a", "public parks"), ("b", "roads"))
+    )
+    assert short_labels([parks, roads]) == {"a": "public parks", "b": "roads"}
+    assert short_labels([parks, roads], width=8) == {"a": parks.label, "b": "roads"}
+    assert short_labels([parks.model_copy(update={"label": ""}), roads], width=8)["a"] == "a"
+    same = [parks.model_copy(update={"prompt": "The very same?", "label": i, "id": i}) for i in "xy"]
     assert short_labels(same) == {"x": "x", "y": "y"}
 
 
@@ -127,7 +126,7 @@ def test_ink_follows_the_page_in_dark_mode(page):
 
 
 def test_all_text_is_escaped(tmp_path):
-    results = make_results(2, 1)
+    results = stored_values(2, 1)
     evil = '<script>alert("1")</script>|[x](javascript:1)'
     results["config"]["name"] = evil
     results["clusters"][0]["name"] = evil
@@ -135,8 +134,8 @@ def test_all_text_is_escaped(tmp_path):
     results["skipped"].append({"what": evil, "reason": evil})
     for question in results["questions"]:
         question["prompt"] = evil + question["id"]
-        question["options"] = [evil, "b", "c"]
-        question["clusters"][evil] = question["clusters"].pop(next(iter(CLUSTERS)))
+        question["options"] = [evil, "b"]
+        question["clusters"][evil] = question["clusters"].pop(CLUSTERS[0])
     page = write_report(results, tmp_path)
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text
@@ -158,45 +157,85 @@ def test_markdown_links_the_plots_it_wrote(page):
 
 def test_page_opens_with_the_headline_figures(results, page):
     first, second, *_ = headline(results)
-    held = Rows(results).get("plural", "heldout", "jsd_nats")
-    assert format_interval(held) in first
-    assert "4 questions" in first
-    assert "720 people" in first
-    assert f"stock GRPO {format_nats(Rows(results).value('grpo', 'heldout', 'jsd_nats'))}" in second
+    rows = Rows(results.rows)
+    assert rows.text(Method.PLURAL, *HELDOUT_JSD) in first
+    assert "2 questions" in first
+    assert "180 people" in first
+    assert f"stock GRPO {format_nats(rows.value(Method.GRPO, *HELDOUT_JSD))}" in second
     text = page.read_text(encoding="utf-8")
-    assert 0 < text.index("720 people") < text.index("<svg")
+    assert 0 < text.index("180 people") < text.index("<svg")
 
 
 def test_the_headline_admits_defeat():
-    rows = [row("plural", "heldout", "jsd_nats", 0.03), row("marginal", "heldout", "jsd_nats", 0.024)]
-    assert any("no better than answering every question with the average" in s for s in headline({"rows": rows}))
-    rows[0]["value"] = 0.02
-    assert not any("no better" in s for s in headline({"rows": rows}))
+    marginal = row("marginal", "heldout", "jsd_nats", 0.024)
+    for ours, admits in ((0.03, True), (0.02, False)):
+        sentences = headline(RunResults(rows=[row("plural", "heldout", "jsd_nats", ours), marginal]))
+        assert any("no better than answering every question with the average" in s for s in sentences) is admits
 
 
-def test_without_grpo_the_page_says_so(tmp_path):
-    text = write_report(make_results(2, 1, grpo=False), tmp_path).read_text(encoding="utf-8")
-    assert "GRPO is absent: grpo.steps is 0." in text
-    assert STAGE_NAMES["plural"] in text
+def test_without_grpo_the_page_says_so(tmp_path, page):
+    absent = "stock GRPO was not run because grpo.steps is 0."
+    text = write_report(stored_results(grpo=False), tmp_path).read_text(encoding="utf-8")
+    assert absent in text
+    assert METHOD_NAMES[Method.PLURAL] in text
+    assert absent not in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("key", ["rows", "questions", "clusters", "groupings", "steering", "rules", "training"])
-def test_any_missing_part_is_said_and_not_crashed_on(key):
-    results = make_results(3, 1)
-    del results[key]
-    missing = [section.key for section in report_sections(results) if section.missing.startswith("Nothing to show: ")]
-    expected = {"rows": "distances", "questions": "distributions", "groupings": "information"}.get(key, key)
-    assert expected in missing
+MISSING = {
+    "distances": ("rows", "the evaluation has not run"),
+    "distributions": ("questions", "the evaluation has not run"),
+    "clusters": ("clusters", "no jury was fitted"),
+    "information": ("groupings", "the groupings were not compared"),
+    "steering": ("steering", "the evaluation has not run"),
+    "rules": ("rules", "the jury has one cluster, or evaluate.rules is empty"),
+    "training": ("training", "nothing was trained"),
+}
+"""Per section, the part of the results that it shows, and what it says without it."""
+
+
+def test_every_section_is_shown_where_the_results_have_it(results):
+    shown = {section.key: section for section in report_sections(results)}
+    assert set(shown) == {*MISSING, "record"}
+    for section in shown.values():
+        assert section.missing == ""
+        assert section.title.endswith("?")
+        assert section.reading
+        assert (section.figure is not None) is (section.key != "record")
+        assert any(table.rows for table in (*section.tables, *section.folded))
+
+
+@pytest.mark.parametrize("key", MISSING)
+def test_a_section_without_its_part_says_why(key, tmp_path):
+    part, reason = MISSING[key]
+    values = stored_values(3, 1)
+    del values[part]
+    results = RunResults.model_validate(values)
+    sections = {section.key: section for section in report_sections(results)}
+    assert sections[key].missing == f"Nothing to show: {reason}."
+    others = {k for k, section in sections.items() if section.missing} - {key}
+    assert others <= ({"clusters"} if key == "distributions" else set())
     assert headline(results)
+    page = write_report(results, tmp_path)
+    for file in (page, page.with_name("report.md")):
+        assert f"Nothing to show: {reason}." in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("part", "key"), [(SkippedPart.STEERING, "steering"), (SkippedPart.RULES, "rules")])
+def test_the_reason_that_the_run_gave_is_the_one_that_is_printed(part, key):
+    results = stored_results().model_copy(update={key: [], "skipped": [Skipped(what=part, reason="of the weather")]})
+    sections = {section.key: section for section in report_sections(results)}
+    assert sections[key].missing == "Nothing to show: of the weather."
+    assert sections["record"].tables[1].rows == [[part, "of the weather"]]
 
 
 def test_numbers_that_are_not_numbers_are_left_out():
-    results = make_results(3, 1)
-    for entry in results["rows"]:
+    values = stored_values(3, 1)
+    for entry in values["rows"]:
         if entry["split"] == "train":
             entry["value"] = math.nan
         else:
             entry["ci_low"] = entry["ci_high"] = None
+    results = RunResults.model_validate(values)
     trained, heldout = plots.plot_distances(results).axes
     assert len(trained.patches) == 0
     assert len(heldout.patches) == 5
@@ -212,72 +251,92 @@ def test_an_empty_run_still_gives_a_page(tmp_path):
 
 def test_bars_of_the_distances_are_the_rows(results):
     figure = plots.plot_distances(results)
-    rows = Rows(results)
-    stages = ["untouched", "warm", "grpo", "plural", "jury"]
-    for axes, split in zip(figure.axes, ("train", "heldout"), strict=True):
+    rows = Rows(results.rows)
+    for axes, split in zip(figure.axes, Split, strict=True):
         widths = [patch.get_width() for patch in axes.patches if patch.get_height() == pytest.approx(0.66)]
-        assert widths == pytest.approx([rows.value(stage, split, "jsd_nats") for stage in stages])
+        assert widths == pytest.approx([rows.value(m, split, Metric.JSD) for m in (*POLICIES, Method.JURY)])
+        lines = [line.get_xdata()[0] for line in axes.lines if line.get_color() == plots.GREY]
+        assert sorted(lines) == pytest.approx(sorted(rows.value(m, split, Metric.JSD) for m in BASELINES))
 
 
 def test_bars_of_the_distributions_end_at_the_coverage(results):
-    """Per panel four speakers of three answers; what the untouched model's bar lacks went to other text."""
+    """Per panel four speakers; what the untouched model's bar lacks went to other text."""
     figure = plots.plot_distributions(results)
-    assert len(figure.axes) == len(results["questions"])
-    ordered = sorted(results["questions"], key=lambda q: q["split"] != "train")
+    assert len(figure.axes) == len(results.questions)
+    ordered = sorted(results.questions, key=lambda q: q.split != Split.TRAIN)
     for axes, question in zip(figure.axes, ordered, strict=True):
         parts = [patch for patch in axes.patches if patch.get_width() < 1]
         ends = {round(p.get_y() + 0.37): p.get_x() + p.get_width() for p in parts}
-        coverage = [1.0] + [question["policy"][s]["all"]["coverage"] for s in ("plural", "grpo", "untouched")]
+        shown = (Method.PLURAL, Method.GRPO, Method.UNTOUCHED)
+        coverage = [1.0] + [question.policy[method]["all"].coverage for method in shown]
         assert [ends[height] for height in range(4)] == pytest.approx(coverage)
-        assert ("held out" in axes.get_title(loc="left")) == (question["split"] == "heldout")
+        assert ("held out" in axes.get_title(loc="left")) == (question.split == Split.HELDOUT)
 
 
 def test_cluster_map_shows_the_shift_of_the_mean_answer():
     """People (.5, .3, .2) sit at .35 of the scale; a cluster of (0, .5, .5) at .75: 40 points further."""
-    results = make_results(2, 1)
-    name = next(iter(CLUSTERS))
-    question = results["questions"][0]
-    question["human"], question["clusters"][name]["human"] = [0.5, 0.3, 0.2], [0.0, 0.5, 0.5]
-    texts = [text.get_text() for text in plots.plot_clusters(results).axes[0].texts]
-    assert texts[0] == "+40"
-    question["options"] = ["red", "green", "blue"]  # no common scale any more: total variation, .5
-    texts = [text.get_text() for text in plots.plot_clusters(results).axes[0].texts]
-    assert texts[0] == "50"
+    values = stored_values(1, 1)
+    for question in values["questions"]:
+        question["options"] = ["too little", "about right", "too much"]
+        question["human"] = [0.5, 0.3, 0.2]
+        for answers in question["clusters"].values():
+            answers["human"] = [0.0, 0.5, 0.5]
+
+    def first_cell():
+        figure = plots.plot_clusters(RunResults.model_validate(values))
+        return figure.axes[0].texts[0].get_text()
+
+    assert first_cell() == "+40"
+    values["questions"][0]["options"] = ["red", "green", "blue"]  # no common scale any more: total variation, .5
+    assert first_cell() == "50"
 
 
 def test_steering_points_are_predicted_against_achieved(results):
     figure = plots.plot_steering(results)
-    first = [e for e in results["steering"] if e["weighting"] == "population" and e["split"] == "train"]
-    expected = np.column_stack([np.concatenate([e[k] for e in first]) for k in ("predicted", "achieved")])
+    first = [e for e in results.steering if e.weighting == "population" and e.split == Split.TRAIN]
+    expected = np.column_stack(
+        [np.concatenate([e.predicted for e in first]), np.concatenate([e.achieved for e in first])]
+    )
     assert np.asarray(figure.axes[0].collections[0].get_offsets()) == pytest.approx(expected)
 
 
-def test_rules_are_held_against_the_first_of_them(results):
-    figure, first = plot_rules(results), next(iter(CLUSTERS))
+def test_rules_are_held_against_the_first_of_them():
+    """Two rules, of which the other picks differently on the last question: one cluster surely gains, one may lose."""
+    values = stored_values()
+    mean, _, other, *_ = values["rules"]
+    values["rules"] = [mean, other]
+    other["agreement"] = 0.75
+    other["picks"] = {**mean["picks"], values["questions"][-1]["id"]: "maybe"}
+    for name, change in zip(CLUSTERS, [(0.2, 0.1, 0.3), (-0.1, -0.25, 0.05), (0.0, -0.1, 0.1)], strict=True):
+        other["clusters"][name] = dict(zip(("value", "ci_low", "ci_high"), change, strict=True)) | {"n": 7}
+    results = RunResults.model_validate(values)
+    figure = plot_rules(results)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["min"]
     points = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert points == [0.2, -0.1, 0.0]
     assert "leaves the mean on 25.0" in figure.texts[0].get_text()
     # The headline names only those of whom it is sure.
-    assert f"“{first}” gains 0.200" in rules_sentence(results)
+    assert f"“{CLUSTERS[0]}” gains 0.200" in rules_sentence(results)
     assert "loses" not in rules_sentence(results)
-    assert [row[:2] for row in rules_table(results).rows] == [["mean", "100.0\xa0%"], ["min", "75.0\xa0%"]]
-    assert picks_table(results).rows[-1][1:] == ["too little", "too much"]
+    assert [cells[:2] for cells in rules_table(results).rows] == [["mean", "100.0\xa0%"], ["min", "75.0\xa0%"]]
+    assert picks_table(results).rows[-1][2] == "maybe"
 
 
 def test_plots_say_the_finding(results):
-    titles = [figure.texts[0].get_text() for s in report_sections(results) if (figure := s.figure) is not None]
-    ours, grpo = (format_nats(Rows(results).value(s, "heldout", "jsd_nats")) for s in ("plural", "grpo"))
-    assert titles[0] == f"On held-out questions plural is {ours} nats from the people, GRPO {grpo}"
-    assert "0.026" in titles[3]
-    assert "views (merged), 0.018" in titles[3]
-    assert all(titles)
+    titles = {s.key: s.figure.texts[0].get_text() for s in report_sections(results) if s.figure is not None}
+    ours, grpo = (format_nats(Rows(results.rows).value(m, *HELDOUT_JSD)) for m in (Method.PLURAL, Method.GRPO))
+    assert titles["distances"] == f"On held-out questions plural is {ours} nats from the people, GRPO {grpo}"
+    assert titles["information"] == (
+        "Knowing the cluster is worth 0.271 nats per answer; knowing education (merged), 0.0077"
+    )
+    assert all(titles.values())
 
 
 def test_many_weightings_and_one_question_fit():
-    results = make_results(1, 0)
+    values = stored_values(1, 0)
     for extra in range(5):
-        results["steering"] += [{**e, "weighting": f"mix {extra}"} for e in results["steering"][:1]]
+        values["steering"] += [{**entry, "weighting": f"mix {extra}"} for entry in values["steering"][:1]]
+    results = RunResults.model_validate(values)
     assert len(plots.plot_steering(results).axes) == 9
     assert len(plots.plot_distributions(results).axes) == 1
     assert plots.plot_clusters(results) is not None
@@ -285,5 +344,5 @@ def test_many_weightings_and_one_question_fit():
 
 def test_clusters_table_names_what_sets_them_apart(results):
     cells = clusters_text(results).rows[0]
-    assert cells[0] == next(iter(CLUSTERS))
-    assert "welfare: too much (71.0\N{NO-BREAK SPACE}%, all 44.0\N{NO-BREAK SPACE}%)" in cells[2]
+    assert cells[0] == CLUSTERS[0]
+    assert "no more children: no (92.0\N{NO-BREAK SPACE}%, all 59.8\N{NO-BREAK SPACE}%)" in cells[2]

@@ -1,0 +1,119 @@
+"""Names that a run writes into its results and that its report looks up: methods, stages, splits, metrics.
+
+Each is spelled here once. Every name is a string, so that it is also the key on disk. Knows nothing of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+__all__ = [
+    "BASELINES",
+    "EVERYBODY",
+    "METHOD_NAMES",
+    "POPULATION",
+    "Method",
+    "Metric",
+    "SkippedPart",
+    "Split",
+    "Stage",
+]
+
+EVERYBODY = "all"
+"""The `cluster` of a row about all raters together, and the weighting of a policy that answers for all of them."""
+
+POPULATION = "population"
+"""The weighting `EVERYBODY` in the steering results: each cluster by its prevalence."""
+
+
+class Method(StrEnum):
+    """What a row measures: a baseline, the jury, or a policy; the name of a policy is also that of its folder.
+
+    Example:
+        >>> Method.GRPO == "grpo", METHOD_NAMES[Method.GRPO]
+        (True, 'stock GRPO')
+    """
+
+    UNIFORM = "uniform"
+    MARGINAL = "marginal"
+    FLOOR = "floor"
+    JURY = "jury"
+    UNTOUCHED = "untouched"
+    WARM = "warm"
+    GRPO = "grpo"
+    PLURAL = "plural"
+
+
+METHOD_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        Method.UNIFORM: "uniform answers",
+        Method.MARGINAL: "marginal (trained questions)",
+        Method.FLOOR: "noise floor",
+        Method.JURY: "jury's own prediction",
+        Method.UNTOUCHED: "untouched model",
+        Method.WARM: "after warm-up (pi_ref)",
+        Method.GRPO: "stock GRPO",
+        Method.PLURAL: "plural (ours)",
+    }
+)
+"""Methods in the order of the summary, in words."""
+
+BASELINES = (Method.UNIFORM, Method.MARGINAL, Method.FLOOR)
+"""Methods that need no training."""
+
+
+class Stage(StrEnum):
+    """A part of a run that is kept when it is complete: its file in `stages/` and its key in `meta.seconds`.
+
+    Example:
+        >>> [stage.value for stage in Stage]
+        ['jury', 'warm', 'plural', 'grpo', 'evaluate']
+    """
+
+    JURY = "jury"
+    WARM = Method.WARM.value
+    PLURAL = Method.PLURAL.value
+    GRPO = Method.GRPO.value
+    EVALUATE = "evaluate"
+
+
+class Split(StrEnum):
+    """Questions that the jury and the policies were trained on, and questions that neither ever saw.
+
+    Example:
+        >>> list(Split)
+        [<Split.TRAIN: 'train'>, <Split.HELDOUT: 'heldout'>]
+    """
+
+    TRAIN = "train"
+    HELDOUT = "heldout"
+
+
+class Metric(StrEnum):
+    """What is measured per question, as `plural_rlhf.evaluation.distribution.answers.METRICS` lists it.
+
+    Example:
+        >>> Metric("jsd_nats") is Metric.JSD
+        True
+    """
+
+    JSD = "jsd_nats"
+    COVERAGE = "coverage"
+    ENTROPY_GAP = "entropy_gap"
+
+
+class SkippedPart(StrEnum):
+    """What a run may leave out; the value is the name that the report prints.
+
+    Example:
+        >>> SkippedPart.STEERING.value
+        'steering'
+    """
+
+    MARGINAL = "marginal (trained questions)"
+    GRPO = "stock GRPO"
+    STEERING = "steering"
+    RULES = "welfare rules"
