@@ -1,5 +1,7 @@
 # The public names of `plural_rlhf`, and the only list of them: type checkers read this stub, and so does
 # `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
+from reward_models.weights import parse_weights as parse_weights
+
 from .core.rules import Rule as Rule
 from .core.rules import aggregate as aggregate
 from .core.targets import PoolTarget as PoolTarget
@@ -26,7 +28,6 @@ from .trainers.distil import distil as distil
 from .trainers.distil import distil_rows as distil_rows
 from .weights.jury import Jury as Jury
 from .weights.sampler import WeightSampler as WeightSampler
-from .weights.spec import parse_weights as parse_weights
 from .weights.wording import describe_weights as describe_weights
 
 __version__: str

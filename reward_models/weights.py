@@ -1,10 +1,12 @@
-"""Weights over the clusters of a jury: read from what a user writes, by name or in order.
+"""Weights over the clusters of a jury, read from what a user writes: every command and function reads them here.
 
-Knows nothing of rules, rewards or prompts.
+Weights are a point on the simplex over the K clusters: numbers of at least 0 that sum to one. Knows nothing of rules,
+rewards or prompts.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -13,9 +15,92 @@ import numpy as np
 from reward_models.errors import JuryError, did_you_mean
 
 
-__all__ = ["named_weights"]
+__all__ = ["WeightSpec", "named_weights", "parse_weights", "weights_from_text"]
 
+WeightSpec = str | Mapping[str, float] | Sequence[float] | np.ndarray
+"""`"prevalence"`, `"uniform"`, a cluster's name, `"urban=7,rural=5"`, `{cluster: number}` (seats or shares), or K
+numbers in the jury's order."""
+
+WORDS = ("prevalence", "uniform")
 TOLERANCE = 0.005  # shares are often written with two digits
+
+# A cluster's name may hold commas and spaces, a number may not.
+_SHARE = re.compile(r"\s*([^=]+?)\s*=\s*([^,=]*?)\s*(?:,|$)")
+
+
+def parse_weights(
+    spec: WeightSpec, cluster_names: Sequence[str], prevalence: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Return the weights that `spec` means: `(K,)` float64, summing to one.
+
+    Args:
+        spec: See `WeightSpec`. Clusters that a mapping or a text does not name have weight 0.
+        cluster_names: The jury's clusters, in order.
+        prevalence: Their shares of the population.
+
+    Raises:
+        JuryError: An unknown cluster (the message lists the valid names), a text that cannot be read, a wrong number
+            of weights, or weights that are negative, missing or all zero.
+
+    Warns:
+        UserWarning: Fractions that do not sum to one.
+
+    Example:
+        >>> parse_weights("urban=15, rural=5", ["rural", "urban"], [0.5, 0.5]).tolist()
+        [0.25, 0.75]
+        >>> parse_weights("prevalence", ["rural", "urban"], [0.4, 0.6]).tolist()
+        [0.4, 0.6]
+    """
+    if isinstance(spec, str):
+        if spec == "prevalence":
+            return np.asarray(prevalence, dtype=np.float64)
+        if spec == "uniform":
+            return np.full(len(cluster_names), 1.0 / len(cluster_names))
+        # A name that holds "=" is a name first.
+        by_name = spec if spec in cluster_names else weights_from_text(spec)
+        spec = {by_name: 1.0} if isinstance(by_name, str) else by_name
+    return named_weights(spec, cluster_names, also=WORDS)
+
+
+def weights_from_text(text: str) -> str | dict[str, float]:
+    """Read weights as they are written in one cell or on the command line.
+
+    Args:
+        text: `name=share,...`, where a name may hold commas, or a name alone.
+
+    Returns:
+        The shares by name; the text itself if there is no `=` in it.
+
+    Raises:
+        JuryError: A part that is not `name=share`, a share that is not a number, or a name that occurs twice.
+
+    Example:
+        >>> weights_from_text("urban=7, rural=5"), weights_from_text("uniform")
+        ({'urban': 7.0, 'rural': 5.0}, 'uniform')
+    """
+    if "=" not in text:
+        return text
+    shares: dict[str, float] = {}
+    end = 0
+    while text[end:].strip():
+        match = _SHARE.match(text, end)
+        if match is None:
+            raise _unreadable(text, f"{text[end:].strip()!r} is not of the form name=share")
+        name, share = match.groups()
+        if name in shares:
+            raise _unreadable(text, f"{name!r} occurs twice")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise _unreadable(text, f"the share of {name!r} is {share!r}, which is not a number") from None
+        end = match.end()
+    return shares
+
+
+def _unreadable(text: str, reason: str) -> JuryError:
+    return JuryError(
+        f'the weights {text!r} cannot be read: {reason}. Write a number for each cluster, e.g. "urban=7,rural=5".'
+    )
 
 
 def named_weights(
@@ -24,11 +109,11 @@ def named_weights(
     *,
     also: Sequence[str] = (),
 ) -> np.ndarray:
-    """The weights of all clusters, `(K,)` float64, summing to one.
+    """Return the weights of all clusters: `(K,)` float64, summing to one.
 
     Args:
-        weights: By cluster name, where clusters left out weigh nothing, or one per cluster in order: seats, counts or
-            shares.
+        weights: By cluster name, where a cluster that is not named has weight 0, or one per cluster in order: seats,
+            counts or shares.
         cluster_names: The jury's clusters, in order.
         also: Words that the caller understands beside names, for the message.
 
@@ -55,9 +140,9 @@ def named_weights(
         weights = [float(weights.get(name, 0.0)) for name in names]
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (len(names),):
-        given = f"{w.size} weight{'s' * (w.size != 1)}" if w.ndim == 1 else f"weights of shape {w.shape}"
+        number = f"{w.size} weight{'s' * (w.size != 1)}" if w.ndim == 1 else f"weights of shape {w.shape}"
         raise JuryError(
-            f"{given} for {len(names)} clusters ({_quoted(names)}): give one number a cluster, in this order, or a "
+            f"{number} for {len(names)} clusters ({_quoted(names)}): give one number per cluster, in this order, or a "
             "mapping from cluster name to number."
         )
     if not np.isfinite(w).all() or (w < 0).any():
@@ -68,9 +153,9 @@ def named_weights(
             "the weights are all zero, so nobody is on the jury: give at least one cluster a positive weight."
         )
     if abs(total - 1) > TOLERANCE and (w % 1 > 0).any() and (w <= 1).all():
-        taken = ", ".join(f"{name!r} {share:.3g}" for name, share in zip(names, w / total, strict=True))
+        meaning = ", ".join(f"{name!r} {share:.3g}" for name, share in zip(names, w / total, strict=True))
         warnings.warn(
-            f"the weights {w.tolist()} look like shares but sum to {total:.3g}; they are taken as {taken}.",
+            f"the weights {w.tolist()} look like shares but sum to {total:.3g}; they are taken as {meaning}.",
             UserWarning,
             stacklevel=2,
         )

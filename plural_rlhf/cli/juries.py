@@ -195,7 +195,7 @@ def export_scalar(
         typer.Option(
             "--weights",
             metavar="NAME=SHARE,...",
-            help="Shares or seats of clusters, or one cluster's name; default: those of the jury.",
+            help="Shares or seats of clusters, one cluster's name, prevalence or uniform; default: those of the jury.",
         ),
     ] = None,
     calibrated: Annotated[
@@ -214,8 +214,8 @@ def export_scalar(
     def export() -> None:
         from transformers.utils import logging
 
-        from plural_rlhf.weights.spec import weights_from_text
         from reward_models.jury.export import export_scalar as write_scalar
+        from reward_models.weights import weights_from_text
 
         # A file is refused in any case: transformers logs that it cannot write there, and returns.
         if out.is_file():
@@ -224,8 +224,7 @@ def export_scalar(
             raise typer.BadParameter(f"OUT {out} holds files. Give another folder, or --force to write over them.")
         logging.disable_progress_bar()
         spec = None if weights is None else weights_from_text(weights)
-        shares = {spec: 1.0} if isinstance(spec, str) else spec
-        written = write_scalar(jury, out, shares, calibrated=calibrated)
+        written = write_scalar(jury, out, spec, calibrated=calibrated)
         for name, share in written.weights.items():
             typer.echo(f"{share:6.1%}  {name}")
         sign = "-" if written.constant < 0 else "+"

@@ -109,7 +109,7 @@ def rank(
         from plural_rlhf.ranking.rank import explain as explain_one
         from plural_rlhf.ranking.rank import rank as rank_all
         from plural_rlhf.ranking.rank import write_ranked
-        from plural_rlhf.weights.spec import weights_from_text
+        from reward_models.weights import weights_from_text
         from reward_models.whole_file import write_json
 
         for option, file in (("--json", json_file), ("--out", out)):

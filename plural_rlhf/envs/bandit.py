@@ -24,8 +24,8 @@ from scipy.special import rel_entr
 from plural_rlhf.core.estimators import exact_divergence
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward, responsibilities
-from plural_rlhf.weights.spec import WeightSpec
 from reward_models.errors import JuryError, renamed_arguments
+from reward_models.weights import WeightSpec
 
 from .base import JuryEnv, Prompt, load_scorer
 from .number_jury import ANSWERS, PROMPT, NumberJury

@@ -18,8 +18,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
 from plural_rlhf.core.aggregation import normalise_weights
-from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.weights import WeightSpec, parse_weights
 
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
     """An environment whose reward is a vector, one number per rater cluster (the MO-Gymnasium convention).
 
     `reset` takes two options, both for that episode alone: `prompt` (its number, or the prompt itself; default: drawn
-    evenly with the seed) and `weights` (a `plural_rlhf.weights.spec.WeightSpec`; default: `self.weights`). Which ones
+    evenly with the seed) and `weights` (a `reward_models.weights.WeightSpec`; default: `self.weights`). Which ones
     hold is in `info["prompt"]` and `info["weights"]`.
 
     Args:
@@ -104,7 +104,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
         self._running = False
 
     def parse_weights(self, spec: WeightSpec) -> np.ndarray:
-        """Read weights over this jury's clusters (see `plural_rlhf.weights.spec.parse_weights`): (K,), one in sum."""
+        """Read weights over this jury's clusters (see `reward_models.weights.parse_weights`): (K,), one in sum."""
         return parse_weights(spec, self.cluster_names, self.prevalence)
 
     def render(self) -> str | None:

@@ -13,7 +13,7 @@ import torch
 from gymnasium.utils import RecordConstructorArgs
 
 from plural_rlhf.core.rules import POINTWISE, POOL, RuleSpec, rule_or_pool
-from plural_rlhf.weights.spec import WeightSpec
+from reward_models.weights import WeightSpec
 
 from .bandit import JuryBandit
 from .base import JuryEnv

@@ -16,8 +16,8 @@ import numpy as np
 from gymnasium.error import InvalidAction
 from gymnasium.spaces import Box, Dict, Discrete
 
-from plural_rlhf.weights.spec import WeightSpec
 from reward_models.errors import JuryError, renamed_arguments
+from reward_models.weights import WeightSpec
 
 from .base import JuryEnv, Prompt, load_scorer
 from .number_jury import PROMPT, DigitTokenizer, NumberJury

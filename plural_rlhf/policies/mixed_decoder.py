@@ -34,9 +34,9 @@ from torch import Tensor
 
 from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.policies.steerer import Prompt, end_tokens, is_one_each
-from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.jury.inference import evaluating
+from reward_models.weights import WeightSpec, parse_weights
 
 
 if TYPE_CHECKING:

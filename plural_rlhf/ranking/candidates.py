@@ -21,9 +21,9 @@ import pandas as pd
 
 from plural_rlhf.core.rules import RuleSpec
 from plural_rlhf.rewards.completions import completion_text
-from plural_rlhf.weights.spec import WeightSpec, weights_from_text
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.judgements.texts import freeze_prompt
+from reward_models.weights import WeightSpec, weights_from_text
 
 
 __all__ = ["REWARD", "Candidates", "CandidatesError", "label", "read_candidates"]

@@ -26,9 +26,9 @@ from plural_rlhf.evaluation.decisions.flips import Flip, flipping_weights, pivot
 from plural_rlhf.evaluation.decisions.verdicts import verdict
 from plural_rlhf.ranking.candidates import REWARD, Candidates, CandidatesError, label
 from plural_rlhf.rewards.jury_reward import require_calibrated
-from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError
 from reward_models.jury.protocol import ClusterScorer
+from reward_models.weights import WeightSpec, parse_weights
 from reward_models.whole_file import whole_file
 
 

@@ -35,10 +35,10 @@ from plural_rlhf.report.results import (
     SteeringResult,
 )
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.weights.spec import parse_weights
 from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
 from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
+from reward_models.weights import parse_weights
 
 
 __all__ = ["evaluate_run"]

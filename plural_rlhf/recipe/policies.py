@@ -26,9 +26,9 @@ from plural_rlhf.report.results import Budget, LoggedStep, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import sample_weights
-from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.jury.protocol import ClusterScorer
+from reward_models.weights import WeightSpec, parse_weights
 
 
 if TYPE_CHECKING:

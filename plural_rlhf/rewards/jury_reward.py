@@ -24,10 +24,10 @@ from plural_rlhf.core.offsets import Mode, OffsetTracker
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.rewards.completions import as_completions, completion_text, prompt_key, rows_of, seen_prompts
-from plural_rlhf.weights.spec import WeightSpec, parse_weights
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
+from reward_models.weights import WeightSpec, parse_weights
 
 
 __all__ = [
@@ -42,7 +42,7 @@ class JuryReward:
     Args:
         scorer: A saved jury reward model (path or hub id), or any object with `cluster_names`, `prevalence` and
             `cluster_rewards`.
-        weights: Default weights over clusters (see `plural_rlhf.weights.spec.WeightSpec`); a data set column `weights`
+        weights: Default weights over clusters (see `reward_models.weights.WeightSpec`); a data set column `weights`
             wins.
         rule: `"pool"`, the ρ-pool R_ρ = (β/ρ) log Σ_k w_k exp(ρ(r_k/β − λ_k)), or a rule of
             `plural_rlhf.core.rules`; a data set column `rule` wins. A group rule judges a completion among those of

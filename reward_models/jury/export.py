@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from reward_models.errors import JuryError
 from reward_models.jury.features import last_token
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
-from reward_models.weights import named_weights
+from reward_models.weights import WeightSpec, parse_weights
 
 
 __all__ = ["ScalarExport", "export_scalar"]
@@ -61,7 +60,7 @@ class ScalarExport:
 def export_scalar(
     jury: str | Path,
     out: str | Path,
-    weights: Mapping[str, float] | Sequence[float] | None = None,
+    weights: WeightSpec | None = None,
     *,
     calibrated: bool = False,
 ) -> ScalarExport:
@@ -70,8 +69,8 @@ def export_scalar(
     Args:
         jury: Folder of a jury, or a model id of the Hub.
         out: Folder to write; not that of the jury.
-        weights: By cluster name, where clusters left out weigh nothing, or one per cluster; of any sum. None: the
-            jury's own, which are the prevalence unless it was saved with others.
+        weights: See `WeightSpec`, e.g. `{"urban": 7, "rural": 5}` or `"uniform"`. None: the jury's own, which are the
+            prevalence unless it was saved with others.
         calibrated: Weigh the heads on their common scale, see `calibration`; otherwise as raw logits.
 
     Returns:
@@ -90,7 +89,7 @@ def export_scalar(
     scorer = JuryScorer.from_pretrained(jury, device="cpu", calibrated=calibrated)
     model, tokenizer = scorer.model, scorer.tokenizer
     own = scorer.prevalence if model.config.weights is None else model.config.weights
-    shares = named_weights(own if weights is None else weights, scorer.cluster_names)
+    shares = parse_weights(own if weights is None else weights, scorer.cluster_names, scorer.prevalence)
     scale, offset = np.ones(len(shares)), np.zeros(len(shares))
     if calibrated and scorer.state.calibration is not None:
         scale, offset = scorer.state.calibration.scale, scorer.state.calibration.offset

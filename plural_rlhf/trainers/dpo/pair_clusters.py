@@ -16,13 +16,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
 from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
+from reward_models.weights import parse_weights
 
 
 __all__ = ["EVERYONE", "Clusters", "find_clusters", "judgement_weights"]

@@ -141,7 +141,7 @@ def test_a_bug_keeps_its_traceback(recipe, run_file, bug):
 
 def test_value_errors_raised_inside_our_packages_are_explained(recipe, run_file):
     def refuse():
-        names = {"__name__": "plural_rlhf.weights.spec"}
+        names = {"__name__": "plural_rlhf.weights.jury"}
         exec("def parse():\n    raise ValueError(\"unknown cluster 'urbn'\")", names)
         names["parse"]()
 

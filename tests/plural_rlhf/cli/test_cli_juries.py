@@ -277,6 +277,12 @@ def test_export_scalar_writes_a_model_for_the_weights_that_were_asked_for(tokeni
     head = AutoModelForSequenceClassification.from_pretrained(out).score.weight[0].tolist()
     heads = JuryRewardModel.from_pretrained(jury).score.weight
     assert head == pytest.approx((0.25 * heads[0] + 0.75 * heads[1]).tolist(), abs=1e-6)
+    for weights, shares in (
+        ("uniform", "50.0% cars, roads: yes 50.0% trams"),
+        ("trams", "0.0% cars, roads: yes 100.0%"),
+    ):
+        done = runner.invoke(app, ["export-scalar", jury, str(out), "--force", "--weights", weights])
+        assert shares in words(done.output)
 
 
 @pytest.mark.parametrize(("bias", "said"), [(1.5, "+ 1.5000"), (-0.25, "- 0.2500")])
@@ -310,8 +316,8 @@ def test_export_scalar_leaves_a_folder_with_files_alone(tokenizer, tmp_path):
     ("weights", "reason"),
     [
         ("trms", "Did you mean 'trams'?"),
-        ("trams=1, cars", "are not of the form name=share,..."),
-        ("trams=many", "are not of the form name=share,..."),
+        ("trams=1, cars", "'cars' is not of the form name=share"),
+        ("trams=many", "'many', which is not a number"),
         ("trms=1", "Did you mean 'trams'?"),
         ("trams=-1", "a number of at least 0"),
     ],

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from plural_rlhf.evaluation.decisions.verdicts import verdict
-from plural_rlhf.ranking.candidates import Candidates, CandidatesError, label, read_candidates, weights_from_text
+from plural_rlhf.ranking.candidates import Candidates, CandidatesError, label, read_candidates
 from plural_rlhf.ranking.rank import explain, rank, write_ranked
 from reward_models.errors import JuryError
 from reward_models.jury.objectives import Objectives
@@ -103,7 +103,7 @@ def test_an_id_tells_prompts_of_equal_words_apart_and_conversations_are_prompts(
         ([ROWS[0], {"prompt": "Parks?", "response": "one", "reward:urban": 1}], "line 2: reward:rural is None"),
         ([{"response": "a"}, {"prompt": "P", "response": "b"}], "line 1: the prompt is None"),
         ([{**ROWS[0], "weights": "urban"}, {**ROWS[2], "weights": "rural"}], "line 2: weights is 'rural', but line 1"),
-        ([{**ROWS[0], "weights": "urban=x"}], "line 1: the weights 'urban=x' are not of the form"),
+        ([{**ROWS[0], "weights": "urban=x"}], "line 1: the weights 'urban=x' cannot be read: the share of"),
         ([{**ROWS[0], "prompt_id": "q"}, {**ROWS[1], "prompt_id": "q"}], "line 2: prompt is 'Roads\\?', but line 1"),
         ([{"prompt": "P", "responses": "one"}], "line 1: responses is 'one', and must be a list"),
         ([{"prompt": "P", "responses": ["a", ""]}], "line 1, response 2: the response is ''"),
@@ -129,14 +129,6 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         read_candidates(tmp_path / "c.txt")
     with pytest.raises(FileNotFoundError, match=r"Did you mean 'c\.json"):
         read_candidates(tmp_path / "c.jsonn")
-
-
-def test_weights_as_text_keep_commas_in_names():
-    assert weights_from_text("cars, roads: yes=3, trams=.5") == {"cars, roads: yes": 3.0, "trams": 0.5}
-    assert weights_from_text("prevalence") == "prevalence"
-    for wrong in ("urban=", "=3", "urban=3,rural"):
-        with pytest.raises(JuryError, match="not of the form name=share"):
-            weights_from_text(wrong)
 
 
 # ── ranking ──────────────────────────────────────────────────────────────────────────────────────────────────────────

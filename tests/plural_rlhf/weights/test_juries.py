@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from plural_rlhf.weights.jury import Jury
-from plural_rlhf.weights.spec import parse_weights
 from reward_models.errors import JuryError
+from reward_models.weights import parse_weights
 from tests.juries import eleven_answers
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from plural_rlhf.weights.sampler import sample_weights
-from plural_rlhf.weights.spec import parse_weights
 from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt, whole_parts
-from reward_models.errors import JuryError
+from reward_models.weights import parse_weights
 
 
 NAMES = ["progressive", "rural", "urban"]
@@ -22,44 +21,6 @@ def read_back(text: str) -> np.ndarray:
     spec = {name: float(share) for share, name in re.findall(r"(\d+)% (\w+)", text)}
     alone = re.fullmatch(r"Answer as a member of this public: (\w+)\.", text)
     return parse_weights(spec or alone[1], NAMES, PREVALENCE)
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ("prevalence", [0.5, 0.2, 0.3]),
-        ("uniform", [1 / 3, 1 / 3, 1 / 3]),
-        ("rural", [0, 1, 0]),
-        ({"progressive": 7, "rural": 5}, [7 / 12, 5 / 12, 0]),
-        ([2, 1, 1], [0.5, 0.25, 0.25]),
-        (np.array([0.0, 0.0, 4.0]), [0, 0, 1]),
-    ],
-)
-def test_every_way_to_write_weights(spec, expected):
-    np.testing.assert_allclose(parse_weights(spec, NAMES, PREVALENCE), expected)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        (
-            "rurall",
-            r"name 'rurall', and there is no such cluster\. Did you mean 'rural'\?.*'rural', 'urban'.*'uniform'",
-        ),
-        ({"urban": 1, "coastal": 2}, r"name 'coastal'.*clusters are 'progressive', 'rural', 'urban'"),
-        (
-            [1, 1],
-            r"2 weights for 3 clusters \('progressive', 'rural', 'urban'\).*one number a cluster",
-        ),
-        ({"urban": -1, "rural": 2}, r"\[0\.0, 2\.0, -1\.0\].*at least 0"),
-        ([0.5, float("nan"), 0.5], r"nan.*must be a number"),
-        ([0, 0, 0], r"all zero, so nobody is on the jury.*positive weight"),
-        ({}, r"all zero"),
-    ],
-)
-def test_weights_that_nobody_can_carry_out_are_refused(spec, message):
-    with pytest.raises(JuryError, match=message):
-        parse_weights(spec, NAMES, PREVALENCE)
 
 
 def test_the_words_say_which_weights():
