@@ -29,7 +29,8 @@ from reward_models.fitting.text_table import TextTable, extend_to_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
-from reward_models.raters.observation import Observations, minimise
+from reward_models.raters.lbfgs import minimise
+from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import RaterModel

@@ -32,7 +32,7 @@ from reward_models.baselines.pair_counts import Coordinates, PairCounts, heldout
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable
 from reward_models.judgements.encoding import Encoded
-from reward_models.raters.observation import minimise
+from reward_models.raters.lbfgs import minimise
 
 
 __all__ = ["EnsembleFit", "MeanVarianceFit", "fit_calibrated_ensemble", "fit_mean_variance"]

@@ -45,7 +45,8 @@ from reward_models.baselines.vpl import VPLConfig, VPLFit, fit_vpl
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features, extend_to_features
 from reward_models.judgements.encoding import Encoded
-from reward_models.raters.observation import Observations, one_thread
+from reward_models.raters.lbfgs import one_thread
+from reward_models.raters.observation import Observations
 from reward_models.raters.predictors import n_answers
 from reward_models.raters.rater_model import RaterModel
 

@@ -25,7 +25,8 @@ from reward_models.fitting.em import spectral_start
 from reward_models.fitting.text_table import TextTable, extend_to_features
 from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.texts import Text, prompt_groups
-from reward_models.raters.observation import Observations, minimise, public_terms, term_penalty, torch_terms
+from reward_models.raters.lbfgs import minimise
+from reward_models.raters.observation import Observations, public_terms, start_thresholds, term_penalty, torch_terms
 from reward_models.raters.predictors import n_answers
 from reward_models.stats.groups import centre_within_groups
 from reward_models.stats.resampling import heldout_labels
@@ -353,10 +354,7 @@ def _one_model(
     start: dict[str, np.ndarray] = {"reward": (np.zeros(n_texts) if first is None else first)[:, None]}
     tie_prior = 0.0
     if cells.kind == "rating":
-        level = np.bincount(label, counts, cells.n_levels) + 0.5
-        below = np.cumsum(level)[:-1] / level.sum()
-        zeta = np.log(below / (1 - below))
-        start["raw_thresholds"] = np.concatenate([zeta[:1], np.log(np.diff(zeta))])
+        start["raw_thresholds"] = start_thresholds(np.bincount(label, counts, cells.n_levels))
     elif cells.kind == "preference" and (label == 2).any():
         ties = counts[label == 2].sum() + 0.5
         tie_prior = float(np.log(2 * ties / (counts[label < 2].sum() + 1.0)))

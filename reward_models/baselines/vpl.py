@@ -31,7 +31,8 @@ from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
-from reward_models.raters.observation import Observations, one_thread, start_terms, torch_terms
+from reward_models.raters.lbfgs import one_thread
+from reward_models.raters.observation import Observations, start_terms, torch_terms
 from reward_models.raters.predictors import n_answers
 
 

@@ -19,14 +19,8 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.jury.scorer import JuryScorer
-from reward_models.raters.observation import (
-    TERM_SD,
-    Observations,
-    minimise,
-    public_terms,
-    start_terms,
-    torch_terms,
-)
+from reward_models.raters.lbfgs import minimise
+from reward_models.raters.observation import TERM_SD, Observations, public_terms, start_terms, torch_terms
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import KindTerms, RaterModel, state_table
 

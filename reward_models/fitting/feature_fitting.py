@@ -38,8 +38,9 @@ from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.texts import prompt_groups
+from reward_models.raters.lbfgs import minimise
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
-from reward_models.raters.observation import TERM_SD, Observations, minimise
+from reward_models.raters.observation import TERM_SD, Observations
 from reward_models.stats.groups import centre_within_groups
 
 

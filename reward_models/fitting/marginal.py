@@ -30,7 +30,8 @@ from reward_models.fitting.latent_class import unique_patterns
 from reward_models.fitting.starting_point import Basis, affordable_model, check_tables, rater_deviations, start_kind
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
-from reward_models.raters.observation import TERM_SD, Observations, minimise, torch_terms
+from reward_models.raters.lbfgs import minimise
+from reward_models.raters.observation import TERM_SD, Observations, torch_terms
 from reward_models.raters.rater_model import KindTerms, Membership, RaterModel, state_table
 from reward_models.raters.state_grid import CHUNK
 

@@ -22,7 +22,8 @@ from reward_models.fitting.marginal import Params, Problem
 from reward_models.fitting.starting_point import Basis
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text, prompt_groups
-from reward_models.raters.observation import TERM_SD, Observations, one_thread
+from reward_models.raters.lbfgs import one_thread
+from reward_models.raters.observation import TERM_SD, Observations
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import DEFAULT_NODES, Membership, RaterModel
 from reward_models.raters.state_grid import CHUNK

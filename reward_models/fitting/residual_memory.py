@@ -28,7 +28,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from reward_models.raters.observation import minimise
+from reward_models.raters.lbfgs import minimise
 from reward_models.stats.groups import centre_within_groups
 
 

@@ -26,7 +26,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import prompt_groups
-from reward_models.raters.observation import minimise, one_thread
+from reward_models.raters.lbfgs import minimise, one_thread
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.groups import centre_within_groups

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.judgements.encoding import Encoded
-from reward_models.raters.observation import Observations, minimise
+from reward_models.raters.lbfgs import minimise
+from reward_models.raters.observation import Observations
 
 
 __all__ = ["Calibration", "CalibrationMethod", "calibrate", "fit_temperature"]

@@ -1,1 +1,1 @@
-"""How raters judge: likelihoods, rater terms, memberships in clusters, and placing a rater by a few judgements."""
+"""How raters judge: likelihoods, rater terms, memberships in clusters, and adapting a rater from a few judgements."""

@@ -1,12 +1,13 @@
-"""A new rater: where they stand after a few judgements, and what to ask them next.
+"""A new rater: memberships after a few judgements, and the most informative question to ask next.
 
-Placing is Bayes' rule on the states of `rater_model`, no gradient, a few milliseconds; a rater of whom nothing is
-known is the population. The next question is the one whose answer is expected to say most about what they want,
+Adapting a rater is Bayes' rule on the states of `rater_model`: no gradient, a few milliseconds. A rater without
+judgements is a random member of the population. The next question is the one whose answer is expected to tell most
+about the rater's code,
 
-    I(code; answer) = H(E_code,terms p) - E_code H(E_terms|code p)   in nats,
+    I(code; answer) = H(E_code,terms p) - E_code H(E_terms|code p)   in nats;
 
-not about how they say it: leniency, position habits and the like are averaged out before entropies are taken. Knows
-nothing of language models: rewards of texts come in as arrays.
+rater terms such as leniency are averaged out before entropies are taken, so that a question is not ranked by what it
+tells about them. Knows nothing of language models: rewards of texts come in as arrays.
 
 Shapes: `R` raters, `K` clusters (basis rewards), `N` questions, `U` texts, `S` states, `C` codes.
 """
@@ -26,29 +27,41 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text, freeze_prompt
 from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
+from reward_models.raters.predictors import positions
 from reward_models.raters.rater_model import RaterModel
 
 
 __all__ = ["Adaptation", "Question", "adapt", "information_gain", "rank_questions"]
 
-CHUNK = 5_000_000  # numbers in the largest array
+CHUNK = 5_000_000  # most elements of one temporary array
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Where raters stand.
+    """Memberships and terms of raters, inferred from their judgements.
 
     Attributes:
         cluster_names: `K` names.
         rater_ids: `R` names.
         memberships: (R, K) posterior probability of each cluster (`mixture`), or posterior mean of the blend
             (`simplex`) or of the tastes (`factor`).
-        low: (R, K) lower ends of the 95 percent intervals. A mixture's rater is in one cluster, so its interval is
-            [0, 0], [1, 1], or [0, 1] where that is not settled.
+        low: (R, K) lower ends of the 95 percent intervals. A rater of a mixture belongs to one cluster, so that the
+            interval of a cluster is [0, 0], [1, 1], or [0, 1] where that is uncertain.
         high: (R, K) upper ends.
         terms: Posterior mean (R,) of each rater term (leniency and so on), in logits; never part of a reward.
-        num_judgements: (R,) labels that each was placed by; None where that was not kept.
+        num_judgements: (R,) judgements that each rater was adapted from; None where the number was not stored.
         placement: The whole posterior, which also predicts answers: `placement.log_probs`.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> planted = planted_judgements("preference", num_raters=20)
+        >>> enc = planted.judgements.encode()
+        >>> fit = fit_mixture(enc, 2)
+        >>> adaptation = Adaptation.of(fit.placement, ["city", "country"])
+        >>> adaptation.summary()
+        '20 raters: city 10, country 10, not settled 0'
+        >>> adaptation.weights("r0").round(2).tolist(), adaptation.weights("somebody new").round(2).tolist()
+        ([0.0, 1.0], [0.5, 0.5])
     """
 
     cluster_names: list[str]
@@ -64,7 +77,13 @@ class Adaptation:
     def of(
         cls, placement: Placement, cluster_names: Sequence[str], num_judgements: np.ndarray | None = None
     ) -> Adaptation:
-        """Summarise a placement of raters who gave `num_judgements` (R,) labels."""
+        """Summarise a placement of `R` raters.
+
+        Args:
+            placement: The posterior.
+            cluster_names: `K` names.
+            num_judgements: (R,) judgements that each rater was adapted from; None if not known.
+        """
         low, high = placement.intervals()
         return cls(
             cluster_names=list(cluster_names),
@@ -78,29 +97,27 @@ class Adaptation:
         )
 
     def weights(self, rater_id: str) -> np.ndarray:
-        """Weights (K,) of the clusters that make the jury speak for one rater; the prevalence for an unknown one.
+        """Return the weights (K,) under which the jury scores for one rater; the prevalence for an unknown rater.
 
         Raises:
-            JuryError: For a `factor` jury, whose tastes may be negative, and weights may not.
+            JuryError: For a `factor` jury: its tastes may be negative, weights may not.
         """
         model = self.placement.model
         if model.membership == "factor":
             raise JuryError(
-                "the raters of a 'factor' jury differ by tastes that may be negative, so they are no weights over "
-                "clusters. Fix: the reward of the rater is cluster_rewards @ memberships of their row."
+                "membership='factor': the tastes of a rater may be negative, so they cannot be weights over clusters. "
+                "Fix: compute the reward of a rater as cluster_rewards @ memberships[row of the rater]"
             )
         if rater_id in self.rater_ids:
             return self.memberships[self.rater_ids.index(rater_id)]
         return np.exp(model.code_log_prior) @ model.codes
 
     def summary(self) -> str:
-        """One line: who is where."""
+        """Return one line: the memberships of a single rater, or how many raters surely belong to each cluster."""
         if len(self.rater_ids) == 1:
             shares = sorted(zip(self.memberships[0], self.cluster_names, strict=True), key=lambda pair: -pair[0])
-            said = ", ".join(f"{name} {share:.2f}" for share, name in shares)
-            if self.num_judgements is None:
-                return f"{self.rater_ids[0]}: {said}"
-            return f"{self.rater_ids[0]}: {said} (judgements: {self.num_judgements[0]})"
+            line = f"{self.rater_ids[0]}: {', '.join(f'{name} {share:.2f}' for share, name in shares)}"
+            return line if self.num_judgements is None else f"{line} (judgements: {self.num_judgements[0]})"
         if self.placement.model.membership != "mixture":
             means = ", ".join(
                 f"{n} {m:.2f}" for n, m in zip(self.cluster_names, self.memberships.mean(axis=0), strict=True)
@@ -117,34 +134,45 @@ def adapt(
     rewards: Sequence[np.ndarray],
     cluster_names: Sequence[str],
 ) -> Adaptation:
-    """Place raters by their labels.
+    """Infer memberships and terms of raters from their judgements.
 
     Args:
         model: How raters vary.
-        tables: Their labels; one table, or one per kind of judgements that the jury was fitted to.
+        tables: Their judgements; one table, or one per kind of judgements that the jury was fitted to.
         rewards: (U, K) basis rewards of each table's texts.
         cluster_names: `K` names.
 
     Raises:
-        JuryError: See `RaterModel.place`.
+        JuryError: See `RaterModel.adapt`.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> enc = planted_judgements("choice", num_raters=20).judgements.encode()
+        >>> fit = fit_mixture(enc, 2)
+        >>> one_rater = enc.select(enc.rater == 0, drop_raters=True)
+        >>> adapt(fit.model, [one_rater], [fit.rewards], ["city", "country"]).summary()
+        'r0: country 1.00, city 0.00 (judgements: 12)'
     """
     placement = model.adapt(tables, rewards)
-    number = {rater: i for i, rater in enumerate(placement.rater_ids)}
-    counts = np.zeros(len(number), dtype=np.int64)
+    counts = np.zeros(len(placement.rater_ids), dtype=np.int64)
     for enc in tables:
-        np.add.at(counts, np.array([number[rater] for rater in enc.rater_ids], dtype=np.int64)[enc.rater], 1)
+        np.add.at(counts, positions(enc.rater_ids, placement.rater_ids)[enc.rater], 1)
     return Adaptation.of(placement, cluster_names, counts)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question to put to a rater.
+    """A question that a rater could be asked.
 
     Attributes:
-        information: What the answer is expected to say about the rater's code, in nats.
-        prompt: As it was given.
+        information: What the answer is expected to tell about the rater's code, in nats.
+        prompt: The prompt, as it stands in the pool.
         responses: The two responses to compare, the options to choose from, or the one response to rate.
-        index: Place in the pool, from 0.
+        index: Index in the pool, from 0.
+
+    Example:
+        >>> Question(0.42, "Best pet?", ("cat", "dog"), index=7).responses
+        ('cat', 'dog')
     """
 
     information: float
@@ -159,52 +187,66 @@ def rank_questions(
     pool: Sequence[tuple[Any, str | Sequence[str]]],
     kind: str,
     score: Callable[[list[Text]], np.ndarray],
-    asked: Collection[frozenset[Text]] = (),
+    exclude: Collection[frozenset[Text]] = (),
 ) -> list[Question]:
     """Rank questions by the expected information about a rater's code in the answer.
 
     Args:
         model: How raters vary.
-        posterior: (S,) what is known of the rater; the prior for a new one.
-        pool: `N` (prompt, responses) pairs. The responses of a `preference` are two; of a `choice` two or more; of a
-            `rating` one, which may be a plain string.
+        posterior: (S,) posterior over the states of the rater; the prior for a new rater.
+        pool: `N` (prompt, responses) pairs: two responses for `preference`, two or more for `choice`, one for `rating`
+            (may be a plain string).
         kind: The kind of questions.
         score: Maps `U` texts to (U, K) basis rewards.
-        asked: Questions to leave out, each by its texts.
+        exclude: Questions to skip, each as the set of its texts.
 
     Returns:
-        The questions, the most informative first; equal ones in the order of the pool.
+        The questions, most informative first; equally informative questions in the order of the pool.
 
     Raises:
         JuryError: A kind the jury was not fitted to, an empty pool, or a wrong number of responses.
+
+    Example:
+        The clusters agree about the first pair and disagree about the second, so the second tells them apart:
+
+        >>> from reward_models.raters.rater_model import KindTerms
+        >>> model = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"preference": KindTerms()})
+        >>> rewards = {"tea": [1, 1], "mud": [-1, -1], "cat": [2, -2], "dog": [-2, 2]}
+        >>> pool = [("Drink?", ("tea", "mud")), ("Pet?", ("cat", "dog"))]
+        >>> score = lambda texts: np.array([rewards[text.response] for text in texts])
+        >>> ranked = rank_questions(model, np.exp(model.log_prior), pool, "preference", score)
+        >>> [(question.prompt, round(question.information, 2)) for question in ranked]
+        [('Pet?', 0.6), ('Drink?', 0.0)]
     """
     if kind not in model.terms:
         raise JuryError(
-            f"kind={kind!r}, but the jury was fitted to {' and '.join(map(repr, model.terms))} judgements. Ask those."
+            f"kind={kind!r}, but the jury was fitted to {' and '.join(map(repr, model.terms))} judgements. Fix: ask "
+            "questions of that kind"
         )
     if len(pool) == 0:
-        raise JuryError("the pool is empty: give at least one (prompt, responses) pair.")
+        raise JuryError("pool is empty, so there is no question to rank. Fix: give (prompt, responses) pairs")
     texts: dict[Text, int] = {}
     rows, kept = [], []
-    for index, (prompt, given) in enumerate(pool):
-        responses = (given,) if isinstance(given, str) else tuple(given)
+    for index, (prompt, offered) in enumerate(pool):
+        responses = (offered,) if isinstance(offered, str) else tuple(offered)
         if {"rating": len(responses) != 1, "preference": len(responses) != 2}.get(kind, len(responses) < 2):
             needed = {"rating": "one response", "preference": "two responses"}.get(kind, "two or more options")
             raise JuryError(
-                f"entry {index} of the pool has {len(responses)} responses: a {kind!r} question has {needed}."
+                f"entry {index} of the pool has {len(responses)} responses: a {kind!r} question has {needed}. Fix: "
+                "change or drop the entry"
             )
-        about = [Text(freeze_prompt(prompt), response) for response in responses]
-        if frozenset(about) not in asked:
-            rows.append([texts.setdefault(text, len(texts)) for text in about])
+        alternatives = [Text(freeze_prompt(prompt), response) for response in responses]
+        if frozenset(alternatives) not in exclude:
+            rows.append([texts.setdefault(text, len(texts)) for text in alternatives])
             kept.append((prompt, responses, index))
     if not rows:
         return []
     width = max(map(len, rows))
-    alternatives = torch.tensor([row + [-1] * (width - len(row)) for row in rows])
+    padded = torch.tensor([row + [-1] * (width - len(row)) for row in rows])
     questions = Observations(
         kind=kind,
-        alternatives=alternatives.clamp(min=0),
-        mask=alternatives >= 0 if (alternatives < 0).any() else None,
+        alternatives=padded.clamp(min=0),
+        mask=padded >= 0 if (padded < 0).any() else None,
         label=torch.zeros((len(rows), 1), dtype=torch.int64),
         rater=torch.zeros(len(rows), dtype=torch.int64),
         weight=torch.ones(len(rows), dtype=torch.float64),
@@ -221,17 +263,17 @@ def rank_questions(
 def information_gain(
     model: RaterModel, posterior: np.ndarray, questions: Observations, rewards: np.ndarray
 ) -> np.ndarray:
-    """Expected information about a rater's code in the answer to each question.
+    """Compute the expected information about a rater's code in the answer to each question.
 
     Args:
         model: How raters vary.
-        posterior: (S,) what is known of the rater; the prior for a new one.
-        questions: `N` questions; their labels are not looked at.
+        posterior: (S,) posterior over the states of the rater; the prior for a new rater.
+        questions: `N` questions; their labels are ignored.
         rewards: (U, K) basis rewards.
 
     Returns:
-        (N,) nats, from 0 to the entropy of the code's posterior or the logarithm of the number of answers, whichever
-        is smaller.
+        (N,) nats, from 0 to the smaller of the entropy of the code's posterior and the logarithm of the number of
+        answers.
     """
     joint = posterior.reshape(len(model.codes), -1)
     code = joint.sum(1)
@@ -244,9 +286,9 @@ def information_gain(
     gain = np.empty(len(questions.label))
     step = max(1, CHUNK // (model.n_states * questions.alternatives.shape[1]))
     for start in range(0, len(gain), step):
-        asked = questions.select(slice(start, start + step))
-        tables = (model.table(asked.answering(answer), basis).exp().numpy() for answer in range(n_answers))
-        # (n, C, A): how each answer depends on the code, the terms averaged out.
+        block = questions.select(slice(start, start + step))
+        tables = (model.table(block.answering(answer), basis).exp().numpy() for answer in range(n_answers))
+        # (n, C, A): probability of each answer given the code, the terms averaged out.
         p = np.stack([np.einsum("nct,ct->nc", t.reshape(len(t), *joint.shape), given_code) for t in tables], axis=-1)
         gain[start : start + step] = entr(code @ p).sum(-1) - entr(p).sum(-1) @ code
     return np.maximum(gain, 0.0)  # rounding may leave -1e-17

@@ -1,7 +1,7 @@
-"""How probable a judgement is, given the rewards of what was judged.
+"""Log-likelihoods of judgements, given the rewards of the texts that were judged.
 
-Pure functions of torch tensors, one per kind of judgement, differentiable everywhere and safe for extreme rewards.
-They know nothing of raters, clusters, tables or models: nuisance terms come in as tensors that broadcast against the
+Pure functions of torch tensors, one per kind of judgement, differentiable everywhere and stable for extreme rewards.
+They know nothing of raters, clusters, tables or models: rater terms come in as tensors that broadcast against the
 rewards.
 
 Shapes: `...` any batch shape (for K clusters at once put `K` on the last axis and let the rest broadcast), `A`
@@ -22,7 +22,7 @@ __all__ = ["choice_log_lik", "davidson_log_lik", "ordinal_log_lik", "soft_log_li
 
 
 def choice_log_lik(rewards: Tensor, label: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Multinomial logit: `log P(label) = r_label - log sum_a exp(r_a)` (Luce; McFadden 1974).
+    """Compute the multinomial logit: `log P(label) = r_label - log sum_a exp(r_a)` (Luce 1959; McFadden 1974).
 
     Args:
         rewards: (..., A) logits of the offered alternatives.
@@ -31,6 +31,13 @@ def choice_log_lik(rewards: Tensor, label: Tensor, mask: Tensor | None = None) -
 
     Returns:
         (...) log-likelihood in nats.
+
+    Example:
+        Rewards ln 2 and 0 give the first of two alternatives a probability of 2 in 3:
+
+        >>> rewards = torch.tensor([2.0, 1.0]).log()
+        >>> choice_log_lik(rewards, torch.tensor(0)).exp()
+        tensor(0.6667)
     """
     if mask is not None:
         rewards = rewards.masked_fill(~mask, -torch.inf)
@@ -47,7 +54,7 @@ def davidson_log_lik(
     log_tie: Tensor | float | None = None,
     position: Tensor | float = 0.0,
 ) -> Tensor:
-    """Paired comparison with ties (Davidson 1970, https://doi.org/10.1080/01621459.1970.10481082).
+    """Compute the likelihood of a paired comparison with ties (Davidson 1970, https://doi.org/10.1080/01621459.1970.10481082).
 
     `P(a) ∝ exp(beta r_a + kappa)`, `P(b) ∝ exp(beta r_b)`, `P(tie) ∝ nu exp((beta r_a + kappa + beta r_b) / 2)`, with
     `beta = exp(log_scale)`, `nu = exp(log_tie)` and `kappa = position`. Without ties this is Bradley-Terry.
@@ -58,10 +65,17 @@ def davidson_log_lik(
         label: (...) 0 = a, 1 = b, 2 = tie; broadcasts against the rewards.
         log_scale: (...) log of the rater's scale `beta`.
         log_tie: (...) log of the tie propensity `nu`; None or -inf: there are no ties, and a tie has likelihood 0.
-        position: (...) advantage of a for reasons other than its text, in logits.
+        position: (...) advantage `kappa` of a because of its position, in logits.
 
     Returns:
         (...) log-likelihood in nats.
+
+    Example:
+        Equal rewards and `nu = 1` make a, b and a tie equally probable:
+
+        >>> reward = torch.zeros(3)
+        >>> davidson_log_lik(reward, reward, torch.tensor([0, 1, 2]), log_tie=0.0).exp()
+        tensor([0.3333, 0.3333, 0.3333])
     """
     beta = torch.exp(torch.as_tensor(log_scale, dtype=reward_a.dtype, device=reward_a.device))
     nu = torch.as_tensor(-torch.inf if log_tie is None else log_tie, dtype=reward_a.dtype, device=reward_a.device)
@@ -76,7 +90,10 @@ def ordinal_log_lik(
     intercept: Tensor | float = 0.0,
     log_scale: Tensor | float = 0.0,
 ) -> Tensor:
-    """Proportional-odds rating with rater terms: `P(rating <= c) = sigmoid(zeta_c - alpha - beta r)` (McCullagh 1980).
+    """Compute the proportional-odds likelihood of a rating (McCullagh 1980).
+
+    `P(rating <= c) = sigmoid(zeta_c - alpha - beta r)` with the rater's leniency `alpha` and scale
+    `beta = exp(log_scale)`.
 
     Args:
         reward: (...) reward of the rated response.
@@ -87,6 +104,12 @@ def ordinal_log_lik(
 
     Returns:
         (...) log-likelihood in nats.
+
+    Example:
+        A vote between -1 and 1 with the threshold at 0 is a logistic regression on the reward:
+
+        >>> ordinal_log_lik(torch.tensor(0.0), torch.tensor([0, 1]), thresholds=torch.zeros(1)).exp()
+        tensor([0.5000, 0.5000])
     """
     eta = intercept + torch.exp(torch.as_tensor(log_scale, dtype=reward.dtype, device=reward.device)) * reward
     edge = thresholds.new_full((1,), torch.inf)
@@ -98,10 +121,10 @@ def ordinal_log_lik(
 
 
 def soft_log_lik(rewards: Tensor, probs: Tensor, log_prevalence: Tensor) -> Tensor:
-    """Expected log-likelihood of a published answer distribution under the mixture prior.
+    """Compute the expected log-likelihood of a published answer distribution under the mixture prior.
 
-    `sum_a p_a log sum_k pi_k softmax(r_k)_a`: nobody knows which raters answered, so each answer comes from a cluster
-    drawn by prevalence. It is largest when the mixture reproduces `probs`, and then equals minus their entropy.
+    `sum_a p_a log sum_k pi_k softmax(r_k)_a`: the raters behind the answers are unknown, so each answer comes from a
+    cluster drawn by prevalence. The maximum is minus the entropy of `probs`, where the mixture reproduces `probs`.
 
     Args:
         rewards: (..., A, K) logits per alternative and cluster.
@@ -110,22 +133,30 @@ def soft_log_lik(rewards: Tensor, probs: Tensor, log_prevalence: Tensor) -> Tens
 
     Returns:
         (...) expected log-likelihood in nats.
+
+    Example:
+        Two equally large clusters that want opposite answers explain a 50:50 split as well as possible, -ln 2:
+
+        >>> rewards = torch.tensor([[20.0, 0.0], [0.0, 20.0]])
+        >>> round(float(soft_log_lik(rewards, torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]).log())), 4)
+        -0.6931
     """
     log_p = torch.logsumexp(rewards.log_softmax(-2) + log_prevalence, dim=-1)
     return torch.where(probs > 0, probs * log_p, torch.zeros_like(probs)).sum(-1)
 
 
 class _Davidson(torch.autograd.Function):
-    """`log P(label)` from the gap `x = a - b` and `nu`, with its derivative in closed form.
+    """`log P(label)` from the gap `x = a - b` and `nu = log_tie`, with its derivative in closed form.
 
-    A fit evaluates this for every judgement in every state of a rater; recorded operation by operation, the backward
-    pass costs four times as much. With `Z = e^{x/2} + e^{-x/2} + e^nu` it is `±x/2 - log Z`, or `nu - log Z` for a
-    tie; `d/dx = ±1/2 - (e^{x/2} - e^{-x/2}) / 2Z` and `d/dnu = [tie] - e^nu / Z`.
+    A fit evaluates this for every judgement in every state of a rater; automatic differentiation of the single
+    operations costs four times as much in the backward pass. With `Z = e^{x/2} + e^{-x/2} + e^nu` the value is
+    `±x/2 - log Z`, or `nu - log Z` for a tie. The derivatives are `d/dx = ±1/2 - (e^{x/2} - e^{-x/2}) / 2Z` and
+    `d/dnu = [tie] - e^nu / Z`.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, nu: Tensor, label: Tensor) -> Tensor:
-        # In place where possible: on tables of millions of states, fresh memory costs more than arithmetic.
+        # In place where possible: on tables of millions of states, allocating memory costs more than arithmetic.
         half = x.abs().mul_(0.5)
         low = (half * -2).exp_()
         tie = (nu - half).exp_()  # both divided by e^{|x|/2}, so that nothing overflows
@@ -137,7 +168,7 @@ class _Davidson(torch.autograd.Function):
         ctx.save_for_backward(by_x, by_nu)
         ctx.shapes = x.shape, nu.shape
         value = size.log_().add_(half).neg_().add_(sign * x)
-        # A tie has likelihood 0, not NaN, where there are none.
+        # Without ties (nu = -inf) a tie has likelihood 0, not NaN.
         return torch.where(label == 2, value + nu, value) if bool(tied.any()) else value
 
     @staticmethod
@@ -151,8 +182,8 @@ class _Davidson(torch.autograd.Function):
 class _Ordinal(torch.autograd.Function):
     """`log(sigmoid(u) - sigmoid(l))`, `u = above - eta`, `l = below - eta`, with its derivative in closed form.
 
-    `d/d eta = sigmoid(u) + sigmoid(l) - 1`, `d/d above = sigmoid'(u) / p`, `d/d below = -sigmoid'(l) / p`. A vote has
-    one threshold and one infinite edge, and costs half.
+    `d/d eta = sigmoid(u) + sigmoid(l) - 1`, `d/d above = sigmoid'(u) / p`, `d/d below = -sigmoid'(l) / p`. Levels at
+    the ends of the scale (always, for two levels) have one infinite edge and need one sigmoid only.
     """
 
     @staticmethod
@@ -166,8 +197,8 @@ class _Ordinal(torch.autograd.Function):
             ctx.save_for_backward(value, sign)
             return value
         upper, lower = logsigmoid(above - eta), logsigmoid(eta - below)
-        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)): no difference of
-        # near-equals.
+        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - exp(l - u)), which avoids the
+        # difference of two nearly equal numbers.
         width = torch.log(-torch.expm1(below - above))
         ctx.save_for_backward(upper, lower, width)
         return upper + lower + width
@@ -176,17 +207,17 @@ class _Ordinal(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         of_eta, of_above, of_below = ctx.shapes
-        wanted = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        edges_need_grad = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         if ctx.one_sided:
             value, sign = ctx.saved_tensors
             slope = torch.exp(value).neg_().add_(1).mul_(grad)  # sigmoid of the other side
-            above = (slope * (sign < 0)).sum_to_size(of_above) if wanted else None
-            below = -(slope * (sign > 0)).sum_to_size(of_below) if wanted else None
+            above = (slope * (sign < 0)).sum_to_size(of_above) if edges_need_grad else None
+            below = -(slope * (sign > 0)).sum_to_size(of_below) if edges_need_grad else None
             return slope.mul_(sign).sum_to_size(of_eta), above, below
         upper, lower, width = ctx.saved_tensors
         at_upper, above_lower = upper.exp(), lower.exp()  # sigmoid(u) and sigmoid(-l)
         by_eta = (grad * (at_upper - above_lower)).sum_to_size(of_eta)
-        if not wanted:
+        if not edges_need_grad:
             return by_eta, None, None
         # With p = sigmoid(u) sigmoid(-l) (1 - e^{l - u}), sigmoid'(u) / p = 1 / (1 - e^{l - u}) - sigmoid(u).
         left = torch.exp(-width)

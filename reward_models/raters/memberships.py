@@ -1,7 +1,7 @@
 """Which cluster a rater belongs to, by Bayes' rule, and what each cluster answers.
 
-The mixture membership: a rater belongs to one of K clusters, nobody knows which, and the labels tell. numpy only; it
-knows nothing of rewards, only how probable each judgement is in each cluster.
+The `mixture` membership: a rater belongs to one of K clusters, which is inferred from the rater's labels. numpy only;
+it knows nothing of rewards, only how probable each judgement is in each cluster.
 
 Shapes: `N` judgements, `R` raters, `K` clusters, `I` items, `A` options. Log-likelihoods are in nats; a judgement
 with a weight enters as weight times its log-likelihood.
@@ -32,6 +32,10 @@ def rater_totals(log_lik: np.ndarray, rater: np.ndarray, n_raters: int) -> np.nd
 
     Returns:
         (R, K) sums; 0 for a rater without judgements.
+
+    Example:
+        >>> rater_totals(np.array([[-1.0], [-2.0], [-3.0]]), np.array([0, 0, 1]), 2).ravel().tolist()
+        [-3.0, -3.0]
     """
     return np.stack([np.bincount(rater, weights=column, minlength=n_raters) for column in log_lik.T], axis=1)
 
@@ -39,7 +43,7 @@ def rater_totals(log_lik: np.ndarray, rater: np.ndarray, n_raters: int) -> np.nd
 def mixture_posterior(
     log_lik: np.ndarray, rater: np.ndarray, n_raters: int, prevalence: np.ndarray, temperature: float = 1.0
 ) -> np.ndarray:
-    """Posterior membership `q_uk ∝ pi_k exp(sum_{i of u} l_ik / T)`.
+    """Compute the posterior membership `q_uk ∝ pi_k exp(sum_{i of u} l_ik / T)` of each rater.
 
     Args:
         log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
@@ -50,6 +54,13 @@ def mixture_posterior(
 
     Returns:
         (R, K) posterior; a rater without judgements gets the prevalence.
+
+    Example:
+        One judgement is four times as probable in the first of two equally large clusters:
+
+        >>> log_lik = np.log([[0.8, 0.2]])
+        >>> mixture_posterior(log_lik, np.array([0]), 2, np.array([0.5, 0.5])).round(2).tolist()
+        [[0.8, 0.2], [0.5, 0.5]]
     """
     with np.errstate(divide="ignore"):
         prior = np.log(prevalence)
@@ -59,9 +70,10 @@ def mixture_posterior(
 def leave_one_out_posterior(
     log_lik: np.ndarray, rater: np.ndarray, n_raters: int, prevalence: np.ndarray
 ) -> np.ndarray:
-    """Posterior membership of each judgement's rater from the rater's OTHER judgements.
+    """Compute the posterior membership of each judgement's rater from the rater's other judgements.
 
-    A judgement that helped to place its rater is explained too well by that rater's cluster; this removes the bias.
+    A judgement that was used to infer its rater's membership is explained too well by that membership; leaving it out
+    removes the bias.
 
     Args:
         log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
@@ -71,6 +83,13 @@ def leave_one_out_posterior(
 
     Returns:
         (N, K) posterior; the prevalence where the rater has no other judgement.
+
+    Example:
+        Of two judgements of one rater, each sees the other only:
+
+        >>> log_lik = np.log([[0.8, 0.2], [0.5, 0.5]])
+        >>> leave_one_out_posterior(log_lik, np.array([0, 0]), 1, np.array([0.5, 0.5])).round(2).tolist()
+        [[0.5, 0.5], [0.8, 0.2]]
     """
     with np.errstate(divide="ignore"):
         prior = np.log(prevalence)
@@ -78,7 +97,7 @@ def leave_one_out_posterior(
 
 
 def predictive_log_lik(membership: np.ndarray, log_lik: np.ndarray) -> np.ndarray:
-    """Log predictive probability of judgements under uncertain membership: `log sum_k m_nk exp(l_nk)`.
+    """Compute the log predictive probability of judgements under uncertain membership, `log sum_k m_nk exp(l_nk)`.
 
     Args:
         membership: (N, K) membership of each judgement's rater, learnt without this judgement.
@@ -86,6 +105,10 @@ def predictive_log_lik(membership: np.ndarray, log_lik: np.ndarray) -> np.ndarra
 
     Returns:
         (N,) nats.
+
+    Example:
+        >>> np.exp(predictive_log_lik(np.array([[0.5, 0.5]]), np.log([[0.8, 0.2]]))).round(2).tolist()
+        [0.5]
     """
     return logsumexp(log_lik, axis=1, b=membership)
 
@@ -100,10 +123,10 @@ def cluster_answers(
     max_iter: int = 200,
     tol: float = 1e-6,
 ) -> np.ndarray:
-    """Maximum-likelihood answer distribution of each cluster, given uncertain memberships.
+    """Estimate the answer distribution of each cluster by maximum likelihood, given uncertain memberships.
 
-    Maximises `sum_n log sum_k m_nk p_k(label_n | item_n)` over `p` by EM. The membership-weighted frequency, its first
-    step, mixes the clusters wherever memberships are uncertain; the maximum does not.
+    Maximises `sum_n log sum_k m_nk p_k(label_n | item_n)` over `p` by EM. The membership-weighted frequencies, the
+    first step of EM, mix the clusters wherever memberships are uncertain; the maximum does not.
 
     Args:
         membership: (N, K) membership of each judgement's rater, ideally `leave_one_out_posterior`.
@@ -116,6 +139,12 @@ def cluster_answers(
 
     Returns:
         (K, I, A) distributions over the last axis; NaN where an item has no answer from a cluster.
+
+    Example:
+        Two raters, surely of two clusters, answer one item differently:
+
+        >>> cluster_answers(np.eye(2), np.array([0, 1]), np.array([0, 0]), n_items=1, n_options=2)[:, 0].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     seen = label >= 0
     membership, cell = membership[seen], (item * n_options + label)[seen]

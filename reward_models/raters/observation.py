@@ -1,7 +1,7 @@
 """Judgements given rewards: the likelihoods applied to a whole table, with the rater terms of each kind.
 
-Joins `encoding` (who judged what) with `likelihoods` (how probable that is), vectorised over judgements, and minimises
-penalised losses by L-BFGS. Knows nothing of clusters' prevalence, EM or features.
+Joins `encoding` (who judged what) with `likelihoods` (how probable that is), vectorised over judgements. Knows nothing
+of the prevalence of clusters, EM or features.
 
 Rater terms, one per rater, shrunk to zero by a normal prior and never part of a reward:
 
@@ -9,7 +9,7 @@ Rater terms, one per rater, shrunk to zero by a normal prior and never part of a
 |---|---|
 | `preference` | `log_scale` b (beta = e^b), `log_tie` (around `log_tie_mean`), `position` (around `position_mean`) |
 | `rating` | `intercept` alpha (leniency), `log_scale` b; `thresholds` zeta are shared |
-| `choice` | `place` and `extremity`: towards the end, and the ends, of the list of options, whatever they say |
+| `choice` | `place`, `extremity`: preference for the last option, and for both ends of the list, whatever their text |
 
 Shapes: `N` judgements, `R` raters, `U` texts, `A` alternatives, `K` clusters, `L` levels.
 """
@@ -17,14 +17,12 @@ Shapes: `N` judgements, `R` raters, `U` texts, `A` alternatives, `K` clusters, `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from reward_models.judgements.encoding import Encoded
@@ -34,10 +32,9 @@ from reward_models.raters.likelihoods import choice_log_lik, davidson_log_lik, o
 __all__ = [
     "TERM_SD",
     "Observations",
-    "minimise",
-    "one_thread",
     "public_terms",
     "start_terms",
+    "start_thresholds",
     "term_penalty",
     "torch_terms",
 ]
@@ -68,6 +65,16 @@ class Observations:
         first: (N, 1) `preference`: +1 where a was shown first, -1 where b was, 0 where unknown; None if it never is.
         n_raters: `R`.
         n_levels: `L` for ratings, else 0.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=20, num_items=5)
+        >>> observations = Observations.from_encoded(planted.judgements.encode())
+        >>> log_lik = observations.log_lik(observations.gather(torch.tensor(planted.rewards)), {})
+        >>> log_lik.shape  # judgements, clusters
+        torch.Size([100, 2])
+        >>> observations.rater_totals(log_lik)[:4].argmax(1).tolist(), planted.cluster[:4].tolist()
+        ([0, 1, 0, 1], [0, 1, 0, 1])
     """
 
     kind: str
@@ -101,19 +108,20 @@ class Observations:
         )
 
     def distinct(self) -> tuple[Observations, Tensor]:
-        """Merge judgements that ask the same and answer the same: 225,000 votes on 896 statements are 1,792.
+        """Merge judgements with the same question and the same answer: 225,000 votes on 896 statements become 1,792.
 
         Returns:
-            M distinct judgements (their `rater` and `weight` mean nothing) and the (N,) index of each judgement into
-            them.
+            `M` distinct judgements, whose `rater` and `weight` are meaningless, and the (N,) index of each judgement
+            into them.
         """
         return self._merge([*self.alternatives.T, self.label[:, 0]])
 
     def questions(self) -> tuple[Observations, np.ndarray]:
-        """Merge judgements that ask the same, whatever was answered.
+        """Merge judgements with the same question, whatever the answer.
 
         Returns:
-            M questions (only what is asked means anything) and the (N,) index of each judgement into them.
+            `M` questions, whose `label`, `rater` and `weight` are meaningless, and the (N,) index of each judgement
+            into them.
         """
         questions, index = self._merge(list(self.alternatives.T))
         return questions, index.numpy()
@@ -132,7 +140,7 @@ class Observations:
         return self.select(torch.from_numpy(first)), torch.from_numpy(code.astype(np.int64))
 
     def select(self, rows: Tensor | slice) -> Observations:
-        """Some of the judgements."""
+        """Select some of the judgements; raters keep their numbers."""
         return dataclasses.replace(
             self,
             alternatives=self.alternatives[rows],
@@ -144,7 +152,7 @@ class Observations:
         )
 
     def answering(self, label: int) -> Observations:
-        """The same questions, all answered alike."""
+        """Return the same questions, all with the same answer."""
         return dataclasses.replace(self, label=torch.full_like(self.label, label))
 
     def gather(self, rewards: Tensor) -> Tensor:
@@ -153,25 +161,25 @@ class Observations:
         return flat.reshape(*self.alternatives.shape, rewards.shape[1])
 
     def log_lik(self, rewards: Tensor, terms: dict[str, Tensor]) -> Tensor:
-        """Log-likelihood of every judgement with the terms of its rater.
+        """Compute the log-likelihood of every judgement, with the terms of its rater.
 
         Args:
             rewards: (N, A, K) rewards of the alternatives.
-            terms: Rater terms (R,) and shared terms by name; a missing term is absent from the model.
+            terms: Rater terms (R,) and shared terms by name; a missing term is not in the model.
 
         Returns:
             (N, K) log-likelihood in nats, not multiplied by `weight`.
         """
-        own = {k: v.index_select(0, self.rater)[:, None] if k in TERM_SD else v for k, v in terms.items()}
-        return self.state_log_lik(rewards, own)
+        per_judgement = {k: v.index_select(0, self.rater)[:, None] if k in TERM_SD else v for k, v in terms.items()}
+        return self.state_log_lik(rewards, per_judgement)
 
     def state_log_lik(self, rewards: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
-        """Log-likelihood of every judgement in every state of a rater.
+        """Compute the log-likelihood of every judgement in every state of a rater.
 
         Args:
             rewards: (N, A, ...) rewards of the alternatives.
-            terms: Rater terms, which broadcast against (N, ...), and shared terms by name; a missing term is absent
-                from the model.
+            terms: Rater terms, which broadcast against (N, ...), and shared terms by name; a missing term is not in
+                the model.
 
         Returns:
             (N, ...) log-likelihood in nats, not multiplied by `weight`.
@@ -188,54 +196,57 @@ class Observations:
                 first = self.first.reshape(label.shape)
                 position = first * (terms["position_mean"] + terms.get("position", zero))
             return davidson_log_lik(rewards[:, 0], rewards[:, 1], label, scale, tie, position)
-        habit = self._habit(terms)
-        if habit is not None:
-            rewards = rewards + habit
+        preference = self._list_preference(terms)
+        if preference is not None:
+            rewards = rewards + preference
         rewards = rewards.movedim(1, -1)
         mask = None if self.mask is None else self.mask.reshape(*label.shape, -1)
         return choice_log_lik(rewards, label, mask)
 
-    def _habit(self, terms: Mapping[str, Tensor]) -> Tensor | None:
-        """(N, A, ...) liking of an option for its place in the list, whatever it says; None without such terms."""
+    def _list_preference(self, terms: Mapping[str, Tensor]) -> Tensor | None:
+        """(N, A, ...) preference for an option because of its place in the list; None without such terms."""
         if "place" not in terms and "extremity" not in terms:
             return None
         count, place = self.alternatives.shape[1], torch.arange(self.alternatives.shape[1], dtype=torch.float64)
         offered = torch.full((len(self.label), 1), count) if self.mask is None else self.mask.sum(1, keepdim=True)
-        where = 2.0 * place / (offered - 1).clamp(min=1) - 1.0  # from -1, the first option, to 1, the last
-        shapes = {"place": where, "extremity": 1.5 * where.square() - 0.5}
+        along = 2.0 * place / (offered - 1).clamp(min=1) - 1.0  # from -1, the first option, to 1, the last
+        profiles = {"place": along, "extremity": 1.5 * along.square() - 0.5}
         total: Tensor | None = None
-        for name, shape in shapes.items():
+        for name, profile in profiles.items():
             if name in terms:
                 term = terms[name].unsqueeze(1)  # (N or 1, 1, ...)
-                part = shape.reshape(*shape.shape, *[1] * (term.ndim - 2)) * term
+                part = profile.reshape(*profile.shape, *[1] * (term.ndim - 2)) * term
                 total = part if total is None else total + part
         return total
 
     def rater_totals(self, log_lik: Tensor) -> Tensor:
-        """Weighted sum of (N, K) log-likelihoods over each rater's judgements: (R, K)."""
+        """Sum the (N, K) log-likelihoods of each rater's judgements, times their weights: (R, K)."""
         totals = log_lik.new_zeros((self.n_raters, log_lik.shape[1]))
         return totals.index_add(0, self.rater, self.weight[:, None] * log_lik)
 
 
 def start_terms(obs: Observations, rater_terms: bool) -> dict[str, np.ndarray]:
-    """Start values of all terms of a kind: rater terms at zero, shared terms at the data's marginal.
+    """Return start values of all terms of a kind: rater terms at zero, shared terms at the marginal of the data.
 
     Args:
         obs: The judgements.
-        rater_terms: Whether raters have terms of their own.
+        rater_terms: Whether each rater has terms.
 
     Returns:
-        Arrays by name. Ordered thresholds appear as `raw_thresholds` (first one, then log gaps). `choice` has no terms
-        here: a mixture of answer tables needs none (`headroom` adds `tendency` itself).
+        Arrays by name. Ordered thresholds appear as `raw_thresholds` (the first threshold, then the log gaps). None
+        for `choice`, whose rater terms are optional (`FitConfig.style`).
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> votes = Observations.from_encoded(planted_judgements("rating").judgements.encode())
+        >>> {name: values.shape for name, values in start_terms(votes, rater_terms=True).items()}
+        {'raw_thresholds': (2,), 'intercept': (30,), 'log_scale': (30,)}
     """
     label = obs.label.numpy().ravel()
     terms: dict[str, np.ndarray] = {}
     per_rater: list[str] = []
     if obs.kind == "rating":
-        counts = np.bincount(label, minlength=obs.n_levels) + 0.5
-        below = np.cumsum(counts)[:-1] / counts.sum()
-        zeta = np.log(below / (1 - below))
-        terms["raw_thresholds"] = np.concatenate([zeta[:1], np.log(np.diff(zeta))])
+        terms["raw_thresholds"] = start_thresholds(np.bincount(label, minlength=obs.n_levels))
         per_rater = ["intercept", "log_scale"]
     elif obs.kind == "preference":
         per_rater = ["log_scale"]
@@ -251,8 +262,32 @@ def start_terms(obs: Observations, rater_terms: bool) -> dict[str, np.ndarray]:
     return terms
 
 
+def start_thresholds(counts: np.ndarray) -> np.ndarray:
+    """Return the raw thresholds (L - 1,) that reproduce the frequencies of `L` levels when all rewards are zero.
+
+    Args:
+        counts: (L,) ratings per level; half a rating is added to each.
+
+    Returns:
+        The first threshold, then the logs of the gaps between thresholds; `torch_terms` turns them into thresholds.
+
+    Example:
+        >>> start_thresholds(np.array([10, 10])).tolist()
+        [0.0]
+    """
+    smoothed = counts + 0.5
+    below = np.cumsum(smoothed)[:-1] / smoothed.sum()
+    zeta = np.log(below / (1 - below))
+    return np.concatenate([zeta[:1], np.log(np.diff(zeta))])
+
+
 def torch_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Replace `raw_thresholds` by increasing `thresholds`; everything else stays."""
+    """Replace `raw_thresholds` by increasing `thresholds`; all other terms stay.
+
+    Example:
+        >>> torch_terms({"raw_thresholds": torch.tensor([-1.0, 0.0])})
+        {'thresholds': tensor([-1.,  0.])}
+    """
     if "raw_thresholds" not in terms:
         return terms
     raw = terms["raw_thresholds"]
@@ -261,12 +296,24 @@ def torch_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def public_terms(terms: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`torch_terms` for arrays."""
+    """Apply `torch_terms` to arrays.
+
+    Example:
+        >>> public_terms({"raw_thresholds": np.array([-1.0, 0.0])})
+        {'thresholds': array([-1.,  0.])}
+    """
     return {k: v.numpy() for k, v in torch_terms({k: torch.from_numpy(v) for k, v in terms.items()}).items()}
 
 
 def term_penalty(terms: dict[str, Tensor]) -> Tensor:
-    """Minus log of the normal priors N(0, TERM_SD^2) of the rater terms, up to a constant."""
+    """Compute minus the log of the normal priors N(0, TERM_SD^2) of the rater terms, up to a constant.
+
+    Example:
+        A leniency of one standard deviation costs half a nat:
+
+        >>> float(term_penalty({"intercept": torch.tensor([TERM_SD["intercept"]])}))
+        0.5
+    """
     penalty = torch.zeros((), dtype=torch.float64)
     for name, value in terms.items():
         if name in TERM_SD:
@@ -274,54 +321,3 @@ def term_penalty(terms: dict[str, Tensor]) -> Tensor:
         elif name == "raw_thresholds":
             penalty = penalty + 0.5 * (value / THRESHOLD_SD).square().sum()
     return penalty
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, then restore their number: on tensors this small, threads cost ten times the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def minimise(
-    loss: Callable[[dict[str, Tensor]], Tensor], start: dict[str, np.ndarray], max_iter: int, tol: float = 1e-9
-) -> dict[str, np.ndarray]:
-    """Minimise a loss of named tensors by L-BFGS in double precision, on one thread.
-
-    Args:
-        loss: Differentiable scalar; never ends higher than at `start`.
-        start: Start value by name.
-        max_iter: Most L-BFGS iterations.
-        tol: Stop when the loss improves by less than this fraction.
-
-    Returns:
-        The best values by name, in the shapes of `start`.
-    """
-    sizes = [value.size for value in start.values()]
-    if sum(sizes) == 0:
-        return start
-
-    def unpack(theta: np.ndarray | Tensor) -> dict[str, np.ndarray | Tensor]:
-        parts = theta.split(sizes) if isinstance(theta, Tensor) else np.split(theta, np.cumsum(sizes)[:-1])
-        return {name: part.reshape(start[name].shape) for name, part in zip(start, parts, strict=True)}
-
-    def value_and_gradient(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        variable = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
-        value = loss(unpack(variable))  # type: ignore[arg-type]
-        value.backward()
-        assert variable.grad is not None
-        return value.item(), variable.grad.numpy()
-
-    with one_thread():
-        result = minimize(
-            value_and_gradient,
-            np.concatenate([value.ravel() for value in start.values()]).astype(np.float64),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": max_iter, "ftol": tol, "gtol": 1e-8, "maxcor": 20},
-        )
-    return {name: np.array(part) for name, part in unpack(result.x).items()}

@@ -151,9 +151,9 @@ def test_two_models_with_known_assignment_are_two_separate_fits(voters):
     fit = fit_k_models(train, 2, assignment=assignment, precision=0.3)
     for k in range(2):
         own = train.select(assignment[train.rater] == k, drop_raters=True)
-        asked = test.select(assignment[test.rater] == k, drop_raters=True)
+        scored = test.select(assignment[test.rater] == k, drop_raters=True)
         alone = fit_k_models(own, 1, precision=0.3)
-        assert fit.log_probs(asked) == pytest.approx(alone.log_probs(asked), abs=1e-3)
+        assert fit.log_probs(scored) == pytest.approx(alone.log_probs(scored), abs=1e-3)
     together = fit_k_models(train, 1, precision=0.3)
     assert loss(fit, test) < loss(together, test) - 0.05
 
@@ -192,17 +192,17 @@ def test_features_carry_groups_and_models_to_new_texts(voters):
     judgements, _, _, features, _ = voters
     enc = judgements.encode()
     new = enc.alternatives[:, 0] >= 28
-    train, asked = enc.select(~new), enc.select(new)
+    train, scored = enc.select(~new), enc.select(new)
     for fit in (
         fit_demographics(train, judgements, features, traits=["party"]),
         fit_k_models(train, 2, features),
     ):
         coin = np.log(2)
-        assert loss(fit, asked, features) < coin - 0.1
+        assert loss(fit, scored, features) < coin - 0.1
         with pytest.raises(JuryError, match="Pass features"):
-            fit.log_probs(asked)
+            fit.log_probs(scored)
     one = fit_k_models(train, 1, features)
-    assert loss(fit_k_models(train, 2, features), asked, features) < loss(one, asked, features) - 0.05
+    assert loss(fit_k_models(train, 2, features), scored, features) < loss(one, scored, features) - 0.05
 
 
 def test_what_cannot_work_is_refused(voters):

@@ -82,8 +82,8 @@ def test_the_ensemble_has_the_camps_in_their_proportions(camps):
     fit = fit_calibrated_ensemble(train, features)
     assert isinstance(fit, Predictor)
     assert fit.prevalence[:2] == pytest.approx([0.7, 0.3], abs=0.04)
-    found = fit.weight[:2] / np.linalg.norm(fit.weight[:2], axis=1, keepdims=True)
-    assert (np.abs(np.diag(found @ heads.T)) > 0.98).all()
+    fitted = fit.weight[:2] / np.linalg.norm(fit.weight[:2], axis=1, keepdims=True)
+    assert (np.abs(np.diag(fitted @ heads.T)) > 0.98).all()
     assert fit.weight.shape == (len(fit.prevalence), DIMENSIONS)
     assert features @ fit.weight.T + fit.bias == pytest.approx(fit.table.values)
 
@@ -150,15 +150,15 @@ def contested(seed=0):
 @pytest.mark.parametrize("with_features", [True, False])
 def test_utility_varies_most_where_people_split(with_features):
     enc, features, split = contested()
-    given = features if with_features else None
-    fit = fit_mean_variance(enc, given)
-    _, sd = fit.utilities(enc, given)
+    inputs = features if with_features else None
+    fit = fit_mean_variance(enc, inputs)
+    _, sd = fit.utilities(enc, inputs)
     assert sd[split].mean() > 1.8 * sd[~split].mean()
     assert np.median(sd[split]) > np.quantile(sd[~split], 0.9)
-    quantile = fit.lower_quantile(enc, given)
+    quantile = fit.lower_quantile(enc, inputs)
     assert quantile[split].mean() < quantile[~split].mean() - 1  # a risk-averse policy keeps away
     assert 0 < fit.r2 < 0.6
-    ties = np.exp(fit.log_probs(enc, given)[:, 2])
+    ties = np.exp(fit.log_probs(enc, inputs)[:, 2])
     assert ties.mean() == pytest.approx((enc.label == 2).mean(), abs=0.01)
 
 

@@ -1,4 +1,4 @@
-"""An encoder places raters it has never seen, better with every label, and oppositely when labels are swapped."""
+"""An encoder adapts to raters it has never seen, better with every label, and oppositely when labels are swapped."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def rank(enc):
 
 
 def cut(enc, n_train=120):
-    """Training raters, and raters whose first 20 labels may be shown and whose others are asked for."""
+    """Training raters, and raters whose first 20 labels may be shown and whose other labels are scored."""
     new = enc.rater >= n_train
     return enc.select(~new, drop_raters=True), enc.select(new, drop_raters=True)
 
@@ -84,8 +84,8 @@ def votes():
 def test_an_unseen_rater_is_known_better_with_every_label(votes):
     fit, _, new, _, code = votes
     assert isinstance(fit, Predictor)
-    asked = new.select(rank(new) >= 20)
-    losses = [loss(fit.adapt(new.select(rank(new) < n)), asked) for n in (0, 3, 20)]
+    scored = new.select(rank(new) >= 20)
+    losses = [loss(fit.adapt(new.select(rank(new) < n)), scored) for n in (0, 3, 20)]
     assert losses[0] > losses[1] + 0.02
     assert losses[1] > losses[2] + 0.02
     adapted = fit.adapt(new.select(rank(new) < 20))
@@ -103,9 +103,9 @@ def test_a_rater_without_labels_is_the_population(votes):
 
 def test_it_beats_rater_terms_alone_where_raters_differ_in_taste(votes):
     fit, train, new, _, _ = votes
-    shown, asked = new.select(rank(new) < 20), new.select(rank(new) >= 20)
+    shown, scored = new.select(rank(new) < 20), new.select(rank(new) >= 20)
     bias_only = fit_raters(train, "mixture", 1).adapt(shown)
-    assert loss(fit.adapt(shown), asked) < loss(bias_only, asked) - 0.05
+    assert loss(fit.adapt(shown), scored) < loss(bias_only, scored) - 0.05
 
 
 @pytest.mark.parametrize("kind", ["preference", "rating"])
@@ -140,11 +140,11 @@ def test_the_order_of_the_labels_does_not_matter(votes):
 def test_leniency_is_a_term_and_no_taste():
     enc, _, _ = planted("rating", taste=0.0, leniency=1.5)
     train, new = cut(enc)
-    shown, asked = new.select(rank(new) < 20), new.select(rank(new) >= 20)
+    shown, scored = new.select(rank(new) < 20), new.select(rank(new) >= 20)
     fit = fit_encoder(train, 2, config=SHORT)
     bias_only = fit_raters(train, "mixture", 1)
-    assert loss(fit.adapt(shown), asked) == pytest.approx(loss(bias_only.adapt(shown), asked), abs=0.01)
-    assert loss(fit.adapt(shown), asked) < loss(fit, asked) - 0.05
+    assert loss(fit.adapt(shown), scored) == pytest.approx(loss(bias_only.adapt(shown), scored), abs=0.01)
+    assert loss(fit.adapt(shown), scored) < loss(fit, scored) - 0.05
 
 
 def test_collapse_is_reported_where_there_is_no_taste(votes):
@@ -165,15 +165,15 @@ def test_features_carry_taste_to_new_texts():
     enc, features, _ = planted("rating", n_texts=60, leniency=0.5, seed=1)
     held = np.arange(enc.n_texts) >= 45
     out = held[enc.alternatives[:, 0]]
-    train, asked = enc.select(~out), enc.select(out)
+    train, scored = enc.select(~out), enc.select(out)
     fit = fit_encoder(train, 2, features=features, config=SHORT)
     assert fit.table.texts == train.texts[:45]  # the others are in `train.texts` too, but nobody judged them
-    with_code = loss(fit, asked, features)
-    assert with_code < loss(dataclasses.replace(fit, rater_ids=[], mean=fit.mean[:0]), asked, features) - 0.05
+    with_code = loss(fit, scored, features)
+    assert with_code < loss(dataclasses.replace(fit, rater_ids=[], mean=fit.mean[:0]), scored, features) - 0.05
     with pytest.raises(JuryError, match="Pass features"):
-        fit.log_probs(asked)
+        fit.log_probs(scored)
     with pytest.raises(JuryError, match="3 columns"):
-        fit.log_probs(asked, features[:, :3])
+        fit.log_probs(scored, features[:, :3])
 
 
 def test_probabilities_sum_to_one_and_pairs_without_ties_have_none():
@@ -198,13 +198,13 @@ def test_choices_among_unequal_numbers_of_options_are_encoded():
     enc = Judgements.from_frame(frame, kind="choice").encode()
     train, new = cut(enc, 90)
     fit = fit_encoder(train, 1, config=SHORT)
-    shown, asked = new.select(rank(new) < 12), new.select(rank(new) >= 12)
+    shown, scored = new.select(rank(new) < 12), new.select(rank(new) >= 12)
     adapted = fit.adapt(shown)
-    assert loss(adapted, asked) < loss(fit, asked) - 0.1
+    assert loss(adapted, scored) < loss(fit, scored) - 0.1
     assert abs(np.corrcoef(adapted.memberships()[:, 0], taste[90:])[0, 1]) > 0.7
-    p = np.exp(adapted.log_probs(asked))
-    assert (p[asked.alternatives < 0] == 0).all()
-    assert p.sum(1) == pytest.approx(np.ones(len(asked)))
+    p = np.exp(adapted.log_probs(scored))
+    assert (p[scored.alternatives < 0] == 0).all()
+    assert p.sum(1) == pytest.approx(np.ones(len(scored)))
 
 
 def test_the_same_seed_gives_the_same_encoder(votes):
@@ -219,14 +219,14 @@ def test_vpl_learns_taste_and_averages_over_the_prior_where_it_knows_nothing():
     train, new = cut(enc, 160)
     fit = fit_vpl(train, 8, config=VPLConfig(epochs=20))
     assert isinstance(fit, Predictor)
-    shown, asked = new.select(rank(new) < 20), new.select(rank(new) >= 20)
-    assert loss(fit.adapt(shown), asked) < loss(fit, asked) - 0.03
-    assert np.exp(fit.log_probs(asked)).sum(1) == pytest.approx(np.ones(len(asked)))
-    # Its bias makes it place somebody who said nothing somewhere: ours does not.
+    shown, scored = new.select(rank(new) < 20), new.select(rank(new) >= 20)
+    assert loss(fit.adapt(shown), scored) < loss(fit, scored) - 0.03
+    assert np.exp(fit.log_probs(scored)).sum(1) == pytest.approx(np.ones(len(scored)))
+    # Its biases move the latent of a rater without labels away from zero; our encoder has none.
     with_features = fit_vpl(train, 8, features=features, config=VPLConfig(epochs=2))
-    assert with_features.log_probs(asked, features).shape == (len(asked), 3)
+    assert with_features.log_probs(scored, features).shape == (len(scored), 3)
     with pytest.raises(JuryError, match="fitted on features"):
-        with_features.log_probs(asked)
+        with_features.log_probs(scored)
 
 
 def test_what_cannot_work_is_refused(votes):

@@ -14,7 +14,7 @@ from scipy.special import logsumexp, softmax
 from reward_models.errors import JuryError
 from reward_models.fitting import FitConfig, fit_features, fit_mixture, latent_class
 from reward_models.judgements.records import Judgements
-from reward_models.raters.observation import minimise
+from reward_models.raters.lbfgs import minimise
 from reward_models.stats.answers import adjusted_rand_index
 
 
@@ -104,9 +104,9 @@ class TestChoiceMixture:
         assert (np.diff(fit.prevalence) <= 0).all()
         assert fit.stability >= 0.95
         centred = logits - logits.mean(-1, keepdims=True)
-        found = fit.rewards[enc.item_alternatives].transpose(2, 0, 1)
+        fitted = fit.rewards[enc.item_alternatives].transpose(2, 0, 1)
         order = [int(i[1:]) for i in enc.item_ids]
-        assert np.corrcoef(found.ravel(), centred[:, order].ravel())[0, 1] > 0.95
+        assert np.corrcoef(fitted.ravel(), centred[:, order].ravel())[0, 1] > 0.95
 
     def test_objective_never_falls_and_the_likelihood_is_the_mixtures(self):
         enc = survey(200, 8, 3, spread=0.8)[0].encode()
@@ -196,7 +196,7 @@ class TestPairsAndRatings:
         assert np.corrcoef(with_terms.nuisance["intercept"], mean_rating)[0, 1] > 0.9
         assert with_terms.rewards.mean(0) == pytest.approx([0, 0], abs=1e-9)  # leniency is not in the rewards
 
-        # A new rater is placed with a leniency of their own: the same raters, unknown by name, land where they were.
+        # A new rater is adapted with a leniency too: the same raters under new names get the same memberships.
         strangers = dataclasses.replace(enc, rater_ids=[f"new {r}" for r in enc.rater_ids])
         posterior, terms = with_terms.point_estimates(strangers)
         assert posterior == pytest.approx(with_terms.responsibilities, abs=0.05)
@@ -269,19 +269,19 @@ class TestMemoryInTheFit:
         judgements, features, logits = recurring_answers(n_questions=20)
         asked = judgements.frame["item_id"].isin([f"q{i}" for i in range(12)])
         enc = Judgements.from_frame(judgements.frame[asked], kind="choice").encode()
-        place = {"low": 0, "mid": 1, "high": 2}
-        x = np.stack([features[int(t.prompt[1:]), place[t.response]] for t in enc.texts])
+        column = {"low": 0, "mid": 1, "high": 2}
+        x = np.stack([features[int(t.prompt[1:]), column[t.response]] for t in enc.texts])
         init = fit_mixture(enc, 1)
         fit = fit_features(enc, x, 1, init=init)
 
         def answers(rewards):
             return softmax(rewards.reshape(-1, 3), axis=1)
 
-        order = np.argsort([3 * int(t.prompt[1:]) + place[t.response] for t in enc.texts])
-        said = answers(init.rewards[order, 0])
-        assert np.abs(answers(fit.rewards[order, 0]) - said).max() < 0.05
+        order = np.argsort([3 * int(t.prompt[1:]) + column[t.response] for t in enc.texts])
+        label_level = answers(init.rewards[order, 0])
+        assert np.abs(answers(fit.rewards[order, 0]) - label_level).max() < 0.05
         linear = x @ fit.weight.T + fit.bias
-        assert np.abs(answers(linear[order, 0]) - said).max() > 0.1
+        assert np.abs(answers(linear[order, 0]) - label_level).max() > 0.1
         new = features[12:].reshape(-1, 60)
         assert np.abs(fit.memory.rewards(new)).max() < 0.05  # the memory leaves new texts alone
         truth = softmax(logits[12:], axis=1)
@@ -289,7 +289,7 @@ class TestMemoryInTheFit:
         def loss(predicted):
             return -(truth * np.log(predicted)).sum(1).mean()
 
-        marginal = loss(np.broadcast_to(said.mean(0), truth.shape))
+        marginal = loss(np.broadcast_to(label_level.mean(0), truth.shape))
         # Nearer to the usual answers than to all answers alike; a dozen questions cannot promise more.
         assert loss(answers(new @ fit.weight[0])) < marginal + 0.25 * (np.log(3) - marginal)
 

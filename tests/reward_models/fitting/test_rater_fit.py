@@ -79,12 +79,12 @@ class TestOneCluster:
             edges = np.concatenate([[-np.inf], cuts, [np.inf]])
             return -np.log(expit(edges[enc.label + 1] - reward) - expit(edges[enc.label] - reward)).sum()
 
-        found = minimize(loss, np.zeros(9), method="BFGS")
-        reward = np.concatenate([found.x[4:], [-found.x[4:].sum()]])
-        assert fit.log_likelihood == pytest.approx(-found.fun, abs=0.01)
+        fitted = minimize(loss, np.zeros(9), method="BFGS")
+        reward = np.concatenate([fitted.x[4:], [-fitted.x[4:].sum()]])
+        assert fit.log_likelihood == pytest.approx(-fitted.fun, abs=0.01)
         # Rewards and thresholds are known up to a common shift.
         assert fit.rewards[:, 0] - fit.rewards.mean() == pytest.approx(reward, abs=0.01)
-        cuts = np.cumsum(np.concatenate([found.x[:1], np.exp(found.x[1:4])]))
+        cuts = np.cumsum(np.concatenate([fitted.x[:1], np.exp(fitted.x[1:4])]))
         assert fit.nuisance["thresholds"] - fit.rewards.mean() == pytest.approx(cuts, abs=0.01)
 
     @pytest.mark.parametrize("nuisance", [True, False])
@@ -140,12 +140,12 @@ class TestPlantedClusters:
         enc = pairs(taste.T[cluster], 80, **terms)
         fit = fit_raters(enc, "mixture", 3, config=FitConfig(restarts=2, tol=1e-5))
         assert adjusted_rand_index(assigned(fit), cluster) >= 0.95
-        found = fit.nuisance
-        tie = found["log_tie"] + found["log_tie_mean"]
+        fitted = fit.nuisance
+        tie = fitted["log_tie"] + fitted["log_tie_mean"]
         assert correlation(tie, habits["log_tie"]) >= 0.9
         assert tie.mean() == pytest.approx(habits["log_tie"].mean(), abs=0.3)
-        assert correlation(found["position"], habits["position"]) >= 0.7
-        assert found["position_mean"][0] == pytest.approx(0.4, abs=0.2)
+        assert correlation(fitted["position"], habits["position"]) >= 0.7
+        assert fitted["position_mean"][0] == pytest.approx(0.4, abs=0.2)
         order = [assigned(fit)[cluster == k][0] for k in range(3)]
         assert correlation(fit.rewards[:, order], taste - taste.mean(0)) > 0.95
 
@@ -175,9 +175,9 @@ class TestPlantedBlends:
         prototypes = 2.5 * rng.normal(size=(60, 2))
         enc = ratings(np.column_stack([weight, 1 - weight]) @ prototypes.T, intercept=1.5 * rng.normal(size=150))
         fit = fit_raters(enc, "simplex", 2)
-        found = fit.responsibilities
-        assert found.sum(1) == pytest.approx(np.ones(150))
-        assert abs(correlation(found[:, 0], weight)) >= 0.9
+        fitted = fit.responsibilities
+        assert fitted.sum(1) == pytest.approx(np.ones(150))
+        assert abs(correlation(fitted[:, 0], weight)) >= 0.9
         # Hard clusters explain people in the middle worse.
         assert fit.log_likelihood > fit_raters(enc, "mixture", 2).log_likelihood + 10
 

@@ -69,7 +69,7 @@ class TestNumberOfClusters:
     def test_leniency_is_no_cluster(self, lenient):
         judgements = as_judgements(lenient)
         assert select_num_clusters(judgements, (1, 2), QUICK).chosen == 1
-        # The rival, whose raters have no leniency of their own, takes it for two tastes.
+        # The rival, without a leniency term, takes it for two tastes.
         rival = select_num_clusters(judgements, (1, 2), dataclasses.replace(QUICK, nuisance=False))
         assert rival.chosen > 1
 
@@ -107,11 +107,11 @@ class TestNumberOfClusters:
 
     def test_texts_that_only_one_side_judged(self):
         rng = np.random.default_rng(0)
-        own = pd.DataFrame({"rater_id": np.repeat(np.arange(20), 3).astype(str), "prompt": "p"})
-        own["response"] = np.arange(60).astype(str)
-        own["rating"] = rng.integers(1, 4, size=60)
+        alone = pd.DataFrame({"rater_id": np.repeat(np.arange(20), 3).astype(str), "prompt": "p"})
+        alone["response"] = np.arange(60).astype(str)
+        alone["rating"] = rng.integers(1, 4, size=60)
         with pytest.warns(UserWarning, match="one judgement"):
-            judgements = Judgements.from_frame(own, kind="rating")
+            judgements = Judgements.from_frame(alone, kind="rating")
         with pytest.raises(JuryError, match="no text was judged by both a training and a held-out rater"):
             select_num_clusters(judgements, (1, 2), QUICK)
 
@@ -154,7 +154,7 @@ class TestMembership:
         found = choose_membership(enc, candidates, QUICK)
         assert (found.membership, found.num_clusters) == ("mixture", 2)
         assert found.table[0]["behind"] > 3 * found.table[0]["behind_se"]
-        # Who said what, forgotten: labels of a text change hands among its raters.
+        # Shuffle the labels of a text among its raters.
         label = enc.label.copy()
         for text in range(16):
             rows = np.flatnonzero(enc.alternatives[:, 0] == text)

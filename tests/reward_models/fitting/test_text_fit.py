@@ -53,10 +53,10 @@ class TestReadLinear:
         def penalised(p):
             return loss(p)[0] + 0.5 * (((np.asarray(p) - np.log(y.std())) / 2) ** 2).sum()
 
-        found = minimize(penalised, np.zeros(2))
-        s2, t2 = np.exp(2 * found.x)
+        fitted = minimize(penalised, np.zeros(2))
+        s2, t2 = np.exp(2 * fitted.x)
         assert reading.residual == pytest.approx(t2, rel=0.02, abs=1e-3)
-        mu, weights = loss(found.x)[1], np.linalg.inv(dense(centred, noise, s2 / scale2, t2))
+        mu, weights = loss(fitted.x)[1], np.linalg.inv(dense(centred, noise, s2 / scale2, t2))
         new = np.vstack([x[:2], x.mean(0), 5 + 3 * np.random.default_rng(1).normal(size=(3, 3))])
         across = s2 / scale2 * (new - x.mean(0)) @ centred.T
         mean, variance = reading.predict(new)
@@ -65,7 +65,7 @@ class TestReadLinear:
         of_function = prior - np.einsum("nu,uv,nv->n", across, weights, across)
         assert variance == pytest.approx(of_function + t2, rel=0.02, abs=0.002)
         without = minimize(lambda p: penalised([-12.0, p[0]]), [0.0]).x[0]
-        assert reading.gain == pytest.approx(loss([-12.0, without])[0] - loss(found.x)[0], abs=0.02)
+        assert reading.gain == pytest.approx(loss([-12.0, without])[0] - loss(fitted.x)[0], abs=0.02)
         assert reading.gain > 5
 
     def test_more_features_than_texts_are_the_same_process(self):
@@ -165,12 +165,12 @@ class TestFitTexts:
         with pytest.raises(JuryError, match="were not in the fit"):
             fit.log_probs(dataclasses.replace(unseen, texts=[Text("p", f"new {i}") for i in range(90)]))
 
-        # New raters are placed by what they say about texts nobody has judged before.
+        # New raters are adapted from judgements of texts that nobody has judged before.
         newcomers = dataclasses.replace(unseen, rater_ids=[f"new {r}" for r in unseen.rater_ids])
         adapted = jury.adapt(newcomers, features)
         assert adapted.placement.rater_ids == newcomers.rater_ids
-        found = adapted.placement.memberships().argmax(1)
-        assert max((found == cluster).mean(), (found != cluster).mean()) > 0.85
+        fitted = adapted.placement.memberships().argmax(1)
+        assert max((fitted == cluster).mean(), (fitted != cluster).mean()) > 0.85
         log_p = adapted.log_probs(unseen, features)
         assert np.exp(log_p).sum(1) == pytest.approx(np.ones(len(unseen)))
 

@@ -53,13 +53,13 @@ REWARDS = {"x": [logit(0.8), logit(0.3)], "y": [0.0, 0.0], "z": [0.0, 0.0]}
 PAIRS = mixture({"preference": KindTerms()})
 
 
-def place(model, judgements, table):
+def adaptation_of(model, judgements, table):
     enc = judgements.encode()
     return adapt(model, [enc], [lookup(table)(enc.texts)], NAMES)
 
 
 def test_one_answer_by_hand():
-    adaptation = place(PAIRS, pair_table({("x", "y"): "a", ("y", "z"): "b"}), REWARDS)
+    adaptation = adaptation_of(PAIRS, pair_table({("x", "y"): "a", ("y", "z"): "b"}), REWARDS)
     city = 0.7 * 0.8 / (0.7 * 0.8 + 0.3 * 0.3)  # the second pair is even for both, and says nothing
     np.testing.assert_allclose(adaptation.memberships, [[city, 1 - city]])
     assert adaptation.rater_ids == ["ann"]
@@ -74,8 +74,8 @@ def test_leniency_is_not_taken_for_taste():
     thresholds = {"thresholds": np.array([-1.0, 1.0])}
     table = {f"t{i}": [0.0, 1.0] for i in range(12)} | {"apart": [1.5, -1.5]}
     lenient = rating_table({f"t{i}": 1 for i in range(12)})
-    without = place(mixture({"rating": KindTerms(thresholds)}), lenient, table)
-    within = place(mixture({"rating": KindTerms(thresholds, {"intercept": 1.5})}), lenient, table)
+    without = adaptation_of(mixture({"rating": KindTerms(thresholds)}), lenient, table)
+    within = adaptation_of(mixture({"rating": KindTerms(thresholds, {"intercept": 1.5})}), lenient, table)
     assert without.memberships[0, 1] > 0.99
     assert within.memberships[0, 1] < 0.7
     assert within.terms["intercept"][0] > 1.0
@@ -90,7 +90,7 @@ def test_many_raters_in_one_line():
         ]
     )
     sharp = {"x": [9.0, -9.0], "y": [0.0, 0.0], "z": [0.0, 0.0]}
-    adaptation = place(PAIRS, Judgements.from_frame(every), sharp)
+    adaptation = adaptation_of(PAIRS, Judgements.from_frame(every), sharp)
     assert adaptation.summary() == "2 raters: city 2, country 0, not settled 0"
     assert adaptation.num_judgements.tolist() == [3, 3]
     assert (adaptation.low[0].tolist(), adaptation.high[0].tolist()) == ([1, 0], [1, 0])
@@ -99,10 +99,10 @@ def test_many_raters_in_one_line():
 def test_a_factor_jury_gives_no_weights():
     codes = np.array([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]])
     model = RaterModel("factor", codes, np.log([0.25, 0.5, 0.25]), {"preference": KindTerms()})
-    adaptation = place(model, pair_table({("x", "y"): "a"}), {"x": [0.0, 1.0], "y": [0.0, 0.0]})
+    adaptation = adaptation_of(model, pair_table({("x", "y"): "a"}), {"x": [0.0, 1.0], "y": [0.0, 0.0]})
     p = expit(codes[:, 1]) * [0.25, 0.5, 0.25]
     np.testing.assert_allclose(adaptation.memberships[0], [1.0, p @ codes[:, 1] / p.sum()])
-    with pytest.raises(JuryError, match=r"tastes that may be negative.*cluster_rewards @ memberships"):
+    with pytest.raises(JuryError, match=r"tastes of a rater may be negative.*cluster_rewards @ memberships"):
         adaptation.weights("ann")
 
 
@@ -111,8 +111,8 @@ def test_a_blend_has_an_interval_that_narrows():
     model = RaterModel("simplex", codes, np.full(11, -np.log(11)), {"preference": KindTerms()})
     answers = {(f"x{i}", f"y{i}"): "a" if i % 2 else "b" for i in range(60)}
     table = {f"x{i}": [2.0, -2.0] for i in range(60)} | {f"y{i}": [0.0, 0.0] for i in range(60)}
-    few = place(model, pair_table(dict(list(answers.items())[:4])), table)
-    many = place(model, pair_table(answers), table)
+    few = adaptation_of(model, pair_table(dict(list(answers.items())[:4])), table)
+    many = adaptation_of(model, pair_table(answers), table)
     for adaptation in (few, many):
         assert (adaptation.low <= adaptation.memberships).all()
         assert (adaptation.memberships <= adaptation.high).all()
@@ -138,8 +138,8 @@ TEXTS = {"s": [2.0, -1.0], "t": [0.5, 0.4], "u": [-1.0, 1.0], "v": [3.0, 3.0]}
 
 
 def test_information_is_the_expected_fall_of_the_entropy_of_the_code():
-    given = {"s": 1, "v": 0}
-    placement = place(RATINGS, rating_table(given), TEXTS).placement
+    labels = {"s": 1, "v": 0}
+    placement = adaptation_of(RATINGS, rating_table(labels), TEXTS).placement
     ranked = rank_questions(RATINGS, placement.posterior[0], [("q", "t"), ("q", "u")], "rating", lookup(TEXTS))
     entropy = entr(placement.code_posterior()[0]).sum()
     for question in ranked:
@@ -147,7 +147,7 @@ def test_information_is_the_expected_fall_of_the_entropy_of_the_code():
         ask = rating_table({text: 0}).encode()
         p = np.exp(placement.log_probs(ask, lookup(TEXTS)(ask.texts)))[0]
         after = [
-            entr(place(RATINGS, rating_table({**given, text: level}), TEXTS).placement.code_posterior()).sum()
+            entr(adaptation_of(RATINGS, rating_table({**labels, text: level}), TEXTS).placement.code_posterior()).sum()
             for level in (-1, 0, 1)
         ]
         assert question.information == pytest.approx(entropy - p @ after, rel=1e-9)
@@ -182,7 +182,7 @@ def test_options_of_unequal_number_and_ties():
 @pytest.mark.parametrize(
     ("pool", "kind", "message"),
     [
-        ([], "preference", "the pool is empty"),
+        ([], "preference", "pool is empty"),
         ([("q", ("x", "y")), ("q", "x")], "preference", "entry 1 of the pool has 1 responses: .* has two responses"),
         ([("q", ("x", "y"))], "rating", "kind='rating', but the jury was fitted to 'preference' judgements"),
     ],

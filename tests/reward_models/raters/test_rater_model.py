@@ -148,10 +148,10 @@ class TestMerging:
         else:
             enc = table_of(kind, n=80, n_texts=3)
         first = np.zeros(len(enc)) if enc.shown_first is None else enc.shown_first
-        asked = [(*row, f) for row, f in zip(enc.alternatives.tolist(), first.tolist(), strict=True)]
-        answered = [(*row, label) for row, label in zip(asked, enc.label.tolist(), strict=True)]
+        question = [(*row, f) for row, f in zip(enc.alternatives.tolist(), first.tolist(), strict=True)]
+        answered = [(*row, label) for row, label in zip(question, enc.label.tolist(), strict=True)]
         observed = Observations.from_encoded(enc)
-        for (merged, index), keys in ((observed.distinct(), answered), (observed.questions(), asked)):
+        for (merged, index), keys in ((observed.distinct(), answered), (observed.questions(), question)):
             index = np.asarray(index)
             assert len(merged.label) == len(set(keys)) < len(enc)
             same = index[:, None] == index[None, :]
@@ -259,8 +259,8 @@ class TestPlacement:
         assert answer_log_lik(log_p, enc) == pytest.approx(log_p[[0, 1, 2], [2, 1, 0]])
 
         plain = RaterModel("mixture", np.eye(2), np.log([0.5, 0.5]), {"preference": KindTerms({}, {"log_scale": 0.3})})
-        asked = dataclasses.replace(table_of("preference"), label=np.zeros(30, int))
-        log_p = plain.prior_placement().log_probs(asked, rewards)
+        compared = dataclasses.replace(table_of("preference"), label=np.zeros(30, int))
+        log_p = plain.prior_placement().log_probs(compared, rewards)
         assert (log_p[:, 2] == -np.inf).all()
         assert np.exp(log_p).sum(1) == pytest.approx(np.ones(30))
 
@@ -303,10 +303,10 @@ class TestPlacement:
             assert predicted[row, 0] == pytest.approx(lowest, abs=2e-3)
 
         model = RaterModel("factor", *line(1), {"preference": KindTerms()})
-        asked = dataclasses.replace(table_of("preference"), label=np.zeros(30, int)).select(np.arange(6))
+        compared = dataclasses.replace(table_of("preference"), label=np.zeros(30, int)).select(np.arange(6))
         mean, variance = np.column_stack([mean, mean]), np.column_stack([variance, variance])
-        predicted = np.exp(model.prior_placement().log_probs(asked, mean, variance))
-        for row, (a, b) in enumerate(asked.alternatives):
+        predicted = np.exp(model.prior_placement().log_probs(compared, mean, variance))
+        for row, (a, b) in enumerate(compared.alternatives):
             gap, sd = mean[a, 0] - mean[b, 0], np.sqrt(variance[a, 0] + variance[b, 0])
             win = quad(lambda x, g=gap, s=sd: expit(x) * norm.pdf(x, g, s), -20, 20)[0]
             assert predicted[row, 0] == pytest.approx(win, abs=5e-3)
