@@ -231,7 +231,7 @@ def test_a_finished_run_is_kept_as_it_is():
     old, before = read_json("run/results.json"), contents("run")
     settings = read_json("run/config.json")
     results = run(load_config("run.yaml"), console=quietly())
-    assert_headline(results, "run")
+    assert_headline(results.to_dict(), "run")
     del old["meta"]  # says when and where it ran
     assert_alike(read_json("run/results.json"), old)
     assert read_json("run/config.json") == settings
@@ -278,7 +278,7 @@ def test_a_stored_run_that_was_stopped_goes_on():
     results = run(load_config("run.yaml"), until="train", console=quietly())
     for stage, history in old.items():
         assert Path("run", stage, "adapter_model.safetensors").is_file()
-        found = [row["loss"] for row in results["training"][stage]]
+        found = [row.loss for row in results.training[stage]]
         assert_alike(found, [row["loss"] for row in history], stage)
 
 
