@@ -1,8 +1,8 @@
-"""Gymnasium environments with a reward per rater cluster, for those who bring their own RL library.
+"""Gymnasium environments with a reward per rater cluster, for use with any RL library.
 
-`JuryBandit` (finite answers, optimum known) and `JuryText` (token by token) return the K rewards of a jury in the
-MO-Gymnasium convention: a `(K,)` float32 vector, its bounds in `unwrapped.reward_space`. `ScalarisedReward` makes one
-number of it for libraries that want one; `JuryVectorEnv` runs many side by side without losing the vector.
+`JuryBandit` (finite answers, optimum known) and `JuryText` (token by token) return a reward per cluster in the
+MO-Gymnasium convention: a `(K,)` float32 vector, its bounds in `unwrapped.reward_space`. `ScalarisedReward` reduces it
+to one number for libraries that expect one; `JuryVectorEnv` runs many side by side and keeps the vector.
 
 Importing this package registers `plural_rlhf/JuryBandit-v0` and `plural_rlhf/JuryText-v0`, and both without the
 namespace. Knows nothing of trainers: the language-model trainers live in `plural_rlhf.trainers`.

@@ -1,8 +1,7 @@
-"""`JuryBandit`: one choice among finite answers, judged by K rater clusters, with the best policy known exactly.
+"""`JuryBandit`: one choice among finite answers, scored by K rater clusters, with the optimal policy known exactly.
 
-The place to find out whether an algorithm keeps a distribution, before a language model makes everything slow: a
-policy is a table of probabilities, and its distance to the target is computed, not estimated. Knows nothing of tokens
-and of how a policy is trained.
+It shows whether an algorithm preserves a distribution, without a language model: a policy is a table of probabilities,
+and its distance to the target is computed, not estimated. Knows nothing of tokens, nor of how a policy is trained.
 
 Shapes: `P` prompts, `N` the largest number of answers of a prompt, `K` clusters.
 """
@@ -55,25 +54,25 @@ class JuryBandit(JuryEnv[Any]):
             `number_jury`: eleven numbers and three clusters of 60, 30 and 10 %.
         prevalence: (K,) shares of the clusters; default: equal.
         cluster_names: K names.
-        prompts: P prompts; they are named, never read.
+        prompts: P prompts; only names, their text is not used.
         supports: The answers of each prompt, as text.
-        log_pi_ref: Log-probabilities of the reference policy in nats, (N_p,) per prompt; default: even.
+        log_pi_ref: Log-probabilities of the reference policy in nats, (N_p,) per prompt; default: uniform.
         features: (P, F) observations to use instead of the prompt's number.
         weights: Default weights over the clusters.
-        rho: The pool that is aimed at: 1 every cluster in proportion, 0 consensus, -inf the worst-off cluster.
-        beta: Its temperature, in logits.
-        invalid_reward: Of an action that is no answer to the prompt, in logits, below the lowest answer.
+        rho: Parameter of the target pool: 1 every cluster in proportion, 0 consensus, -inf the worst-off cluster.
+        beta: Temperature of the target, in logits.
+        invalid_reward: Reward of an action that is no answer to the prompt, in logits below the lowest answer.
         render_mode: `"ansi"`, or None.
 
     Raises:
-        JuryError: Tables that do not fit each other, rewards that are not finite, or unusable weights.
-        ValueError: `beta`, `rho` or `render_mode` out of range.
+        JuryError: If tables do not fit each other, rewards are not finite, or weights cannot be used.
+        ValueError: If `beta`, `rho` or `render_mode` is out of range.
 
     Example:
-        >>> env = JuryBandit([[[8.0, 0.0], [0.0, 8.0]]], prevalence=[0.9, 0.1])  # two answers, a favourite each
+        >>> env = JuryBandit([[[8.0, 0.0], [0.0, 8.0]]], prevalence=[0.9, 0.1])  # each cluster has a favourite
         >>> env.optimum().round(3)
         array([[0.9, 0.1]])
-        >>> env.jsd([[1.0, 0.0]]).round(3)  # a policy that serves the majority alone, in nats
+        >>> env.jsd([[1.0, 0.0]]).round(3)  # a policy that serves only the majority, in nats
         array([0.036])
     """
 
@@ -116,7 +115,7 @@ class JuryBandit(JuryEnv[Any]):
         _check_sizes("log_pi_ref", [np.size(log_probs) for log_probs in log_pi_ref], sizes)
         table, mask, log_ref = _pad(tables, log_pi_ref, invalid_reward)
         self._table, self._action_mask = table, mask.astype(np.int8)
-        # Tensors of the same memory for the exact mathematics; an episode reads arrays, which are faster one by one.
+        # Tensors of the same memory for the exact computations; an episode reads arrays, which are faster per element.
         self._rewards, self._mask, self._log_pi_ref = (torch.from_numpy(x) for x in (table, mask, log_ref))
         self.target = PoolTarget(rho=rho, beta=beta)
         self.supports = [list(support) for support in supports]
@@ -153,7 +152,12 @@ class JuryBandit(JuryEnv[Any]):
             **settings: `log_pi_ref`, `weights`, `rho`, ... of the environment.
 
         Raises:
-            JuryError: Not as many supports as prompts, or see the class and the scorer.
+            JuryError: If supports and prompts differ in number, or see the class and the scorer.
+
+        Example:
+            >>> env = JuryBandit.from_scorer(NumberJury(), ["Pick a number."], [["2", "5", "9"]])
+            >>> env.optimum().round(2)
+            array([[0.6, 0.3, 0.1]])
         """
         if len(prompts) != len(supports):
             raise JuryError(
@@ -175,7 +179,7 @@ class JuryBandit(JuryEnv[Any]):
 
     @property
     def action_mask(self) -> np.ndarray:
-        """Which actions are answers, (P, N) bool."""
+        """Whether each action is an answer, (P, N) bool."""
         return self._mask.numpy().copy()
 
     @property
@@ -190,7 +194,7 @@ class JuryBandit(JuryEnv[Any]):
             The observation, and `info` with `prompt`, `weights` (K,) and `action_mask` (N,) int8.
 
         Raises:
-            JuryError: An option that cannot be carried out.
+            JuryError: If an option is unknown or cannot be used.
         """
         self._start(seed, options)
         if not np.array_equal(self._pool_weights, self._episode_weights):
@@ -204,8 +208,8 @@ class JuryBandit(JuryEnv[Any]):
             The observation again, the rewards (K,) float32 in logits, True (terminated), False (truncated), `info`.
 
         Raises:
-            gymnasium.error.ResetNeeded: The episode is over.
-            gymnasium.error.InvalidAction: Not in the action space.
+            gymnasium.error.ResetNeeded: If the episode is over.
+            gymnasium.error.InvalidAction: If the action is not in the action space.
         """
         self._refuse_if_over()
         if not self.action_space.contains(action):
@@ -222,7 +226,7 @@ class JuryBandit(JuryEnv[Any]):
     def optimum(
         self, weights: WeightSpec | None = None, rho: float | None = None, beta: float | None = None
     ) -> np.ndarray:
-        """The target: the policy that maximises `E[R_ρ] - beta KL(pi || pi_ref)`, which is the ρ-pool.
+        """Compute the target: the policy that maximises `E[R_ρ] - beta KL(pi || pi_ref)`, which is the ρ-pool.
 
         Args:
             weights: Default: the environment's.
@@ -233,8 +237,8 @@ class JuryBandit(JuryEnv[Any]):
             Probabilities, (P, N); 0 where there is no answer.
 
         Raises:
-            JuryError: Unusable weights.
-            ValueError: `rho` or `beta` out of range.
+            JuryError: If the weights cannot be used.
+            ValueError: If `rho` or `beta` is out of range.
         """
         target = PoolTarget(
             rho=self.target.rho if rho is None else rho, beta=self.target.beta if beta is None else beta
@@ -242,35 +246,35 @@ class JuryBandit(JuryEnv[Any]):
         return self._log_target(target, weights).exp().numpy()
 
     def pool_rewards(self, weights: WeightSpec | None = None) -> np.ndarray:
-        """The aggregated reward R_ρ of every action with exact partition functions, (P, N) logits."""
+        """Compute the aggregated reward R_ρ of every action with exact partition functions, (P, N) logits."""
         log_z = self._log_z()
         return pool_reward(self._rewards, self._parse(weights), log_z, self.target.beta, self.target.rho).numpy()
 
     def jsd(self, policy: ArrayLike, weights: WeightSpec | None = None) -> np.ndarray:
-        """Jensen-Shannon divergence between a policy and `optimum(weights)`, 0 to log 2.
+        """Compute the Jensen-Shannon divergence between a policy and `optimum(weights)`, 0 to log 2.
 
         Args:
-            policy: Probabilities, (P, N); what is on no answer counts as one more event that the target never has.
+            policy: Probabilities, (P, N); mass outside the answers counts as one more event of target probability 0.
             weights: Default: the environment's.
 
         Returns:
             Nats, (P,).
 
         Raises:
-            JuryError: `policy` is not P distributions over N actions, or unusable weights.
+            JuryError: If `policy` is not P distributions over N actions, or the weights cannot be used.
         """
         log_pi = torch.from_numpy(self._check_policy(policy)).log()
         return exact_divergence(self._log_target(self.target, weights), log_pi, "js", self._mask).numpy()
 
     def regret(self, policy: ArrayLike, weights: WeightSpec | None = None) -> np.ndarray:
-        """What a policy misses of the best `E[R_ρ] - beta KL(pi || pi_ref)`, which is `beta KL(pi || optimum)`.
+        """Compute how far a policy falls short of the best `E[R_ρ] - beta KL(pi || pi_ref)`: `beta KL(pi || optimum)`.
 
         Args:
             policy: Probabilities, (P, N).
             weights: Default: the environment's.
 
         Returns:
-            Logits, (P,), 0 or more; infinite where the policy does what the optimum never does.
+            Logits, (P,), 0 or more; infinite where the policy has mass on an action of optimal probability 0.
 
         Raises:
             JuryError: See `jsd`.
@@ -278,14 +282,14 @@ class JuryBandit(JuryEnv[Any]):
         return self.target.beta * rel_entr(self._check_policy(policy), self.optimum(weights)).sum(-1)
 
     def shares(self, policy: ArrayLike, weights: WeightSpec | None = None) -> np.ndarray:
-        """How much of a policy belongs to each cluster, by the responsibilities of the mixture (ρ = 1).
+        """Compute the share of a policy that belongs to each cluster, by the mixture's responsibilities (ρ = 1).
 
         Args:
             policy: Probabilities, (P, N).
             weights: Default: the environment's. The optimum for ρ = 1 has exactly these shares.
 
         Returns:
-            (P, K), one in sum over the clusters.
+            (P, K), summing to one over the clusters.
 
         Raises:
             JuryError: See `jsd`.
@@ -301,7 +305,7 @@ class JuryBandit(JuryEnv[Any]):
         return self.weights if weights is None else self.parse_weights(weights)
 
     def _log_z(self) -> torch.Tensor:
-        """Exact log Z_k of every prompt, (P, 1, K) nats."""
+        """Compute the exact log Z_k of every prompt, (P, 1, K) nats."""
         return log_partition(self._rewards, self._log_pi_ref, self.target.beta, self._mask).unsqueeze(-2)
 
     def _log_target(self, target: PoolTarget, weights: WeightSpec | None) -> torch.Tensor:
@@ -323,7 +327,7 @@ class JuryBandit(JuryEnv[Any]):
 
 
 def _tables(rewards: Sequence[ArrayLike] | np.ndarray) -> list[np.ndarray]:
-    """One (N_p, K) float64 array per prompt."""
+    """Validate the rewards and return one (N_p, K) float64 array per prompt."""
     tables = [np.asarray(table, dtype=np.float64) for table in rewards]
     if not tables:
         raise JuryError("rewards: got no table; give an (answers, clusters) array for each prompt")
@@ -345,12 +349,14 @@ def _tables(rewards: Sequence[ArrayLike] | np.ndarray) -> list[np.ndarray]:
 def _pad(
     tables: list[np.ndarray], log_pi_ref: Sequence[ArrayLike], invalid_reward: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rewards (P, N, K), which actions are answers (P, N), and the reference (P, N), -inf where there is no answer.
+    """Return rewards (P, N, K), a mask of answers (P, N), and the reference (P, N), -inf where there is no answer.
 
     Beyond a prompt's answers the rewards are those of an invalid action; the targets never read them.
     """
     if not invalid_reward <= 0:
-        raise JuryError(f"invalid_reward: got {invalid_reward:g}; it may not lift an invalid action above an answer")
+        raise JuryError(
+            f"invalid_reward: got {invalid_reward:g}; an invalid action may not rank above an answer: give 0 or less"
+        )
     shape = (len(tables), max(map(len, tables)))
     rewards = np.stack([np.broadcast_to(t.min(0) + invalid_reward, (shape[1], t.shape[1])) for t in tables])
     mask, log_ref = np.zeros(shape, dtype=bool), np.full(shape, -np.inf)
@@ -366,4 +372,4 @@ def _pad(
 
 def _check_sizes(name: str, given: list[int], sizes: list[int]) -> None:
     if given != sizes:
-        raise JuryError(f"{name}: got {given} a prompt, but the rewards are of {sizes} answers a prompt: one for each")
+        raise JuryError(f"{name}: got {given} per prompt, but the rewards have {sizes} answers: give one for each")

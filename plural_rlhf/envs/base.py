@@ -1,7 +1,7 @@
-"""What the environments share: prompts, clusters, weights, the options of `reset`, and rendering as text.
+"""The parts that the environments share: prompts, clusters, weights, the options of `reset`, and rendering as text.
 
-An episode is one response to one prompt, and the jury's verdict comes with its last step. Knows nothing of actions and
-observations: those are `bandit` and `text`.
+An episode is one response to one prompt, and the clusters' rewards come with its last step. Knows nothing of actions
+and observations: those are in `bandit` and `text`.
 
 Shapes: `K` clusters.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["JuryEnv", "Prompt", "load_scorer"]
 
 Prompt = str | list[dict[str, str]]
-"""A prompt as TRL has it: text, or a conversation."""
+"""A prompt in TRL's form: text, or a conversation."""
 
 _OPTIONS = ("prompt", "weights")
 
@@ -36,9 +36,15 @@ Observation = TypeVar("Observation")
 
 
 def load_scorer(scorer: str | Path | ClusterScorer) -> ClusterScorer:
-    """Return a scorer as it is, or load the saved jury reward model at a path or hub id."""
+    """Return a scorer as it is, or load the saved jury reward model at a path or hub id.
+
+    Example:
+        >>> from plural_rlhf.envs.number_jury import NumberJury
+        >>> load_scorer(NumberJury()).cluster_names
+        ['low', 'middle', 'high']
+    """
     if isinstance(scorer, str | Path):
-        from reward_models.jury.scorer import JuryScorer  # imports transformers, which a bandit can do without
+        from reward_models.jury.scorer import JuryScorer  # imports transformers, which a bandit does not need
 
         return JuryScorer.from_pretrained(scorer)
     return scorer
@@ -48,24 +54,31 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
     """An environment whose reward is a vector, one number per rater cluster (the MO-Gymnasium convention).
 
     `reset` takes two options, both for that episode alone: `prompt` (its number, or the prompt itself; default: drawn
-    evenly with the seed) and `weights` (a `reward_models.weights.WeightSpec`; default: `self.weights`). Which ones
-    hold is in `info["prompt"]` and `info["weights"]`.
+    uniformly with the seed) and `weights` (a `reward_models.weights.WeightSpec`; default: `self.weights`). The
+    values in use are in `info["prompt"]` and `info["weights"]`.
 
     Args:
         prompts: At least one.
         cluster_names: `K` unique names.
         prevalence: (K,) shares of the population.
-        weights: Weights of the episodes that name none.
+        weights: Default weights of an episode.
         bounds: Smallest and largest reward, each a number or (K,), in logits.
         render_mode: `"ansi"`, or None.
 
     Attributes:
-        reward_space: Box of shape (K,), float32, as MO-Gymnasium has it.
+        reward_space: Box of shape (K,), float32, as in MO-Gymnasium.
         reward_dim: K.
 
     Raises:
-        JuryError: There is no prompt or an empty one, or the clusters, their shares or weights cannot be used.
-        ValueError: An unknown `render_mode`.
+        JuryError: If there is no prompt or an empty one, or the clusters, their shares or weights cannot be used.
+        ValueError: If `render_mode` is unknown.
+
+    Example:
+        >>> from plural_rlhf.envs import JuryText
+        >>> env = JuryText(render_mode="ansi")
+        >>> observation, info = env.reset(seed=0, options={"weights": {"low": 1, "high": 3}})
+        >>> info["weights"].tolist(), env.reward_space.shape
+        ([0.25, 0.0, 0.75], (3,))
     """
 
     # A plain dictionary on the class is Gymnasium's own contract.
@@ -104,7 +117,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
         self._running = False
 
     def parse_weights(self, spec: WeightSpec) -> np.ndarray:
-        """Read weights over this jury's clusters (see `reward_models.weights.parse_weights`): (K,), one in sum."""
+        """Read weights over the clusters (see `reward_models.weights.parse_weights`): (K,), summing to one."""
         return parse_weights(spec, self.cluster_names, self.prevalence)
 
     def render(self) -> str | None:
@@ -120,7 +133,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
         return f"{question}\n> {self._response}\n" + ", ".join(clusters)
 
     def _start(self, seed: int | None, options: Mapping[str, Any] | None) -> None:
-        """Begin an episode: draw or look up its prompt, and fix its weights."""
+        """Begin an episode: draw or look up its prompt, and set its weights."""
         super().reset(seed=seed)
         options = options or {}
         for name in options:
@@ -136,13 +149,13 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
         self._episode_weights = self.parse_weights(options["weights"]) if "weights" in options else self.weights
         self._response, self._verdict, self._running = "", None, True
 
-    def _find_prompt(self, wanted: int | Prompt) -> int:
-        if isinstance(wanted, int | np.integer) and 0 <= wanted < len(self.prompts):
-            return int(wanted)
-        if not isinstance(wanted, int | np.integer) and wanted in self.prompts:
-            return self.prompts.index(wanted)
+    def _find_prompt(self, prompt: int | Prompt) -> int:
+        if isinstance(prompt, int | np.integer) and 0 <= prompt < len(self.prompts):
+            return int(prompt)
+        if not isinstance(prompt, int | np.integer) and prompt in self.prompts:
+            return self.prompts.index(prompt)
         raise JuryError(
-            f"options: got prompt={wanted!r}, which the environment does not have: give a number from 0 to "
+            f"options: got prompt={prompt!r}, which the environment does not have: give a number from 0 to "
             f"{len(self.prompts) - 1}, or one of its prompts word for word"
         )
 
@@ -150,7 +163,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
         return {"prompt": self._prompt, "weights": self._episode_weights.copy()}
 
     def _end(self, verdict: np.ndarray, response: str) -> np.ndarray:
-        """Close the episode; returns the verdict as a vector of the reward space that nobody else holds."""
+        """End the episode and return a copy of the verdict as a vector of the reward space."""
         self._response, self._verdict, self._running = response, verdict, False
         return verdict.astype(np.float32)
 

@@ -1,7 +1,7 @@
-"""`ScalarisedReward`: one number out of the reward vector, for RL libraries that expect one.
+"""`ScalarisedReward`: reduce the reward vector to one number, for RL libraries that expect one.
 
-What `LinearReward` is in MO-Gymnasium, with the welfare rules of `plural_rlhf.core.rules` and the pool. Knows
-nothing of where the rewards come from.
+Like `LinearReward` of MO-Gymnasium, with the welfare rules of `plural_rlhf.core.rules` and the pool. Knows nothing of
+where the rewards come from.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ __all__ = ["ScalarisedReward"]
 
 
 class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Aggregates the rewards of the clusters under weights and a rule.
+    """Aggregate the rewards of the clusters under weights and a rule.
 
     The vector stays in `info["vector_reward"]` and the weights in `info["weights"]`. Rewards before the end of an
-    episode are 0, as the environments have it; the rule is applied to the verdict at its end.
+    episode are 0, as in the environments; the rule is applied to the rewards at its end.
 
     Args:
         env: A `JuryBandit` or `JuryText`, wrapped or not.
-        weights: Weights of every episode whose `reset` names none in its options; None: those of the environment.
+        weights: Default weights of an episode; None: those of the environment.
         rule: A pointwise rule of `plural_rlhf.core.rules`, or, on a `JuryBandit`, `"pool"`: the ρ-pool's R_ρ. An
-            algorithm that maximises reward less `beta` KL to the reference then ends at `JuryBandit.optimum`; one
-            without a KL term ends at a single answer under any rule.
+            algorithm that maximises reward minus `beta` KL to the reference then converges to `JuryBandit.optimum`;
+            one without a KL term converges to a single answer under any rule.
         **options: Options of the rule, e.g. `p=0.5` of `"power_mean"`.
 
     Raises:
-        JuryError: Unusable weights.
-        ValueError: An unknown rule, `"pool"` where no partition function is known, or an environment of another kind.
-        TypeError: An option that the rule does not have.
+        JuryError: If the weights cannot be used.
+        ValueError: If the rule is unknown, `"pool"` has no partition functions, or the environment is of another kind.
+        TypeError: If the rule does not have an option.
 
     Example:
         >>> env = ScalarisedReward(JuryBandit(), rule="mean")
         >>> _ = env.reset(seed=0)
-        >>> round(env.step(9)[1], 6)  # 10 % of the people like it, by 8 logits
+        >>> round(env.step(9)[1], 6)  # 10 % of the population prefer it, by 8 logits
         0.8
     """
 
@@ -67,7 +67,7 @@ class ScalarisedReward(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorA
         self.rule = rule_or_pool({"rule": rule, **options} if options else rule)
         if self.rule is not None and self.rule.within_group:
             raise ValueError(
-                f"rule: got {str(self.rule)!r}, which judges a response among others, and an episode has one: choose "
+                f"rule: got {str(self.rule)!r}, which scores a response among others, and an episode has one: choose "
                 f"one of {', '.join(POINTWISE)}"
             )
         if self.rule is not None:

@@ -1,7 +1,7 @@
-"""`JuryText`: an answer written token by token, judged by K rater clusters when it ends.
+"""`JuryText`: an answer written token by token, scored by K rater clusters when it ends.
 
-Any object that encodes, decodes and knows its end token is a tokenizer here, and any jury a judge. Knows nothing of
-language models: what chooses the tokens is the caller's.
+Any object that encodes, decodes and knows its end token serves as tokenizer, and any `ClusterScorer` as scorer. Knows
+nothing of language models: the caller chooses the tokens.
 
 Shapes: `K` clusters, `V` tokens of the vocabulary, `L` tokens of the longest prompt, `T` tokens of an answer at most.
 """
@@ -30,7 +30,12 @@ __all__ = ["JuryText", "Tokenizer"]
 
 
 class Tokenizer(Protocol):
-    """Text to token numbers and back; every tokenizer of transformers is one, and ten lines of Python can be."""
+    """Text to token numbers and back; every tokenizer of transformers fits, and so does `DigitTokenizer`.
+
+    Example:
+        >>> DigitTokenizer().encode("42")
+        [4, 2]
+    """
 
     def encode(self, text: str, /) -> list[int]:
         """Token numbers of a text."""
@@ -42,27 +47,27 @@ class Tokenizer(Protocol):
 
 
 class JuryText(JuryEnv[dict[str, Any]]):
-    """Write an answer to a prompt, a token a step; the last step brings a reward per rater cluster.
+    """Write an answer to a prompt, one token per step; the last step returns a reward per rater cluster.
 
     Observation: `prompt` (L,) and `answer` (T,), token numbers filled up with V, one past the last token, so that an
     embedding of V + 1 rows reads them as they are. Action: the next token. The episode terminates with the end token
-    and is truncated after T tokens without one; the jury judges the text in both cases, and every reward before is 0.
-    The last `info` holds `text`, what the jury read.
+    and is truncated after T tokens without one; the text is scored in both cases, and every reward before is 0. The
+    last `info` holds `text`, the text that was scored.
 
     Args:
         scorer: A saved jury reward model (path or hub id), or anything with `cluster_names`, `prevalence` and
             `cluster_rewards`. By default that of `number_jury`, with its prompt and digits as tokens.
         prompts: Texts, or conversations (they need a tokenizer with a chat template).
-        tokenizer: Anything with `encode` and `decode`.
+        tokenizer: Any object with `encode` and `decode`.
         max_tokens: T, the end token included.
         eos_token_id: The end token; default: `tokenizer.eos_token_id`.
         num_tokens: V; default: `len(tokenizer)`.
-        weights: Default weights over the clusters; `ScalarisedReward` uses them, the reward vector does not.
+        weights: Default weights over the clusters; only `ScalarisedReward` uses them, not the reward vector.
         render_mode: `"ansi"`, or None.
 
     Raises:
-        JuryError: A scorer without prompts or a tokenizer, no end token, or see `JuryEnv`.
-        ValueError: `max_tokens` or `render_mode` out of range.
+        JuryError: If a scorer is given without prompts or a tokenizer, there is no end token, or see `JuryEnv`.
+        ValueError: If `max_tokens` or `render_mode` is out of range.
 
     Example:
         >>> env = JuryText()  # tokens are the digits 0 to 9, and 10 ends the answer
@@ -103,8 +108,8 @@ class JuryText(JuryEnv[dict[str, Any]]):
         self.eos_token_id: int = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         if self.eos_token_id is None or not 0 <= self.eos_token_id < self.num_tokens:
             raise JuryError(
-                f"eos_token_id: got {self.eos_token_id} with {self.num_tokens} tokens, so that no answer could end: "
-                "give the number of the end token"
+                f"eos_token_id: got {self.eos_token_id} with {self.num_tokens} tokens, so no answer could end: give "
+                "the number of the end token"
             )
         ids = [self._encode(prompt) for prompt in self.prompts]
         # At least one column, because a prompt may have no token (digits only, or an empty template).
@@ -129,22 +134,22 @@ class JuryText(JuryEnv[dict[str, Any]]):
             The observation, and `info` with `prompt` and `weights` (K,).
 
         Raises:
-            JuryError: An option that cannot be carried out.
+            JuryError: If an option is unknown or cannot be used.
         """
         self._start(seed, options)
         self._tokens = []
         return self._observe(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[dict[str, np.ndarray], np.ndarray, bool, bool, dict[str, Any]]:
-        """Write one token.
+        """Append one token.
 
         Returns:
             The observation, the rewards (K,) float32 in logits (zeros before the end), whether the end token came,
             whether the answer was cut off at `max_tokens`, and `info`.
 
         Raises:
-            gymnasium.error.ResetNeeded: The episode is over.
-            gymnasium.error.InvalidAction: Not a token.
+            gymnasium.error.ResetNeeded: If the episode is over.
+            gymnasium.error.InvalidAction: If the action is not a token.
         """
         self._refuse_if_over()
         if not self.action_space.contains(action):
@@ -170,7 +175,7 @@ class JuryText(JuryEnv[dict[str, Any]]):
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             return list(self.tokenizer.encode(prompt))
-        tokenizer: Any = self.tokenizer  # conversations are for tokenizers of transformers alone
+        tokenizer: Any = self.tokenizer  # only tokenizers of transformers have chat templates
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         return list(tokenizer.encode(text, add_special_tokens=False))
 

@@ -25,7 +25,7 @@ from plural_rlhf.core.rules import Rule, RuleSpec
 from plural_rlhf.evaluation.decisions.flips import Flip, flipping_weights, pivotal_clusters
 from plural_rlhf.evaluation.decisions.verdicts import verdict
 from plural_rlhf.ranking.candidates import REWARD, Candidates, CandidatesError, label
-from plural_rlhf.rewards.jury_reward import require_calibrated
+from plural_rlhf.rewards.calibrated import require_calibrated
 from reward_models.errors import JuryError
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.weights import WeightSpec, parse_weights

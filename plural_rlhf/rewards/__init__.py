@@ -1,1 +1,1 @@
-"""Rewards for TRL's trainers: `JuryReward`, and `ValidityGate` for hard constraints."""
+"""Rewards for TRL's trainers: `JuryReward` per rater cluster, `ValidityGate` for hard constraints."""

@@ -1,9 +1,9 @@
-"""`JuryReward`: a jury as a TRL reward function (level L0, the two-line drop-in).
+"""`JuryReward`: a scorer per rater cluster as a TRL reward function (level L0, the two-line drop-in).
 
-It scores prompts and completions per rater cluster, aggregates the K scores under a rule and weights that may come
-with every prompt, and, for the ρ-pool, keeps the offsets λ_k of each prompt up to date from what it is shown. Stock
-`RLOOTrainer` with `beta` equal to the reward's and `normalize_advantages=False` then follows the gradient of
-KL(π ‖ p_ρ). This file knows nothing of trainers: it sees prompts, completions and data set columns.
+It scores completions per cluster, aggregates the K scores under a rule and weights that may differ by prompt, and, for
+the ρ-pool, updates the offsets λ_k of each prompt from the completions that it scores. Stock `RLOOTrainer` with `beta`
+equal to the reward's and `normalize_advantages=False` then follows the gradient of KL(π ‖ p_ρ). Knows nothing of
+trainers: it sees prompts, completions and data set columns.
 
 Shapes: `N` completions, `K` clusters.
 """
@@ -23,6 +23,7 @@ import torch
 from plural_rlhf.core.offsets import Mode, OffsetTracker
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
+from plural_rlhf.rewards.calibrated import require_calibrated
 from plural_rlhf.rewards.completions import as_completions, completion_text, prompt_key, rows_of, seen_prompts
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.protocol import ClusterScorer
@@ -30,49 +31,46 @@ from reward_models.jury.scorer import JuryScorer
 from reward_models.weights import WeightSpec, parse_weights
 
 
-__all__ = [
-    "JuryReward",
-    "require_calibrated",
-]
+__all__ = ["JuryReward"]
 
 
 class JuryReward:
-    """A reward function for TRL trainers that keeps the disagreement of a jury.
+    """A reward function for TRL trainers that keeps the disagreement between rater clusters.
 
     Args:
         scorer: A saved jury reward model (path or hub id), or any object with `cluster_names`, `prevalence` and
             `cluster_rewards`.
         weights: Default weights over clusters (see `reward_models.weights.WeightSpec`); a data set column `weights`
-            wins.
+            takes precedence.
         rule: `"pool"`, the ρ-pool R_ρ = (β/ρ) log Σ_k w_k exp(ρ(r_k/β − λ_k)), or a rule of
-            `plural_rlhf.core.rules`; a data set column `rule` wins. A group rule judges a completion among those of
-            the same prompt and weights in the call.
-        rho: The pool: 1 every cluster in proportion (default), 0 consensus, −∞ the worst-off cluster.
+            `plural_rlhf.core.rules`; a data set column `rule` takes precedence. A group rule scores a completion among
+            those of the same prompt and weights in the call.
+        rho: Parameter of the pool: 1 every cluster in proportion (default), 0 consensus, −∞ the worst-off cluster.
         beta: Temperature in logits; the trainer's `beta` must be the same number.
-        tie_margin: Responses within this many logits of the best that a cluster has seen for the prompt count as tied
-            with it (`plural_rlhf.core.targets.saturate`); 0 is off.
-        tie_width: Rounding of that edge in logits; 0 is hard.
-        invalid_reward: Where a data set column `support` lists the allowed answers, every cluster gives anything else
-            its lowest reward over the support plus this, in logits.
+        tie_margin: Responses within this many logits of a cluster's best so far for the prompt count as tied with it
+            (`plural_rlhf.core.targets.saturate`); 0 is off.
+        tie_width: Width over which that edge is rounded, in logits; 0 is hard.
+        invalid_reward: Where a data set column `support` lists the allowed answers, any other completion gets from
+            every cluster its lowest reward over the support plus this, in logits.
         offset_learning_rate: Step size of responsibility balancing (λ_k += η(mean γ_k − w_k)).
-        offsets: The mode of `plural_rlhf.core.offsets.OffsetTracker`.
-        calibrated: Whether the jury's heads must be on one scale (`JuryScorer.calibrate`). By default a rule that
-            compares heads asks for it and the others take the jury as it is; `False` takes raw heads under any rule.
+        offsets: Mode of `plural_rlhf.core.offsets.OffsetTracker`.
+        calibrated: Whether the scorer's heads must be on one scale (`JuryScorer.calibrate`). By default only a rule
+            that compares heads requires it; `False` accepts raw heads under any rule.
         **rule_options: Passed to the rule, e.g. `p=0.5` for `"power_mean"`.
 
-    Data set columns that are read, all optional: `weights` (a `WeightSpec` a row), `rule` (a `RuleSpec` or `"pool"` a
-    row), `support` (list of allowed answers), `jury_prompt` (the prompt as the jury should see it, when the policy's
-    prompt also carries steering text).
+    Data set columns that are read, all optional: `weights` (a `WeightSpec` per row), `rule` (a `RuleSpec` or `"pool"`
+    per row), `support` (list of allowed answers), `jury_prompt` (the prompt that the scorer sees, where the policy's
+    prompt contains steering text).
 
     Raises:
-        ValueError: An unknown rule, `beta` of 0 or less; with the valid names and the reason.
-        TypeError: An option that neither the reward nor its rule has.
-        JuryError: Weights that the jury cannot carry out, heads on different scales under a rule that compares
-            them, or a prevalence that is not of its clusters.
+        ValueError: If the rule is unknown or `beta` is not positive; with the valid names and the reason.
+        TypeError: If an option belongs neither to the reward nor to its rule.
+        JuryError: If the weights do not fit the clusters, the heads are on different scales under a rule that compares
+            them, or the prevalence does not fit the clusters.
 
     Example:
         >>> import numpy as np, torch
-        >>> class Colours:  # anything with these three attributes is a jury
+        >>> class Colours:  # anything with these three attributes is a scorer
         ...     cluster_names, prevalence = ["warm", "cold"], np.array([0.75, 0.25])
         ...     def cluster_rewards(self, prompts, completions):
         ...         return torch.tensor([[1.0, 0.0] if "red" in c else [0.0, 1.0] for c in completions])
@@ -131,61 +129,60 @@ class JuryReward:
         return self.scorer.cluster_names
 
     def set_beta(self, beta: float) -> None:
-        """Changes the temperature of the target, as a KL budget does."""
+        """Change the temperature of the target, as a KL budget does."""
         self.target = replace(self.target, beta=beta)
 
     def row_weights(self, specs: Sequence[WeightSpec | None] | None, n: int) -> torch.Tensor:
-        """Weights of each row, `(N, K)` float64: from its `weights` column, or the default where it has none."""
+        """Return the weights of each row, `(N, K)` float64: from its `weights` column, else the default."""
         if specs is None:
             return torch.as_tensor(self.weights).expand(n, -1)
-        rows = []
-        for spec in specs:
-            key = repr(spec)
-            if key not in self._parsed:
-                given = _as_written(spec)
-                self._parsed[key] = (
-                    self.weights
-                    if given is None
-                    else parse_weights(given, self.scorer.cluster_names, self.scorer.prevalence)
-                )
-            rows.append(self._parsed[key])
-        return torch.as_tensor(np.stack(rows))
+        return torch.as_tensor(np.stack([self._weights_of(spec) for spec in specs]))
+
+    def _weights_of(self, cell: WeightSpec | None) -> np.ndarray:
+        key = repr(cell)
+        if key not in self._parsed:
+            spec = _without_absent_keys(cell)
+            self._parsed[key] = (
+                self.weights if spec is None else parse_weights(spec, self.cluster_names, self.scorer.prevalence)
+            )
+        return self._parsed[key]
 
     def row_rules(self, specs: Sequence[RuleSpec | None] | None, n: int) -> list[Rule | None]:
-        """The rule of each row, None for the pool: from its `rule` column, or the default.
+        """Return the rule of each row, None for the pool: from its `rule` column, else the default.
 
         Raises:
             ValueError, TypeError, JuryError: As the constructor.
         """
         if specs is None:
             return [self.rule] * n
-        rules = []
-        for spec in specs:
-            given = _as_written(spec)
-            key = repr(given)
-            if key not in self._rules:
-                rule = self.rule if not given else rule_or_pool(given)
-                self._check_rule(rule)
-                self._rules[key] = rule
-            rules.append(self._rules[key])
-        return rules
+        return [self._rule_of(spec) for spec in specs]
+
+    def _rule_of(self, cell: RuleSpec | None) -> Rule | None:
+        spec = _without_absent_keys(cell)
+        key = repr(spec)
+        if key not in self._rules:
+            rule = self.rule if not spec else rule_or_pool(spec)
+            self._check_rule(rule)
+            self._rules[key] = rule
+        return self._rules[key]
 
     def _check_rule(self, rule: Rule | None) -> None:
         if rule is not None:
-            rule.check(len(self.scorer.cluster_names))
+            rule.check(len(self.cluster_names))
         require_calibrated(rule, self.scorer, self.calibrated)
 
     def cluster_rewards(
         self, prompts: Sequence[Any], completions: Sequence[Any], support: Sequence[Sequence[str]] | None = None
     ) -> torch.Tensor:
-        """Rewards a cluster, `(N, K)` float64 in logits; what is not in a row's `support` falls below all that is.
+        """Score completions per cluster, `(N, K)` float64 in logits.
 
-        Space around a completion or an answer is not read: it depends on the tokenizer where it stands.
+        A completion outside of its row's `support` gets a reward below all answers of the support. Whitespace around a
+        completion or an answer is ignored, because it depends on the tokenizer.
 
         Raises:
-            JuryError: The jury returned rewards of another shape, or one that is no finite number.
+            JuryError: If the scorer returns rewards of another shape, or one that is not finite.
         """
-        rewards = self._checked(prompts, completions)
+        rewards = self._scored(prompts, completions)
         if support is None:
             return rewards
         texts = [completion_text(completion).strip() for completion in completions]
@@ -195,10 +192,10 @@ class JuryReward:
         return rewards
 
     def support_rewards(self, prompt: Any, support: Sequence[str]) -> torch.Tensor:
-        """Rewards of a finite set of answers to one prompt, `(len(support), K)` float64 in logits."""
-        return self._checked([prompt] * len(support), as_completions(prompt, support))
+        """Score a finite set of answers to one prompt, `(len(support), K)` float64 in logits."""
+        return self._scored([prompt] * len(support), as_completions(prompt, support))
 
-    def _checked(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
+    def _scored(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         rewards = torch.as_tensor(self.scorer.cluster_rewards(prompts, completions))  # may be numpy
         expected = (len(completions), len(self.cluster_names))
         if tuple(rewards.shape) != expected:
@@ -209,9 +206,9 @@ class JuryReward:
         if not bool(torch.isfinite(rewards).all()):
             n, k = (~torch.isfinite(rewards)).nonzero()[0].tolist()
             raise JuryError(
-                f"the jury's cluster {self.cluster_names[k]!r} gives {float(rewards[n, k])} to the completion "
-                f"{completion_text(completions[n])!r}, and no target follows from that: check the jury on this text. "
-                "For answers that must never be given, use a ValidityGate or the column support."
+                f"the scorer's cluster {self.cluster_names[k]!r} gives {float(rewards[n, k])} to the completion "
+                f"{completion_text(completions[n])!r}, and a target needs finite rewards: check the scorer on this "
+                "text. For answers that must never be given, use a ValidityGate or the column support."
             )
         return rewards.double()
 
@@ -229,7 +226,7 @@ class JuryReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float]:
-        """Rewards of completions, in TRL's calling convention.
+        """Return the rewards of completions, in TRL's calling convention.
 
         Returns:
             `N` floats in logits.
@@ -263,19 +260,19 @@ class JuryReward:
         log_weights: torch.Tensor | None = None,
         rules: Sequence[Rule | None] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The one reward R of each completion `(N,)` in logits, and the mixture's responsibilities γ `(N, K)`.
+        """Compute the reward R of each completion `(N,)` in logits, and the mixture's responsibilities γ `(N, K)`.
 
-        A prompt that is met for the first time gets its offsets from its rows, λ_k = log mean (π₀/π) exp(r_k/β).
+        A new prompt gets its offsets from its rows, λ_k = log mean (π₀/π) exp(r_k/β).
 
         Args:
-            r: Cluster rewards `(N, K)`, shaped already where the target has options (`shaped`).
+            r: Cluster rewards `(N, K)`, after `shaped` if the target has options.
             w: Weights `(N, K)`.
             keys: Prompt key of each row.
-            log_weights: `(N,)` log(π₀/π) of each row; `None` where the rows come from π₀, or that is not known.
+            log_weights: `(N,)` log(π₀/π) of each row; `None` where the rows come from π₀, or it is unknown.
             rules: The rule of each row, None for the pool (`row_rules`); by default that of this reward.
 
         Raises:
-            JuryError: One completion alone under a group rule.
+            JuryError: If a group rule gets a single completion.
         """
         beta = self.target.beta
         for key, rows in rows_of(keys).items():
@@ -294,13 +291,12 @@ class JuryReward:
         rules: Sequence[Rule | None],
         pooled: torch.Tensor,
     ) -> torch.Tensor:
-        """Writes the rewards of the rows that have a rule over those of the pool."""
-        juries = [tuple(row) for row in w.tolist()]
-        together: dict[tuple[Any, ...], list[int]] = {}
-        for n, (rule, key, jury) in enumerate(zip(rules, keys, juries, strict=True)):
+        """Replace the pool's reward of each row that has a rule by that of the rule."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for n, (rule, key, weights) in enumerate(zip(rules, keys, w.tolist(), strict=True)):
             if rule is not None:
-                together.setdefault((rule, jury, key if rule.within_group else None), []).append(n)
-        for (rule, *_), rows in together.items():
+                groups.setdefault((rule, *weights, key if rule.within_group else None), []).append(n)
+        for (rule, *_), rows in groups.items():
             pooled[rows] = rule.scores(r[rows], w[rows[0]])
         return pooled
 
@@ -312,14 +308,14 @@ class JuryReward:
         anchor: torch.Tensor | None = None,
         update: bool = True,
     ) -> torch.Tensor:
-        """Cluster rewards `(N, K)` with the target's options applied (`PoolTarget.shaped`).
+        """Apply the target's options to cluster rewards `(N, K)` (`PoolTarget.shaped`).
 
         Args:
-            r: Cluster rewards `(N, K)`, less what they owe to typicality (`core.typicality.debias`).
+            r: Cluster rewards `(N, K)`, after the typicality correction (`core.typicality.debias`).
             keys: Prompt key of each row.
-            log_pi_ref: `(N,)` sequence log-probability under π₀, nats; where an option reads it.
-            anchor: `(N, K)` what `uniform_floor` measures from, nats; where it is on.
-            update: Whether the best reward of a prompt may rise; one that is not known yet is noted in any case.
+            log_pi_ref: `(N,)` sequence log-probability under π₀, nats; needed if an option reads it.
+            anchor: `(N, K)` anchor of `uniform_floor`, nats; needed if that is on.
+            update: Whether the best reward of a known prompt may rise; that of a new prompt is always recorded.
         """
         target = replace(self.target, typicality_alpha=0.0)
         if target.tie_margin == target.tie_width == target.uniform_floor == 0:
@@ -338,17 +334,17 @@ class JuryReward:
         log_weights: torch.Tensor | None = None,
         rules: Sequence[Rule | None] | None = None,
     ) -> None:
-        """One update of the offsets of every prompt among `keys`, from its rows.
+        """Update the offsets of every prompt among `keys` once, from its rows.
 
-        Responsibility balancing is for ρ = 1 alone: the balance mean γ = w holds at λ = log Z there and nowhere else,
-        so under other pools and rules only the offsets of mode `"ema"` move.
+        Responsibility balancing is for ρ = 1 alone, because only there mean γ = w holds at λ = log Z: under other
+        pools and rules only the offsets of mode `"ema"` move.
         """
         balances = self.offsets.mode in ("responsibility", "global")
         if balances and self.target.rho != 1.0:
             if self.target.rho != 0.0:  # the log pool reads no offsets
                 warnings.warn(
                     f"rho is {self.target.rho:g}, and offsets can be balanced at rho=1 alone, so those of a prompt "
-                    "stay where its first few completions put them: use PluralGRPOTrainer with offsets='ema', or "
+                    "stay at the values of its first few completions: use PluralGRPOTrainer with offsets='ema', or "
                     "rho=1.",
                     stacklevel=2,
                 )
@@ -361,33 +357,6 @@ class JuryReward:
             self.offsets.observe(key, r[rows], gamma[rows], w[rows].mean(dim=0), self.target.beta, weights)
 
 
-def _as_written(spec: Any) -> Any:
-    """A cell of a column of mappings: datasets stores every key that occurs anywhere, absent ones as None."""
-    return {k: v for k, v in spec.items() if v is not None} if isinstance(spec, dict) else spec
-
-
-def require_calibrated(
-    rule: Rule | None, scorer: ClusterScorer, calibrated: bool | None = None, why: str = "asked for"
-) -> None:
-    """Refuses a rule that compares heads where nobody has put the heads on one scale.
-
-    Args:
-        rule: The rule; None for the pool, which takes each head by itself.
-        scorer: Whether its heads are on one scale is its attribute `calibrated`; without one they are taken not to be.
-        calibrated: `True` asks for it under any rule, `False` under none.
-        why: Why it is asked for, where `calibrated` is true.
-
-    Raises:
-        JuryError: They are not.
-    """
-    asked = (rule is not None and rule.compares_heads) if calibrated is None else calibrated
-    if not asked or getattr(scorer, "calibrated", False):
-        return
-    why = f"the rule {str(rule)!r} compares one cluster's score with another's" if calibrated is None else why
-    raise JuryError(
-        f"the heads of this {type(scorer).__name__} have not been put on one scale ({why}), and a logit of one head "
-        "is not a logit of another: call JuryScorer.calibrate with samples of the reference policy and load the jury "
-        "with calibrated=True (or set calibrated = True on your own scorer if its heads are comparable), choose a "
-        "rule that needs no common scale (pool, borda, copeland, schulze, maximal_lottery, random_dictator), or pass "
-        "calibrated=False (on the command line --uncalibrated) to take the heads as they are."
-    )
+def _without_absent_keys(cell: Any) -> Any:
+    """Return a cell of a column of mappings as it was written: datasets adds the keys of all other rows as None."""
+    return {k: v for k, v in cell.items() if v is not None} if isinstance(cell, dict) else cell

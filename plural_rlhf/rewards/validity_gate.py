@@ -1,4 +1,4 @@
-"""`ValidityGate`: a reward function as a hard gate, for facts, formats and safety."""
+"""`ValidityGate`: a reward function as a hard gate, for facts, formats and safety. Knows nothing of clusters."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ __all__ = ["ValidityGate", "is_async"]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling a reward function gives a coroutine: a function or an object with one as `__call__`, as TRL."""
+    """Return whether TRL awaits a reward function: it, or its `__call__`, is a coroutine function.
+
+    Example:
+        >>> async def ask_a_server(prompts, completions, **columns): ...
+        >>> is_async(ask_a_server), is_async(print)
+        (True, False)
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 class ValidityGate:
-    """Marks a reward function as a hard gate: what it scores below `threshold` is worth nothing to any cluster.
+    """Mark a reward function as a hard gate: a completion that it scores below `threshold` gets probability 0.
 
-    `PluralGRPOTrainer` takes it among its `reward_funcs`, beside the jury: for facts, formats and safety, which are
-    not a matter of taste. The shares of the clusters then hold among valid answers. `None` from the function is
+    `PluralGRPOTrainer` accepts it among its `reward_funcs`, beside the scorer: for facts, formats and safety, which
+    are not a matter of taste. The shares of the clusters then hold among valid answers. A score of `None` counts as
     valid.
 
     Args:
-        function: A TRL reward function, `(prompts, completions, **columns)` to one number (or `None`) a completion.
+        function: A TRL reward function, `(prompts, completions, **columns)` to one number (or `None`) per completion.
             The gate of an async function is async.
-        threshold: The lowest number that is valid.
+        threshold: The lowest valid score.
 
     Example:
         >>> gate = ValidityGate(lambda prompts, completions, **columns: [float(c.isdigit()) for c in completions])
@@ -37,7 +43,7 @@ class ValidityGate:
     """
 
     def __new__(cls, function: Callable[..., Any], threshold: float = 0.5) -> ValidityGate:
-        """A gate of a class of its own for an async function: TRL looks at `__call__` to know what to await."""
+        """Return an instance of an async subclass for an async function: TRL inspects `__call__`."""
         return super().__new__(_AsyncValidityGate if cls is ValidityGate and is_async(function) else cls)
 
     def __getnewargs__(self) -> tuple[Callable[..., Any], float]:
@@ -49,7 +55,7 @@ class ValidityGate:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> Any:
-        """1.0 where a completion is valid, 0.0 where it is not; a list, of an async function a coroutine of one."""
+        """Return 1.0 for each valid completion, else 0.0: a list, or a coroutine of one if the function is async."""
         return self._valid(self.function(prompts=prompts, completions=completions, **columns))
 
     def _valid(self, scores: Sequence[float | None]) -> list[float]:

@@ -1,9 +1,9 @@
-"""Who sits: a jury as an object that can be composed, drawn at random, and asked who else might have sat.
+"""A jury: seats by cluster, composed explicitly, changed counterfactually, or drawn at random.
 
 A `Jury` is a mapping from cluster name to seats (or shares: only their proportions count) and works wherever weights
-over clusters are written as a mapping. Composing one openly, and asking what another one would have said, is the
-proposal of Gordon et al., "Jury Learning" (CHI 2022, https://arxiv.org/abs/2202.02950). Knows nothing of welfare
-rules or verdicts; those are in `evaluation.verdicts`.
+over clusters are written as a mapping. Composing a jury openly, and comparing its verdict with that of another one, is
+the proposal of Gordon et al., "Jury Learning" (CHI 2022, https://arxiv.org/abs/2202.02950). Knows nothing of welfare
+rules or verdicts; those are in `evaluation.decisions`.
 
 Shapes: `K` clusters, `R` raters, `U` texts.
 """
@@ -30,12 +30,12 @@ __all__ = ["Jury"]
 class Jury(Mapping[str, float]):
     """Seats by cluster name; immutable, hashable and picklable.
 
-    Whether the names are those of a reward model's clusters is found out where the jury is used, and so are seats that
-    are negative, NaN or all zero.
+    The names are checked against a reward model's clusters where the jury is used, and so are seats that are negative,
+    NaN or all zero.
 
     Args:
         seats: Seats or shares by cluster.
-        name: For reports.
+        name: Name in reports.
 
     Example:
         >>> jury = Jury.compose({"progressive": 7, "rural": 5})
@@ -51,12 +51,12 @@ class Jury(Mapping[str, float]):
 
     @property
     def name(self) -> str | None:
-        """What reports call it."""
+        """Its name in reports."""
         return self._label
 
     @property
     def size(self) -> float:
-        """Seats in all."""
+        """Number of seats in all."""
         return sum(self.values())
 
     def __getitem__(self, cluster: str) -> float:
@@ -78,19 +78,20 @@ class Jury(Mapping[str, float]):
     def compose(
         cls, seats: Mapping[str, float], *, floors: float | Mapping[str, float] | None = None, name: str | None = None
     ) -> Jury:
-        """Seats a jury in which no cluster falls below its floor.
+        """Compose a jury in which no cluster falls below its floor.
 
-        Clusters below their floor are raised to it, and the others give up seats in proportion; the number of seats
-        stays. It is the jury nearest to the given one, by Kullback-Leibler divergence from it, that keeps the floors.
+        Clusters below their floor are raised to it, and the others give up seats in proportion; the total number of
+        seats stays the same. The result is the jury that satisfies the floors and is nearest to `seats` by
+        Kullback-Leibler divergence.
 
         Args:
             seats: Seats or shares by cluster.
             floors: The least share of the seats: one number for every cluster of `seats`, or by cluster. A cluster
                 with a floor need not be among `seats`.
-            name: For reports.
+            name: Name in reports.
 
         Raises:
-            JuryError: A floor that is negative or NaN, floors of more than 1 together, or seats that are no weights.
+            JuryError: If a floor is negative or NaN, the floors sum to more than 1, or the seats are no weights.
 
         Example:
             >>> Jury.compose({"urban": 17, "rural": 2, "remote": 1}, floors=0.1)
@@ -116,20 +117,24 @@ class Jury(Mapping[str, float]):
                 break
             raised |= short
         kept = np.where(raised, floor, factor * share)
-        # Rounded, so that 20 seats less a tenth are 18 and not 17.999999999999996.
+        # Rounded, so that nine tenths of 20 seats are 18 and not 17.999999999999996.
         composed = (sum(seats.values()) * kept / kept.sum()).round(12)
         return cls(dict(zip(names, composed.tolist(), strict=True)), name)
 
     @classmethod
     def population(cls, clusters: ClusterScorer | Sequence[str], prevalence: ArrayLike | None = None) -> Jury:
-        """The jury in which every cluster has its share of the population.
+        """Return the jury in which every cluster has its share of the population.
 
         Args:
-            clusters: Anything that scores for clusters and knows their prevalence, or `K` names.
-            prevalence: `(K,)` shares, with names.
+            clusters: A `ClusterScorer` (it knows its prevalence), or `K` names.
+            prevalence: `(K,)` shares, if names are given.
 
         Raises:
-            JuryError: Names without shares, or not one share a name.
+            JuryError: If names are given without one share for each.
+
+        Example:
+            >>> Jury.population(["urban", "rural"], [0.8, 0.2])
+            Jury({'urban': 0.8, 'rural': 0.2}, name='population')
         """
         if not isinstance(clusters, Sequence):
             prevalence, clusters = clusters.prevalence, clusters.cluster_names
@@ -143,16 +148,15 @@ class Jury(Mapping[str, float]):
     def from_memberships(
         cls, cluster_names: Sequence[str], memberships: ArrayLike, rater_weights: ArrayLike | None = None
     ) -> Jury:
-        """The jury that a set of raters make up: the mean of their memberships.
+        """Return the jury of a set of raters: the mean of their memberships.
 
         Args:
             cluster_names: `K` names.
             memberships: `(R, K)` probability or share of each rater in each cluster.
-            rater_weights: `(R,)`, e.g. of `reward_models.judgements.raking.rake`; None for equal ones.
+            rater_weights: `(R,)`, e.g. from `reward_models.judgements.raking.rake`; None for equal weights.
 
         Raises:
-            JuryError: Shapes that do not fit, memberships that are no shares, or weights that are negative or all
-                zero.
+            JuryError: If shapes do not fit, memberships are no shares, or weights are negative or all zero.
 
         Example:
             >>> Jury.from_memberships(["urban", "rural"], [[1.0, 0.0], [0.5, 0.5]], rater_weights=[1, 3]).shares()
@@ -168,8 +172,8 @@ class Jury(Mapping[str, float]):
         if not ((m >= 0).all() and np.allclose(m.sum(axis=1), 1, atol=1e-3)):
             rater = int(np.argmax((~(m >= 0)).any(axis=1) | ~np.isclose(m.sum(axis=1), 1, atol=1e-3)))
             raise JuryError(
-                f"the memberships of rater {rater} are {m[rater].tolist()}: shares of at least 0 that sum to one are "
-                "needed. Leave the rater out, or divide by the sum."
+                f"the memberships of rater {rater} are {m[rater].tolist()}, and they must be shares of at least 0 "
+                "that sum to one. Leave the rater out, or divide by the sum."
             )
         if not (np.isfinite(w).all() and (w >= 0).all() and w.any()):
             raise JuryError("rater weights: every one must be a number of at least 0, and not all may be 0.")
@@ -185,22 +189,27 @@ class Jury(Mapping[str, float]):
         group: ArrayLike | None = None,
         threshold: float = 0.9,
     ) -> Jury:
-        """The jury in which clusters that want the same share one weight.
+        """Return the jury in which clusters with the same preferences share one weight.
 
-        For objectives or personas that somebody listed, where a wish listed twice must not count twice. Clusters of
-        raters need it less: where a cluster was fitted as two, each has half of its prevalence already.
+        For a list of objectives or personas, where one that is listed twice must not count twice. Clusters of raters
+        need it less: if one cluster was fitted as two, each already has half of its prevalence.
 
         Args:
             cluster_names: `K` names.
-            prevalence: `(K,)` weights as they would be if nothing were alike.
-            rewards: `(U, K)` of many different texts.
+            prevalence: `(K,)` weights that would hold if no two clusters were alike.
+            rewards: `(U, K)` rewards of many different texts.
             group: `(U,)` prompt of each text: rewards are then compared within prompts.
-            threshold: Correlation of two clusters' rewards from which on they begin to share; at 1 they share fully,
-                and in between by degrees, `((r − threshold) / (1 − threshold))²`.
+            threshold: Correlation of two clusters' rewards at which they begin to share a weight. At correlation 1
+                they share it fully, in between by the degree `((r − threshold) / (1 − threshold))²`.
 
         Raises:
-            JuryError: Shapes that do not fit, or a cluster that gives all texts of a prompt the same reward.
-            ValueError: A threshold that is not below 1.
+            JuryError: If shapes do not fit, or a cluster gives all texts of a prompt the same reward.
+            ValueError: If the threshold is not below 1.
+
+        Example:
+            >>> rewards = [[1.0, 2.0, -1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]  # the first two agree
+            >>> Jury.clone_robust(["safe", "harmless", "brief"], [1, 1, 1], rewards).shares()
+            {'safe': 0.25, 'harmless': 0.25, 'brief': 0.5}
         """
         r = np.array(rewards, dtype=np.float64)
         prior = named_weights(np.asarray(prevalence, dtype=np.float64), cluster_names)
@@ -217,45 +226,53 @@ class Jury(Mapping[str, float]):
         flat = np.flatnonzero(~(length > 1e-9 * max(1.0, np.abs(r).max(initial=0.0))))
         if len(flat):
             raise JuryError(
-                f"cluster {cluster_names[flat[0]]!r} gives all texts of a prompt the same reward, or one that is no "
-                "number, so it is like no other. Give more texts, or leave the cluster out."
+                f"cluster {cluster_names[flat[0]]!r} gives all texts of a prompt the same reward, or a NaN, so it has "
+                "no correlation with another. Give more texts, or leave the cluster out."
             )
         # For unit vectors ‖x_k − x_l‖² = 2 (1 − r_kl).
         similarity = kernel_similarity((r / length).T, bandwidth=np.sqrt(2 * (1 - threshold)))
         return cls._from_shares(cluster_names, clone_robust_weights(similarity, prior=prior), "clone-robust")
 
     def shares(self) -> dict[str, float]:
-        """Each cluster's share of the seats.
+        """Return each cluster's share of the seats.
 
         Raises:
-            JuryError: Seats that are negative, NaN or all zero.
+            JuryError: If seats are negative, NaN or all zero.
         """
         return dict(zip(self, named_weights(self, list(self)).tolist(), strict=True))
 
     def replace(self, seats: Mapping[str, float] | None = None, /, **more: float) -> Jury:
-        """The jury with other seats for some clusters: `replace(rural=8)` or `replace({"rural north": 8})`."""
+        """Return the jury with other seats for some clusters: `replace(rural=8)`, `replace({"rural north": 8})`."""
         return Jury({**self, **(seats or {}), **more})
 
     def counterfactual(self, changes: Mapping[str, float]) -> Jury:
-        """Who would sit instead: seats added to some clusters, or taken away.
+        """Return the jury after a change of seats, positive or negative, by cluster.
 
         Raises:
-            JuryError: More seats taken from a cluster than it has.
+            JuryError: If a cluster would lose more seats than it has.
+
+        Example:
+            >>> Jury({"urban": 7, "rural": 5}).counterfactual({"urban": -2, "rural": +2})
+            Jury({'urban': 5.0, 'rural': 7.0})
         """
         seats = {cluster: self.get(cluster, 0.0) + change for cluster, change in changes.items()}
         for cluster, number in seats.items():
             if number < 0:
                 raise JuryError(
-                    f"{cluster!r} has {self.get(cluster, 0.0):g} seats and cannot lose {-changes[cluster]:g}: take "
-                    "away at most what it has."
+                    f"{cluster!r} has {self.get(cluster, 0.0):g} seats and cannot lose {-changes[cluster]:g}: remove "
+                    "at most as many as it has."
                 )
         return self.replace(seats)
 
     def mix(self, other: Mapping[str, float], share: float) -> Jury:
-        """A jury between two: `1 − share` of this one's shares and `share` of the other's, with as many seats.
+        """Mix two juries, `1 − share` of this one and `share` of the other, with this one's number of seats.
 
         Raises:
-            JuryError: A share outside of 0 to 1, or seats that are no weights.
+            JuryError: If the share is outside of 0 to 1, or seats are no weights.
+
+        Example:
+            >>> Jury({"urban": 8}).mix({"rural": 1}, share=0.25)
+            Jury({'urban': 6.0, 'rural': 2.0})
         """
         if not 0 <= share <= 1:
             raise JuryError(f"share is {share:g}: it is the other jury's part of the mixture, from 0 to 1.")
@@ -266,19 +283,23 @@ class Jury(Mapping[str, float]):
     def sample(
         self, n_seats: int = 12, draws: int = 200, seed: int = 0, *, cluster_names: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Draws juries of people at random, each seat from cluster k with its share.
+        """Draw juries of people at random; each seat goes to cluster k with the probability of its share.
 
         Args:
             n_seats: Seats of each drawn jury.
-            draws: How many juries.
-            seed: Of the draws.
-            cluster_names: Order of the columns; None for the jury's own.
+            draws: Number of juries.
+            seed: Random seed.
+            cluster_names: Order of the columns; None for the order of this jury.
 
         Returns:
-            `(draws, K)` whole seats, `n_seats` a row.
+            `(draws, K)` whole seats, `n_seats` per row.
 
         Raises:
-            JuryError: Seats that are no weights, fewer than one seat, or a cluster that `cluster_names` lacks.
+            JuryError: If seats are no weights, `n_seats` is below one, or `cluster_names` lacks a cluster.
+
+        Example:
+            >>> Jury({"urban": 7, "rural": 5}).sample(n_seats=12, draws=3).tolist()
+            [[6, 6], [8, 4], [10, 2]]
         """
         if n_seats < 1:
             raise JuryError(f"n_seats is {n_seats}: a jury has at least one.")

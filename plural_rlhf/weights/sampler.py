@@ -1,12 +1,12 @@
-"""The weightings that a steerable policy is trained under, and how a prompt says which one is asked for.
+"""Draw the weights that a steerable policy is trained under, and render them into its prompts.
 
-A policy π(y | x, w) is conditioned on weights w over the clusters of a jury by its prompt. `WeightSampler` draws the
-weights (Dirichlet, single clusters, the population) and renders them, as words or as reserved tokens; the same object
-steers the policy after training (`steerer`). This file knows nothing of rewards, targets or trainers.
+A policy π(y | x, w) is conditioned through its prompt on weights w over clusters. `WeightSampler` draws the weights
+(Dirichlet, single clusters, the population) and renders them, as words or as reserved tokens; the same object renders
+the prompts after training (`plural_rlhf.policies.steerer`). Knows nothing of rewards, targets or trainers.
 
 Drawing w from a Dirichlet and conditioning one model on it is CLP's scheme (Wang et al. 2024,
-https://arxiv.org/abs/2407.15762). Single clusters and the population are drawn besides, because they are what is asked
-for most and a Dirichlet never gives them.
+https://arxiv.org/abs/2407.15762). Single clusters and the population are drawn as well, because they are the most
+frequent choice in use and a Dirichlet never gives them.
 
 Shapes: `K` clusters.
 """
@@ -25,34 +25,34 @@ from reward_models.errors import JuryError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["POPULATION_TOKEN", "RENDERINGS", "Rendering", "WeightSampler"]
+__all__ = ["POPULATION_TOKEN", "RENDERINGS", "Rendering", "WeightSampler", "sample_weights"]
 
 Rendering = Literal["text", "tokens"]
 RENDERINGS = ("text", "tokens")
 
 POPULATION_TOKEN = "<|population|>"
-"""What a prompt says in tokens when the weights are the clusters' prevalence."""
+"""The token in a prompt whose weights are the clusters' prevalence."""
 
 
 class WeightSampler:
-    r"""Draws weights over clusters and puts them into prompts.
+    r"""Draw weights over clusters and render them into prompts.
 
     Args:
-        cluster_names: The jury's clusters, in order.
+        cluster_names: The clusters, in order.
         prevalence: `(K,)` their shares of the population.
-        concentration: Of the symmetric Dirichlet: 1 is uniform on the simplex, below 1 favours its corners.
+        concentration: Parameter of the symmetric Dirichlet: 1 is uniform on the simplex, below 1 favours its corners.
         vertex_share: Share of draws that are one cluster alone.
         prevalence_share: Share of draws that are the prevalence. The rest comes from the Dirichlet.
-        seed: Of the draws.
-        rendering: `"text"` says the percents in words (see `describe_weights`) and needs nothing from the model.
+        seed: Random seed.
+        rendering: `"text"` writes the percentages in words (see `describe_weights`) and needs nothing from the model.
             `"tokens"` is a discrete soft prompt, a reserved token per cluster and level such as `<|urban:35|>`:
-            shorter than words and learnt from scratch, so call `prepare` before training.
-        levels: How many weights a cluster can be given in tokens: 21 are the multiples of 5 %. Draws are then
+            shorter than words but learnt from scratch, so call `prepare` before training.
+        levels: Number of different weights of a cluster in tokens: 21 are the multiples of 5 %. Draws are then
             multiples of 1 / (levels - 1), too.
 
     Raises:
-        JuryError: Shares outside 0 to 1 or above 1 together, a concentration of 0 or less, an unknown rendering, fewer
-            than two levels, or a prevalence of another length.
+        JuryError: If shares are outside 0 to 1 or sum to more than 1, the concentration is not positive, the rendering
+            is unknown, there are fewer than two levels, or the prevalence has another length.
 
     Example:
         >>> sampler = WeightSampler(["urban", "rural"], [0.8, 0.2], seed=3)
@@ -87,7 +87,7 @@ class WeightSampler:
         if self.prevalence.shape != (len(self.cluster_names),):
             raise JuryError(
                 f"the prevalence has shape {self.prevalence.shape}, but there are {len(self.cluster_names)} clusters: "
-                "give one share a cluster."
+                "give one share per cluster."
             )
         if not concentration > 0:
             raise JuryError(f"concentration is {concentration}: a Dirichlet needs a number above 0; 1 is uniform.")
@@ -101,18 +101,18 @@ class WeightSampler:
                 f"rendering is {rendering!r}.{did_you_mean(rendering, RENDERINGS)} It is 'text' or 'tokens'."
             )
         if levels < 2:
-            raise JuryError(f"levels is {levels}: a cluster needs at least two, all and nothing.")
+            raise JuryError(f"levels is {levels}: a cluster needs at least two, weight 0 and weight 1.")
 
     def draw(self, n: int, step: int) -> np.ndarray:
-        """Draws the weights of `n` prompts at a training step.
+        """Draw the weights of `n` prompts at a training step.
 
-        The result depends on the seed and the step alone, so a resumed run draws what the unbroken one would, and
-        processes that each draw for the whole batch and keep their part agree. The first `m` rows of `n` are what `m`
-        rows would be.
+        The result depends on the seed and the step alone: a resumed run draws the same weights as an unbroken one, and
+        processes that each draw for the whole batch and keep their part agree. The first `m` rows do not depend on
+        `n`.
 
         Returns:
             `(n, K)`, every row on the simplex: the prevalence itself, or whole percents (in tokens, whole levels), so
-            that what a prompt says is exactly what is trained.
+            that the weights in a prompt are exactly those of the target.
         """
         kind, corner, mixed = (np.random.default_rng([self.seed, step, stream]) for stream in range(3))
         u = kind.random(n)
@@ -125,19 +125,20 @@ class WeightSampler:
         return weights
 
     def render(self, prompt: Any, weights: Sequence[float] | np.ndarray) -> Any:
-        """Puts weights `(K,)` before a prompt: as the system message, or as first line of a plain prompt."""
+        """Put weights `(K,)` before a prompt: into the system message, or as first line of a plain prompt."""
         return steer_prompt(prompt, self.describe(weights))
 
     def steer(
         self, rows: Sequence[dict[str, Any]], group: int, process: int, processes: int, step: int
     ) -> list[dict[str, Any]]:
-        """The rows of a process with weights drawn for each group and said in its prompt.
+        """Draw weights for each group of a process's rows, and render them into the prompts.
 
         Args:
-            rows: Its rows of a batch that `processes` share evenly; a group is `group` rows of all processes.
-            group: Completions a prompt.
-            process: Its number, from 0.
-            processes: How many there are.
+            rows: The process's rows of a batch that `processes` share evenly; a group is `group` consecutive rows of
+                the whole batch.
+            group: Completions per prompt.
+            process: Number of the process, from 0.
+            processes: Number of processes.
             step: The training step, as for `draw`.
 
         Returns:
@@ -148,13 +149,13 @@ class WeightSampler:
         return [self.tell(row, drawn[i // group]) for i, row in enumerate(rows, start=process * len(rows))]
 
     def tell(self, row: Mapping[str, Any], weights: np.ndarray) -> dict[str, Any]:
-        """A row with weights `(K,)` said in its prompt, which jury and reference go on to see as it was."""
+        """Render weights `(K,)` into the prompt of a row; scorer and reference policy keep the original prompt."""
         original = row["prompt"]
-        seen = {name: row.get(name) or original for name in ("jury_prompt", "reference_prompt")}
-        return {**row, **seen, "prompt": self.render(original, weights), "weights": weights.tolist()}
+        unsteered = {name: row.get(name) or original for name in ("jury_prompt", "reference_prompt")}
+        return {**row, **unsteered, "prompt": self.render(original, weights), "weights": weights.tolist()}
 
     def describe(self, weights: Sequence[float] | np.ndarray) -> str:
-        """What `render` puts before a prompt: words, or one token a cluster in the jury's order."""
+        """Return what `render` puts before a prompt: words, or one token per cluster, in order."""
         if self.rendering == "text":
             return describe_weights(weights, self.cluster_names, self.prevalence)
         if is_prevalence(weights, self.prevalence):
@@ -163,32 +164,32 @@ class WeightSampler:
         return "".join(self._token(name, w) for name, w in zip(self.cluster_names, rounded, strict=True))
 
     def tokens(self) -> list[str]:
-        """The reserved tokens: each cluster's levels from 0 to 100 %, cluster by cluster, then the population."""
+        """Return the reserved tokens: the levels of each cluster from 0 to 100 %, and last the population."""
         steps = np.arange(self.levels) / (self.levels - 1)
         return [*(self._token(name, w) for name in self.cluster_names for w in steps), POPULATION_TOKEN]
 
     def missing_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """The reserved tokens that a tokenizer lacks; a rendering as text needs none."""
+        """Return the reserved tokens that a tokenizer lacks; a rendering as text needs none."""
         vocabulary = tokenizer.get_vocab()
         return [token for token in self.tokens() if token not in vocabulary] if self.rendering == "tokens" else []
 
     def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Adds the reserved tokens to a tokenizer and their embeddings to a model; does nothing for `"text"`.
+        """Add the reserved tokens to a tokenizer and their embeddings to a model; do nothing for `"text"`.
 
-        Each cluster's levels lie on a line between two random vectors, so that near levels are near from the start.
-        What is there already is left as it is: calling it again changes nothing.
+        Each cluster's levels lie on a line between two random vectors, so that similar levels have similar embeddings
+        from the start. Existing tokens and embeddings stay as they are: a second call changes nothing.
 
         Args:
             model: Changed in place. With PEFT, prepare the base model before it is wrapped.
             tokenizer: Changed in place; save it with the policy.
 
         Returns:
-            The ids of the reserved tokens. They have to be trained: a LoRA does so with
-            `LoraConfig(..., trainable_token_indices=ids)`; for `modules_to_save=["embed_tokens"]` the embeddings of
-            the whole vocabulary are kept with the adapter.
+            The ids of the reserved tokens. Their embeddings must be trained: with a LoRA by
+            `LoraConfig(..., trainable_token_indices=ids)`; `modules_to_save=["embed_tokens"]` stores the embeddings of
+            the whole vocabulary with the adapter.
 
         Raises:
-            JuryError: The model is wrapped by PEFT and lacks the tokens.
+            JuryError: If the model is wrapped by PEFT and lacks the tokens.
         """
         if self.rendering == "text":
             return []
@@ -219,13 +220,13 @@ class WeightSampler:
                 target = torch.tensor([ids[i] for i in new], device=embeddings.device)
                 head = model.get_output_embeddings()
                 if head is not None and head.weight is not embeddings:
-                    # As unlikely to be said as an average token, whatever comes before.
+                    # As improbable as an average token in every context.
                     head.weight[target] = head.weight[:n_rows].float().mean(dim=0).to(head.weight)
                 embeddings[target] = rows[new].to(embeddings)
         return ids
 
     def _embeddings(self, existing: Any) -> Any:
-        """Rows for `tokens()`, of the mean and spread of the existing rows."""
+        """Return rows for `tokens()`, with the mean and spread of the existing rows."""
         import torch
 
         mean, spread = existing.float().mean(dim=0).cpu(), float(existing.float().std(dim=0).mean())
@@ -247,11 +248,19 @@ class WeightSampler:
 def sample_weights(
     n: int, prevalence: Sequence[float] | np.ndarray, rng: np.random.Generator, concentration: float = 1.0
 ) -> np.ndarray:
-    """Draws weightings from Dirichlet(`concentration`·1), in whole percents.
+    """Draw weights from Dirichlet(`concentration`·1), in whole percents: those that `describe_weights` writes.
 
-    Rounded, because the policy only ever sees the percents that `describe_weights` writes.
+    Args:
+        n: Number of draws.
+        prevalence: `(K,)`; only its length is used.
+        rng: Random generator.
+        concentration: Parameter of the symmetric Dirichlet.
 
     Returns:
         `(n, K)`, every row on the simplex.
+
+    Example:
+        >>> sample_weights(2, [0.8, 0.2], np.random.default_rng(0)).tolist()
+        [[0.4, 0.6], [0.9, 0.1]]
     """
     return whole_parts(rng.dirichlet(np.full(len(prevalence), concentration), size=n)) / 100

@@ -1,7 +1,7 @@
-"""Weights in the words that steer a policy, and prompts that say them.
+"""Describe weights in words, and put such a description into a prompt.
 
-Training and inference must use the same words: a policy follows only what it was trained on. Knows nothing of juries
-or rewards.
+Training and inference must use the same words: a policy follows only the words that it was trained on. Knows nothing
+of reward models or rewards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["POPULATION", "describe_weights", "is_prevalence", "steer_prompt", "w
 
 
 POPULATION = "Answer as a member of the public."
-"""What a prompt says when the weights are the clusters' prevalence."""
+"""The description of weights that equal the clusters' prevalence."""
 
 
 _TOLERANCE = 0.005  # half a percentage point: two weightings closer than this read the same
@@ -27,14 +27,14 @@ def describe_weights(
     cluster_names: Sequence[str],
     prevalence: Sequence[float] | np.ndarray | None = None,
 ) -> str:
-    """Puts weights into the words that steer a conditional policy; the same words must be used in training and after.
+    """Describe weights in the words that condition a steerable policy, in training and in use.
 
-    The percents are whole and always sum to 100 (see `whole_parts`).
+    The percentages are whole numbers that sum to 100 (see `whole_parts`).
 
     Args:
         weights: `(K,)` on the simplex.
-        cluster_names: The jury's clusters, in order.
-        prevalence: When given, weights equal to it (to half a percentage point) become `POPULATION`.
+        cluster_names: The clusters, in order.
+        prevalence: If given, weights equal to it (within half a percentage point) become `POPULATION`.
 
     Example:
         >>> describe_weights([0.25, 0.75], ["urban", "rural"])
@@ -53,19 +53,24 @@ def describe_weights(
 
 
 def is_prevalence(weights: Sequence[float] | np.ndarray, prevalence: Sequence[float] | np.ndarray) -> bool:
-    """Whether weights `(K,)` are the clusters' prevalence, to half a percentage point: then they read `POPULATION`."""
+    """Return whether weights `(K,)` equal the clusters' prevalence, within half a percentage point each.
+
+    Example:
+        >>> is_prevalence([0.503, 0.497], [0.5, 0.5]), is_prevalence([0.6, 0.4], [0.5, 0.5])
+        (True, False)
+    """
     return bool(np.abs(np.asarray(weights) - np.asarray(prevalence)).max() < _TOLERANCE)
 
 
 def whole_parts(weights: Sequence[float] | np.ndarray, parts: int = 100) -> np.ndarray:
-    """Rounds weights to whole numbers of `parts` (percents by default) that sum to `parts`, each less than one off.
+    """Round weights to whole numbers of `parts` (percents by default) that sum to `parts`, each less than one off.
 
-    The method of largest remainders: what is left after rounding down goes to those who lost most by it, the first of
+    The method of largest remainders: the parts left after rounding down go to the largest remainders, the first of
     equals first.
 
     Args:
         weights: `(..., K)`, on the simplex.
-        parts: Of how many the weights are shares.
+        parts: The sum of the result.
 
     Returns:
         `(..., K)` integers.
@@ -76,7 +81,7 @@ def whole_parts(weights: Sequence[float] | np.ndarray, parts: int = 100) -> np.n
         >>> whole_parts([0.62, 0.38], parts=20).tolist()
         [12, 8]
     """
-    # Rounded, lest 0.29 * 100 = 28.999999999999996 lose its last part, or equal remainders differ.
+    # Rounded, so that 0.29 * 100 = 28.999999999999996 becomes 29, and equal remainders stay equal.
     exact = (np.asarray(weights, dtype=np.float64) * parts).round(9)
     whole = np.floor(exact).astype(np.int64)
     order = np.argsort((whole - exact).round(9), axis=-1, kind="stable")
@@ -93,7 +98,12 @@ def steer_prompt(prompt: list[dict[str, str]], description: str) -> list[dict[st
 
 
 def steer_prompt(prompt: str | list[dict[str, str]], description: str) -> str | list[dict[str, str]]:
-    """Puts a description of the weights before a prompt: as the system message, or as first line of a plain prompt."""
+    """Put a description of the weights before a prompt: into the system message, or as first line of a plain prompt.
+
+    Example:
+        >>> steer_prompt([{"role": "user", "content": "Parks or roads?"}], "Answer as a member of the public.")[0]
+        {'role': 'system', 'content': 'Answer as a member of the public.'}
+    """
     if isinstance(prompt, str):
         return f"{description}\n{prompt}"
     if prompt and prompt[0]["role"] == "system":

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from plural_rlhf.rewards.jury_reward import JuryReward, require_calibrated
+from plural_rlhf.rewards.calibrated import require_calibrated
+from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from reward_models.jury.protocol import ClusterScorer
 

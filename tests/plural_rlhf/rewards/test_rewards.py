@@ -91,7 +91,7 @@ def test_rules_that_compare_heads_ask_for_one_scale():
     comparable = jury()
     comparable.calibrated = True
     JuryReward(comparable, rule="min")
-    with pytest.raises(JuryError, match="asked for"):
+    with pytest.raises(JuryError, match="calibrated=True requires it"):
         JuryReward(jury(), calibrated=True)
 
 
