@@ -1,4 +1,4 @@
-"""The examples run as they are, in a process of their own, and show what they say they show."""
+"""The examples run as they are, in a process of their own, show what they say they show, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -6,27 +6,39 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+
+import pytest
 
 from tests.paths import ROOT
 
 
-def run_example(name: str, *arguments: str) -> str:
-    found = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+def run_example(name: str) -> str:
+    """What an example prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / name)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert os.listdir(folder) == []
+    return done.stdout
+
+
+def percents(text: str) -> list[float]:
+    """The percentages of a line, as shares."""
+    return [float(cell) / 100 for cell in re.findall(r"(-?[\d.]+)%", text)]
 
 
 def test_two_line_dropin_keeps_more_of_the_minority_than_the_mean():
-    printed = run_example("01_two_line_dropin.py", "--steps", "45")
+    printed = run_example("01_two_line_dropin.py")
     shares = {
-        name: [float(cell) / 100 for cell in re.findall(r"(-?[\d.]+)%", line)]
+        name: percents(line)
         for line in printed.splitlines()
         for name in ("wanted", "before", "weighted mean", "JuryReward")
         if line.startswith(name + " ")
@@ -43,14 +55,26 @@ def test_two_line_dropin_keeps_more_of_the_minority_than_the_mean():
 
 
 def test_a_fine_tuned_jury_tells_two_tastes_apart():
-    printed = run_example("02_finetune_a_jury.py", "--epochs", "10")
+    printed = run_example("02_finetune_a_jury.py")
     rows = re.findall(r"^([12]) +([\d.]+) +([\d.]+)%", printed, re.MULTILINE)
     loss, accuracy = ({k: float(row[i]) for k, *row in rows} for i in range(2))
     assert loss["2"] < loss["1"] - 0.1
     assert accuracy["2"] > accuracy["1"] + 10
+    everybody = re.search(r"for all: the long answer leads by ([+-][\d.]+)", printed)
     (most, first), (_, second) = re.findall(r"(\d+)% of the raters: the long answer leads by ([+-][\d.]+)", printed)
-    assert float(first) < 0 < float(second)
+    assert everybody is not None
+    assert float(first) < 2 * float(everybody[1]) < 0 < float(second)
     assert abs(int(most) - 67) <= 5  # 40 of 60 raters like the short one
+
+
+def test_the_mixture_alone_keeps_the_minority_in_the_environments():
+    printed = run_example("03_environments_without_trl.py")
+    rows = re.findall(r"^(\w[\w ]+?)  +([\d.]+)% +([\d.]+)% +([\d.]+)% +([\d.]+)$", printed, re.MULTILINE)
+    assert [row[0] for row in rows] == ["wanted", "REINFORCE on the mean", "VarGrad on the mixture"] * 2
+    for wanted, mean, mixture in (rows[:3], rows[3:]):
+        assert [float(share) for share in wanted[1:4]] == pytest.approx([60, 30, 10], abs=0.05)
+        assert float(mean[3]) < 2 < 4 < float(mixture[3])
+        assert float(mixture[4]) < 0.03 < 0.1 < float(mean[4])
 
 
 def test_rules_disagree_and_only_some_can_be_shouted_down():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 
@@ -21,7 +20,6 @@ from reward_models.errors import JuryError, MissingExtraError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from tests.juries import ELEVEN, eleven_answers
-from tests.project.test_examples import run_example
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -438,16 +436,6 @@ def test_without_gymnasium_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     with pytest.raises(MissingExtraError, match=r'pip install "plural-rlhf\[envs\]"'):
         __import__("plural_rlhf.envs")
-
-
-def test_the_example_keeps_the_minority_on_the_mixture_alone():
-    printed = run_example("03_environments_without_trl.py", "--steps", "100")
-    rows = re.findall(r"^(\w[\w ]+?)  +([\d.]+)% +([\d.]+)% +([\d.]+)% +([\d.]+)$", printed, re.MULTILINE)
-    assert [row[0] for row in rows] == ["wanted", "REINFORCE on the mean", "VarGrad on the mixture"] * 2
-    for wanted, mean, mixture in (rows[:3], rows[3:]):
-        assert [float(share) for share in wanted[1:4]] == pytest.approx([60, 30, 10], abs=0.05)
-        assert float(mean[3]) < 2 < 4 < float(mixture[3])
-        assert float(mixture[4]) < 0.03 < 0.1 < float(mean[4])
 
 
 @pytest.mark.parametrize("make", [JuryText, JuryBandit.from_scorer])
