@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 
 
-__all__ = ["move_into_place", "whole_file", "whole_folder", "whole_path", "write_json"]
+__all__ = ["move_into_place", "whole_file", "whole_folder", "whole_path", "write_arrays", "write_json"]
 
 
 @contextmanager
@@ -150,6 +150,34 @@ def write_json(path: str | Path, value: Any, *, exact: bool = False, indent: int
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(text + "\n")
+
+
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as safetensors, as a whole or not at all, whatever their order in memory.
+
+    `safetensors` writes the memory of an array as it lies, so that a transposed one would come back with its elements
+    mixed.
+
+    Args:
+        path: The file to write. Its folder must exist.
+        arrays: Arrays by name.
+        metadata: Texts by name.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.numpy import load_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_arrays(Path(folder) / "a.safetensors", {"a": np.arange(4).reshape(2, 2).T})
+        ...     load_file(Path(folder) / "a.safetensors")["a"].tolist()
+        [[0, 2], [1, 3]]
+    """
+    from safetensors.numpy import save_file
+
+    with whole_path(path) as unfinished:
+        ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(ordered, unfinished, None if metadata is None else dict(metadata))
 
 
 def _flush(path: str | Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from transformers.utils import logging
 from trl import DPOTrainer
 
@@ -52,7 +52,7 @@ from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.trainer.rows import read_data
 from reward_models.trainer.start import random_evidence
 from reward_models.weights import parse_weights
-from reward_models.whole_file import write_json
+from reward_models.whole_file import write_arrays, write_json
 
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ class PluralDPOTrainer(DPOTrainer):
 
     def _save_state(self, folder: Path) -> None:
         if self.memberships is not None:
-            save_file(self.memberships.state(), folder / _MEMBERSHIPS_FILE)
+            write_arrays(folder / _MEMBERSHIPS_FILE, self.memberships.state())
         state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}
         write_json(folder / _STATE_FILE, state, exact=True, indent=None)
 

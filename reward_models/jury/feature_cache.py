@@ -21,10 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from transformers import PreTrainedModel
 
-from reward_models.whole_file import whole_path
+from reward_models.whole_file import write_arrays
 
 
 __all__ = ["FeatureCache", "backbone_identity", "row_key"]
@@ -149,8 +148,8 @@ class FeatureCache:
         table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
         self.folder.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
-        with whole_path(self.folder / f"{name}.safetensors") as unfinished:
-            save_file({"keys": table, "features": stored}, unfinished, metadata={"sha256": _checksum(table, stored)})
+        arrays = {"keys": table, "features": stored}
+        write_arrays(self.folder / f"{name}.safetensors", arrays, {"sha256": _checksum(table, stored)})
         return stored.astype(np.float32)
 
     @staticmethod

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
@@ -34,7 +34,7 @@ from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
-from reward_models.whole_file import move_into_place, write_json
+from reward_models.whole_file import move_into_place, write_arrays, write_json
 
 
 __all__ = ["FORMAT_VERSION", "load_config", "load_jury", "load_rater_model", "load_state", "save_jury"]
@@ -99,10 +99,8 @@ def save_jury(
         tokenizer.save_pretrained(unfinished)
         if save_raters and state.raters is not None:
             digests = np.array([list(bytes.fromhex(p)) for p in state.raters.pseudonyms], dtype=np.uint8)
-            save_file(
-                {"pseudonyms": digests.reshape(-1, 32), "posterior": state.raters.posterior},
-                unfinished / RATERS_FILE,
-            )
+            raters = {"pseudonyms": digests.reshape(-1, 32), "posterior": state.raters.posterior}
+            write_arrays(unfinished / RATERS_FILE, raters)
         files = {path.relative_to(unfinished).as_posix(): path for path in unfinished.rglob("*") if path.is_file()}
         values = _to_json(model.config, state, files, save_raters)
         write_json(unfinished / STATE_FILE, values, exact=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
@@ -21,7 +20,7 @@ from reward_models.jury.state import JuryState, counts
 from reward_models.raters.observation import TERM_SD, public_terms
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.trainer.terms import JudgementTerms
-from reward_models.whole_file import whole_path
+from reward_models.whole_file import write_arrays
 
 
 __all__ = ["STATE_FILE", "finished_state", "get_state", "read_state", "set_state", "write_state"]
@@ -55,9 +54,7 @@ def finished_state(
 def write_state(folder: Path, memberships: RunningMemberships, terms: JudgementTerms) -> None:
     """Write the state into the folder of a checkpoint, which is made if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: np.ascontiguousarray(value) for name, value in get_state(memberships, terms).items()}
-    with whole_path(folder / STATE_FILE) as unfinished:
-        save_file(state, unfinished, {"fingerprint": memberships.fingerprint})
+    write_arrays(folder / STATE_FILE, get_state(memberships, terms), {"fingerprint": memberships.fingerprint})
 
 
 def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTerms) -> None:

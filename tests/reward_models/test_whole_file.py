@@ -11,9 +11,11 @@ import threading
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from reward_models import whole_file as module
-from reward_models.whole_file import move_into_place, whole_file, whole_folder, whole_path, write_json
+from reward_models.whole_file import move_into_place, whole_file, whole_folder, whole_path, write_arrays, write_json
+from tests.paths import ROOT
 
 
 KILLED = """
@@ -170,3 +172,18 @@ def test_what_json_cannot_hold_touches_no_file(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "x.json", {"a": object()})
     assert (tmp_path / "x.json").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_come_back_with_every_element_in_its_place(tmp_path, order):
+    array = np.asarray(np.arange(12.0).reshape(4, 3), order=order)
+    write_arrays(tmp_path / "a.safetensors", {"a": array, "part": array[::2, 1:]}, {"what": "a test"})
+    back = load_file(tmp_path / "a.safetensors")
+    assert (back["a"] == array).all()
+    assert (back["part"] == array[::2, 1:]).all()
+
+
+def test_nothing_but_write_arrays_writes_safetensors_of_numpy():
+    files = [path for package in ("reward_models", "plural_rlhf") for path in (ROOT / package).rglob("*.py")]
+    writers = [path.name for path in files if "save_file(" in path.read_text(encoding="utf-8")]
+    assert writers == ["whole_file.py"]
