@@ -11,16 +11,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, TextIO
+from typing import TextIO
 
 import typer
 
 from reward_models.errors import JudgementWarning
 
 
-__all__ = ["Traceback", "command_line", "guarded"]
-
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error was raised.")]
+__all__ = ["command_line", "guarded"]
 
 TITLES = {
     "ConfigError": "The run file cannot be used",

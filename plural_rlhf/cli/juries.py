@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plural_rlhf.cli.guard import Traceback, command_line, guarded
+from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.options import Columns, JsonFile, JuryFolder, Settings, Traceback
 
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["adapt", "evaluate_jury", "export_scalar", "headroom", "releases"]
 
 RUN_FILES = (".yaml", ".yml")
-
-JuryFolder = Annotated[str, typer.Argument(metavar="JURY", help="Folder of a saved jury, or its id on the Hub.")]
-Columns = Annotated[
-    Path | None,
-    typer.Option(
-        "--columns", metavar="MAP.yaml", help="Which column of the table is what; not needed if they have our names."
-    ),
-]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file.")]
 
 
 def headroom(
@@ -52,12 +44,7 @@ def headroom(
         str | None,
         typer.Option("--source", metavar="PATH", help="Where the release lies; default: the Hub, if it is there."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Setting of a run file, e.g. --set data.max_raters=500. Repeatable."
-        ),
-    ] = None,
+    settings: Settings = None,
     max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Climb up to this many clusters.")] = 4,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the splits; default: the file's, or 0.")

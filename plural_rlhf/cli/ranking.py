@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plural_rlhf.cli.guard import Traceback, command_line, guarded
+from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.options import JsonFile, Traceback
 
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def rank(
         bool,
         typer.Option("--explain", help="Say who is pivotal, and what other weights would turn the verdict."),
     ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file.")
-    ] = None,
+    json_file: JsonFile = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -1,138 +1,108 @@
-"""The commands that walk a run file: `run`, `fit-jury`, `train` and `evaluate`.
+"""The commands that work through a run file: `run`, `fit-jury`, `train` and `evaluate`.
 
-Each reads the file, hands it to `plural_rlhf.recipe.run`, and prints what comes back. Knows nothing of how a stage
-works.
+They differ in how far they go. Each reads the file, passes it to `plural_rlhf.recipe.run`, and prints the results.
+Knows nothing of how a stage works.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING
 
-import typer
+from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.options import ConfigFile, Output, Overwrite, Settings, Traceback
 
-from plural_rlhf.cli.guard import Traceback, command_line, guarded
 
+if TYPE_CHECKING:
+    from plural_rlhf.recipe import Until
 
 __all__ = ["evaluate", "fit_jury", "run", "train"]
 
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, for example configs/quickstart.yaml.")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change one setting of the file, e.g. --set plural.steps=10. Repeatable."
-    ),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Delete what an earlier run left in the output folder and start over.")
-]
-Output = Annotated[
-    Path | None, typer.Option("--output", metavar="DIR", help="Folder for the results, instead of output_dir.")
-]
-Stage = Literal["jury", "train", "evaluate", "report"]
+
+def _run_command(until: Until) -> Callable[[Callable[[], None]], Callable[..., None]]:
+    """Make a command of the shared options that stops after `until`, with the name and help of the decorated one."""
+
+    def decorate(described: Callable[[], None]) -> Callable[..., None]:
+        name = described.__name__.replace("_", "-")
+
+        def command(
+            config: ConfigFile,
+            settings: Settings = None,
+            output: Output = None,
+            overwrite: Overwrite = False,
+            traceback: Traceback = False,
+        ) -> None:
+            guarded(lambda: _run_until(until, name, config, settings or [], output, overwrite), traceback)
+
+        command.__name__, command.__doc__ = described.__name__, described.__doc__
+        return command
+
+    return decorate
 
 
-def run(
-    config: ConfigFile,
-    settings: Settings = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    traceback: Traceback = False,
-) -> None:
-    """Walk the whole road: jury, warm-up, training, evaluation, report.
+@_run_command(until="report")
+def run() -> None:
+    """Do everything: fit the jury, train the policies, evaluate them, write the report.
 
     Example: `plural-rlhf run configs/quickstart.yaml --set plural.steps=20 --output runs/short`
 
-    Ends with a table and the path of report.html. A run that was interrupted goes on where it stopped; --overwrite
-    starts over.
+    Prints a summary table and the path of report.html. A run that was interrupted continues after its last complete
+    stage; --overwrite starts over.
     """
-    _stage("run", "report", config, settings, output, overwrite, traceback)
 
 
-def fit_jury(
-    config: ConfigFile,
-    settings: Settings = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    traceback: Traceback = False,
-) -> None:
-    """Fit the jury: find the clusters of raters and a score for each; no policy is trained.
+@_run_command(until="jury")
+def fit_jury() -> None:
+    """Fit the jury only: find the clusters of raters and a score for each; no policy is trained.
 
     Example: `plural-rlhf fit-jury configs/quickstart.yaml --set jury.clusters=3`
 
-    Leaves the reward model in the output folder, where `JuryReward`, `JuryRewardModel.from_pretrained` and the other
-    commands find it.
+    Takes judgements of every kind that has raters. Saves the reward model in the folder `jury` of the output folder,
+    where `JuryReward`, `JuryRewardModel.from_pretrained` and the other commands load it from.
     """
-    _stage("fit-jury", "jury", config, settings, output, overwrite, traceback)
 
 
-def train(
-    config: ConfigFile,
-    settings: Settings = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    traceback: Traceback = False,
-) -> None:
-    """Train the policies (warm-up, ours, and stock GRPO beside it), fitting the jury first if there is none.
+@_run_command(until="train")
+def train() -> None:
+    """Train the policies: warm-up, ours, and stock GRPO for comparison; fit the jury first if there is none.
 
     Example: `plural-rlhf train configs/quickstart.yaml --set grpo.steps=0` (without the comparison)
 
-    Leaves the LoRA adapters in the output folder.
+    Saves the LoRA adapters in the folders `warm`, `plural` and `grpo` of the output folder.
     """
-    _stage("train", "train", config, settings, output, overwrite, traceback)
 
 
-def evaluate(
-    config: ConfigFile,
-    settings: Settings = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    traceback: Traceback = False,
-) -> None:
-    """Measure how far each policy is from the people it should speak for, training first if need be.
+@_run_command(until="evaluate")
+def evaluate() -> None:
+    """Measure how far each policy is from held-out people; fit and train first what is missing.
 
     Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
 
-    Leaves results.json (tidy rows with intervals) in the output folder; run adds the report to it.
+    Writes results.json (tidy rows with intervals) into the output folder; the command run adds the report.
     """
-    _stage("evaluate", "evaluate", config, settings, output, overwrite, traceback)
 
 
-def _stage(
-    command: str,
-    until: Stage,
-    config: Path,
-    settings: list[str] | None,
-    output: Path | None,
-    overwrite: bool,
-    traceback: bool,
+def _run_until(
+    until: Until, command: str, config: Path, settings: list[str], output: Path | None, overwrite: bool
 ) -> None:
-    def walk() -> None:
-        from plural_rlhf.recipe.config import load_config
+    from plural_rlhf.recipe.config import load_config
 
-        overrides = list(settings or [])
-        if output is not None:
-            overrides.append(f"output_dir={json.dumps(str(output))}")
-        run_config = load_config(config, overrides)
+    overrides = [*settings, *([] if output is None else [f"output_dir={json.dumps(str(output))}"])]
+    run_config = load_config(config, overrides)
 
-        from rich.console import Console
+    from rich.console import Console
 
-        from plural_rlhf import recipe
-        from plural_rlhf.report.tables import clusters_table, summary_table
+    from plural_rlhf import recipe
+    from plural_rlhf.report.tables import clusters_table, summary_table
 
-        results = recipe.run(run_config, until=until, overwrite=overwrite, command=command_line(command))
-        console = Console()
-        if until == "jury":
-            console.print(clusters_table(results))
-        elif until in {"evaluate", "report"}:
-            console.print(summary_table(results))
-        report = run_config.output_dir / "report.html"
-        if until == "report":
-            console.print(f"Report: {report.resolve()}", markup=False, soft_wrap=True)
-        else:
-            console.print(f"Output: {run_config.output_dir.resolve()}", markup=False, soft_wrap=True)
-
-    guarded(walk, traceback)
+    results = recipe.run(run_config, until=until, overwrite=overwrite, command=command_line(command))
+    console = Console()
+    if until == "jury":
+        console.print(clusters_table(results))
+    elif until in ("evaluate", "report"):
+        console.print(summary_table(results))
+    folder = run_config.output_dir.resolve()
+    written = f"Report: {folder / 'report.html'}" if until == "report" else f"Output: {folder}"
+    console.print(written, markup=False, soft_wrap=True)

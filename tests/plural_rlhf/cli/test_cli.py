@@ -34,7 +34,6 @@ def recipe(monkeypatch):
         fake.calls.append((config, until, overwrite, command))
         return fake.answer()
 
-    monkeypatch.setattr("plural_rlhf.recipe.pipeline.run", run)
     monkeypatch.setattr("plural_rlhf.recipe.run", run)
     monkeypatch.setenv("COLUMNS", "160")
     return fake

@@ -1,0 +1,46 @@
+"""Arguments and options that several commands share, each with its help text.
+
+Knows nothing of what a command does with them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+__all__ = ["Columns", "ConfigFile", "JsonFile", "JuryFolder", "Output", "Overwrite", "Settings", "Traceback"]
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, for example configs/quickstart.yaml.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting of the run file, e.g. --set data.max_raters=500. Repeatable.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="DIR", help="Folder for the results; default: output_dir of the run file."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Delete what an earlier run left in the output folder and start over.")
+]
+JuryFolder = Annotated[str, typer.Argument(metavar="JURY", help="Folder of a saved jury, or its id on the Hub.")]
+Columns = Annotated[
+    Path | None,
+    typer.Option(
+        "--columns",
+        metavar="MAP.yaml",
+        help="Column map: which column of the table holds what. Not needed if the columns have the standard names.",
+    ),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file, as JSON.")
+]
+Traceback = Annotated[bool, typer.Option("--traceback", help="Show where in the code an error was raised.")]
