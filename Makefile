@@ -1,4 +1,4 @@
-# make demo   the main job on real data       make test   the tests       make help   the rest
+# make demo   the main job on real data       make test   the tests       make docs   the site       make help   the rest
 # Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ TORCH_ARGS ?=
 CONFIG ?= configs/quickstart.yaml
 ARGS ?=
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -43,5 +43,8 @@ lint: install  ## style, types and the arrows between the packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: install  ## the site in site/: guides, gallery, reference; a warning is an error
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 clean:  ## removes caches and builds; keeps .venv and runs
-	rm -rf build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site .cache/gallery .mypy_cache .ruff_cache .import_linter_cache .hypothesis
