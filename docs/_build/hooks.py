@@ -82,7 +82,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Mathematics as MathML, which browsers draw without a script."""
-    return MATHS.sub(lambda m: convert(html.unescape(m[2]), "block" if m[1] == "div" else "inline"), content)
+    return MATHS.sub(lambda m: convert(html.unescape(m[2]), display="block" if m[1] == "div" else "inline"), content)
 
 
 def site_path(target: str) -> str | None:
