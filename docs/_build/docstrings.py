@@ -42,6 +42,8 @@ def _settings(lines: list[str]) -> list[str]:
             out.append("" if any(map(GROUP.match, lines)) else "Attributes:")
         elif inside and (group := GROUP.match(line)):
             out.append(f"Attributes: {group[1][0].upper()}{group[1][1:]}")
+        elif inside and not line.strip() and out[-1].startswith("Attributes: "):
+            out.insert(-1, "")  # the empty line goes before the title: a section begins right under it
         elif inside and (typed := TYPED.match(line)):
             out.append(f"{typed[1]} ({typed[2]}):{f' Default: {typed[3]}.' if typed[3] else ''}")
         else:
