@@ -54,13 +54,15 @@ def faces() -> list[str]:
 
 def public_names() -> list[PublicName]:
     """All public names of all faces; what two faces offer is in the list twice."""
-    return [
-        _found(face, alias.name, _absolute(statement, face))
-        for face in faces()
-        for statement in _tree(_face_file(face)).body
-        if isinstance(statement, ast.ImportFrom) and statement.level
-        for alias in statement.names
-    ]
+    found = []
+    for face in faces():
+        tree = _tree(_face_file(face))
+        listed = _listed(tree)
+        for statement in tree.body:
+            for alias in statement.names if isinstance(statement, ast.ImportFrom) else ():
+                if listed is None or alias.name in listed:
+                    found.append(_found(face, alias.name, _absolute(statement, face)))
+    return found
 
 
 def rooms() -> dict[str, list[PublicName]]:
@@ -172,6 +174,12 @@ def _defined(statement: ast.stmt) -> set[str]:
     if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
         return {statement.target.id}
     return set()
+
+
+def _listed(tree: ast.Module) -> set[str] | None:
+    """The names of `__all__`; None in a stub, whose imports are all public."""
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and "__all__" in _defined(node)]
+    return set(ast.literal_eval(lists[0])) if lists else None
 
 
 def _absolute(statement: ast.ImportFrom, module: str) -> str:
