@@ -104,7 +104,8 @@ def within_splits(
     """
     import numpy as np
 
-    from reward_models.evaluation.metrics import by_cluster, pairwise_calibration
+    from reward_models.evaluation.calibration_metrics import pairwise_calibration
+    from reward_models.evaluation.metrics import by_cluster
     from reward_models.evaluation.population import answer_shares
 
     worst, calibration = [], []

@@ -1,8 +1,7 @@
-"""Sorts test judgements by what a model may have seen: {seen, unseen rater} x {seen, unseen prompt}.
+"""Sort test judgements by what a model may have seen: {seen, unseen rater} x {seen, unseen prompt}.
 
-Unlike `splits`, which divides one table before anything is fitted, this takes the tables as they are, for a jury that
-was fitted elsewhere. Labels that place unseen raters and labels that are scored are disjoint by construction. Knows
-nothing of models.
+`judgements.splits` divides one table before a model is fitted; this module sorts tables for a model that was fitted
+elsewhere. Labels for adapting to unseen raters and labels that are scored are disjoint. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from reward_models.judgements.splits import By, adaptation_split
 from reward_models.judgements.texts import freeze_prompt
 
 
-__all__ = ["PLACED", "Cells", "evaluation_cells"]
+__all__ = ["ADAPTED", "Cells", "evaluation_cells"]
 
-PLACED = "placed rater"
-"""The one case when nobody says what was seen."""
+ADAPTED = "adapted rater"
+"""The only case if the training judgements are not known."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,14 @@ class Cells:
 
     Attributes:
         scored: Judgements to score, by case, e.g. `"unseen rater, seen prompt"`.
-        adapt: Labels that place the unseen raters, none of them scored; None if there are none.
+        adapt: Labels for adapting to the unseen raters, none of them scored; None if there are none.
         empty: Why a case is missing, by case.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> cells = evaluation_cells(planted_judgements(num_raters=10, num_items=4).judgements)
+        >>> {case: len(table) for case, table in cells.scored.items()}, len(cells.adapt)
+        ({'adapted rater': 20}, 20)
     """
 
     scored: dict[str, Judgements]
@@ -48,18 +53,27 @@ def evaluation_cells(
     by: By = "prompt",
     seed: int = 0,
 ) -> Cells:
-    """Sort test judgements into cases and set the labels aside that place unseen raters.
+    """Sort test judgements into cases and reserve labels for adapting to unseen raters.
 
     Args:
         test: Judgements that no model was fitted to.
-        train: Judgements that the models were fitted to; None if that is not known, and every rater is adapted.
-        adapt_share: Share of an unseen rater's labels that places them, in (0, 1); a single label is scored.
-        by: What makes a judgement's ground seen: `"prompt"`, or `"item"`, e.g. a statement of a known conversation.
-        seed: Of the choice of labels.
+        train: Judgements that the models were fitted to; None if they are not known: models then adapt to every rater.
+        adapt_share: Share of an unseen rater's labels that models adapt by, in (0, 1); a single label is scored.
+        by: What must be in `train` for a judgement to be about something seen: its `"prompt"`, or its `"item"`, e.g. a
+            statement of a known conversation.
+        seed: Random seed of the choice of labels.
 
     Raises:
         JudgementError: Different kinds, a table without raters, judgements that are in both tables, or a share outside
             (0, 1).
+
+    Example:
+        >>> from reward_models import planted_judgements, split_raters
+        >>> train, test = split_raters(planted_judgements(num_raters=10, num_items=4).judgements, 0.5, seed=0)
+        >>> cells = evaluation_cells(test, train)
+        >>> list(cells.scored), cells.empty["seen rater, seen prompt"]
+        (['unseen rater, seen prompt'],
+         'the test judgements hold no prompt that is seen of a rater that is seen')
     """
     if test.kind == "soft":
         raise JudgementError(
@@ -68,15 +82,15 @@ def evaluation_cells(
         )
     if train is None:
         adapt, scored = adaptation_split(test, adapt_share, seed)
-        return Cells({PLACED: scored}, adapt if len(adapt) else None, {})
+        return Cells({ADAPTED: scored}, adapt if len(adapt) else None, {})
     if train.kind != test.kind:
         raise JudgementError(f"train holds {train.kind!r} judgements and test {test.kind!r}. Fix: use one kind.")
     _refuse_overlap(train, test)
     known = test.frame["rater_id"].isin(train.raters).to_numpy(dtype=bool)
     sides = {"seen": test.select(known), "unseen": test.select(~known)}
-    placing = None
+    adapt = None
     if len(sides["unseen"]):
-        placing, sides["unseen"] = adaptation_split(sides["unseen"], adapt_share, seed)
+        adapt, sides["unseen"] = adaptation_split(sides["unseen"], adapt_share, seed)
     known_ground = set(_ground(train, by))
     cases: dict[str, Judgements] = {}
     empty: dict[str, str] = {}
@@ -88,11 +102,11 @@ def evaluation_cells(
                 cases[case] = table.select(here)
             else:
                 empty[case] = f"the test judgements hold no {by} that is {ground_side} of a rater that is {rater_side}"
-    return Cells(cases, placing if placing is not None and len(placing) else None, empty)
+    return Cells(cases, adapt if adapt is not None and len(adapt) else None, empty)
 
 
 def _refuse_overlap(train: Judgements, test: Judgements) -> None:
-    """Refuse tables that share a judgement, unless nobody is known by name."""
+    """Raise if the tables share a judgement of a named rater."""
     columns = ["rater_id", "item_id"]
     named = test.frame.loc[test.frame["rater_id"] != ANONYMOUS, columns]
     both = named.merge(train.frame[columns].drop_duplicates(), on=columns)
@@ -100,10 +114,10 @@ def _refuse_overlap(train: Judgements, test: Judgements) -> None:
         rater, item = both.iloc[0]
         raise JudgementError(
             f"{len(both):,} of {len(test):,} test judgements are in the training table, too, e.g. rater {rater!r} on "
-            f"item {item!r}: models would be scored on what they were fitted to. Fix: take them out of one table."
+            f"item {item!r}: models would be scored on what they were fitted to. Fix: remove them from one table."
         )
 
 
 def _ground(judgements: Judgements, by: By) -> pd.Series:
-    """What each judgement is about: its item, or its prompt."""
+    """Return what each judgement is about: its item, or its prompt."""
     return judgements.frame["item_id"] if by == "item" else judgements.frame["prompt"].map(freeze_prompt)

@@ -1,8 +1,8 @@
 """Is one model better than another on the same judgements? Paired differences, p-values and a verdict in words.
 
-Every model is compared with one base. The interval of a difference resamples raters and items; the p-value is a
-permutation test over raters; Holm's correction covers the family, all comparisons made in one call. Knows nothing of
-models: it sees one number per judgement and model.
+Every model is compared with one base. The interval of a difference resamples raters and items; the p-value is that of
+a permutation test over raters; Holm's correction covers all comparisons of one call. Knows nothing of models: it sees
+one number per judgement and model.
 
 Shapes: `N` judgements, `R` raters.
 """
@@ -31,7 +31,7 @@ BLOCK = 4_000_000  # signs that are drawn at once
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against the base, on the same judgements.
+    """One model against the base, on the same judgements; `compare` has an example.
 
     Attributes:
         method: Name of the model.
@@ -44,7 +44,12 @@ class Comparison:
         p_value: Two-sided, see `sign_flip_p_value`.
         p_holm: The same, corrected for the family.
         outcome: `"better"` if the whole interval is on the good side (its worst end may be 0), `"worse"` if it is on
-            the bad side, `"undecided"` if it contains 0 (whatever the p-value says, which is about other raters only).
+            the bad side, `"undecided"` if it contains 0 (whatever the p-value, which is about other raters only).
+
+    Example:
+        >>> better = Comparison("two clusters", "bt", "delta_nll_nats", -0.1, -0.15, -0.05, 240, 0.01, 0.02, "better")
+        >>> better.row("unseen rater, seen prompt")["metric"]
+        'delta_nll_nats_vs_bt'
     """
 
     method: str
@@ -59,7 +64,7 @@ class Comparison:
     outcome: Outcome
 
     def row(self, case: str) -> dict[str, Any]:
-        """The comparison as a flat row of `results.json`."""
+        """Return the comparison as a flat row of `results.json`."""
         accuracy = self.metric == "delta_accuracy"
         return {
             "case": case,
@@ -90,9 +95,9 @@ def compare(
 
     Args:
         log_probs: (N, A) predictions by name of the model.
-        enc: The judgements, scored by all of them.
+        enc: The judgements, predicted by all of them.
         base: Name of the model to compare with.
-        bootstrap: How intervals are made; None: the defaults.
+        bootstrap: Resampling of the intervals; `Bootstrap()` if None.
         permutations: Draws of the permutation test.
 
     Returns:
@@ -100,6 +105,15 @@ def compare(
 
     Raises:
         JuryError: The base is not among the models.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> uniform = np.log(np.full((len(enc), 3), 1 / 3))
+        >>> informed = np.log(np.eye(3)[enc.label] * 0.4 + 0.2)  # probability .6 for the answer that was given
+        >>> loss, accuracy = compare({"uniform": uniform, "informed": informed}, enc, base="uniform")
+        >>> loss.outcome, round(loss.value, 3), round(accuracy.value, 3)  # log(1/3) - log(.6), 1 - 1/3
+        ('better', -0.588, 0.667)
     """
     if base not in log_probs:
         raise JuryError(
@@ -108,7 +122,7 @@ def compare(
         )
     bootstrap = bootstrap or Bootstrap()
     scores = {name: (-answer_log_lik(lp, enc), credit(lp, enc)) for name, lp in log_probs.items()}
-    found = []
+    comparisons = []
     for name in log_probs:
         if name == base:
             continue
@@ -126,32 +140,38 @@ def compare(
                 p_value = sign_flip_p_value(difference, enc, permutations=permutations, seed=bootstrap.seed)
             outcome = _outcome(low, high, sign=-1 if column else 1)
             n = int((~np.isnan(difference)).sum())
-            found.append(
+            comparisons.append(
                 Comparison(name, base, metric, float(value), float(low), float(high), n, p_value, np.nan, outcome)
             )
-    corrected = holm([comparison.p_value for comparison in found])
-    return [replace(comparison, p_holm=float(p)) for comparison, p in zip(found, corrected, strict=True)]
+    corrected = holm([comparison.p_value for comparison in comparisons])
+    return [replace(comparison, p_holm=float(p)) for comparison, p in zip(comparisons, corrected, strict=True)]
 
 
 def sign_flip_p_value(
     difference: np.ndarray, enc: Encoded, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float:
-    """Two-sided p-value of a paired difference by flipping signs rater by rater.
+    """Compute the two-sided p-value of a paired difference by flipping signs rater by rater.
 
-    The null: for every rater, swapping the two models would not change the distribution of the rater's total
-    difference, independently of other raters; the totals are then symmetric around zero, whatever their sizes and
-    however the judgements of one rater hang together. The items are taken as given: the claim is about other raters
+    Null hypothesis: for every rater, swapping the two models would not change the distribution of the rater's total
+    difference, independently of other raters. The totals are then symmetric around zero, whatever their sizes and
+    however the judgements of one rater depend on each other. The items are fixed: the claim is about other raters
     judging these items. (The interval of `compare` resamples items too and may contain 0 where this p-value is small.)
 
     Args:
-        difference: (N,) difference per judgement; nan ones are left out.
+        difference: (N,) difference per judgement; nan is ignored.
         enc: The judgements.
-        permutations: Random flips; all `2^R` are made where that is fewer.
-        seed: Of the flips.
+        permutations: Number of random flips; all `2^R` flips if they are fewer.
+        seed: Random seed of the flips.
 
     Returns:
-        Share of flips, the data's own included, whose total is at least as far from zero; never below
+        Share of flips, the observed signs included, whose total is at least as far from zero; at least
         `1 / (permutations + 1)`.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating", num_raters=3, num_items=2).judgements.encode()
+        >>> sign_flip_p_value(np.ones(6), enc)  # 2 of the 8 ways to flip 3 raters are as far from zero
+        0.25
     """
     used = ~np.isnan(difference)
     totals = np.bincount(enc.rater[used], enc.weight[used] * difference[used], enc.n_raters)
@@ -177,7 +197,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     The i-th smallest of m is multiplied by `m - i + 1`, and none may fall below a smaller one's result.
 
     Args:
-        p_values: m p-values; nan ones are not part of the family and stay nan.
+        p_values: m p-values; nan is not part of the family and stays nan.
 
     Returns:
         (m,) corrected values, at most 1.
@@ -195,38 +215,43 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def in_words(comparisons: Sequence[Comparison]) -> str:
-    """Say which models are better than the base, worse, or neither for all that is known, by their loss.
+    """Say by their loss which models are better than the base, worse, or undecided.
 
     Args:
-        comparisons: What `compare` returned, perhaps for several cases together.
+        comparisons: Results of `compare`, for one case or several.
+
+    Example:
+        >>> better = Comparison("two clusters", "bt", "delta_nll_nats", -0.1, -0.15, -0.05, 240, 0.01, 0.02, "better")
+        >>> in_words([better])
+        'two clusters is better than bt (-0.100 nats per judgement [-0.150, -0.050])'
     """
     losses = [c for c in comparisons if c.metric == "delta_nll_nats"]
     if not losses:
         return "nothing was compared"
     sentences = []
     for method in dict.fromkeys(c.method for c in losses):
-        own = [c for c in losses if c.method == method]
-        counts = {outcome: sum(c.outcome == outcome for c in own) for outcome in ("better", "undecided", "worse")}
-        base, n = own[0].base, sum(counts.values())
+        cases = [c for c in losses if c.method == method]
+        counts = {outcome: sum(c.outcome == outcome for c in cases) for outcome in ("better", "undecided", "worse")}
+        base, n = cases[0].base, sum(counts.values())
         if n == 0:
             sentences.append(
                 f"{method} cannot be compared with {base}: one of them rules out an answer that was given"
             )
-        elif len(own) == 1:
-            c = own[0]
+        elif len(cases) == 1:
+            c = cases[0]
             change = f"{c.value:+.3f} nats per judgement [{c.low:+.3f}, {c.high:+.3f}]"
-            said = f"{method} is {c.outcome} than {base}"
+            outcome = f"{method} is {c.outcome} than {base}"
             if c.outcome == "undecided":
-                said = f"whether {method} is better or worse than {base} is undecided"
-            sentences.append(f"{said} ({change})")
+                outcome = f"whether {method} is better or worse than {base} is undecided"
+            sentences.append(f"{outcome} ({change})")
         else:
-            found = ", ".join(f"{outcome} in {count}" for outcome, count in counts.items() if count)
-            sentences.append(f"{method} beside {base} in {n} case{'s' * (n > 1)}: {found}")
+            outcomes = ", ".join(f"{outcome} in {count}" for outcome, count in counts.items() if count)
+            sentences.append(f"{method} against {base} in {n} case{'s' * (n > 1)}: {outcomes}")
     return "; ".join(sentences)
 
 
 def _outcome(low: float, high: float, sign: int) -> Outcome:
-    """Where the interval of a difference lies; `sign` 1 where below zero is better, -1 where above is."""
+    """Return where the interval of a difference lies; `sign` is 1 if below zero is better, -1 if above is."""
     if np.isnan(low):
         return "not comparable"
     worst, best = (high, low) if sign > 0 else (-low, -high)

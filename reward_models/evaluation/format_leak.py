@@ -1,10 +1,10 @@
-"""Could length and format alone have told the answers? A classifier that sees nothing else, as a check on a jury.
+"""Can length and format alone predict the answers? A classifier on formal features, as a check on a model of raters.
 
-Benchmarks leak: a rejected response stored as a Python list is rendered with brackets and quotes, "raters" are made to
-prefer the longer text, and a model that reads no word scores 97 %. Here a log-linear classifier of formal features is
-fitted on the train side, alone and on top of the base model, and scored on the test side beside the jury. With the
-raters' memberships it has weights per cluster, so that it can also be a jury of long-text and short-text lovers. Needs
-numpy and scipy only; knows nothing of what the texts say.
+Benchmarks leak: if rejected responses were stored as Python lists, they are rendered with brackets and quotes; if
+simulated raters prefer the longer text, a model that reads no word scores 97 %. Here a log-linear classifier on formal
+features is fitted on the train side, alone and on top of the base model, and scored on the test side beside the model.
+With the raters' memberships it has weights per cluster, so it can also represent clusters that differ in preferred
+length. Needs numpy and scipy only; knows nothing of the content of texts.
 
 Shapes: `N` judgements, `A` answers, `U` texts, `F` features, `R` raters, `K` clusters.
 """
@@ -19,14 +19,15 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, renamed_arguments
+from reward_models.evaluation.controls import marginal_log_probs
 from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, average
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik, n_answers
 
 
-__all__ = ["FORMAT_FEATURES", "FormatLeak", "format_features", "format_leak", "marginal_log_probs"]
+__all__ = ["FORMAT_FEATURES", "FormatLeak", "format_features", "format_leak"]
 
 FORMAT_FEATURES: dict[str, Callable[[str], float]] = {
     "characters": lambda text: np.log1p(len(text)),
@@ -44,26 +45,31 @@ FORMAT_FEATURES: dict[str, Callable[[str], float]] = {
     "ends in a bracket": lambda text: float(text.rstrip()[-1:] in tuple("]})")),
     "ends in a full stop": lambda text: float(text.rstrip()[-1:] in tuple(".!?。")),
 }
-LEAK = 0.75  # of what the jury knows; on honest pairs of arguments, where length persuades, it is about a half
-PART = 0.5  # of the gain over the base
+LEAK = 0.75  # share of what the model knows; on pairs of arguments, where length does persuade, it is about a half
+PART = 0.5  # share of the model's gain over the base
 
 
 @dataclass(frozen=True)
 class FormatLeak:
-    """What length and format explain.
+    """How much length and format explain; `format_leak` has an example.
 
     Attributes:
-        nll: Held-out loss in nats of `"marginal"` (answer shares only), `"format"`, `"base"`, `"base + format"` and
-            `"jury"`.
-        accuracy: Share of test answers that format alone gets right.
-        explained: Share of what the jury knows, its gain over the marginal, that format alone knows too; with the
-            ends of its interval.
-        explained_gain: Share of the jury's gain over the base that format on top of the base makes up; with its ends;
-            nan if the jury has no gain.
-        strongest: The features with the largest weights of the format-only classifier, in logits per standard
-            deviation, the strongest first.
-        leak: Whether the verdict is an accusation.
+        nll: Heldout loss in nats of `"marginal"` (answer shares only), `"format"`, `"base"`, `"base + format"` and
+            `"model"`.
+        accuracy: Share of test answers that format alone predicts.
+        explained: Share of the model's gain over the marginal that format alone has too; value and ends of the
+            interval.
+        explained_gain: Share of the model's gain over the base that format on top of the base has too; value and ends
+            of the interval; nan if the model has no gain.
+        strongest: The features with the largest weights in the format-only classifier, in logits per standard
+            deviation, largest first.
+        leak: Whether format explains too much.
         verdict: In words.
+
+    Example:
+        >>> nan = (float("nan"),) * 3
+        >>> FormatLeak({"marginal": 0.69, "format": 0.68}, 0.52, nan, nan, [("words", 0.1)], False, "no leak").leak
+        False
     """
 
     nll: dict[str, float]
@@ -76,57 +82,56 @@ class FormatLeak:
 
 
 def format_features(texts: Sequence[str]) -> np.ndarray:
-    """(U, F) features of length and format, in the order of `FORMAT_FEATURES`; counts on a log scale."""
+    """Compute (U, F) features of length and format, in the order of `FORMAT_FEATURES`; counts on a log scale.
+
+    Example:
+        >>> row = format_features(["Yes."])[0]
+        >>> dict(zip(FORMAT_FEATURES, row.round(2).tolist(), strict=True))["ends in a full stop"]
+        1.0
+    """
     return np.array([[feature(text) for feature in FORMAT_FEATURES.values()] for text in texts], dtype=np.float64)
 
 
-def marginal_log_probs(train: Encoded, test: Encoded) -> np.ndarray:
-    """(N, A) answers by their frequency in `train`: of levels, and of ties; options and sides are all alike.
-
-    Half a judgement is added to each answer, so that none is impossible.
-    """
-    n = n_answers(test)
-    if test.kind == "choice":
-        shares = (test.alternatives >= 0).astype(np.float64)
-    else:
-        counts = np.bincount(train.label, train.weight, n) + 0.5
-        if test.kind == "preference":
-            counts[:2] = counts[:2].mean()
-        shares = np.tile(counts, (len(test), 1))
-    with np.errstate(divide="ignore"):
-        return np.log(shares / shares.sum(1, keepdims=True))
-
-
+@renamed_arguments(jury="model")
 def format_leak(
     train: Encoded,
     test: Encoded,
     *,
     base: tuple[np.ndarray, np.ndarray],
-    jury: np.ndarray,
+    model: np.ndarray,
     memberships: tuple[np.ndarray, np.ndarray] | None = None,
     bootstrap: Bootstrap | None = None,
 ) -> FormatLeak:
-    """Fit the format-only classifier on `train` and see how much of the jury's success on `test` it explains.
+    """Fit the format-only classifier on `train` and measure how much of a model's success on `test` it explains.
 
     Args:
         train: Judgements to fit it to; none of them in `test`.
-        test: The judgements that the jury was scored on.
+        test: The judgements that the model was scored on.
         base: Log-probabilities of the base model, (N, A) for `train` and for `test`. A base that was fitted to `train`
-            leaves little there for format to add, so that `explained_gain` errs towards not accusing.
-        jury: (N, A) log-probabilities of the jury for `test`.
-        memberships: (R, K) of the raters of `train` and of `test`, to give each cluster its own taste in format; None
-            for one taste.
-        bootstrap: How intervals are made; None: the defaults.
+            leaves little there for format to add, so `explained_gain` is rather too low.
+        model: (N, A) log-probabilities of the model for `test`.
+        memberships: (R, K) of the raters of `train` and of `test`, for weights of format per cluster; None for one
+            set of weights.
+        bootstrap: Resampling of the intervals; `Bootstrap()` if None.
 
     Raises:
         JuryError: The two tables are of different kinds.
+
+    Example:
+        >>> from reward_models import fit_raters, planted_judgements, split_raters
+        >>> train, test = split_raters(planted_judgements("rating", num_raters=40).judgements, 0.5, seed=0)
+        >>> train, test = train.encode(), test.encode()
+        >>> marginal = marginal_log_probs(train, train), marginal_log_probs(train, test)
+        >>> leak = format_leak(train, test, base=marginal, model=fit_raters(train).log_probs(test))
+        >>> leak.leak, leak.accuracy < 0.5  # the planted texts do not differ in format
+        (False, True)
     """
     if train.kind != test.kind:
         raise JuryError(f"train holds {train.kind!r} judgements, test {test.kind!r}. Fix: use tables of one kind")
     if memberships is None:
         memberships = np.ones((train.n_raters, 1)), np.ones((test.n_raters, 1))
-    known = format_features([text.response for text in train.texts])
-    centre, spread = known.mean(0), known.std(0)
+    train_features = format_features([text.response for text in train.texts])
+    centre, spread = train_features.mean(0), train_features.std(0)
     spread = np.where(spread > 0, spread, 1.0)
     designs = [
         _design(enc, (format_features([text.response for text in enc.texts]) - centre) / spread)
@@ -134,7 +139,7 @@ def format_leak(
     ]
     of_raters = memberships[0][train.rater], memberships[1][test.rater]
     marginal = marginal_log_probs(train, train), marginal_log_probs(train, test)
-    scored = {"marginal": marginal[1], "base": base[1], "jury": jury}
+    scored = {"marginal": marginal[1], "base": base[1], "model": model}
     weights = {}
     for name, start in (("format", marginal), ("base + format", base)):
         weights[name] = _fit(start[0], designs[0], train, of_raters[0])
@@ -144,9 +149,9 @@ def format_leak(
     def shares(draw: Draw) -> list[float]:
         nll = {name: average(loss, draw.weight) for name, loss in losses.items()}
         return [
-            _ratio(nll["marginal"] - nll["format"], nll["marginal"] - nll["jury"]),
-            _ratio(nll["base"] - nll["base + format"], nll["base"] - nll["jury"]),
-            nll["base"] - nll["jury"],
+            _ratio(nll["marginal"] - nll["format"], nll["marginal"] - nll["model"]),
+            _ratio(nll["base"] - nll["base + format"], nll["base"] - nll["model"]),
+            nll["base"] - nll["model"],
             nll["marginal"] - nll["format"],
         ]
 
@@ -159,7 +164,7 @@ def format_leak(
     return FormatLeak(
         nll={
             name: average(losses[name], test.weight)
-            for name in ("marginal", "format", "base", "base + format", "jury")
+            for name in ("marginal", "format", "base", "base + format", "model")
         },
         accuracy=accuracy,
         explained=(float(explained[0]), float(explained[1]), float(explained[2])),
@@ -171,7 +176,7 @@ def format_leak(
 
 
 def _design(enc: Encoded, features: np.ndarray) -> np.ndarray:
-    """(N, A, F) what the weights are multiplied with for each answer; a tie lies between a and b."""
+    """Return the (N, A, F) design of the log-linear classifier; a tie has the mean of a and b."""
     if enc.kind == "rating":
         n = n_answers(enc)
         return np.linspace(-0.5, 0.5, n)[None, :, None] * features[enc.alternatives[:, 0]][:, None, :]
@@ -182,18 +187,18 @@ def _design(enc: Encoded, features: np.ndarray) -> np.ndarray:
 
 
 def _log_answers(start: np.ndarray, design: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(N, K, A) log-probabilities of each cluster: `start` tilted by its weights (K, F)."""
+    """Return (N, K, A) log-probabilities of each cluster: `start` tilted by its weights (K, F)."""
     logits = start[:, None, :] + np.einsum("naf,kf->nka", design, weight)
     return logits - logsumexp(logits, axis=2, keepdims=True)
 
 
 def _mixed(start: np.ndarray, design: np.ndarray, weight: np.ndarray, membership: np.ndarray) -> np.ndarray:
-    """(N, A) log-probabilities, averaged over the clusters (N, K) of the rater."""
+    """Return (N, A) log-probabilities, averaged over the clusters (N, K) of the rater."""
     return logsumexp(_log_answers(start, design, weight), axis=1, b=membership[:, :, None])
 
 
 def _fit(start: np.ndarray, design: np.ndarray, enc: Encoded, membership: np.ndarray) -> np.ndarray:
-    """(K, F) weights at their posterior mode under a standard normal prior, memberships as they are."""
+    """Return (K, F) weights at their posterior mode under a standard normal prior; memberships are fixed."""
     kept = np.isfinite(answer_log_lik(start, enc))
     start, design, membership = start[kept], design[kept], membership[kept]
     label, mass = enc.label[kept], enc.weight[kept]
@@ -212,12 +217,12 @@ def _fit(start: np.ndarray, design: np.ndarray, enc: Encoded, membership: np.nda
         return 0.5 * float((weight**2).sum()) - float(mass @ total[:, 0]), gradient.ravel()
 
     shape = membership.shape[1], design.shape[2]
-    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 200})
-    return found.x.reshape(shape)
+    result = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return result.x.reshape(shape)
 
 
 def _ratio(part: float, whole: float) -> float:
-    """`part / whole`, not below 0; nan where there is nothing to explain."""
+    """Return `part / whole`, at least 0; nan if there is nothing to explain."""
     return max(part, 0.0) / whole if whole > 1e-9 else np.nan
 
 
@@ -229,20 +234,20 @@ def _verdict(
     format_gain: np.ndarray,
     num_clusters: int,
 ) -> tuple[bool, str]:
-    """Accuse only where format predicts held-out answers beyond chance (lower end above 0)."""
-    alone = f"length and format alone get {accuracy:.0%} of the answers right"
-    all_of_it = format_gain[1] > 0 and explained[0] >= LEAK
-    the_gain = format_gain[1] > 0 and gain[1] > 0 and explained_gain[0] >= PART
-    if the_gain and (num_clusters > 1 or not all_of_it):
+    """Report a leak only if format predicts heldout answers beyond chance (lower end above 0)."""
+    alone = f"length and format alone predict {accuracy:.0%} of the answers"
+    explains_all = format_gain[1] > 0 and explained[0] >= LEAK
+    explains_gain = format_gain[1] > 0 and gain[1] > 0 and explained_gain[0] >= PART
+    if explains_gain and (num_clusters > 1 or not explains_all):
         return True, (
-            f"format: {explained_gain[0]:.0%} of the jury's gain over the base is made up by taste in length and "
-            f"format ({alone}). Its clusters may be lovers of long and of short texts; compare on pairs of like length"
+            f"format: preferences for length and format explain {explained_gain[0]:.0%} of the model's gain over the "
+            f"base ({alone}). Its clusters may differ in preferred length only; compare on pairs of equal length"
         )
-    if all_of_it:
+    if explains_all:
         return True, (
-            f"leak: {alone} and hold {explained[0]:.0%} of what the jury knows. Look at how the two sides were "
-            "rendered (lists, brackets, quotes, cut texts) before believing any accuracy on these data"
+            f"leak: {alone}, which is {explained[0]:.0%} of what the model knows. Check how the two sides were "
+            "rendered (lists, brackets, quotes, cut texts) before you trust an accuracy on these data"
         )
     of_gain = f", and {explained_gain[0]:.0%} of its gain over the base" if gain[1] > 0 else ""
-    known = "nothing" if np.isnan(explained[0]) else f"{explained[0]:.0%}"
-    return False, f"no leak: {alone}, which is {known} of what the jury knows{of_gain}"
+    of_all = "nothing" if np.isnan(explained[0]) else f"{explained[0]:.0%}"
+    return False, f"no leak: {alone}, which is {of_all} of what the model knows{of_gain}"

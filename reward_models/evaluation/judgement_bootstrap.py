@@ -1,14 +1,14 @@
-"""Value and interval of any statistic of judgements: raters and items are resampled together.
+"""Value and interval of any statistic of judgements, with raters and items resampled together.
 
-`resampling` does this for means over judgements and `stats` for people's answers to items. Here the statistic may be
-any function of how often each rater and each item was drawn: a mean over raters, the worst of several clusters, a
-rank correlation over items. Knows nothing of models or of what is measured.
+`stats.resampling` does this for means over judgements and `stats.answers` for people's answers to items. Here the
+statistic may be any function of how often each rater and each item was drawn: a mean over raters, the worst of several
+clusters, a rank correlation over items. Knows nothing of models or of what is measured.
 
 Squared gaps between predicted and observed shares are averaged over pairs of *different* judgements of a group: with
-`d_u = q_u - x_u` the mean of `d_u d_v` over `u != v` is an unbiased estimate of `(q - p)^2`, while the plain
-`(q - mean x)^2` also holds the variance of that mean. For 0/1 answers and one `q` it equals
-`(q - p_hat)^2 - p_hat (1 - p_hat) / (n - 1)`; it may come out below 0. Being a function of weights, it stays unbiased
-in a resample, where the same judgement may be drawn twice.
+`d_u = q_u - x_u`, the mean of `d_u d_v` over `u != v` is an unbiased estimate of `(q - p)^2`, while the plain
+`(q - mean x)^2` also contains the variance of that mean. For 0/1 answers and one `q` it equals
+`(q - p_hat)^2 - p_hat (1 - p_hat) / (n - 1)`; it may be below 0. Being a function of weights, it stays unbiased in a
+resample, where the same judgement may be drawn twice.
 
 Shapes: `N` judgements, `R` raters, `I` items, `G` groups, `M` numbers that one statistic returns.
 """
@@ -46,14 +46,19 @@ class Metric:
     """One measured number.
 
     Attributes:
-        name: What was measured; ends in the unit where one name is in use for several (`jsd_nats`).
-        value: The estimate; nan where the judgements do not allow one.
+        name: Name of the metric; ends in the unit if the same metric has several (`jsd_nats`).
+        value: The estimate; nan if the judgements do not allow one.
         low: Lower end of the interval.
         high: Upper end.
-        n: How many there were of `counted`.
+        n: Number of `counted`.
         counted: What `n` counts, e.g. `"judgements"`.
         unit: Unit of the value.
-        direction: Which way is better; `"zero"`: the closer to zero, `"context"`: neither, it helps to read the rest.
+        direction: Which direction is better; `"zero"`: closer to zero; `"context"`: neither, for reading the others.
+
+    Example:
+        >>> metric = Metric.of("accuracy", np.array([0.8, 0.75, 0.85]), 240, "judgements", "share", "higher")
+        >>> metric.value, metric.row("unseen rater, seen prompt", "bt")["ci_low"]
+        (0.8, 0.75)
     """
 
     name: str
@@ -74,7 +79,7 @@ class Metric:
         return cls(name, value, low, high, int(n), counted, unit, direction)
 
     def row(self, case: str, method: str) -> dict[str, Any]:
-        """The number as a flat row of `results.json`."""
+        """Return the number as a flat row of `results.json`."""
         return {
             "case": case,
             "method": method,
@@ -90,12 +95,19 @@ class Metric:
 
 
 class Draw(NamedTuple):
-    """How often everything was drawn; the first draw is the data itself.
+    """How often each rater and item was drawn; the first draw is the data itself.
 
     Attributes:
-        weight: (N,) weight of each judgement: its own, times its rater's, times its item's.
+        weight: (N,) weight of each judgement: its own, times the draws of its rater, times the draws of its item.
         raters: (R,) times each rater was drawn; 0 for raters without judgements.
         items: (I,) times each item was drawn; 0 for items without judgements.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements(num_raters=2, num_items=3).judgements.encode()
+        >>> data, resample = Bootstrap(draws=1).samples(enc)
+        >>> data.raters.tolist(), float(resample.raters.sum())
+        ([1.0, 1.0], 2.0)
     """
 
     weight: np.ndarray
@@ -105,16 +117,23 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made: the pigeonhole bootstrap (Owen 2007, https://doi.org/10.1214/07-AOAS122).
+    """The pigeonhole bootstrap of raters and items (Owen 2007, https://doi.org/10.1214/07-AOAS122).
 
-    Resampling adds noise of its own, which shifts what cannot be negative (a divergence, a calibration error) and
-    what is a minimum; as in `stats.Resamples.interval` the percentiles are moved back so that the draws centre on the
-    estimate.
+    Resampling adds noise, which biases statistics that cannot be negative (a divergence, a calibration error) and
+    minima; as in `stats.resampling`, the percentiles are shifted so that the draws centre on the estimate.
 
     Attributes:
         draws: Number of resamples.
-        level: Probability that an interval is to hold.
-        seed: Of the resampling; equal seeds and tables give equal draws, so that metrics of two models are paired.
+        level: Coverage probability of the intervals.
+        seed: Random seed; equal seeds and tables give equal draws, so that metrics of two models are paired.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> top = (enc.label == 2).astype(float)
+        >>> value, low, high = Bootstrap(draws=100).estimate(lambda draw: average(top, draw.weight), enc)[0]
+        >>> bool(low < value < high), bool(value == top.mean())
+        (True, True)
     """
 
     draws: int = 400
@@ -129,7 +148,7 @@ class Bootstrap:
             )
 
     def samples(self, enc: Encoded) -> Iterator[Draw]:
-        """The data itself, then `draws` resamples of the raters and items that have judgements."""
+        """Yield the data itself, then `draws` resamples of the raters and items that have judgements."""
         raters = np.bincount(enc.rater, minlength=enc.n_raters) > 0
         items = np.bincount(enc.item, minlength=enc.n_items) > 0
         yield Draw(enc.weight, raters.astype(np.float64), items.astype(np.float64))
@@ -144,20 +163,20 @@ class Bootstrap:
         enc: Encoded,
         bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> np.ndarray:
-        """Value, lower and upper end of each number that a statistic returns.
+        """Compute value, lower and upper end of each number that a statistic returns.
 
         Args:
-            statistic: Maps a draw to one or `M` numbers; nan where a draw does not allow one.
+            statistic: Maps a draw to one or `M` numbers; nan if a draw does not allow one.
             enc: The judgements.
-            bounds: Smallest and largest possible value; intervals are cut there.
+            bounds: Smallest and largest possible value; intervals are clipped there.
 
         Returns:
-            (M, 3); ends are nan where the value is not finite.
+            (M, 3); ends are nan if the value is not finite.
         """
         return self.interval(np.stack([np.atleast_1d(statistic(draw)) for draw in self.samples(enc)]), bounds)
 
     def interval(self, values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:
-        """As `estimate`, from values (1 + draws, M) whose first row is the data's own."""
+        """Compute the same as `estimate` from values (1 + draws, M) whose first row is that of the data."""
         out = np.full((values.shape[1], 3), np.nan)
         for column, (value, *drawn) in zip(out, values.T, strict=True):
             column[0] = value
@@ -168,16 +187,16 @@ class Bootstrap:
         return out
 
 
-def _times(there: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Times each of the things that are there is drawn, as many draws as there are things."""
-    times = np.zeros(len(there))
-    n = int(there.sum())
-    times[there] = np.bincount(rng.integers(n, size=n), minlength=n)
+def _times(present: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw with replacement as many of the present units as there are; return how often each was drawn."""
+    times = np.zeros(len(present))
+    n = int(present.sum())
+    times[present] = np.bincount(rng.integers(n, size=n), minlength=n)
     return times
 
 
 def tail_mean(values: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
-    """Mean of the lowest `share` of the mass (CVaR).
+    """Compute the mean of the lowest `share` of the mass (CVaR).
 
     Args:
         values: (..., K).
@@ -186,6 +205,10 @@ def tail_mean(values: np.ndarray, weights: np.ndarray, share: float) -> np.ndarr
 
     Returns:
         (...); nan if there is no mass.
+
+    Example:
+        >>> float(tail_mean(np.array([1.0, 2.0, 9.0]), np.ones(3), share=2 / 3))
+        1.5
     """
     if weights.sum() <= 0:
         return np.full(values.shape[:-1], np.nan)
@@ -197,14 +220,24 @@ def tail_mean(values: np.ndarray, weights: np.ndarray, share: float) -> np.ndarr
 
 
 def average(values: np.ndarray, weight: np.ndarray) -> float:
-    """Weighted mean of (N,) values; nan values and those without weight are left out."""
+    """Compute the weighted mean of (N,) values; nan and values of weight 0 are ignored.
+
+    Example:
+        >>> average(np.array([1.0, 4.0, np.nan]), np.array([2.0, 1.0, 1.0]))
+        2.0
+    """
     used = (weight > 0) & ~np.isnan(values)
     total = weight[used].sum()
     return float(weight[used] @ values[used] / total) if total > 0 else np.nan
 
 
 def group_means(values: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray) -> np.ndarray:
-    """(G,) weighted mean of each group; nan for a group without weight."""
+    """Compute (G,) the weighted mean of each group; nan for a group without weight.
+
+    Example:
+        >>> group_means(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]), 2, np.ones(3)).tolist()
+        [2.0, 5.0]
+    """
     used = (weight > 0) & ~np.isnan(values)
     total = np.bincount(group[used], weight[used], n_groups)
     sums = np.bincount(group[used], weight[used] * values[used], n_groups)
@@ -212,37 +245,53 @@ def group_means(values: np.ndarray, group: np.ndarray, n_groups: int, weight: np
 
 
 def group_sums(rows: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray) -> np.ndarray:
-    """(G, A) weighted sums of (N, A) rows."""
+    """Compute (G, A) weighted sums of (N, A) rows.
+
+    Example:
+        >>> group_sums(np.array([[1.0], [3.0], [5.0]]), np.array([0, 0, 1]), 2, np.ones(3)).tolist()
+        [[4.0], [5.0]]
+    """
     return np.stack([np.bincount(group, weight * column, n_groups) for column in rows.T], axis=1)
 
 
 def mean_products(
     rows: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of `rows_u . rows_v` over pairs of different judgements of each group, from (N, A) rows.
+    """Compute the mean of `rows_u . rows_v` over pairs of different judgements of each group, from (N, A) rows.
 
     Returns:
         One mean for each group that has such a pair, and the (G,) mask of these groups.
+
+    Example:
+        >>> means, used = mean_products(np.array([[2.0], [3.0], [5.0]]), np.array([0, 0, 1]), 2, np.ones(3))
+        >>> means.tolist(), used.tolist()
+        ([6.0], [True, False])
     """
     total = np.bincount(group, weight, n_groups)
     pairs = total**2 - np.bincount(group, weight**2, n_groups)
     used = pairs > 1e-9 * total**2
     sums = (group_sums(rows, group, n_groups, weight) ** 2).sum(1)
-    own = np.bincount(group, weight**2 * (rows**2).sum(1), n_groups)
-    return (sums - own)[used] / pairs[used], used
+    with_itself = np.bincount(group, weight**2 * (rows**2).sum(1), n_groups)
+    return (sums - with_itself)[used] / pairs[used], used
 
 
 def mean_squared_gap(
     gap: np.ndarray, group: np.ndarray, times: np.ndarray, weight: np.ndarray, corrected: bool = True
 ) -> float:
-    """Mean over groups of the squared mean of a group's gaps; see the module.
+    """Compute the mean over groups of the squared mean of a group's gaps; see the module.
 
     Args:
         gap: (N,) predicted minus observed share of each judgement, or (N, A).
         group: (N,) group of each judgement.
-        times: (G,) how often each group counts.
+        times: (G,) weight of each group.
         weight: (N,) weight within the group.
-        corrected: Leave out the variance of the mean; groups with one judgement then do not count.
+        corrected: Remove the variance of the mean; groups with one judgement are then ignored.
+
+    Example:
+        >>> gap = np.array([0.5, -0.5])  # predicted one half, observed 0 and 1
+        >>> table = np.array([0, 0]), np.ones(1), np.ones(2)  # one group of two judgements
+        >>> mean_squared_gap(gap, *table, corrected=False), mean_squared_gap(gap, *table)
+        (0.0, -0.25)
     """
     rows = gap.reshape(len(gap), -1)
     if corrected:

@@ -1,8 +1,7 @@
-"""What a jury says of a population: the answers to an item, how often people agree, and whose welfare is served.
+"""Metrics of a whole population: the answers to an item, agreement between raters, and welfare.
 
-Companion of `jury_metrics`, for metrics that need more than one judgement at a time. Predictions are the means over
-the raters who answered, so that any `predictors.Predictor` can be measured, jury or not. Knows nothing of where
-predictions come from.
+These need more than one judgement at a time; `metrics` has those of one. Predictions are averaged over the raters who
+answered, so that any `raters.predictors.Predictor` can be measured. Knows nothing of where predictions come from.
 
 Shapes: `N` judgements, `A` answers, `R` raters, `I` items, `U` texts, `P` prompts, `K` clusters.
 """
@@ -16,6 +15,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.evaluation.clusters import check_memberships
 from reward_models.evaluation.judgement_bootstrap import (
     Bootstrap,
     Draw,
@@ -25,7 +25,7 @@ from reward_models.evaluation.judgement_bootstrap import (
     mean_products,
     tail_mean,
 )
-from reward_models.evaluation.metrics import BOOTSTRAP, by_item, check_memberships, given_answers
+from reward_models.evaluation.metrics import BOOTSTRAP, by_item, given_answers
 from reward_models.judgements.encoding import Encoded
 from reward_models.stats.answers import js_divergence, normalise
 
@@ -48,12 +48,22 @@ CVAR_SHARE = 0.1
 
 
 def answer_shares(probs: np.ndarray, enc: Encoded) -> np.ndarray:
-    """Share of the vote of each alternative, from probabilities (N, A) of the answers.
+    """Compute the share of the vote of each alternative, from probabilities (N, A) of the answers.
 
-    A tie between a and b is half a vote for each; a rating's levels are evenly spaced from 0 to 1.
+    A tie between a and b is half a vote for each; the levels of a rating are evenly spaced from 0 to 1.
+
+    Args:
+        probs: (N, A) probabilities.
+        enc: The judgements.
 
     Returns:
         (N, alternatives) in the order of `Encoded.alternatives`.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("preference", num_raters=1, num_items=1).judgements.encode()
+        >>> answer_shares(np.array([[0.5, 0.3, 0.2]]), enc).tolist()
+        [[0.6, 0.4]]
     """
     if enc.kind == "preference":
         return probs[:, :2] + probs[:, 2:] / 2
@@ -63,13 +73,26 @@ def answer_shares(probs: np.ndarray, enc: Encoded) -> np.ndarray:
 def answer_divergence(
     log_probs: np.ndarray, enc: Encoded, *, seed: int = 0, bootstrap: Bootstrap = BOOTSTRAP
 ) -> list[Metric]:
-    """Jensen-Shannon divergence between the predicted and the given answers to an item, mean over items.
+    """Compute the Jensen-Shannon divergence between predicted and given answers to an item, mean over items.
 
     The prediction is the mean over the raters who answered. An exact model does not score 0, because few people were
-    asked: `jsd_floor_nats` is what it would score, from answers drawn from the predictions themselves.
+    asked: `jsd_floor_nats` is its expected score, from answers drawn from the predictions themselves.
+
+    Args:
+        log_probs: (N, A) nats.
+        enc: The judgements.
+        seed: Random seed of the drawn answers.
+        bootstrap: Resampling of the interval.
 
     Returns:
-        `jsd_nats`, and `jsd_floor_nats` whose interval is the range of an exact model's scores.
+        `jsd_nats`, and `jsd_floor_nats`, whose interval is the range of an exact model's scores.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> divergence, floor = answer_divergence(np.log(np.full((len(enc), 3), 1 / 3)), enc)
+        >>> divergence.value > floor.value > 0  # the answers are not uniform
+        True
     """
     predicted, given = by_item(np.exp(log_probs), enc), by_item(given_answers(log_probs, enc), enc)
 
@@ -80,7 +103,7 @@ def answer_divergence(
 
     numbers = bootstrap.estimate(divergence, enc, (0.0, np.log(2)))[0]
     rng = np.random.default_rng(seed)
-    # The last edge is 1 but for rounding; a draw must not fall behind it.
+    # The last edge is 1 up to rounding, and no draw may exceed it: leave it out.
     edges = predicted.cumsum(1)[:, :-1]
     q = normalise(group_sums(predicted, enc.item, enc.n_items, enc.weight))
     there = np.bincount(enc.item, minlength=enc.n_items) > 0
@@ -98,14 +121,26 @@ def answer_divergence(
 
 
 def agreement(log_probs: np.ndarray, enc: Encoded, *, bootstrap: Bootstrap = BOOTSTRAP) -> list[Metric]:
-    """Do two raters of an item agree as often as the model says, and on the items it says?
+    """Compare predicted and observed agreement: the share of pairs of raters of an item who gave the same answer.
 
-    Items are those with two or more answers; agreement is the share of pairs of raters who gave the same answer.
+    Items with one answer are ignored.
+
+    Args:
+        log_probs: (N, A) nats.
+        enc: The judgements.
+        bootstrap: Resampling of the intervals.
 
     Returns:
-        `agreement_observed`, `agreement_predicted`, `agreement_gap` (predicted minus observed: above 0, the model sees
-        less disagreement than there is) and `contested_spearman`, the rank correlation over items of predicted and
-        observed agreement (kept below 1 by noise where items have few raters; nan if all predictions are equal).
+        `agreement_observed`, `agreement_predicted`, `agreement_gap` (predicted minus observed: above 0, the model
+        underestimates disagreement) and `contested_spearman`, the rank correlation over items of predicted and
+        observed agreement (below 1 because of noise if items have few raters; nan if all predictions are equal).
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> observed, predicted, gap, _ = agreement(np.log(np.full((len(enc), 3), 1 / 3)), enc)
+        >>> round(predicted.value, 3), bool(gap.value < 0)  # three equally probable answers: 3 * (1/3)^2
+        (0.333, True)
     """
     predicted, given = by_item(np.exp(log_probs), enc), by_item(given_answers(log_probs, enc), enc)
 
@@ -130,10 +165,10 @@ def agreement(log_probs: np.ndarray, enc: Encoded, *, bootstrap: Bootstrap = BOO
 
 
 def cluster_utilities(shares: np.ndarray, enc: Encoded, memberships: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """What each text is worth to each cluster: its mean share of the vote, from 0 to 1.
+    """Compute the utility of each text to each cluster: its mean share of the vote, from 0 to 1.
 
-    Means are drawn towards the text's mean over all raters by one judgement, and that towards the mean of all texts,
-    so that a text that few have judged is neither best nor worst by chance.
+    A cluster's mean is shrunk by one judgement towards the text's mean over all raters, and that towards the mean of
+    all texts, so that a text with few judgements is neither best nor worst by chance.
 
     Args:
         shares: (N, A) share of the vote of each alternative, observed or predicted: `answer_shares`.
@@ -142,7 +177,16 @@ def cluster_utilities(shares: np.ndarray, enc: Encoded, memberships: np.ndarray,
         weight: (N,) weight of each judgement.
 
     Returns:
-        (U, K); nan for a text that nobody with a weight has judged.
+        (U, K); nan for a text without judgements of positive weight.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("preference", num_raters=10, num_items=1)
+        >>> enc = planted.judgements.encode()
+        >>> shares = answer_shares(np.eye(3)[enc.label], enc)
+        >>> utilities = cluster_utilities(shares, enc, np.eye(2)[planted.cluster], enc.weight)
+        >>> utilities.shape, utilities.sum(0).round(3).tolist()
+        ((2, 2), [1.0, 1.0])
     """
     offered = enc.alternatives >= 0
     text, value = enc.alternatives[offered], shares[offered]
@@ -159,20 +203,25 @@ def cluster_utilities(shares: np.ndarray, enc: Encoded, memberships: np.ndarray,
 
 
 def welfare(utilities: np.ndarray, weights: np.ndarray, rule: WelfareRule, share: float = CVAR_SHARE) -> np.ndarray:
-    """One number for what something is worth to K clusters, in the unit of the utilities.
+    """Aggregate utilities of K clusters to one number, in the unit of the utilities.
 
     Args:
         utilities: (..., K); positive for `"nash"`.
-        weights: (K,) shares of the population; a cluster of weight 0 does not count.
+        weights: (K,) shares of the population; a cluster of weight 0 is ignored.
         rule: `"mean"`: weighted mean; `"nash"`: weighted geometric mean; `"min"`: the worst-off cluster; `"cvar"`:
             mean of the worst-off `share` of the population.
-        share: Of the population, for `"cvar"`.
+        share: Share of the population, for `"cvar"`.
 
     Returns:
         (...).
 
     Raises:
         JuryError: An unknown rule.
+
+    Example:
+        >>> utilities, weights = np.array([0.9, 0.1]), np.array([0.75, 0.25])
+        >>> [round(float(welfare(utilities, weights, rule)), 2) for rule in ("mean", "nash", "min", "cvar")]
+        [0.7, 0.52, 0.1, 0.1]
     """
     counted = weights > 0
     u, w = utilities[..., counted], weights[counted] / weights.sum()
@@ -190,7 +239,7 @@ def welfare(utilities: np.ndarray, weights: np.ndarray, rule: WelfareRule, share
 def prompt_regrets(
     predicted: np.ndarray, observed: np.ndarray, prompt: np.ndarray, weights: np.ndarray, rule: WelfareRule
 ) -> np.ndarray:
-    """Welfare lost at each prompt by taking the response that is best by prediction.
+    """Compute the welfare lost at each prompt by choosing the response that is predicted to be best.
 
     Args:
         predicted: (U, K) predicted utilities; only their order under the rule matters.
@@ -200,8 +249,13 @@ def prompt_regrets(
         rule: The welfare rule, see `welfare`.
 
     Returns:
-        (P,) observed welfare of the best response minus that of the chosen one, the mean of those chosen if several
-        are best by prediction; nan for a prompt with fewer than two responses.
+        (P,) observed welfare of the best response minus that of the chosen one (the mean of those chosen if several
+        are predicted to be best); nan for a prompt with fewer than two responses.
+
+    Example:
+        >>> predicted, observed = np.array([[0.9], [0.2]]), np.array([[0.5], [0.75]])
+        >>> prompt_regrets(predicted, observed, np.array([0, 0]), np.ones(1), "mean").tolist()
+        [0.25]
     """
     n_prompts = int(prompt.max(initial=-1)) + 1
     known = np.flatnonzero(~np.isnan(observed).any(1) & ~np.isnan(predicted).any(1))
@@ -213,8 +267,8 @@ def prompt_regrets(
     chosen = by_prediction >= best_predicted[prompt] - 1e-12
     several = np.bincount(prompt, minlength=n_prompts) > 1
     picks = np.bincount(prompt[chosen], minlength=n_prompts)
-    got = np.bincount(prompt[chosen], truly[chosen], n_prompts)
-    return np.where(several, best - np.divide(got, picks, out=np.zeros(n_prompts), where=picks > 0), np.nan)
+    total = np.bincount(prompt[chosen], truly[chosen], n_prompts)
+    return np.where(several, best - np.divide(total, picks, out=np.zeros(n_prompts), where=picks > 0), np.nan)
 
 
 def welfare_regret(
@@ -226,11 +280,11 @@ def welfare_regret(
     *,
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> list[Metric]:
-    """Mean over prompts of the welfare lost by choosing responses by prediction instead of by the answers given.
+    """Compute the mean over prompts of the welfare lost by choosing responses by prediction instead of by the answers.
 
     Utilities are a cluster's shares of the vote, predicted and observed for the same raters, hence on one scale; 0.1
-    means that the worth of the choice falls short by a tenth of the vote. The response that is best by the given
-    answers is partly best by luck, so that even an exact model has some regret; compare models on the same judgements.
+    means a loss of a tenth of the vote. The response that is best by the given answers is partly best by chance, so
+    even an exact model has some regret; compare models on the same judgements.
 
     Args:
         log_probs: (N, A) nats.
@@ -238,7 +292,7 @@ def welfare_regret(
         memberships: (R, K) membership of each rater, learnt without the scored labels.
         weights: (K,) shares of the population.
         rules: Welfare rules, see `welfare`.
-        bootstrap: How the intervals are made; the raters behind the utilities and the prompts are resampled, each
+        bootstrap: Resampling of the intervals; the raters behind the utilities and the prompts are resampled, each
             prompt keeping its responses.
 
     Returns:
@@ -246,6 +300,15 @@ def welfare_regret(
 
     Raises:
         JuryError: Memberships of another shape, or an unknown rule.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("preference")
+        >>> enc = planted.judgements.encode()
+        >>> exact = np.log(np.eye(3)[enc.label] * 0.98 + 0.01)  # the answers themselves
+        >>> regrets = welfare_regret(exact, enc, np.eye(2)[planted.cluster], np.array([0.5, 0.5]))
+        >>> {metric.name: round(metric.value, 3) for metric in regrets[:2]}
+        {'regret_mean': 0.0, 'regret_nash': 0.0}
     """
     check_memberships(memberships, enc, len(weights))
     shares = answer_shares(np.exp(log_probs), enc), answer_shares(given_answers(log_probs, enc), enc)
@@ -272,7 +335,7 @@ def welfare_regret(
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; nan if either is constant."""
+    """Compute the rank correlation; nan if either is constant."""
     a, b = rankdata(np.round(a, 12)), rankdata(np.round(b, 12))
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan

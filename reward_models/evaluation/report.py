@@ -1,4 +1,4 @@
-"""Tables and files of an evaluation: what is printed, `results.json`, and a file in the shape of RewardBench.
+"""Tables and files of an evaluation: the printed report, and a result file in the format of RewardBench.
 
 Knows nothing of how anything was measured.
 """
@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from reward_models.evaluation.clusters import check_memberships
 from reward_models.evaluation.evaluate_jury import JuryEvaluation
-from reward_models.evaluation.metrics import check_memberships
 from reward_models.judgements.encoding import Encoded
 
 
 __all__ = ["print_report", "rewardbench", "versions"]
 
-# What the printed table shows of all that is in results.json.
+# The metrics of the printed table; results.json has all.
 SHOWN = {
     "nll_nats": "NLL, nats",
     "accuracy": "accuracy",
@@ -40,7 +40,13 @@ PACKAGES = ("plural-rlhf", "torch", "transformers", "numpy", "scipy")
 
 
 def print_report(evaluation: JuryEvaluation, console: Console) -> None:
-    """Print a table per case, the comparisons, what was skipped, and the verdict."""
+    """Print a table per case, the comparisons, what was skipped, and the verdict.
+
+    Example:
+        >>> from reward_models.evaluation.evaluate_jury import JuryEvaluation
+        >>> print_report(JuryEvaluation([], [], None, "two clusters is better than bt."), Console(width=80))
+        Verdict: two clusters is better than bt.
+    """
     rows = evaluation.rows
     compared = [row for row in rows if "p_holm" in row]
     for case in dict.fromkeys(row["case"] for row in rows if row["metric"] == "nll_nats"):
@@ -55,8 +61,8 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
             table.add_row(method, *(_number(here.get((method, metric))) for metric in shown))
         console.print(table)
     if compared:
-        told = "outcome: better or worse where the whole interval is; undecided where it contains 0"
-        table = Table(title="Against the base", title_justify="left", caption=told, caption_justify="left")
+        legend = "outcome: better or worse if the whole interval is; undecided if it contains 0"
+        table = Table(title="Against the base", title_justify="left", caption=legend, caption_justify="left")
         for column in ("case", "model", "metric", "difference, 95 % interval", "p (Holm)", "outcome"):
             table.add_column(column, justify="left" if column in ("case", "model", "metric") else "right")
         for row in compared:
@@ -85,25 +91,34 @@ def rewardbench(
     memberships: np.ndarray | None = None,
     names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Share of pairs whose preferred response scores higher, in the shape of RewardBench's result files.
+    """Compute the share of pairs whose preferred response scores higher, in the format of RewardBench's result files.
 
-    Equal scores count half; judged ties have no preferred response and are left out. The subsets are this
-    evaluation's, not RewardBench's own, so that the file cannot be mistaken for a place on its leaderboard.
+    Equal scores count half; judged ties have no preferred response and are ignored. The subsets are those of this
+    evaluation, not RewardBench's own, so that the file cannot be mistaken for an entry of its leaderboard.
 
     Args:
         rewards: (U,) one score per text.
         enc: `N` pairs.
         model: Name of the model.
-        chat_template: What the texts were rendered with; None for plain texts.
+        chat_template: Chat template of the texts; None for plain texts.
         subsets: (N,) masks by name.
         memberships: (R, K) memberships of the raters, for a subset per cluster.
         names: `K` names.
 
     Returns:
-        `model`, `model_type`, `chat_template`, and an accuracy per subset; a subset without pairs is left out.
+        `model`, `model_type`, `chat_template`, and an accuracy per subset; a subset without pairs is omitted.
 
     Raises:
         JuryError: Memberships of another shape.
+
+    Example:
+        >>> import pandas as pd
+        >>> from reward_models import Judgements
+        >>> columns = ["rater_id", "prompt", "response_a", "response_b", "choice"]
+        >>> pairs = [("ann", "Which?", "tea", "coffee", "a"), ("bob", "Which?", "tea", "milk", "b")]
+        >>> enc = Judgements.from_frame(pd.DataFrame(pairs, columns=columns)).encode()
+        >>> rewardbench(np.array([2.0, 1.0, 0.0]), enc, "tea-lover", None, {"all": np.ones(2)})["all"]
+        0.5
     """
     ahead = rewards[enc.alternatives[:, 0]] - rewards[enc.alternatives[:, 1]]
     right = 0.5 * (1 + np.sign(np.where(enc.label == 0, ahead, -ahead)))
@@ -121,14 +136,19 @@ def rewardbench(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what the numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that results depend on.
+
+    Example:
+        >>> sorted(versions())
+        ['numpy', 'plural-rlhf', 'python', 'scipy', 'torch', 'transformers']
+    """
+    version_of = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            version_of[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            version_of[package] = "not installed"
+    return version_of
 
 
 def _number(row: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,8 @@
-"""A saved jury as a predictor of raters' answers: texts scored once, raters placed by Bayes' rule.
+"""A saved jury reward model as a predictor of raters' answers: texts scored once, raters adapted by Bayes' rule.
 
-Joins `scoring` (rewards of a text) with `rater_model` (how raters vary around them). A jury that was saved without a
-rater model gets one fitted to labels that are not scored, its rewards as they are. Knows nothing of metrics.
+Combines `jury.scorer` (rewards of a text) with `raters.rater_model` (how raters vary around them). For a jury that was
+saved without a rater model, one is fitted to labels that are not scored, with the rewards fixed. Knows nothing of
+metrics.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `K` clusters, `C` codes, `S` states.
 """
@@ -27,20 +28,29 @@ from reward_models.raters.rater_model import KindTerms, RaterModel, state_table
 
 __all__ = ["SavedJury", "fit_rater_model", "score_texts"]
 
-CHUNK = 512  # texts between two steps of the progress bar
+CHUNK = 512  # texts per step of the progress bar
 MAX_JUDGEMENTS = 20_000
 SD_SPREAD = 0.7  # of log sd around its usual value
 
 
 @dataclass(frozen=True)
 class SavedJury:
-    """Rewards of texts and how raters vary around them. A `predictors.Predictor` for these texts.
+    """Rewards of texts and how raters vary around them. A `raters.predictors.Predictor` for these texts.
 
     Attributes:
-        model: The raters' model.
+        model: How raters vary.
         texts: `U` texts.
         rewards: (U, K) logits.
         placement: The raters that are adapted.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating", num_raters=20)
+        >>> enc = planted.judgements.encode()
+        >>> model = fit_rater_model(enc, planted.rewards, np.array([0.5, 0.5]), rater_terms=False)
+        >>> jury = SavedJury.unadapted(model, planted.texts, planted.rewards)
+        >>> bool((jury.memberships(enc).argmax(1) == planted.cluster).all())
+        True
     """
 
     model: RaterModel
@@ -49,36 +59,36 @@ class SavedJury:
     placement: Placement
 
     @classmethod
-    def unplaced(cls, model: RaterModel, texts: list[Text], rewards: np.ndarray) -> SavedJury:
-        """A jury that knows no rater yet."""
+    def unadapted(cls, model: RaterModel, texts: list[Text], rewards: np.ndarray) -> SavedJury:
+        """Make a predictor that has not adapted to any rater yet."""
         return cls(model, texts, rewards, model.prior_placement())
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(N, A) log-probability of every possible answer; see `Predictor`. `features` are not needed.
+        """Compute (N, A) the log-probability of every possible answer; see `Predictor`. `features` are ignored.
 
         Raises:
-            JuryError: A text that was not scored.
+            JuryError: A text was not scored.
         """
         return self.placement.log_probs(enc, self.rewards_of(enc))
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> SavedJury:
-        """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
+        """Return the same jury adapted to the raters of `enc` by their labels; other raters are forgotten."""
         return replace(self, placement=self.model.adapt(enc, self.rewards_of(enc)))
 
     def memberships(self, enc: Encoded) -> np.ndarray:
-        """(R, K) posterior memberships of `enc`'s raters given `enc`'s labels only."""
+        """Infer (R, K) posterior memberships of `enc`'s raters from `enc`'s labels only."""
         return self.adapt(enc).placement.memberships()
 
     def code_rewards(self, enc: Encoded) -> np.ndarray:
-        """(U', C) rewards of `enc.texts` for a rater at each code of the model, on the scale of the answers."""
+        """Compute (U', C) rewards of `enc.texts` for a rater at each code, on the scale of the answers."""
         log_scale = self.model.terms[enc.kind].shared.get("log_scale_mean", np.zeros(1))
         return np.exp(log_scale[0]) * self.rewards_of(enc) @ self.model.codes.T
 
     def rewards_of(self, enc: Encoded) -> np.ndarray:
-        """(U', K) rewards of `enc.texts`.
+        """Look up (U', K) rewards of `enc.texts`.
 
         Raises:
-            JuryError: A text that was not scored.
+            JuryError: A text was not scored.
         """
         row = {text: i for i, text in enumerate(self.texts)}
         unknown = [text for text in enc.texts if text not in row]
@@ -91,15 +101,22 @@ class SavedJury:
 
 
 def score_texts(scorer: JuryScorer, texts: Sequence[Text], *, progress: bool = True) -> np.ndarray:
-    """(U, K) rewards as the likelihood of judgements takes them: logits, at the temperature the jury was saved with.
+    """Compute (U, K) rewards as the likelihood of judgements takes them: logits, at the temperature of the jury.
 
     Args:
-        scorer: The jury.
-        texts: `U` texts, each scored once.
+        scorer: The saved jury reward model.
+        texts: `U` texts.
         progress: Show a progress bar.
 
     Raises:
-        JuryError: The scorer puts its heads on the scale of a policy, or see `JuryScorer.cluster_rewards`.
+        JuryError: The scorer is calibrated, or see `JuryScorer.cluster_rewards`.
+
+    Example:
+        >>> from reward_models import JuryRewardModel
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> model = JuryRewardModel.from_fit(tiny_causal_lm(), np.zeros((2, 32)), [1.0, -1.0], [0.5, 0.5])
+        >>> score_texts(JuryScorer(model, tiny_tokenizer()), [Text("Which?", " tea")], progress=False).tolist()
+        [[1.0, -1.0]]
     """
     if scorer.calibrated:
         raise JuryError("the scorer is calibrated, and judgements need raw logits. Fix: load it with calibrated=False")
@@ -116,17 +133,25 @@ def score_texts(scorer: JuryScorer, texts: Sequence[Text], *, progress: bool = T
 def fit_rater_model(
     enc: Encoded, rewards: np.ndarray, prevalence: np.ndarray, *, rater_terms: bool = True, seed: int = 0
 ) -> RaterModel:
-    """Fit how raters vary around rewards that stay as they are, by marginal maximum likelihood.
+    """Fit how raters vary around fixed rewards, by marginal maximum likelihood.
 
-    A common scale of the rewards, thresholds and tie rate, and the spread of the rater terms are fitted; who belongs
-    to which cluster is summed over, with the prevalence as it is.
+    Fitted are a common scale of the rewards, thresholds and tie rate, and the spread of the rater terms; memberships
+    are summed out, with the prevalence fixed.
 
     Args:
-        enc: Labels; of more than 20,000 those of a sample of raters are used.
+        enc: Labels; if there are more than 20,000, those of a sample of raters are used.
         rewards: (U, K) rewards of `enc.texts`.
         prevalence: (K,) shares of the population.
         rater_terms: Whether raters differ in leniency, scale, ties and position.
-        seed: Of the sample.
+        seed: Random seed of the sample.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("preference", num_raters=40, num_items=30)
+        >>> enc = planted.judgements.encode()
+        >>> model = fit_rater_model(enc, planted.rewards / 2, np.array([0.5, 0.5]), rater_terms=False)
+        >>> float(np.exp(model.shared["log_scale_mean"][0]).round())  # the rewards were halved
+        2.0
     """
     if len(enc) > MAX_JUDGEMENTS:
         order = np.random.default_rng(seed).permutation(enc.n_raters)
@@ -140,8 +165,8 @@ def fit_rater_model(
     start |= {"log_scale_mean": np.zeros(1), "log_sd": np.zeros(len(names))}
     with np.errstate(divide="ignore"):
         log_prior = np.log(np.asarray(prevalence, dtype=np.float64))
-    usual = {enc.kind: KindTerms({}, {name: TERM_SD[name] for name in names})}
-    model = RaterModel("mixture", np.eye(len(log_prior)), log_prior, usual)
+    prior_terms = {enc.kind: KindTerms({}, {name: TERM_SD[name] for name in names})}
+    model = RaterModel("mixture", np.eye(len(log_prior)), log_prior, prior_terms)
     cells, cell = obs.distinct()
     index = torch.stack([obs.rater, cell])
     counts = torch.sparse_coo_tensor(index, obs.weight, (enc.n_raters, len(cells.label)), check_invariants=False)
@@ -154,7 +179,7 @@ def fit_rater_model(
         prior = 0.5 * (params["log_scale_mean"].square().sum() + (params["log_sd"] / SD_SPREAD).square().sum())
         return prior - (state_prior + torch.sparse.mm(counts, table)).logsumexp(1).sum()
 
-    found = minimise(loss, start, max_iter=100, tol=1e-8)
-    sd = {name: TERM_SD[name] * float(np.exp(found["log_sd"][i])) for i, name in enumerate(names)}
-    shared = public_terms({name: value for name, value in found.items() if name != "log_sd"})
+    optimum = minimise(loss, start, max_iter=100, tol=1e-8)
+    sd = {name: TERM_SD[name] * float(np.exp(optimum["log_sd"][i])) for i, name in enumerate(names)}
+    shared = public_terms({name: value for name, value in optimum.items() if name != "log_sd"})
     return replace(model, terms={enc.kind: KindTerms(shared, sd)})

@@ -8,7 +8,8 @@ import pytest
 
 from reward_models.errors import JuryError
 from reward_models.evaluation.comparisons import Comparison, compare, holm, in_words, sign_flip_p_value
-from reward_models.evaluation.format_leak import FORMAT_FEATURES, format_features, format_leak, marginal_log_probs
+from reward_models.evaluation.controls import marginal_log_probs
+from reward_models.evaluation.format_leak import FORMAT_FEATURES, format_features, format_leak
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.judgements.records import Judgements
 
@@ -131,8 +132,8 @@ def test_verdicts_in_words():
     worse = comparison("jury", 0.01, 0.02, "worse")
     assert in_words([better]) == "jury is better than bt (-0.020 nats per judgement [-0.030, -0.010])"
     assert in_words([same]).startswith("whether jury is better or worse than bt is undecided (+0.000")
-    assert in_words([better, same, better]) == "jury beside bt in 3 cases: better in 2, undecided in 1"
-    assert in_words([worse, better]) == "jury beside bt in 2 cases: better in 1, worse in 1"
+    assert in_words([better, same, better]) == "jury against bt in 3 cases: better in 2, undecided in 1"
+    assert in_words([worse, better]) == "jury against bt in 2 cases: better in 1, worse in 1"
     assert in_words([]) == "nothing was compared"
 
 
@@ -189,13 +190,13 @@ def leak_of(memberships=False, **options):
     train, _, base_train, members = debate(0, **options)
     test, jury, base, members_test = debate(1, **options)
     both = (members, members_test) if memberships else None
-    return format_leak(train, test, base=(base_train, base), jury=jury, memberships=both, bootstrap=HOW)
+    return format_leak(train, test, base=(base_train, base), model=jury, memberships=both, bootstrap=HOW)
 
 
 def test_a_side_rendered_as_a_list_is_found():
     found = leak_of(listed=True)
     assert found.leak
-    assert found.verdict.startswith("leak: length and format alone get")
+    assert found.verdict.startswith("leak: length and format alone predict")
     assert found.accuracy > 0.9
     assert found.explained[0] > 0.75
     assert {"begins with a bracket", "ends in a bracket", "brackets", "quotes"} & {n for n, _ in found.strongest[:3]}
@@ -207,7 +208,7 @@ def test_clean_data_are_not_accused():
     assert found.verdict.startswith("no leak")
     assert found.accuracy < 0.6
     assert found.explained[0] < 0.1
-    assert found.nll["jury"] < found.nll["base"] < found.nll["marginal"] + 0.1
+    assert found.nll["model"] < found.nll["base"] < found.nll["marginal"] + 0.1
 
 
 def test_clusters_that_only_like_long_or_short_texts_are_seen_through():

@@ -14,7 +14,9 @@ import pytest
 from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluate import main
 from reward_models.evaluation.cells import evaluation_cells
-from reward_models.evaluation.evaluate_jury import Clusters, FixedAnswers, Strangers, evaluate_jury
+from reward_models.evaluation.clusters import Clusters
+from reward_models.evaluation.controls import FixedAnswers, Strangers
+from reward_models.evaluation.evaluate_jury import evaluate_jury
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.evaluation.report import rewardbench
 from reward_models.judgements.records import Judgements
@@ -83,7 +85,7 @@ def test_cells_are_disjoint_and_say_what_is_missing():
         "unseen rater, unseen prompt",
     }
     assert list(cells.empty) == ["seen rater, seen prompt"]
-    assert len(cells.scored["seen rater, unseen prompt"]) == 80  # nobody is placed by these
+    assert len(cells.scored["seen rater, unseen prompt"]) == 80  # nobody adapts by these
     assert len(cells.adapt) == 6 * 12
 
     def keys(table):
@@ -129,18 +131,18 @@ def test_every_predictor_is_scored_in_every_case_or_says_why_not():
         assert found[case, "jury", "delta_nll_nats_vs_bt"]["outcome"] == "better"
         assert found[case, "jury", "accuracy_worst_cluster"]["value"] > 0.8
         assert found[case, "jury", "regret_min"]["unit"] == "share of the vote"
-    assert result.verdict.startswith("jury beside bt in 3 cases: better in 3. No leak:")
+    assert result.verdict.startswith("jury against bt in 3 cases: better in 3. No leak:")
     assert len(result.comparisons) == 2 * (1 + 2 + 1)
     columns = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit", "direction"}
     assert all(columns <= row.keys() for row in result.rows)
 
 
-def test_strangers_are_the_population_and_placing_needs_no_scored_label():
+def test_strangers_are_the_population_and_adapting_needs_no_scored_label():
     test = votes(range(10, 30), range(6))
     result = evaluate_jury(
         {"jury": CAMPS, "bt": Strangers(CAMPS), "uniform": FixedAnswers()}, test, base="bt", bootstrap=HOW
     )
-    found = {(r["method"], r["metric"]): r["value"] for r in result.rows if r["case"] == "placed rater"}
+    found = {(r["method"], r["metric"]): r["value"] for r in result.rows if r["case"] == "adapted rater"}
     assert found["bt", "accuracy"] == found["uniform", "accuracy"] == 0.5
     assert found["jury", "accuracy"] > 0.8
     # Whoever they are, as a population they are the same: half of them wants either answer.
@@ -235,7 +237,7 @@ def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
     assert results["meta"]["judgements"] == 480
     assert results["meta"]["texts"] == 48
     assert results["meta"]["clusters"] == {"cities, yes": 0.6, "farms": 0.4}
-    found = {(row["method"], row["metric"]): row for row in results["rows"] if row["case"] == "placed rater"}
+    found = {(row["method"], row["metric"]): row for row in results["rows"] if row["case"] == "adapted rater"}
     accuracy = {method: found[method, "accuracy"]["value"] for method, metric in found if metric == "accuracy"}
     assert accuracy["jury"] > max(value for name, value in accuracy.items() if name != "jury") + 0.1
     assert accuracy["uniform"] == 0.5
@@ -261,7 +263,7 @@ def test_the_command_tells_seen_from_unseen(folder, tmp_path):
     assert command(folder, *tables, "--base", folder / "one", "--json", tmp_path / "r.json") == 0
     results = json.loads((tmp_path / "r.json").read_text())
     rows = results["rows"]
-    assert results["meta"]["verdict"].startswith("jury beside bt in 3 cases: better in")
+    assert results["meta"]["verdict"].startswith("jury against bt in 3 cases: better in")
     assert results["meta"]["rater_model"] == "fitted to labels that were not scored"
     assert {row["case"] for row in rows if row["metric"] == "nll_nats"} == {
         "seen rater, unseen prompt",
@@ -293,9 +295,9 @@ def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
         (["--jury", "nowhere"], "no jury reward model at 'nowhere'"),
         (["--data", "nothing.csv"], "nothing.csv does not exist"),
         (["--adapt-share", "1.5"], "fraction=1.5 is not a share"),
-        (["--weights", "farm=1"], "'farm' is not a cluster of the jury. Did you mean 'farms'?"),
-        (["--weights", "farms=many"], "'many' is not a number"),
-        (["--weights", "farms"], "must be name=share"),
+        (["--weights", "farm=1"], "the weights name 'farm', and there is no such cluster. Did you mean 'farms'?"),
+        (["--weights", "farms=many"], "the share of 'farms' is 'many', which is not a number"),
+        (["--weights", "cities, yes=2,farms"], "'farms' is not of the form name=share"),
         (["--draws", "0"], "draws=0"),
     ],
 )

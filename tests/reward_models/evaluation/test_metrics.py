@@ -10,6 +10,14 @@ from sklearn.metrics import brier_score_loss
 
 from reward_models.errors import JuryError
 from reward_models.evaluation import metrics, population
+from reward_models.evaluation.calibration_metrics import (
+    calibration_error,
+    pairwise_calibration,
+    preferring_share,
+    reliability_curve,
+    share_calibration,
+    tie_calibration,
+)
 from reward_models.evaluation.judgement_bootstrap import Bootstrap, tail_mean
 from reward_models.judgements.records import Judgements
 
@@ -90,7 +98,7 @@ def test_calibration_agrees_with_scikit_learn():
     outcome = (rng.random(2000) < probability**1.5).astype(float)
     theirs = calibration_curve(outcome, probability, n_bins=10, strategy="quantile")
     observed, predicted = theirs
-    ours = metrics.reliability_curve(probability, outcome, 10)
+    ours = reliability_curve(probability, outcome, 10)
     np.testing.assert_allclose(ours[0], predicted)
     np.testing.assert_allclose(ours[1], observed)
     np.testing.assert_allclose(ours[2], 0.1, atol=1e-3)
@@ -99,7 +107,7 @@ def test_calibration_agrees_with_scikit_learn():
     log_probs = np.log(np.stack([1 - probability, probability], axis=1))
     confidence, right = np.exp(log_probs).max(1), (probability > 0.5) == (outcome == 1)
     observed, predicted = calibration_curve(right, confidence, n_bins=10, strategy="quantile")
-    found = metrics.calibration_error(log_probs, enc, bootstrap=FEW)
+    found = calibration_error(log_probs, enc, bootstrap=FEW)
     assert found.value == pytest.approx(np.abs(observed - predicted).mean(), abs=1e-4)
     assert metrics.brier(log_probs, enc, bootstrap=FEW).value == pytest.approx(
         2 * brier_score_loss(outcome, probability)
@@ -141,15 +149,15 @@ def test_noise_of_the_observed_share_is_taken_out():
         [("1", "p", "x", "y", "a"), ("2", "p", "y", "x", "b"), ("3", "p", "x", "y", "a"), ("4", "p", "x", "y", "b")]
     )
     share = np.array([0.5, 0.5, 0.5, 0.5])
-    plain = metrics.pairwise_calibration(share, enc, corrected=False)
+    plain = pairwise_calibration(share, enc, corrected=False)
     assert plain.value == pytest.approx((0.5 - 0.75) ** 2)
-    assert metrics.pairwise_calibration(share, enc).value == pytest.approx(0.0625 - 0.75 * 0.25 / 3)
+    assert pairwise_calibration(share, enc).value == pytest.approx(0.0625 - 0.75 * 0.25 / 3)
     # Predicted in the order of the row: 0.9 for x is 0.1 for the first response of the turned row.
-    turned = metrics.pairwise_calibration(np.array([0.9, 0.1, 0.9, 0.9]), enc, corrected=False)
+    turned = pairwise_calibration(np.array([0.9, 0.1, 0.9, 0.9]), enc, corrected=False)
     assert turned.value == pytest.approx((0.9 - 0.75) ** 2)
     tied = pairs([("1", "p", "x", "y", "a"), ("2", "p", "x", "y", "tie")])
-    assert metrics.pairwise_calibration(np.full(2, 0.75), tied, corrected=False).value == pytest.approx(0)
-    alone = metrics.pairwise_calibration(np.array([0.5]), pairs(THREE[:1]))
+    assert pairwise_calibration(np.full(2, 0.75), tied, corrected=False).value == pytest.approx(0)
+    alone = pairwise_calibration(np.array([0.5]), pairs(THREE[:1]))
     assert np.isnan(alone.value)
     assert alone.n == 0
 
@@ -175,16 +183,16 @@ def test_a_calibrated_jury_has_no_pairwise_error_and_one_averaged_reward_has():
     for seed in range(12):
         enc, rewards = population_of_two(seed)
         mean = rewards @ weights[:, None]
-        exact = metrics.preferring_share(rewards, weights, enc, smooth=True)
-        errors["smooth"].append(metrics.pairwise_calibration(exact, enc, bootstrap=how).value)
-        errors["uncorrected"].append(metrics.pairwise_calibration(exact, enc, corrected=False, bootstrap=how).value)
+        exact = preferring_share(rewards, weights, enc, smooth=True)
+        errors["smooth"].append(pairwise_calibration(exact, enc, bootstrap=how).value)
+        errors["uncorrected"].append(pairwise_calibration(exact, enc, corrected=False, bootstrap=how).value)
         for name, values, w, smooth in (
             ("hard", rewards, weights, False),
             ("average", mean, one, True),
             ("average, hard", mean, one, False),
         ):
-            share = metrics.preferring_share(values, w, enc, smooth=smooth)
-            errors[name].append(metrics.pairwise_calibration(share, enc, bootstrap=how).value)
+            share = preferring_share(values, w, enc, smooth=smooth)
+            errors[name].append(pairwise_calibration(share, enc, bootstrap=how).value)
     found = {name: np.mean(values) for name, values in errors.items()}
     assert abs(found["smooth"]) < 0.002  # 0 in expectation; its standard error is 0.0008
     assert found["uncorrected"] == pytest.approx(0.66 * 0.34 / 10, abs=0.004)  # the variance of a mean of ten
@@ -201,13 +209,13 @@ def test_tie_rates_by_rater():
     rows += [("v", f"p{i}", "x", "y", "a") for i in range(4)]
     enc = pairs(rows)
     everybody = np.tile(log([0.5, 0.25, 0.25]), (8, 1))
-    found = {m.name: m.value for m in metrics.tie_calibration(everybody, enc)}
+    found = {m.name: m.value for m in tie_calibration(everybody, enc)}
     assert found["tie_rate_predicted"] == found["tie_rate_observed"] == 0.25
     assert found["tie_rate_gap"] == 0
     # Rater u: gap -1/4, variance of the mean (1/4)/3; rater v: gap 1/4, no variance.
     assert found["tie_calibration"] == pytest.approx((1 / 16 - 1 / 12 + 1 / 16) / 2)
     with pytest.raises(JuryError, match="kind 'rating'"):
-        metrics.tie_calibration(np.zeros((2, 2)), votes([[0, 1]]))
+        tie_calibration(np.zeros((2, 2)), votes([[0, 1]]))
 
 
 def test_agreement_counts_pairs_of_different_raters():
@@ -273,8 +281,8 @@ def everything(log_probs, enc, memberships):
         metrics.accuracy(log_probs, enc, bootstrap=FEW),
         metrics.accuracy(log_probs, enc, over="raters", bootstrap=FEW),
         metrics.brier(log_probs, enc, bootstrap=FEW),
-        metrics.calibration_error(log_probs, enc, bootstrap=FEW),
-        metrics.share_calibration(log_probs, enc, bootstrap=FEW),
+        calibration_error(log_probs, enc, bootstrap=FEW),
+        share_calibration(log_probs, enc, bootstrap=FEW),
         *metrics.worst_raters(log_probs, enc, bootstrap=FEW),
         *metrics.by_cluster(log_probs, enc, memberships, ["0", "1"], bootstrap=FEW),
         *population.answer_divergence(log_probs, enc, bootstrap=FEW),

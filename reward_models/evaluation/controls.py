@@ -1,0 +1,102 @@
+"""Predictors to measure a model against: answers without a reward model, and the model without knowledge of raters.
+
+Each is a `raters.predictors.Predictor`. Knows nothing of metrics.
+
+Shapes: `N` judgements, `A` answers, `U` texts, `D` features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from reward_models.judgements.encoding import Encoded
+from reward_models.raters.predictors import Predictor, n_answers
+
+
+__all__ = ["FixedAnswers", "Strangers", "marginal_log_probs"]
+
+
+@dataclass(frozen=True)
+class FixedAnswers:
+    """A predictor that knows no text and no rater: answers by their frequency in `train`, or equal probabilities.
+
+    Attributes:
+        train: Judgements to count; None: every answer is equally probable.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating", num_raters=2, num_items=1).judgements.encode()
+        >>> np.exp(FixedAnswers().log_probs(enc)).round(2).tolist()
+        [[0.33, 0.33, 0.33], [0.33, 0.33, 0.33]]
+    """
+
+    train: Encoded | None = None
+
+    def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
+        """Compute (N, A) log-probabilities; see `Predictor`."""
+        if self.train is not None:
+            return marginal_log_probs(self.train, enc)
+        if enc.kind == "choice":
+            return marginal_log_probs(enc, enc)  # for choices, only the number of options matters
+        return np.full((len(enc), n_answers(enc)), -math.log(n_answers(enc)))
+
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> FixedAnswers:
+        """Return the same object: it knows no rater."""
+        return self
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """A model that is not told who the raters are: each is predicted as a random member of the population.
+
+    Attributes:
+        model: The model, which may know the raters.
+
+    Example:
+        >>> from reward_models import fit_raters, planted_judgements
+        >>> enc = planted_judgements("rating", num_raters=10, num_items=8).judgements.encode()
+        >>> log_probs = Strangers(fit_raters(enc)).log_probs(enc)
+        >>> bool((log_probs[enc.item == 0] == log_probs[enc.item == 0][0]).all())  # the same for every rater
+        True
+    """
+
+    model: Predictor
+
+    def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
+        """Compute (N, A) log-probabilities for raters whom the model does not know."""
+        return self.model.log_probs(replace(enc, rater_ids=[f"\0stranger {i}" for i in range(enc.n_raters)]), features)
+
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> Strangers:
+        """Return the same object: labels are ignored."""
+        return self
+
+
+def marginal_log_probs(train: Encoded, test: Encoded) -> np.ndarray:
+    """Compute (N, A) log-probabilities of answers by their frequency in `train`.
+
+    Counted are the levels of a scale, and ties; options and sides are equally probable. Half a judgement is added to
+    each answer, so that none is impossible.
+
+    Args:
+        train: Judgements to count.
+        test: `N` judgements to predict.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("preference", num_raters=3, num_items=1).judgements.encode()
+        >>> np.exp(marginal_log_probs(enc, enc)[0]).round(3).tolist()  # 3 judgements without a tie: (1.5 + 0.5) / 4.5
+        [0.444, 0.444, 0.111]
+    """
+    n = n_answers(test)
+    if test.kind == "choice":
+        shares = (test.alternatives >= 0).astype(np.float64)
+    else:
+        counts = np.bincount(train.label, train.weight, n) + 0.5
+        if test.kind == "preference":
+            counts[:2] = counts[:2].mean()
+        shares = np.tile(counts, (len(test), 1))
+    with np.errstate(divide="ignore"):
+        return np.log(shares / shares.sum(1, keepdims=True))
