@@ -151,10 +151,10 @@ def preferring_share(rewards: np.ndarray, weights: np.ndarray, enc: Encoded, *, 
 
     Example:
         >>> from reward_models import planted_judgements
-        >>> enc = planted_judgements("preference", num_raters=1, num_items=1).judgements.encode()
-        >>> rewards = np.array([[2.0, 0.0], [1.0, 3.0]])  # cluster 1 prefers a, cluster 2 prefers b
+        >>> enc = planted_judgements("preference", num_raters=2, num_items=2).judgements.encode()
+        >>> rewards = np.array([[2.0, 0.0], [1.0, 3.0]] * 2)  # of both pairs, cluster 1 prefers a and cluster 2 b
         >>> preferring_share(rewards, np.array([0.7, 0.3]), enc).tolist()
-        [0.7]
+        [0.7, 0.7, 0.7, 0.7]
     """
     _require_pairs(enc, "preferring_share")
     ahead = rewards[enc.alternatives[:, 0]] - rewards[enc.alternatives[:, 1]]

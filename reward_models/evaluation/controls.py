@@ -28,9 +28,9 @@ class FixedAnswers:
 
     Example:
         >>> from reward_models import planted_judgements
-        >>> enc = planted_judgements("rating", num_raters=2, num_items=1).judgements.encode()
-        >>> np.exp(FixedAnswers().log_probs(enc)).round(2).tolist()
-        [[0.33, 0.33, 0.33], [0.33, 0.33, 0.33]]
+        >>> enc = planted_judgements("rating", num_raters=2, num_items=2).judgements.encode()
+        >>> np.exp(FixedAnswers().log_probs(enc))[0].round(2).tolist()
+        [0.33, 0.33, 0.33]
     """
 
     train: Encoded | None = None
@@ -86,9 +86,9 @@ def marginal_log_probs(train: Encoded, test: Encoded) -> np.ndarray:
 
     Example:
         >>> from reward_models import planted_judgements
-        >>> enc = planted_judgements("preference", num_raters=3, num_items=1).judgements.encode()
-        >>> np.exp(marginal_log_probs(enc, enc)[0]).round(3).tolist()  # 3 judgements without a tie: (1.5 + 0.5) / 4.5
-        [0.444, 0.444, 0.111]
+        >>> enc = planted_judgements("preference", num_raters=2, num_items=2).judgements.encode()
+        >>> np.exp(marginal_log_probs(enc, enc)[0]).round(3).tolist()  # 4 judgements, no tie: (2 + 0.5) / 5.5
+        [0.455, 0.455, 0.091]
     """
     n = n_answers(test)
     if test.kind == "choice":

@@ -58,8 +58,8 @@ def credit(log_probs: np.ndarray, enc: Encoded) -> np.ndarray:
     Example:
         >>> from reward_models import planted_judgements
         >>> enc = planted_judgements("rating", num_raters=2, num_items=2).judgements.encode()
-        >>> credit(np.log([[0.2, 0.5, 0.3]] * 4), enc).tolist(), enc.label.tolist()
-        ([], [])
+        >>> enc.label.tolist(), credit(np.log([[0.2, 0.5, 0.3]] * 4), enc).tolist()
+        ([2, 2, 1, 0], [0.0, 0.0, 1.0, 0.0])
     """
     answers = log_probs[:, :2] if enc.kind == "preference" else log_probs
     top = answers >= answers.max(1, keepdims=True) - 1e-12
@@ -221,9 +221,9 @@ def given_answers(log_probs: np.ndarray, enc: Encoded) -> np.ndarray:
 
     Example:
         >>> from reward_models import planted_judgements
-        >>> enc = planted_judgements("rating", num_raters=1, num_items=2).judgements.encode()
-        >>> enc.label.tolist(), given_answers(np.zeros((2, 3)), enc).tolist()
-        ([], [])
+        >>> enc = planted_judgements("rating", num_raters=2, num_items=2).judgements.encode()
+        >>> enc.label[2:].tolist(), given_answers(np.zeros((4, 3)), enc)[2:].tolist()
+        ([1, 0], [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     """
     return np.eye(log_probs.shape[1])[enc.label]
 
@@ -239,9 +239,9 @@ def by_item(rows: np.ndarray, enc: Encoded) -> np.ndarray:
         >>> import pandas as pd
         >>> from reward_models import Judgements
         >>> columns = ["rater_id", "prompt", "response_a", "response_b", "choice"]
-        >>> pairs = [("ann", "Which?", "tea", "coffee", "a"), ("bob", "Which?", "coffee", "tea", "b")]  # both: tea
-        >>> enc = Judgements.from_frame(pd.DataFrame(pairs, columns=columns)).encode()
-        >>> by_item(given_answers(np.zeros((2, 3)), enc), enc).tolist()
+        >>> rows = [("ann", q, "tea", "coffee", "a") for q in "12"] + [("bob", q, "coffee", "tea", "b") for q in "12"]
+        >>> enc = Judgements.from_frame(pd.DataFrame(rows, columns=columns)).encode()  # both prefer tea
+        >>> by_item(given_answers(np.zeros((4, 3)), enc), enc)[[0, 2]].tolist()
         [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
     return np.where(turned(enc)[:, None], rows[:, [1, 0, 2]], rows) if enc.kind == "preference" else rows

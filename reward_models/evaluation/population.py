@@ -61,9 +61,9 @@ def answer_shares(probs: np.ndarray, enc: Encoded) -> np.ndarray:
 
     Example:
         >>> from reward_models import planted_judgements
-        >>> enc = planted_judgements("preference", num_raters=1, num_items=1).judgements.encode()
-        >>> answer_shares(np.array([[0.5, 0.3, 0.2]]), enc).tolist()
-        [[0.6, 0.4]]
+        >>> enc = planted_judgements("preference", num_raters=2, num_items=2).judgements.encode()
+        >>> answer_shares(np.tile([0.5, 0.3, 0.2], (4, 1)), enc)[0].tolist()
+        [0.6, 0.4]
     """
     if enc.kind == "preference":
         return probs[:, :2] + probs[:, 2:] / 2
@@ -181,12 +181,12 @@ def cluster_utilities(shares: np.ndarray, enc: Encoded, memberships: np.ndarray,
 
     Example:
         >>> from reward_models import planted_judgements
-        >>> planted = planted_judgements("preference", num_raters=10, num_items=1)
+        >>> planted = planted_judgements("preference", num_raters=10, num_items=2)
         >>> enc = planted.judgements.encode()
         >>> shares = answer_shares(np.eye(3)[enc.label], enc)
         >>> utilities = cluster_utilities(shares, enc, np.eye(2)[planted.cluster], enc.weight)
-        >>> utilities.shape, utilities.sum(0).round(3).tolist()
-        ((2, 2), [1.0, 1.0])
+        >>> utilities.shape, utilities[:2].sum(0).round(3).tolist()  # the two responses share the vote
+        ((4, 2), [1.0, 1.0])
     """
     offered = enc.alternatives >= 0
     text, value = enc.alternatives[offered], shares[offered]

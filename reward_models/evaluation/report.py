@@ -112,13 +112,11 @@ def rewardbench(
         JuryError: Memberships of another shape.
 
     Example:
-        >>> import pandas as pd
-        >>> from reward_models import Judgements
-        >>> columns = ["rater_id", "prompt", "response_a", "response_b", "choice"]
-        >>> pairs = [("ann", "Which?", "tea", "coffee", "a"), ("bob", "Which?", "tea", "milk", "b")]
-        >>> enc = Judgements.from_frame(pd.DataFrame(pairs, columns=columns)).encode()
-        >>> rewardbench(np.array([2.0, 1.0, 0.0]), enc, "tea-lover", None, {"all": np.ones(2)})["all"]
-        0.5
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("preference", num_raters=2, num_items=2).judgements.encode()
+        >>> first = np.array([1.0, 0.0, 1.0, 0.0])  # the first response of both pairs scores higher
+        >>> enc.label.tolist(), rewardbench(first, enc, "first", None, {"all": np.ones(4)})["all"]
+        ([0, 1, 0, 1], 0.5)
     """
     ahead = rewards[enc.alternatives[:, 0]] - rewards[enc.alternatives[:, 1]]
     right = 0.5 * (1 + np.sign(np.where(enc.label == 0, ahead, -ahead)))

@@ -348,8 +348,8 @@ def test_evaluate_jury_is_the_command_of_reward_models(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "title", "reason"),
     [
-        ("--data votes.csv", "The command cannot be read", "the jury is given nowhere"),
-        ("a --jury b --data votes.csv", "The command cannot be read", "the jury is given twice"),
+        ("--data votes.csv", "The command cannot be read", "the folder of the jury is missing"),
+        ("a --jury b --data votes.csv", "The command cannot be read", "the folder of the jury is there twice"),
         ("a", "The command cannot be read", "required: --data. plural-rlhf evaluate-jury --help lists"),
         ("a --data votes.csv --drws 9", "The command cannot be read", "unrecognized arguments: --drws 9"),
         ("a --data nothing.csv", "A file is missing", "nothing.csv does not exist"),

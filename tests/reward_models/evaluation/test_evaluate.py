@@ -152,6 +152,8 @@ def test_strangers_are_the_population_and_adapting_needs_no_scored_label():
 def test_names_and_impossible_numbers_are_told():
     with pytest.raises(JuryError, match=r"'bt' is not among the models \(jury\)"):
         evaluate_jury({"jury": CAMPS}, votes(range(4), range(2)))
+    with pytest.raises(TypeError, match="`jury=` is now `model=`"):
+        evaluate_jury({"bt": CAMPS, "jury": CAMPS}, votes(range(4), range(2)), jury="jury")
     lonely = Judgements.from_frame(
         votes(range(4), range(2)).frame.drop_duplicates("response"), kind="rating", levels=[0, 1]
     )
@@ -305,6 +307,16 @@ def test_the_command_refuses_before_scoring(folder, capsys, monkeypatch, options
     monkeypatch.setattr("reward_models.evaluation.saved_jury.score_texts", None)  # calling it would raise a TypeError
     assert command(folder, *options) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "weights"), [("farms", "[0.0, 1.0]"), ("uniform", "[0.5, 0.5]")])
+def test_weights_are_read_as_by_every_command(folder, capsys, monkeypatch, text, weights):
+    def stop(*args, clusters, **options):
+        raise JuryError(f"weights {clusters.weights.tolist()}")
+
+    monkeypatch.setattr("reward_models.evaluate.evaluate_jury", stop)
+    assert command(folder, "--weights", text) == 2
+    assert f"weights {weights}" in capsys.readouterr().err
 
 
 def test_a_base_must_be_one_reward(folder, capsys):
