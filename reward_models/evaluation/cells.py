@@ -72,8 +72,7 @@ def evaluation_cells(
         >>> train, test = split_raters(planted_judgements(num_raters=10, num_items=4).judgements, 0.5, seed=0)
         >>> cells = evaluation_cells(test, train)
         >>> list(cells.scored), cells.empty["seen rater, seen prompt"]
-        (['unseen rater, seen prompt'],
-         'the test judgements hold no prompt that is seen of a rater that is seen')
+        (['unseen rater, seen prompt'], 'no test judgement is of a seen rater and a seen prompt')
     """
     if test.kind == "soft":
         raise JudgementError(
@@ -88,9 +87,9 @@ def evaluation_cells(
     _refuse_overlap(train, test)
     known = test.frame["rater_id"].isin(train.raters).to_numpy(dtype=bool)
     sides = {"seen": test.select(known), "unseen": test.select(~known)}
-    adapt = None
+    reserved = None
     if len(sides["unseen"]):
-        adapt, sides["unseen"] = adaptation_split(sides["unseen"], adapt_share, seed)
+        reserved, sides["unseen"] = adaptation_split(sides["unseen"], adapt_share, seed)
     known_ground = set(_ground(train, by))
     cases: dict[str, Judgements] = {}
     empty: dict[str, str] = {}
@@ -101,8 +100,8 @@ def evaluation_cells(
             if here.any():
                 cases[case] = table.select(here)
             else:
-                empty[case] = f"the test judgements hold no {by} that is {ground_side} of a rater that is {rater_side}"
-    return Cells(cases, adapt if adapt is not None and len(adapt) else None, empty)
+                empty[case] = f"no test judgement is of a {rater_side} rater and a {ground_side} {by}"
+    return Cells(cases, reserved if reserved is not None and len(reserved) else None, empty)
 
 
 def _refuse_overlap(train: Judgements, test: Judgements) -> None:
