@@ -10,6 +10,7 @@ Shapes: `N` completions, `K` clusters.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -131,6 +132,17 @@ class JuryReward:
     def set_beta(self, beta: float) -> None:
         """Change the temperature of the target, as a KL budget does."""
         self.target = replace(self.target, beta=beta)
+
+    def with_target(self, target: PoolTarget, offsets: OffsetTracker) -> JuryReward:
+        """Return a copy with another target and offsets of its own, which training may change; this one stays.
+
+        Args:
+            target: ρ, β and the options of the target.
+            offsets: Offsets of the same clusters.
+        """
+        reward = copy.copy(self)
+        reward.target, reward.offsets = target, offsets
+        return reward
 
     def row_weights(self, specs: Sequence[WeightSpec | None] | None, n: int) -> torch.Tensor:
         """Return the weights of each row, `(N, K)` float64: from its `weights` column, else the default."""

@@ -35,7 +35,8 @@ from plural_rlhf.core.preference_losses import (
     public_loss,
 )
 from plural_rlhf.trainers import _trl
-from plural_rlhf.trainers.checks.arguments import Resume, check_checkpoint, each_dataset
+from plural_rlhf.trainers.checkpointed_trainer import STATE_FILE, CheckpointedTrainer, default_output_dir
+from plural_rlhf.trainers.checks.datasets import each_dataset
 from plural_rlhf.trainers.dpo.metrics import global_mean, log_clusters, log_pairs, log_policy
 from plural_rlhf.trainers.dpo.pair_clusters import find_clusters
 from plural_rlhf.trainers.dpo.preference_rows import (
@@ -71,12 +72,11 @@ __all__ = ["PluralDPOTrainer"]
 
 logger = logging.get_logger(__name__)
 
-_STATE_FILE = "plural_state.json"
 _MEMBERSHIPS_FILE = "plural_memberships.safetensors"
 _OF_MODEL = ("input_ids", "attention_mask", "completion_mask")
 
 
-class PluralDPOTrainer(DPOTrainer):
+class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
     """Trains a policy on the choices of raters who disagree.
 
     Parameters:
@@ -135,9 +135,7 @@ class PluralDPOTrainer(DPOTrainer):
                 f"args is a {type(args).__name__}, which has no settings of clusters: give a PluralDPOConfig, which "
                 "takes all that trl.DPOConfig takes, too."
             )
-        if args is None:
-            name = model if isinstance(model, str) else model.config.name_or_path
-            args = PluralDPOConfig(f"{name.split('/')[-1]}-PluralDPO")
+        args = PluralDPOConfig(default_output_dir(model, "PluralDPO")) if args is None else args
         for dataset in each_dataset(train_dataset, eval_dataset):
             _check_dataset(dataset)
         if train_dataset is None:
@@ -268,11 +266,6 @@ class PluralDPOTrainer(DPOTrainer):
 
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def train(self, resume_from_checkpoint: Resume = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains, as `Trainer.train`; a checkpoint that was not written to its end is refused."""
-        check_checkpoint(resume_from_checkpoint, self.args.output_dir, _STATE_FILE)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Log-probabilities of chosen and rejected, `(N,)` each, under the reference and the plain prompt."""
         return super().compute_ref_log_probs(model, {name: inputs[name] for name in _OF_MODEL})
@@ -390,36 +383,32 @@ class PluralDPOTrainer(DPOTrainer):
 
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with _trl.rotation_last():
-            super()._save_checkpoint(model, trial)
-            if self.args.should_save:
-                self._save_state(_trl.checkpoint_folder(self, trial))
-
-    def _save_state(self, folder: Path) -> None:
-        if self.memberships is not None:
-            write_arrays(folder / _MEMBERSHIPS_FILE, self.memberships.state())
-        state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}
-        write_json(folder / _STATE_FILE, state, exact=True, indent=None)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        state = json.loads((Path(checkpoint) / _STATE_FILE).read_text())
+    def _check_state(self, folder: Path) -> None:
+        state = json.loads((folder / STATE_FILE).read_text())
         if state["cluster_names"] != self.clusters.names:
             raise JuryError(
-                f"the checkpoint {checkpoint!r} is of the clusters {', '.join(state['cluster_names'])}, and this "
+                f"the checkpoint {str(folder)!r} is of the clusters {', '.join(state['cluster_names'])}, and this "
                 f"training of {', '.join(self.clusters.names)}: resume with the same, or use another output_dir."
             )
         if state["data"] != self._data:
             raise JuryError(
-                f"the checkpoint {checkpoint!r} learnt its raters' clusters from other judgements, whose memberships "
+                f"the checkpoint {str(folder)!r} learnt its raters' clusters from other judgements, whose memberships "
                 "would go to the wrong people: resume with the same data, or use another output_dir."
             )
+
+    def _save_state(self, folder: Path) -> None:
+        if not self.args.should_save:
+            return
+        if self.memberships is not None:
+            write_arrays(folder / _MEMBERSHIPS_FILE, self.memberships.state())
+        state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}
+        write_json(folder / STATE_FILE, state, exact=True, indent=None)
+
+    def _load_state(self, folder: Path) -> None:
+        state = json.loads((folder / STATE_FILE).read_text())
         self.balance.load_state_dict(state["balance"])
         if self.memberships is not None:
-            self.memberships.load_state(load_file(Path(checkpoint) / _MEMBERSHIPS_FILE))
+            self.memberships.load_state(load_file(folder / _MEMBERSHIPS_FILE))
 
 
 def _check_dataset(dataset: Any) -> None:

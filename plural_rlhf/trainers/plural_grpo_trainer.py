@@ -21,31 +21,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from trl import GRPOTrainer
 
-from plural_rlhf.core.duals import KLBudget, MaxMinWeights
 from plural_rlhf.core.estimators import exact_divergence, score_function_loss
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
-from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
-from plural_rlhf.policies.sampling_settings import check_model_sampling
+from plural_rlhf.policies.log_probs import completion_log_probs
 from plural_rlhf.rewards.completions import as_completions
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
-from plural_rlhf.trainers.checks import arguments
-from plural_rlhf.trainers.checks.arguments import Resume
-from plural_rlhf.trainers.checks.jury_argument import reward_functions
-from plural_rlhf.trainers.checks.policy_checks import check_loaded, check_reloadable, check_tokenizer
-from plural_rlhf.trainers.checks.steered import check_steering_tokens, evaluated_rows, weight_sampler_of
+from plural_rlhf.trainers.checkpointed_trainer import CheckpointedTrainer, default_output_dir
+from plural_rlhf.trainers.checks.construction import check_after_loading, check_before_loading
+from plural_rlhf.trainers.checks.datasets import answered_rows, each_dataset, modes
+from plural_rlhf.trainers.checks.reward_argument import find_jury
+from plural_rlhf.trainers.checks.weight_sampler import weight_sampler_of
 from plural_rlhf.trainers.grpo import checkpoints
 from plural_rlhf.trainers.grpo.completion_rows import finished, own_tokens, policy_log_probs, reference_log_probs
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
+from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, JuryScores, RewardTable
 from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
-from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
-from plural_rlhf.trainers.grpo.reference_draws import drawn_by_both, judge, log_drawn, policys_own, reference_prompts
-from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, said_tokens
-from plural_rlhf.trainers.grpo.rollouts import Rollouts
-from plural_rlhf.trainers.grpo.targeting import JuryColumn, RewardTable, Targeting, Targets
+from plural_rlhf.trainers.grpo.multipliers import Multipliers
+from plural_rlhf.trainers.grpo.prompt_state import PromptState
+from plural_rlhf.trainers.grpo.prompt_weights import rows_for_evaluation
+from plural_rlhf.trainers.grpo.reference_draws import (
+    drawn_by_both,
+    judge,
+    reference_prompts,
+    under_reference_prompts,
+)
+from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, signed_tokens
+from plural_rlhf.trainers.grpo.reward_functions import JuryColumn, OtherRewards
+from plural_rlhf.trainers.grpo.targeting import Targeting
 from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.weights.sampler import WeightSampler
@@ -54,13 +59,13 @@ from reward_models.jury.protocol import ClusterScorer
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 
 __all__ = ["PluralGRPOTrainer"]
 
 
-class PluralGRPOTrainer(GRPOTrainer):
+class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     """Trains a policy towards the ρ-pool of a jury.
 
     Parameters:
@@ -115,24 +120,27 @@ class PluralGRPOTrainer(GRPOTrainer):
         weight_sampler: WeightSampler | None = None,
         **more: Any,
     ) -> None:
-        if args is None:
-            name = model if isinstance(model, str) else model.config._name_or_path
-            args = PluralGRPOConfig(f"{name.split('/')[-1]}-PluralGRPO")
-        self.jury_reward, functions = reward_functions(reward_funcs, args)
-        self.exact, self.mixed = arguments.modes(train_dataset, args)
+        args = PluralGRPOConfig(default_output_dir(model, "PluralGRPO")) if args is None else args
+        self.jury_reward, functions = find_jury(reward_funcs, args)
+        self.exact, self.mixed = modes(train_dataset, args)
         if self.exact:
             args.use_exact_mode()
-        else:
-            arguments.check_groups(args)
-            check_reloadable(model, peft_config, args)
-        arguments.check_datasets(train_dataset, eval_dataset, args, self.exact, self.jury_reward)
         self.weight_sampler = weight_sampler_of(weight_sampler, args, self.jury_reward, train_dataset)
-        check_tokenizer(processing_class)
-        self._column = JuryColumn(self.jury_reward)
+        check_before_loading(
+            args,
+            self.jury_reward,
+            model=model,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            mixed=self.mixed,
+        )
+        column = JuryColumn(self.jury_reward, self._keep_jury_scores)
         with _trl.without_reference_model(args, self.exact):
             super().__init__(
                 model=model,
-                reward_funcs=[self._column if f is self.jury_reward else f for f in functions],
+                reward_funcs=[column if function is self.jury_reward else function for function in functions],
                 args=args,
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset,
@@ -143,54 +151,56 @@ class PluralGRPOTrainer(GRPOTrainer):
                 peft_config=peft_config,
                 **more,
             )
-        check_loaded(self.model, self.ref_model, _trl.tokenizer_of(self))
-        check_steering_tokens(self.weight_sampler, _trl.tokenizer_of(self), self.model, self.ref_model)
-        if not (self.exact or self.use_vllm):
-            check_model_sampling(self.model.generation_config, self.generation_kwargs)
-        arguments.check_batches(self.mixed, args, self.num_generations, self.accelerator.num_processes)
-        if not self.exact:
-            arguments.check_enough_prompts(train_dataset, args, self.num_generations)
-        arguments.check_reference_draws(args, self.num_generations, bool(self.tools), self.rollout_func is not None)
-        self.kl_budget = (
-            None if args.kl_budget is None else KLBudget(args.kl_budget, args.beta, args.kl_budget_learning_rate)
+        tokenizer = _trl.tokenizer_of(self)
+        by_transformers = not (self.exact or self.use_vllm)
+        check_after_loading(
+            args,
+            model=self.model,
+            reference=self.ref_model,
+            tokenizer=tokenizer,
+            sampler=self.weight_sampler,
+            generation_kwargs=self.generation_kwargs if by_transformers else None,
+            tools=bool(self.tools),
+            rollout_func=self.rollout_func is not None,
         )
-        self.max_min = (
-            MaxMinWeights(len(self.jury_reward.cluster_names), args.max_min_learning_rate) if args.max_min else None
-        )
-        # TRL has loaded those that were named, and added those of environments.
-        functions = [self.jury_reward if f is self._column else f for f in self.reward_funcs]
+        self.multipliers = Multipliers.from_config(args, self.jury_reward)
+        # TRL has loaded reward functions that were named, and added those of environments.
         weights, context = self.reward_weights.tolist(), partial(_trl.reward_context, self)
-        self._others = OtherRewards(self.jury_reward, functions, weights, context)
+        self._others = OtherRewards(self.jury_reward, self.reward_funcs, weights, context)
         if self.exact or self.mixed or args.n_ref or args.offsets == "exact":
             self._others.check_callable()
-        self.targeting = Targeting(self.jury_reward, self._others, log_z=args.estimator != "vargrad")
+        replay = ReplayMemory(args.replay_size, args.replay_share, args.seed) if args.replays else None
+        self.prompts = PromptState(self.jury_reward.offsets, replay)
+        keeps_log_z = args.estimator != "vargrad"
+        self.targeting = Targeting(self.jury_reward, self._others, self.prompts, keeps_log_z)
         self._encode = partial(_trl.encode_prompt, self)
-        tokenizer, eos = _trl.tokenizer_of(self), _trl.eos_token_id(self)
-        self._exact_rows = ExactRows(self.jury_reward, tokenizer, eos, self._encode, self._others)
-        self._table: RewardTable | None = None
-        self._reference_prompts: dict[int, list[int]] = {}
-        self._rollouts: dict[bool, Rollouts] = {}
-        self.memory = ReplayMemory(args.replay_size, args.replay_share, args.seed) if args.replays else None
+        end = _trl.eos_token_id(self)
+        self._exact_rows = ExactRows(self.jury_reward, tokenizer, end, self._encode, self._others)
+        self.generations: dict[str, GenerationBatch] = {}
+        """The latest generation of each mode, `"train"` and `"eval"`."""
 
-    def train(self, resume_from_checkpoint: Resume = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains, as `Trainer.train`; in exact mode the reference is scored first, while the policy still is π₀."""
-        checkpoints.check(self, resume_from_checkpoint)
-        self._score_references()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    @property
+    def _group_size(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""
+        """Evaluate, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""
         if self.state.global_step == 0:
-            self._score_references()
+            self._before_training()
         return super().evaluate(*args, **kwargs)
 
-    def _score_references(self) -> None:
+    def _before_training(self) -> None:
+        """Score the answers of all supports under the reference, while the policy still is π₀."""
         exact_offsets = self.args.offsets == "exact" and not self.exact
         if not (self.exact or self.mixed or exact_offsets):
             return
         model = self.accelerator.unwrap_model(self.model)
-        for dataset in arguments.each_dataset(self.train_dataset, self.eval_dataset):
-            rows = [row for row in arguments.answered_rows(dataset, whole=True) if row["support"] is not None]
+        for dataset in each_dataset(self.train_dataset, self.eval_dataset):
+            rows = [row for row in answered_rows(dataset, whole=True) if row["support"] is not None]
             self._exact_rows.score_references(
                 model,
                 rows,
@@ -199,35 +209,46 @@ class PluralGRPOTrainer(GRPOTrainer):
             )
             if exact_offsets:
                 for row in rows:
-                    self.jury_reward.offsets.set_exact(row_key(row), self._exact_rows.log_z(row))
+                    self.prompts.offsets.set_exact(row_key(row), self._exact_rows.log_z(row))
 
-    # ── sampled mode ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── sampled mode: one generation ────────────────────────────────────────────────────────────────────────────────
 
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
-    ) -> torch.Tensor:
-        """Keeps the K rewards of every completion for the residual; TRL logs their weighted mean as the reward."""
-        scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._others.check_finite(scores[self.accelerator.process_index * len(completions) :], completions)
-        r, w, rules = self._column.scored()
-        device = self.accelerator.device
-        # float32 because not every accelerator has float64.
-        r, w = self.accelerator.gather(r.float().to(device)), self.accelerator.gather(w.float().to(device))
-        shown = [(row_key(row), row_key(row, "prompt")) for row in inputs]
-        drawn = [
-            (*keys, hash(tuple(ids)), rule) for keys, ids, rule in zip(shown, completion_ids_list, rules, strict=True)
-        ]
-        gathered = _trl.gather_objects(drawn)
-        self._table = RewardTable(
-            r=r.double().cpu(),
-            w=w.double().cpu(),
-            scores=scores.double().cpu(),
-            keys=[row[0] for row in gathered],
-            shown=[row[1] for row in gathered],
-            drawn=[row[2] for row in gathered],
-            rules=[row[3] for row in gathered],
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Draw and score completions; leave a `GenerationBatch`, and add `row` `(n,)`, their numbers, to TRL's."""
+        training, beta = self.model.training, self.jury_reward.target.beta
+        reference_draws = self.args.reference_draws if training else 0
+        batch = GenerationBatch.begin(inputs, self._group_size, reference_draws, self._encode)
+        self.generations[self._mode] = batch
+        with _trl.rollouts_only(self):
+            rows = super()._generate_and_score_completions(inputs)
+        n = len(rows["completion_ids"])
+        own = own_tokens(rows)
+        log_pi = policy_log_probs(self, rows)
+        pad = _trl.tokenizer_of(self).pad_token_id
+        log_ref = reference_log_probs(self, under_reference_prompts(inputs, rows, self._encode, pad))
+        rows["ref_per_token_logps"] = log_ref * own
+        gather = self.accelerator.gather
+        all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
+        if self.multipliers.weights is not None:
+            batch.table.w = self.multipliers.weights.expand_as(batch.table.w)
+        if self.args.n_ref:
+            self._start_offsets(inputs)
+        targets = self.targeting(
+            batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, training, batch.reference_draws
         )
-        return scores
+        batch.rollouts = targets.rollouts(
+            all_ref, all_pi, beta=beta, group_size=batch.group_size, reference_share=batch.reference_share
+        )
+        rows["row"] = torch.arange(n, device=all_pi.device) + self.accelerator.process_index * n
+        by_policy = batch.by_policy(len(all_pi))
+        kl = float((all_pi - all_ref)[by_policy.to(all_pi.device)].mean())
+        self._log_sampled(targets.metrics, kl, rows, beta)
+        if training:
+            if self.prompts.replay is not None:
+                tokens = _trl.gather_objects(signed_tokens(rows))
+                self.prompts.replay.add(batch.table, tokens, all_ref, all_pi, all_pi + batch.rollouts.residual)
+            self.multipliers.move(kl, self.targeting.gains(batch.table, by_policy))
+        return rows
 
     def _generate_single_turn(
         self,
@@ -244,101 +265,69 @@ class PluralGRPOTrainer(GRPOTrainer):
             )
         return drawn_by_both(
             prompt_ids,
-            self._reference_prompts,
+            self.generations[self._mode].reference_prompts,
             by_policy=lambda prompts: _trl.generate(self, prompts),
             by_reference=lambda prompts: _trl.reference_generate(self, prompts),
         )
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Draws completions and works out what each one's coefficient will need; adds `row` `(n,)`, their numbers."""
-        training, group = self.model.training, self._group_size
-        theirs = self.args.reference_draws if training else 0
-        self._reference_prompts = self._drawn_by_reference(inputs, theirs)
-        with _trl.rollouts_only(self):
-            rows = super()._generate_and_score_completions(inputs)
-        n = len(rows["completion_ids"])
-        own = own_tokens(rows)
-        log_pi = policy_log_probs(self, rows)
-        log_ref = reference_log_probs(self, self._reference_rows(inputs, rows))
-        rows["ref_per_token_logps"] = log_ref * own
-        gather = self.accelerator.gather
-        all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
-        assert self._table is not None
-        if self.max_min is not None:
-            self._table.w = self.max_min.weights.double().expand_as(self._table.w)
-        if self.args.n_ref:
-            self._start_offsets(inputs)
-        found = self.targeting(self._table, all_ref.cpu(), all_pi.cpu(), group, training, theirs)
-        self._rollouts[training] = self._aimed(found, all_ref, all_pi, theirs / group)
-        rows["row"] = torch.arange(n, device=all_pi.device) + self.accelerator.process_index * n
-        by_policy = policys_own(len(all_pi), group, theirs)
-        kl = float((all_pi - all_ref)[by_policy.to(all_pi.device)].mean())
-        self._log_sampled(found.metrics, kl, rows, self.jury_reward.target.beta)
-        if training:
-            if self.memory is not None:
-                said = _trl.gather_objects(said_tokens(rows))
-                self.memory.add(self._table, said, all_ref, all_pi, all_pi + self._rollouts[True].residual)
-            self._move_duals(kl, self.targeting.gains(self._table, by_policy))
-        return rows
+    def _keep_jury_scores(self, scores: JuryScores) -> None:
+        self.generations[self._mode].jury_scores = scores
 
-    def _drawn_by_reference(self, inputs: list[dict[str, Any]], draws: int) -> dict[int, list[int]]:
-        """Which rows of this process the reference draws, the last of each group, and the prompts it is shown."""
-        rows = (~policys_own(len(inputs), self._group_size, draws)).nonzero().flatten().tolist()
-        prompts = reference_prompts([inputs[n] for n in rows], self._encode)
-        return dict(zip(rows, prompts, strict=True))
-
-    def _aimed(
-        self, found: Targets, log_pi_ref: torch.Tensor, log_pi: torch.Tensor, reference_share: float = 0.0
-    ) -> Rollouts:
-        reward = (found.reward / self.jury_reward.target.beta).to(log_pi)
-        drawn = log_drawn(log_pi, log_pi_ref, reference_share)
-        return Rollouts(reward, log_pi_ref, log_pi.clone(), drawn, found.log_z.to(log_pi), self._group_size)
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
+    ) -> torch.Tensor:
+        """Score the completions; keep all rewards of all processes in the batch, and return what TRL logs."""
+        scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._others.check_finite(scores[self.accelerator.process_index * len(completions) :], completions)
+        batch, device = self.generations[self._mode], self.accelerator.device
+        # float32 because not every accelerator has float64.
+        r, w = (
+            self.accelerator.gather(x.float().to(device)).double().cpu()
+            for x in (batch.jury_scores.r, batch.jury_scores.w)
+        )
+        rows = [
+            (row_key(row), row_key(row, "prompt"), hash(tuple(ids)), rule)
+            for row, ids, rule in zip(inputs, completion_ids_list, batch.jury_scores.rules, strict=True)
+        ]
+        keys, shown, drawn, rules = (list(column) for column in zip(*_trl.gather_objects(rows), strict=True))
+        batch.table = RewardTable(r, w, scores.double().cpu(), keys, shown, drawn, rules)
+        return scores
 
     def _replayed(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The micro-batches of a generation batch with its groups made up anew, for one more use."""
-        assert self.memory is not None
+        """Return the micro-batches of a generation batch with its groups made up anew, for one more use."""
+        replay = self.prompts.replay
+        assert replay is not None
         group, pad = self._group_size, _trl.tokenizer_of(self).pad_token_id
-        drawn = self.memory.draw(group)
-        parts = [replayed_columns(part, drawn, pad) for part in parts]
-        log_pi_ref, log_pi = (x.float().to(self.accelerator.device) for x in (drawn.log_pi_ref, drawn.log_pi))
+        replayed = replay.draw(group)
+        parts = [replayed_columns(part, replayed, pad) for part in parts]
+        log_pi_ref, log_pi = (x.float().to(self.accelerator.device) for x in (replayed.log_pi_ref, replayed.log_pi))
         if self.args.per_device_train_batch_size % group:
             # The others of a group that is spread over micro-batches count with what they are worth now.
             now = [(policy_log_probs(self, part) * own_tokens(part)).sum(-1) for part in parts]
             log_pi = self.accelerator.gather(torch.cat(now))
-        found = self.targeting(drawn.table, log_pi_ref.cpu(), log_pi.cpu(), group, training=False)
-        self._rollouts[True] = rollouts = self._aimed(found, log_pi_ref, log_pi)
-        self.memory.aim(drawn, log_pi + rollouts.residual)
+        targets = self.targeting(replayed.table, log_pi_ref.cpu(), log_pi.cpu(), group, training=False)
+        beta = self.jury_reward.target.beta
+        rollouts = targets.rollouts(log_pi_ref, log_pi, beta=beta, group_size=group)
+        self.generations["train"].rollouts = rollouts
+        replay.aim(replayed, log_pi + rollouts.residual)
         return parts
 
-    def _reference_rows(self, inputs: list[dict[str, Any]], rows: dict[str, Any]) -> dict[str, Any]:
-        """The same completions under the prompts that the reference is shown."""
-        if not any(row.get("reference_prompt") for row in inputs):
-            return rows
-        ids, mask = pad_left(reference_prompts(inputs, self._encode), _trl.tokenizer_of(self).pad_token_id)
-        device = rows["completion_ids"].device
-        return {**rows, "prompt_ids": ids.to(device), "prompt_mask": mask.to(device)}
-
     def _start_offsets(self, inputs: list[dict[str, Any]]) -> None:
-        """Offsets of new prompts, from `n_ref` completions of the reference; every process gets them all."""
+        """Start the offsets of new prompts from `n_ref` completions of the reference; every process gets them all."""
         tokenizer, reward = _trl.tokenizer_of(self), self.jury_reward
-        fresh = {row_key(row): row for row in inputs if row_key(row) not in reward.offsets}
-        found = []
+        fresh = {row_key(row): row for row in inputs if row_key(row) not in self.prompts.offsets}
+        starts = []
         for key, row in fresh.items():
             drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], self._encode) * self.args.n_ref)
-            said = as_completions(row["prompt"], tokenizer.batch_decode(drawn, skip_special_tokens=True))
-            scored = judge(reward, row, said), self._others.scores(row, said, drawn)
-            found.append((key, *(part.tolist() for part in scored), [sum(own) for own in log_probs]))
-        for key, *parts in _trl.gather_objects(found):
+            completions = as_completions(row["prompt"], tokenizer.batch_decode(drawn, skip_special_tokens=True))
+            scored = judge(reward, row, completions), self._others.scores(row, completions, drawn)
+            starts.append((key, *(part.tolist() for part in scored), [sum(tokens) for tokens in log_probs]))
+        for key, *parts in _trl.gather_objects(starts):
             self.targeting.start(key, *(torch.tensor(part, dtype=torch.float64) for part in parts))
 
-    def _move_duals(self, kl: float, gains: torch.Tensor) -> None:
-        if self.kl_budget is not None:
-            self.jury_reward.set_beta(self.kl_budget.update(kl))
-        if self.max_min is not None:
-            self.max_min.update(gains)
-
     def _log_sampled(self, metrics: dict[str, float], kl: float, rows: dict[str, Any], beta: float) -> None:
-        truncated = 1 - float(self.accelerator.gather(finished(rows, self.eos_token_ids).float()).mean())
+        ended = self.accelerator.gather(finished(rows, self.eos_token_ids).float())
+        truncated = 1 - float(ended.mean())
         for name, value in {**metrics, "kl": kl, "beta": beta, "truncated": truncated}.items():
             _trl.add_metric(self, f"plural/{name}", value)
 
@@ -346,14 +335,15 @@ class PluralGRPOTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         if self.exact:
-            return self._collate(self._steered(generation_batch, 1))
+            return self._collate(self._with_weights(generation_batch, 1))
         if not self.model.training:
-            return self._rows_of(self._steered(generation_batch, self._group_size), 1)[0]
+            return self._rows_of(self._with_weights(generation_batch, self._group_size), 1)[0]
 
         def make() -> list[dict[str, Any]]:
-            return self._rows_of(self._steered(generation_batch, self._group_size), self.args.steps_per_generation)
+            rows = self._with_weights(generation_batch, self._group_size)
+            return self._rows_of(rows, self.args.steps_per_generation)
 
-        return _trl.buffered(self, make, None if self.memory is None else self._replayed)
+        return _trl.buffered(self, make, None if self.prompts.replay is None else self._replayed)
 
     def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
         """Micro-batches of a generation batch: completions of rows without a support, answers of those with one."""
@@ -362,17 +352,16 @@ class PluralGRPOTrainer(GRPOTrainer):
         return _trl.split_rows(_trl.draw(self, batch), parts)
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        weights = None if self.max_min is None else self.max_min.weights.double()
-        batch = self._exact_rows.collate(rows, weights)
+        batch = self._exact_rows.collate(rows, self.multipliers.weights)
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
-    def _steered(self, rows: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
-        """Rows with weights said in the prompt, in training drawn for each group; of other policies as they are."""
+    def _with_weights(self, rows: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
+        """Return rows whose prompts name weights, in training drawn for each group; of other policies as they are."""
         sampler, accelerator = self.weight_sampler, self.accelerator
         if sampler is None:
             return rows
         if not self.model.training:
-            return evaluated_rows(rows, sampler, self.jury_reward)
+            return rows_for_evaluation(rows, sampler, self.jury_reward)
         return sampler.steer(rows, group, accelerator.process_index, accelerator.num_processes, _trl.micro_step(self))
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
@@ -399,7 +388,7 @@ class PluralGRPOTrainer(GRPOTrainer):
         return share * losses.mean() + (1 - share) * self._sampled_loss(model, inputs)
 
     def _sampled_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        rollouts = self._rollouts[self.model.training]
+        rollouts = self.generations[self._mode].rollouts
         if self.args.variance_reduction == "rao_blackwell":
             with _trl.reference(self) as reference, torch.no_grad():
                 reference_logits = completion_logits(reference, inputs)
@@ -420,38 +409,40 @@ class PluralGRPOTrainer(GRPOTrainer):
         mask, log_p = batch.support_mask, inputs["log_p"]
         log_pi = _trl.as_one_forward(self, model, answer_log_probs, batch)
         loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass)
-        found = exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass)
-        values = self.accelerator.reduce(log_pi.new_tensor(list(found.values())), "mean")
-        for name, value in zip(found, values.tolist(), strict=True):
+        metrics = exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass)
+        values = self.accelerator.reduce(log_pi.new_tensor(list(metrics.values())), "mean")
+        for name, value in zip(metrics, values.tolist(), strict=True):
             _trl.add_metric(self, f"plural/{name}", value)
         _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
-        if self.model.training and (self.kl_budget is not None or self.max_min is not None):
-            # Of the target, not of the policy that is still on its way there: it is known.
+        if self.model.training and self.multipliers.active:
+            # Of the target, which is known, and not of the policy, which is still on its way there.
             both = self.accelerator.reduce(target_kl_and_gains(inputs), "mean").double().cpu()
-            self._move_duals(float(both[0]), both[1:])
+            self.multipliers.move(float(both[0]), both[1:])
         return loss
 
-    @property
-    def _group_size(self) -> int:
-        return self.num_generations if self.model.training else self.num_generations_eval
+    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def rollouts_in_use(self) -> Rollouts | None:
-        """What is known of the training completions that are in use; `None` before the first are drawn."""
-        return self._rollouts.get(True)
+    def _check_state(self, folder: Path) -> None:
+        checkpoints.check_scorer(folder, self.jury_reward.scorer)
 
-    @rollouts_in_use.setter
-    def rollouts_in_use(self, rollouts: Rollouts) -> None:
-        self._rollouts[True] = rollouts
+    def _save_state(self, folder: Path) -> None:
+        if not self.exact:
+            batch = self.generations.get("train")
+            rollouts = None if batch is None else batch.rollouts
+            checkpoints.save_generation(folder, self.accelerator.process_index, _trl.snapshot(self), rollouts)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            scorer, micro_step = self.jury_reward.scorer, _trl.micro_step(self)
+            checkpoints.save_state(folder, scorer, self.prompts, self.multipliers, micro_step)
 
-    # ── stopping and going on ───────────────────────────────────────────────────────────────────────────────────────
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with _trl.rotation_last():
-            super()._save_checkpoint(model, trial)
-            checkpoints.save(self, _trl.checkpoint_folder(self, trial))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            checkpoints.load(self, Path(checkpoint))
+    def _load_state(self, folder: Path) -> None:
+        micro_step = checkpoints.load_state(folder, self.prompts, self.multipliers)
+        generation = checkpoints.load_generation(folder, self.accelerator.process_index, self.accelerator.device)
+        if generation is not None:
+            buffer, rollouts = generation
+            _trl.restore(self, buffer)
+            if rollouts is not None:
+                self.generations["train"] = batch = GenerationBatch(rollouts.group_size)
+                batch.rollouts = rollouts
+        elif micro_step is not None:
+            _trl.restore(self, {"step": micro_step, "rows": None})

@@ -1,8 +1,7 @@
-"""What a checkpoint holds besides TRL's own: offsets, duals, completions in use and remembered, and whose they are.
+"""What a checkpoint holds besides TRL's own: offsets, multipliers, completions in use and remembered, and whose.
 
-The state file is written last and moved into place whole, so that a checkpoint with it is complete; older ones are
-deleted after that. Every process keeps its own share of the generation buffer; without it a run stopped between two
-uses of a generation batch would draw anew.
+Every process keeps its own share of the generation buffer; without it a run stopped between two uses of a generation
+batch would draw anew. Knows nothing of trainers: it is given the parts.
 """
 
 from __future__ import annotations
@@ -10,41 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers import _trl
-from plural_rlhf.trainers.checks.arguments import Resume, check_checkpoint
-from plural_rlhf.trainers.grpo.rollouts import Rollouts
+from plural_rlhf.trainers.checkpointed_trainer import STATE_FILE
+from plural_rlhf.trainers.grpo.generation_batch import Rollouts
+from plural_rlhf.trainers.grpo.multipliers import Multipliers
+from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from reward_models.errors import JuryError
+from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 from reward_models.whole_file import write_json
 
 
-if TYPE_CHECKING:
-    from plural_rlhf.trainers.plural_grpo_trainer import PluralGRPOTrainer
+__all__ = ["check_scorer", "load_generation", "load_state", "save_generation", "save_state"]
 
-__all__ = ["STATE_FILE", "check", "load", "save"]
-
-STATE_FILE = "plural_state.json"
-MEMORY_FILE = "plural_replay.pt"
+REPLAY_FILE = "plural_replay.pt"
 
 
-def check(trainer: PluralGRPOTrainer, resume: Resume) -> None:
-    """Refuses to go on from a checkpoint that was cut short or belongs to another jury.
+def check_scorer(folder: Path, scorer: ClusterScorer) -> None:
+    """Raise if a checkpoint was trained with another jury.
 
     Raises:
-        ValueError: It was not written to its end.
-        JuryError: It was trained with other clusters, another prevalence, or other reward heads; one that does not say
-            is taken.
+        JuryError: It was trained with other clusters, another prevalence, or other reward heads. What the checkpoint
+            does not say is taken to be the same.
     """
-    folder = check_checkpoint(resume, trainer.args.output_dir, STATE_FILE)
-    if folder is None:
-        return
-    saved, own = json.loads((folder / STATE_FILE).read_text()), _identity(trainer.jury_reward)
+    saved, own = json.loads((folder / STATE_FILE).read_text()), _identity(scorer)
     saved = {name: saved.get(name) or value for name, value in own.items()}
     if saved["cluster_names"] != own["cluster_names"]:
         difference = f"a jury of the clusters {_listed(saved)}, and this one has {_listed(own)}"
@@ -60,9 +52,9 @@ def check(trainer: PluralGRPOTrainer, resume: Resume) -> None:
     )
 
 
-def _identity(reward: JuryReward) -> dict[str, Any]:
-    """What tells juries apart without asking them anything; `heads` is the hash of a saved jury's, None for others."""
-    scorer, heads = reward.scorer, None
+def _identity(scorer: ClusterScorer) -> dict[str, Any]:
+    """Return what tells scorers apart without a call; `heads` is a hash of the heads of a `JuryScorer`, else None."""
+    heads = None
     if isinstance(scorer, JuryScorer):
         digest = hashlib.sha256()
         for _, value in sorted(scorer.model.score.state_dict().items()):
@@ -72,60 +64,69 @@ def _identity(reward: JuryReward) -> dict[str, Any]:
     return {"cluster_names": list(scorer.cluster_names), "prevalence": prevalence, "heads": heads}
 
 
-def _listed(jury: dict[str, Any]) -> str:
-    return ", ".join(jury["cluster_names"])
+def _listed(identity: dict[str, Any]) -> str:
+    return ", ".join(identity["cluster_names"])
 
 
-def _shares(jury: dict[str, Any]) -> str:
-    return ", ".join(f"{share:.4g}" for share in jury["prevalence"])
+def _shares(identity: dict[str, Any]) -> str:
+    return ", ".join(f"{share:.4g}" for share in identity["prevalence"])
 
 
-def save(trainer: PluralGRPOTrainer, folder: Path) -> None:
-    """Adds the state to a checkpoint that TRL has written."""
-    if not trainer.exact:
-        rollouts = trainer.rollouts_in_use
-        buffer = {**_trl.snapshot(trainer), "rollouts": None if rollouts is None else rollouts.to_dict()}
-        torch.save(buffer, folder / _buffer_file(trainer))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.args.should_save:
-        if trainer.memory is not None:
-            torch.save(trainer.memory.state_dict(), folder / MEMORY_FILE)
-        state: dict[str, Any] = {
-            **_identity(trainer.jury_reward),
-            "micro_step": _trl.micro_step(trainer),
-            "offsets": trainer.jury_reward.offsets.state_dict(),
-            "targeting": trainer.targeting.state_dict(),
-            "kl_budget": None if trainer.kl_budget is None else trainer.kl_budget.state_dict(),
-            "max_min": None if trainer.max_min is None else trainer.max_min.state_dict(),
-        }
-        write_json(folder / STATE_FILE, state, exact=True, indent=None)
+def save_state(
+    folder: Path, scorer: ClusterScorer, prompts: PromptState, multipliers: Multipliers, micro_step: int
+) -> None:
+    """Write what all processes have in common.
+
+    Args:
+        folder: The checkpoint.
+        scorer: Whose clusters the state is about.
+        prompts: What is kept of every prompt.
+        multipliers: As they stand.
+        micro_step: How many forward and backward passes were made.
+    """
+    if prompts.replay is not None:
+        torch.save(prompts.replay.state_dict(), folder / REPLAY_FILE)
+    state = {
+        **_identity(scorer),
+        "micro_step": micro_step,
+        **prompts.state_dict(),
+        **multipliers.state_dict(),
+    }
+    write_json(folder / STATE_FILE, state, exact=True, indent=None)
 
 
-def load(trainer: PluralGRPOTrainer, folder: Path) -> None:
-    """Puts the state back, of a checkpoint that was checked."""
-    if not (folder / STATE_FILE).is_file():
-        return
+def load_state(folder: Path, prompts: PromptState, multipliers: Multipliers) -> int | None:
+    """Put back what `save_state` wrote; return the micro-step, None where an older checkpoint does not say."""
     state = json.loads((folder / STATE_FILE).read_text())
-    reward = trainer.jury_reward
-    reward.offsets.load_state_dict(state["offsets"])
-    if "targeting" in state:
-        trainer.targeting.load_state_dict(state["targeting"])
-    if trainer.kl_budget is not None and state.get("kl_budget"):
-        trainer.kl_budget.load_state_dict(state["kl_budget"])
-        reward.set_beta(trainer.kl_budget.beta)
-    if trainer.max_min is not None and state.get("max_min"):
-        trainer.max_min.load_state_dict(state["max_min"])
-    if trainer.memory is not None and (folder / MEMORY_FILE).is_file():
-        trainer.memory.load_state_dict(torch.load(folder / MEMORY_FILE, weights_only=True))
-    buffer = folder / _buffer_file(trainer)
-    if buffer.is_file():
-        kept = torch.load(buffer, map_location=trainer.accelerator.device, weights_only=True)
-        _trl.restore(trainer, kept)
-        if kept["rollouts"] is not None:
-            trainer.rollouts_in_use = Rollouts(**kept["rollouts"])
-    elif "micro_step" in state:
-        _trl.restore(trainer, {"step": state["micro_step"], "rows": None})
+    prompts.load_state_dict(state)
+    multipliers.load_state_dict(state)
+    if prompts.replay is not None and (folder / REPLAY_FILE).is_file():
+        prompts.replay.load_state_dict(torch.load(folder / REPLAY_FILE, weights_only=True))
+    return state.get("micro_step")
 
 
-def _buffer_file(trainer: PluralGRPOTrainer) -> str:
-    return f"plural_rollouts_{trainer.accelerator.process_index}.pt"
+def save_generation(folder: Path, process: int, buffer: dict[str, Any], rollouts: Rollouts | None) -> None:
+    """Write the completions in use of one process.
+
+    Args:
+        folder: The checkpoint.
+        process: The number of the process.
+        buffer: `_trl.snapshot`.
+        rollouts: Their residuals; None before the first completions are drawn.
+    """
+    parts = None if rollouts is None else rollouts.to_dict()
+    torch.save({**buffer, "rollouts": parts}, folder / _generation_file(process))
+
+
+def load_generation(folder: Path, process: int, device: torch.device) -> tuple[dict[str, Any], Rollouts | None] | None:
+    """Return what `save_generation` wrote, the buffer and the residuals; None where there is no such file."""
+    path = folder / _generation_file(process)
+    if not path.is_file():
+        return None
+    buffer = torch.load(path, map_location=device, weights_only=True)
+    parts = buffer.pop("rollouts")
+    return buffer, None if parts is None else Rollouts(**parts)
+
+
+def _generation_file(process: int) -> str:
+    return f"plural_rollouts_{process}.pt"

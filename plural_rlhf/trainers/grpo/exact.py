@@ -21,7 +21,7 @@ from plural_rlhf.core.targets import log_partition, responsibilities
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_answers
 from plural_rlhf.rewards.completions import as_completions, prompt_key
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
+from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from reward_models.jury.inference import evaluating
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plural_rlhf.policies.log_probs import pad_left
 from plural_rlhf.rewards.jury_reward import JuryReward
 
 
-__all__ = ["drawn_by_both", "judge", "log_drawn", "policys_own", "reference_prompts"]
+__all__ = ["drawn_by_both", "drawn_by_policy", "judge", "log_drawn", "reference_prompts", "under_reference_prompts"]
 
 Row = Mapping[str, Any]
 Draw = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]]]]
@@ -31,6 +32,24 @@ def reference_prompts(rows: Iterable[Row], encode_prompt: Callable[[Any], list[i
     `encode_prompt` tokenises as the policy's prompts are tokenised.
     """
     return [encode_prompt(row.get("reference_prompt") or row["prompt"]) for row in rows]
+
+
+def under_reference_prompts(
+    rows: Sequence[Row], columns: dict[str, Any], encode_prompt: Callable[[Any], list[int]], pad_token_id: int
+) -> dict[str, Any]:
+    """Return TRL's columns with the same completions under the prompts that the reference is shown.
+
+    Args:
+        rows: Rows of the data set, one per completion.
+        columns: TRL's columns of the completions.
+        encode_prompt: Tokenises a prompt as the policy's prompts are tokenised.
+        pad_token_id: Fills up shorter prompts.
+    """
+    if not any(row.get("reference_prompt") for row in rows):
+        return columns
+    ids, mask = pad_left(reference_prompts(rows, encode_prompt), pad_token_id)
+    device = columns["completion_ids"].device
+    return {**columns, "prompt_ids": ids.to(device), "prompt_mask": mask.to(device)}
 
 
 def judge(reward: JuryReward, row: Row, completions: Sequence[Any]) -> Tensor:
@@ -50,7 +69,7 @@ def log_drawn(log_pi: Tensor, log_pi_ref: Tensor, reference_share: float) -> Ten
     return torch.logaddexp(log_pi + math.log1p(-reference_share), log_pi_ref + math.log(reference_share))
 
 
-def policys_own(n: int, group: int, reference_draws: int) -> Tensor:
+def drawn_by_policy(n: int, group: int, reference_draws: int) -> Tensor:
     """`(N,)` whether the policy has drawn each of `n` completions; the last of every group are those of π₀."""
     return torch.arange(n) % group < group - reference_draws
 

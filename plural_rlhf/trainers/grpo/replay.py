@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from plural_rlhf.core.rules import Rule
-from plural_rlhf.trainers.grpo.targeting import RewardTable
+from plural_rlhf.trainers.grpo.generation_batch import RewardTable
 
 
-__all__ = ["ReplayMemory", "Replayed", "replayed_columns", "said_tokens"]
+__all__ = ["ReplayMemory", "Replayed", "replayed_columns", "signed_tokens"]
 
 _INT32 = "i"
 _OF_TOKENS = "_per_token_logps"  # how TRL's columns of the log-probabilities of a completion's tokens end
@@ -83,7 +83,7 @@ class Replayed:
         return torch.tensor([c.log_pi for c in self.completions], dtype=torch.float64)
 
 
-def said_tokens(rows: Mapping[str, Tensor]) -> list[list[int]]:
+def signed_tokens(rows: Mapping[str, Tensor]) -> list[list[int]]:
     """The completions of TRL's columns `(n, T)` without padding, `~token` where the policy did not choose it."""
     ids, mask = rows["completion_ids"], rows["completion_mask"].bool()
     signed = torch.where(rows["tool_mask"].bool(), ids, ~ids) if "tool_mask" in rows else ids

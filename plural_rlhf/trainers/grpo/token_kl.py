@@ -17,7 +17,7 @@ from torch import Tensor
 from plural_rlhf.core.estimators import rao_blackwell_to_go
 from plural_rlhf.policies.log_probs import takes_positions
 from plural_rlhf.trainers.grpo.completion_rows import own_tokens
-from plural_rlhf.trainers.grpo.rollouts import Rollouts
+from plural_rlhf.trainers.grpo.generation_batch import Rollouts
 
 
 __all__ = ["completion_logits", "rao_blackwell_loss", "reward_to_go_loss", "token_kl"]

@@ -205,7 +205,7 @@ def test_options_of_the_target_reach_the_loss(lopsided, tmp_path, options):
     r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
     args = PluralGRPOConfig(str(tmp_path), exact=True, per_device_train_batch_size=2, **options, **CPU)
     trainer = PluralGRPOTrainer(model, jury, args, rows("ab", THREE), processing_class=TOKENIZER)
-    trainer._score_references()
+    trainer._before_training()
     found = trainer._prepare_inputs(list(rows("ab", THREE)))["log_p"].exp().double()
     expected = PoolTarget(**options).log_probs(r, torch.as_tensor(jury.prevalence), log_ref).exp()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -223,7 +223,7 @@ def test_a_rule_of_a_row_chooses_its_target(lopsided, tmp_path):
     args = PluralGRPOConfig(str(tmp_path), exact=True, per_device_train_batch_size=4, beta=beta, **CPU)
     reward = JuryReward(jury, beta=beta, calibrated=False)
     trainer = PluralGRPOTrainer(model, reward, args, data, processing_class=TOKENIZER)
-    trainer._score_references()
+    trainer._before_training()
     found = trainer._prepare_inputs(list(data))["log_p"].double()
     for row, rule in enumerate(rules[:3]):
         scores = aggregate(r, jury.prevalence, rule)
@@ -245,7 +245,7 @@ def test_a_kl_budget_is_spent_and_no_more(lopsided, tmp_path):
     assert kl == pytest.approx(budget, abs=0.05)
     betas = [row["plural/beta"] for row in trainer.state.log_history if "plural/beta" in row]
     assert betas[0] == 1.0
-    assert betas[-1] == pytest.approx(trainer.kl_budget.beta, rel=1e-6)
+    assert betas[-1] == pytest.approx(trainer.multipliers.kl_budget.beta, rel=1e-6)
     assert betas[-1] > 1.05
 
 
@@ -260,7 +260,7 @@ def test_max_min_ends_at_the_saddle_point(tmp_path):
     model = tiny_causal_lm(TOKENIZER)
     settings = {"rho": 0.0, "max_min": True, "max_min_learning_rate": 0.3, "reference_power": 0.0}
     trainer = train_exact(model, jury, rows("ab", THREE), tmp_path, 100, 1e-2, **settings)
-    torch.testing.assert_close(trainer.max_min.weights, w, atol=0.03, rtol=0)
+    torch.testing.assert_close(trainer.multipliers.max_min.weights, w, atol=0.03, rtol=0)
     pi = distribution(model, "ab", THREE)
     assert js_with_other((gain @ w).softmax(0).expand(2, -1), pi) < 2e-3
     gained = (pi / pi.sum(-1, keepdim=True)) @ gain
@@ -275,15 +275,15 @@ def test_a_steerable_policy_is_trained_on_weights_it_is_told(tmp_path):
     trainer = PluralGRPOTrainer(tiny_causal_lm(TOKENIZER), jury, args, rows("abcd", THREE), processing_class=TOKENIZER)
     trainer.model.train()
     data = list(rows("abcd", THREE))
-    steered = trainer._steered(data, 1)
+    steered = trainer._with_weights(data, 1)
     assert [row["jury_prompt"] for row in steered] == [row["prompt"] for row in data]
     for row, w in zip(steered, trainer.weight_sampler.draw(4, 0), strict=True):
         assert row["weights"] == w.tolist()
         assert row["prompt"] == trainer.weight_sampler.render(row["reference_prompt"], w)
         assert row["prompt"] != row["reference_prompt"]
-    assert trainer._steered(data, 1) == steered  # the draw depends on the step alone
+    assert trainer._with_weights(data, 1) == steered  # the draw depends on the step alone
     batch = trainer._exact_rows
-    trainer._score_references()
+    trainer._before_training()
     collated = batch.collate(steered)
     unsteered = [{**row, "prompt": row["reference_prompt"]} for row in steered]
     # pi_ref and the jury see the question alone: the target is that of the plain prompt under these weights.

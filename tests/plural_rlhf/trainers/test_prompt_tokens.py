@@ -13,6 +13,7 @@ from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.distil import distil
+from plural_rlhf.trainers.grpo.reference_draws import under_reference_prompts
 from tests.juries import CPU
 from tests.policies import THREE, load, spoken, three_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
@@ -82,7 +83,7 @@ def test_a_prompt_has_the_tokens_that_trl_generates_from(lopsided, tmp_path, mon
         assert ("</think>" in text.partition("assistant\n")[2]) == ("chat_template_kwargs" in given)
         assert ("weather" in text) == (tools is not None)
     assert shown == ([] if tools else generated)  # n_ref of each of the two
-    read = trainer._reference_rows(list(data), inputs)
+    read = under_reference_prompts(list(data), inputs, trainer._encode, tokenizer.pad_token_id)
     for row in range(2):
         assert read["prompt_ids"][row][read["prompt_mask"][row].bool()].tolist() == generated[2 * row]
     batch = trainer._exact_rows.encode([{"prompt": prompt, "support": THREE} for prompt in prompts])

@@ -57,7 +57,7 @@ def constant(prompts, completions, **columns):
     ("reward", "message"),
     [
         (lambda: raw_jury_model(), r"is a JuryRewardModel itself.*first column.*JuryReward\('path"),
-        (lambda: constant, r"one number a completion, but the target needs a reward per cluster.*JuryReward"),
+        (lambda: constant, r"one number per completion, but the target needs a reward per cluster.*JuryReward"),
         (lambda: [three_answers(), three_answers()], r"has 2 juries.*one JuryReward.*beside it"),
         (
             lambda: JuryReward(three_answers(), beta=2.0),
@@ -110,7 +110,7 @@ def test_max_min_takes_heads_on_one_scale_and_no_weights(tmp_path):
 
 
 def test_fewer_prompts_than_a_batch_takes_are_refused(lopsided, tmp_path):
-    with pytest.raises(ValueError, match=r"2 rows, and a generation batch takes 3 different prompts.*no step at all"):
+    with pytest.raises(ValueError, match=r"2 rows, and a generation batch takes 3 different prompts.*zero steps"):
         sampled(lopsided, three_answers(), tmp_path, 1, per_device_train_batch_size=48)
 
 

@@ -20,6 +20,7 @@ from trl import DPOConfig, DPOTrainer
 
 from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.trainers import _trl
+from plural_rlhf.trainers.checkpointed_trainer import CheckpointedTrainer
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JuryError
@@ -307,7 +308,6 @@ def test_a_checkpoint_of_other_clusters_is_refused(tmp_path):
 def test_the_installed_trl_is_the_one_this_was_written_for():
     for name, parameters in _trl.DPO_OVERRIDDEN.items():
         assert list(inspect.signature(inspect.getattr_static(DPOTrainer, name)).parameters) == parameters
-    ours = {
-        n for n in vars(PluralDPOTrainer) if hasattr(DPOTrainer, n) and inspect.isfunction(vars(PluralDPOTrainer)[n])
-    }
+    methods = vars(PluralDPOTrainer) | vars(CheckpointedTrainer)
+    ours = {name for name, method in methods.items() if hasattr(DPOTrainer, name) and inspect.isfunction(method)}
     assert ours - {"__init__", "train"} == set(_trl.DPO_OVERRIDDEN)

@@ -11,10 +11,12 @@ import torch
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
-from plural_rlhf.trainers.checks.arguments import check_reference_draws
-from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
-from plural_rlhf.trainers.grpo.reference_draws import log_drawn, policys_own
-from plural_rlhf.trainers.grpo.targeting import RewardTable, Targeting
+from plural_rlhf.trainers.checks.batches import check_reference_draws
+from plural_rlhf.trainers.grpo.generation_batch import RewardTable
+from plural_rlhf.trainers.grpo.prompt_state import PromptState
+from plural_rlhf.trainers.grpo.reference_draws import drawn_by_policy, log_drawn
+from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
+from plural_rlhf.trainers.grpo.targeting import Targeting
 from tests.juries import CPU, TableJury
 from tests.plural_rlhf.trainers.grpo.test_sampled_training import (
     COEFFICIENTS,
@@ -47,7 +49,7 @@ def test_what_draws_a_group_is_the_mixture_and_bounds_the_weights():
     torch.testing.assert_close(drawn.exp(), 0.75 * pi.exp() + 0.25 * ref.exp())
     assert float((ref - drawn).exp().max()) <= 4
     assert torch.equal(log_drawn(pi, ref, 0.0), pi)
-    assert policys_own(6, 3, 1).tolist() == [True, True, False] * 2
+    assert drawn_by_policy(6, 3, 1).tolist() == [True, True, False] * 2
 
 
 def test_offsets_from_both_samplers_are_unbiased():
@@ -63,7 +65,7 @@ def test_offsets_from_both_samplers_are_unbiased():
     )
     reward = JuryReward(TableJury({}, ["a", "b"], [0.5, 0.5]))
     reward.offsets.mode = "ema"
-    targeting = Targeting(reward, OtherRewards(reward, [reward]))
+    targeting = Targeting(reward, OtherRewards(reward, [reward]), PromptState(reward.offsets))
     found = targeting(table, ref.log()[said], pi.log()[said], n, training=True, reference_draws=n // 2)
     log_z = reward.offsets.get(["x"])[0]
     torch.testing.assert_close(log_z, log_partition(r[None], ref.log()[None], 1.0)[0])
@@ -102,7 +104,7 @@ def test_the_last_of_each_group_are_the_references_own(lopsided, tmp_path, monke
     prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
     completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
     log_pi = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
-    rollouts = trainer.rollouts_in_use
+    rollouts = trainer.generations["train"].rollouts
     torch.testing.assert_close(rollouts.log_pi, log_pi.detach(), atol=1e-4, rtol=0)
     before = [TOKENIZER(f"Item {c}: ")["input_ids"] for c in "cccc" + "dddd"]
     with torch.no_grad():
@@ -142,10 +144,10 @@ def test_an_answer_that_the_policy_never_gives_is_found_again(lopsided, tmp_path
         data = rows("ab", THREE)
         settings = {"data": data, "exact": False, "offsets": "exact", "reference_share": share, "learning_rate": 4e-3}
         trainer = sampled(lopsided, jury, tmp_path / str(share), 60, **settings)
-        trainer._score_references()
+        trainer._before_training()
         trainer.model.load_state_dict(narrow)
         assert float(distribution(trainer.model, "ab", THREE)[:, 1:].max()) < 1e-3
-        trainer._score_references = lambda: None
+        trainer._before_training = lambda: None
         trainer.train()
         distance[share] = js_with_other(target, distribution(trainer.model, "ab", THREE))
     assert distance[0.5] < 0.02 < 0.1 < distance[0.0], distance
@@ -184,13 +186,14 @@ def test_what_cannot_draw_for_the_reference_is_refused(changed, tools, message):
         shared_prefix=True,
         per_device_train_batch_size=4,
         steps_per_generation=1,
+        num_generations=4,
     )
-    check_reference_draws(args, 4, tools=False, rollout_func=False)
+    check_reference_draws(args, tools=False, rollout_func=False)
     vars(args).update(changed)
     with pytest.raises(ValueError, match=message):
-        check_reference_draws(args, 4, tools=tools, rollout_func=False)
+        check_reference_draws(args, tools=tools, rollout_func=False)
     args.exact = True
-    check_reference_draws(args, 4, tools=tools, rollout_func=False)
+    check_reference_draws(args, tools=tools, rollout_func=False)
 
 
 def test_a_rollout_func_that_draws_everything_is_refused(lopsided, tmp_path):

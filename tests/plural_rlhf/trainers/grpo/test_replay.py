@@ -9,8 +9,8 @@ import torch
 
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.trainers import PluralGRPOConfig, _trl
-from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, said_tokens
-from plural_rlhf.trainers.grpo.targeting import RewardTable
+from plural_rlhf.trainers.grpo.generation_batch import RewardTable
+from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, signed_tokens
 from tests.policies import (
     THREE,
     TOKENIZER,
@@ -108,7 +108,7 @@ def test_tokens_of_a_tool_stay_tokens_of_a_tool():
         "completion_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
         "tool_mask": torch.tensor([[1, 0, 0, 1], [1, 1, 1, 1]]),
     }
-    said = said_tokens(given)
+    said = signed_tokens(given)
     assert said == [[5, ~0, ~7, 9], [6, 9]]
     memory = ReplayMemory(100, 0.5, 0)
     add(memory, "aa", said)
@@ -190,7 +190,7 @@ def test_a_replayed_group_that_is_spread_over_micro_batches_takes_the_step_of_a_
         )
         monkeypatch.setattr(_trl, "generate", says(lambda n: ["1", "2", "3", "1"] if n == 0 else ["2", "2", "1", "2"]))
         trainer.train()
-        assert len(trainer.memory) == 6
+        assert len(trainer.prompts.replay) == 6
         found.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     start = torch.cat([p.detach().flatten() for p in load(lopsided).parameters()])
     assert float((found[0] - start).abs().max()) > 1e-3
@@ -210,7 +210,14 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
         model_now = distribution(trainer.model, "a", THREE)[0].log()
         loss = type(trainer).compute_loss(trainer, model, inputs, *args, **kwargs)
         said = [TOKENIZER.decode(row, skip_special_tokens=True) for row in inputs["completion_ids"]]
-        seen.append((said, model_now, trainer.rollouts_in_use.residual.clone(), trainer.rollouts_in_use))
+        seen.append(
+            (
+                said,
+                model_now,
+                trainer.generations["train"].rollouts.residual.clone(),
+                trainer.generations["train"].rollouts,
+            )
+        )
         return loss
 
     monkeypatch.setattr(trainer, "compute_loss", watched)
@@ -252,8 +259,8 @@ def test_replay_goes_with_the_rest(lopsided, tmp_path, settings, columns):
     trainer = sampled(lopsided, three_answers(calibrated=True), tmp_path, 12, data=data, **settings)
     trainer.train()
     kinds = 1 if columns.get("support") else 2
-    assert len(trainer.memory.state_dict()["kept"]) == kinds
-    assert len(trainer.memory) > 2 * kinds
+    assert len(trainer.prompts.replay.state_dict()["kept"]) == kinds
+    assert len(trainer.prompts.replay) > 2 * kinds
     assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
     assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 

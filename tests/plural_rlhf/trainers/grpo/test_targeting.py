@@ -8,13 +8,15 @@ import math
 import pytest
 import torch
 
+from plural_rlhf.core.offsets import OffsetTracker
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.core.targets import PoolTarget, pool_reward
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.rewards.validity_gate import ValidityGate
-from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
-from plural_rlhf.trainers.grpo.rollouts import Rollouts
-from plural_rlhf.trainers.grpo.targeting import RewardTable, Targeting
+from plural_rlhf.trainers.grpo.generation_batch import RewardTable, Rollouts
+from plural_rlhf.trainers.grpo.prompt_state import PromptState
+from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
+from plural_rlhf.trainers.grpo.targeting import Targeting
 from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from tests.juries import TableJury
 
@@ -36,8 +38,9 @@ def table(r, scores=None, keys=None, w=(0.75, 0.25)) -> RewardTable:
     )
 
 
-def aiming(reward: JuryReward, *others, weights=None) -> Targeting:
-    return Targeting(reward, OtherRewards(reward, [reward, *others], weights))
+def aiming(reward: JuryReward, *others, weights=None, prompts=None) -> Targeting:
+    prompts = PromptState(reward.offsets) if prompts is None else prompts
+    return Targeting(reward, OtherRewards(reward, [reward, *others], weights), prompts)
 
 
 R = [[2.0, 0.0], [0.0, 1.0], [1.0, 0.5], [0.0, 0.0]]
@@ -103,20 +106,22 @@ def test_the_uniform_floor_measures_from_the_likeliest_tie_of_all_visits():
     one = TableJury({}, ["all"], [1.0])
     reward = JuryReward(one, tie_margin=0.5)
     reward.target = target
-    targeting = aiming(reward)
+    prompts = PromptState(reward.offsets)
+    targeting = aiming(reward, prompts=prompts)
     for n in (0, 1):
         targeting(table([rewards[n].tolist()], w=(1.0,)), log_ref[[n]], log_ref[[n]], 1, training=True)
     both = table(rewards.tolist(), w=(1.0,))
-    anchor = targeting._anchor(both.r, both.keys, log_ref)
+    anchor = prompts.anchors(both.keys, both.r, log_ref, target.tie_margin)
     torch.testing.assert_close(reward.shaped(both.r, both.keys, log_ref, anchor, update=False), expected)
-    restored = aiming(reward)
-    restored.load_state_dict(targeting.state_dict())
-    assert restored.state_dict() == targeting.state_dict()
+    restored = PromptState(OffsetTracker(1))
+    restored.load_state_dict(prompts.state_dict())
+    assert restored.state_dict() == prompts.state_dict()
 
 
 def test_gains_are_above_what_the_reference_gives():
     reward = JuryReward(JURY)
-    targeting = aiming(reward)
+    prompts = PromptState(reward.offsets)
+    targeting = aiming(reward, prompts=prompts)
     targeting(table(R), REF, REF, 4, training=True)
     later = table([[2.0, 0.0]] * 4)
     targeting(later, REF, PI, 4, training=True)
@@ -125,9 +130,9 @@ def test_gains_are_above_what_the_reference_gives():
     mean = (4 * torch.tensor([0.75, 0.375]) + n * torch.tensor([2.0, 0.0])) / (4 + n)
     every = torch.tensor([True] * len(later.r))
     torch.testing.assert_close(targeting.gains(later, every), torch.tensor([2.0, 0.0]).double() - mean)
-    restored = aiming(reward)
-    restored.load_state_dict(targeting.state_dict())
-    torch.testing.assert_close(restored.gains(later, every), targeting.gains(later, every))
+    restored = PromptState(OffsetTracker(2))
+    restored.load_state_dict(prompts.state_dict())
+    torch.testing.assert_close(aiming(reward, prompts=restored).gains(later, every), targeting.gains(later, every))
 
 
 def test_what_the_reference_gives_is_learnt_from_all_visits_and_not_the_first():
@@ -140,12 +145,12 @@ def test_what_the_reference_gives_is_learnt_from_all_visits_and_not_the_first():
     for visits in (1, 300):
         found = []
         for _ in range(10):
-            targeting = aiming(reward)
+            prompts = PromptState(reward.offsets)
             for _ in range(visits):
                 drawn = torch.multinomial(pi, 8, replacement=True, generator=generator)
-                targeting._observe_reference("p", levels[drawn], (ref / pi).log()[drawn])
+                prompts.observe_reference("p", levels[drawn], (ref / pi).log()[drawn])
             nothing = table([[0.0, 0.0]] * 8)
-            found.append(-targeting.gains(nothing, every) - ref @ levels)
+            found.append(-aiming(reward, prompts=prompts).gains(nothing, every) - ref @ levels)
         errors.append(float(torch.stack(found).square().mean().sqrt()))
     assert errors[0] > 0.4
     assert errors[1] < 0.08

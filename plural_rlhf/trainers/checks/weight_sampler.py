@@ -8,11 +8,10 @@ Shapes: `K` clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers.checks.arguments import columns_of
+from plural_rlhf.trainers.checks.datasets import columns_of
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.errors import JuryError
@@ -21,7 +20,7 @@ from reward_models.errors import JuryError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_steering_tokens", "evaluated_rows", "weight_sampler_of"]
+__all__ = ["check_steering_tokens", "weight_sampler_of"]
 
 
 def weight_sampler_of(
@@ -90,13 +89,3 @@ def check_steering_tokens(
                 f"the {name} has {rows} embeddings, and the tokens of weight_sampler need {needed}: call "
                 "weight_sampler.prepare(model, tokenizer), save both in one folder and pass its path as model."
             )
-
-
-def evaluated_rows(rows: Sequence[dict[str, Any]], sampler: WeightSampler, reward: JuryReward) -> list[dict[str, Any]]:
-    """Rows as a steerable policy is asked in evaluation: for their column `weights`, or for the population."""
-    specs = [row.get("weights") for row in rows]
-    given = reward.row_weights(specs, len(rows)).numpy()
-    return [
-        sampler.tell(row, sampler.prevalence if spec is None else w)
-        for row, spec, w in zip(rows, specs, given, strict=True)
-    ]

@@ -14,7 +14,7 @@ from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.grpo.exact import row_key
-from plural_rlhf.trainers.grpo.other_rewards import OtherRewards
+from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from tests.juries import CPU, TableJury
 from tests.policies import THREE, TOKENIZER, distribution, load, rows, sampled, three_answers
 
@@ -126,7 +126,7 @@ def test_exact_offsets_are_those_of_all_functions_together(lopsided, tmp_path, j
     jury = three_answers()
     settings = {"exact": False, "offsets": "exact", "reward_weights": [jury_weight, 1.0]}
     trainer = sampled(lopsided, [jury, likes_two], tmp_path, 1, data=rows("ab", THREE), **settings)
-    trainer._score_references()
+    trainer._before_training()
     log_ref = distribution(trainer.model, "ab", THREE).double().log()
     r = with_others(jury, jury_weight, 1.0).expand(2, -1, -1)
     kept = trainer.jury_reward.offsets.get([row_key(row) for row in rows("ab", THREE)])
@@ -151,7 +151,7 @@ def test_one_prompt_with_two_supports_has_offsets_for_each(lopsided, tmp_path):
     data = Dataset.from_list([{"prompt": "Item a: ", "support": support} for support in (["1", "2"], ["2", "3"])])
     jury = three_answers()
     trainer = sampled(lopsided, jury, tmp_path, 1, exact=False, offsets="exact", data=data)
-    trainer._score_references()
+    trainer._before_training()
     log_ref = distribution(load(lopsided), "a", THREE).double().log()
     r = with_others(jury, 1.0, 0.0)
     for row, held in zip(data, ([0, 1], [1, 2]), strict=True):

@@ -17,12 +17,12 @@ from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from reward_models.jury.protocol import ClusterScorer
 
 
-__all__ = ["reward_functions"]
+__all__ = ["find_jury"]
 
 _PARTS = ("cluster_names", "prevalence", "cluster_rewards")
 
 
-def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, list[Any]]:
+def find_jury(reward_funcs: Any, args: PluralGRPOConfig) -> tuple[JuryReward, list[Any]]:
     """Finds the jury among what was passed as `reward_funcs`.
 
     Returns:
@@ -39,14 +39,14 @@ def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, li
             f"args is a {type(args).__name__}, which has no target: pass PluralGRPOConfig with the same settings (its "
             "own all have defaults)."
         )
-    functions = list(given) if isinstance(given, list | tuple) else [given]
+    functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | ClusterScorer) and not _is_module(f)]
     if not juries and functions and isinstance(functions[0], str | Path):
         juries = [0]
     if len(juries) > 1:
         raise ValueError(
             f"reward_funcs has {len(juries)} juries, but the target is defined by one: combine them into one "
-            "JuryReward, and pass reward functions that give one number a completion beside it."
+            "JuryReward, and pass reward functions that give one number per completion beside it."
         )
     if not juries:
         module = next((f for f in functions if _is_module(f)), None)
@@ -64,8 +64,8 @@ def reward_functions(given: Any, args: PluralGRPOConfig) -> tuple[JuryReward, li
                 "cluster_rewards(prompts, completions)."
             )
         raise ValueError(
-            f"reward_funcs is {given!r}, which gives one number a completion, but the target needs a reward per "
-            "cluster: pass a saved jury first, an object with cluster_names, prevalence and cluster_rewards, or a "
+            f"reward_funcs is {reward_funcs!r}, which gives one number per completion, but the target needs a reward "
+            "per cluster: pass a saved jury first, an object with cluster_names, prevalence and cluster_rewards, or a "
             "JuryReward."
         )
     functions[juries[0]] = reward = _as_reward(functions[juries[0]], args)
@@ -77,42 +77,41 @@ def _is_module(function: Any) -> bool:
 
 
 def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
+    """Return a reward with the target and the offsets of `args`, which training may change; `given` stays as it is."""
     if isinstance(given, JuryReward):
-        # What training changes, the temperature and the offsets, is this trainer's own.
-        reward = copy.copy(given)
-        reward.offsets = copy.deepcopy(given.offsets)
         for name in ("rho", "beta", "tie_margin", "tie_width"):
-            ours, theirs = getattr(args.target, name), getattr(reward.target, name)
-            if ours != theirs:
-                raise _two_targets(name, ours, theirs)
-        # Balancing is what a JuryReward does by itself, whether it was asked to or not.
-        if reward.offsets.mode not in ("responsibility", args.offsets):
-            raise _two_targets("offsets", repr(args.offsets), repr(reward.offsets.mode))
+            of_args, of_reward = getattr(args.target, name), getattr(given.target, name)
+            if of_args != of_reward:
+                raise _two_targets(name, of_args, of_reward)
+        # Balancing is what a JuryReward does by default, whether that was chosen or not.
+        if given.offsets.mode not in ("responsibility", args.offsets):
+            raise _two_targets("offsets", repr(args.offsets), repr(given.offsets.mode))
     else:
-        reward = JuryReward(given, calibrated=(args.max_min or None) if isinstance(given, str | Path) else None)
+        given = JuryReward(given, calibrated=(args.max_min or None) if isinstance(given, str | Path) else None)
     if args.max_min:
-        asked = True if reward.calibrated is None else reward.calibrated
-        require_calibrated(None, reward.scorer, asked, why="max_min compares what the clusters gain")
-    reward.target = args.target
-    reward.offsets.mode = args.offsets
-    reward.offsets.learning_rate = _either("offset_learning_rate", args, reward.offsets.learning_rate)
-    reward.offsets.ema = _either("offset_ema", args, reward.offsets.ema)
-    return reward
+        required = True if given.calibrated is None else given.calibrated
+        require_calibrated(None, given.scorer, required, why="max_min compares what the clusters gain")
+    offsets = copy.deepcopy(given.offsets)
+    offsets.mode = args.offsets
+    offsets.learning_rate = _either("offset_learning_rate", args, offsets.learning_rate)
+    offsets.ema = _either("offset_ema", args, offsets.ema)
+    return given.with_target(args.target, offsets)
 
 
-def _two_targets(name: str, ours: Any, theirs: Any) -> ValueError:
+def _two_targets(name: str, of_args: Any, of_reward: Any) -> ValueError:
     return ValueError(
-        f"{name} is {ours} in args and {theirs} in the JuryReward: they describe one target, so set both to the same."
+        f"{name} is {of_args} in args and {of_reward} in the JuryReward: they describe one target, so set both to the "
+        "same."
     )
 
 
-def _either(name: str, args: PluralGRPOConfig, theirs: float) -> float:
-    """A setting that `args` and a `JuryReward` both have: of the one that moved it from its default.
+def _either(name: str, args: PluralGRPOConfig, of_reward: float) -> float:
+    """Return a setting that `args` and a `JuryReward` both have, from the one that changed it from its default.
 
     Raises:
         ValueError: Both did, to different numbers.
     """
-    ours, default = getattr(args, name), PluralGRPOConfig.__dataclass_fields__[name].default
-    if default not in (ours, theirs) and ours != theirs:
-        raise _two_targets(name, ours, theirs)
-    return theirs if ours == default else ours
+    of_args, default = getattr(args, name), PluralGRPOConfig.__dataclass_fields__[name].default
+    if default not in (of_args, of_reward) and of_args != of_reward:
+        raise _two_targets(name, of_args, of_reward)
+    return of_reward if of_args == default else of_args

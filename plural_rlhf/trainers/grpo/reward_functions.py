@@ -1,4 +1,4 @@
-"""Reward functions beside the jury: what they add to every cluster's reward, and which completions they forbid.
+"""TRL's list of reward functions: the jury's place in it, what the others add to a reward, and what they forbid.
 
 Everything that needs a completion's whole reward takes it from here, whether the completion was drawn by the policy or
 by the reference or is one of a row's `support`. Knows nothing of targets, offsets or models.
@@ -17,12 +17,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plural_rlhf.rewards.completions import completion_text, rows_of
+from plural_rlhf.rewards.completions import completion_text, rows_of, seen_prompts
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.rewards.validity_gate import ValidityGate
+from plural_rlhf.trainers.grpo.generation_batch import JuryScores
 
 
-__all__ = ["OtherRewards"]
+__all__ = ["JuryColumn", "OtherRewards"]
+
+
+class JuryColumn:
+    """The jury in TRL's list of reward functions: scores completions and hands on the K rewards of each.
+
+    TRL sees and logs the weighted mean. A `JuryReward` itself would pool the rewards and move the offsets, which here
+    waits for the log-probabilities.
+
+    Args:
+        reward: The jury.
+        keep: Receives the scores of each call.
+
+    Example:
+        >>> import numpy as np
+        >>> class Colours:
+        ...     cluster_names, prevalence = ["warm", "cold"], np.array([0.75, 0.25])
+        ...     def cluster_rewards(self, prompts, completions):
+        ...         return torch.tensor([[1.0, 0.0] if "red" in c else [0.0, 1.0] for c in completions])
+        >>> kept = []
+        >>> JuryColumn(JuryReward(Colours()), kept.append)(["Pick a colour."] * 2, ["red", "blue"])
+        [0.75, 0.25]
+        >>> kept[0].r.tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    __name__ = "jury"
+
+    def __init__(self, reward: JuryReward, keep: Callable[[JuryScores], None]) -> None:
+        self._reward = reward
+        self._keep = keep
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """Return the weighted means `(n,)` of this process's completions."""
+        seen = seen_prompts(prompts, columns.get("jury_prompt"))
+        r = self._reward.cluster_rewards(seen, completions, columns.get("support"))
+        w = self._reward.row_weights(columns.get("weights"), len(completions))
+        self._keep(JuryScores(r, w, self._reward.row_rules(columns.get("rule"), len(completions))))
+        return (r * w).sum(-1).tolist()
 
 
 class OtherRewards:
@@ -30,7 +69,7 @@ class OtherRewards:
 
     Args:
         reward: The jury.
-        functions: All reward functions in TRL's order, the jury among them.
+        functions: All reward functions in TRL's order, among them the jury or its `JuryColumn`.
         weights: One number a function, 1 by default. The jury's multiplies its rewards, a gate's is not read.
         context: Gives what TRL passes to every function besides columns of the data set, such as `trainer_state`.
     """
@@ -46,7 +85,7 @@ class OtherRewards:
         self._functions = list(functions)
         self._context = context
         weights = [1.0] * len(functions) if weights is None else list(weights)
-        self._jury = next(n for n, f in enumerate(functions) if f is reward)
+        self._jury = next(n for n, f in enumerate(functions) if f is reward or isinstance(f, JuryColumn))
         self._gates = [n for n, f in enumerate(functions) if isinstance(f, ValidityGate)]
         added = [w * (n != self._jury and n not in self._gates) for n, w in enumerate(weights)]
         self._jury_weight = weights[self._jury]

@@ -20,7 +20,7 @@ from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_loaded", "check_reloadable", "check_tokenizer"]
+__all__ = ["check_reloadable", "check_tokenizer", "warn_of_dropout", "warn_of_other_start"]
 
 _FUNCTIONAL = ("attention_dropout", "attn_dropout", "dropout")
 _OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
@@ -55,25 +55,6 @@ def check_reloadable(model: str | PreTrainedModel | PeftModel, peft_config: Any,
         )
 
 
-def check_loaded(
-    model: PreTrainedModel, reference: torch.nn.Module | None, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Refuses a tokenizer without ends, and warns of a policy that is not what its reference or its samples are.
-
-    Args:
-        model: The policy, loaded.
-        reference: The second model that it was loaded as, if there is one.
-        tokenizer: Theirs.
-
-    Raises:
-        ValueError: As `check_tokenizer`.
-    """
-    check_tokenizer(tokenizer)
-    _warn_of_dropout(model)
-    if reference is not None:
-        _warn_of_another_start(model, reference)
-
-
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Refuses a tokenizer whose answers have no end: the probability of an answer includes that of its end token."""
     if tokenizer is None:
@@ -88,7 +69,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
             )
 
 
-def _warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module) -> None:
+def warn_of_other_start(model: PreTrainedModel, reference: torch.nn.Module) -> None:
     """Warns where the policy in memory is not the one that was loaded as its reference."""
     theirs = dict(extract_model_from_parallel(reference).named_parameters())
     for name, ours in extract_model_from_parallel(model).named_parameters():
@@ -107,7 +88,7 @@ def _warn_of_another_start(model: PreTrainedModel, reference: torch.nn.Module) -
             return
 
 
-def _warn_of_dropout(model: torch.nn.Module) -> None:
+def warn_of_dropout(model: torch.nn.Module) -> None:
     """Warns where training would still drop activations: its log π is then not that of the policy that samples.
 
     `disable_dropout` reaches modules (a LoRA's, too) and not what attention reads from the model's configuration.

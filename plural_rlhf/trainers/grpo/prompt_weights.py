@@ -1,0 +1,27 @@
+"""The weights that the prompts of a batch name: drawn in training, those of the row or the population in evaluation.
+
+Knows nothing of targets, losses or generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.weights.sampler import WeightSampler
+
+
+__all__ = ["rows_for_evaluation"]
+
+
+def rows_for_evaluation(
+    rows: Sequence[dict[str, Any]], sampler: WeightSampler, reward: JuryReward
+) -> list[dict[str, Any]]:
+    """Return rows whose prompts name the weights of their column `weights`, or the population where it is empty."""
+    specs = [row.get("weights") for row in rows]
+    weights = reward.row_weights(specs, len(rows)).numpy()
+    return [
+        sampler.tell(row, sampler.prevalence if spec is None else w)
+        for row, spec, w in zip(rows, specs, weights, strict=True)
+    ]
