@@ -1,8 +1,9 @@
 """The command line `plural-rlhf`.
 
-Knows everybody and is known by nobody. `runs` holds the commands that walk a run file, `juries` those about juries and
-judgements, `ranking` the one that ranks responses, `guard` how anything is refused. Holds no logic of its own.
-Libraries that take long to import are imported inside the commands, so that `--help` answers at once.
+`runs` holds the commands that work through a run file, `juries` those about juries and judgements, `ranking` the one
+that ranks responses; `options` what they share, `guard` how errors are printed. May import every other room and is
+imported by none; holds no logic of its own. Libraries that take long to import are imported inside the commands, so
+that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Reward modeling and RLHF for people who disagree.\n\n"
-        "Judgements of raters go in; a jury (one score per rater cluster), a policy that keeps the spread of the "
-        "answers, and a report come out. One YAML file describes a run; a good first one:\n\n"
+        "From judgements of raters to a jury (a reward model with one score per rater cluster), a policy that keeps "
+        "the spread of people's answers, and a report. One YAML file describes a run. Start with:\n\n"
         "`plural-rlhf run configs/quickstart.yaml`"
     ),
 )
@@ -52,7 +53,7 @@ app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as version_of
@@ -62,7 +63,7 @@ def _version(
 
 
 def main() -> None:
-    """Entry point of the `plural-rlhf` script."""
+    """Run the command line: the entry point of the `plural-rlhf` script."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     app()

@@ -1,4 +1,6 @@
-"""How every command ends: an expected refusal as one panel, a warning of ours as one line, a bug with its traceback.
+"""How errors and warnings of every command are printed.
+
+An expected error becomes one panel, a warning of these packages one line, and a bug keeps its traceback.
 
 Knows nothing of any command.
 """
@@ -28,13 +30,26 @@ TITLES = {
     "RunFolderError": "The output folder cannot be used",
     "MissingExtraError": "An optional package is missing",
     "FileNotFoundError": "A file is missing",
+    "ResultsError": "The results cannot be read",
     "UsageError": "The command cannot be read",
 }
 OUR_PACKAGES = {"plural_rlhf", "reward_models"}
 
 
 def guarded(body: Callable[[], None], traceback: bool) -> None:
-    """Run `body`; an expected error becomes one panel and exit status 2."""
+    """Run a command; print an expected error as one panel and exit with status 2.
+
+    Args:
+        body: The command.
+        traceback: Raise expected errors too.
+
+    Raises:
+        typer.Exit: The error was expected.
+
+    Example:
+        >>> guarded(lambda: print("done"), traceback=False)
+        done
+    """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -47,7 +62,12 @@ def guarded(body: Callable[[], None], traceback: bool) -> None:
 
 
 def command_line(command: str) -> str:
-    """The command as it was typed, for the record; a call from Python has no command line to quote."""
+    """Return the command line as it was typed; for a call from Python, the name of the command.
+
+    Example:
+        >>> command_line("headroom")
+        'plural-rlhf headroom'
+    """
     typed = sys.argv[1:] if Path(sys.argv[0]).name == "plural-rlhf" else [command]
     return shlex.join(["plural-rlhf", *typed])
 
@@ -60,7 +80,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Ours say all in their message; of others, the file and the line help to find who spoke."""
+    """Print a warning of these packages as its message only, any other with its file and line."""
     if issubclass(category, JudgementWarning) or OUR_PACKAGES & set(Path(filename).parts):
         typer.echo(f"note: {message}", err=True)
     else:
@@ -68,7 +88,7 @@ def _show_warning(
 
 
 def _is_expected(error: Exception) -> bool:
-    """Our own refusals explain themselves; anything else is a bug and deserves its traceback."""
+    """Whether the error explains itself: it is of a type of these packages, or was raised inside them."""
     if isinstance(error, FileNotFoundError) or _is_ours(type(error).__module__):
         return True
     if isinstance(error, ImportError):
@@ -93,8 +113,8 @@ def _print_error(error: Exception) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    title = TITLES.get(type(error).__name__, "This cannot work")
-    hint = "--traceback shows where"
+    title = TITLES.get(type(error).__name__, "The command failed")
+    hint = "--traceback shows where it was raised"
     Console(stderr=True).print(
         Panel(Text(str(error)), title=title, title_align="left", subtitle=hint, border_style="red")
     )

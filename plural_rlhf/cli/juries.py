@@ -1,6 +1,6 @@
 """The commands about juries and judgements: `headroom`, `releases`, `adapt`, `evaluate-jury` and `export-scalar`.
 
-Each reads what it is given, asks `reward_models`, and prints the answer. Knows nothing of policies.
+Each reads its input, calls `reward_models`, and prints the result. Knows nothing of policies.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ def headroom(
     release: Annotated[
         str | None,
         typer.Option(
-            "--release", metavar="NAME", help="Published data set, instead of FILE; see plural-rlhf releases."
+            "--release", metavar="NAME", help="Published data set instead of FILE; plural-rlhf releases lists them."
         ),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--source", metavar="PATH", help="Where the release lies; default: the Hub, if it is there."),
+        typer.Option("--source", metavar="PATH", help="Copy of the release; default: from the Hub, if it is there."),
     ] = None,
     settings: Settings = None,
-    max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Climb up to this many clusters.")] = 4,
+    max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Largest number of clusters to try.")] = 4,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of the splits; default: the file's, or 0.")
+        int | None,
+        typer.Option("--seed", min=0, help="Random seed; default: that of the run file, or 0."),
     ] = None,
     json_file: JsonFile = None,
     traceback: Traceback = False,
 ) -> None:
-    """Ask before training: do these raters differ in taste, and how much would a jury gain?
+    """Measure, before any training, whether raters differ in taste and how much a jury would gain.
 
     Example: `plural-rlhf headroom votes.csv --columns votes.columns.yaml --json headroom.json`
 
@@ -60,11 +61,12 @@ def headroom(
 
     Example: `plural-rlhf headroom --release polis --source polis-data/ --set data.max_raters=2000`
 
-    Takes seconds: it reads labels only, no text and no model. Ends with a verdict in words, which may be that
-    plain Bradley-Terry is enough.
+    Compares models of the judgements on held-out judgements: one reward for everybody (Bradley-Terry), the same with
+    rater terms, and mixtures of clusters. Takes seconds: it reads labels only, no text and no language model. Ends
+    with a verdict in words, which may be that plain Bradley-Terry is enough.
     """
 
-    def climb() -> None:
+    def measure() -> None:
         from dataclasses import asdict
 
         from rich.console import Console
@@ -73,13 +75,13 @@ def headroom(
         from plural_rlhf.recipe.inputs import read_judgements
         from plural_rlhf.report.results import HeadroomSummary
         from plural_rlhf.report.tables import headroom_table
-        from reward_models.analysis.headroom import headroom as climb_ladder
+        from reward_models.analysis.headroom import headroom as measure_headroom
         from reward_models.whole_file import write_json
 
         config = _data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
         judgements = read_judgements(config.data, used_seed)
-        ladder = climb_ladder(judgements, max_clusters=max_clusters, seed=used_seed)
+        ladder = measure_headroom(judgements, max_clusters=max_clusters, seed=used_seed)
         console = Console()
         console.print(headroom_table(HeadroomSummary.model_validate(ladder, from_attributes=True)))
         console.print(Text.assemble(("Verdict: ", "bold"), ladder.verdict))
@@ -88,12 +90,12 @@ def headroom(
             write_json(json_file, {"meta": meta, **asdict(ladder)})
             typer.echo(f"Written to {json_file}")
 
-    guarded(climb, traceback)
+    guarded(measure, traceback)
 
 
 def releases(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One release, for what it holds and its options.")
+        str | None, typer.Argument(metavar="NAME", help="One release: print what it holds and its options.")
     ] = None,
     traceback: Traceback = False,
 ) -> None:
@@ -114,8 +116,8 @@ def releases(
             _print_release(RELEASES[name])
         else:
             raise JudgementError(
-                f"{name!r} is not a release known here.{did_you_mean(name, RELEASES)} Fix: plural-rlhf releases lists "
-                "them; for your own data give a table."
+                f"{name!r} is not a known release.{did_you_mean(name, RELEASES)} Fix: take a name that plural-rlhf "
+                "releases lists; your own data is read as a table."
             )
 
     guarded(show, traceback)
@@ -125,22 +127,24 @@ def adapt(
     jury: JuryFolder,
     data: Annotated[
         Path,
-        typer.Option("--data", metavar="FILE", help="A few judgements of each rater (.csv, .tsv, .parquet, .jsonl)."),
+        typer.Option(
+            "--data", metavar="FILE", help="Table with a few judgements of each rater (.csv, .tsv, .parquet, .jsonl)."
+        ),
     ],
     columns: Columns = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Show this many raters.")] = 20,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Print this many raters.")] = 20,
     json_file: JsonFile = None,
     traceback: Traceback = False,
 ) -> None:
-    """Say where raters stand, known ones or new, from a few of their judgements; nothing is trained.
+    """Infer raters' cluster memberships from a few of their judgements, for known or new raters; nothing is trained.
 
     Example: `plural-rlhf adapt runs/jury_from_table/jury --data answers.csv --columns configs/columns/answers.yaml`
 
-    Prints each rater's membership in every cluster with its 95 % interval. A rater of a mixture is in one cluster, and
-    the interval is 0-1 until the judgements settle which.
+    Prints each rater's membership in every cluster with its 95 % interval. In a mixture a rater belongs to one
+    cluster, so the interval is 0 to 1 until the judgements settle which one.
     """
 
-    def place() -> None:
+    def infer() -> None:
         from rich.console import Console
         from transformers.utils import logging
 
@@ -159,15 +163,15 @@ def adapt(
             write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": _raters(adapted)})
             typer.echo(f"Written to {json_file}")
 
-    guarded(place, traceback)
+    guarded(infer, traceback)
 
 
 def evaluate_jury(context: typer.Context) -> None:
-    """Measure a saved jury on judgements that it was not fitted to, beside one reward for everybody.
+    """Measure a saved jury on judgements that it was not fitted to, and compare it with one reward for everybody.
 
     Example: `plural-rlhf evaluate-jury runs/quickstart/jury --data test.csv --columns map.yaml`
 
-    The same as `python -m reward_models.evaluate`, which reads the options and lists them.
+    Same as `python -m reward_models.evaluate`; `plural-rlhf evaluate-jury --help` lists the options.
     """
     from reward_models.evaluate import run
 
@@ -182,20 +186,22 @@ def export_scalar(
         typer.Option(
             "--weights",
             metavar="NAME=SHARE,...",
-            help="Shares or seats of clusters, one cluster's name, prevalence or uniform; default: those of the jury.",
+            help="Weights of the clusters: shares or seats, the name of a cluster, prevalence or uniform. Default: "
+            "the jury's prevalence.",
         ),
     ] = None,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Weigh the heads on the common scale that the jury was calibrated to.")
+        bool,
+        typer.Option("--calibrated", help="Weigh the calibrated heads, which are on one scale."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write into OUT even if it holds files.")] = False,
     traceback: Traceback = False,
 ) -> None:
-    """Save a jury under fixed weights as a plain reward model that needs nothing of ours to load.
+    """Save a jury under fixed weights as a plain reward model that loads without plural-rlhf.
 
     Example: `plural-rlhf export-scalar runs/quickstart/jury scalar-rm --weights "urban=7,rural=5"`
 
-    Other tools read the folder as a sequence classifier with one label. Which clusters it speaks for is then fixed.
+    Other tools read the folder as a sequence classifier with one label. The weights cannot be changed afterwards.
     """
 
     def export() -> None:
@@ -224,20 +230,20 @@ def export_scalar(
 def _data_config(
     file: Path | None, columns: Path | None, release: str | None, source: str | None, settings: list[str]
 ) -> RunConfig:
-    """The settings of whatever names the judgements."""
+    """The settings of a run file, or those that a table or a release stands for."""
     from plural_rlhf.recipe.config import load_config, make_config
 
     if (file is None) == (release is None):
-        given = "both were" if file is not None else "neither was"
+        which = "both were" if file is not None else "neither was"
         raise typer.BadParameter(
-            f"{given} given: name a table or run file (FILE), or a published data set (--release)."
+            f"{which} given: name a table or run file (FILE), or a published data set (--release)."
         )
     if source is not None and release is None:
-        raise typer.BadParameter("--source says where a release lies, and belongs to --release.")
+        raise typer.BadParameter("--source is the copy of a release. Give --release NAME too, or remove --source.")
     is_table = file is not None and file.suffix not in RUN_FILES
     if columns is not None and not is_table:
         raise typer.BadParameter(
-            "--columns belongs to a table; a run file has data.columns, and a release needs none."
+            "--columns belongs to a table. Remove it: a run file has data.columns, and a release needs none."
         )
     if release is not None:
         data: dict[str, Any] = {"source": "release", "name": release, "path": source}
@@ -262,13 +268,13 @@ def _print_releases() -> None:
     for release in RELEASES.values():
         table.add_row(release.name, release.kind, release.licence, release.hub_id or "–")
     Console().print(table)
-    typer.echo("What one holds, and its options: plural-rlhf releases NAME. Read its licence before you use it.")
+    typer.echo("plural-rlhf releases NAME prints what a release holds and its options. Read its licence before use.")
 
 
 def _print_release(release: Release) -> None:
     import inspect
 
-    about = {
+    facts = {
         "kind": release.kind,
         "raters": release.raters,
         "licence": release.licence,
@@ -277,8 +283,8 @@ def _print_release(release: Release) -> None:
         "options": ", ".join(release.options) or "none",
     }
     typer.echo(f"{release.name}: {release.title}\n")
-    for what, said in about.items():
-        typer.echo(f"  {what:10}  {said}")
+    for name, fact in facts.items():
+        typer.echo(f"  {name:10}  {fact}")
     typer.echo(f"\n{inspect.getdoc(release.read)}\n")
     source = "" if release.hub_id else ", source=PATH"
     typer.echo(f'Python: load_release("{release.name}"{source}, limit=1000)')
@@ -291,22 +297,22 @@ def _raters_table(adapted: Adaptation, rows: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE, title="Where the raters stand", title_style="bold")
+    table = Table(box=box.SIMPLE, title="Memberships of the raters", title_style="bold")
     table.add_column("rater", overflow="fold")
     table.add_column("judgements", justify="right")
     for name in adapted.cluster_names:
         table.add_column(Text(name), justify="right")
     for u, rater in enumerate(adapted.rater_ids[:rows]):
         judged = "–" if adapted.num_judgements is None else str(adapted.num_judgements[u])
-        places = zip(adapted.memberships[u], adapted.low[u], adapted.high[u], strict=True)
-        table.add_row(Text(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in places))
+        intervals = zip(adapted.memberships[u], adapted.low[u], adapted.high[u], strict=True)
+        table.add_row(Text(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in intervals))
     more = len(adapted.rater_ids) - rows
     table.caption = f"and {more:,} more; --rows shows them, --json writes all" if more > 0 else None
     return table
 
 
 def _raters(adapted: Adaptation) -> list[dict[str, Any]]:
-    """One entry per rater, all that `Adaptation` says of them."""
+    """One entry per rater with everything that `Adaptation` holds of them."""
     return [
         {
             "rater_id": rater,

@@ -1,7 +1,7 @@
-"""The command `rank`: which of several responses a jury wants, and why.
+"""The command `rank`: which of several responses a jury prefers, and why.
 
-Reads candidates, asks a jury where they have no scores yet, prints the verdicts and writes them. Knows nothing of how
-verdicts come about; that is `plural_rlhf.ranking.rank`.
+Reads candidates, scores them with a jury unless the file has scores, prints and writes the verdicts. Knows nothing of
+how a verdict is computed: `plural_rlhf.ranking.rank` does that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def rank(
         typer.Option(
             "--jury",
             metavar="JURY",
-            help="Folder or Hub id of a saved jury; not needed if the file has the columns reward:NAME.",
+            help="Folder or Hub id of a saved jury that scores the responses. Not needed if the file has scores, in "
+            "columns reward:NAME.",
         ),
     ] = None,
     weights: Annotated[
@@ -45,26 +46,32 @@ def rank(
         typer.Option(
             "--weights",
             metavar="SPEC",
-            help="Who decides: prevalence, uniform, a cluster's name, or NAME=SHARE,... Default: the jury's "
-            "prevalence, and uniform without a jury. A column weights wins.",
+            help="Weights of the clusters: prevalence, uniform, the name of a cluster, or NAME=SHARE,... Default: "
+            "the jury's prevalence; uniform without a jury. A column `weights` of the file takes precedence.",
         ),
     ] = None,
     rule: Annotated[
         str,
-        typer.Option("--rule", metavar="RULE", help="How, e.g. mean, 'cvar(share=0.3)', borda. A column rule wins."),
+        typer.Option(
+            "--rule",
+            metavar="RULE",
+            help="Welfare rule, e.g. mean, 'cvar(share=0.3)', borda. A column `rule` of the file takes precedence.",
+        ),
     ] = "mean",
     best: Annotated[
-        bool, typer.Option("--best", help="Show and write only the best response to each prompt.")
+        bool, typer.Option("--best", help="Print and write only the best response to each prompt.")
     ] = False,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Say who is pivotal, and what other weights would turn the verdict."),
+        typer.Option("--explain", help="Name the pivotal clusters, and weights that would change the verdict."),
     ] = False,
     json_file: JsonFile = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE.jsonl", help="Write the ranked rows; rank reads such a file again without a jury."
+            "--out",
+            metavar="FILE.jsonl",
+            help="Write the ranked rows with scores, which rank reads again without a jury.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the files of --json and --out.")] = False,
@@ -72,7 +79,7 @@ def rank(
         bool,
         typer.Option(
             "--uncalibrated",
-            help="Take scores as they are, also under rules that compare one cluster's with another's.",
+            help="Use the scores without calibration, also under rules that compare scores between clusters.",
         ),
     ] = False,
     limit: Annotated[
@@ -81,21 +88,22 @@ def rank(
     rows: Annotated[int, typer.Option("--rows", min=0, help="Print this many prompts; files hold all.")] = 20,
     traceback: Traceback = False,
 ) -> None:
-    """Rank responses under a jury of your choice, and say what the verdict hangs on.
+    """Rank responses under a jury, weights and a welfare rule, and explain what the verdict depends on.
 
     Example: `plural-rlhf rank answers.jsonl --jury runs/quickstart/jury --weights "urban=7,rural=5" --explain`
 
     Example: `plural-rlhf rank scored.csv --rule "soft_minimum(temperature=0.5)" --best --out best.jsonl`
 
     A row of the file is one response (`prompt`, `response`) or one prompt (`prompt`, `responses`). With the columns
-    `reward:urban`, `reward:rural` the scores are taken from there and no model is loaded. Two rows of a CSV file:
+    `reward:urban`, `reward:rural` the scores are read from the file and no model is loaded. Header and one row of
+    such a CSV file:
 
     `prompt,response,reward:urban,reward:rural`
 
     `Build more parks?,"Yes, two.",2.0,-1.0`
 
     The rules are those of `plural_rlhf.core.rules`: mean, min, nash, cvar(share), median, leximin, borda, copeland,
-    maximal_lottery and others. Those that compare one cluster's score with another's want a calibrated jury.
+    maximal_lottery and others. Rules that compare scores between clusters need a calibrated jury.
     """
 
     def decide() -> None:
@@ -119,12 +127,12 @@ def rank(
         except (TypeError, ValueError) as error:
             raise typer.BadParameter(f"--rule {rule!r}: {error}") from error
         spec = None if weights is None else weights_from_text(weights)
-        given = read_candidates(candidates, limit)
+        prompts = read_candidates(candidates, limit)
         scorer = None if jury is None else _load(jury, calibrated=not uncalibrated)
-        ranked = rank_all(given, scorer, spec, parsed, calibrated=False if uncalibrated else None, progress=True)
+        ranked = rank_all(prompts, scorer, spec, parsed, calibrated=False if uncalibrated else None, progress=True)
         console = Console()
-        wanted = ranked if json_file is not None else ranked[:rows]
-        bar = tqdm(wanted if explain else [], desc="explaining", unit="prompt", disable=len(wanted) <= rows)
+        needed = (ranked if json_file is not None else ranked[:rows]) if explain else []
+        bar = tqdm(needed, desc="explaining", unit="prompt", disable=len(needed) <= rows)
         explanations = [explain_one(prompt) for prompt in bar]
         if best:
             console.print(_best_table(ranked[:rows]))
@@ -141,15 +149,17 @@ def rank(
             typer.echo(f"Written to {out}")
         if json_file is not None:
             meta = {"command": command_line("rank"), "candidates": str(candidates), "jury": jury}
-            prompts = [_as_dict(prompt, explanations[i] if explain else None, best) for i, prompt in enumerate(ranked)]
-            write_json(json_file, {"meta": meta, "prompts": prompts})
+            verdicts = [
+                _as_dict(prompt, explanations[i] if explain else None, best) for i, prompt in enumerate(ranked)
+            ]
+            write_json(json_file, {"meta": meta, "prompts": verdicts})
             typer.echo(f"Written to {json_file}")
 
     guarded(decide, traceback)
 
 
 def _load(jury: str, *, calibrated: bool) -> JuryScorer:
-    """A saved jury, on the common scale of its heads if it has one and that is wanted."""
+    """A saved jury, with calibrated heads if they are asked for and it has a calibration."""
     from transformers.utils import logging
 
     from reward_models.jury.scorer import JuryScorer
@@ -201,7 +211,7 @@ def _best_table(ranked: list[RankedPrompt]) -> Table:
 
 
 def _as_dict(ranked: RankedPrompt, explained: Explanation | None, best: bool) -> dict[str, Any]:
-    """All that is known of one verdict."""
+    """One verdict as JSON."""
     from dataclasses import asdict
 
     return {

@@ -133,7 +133,7 @@ def test_headroom_wants_exactly_one_source(votes, tmp_path):
         ([], "neither was given"),
         ([str(votes), "--release", "prism"], "both were given"),
         ([str(run_file), "--columns", "map.yaml"], "--columns belongs to a table"),
-        ([str(votes), "--source", "here"], "--source says where a release lies"),
+        ([str(votes), "--source", "here"], "--source is the copy of a release. Give --release NAME too"),
         ([str(votes), "--set", "data.max_ratres=7"], "Did you mean 'max_raters'?"),
         (["--release", "prsm"], "'prsm' is not a release known here. Did you mean 'prism'?"),
         ([str(votes.with_suffix(".txt"))], "answers.txt does not exist. Did you mean 'answers.csv'?"),
