@@ -224,10 +224,8 @@ def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.
 
 def _categorical(enc: Encoded) -> _Table:
     """Judgements of any kind as answers in cells; a pair judged in both orders counts as one item."""
-    label, n_options = enc.label, np.full(enc.n_items, 3)
+    label, n_options = enc.item_label, np.full(enc.n_items, 3)
     if enc.kind == "preference":
-        turned = enc.alternatives[:, 0] != enc.item_alternatives[enc.item, 0]
-        label = np.where(turned & (label < 2), 1 - label, label)
         n_options[:] = 3 if (label == 2).any() else 2
     elif enc.kind == "rating":
         n_options[:] = len(enc.levels or ())

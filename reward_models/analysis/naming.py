@@ -65,10 +65,7 @@ def name_clusters(fit: RaterFit, enc: Encoded, labels: Mapping[str, str] | None 
 
 def _ranked_answers(fit: RaterFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:
     """Per cluster, all answers by falling contribution to its divergence from the population."""
-    label, n_options = enc.label, int(enc.label.max(initial=0)) + 1
-    if enc.kind == "preference":
-        turned = enc.alternatives[:, 0] != enc.item_alternatives[enc.item, 0]
-        label = np.where(turned & (label < 2), 1 - label, label)
+    label, n_options = enc.item_label, int(enc.label.max(initial=0)) + 1
     row = {rater: i for i, rater in enumerate(fit.rater_ids)}
     membership = fit.responsibilities[[row[rater] for rater in enc.rater_ids]][enc.rater]
     # max_iter=0: these memberships have seen the very answers, so frequencies weighted by them are the M-step already.

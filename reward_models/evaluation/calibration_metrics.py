@@ -15,7 +15,7 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, Metric, average, mean_squared_gap
-from reward_models.evaluation.metrics import BOOTSTRAP, by_item, credit, given_answers, turned
+from reward_models.evaluation.metrics import BOOTSTRAP, by_item, credit, given_answers
 from reward_models.judgements.encoding import Encoded
 from reward_models.stats.answers import normalise
 
@@ -197,7 +197,7 @@ def pairwise_calibration(
     """
     _require_pairs(enc, "pairwise_calibration")
     gap = share - np.array([1.0, 0.0, 0.5])[enc.label]
-    gap = np.where(turned(enc), -gap, gap)
+    gap = np.where(enc.swapped, -gap, gap)
 
     def error(draw: Draw) -> float:
         return mean_squared_gap(gap, enc.item, draw.items, draw.weight, corrected)

@@ -38,7 +38,6 @@ __all__ = [
     "credit",
     "given_answers",
     "nll",
-    "turned",
     "worst_raters",
 ]
 
@@ -244,12 +243,7 @@ def by_item(rows: np.ndarray, enc: Encoded) -> np.ndarray:
         >>> by_item(given_answers(np.zeros((4, 3)), enc), enc)[[0, 2]].tolist()
         [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
-    return np.where(turned(enc)[:, None], rows[:, [1, 0, 2]], rows) if enc.kind == "preference" else rows
-
-
-def turned(enc: Encoded) -> np.ndarray:
-    """Return (N,) whether a pair is in the other order than in `Encoded.item_alternatives`."""
-    return enc.alternatives[:, 0] != enc.item_alternatives[enc.item, 0]
+    return np.where(enc.swapped[:, None], rows[:, [1, 0, 2]], rows) if enc.kind == "preference" else rows
 
 
 def _scores(log_probs: np.ndarray, enc: Encoded) -> list[tuple[str, np.ndarray, float, str, Direction]]:

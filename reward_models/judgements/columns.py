@@ -1,7 +1,7 @@
-"""Checks one column of a judgement table and brings it to its canonical form.
+"""Check one column of a judgement table and bring it to its canonical form.
 
-Every function takes a column of `N` values, adds what is wrong with it to the `Faults`, and returns the canonical
-column; rows at fault hold whatever is convenient, since the table is refused in the end. Knows nothing of kinds.
+Every function takes a column of `N` values, adds its faults to the `Faults`, and returns the canonical column. Rows at
+fault hold an arbitrary value, because the table is refused in the end. Knows nothing of kinds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ _DROP = "drop the row or fill it in"
 
 
 def ids(values: pd.Series, column: str, faults: Faults) -> pd.Series:
-    """Identifiers as text; 7.0 (an integer column that had a gap) becomes '7'."""
+    """Return identifiers as text; 7.0 (an integer column that had a gap) becomes '7'.
+
+    Example:
+        >>> ids(pd.Series([7.0, 12.0]), "rater_id", Faults(2)).tolist()
+        ['7', '12']
+    """
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     missing = values.isna()
@@ -48,7 +53,14 @@ def ids(values: pd.Series, column: str, faults: Faults) -> pd.Series:
 
 
 def texts(values: pd.Series, column: str, faults: Faults) -> pd.Series:
-    """Non-empty texts."""
+    """Return texts, each of which must have more than white space.
+
+    Example:
+        >>> faults = Faults(2)
+        >>> _ = texts(pd.Series(["yes", " "]), "response", faults)
+        >>> faults.bad.tolist()
+        [False, True]
+    """
     is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
     missing = values.isna().to_numpy()
     blank = np.zeros(len(values), dtype=bool)
@@ -60,7 +72,18 @@ def texts(values: pd.Series, column: str, faults: Faults) -> pd.Series:
 
 
 def prompts(values: pd.Series, faults: Faults, empty_allowed: bool) -> pd.Series:
-    """Prompts as text or as lists of messages."""
+    """Return prompts, each a text or a list of messages with the keys `role` and `content` only.
+
+    Args:
+        values: (N,) prompts.
+        faults: Receives prompts that are empty, or neither text nor messages.
+        empty_allowed: Accept empty text: TRL's pairs without a `prompt` may have nothing in common.
+
+    Example:
+        >>> messages = [{"role": "user", "content": "Hi", "id": 3}]
+        >>> prompts(pd.Series(["Hi", messages]), Faults(2), empty_allowed=False).tolist()
+        ['Hi', [{'role': 'user', 'content': 'Hi'}]]
+    """
     is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
     if is_text.all() and empty_allowed:
         return values.astype(object)
@@ -92,7 +115,12 @@ def _is_conversation(value: Any) -> bool:
 
 
 def options(values: pd.Series, faults: Faults) -> pd.Series:
-    """Options as tuples; each distinct list is examined once."""
+    """Return options as tuples of at least two different texts; each distinct list is checked once.
+
+    Example:
+        >>> options(pd.Series([["yes", "no"], ["tea", "coffee"]]), Faults(2)).tolist()
+        [('yes', 'no'), ('tea', 'coffee')]
+    """
     listed = values.tolist()
     is_list = np.fromiter((isinstance(v, list | tuple | np.ndarray) for v in listed), dtype=bool, count=len(listed))
     fix = "give the option texts as a list, in order"
@@ -118,7 +146,13 @@ def _options_fault(options: tuple[Any, ...]) -> str:
 
 
 def option_index(values: pd.Series, options: pd.Series, faults: Faults) -> pd.Series:
-    """Choice as an index; the text of an option is accepted too."""
+    """Return the index of the option that was chosen; the text of an option is accepted too.
+
+    Example:
+        >>> offered = pd.Series([("yes", "no"), ("yes", "no")])
+        >>> option_index(pd.Series(["no", 0]), offered, Faults(2)).tolist()
+        [1, 0]
+    """
     listed, missing = values.tolist(), values.isna().to_numpy()
     faults.add(missing, "choice", listed, "is not an answer", _DROP)
     sizes = np.fromiter((len(o) for o in options), dtype=np.int64, count=len(options))
@@ -127,12 +161,11 @@ def option_index(values: pd.Series, options: pd.Series, faults: Faults) -> pd.Se
     offers = options.tolist()
     text_rows = np.flatnonzero(is_text & (sizes > 0))
     for row in text_rows:
-        offered = offers[row]
-        index[row] = offered.index(listed[row]) if listed[row] in offered else -1
+        index[row] = offers[row].index(listed[row]) if listed[row] in offers[row] else -1
     wrong = text_rows[index[text_rows] < 0]
     reasons = [
-        f"is not one of the options {', '.join(map(repr, offered))}.{did_you_mean(listed[row], offered)}"
-        for row, offered in ((row, offers[row]) for row in wrong[:50])
+        f"is not one of the options {', '.join(map(repr, offers[row]))}.{did_you_mean(listed[row], offers[row])}"
+        for row in wrong[:50]
     ]
     faults.add(wrong, "choice", listed, reasons, "recode the answer to an option, or drop the row")
     rest = ~is_text & ~missing
@@ -148,7 +181,12 @@ def option_index(values: pd.Series, options: pd.Series, faults: Faults) -> pd.Se
 
 
 def pair_choice(values: pd.Series, faults: Faults) -> pd.Series:
-    """Which of two responses: a, b or tie."""
+    """Return which of two responses was preferred: a, b or tie.
+
+    Example:
+        >>> pair_choice(pd.Series(["a", "tie"]), Faults(2)).tolist()
+        ['a', 'tie']
+    """
     listed = values.tolist()
     known = values.isin(CHOICES).to_numpy()
     rows = np.flatnonzero(~known & ~values.isna().to_numpy())
@@ -159,7 +197,12 @@ def pair_choice(values: pd.Series, faults: Faults) -> pd.Series:
 
 
 def shown_first(values: pd.Series, faults: Faults) -> pd.Series:
-    """Which response the rater saw first: a or b (or 0 and 1), None where unknown."""
+    """Return which response the rater saw first: a or b (0 and 1 are accepted), None where unknown.
+
+    Example:
+        >>> shown_first(pd.Series([1, "a", None], dtype=object), Faults(3)).tolist()
+        ['b', 'a', None]
+    """
     mapped = values.map({"a": "a", "b": "b", 0: "a", 1: "b"})
     wrong = (mapped.isna() & values.notna()).to_numpy()
     faults.add(wrong, "shown_first", values.tolist(), "is not 'a' or 'b'", "recode it, or leave it empty if unknown")
@@ -167,18 +210,34 @@ def shown_first(values: pd.Series, faults: Faults) -> pd.Series:
 
 
 def numbers(table: pd.DataFrame, column: str, faults: Faults, positive: bool) -> pd.Series:
-    """A column of weights or counts; 1 where the table has none."""
+    """Return a column of weights or counts; all 1 if the table does not have the column.
+
+    Args:
+        table: `N` rows.
+        column: Name of the column.
+        faults: Receives values that are not a finite number, or below the smallest one.
+        positive: Refuse 0.
+
+    Example:
+        >>> numbers(pd.DataFrame({"prompt": ["Hi", "Ho"]}), "weight", Faults(2), positive=False).tolist()
+        [1.0, 1.0]
+    """
     if column not in table:
         return pd.Series(1.0, index=table.index)
     number = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
     good = pd.Series(np.isfinite(number)) & ((number > 0) if positive else (number >= 0))
-    wanted = "a positive number" if positive else "a number of at least 0"
-    faults.add(~good.to_numpy(), column, table[column].tolist(), f"is not {wanted}", "correct it or drop the row")
+    requirement = "a positive number" if positive else "a number of at least 0"
+    faults.add(~good.to_numpy(), column, table[column].tolist(), f"is not {requirement}", "correct it or drop the row")
     return number
 
 
 def probs(values: pd.Series, options: pd.Series, faults: Faults) -> pd.Series:
-    """Shares of the options, rescaled to sum to one where rounding left them within 0.02 of it."""
+    """Return shares of the options, rescaled to sum to one if rounding left the sum within 0.02 of it.
+
+    Example:
+        >>> probs(pd.Series([[0.5, 0.5]]), pd.Series([("yes", "no")]), Faults(1)).iloc[0]
+        (np.float64(0.5), np.float64(0.5))
+    """
     listed = values.tolist()
     reasons = np.array([_probs_fault(p, len(o)) for p, o in zip(listed, options, strict=True)], dtype=object)
     rows = np.flatnonzero(reasons != "")
@@ -206,7 +265,17 @@ def _probs_fault(probs: Any, n_options: int) -> str:
 def ratings(
     values: pd.Series, levels: Sequence[float] | None, faults: Faults
 ) -> tuple[pd.Series, tuple[float, ...] | None]:
-    """Ratings as numbers, and the ordered levels: those given, or those that occur if they look like one scale."""
+    """Return ratings as numbers, and the ordered levels of their scale.
+
+    Args:
+        values: (N,) ratings.
+        levels: The levels, increasing; None to use the ratings that occur, if they look like one scale.
+        faults: Receives ratings that are not numbers or not one of the levels, and scales that cannot be told.
+
+    Example:
+        >>> ratings(pd.Series([1, 5, 3]), None, Faults(3))[1]
+        (1.0, 3.0, 5.0)
+    """
     listed = values.tolist()
     is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
     number = pd.to_numeric(values.mask(is_text), errors="coerce").astype(np.float64)
@@ -214,39 +283,44 @@ def ratings(
     finite = np.isfinite(number.to_numpy())
     faults.add(~is_text & ~finite, "rating", listed, "is not a rating", _DROP)
     if levels is not None:
-        found = tuple(float(level) for level in levels)
-        if len(found) < 2 or any(low >= high for low, high in itertools.pairwise(found)):
+        scale = tuple(float(level) for level in levels)
+        if len(scale) < 2 or any(low >= high for low, high in itertools.pairwise(scale)):
             faults.add_table(
-                f"levels={found} are not at least two increasing numbers. Fix: list them from lowest to highest."
+                f"levels={scale} are not at least two increasing numbers. Fix: list them from lowest to highest."
             )
-        outside = finite & ~number.isin(found).to_numpy()
-        shown = ", ".join(f"{level:g}" for level in found)
+        outside = finite & ~number.isin(scale).to_numpy()
+        shown = ", ".join(f"{level:g}" for level in scale)
         faults.add(
             outside, "rating", listed, f"is outside the levels {shown}", "correct it, or add the level to levels="
         )
-        return number, found
-    found = tuple(sorted(float(level) for level in number[finite].unique()))
-    gaps = np.diff(found)
-    if len(found) == 1:
+        return number, scale
+    scale = tuple(sorted(float(level) for level in number[finite].unique()))
+    gaps = np.diff(scale)
+    if len(scale) == 1:
         faults.add_table(
-            f"every rating is {found[0]:g}: there is nothing to learn. Fix: check the column, or pass levels=."
+            f"every rating is {scale[0]:g}: there is nothing to learn. Fix: check the column, or pass levels=."
         )
-    elif len(found) > _MAX_LEVELS:
+    elif len(scale) > _MAX_LEVELS:
         faults.add_table(
-            f"column 'rating' holds {len(found):,} different values from {found[0]:g} to {found[-1]:g}, not an "
+            f"column 'rating' holds {len(scale):,} different values from {scale[0]:g} to {scale[-1]:g}, not an "
             f"ordered scale. Fix: bin them to at most {_MAX_LEVELS} levels, or pass levels= if they are meant."
         )
     elif len(gaps) and gaps.max() > 4 * gaps.min():
-        shown = ", ".join(f"{level:g}" for level in found)
+        shown = ", ".join(f"{level:g}" for level in scale)
         faults.add_table(
             f"column 'rating' seems to mix scales: its values are {shown}. Fix: one table holds one scale; "
             "rescale or split it, or pass levels= if this is one scale."
         )
-    return number, found
+    return number, scale
 
 
 def trait(values: pd.Series) -> pd.Series:
-    """A trait as text, None where unknown."""
+    """Return a trait as text, None where unknown.
+
+    Example:
+        >>> trait(pd.Series([30.0, None])).tolist()
+        ['30', None]
+    """
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return values.astype(str).astype(object).mask(values.isna(), None)

@@ -1,6 +1,6 @@
 """The integer view of a judgement table: what likelihoods and fitting work on.
 
-One entry per unique (prompt, response) text, so that 225,000 votes on 896 statements cost 896 forward passes.
+There is one entry per unique (prompt, response) text, so that 225,000 votes on 896 statements cost 896 forward passes.
 Takes a table that `records` has validated. Knows nothing of rewards, raters' clusters or language models.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.judgements.columns import CHOICES
+from reward_models.judgements.items import first_rows
 from reward_models.judgements.texts import Text, freeze_prompt
 
 
@@ -42,6 +43,14 @@ class Encoded:
         probs: (N, A) `soft` only: share of each option, 0 at the padding.
         levels: The ordered levels of a `rating` table.
         item_alternatives: (I, A) index into `texts` per item, -1 = padding. A pair is in the order of its first row.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("preference", num_raters=4, num_items=3).judgements.encode()
+        >>> len(enc), enc.n_raters, enc.n_items, enc.n_texts
+        (12, 4, 3, 6)
+        >>> enc.texts[enc.alternatives[0, 1]]
+        Text(prompt='Question 1?', response='answer B')
     """
 
     kind: str
@@ -81,7 +90,14 @@ class Encoded:
 
         Args:
             keep: (N,) mask or indices.
-            drop_raters: Renumber the raters, leaving out those without judgements; otherwise they keep their numbers.
+            drop_raters: Renumber the raters and drop those without judgements; otherwise they keep their numbers.
+
+        Example:
+            >>> from reward_models import planted_judgements
+            >>> enc = planted_judgements("rating", num_raters=4, num_items=3).judgements.encode()
+            >>> few = enc.select(enc.rater >= 2, drop_raters=True)
+            >>> len(few), few.rater_ids, few.n_items
+            (6, ['r2', 'r3'], 3)
         """
         rater, rater_ids = self.rater[keep], self.rater_ids
         if drop_raters:
@@ -99,28 +115,41 @@ class Encoded:
             probs=None if self.probs is None else self.probs[keep],
         )
 
-    def answer_matrix(self) -> np.ndarray:
-        """Arrange the labels as raters by items.
+    @property
+    def swapped(self) -> np.ndarray:
+        """(N,) True where the row has a pair's two responses in the other order than `item_alternatives`."""
+        if self.kind != "preference":
+            return np.zeros(len(self), dtype=bool)
+        return self.alternatives[:, 0] != self.item_alternatives[self.item, 0]
 
-        A pair that was judged in both orders is turned to the order of `item_alternatives`, so that equal numbers mean
-        equal answers. Of several answers of one rater to one item (anonymous raters only) the first is kept.
+    @property
+    def item_label(self) -> np.ndarray:
+        """(N,) `label` in the order of `item_alternatives`, so that equal numbers mean equal answers to an item."""
+        return np.where(self.swapped & (self.label < 2), 1 - self.label, self.label)
+
+    def answer_matrix(self) -> np.ndarray:
+        """Arrange the labels as raters by items, pairs in the order of `item_alternatives` (see `item_label`).
+
+        Of several answers of one rater to one item (anonymous raters only) the first is kept.
 
         Returns:
             (R, I) int64 label, -1 where the rater did not judge the item.
 
         Raises:
             ValueError: For `soft` tables, which have no raters.
+
+        Example:
+            >>> from reward_models import planted_judgements
+            >>> enc = planted_judgements("choice", num_raters=3, num_items=4).judgements.encode()
+            >>> enc.answer_matrix().shape
+            (3, 4)
         """
         if self.kind == "soft":
             raise ValueError(
                 "a 'soft' table has no raters, hence no answer matrix; use probs (N, A) and weight (N,) instead"
             )
-        label = self.label
-        if self.kind == "preference":
-            turned = self.alternatives[:, 0] != self.item_alternatives[self.item, 0]
-            label = np.where(turned & (label < 2), 1 - label, label)
         matrix = np.full((self.n_raters, self.n_items), -1, dtype=np.int64)
-        matrix[self.rater[::-1], self.item[::-1]] = label[::-1]  # the last write wins: the first row
+        matrix[self.rater[::-1], self.item[::-1]] = self.item_label[::-1]  # the last write wins: the first row
         return matrix
 
 
@@ -134,11 +163,16 @@ def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> En
 
     Returns:
         The integer view; raters, items and texts are numbered in the order of their first row.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> table = planted_judgements("rating", num_raters=2, num_items=2).judgements
+        >>> encode(table.kind, table.frame, table.levels).rater.tolist()
+        [0, 0, 1, 1]
     """
     n_rows = len(frame)
     item, item_ids = pd.factorize(frame["item_id"])
-    first_row = np.full(len(item_ids), n_rows, dtype=np.int64)
-    np.minimum.at(first_row, item, np.arange(n_rows))
+    first_row = first_rows(item, len(item_ids))
     if kind == "soft":
         rater, rater_ids = np.full(n_rows, -1, dtype=np.int64), []
     else:
@@ -220,7 +254,14 @@ def soft_as_choice(enc: Encoded) -> Encoded:
         enc: A `soft` table.
 
     Returns:
-        A `choice` table with one row per (row, option) of positive share; rater 0 throughout.
+        A `choice` table with one row per (row, option) of positive share; the rater is 0 throughout.
+
+    Example:
+        >>> from reward_models import Judgements
+        >>> row = {"prompt": "Tea or coffee?", "options": ["tea", "coffee"], "probs": [0.25, 0.75], "n": 8}
+        >>> choices = soft_as_choice(Judgements.from_dataset([row]).encode())
+        >>> choices.label.tolist(), choices.weight.tolist()
+        ([0, 1], [2.0, 6.0])
     """
     assert enc.probs is not None
     row, option = np.nonzero(enc.probs > 0)

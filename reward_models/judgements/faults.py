@@ -1,7 +1,7 @@
-"""Collects every fault of a table and words them in one message.
+"""Collect every fault of a table and word them in one message.
 
-Each fault names the row, the column, the value, why it cannot be used and what to do about it. Knows nothing of what a
-fault is: `validation` decides that.
+Each fault names the row, the column, the value, why it cannot be used and how to fix it. Knows nothing of what a fault
+is: `validation` decides that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from reward_models.errors import JudgementError
 
 
-__all__ = ["MAX_LINES", "Faults", "is_missing", "show"]
+__all__ = ["Faults", "is_missing", "show"]
 
 MAX_LINES = 20
 _MAX_VALUE = 60
@@ -29,12 +29,22 @@ class _Fault(NamedTuple):
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value of any type, lists included, is None, NaN or pandas' NA."""
+    """Return whether a value of any type, lists included, is None, NaN or pandas' NA.
+
+    Example:
+        >>> [is_missing(value) for value in (None, float("nan"), "", [])]
+        [True, True, False, False]
+    """
     return value is None or value is pd.NA or (isinstance(value, float) and value != value)
 
 
 def show(value: Any) -> str:
-    """Show a value as Python would, shortened to a line."""
+    """Return a value as Python would print it, shortened to 60 characters.
+
+    Example:
+        >>> show("x" * 100)
+        "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
+    """
     if is_missing(value):
         return "nan"
     if isinstance(value, np.generic):
@@ -48,6 +58,14 @@ class Faults:
 
     Attributes:
         bad: (N,) bool, rows with at least one fault.
+
+    Example:
+        >>> faults = Faults(2)
+        >>> faults.add(np.array([False, True]), "rating", [3, 9], "is outside the levels 1 to 5", "correct it")
+        >>> faults.raise_if_any()
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: 1 fault in a table of 2 judgements (...):
+          row 1, column 'rating': 9 is outside the levels 1 to 5. Fix: correct it.
     """
 
     def __init__(self, n_rows: int) -> None:
@@ -79,10 +97,10 @@ class Faults:
         self._table.append(message)
 
     def raise_if_any(self) -> None:
-        """Raise what was found.
+        """Raise one error that lists the faults.
 
         Raises:
-            JudgementError: If there is any fault; at most `MAX_LINES` rows are listed, shared by the kinds of fault.
+            JudgementError: If there is any fault; at most 20 rows are listed, shared by the kinds of fault.
         """
         if not self._faults and not self._table:
             return

@@ -1,4 +1,4 @@
-"""What was judged: names the items of a table and finds items and judgements that contradict themselves.
+"""Name the items of a judgement table, and find items and judgements that contradict each other.
 
 An item is one question with its options, one pair of responses (in either order), or one response to a prompt. Knows
 nothing of answers.
@@ -16,22 +16,23 @@ from reward_models.judgements.faults import Faults
 from reward_models.judgements.texts import freeze_prompt
 
 
-__all__ = ["ANONYMOUS", "check_items"]
+__all__ = ["ANONYMOUS", "CONTENT", "check_items", "first_rows"]
 
 ANONYMOUS = "anonymous"
-_CONTENT = {
+CONTENT = {
     "preference": ("response_a", "response_b"),
     "rating": ("response",),
     "choice": ("options",),
     "soft": ("options",),
 }
+"""Columns that say, beside the prompt, which item a row is about."""
 
 
 def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
     """Give every row an item id and add contradictions to the faults.
 
-    Rows that are already at fault are left out of the comparison. A table without `item_id` gets one made from a hash
-    of the texts, the same in every table and whichever response of a pair is called a.
+    Rows already at fault are not compared. A table without `item_id` gets one that is a hash of the texts: the
+    same in every table, whichever response of a pair is called a.
 
     Args:
         kind: Kind of judgement.
@@ -41,6 +42,13 @@ def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
 
     Returns:
         (N,) item ids.
+
+    Example:
+        >>> faults = Faults(2)
+        >>> pairs = {"prompt": ["Hi"] * 2, "response_a": ["yes", "no"], "response_b": ["no", "yes"]}
+        >>> item_id = check_items("preference", pd.DataFrame({"rater_id": ["ann", "bob"], **pairs}), faults)
+        >>> item_id[0] == item_id[1], faults.bad.tolist()
+        (True, [False, False])
     """
     usable = ~faults.bad
     prompts = np.fromiter(
@@ -49,7 +57,7 @@ def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
         len(table),
     )
     prompt, unique_prompts = pd.factorize(prompts, use_na_sentinel=False)
-    columns = _CONTENT[kind]
+    columns = CONTENT[kind]
     contents = np.concatenate([table[column].to_numpy(dtype=object) for column in columns])
     contents[~np.tile(usable, len(columns))] = None
     content, unique_contents = pd.factorize(contents, use_na_sentinel=False)
@@ -73,12 +81,29 @@ def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
     return item_id
 
 
+def first_rows(code: np.ndarray, n_codes: int) -> np.ndarray:
+    """Find the first row in which each code occurs.
+
+    Args:
+        code: (N,) codes from 0.
+        n_codes: Number of codes `C`; each must occur.
+
+    Returns:
+        (C,) row numbers.
+
+    Example:
+        >>> first_rows(np.array([0, 0, 1, 0, 2]), 3).tolist()
+        [0, 2, 4]
+    """
+    first = np.full(n_codes, len(code), dtype=np.int64)
+    np.minimum.at(first, code, np.arange(len(code)))
+    return first
+
+
 def _number(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number keys in order of first appearance: (N,) codes and the first row of each."""
     code, unique = pd.factorize(key)
-    first = np.full(len(unique), len(key), dtype=np.int64)
-    np.minimum.at(first, code, np.arange(len(key)))
-    return code, first
+    return code, first_rows(code, len(unique))
 
 
 def _digest(texts: list[object]) -> str:

@@ -1,9 +1,9 @@
-"""Weights of raters, so that those who judged add up to the population that was to be asked.
+"""Weights of raters that make a sample represent a population (post-stratification by raking).
 
-Iterative proportional fitting (Deming and Stephan, 1940, https://doi.org/10.1214/aoms/1177731829): the weights nearest
-to equal ones, by Kullback-Leibler divergence, under which every trait has its known share (a census' margins). What
-they cost in precision is Kish's design effect. Knows nothing of answers or clusters, and cannot mend a trait that
-nobody recorded or a group that nobody of was asked.
+Iterative proportional fitting (Deming and Stephan, 1940, https://doi.org/10.1214/aoms/1177731829) finds the weights
+nearest to equal ones, by Kullback-Leibler divergence, under which every trait has its known share, e.g. a census'
+margins. Their cost in precision is Kish's design effect. Weights cannot correct for a trait that nobody recorded, or
+for a group from which nobody was sampled. Knows nothing of answers or clusters.
 
 Shapes: `R` raters.
 """
@@ -30,15 +30,20 @@ SUM_TOLERANCE = 1e-3  # published shares are rounded
 
 @dataclass(frozen=True)
 class Raking:
-    """Weights of raters and what they cost.
+    """Weights of raters and their cost in precision.
 
     Attributes:
-        weights: `(R,)`, one on average over the raters who have any.
-        design_effect: `n Σw² / (Σw)²` (Kish, 1965): how many times as many raters it takes as with equal weights.
-        effective_n: Raters that would say as much with equal weights.
+        weights: `(R,)`, with mean one over the raters of positive weight.
+        design_effect: `n Σw² / (Σw)²` (Kish, 1965): how many times as many raters are needed as with equal weights.
+        effective_n: Number of raters with equal weights that would give the same precision.
         iterations: Rounds through all traits.
         worst_gap: Largest distance of a weighted share from its margin.
-        worst_trait: Where that is: `(trait, value)`.
+        worst_trait: `(trait, value)` of that share.
+
+    Example:
+        >>> raking = rake({"region": ["north", "south", "south"]}, {"region": {"north": 0.5, "south": 0.5}})
+        >>> raking.weights.tolist(), round(raking.design_effect, 3)
+        ([1.5, 0.75, 0.75], 1.125)
     """
 
     weights: np.ndarray
@@ -50,17 +55,26 @@ class Raking:
 
 
 def rater_traits(judgements: Judgements) -> pd.DataFrame:
-    """The traits of each rater: one row a rater in order of appearance, one column a trait without `rater:`.
+    """Return the traits of each rater: one row per rater in order of appearance, one column per trait.
 
-    Of a rater with several values of a trait the first is taken; one who did not say has None.
+    Of several values of a trait the first is used; a rater without a value has None.
 
     Raises:
         JudgementError: A table without raters or without columns `rater:<trait>`.
+
+    Example:
+        >>> rows = [("ann", "Hi", "Hello", 4, "north"), ("ann", "Hi", "Go", 1, "north")]
+        >>> rows += [("bob", "Hi", "Hello", 2, "south"), ("bob", "Hi", "Go", 2, "south")]
+        >>> columns = ["rater_id", "prompt", "response", "rating", "rater:region"]
+        >>> judgements = Judgements.from_frame(pd.DataFrame(rows, columns=columns))
+        >>> rater_traits(judgements)["region"].to_dict()
+        {'ann': 'north', 'bob': 'south'}
     """
     if not judgements.raters or not judgements.traits:
         raise JudgementError(
             f"a table of {judgements.kind!r} judgements with {judgements.n_raters:,} raters and "
-            f"{len(judgements.traits)} columns rater:<trait>: both are needed. Add such columns, one value a rater."
+            f"{len(judgements.traits)} columns rater:<trait>: both are needed. Fix: add such columns, with one value "
+            "per rater."
         )
     first = judgements.frame.groupby("rater_id", sort=False)[judgements.traits].first()
     return first.rename(columns=lambda column: column.removeprefix("rater:"))
@@ -79,19 +93,19 @@ def rake(
 
     Args:
         traits: By trait the value of each of `R` raters, None where unknown; see `rater_traits`. Compared as text.
-        margins: By trait the share of each value in the population; each trait's sum to one.
-        max_iter: Rounds through the traits.
-        tol: How far a weighted share may be from its margin.
-        trim: Largest weight, in multiples of the mean; weights above are cut and the raking goes on. Margins may then
-            be missed: `worst_gap` says by how much.
-        missing: A rater who lacks a trait: `"keep"` (that trait does not change the weight, and its margins hold among
-            those who said), `"drop"` (weight 0) or `"error"`.
+        margins: By trait the share of each value in the population; the shares of a trait sum to one.
+        max_iter: Largest number of rounds through the traits.
+        tol: Largest distance of a weighted share from its margin.
+        trim: Largest weight, in multiples of the mean; larger weights are cut and the raking goes on. Margins may then
+            be missed, by at most `worst_gap`.
+        missing: Treatment of a rater who lacks a trait: `"keep"` (that trait does not change the weight, and its
+            margins hold among the raters who have a value), `"drop"` (weight 0) or `"error"`.
 
     Returns:
         The weights.
 
     Raises:
-        JudgementError: Margins that contradict each other or the raters; every fault at once.
+        JudgementError: Margins that contradict each other or the raters; the message lists every fault.
         ValueError: An option out of its range.
 
     Example:
@@ -105,8 +119,8 @@ def rake(
         raise ValueError(f"missing={missing!r} is not a way to treat raters who lack a trait: keep, drop or error.")
     if max_iter < 1 or not tol > 0 or (trim is not None and not trim > 1):
         raise ValueError(
-            f"max_iter={max_iter}, tol={tol:g}, trim={trim}: at least one round, a tolerance above 0, and a largest "
-            "weight above 1 (the mean) are needed."
+            f"max_iter={max_iter}, tol={tol:g}, trim={trim}: raking needs at least one round, a tolerance above 0, "
+            "and a largest weight above 1 (the mean). Fix: e.g. max_iter=1000, tol=1e-6, trim=5."
         )
     frame = pd.DataFrame({str(trait): pd.Series(list(values)) for trait, values in traits.items()}, dtype=object)
     targets = {trait: {str(value): float(share) for value, share in of.items()} for trait, of in margins.items()}
@@ -128,14 +142,16 @@ def rake(
         weights = _mean_one(weights)
         while trim is not None and weights.max() > trim * (1 + 1e-9):
             weights = _mean_one(np.minimum(weights, trim))
-        gap, worst = max((cell.worst_gap(weights) for cell in cells.values()), key=lambda found: found[0])
+        gap, worst = max(
+            (cell.worst_gap(weights) for cell in cells.values()), key=lambda gap_and_value: gap_and_value[0]
+        )
         if trim is not None and np.abs(weights - before).max() <= tol * 1e-3:
             break  # margins and trimming pull against each other, and this is as near as they come
     if gap > tol and trim is None:
         raise JudgementError(
             f"raking did not converge in {iterations:,} rounds: the share of {worst[0]}={worst[1]!r} is still "
             f"{gap:.4g} from its margin. Most likely some combination of the traits has no rater, so that their "
-            "margins cannot all be met: merge values, leave a trait out, or allow a larger tol."
+            "margins cannot all be met. Fix: merge values, leave a trait out, or allow a larger tol."
         )
     effective_n = float(weights.sum() ** 2 / np.square(weights).sum())
     return Raking(weights, float((weights > 0).sum()) / effective_n, effective_n, iterations, float(gap), worst)
@@ -143,7 +159,7 @@ def rake(
 
 @dataclass(frozen=True)
 class _Cells:
-    """One trait: which value each rater has, (R,) with -1 for unknown, and the values' shares."""
+    """One trait: the value of each rater, (R,) with -1 for unknown, and the values' shares."""
 
     trait: str
     values: list[str]
@@ -156,39 +172,39 @@ class _Cells:
         of_rater = np.array([position.get(value, -1) for value in column])
         if empty := [v for v, s in shares.items() if s > 0 and not start[of_rater == position[v]].any()]:
             raise JudgementError(
-                f"every rater with {trait}={empty[0]!r} lacks another trait and was dropped: use missing='keep', or "
+                f"every rater with {trait}={empty[0]!r} lacks another trait and was dropped. Fix: missing='keep', or "
                 "leave that trait out."
             )
         target = np.array(list(shares.values()))
         return cls(trait, list(shares), of_rater, target / target.sum())
 
     def now(self, weights: np.ndarray) -> np.ndarray:
-        """Weighted share of each value among those who said."""
+        """Return the weighted share of each value among the raters who have one."""
         known = self.of_rater >= 0
         mass = np.bincount(self.of_rater[known], weights[known], len(self.values))
         return mass / max(mass.sum(), np.finfo(np.float64).tiny)
 
     def factors(self, weights: np.ndarray) -> np.ndarray:
-        """(R,) what the weights are multiplied by, so that this trait has its shares."""
+        """Return the factors (R,) of the weights with which this trait has its shares."""
         now = self.now(weights)
         ratio = np.where(now > 0, self.shares / np.where(now > 0, now, 1.0), 0.0)
         return np.append(ratio, 1.0)[self.of_rater]
 
     def worst_gap(self, weights: np.ndarray) -> tuple[float, tuple[str, str]]:
-        """Largest distance of a share from its margin, and where."""
+        """Return the largest distance of a share from its margin, and its trait and value."""
         gaps = np.abs(self.now(weights) - self.shares)
         worst = int(np.argmax(gaps))
         return float(gaps[worst]), (self.trait, self.values[worst])
 
 
 def _mean_one(weights: np.ndarray) -> np.ndarray:
-    """Weights of mean one over the positive ones; left as they are when there is none."""
+    """Scale weights to mean one over the positive ones; return them as they are if none is positive."""
     return weights / (weights.sum() / np.count_nonzero(weights)) if weights.any() else weights
 
 
 def _check_margins(frame: pd.DataFrame, targets: Mapping[str, Mapping[str, float]], missing: Missing) -> None:
-    """Refuse margins that no weights of these raters can meet, as far as one trait alone shows it."""
-    faults = [] if targets else ["no margins are given: name at least one trait and its values' shares"]
+    """Raise if no weights of these raters can meet the margins of some trait by itself."""
+    faults = [] if targets else ["margins is empty: name at least one trait and the shares of its values"]
     for trait, shares in targets.items():
         if trait not in frame:
             hint = did_you_mean(trait, frame.columns)
@@ -202,17 +218,17 @@ def _check_margins(frame: pd.DataFrame, targets: Mapping[str, Mapping[str, float
             faults.append(f"{trait}: the shares sum to {sum(shares.values()):.4g}, not to 1. Divide them by their sum")
         if absent := [value for value, share in shares.items() if share > 0 and value not in counts]:
             faults.append(
-                f"{trait}: no rater has the value {absent[0]!r}, which is to have a share of {shares[absent[0]]:g}."
+                f"{trait}: no rater has the value {absent[0]!r}, whose share is {shares[absent[0]]:g}."
                 f"{did_you_mean(absent[0], counts.index)} Merge it with another value, or leave it out"
             )
         if extra := [str(value) for value in counts.index if value not in shares]:
             faults.append(
-                f"{trait}: {counts[extra[0]]:,} raters have the value {extra[0]!r}, for which no share is given."
-                f"{did_you_mean(extra[0], shares)} Give its share (0 leaves these raters out)"
+                f"{trait}: {counts[extra[0]]:,} raters have the value {extra[0]!r}, which has no share."
+                f"{did_you_mean(extra[0], shares)} Add its share (0 sets the weight of these raters to 0)"
             )
         if missing == "error" and len(known) < len(frame):
             faults.append(
-                f"{trait}: {len(frame) - len(known):,} raters did not say. Use missing='keep' or missing='drop'"
+                f"{trait}: {len(frame) - len(known):,} raters have no value. Use missing='keep' or missing='drop'"
             )
     if faults:
         raise JudgementError("the margins do not fit the raters:\n" + "\n".join(f"  {fault}." for fault in faults))

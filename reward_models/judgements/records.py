@@ -1,7 +1,7 @@
-"""The judgement table: who said what about which text.
+"""The judgement table: which rater judged which text, and how.
 
-One row is one judgement of one rater; a table holds one of four kinds. This module only keeps a validated table and
-cuts it; `validation` decides what is valid, `encoding` turns it into integers, `splits` divides it. Knows nothing of
+One row is one judgement of one rater; a table holds one of four kinds. This module keeps a validated table and selects
+its rows; `validation` decides what is valid, `encoding` turns it into integers, `splits` divides it. Knows nothing of
 models.
 """
 
@@ -36,7 +36,8 @@ class Judgements:
     | `choice` | `prompt`, `options` (tuple of texts), `choice` (index) |
     | `soft` | `prompt`, `options`, `probs`, `n` (answers behind the shares), no rater |
 
-    Columns `rater:<trait>` describe the rater; they are kept for reports and baselines and are never an input.
+    Columns `rater:<trait>` describe the rater; they are kept for reports and baselines and are never an input of a
+    jury.
 
     Attributes:
         kind: One of `KINDS`.
@@ -64,17 +65,24 @@ class Judgements:
         Args:
             frame: `N` rows, one judgement each; not changed. TRL's `chosen`/`rejected` (with or without `prompt` and
                 `rater_id`) is read as it is.
-            kind: One of `KINDS`; None to tell it from the columns.
-            levels: The ordered levels of a rating table; None to take the ratings that occur.
+            kind: One of `KINDS`; None to infer it from the columns.
+            levels: The ordered levels of a rating table; None to use the ratings that occur.
 
         Returns:
             The table in canonical columns.
 
         Raises:
-            JudgementError: Naming the row, the column, the value and the fix of every fault at once.
+            JudgementError: The table cannot be used; the message states row, column, value and fix of every fault.
 
         Warns:
             JudgementWarning: Raters or items with one judgement; columns that are not used.
+
+        Example:
+            >>> frame = pd.DataFrame({"rater_id": ["ann", "bob"], "prompt": "Hi", "response": "Hello"})
+            >>> Judgements.from_frame(frame.assign(rating=[5, 9]), levels=[1, 2, 3, 4, 5])
+            Traceback (most recent call last):
+            reward_models.errors.JudgementError: 1 fault in a table of 2 judgements (...):
+              row 1, column 'rating': 9 is outside the levels 1, 2, 3, 4, 5. Fix: correct it, ...
         """
         return cls(*canonicalise(frame, kind, levels))
 
@@ -85,7 +93,13 @@ class Judgements:
         kind: str | None = None,
         levels: Sequence[float] | None = None,
     ) -> Judgements:
-        """Validate a `datasets.Dataset` or a list of rows; see `from_frame`."""
+        """Validate a `datasets.Dataset` or a list of rows; see `from_frame`.
+
+        Example:
+            >>> rows = [{"prompt": "Tea or coffee?", "options": ["tea", "coffee"], "probs": [0.25, 0.75]}]
+            >>> Judgements.from_dataset(rows).kind
+            'soft'
+        """
         frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()  # type: ignore[union-attr]
         return cls.from_frame(frame, kind, levels)
 
@@ -124,10 +138,16 @@ class Judgements:
             mask: (N,) bool, or row numbers.
 
         Returns:
-            The chosen rows in their order; `levels` stay those of the whole table.
+            The selected rows in their order; `levels` stay those of the whole table.
+
+        Example:
+            >>> from reward_models import planted_judgements
+            >>> judgements = planted_judgements("rating", num_raters=4, num_items=3).judgements
+            >>> judgements.select(judgements.frame["rater_id"] == "r0").n_raters
+            1
         """
-        chosen = np.asarray(mask)
-        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        keep = np.asarray(mask)
+        rows = np.flatnonzero(keep) if keep.dtype == bool else keep
         return Judgements(self.kind, self.frame.iloc[rows].reset_index(drop=True), self.levels)
 
     def encode(self) -> Encoded:
@@ -142,7 +162,7 @@ class Judgements:
         return {name: value for name, value in self.__dict__.items() if name != "_encoded"}
 
     def to_dataset(self) -> datasets.Dataset:
-        """The table as a `datasets.Dataset`; `from_dataset` reads it back."""
+        """Return the table as a `datasets.Dataset`; `from_dataset` reads it back."""
         import datasets
 
         frame = self.frame.astype(object).where(self.frame.notna(), None)

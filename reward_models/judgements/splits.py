@@ -1,7 +1,7 @@
-"""Divides judgements by rater, by item, by both, or within each rater.
+"""Divide judgements by rater, by item, by both, or within each rater.
 
-The point of each split is what the test side has not seen: new people, new questions, both, or new answers of known
-people. Knows nothing of what is fitted or scored.
+The splits differ in what the test side has not seen: new raters, new items, both, or new answers of known raters.
+Knows nothing of what is fitted or scored.
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ By = Literal["item", "prompt"]
 
 
 def split_raters(judgements: Judgements, heldout: float, seed: int = 0) -> tuple[Judgements, Judgements]:
-    """Set some raters aside with all their judgements.
+    """Hold out some raters with all their judgements.
 
     Args:
         judgements: A table with raters.
-        heldout: Share of the raters to set aside, in (0, 1); at least one rater stays on each side.
-        seed: Of the random choice.
+        heldout: Share of the raters to hold out, in (0, 1); at least one rater stays on each side.
+        seed: Random seed.
 
     Returns:
-        (train, held out); no rater is in both.
+        (train, heldout); no rater is in both.
 
     Raises:
         JudgementError: If there are fewer than two raters, or `heldout` is not in (0, 1).
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("choice", num_raters=10, num_items=6).judgements
+        >>> train, heldout = split_raters(judgements, 0.3)
+        >>> train.n_raters, heldout.n_raters, heldout.n_items
+        (7, 3, 6)
     """
     out = _heldout_raters(judgements, heldout, seed)
     return judgements.select(~out), judgements.select(out)
@@ -44,20 +51,27 @@ def split_raters(judgements: Judgements, heldout: float, seed: int = 0) -> tuple
 def split_items(
     judgements: Judgements, heldout: int | float | Sequence[str], seed: int = 0, by: By = "item"
 ) -> tuple[Judgements, Judgements]:
-    """Set some items aside, whoever judged them.
+    """Hold out some items with the judgements of all raters.
 
     Args:
         judgements: Any table.
         heldout: Number of items (int), share of the items in (0, 1) (float), or the item ids themselves.
-        seed: Of the random choice; not used when ids are given.
-        by: `"item"`, or `"prompt"` to set aside whole prompts with all their responses (numbers then count prompts).
-            By item, a response of a held-out pair may still be known from another pair.
+        seed: Random seed; not used with item ids.
+        by: `"item"`, or `"prompt"` to hold out whole prompts with all their responses (numbers then count prompts).
+            By item, a response of a heldout pair may still be known from another pair.
 
     Returns:
-        (train, held out); no item is in both.
+        (train, heldout); no item is in both.
 
     Raises:
         JudgementError: If an id is unknown (with the closest known one), or no item would remain on one side.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("choice", num_raters=10, num_items=6).judgements
+        >>> train, heldout = split_items(judgements, 2)
+        >>> train.n_items, heldout.n_items, heldout.n_raters
+        (4, 2, 10)
     """
     out = _heldout_items(judgements, heldout, seed, by)
     return judgements.select(~out), judgements.select(out)
@@ -75,8 +89,8 @@ def split_four_ways(
     Args:
         judgements: A table with raters.
         raters: Share of the raters to hold out, in (0, 1).
-        items: Number, share or ids of what to hold out; see `split_items`.
-        seed: Of both random choices.
+        items: Number, share or ids of the items or prompts to hold out; see `split_items`.
+        seed: Random seed.
         by: Hold out whole prompts (default) or single items, e.g. the statements of one conversation.
 
     Returns:
@@ -84,6 +98,13 @@ def split_four_ways(
 
     Raises:
         JudgementError: As `split_raters` and `split_items`.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("preference", num_raters=10, num_items=6).judgements
+        >>> parts = split_four_ways(judgements, raters=0.2, items=2)
+        >>> {sides: len(part) for sides, part in parts.items()}
+        {('seen', 'seen'): 32, ('seen', 'unseen'): 16, ('unseen', 'seen'): 8, ('unseen', 'unseen'): 4}
     """
     new_rater = _heldout_raters(judgements, raters, seed)
     new_item = _heldout_items(judgements, items, seed, by)
@@ -96,36 +117,43 @@ def split_four_ways(
 
 
 def adaptation_split(judgements: Judgements, fraction: float, seed: int = 0) -> tuple[Judgements, Judgements]:
-    """Divide each rater's judgements into those that place the rater and those that are scored.
+    """Divide each rater's judgements into those to adapt to and those to score.
 
     Args:
         judgements: A table with raters.
-        fraction: Share of each rater's judgements used to place them, in (0, 1), rounded to the nearest number that
-            leaves at least one to score. A rater with one judgement is scored only: nothing is known of them.
-        seed: Of the random choice.
+        fraction: Share of each rater's judgements to adapt to, in (0, 1), rounded to the nearest number that leaves at
+            least one to score. A rater with one judgement is scored only: nothing is known of them.
+        seed: Random seed.
 
     Returns:
         (adapt, scored); no judgement is in both, and every rater is in `scored`.
 
     Raises:
         JudgementError: If there are no raters, or `fraction` is not in (0, 1).
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("rating", num_raters=5, num_items=8).judgements
+        >>> adapt, scored = adaptation_split(judgements, 0.25)
+        >>> len(adapt), len(scored)
+        (10, 30)
     """
     _require_raters(judgements, 1, "adaptation_split")
     _require_share(fraction, "fraction")
     rater, _ = pd.factorize(judgements.frame["rater_id"])
     counts = np.bincount(rater)
-    wanted = np.clip(np.rint(counts * fraction), np.minimum(1, counts - 1), counts - 1)
+    n_adapt = np.clip(np.rint(counts * fraction), np.minimum(1, counts - 1), counts - 1)
     shuffled = np.random.default_rng(seed).permutation(len(rater))
     by_rater = shuffled[np.argsort(rater[shuffled], kind="stable")]
     rank = np.empty(len(rater), dtype=np.int64)
     starts = np.cumsum(counts) - counts
     rank[by_rater] = np.arange(len(rater)) - np.repeat(starts, counts)
-    adapt = rank < wanted[rater]
+    adapt = rank < n_adapt[rater]
     return judgements.select(adapt), judgements.select(~adapt)
 
 
 def _heldout_raters(judgements: Judgements, heldout: float, seed: int) -> np.ndarray:
-    """(N,) bool, True for judgements of held-out raters."""
+    """(N,) bool, True for judgements of heldout raters."""
     _require_raters(judgements, 2, "split_raters")
     _require_share(heldout, "heldout")
     rater, names = pd.factorize(judgements.frame["rater_id"])
@@ -133,27 +161,10 @@ def _heldout_raters(judgements: Judgements, heldout: float, seed: int) -> np.nda
 
 
 def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str], seed: int, by: By) -> np.ndarray:
-    """(N,) bool, True for judgements of held-out items."""
+    """(N,) bool, True for judgements of heldout items."""
     frame = judgements.frame
-    if isinstance(heldout, str):
-        heldout = [heldout]
-    if isinstance(heldout, Sequence):
-        known = frame["item_id"].unique().tolist()
-        unknown = [item for item in heldout if item not in set(known)]
-        if unknown:
-            hints = "; ".join(f"{item!r} is not an item id.{did_you_mean(item, known)}" for item in unknown)
-            shown = ", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else "")
-            raise JudgementError(f"{hints} Fix: hold out some of: {shown}")
-        chosen = frame["item_id"].isin(heldout).to_numpy(dtype=bool)
-        if by == "prompt":
-            prompt = prompt_codes(frame["prompt"])
-            chosen = np.isin(prompt, np.unique(prompt[chosen]))
-        if chosen.all() or not chosen.any():
-            raise JudgementError(
-                f"holding out {len(heldout)} of {len(known)} items leaves one side empty. "
-                "Fix: name at least one item and leave at least one."
-            )
-        return chosen
+    if isinstance(heldout, str | Sequence):
+        return _named_items(frame, [heldout] if isinstance(heldout, str) else heldout, by)
     code = prompt_codes(frame["prompt"]) if by == "prompt" else pd.factorize(frame["item_id"])[0]
     n_units = int(code.max()) + 1
     if isinstance(heldout, float):
@@ -174,18 +185,38 @@ def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str],
     return _draw(n_units, n_heldout, seed + 1)[code]  # + 1: not the same draw as the raters of the same seed
 
 
-def _draw(n_units: int, n_chosen: int, seed: int) -> np.ndarray:
-    """(n_units,) bool with `n_chosen` True, at least one of each."""
-    chosen = np.zeros(n_units, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(n_units)[: min(max(n_chosen, 1), n_units - 1)]] = True
-    return chosen
-
-
-def _require_raters(judgements: Judgements, at_least: int, what: str) -> None:
-    if judgements.n_raters < at_least:
-        who = "no raters (kind 'soft')" if judgements.kind == "soft" else f"{judgements.n_raters} rater(s)"
+def _named_items(frame: pd.DataFrame, heldout: Sequence[str], by: By) -> np.ndarray:
+    """(N,) bool, True for judgements of the items with these ids, or of their prompts."""
+    known = dict.fromkeys(frame["item_id"])
+    unknown = [item for item in heldout if item not in known]
+    if unknown:
+        hints = "; ".join(f"{item!r} is not an item id.{did_you_mean(item, known)}" for item in unknown)
+        shown = ", ".join(map(repr, list(known)[:20])) + (", ..." if len(known) > 20 else "")
+        raise JudgementError(f"{hints} Fix: hold out some of: {shown}")
+    out = frame["item_id"].isin(heldout).to_numpy(dtype=bool)
+    if by == "prompt":
+        prompt = prompt_codes(frame["prompt"])
+        out = np.isin(prompt, np.unique(prompt[out]))
+    if out.all() or not out.any():
         raise JudgementError(
-            f"{what} needs at least {at_least} raters, the table has {who}. Fix: use judgements with raters."
+            f"holding out {len(heldout)} of {len(known)} items leaves one side empty. "
+            "Fix: name at least one item and leave at least one."
+        )
+    return out
+
+
+def _draw(n_units: int, n_heldout: int, seed: int) -> np.ndarray:
+    """(n_units,) bool with `n_heldout` True, at least one of each."""
+    out = np.zeros(n_units, dtype=bool)
+    out[np.random.default_rng(seed).permutation(n_units)[: min(max(n_heldout, 1), n_units - 1)]] = True
+    return out
+
+
+def _require_raters(judgements: Judgements, at_least: int, function: str) -> None:
+    if judgements.n_raters < at_least:
+        raters = "no raters (kind 'soft')" if judgements.kind == "soft" else f"{judgements.n_raters} rater(s)"
+        raise JudgementError(
+            f"{function} needs at least {at_least} raters, the table has {raters}. Fix: use judgements with raters."
         )
 
 

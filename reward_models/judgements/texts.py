@@ -22,7 +22,13 @@ class Text(NamedTuple):
     """One text to score: a prompt and a response to it.
 
     A conversational prompt is a tuple of (role, content) pairs, so that texts can be dictionary keys;
-    `as_messages` gives the list of messages that a chat template takes.
+    `as_messages` returns the list of messages that a chat template needs.
+
+    Example:
+        >>> Text("Tea or coffee?", "Tea.").response
+        'Tea.'
+        >>> Text((("user", "Tea or coffee?"),), "Tea.").prompt
+        (('user', 'Tea or coffee?'),)
     """
 
     prompt: Prompt
@@ -30,26 +36,48 @@ class Text(NamedTuple):
 
 
 def freeze_prompt(prompt: Any) -> Prompt:
-    """Turn a prompt into something hashable: a string stays, a list of messages becomes (role, content) pairs."""
+    """Return a prompt in hashable form: a string as it is, a list of messages as (role, content) pairs.
+
+    Example:
+        >>> freeze_prompt([{"role": "user", "content": "Hi"}])
+        (('user', 'Hi'),)
+    """
     if isinstance(prompt, str):
         return prompt
     return tuple((message["role"], message["content"]) for message in prompt)
 
 
 def as_messages(prompt: Prompt) -> list[dict[str, str]]:
-    """Turn a conversational `Text.prompt` back into messages; a plain string becomes one user message."""
+    """Return the messages of a `Text.prompt`; a string becomes one user message.
+
+    Example:
+        >>> as_messages("Hi")
+        [{'role': 'user', 'content': 'Hi'}]
+        >>> as_messages((("user", "Hi"), ("assistant", "Hello")))[1]
+        {'role': 'assistant', 'content': 'Hello'}
+    """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": role, "content": content} for role, content in prompt]
 
 
 def prompt_codes(prompts: Collection[Any]) -> np.ndarray:
-    """(N,) number of each of N prompts, in the order in which they first occur; equal prompts have equal numbers."""
+    """Number N prompts in the order in which they first occur: (N,) ints, equal where the prompts are equal.
+
+    Example:
+        >>> prompt_codes(["Hi", "Bye", "Hi"]).tolist()
+        [0, 1, 0]
+    """
     frozen = np.fromiter((freeze_prompt(prompt) for prompt in prompts), dtype=object, count=len(prompts))
     return pd.factorize(frozen)[0]
 
 
 def prompt_groups(texts: Sequence[Text]) -> np.ndarray:
-    """(U,) number of each text's prompt; texts of one number answer the same prompt."""
+    """Number texts by their prompt: (U,) ints, equal where two texts answer the same prompt.
+
+    Example:
+        >>> prompt_groups([Text("Hi", "Hello"), Text("Bye", "See you"), Text("Hi", "Hey")]).tolist()
+        [1, 0, 1]
+    """
     last = {text.prompt: i for i, text in enumerate(texts)}
     return np.unique([last[text.prompt] for text in texts], return_inverse=True)[1]

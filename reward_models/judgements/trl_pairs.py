@@ -1,7 +1,7 @@
-"""Reads TRL's preference data (`chosen`, `rejected`, with or without `prompt`) as pairs of responses.
+"""Read TRL's preference data (`chosen`, `rejected`, with or without `prompt`) as pairs of responses.
 
-Standard (text) and conversational (list of messages) data, with the prompt given or contained in both. Knows nothing
-of raters.
+Accepts standard (text) and conversational (list of messages) data, with the prompt in its own column or contained in
+both. Knows nothing of raters.
 """
 
 from __future__ import annotations
@@ -21,21 +21,26 @@ def from_chosen_rejected(table: pd.DataFrame) -> pd.DataFrame:
     """Turn `chosen`/`rejected` into `prompt`, `response_a` (the chosen one), `response_b` and `choice` = "a".
 
     Without a `prompt` column the prompt is what both have in common from the start: whole messages, or text up to the
-    last white space. Prompt and response put together are the original text, to the letter.
+    last white space. Prompt and response concatenated are the original text, to the letter.
 
     Args:
-        table: `N` rows with `chosen` and `rejected`, other columns are kept.
+        table: `N` rows with `chosen` and `rejected`; other columns are kept.
 
     Returns:
         A new table of `N` rows.
 
     Raises:
         JudgementError: If a conversation does not end in one assistant message after the prompt.
+
+    Example:
+        >>> table = pd.DataFrame({"chosen": ["Tea or coffee? Tea."], "rejected": ["Tea or coffee? Coffee."]})
+        >>> from_chosen_rejected(table).iloc[0].to_dict()
+        {'prompt': 'Tea or coffee? ', 'response_a': 'Tea.', 'response_b': 'Coffee.', 'choice': 'a'}
     """
     faults = Faults(len(table))
     has_prompt = "prompt" in table
-    given = table["prompt"].tolist() if has_prompt else [None] * len(table)
-    split = [_split(p, c, r) for p, c, r in zip(given, table["chosen"], table["rejected"], strict=True)]
+    prompts = table["prompt"].tolist() if has_prompt else [None] * len(table)
+    split = [_split(p, c, r) for p, c, r in zip(prompts, table["chosen"], table["rejected"], strict=True)]
     wrong = np.array([row is None for row in split])
     fix = "give both as text, or both as messages that differ in the last one only, written by the assistant"
     shown = list(zip(table["chosen"], table["rejected"], strict=True))
@@ -49,7 +54,7 @@ def from_chosen_rejected(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _split(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, Any, Any] | None:
-    """(prompt, response_a, response_b) of one row, None if it has no such reading."""
+    """Return (prompt, response_a, response_b) of one row, or None if the two are not answers to one prompt."""
     if _is_messages(chosen) and _is_messages(rejected):
         *before, last = list(chosen)
         *before_rejected, last_rejected = list(rejected)

@@ -1,4 +1,4 @@
-"""Turns a table as people have it into the canonical judgement table, or says everything that is wrong with it.
+"""Turn a table as people have it into the canonical judgement table, or raise an error that lists every fault.
 
 Accepts the four kinds of judgement and TRL's own `chosen`/`rejected`. Vectorised: hundreds of thousands of rows take
 seconds. Knows nothing of files (see `sources`) and of what the judgements are used for.
@@ -34,7 +34,7 @@ OPTIONAL = {
     "choice": ("item_id", "weight"),
     "soft": ("item_id", "weight", "n"),
 }
-# What only this kind has; `options` and `choice` belong to two kinds each.
+# Sets of columns that identify a kind; `options` and `choice` belong to two kinds each.
 _TELLTALE = {
     "preference": ({"response_a", "response_b", "choice"}, {"chosen", "rejected"}),
     "rating": ({"response", "rating"},),
@@ -50,15 +50,23 @@ def canonicalise(
 
     Args:
         frame: `N` rows, one judgement each. It is not changed.
-        kind: One of `KINDS`; None to tell it from the columns.
-        levels: The ordered levels of a rating table; None to take the ratings that occur.
+        kind: One of `KINDS`; None to infer it from the columns.
+        levels: The ordered levels of a rating table; None to use the ratings that occur.
 
     Returns:
         The kind, the canonical table (RangeIndex; `rater_id` and `item_id` as strings, `item_id` and `weight` always
         there) and the levels (None unless `rating`).
 
     Raises:
-        JudgementError: Naming every fault at once.
+        JudgementError: The table cannot be used; the message lists every fault at once.
+
+    Example:
+        >>> rows = [("ann", "Hi", "Hello", 4), ("bob", "Hi", "Hello", 2)]
+        >>> rows += [("ann", "Hi", "Go", 1), ("bob", "Hi", "Go", 2)]
+        >>> frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
+        >>> kind, table, levels = canonicalise(frame)
+        >>> kind, levels, [column for column in table if column not in frame]
+        ('rating', (1.0, 2.0, 4.0), ['item_id', 'weight'])
     """
     if kind is not None and kind not in KINDS:
         raise JudgementError(f"kind={kind!r} is not one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
@@ -67,9 +75,9 @@ def canonicalise(
     kind = kind or _infer_kind(frame)
     if levels is not None and kind != "rating":
         raise JudgementError(
-            f"levels={tuple(levels)} given for a {kind!r} table. Fix: leave levels out; only ratings have them."
+            f"levels={tuple(levels)} is set for a {kind!r} table. Fix: leave levels out; only ratings have them."
         )
-    given = list(frame.columns)
+    original = list(frame.columns)
     table = frame.reset_index(drop=True)
     if kind == "preference" and {"chosen", "rejected"} <= set(table.columns):
         table = from_chosen_rejected(table)
@@ -78,14 +86,14 @@ def canonicalise(
     if kind == "soft" and "options" not in table and {"response_a", "response_b"} <= set(table.columns):
         table["options"] = [list(pair) for pair in zip(table["response_a"], table["response_b"], strict=True)]
         table = table.drop(columns=["response_a", "response_b"])
-    _check_columns(table, kind, given)
+    _check_columns(table, kind, original)
 
     faults = Faults(len(table))
     out = pd.DataFrame(index=table.index)
     if kind != "soft":
         out["rater_id"] = columns.ids(table["rater_id"], "rater_id", faults)
-    out["prompt"] = columns.prompts(table["prompt"], faults, empty_allowed="prompt" not in given)
-    found_levels: tuple[float, ...] | None = None
+    out["prompt"] = columns.prompts(table["prompt"], faults, empty_allowed="prompt" not in original)
+    scale: tuple[float, ...] | None = None
     if kind in ("choice", "soft"):
         out["options"] = columns.options(table["options"], faults)
         if kind == "choice":
@@ -101,7 +109,7 @@ def canonicalise(
             out["shown_first"] = columns.shown_first(table["shown_first"], faults)
     else:
         out["response"] = columns.texts(table["response"], "response", faults)
-        out["rating"], found_levels = columns.ratings(table["rating"], levels, faults)
+        out["rating"], scale = columns.ratings(table["rating"], levels, faults)
     out["weight"] = columns.numbers(table, "weight", faults, positive=False)
     if "item_id" in table:
         out["item_id"] = columns.ids(table["item_id"], "item_id", faults)
@@ -119,28 +127,28 @@ def canonicalise(
     _warn_thin(kind, out)
     order = ["rater_id", "item_id", *REQUIRED[kind], *OPTIONAL[kind]]
     kept = [c for c in dict.fromkeys(order) if c in out] + [c for c in out if c not in order]
-    return kind, out[kept], found_levels
+    return kind, out[kept], scale
 
 
 def _infer_kind(frame: pd.DataFrame) -> str:
     present = set(frame.columns)
-    fitting = [kind for kind, sets in _TELLTALE.items() if any(needed <= present for needed in sets)]
-    if len(fitting) == 1:
-        return fitting[0]
-    seen = ", ".join(map(repr, frame.columns))
-    if fitting:
+    kinds = [kind for kind, sets in _TELLTALE.items() if any(needed <= present for needed in sets)]
+    if len(kinds) == 1:
+        return kinds[0]
+    names = ", ".join(map(repr, frame.columns))
+    if kinds:
         raise JudgementError(
-            f"the columns fit more than one kind of judgement ({', '.join(fitting)}): {seen}. Fix: one table holds "
-            f"one kind; pass kind={fitting[0]!r}, or split the table."
+            f"the columns fit more than one kind of judgement ({', '.join(kinds)}): {names}. Fix: one table holds "
+            f"one kind; pass kind={kinds[0]!r}, or split the table."
         )
     needs = "; ".join(f"{kind}: {', '.join(REQUIRED[kind])}" for kind in KINDS)
     raise JudgementError(
-        f"the columns fit no kind of judgement: {seen}. Fix: rename the columns to those of one kind ({needs}), or "
-        f"TRL's prompt, chosen, rejected; or pass kind= to hear what is missing."
+        f"the columns fit no kind of judgement: {names}. Fix: rename the columns to those of one kind ({needs}), or "
+        f"TRL's prompt, chosen, rejected; or pass kind= for a message that lists what is missing."
     )
 
 
-def _check_columns(table: pd.DataFrame, kind: str, given: list[Any]) -> None:
+def _check_columns(table: pd.DataFrame, kind: str, original: list[Any]) -> None:
     """Refuse missing columns and likely misspellings; warn of columns that will not be used."""
     known = [*REQUIRED[kind], *OPTIONAL[kind]]
     unknown = [str(c) for c in table.columns if c not in known and not str(c).startswith("rater:")]
@@ -158,8 +166,8 @@ def _check_columns(table: pd.DataFrame, kind: str, given: list[Any]) -> None:
                 f"  column {column!r} is unknown.{hint} Fix: rename it, or drop it if it is something else."
             )
     if problems:
-        seen = ", ".join(map(repr, given))
-        raise JudgementError("\n".join([f"the columns do not make a {kind!r} table ({seen}):", *problems]))
+        names = ", ".join(map(repr, original))
+        raise JudgementError("\n".join([f"the columns do not make a {kind!r} table ({names}):", *problems]))
     if unknown:
         names = ", ".join(map(repr, unknown))
         message = f"columns not used: {names}. To keep one as a trait of the rater, rename it to 'rater:<name>'."
@@ -170,7 +178,7 @@ def _warn_thin(kind: str, out: pd.DataFrame) -> None:
     """Warn of raters and items with one judgement, and of raters whose trait changes."""
     if kind == "soft" or (out["rater_id"] == ANONYMOUS).all():
         return
-    for column, what, why in (
+    for column, units, consequence in (
         ("rater_id", "raters", "nothing tells which cluster they belong to beyond that one answer"),
         ("item_id", "items", "nobody disagrees about them"),
     ):
@@ -178,13 +186,13 @@ def _warn_thin(kind: str, out: pd.DataFrame) -> None:
         single = counts.index[counts == 1]
         if len(single):
             names = ", ".join(map(repr, single[:3])) + (", ..." if len(single) > 3 else "")
-            share = f"{len(single):,} of {len(counts):,} {what} have one judgement ({names})"
-            message = f"{share}: {why}. They are kept; drop them if unwanted."
+            share = f"{len(single):,} of {len(counts):,} {units} have one judgement ({names})"
+            message = f"{share}: {consequence}. They are kept; drop them if unwanted."
             warnings.warn(message, JudgementWarning, stacklevel=4)
     for trait in [c for c in out if str(c).startswith("rater:")]:
         pairs = out[["rater_id", trait]].drop_duplicates()
         several = pairs["rater_id"][pairs["rater_id"].duplicated()].unique()
         if len(several):
-            found = f"column {trait!r}: {len(several):,} raters have more than one value, e.g. {several[0]!r}"
-            message = f"{found}. Baselines by that trait take one of them; give each rater one value."
+            fault = f"column {trait!r}: {len(several):,} raters have more than one value, e.g. {several[0]!r}"
+            message = f"{fault}. Baselines by that trait use one of them; give each rater one value."
             warnings.warn(message, JudgementWarning, stacklevel=4)

@@ -28,43 +28,57 @@ __all__ = [
     "noise_floor_js",
     "normalise",
     "resample_people",
-    "skill",
     "total_variation",
     "two_way_bootstrap",
-    "uniform_like",
 ]
 
 
 def normalise(counts: np.ndarray) -> np.ndarray:
-    """Turn counts (..., A) into shares; a row without any answer becomes uniform."""
+    """Divide counts (..., A) by their sum over the last axis; a row that sums to 0 becomes uniform.
+
+    Example:
+        >>> normalise([[1, 3], [0, 0]]).tolist()
+        [[0.25, 0.75], [0.5, 0.5]]
+    """
     counts = np.asarray(counts, dtype=np.float64)
     total = counts.sum(axis=-1, keepdims=True)
     return np.where(total > 0, counts / np.where(total > 0, total, 1.0), 1.0 / counts.shape[-1])
 
 
-def uniform_like(counts: np.ndarray) -> np.ndarray:
-    """The uniform distribution in the shape of `counts` (..., A)."""
-    counts = np.asarray(counts)
-    return np.full(counts.shape, 1.0 / counts.shape[-1])
-
-
 def marginal(counts: np.ndarray) -> np.ndarray:
-    """Shares (A,) of all answers to all items together, from counts (I, A)."""
+    """Return the shares (A,) of the options over all items together, from counts (I, A).
+
+    Example:
+        >>> marginal([[1, 3], [5, 1]]).tolist()
+        [0.6, 0.4]
+    """
     return normalise(np.asarray(counts, dtype=np.float64).sum(axis=0))
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """Shannon entropy of (..., A) in nats: (...)."""
+    """Return the Shannon entropy of distributions (..., A) in nats: (...).
+
+    Example:
+        >>> entropy([[0.5, 0.5], [1.0, 0.0]]).round(4).tolist()
+        [0.6931, 0.0]
+    """
     return entr(np.asarray(p, dtype=np.float64)).sum(axis=-1)
 
 
 def entropy_gap(q: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Entropy of a model's `q` (..., A) minus that of the people's `p`, in nats; below 0 = collapsed."""
+    """Return the entropy of a model's `q` (..., A) minus that of the people's `p`, in nats: (...).
+
+    Below 0 the model is more certain than the people are divided: it has collapsed.
+
+    Example:
+        >>> round(float(entropy_gap([1.0, 0.0], [0.5, 0.5])), 4)
+        -0.6931
+    """
     return entropy(q) - entropy(p)
 
 
 def js_divergence(p: np.ndarray, q: np.ndarray, eps: float = 1e-6) -> np.ndarray:
-    """Jensen-Shannon divergence over the last axis.
+    """Return the Jensen-Shannon divergence over the last axis.
 
     `½ KL(p ‖ m) + ½ KL(q ‖ m)` with `m = (p + q) / 2`. It is the divergence, not its square root (the distance).
 
@@ -90,44 +104,45 @@ def js_divergence(p: np.ndarray, q: np.ndarray, eps: float = 1e-6) -> np.ndarray
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Total variation distance `½ Σ |p - q|` over the last axis: (...), between 0 and 1."""
+    """Return the total variation distance `½ Σ |p - q|` over the last axis: (...), between 0 and 1.
+
+    Example:
+        >>> float(total_variation([0.1, 0.9], [0.6, 0.4]))
+        0.5
+    """
     return np.abs(np.asarray(p, dtype=np.float64) - np.asarray(q, dtype=np.float64)).sum(axis=-1) / 2
 
 
 def coverage(option_probs: np.ndarray) -> np.ndarray:
-    """Mass (...) that a model puts on the offered answers (..., A); the rest went to something else."""
+    """Return the probability (...) that a model puts on the offered answers (..., A) together.
+
+    The rest of its probability is on texts that are no answer.
+
+    Example:
+        >>> coverage([[0.2, 0.3], [0.1, 0.0]]).tolist()
+        [0.5, 0.1]
+    """
     return np.asarray(option_probs, dtype=np.float64).sum(axis=-1)
 
 
-def skill(value: np.ndarray, baseline: np.ndarray, floor: np.ndarray | float = 0.0) -> np.ndarray:
-    """Share of the way from a baseline's distance to the floor: 0 = as the baseline, 1 = at the floor, < 0 = worse.
-
-    Args:
-        value: Distance of the model, any shape.
-        baseline: Distance of the baseline, e.g. of the uniform answer.
-        floor: Distance that a perfect model would score; see `noise_floor_js`.
-
-    Returns:
-        `(baseline - value) / (baseline - floor)`; nan where the baseline is at the floor.
-    """
-    span = np.asarray(baseline, dtype=np.float64) - floor
-    gain = np.asarray(baseline, dtype=np.float64) - value
-    return np.where(span > 0, gain / np.where(span > 0, span, 1.0), np.nan)
-
-
 def noise_floor_js(p: np.ndarray, n: np.ndarray, seed: int = 0, draws: int = 200) -> np.ndarray:
-    """Divergence that a perfect model would still score because only `n` people were asked.
+    """Estimate the divergence that a perfect model would still have because only `n` people answered.
 
-    The expected Jensen-Shannon divergence of a sample of size `n` from `p` to `p` itself; goes to 0 as (A - 1) / (8n).
+    It is the expected Jensen-Shannon divergence between a sample of size `n` from `p` and `p` itself, and goes to 0 as
+    (A - 1) / (8n).
 
     Args:
         p: (I, A) true distributions.
-        n: (I,) people asked per item.
-        seed: Of the draws.
+        n: (I,) people who answered each item.
+        seed: Random seed.
         draws: Multinomial samples per item.
 
     Returns:
         (I,) nats.
+
+    Example:
+        >>> noise_floor_js([[0.5, 0.5], [0.5, 0.5]], [50, 5000]).round(4).tolist()
+        [0.0027, 0.0]
     """
     p = normalise(p)
     samples = np.random.default_rng(seed).multinomial(np.asarray(n, dtype=np.int64), p, size=(draws, len(p)))
@@ -144,6 +159,12 @@ class Interval:
         high: Upper end.
         n_raters: Raters behind it.
         n_items: Items behind it.
+
+    Example:
+        >>> answers = np.array([[0, 1], [1, 1], [1, -1]])  # three raters, two items, -1 = missing
+        >>> interval = two_way_bootstrap(lambda shares: shares[:, 1], answers, 2)
+        >>> round(interval.value, 3), interval.n_raters, interval.n_items
+        (0.833, 3, 2)
     """
 
     value: float
@@ -163,6 +184,10 @@ def answer_counts(answers: np.ndarray, n_options: int, weights: np.ndarray | Non
 
     Returns:
         (I, A) weighted counts.
+
+    Example:
+        >>> answer_counts(np.array([[0, 1], [1, -1], [1, 1]]), 2).tolist()
+        [[1.0, 2.0], [0.0, 2.0]]
     """
     answers = np.asarray(answers)
     weight = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -173,13 +198,20 @@ def answer_counts(answers: np.ndarray, n_options: int, weights: np.ndarray | Non
 
 @dataclass(frozen=True)
 class Resamples:
-    """Resampled people: what every interval of one population and one set of items is computed from.
+    """Resampled answers of people, from which the intervals of several statistics are computed.
 
     Attributes:
-        human: (1 + B, I, A) people's distributions; the first is the data's own.
+        human: (1 + B, I, A) people's distributions; the first is that of the data, the others of the B resamples.
         answered: (1 + B, I) whether anyone answered.
         item_counts: (B, I) how often each item was drawn.
         n_raters: Raters with an answer and a positive weight.
+
+    Example:
+        >>> people = resample_people(np.array([[0, 1], [1, 1], [1, 1]]), 2, draws=200)
+        >>> people.human[0].round(3).tolist()
+        [[0.333, 0.667], [0.0, 1.0]]
+        >>> round(people.interval(lambda shares: shares[..., 1]).value, 3)
+        0.833
     """
 
     human: np.ndarray
@@ -190,15 +222,15 @@ class Resamples:
     def interval(
         self, per_item: Callable[[np.ndarray], np.ndarray], *, level: float = 0.95, clip: bool = False
     ) -> Interval:
-        """Interval of the mean over items of a statistic of the people's distribution.
+        """Compute the interval of a statistic's mean over items.
 
         Resampling the raters adds noise to the people's distribution, which shifts a divergence upwards; the
         percentiles are moved back so that the draws centre on the estimate. An item that no resampled rater answered
-        is left out of that draw.
+        does not count in that draw.
 
         Args:
             per_item: Maps people's distributions (..., I, A) to a statistic (..., I).
-            level: Probability that the interval is to hold.
+            level: Coverage of the interval.
             clip: Keep the lower end at or above 0, for statistics that cannot be negative.
 
         Raises:
@@ -233,15 +265,23 @@ def resample_people(
         n_options: `A`.
         rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
         draws: Bootstrap samples `B`.
-        seed: Of the resampling.
+        seed: Random seed.
+
+    Returns:
+        The resampled distributions; call `interval` on it once per statistic.
 
     Raises:
         ValueError: If `answers` is not (R, I) or holds no answer.
+
+    Example:
+        >>> resample_people(np.array([[0, 1, -1], [1, 1, -1]]), 2, draws=5).answered[0].tolist()
+        [True, True, False]
     """
     answers = np.asarray(answers)
     if answers.ndim != 2 or not (answers >= 0).any():
         raise ValueError(
-            f"answers of shape {answers.shape} hold nothing to resample. Fix: pass (R, I) with -1 = missing."
+            f"answers has shape {answers.shape} and {int((answers >= 0).sum())} answers, so there is nothing to "
+            "resample. Fix: pass (R, I) option indices with -1 = missing."
         )
     weight = np.ones(len(answers)) if rater_weights is None else np.asarray(rater_weights, dtype=np.float64)
     matrix = weight if weight.ndim == 2 else np.broadcast_to(weight[:, None], answers.shape)
@@ -270,10 +310,20 @@ def two_way_bootstrap(
     seed: int = 0,
     clip: bool = False,
 ) -> Interval:
-    """Interval of a mean over items when the people's distribution is itself a sample of raters.
+    """Compute the interval of a mean over items, where the people's distribution is itself a sample of raters.
 
-    For several statistics of the same people call `resample_people` once and `Resamples.interval` for each; the
-    arguments are those of the two, but `per_item` need only take one draw: (I, A) to (I,).
+    Raters and items are resampled independently. For several statistics of the same people call `resample_people`
+    once and `Resamples.interval` for each.
+
+    Args:
+        per_item: Maps people's distributions (I, A) to a statistic (I,).
+        answers: (R, I) option index, -1 = missing.
+        n_options: `A`.
+        rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
+        draws: Bootstrap samples.
+        level: Coverage of the interval.
+        seed: Random seed.
+        clip: Keep the lower end at or above 0, for statistics that cannot be negative.
 
     Returns:
         The mean of `per_item` over the items that anyone answered, with its interval and the numbers of raters with an
@@ -281,16 +331,29 @@ def two_way_bootstrap(
 
     Raises:
         ValueError: If `answers` is not (R, I) or holds no answer, or `level` is not in (0, 1).
+
+    Example:
+        >>> answers = np.array([[0, 1], [0, 0], [1, 0], [0, 0]])
+        >>> uniform = np.full((2, 2), 0.5)
+        >>> interval = two_way_bootstrap(lambda p: js_divergence(p, uniform), answers, 2, clip=True)
+        >>> round(interval.value, 4), interval.low >= 0
+        (0.0338, True)
     """
     people = resample_people(answers, n_options, rater_weights=rater_weights, draws=draws, seed=seed)
     return people.interval(lambda human: np.stack([per_item(draw) for draw in human]), level=level, clip=clip)
 
 
 def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:
-    """Agreement of two groupings of the same (N,) things, corrected for chance.
+    """Return the agreement of two groupings (N,) of the same things, corrected for chance.
 
     Hubert and Arabie (1985): 1 = the same grouping under other names, 0 = as by chance. Two groupings that both put
     everything into one group, or everything apart, agree fully.
+
+    Example:
+        >>> adjusted_rand_index([0, 0, 1, 1], ["x", "x", "y", "y"])
+        1.0
+        >>> round(adjusted_rand_index([0, 0, 1, 1], [0, 1, 0, 1]), 3)
+        -0.5
     """
     _, rows = np.unique(np.asarray(a), return_inverse=True)
     _, columns = np.unique(np.asarray(b), return_inverse=True)
@@ -307,7 +370,7 @@ def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def krippendorff_alpha(answers: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "nominal") -> float:
-    """Krippendorff's alpha: agreement between raters, 1 = full, 0 = as by chance.
+    """Return Krippendorff's alpha, the agreement between raters: 1 = full, 0 = as by chance.
 
     `1 - D_o / D_e` from the coincidence matrix of values within items (Krippendorff, "Computing Krippendorff's
     Alpha-Reliability", 2011). Items with fewer than two answers do not count.
@@ -322,6 +385,12 @@ def krippendorff_alpha(answers: np.ndarray, level: Literal["nominal", "ordinal",
 
     Raises:
         ValueError: If `level` is not one of the three.
+
+    Example:
+        >>> krippendorff_alpha(np.array([[0, 1, 1, 0], [0, 1, 1, 0]]))
+        1.0
+        >>> round(krippendorff_alpha(np.array([[0, 1, 2, 2], [0, 1, 2, 1]]), level="ordinal"), 3)
+        0.79
     """
     answers = np.asarray(answers)
     values = np.unique(answers[answers >= 0])
@@ -344,4 +413,4 @@ def krippendorff_alpha(answers: np.ndarray, level: Literal["nominal", "ordinal",
         )
     expected = float(totals @ distance @ totals)
     observed = float((coincidence * distance).sum())
-    return 1 - (totals.sum() - 1) * observed / expected if expected > 0 else float("nan")
+    return 1 - float(totals.sum() - 1) * observed / expected if expected > 0 else float("nan")

@@ -26,9 +26,10 @@ def two_way_intervals(
     seed: int = 0,
     items: bool = True,
 ) -> list[Interval]:
-    """Percentile intervals of the mean of each gain; raters and items are resampled (pigeonhole bootstrap, Owen 2007).
+    """Compute percentile intervals of the mean of each gain, with raters and items resampled independently.
 
-    All gains see the same draws, so that the interval of a difference is obtained by passing the difference as a gain.
+    This is the pigeonhole bootstrap (Owen 2007). All gains see the same draws: for the interval of a difference of
+    gains, pass the difference as another column.
 
     Args:
         gains: (N, M) gain per judgement, nats.
@@ -36,11 +37,17 @@ def two_way_intervals(
         item: (N,) item index.
         draws: Number of resamples.
         level: Coverage of the interval.
-        seed: Seed of the resamples.
-        items: False: resample raters only; the statement then is about these items.
+        seed: Random seed.
+        items: False: resample raters only; the interval then is about these very items.
 
     Returns:
         `M` intervals; `value` is the mean over judgements.
+
+    Example:
+        >>> gains = np.array([[0.1], [0.3], [0.2], [0.2]])
+        >>> [interval] = two_way_intervals(gains, rater=np.array([0, 0, 1, 1]), item=np.array([0, 1, 0, 1]))
+        >>> round(interval.value, 3), round(interval.low, 3), round(interval.high, 3)
+        (0.2, 0.1, 0.3)
     """
     raters, rater = np.unique(rater, return_inverse=True)
     item_ids, item = np.unique(item, return_inverse=True)
@@ -67,14 +74,20 @@ def two_way_intervals(
 
 
 def halve_labels(rater: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Halve each rater's judgements at random: True for the half that places the rater, False for the half to score.
+    """Halve each rater's judgements at random: one half to adapt to the rater, the other to score.
 
     Args:
         rater: (N,) rater index.
-        rng: Source of the split.
+        rng: Random generator.
 
     Returns:
-        (N,) mask; of an odd number the larger half is scored, so a single judgement is scored with the rater unknown.
+        (N,) True for the half to adapt to. Of an odd number the larger half is scored, so that a single judgement is
+        scored with the rater unknown.
+
+    Example:
+        >>> rater = np.array([0, 0, 0, 0, 1])
+        >>> np.bincount(rater, halve_labels(rater, np.random.default_rng(0))).tolist()
+        [2.0, 0.0]
     """
     rank, size = _random_rank(rater, rng)
     return rank < size // 2
@@ -85,11 +98,15 @@ def label_parts(rater: np.ndarray, parts: int, rng: np.random.Generator) -> np.n
 
     Args:
         rater: (N,) rater index.
-        parts: How many.
-        rng: Source of the order.
+        parts: Number of parts.
+        rng: Random generator.
 
     Returns:
-        (N,) part of each judgement; of a rater with fewer judgements than parts some parts have none.
+        (N,) part of each judgement. Of a rater with fewer judgements than parts, some parts have none.
+
+    Example:
+        >>> sorted(label_parts(np.zeros(5, dtype=int), 2, np.random.default_rng(0)).tolist())
+        [0, 0, 0, 1, 1]
     """
     return _random_rank(rater, rng)[0] % parts
 
@@ -100,10 +117,16 @@ def heldout_labels(rater: np.ndarray, share: float, rng: np.random.Generator) ->
     Args:
         rater: (N,) rater index.
         share: Share to hold out; rounded at random per rater, so that the share holds on average.
-        rng: Source of the split.
+        rng: Random generator.
 
     Returns:
         (N,) True where held out.
+
+    Example:
+        >>> rater = np.repeat([0, 1], [10, 2])
+        >>> heldout = heldout_labels(rater, 0.2, np.random.default_rng(0))
+        >>> np.bincount(rater, heldout).tolist()
+        [2.0, 0.0]
     """
     rank, size = _random_rank(rater, rng)
     dither = rng.random(rater.max(initial=-1) + 1)[rater]
@@ -111,7 +134,7 @@ def heldout_labels(rater: np.ndarray, share: float, rng: np.random.Generator) ->
 
 
 def _random_rank(rater: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) place of each judgement in a random order of its rater's judgements, and (N,) how many these are."""
+    """Return (N,) the rank of each judgement in a random order of its rater's judgements, and (N,) their number."""
     order = np.lexsort((rng.random(len(rater)), rater))
     size = np.bincount(rater)
     start = np.cumsum(size) - size

@@ -18,18 +18,13 @@ import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
 from reward_models.judgements.faults import is_missing, show
+from reward_models.judgements.items import CONTENT
 from reward_models.judgements.records import Judgements
 
 
 __all__ = ["Rows", "as_id", "as_list", "as_number", "as_records", "as_text", "check_choice", "traits"]
 
 _TEXTS = ("prompt", "response", "response_a", "response_b")
-_CONTENT = {
-    "preference": ("response_a", "response_b"),
-    "rating": ("response",),
-    "choice": ("options",),
-    "soft": ("options",),
-}
 _UNKNOWN = {"", "nan", "DATA_EXPIRED", "CONSENT_REVOKED", "Prefer not to say"}
 """What releases write where a trait is not known; Prolific's two markers among them."""
 
@@ -92,7 +87,7 @@ class Rows:
     def _judged_again(self, frame: pd.DataFrame) -> pd.Series:
         if "item_id" in frame:
             return frame.duplicated(["rater_id", "item_id"])
-        contents = zip(*(frame[column] for column in _CONTENT[self.kind]), strict=True)
+        contents = zip(*(frame[column] for column in CONTENT[self.kind]), strict=True)
         keys = [
             (rater, json.dumps(prompt), tuple(sorted(content, key=str)))
             for rater, prompt, content in zip(frame["rater_id"], frame["prompt"], contents, strict=True)

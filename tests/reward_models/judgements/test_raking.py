@@ -92,7 +92,7 @@ def test_raters_who_did_not_say(missing):
     dropped = rake(traits, margins, missing="drop")
     np.testing.assert_allclose(dropped.weights, [2 / 3, 2 / 3, 2 / 3, 2, 0])
     assert dropped.effective_n == pytest.approx(3)
-    with pytest.raises(JudgementError, match="1 raters did not say"):
+    with pytest.raises(JudgementError, match="1 raters have no value"):
         rake(traits, margins, missing="error")
 
 
@@ -105,8 +105,8 @@ def test_every_contradiction_is_named_at_once():
         )
     message = str(error.value)
     assert "the shares sum to 1.1" in message
-    assert "no rater has the value 'ancient', which is to have a share of 0.3" in message
-    assert "1 raters have the value 'x', for which no share is given" in message
+    assert "no rater has the value 'ancient', whose share is 0.3" in message
+    assert "1 raters have the value 'x', which has no share" in message
     assert "no rater has a trait 'regoin'" in message
 
 

@@ -191,7 +191,7 @@ def test_faults_name_row_column_and_value(frame, fragment):
 def test_ratings_outside_declared_levels_and_bad_levels():
     refuse(ratings(), "row 1, column 'rating': 5 is outside the levels 1, 2, 3, 4", levels=[1, 2, 3, 4])
     refuse(ratings(), "not at least two increasing numbers", levels=[5, 1])
-    refuse(survey(), "levels=(1, 2) given for a 'choice' table", levels=[1, 2])
+    refuse(survey(), "levels=(1, 2) is set for a 'choice' table", levels=[1, 2])
     many = pd.concat([ratings(rater_id=[f"r{i}"] * 4, response=[f"s{i}{k}" for k in range(4)]) for i in range(10)])
     refuse(many.assign(rating=np.arange(40)), "holds 40 different values from 0 to 39")
 

@@ -18,10 +18,8 @@ from reward_models.stats.answers import (
     marginal,
     noise_floor_js,
     normalise,
-    skill,
     total_variation,
     two_way_bootstrap,
-    uniform_like,
 )
 
 
@@ -75,14 +73,6 @@ def test_small_definitions():
     np.testing.assert_allclose(coverage([[0.2, 0.3], [0.1, 0.0]]), [0.5, 0.1])
     np.testing.assert_allclose(normalise([[1, 3], [0, 0]]), [[0.25, 0.75], [0.5, 0.5]])
     np.testing.assert_allclose(marginal([[1, 3], [5, 1]]), [0.6, 0.4])
-    np.testing.assert_allclose(uniform_like(np.ones((2, 4))), np.full((2, 4), 0.25))
-
-
-def test_skill_is_0_at_the_baseline_1_at_the_floor_negative_below():
-    assert skill(0.2, 0.2, 0.05) == 0
-    assert skill(0.05, 0.2, 0.05) == pytest.approx(1)
-    assert skill(0.35, 0.2, 0.05) == pytest.approx(-1)
-    assert np.isnan(skill(0.1, 0.05, 0.05))
 
 
 def test_noise_floor_follows_the_chi_square_law():
@@ -144,7 +134,7 @@ def test_bootstrap_of_a_divergence_is_centred_on_the_estimate():
 
 
 def test_bootstrap_refuses_what_it_cannot_resample():
-    with pytest.raises(ValueError, match=r"answers of shape \(2, 2\) hold nothing to resample\. Fix"):
+    with pytest.raises(ValueError, match=r"answers has shape \(2, 2\) and 0 answers, so there is nothing to resample"):
         two_way_bootstrap(share_of_last, np.full((2, 2), -1), 2)
     with pytest.raises(ValueError, match=r"level=95 is not a probability .* Fix: e\.g\. level=0\.95"):
         two_way_bootstrap(share_of_last, np.zeros((2, 2), dtype=int), 2, level=95)
