@@ -1,8 +1,8 @@
-"""What a policy is worth, and what a jury decides.
+"""Measure policies and the decisions of juries.
 
-`distribution` holds a policy's answers against people's; `steerable` says whether a policy follows the weights it is
-asked for; `decisions` says what juries choose, what would make them choose otherwise, who gains by a rule and whom
-exaggerating pays. No room here needs a trainer.
+`distribution` compares a policy's answers with those of people; `steerable` measures whether a policy follows the
+weights in its prompt; `decisions` has the verdicts of juries, the changes of weights that flip them, who gains by a
+rule, and whether exaggeration pays. No room here needs a trainer.
 
 Example:
     >>> from plural_rlhf.evaluation import hypervolume

@@ -1,8 +1,6 @@
-"""Paired bootstrap intervals over items, and how a tidy row says them.
+"""Paired bootstrap intervals over items, and their columns in a tidy row. Knows nothing of what is measured.
 
-Knows nothing of what is measured.
-
-Shapes: `M` models or rules, `R` items, `D` numbers an item, `B` resamples.
+Shapes: `M` models or rules, `R` items, `D` numbers per item, `B` resamples.
 """
 
 from __future__ import annotations
@@ -18,10 +16,24 @@ __all__ = ["bootstrap_means", "interval_columns", "percentile_interval"]
 
 
 def bootstrap_means(values: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """Means over resampled items: (M, R, D) scores to (B, M, D). Every model sees the same items in a draw."""
+    """Compute means over resampled items; all models see the same items in a draw.
+
+    Args:
+        values: (M, R, D) scores.
+        draws: B.
+        seed: Random seed.
+
+    Returns:
+        (B, M, D).
+
+    Example:
+        >>> means = bootstrap_means(np.array([[[0.0], [1.0]], [[0.5], [1.5]]]), draws=1000)
+        >>> means.shape, np.ptp(means[:, 1] - means[:, 0]).item()  # the pair differs by .5 in every draw
+        ((1000, 2, 1), 0.0)
+    """
     rng = np.random.default_rng(seed)
     n_items = values.shape[1]
-    # Item after item in the same order for every column: two equal columns have equal means to the last bit.
+    # The items in the same order for every column, so that two equal columns have equal means to the last bit.
     return np.stack([values[:, rng.integers(n_items, size=n_items)].mean(axis=1) for _ in range(draws)])
 
 
@@ -34,26 +46,32 @@ def percentile_interval(
     level: float = 0.95,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> list[Interval]:
-    """Percentile intervals around the estimate, on which the draws are centred (as `Resamples.interval` does).
+    """Compute percentile intervals, with the draws centred on the estimate (as in `Resamples.interval`).
 
     Args:
         value: (...) estimates.
-        drawn: (B, ...) what the resamples say.
-        n_items: Items resampled; one item has no spread, so its interval is NaN unless raters were resampled.
-        n_raters: Raters resampled; 0 where raters were not.
-        level: Probability that an interval is to hold.
-        bounds: What the statistic cannot leave, and so the interval does not.
+        drawn: (B, ...) the statistic in each resample.
+        n_items: Number of resampled items; one item has no spread, so its interval is NaN unless raters were
+            resampled.
+        n_raters: Number of resampled raters; 0 if raters were not resampled.
+        level: Level of the intervals.
+        bounds: Range of the statistic; intervals are clipped to it.
 
     Returns:
         One interval for each entry of `value`, in order.
 
     Raises:
         ValueError: If `level` is not in (0, 1).
+
+    Example:
+        >>> (interval,) = percentile_interval(np.array(0.5), np.linspace(0.0, 2.0, 201), n_items=9, level=0.9)
+        >>> round(interval.low, 2), interval.value, round(interval.high, 2)  # the draws lie around 1
+        (-0.4, 0.5, 1.4)
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
     low, high = np.quantile(drawn - drawn.mean(axis=0), [(1 - level) / 2, (1 + level) / 2], axis=0) + value
-    # Of a statistic that hardly ever changes both ends may fall on one side, by rounding or by a rare draw.
+    # For a statistic that hardly varies, both ends may fall on one side, by rounding or by a rare draw.
     low, high = np.minimum(np.clip(low, *bounds), value), np.maximum(np.clip(high, *bounds), value)
     if n_items < 2 and not n_raters:
         low = high = np.full_like(low, np.nan)
@@ -62,7 +80,12 @@ def percentile_interval(
 
 
 def interval_columns(interval: Interval) -> dict[str, Any]:
-    """The columns of a tidy row that say how sure a value is; None for an interval that cannot be had."""
+    """Return the columns of a tidy row for a value and its interval; None for an unavailable end.
+
+    Example:
+        >>> interval_columns(Interval(0.5, 0.4, 0.6, n_raters=0, n_items=12))
+        {'value': 0.5, 'ci_low': 0.4, 'ci_high': 0.6, 'n': 12, 'n_raters': 0}
+    """
     known = np.isfinite(interval.low)
     return {
         "value": interval.value,

@@ -95,8 +95,8 @@ def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
         [as_messages(text.prompt) for text in encoded.texts],
         [[{"role": "assistant", "content": text.response}] for text in encoded.texts],
     ).numpy()
-    placing = [encoded.item_ids.index(q.id) for q in data.of(Split.TRAIN) if q.id in encoded.item_ids]
-    panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, placing)
+    known_items = [encoded.item_ids.index(q.id) for q in data.of(Split.TRAIN) if q.id in encoded.item_ids]
+    panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, known_items)
     return panel.select([encoded.item_ids.index(q.id) for q in data.questions])
 
 

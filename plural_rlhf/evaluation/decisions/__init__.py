@@ -1,1 +1,1 @@
-"""What a jury decides, what would make it decide otherwise, and who gains."""
+"""Verdicts of juries: how they vary, which change of weights flips them, and who gains by a rule. Needs no model."""

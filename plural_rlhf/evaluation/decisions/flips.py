@@ -1,8 +1,7 @@
-"""Why a verdict is what it is: who is pivotal, and which other weights would turn it.
+"""Counterfactuals of a verdict: which clusters are pivotal, and which other weights would flip it.
 
-The counterfactuals behind `plural-rlhf rank --explain`: a jury without one of its clusters, a cluster with another
-share, and the nearest weights of all that decide otherwise. Knows nothing of models, prompts or how rewards came
-about.
+They are behind `plural-rlhf rank --explain`: a jury without one of its clusters, a cluster with another share, and the
+nearest weights with another winner. Knows nothing of models, prompts or how rewards came about.
 
 Shapes: `N` responses to one prompt, `K` clusters.
 """
@@ -18,7 +17,12 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 
 from plural_rlhf.core.rules import Rule, RuleSpec
-from plural_rlhf.evaluation.decisions.verdicts import JuryWeights, lotteries_of, one_group, winners_of
+from plural_rlhf.evaluation.decisions.one_prompt import (
+    JuryWeights,
+    lotteries_under,
+    rewards_and_weights,
+    winners_of,
+)
 
 
 __all__ = ["Flip", "NearestFlip", "flipping_weights", "nearest_flip", "pivotal_clusters"]
@@ -29,14 +33,18 @@ REFINEMENTS = 5  # each divides the last step by GRID: shares to 1e-11
 
 @dataclass(frozen=True)
 class Flip:
-    """How far one cluster's share has to move, the others keeping their proportions, for another response to win.
+    """The nearest share of one cluster under which another response wins; the others keep their proportions.
 
     Attributes:
-        cluster: Its name.
+        cluster: Name of the cluster.
         direction: Whether it gains weight or loses it.
-        share: What it has.
+        share: Its present share.
         share_needed: The nearest share in that direction under which another response wins; None if there is none.
         winner: That response; None if there is none.
+
+    Example:
+        >>> flipping_weights([[1.0, 0.0], [0.0, 1.0]], [0.6, 0.4])[1]
+        Flip(cluster='0', direction='less', share=0.6, share_needed=0.49..., winner=1)
     """
 
     cluster: str
@@ -48,12 +56,16 @@ class Flip:
 
 @dataclass(frozen=True)
 class NearestFlip:
-    """The nearest weights under which the weighted mean no longer has its winner alone at the top.
+    """The nearest weights under which another response ties with the winner of the weighted mean.
 
     Attributes:
         weights: Share by cluster.
-        total_variation: How much weight has to change hands, 0 to 1.
-        winner: The response that has drawn level.
+        total_variation: Weight that has to move between clusters, 0 to 1.
+        winner: The response that ties with the present winner.
+
+    Example:
+        >>> nearest_flip([[1.0, 0.0], [0.0, 1.0]], [0.6, 0.4], cluster_names=["urban", "rural"]).weights
+        {'urban': 0.5, 'rural': 0.5}
     """
 
     weights: dict[str, float]
@@ -64,12 +76,12 @@ class NearestFlip:
 def pivotal_clusters(
     rewards: ArrayLike, weights: JuryWeights, rule: RuleSpec = "mean", *, cluster_names: Sequence[str] | None = None
 ) -> list[str]:
-    """The clusters without whom another response would win, or win as well, or one of several winners would not.
+    """Return the clusters without which the set of winners would change.
 
     The arguments are those of `verdicts.verdict`.
 
     Returns:
-        Names, in order; a cluster that sits alone is among them.
+        Names, in order; the only cluster of a jury is pivotal.
 
     Raises:
         JuryError, ValueError, TypeError: As `verdicts.verdict`.
@@ -78,27 +90,27 @@ def pivotal_clusters(
         >>> pivotal_clusters([[3.0, 0.0, 0.0], [0.0, 1.0, 0.9]], [1, 1, 1])
         ['0']
     """
-    r, w, names = one_group(rewards, weights, cluster_names)
+    r, w, names = rewards_and_weights(rewards, weights, cluster_names)
     seated = np.flatnonzero(w > 0)
     if len(seated) == 1:
         return [names[seated[0]]]
     without = np.repeat(w[None], len(seated), axis=0)
     without[np.arange(len(seated)), seated] = 0.0
-    winners = winners_of(lotteries_of(r, np.concatenate([w[None], without]), Rule.parse(rule)))
+    winners = winners_of(lotteries_under(r, np.concatenate([w[None], without]), Rule.parse(rule)))
     return [names[k] for k, left in zip(seated, winners[1:], strict=True) if (left != winners[0]).any()]
 
 
 def flipping_weights(
     rewards: ArrayLike, weights: JuryWeights, rule: RuleSpec = "mean", *, cluster_names: Sequence[str] | None = None
 ) -> list[Flip]:
-    """For each cluster the nearest own shares, above and below, under which another response wins.
+    """Find for each cluster the nearest shares, above and below its own, under which another response wins.
 
-    The arguments are those of `verdicts.verdict`. The others keep their proportions to each other; a cluster that
-    sits alone has nobody to give to. Searched in 200 steps, and the first in which the verdict turns again and again
-    in 200, so that of several turns the first is found unless it lies, with its way back, between two steps.
+    The arguments are those of `verdicts.verdict`. The other clusters keep their proportions; the only cluster of a
+    jury has no other shares. The search divides the range into 200 steps, and the first step in which the verdict
+    flips again into 200, and so on. It finds the first flip, unless the verdict flips and flips back within one step.
 
     Returns:
-        Two entries a cluster, more weight and less; "another response" is none of the present winners.
+        Two entries per cluster, more weight and less. "Another response" is none of the present winners.
 
     Raises:
         JuryError, ValueError, TypeError: As `verdicts.verdict`.
@@ -108,9 +120,9 @@ def flipping_weights(
         >>> [(flip.cluster, flip.direction, round(flip.share_needed, 3)) for flip in flips if flip.share_needed]
         [('urban', 'less', 0.483), ('rural', 'more', 0.517)]
     """
-    r, w, names = one_group(rewards, weights, cluster_names)
+    r, w, names = rewards_and_weights(rewards, weights, cluster_names)
     parsed = Rule.parse(rule)
-    present = winners_of(lotteries_of(r, w[None], parsed))[0]
+    present = winners_of(lotteries_under(r, w[None], parsed))[0]
     flips = []
     for k, name in enumerate(names):
         more, less = (_first_flip(r, w, k, end, present, parsed) for end in (1.0, 0.0))
@@ -121,26 +133,26 @@ def flipping_weights(
 def nearest_flip(
     rewards: ArrayLike, weights: JuryWeights, *, cluster_names: Sequence[str] | None = None
 ) -> NearestFlip | None:
-    """The smallest change of weights, by total variation, that flips the verdict of the weighted mean.
+    """Find the smallest change of weights, by total variation, that flips the verdict of the weighted mean.
 
     Exact: one linear programme for every other response. The arguments are those of `verdicts.verdict`.
 
     Returns:
-        The nearest weights under which another response is level with the winner. None where every cluster prefers the
+        The nearest weights under which another response ties with the winner. None if every cluster prefers the
         winner to all others.
 
     Raises:
-        JuryError: Rewards or weights that cannot be used.
+        JuryError: If rewards or weights cannot be used.
 
     Example:
         >>> nearest = nearest_flip([[2.0, 0.0, 0.0], [0.0, 1.0, 0.5]], [0.5, 0.3, 0.2])
         >>> round(nearest.total_variation, 3), round(nearest.weights["1"], 3)
         (0.2, 0.5)
     """
-    r, w, names = one_group(rewards, weights, cluster_names)
+    r, w, names = rewards_and_weights(rewards, weights, cluster_names)
     k = len(w)
-    winner = int(np.argmax(lotteries_of(r, w[None], Rule("mean"))[0]))
-    found: NearestFlip | None = None
+    winner = int(np.argmax(lotteries_under(r, w[None], Rule("mean"))[0]))
+    nearest: NearestFlip | None = None
     for rival in set(range(len(r))) - {winner}:
         # Variables: the new weights v, and d >= |v - w|, whose sum is twice the total variation.
         result = linprog(
@@ -150,24 +162,24 @@ def nearest_flip(
             A_eq=np.concatenate([np.ones(k), np.zeros(k)])[None],
             b_eq=[1.0],
         )
-        if result.status == 0 and (found is None or result.fun < found.total_variation):
-            nearest = dict(zip(names, result.x[:k].tolist(), strict=True))
-            found = NearestFlip(nearest, float(result.fun), rival)
-    return found
+        if result.status == 0 and (nearest is None or result.fun < nearest.total_variation):
+            shares = dict(zip(names, result.x[:k].tolist(), strict=True))
+            nearest = NearestFlip(shares, float(result.fun), rival)
+    return nearest
 
 
 def _first_flip(
     rewards: np.ndarray, w: np.ndarray, cluster: int, end: float, present: np.ndarray, rule: Rule
 ) -> tuple[float | None, int | None]:
-    """The first share on the way to `end` under which no present winner wins, and who does then; None for never."""
+    """Return the first share towards `end` under which no present winner wins, and the winner; None for never."""
     if w[cluster] in (end, 1.0):
         return None, None
 
     def ahead(shares: np.ndarray) -> np.ndarray:
-        """(S,) the winner under each share; -1 where a present winner still wins."""
+        """Return the winner under each share, (S,); -1 where a present winner still wins."""
         juries = np.outer((1 - shares) / (1 - w[cluster]), w)
         juries[:, cluster] = shares
-        winners = winners_of(lotteries_of(rewards, juries, rule))
+        winners = winners_of(lotteries_under(rewards, juries, rule))
         return np.where((winners & present).any(axis=1), -1, winners.argmax(axis=1))
 
     stays, turns = w[cluster], end

@@ -1,9 +1,9 @@
-"""Verdicts of juries: what a jury chooses, and whether another one would choose otherwise.
+"""Verdicts of juries: which response a jury chooses, and whether another jury would choose differently.
 
-Everything here compares verdicts on given rewards: between two juries, and between a jury and those drawn at random
+Everything here compares verdicts on given rewards: between two juries, and between a jury and juries drawn at random
 with its shares (Gordon et al., "Jury Learning", CHI 2022, https://arxiv.org/abs/2202.02950, where the juries that
-people composed flipped 14 % of the verdicts). Knows nothing of models, prompts or how rewards came about; rules that
-compare heads want rewards on one scale. Which change of a jury would flip one verdict is told by `flips`.
+people composed flipped 14 % of the verdicts). Rules that compare heads need rewards on one scale. `flips` finds the
+change of a jury that would flip one verdict. Knows nothing of models, prompts or how rewards came about.
 
 A verdict is a lottery over the responses to a prompt, even between equals. Two verdicts differ by their total
 variation: 0 or 1 where both have one winner, 1/2 where one of two equals drops out.
@@ -13,47 +13,44 @@ Shapes: `N` responses to one prompt, `K` clusters, `U` responses to `P` prompts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from plural_rlhf.core.rules import Rule, RuleSpec
+from plural_rlhf.evaluation.decisions.one_prompt import (
+    JuryWeights,
+    lotteries_under,
+    reward_table,
+    rewards_and_weights,
+    scores_under,
+)
 from plural_rlhf.evaluation.intervals import bootstrap_means
 from reward_models.errors import JuryError
 from reward_models.stats.answers import total_variation
 from reward_models.weights import named_weights
 
 
-__all__ = [
-    "FlipShare",
-    "JuryWeights",
-    "SeatVerdicts",
-    "flipped",
-    "lotteries_of",
-    "one_group",
-    "seat_intervals",
-    "verdict",
-    "winners_of",
-]
-
-JuryWeights = Mapping[str, float] | Sequence[float] | np.ndarray
-"""A `Jury` or another mapping from cluster name to seats (with `cluster_names`), or `K` numbers in order."""
+__all__ = ["FlipShare", "SeatVerdicts", "flipped", "seat_intervals", "verdict"]
 
 
 @dataclass(frozen=True)
 class FlipShare:
-    """How many verdicts two juries disagree on.
+    """Share of verdicts on which two juries disagree.
 
     Attributes:
         value: Mean difference of the verdicts: the share of prompts whose winner changes.
-        low: Lower end of the interval, prompts resampled.
+        low: Lower end of the interval over resampled prompts.
         high: Upper end.
-        prompts: `(P,)` prompts that offer a choice.
-        changed: `(P,)` difference of each one's verdicts, 0 to 1.
+        prompts: `(P,)` prompts with at least two responses.
+        changed: `(P,)` difference of the two verdicts on each prompt, 0 to 1.
+
+    Example:
+        >>> share = flipped([[2.0, -1.0], [0.5, 0.4]], ["q1", "q1"], [3, 1], [1, 3])
+        >>> share.value, share.prompts.tolist()
+        (1.0, ['q1'])
     """
 
     value: float
@@ -65,18 +62,23 @@ class FlipShare:
 
 @dataclass(frozen=True)
 class SeatVerdicts:
-    """What juries drawn at random decide, beside the jury they are drawn from.
+    """Verdicts of juries drawn at random, compared with the jury that they are drawn from; see `seat_intervals`.
 
     Attributes:
-        win_probability: `(U,)` how often each response wins, over the drawn juries.
+        win_probability: `(U,)` share of the drawn juries in which each response wins.
         flipped: Share of verdicts in which a drawn jury differs from the expected one.
         low: Lower end of that share's interval over drawn juries.
         high: Upper end.
         prompts: `(P,)` prompts.
-        changed: `(P,)` difference of each one's verdict from the expected jury's, 0 to 1, mean over drawn juries.
+        changed: `(P,)` difference from the expected jury's verdict on each prompt, 0 to 1, mean over drawn juries.
         winner: `(P,)` row of the expected jury's winner (the first of equals) among the `U`.
         score_low: `(P,)` lower end of that winner's score over drawn juries.
         score_high: `(P,)` upper end.
+
+    Example:
+        >>> verdicts = seat_intervals([[1.0, 0.0], [0.0, 2.0]], ["q", "q"], [1, 1], n_seats=1, draws=400)
+        >>> verdicts.win_probability.round(1).tolist()  # the one seat decides
+        [0.5, 0.5]
     """
 
     win_probability: np.ndarray
@@ -97,7 +99,7 @@ def verdict(
     *,
     cluster_names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """What a jury chooses among the responses to one prompt.
+    """Return which response to one prompt a jury chooses.
 
     Args:
         rewards: `(N, K)`.
@@ -109,8 +111,8 @@ def verdict(
         `(N,)` probabilities, even between equals.
 
     Raises:
-        JuryError: Rewards or weights that cannot be used.
-        ValueError, TypeError: A rule or an option that there is not.
+        JuryError: If rewards or weights cannot be used.
+        ValueError, TypeError: If the rule or an option is unknown.
 
     Example:
         >>> rewards = [[2.0, -1.0], [0.5, 0.4]]  # two responses; the first divides two clusters
@@ -119,8 +121,8 @@ def verdict(
         >>> verdict(rewards, {"urban": 1, "rural": 3}, cluster_names=["urban", "rural"]).tolist()
         [0.0, 1.0]
     """
-    group, w, _ = one_group(rewards, weights, cluster_names)
-    return lotteries_of(group, w[None], Rule.parse(rule))[0]
+    group, w, _ = rewards_and_weights(rewards, weights, cluster_names)
+    return lotteries_under(group, w[None], Rule.parse(rule))[0]
 
 
 def flipped(
@@ -135,22 +137,23 @@ def flipped(
     draws: int = 1000,
     seed: int = 0,
 ) -> FlipShare:
-    """Share of prompts whose winner changes when one jury takes the place of another.
+    """Compute the share of prompts whose winner changes when one jury replaces another.
 
     Args:
         rewards: `(U, K)` of the responses to many prompts.
-        group: `(U,)` prompt of each. Prompts with one response offer no choice and are left out.
-        weights_a: The one jury; see `JuryWeights`.
-        weights_b: The other.
-        rule: Of both.
+        group: `(U,)` prompt of each. Prompts with one response are ignored.
+        weights_a: The first jury; see `JuryWeights`.
+        weights_b: The second jury.
+        rule: The rule of both.
         cluster_names: See `verdict`.
-        level: Probability that the interval is to hold.
-        draws: Resamples of the prompts. Where no verdict flips they cannot show it, but up to about `3 / P` may.
-        seed: Of the resampling.
+        level: Level of the interval.
+        draws: Resamples of the prompts. If no verdict flips, the interval is 0 to 0, though a share of up to about
+            `3 / P` is possible.
+        seed: Random seed of the resampling.
 
     Raises:
-        JuryError: Rewards or weights that cannot be used, or no prompt with two responses.
-        ValueError, TypeError: A rule or an option that there is not.
+        JuryError: If rewards or weights cannot be used, or no prompt has two responses.
+        ValueError, TypeError: If the rule or an option is unknown.
 
     Example:
         >>> rewards = [[2.0, -1.0], [0.5, 0.4], [1.0, 1.0], [0.0, 0.0]]
@@ -162,8 +165,8 @@ def flipped(
     parsed = Rule.parse(rule)
     choice = [(p, rows) for p, rows in zip(prompts, members, strict=True) if len(rows) > 1]
     if not choice:
-        raise JuryError(f"none of {len(prompts)} prompts has two responses, so there is nothing to choose: give more.")
-    changed = np.array([float(total_variation(*lotteries_of(r[rows], pair, parsed))) for _, rows in choice])
+        raise JuryError(f"none of {len(prompts)} prompts has two responses, so there is no choice: add responses.")
+    changed = np.array([float(total_variation(*lotteries_under(r[rows], pair, parsed))) for _, rows in choice])
     means = bootstrap_means(changed[None, :, None], draws, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return FlipShare(float(changed.mean()), float(low), float(high), np.array([p for p, _ in choice]), changed)
@@ -181,7 +184,7 @@ def seat_intervals(
     level: float = 0.95,
     cluster_names: Sequence[str] | None = None,
 ) -> SeatVerdicts:
-    """How much a verdict owes to who happened to be drawn: juries of `n_seats` people, each seat by the shares.
+    """Measure how much verdicts vary between juries of `n_seats` people drawn at random, each seat by the shares.
 
     Every drawn jury decides all prompts.
 
@@ -189,91 +192,56 @@ def seat_intervals(
         rewards: `(U, K)`.
         group: `(U,)` prompt of each response.
         weights: The expected jury; see `JuryWeights`.
-        rule: Of all juries.
+        rule: The rule of all juries.
         n_seats: Seats of a drawn jury.
-        draws: Juries drawn.
-        seed: Of the draws.
-        level: Part of the drawn juries between the ends of an interval.
+        draws: Number of drawn juries.
+        seed: Random seed.
+        level: Share of the drawn juries between the ends of an interval.
         cluster_names: See `verdict`.
 
     Raises:
-        JuryError: Rewards, weights or a number of seats that cannot be used.
-        ValueError, TypeError: A rule or an option that there is not.
+        JuryError: If rewards, weights or the number of seats cannot be used.
+        ValueError, TypeError: If the rule or an option is unknown.
+
+    Example:
+        >>> rewards, group = [[1.0, 0.0], [0.0, 1.0]], ["q", "q"]
+        >>> clear, close = seat_intervals(rewards, group, [11, 1]), seat_intervals(rewards, group, [7, 5])
+        >>> clear.flipped, round(close.flipped, 1)  # a jury of twelve; ties count half
+        (0.0, 0.3)
     """
     if n_seats < 1 or draws < 1:
-        raise JuryError(f"n_seats is {n_seats} and draws {draws}: at least one seat and one jury are needed.")
+        raise JuryError(f"n_seats is {n_seats} and draws {draws}: give at least one seat and one jury.")
     prompts, members, r, names = _groups(rewards, group, cluster_names)
     expected, parsed = named_weights(weights, names), Rule.parse(rule)
     seats = np.random.default_rng(seed).multinomial(n_seats, expected, size=draws)
-    # Few different juries are drawn, and each decides once. The expected one is the first.
+    # Few different juries are drawn, so each decides once. The expected one comes first.
     different, of_draw = np.unique(seats, axis=0, return_inverse=True)
     juries = np.concatenate([expected[None], different / n_seats])
     ends = [(1 - level) / 2, (1 + level) / 2]
     win, changed = np.zeros(len(r)), np.zeros((len(prompts), draws))
     winner, score = np.zeros(len(prompts), dtype=np.int64), np.zeros((len(prompts), 2))
     for i, rows in enumerate(members):
-        lotteries = lotteries_of(r[rows], juries, parsed)
+        lotteries = lotteries_under(r[rows], juries, parsed)
         drawn = lotteries[1:][of_draw.ravel()]
         win[rows] = drawn.mean(axis=0)
         changed[i] = total_variation(drawn, lotteries[0])
         best = int(np.argmax(lotteries[0]))
         winner[i] = rows[best]
-        score[i] = np.quantile(_scores(r[rows], juries[1:], parsed)[of_draw.ravel(), best], ends)
+        score[i] = np.quantile(scores_under(r[rows], juries[1:], parsed)[of_draw.ravel(), best], ends)
     low, high = np.quantile(changed.mean(axis=0), ends)
     return SeatVerdicts(
         win, float(changed.mean()), float(low), float(high), prompts, changed.mean(axis=1), winner, *score.T
     )
 
 
-def winners_of(lotteries: np.ndarray) -> np.ndarray:
-    """(..., N) which responses are the likeliest."""
-    return lotteries >= lotteries.max(axis=-1, keepdims=True) - 1e-9
-
-
-def lotteries_of(rewards: np.ndarray, juries: np.ndarray, rule: Rule) -> np.ndarray:
-    """(S, N) verdicts of S juries (S, K) on one prompt (N, K); a single response needs no rule."""
-    if len(rewards) == 1:
-        return np.ones((len(juries), 1))
-    return rule.lottery(*_batch(rewards, juries)).numpy()
-
-
-def _scores(rewards: np.ndarray, juries: np.ndarray, rule: Rule) -> np.ndarray:
-    """(S, N) scores; a single response has none where responses are judged among others."""
-    if len(rewards) == 1 and rule.within_group:
-        return np.full((len(juries), 1), np.nan)
-    return rule.scores(*_batch(rewards, juries)).numpy()
-
-
-def _batch(rewards: np.ndarray, juries: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(rewards).expand(len(juries), *rewards.shape), torch.from_numpy(juries)
-
-
-def one_group(
-    rewards: ArrayLike, weights: JuryWeights, cluster_names: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Rewards (N, K), weights (K,) in their order, and names."""
-    r, names = _table(rewards, cluster_names)
-    return r, named_weights(weights, names), names
-
-
 def _groups(
     rewards: ArrayLike, group: ArrayLike, cluster_names: Sequence[str] | None
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, list[str]]:
-    """Prompts (P,), the rows of each, rewards (U, K) and names."""
-    r, names = _table(rewards, cluster_names)
+    """Return prompts (P,), the rows of each, rewards (U, K) and names."""
+    r, names = reward_table(rewards, cluster_names)
     prompt = np.asarray(group)
     if prompt.shape != r.shape[:1]:
         raise JuryError(f"rewards {r.shape} and group {prompt.shape} do not fit each other: give (U, K) and (U,).")
     prompts, number = np.unique(prompt, return_inverse=True)
     order = np.argsort(number, kind="stable")
     return prompts, np.split(order, np.cumsum(np.bincount(number))[:-1]), r, names
-
-
-def _table(rewards: ArrayLike, cluster_names: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
-    r = np.asarray(rewards, dtype=np.float64)
-    if r.ndim != 2 or not len(r):
-        raise JuryError(f"rewards have shape {r.shape}: give one row a response and one column a cluster.")
-    names = [str(k) for k in range(r.shape[1])] if cluster_names is None else list(cluster_names)
-    if len(names) != r.shape[1]:
-        raise JuryError(f"rewards have {r.shape[1]} columns, but there are {len(names)} clusters: {names}.")
-    return r, names

@@ -1,8 +1,8 @@
-"""What each welfare rule picks, and who gains and who loses by it.
+"""Which responses each welfare rule picks, and which clusters gain or lose by it.
 
-Rules are compared on the same responses to the same prompts, each by its verdict: a lottery over the responses of a
+Rules are compared on the same responses to the same prompts, each by its verdict: a lottery over the responses to a
 prompt, which is one response unless the rule ties or is random. A cluster's gain is the change of its own reward
-against what a baseline rule picks. This file knows the rules by name only, and nothing of where rewards come from.
+against the picks of a baseline rule. Knows the rules by name only, and nothing of where rewards come from.
 
 Shapes: `U` responses, `G` prompts, `N` responses to one prompt, `K` clusters, `B` draws.
 """
@@ -27,15 +27,21 @@ __all__ = ["RuleEffect", "WelfareReport", "verdict_lotteries", "welfare_effects"
 
 @dataclass(frozen=True)
 class RuleEffect:
-    """What one rule does.
+    """The picks of one rule and their effect on every cluster.
 
     Attributes:
-        rule: As it is written.
+        rule: The rule, as it is written.
         lottery: (U,) probability of each response among those to its prompt.
         picks: (G,) most probable response (row of the rewards) to each prompt, the first of equals.
-        agreement: Mean over prompts of the probability that both lotteries share with each other: the share of equal
-            picks, where neither rule ties.
-        change: `K` mean changes of a cluster's reward against the baseline, in the rewards' unit; above 0 it gains.
+        agreement: Mean over prompts of the overlap of both lotteries: the share of equal picks, if neither rule ties.
+        change: `K` mean changes of a cluster's reward against the baseline, in the unit of the rewards; above 0 it
+            gains.
+
+    Example:
+        >>> rewards, group = np.array([[3.0, 0.0], [1.0, 1.0]]), np.array(["q", "q"])
+        >>> effect = welfare_effects(rewards, group, [0.5, 0.5], ["min"], ["urban", "rural"]).effects[1]
+        >>> effect.rule, effect.picks.tolist(), [change.value for change in effect.change]
+        ('min', [1], [-2.0, 1.0])
     """
 
     rule: str
@@ -47,13 +53,19 @@ class RuleEffect:
 
 @dataclass(frozen=True)
 class WelfareReport:
-    """What some rules pick from the same responses.
+    """The picks of several rules from the same responses.
 
     Attributes:
-        cluster_names: `K`.
-        baseline: The rule that the others are held against.
-        prompts: (G,) the prompts, sorted, as they were given.
+        cluster_names: `K` names.
+        baseline: The rule that the others are compared with.
+        prompts: (G,) the prompts, sorted.
         effects: One for each rule, the baseline first.
+
+    Example:
+        >>> rewards, group = np.array([[3.0, 0.0], [1.0, 1.0]]), np.array(["q", "q"])
+        >>> report = welfare_effects(rewards, group, [0.5, 0.5], ["min", "borda"], ["urban", "rural"])
+        >>> [(effect.rule, effect.agreement) for effect in report.effects]
+        [('mean', 1.0), ('min', 0.0), ('borda', 0.5)]
     """
 
     cluster_names: tuple[str, ...]
@@ -62,37 +74,37 @@ class WelfareReport:
     effects: tuple[RuleEffect, ...]
 
     def to_rows(self, **labels: str) -> list[dict[str, Any]]:
-        """Tidy rows: `labels`, `rule`, `cluster` ("" for all), `metric`, `value`, `ci_low`, `ci_high`, `n`.
+        """Return tidy rows: `labels`, `rule`, `cluster` ("" for all), `metric`, `value`, `ci_low`, `ci_high`, `n`.
 
-        `n` is the number of prompts, `n_raters` that of raters where they were resampled; an interval that cannot be
-        had is None.
+        `n` is the number of prompts, `n_raters` that of raters if they were resampled; an unavailable interval is
+        None.
         """
         rows = []
         for effect in self.effects:
-            about = {**labels, "rule": effect.rule}
+            columns = {**labels, "rule": effect.rule}
             agreement = Interval(effect.agreement, np.nan, np.nan, 0, len(self.prompts))
-            rows.append({**about, "cluster": "", "metric": "agreement", **interval_columns(agreement)})
+            rows.append({**columns, "cluster": "", "metric": "agreement", **interval_columns(agreement)})
             for cluster, change in zip(self.cluster_names, effect.change, strict=True):
-                rows.append({**about, "cluster": cluster, "metric": "change", **interval_columns(change)})
+                rows.append({**columns, "cluster": cluster, "metric": "change", **interval_columns(change)})
         return rows
 
 
 def verdict_lotteries(
     rewards: np.ndarray, group: np.ndarray, weights: Sequence[float] | np.ndarray, rules: Sequence[RuleSpec]
 ) -> np.ndarray:
-    """The verdicts of rules on many prompts, with any number of responses to each.
+    """Compute the verdicts of rules on many prompts, with any number of responses to each.
 
     Args:
         rewards: (U, K), on one scale where a rule compares heads.
         group: (U,) the prompt of each response; at least two responses to each.
         weights: (K,), or (G, K) for the prompts in sorted order.
-        rules: `len(rules)` of them.
+        rules: The rules.
 
     Returns:
         (rules, U) probabilities, summing to one over the responses to a prompt.
 
     Raises:
-        JuryError: Shapes that do not fit, a prompt with one response, or what the rules refuse.
+        JuryError: If shapes do not fit, a prompt has one response, or the rules cannot use rewards or weights.
 
     Example:
         >>> rewards = np.array([[2.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.0, 0.0]])
@@ -108,8 +120,8 @@ def verdict_lotteries(
     prompts, prompt, size = np.unique(group, return_inverse=True, return_counts=True)
     if (size < 2).any():
         raise JuryError(
-            f"prompt {prompts[size.argmin()]!r} has one response, so there is nothing to choose: leave it out, or add "
-            "responses to it."
+            f"prompt {prompts.tolist()[size.argmin()]!r} has one response, so there is no choice: leave it out, or "
+            "add responses to it."
         )
     order = np.argsort(prompt, kind="stable")
     place = np.empty(len(prompt), dtype=np.int64)
@@ -117,8 +129,8 @@ def verdict_lotteries(
     padded = np.zeros((len(prompts), size.max(), values.shape[1]))
     padded[prompt, place] = values
     mask = torch.as_tensor(np.arange(size.max()) < size[:, None])
-    jury = torch.as_tensor(np.asarray(weights, dtype=np.float64))
-    verdicts = [Rule.parse(rule).lottery(torch.as_tensor(padded), jury, mask).numpy() for rule in rules]
+    shares = torch.as_tensor(np.asarray(weights, dtype=np.float64))
+    verdicts = [Rule.parse(rule).lottery(torch.as_tensor(padded), shares, mask).numpy() for rule in rules]
     return np.stack(verdicts)[:, prompt, place]
 
 
@@ -137,34 +149,40 @@ def welfare_effects(
     level: float = 0.95,
     seed: int = 0,
 ) -> WelfareReport:
-    """Who gains and who loses under each rule.
+    """Measure which clusters gain and which lose under each rule.
 
     The intervals resample the prompts, paired: in a draw both rules answer the same prompts. With `rewards_draws` they
-    resample the raters too, or the raters alone where there is one prompt. Verdicts are not taken again in a draw: the
-    interval is about what the responses that were picked are worth, not about which are picked.
+    resample the raters too, or the raters alone if there is one prompt. Verdicts are not computed again in a draw: the
+    interval is about the value of the picked responses, not about which ones are picked.
 
-    A rule picks what looks good for those it favours, and some of that is luck. Where rewards are estimates from few
-    raters, pass `measured_by` from other raters than picked.
+    A rule picks responses that look good for the clusters it favours, in part by chance. Where rewards are estimates
+    from few raters, pass `measured_by` from other raters than those of `rewards`.
 
     Args:
         rewards: (U, K) calibrated rewards that the rules see.
         group: (U,) prompt of each response.
         weights: (K,), or (G, K) for the prompts in sorted order.
         rules: The rules to compare with the baseline.
-        cluster_names: `K`.
-        baseline: The rule whose picks changes are counted from.
-        measured_by: (U, K) rewards that the changes are measured in; None: `rewards`.
+        cluster_names: `K` names.
+        baseline: The rule that changes are measured against.
+        measured_by: (U, K) rewards in which the changes are measured; None: `rewards`.
         rewards_draws: (B, U, K) `measured_by` estimated again from resampled raters.
-        n_raters: How many raters are behind `rewards_draws`; noted with the intervals.
-        draws: B where only prompts are resampled.
+        n_raters: Number of raters behind `rewards_draws`; recorded with the intervals.
+        draws: B if only prompts are resampled.
         level: Level of the intervals.
-        seed: Of the resampling.
+        seed: Random seed of the resampling.
 
     Returns:
         The report. With one prompt and no `rewards_draws` nothing can be resampled, and the intervals are NaN.
 
     Raises:
-        JuryError: Shapes that do not fit, or what the rules refuse.
+        JuryError: If shapes do not fit, or the rules cannot use rewards or weights.
+
+    Example:
+        >>> rewards = np.array([[3.0, 0.0], [1.0, 1.0], [2.0, 0.0], [1.0, 0.5]])
+        >>> report = welfare_effects(rewards, np.array([0, 0, 1, 1]), [0.5, 0.5], ["min"], ["urban", "rural"])
+        >>> [(row["cluster"], row["value"]) for row in report.to_rows() if row["rule"] == "min"]
+        [('', 0.0), ('urban', -1.5), ('rural', 0.75)]
     """
     truth = np.asarray(rewards if measured_by is None else measured_by, dtype=np.float64)
     shape = np.shape(rewards)
@@ -188,19 +206,19 @@ def welfare_effects(
     shifts = lotteries - lotteries[0]  # (rules, U)
 
     def changes(worth: np.ndarray) -> np.ndarray:
-        """(rules, G, K) expected change of each cluster's reward on each prompt."""
+        """Return the expected change of each cluster's reward on each prompt, (rules, G, K)."""
         by_prompt = np.zeros((len(prompts), len(shifts), worth.shape[1]))
         np.add.at(by_prompt, prompt, shifts.T[:, :, None] * worth[:, None])
         return by_prompt.swapaxes(0, 1)
 
-    found = changes(truth)
+    change = changes(truth)
     if rewards_draws is None:
-        drawn = bootstrap_means(found, draws, seed)
+        drawn = bootstrap_means(change, draws, seed)
     else:
         drawn = np.concatenate(
             [bootstrap_means(changes(draw), 1, seed + i) for i, draw in enumerate(np.asarray(rewards_draws))]
         )
-    intervals = percentile_interval(found.mean(axis=1), drawn, len(prompts), n_raters=n_raters, level=level)
+    intervals = percentile_interval(change.mean(axis=1), drawn, len(prompts), n_raters=n_raters, level=level)
     best = np.stack([_first_best(lottery, prompt, len(prompts)) for lottery in lotteries])
     k = len(cluster_names)
     return WelfareReport(
@@ -215,6 +233,6 @@ def welfare_effects(
 
 
 def _first_best(lottery: np.ndarray, prompt: np.ndarray, n_prompts: int) -> np.ndarray:
-    """(G,) row of the most probable response to each prompt."""
+    """Return the row of the most probable response to each prompt, (G,)."""
     order = np.lexsort((np.arange(len(lottery)), -lottery.round(9), prompt))
     return order[np.searchsorted(prompt[order], np.arange(n_prompts))]

@@ -1,1 +1,1 @@
-"""A policy's answer distribution against people's."""
+"""Distance of a policy's answer distribution from that of people. Needs no trainer."""

@@ -1,7 +1,7 @@
-"""A policy's distribution over offered answers, and its distance from people's.
+"""Distance of a policy's distribution over offered answers from that of people, per rater cluster.
 
-The distribution is read off exactly, by scoring every answer; nothing is sampled. This file knows nothing of how the
-policy was trained or where the people's answers come from.
+The policy's distribution is exact: every answer is scored, nothing is sampled. Knows nothing of how the policy was
+trained or where the people's answers come from.
 
 Shapes: `I` questions, `A` options, `R` raters, `K` clusters.
 """
@@ -33,21 +33,27 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "ClusterPanel", "cluster_panel", "interval_row", "metric_rows"]
 
 METRICS = ("jsd_nats", "coverage", "entropy_gap")
-"""Per question: JS divergence to people (nats; lower is better), mass on the offered answers (higher is better),
-entropy of the policy's answers minus people's (nats; 0 is right, below 0 is collapse)."""
+"""Per question: JS divergence from people (nats; lower is better), mass on the offered answers (higher is better),
+entropy of the policy's answers minus that of people's (nats; 0 is ideal, below 0 is collapse)."""
 
 UNITS = {"jsd_nats": "nats", "coverage": "probability", "entropy_gap": "nats"}
 
 
 @dataclass(frozen=True)
 class ClusterPanel:
-    """Raters' answers with soft memberships, for one distribution a cluster.
+    """Raters' answers with soft memberships: one answer distribution per cluster and question.
 
     Attributes:
         answers: `(R, I)` option index, -1 where there is no answer.
         n_options: `A`, the largest number of options.
         weights: `(K, R, I)` responsibility of cluster k for the rater's answer; a cluster's distribution is the
-            answers' weighted frequency.
+            weighted frequency of the answers.
+
+    Example:
+        >>> answers = np.array([[0], [1], [1]])  # three raters, one question
+        >>> panel = ClusterPanel(answers, n_options=2, weights=np.array([[[1], [0.5], [0]], [[0], [0.5], [1]]]))
+        >>> panel.human().round(2).tolist(), panel.human(cluster=1).tolist()
+        ([[0.33, 0.67]], [[0.0, 1.0]])
     """
 
     answers: np.ndarray
@@ -55,11 +61,11 @@ class ClusterPanel:
     weights: np.ndarray
 
     def human(self, cluster: int | None = None) -> np.ndarray:
-        """`(I, A)` distribution of all raters, or of one cluster; uniform where nobody answered."""
+        """Return the distribution of all raters or of one cluster, `(I, A)`; uniform where there is no answer."""
         return normalise(self._counts(cluster))
 
     def n(self, cluster: int | None = None) -> np.ndarray:
-        """`(I,)` answers behind each distribution; for a cluster, the sum of memberships."""
+        """Return the number of answers behind each distribution, `(I,)`; for a cluster, the sum of memberships."""
         return self._counts(cluster).sum(axis=-1)
 
     def _counts(self, cluster: int | None) -> np.ndarray:
@@ -67,33 +73,44 @@ class ClusterPanel:
         return answer_counts(self.answers, self.n_options, weights)
 
     def resample(self, cluster: int | None, *, draws: int, seed: int) -> Resamples:
-        """The people of a cluster, or everybody, resampled for intervals."""
+        """Resample the raters, weighted by a cluster or equally, for intervals."""
         weight = None if cluster is None else self.weights[cluster]
         return resample_people(self.answers, self.n_options, rater_weights=weight, draws=draws, seed=seed)
 
     def select(self, items: Sequence[int]) -> ClusterPanel:
-        """The panel of some of the questions."""
+        """Select some of the questions."""
         return ClusterPanel(self.answers[:, items], self.n_options, self.weights[:, :, items])
 
 
-def cluster_panel(enc: Encoded, rewards: np.ndarray, prevalence: np.ndarray, placing: Iterable[int]) -> ClusterPanel:
-    """Places raters in the clusters of a jury and estimates how each cluster answers, without using an answer twice.
+def cluster_panel(
+    enc: Encoded, rewards: np.ndarray, prevalence: np.ndarray, known_items: Iterable[int]
+) -> ClusterPanel:
+    """Adapt raters to the clusters and estimate the answers of each cluster, without using an answer twice.
 
-    The membership of a rater, for the sake of one question, comes from that rater's answers to the *other* placing
-    questions. Given these memberships as priors, each cluster's answers are the maximum-likelihood estimate (a
-    membership-weighted frequency would mix the clusters wherever memberships are uncertain), and the responsibilities
-    at that estimate are the panel's weights.
+    The membership of a rater, for one question, comes from that rater's answers to the *other* known questions. With
+    these memberships as priors, each cluster's answers are the maximum-likelihood estimate (a membership-weighted
+    frequency would mix the clusters wherever memberships are uncertain), and the responsibilities at that estimate are
+    the panel's weights.
 
     Args:
-        enc: Choice judgements of the raters to place.
-        rewards: `(U, K)` the jury's logits of `enc.texts`.
-        prevalence: `(K,)`.
-        placing: Items (indices) whose answers may place a rater, i.e. the questions that the jury knows.
+        enc: Choice judgements of the raters.
+        rewards: `(U, K)` logits of `enc.texts` in each cluster.
+        prevalence: `(K,)` shares of the clusters.
+        known_items: Items (indices) whose answers inform memberships: the questions of the scorer's training.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=60, num_items=8, strength=4.0)
+        >>> enc = planted.judgements.encode()
+        >>> rewards = np.stack([planted.rewards[planted.texts.index(text)] for text in enc.texts])
+        >>> panel = cluster_panel(enc, rewards, np.array([0.5, 0.5]), known_items=range(8))
+        >>> panel.human(cluster=0).shape, panel.n(cluster=0).round().tolist()
+        ((8, 3), [30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0])
     """
-    known = np.isin(enc.item, list(placing))
+    known = np.isin(enc.item, list(known_items))
     logits = np.where((enc.alternatives >= 0)[..., None], rewards[enc.alternatives], -np.inf)  # (N, A, K)
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    # A question unknown to the jury says nothing.
+    # An unknown question does not inform memberships.
     log_lik = log_p[np.arange(len(enc.label)), enc.label] * known[:, None]
     membership = leave_one_out_posterior(log_lik, enc.rater, enc.n_raters, prevalence)
     n_options = enc.alternatives.shape[1]
@@ -108,13 +125,20 @@ def cluster_panel(enc: Encoded, rewards: np.ndarray, prevalence: np.ndarray, pla
 def metric_rows(
     people: Resamples, probabilities: np.ndarray, *, level: float, **labels: str
 ) -> Iterator[dict[str, Any]]:
-    """Tidy rows of every metric for one policy, one weighting and one set of questions.
+    """Yield tidy rows of every metric for one policy, one weighting and one set of questions.
 
     Args:
-        people: Whose answers the policy is held against, resampled over raters and questions.
+        people: The people's answers, resampled over raters and questions.
         probabilities: `(I, A)` the policy's answer probabilities, summing to the coverage; 0 at padding.
         level: Level of the intervals.
-        **labels: Columns that say what the rows are about (case, stage, split, cluster, …).
+        **labels: Further columns of the rows (case, stage, split, cluster, …).
+
+    Example:
+        >>> answers = np.array([[0, 0], [0, 1], [1, 1], [1, 1]])  # four raters, two questions
+        >>> people = ClusterPanel(answers, 2, np.ones((1, 4, 2))).resample(None, draws=50, seed=0)
+        >>> rows = metric_rows(people, np.array([[0.4, 0.4], [0.2, 0.6]]), level=0.9, split="test")
+        >>> [(row["split"], row["metric"], round(row["value"], 3)) for row in rows]
+        [('test', 'jsd_nats', 0.0), ('test', 'coverage', 0.8), ('test', 'entropy_gap', 0.0)]
     """
     q = normalise(probabilities)
     per_item: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -127,7 +151,13 @@ def metric_rows(
 
 
 def interval_row(interval: Interval, metric: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """One tidy row."""
+    """Return the tidy row of one metric.
+
+    Example:
+        >>> row = interval_row(Interval(0.9, 0.8, 1.0, n_raters=40, n_items=12), "coverage", {"stage": "plural"})
+        >>> row["stage"], row["value"], row["unit"]
+        ('plural', 0.9, 'probability')
+    """
     return {
         **labels,
         "metric": metric,

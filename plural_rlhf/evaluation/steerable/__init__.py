@@ -1,1 +1,1 @@
-"""Whether a steered policy follows its weights, and at what price."""
+"""Whether a steerable policy follows its weights, and at what cost for other objectives. Needs no model."""

@@ -1,7 +1,7 @@
-"""Trade-offs between objectives: which policies no other one improves on, and how much a set of them covers.
+"""Pareto fronts of policies, hypervolumes, and how certain they are.
 
-Points are rewards, more is better in every coordinate. Models are points too, but measured on some items only: what is
-said of them comes with what resampling the items leaves of it. This file knows nothing of policies or weights.
+Points are rewards; higher is better in every coordinate. Models are points too, but measured on a sample of items:
+statements about them come with probabilities or intervals over resampled items. Knows nothing of policies or weights.
 
 Shapes: `N` points, `D` objectives, `M` models, `R` items, `B` resamples.
 """
@@ -32,7 +32,9 @@ ItemScores = np.ndarray | Sequence[np.ndarray]
 
 
 def pareto_front(points: np.ndarray) -> np.ndarray:
-    """`(N,)` true for points that no other point improves on: at least as good in all objectives, better in one.
+    """Return which points no other point Pareto-improves on, `(N,)`.
+
+    An improvement is at least as good in all objectives and better in one.
 
     Example:
         >>> pareto_front(np.array([[0.2, 0.9], [0.5, 0.7], [0.8, 0.3], [0.4, 0.4]])).tolist()
@@ -42,18 +44,18 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float] | np.ndarray) -> float:
-    """The volume between a reference point and what the points dominate (Zitzler and Thiele 1998).
+    """Compute the volume that the points dominate above a reference point (Zitzler and Thiele 1998).
 
     Exact in any number of objectives, by the exclusive volumes of the points one after another (WFG; While, Bradstreet
-    and Barone 2012, https://doi.org/10.1109/TEVC.2010.2077298); meant for some hundred points of two to five
+    and Barone 2012, https://doi.org/10.1109/TEVC.2010.2077298); meant for up to a few hundred points of two to five
     objectives.
 
     Args:
-        points: `(N, D)`; what is below the reference anywhere counts for nothing.
-        reference: `(D,)`, the worst that is thought of. Volumes under different references are not comparable.
+        points: `(N, D)`; a point below the reference in any objective adds nothing.
+        reference: `(D,)`, the worst value of each objective. Volumes under different references are not comparable.
 
     Raises:
-        ValueError: Shapes that do not fit, or a point or reference that is not finite.
+        ValueError: If shapes do not fit, or a point or the reference is not finite.
 
     Example:
         >>> points = np.array([[0.2, 0.9], [0.5, 0.7], [0.8, 0.3], [0.4, 0.4]])
@@ -66,13 +68,13 @@ def hypervolume(points: np.ndarray, reference: Sequence[float] | np.ndarray) -> 
             f"points have shape {points.shape} and the reference {origin.shape}: give (N, D) points and D numbers."
         )
     if not (np.isfinite(points).all() and np.isfinite(origin).all()):
-        raise ValueError("points or reference hold a NaN or an infinity: leave such points out.")
+        raise ValueError("points or reference contain a NaN or an infinity: leave such points out.")
     above = points - origin
     return _volume(above[(above > 0).all(axis=1)])
 
 
 def _volume(points: np.ndarray) -> float:
-    """Of the union of boxes from 0 to each point: for each, what the later ones do not cover."""
+    """Return the volume of the union of the boxes from 0 to each point, by the parts that later boxes do not cover."""
     if len(points) == 0:
         return 0.0
     points = np.unique(points, axis=0)
@@ -85,14 +87,20 @@ def _volume(points: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Dominance:
-    """Which model improves on which, and how sure that is.
+    """Which model Pareto-improves on which, and in what share of resamples; see `dominance`.
 
     Attributes:
         means: (M, D) each model's objectives, averaged over items.
         dominates: (M, M) whether the row's model improves on the column's: as good in all objectives, better in one.
         probability: (M, M) share of the resamples of the items in which it does.
-        on_front: (M,) share of the resamples in which nobody improves on the model.
+        on_front: (M,) share of the resamples in which no model improves on this one.
         n_items: R.
+
+    Example:
+        >>> better, worse = np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[0.5, 3.0], [1.5, 1.0]])
+        >>> result = dominance([better, worse])
+        >>> result.means.tolist(), result.on_front.tolist()
+        ([[1.5, 2.5], [1.0, 2.0]], [1.0, 0.0])
     """
 
     means: np.ndarray
@@ -103,18 +111,18 @@ class Dominance:
 
 
 def dominance(values: ItemScores, draws: int = 2000, seed: int = 0) -> Dominance:
-    """P[model i Pareto-improves on model j], over a paired bootstrap of the items (Sorensen et al. 2024, section 3).
+    """Estimate P[model i Pareto-improves on model j] by a paired bootstrap of the items.
 
-    All models see the same resampled items, so what makes an item easy for everybody cancels. A probability is the
-    weight of evidence these items give, not a promise for other objectives or prompts.
+    Source: Sorensen et al. 2024, section 3. All models see the same resampled items, so the difficulty of an item
+    cancels. A probability expresses the evidence of these items, not of other objectives or prompts.
 
     Args:
-        values: See `ItemScores`; more is better.
+        values: See `ItemScores`; higher is better.
         draws: B.
-        seed: Of the resampling.
+        seed: Random seed of the resampling.
 
     Raises:
-        ValueError: Scores that are not (M, R, D) or not finite.
+        ValueError: If the scores are not (M, R, D) or not finite.
 
     Example:
         >>> better, worse = np.array([[1.0, 3.0], [2.0, 2.0]]), np.array([[0.5, 3.0], [1.5, 1.0]])
@@ -134,7 +142,13 @@ def dominance(values: ItemScores, draws: int = 2000, seed: int = 0) -> Dominance
 
 
 def front_membership(values: ItemScores, draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """(M,) probability that no other model improves on a model; see `dominance`."""
+    """Estimate the probability that no other model Pareto-improves on a model, (M,); see `dominance`.
+
+    Example:
+        >>> better, worse, other = np.array([[1.0, 3.0]]), np.array([[0.5, 3.0]]), np.array([[2.0, 0.0]])
+        >>> front_membership([better, worse, other]).tolist()
+        [1.0, 0.0, 1.0]
+    """
     return dominance(values, draws, seed).on_front
 
 
@@ -146,21 +160,26 @@ def hypervolume_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The hypervolume that M models cover together, with its interval over items.
+    """Compute the hypervolume that M models cover together, with its interval over items.
 
-    Noise pushes some model's mean outwards in every resample, so that resampled fronts cover too much; the interval is
-    moved back by that excess (see `percentile_interval`).
+    Noise moves some model's mean outwards in every resample, so resampled fronts cover too much; the interval is
+    shifted back by that excess (see `percentile_interval`).
 
     Args:
         values: See `ItemScores`.
         reference: `(D,)`, see `hypervolume`.
         draws: B.
-        level: Probability that the interval is to hold.
-        seed: Of the resampling.
+        level: Level of the interval.
+        seed: Random seed of the resampling.
 
     Raises:
-        ValueError: Scores that are not (M, R, D) or not finite, a reference of another length, or a `level` that is
-            no probability.
+        ValueError: If the scores are not (M, R, D) or not finite, the reference has another length, or `level` is no
+            probability.
+
+    Example:
+        >>> first, second = np.array([[1.0, 0.5], [3.0, 0.5]]), np.array([[1.0, 1.0], [1.0, 1.0]])
+        >>> hypervolume_interval([first, second], [0, 0], draws=200).value  # means (2, .5) and (1, 1): 1 + .5
+        1.5
     """
     scores = _item_scores(values)
     value = hypervolume(scores.mean(axis=1), reference)
@@ -169,7 +188,7 @@ def hypervolume_interval(
 
 
 def _improves(points: np.ndarray) -> np.ndarray:
-    """`(N, N)` whether the row's point is at least as good as the column's in all objectives, and better in one."""
+    """Return whether the row's point Pareto-improves on the column's, `(N, N)`."""
     at_least = (points[:, None] >= points[None]).all(axis=-1)
     better = (points[:, None] > points[None]).any(axis=-1)
     return np.logical_and(at_least, better)

@@ -1,10 +1,10 @@
-"""How well a policy follows the trade-off it is asked for: trade-off steerable benchmarks.
+"""How well a steerable policy follows weights over objectives: trade-off steerable benchmarks.
 
 A policy is steered to each of F weightings of K objectives, and each steered policy M_f is described by what it
-achieves in every objective. A good one is worth most under the very weighting it was asked for (Sorensen et al. 2024,
-https://arxiv.org/abs/2402.05070, section 3: the benchmark rewards `sum_f f(M_f)`), gives more of an objective the more
-of it is asked for, and does not jump. Objectives are any columns: clusters of a jury, attributes, a vector reward.
-This file knows nothing of policies, prompts or how the steering was done.
+achieves in every objective. A good one has the highest value under the weighting it was steered to (Sorensen et al.
+2024, https://arxiv.org/abs/2402.05070, section 3: the benchmark rewards `sum_f f(M_f)`), achieves more of an objective
+as its weight grows, and changes continuously. Objectives are any columns: rater clusters, attributes, a vector reward.
+Knows nothing of policies, prompts or how the steering was done.
 
 Shapes: `F` weightings, `K` objectives, `R` items, `N` responses to one prompt, `P` pairs, `B` resamples.
 """
@@ -37,22 +37,27 @@ __all__ = [
     "trade_off_report",
 ]
 
-_TOLERANCE = 1e-9  # two worths, or two distances, closer than this are equal
+_TOLERANCE = 1e-9  # two values, or two distances, closer than this are equal
 
 
 @dataclass(frozen=True)
 class AxisFollowing:
-    """Whether asking for more of one objective brings more of it.
+    """Whether a higher weight of one objective achieves more of it.
 
-    Between two objectives the best possible policy never violates this. Among three or more it may, now and then: what
-    one objective gains is taken from one of the others, and it matters from which.
+    With two objectives the best possible policy never violates this. With three or more it may occasionally, because
+    the result depends on which of the others loses weight.
 
     Attributes:
         name: The objective.
-        spearman: Rank correlation over the weightings between its weight and what is achieved; NaN where either does
-            not vary.
-        violations: Neighbouring weightings of which the one that asks for more gets less.
-        pairs: Neighbouring weightings that ask for different amounts.
+        spearman: Rank correlation over the weightings between weight and achievement; NaN if either does not vary.
+        violations: Number of neighbouring weightings in which the higher weight achieves less.
+        pairs: Number of neighbouring weightings with different weights of the objective.
+
+    Example:
+        >>> report = trade_off_report(np.array([[0.9, 0.1], [0.6, 0.6], [0.7, 0.8]]), [[1, 0], [0.5, 0.5], [0, 1]])
+        >>> axis = report.axes[0]  # the third policy achieves more of the first objective than the second does
+        >>> axis.spearman.value, axis.violations, axis.pairs
+        (0.5, 1, 2)
     """
 
     name: str
@@ -63,24 +68,29 @@ class AxisFollowing:
 
 @dataclass(frozen=True)
 class TradeOffReport:
-    """How F steered policies follow F weightings.
+    """How F steered policies follow F weightings; see `trade_off_report`.
 
     Attributes:
         objectives: `K` names.
         weights: (F, K), each row summing to one.
         achieved: (F, K) objectives of the policy steered to each weighting, averaged over items.
-        matching: (F, F), entry (f, g) is what the policy steered to f is worth under weighting g.
-        steerable_score: Mean worth of each policy under its own weighting.
-        regret: (F,) how much more the best of the steered policies is worth under f than M_f; 0 is right.
-        mean_regret: Its mean. Resampling cannot make a regret negative: an interval next to 0 is one-sided.
-        oracle_regret: (F,) how much M_f falls short of what could be had, or None where no oracle was given.
-        matched: Share of the weightings under which no policy is worth more than their own. A random order would give
-            1 / F, but a policy that is deaf to its weights ties with itself and has 1: see `axes` too.
+        matching: (F, F), entry (f, g) is the value of the policy steered to f under weighting g.
+        steerable_score: Mean value of each policy under its own weighting.
+        regret: (F,) how much higher the value of the best steered policy under f is than that of M_f; 0 is ideal.
+        mean_regret: Mean regret. Resampling cannot make a regret negative: an interval next to 0 is one-sided.
+        oracle_regret: (F,) how far M_f falls short of the oracle, or None without an oracle.
+        matched: Share of the weightings under which no policy has a higher value than their own. A random order would
+            give 1 / F, but a policy that ignores its weights ties with itself and has 1: see `axes` too.
         axes: How each objective follows its weight.
         largest_jump: Largest change of an objective between neighbouring weightings, in units of the objective per
-            unit of total variation of the weights: 2 means 0.2 for a tenth of the seats.
-        jump_at: The two weightings (indices) between which it lies.
-        median_jump: The same for the neighbouring pair in the middle; a policy that jumps once has a small one.
+            unit of total variation of the weights: 2 means 0.2 for a tenth of the weight.
+        jump_at: The two weightings (indices) of the largest jump.
+        median_jump: Median over neighbouring pairs; small for a policy that jumps only once.
+
+    Example:
+        >>> report = trade_off_report(np.array([[0.9, 0.1], [0.2, 0.8]]), [[1, 0], [0, 1]])
+        >>> report.matching.tolist(), round(report.largest_jump, 3)
+        ([[0.9, 0.1], [0.2, 0.8]], 0.7)
     """
 
     objectives: tuple[str, ...]
@@ -98,11 +108,11 @@ class TradeOffReport:
     median_jump: float
 
     def to_rows(self, **labels: str) -> list[dict[str, Any]]:
-        """Tidy rows: `labels`, `metric`, `value`, `ci_low`, `ci_high` (None where nothing was resampled) and `n`.
+        """Return tidy rows: `labels`, `metric`, `value`, `ci_low`, `ci_high` (None without resampling) and `n`.
 
-        `n` counts items where they may be resampled, else weightings, or pairs of them.
+        `n` counts items where they are resampled, else weightings, or pairs of them.
         """
-        found: dict[str, Interval] = {"steerable_score": self.steerable_score, "mean_regret": self.mean_regret}
+        metrics: dict[str, Interval] = {"steerable_score": self.steerable_score, "mean_regret": self.mean_regret}
         plain = {
             "matched": self.matched,
             "largest_jump": self.largest_jump,
@@ -111,14 +121,14 @@ class TradeOffReport:
         if self.oracle_regret is not None:
             plain["mean_oracle_regret"] = float(self.oracle_regret.mean())
             plain["largest_oracle_regret"] = float(self.oracle_regret.max())
-        found |= {metric: Interval(value, np.nan, np.nan, 0, len(self.weights)) for metric, value in plain.items()}
+        metrics |= {metric: Interval(value, np.nan, np.nan, 0, len(self.weights)) for metric, value in plain.items()}
         for axis in self.axes:
-            found[f"spearman {axis.name}"] = axis.spearman
-            found[f"violations {axis.name}"] = Interval(axis.violations, np.nan, np.nan, 0, axis.pairs)
-        return [{**labels, "metric": metric, **interval_columns(interval)} for metric, interval in found.items()]
+            metrics[f"spearman {axis.name}"] = axis.spearman
+            metrics[f"violations {axis.name}"] = Interval(axis.violations, np.nan, np.nan, 0, axis.pairs)
+        return [{**labels, "metric": metric, **interval_columns(interval)} for metric, interval in metrics.items()]
 
     def table(self) -> str:
-        """The report as lines of text, one weighting a line under the summary."""
+        """Return the report as text, one line per weighting under the summary."""
         lines = [
             f"{r['metric']:<24} {r['value']:>8.3f}"
             + ("" if r["ci_low"] is None else f"  [{r['ci_low']:.3f}, {r['ci_high']:.3f}]")
@@ -127,8 +137,8 @@ class TradeOffReport:
         ]
         lines += ["", "weights" + " " * 7 * len(self.objectives) + "achieved (" + ", ".join(self.objectives) + ")"]
         for w, o, regret in zip(self.weights, self.achieved, self.regret, strict=True):
-            asked, got = (" ".join(f"{x:>6.2f}" for x in row) for row in (w, o))
-            lines.append(f"{asked}  ->  {got}   regret {regret:.3f}")
+            asked, reached = (" ".join(f"{x:>6.2f}" for x in row) for row in (w, o))
+            lines.append(f"{asked}  ->  {reached}   regret {regret:.3f}")
         return "\n".join(lines)
 
 
@@ -146,19 +156,19 @@ def trade_off_report(
     """Measure how F steered policies follow the F weightings they were steered to.
 
     Args:
-        achieved: (F, K) what each policy achieves, or (F, R, K) on each of the same R items, for intervals over items.
-            More is better; objectives on one scale.
-        weights: (F, K) what each was asked for, all different.
-        oracle: (F,) the most that could be had under each weighting, e.g. by best-of-n over everything.
-        rule: What a weighting makes of the objectives: a pointwise rule, by default the weighted mean.
+        achieved: (F, K) objectives that each policy achieves, or (F, R, K) on each of the same R items, for intervals
+            over items. Higher is better; all objectives on one scale.
+        weights: (F, K) the weighting of each policy, all different.
+        oracle: (F,) the highest possible value under each weighting, e.g. by best-of-n over all responses.
+        rule: How a weighting aggregates the objectives: a pointwise rule, by default the weighted mean.
         objectives: `K` names.
         draws: B, for the intervals.
-        level: Their level.
-        seed: Of the resampling.
+        level: Level of the intervals.
+        seed: Random seed of the resampling.
 
     Raises:
-        JuryError: Shapes that do not fit, weights that cannot be used or are asked for twice, fewer than two.
-        ValueError: A group rule, which cannot judge a policy by itself.
+        JuryError: If shapes do not fit, weights cannot be used or occur twice, or there are fewer than two.
+        ValueError: If the rule is a group rule, which cannot score a policy by itself.
 
     Example:
         >>> weights = [[1, 0], [0.5, 0.5], [0, 1]]
@@ -218,7 +228,7 @@ def trade_off_report(
 def matching_matrix(
     achieved: np.ndarray, weights: np.ndarray | Sequence[Sequence[float]], rule: RuleSpec = "mean"
 ) -> np.ndarray:
-    """(F, F): entry (f, g) is what policy f is worth under weighting g. Its diagonal is each policy's own worth.
+    """Compute the value of every policy f under every weighting g, (F, F); the diagonal has each policy's own value.
 
     Args:
         achieved: (F, K).
@@ -226,29 +236,33 @@ def matching_matrix(
         rule: A pointwise rule.
 
     Raises:
-        ValueError: A group rule.
+        ValueError: If the rule is a group rule.
+
+    Example:
+        >>> matching_matrix(np.array([[0.9, 0.1], [0.2, 0.8]]), [[1, 0], [0.5, 0.5]]).round(2).tolist()
+        [[0.9, 0.5], [0.2, 0.5]]
     """
     parsed = Rule.parse(rule)
     if parsed.within_group:
         raise ValueError(
-            f"rule: {str(parsed)!r} judges a response among others, and a weighting must say what one policy is "
-            "worth by itself: choose a pointwise rule, e.g. 'mean'."
+            f"rule: {str(parsed)!r} scores a response among others, and here a policy is scored by itself: choose a "
+            "pointwise rule, e.g. 'mean'."
         )
     outcomes, asked = torch.as_tensor(achieved), torch.as_tensor(np.asarray(weights, dtype=np.float64))
     return parsed.scores(outcomes.expand(len(asked), *outcomes.shape), asked).numpy().T
 
 
 def neighbours(weights: np.ndarray) -> np.ndarray:
-    """(P, 2) weightings next to each other: no third one is nearer to both than they are to each other.
+    """Return neighbouring weightings, (P, 2): no third one is nearer to both than they are to each other.
 
     The relative neighbourhood graph (Toussaint 1980) under total variation: on a line the next in order, on a grid the
-    adjacent points, and always connected.
+    adjacent points; always connected.
 
     Args:
         weights: (F, K), each row summing to one.
 
     Raises:
-        JuryError: The same weighting twice.
+        JuryError: If a weighting occurs twice.
 
     Example:
         >>> neighbours(np.array([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.5, 0.5]])).tolist()
@@ -260,8 +274,8 @@ def neighbours(weights: np.ndarray) -> np.ndarray:
     if (apart <= _TOLERANCE).any():
         same = int(np.flatnonzero(apart <= _TOLERANCE)[0])
         raise JuryError(
-            f"weightings {first[same]} and {second[same]} are the same, {weights[first[same]].tolist()}: average what "
-            "was achieved under them, and give it once."
+            f"weightings {first[same]} and {second[same]} are the same, {weights[first[same]].tolist()}: average "
+            "their achievements, and give the weighting once."
         )
     farther = np.maximum(distance[first], distance[second])  # (P, F) of each third weighting
     kept = farther.min(axis=1) >= apart - _TOLERANCE
@@ -269,7 +283,7 @@ def neighbours(weights: np.ndarray) -> np.ndarray:
 
 
 def best_of_n(rewards: np.ndarray | torch.Tensor, weights: Sequence[float] | np.ndarray, rule: RuleSpec) -> int:
-    """The response (index) that a rule picks from (N, K) rewards of one prompt; the first of equals.
+    """Return the index of the response that a rule picks from (N, K) rewards of one prompt, the first of equals.
 
     Example:
         >>> best_of_n(np.array([[1.0, 0.0], [0.0, 1.5], [0.6, 0.6]]), [0.5, 0.5], "min")
@@ -284,26 +298,32 @@ def selection_regret(
     weights: Sequence[float] | np.ndarray,
     welfare: Callable[[Sequence[float], Sequence[float]], float] | None = None,
 ) -> float:
-    """How much better than the chosen response the best one is, by looking at every response in turn.
+    """Compute how much better than a given response the best one is, by evaluating every response.
 
-    It shares no code with the rules, so that it can judge them.
+    It shares no code with the rules, so that it can test them.
 
     Args:
         rewards: (N, K) of one prompt.
         chosen: Index of the response.
         weights: (K,).
-        welfare: What a response's K rewards are worth under the weights; None: `sum_k w_k r_k / sum_k w_k`.
+        welfare: Function of a response's K rewards and the weights; None: `sum_k w_k r_k / sum_k w_k`.
+
+    Example:
+        >>> selection_regret([[1.0, 0.0], [0.0, 2.0]], chosen=0, weights=[1, 1])
+        0.5
+        >>> selection_regret([[1.0, 0.0], [0.0, 2.0]], chosen=0, weights=[1, 1], welfare=lambda r, w: min(r))
+        0.0
     """
 
     def weighted_mean(row: Sequence[float], shares: Sequence[float]) -> float:
         return sum(w * r for w, r in zip(shares, row, strict=True)) / sum(shares)
 
-    worth = welfare or weighted_mean
+    value = welfare or weighted_mean
     shares = [float(w) for w in weights]
-    best = own = worth([float(r) for r in rewards[chosen]], shares)
+    best = chosen_value = value([float(r) for r in rewards[chosen]], shares)
     for row in rewards:
-        best = max(best, worth([float(r) for r in row], shares))
-    return best - own
+        best = max(best, value([float(r) for r in row], shares))
+    return best - chosen_value
 
 
 def _own(matching: np.ndarray) -> np.ndarray:
@@ -315,7 +335,7 @@ def _regret(matching: np.ndarray) -> np.ndarray:
 
 
 def _spearman(asked: np.ndarray, achieved: np.ndarray) -> np.ndarray:
-    """(K,) rank correlation of each column; NaN where either does not vary."""
+    """Return the rank correlation of each column, (K,); NaN where either does not vary."""
     ranks = [rankdata(column, axis=0) for column in (asked, achieved)]
     a, b = (r - r.mean(axis=0) for r in ranks)
     spread = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))

@@ -99,7 +99,7 @@ def test_a_weighting_may_mean_another_rule():
     assert matching_matrix(achieved, weights) == pytest.approx(np.array([[1.4, -0.4], [0.5, 0.5]]))
     worst_off = matching_matrix(achieved, weights, "soft_minimum(temperature=0)")
     assert worst_off == pytest.approx(np.array([[-1, -1], [0.5, 0.5]]))
-    with pytest.raises(ValueError, match="'borda' judges a response among others"):
+    with pytest.raises(ValueError, match="'borda' scores a response among others"):
         matching_matrix(achieved, weights, "borda")
 
 

@@ -124,7 +124,7 @@ def test_rows_name_cluster_rule_and_numbers():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(JuryError, match="one response, so there is nothing to choose"):
+    with pytest.raises(JuryError, match="prompt 1 has one response, so there is no choice"):
         verdict_lotteries(CONFLICT, np.array([0, 0, 1]), JURY, ["mean"])
     with pytest.raises(JuryError, match=r"rewards \(3, 2\) and group \(2,\)"):
         verdict_lotteries(CONFLICT, np.array([0, 0]), JURY, ["mean"])
