@@ -95,3 +95,15 @@ def pref_voting_profile(made: dict[str, int]) -> Any:
     profiles = pytest.importorskip("pref_voting.profiles", reason="pref_voting is not installed")
     candidates = sorted(next(iter(made)))
     return profiles.Profile([tuple(candidates.index(c) for c in b) for b in made], rcounts=list(made.values()))
+
+
+def check_many_groups(rule, agrees):
+    """Groups are judged as each alone, whatever the leading shape and the number of blocks; returns the batch."""
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randint(0, 4, (2, 300, 16, 3), generator=generator).half()  # more than one block
+    weights = torch.rand(2, 300, 3, generator=generator)
+    together = rule(rewards, weights)
+    assert together.shape == (2, 300, 16)
+    for index in [(0, 0), (0, 255), (0, 256), (1, 299)]:
+        assert agrees(together[index], rule(rewards[index], weights[index]))
+    return rewards

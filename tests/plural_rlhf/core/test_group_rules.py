@@ -12,6 +12,7 @@ from tests.elections import (
     GOLDEN,
     ballots,
     best_of,
+    check_many_groups,
     check_mask,
     check_symmetries,
     elections,
@@ -153,13 +154,7 @@ def test_a_mask_is_leaving_out(rule, election, data):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_many_groups_are_as_each_alone(rule):
-    generator = torch.Generator().manual_seed(0)
-    rewards = torch.randint(0, 4, (2, 300, 16, 3), generator=generator).half()  # more than one block
-    weights = torch.rand(2, 300, 3, generator=generator)
-    together = rule(rewards, weights)
-    assert together.shape == (2, 300, 16)
-    for index in [(0, 0), (0, 255), (0, 256), (1, 299)]:
-        assert torch.equal(together[index], rule(rewards[index], weights[index]))
+    rewards = check_many_groups(rule, torch.equal)
     assert torch.allclose(rule(rewards[1], [1, 2, 3]), rule(rewards[1], torch.tensor([1.0, 2.0, 3.0]).expand(300, 3)))
     assert rule(rewards[:0], [1, 1, 1]).shape == (0, 300, 16)
 

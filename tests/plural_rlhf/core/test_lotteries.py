@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -16,6 +17,7 @@ from reward_models.errors import JuryError
 from tests.elections import (
     GOLDEN,
     ballots,
+    check_many_groups,
     check_mask,
     check_symmetries,
     elections,
@@ -146,13 +148,7 @@ def test_what_everybody_finds_worse_is_never_drawn(rule, election):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_many_groups_are_as_each_alone(rule):
-    generator = torch.Generator().manual_seed(0)
-    rewards = torch.randint(0, 4, (2, 300, 16, 3), generator=generator).half()  # more than one block
-    weights = torch.rand(2, 300, 3, generator=generator)
-    together = rule(rewards, weights)
-    assert together.shape == (2, 300, 16)
-    for index in [(0, 0), (0, 255), (0, 256), (1, 299)]:
-        assert torch.allclose(together[index], rule(rewards[index], weights[index]), atol=1e-9)
+    check_many_groups(rule, functools.partial(torch.allclose, atol=1e-9))
 
 
 def test_who_beats_all_others_gets_all_of_the_maximal_lottery_and_maybe_nothing_of_the_dictators():

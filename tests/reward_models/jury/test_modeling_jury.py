@@ -295,17 +295,16 @@ def preferences():
     )
 
 
+def reward_trainer(jury, tokenizer, folder, data, steps=1, **arguments):
+    settings = {"max_steps": steps, "per_device_train_batch_size": 4, "save_strategy": "no", **CPU}
+    args = RewardConfig(output_dir=str(folder), **settings)
+    return RewardTrainer(model=jury, args=args, train_dataset=data, processing_class=tokenizer, **arguments)
+
+
 def test_reward_trainer_on_one_cluster_is_bradley_terry(tokenizer, tmp_path):
     jury = make_jury(tokenizer, num_clusters=1)
     before = jury.score.weight.detach().clone()
-    trainer = RewardTrainer(
-        model=jury,
-        args=RewardConfig(
-            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, save_strategy="no", **CPU
-        ),
-        train_dataset=preferences(),
-        processing_class=tokenizer,
-    )
+    trainer = reward_trainer(jury, tokenizer, tmp_path, preferences())
     batch = next(iter(trainer.get_train_dataloader()))
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, batch)
@@ -326,14 +325,8 @@ def test_reward_trainer_on_one_cluster_is_bradley_terry(tokenizer, tmp_path):
 
 def test_reward_trainer_trains_three_clusters_through_their_mean(tokenizer, tmp_path):
     jury = make_jury(tokenizer)
-    trainer = RewardTrainer(
-        model=jury,
-        args=RewardConfig(
-            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=4, save_strategy="no", **CPU
-        ),
-        train_dataset=preferences().add_column("margin", [0.5, 0.0, 1.0, 0.0]),
-        processing_class=tokenizer,
-    )
+    data = preferences().add_column("margin", [0.5, 0.0, 1.0, 0.0])
+    trainer = reward_trainer(jury, tokenizer, tmp_path, data)
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
     loaded = JuryScorer.from_pretrained(tmp_path / "saved")
@@ -345,15 +338,8 @@ def test_reward_trainer_trains_three_clusters_through_their_mean(tokenizer, tmp_
 def test_reward_trainer_with_lora_keeps_the_heads_trainable(tokenizer, tmp_path):
     jury = make_jury(tokenizer, num_clusters=1)
     before = score(jury, tokenizer, QUESTIONS).logits
-    trainer = RewardTrainer(
-        model=jury,
-        args=RewardConfig(
-            output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, save_strategy="no", **CPU
-        ),
-        train_dataset=preferences(),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["q_proj"], modules_to_save=["score"]),
-    )
+    lora = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["q_proj"], modules_to_save=["score"])
+    trainer = reward_trainer(jury, tokenizer, tmp_path, preferences(), steps=2, peft_config=lora)
     trainer.train()
     adapted = score(trainer.model.eval(), tokenizer, QUESTIONS).logits
     merged = trainer.model.merge_and_unload()
