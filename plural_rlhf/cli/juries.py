@@ -73,7 +73,7 @@ def headroom(
         from rich.text import Text
 
         from plural_rlhf.recipe.inputs import read_judgements
-        from plural_rlhf.report.results import HeadroomSummary
+        from plural_rlhf.report.results_jury import HeadroomSummary
         from plural_rlhf.report.tables import headroom_table
         from reward_models.analysis.headroom import headroom as measure_headroom
         from reward_models.whole_file import write_json

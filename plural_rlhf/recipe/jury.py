@@ -15,7 +15,7 @@ from rich.console import Console
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from plural_rlhf.report.results import (
+from plural_rlhf.report.results_jury import (
     Cluster,
     ClusterCount,
     ClusterSelection,

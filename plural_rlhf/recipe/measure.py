@@ -23,7 +23,7 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.policies import load_base, policy_prompt
 from plural_rlhf.report.names import EVERYBODY, POPULATION, Method, Metric, SkippedPart, Split, Stage
-from plural_rlhf.report.results import (
+from plural_rlhf.report.results_policies import (
     Change,
     ClusterAnswers,
     EvaluationResults,

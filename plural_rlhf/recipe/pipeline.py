@@ -26,18 +26,10 @@ from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder
 from plural_rlhf.report.names import SkippedPart, Split, Stage
-from plural_rlhf.report.results import (
-    SCHEMA_VERSION,
-    Budget,
-    DataSummary,
-    EvaluationResults,
-    JuryResults,
-    Meta,
-    RunResults,
-    Skipped,
-    TrainingResults,
-    faults,
-)
+from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
+from plural_rlhf.report.results_base import faults
+from plural_rlhf.report.results_jury import JuryResults
+from plural_rlhf.report.results_policies import Budget, EvaluationResults, Skipped, TrainingResults
 
 
 if TYPE_CHECKING:

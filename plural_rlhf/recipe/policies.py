@@ -22,7 +22,7 @@ from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import GrpoSection, PluralSection, RunConfig, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
-from plural_rlhf.report.results import Budget, LoggedStep, TrainingResults
+from plural_rlhf.report.results_policies import Budget, LoggedStep, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import sample_weights

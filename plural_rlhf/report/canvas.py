@@ -1,6 +1,7 @@
-"""The paper the plots are drawn on: panels measured in inches, titles, a line of keys, colours.
+"""What all plots share: panels measured in inches, titles, a legend, colours.
 
-Knows matplotlib; knows nothing of a run. Colours are taken from the Okabe-Ito set, told apart by colour-blind readers.
+Knows matplotlib; knows nothing of a run. Colours are from the Okabe-Ito set, which colour-blind readers
+can tell apart.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from matplotlib.lines import Line2D
 __all__ = ["FONT", "GREY", "INK", "OTHER", "key_line", "new_figure", "option_colours", "panel_grid", "title"]
 
 INK = "#17202b"
-"""Colour of text and axes; no data are drawn in it, so that a page may replace it by its own text colour."""
+"""Colour of text and axes. No data are drawn in it, so that a page may replace it by its own text colour."""
 GREY = "#8a929c"
+"""Colour of baselines and controls."""
 OTHER = "none"
+"""Colour of what is no offered answer: an empty mark with a grey edge."""
 FONT = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -39,7 +42,16 @@ FONT = {
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A transparent figure of so many inches, drawn without a display."""
+    """Make a transparent figure that is drawn without a display.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+
+    Example:
+        >>> new_figure(3.0, 2.0).get_size_inches().tolist()
+        [3.0, 2.0]
+    """
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
@@ -56,7 +68,25 @@ def panel_grid(
     top: float = 0.95,
     bottom: float = 0.5,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, measured in inches so that text never collides whatever their number."""
+    """Make a figure of equal panels, measured in inches so that text never collides whatever their number.
+
+    Args:
+        panels: Number of panels.
+        columns: Panels per line.
+        panel: Width and height of a panel.
+        gaps: Horizontal and vertical distance between panels.
+        left: Room at the left edge, for labels.
+        top: Room at the top, for title and legend.
+        bottom: Room at the bottom.
+
+    Returns:
+        The figure, and its axes line by line.
+
+    Example:
+        >>> figure, axes = panel_grid(3, 2, (2.0, 1.0), gaps=(0.5, 0.5), left=1.0, top=1.0, bottom=0.5)
+        >>> len(axes), [round(size, 2) for size in figure.get_size_inches().tolist()]  # two lines of two columns
+        (3, [5.65, 4.0])
+    """
     lines = math.ceil(panels / columns)
     width = left + columns * panel[0] + (columns - 1) * gaps[0] + 0.15
     height = top + lines * panel[1] + (lines - 1) * gaps[1] + bottom
@@ -73,7 +103,14 @@ def panel_grid(
 
 
 def title(figure: Figure, text: str) -> None:
-    """The finding, above everything else."""
+    """Write the finding above everything else.
+
+    Example:
+        >>> figure = new_figure(3.0, 2.0)
+        >>> title(figure, "Plural is closest")
+        >>> figure.texts[0].get_text()
+        'Plural is closest'
+    """
     width, height = figure.get_size_inches()
     figure.text(
         0.1 / width, 1 - 0.1 / height, text, fontsize=11, fontweight="bold", color=INK, va="top", ha="left", wrap=True
@@ -81,7 +118,19 @@ def title(figure: Figure, text: str) -> None:
 
 
 def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: int | None = None) -> None:
-    """A line of marks and words under the title, or several of so many columns."""
+    """Draw a legend under the title.
+
+    Args:
+        figure: The figure.
+        entries: Marker, colour and text of each entry.
+        columns: Entries per line; None for all in one.
+
+    Example:
+        >>> figure = new_figure(3.0, 2.0)
+        >>> key_line(figure, [("o", GREY, "trained question")])
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['trained question']
+    """
     _, height = figure.get_size_inches()
     handles = [
         Line2D(
@@ -111,7 +160,12 @@ def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: i
 
 
 def option_colours(count: int) -> list[str]:
-    """Ordered answers get ordered colours: orange, light grey, blue; two answers the two ends, more a gradient."""
+    """Return a colour per ordered answer: orange, light grey, blue; for two answers the ends, for more a gradient.
+
+    Example:
+        >>> option_colours(3)
+        ['#e69f00', '#c9ced6', '#0072b2']
+    """
     ends = {2: ["#e69f00", "#0072b2"], 3: ["#e69f00", "#c9ced6", "#0072b2"]}
     return (
         ends[count]

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, OTHER, key_line, new_figure, option_colours, panel_grid, title
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, Split, Stage
-from plural_rlhf.report.results import Grouping, Groupings, LoggedStep, QuestionResult, RunResults
+from plural_rlhf.report.results import RunResults
+from plural_rlhf.report.results_jury import Grouping, Groupings
+from plural_rlhf.report.results_policies import LoggedStep, QuestionResult
 from plural_rlhf.report.tables import Rows, format_nats, format_percent, short_labels
 
 
@@ -52,7 +54,17 @@ SPLIT_MARKS = {
 
 @matplotlib.rc_context(FONT)
 def plot_distributions(results: RunResults) -> Figure | None:
-    """Plot what everybody answers: one panel per question, one bar per speaker, split by answer."""
+    r"""Plot what everybody answers: one panel per question, one bar per speaker, split by answer.
+
+    Example:
+        >>> question = QuestionResult(
+        ...     id="q", prompt="More parks?", options=["yes", "no"], split="train", n=9, human=[0.75, 0.25],
+        ...     jury=[0.7, 0.3], clusters={}, policy={},
+        ... )
+        >>> figure = plot_distributions(RunResults(questions=[question]))
+        >>> figure.texts[0].get_text().replace("\xa0", " ")
+        'Share of the most common answer, on average: people 75.0 %'
+    """
     if not results.questions:
         return None
     ordered = sorted(results.questions, key=lambda q: q.split != Split.TRAIN)
@@ -128,7 +140,14 @@ def plot_clusters(results: RunResults) -> Figure | None:
 
 @matplotlib.rc_context(FONT)
 def plot_distances(results: RunResults) -> Figure | None:
-    """Plot who is closest to the people: bars of the JS divergence, beside what needs no training."""
+    """Plot who is closest to the people: bars of the JS divergence, beside what needs no training.
+
+    Example:
+        >>> from plural_rlhf.report.results_policies import Row
+        >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
+        >>> plot_distances(RunResults(rows=[row])).texts[0].get_text()
+        'On held-out questions plural is 0.020 nats from the people'
+    """
     rows = Rows(results.rows)
     methods = [method for method in METHOD_COLOURS if method in rows.methods()]
     if not methods:
@@ -164,7 +183,14 @@ def plot_distances(results: RunResults) -> Figure | None:
 
 @matplotlib.rc_context(FONT)
 def plot_training(results: RunResults) -> Figure | None:
-    """Plot whether the training settled: one panel per trained policy."""
+    """Plot whether the training settled: one panel per trained policy.
+
+    Example:
+        >>> history = [LoggedStep(step=1, loss=0.4), LoggedStep(step=2, loss=0.3)]
+        >>> figure = plot_training(RunResults(training={"plural": history}))
+        >>> [axes.get_title(loc="left") for axes in figure.axes]
+        ['plural: loss (nats)']
+    """
     curves = {
         stage: _curve(results.training.get(stage, []), reward=stage == Stage.GRPO)
         for stage in (Stage.WARM, Stage.PLURAL, Stage.GRPO)
@@ -189,7 +215,17 @@ def plot_training(results: RunResults) -> Figure | None:
 
 @matplotlib.rc_context(FONT)
 def plot_steering(results: RunResults) -> Figure | None:
-    """Plot whether the policy follows its weights: predicted against achieved shares, one panel per weighting."""
+    r"""Plot whether the policy follows its weights: predicted against achieved shares, one panel per weighting.
+
+    Example:
+        >>> from plural_rlhf.report.results_policies import SteeringResult
+        >>> entry = SteeringResult(
+        ...     weighting="council", weights={"urban": 1.0}, question="q", split="train", predicted=[0.6, 0.4],
+        ...     achieved=[0.5, 0.5], jsd_nats=0.005,
+        ... )
+        >>> plot_steering(RunResults(steering=[entry])).axes[0].get_title(loc="left")
+        'council\nJS 0.0050 nats'
+    """
     entries = results.steering
     if not entries:
         return None
@@ -225,7 +261,17 @@ def plot_steering(results: RunResults) -> Figure | None:
 
 @matplotlib.rc_context(FONT)
 def plot_information(results: RunResults) -> Figure | None:
-    """Plot what it helps to know about a rater: nats per answer, clusters beside demographic groups and controls."""
+    """Plot what it helps to know about a rater: nats per answer, clusters beside demographic groups and controls.
+
+    Example:
+        >>> clusters = Grouping(grouping="clusters", n_groups=2, info=0.026, low=0.021, high=0.031)
+        >>> party = Grouping(grouping="party", source="trait", n_groups=3, info=0.016, low=0.012, high=0.020)
+        >>> groupings = Groupings(
+        ...     rows=[clusters, party], clusters=clusters, best_demographic=party, paired_difference=None
+        ... )
+        >>> plot_information(RunResults(groupings=groupings)).texts[0].get_text()
+        'Knowing the cluster is worth 0.026 nats per answer; knowing party, 0.016'
+    """
     groupings = results.groupings
     if groupings is None or not groupings.rows:
         return None

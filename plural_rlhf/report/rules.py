@@ -12,7 +12,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, INK, key_line, option_colours, panel_grid, title
-from plural_rlhf.report.results import Change, RuleResult, RunResults
+from plural_rlhf.report.results import RunResults
+from plural_rlhf.report.results_policies import Change, RuleResult
 from plural_rlhf.report.tables import TextTable, format_interval, format_percent, short_labels
 
 
@@ -21,7 +22,14 @@ __all__ = ["picks_table", "plot_rules", "rules_sentence", "rules_table"]
 
 @matplotlib.rc_context(FONT)
 def plot_rules(results: RunResults) -> Figure | None:
-    """Plot who gains and who loses by a rule: per rule and cluster, the change of its reward against the baseline."""
+    r"""Plot who gains and who loses by a rule: per rule and cluster, the change of its reward against the baseline.
+
+    Example:
+        >>> change = Change(value=0.2, ci_low=0.1, ci_high=0.3, n=4)
+        >>> effect = RuleResult(rule="min", baseline="mean", agreement=0.75, picks={}, clusters={"a": change})
+        >>> plot_rules(RunResults(rules=[effect])).texts[0].get_text().replace("\xa0", " ")
+        'The rule min leaves the mean on 25.0 % of questions'
+    """
     rivals = _rivals(results)
     if not rivals:
         return None

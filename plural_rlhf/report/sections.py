@@ -45,6 +45,10 @@ class Section:
         folded: Tables behind a fold, for those who want every number.
         missing: Why there is nothing to show; empty if there is something.
         fold_in_markdown: Whether Markdown, which cannot fold, shows the folded tables too.
+
+    Example:
+        >>> Section("training", "Did it settle?", "Losses should flatten out.", missing="No training.")
+        Section(key='training', ...)
     """
 
     key: str

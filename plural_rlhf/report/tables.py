@@ -14,7 +14,9 @@ from typing import Any
 from rich.table import Table
 
 from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Metric, Split
-from plural_rlhf.report.results import HeadroomSummary, QuestionResult, Row, RunResults
+from plural_rlhf.report.results import RunResults
+from plural_rlhf.report.results_jury import HeadroomSummary
+from plural_rlhf.report.results_policies import QuestionResult, Row
 
 
 __all__ = [
@@ -178,7 +180,7 @@ def clusters_text(results: RunResults) -> TextTable:
     """Tabulate one row per rater cluster: its share of the raters and the answers that set it apart.
 
     Example:
-        >>> from plural_rlhf.report.results import Cluster, DistinctiveAnswer
+        >>> from plural_rlhf.report.results_jury import Cluster, DistinctiveAnswer
         >>> answer = DistinctiveAnswer(item="parks", option="yes", p_cluster=0.9, p_population=0.6, lift=1.5)
         >>> table = clusters_text(RunResults(clusters=[Cluster(name="parks: yes", prevalence=0.4, top=[answer])]))
         >>> [cell.replace(NO_BREAK, " ") for cell in table.rows[0]]
@@ -202,7 +204,7 @@ def headroom_text(headroom: HeadroomSummary) -> TextTable:
     """Tabulate the ladder of models of the judgements, from a constant upwards.
 
     Example:
-        >>> from plural_rlhf.report.results import Rung
+        >>> from plural_rlhf.report.results_jury import Rung
         >>> rung = Rung(name="mixture K=2", nll=0.64, info=0.05, low=0.04, high=0.06)
         >>> table = headroom_text(HeadroomSummary(rungs=[rung], verdict="taste signal", best="mixture K=2"))
         >>> table.rows[0][:2]
@@ -236,12 +238,23 @@ def summary_table(results: RunResults | Mapping[str, Any]) -> Table:
 
 
 def clusters_table(results: RunResults) -> Table:
-    """Make the rater clusters as a rich table."""
+    """Make the table of rater clusters that `fit-jury` prints.
+
+    Example:
+        >>> [column.header for column in clusters_table(RunResults()).columns]
+        ['cluster', 'raters', 'answers that set it apart']
+    """
     return _rich(clusters_text(results), title="Rater clusters")
 
 
 def headroom_table(headroom: HeadroomSummary) -> Table:
-    """Make the headroom ladder as a rich table."""
+    """Make the table of the headroom ladder that `headroom` prints.
+
+    Example:
+        >>> table = headroom_table(HeadroomSummary(rungs=[], verdict="no taste signal", best="item mean"))
+        >>> table.title
+        'Headroom: what could a jury gain?'
+    """
     return _rich(headroom_text(headroom), title="Headroom: what could a jury gain?")
 
 
@@ -258,6 +271,15 @@ def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[s
 
     Returns:
         Question id to label.
+
+    Example:
+        >>> rest = {"options": [], "split": "train", "n": 0, "human": [], "jury": [], "clusters": {}, "policy": {}}
+        >>> parks, roads = (
+        ...     QuestionResult(id=topic, prompt=f"Is the country spending too much on {topic}?", **rest)
+        ...     for topic in ("public parks", "roads")
+        ... )
+        >>> short_labels([parks, roads])
+        {'public parks': 'public parks', 'roads': 'roads'}
     """
     ids = [question.id for question in questions]
     prompts = [question.prompt for question in questions]

@@ -23,7 +23,8 @@ from plural_rlhf.recipe.folder import RunFolder, RunFolderError
 from plural_rlhf.recipe.pipeline import _budget_sentence
 from plural_rlhf.recipe.policies import training_rows
 from plural_rlhf.report.names import METHOD_NAMES, Method
-from plural_rlhf.report.results import Budget, RunResults
+from plural_rlhf.report.results import RunResults
+from plural_rlhf.report.results_policies import Budget
 from plural_rlhf.weights.wording import describe_weights
 from reward_models.errors import JuryError
 from tests.juries import TableJury

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from plural_rlhf.report import plots, summary_table, write_report
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
-from plural_rlhf.report.results import Row, RunResults, Skipped
+from plural_rlhf.report.results import RunResults
+from plural_rlhf.report.results_policies import Row, Skipped
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
 from plural_rlhf.report.sections import headline, report_sections
 from plural_rlhf.report.tables import (

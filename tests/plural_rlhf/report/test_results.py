@@ -7,21 +7,14 @@ import math
 
 import numpy as np
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from plural_rlhf.evaluation.distribution.answers import METRICS
-from plural_rlhf.report import RunResults, write_report
-from plural_rlhf.report import results as module
+from plural_rlhf.report import RunResults, results, results_jury, results_policies, write_report
 from plural_rlhf.report.names import METHOD_NAMES, Method, Metric, SkippedPart
-from plural_rlhf.report.results import (
-    SCHEMA_VERSION,
-    Budget,
-    ClusterAnswers,
-    LoggedStep,
-    ResultsError,
-    Row,
-    TrainingResults,
-)
+from plural_rlhf.report.results import SCHEMA_VERSION, ResultsError
+from plural_rlhf.report.results_base import ResultsModel
+from plural_rlhf.report.results_policies import Budget, ClusterAnswers, LoggedStep, Row, TrainingResults
 from tests.report_fixtures import STORED, stored_values
 
 
@@ -106,10 +99,11 @@ def test_results_do_not_change():
 
 
 def test_every_field_is_described():
-    models = [getattr(module, name) for name in module.__all__ if isinstance(getattr(module, name), type)]
-    fields = [(m, name, f) for m in models if issubclass(m, BaseModel) for name, f in m.model_fields.items()]
+    parts = [getattr(m, name) for m in (results, results_jury, results_policies) for name in m.__all__]
+    models = [part for part in parts if isinstance(part, type) and issubclass(part, ResultsModel)]
+    fields = [(model, name, field) for model in models for name, field in model.model_fields.items()]
     assert len(fields) > 100
-    assert [(m.__name__, name) for m, name, field in fields if not field.description] == []
+    assert [(model.__name__, name) for model, name, field in fields if not field.description] == []
 
 
 def test_names_are_those_of_the_evaluation_and_of_the_summary():

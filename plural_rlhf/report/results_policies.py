@@ -1,0 +1,228 @@
+"""What the stages of the policies leave: training curves, budgets, and how each policy answers, in the end.
+
+Distances are in nats, probabilities lie between 0 and 1, times are in seconds. Knows nothing of how a jury was fitted.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+
+from plural_rlhf.report.names import EVERYBODY
+from plural_rlhf.report.results_base import Number, ResultsModel, Shares
+
+
+__all__ = [
+    "Budget",
+    "Change",
+    "ClusterAnswers",
+    "EvaluationResults",
+    "LoggedStep",
+    "PolicyAnswers",
+    "QuestionResult",
+    "Row",
+    "RuleResult",
+    "Skipped",
+    "SteeringResult",
+    "TrainingResults",
+]
+
+
+class LoggedStep(ResultsModel):
+    """One optimiser step of a training; other logged numbers are kept under their own names, null where NaN.
+
+    Example:
+        >>> step = LoggedStep.model_validate({"step": 1, "loss": 0.2, "coverage": 0.9})
+        >>> step.loss, step.reward, step.to_dict()["coverage"]
+        (0.2, None, 0.9)
+    """
+
+    step: int = Field(description="Number of the step, from 1.")
+    loss: float | None = Field(default=None, description="Loss; in nats for exact trainings.")
+    reward: float | None = Field(default=None, description="Mean reward of the sampled completions.")
+
+
+class Budget(ResultsModel):
+    """What a training was given.
+
+    Example:
+        >>> Budget(steps=8, generated_sequences=64, seconds=12.5).to_dict()
+        {'steps': 8, 'generated_sequences': 64, 'seconds': 12.5}
+    """
+
+    steps: int = Field(description="Optimiser steps.")
+    scored_sequences: int | None = Field(default=None, description="Answers whose probability was computed.")
+    generated_sequences: int | None = Field(default=None, description="Completions that were sampled.")
+    seconds: float = Field(description="Seconds of training.")
+
+
+class TrainingResults(ResultsModel):
+    """What the stage of one policy leaves.
+
+    Example:
+        >>> untrained = TrainingResults(history=[], budget=Budget(steps=0, seconds=0.0))
+        >>> untrained.budget.steps
+        0
+    """
+
+    history: list[LoggedStep] = Field(description="One entry per step; empty where nothing was trained.")
+    budget: Budget = Field(description="What was spent.")
+
+
+class ClusterAnswers(ResultsModel):
+    """How one cluster answers a question.
+
+    Example:
+        >>> import numpy as np
+        >>> ClusterAnswers(human=np.array([0.75, 0.25]), jury=[0.7, 0.3]).human
+        [0.75, 0.25]
+    """
+
+    human: Shares = Field(description="Shares of the held-out raters of the cluster.")
+    jury: Shares = Field(description="Shares that the jury predicts.")
+
+
+class PolicyAnswers(ResultsModel):
+    """How a policy answers a question under one weighting.
+
+    Example:
+        >>> answers = PolicyAnswers(probs=[0.5, 0.25], coverage=0.75)  # a quarter went to other text
+        >>> 1 - answers.coverage
+        0.25
+    """
+
+    probs: Shares = Field(description="Probability of each offered answer; they sum to the coverage.")
+    coverage: Number = Field(description="Probability of all offered answers together.")
+
+
+class QuestionResult(ResultsModel):
+    """One question: what people say, what the jury predicts, what each policy says.
+
+    Example:
+        >>> answers = PolicyAnswers(probs=[0.5, 0.4], coverage=0.9)
+        >>> question = QuestionResult(
+        ...     id="parks", prompt="More parks?", options=["yes", "no"], split="train", n=14, human=[0.5, 0.5],
+        ...     jury=[0.6, 0.4], clusters={}, policy={"plural": {"all": answers}},
+        ... )
+        >>> question.population_answers("plural"), question.population_answers("grpo")
+        ([0.5, 0.4], None)
+    """
+
+    id: str = Field(description="Item id.")
+    label: str = Field(default="", description="Short name; empty for none.")
+    prompt: str = Field(description="The wording.")
+    options: list[str] = Field(description="The offered answers.")
+    split: str = Field(description="One of `names.Split`.")
+    n: int = Field(description="Held-out raters that answered it.")
+    human: Shares = Field(description="Shares of all held-out raters.")
+    jury: Shares = Field(description="Shares that the jury predicts for the population.")
+    clusters: dict[str, ClusterAnswers] = Field(description="The same per cluster.")
+    policy: dict[str, dict[str, PolicyAnswers]] = Field(description="Answers by method, then by weighting.")
+
+    def population_answers(self, method: str) -> list[float] | None:
+        """Return what a policy answers for everybody, None if it was not measured."""
+        answers = self.policy.get(method, {}).get(EVERYBODY)
+        return None if answers is None else answers.probs
+
+
+class SteeringResult(ResultsModel):
+    """How a policy answers a question when it is asked for a weighting of the clusters.
+
+    Example:
+        >>> entry = SteeringResult(
+        ...     weighting="council", weights={"urban": 0.25, "rural": 0.75}, question="parks", split="heldout",
+        ...     predicted=[0.6, 0.4], achieved=[0.6, 0.4], jsd_nats=0.0,
+        ... )
+        >>> sum(entry.weights.values())
+        1.0
+    """
+
+    weighting: str = Field(description="Name: the population, a cluster, or a jury of the run file.")
+    weights: dict[str, Number] = Field(description="Weight per cluster; they sum to 1.")
+    question: str = Field(description="Item id.")
+    split: str = Field(description="One of `names.Split`.")
+    predicted: Shares = Field(description="What the jury predicts under these weights.")
+    achieved: Shares = Field(description="What the policy answers, normalised to the offered answers.")
+    jsd_nats: Number = Field(description="Jensen-Shannon divergence of the two, nats.")
+
+
+class Change(ResultsModel):
+    """The change of a cluster's reward between two rules.
+
+    Example:
+        >>> change = Change(value=0.2, ci_low=0.1, ci_high=0.3, n=9)
+        >>> "gains" if change.ci_low > 0 else "undecided"
+        'gains'
+    """
+
+    value: Number = Field(description="Mean over questions, in standard deviations of the cluster's rewards.")
+    ci_low: Number = Field(default=math.nan, description="Lower end of the interval over questions.")
+    ci_high: Number = Field(default=math.nan, description="Upper end of it.")
+    n: int = Field(description="Number of questions.")
+
+
+class RuleResult(ResultsModel):
+    """What a welfare rule picks, and who gains by it.
+
+    Example:
+        >>> effect = RuleResult(rule="min", baseline="mean", agreement=0.75, picks={"parks": "yes"}, clusters={})
+        >>> effect.picks["parks"]
+        'yes'
+    """
+
+    rule: str = Field(description="The rule.")
+    baseline: str = Field(description="The rule it is compared with.")
+    agreement: Number = Field(description="Share of the questions on which the two pick the same answer.")
+    picks: dict[str, str] = Field(description="The picked answer by item id.")
+    clusters: dict[str, Change] = Field(description="Change of reward per cluster.")
+
+
+class Row(ResultsModel):
+    """One number in tidy form.
+
+    Example:
+        >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
+        >>> row.value, row.ci_low
+        (0.02, nan)
+    """
+
+    case: str = Field(default="", description="Source of the judgements.")
+    split: str = Field(description="One of `names.Split`.")
+    cluster: str = Field(description="Whose answers: `all`, or the name of a cluster.")
+    stage: str = Field(default="", description="Same as `method`.")
+    method: str = Field(description="One of `names.Method`.")
+    metric: str = Field(description="One of `names.Metric`.")
+    value: Number = Field(description="Mean over the questions of the split.")
+    ci_low: Number = Field(default=math.nan, description="Lower end of the interval over raters and questions.")
+    ci_high: Number = Field(default=math.nan, description="Upper end of it.")
+    n: int = Field(default=0, description="Number of questions.")
+    n_raters: int = Field(default=0, description="Number of raters.")
+    unit: str = Field(default="", description="`nats` or `probability`.")
+
+
+class Skipped(ResultsModel):
+    """What a run left out, and why.
+
+    Example:
+        >>> Skipped(what="stock GRPO", reason="grpo.steps is 0").to_dict()
+        {'what': 'stock GRPO', 'reason': 'grpo.steps is 0'}
+    """
+
+    what: str = Field(description="Name of the part, one of `names.SkippedPart`.")
+    reason: str = Field(description="Why it was left out, to be read after `because`.")
+
+
+class EvaluationResults(ResultsModel):
+    """What the evaluation's stage leaves.
+
+    Example:
+        >>> EvaluationResults(skipped=[Skipped(what="welfare rules", reason="the jury has one cluster")]).rules
+        []
+    """
+
+    questions: list[QuestionResult] = Field(default=[], description="Answers, question by question.")
+    steering: list[SteeringResult] = Field(default=[], description="Predicted and achieved answers by weighting.")
+    rules: list[RuleResult] = Field(default=[], description="Welfare rules, compared with the first.")
+    rows: list[Row] = Field(default=[], description="All measured numbers in tidy form.")
+    skipped: list[Skipped] = Field(default=[], description="What could not be measured, and why.")
