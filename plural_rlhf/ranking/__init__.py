@@ -1,1 +1,1 @@
-"""Responses from a file, ranked under a jury and a rule, and why."""
+"""Rank the responses to a prompt under weights and a rule, and explain the verdict. Needs no policy."""

@@ -1,7 +1,7 @@
-"""Candidates to be ranked: the responses to each prompt, read from a file or made in Python, checked on the way in.
+"""Candidates to be ranked: the responses to each prompt, read from a file or made in Python, and validated.
 
-A prompt may carry its own weights and rule, and its responses the scores of every cluster. Knows nothing of juries:
-who scores, decides and ranks is in `ranking`.
+A prompt may have its own weights and rule, and its responses the scores of every cluster. Knows nothing of scoring or
+ranking: that is in `rank`.
 
 Shapes: `N` responses to one prompt.
 """
@@ -29,14 +29,20 @@ from reward_models.weights import WeightSpec, weights_from_text
 __all__ = ["REWARD", "Candidates", "CandidatesError", "label", "read_candidates"]
 
 REWARD = "reward:"
-"""Before a cluster's name in the column of its scores."""
+"""Prefix of a cluster's name in the column of its scores."""
 
 OURS = ("prompt_id", "prompt", "response", "responses", "weights", "rule")
 STRUCTURED = ("responses", "weights", "rule")
 
 
 class CandidatesError(ValueError):
-    """Candidates that cannot be ranked; the message names the row."""
+    """Candidates that cannot be ranked; the message names the row.
+
+    Example:
+        >>> Candidates("Which?", ["red", " "])
+        Traceback (most recent call last):
+        plural_rlhf.ranking.candidates.CandidatesError: response B to 'Which?': the response is ' ', and ...
+    """
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,19 @@ class Candidates:
         prompt: A string or a list of messages.
         responses: `N` texts.
         rewards: Scores by cluster, `N` each, if they are known already.
-        weights: Who decides here; None for whoever `rank` is told.
-        rule: How; None for the rule that `rank` is told.
+        weights: Weights of the clusters for this prompt; None for those of `rank`.
+        rule: Welfare rule for this prompt; None for that of `rank`.
         prompt_id: A name for the prompt.
-        rows: Where each response comes from, for error messages.
-        columns: What else is known of each response; handed on to `RankedPrompt.rows`.
+        rows: Source of each response, for error messages.
+        columns: Further columns of each response, which `RankedPrompt.rows` returns.
 
     Raises:
-        CandidatesError: No response, an empty one, or scores that are not `N` finite numbers a cluster.
+        CandidatesError: If there is no response, an empty one, or scores are not `N` finite numbers per cluster.
+
+    Example:
+        >>> given = Candidates("Parks or roads?", ["Parks.", "Roads."], rewards={"urban": [2, 0], "rural": [0, 1]})
+        >>> given.name, given.where(1)
+        ('Parks or roads?', "response B to 'Parks or roads?'")
     """
 
     prompt: str | list[dict[str, str]]
@@ -68,55 +79,65 @@ class Candidates:
 
     def __post_init__(self) -> None:
         if not self.responses:
-            raise CandidatesError(f"the prompt {self.name!r} has no responses. Give at least one, or leave it out.")
+            raise CandidatesError(f"the prompt {self.name!r} has no responses. Give one, or leave the prompt out.")
         for n, response in enumerate(self.responses):
             if not isinstance(response, str) or not response.strip():
                 raise CandidatesError(
-                    f"{self.where(n)}: the response is {response!r}, and a response is text that is not blank. Leave "
-                    "it out, or put a number in quotes."
+                    f"{self.where(n)}: the response is {response!r}, and a response must be text that is not blank. "
+                    "Leave it out, or put a number in quotes."
                 )
         for cluster, scores in (self.rewards or {}).items():
             if len(scores) != len(self.responses):
                 raise CandidatesError(
                     f"{self.where(0)}: {REWARD}{cluster} has {len(scores)} scores, and there are "
-                    f"{len(self.responses)} responses: give one each."
+                    f"{len(self.responses)} responses: give one score each."
                 )
             for n, score in enumerate(scores):
                 if not isinstance(score, Real) or not math.isfinite(score):
                     raise CandidatesError(
-                        f"{self.where(n)}: {REWARD}{cluster} is {score!r}, and nothing can be weighed against that. "
-                        "Score the response again, or leave it out."
+                        f"{self.where(n)}: {REWARD}{cluster} is {score!r}, and a score must be a finite number. Score "
+                        "the response again, or leave it out."
                     )
 
     @property
     def name(self) -> str:
-        """Its id, or the beginning of the prompt."""
+        """The prompt's id, or its beginning."""
         if self.prompt_id is not None:
             return self.prompt_id
         text = self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
         return text if len(text) <= 60 else text[:59] + "…"
 
     def where(self, n: int) -> str:
-        """The place of a response, for messages."""
+        """Return the place of a response, for messages."""
         return self.rows[n] if self.rows else f"response {label(n)} to {self.name!r}"
 
 
 def read_candidates(path: str | Path, limit: int | None = None) -> list[Candidates]:
-    """Read candidates from a file, prompts in the order in which they first occur.
+    r"""Read candidates from a file, prompts in the order of their first occurrence.
 
     A row is a candidate (`prompt`, `response`), or a prompt with the list `responses`. Optional columns: `prompt_id`;
     `weights` (`uniform`, a cluster's name, `name=share,...` or a mapping) and `rule`, which must agree within a prompt
-    and may stand in one of its rows; `reward:<cluster>`, scores that are known already (a list where `responses` is
-    one). All others are kept.
+    and may stand in only one of its rows; `reward:<cluster>`, known scores (a list if `responses` is one). All other
+    columns are kept.
 
     Args:
         path: A `.jsonl`, `.json` (a list of rows), `.csv`, `.tsv` or `.parquet` file. In CSV and TSV lists and
             mappings are JSON.
-        limit: Read this many prompts.
+        limit: Read only the first so many prompts.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CandidatesError: It cannot be read, a column is missing, rows of one prompt disagree, or see `Candidates`.
+        FileNotFoundError: If there is no such file.
+        CandidatesError: If the file cannot be read, a column is missing, rows of one prompt disagree, or see
+            `Candidates`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "answers.csv")
+        ...     _ = file.write_text("prompt,response,reward:urban\nWhich?,Parks.,2\nWhich?,Roads.,0.5\n")
+        ...     [candidates] = read_candidates(file)
+        >>> candidates.responses, candidates.rewards, candidates.where(1)
+        (['Parks.', 'Roads.'], {'urban': [2.0, 0.5]}, 'row 2')
     """
     path = Path(path)
     if not path.is_file():
@@ -139,12 +160,17 @@ def read_candidates(path: str | Path, limit: int | None = None) -> list[Candidat
 
 
 def label(n: int) -> str:
-    """The letter of a response: A, B, ..., Z, AA, AB, ..."""
+    """Return the letter of a response: A, B, ..., Z, AA, AB, ...
+
+    Example:
+        >>> [label(n) for n in (0, 25, 26, 27)]
+        ['A', 'Z', 'AA', 'AB']
+    """
     return ("" if n < 26 else label(n // 26 - 1)) + chr(ord("A") + n % 26)
 
 
 def _read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Each row with its place in the file; blank cells are left out."""
+    """Return each row with its place in the file, without blank cells."""
     try:
         if path.suffix == ".jsonl":
             lines = path.read_text(encoding="utf-8").split("\n")
@@ -169,7 +195,7 @@ def _read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _is_blank(column: str, value: Any) -> bool:
-    """Nothing is there; a NaN is how a table says so, but as a score it is a fault to be named."""
+    """Return whether a cell is empty: None, blank, or NaN; but a NaN score is an error that `Candidates` reports."""
     missing = isinstance(value, float) and math.isnan(value) and not column.startswith(REWARD)
     return value is None or missing or (isinstance(value, str) and not value.strip())
 
@@ -185,7 +211,7 @@ def _json_row(where: str, line: str) -> dict[str, Any]:
 
 
 def _from_cell(column: str, cell: str) -> Any:
-    """A cell of a CSV file: JSON where a list or a mapping may stand, a number where a score stands."""
+    """Read a cell of a CSV file: as JSON where a list or a mapping is allowed, as a number in a column of scores."""
     try:
         if (column in STRUCTURED or column.startswith(REWARD)) and cell.lstrip()[:1] in ("[", "{"):
             return json.loads(cell)
@@ -195,7 +221,7 @@ def _from_cell(column: str, cell: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and numbers of numpy as Python has them, and mappings without what is None: keys of other rows."""
+    """Convert numpy's arrays and numbers to Python's, and drop None from mappings: they are keys of other rows."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, np.ndarray | list):
@@ -204,7 +230,7 @@ def _plain(value: Any) -> Any:
 
 
 def _prompt_key(where: str, row: dict[str, Any]) -> Any:
-    """What rows of one prompt have in common."""
+    """Return the key that the rows of one prompt share."""
     try:
         frozen = freeze_prompt(row["prompt"])
     except (KeyError, TypeError):
@@ -217,14 +243,14 @@ def _prompt_key(where: str, row: dict[str, Any]) -> Any:
 
 
 def _candidates(members: list[tuple[str, dict[str, Any]]], answers: str, clusters: list[str]) -> Candidates:
-    """The candidates of the rows of one prompt."""
+    """Return the candidates of the rows of one prompt."""
     responses, rows, columns = [], [], []
     rewards: dict[str, list[Any]] = {cluster: [] for cluster in clusters}
     for where, row in members:
-        here = row.get(answers)
-        if answers == "responses" and not isinstance(here, list):
-            raise CandidatesError(f"{where}: responses is {here!r}, and must be a list of texts.")
-        texts = here if isinstance(here, list) and answers == "responses" else [here]
+        cell = row.get(answers)
+        if answers == "responses" and not isinstance(cell, list):
+            raise CandidatesError(f"{where}: responses is {cell!r}, and must be a list of texts.")
+        texts = cell if isinstance(cell, list) and answers == "responses" else [cell]
         for cluster in clusters:
             scores = row.get(REWARD + cluster)
             rewards[cluster] += scores if answers == "responses" and isinstance(scores, list) else [scores]
@@ -251,12 +277,12 @@ def _candidates(members: list[tuple[str, dict[str, Any]]], answers: str, cluster
 
 
 def _agreed(column: str, members: list[tuple[str, dict[str, Any]]]) -> Any:
-    """The one value that rows of a prompt have in a column; None where none has any."""
-    found = [(where, row[column]) for where, row in members if column in row]
-    for where, value in found:
-        if value != found[0][1]:
+    """Return the value on which the rows of a prompt agree in a column; None if no row has one."""
+    values = [(where, row[column]) for where, row in members if column in row]
+    for where, value in values:
+        if value != values[0][1]:
             raise CandidatesError(
-                f"{where}: {column} is {value!r}, but {found[0][0]} says {found[0][1]!r} for the same prompt. Let "
-                "them agree, or give the prompts different ids."
+                f"{where}: {column} is {value!r}, but {values[0][0]} has {values[0][1]!r} for the same prompt. Make "
+                "them equal, or give the prompts different ids."
             )
-    return found[0][1] if found else None
+    return values[0][1] if values else None

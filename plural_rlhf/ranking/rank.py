@@ -1,8 +1,8 @@
-"""Ranks candidate responses under a jury: which one wins, for whom, and what it would take for another to win.
+"""Rank candidate responses under weights and a rule, and explain which change would make another response win.
 
-Candidates come from a file or from Python, with the clusters' scores or without; then any `ClusterScorer` gives them.
-A prompt may carry its own weights and its own rule. Knows nothing of policies, of files only how it writes its own,
-and of models only that something scores `N` responses for `K` clusters.
+Candidates come from a file or from Python, with the clusters' scores or without; a `ClusterScorer` then scores them. A
+prompt may have its own weights and its own rule. Knows nothing of policies, and of models only that a scorer gives `N`
+responses scores for `K` clusters.
 
 Shapes: `N` responses to one prompt, `K` clusters.
 """
@@ -40,17 +40,23 @@ TIE = 1e-9
 
 @dataclass(frozen=True)
 class RankedPrompt:
-    """The responses to one prompt in the order in which a jury wants them.
+    """The ranking of the responses to one prompt, as `rank` returns it.
 
     Attributes:
-        candidates: As given.
+        candidates: The responses.
         cluster_names: `K` names.
         rewards: `(N, K)` scores by cluster.
-        weights: `(K,)` who decides, summing to one.
-        rule: How.
-        scores: `(N,)` what each response is worth under the rule; more is better.
+        weights: `(K,)` weights of the clusters, summing to one.
+        rule: The welfare rule.
+        scores: `(N,)` score of each response under the rule; higher is better.
         lottery: `(N,)` the verdict: the probability with which each response is chosen, even between equals.
         ranks: `(N,)` from 1; equals share the better rank.
+
+    Example:
+        >>> colours = Candidates("Which?", ["red", "blue"], rewards={"warm": [1, 0], "cold": [0, 0.5]})
+        >>> [ranked] = rank([colours], weights={"warm": 1, "cold": 3})
+        >>> ranked.order, ranked.best, ranked.rows()[0]["response"]
+        ([1, 0], 1, 'blue')
     """
 
     candidates: Candidates
@@ -64,7 +70,7 @@ class RankedPrompt:
 
     @property
     def order(self) -> list[int]:
-        """Responses from best to worst: by rank, equals by probability, and then as they were given."""
+        """Responses from best to worst: by rank, then by probability, then in the order of the candidates."""
         return np.lexsort((-self.lottery.round(9), self.ranks)).tolist()
 
     @property
@@ -73,10 +79,15 @@ class RankedPrompt:
         return self.order[0]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a response, best first, in the form that `read_candidates` reads."""
+        """Return one row per response, best first, in the form that `read_candidates` reads."""
         given = self.candidates
-        own = {"prompt_id": given.prompt_id, "prompt": given.prompt, "weights": given.weights, "rule": given.rule}
-        kept = {name: value for name, value in own.items() if value is not None}
+        of_prompt = {
+            "prompt_id": given.prompt_id,
+            "prompt": given.prompt,
+            "weights": given.weights,
+            "rule": given.rule,
+        }
+        kept = {name: value for name, value in of_prompt.items() if value is not None}
         return [
             {
                 **(given.columns[n] if given.columns else {}),
@@ -103,21 +114,26 @@ def rank(
     """Rank the responses to each prompt.
 
     Args:
-        candidates: One entry a prompt.
-        scorer: A jury, or anything else that scores for clusters; None where the candidates have their scores.
-        weights: Who decides; a prompt's own weights win. None: the scorer's prevalence, or all clusters alike.
-        rule: How (`plural_rlhf.core.rules.Rule`); a prompt's own rule wins.
-        calibrated: `False`: let rules that compare clusters take scores that are not known to be on one scale.
-        progress: Show a bar while scoring.
+        candidates: One entry per prompt.
+        scorer: A `JuryScorer` or another `ClusterScorer`; None if the candidates have scores.
+        weights: Weights of the clusters; a prompt's own weights take precedence. None: the scorer's prevalence, or
+            equal weights without a scorer.
+        rule: Welfare rule (`plural_rlhf.core.rules.Rule`); a prompt's own rule takes precedence.
+        calibrated: `False`: accept scores that are not known to be on one scale under rules that compare clusters.
+        progress: Whether to show a bar while scoring.
+
+    Returns:
+        One ranking per prompt, in order.
 
     Raises:
-        CandidatesError: Scores missing, or given twice; a prompt's own weights or rule that cannot be used; one
-            response under a rule that judges responses among each other.
-        JuryError: Weights that cannot be used, or a scorer that is not calibrated under a rule that needs it.
-        ValueError, TypeError: A rule or an option that there is not.
+        CandidatesError: If scores are missing or given twice, a prompt's own weights or rule cannot be used, or a
+            group rule gets a single response.
+        JuryError: If the weights cannot be used, or the scorer is not calibrated under a rule that needs it.
+        ValueError, TypeError: If the rule or an option is unknown.
 
     Warns:
-        UserWarning: Scores from a file under a rule that compares clusters: nobody has said that they can be compared.
+        UserWarning: If scores without a scorer are ranked under a rule that compares clusters, because it is not known
+            whether they are on one scale.
 
     Example:
         >>> colours = Candidates("Which?", ["red", "blue"], rewards={"warm": [1, 0], "cold": [0, 0.5]})
@@ -127,62 +143,56 @@ def rank(
     """
     default = Rule.parse(rule)
     checked: set[tuple[Rule, int]] = set()
-    plans = []
-    for given in candidates:
-        names = _cluster_names(given, scorer)
-        try:
-            own = default if given.rule is None else Rule.parse(given.rule)
-            shares = _shares(weights if given.weights is None else given.weights, names, scorer)
-            if (own, len(names)) not in checked:
-                own.check(len(names))
-                checked.add((own, len(names)))
-        except (TypeError, ValueError) as error:
-            if given.rule is None and given.weights is None:
-                raise
-            raise CandidatesError(f"{given.where(0)}: {error}") from error
-        if own.within_group and len(given.responses) == 1:
-            raise CandidatesError(
-                f"{given.where(0)}: the prompt {given.name!r} has one response, and the rule {str(own)!r} judges a "
-                "response among others. Give more, or choose a rule that judges each by itself, such as mean."
-            )
+    decisions = []
+    for prompt in candidates:
+        decision = _decision(prompt, scorer, weights, default, checked)
         if scorer is not None:
-            require_calibrated(own, scorer, calibrated)
-        plans.append((given, names, shares, own))
-    comparing = {str(own) for own, _ in checked if own.compares_heads}
+            require_calibrated(decision.rule, scorer, calibrated)
+        decisions.append(decision)
+    comparing = {str(used) for used, _ in checked if used.compares_heads}
     if scorer is None and calibrated is None and comparing:
         warnings.warn(
-            f"{', '.join(sorted(comparing))} compares the scores of one cluster with another's; the given ones are "
-            "taken to be on one scale (calibrated=False or --uncalibrated says that this is known).",
+            f"{', '.join(sorted(comparing))} compares the scores of one cluster with another's, and it is not known "
+            "whether the given scores are on one scale. If they are, pass calibrated=False or --uncalibrated to turn "
+            "this warning off.",
             UserWarning,
             stacklevel=2,
         )
-    scored = (
-        [_given_rewards(given) for given in candidates] if scorer is None else _score(candidates, scorer, progress)
+    rewards = (
+        [_given_rewards(prompt) for prompt in candidates] if scorer is None else _score(candidates, scorer, progress)
     )
-    together: dict[tuple[Rule, tuple[int, ...]], list[int]] = {}
-    for i, ((*_, own), rewards) in enumerate(zip(plans, scored, strict=True)):
-        together.setdefault((own, rewards.shape), []).append(i)
+    groups: dict[tuple[Rule, tuple[int, ...]], list[int]] = {}
+    for i, decision in enumerate(decisions):
+        groups.setdefault((decision.rule, rewards[i].shape), []).append(i)
     ranked: dict[int, RankedPrompt] = {}
-    for (own, _), rows in together.items():
-        r = torch.from_numpy(np.stack([scored[i] for i in rows]))
-        w = torch.from_numpy(np.stack([plans[i][2] for i in rows]))
-        scores, lotteries = (found.numpy() for found in own.verdict(r, w))
-        for i, of_prompt, lottery in zip(rows, scores, lotteries, strict=True):
-            given, names, shares, _ = plans[i]
-            ranked[i] = RankedPrompt(given, names, scored[i], shares, own, of_prompt, lottery, _ranks(of_prompt))
-    return [ranked[i] for i in range(len(plans))]
+    for (used, _), members in groups.items():
+        r = torch.from_numpy(np.stack([rewards[i] for i in members]))
+        w = torch.from_numpy(np.stack([decisions[i].weights for i in members]))
+        scores, lotteries = (values.numpy() for values in used.verdict(r, w))
+        for i, of_prompt, lottery in zip(members, scores, lotteries, strict=True):
+            d = decisions[i]
+            ranked[i] = RankedPrompt(
+                d.candidates, d.cluster_names, rewards[i], d.weights, used, of_prompt, lottery, _ranks(of_prompt)
+            )
+    return [ranked[i] for i in range(len(decisions))]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a verdict is what it is.
+    """What a verdict depends on, as `explain` returns it.
 
     Attributes:
-        winners: The likeliest responses of the verdict.
+        winners: The most probable responses of the verdict.
         favourites: By cluster, the responses that it scores highest.
-        without: By pivotal cluster, who would win without it; empty if it sits alone.
-        flips: For each cluster the nearest shares that turn the verdict (`evaluation.flips.flipping_weights`).
-        sentences: All of it in words, responses named A, B, C in the order in which they were given.
+        without: By pivotal cluster, the winners without it; empty if it is the only cluster.
+        flips: For each cluster the nearest shares that flip the verdict (`evaluation.decisions.flips`).
+        sentences: All of it in words, responses named A, B, C in the order of the candidates.
+
+    Example:
+        >>> given = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
+        >>> explanation = explain(rank([given])[0])
+        >>> explanation.winners, explanation.favourites, explanation.without
+        ([0], {'urban': [0], 'rural': [1]}, {'urban': [1]})
     """
 
     winners: list[int]
@@ -193,9 +203,9 @@ class Explanation:
 
 
 def explain(ranked: RankedPrompt) -> Explanation:
-    """Say whom each cluster would choose, whose presence decides, and what weights would turn the verdict.
+    """Explain a ranking: each cluster's favourites, the pivotal clusters, and the weights that would flip the verdict.
 
-    Clusters compare under the rule of the ranking, on the scores that it was made from.
+    Uses the rule and the scores of the ranking.
 
     Example:
         >>> given = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
@@ -216,27 +226,38 @@ def explain(ranked: RankedPrompt) -> Explanation:
             left = {other: share / others for other, share in shares.items() if other != name} if others else {}
             without[name] = _top(verdict(r, {**left, name: 0.0}, rule, cluster_names=names)) if left else []
         flips = flipping_weights(r, shares, rule, cluster_names=names)
-    said = [_verdict_sentence(ranked, winners)]
-    said.append(
+    sentences = [_verdict_sentence(ranked, winners)]
+    sentences.append(
         "; ".join(f"{name} would choose {' or '.join(map(label, best))}" for name, best in favourites.items()) + "."
     )
     for name, instead in without.items():
-        said.append(f"{name} is pivotal: " + (f"without it {_winning(instead)}." if instead else "it sits alone."))
-    # With two clusters, more of the one is less of the other.
+        outcome = f"without it {_winning(instead)}." if instead else "it is the only cluster."
+        sentences.append(f"{name} is pivotal: {outcome}")
+    # With two clusters, more of one is less of the other.
     turning = [f for f in flips if f.share_needed is not None and (len(names) > 2 or f.direction == "more")]
-    said += [_flip_sentence(flip) for flip in sorted(turning, key=_distance)]
+    sentences += [_flip_sentence(flip) for flip in sorted(turning, key=_distance)]
     if len(r) > 1 and not turning:
-        said.append("No change of one cluster's share alone would turn the verdict.")
-    return Explanation(winners, favourites, without, flips, said)
+        sentences.append("No change of one cluster's share alone would turn the verdict.")
+    return Explanation(winners, favourites, without, flips, sentences)
 
 
 def write_ranked(path: str | Path, ranked: Iterable[RankedPrompt], *, best: bool = False) -> None:
-    """Write ranked candidates as JSON lines, as a whole or not at all; `read_candidates` reads them.
+    """Write ranked candidates as JSON lines, atomically, in the form that `read_candidates` reads.
 
     Args:
-        path: Replaced if it is there.
-        ranked: What `rank` returned.
-        best: Only the best response to each prompt.
+        path: File to write; an existing file is replaced.
+        ranked: From `rank`.
+        best: Whether to write only the best response to each prompt.
+
+    Example:
+        >>> import tempfile
+        >>> from plural_rlhf.ranking.candidates import read_candidates
+        >>> ranked = rank([Candidates("Which?", ["red", "blue"], rewards={"warm": [1, 0], "cold": [0, 3]})])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_ranked(f"{folder}/ranked.jsonl", ranked, best=True)
+        ...     [again] = read_candidates(f"{folder}/ranked.jsonl")
+        >>> again.responses, again.rewards
+        (['blue'], {'warm': [0.0], 'cold': [3.0]})
     """
     with whole_file(path) as file:
         for prompt in ranked:
@@ -247,29 +268,66 @@ def write_ranked(path: str | Path, ranked: Iterable[RankedPrompt], *, best: bool
 # ── ranking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True)
+class _Decision:
+    """How the responses to one prompt are to be ranked."""
+
+    candidates: Candidates
+    cluster_names: list[str]
+    weights: np.ndarray
+    rule: Rule
+
+
+def _decision(
+    prompt: Candidates,
+    scorer: ClusterScorer | None,
+    weights: WeightSpec | None,
+    default: Rule,
+    checked: set[tuple[Rule, int]],
+) -> _Decision:
+    """Resolve and validate a prompt's weights and rule; `checked` are the rules that were tried, and is extended."""
+    names = _cluster_names(prompt, scorer)
+    try:
+        rule = default if prompt.rule is None else Rule.parse(prompt.rule)
+        shares = _shares(weights if prompt.weights is None else prompt.weights, names, scorer)
+        if (rule, len(names)) not in checked:
+            rule.check(len(names))
+            checked.add((rule, len(names)))
+    except (TypeError, ValueError) as error:
+        if prompt.rule is None and prompt.weights is None:
+            raise
+        raise CandidatesError(f"{prompt.where(0)}: {error}") from error
+    if rule.within_group and len(prompt.responses) == 1:
+        raise CandidatesError(
+            f"{prompt.where(0)}: the prompt {prompt.name!r} has one response, and the rule {str(rule)!r} scores a "
+            "response among others. Give more responses, or choose a rule that scores each by itself, such as mean."
+        )
+    return _Decision(prompt, names, shares, rule)
+
+
 def _cluster_names(given: Candidates, scorer: ClusterScorer | None) -> list[str]:
     if scorer is None:
         if not given.rewards:
             raise CandidatesError(
-                f"{given.where(0)}: there are no scores ({REWARD}<cluster>) and nobody to ask for them. Give a jury "
-                "(on the command line --jury)."
+                f"{given.where(0)}: there are no scores ({REWARD}<cluster>) and no scorer. Give a scorer (on the "
+                "command line --jury FOLDER)."
             )
         return list(given.rewards)
     if given.rewards:
         raise CandidatesError(
-            f"{given.where(0)}: there are scores already ({REWARD}{next(iter(given.rewards))}), and a jury was given, "
-            "too. Leave out one of them."
+            f"{given.where(0)}: there are scores already ({REWARD}{next(iter(given.rewards))}), and a scorer was "
+            "given, too. Leave out one of them."
         )
     return scorer.cluster_names
 
 
 def _shares(spec: WeightSpec | None, names: list[str], scorer: ClusterScorer | None) -> np.ndarray:
-    """(K,) weights; scores alone know no prevalence."""
+    """Return weights (K,); scores without a scorer have no prevalence."""
     if scorer is not None:
         return parse_weights("prevalence" if spec is None else spec, names, scorer.prevalence)
     if isinstance(spec, str) and spec == "prevalence":
         raise JuryError(
-            "weights: 'prevalence' asks how common each cluster is, and scores without a jury do not say. Give "
+            "weights: 'prevalence' needs a scorer, because scores alone do not state how common each cluster is. Give "
             f"shares such as {names[0]}=0.6, or 'uniform'."
         )
     return parse_weights("uniform" if spec is None else spec, names, np.full(len(names), 1 / len(names)))
@@ -280,7 +338,7 @@ def _given_rewards(given: Candidates) -> np.ndarray:
 
 
 def _score(candidates: Sequence[Candidates], scorer: ClusterScorer, progress: bool) -> list[np.ndarray]:
-    """(N, K) rewards of each prompt's responses; all texts go to the scorer in large parts."""
+    """Return the rewards (N, K) of each prompt's responses; the scorer gets all texts in large parts."""
     texts = [(given, n) for given in candidates for n in range(len(given.responses))]
     parts = []
     with tqdm(total=len(texts), desc="scoring", unit="text", disable=not progress or len(texts) <= CHUNK) as bar:
@@ -294,8 +352,8 @@ def _score(candidates: Sequence[Candidates], scorer: ClusterScorer, progress: bo
                 i, k = (~torch.isfinite(rewards)).nonzero()[0].tolist()
                 given, n = part[i]
                 raise CandidatesError(
-                    f"{given.where(n)}: the cluster {scorer.cluster_names[k]!r} gives {float(rewards[i, k])}, and "
-                    "nothing can be weighed against that. Look at the scorer, or leave the response out."
+                    f"{given.where(n)}: the cluster {scorer.cluster_names[k]!r} gives {float(rewards[i, k])}, and a "
+                    "score must be a finite number. Check the scorer, or leave the response out."
                 )
             parts.append(rewards.double().numpy())
             bar.update(len(part))
@@ -304,7 +362,7 @@ def _score(candidates: Sequence[Candidates], scorer: ClusterScorer, progress: bo
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    """(N,) ranks from 1; equals share the better one."""
+    """Return ranks (N,) from 1; equals share the better one."""
     order = np.argsort(-scores, kind="stable")
     leads = np.append(True, scores[order][:-1] - scores[order][1:] > TIE)
     ranks = np.empty(len(order), dtype=np.int64)
@@ -348,7 +406,7 @@ def _distance(flip: Flip) -> float:
 
 
 def _flip_sentence(flip: Flip) -> str:
-    # Rounded away from where the cluster stands, so that the share that is said is enough.
+    # Rounded away from the present share, so that the stated share is enough.
     towards = math.ceil if flip.direction == "more" else math.floor
     needed = towards(round(1000 * (flip.share_needed or 0.0), 6)) / 1000
     winner = label(flip.winner or 0)

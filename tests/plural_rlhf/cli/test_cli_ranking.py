@@ -128,7 +128,7 @@ def test_a_file_that_exists_is_kept_unless_forced(scored, tmp_path):
         (CSV, ["--rule", "soft_minimum(temperature=-1)"], "temperature: got -1"),
         (CSV, ["--weights", "urbn=1"], "Did you mean 'urban'?"),
         (CSV, ["--weights", "urban=1,rural"], "not of the form name=share"),
-        (CSV, ["--weights", "prevalence"], "scores without a jury do not say"),
+        (CSV, ["--weights", "prevalence"], "scores alone do not state"),
         ("prompt,answer\nP,a\n", [], "has the columns 'prompt', 'answer'"),
         ("prompt,response\nP,a\nP,b\n", [], "row 1: there are no scores"),
         ("prompt,response,reward:u\nP,a,1\nP,,2\n", [], "row 2: the response is None"),

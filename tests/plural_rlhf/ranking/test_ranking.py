@@ -239,7 +239,7 @@ def test_given_scores_are_taken_as_comparable_with_a_word():
     [
         (Candidates("P", ["a", "b"]), {}, CandidatesError, "no scores"),
         (PARKS, {"scorer": TableJury({}, ["u"], [1.0])}, CandidatesError, "there are scores already"),
-        (PARKS, {"weights": "prevalence"}, JuryError, "scores without a jury do not say"),
+        (PARKS, {"weights": "prevalence"}, JuryError, "scores alone do not state"),
         (PARKS, {"weights": {"urbn": 1}}, JuryError, "Did you mean 'urban'"),
         (PARKS, {"rule": "bordda"}, ValueError, "Did you mean 'borda'"),
         (PARKS, {"rule": "soft_minimum(temperature=-1)"}, ValueError, "temperature"),
@@ -308,7 +308,7 @@ def test_a_draw_is_told_with_its_chances_and_a_lonely_cluster_as_such():
     )
     alone = explain(rank([PARKS], weights="rural")[0])
     assert alone.without == {"rural": []}
-    assert "rural is pivotal: it sits alone." in alone.sentences
+    assert "rural is pivotal: it is the only cluster." in alone.sentences
 
 
 def test_one_response_and_certain_verdicts_are_told_without_a_turn():
