@@ -10,6 +10,8 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Extra pip arguments for torch alone, such as an --index-url that has the build for your accelerator, or the small CPU build.
 TORCH_ARGS ?=
 CONFIG ?= configs/quickstart.yaml
+# Threads that spin while they wait cost a factor of ten beside another busy process.
+export OMP_WAIT_POLICY ?= PASSIVE
 ARGS ?=
 
 .PHONY: help install demo test lint docs clean
