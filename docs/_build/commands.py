@@ -42,8 +42,7 @@ def run_file_page() -> str:
     """All keys of a run file, a table for each section, and the run files that are shipped."""
     out = [
         "# The run file",
-        (inspect.getdoc(RunConfig) or "")
-        + " A section is a mapping under its name; on the command line a key is set by "
+        _summary(RunConfig) + " A section is a mapping under its name; on the command line a key is set by "
         "`--set section.key=value`. Unknown keys are refused.",
         _keys(RunConfig, ""),
         "## Run files that are shipped",
@@ -152,12 +151,16 @@ def _keys(section: type[BaseModel], prefix: str) -> str:
         path = f"{prefix}{key}"
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             rows.append(f"| [`{path}`](#{path.replace('.', '')}) | section | | {info.description} |")
-            about = inspect.getdoc(info.annotation) or ""
-            inner.append(f"## {path}\n\n{about}\n\n{_keys(info.annotation, f'{path}.')}")
+            inner.append(f"## {path}\n\n{_summary(info.annotation)}\n\n{_keys(info.annotation, f'{path}.')}")
         else:
             text = _cell(info.description or "")
             rows.append(f"| `{path}` | {_type(info.annotation, info)} | {_default(info.default)} | {text} |")
     return "\n\n".join(["\n".join(rows), *inner])
+
+
+def _summary(model: type[BaseModel]) -> str:
+    """The first paragraph of a model's docstring, without its example."""
+    return (inspect.getdoc(model) or "").split("\n\n")[0]
 
 
 def _type(annotation: Any, info: FieldInfo | None = None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plural_rlhf.recipe.config import DataSection
+from plural_rlhf.recipe.config_sections import DataSection
 
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from plural_rlhf.policies.base_models import prepare_base_model
-from plural_rlhf.recipe.config import GrpoSection, PluralSection, RunConfig, WarmupSection
+from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.config_sections import GrpoSection, PluralSection, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.report.results_policies import Budget, LoggedStep, TrainingResults

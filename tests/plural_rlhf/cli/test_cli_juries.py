@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
-from plural_rlhf.recipe.config import DataSection
+from plural_rlhf.recipe.config_sections import DataSection
 from plural_rlhf.recipe.inputs import read_judgements
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

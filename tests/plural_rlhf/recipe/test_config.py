@@ -12,7 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from plural_rlhf.recipe.config import SURVEYS, ConfigError, RunConfig, load_config, make_config
+from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
+from plural_rlhf.recipe.config_sections import SURVEYS
 from tests.paths import ROOT
 
 
@@ -115,7 +116,7 @@ def test_a_key_in_the_wrong_place_is_told_its_section(write):
         ("data: {max_raters: 1}", "data.max_raters = 1: must be greater than or equal to 2"),
         ("data: {heldout_questions: []}", "data.heldout_questions = []: is an empty list"),
         ("data: {heldout_questions: [a, b, a]}", "names a more than once"),
-        ("data: {name: gss_spendin}", "is not a survey we know. Did you mean 'gss_spending'?"),
+        ("data: {name: gss_spendin}", "is not a known survey. Did you mean 'gss_spending'?"),
         ("data: {source: table}", "data.path = null: is missing, and source: table reads a file"),
         (
             "data: {path: x.csv}",
@@ -213,6 +214,6 @@ def test_reading_a_run_file_imports_no_heavy_library():
 def test_juries_need_a_name_of_their_own_and_somebody_on_them(write):
     council = "juries: {council: {urban: 7, rural: 5}}"
     assert load_config(write(council)).juries == {"council": {"urban": 7, "rural": 5}}
-    assert "named 'all', which means everybody" in refusal(write("juries: {all: {urban: 7}}"))
-    assert "nobody on the jury 'council'" in refusal(write("juries: {council: {urban: 0}}"))
+    assert "named 'all', which is a word for weights" in refusal(write("juries: {all: {urban: 7}}"))
+    assert "no seats on the jury 'council'" in refusal(write("juries: {council: {urban: 0}}"))
     assert "juries" in refusal(write("juries: {council: {urban: -1}}"))

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe import run
-from plural_rlhf.recipe.config import ConfigError, PluralSection, load_config
+from plural_rlhf.recipe.config import ConfigError, load_config
+from plural_rlhf.recipe.config_sections import PluralSection
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.folder import RunFolder, RunFolderError
 from plural_rlhf.recipe.pipeline import _budget_sentence
