@@ -69,7 +69,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     for cluster in fitted.clusters:
         console.print(f"  {cluster['prevalence']:4.0%}  {cluster['name']}")
     with console.status("clusters against demographic groups of the same size"):
-        groupings = predictive_information(data.everything, max(2, fitted.selection.chosen), config=fit_config)
+        groupings = predictive_information(data.everything, max(2, fitted.selection.num_clusters), config=fit_config)
     console.print(f"[bold]Groups[/bold]    {_comparison(groupings)}")
     scorer.save_pretrained(folder)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
@@ -79,7 +79,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         headroom=HeadroomSummary.model_validate(room, from_attributes=True),
         selection=ClusterSelection(
             table=[ClusterCount.model_validate(row) for row in fitted.selection.table],
-            chosen=fitted.selection.chosen,
+            chosen=fitted.selection.num_clusters,
             reason=fitted.selection.reason,
         ),
         clusters=[_cluster(described) for described in fitted.clusters],

@@ -25,7 +25,7 @@ from torch import Tensor
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.fitting.text_table import TextTable, extend_to_features
+from reward_models.fitting.text_table import TextTable, extend_to_features, label_information
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
@@ -133,11 +133,8 @@ def fit_demographics(
     fit = _with_groups(fit_raters(enc, "mixture", 1, config=config), enc, groups, members, belongs, best)
     if features is None:
         return replace(fit, cv=cv)
-    judged = enc.alternatives[enc.alternatives >= 0]
-    weight = np.broadcast_to(enc.weight[:, None], enc.alternatives.shape)[enc.alternatives >= 0]
-    # A judgement tells about a quarter of a squared logit, that of a fair coin, at most.
-    information = 0.25 * np.bincount(judged, weight, enc.n_texts)
-    return replace(fit, cv=cv, table=extend_to_features(enc, fit.table.values, information, features, seed))
+    table = extend_to_features(enc, fit.table.values, label_information(enc), features, seed)
+    return replace(fit, cv=cv, table=table)
 
 
 def _with_groups(

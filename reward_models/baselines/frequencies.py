@@ -22,7 +22,7 @@ from torch import Tensor
 from reward_models.baselines.demographics import DemographicsFit, fit_demographics
 from reward_models.errors import JuryError
 from reward_models.fitting.em import spectral_start
-from reward_models.fitting.text_table import TextTable, extend_to_features
+from reward_models.fitting.text_table import TextTable, extend_to_features, label_information
 from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.lbfgs import minimise
@@ -276,10 +276,7 @@ def fit_k_models(
         rewards = centre_within_groups(rewards, prompt_groups(enc.texts))
     table = TextTable(enc.texts, rewards)
     if features is not None:
-        judged = enc.alternatives[enc.alternatives >= 0]
-        weight = np.broadcast_to(enc.weight[:, None], enc.alternatives.shape)[enc.alternatives >= 0]
-        # A judgement tells about a quarter of a squared logit, that of a fair coin, at most.
-        table = extend_to_features(enc, rewards, 0.25 * np.bincount(judged, weight, n_texts), features, seed)
+        table = extend_to_features(enc, rewards, label_information(enc), features, seed)
     sizes = np.bincount(assignment, minlength=num_clusters)
     return KModelsFit(
         table, [terms for _, terms in models], sizes / sizes.sum(), enc.rater_ids, assignment, strength, enc.kind

@@ -1,10 +1,10 @@
-"""Fitting a jury to judgements: the one place to import it from.
+"""Fit a jury to judgements.
 
 Four steps, each a file: `rater_fit` fits rewards per text and how raters vary, on labels alone, in seconds (`mixture`
-is its default, with closed forms for choices); `selection` chooses membership and K on held-out raters;
-`feature_fitting` and `text_fit` turn the rewards into linear functions of frozen features, for texts nobody judged:
-the first beside a memory of the judged texts, the second with a variance and for any membership. Nothing here trains a
-language model: that is `jury_trainer`.
+is its default, with closed forms for choices); `selection` chooses the membership and K on held-out raters;
+`feature_fitting` and `text_fit` turn the rewards into linear functions of frozen features, for texts that nobody
+judged: the first beside a memory of the judged texts, the second with a variance and for any membership. Knows nothing
+of training a language model; that is `reward_models.trainer`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from reward_models.fitting.selection import KSelection, MembershipChoice, choose
 from reward_models.fitting.text_fit import TextFit, fit_texts
 
 
-MixtureFit = RaterFit  # the former name of RaterFit, which old code may still import
+# The former name of `RaterFit`, kept importable for code that was written before the rename.
+MixtureFit = RaterFit
 
 __all__ = [
     "FeatureFit",

@@ -1,7 +1,7 @@
 """Soft expectation-maximisation for a mixture of rater clusters: temperatures, restarts, prior, stopping.
 
-The loop only. What a cluster is (answer tables, rewards with rater terms) comes in as an `Emission`; the loop knows
-nothing of texts, kinds of judgements or torch.
+This is the loop only. What a cluster is (answer tables, rewards with rater terms) comes in as an `Emission`; the loop
+knows nothing of texts, kinds of judgements or torch.
 
 Shapes: `R` raters (or groups of identical raters), `K` clusters.
 """
@@ -23,29 +23,38 @@ from reward_models.stats.answers import adjusted_rand_index
 __all__ = ["EMRun", "Emission", "FitConfig", "best_of_restarts", "run_em", "spectral_embedding", "spectral_start"]
 
 P = TypeVar("P")
-WARM_ITERATIONS = 10  # at a high temperature the fixed point has equal clusters: leave before the differences are gone
+# At a high temperature the fixed point has equal clusters: stop before the differences between them are gone.
+WARM_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a mixture is fitted.
+    """Settings of a label-level fit.
 
     Attributes:
         restarts: Number of starting points; the best is kept, the others measure stability.
-        max_iter: Most EM iterations at the last temperature.
+        max_iter: Most iterations, of EM at the last temperature or of L-BFGS.
         tol: Stop when the objective improves by less than this fraction.
         temperatures: `T` of the E-step `q ∝ pi exp(sum l / T)`, decreasing, ending with 1.
-        dirichlet: `alpha` of the Dirichlet prior on prevalence; above 1 it keeps clusters from dying out.
-        smoothing: Strength of the pull of a cluster towards the population. `choice`: pseudo-answers per item and
-            cluster, distributed as the item's own answers. Other kinds: precision of a cluster's reward around the
-            mean reward of its text (and a tenth of it around zero). 0: maximum likelihood.
-        nuisance: Rater terms in the likelihood of ratings and preferences (leniency, scale, tie propensity, position).
-        style: Rater terms in the likelihood of choices: tendencies to the end, and the ends, of the list of options.
-            Off by default, because where options have an order those tendencies are opinions.
-        seed: Seed of the starting points.
+        dirichlet: `alpha` of the Dirichlet prior on prevalence; above 1 it keeps clusters from becoming empty.
+        smoothing: Strength of the prior on rewards. Answer tables of `choice`: pseudo-answers per item and cluster,
+            distributed as all answers to the item. Otherwise: factor of the prior precision of consensus and
+            deviations. 0: maximum likelihood.
+        nuisance: Whether ratings and preferences have rater terms (leniency, scale, tie propensity, position).
+        style: Whether choices have rater terms: preferences for the last option, and for both ends of the list. Off by
+            default, because such a preference is an opinion where the options have an order.
+        seed: Random seed of the starting points.
 
     Raises:
-        JuryError: When a value cannot work.
+        JuryError: A value that cannot work.
+
+    Example:
+        >>> FitConfig(restarts=1, seed=7).temperatures
+        (4.0, 2.0, 1.0)
+        >>> FitConfig(restarts=0)
+        Traceback (most recent call last):
+            ...
+        reward_models.errors.JuryError: restarts=0 and max_iter=200: an EM fit needs at least one of each. Fix: ...
     """
 
     restarts: int = 3
@@ -61,32 +70,37 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.restarts < 1 or self.max_iter < 1:
             raise JuryError(
-                f"restarts={self.restarts} and max_iter={self.max_iter}: an EM fit needs at least one of each; use 3 "
-                "and 200"
+                f"restarts={self.restarts} and max_iter={self.max_iter}: an EM fit needs at least one of each. Fix: "
+                "use 3 and 200"
             )
         if not self.temperatures or self.temperatures[-1] != 1.0 or min(self.temperatures) <= 0:
             raise JuryError(
                 f"temperatures={self.temperatures}: the last must be 1, where the E-step is Bayes' rule, and all must "
-                "be positive; use e.g. (4.0, 2.0, 1.0)"
+                "be positive. Fix: use e.g. (4.0, 2.0, 1.0)"
             )
         if self.dirichlet < 1.0 or self.smoothing < 0.0 or self.tol <= 0.0:
             raise JuryError(
                 f"dirichlet={self.dirichlet} must be at least 1, smoothing={self.smoothing} at least 0 and "
-                f"tol={self.tol} above 0: otherwise the objective has no maximum"
+                f"tol={self.tol} above 0: otherwise the objective has no maximum. Fix: use 1.5, 1.0 and 1e-6"
             )
 
 
 class Emission(Protocol[P]):
-    """What a cluster says about a rater's judgements; `P` is whatever the implementation keeps as parameters."""
+    """The likelihood of a rater's judgements in each cluster; `P` is the type of the implementation's parameters."""
 
     def maximise(self, responsibilities: np.ndarray, start: P | None) -> P:
-        """M-step: parameters that do not lower expected log-likelihood plus log prior; `responsibilities` (R, K)."""
+        """M-step: return parameters whose expected log-likelihood plus log prior is at least that of `start`.
+
+        Args:
+            responsibilities: (R, K) memberships.
+            start: Parameters of the iteration before; None at first.
+        """
 
     def rater_log_lik(self, params: P) -> np.ndarray:
-        """(R, K) log-likelihood of all of a rater's judgements in each cluster, nats."""
+        """Compute the (R, K) log-likelihood of all of a rater's judgements in each cluster, nats."""
 
     def log_prior(self, params: P) -> float:
-        """Log prior of the parameters, up to a constant."""
+        """Compute the log prior of the parameters, up to a constant."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,22 @@ def run_em(
 
     Returns:
         The converged run.
+
+    Example:
+        Two coins: three raters saw 9 heads in 10 throws, one saw 1 (`fit_latent_classes` fits such tables):
+
+        >>> class Coins:
+        ...     heads = np.array([9, 9, 9, 1])
+        ...     def maximise(self, responsibilities, start):
+        ...         return (self.heads @ responsibilities + 1) / (10 * responsibilities.sum(0) + 2)
+        ...     def rater_log_lik(self, p):
+        ...         return self.heads[:, None] * np.log(p) + (10 - self.heads)[:, None] * np.log(1 - p)
+        ...     def log_prior(self, p):
+        ...         return float(np.log(p * (1 - p)).sum())
+        >>> start = np.array([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.4, 0.6]])
+        >>> run = run_em(Coins(), start, np.ones(4), FitConfig(dirichlet=1.0))
+        >>> run.prevalence.round(2).tolist(), run.params.round(2).tolist()
+        ([0.75, 0.25], [0.87, 0.17])
     """
     n_clusters = responsibilities.shape[1]
     n_raters = rater_weight.sum()
@@ -157,7 +187,7 @@ def best_of_restarts(
 
     Args:
         emission: The clusters' likelihood.
-        start: Draws (R, K) starting responsibilities.
+        start: Function that draws (R, K) starting responsibilities.
         rater_weight: (R,) how many raters a row stands for.
         config: Number of restarts and seed.
 
@@ -169,7 +199,7 @@ def best_of_restarts(
     first = start(streams[0])
     if first.shape[1] == 1:
         return run_em(emission, first, rater_weight, config), 1.0
-    # A warm start may melt all clusters into one, and EM cannot leave that point: only some of the runs begin warm.
+    # A high first temperature may merge all clusters into one, and EM cannot leave that point: only some runs have it.
     stages = [config.temperatures[-1 - i % len(config.temperatures) :] for i in range(config.restarts)]
     runs = [
         run_em(emission, first if i == 0 else start(rng), rater_weight, replace(config, temperatures=stages[i]))
@@ -186,8 +216,8 @@ def spectral_start(
 ) -> np.ndarray:
     """Draw starting responsibilities along the directions in which raters differ most.
 
-    Raters are adapted in the leading singular space of their deviations from the population, and cut by random
-    hyperplanes of that space: starts differ from each other, and none is blind as uniform noise is.
+    Raters are embedded in the leading singular space of their deviations from the population and cut by random
+    hyperplanes of that space: the starts differ from each other, and each is better informed than uniform noise.
 
     Args:
         deviations: (R, C) sparse deviations of each rater from the population.
@@ -197,6 +227,14 @@ def spectral_start(
 
     Returns:
         (R, K) responsibilities.
+
+    Example:
+        Two raters deviate in one direction, two in the other:
+
+        >>> deviations = csr_array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
+        >>> start = spectral_start(deviations, np.ones(4), 2, np.random.default_rng(0))
+        >>> start.argmax(1).tolist()
+        [0, 0, 1, 1]
     """
     if num_clusters == 1:
         return np.ones((deviations.shape[0], 1))
@@ -207,7 +245,7 @@ def spectral_start(
 def spectral_embedding(
     deviations: csr_array, rater_weight: np.ndarray, rank: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Place raters in the leading singular space of their deviations from the population.
+    """Embed raters in the leading singular space of their deviations from the population.
 
     Args:
         deviations: (R, C) sparse deviations of each rater from the population.
@@ -218,6 +256,12 @@ def spectral_embedding(
     Returns:
         (R, rank) scores with unit variance, and (rank, C) loadings, so that `scores @ loadings` approximates the
         deviations.
+
+    Example:
+        >>> deviations = csr_array([[2.0, 0.0], [-2.0, 0.0]])
+        >>> scores, loadings = spectral_embedding(deviations, np.ones(2), 1, np.random.default_rng(0))
+        >>> (scores @ loadings).round(6).tolist()
+        [[2.0, 0.0], [-2.0, 0.0]]
     """
     weighted = diags_array(np.sqrt(rater_weight)) @ deviations
     # Randomised range finder with three power iterations (Halko, Martinsson, Tropp 2011): one sparse product each.

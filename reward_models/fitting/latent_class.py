@@ -1,8 +1,8 @@
 """Latent class analysis of answers: K clusters, each with its own answer distribution per item, fitted by EM.
 
 Works on any table of categorical answers (Lazarsfeld and Henry 1968; Goodman 1974,
-https://doi.org/10.1093/biomet/61.2.215). It knows nothing of texts or rewards: `choice` judgements become rewards in
-`mixture`, and `groupings` uses it as it is.
+https://doi.org/10.1093/biomet/61.2.215). Knows nothing of texts or rewards: `mixture` turns the log probabilities of
+`choice` judgements into rewards, and `analysis.groupings` uses the classes directly.
 
 Shapes: `N` answers, `R` raters, `I` items, `S` cells (all options of all items), `K` clusters.
 """
@@ -19,15 +19,14 @@ from reward_models.fitting.em import FitConfig, best_of_restarts, spectral_start
 
 __all__ = ["LatentClassFit", "fit_latent_classes", "population", "unique_patterns"]
 
-JEFFREYS = (
-    0.5  # pseudo-count per option of the population's own distribution: an option nobody chose is rare, not impossible
-)
-MAX_PATTERN_CELLS = 30_000_000
+# Pseudo-count per option of the population's distribution: an option that nobody chose is rare, not impossible.
+JEFFREYS = 0.5
+MAX_PATTERN_CELLS = 30_000_000  # raters times cells, up to which equal raters are merged
 
 
 @dataclass(frozen=True)
 class LatentClassFit:
-    """A fitted latent class model.
+    """A fitted latent class model; `fit_latent_classes` makes it.
 
     Attributes:
         log_p: (S, K) log answer probability of each cell in each cluster; sums to one over the cells of an item.
@@ -35,7 +34,7 @@ class LatentClassFit:
         responsibilities: (R, K) posterior memberships.
         log_likelihood: Marginal log-likelihood of all answers, nats.
         history: Penalised objective per iteration at temperature 1.
-        stability: Mean adjusted Rand index of the restarts with the best.
+        stability: Mean adjusted Rand index of the other restarts with the best.
     """
 
     log_p: np.ndarray
@@ -47,29 +46,29 @@ class LatentClassFit:
 
 
 class _AnswerTables:
-    """Emission of `em.run_em` with one answer table per cluster; `params` is `log_p` (S, K)."""
+    """`em.Emission` with one answer table per cluster; its parameters are `log_p` (S, K)."""
 
     def __init__(self, counts: csr_array, rater_weight: np.ndarray, cell_item: np.ndarray, smoothing: float) -> None:
         self.counts, self.rater_weight, self.cell_item, self.smoothing = counts, rater_weight, cell_item, smoothing
         self.base = population(rater_weight @ counts, cell_item)
 
     def maximise(self, responsibilities: np.ndarray, start: np.ndarray | None) -> np.ndarray:
-        """Closed form: smoothed weighted frequencies."""
+        """Compute smoothed, weighted frequencies, the maximum in closed form."""
         expected = (
             self.counts.T @ (self.rater_weight[:, None] * responsibilities) + self.smoothing * self.base[:, None]
         )
         return np.log(np.maximum(_normalise(expected, self.cell_item), 1e-12))
 
     def rater_log_lik(self, params: np.ndarray) -> np.ndarray:
-        """(R, K) log-likelihood of each rater's answers."""
+        """Compute the (R, K) log-likelihood of each rater's answers."""
         return self.counts @ params
 
     def log_prior(self, params: np.ndarray) -> float:
-        """Dirichlet(1 + smoothing * base) per item and cluster."""
+        """Compute the log density of Dirichlet(1 + smoothing * base) per item and cluster, up to a constant."""
         return float(self.smoothing * (self.base @ params).sum())
 
     def deviations(self) -> csr_array:
-        """(R, S) answers minus the population's distribution, on the items that a rater answered."""
+        """Subtract the population's distribution from (R, S) answers, on the items that a rater answered."""
         cells = np.arange(len(self.cell_item))
         item_cell = coo_array((np.ones(len(cells)), (self.cell_item, cells))).tocsr()
         answered = self.counts @ item_cell.T
@@ -86,7 +85,7 @@ def _normalise(counts: np.ndarray, cell_item: np.ndarray) -> np.ndarray:
 
 
 def population(counts: np.ndarray, cell_item: np.ndarray) -> np.ndarray:
-    """Answer distribution per item with half a pseudo-count per option (Jeffreys).
+    """Compute the answer distribution per item with half a pseudo-count per option (Jeffreys' prior).
 
     Args:
         counts: (S,) answers per cell.
@@ -94,6 +93,10 @@ def population(counts: np.ndarray, cell_item: np.ndarray) -> np.ndarray:
 
     Returns:
         (S,) probabilities, summing to one over the cells of an item.
+
+    Example:
+        >>> population(np.array([3.0, 0.0, 4.0, 5.0]), np.array([0, 0, 1, 1])).tolist()
+        [0.875, 0.125, 0.45, 0.55]
     """
     return _normalise(counts[:, None] + JEFFREYS, cell_item)[:, 0]
 
@@ -120,6 +123,15 @@ def fit_latent_classes(
 
     Returns:
         The fit, clusters sorted by prevalence.
+
+    Example:
+        Five raters answer three yes/no items (cells 0 to 5), three of them with yes, two with no:
+
+        >>> answers = np.array([[0, 2, 4]] * 3 + [[1, 3, 5]] * 2)
+        >>> rater, cell_item = np.repeat(np.arange(5), 3), np.repeat(np.arange(3), 2)
+        >>> fit = fit_latent_classes(rater, answers.ravel(), np.ones(15), 5, cell_item, 2, FitConfig())
+        >>> fit.responsibilities.argmax(1).tolist()
+        [0, 0, 0, 1, 1]
     """
     counts = coo_array((weight, (rater, cell)), shape=(n_raters, len(cell_item))).tocsr()
     counts, rater_weight, pattern = unique_patterns(counts)
@@ -140,10 +152,18 @@ def fit_latent_classes(
 
 
 def unique_patterns(counts: csr_array) -> tuple[csr_array, np.ndarray, np.ndarray]:
-    """Merge raters with identical answers, exactly: 65,000 raters with seven yes/no items have 2,200 patterns.
+    """Merge raters with identical answers: 65,000 raters of seven yes/no items have 2,200 patterns.
+
+    Args:
+        counts: (R, S) how often each rater gave each answer.
 
     Returns:
-        (P, S) patterns, (P,) how many raters have each, (R,) the pattern of each rater.
+        (P, S) patterns, (P,) number of raters with each, (R,) the pattern of each rater.
+
+    Example:
+        >>> patterns, size, pattern = unique_patterns(csr_array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]))
+        >>> patterns.toarray().tolist(), size.tolist(), pattern.tolist()
+        ([[0.0, 1.0], [1.0, 0.0]], [1.0, 2.0], [1, 0, 1])
     """
     n_raters, n_cells = counts.shape
     if n_raters * n_cells <= MAX_PATTERN_CELLS:

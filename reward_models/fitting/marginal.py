@@ -1,13 +1,13 @@
-"""The objective of a label-level fit: the likelihood of raters with everything unknown about them summed out.
+"""The objective of a label-level fit: the likelihood of raters, their unknown states summed out.
 
 The states of a rater are finite (`rater_model`), so the likelihood of all judgements of a rater is
 
     L_u = sum_s prior_s exp(sum_m counts_um log p(m | s)),
 
-`m` over distinct judgements, and `sum_u log L_u` minus penalties is maximised by L-BFGS, whose gradient is that of EM
-(Fisher's identity) but whose steps are longer. A pass costs two products of the sparse (raters x distinct judgements)
+`m` over distinct judgements, and `sum_u log L_u` minus penalties is maximised by L-BFGS: its gradient is that of EM
+(Fisher's identity), its steps are longer. A pass costs two products of the sparse (raters x distinct judgements)
 counts with a dense table, linear in the number of judgements. Standard deviations of rater terms are fitted too
-(empirical Bayes). Knows nothing of what becomes of the fit.
+(empirical Bayes). Knows nothing of how the fit is used.
 
 Shapes: `R` raters, `P` distinct raters, `M` distinct judgements, `U` texts, `B` basis rewards, `K` clusters, `S`
 states.
@@ -39,19 +39,20 @@ from reward_models.raters.state_grid import CHUNK
 __all__ = ["Params", "Problem"]
 
 Params = dict[str, np.ndarray]
-START_SD = 1.0  # of rewards, in logits, before the data say
-SD_RANGE = (0.05, 5.0)
-# Of log sd around its usual value, so that no term dies out or explodes. Labels tell a rater's scale badly: a
-# free scale explains a few sharp raters and makes everybody overconfident.
+START_SD = 1.0  # prior standard deviation of rewards before it is learnt, in logits
+SD_RANGE = (0.05, 5.0)  # of learnt standard deviations of rewards, in logits
+# Prior spread of log sd around its usual value, so that no term vanishes or explodes. Labels determine a rater's scale
+# poorly: with a free scale, a few sharp raters would make the model overconfident about everybody.
 SD_SPREAD = {"log_scale": 0.05}
 USUAL_SPREAD = 0.7
-SCALE_SPREAD = 0.5  # of the log scale of a second table: shrunk rewards would otherwise inflate it
+SCALE_SPREAD = 0.5  # prior sd of the log scale of a second table: shrunk rewards would otherwise inflate it
+# Grid on which starting points are compared.
 COARSE_NODES = {"intercept": 7, "log_scale": 1, "log_tie": 3, "position": 1, "place": 5, "extremity": 3}
-M_STEPS = 12
+M_STEPS = 12  # L-BFGS iterations of an M-step
 
 
 class _Marginal(torch.autograd.Function):
-    """`sum_u w_u log L_u`; the gradient, which is the expected counts, is made with the value."""
+    """`sum_u w_u log L_u`; its gradient, the expected counts, is computed together with the value."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, log_prior: Tensor, counts: Counts) -> Tensor:
@@ -71,14 +72,14 @@ class Counts:
 
     Attributes:
         matrix: (P, M) sparse.
-        weight: (P,) how many raters a row stands for.
+        weight: (P,) number of raters that a row stands for.
     """
 
     matrix: csr_array
     weight: np.ndarray
 
     def marginal(self, table: np.ndarray, log_prior: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Value `sum_u w_u log L_u` and its derivatives by `table` (M, S) and `log_prior` (S,)."""
+        """Compute `sum_u w_u log L_u` and its derivatives by `table` (M, S) and `log_prior` (S,)."""
         total, by_table, by_prior = 0.0, np.zeros_like(table), np.zeros_like(log_prior)
         step = max(1, CHUNK // len(log_prior))
         for start in range(0, len(self.weight), step):
@@ -98,21 +99,32 @@ class Counts:
 
 @dataclass(frozen=True)
 class Problem:
-    """Distinct judgements, who gave them, and the parameters they are explained by.
+    """Distinct judgements, who gave them, and the penalised likelihood of parameters that explain them.
 
     Attributes:
         model: Codes and grid; the terms of each kind at their usual spread.
         basis: How rewards follow from parameters.
         cells: `M` distinct judgements, table by table.
-        counts: Who gave them.
+        counts: How often each distinct rater gave each of them.
         pattern: (R,) row of `counts` of each rater.
         deviations: (P, ...) how raters deviate from the population, for starting points.
-        centre: (U,) share of the judgements of each text if the mean reward is carried by a rater term, else None.
+        centre: (U,) share of the judgements of each text if a rater term (leniency) carries the mean reward, else
+            None.
         texts: `U` texts.
         rater_ids: `R` names.
         num_clusters: `K`, or the rank.
         config: Penalties.
         reward_sd: Prior standard deviation of the consensus and of deviations from it, or of each factor, in logits.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> table = planted_judgements("rating").judgements.encode()
+        >>> problem = Problem.of([table], "mixture", 2, "linear", FitConfig())
+        >>> len(table), sum(len(cells.label) for cells in problem.cells)  # judgements, distinct judgements
+        (360, 35)
+        >>> params, loss = problem.maximise(problem.start(np.random.default_rng(0)), max_iter=50, tol=1e-6)
+        >>> np.exp(problem.fitted_model(params).code_log_prior).round(2).tolist()  # prevalence
+        [0.5, 0.5]
     """
 
     model: RaterModel
@@ -175,15 +187,15 @@ class Problem:
 
     @property
     def n_restarts(self) -> int:
-        """Starting points worth trying: one where there is no choice of clusters."""
+        """Number of starting points: one for a single cluster or a factor model, which have no clusters to find."""
         return 1 if self.num_clusters == 1 or self.model.membership == "factor" else self.config.restarts
 
     def coarse(self) -> Problem:
-        """The same problem on a coarser grid, on which starting points are compared."""
+        """Return the same problem on a coarser grid, on which starting points are compared."""
         return dataclasses.replace(self, model=self.model.with_nodes(COARSE_NODES))
 
     def of_rows(self, rows: np.ndarray) -> Problem:
-        """The same problem for some of the distinct raters."""
+        """Return the same problem for some of the distinct raters."""
         counts = Counts(self.counts.matrix[rows], self.counts.weight[rows])
         return dataclasses.replace(self, counts=counts, deviations=self.deviations[rows])
 
@@ -205,9 +217,9 @@ class Problem:
         params["rewards"] = np.zeros((len(self.texts), self.num_clusters))
         if self.num_clusters == 1:
             return params
-        # M-step of hard facts: who is where according to the spectrum, rater terms at zero.
-        adapted = spectral_start(self.deviations, self.counts.weight, self.num_clusters, rng)
-        expected = torch.from_numpy(self.counts.matrix.T @ (self.counts.weight[:, None] * adapted))
+        # One M-step: memberships from the spectrum, rater terms at zero.
+        memberships = spectral_start(self.deviations, self.counts.weight, self.num_clusters, rng)
+        expected = torch.from_numpy(self.counts.matrix.T @ (self.counts.weight[:, None] * memberships))
         plain = dataclasses.replace(
             self.model,
             membership="mixture",
@@ -225,15 +237,15 @@ class Problem:
         return params | minimise(loss, {"rewards": params["rewards"]}, max_iter=20, tol=1e-4)
 
     def maximise(self, start: Params, max_iter: int, tol: float) -> tuple[Params, float]:
-        """Run L-BFGS: the parameters and the penalised loss, in nats."""
+        """Run L-BFGS and return the parameters and the penalised loss, in nats."""
         params = minimise(self.loss, start, max_iter=max_iter, tol=tol)
         with torch.no_grad():
             return params, float(self.loss({k: torch.from_numpy(v) for k, v in params.items()}))
 
     def expectation_maximisation(self, start: Params, iterations: int) -> tuple[Params, float]:
-        """Run EM: as `maximise`, but each pass over the raters is followed by many steps on expected counts.
+        """Run EM: as `maximise`, but each pass over the raters is followed by several steps on expected counts.
 
-        From a start that has the clusters right, a handful of passes over millions of judgements is enough.
+        From a start whose clusters are right, a few passes over millions of judgements are enough.
         """
         params, value = start, np.inf
         for _ in range(iterations):
@@ -253,32 +265,32 @@ class Problem:
         return params, value
 
     def loss(self, params: dict[str, Tensor]) -> Tensor:
-        """Penalised negative log-likelihood."""
+        """Compute the penalised negative log-likelihood."""
         return self._penalty(params) - _Marginal.apply(self.table(params), self.log_prior(params), self.counts)
 
     def log_prior(self, params: dict[str, Tensor]) -> Tensor:
-        """(S,) log prior of the states."""
+        """Compute the (S,) log prior of the states."""
         codes = params["code_logits"].log_softmax(0) if "code_logits" in params else None
         of_code = torch.from_numpy(self.model.code_log_prior) if codes is None else codes
         return (of_code[:, None] + torch.from_numpy(self.model.term_grid[1])).reshape(-1)
 
     def table(self, params: dict[str, Tensor]) -> Tensor:
-        """(M, S) log-likelihood of the distinct judgements in each state."""
+        """Compute the (M, S) log-likelihood of the distinct judgements in each state."""
         rewards = self.rewards(params)
         parts = [self._kind_table(params, cells, rewards) for cells in self.cells]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _kind_table(
-        self, params: dict[str, Tensor], cells: Observations, rewards: Tensor, place: int = 0, step: float = 0.0
+        self, params: dict[str, Tensor], cells: Observations, rewards: Tensor, alternative: int = 0, step: float = 0.0
     ) -> Tensor:
-        """(M, S) of one kind, the reward of the alternative in a place moved by a step."""
-        own = {k.removeprefix(f"{cells.kind}."): v for k, v in params.items() if k.startswith(f"{cells.kind}.")}
-        sd = {k.removeprefix("log_sd."): v.exp() for k, v in own.items() if k.startswith("log_sd.")}
-        shared = {k: v for k, v in own.items() if not k.startswith("log_sd.")}
-        return state_table(self.model, cells, rewards, torch_terms(shared), sd, place, step)
+        """(M, S) log-likelihood of one kind, the reward of an alternative moved by a step."""
+        terms = {k.removeprefix(f"{cells.kind}."): v for k, v in params.items() if k.startswith(f"{cells.kind}.")}
+        sd = {k.removeprefix("log_sd."): v.exp() for k, v in terms.items() if k.startswith("log_sd.")}
+        shared = {k: v for k, v in terms.items() if not k.startswith("log_sd.")}
+        return state_table(self.model, cells, rewards, torch_terms(shared), sd, alternative, step)
 
     def rewards(self, params: dict[str, Tensor]) -> Tensor:
-        """(U, B) basis rewards; their mean is taken out where a rater term carries it."""
+        """Compute the (U, B) basis rewards; their mean is subtracted where a rater term carries it."""
         if "taste" in params:
             rewards = torch.cat([params["consensus"], params["taste"]], dim=1)
         elif "points" in params:
@@ -308,17 +320,17 @@ class Problem:
         return total + 0.5 * self.config.smoothing * sum(((part / sd).square().sum() for part, sd in parts), total * 0)
 
     def _parts(self, rewards: Tensor) -> list[Tensor]:
-        """Rewards as independent parts with a spread of their own: consensus and deviations, or each factor."""
+        """Rewards as independent parts, each with its spread: consensus and deviations, or each factor."""
         if self.model.membership == "factor":
             return list(rewards.unbind(1))
         mean = rewards.mean(1, keepdim=True)
         return [mean, rewards - mean]
 
     def learn_spread(self, params: Params) -> Problem:
-        """The same problem with the spread of rewards re-estimated (empirical Bayes).
+        """Return the same problem with the spread of rewards re-estimated (empirical Bayes).
 
         One EM step for the variance of each part: the mean over texts of its squared posterior mode plus its posterior
-        variance, which is read off the information that the judgements hold (Laplace, diagonal).
+        variance, computed from the information in the judgements (Laplace, diagonal).
         """
         rewards = {k: torch.from_numpy(v) for k, v in params.items()}
         with torch.no_grad():
@@ -327,13 +339,13 @@ class Problem:
             parts = [part.numpy() for part in self._parts(values)]
         judged = information.sum(1) > 0
         if self.model.membership == "factor":
-            held, size = list(information.T), [1.0] * len(parts)
+            of_part, size = list(information.T), [1.0] * len(parts)
         else:
             # K deviations sum to zero, so that they have K - 1 degrees of freedom.
-            held = [information.sum(1, keepdims=True), information]
+            of_part = [information.sum(1, keepdims=True), information]
             size = [1.0, (self.num_clusters - 1) / self.num_clusters]
         learnt = []
-        for part, info, sd, share in zip(parts, held, self.reward_sd, size, strict=True):
+        for part, info, sd, share in zip(parts, of_part, self.reward_sd, size, strict=True):
             variance = part[judged] ** 2 + share / (info[judged] + self.config.smoothing / sd**2)
             learnt.append(float(np.clip(np.sqrt(variance.mean() / max(share, 1e-9)), *SD_RANGE)))
         return dataclasses.replace(self, reward_sd=tuple(learnt))
@@ -360,7 +372,7 @@ class Problem:
         return params
 
     def fitted_model(self, params: Params) -> RaterModel:
-        """The raters' model at the fitted parameters."""
+        """Return the rater model at the fitted parameters."""
         terms = {}
         for kind, usual in self.model.terms.items():
             shared = {name: torch.from_numpy(params[f"{kind}.{name}"]) for name in usual.shared}

@@ -1,7 +1,8 @@
 """The default jury: a mixture of K rater clusters with free rewards per text, from judgements alone.
 
-`choice` judgements, whose free rewards are log answer probabilities, go to latent class analysis (closed-form M-step);
-pairs and ratings, and choices whose options are shared between items, to `rater_fit`.
+`choice` judgements, whose free rewards are log answer probabilities, are fitted by latent class analysis (M-step in
+closed form); pairs and ratings, and choices whose options are shared between items, by `rater_fit`. Knows nothing of
+features or language models.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `K` clusters.
 """
@@ -35,7 +36,16 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
         The fit, clusters sorted by prevalence, largest first.
 
     Raises:
-        JuryError: When K is below 1 or above the number of raters, or above 1 for a table without raters.
+        JuryError: K below 1, above the number of raters, or above 1 for a table without raters.
+
+    Example:
+        >>> from reward_models import adjusted_rand_index, planted_judgements
+        >>> planted = planted_judgements("choice")
+        >>> fit = fit_mixture(planted.judgements.encode(), 2)
+        >>> fit.prevalence.round(2).tolist(), fit.rewards.shape
+        ([0.5, 0.5], (36, 2))
+        >>> adjusted_rand_index(fit.responsibilities.argmax(1), planted.cluster)
+        1.0
     """
     config = config or FitConfig()
     check_num_clusters(enc, num_clusters)
@@ -60,14 +70,14 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
 
 
 def _item_of_text(enc: Encoded) -> np.ndarray | None:
-    """(U,) item of each text; None when items share a text, so that its answers are not a table of their own."""
-    owner = np.full(enc.n_texts, -1, dtype=np.int64)
+    """(U,) item of each text; None when two items share a text, so that there is no answer table per item."""
+    item_of = np.full(enc.n_texts, -1, dtype=np.int64)
     offered = enc.item_alternatives[enc.item]
     if not np.array_equal(np.sort(offered, axis=1), np.sort(enc.alternatives, axis=1)):
         return None
     for item, alternatives in enumerate(enc.item_alternatives):
         texts = alternatives[alternatives >= 0]
-        if (owner[texts] >= 0).any() or len(set(texts.tolist())) < len(texts):
+        if (item_of[texts] >= 0).any() or len(set(texts.tolist())) < len(texts):
             return None
-        owner[texts] = item
-    return owner if (owner >= 0).all() else None
+        item_of[texts] = item
+    return item_of if (item_of >= 0).all() else None

@@ -1,8 +1,8 @@
-"""Fits a jury to labels alone: free basis rewards for every text, and how raters vary around them.
+"""Fit a jury to labels alone: free basis rewards for every text, and how raters vary around them.
 
-Texts are opaque here: each has parameters of its own. That is what the data can say at best, in seconds, before any
-language model is asked; `text_fit` makes the rewards functions of the text. One engine (`marginal`) serves every
-membership. Knows nothing of features or language models.
+Every text has its own parameters, whatever its words. This takes seconds, needs no language model and is the best that
+the labels can tell about the texts in the table; `text_fit` makes the rewards functions of the text. The objective is
+that of `marginal`, for every membership. Knows nothing of features or language models.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `B` basis rewards, `K` clusters, `A` answers.
 """
@@ -25,6 +25,7 @@ from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import TERM_SD, Observations
 from reward_models.raters.placement import Placement
+from reward_models.raters.predictors import positions
 from reward_models.raters.rater_model import DEFAULT_NODES, Membership, RaterModel
 from reward_models.raters.state_grid import CHUNK
 from reward_models.stats.answers import adjusted_rand_index
@@ -33,11 +34,11 @@ from reward_models.stats.groups import centre_within_groups
 
 __all__ = ["RaterFit", "fit_raters"]
 
-SAMPLE_RATERS = 5_000
-SAMPLE_JUDGEMENTS = 1_000_000
-SHORT_ITERATIONS = 25
-FULL_PASSES = 8
-SPREAD_ROUNDS = 2
+SAMPLE_RATERS = 5_000  # distinct raters that starting points are compared on
+SAMPLE_JUDGEMENTS = 1_000_000  # distinct (rater, judgement) pairs up to which all raters are used
+SHORT_ITERATIONS = 25  # L-BFGS iterations from each starting point
+FULL_PASSES = 8  # EM iterations over all raters after a fit to a sample
+SPREAD_ROUNDS = 2  # re-estimations of the spread of rewards
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,23 @@ class RaterFit:
         model: States of a rater and their prior.
         texts: `U` texts.
         rewards: (U, B) basis rewards in logits; for `mixture` the reward of each cluster, clusters sorted by
-            prevalence. Of ratings the mean over judgements is zero; of choices and pairs only differences between
-            responses to one prompt mean anything, and their mean is zero.
-        placement: The training raters.
+            prevalence. For ratings with a leniency term the mean over judgements is zero. For choices and pairs only
+            differences between responses to one prompt are meaningful, and the mean over these responses is zero.
+        placement: Posterior of the training raters.
         log_likelihood: Marginal log-likelihood of the judgements, nats.
         stability: Mean adjusted Rand index of the restarts' assignments with the best one's; 1 for a single start.
         history: Penalised objective of each restart, best first.
         reward_sd: Spread over texts of the consensus and of the deviations from it (mixture, simplex), or of each
             basis reward (factor), in logits; empty where it was not estimated.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> fit = fit_raters(enc, "mixture", 2)
+        >>> fit.num_clusters, fit.rewards.shape, sorted(fit.nuisance)
+        (2, (12, 2), ['intercept', 'log_scale', 'thresholds'])
+        >>> fit.log_probs(enc).shape  # judgements, levels
+        (360, 3)
     """
 
     model: RaterModel
@@ -69,17 +79,17 @@ class RaterFit:
 
     @property
     def kind(self) -> str:
-        """Kind of judgements it was fitted to, the first if there are several."""
+        """Kind of judgements of the fit, the first if there are several."""
         return self.model.kind
 
     @property
     def num_clusters(self) -> int:
-        """`K` of a mixture or simplex; the rank of a factor model."""
+        """Number of clusters `K` of a mixture or simplex; the rank of a factor model."""
         return self.rewards.shape[1] - (self.model.membership == "factor")
 
     @property
     def prevalence(self) -> np.ndarray:
-        """(B,) mean code of the population; for a mixture the share of raters in each cluster."""
+        """Mean code (B,) of the population; for a mixture the share of raters in each cluster."""
         return np.exp(self.model.code_log_prior) @ self.model.codes
 
     @property
@@ -89,59 +99,57 @@ class RaterFit:
 
     @property
     def responsibilities(self) -> np.ndarray:
-        """(R, B) posterior mean code of `rater_ids`; for a mixture the posterior over clusters."""
+        """Posterior mean code (R, B) of `rater_ids`; for a mixture the posterior over clusters."""
         return self.placement.memberships()
 
     @property
     def nuisance(self) -> dict[str, np.ndarray]:
-        """Terms of the likelihood that are not reward: posterior means (R,) and shared terms, see `observation`."""
+        """Terms of the likelihood that are not rewards: posterior means (R,) and shared terms, see `observation`."""
         return self.placement.terms() | self.model.shared
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(N, A) log-probability of every possible answer; see `Predictor`. `features` are not needed.
+        """Compute the (N, A) log-probability of every possible answer; see `Predictor`. `features` are ignored.
 
         Raises:
-            JuryError: A text the fit has not seen.
+            JuryError: A judged text that was not in the fit.
         """
         return self.placement.log_probs(enc, self.known_rewards(enc))
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> RaterFit:
-        """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
+        """Return the same jury with the raters of `enc` adapted from their labels; all other raters are forgotten."""
         return replace(self, placement=self.model.adapt(enc, self.known_rewards(enc)))
 
     def known_rewards(self, enc: Encoded) -> np.ndarray:
-        """(U', B) basis rewards of `enc.texts`; zero for texts that no judgement of `enc` mentions.
+        """Look up the (U', B) basis rewards of `enc.texts`; zero for unknown texts without a judgement in `enc`.
 
         Raises:
-            JuryError: A text that is judged but was not in the fit.
+            JuryError: A judged text that was not in the fit.
         """
-        index = {text: i for i, text in enumerate(self.texts)}
-        own = np.array([index.get(text, -1) for text in enc.texts], dtype=np.int64)
-        used = np.unique(enc.alternatives[enc.alternatives >= 0])
-        unknown = [enc.texts[i] for i in used if own[i] < 0]
-        if unknown:
+        row = positions(enc.texts, self.texts)
+        judged = np.unique(enc.alternatives[enc.alternatives >= 0])
+        unknown = judged[row[judged] < 0]
+        if len(unknown):
             raise JuryError(
-                f"{len(unknown)} of {len(used)} texts were not in the fit, the first: {unknown[0]!r}. A label-level "
-                "jury knows the texts it was fitted to; use fit_features or fit_texts for new ones"
+                f"{len(unknown)} of {len(judged)} texts were not in the fit, the first: {enc.texts[unknown[0]]!r}. A "
+                "label-level jury has rewards for the texts of the fit only. Fix: use fit_features or fit_texts"
             )
-        return np.where(own[:, None] >= 0, self.rewards[own], 0.0)
+        return np.where(row[:, None] >= 0, self.rewards[row], 0.0)
 
     def judgement_log_lik(self, enc: Encoded, nuisance: dict[str, np.ndarray] | None = None) -> np.ndarray:
-        """Log-likelihood of judgements for each basis reward, at a point estimate of the rater terms.
+        """Compute the log-likelihood of judgements under each basis reward, at a point estimate of the rater terms.
 
         Args:
             enc: `N` judgements of any raters.
-            nuisance: Terms of `enc`'s raters, as `point_estimates` returns them; None: those of known raters, and
-                none for others.
+            nuisance: Terms of `enc`'s raters, as `point_estimates` returns them; None: the fitted terms of known
+                raters, zero for unknown raters.
 
         Returns:
             (N, B) nats, not multiplied by weight. `log_probs` averages over the terms instead.
         """
         if nuisance is None:
-            position = {rater: i for i, rater in enumerate(self.rater_ids)}
-            own = np.array([position.get(rater, -1) for rater in enc.rater_ids], dtype=np.int64)
+            row = positions(enc.rater_ids, self.rater_ids)
             nuisance = {
-                k: (np.where(own >= 0, v[own], 0.0) if len(v) else np.zeros(len(own))) if k in TERM_SD else v
+                k: (np.where(row >= 0, v[row], 0.0) if len(v) else np.zeros(len(row))) if k in TERM_SD else v
                 for k, v in self.nuisance.items()
             }
         rewards = self.known_rewards(enc)
@@ -152,12 +160,12 @@ class RaterFit:
             return obs.log_lik(obs.gather(torch.from_numpy(rewards)), terms).numpy()
 
     def point_estimates(self, enc: Encoded) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Place raters, known or new: (R', B) posterior mean code, and terms for `judgement_log_lik`."""
+        """Adapt raters, known or new: return (R', B) posterior mean codes, and terms for `judgement_log_lik`."""
         placement = self.model.adapt(enc, self.known_rewards(enc))
         return placement.memberships(), placement.terms() | self.model.shared
 
     def posterior(self, enc: Encoded) -> np.ndarray:
-        """(R', B) posterior mean code of `enc`'s raters given `enc`'s judgements only."""
+        """Return the (R', B) posterior mean code of `enc`'s raters given `enc`'s judgements only."""
         return self.point_estimates(enc)[0]
 
 
@@ -172,19 +180,26 @@ def fit_raters(
     """Fit basis rewards per text, the prior over codes and the spread of rater terms.
 
     Args:
-        enc: Judgements; several tables of different kinds share raters and texts (by name).
-        membership: How a rater relates to the basis; see `rater_model`.
+        enc: Judgements; several tables of different kinds are joined on the names of raters and on texts.
+        membership: How a rater combines the basis rewards; see `rater_model`.
         num_clusters: `K` clusters of a mixture, `K` prototypes of a simplex, or the rank of a factor model. A mixture
             of one is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings).
-        basis: `"linear"`: free rewards. `"ideal_point"`: rewards are minus the squared distance of a text's point from
-            the prototypes' (PAL; Chen et al. 2025), for mixture and simplex.
+        basis: `"linear"`: free rewards. `"ideal_point"`: a reward is minus the squared distance between the point of
+            the text and that of the prototype (PAL; Chen et al. 2025), for mixture and simplex.
         config: Restarts, priors; None: the defaults.
 
     Returns:
         The fit.
 
     Raises:
-        JuryError: A number of clusters or a combination that cannot work, or tables of one kind.
+        JuryError: A number of clusters that cannot work, a combination that cannot work, or two tables of one kind.
+
+    Example:
+        >>> from reward_models import adjusted_rand_index, planted_judgements
+        >>> planted = planted_judgements("preference")
+        >>> fit = fit_raters(planted.judgements.encode(), "mixture", 2)
+        >>> adjusted_rand_index(fit.responsibilities.argmax(1), planted.cluster)
+        1.0
     """
     with one_thread():
         return _fit(
@@ -198,7 +213,7 @@ def _fit(
     problem = Problem.of(tables, membership, num_clusters, basis, config)
     rows = len(problem.counts.weight)
     if rows > SAMPLE_RATERS and problem.counts.matrix.nnz > SAMPLE_JUDGEMENTS:
-        # Which raters go together is seen in a sample; all of them then say what each cluster wants.
+        # A sample of raters tells which raters go together; all raters then tell what each cluster wants.
         some = np.random.default_rng(config.seed).permutation(rows)[:SAMPLE_RATERS]
         params, reward_sd, stability, history = _best_of_starts(problem.of_rows(some), config)
         problem = replace(problem, reward_sd=reward_sd)
@@ -211,11 +226,11 @@ def _fit(
 
 
 def _best_of_starts(problem: Problem, config: FitConfig) -> tuple[Params, tuple[float, ...], float, list[float]]:
-    """Run from several starting points for a while, and go on from the best, learning the spread of rewards.
+    """Run briefly from several starting points, continue from the best, and learn the spread of rewards.
 
     Returns:
         Parameters, spread of rewards, mean adjusted Rand index of the other starts with the best, and the penalised
-        objective of the other starts.
+        objectives of the other starts.
     """
     streams = np.random.default_rng(config.seed).spawn(problem.n_restarts)
     coarse = problem.coarse()
@@ -248,13 +263,14 @@ def _assignments(problem: Problem, params: Params) -> np.ndarray:
 
 
 def _result(problem: Problem, params: Params, stability: float, history: list[float]) -> RaterFit:
+    """The fit: clusters sorted by prevalence, rewards centred, raters adapted on the finest affordable grid."""
     fine = replace(problem, model=problem.model.with_nodes(DEFAULT_NODES))
     if fine.model.n_states * len(problem.counts.weight) <= CHUNK:
-        problem = fine  # raters are placed on the finest grid that fits, whatever grid the fit could afford
+        problem = fine
     model, posterior, log_likelihood = _posterior(problem, params)
     with torch.no_grad():
         rewards = problem.rewards({k: torch.from_numpy(v) for k, v in params.items()}).numpy()
-    if "rating" not in problem.model.terms:  # ratings of different prompts are on one scale
+    if "rating" not in problem.model.terms:  # ratings compare across prompts
         rewards = centre_within_groups(rewards, prompt_groups(problem.texts))
     if model.membership == "mixture":
         order = np.argsort(-model.code_log_prior, kind="stable")

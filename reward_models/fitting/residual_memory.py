@@ -1,6 +1,6 @@
-"""What a linear head cannot say about the texts that were judged, remembered beside it.
+"""A memory of the judged texts beside linear heads: what the judgements tell about a text beyond its features.
 
-A reward is seen as a Gaussian process of three parts: directions that responses share across questions, a linear
+A reward is modelled as a Gaussian process of three parts: directions that responses share across questions, a linear
 function of the features, and a residual of each judged text that no other text shares:
 
     r_k(x) = w_k . h(x) + b_k + sum_u alpha_uk exp(-|z(x) - z_u|^2 / (2 l_u^2)),    z = h * scale.
@@ -10,9 +10,10 @@ part given:
 
     delta = argmax  sum_n m_nk log p(y_n | linear + delta) - |delta|^2 / (2 sd^2),
 
-with `m_nk` the membership of judgement n's rater. A text with many judgements gets what they say; one with few stays
-near the linear head. `sd = 0` is no memory. Each bump is so narrow that all other judged texts together feel less
-than a hundredth of it, hence new texts are left to the linear heads. Knows nothing of how the linear part was fitted.
+with `m_nk` the membership of judgement n's rater. The reward of a text with many judgements follows them; that of a
+text with few stays near the linear head. `sd = 0` is no memory. Each bump is so narrow that less than a hundredth of
+it reaches all other judged texts together; new texts are scored by the linear heads. Knows nothing of how the linear
+part was fitted.
 
 Shapes: `N` judgements or texts, `M` distinct judgements, `U` judged texts, `D` features, `K` clusters.
 """
@@ -42,9 +43,9 @@ __all__ = [
 ]
 
 MAX_ANCHORS = 20_000
-REACH = 0.01  # what all other anchors together may feel of a bump
-SAME = 1e-2  # texts closer than this, in units of the scaled features, are one: rounding moves features as far
-CHUNK = 1024
+REACH = 0.01  # share of a bump that may reach all other anchors together
+SAME = 1e-2  # texts closer than this, in units of the scaled features, are one: rounding moves features that far
+CHUNK = 1024  # texts at a time
 MAX_ALTERNATIONS = 20
 
 
@@ -57,7 +58,14 @@ class ResidualMemory:
         values: (U, K) heights `alpha` of the bumps, in logits.
         scale: (D,) factor from raw to scaled features.
         length_scale: (U,) widths `l_u` of the bumps, in units of the scaled features.
-        sd: Standard deviation of the residuals that was assumed, in logits.
+        sd: Prior standard deviation of the residuals, in logits.
+
+    Example:
+        One judged text, whose reward is half a logit above the linear head; a far text has no residual:
+
+        >>> memory = ResidualMemory(np.zeros((1, 2)), np.array([[0.5]]), np.ones(2), np.ones(1), sd=1.0)
+        >>> memory.rewards(np.array([[0.0, 0.0], [9.0, 9.0]])).round(3).ravel().tolist()
+        [0.5, 0.0]
     """
 
     anchors: np.ndarray
@@ -67,7 +75,7 @@ class ResidualMemory:
     sd: float
 
     def rewards(self, features: np.ndarray) -> np.ndarray:
-        """(N, K) residual rewards of texts with raw features (N, D)."""
+        """Compute the (N, K) residual rewards of texts with raw features (N, D)."""
         parts = [
             residual_rewards(
                 torch.from_numpy(features[i : i + CHUNK].astype(np.float64)),
@@ -79,7 +87,7 @@ class ResidualMemory:
 
 
 def residual_rewards(features: Tensor, anchors: Tensor, values: Tensor, scale: Tensor, length_scale: Tensor) -> Tensor:
-    """Evaluate the bumps.
+    """Evaluate the sum of the bumps.
 
     Args:
         features: (N, D) raw features.
@@ -90,8 +98,13 @@ def residual_rewards(features: Tensor, anchors: Tensor, values: Tensor, scale: T
 
     Returns:
         (N, K) residual rewards, in logits.
+
+    Example:
+        >>> at, one = torch.tensor([[0.0], [1.0]]), torch.ones(1)
+        >>> residual_rewards(at, torch.zeros(1, 1), torch.ones(1, 1), scale=one, length_scale=one).ravel()
+        tensor([1.0000, 0.6065])
     """
-    # |x|^2 - 2xy + |y|^2 would cancel to noise exactly where it matters, at an anchor.
+    # The expansion |x|^2 - 2xy + |y|^2 would lose all digits where it matters, at an anchor.
     distance = torch.cdist(features * scale, anchors, compute_mode="donot_use_mm_for_euclid_dist")
     return (-0.5 * (distance / length_scale).square()).exp() @ values
 
@@ -104,7 +117,7 @@ def fit_residuals(
     start: np.ndarray | None = None,
     tol: float = 1e-10,
 ) -> np.ndarray:
-    """Posterior mode of the residuals, the linear part given.
+    """Compute the posterior mode of the residuals, given the linear part.
 
     Args:
         log_lik: Maps (U, K) rewards to the (M, K) log-likelihood of distinct judgements, in nats.
@@ -115,7 +128,16 @@ def fit_residuals(
         tol: Stop when the objective improves by less than this fraction.
 
     Returns:
-        (U, K) residuals; exactly 0 for a text that no judgement mentions.
+        (U, K) residuals; exactly 0 for a text without judgements.
+
+    Example:
+        A normal likelihood around 1 and a prior of the same width give a residual halfway; the second text has no
+        judgement:
+
+        >>> around_one = lambda rewards: -0.5 * (rewards[:1] - 1.0).square()
+        >>> fit_residuals(around_one, torch.ones(1, 1, dtype=torch.float64), np.zeros((2, 1)), sd=1.0).round(4)
+        array([[0.5],
+               [0. ]])
     """
     base, total = torch.from_numpy(linear), counts.sum()
 
@@ -139,12 +161,12 @@ def fit_beside_residuals(
 ) -> dict[str, Tensor]:
     """Fit linear heads and residuals together.
 
-    The joint mode over heads `w_k` (d,) and rewards `r_k` (U,) of
+    Returns the joint mode over heads `w_k` (d,) and rewards `r_k` (U,) of
 
         sum_n m_nk log p(y_n | r_k) - (|r_k - X w_k - b_k|^2 + U sum_j l2_j w_kj^2) / (2 sd^2).
 
-    A question with a thousand answers then counts as one question for the heads, not as a thousand. Alternates two
-    steps that are easy alone: rewards near the heads, and the ridge regression of the rewards on the coordinates.
+    For the heads, a question with a thousand answers then counts as one question, not as a thousand. Alternates two
+    steps, each simple: rewards near the heads, and the ridge regression of the rewards on the coordinates.
 
     Args:
         log_lik: As for `fit_residuals`.
@@ -155,10 +177,10 @@ def fit_beside_residuals(
         l2: (d,) ridge of each coordinate, per text.
         sd: Standard deviation of the residuals, in logits.
         with_bias: Fit `b`.
-        start: An earlier answer to start from.
+        start: An earlier result to start from.
 
     Returns:
-        `weight` (K, d), `rewards` (U, K) and, if asked for, `bias` (K,).
+        `weight` (K, d), `rewards` (U, K) and, with `with_bias`, `bias` (K,).
     """
     known = (group >= 0).numpy()
     raw, groups = coordinates.numpy()[known], group.numpy()[known]
@@ -175,7 +197,7 @@ def fit_beside_residuals(
     heads = dict(start)
     for _ in range(MAX_ALTERNATIONS):
         linear = (coordinates @ heads["weight"].T + heads.get("bias", 0.0)).numpy()
-        # The rewards stay where they are while the heads under them move.
+        # Start from the rewards of the last round, although the heads have moved.
         residual = np.where(known[:, None], heads["rewards"].numpy() - linear, 0.0)
         rewards = linear + fit_residuals(log_lik, counts, linear, sd, residual, tol=1e-7)
         weight = np.linalg.solve(gram, inputs.T @ rewards[known]).T
@@ -189,16 +211,22 @@ def fit_beside_residuals(
 
 
 def remember(features: np.ndarray, scale: np.ndarray, residuals: np.ndarray, sd: float) -> ResidualMemory:
-    """Place a bump on each text so that together they pass through the residuals.
+    """Build a memory whose bumps, one per text, together reproduce the residuals.
 
     Args:
         features: (U, D) raw features.
-        scale: (D,) factor to scaled features.
-        residuals: (U, K) what to reproduce.
-        sd: Kept for the record.
+        scale: (D,) factor from raw to scaled features.
+        residuals: (U, K) residuals to reproduce.
+        sd: Prior standard deviation of the residuals, stored with the memory.
 
     Returns:
-        The memory. Texts with the same features share one anchor and the mean of their residuals.
+        The memory. Texts with equal features share one anchor and the mean of their residuals.
+
+    Example:
+        >>> features = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        >>> memory = remember(features, np.ones(2), np.array([[0.3], [-0.2], [0.1]]), sd=1.0)
+        >>> memory.rewards(features).round(6).ravel().tolist()
+        [0.3, -0.2, 0.1]
     """
     scaled = features * scale
     group = _same(scaled)
@@ -211,7 +239,7 @@ def remember(features: np.ndarray, scale: np.ndarray, residuals: np.ndarray, sd:
     nearest = np.concatenate([_without_own(d, start).min(1) for start, d in _distances(anchors)])
     nearest = np.where(np.isfinite(nearest), nearest, 1.0)  # a single anchor has no neighbour
     length = nearest / np.sqrt(2.0 * np.log(len(anchors) / REACH))
-    # The others' bumps at each anchor: rows sum to less than one, so the fixed point below contracts quickly.
+    # The other bumps at each anchor: rows sum to less than one, so that the fixed-point iteration converges quickly.
     parts = []
     for start, distance in _distances(anchors):
         bump = np.exp(-0.5 * (_without_own(distance, start) / length) ** 2)
@@ -243,7 +271,7 @@ def _sparse(value: np.ndarray, keep: np.ndarray, start: int, size: int) -> coo_a
 
 
 def _same(points: np.ndarray) -> np.ndarray:
-    """(U,) group of each point: points closer than `SAME`, directly or through others, are one."""
+    """(U,) group of each point: points closer than `SAME`, directly or through other points, are one group."""
     parts = [_sparse(d, d < SAME, start, len(points)) for start, d in _distances(points)]
     row, column = (np.concatenate([part.coords[axis] for part in parts]) for axis in (0, 1))
     linked = coo_array((np.ones(len(row)), (row, column)), shape=(len(points), len(points)))

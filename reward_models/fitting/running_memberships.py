@@ -1,8 +1,8 @@
-"""Who belongs to which cluster while the rewards are still being learnt: incremental soft EM.
+"""Memberships of raters while the rewards are still being trained: incremental soft EM.
 
-A table keeps the last known log-likelihood of every judgement in every cluster. Whenever the model has read a text
-again, the entries of its judgements are replaced, so that each judgement counts once however often it was seen; sums
-per rater and prevalence follow (Neal and Hinton 1998, "A view of the EM algorithm that justifies incremental, sparse,
+A table keeps the last known log-likelihood of every judgement in every cluster. Each time the model scores a text, the
+entries of its judgements are replaced, so that each judgement counts once however often it was seen; sums per rater
+and the prevalence are updated (Neal and Hinton 1998, "A view of the EM algorithm that justifies incremental, sparse,
 and other variants"). numpy only; knows nothing of texts, models or processes.
 
 Shapes: `N` judgements, `R` raters, `K` clusters; log-likelihoods in nats.
@@ -22,7 +22,14 @@ __all__ = ["RunningMemberships", "fingerprint"]
 
 
 def fingerprint(enc: Encoded) -> str:
-    """A hash of who judged what and how, without a name in it: the same judgements give the same one."""
+    """Hash who judged what and how; equal judgements have equal hashes, and the hash reveals no name.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("choice").judgements.encode()
+        >>> fingerprint(enc) == fingerprint(enc.select(enc.rater > 0))
+        False
+    """
     digest = hashlib.sha256("\n".join(enc.rater_ids).encode())
     for array in (enc.rater, enc.alternatives, enc.label):
         digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
@@ -30,7 +37,7 @@ def fingerprint(enc: Encoded) -> str:
 
 
 class RunningMemberships:
-    """Posterior memberships `q_uk ∝ pi_k exp(S_uk / T)` from a running table of log-likelihoods.
+    """Posterior memberships `q_uk ∝ pi_k exp(S_uk / T)` from a table of log-likelihoods that is updated in training.
 
     Args:
         enc: The training judgements.
@@ -39,11 +46,20 @@ class RunningMemberships:
         temperature: `T` while `annealing` is 1; it falls to 1 with it.
 
     Attributes:
-        log_lik: (N, K) last known log-likelihood of each judgement; 0, which tells nothing, before it was seen.
+        log_lik: (N, K) last known log-likelihood of each judgement; 0 in every cluster before it was seen.
         totals: (R, K) `S`, the weighted sum over each rater's judgements.
-        evidence: (R, K) in nats, what a random start pretends to know of each rater; fades with `annealing`.
+        evidence: (R, K) artificial evidence of a random start about each rater, in nats; fades with `annealing`.
         prevalence: (K,) `pi`.
-        annealing: From 1 at the start of training to 0 where the E-step is Bayes' rule.
+        annealing: From 1 at the start of training to 0, where the E-step is Bayes' rule.
+
+    Example:
+        The first judgement, by rater 0, turns out to be much likelier in the first cluster:
+
+        >>> from reward_models import planted_judgements
+        >>> memberships = RunningMemberships(planted_judgements(num_raters=4).judgements.encode(), 2, dirichlet=1.5)
+        >>> memberships.record(np.array([0]), np.log([[0.9, 0.1]]))
+        >>> memberships.posterior()[0].round(2).tolist()
+        [0.93, 0.07]
     """
 
     def __init__(self, enc: Encoded, num_clusters: int, *, dirichlet: float, temperature: float = 1.0) -> None:
@@ -58,15 +74,15 @@ class RunningMemberships:
 
     @property
     def temperature(self) -> float:
-        """Temperature `T` of the E-step now."""
+        """Current temperature `T` of the E-step."""
         return 1.0 + (self.first_temperature - 1.0) * self.annealing
 
     def record(self, judgement: np.ndarray, log_lik: np.ndarray) -> None:
-        """Replace what is known of some judgements, and move the prevalence to where that puts it.
+        """Replace the log-likelihoods of some judgements and update the prevalence.
 
         Args:
-            judgement: (B,) numbers of the judgements; where one comes twice, the last counts.
-            log_lik: (B, K) their log-likelihood, not multiplied by weight.
+            judgement: (B,) indices of the judgements; of an index that occurs twice the last entry counts.
+            log_lik: (B, K) their log-likelihoods, not multiplied by weight.
         """
         number, last = np.unique(judgement[::-1], return_index=True)
         new = log_lik[::-1][last].astype(np.float64)
@@ -75,23 +91,23 @@ class RunningMemberships:
         self.update_prevalence()
 
     def update_prevalence(self) -> None:
-        """M-step of the prevalence under its Dirichlet prior, given the posterior now."""
+        """Run the M-step of the prevalence under its Dirichlet prior, given the current posterior."""
         expected = self.posterior().sum(0) + self.dirichlet - 1.0
         self.prevalence = expected / expected.sum()
 
     def posterior(self) -> np.ndarray:
-        """(R, K) memberships `q` given everything known; a rater of whom nothing is known is the prevalence."""
+        """Compute the (R, K) memberships `q`; the prevalence for a rater whose judgements were not seen yet."""
         return softmax(self._log_joint(), axis=1)
 
     def log_membership(self, rater: np.ndarray, judgement: np.ndarray | None = None) -> np.ndarray:
-        """Log membership of raters, given their judgements but for one.
+        """Compute the log membership of raters, given all their judgements except one.
 
-        A judgement must not be explained by a membership that it decided alone, so what the table says of it is
-        taken out; its present likelihood comes in again through `tempered_loss`.
+        A judgement must not be explained by a membership that it determined itself, so its entry in the table is
+        subtracted; its current likelihood enters through the training loss.
 
         Args:
-            rater: (B,) rater numbers; -1 for a rater who is not in the table.
-            judgement: (B,) the judgement to leave out; None leaves none out.
+            rater: (B,) rater indices; -1 for a rater who is not in the table.
+            judgement: (B,) the judgement to exclude for each rater; None excludes none.
 
         Returns:
             (B, K) log of the (tempered) posterior, nats.
@@ -102,11 +118,11 @@ class RunningMemberships:
         return log_softmax(known, axis=1)
 
     def sizes(self) -> np.ndarray:
-        """(K,) expected number of raters in each cluster."""
+        """Compute the (K,) expected number of raters in each cluster."""
         return self.posterior().sum(0)
 
     def entropy(self) -> float:
-        """Mean entropy of the raters' memberships, nats: 0 where every rater is placed for certain."""
+        """Compute the mean entropy of the raters' memberships, in nats: 0 if every membership is certain."""
         return float(entr(self.posterior()).sum(1).mean())
 
     def reseed(self, cluster: int) -> np.ndarray:
@@ -116,22 +132,21 @@ class RunningMemberships:
             cluster: The empty cluster.
 
         Returns:
-            The numbers of those raters: half of what would be an equal share, at least one.
+            The indices of those raters: half of an equal share of all raters, at least one.
         """
         weight = np.bincount(self.rater, self.weight, minlength=len(self.totals))
         fit = np.full(len(weight), np.inf)
         judged = weight > 0
         fit[judged] = logsumexp(self._log_prevalence() + self.totals, axis=1)[judged] / weight[judged]
         worst = np.argsort(fit, kind="stable")[: max(1, len(fit) // (2 * len(self.prevalence)))]
-        mine = np.isin(self.rater, worst)
-        # 0 nats: as if the cluster had predicted these answers for certain.
+        # 0 nats: as if the cluster had predicted these answers with certainty.
         self.totals[worst, cluster] = 0.0
-        self.log_lik[mine, cluster] = 0.0
+        self.log_lik[np.isin(self.rater, worst), cluster] = 0.0
         self.update_prevalence()
         return worst
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must hold."""
+        """Return the arrays that a checkpoint must hold."""
         names = ("log_lik", "totals", "evidence", "prevalence")
         return {name: getattr(self, name) for name in names}
 

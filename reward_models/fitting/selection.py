@@ -1,8 +1,7 @@
-"""How many clusters, and which membership: held-out raters decide, and the answer may be one cluster.
+"""Choose the number of clusters and the membership by held-out raters; the answer may be one cluster.
 
-Candidates are fitted on some raters; the others are placed by three quarters of their judgements and scored on the
-rest, each quarter in turn.
-Knows nothing of features or language models.
+Candidates are fitted on some raters. The held-out raters are adapted from three quarters of their judgements and
+scored on the rest, each quarter in turn. Knows nothing of features or language models.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from reward_models.stats.resampling import label_parts
 __all__ = ["CANDIDATES", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]
 
 BOOTSTRAP_DRAWS = 1000
-SMALL_TABLE = 30_000  # judgements; up to here every rater is held out once
+SMALL_TABLE = 30_000  # judgements up to which every rater is held out once
 LABEL_PARTS = 4
-FEW_RATERS = 12  # fewer cannot be held out and say anything about clusters
+FEW_RATERS = 12  # with fewer raters, held-out raters tell nothing about clusters
 CANDIDATES: tuple[tuple[Membership, int], ...] = (
     *((("mixture", k)) for k in (1, 2, 3, 4, 6)),
     ("simplex", 2),
@@ -42,29 +41,38 @@ CANDIDATES: tuple[tuple[Membership, int], ...] = (
 
 @dataclass(frozen=True)
 class KSelection:
-    """Held-out likelihood per number of clusters, and the choice.
+    """Held-out likelihood per number of clusters, and the choice; `select_num_clusters` makes it.
 
     Attributes:
         table: One row per candidate: `num_clusters`, `nll` (nats per held-out judgement), `se` (over raters), `info`
             (gain over one cluster, nats), `behind` (paired difference to the best candidate) and `behind_se`.
-        chosen: The smallest K within one standard error of the best.
+        num_clusters: The smallest K within one standard error of the best.
         reason: The choice in words.
+
+    Example:
+        >>> KSelection(table=[], num_clusters=1, reason="8 raters are too few").num_clusters
+        1
     """
 
     table: list[dict[str, float]]
-    chosen: int
+    num_clusters: int
     reason: str
 
 
 @dataclass(frozen=True)
 class MembershipChoice:
-    """Held-out likelihood per membership and size, and the choice.
+    """Held-out likelihood per membership and number of clusters, and the choice; `choose_membership` makes it.
 
     Attributes:
         table: One row per candidate: `membership` and the columns of `KSelection.table`.
-        membership: The best one on held-out raters.
-        num_clusters: Its `K`, or rank; a mixture of 1 if none is better than that by a standard error.
+        membership: The best membership on held-out raters.
+        num_clusters: Its `K`, or rank; a mixture of 1 unless another candidate is better by one standard error.
         reason: The choice in words.
+
+    Example:
+        >>> choice = MembershipChoice([], "simplex", 2, reason="simplex of 2 has the lowest held-out loss")
+        >>> choice.membership, choice.num_clusters
+        ('simplex', 2)
     """
 
     table: list[dict[str, Any]]
@@ -83,49 +91,53 @@ def select_num_clusters(
 ) -> KSelection:
     """Choose the number of clusters by held-out raters, with the one-standard-error rule on paired differences.
 
-    Each held-out rater is placed by three quarters of the labels and scored on the rest, each quarter in turn; no
+    Each held-out rater is adapted from three quarters of their labels and scored on the rest, each quarter in turn; no
     label is scored by a posterior that has seen it. Small tables hold out every rater once (cross-validation).
-    Judgements of texts that only held-out raters judged are not scored. With fewer than a dozen raters the answer is
-    1.
+    Judgements of texts that only held-out raters judged are not scored. With fewer than twelve raters the answer is 1.
 
     Args:
         judgements: A table with raters.
         candidates: Numbers of clusters to compare; 1 is always fitted as the baseline.
-        config: How each candidate is fitted.
-        heldout: Share of raters held out, in (0, 1).
-        seed: Seed of the split and of the bootstrap over raters.
+        config: Settings of the fit of each candidate.
+        heldout: Share of the raters to hold out, in (0, 1).
+        seed: Random seed of the split and of the bootstrap over raters.
 
     Returns:
         The table, the choice and the reason.
 
     Raises:
         JuryError: No candidates, a share outside (0, 1), or a K that the training raters cannot support.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_clusters=2)
+        >>> select_num_clusters(planted.judgements, (1, 2), FitConfig(restarts=1)).num_clusters
+        2
     """
-    wanted = sorted(set(candidates))
-    if not wanted:
-        raise JuryError("candidates=[]: name at least one number of clusters, e.g. (1, 2, 3, 4)")
+    sizes = sorted(set(candidates))
+    if not sizes:
+        raise JuryError("candidates=[]: there is nothing to compare. Fix: name numbers of clusters, e.g. (1, 2, 3, 4)")
     enc = _with_raters(judgements.encode())
     if enc.n_raters < FEW_RATERS:
-        return KSelection(table=[], chosen=1, reason=_too_few(enc))
-    compared = _compare(enc, [("mixture", k) for k in sorted({1, *wanted})], config, heldout, seed)
-    rows = compared.rows([("mixture", k) for k in wanted])
+        return KSelection(table=[], num_clusters=1, reason=_too_few(enc))
+    compared = _compare(enc, [("mixture", k) for k in sorted({1, *sizes})], config, heldout, seed)
+    rows = compared.rows([("mixture", k) for k in sizes])
     best = min(rows, key=lambda row: row["nll"])
-    chosen = next(row for row in rows if row["behind"] <= row["behind_se"])
-    k = int(chosen["num_clusters"])
+    smallest = next(row for row in rows if row["behind"] <= row["behind_se"])
+    num_clusters = int(smallest["num_clusters"])
     reason = f"K={best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats per judgement)"
-    if k == best["num_clusters"]:
+    if smallest is best:
         reason += ", and no smaller K is within one standard error of it"
     else:
         reason += (
-            f"; K={k} is {chosen['behind']:.4f} behind, within one standard error ({chosen['behind_se']:.4f}) of the "
-            "paired difference over raters, and simpler"
+            f"; K={num_clusters} is {smallest['behind']:.4f} behind, within one standard error "
+            f"({smallest['behind_se']:.4f}) of the paired difference over raters, and simpler"
         )
-    reason += f" [{compared.n_raters} held-out raters, {compared.weight.sum():g} judgements]"
-    if k == 1:
+    reason += f" {compared.size}"
+    if num_clusters == 1:
         reason += ": no sign of clusters, one reward for everybody is enough"
-    return KSelection(
-        table=[{c: v for c, v in row.items() if c != "membership"} for row in rows], chosen=k, reason=reason
-    )
+    table = [{column: value for column, value in row.items() if column != "membership"} for row in rows]
+    return KSelection(table, num_clusters, reason)
 
 
 def choose_membership(
@@ -136,48 +148,54 @@ def choose_membership(
     heldout: float = 0.25,
     seed: int = 0,
 ) -> MembershipChoice:
-    """Choose how raters relate to the jury's heads, and how many there are, by held-out raters.
+    """Choose the membership and the number of clusters by held-out raters.
 
-    The candidate with the lowest held-out loss is taken, if it is better than one cluster by a standard error.
+    The choice is the candidate with the lowest held-out loss if it is better than one cluster by a standard error, and
+    one cluster otherwise. Raters are held out as in `select_num_clusters`.
 
     Args:
-        judgements: A table with raters.
-        candidates: Pairs of membership and number of clusters (or rank). Those that the raters cannot support are
-            left out; a mixture of 1 is always compared.
-        config: How each candidate is fitted.
-        heldout: Share of raters held out, in (0, 1).
-        seed: Seed of the split and of the bootstrap over raters.
+        judgements: A table with raters; may be encoded already.
+        candidates: Pairs of membership and number of clusters (or rank). Pairs that the raters cannot support are
+            skipped; a mixture of 1 is always compared.
+        config: Fit settings, the same for all candidates.
+        heldout: As for `select_num_clusters`.
+        seed: Random seed of the split and the bootstrap.
 
     Returns:
-        The table, the choice and the reason.
+        The choice, with the table of all candidates.
 
     Raises:
         JuryError: A share outside (0, 1), or a table without raters.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_clusters=2)
+        >>> choice = choose_membership(planted.judgements, [("mixture", 2)], FitConfig(restarts=1))
+        >>> choice.membership, choice.num_clusters
+        ('mixture', 2)
     """
     enc = _with_raters(judgements if isinstance(judgements, Encoded) else judgements.encode())
     if enc.n_raters < FEW_RATERS:
         return MembershipChoice(table=[], membership="mixture", num_clusters=1, reason=_too_few(enc))
     at_most = max(1, round((1 - heldout) * enc.n_raters) // 4)
-    wanted = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
-    compared = _compare(enc, wanted, config, heldout, seed)
-    rows = compared.rows(wanted)
-    best = min(rows, key=lambda row: row["nll"])
-    plain = rows[0]
-    said = f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
-    size = f"[{compared.n_raters} held-out raters, {compared.weight.sum():g} judgements]"
-    if plain["behind"] <= plain["behind_se"]:
+    supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
+    compared = _compare(enc, supported, config, heldout, seed)
+    rows = compared.rows(supported)
+    best, one = min(rows, key=lambda row: row["nll"]), rows[0]
+    finding = f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
+    if one["behind"] <= one["behind_se"]:
         reason = (
-            f"{said}), but one reward for everybody is {plain['behind']:.4f} behind, within one standard error "
-            f"({plain['behind_se']:.4f}): no sign of taste, plain Bradley-Terry is enough {size}"
+            f"{finding}), but one reward for everybody is {one['behind']:.4f} behind, within one standard error "
+            f"({one['behind_se']:.4f}): no sign of taste, plain Bradley-Terry is enough {compared.size}"
         )
         return MembershipChoice(rows, "mixture", 1, reason)
-    reason = f"{said}, {best['info']:.4f} better than one reward for everybody) {size}"
+    reason = f"{finding}, {best['info']:.4f} better than one reward for everybody) {compared.size}"
     return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """Losses (R, candidates) and weights (R,) of held-out raters, resampled."""
+    """Losses (R, candidates) and weights (R,) of held-out raters, and resampled mean losses (draws, candidates)."""
 
     candidates: list[tuple[Membership, int]]
     losses: np.ndarray
@@ -185,13 +203,14 @@ class _Compared:
     resampled: np.ndarray
 
     @property
-    def n_raters(self) -> int:
-        return len(self.weight)
+    def size(self) -> str:
+        """What the losses were measured on, in words."""
+        return f"[{len(self.weight)} held-out raters, {self.weight.sum():g} judgements]"
 
-    def rows(self, wanted: Sequence[tuple[Membership, int]]) -> list[dict[str, Any]]:
-        """One row per wanted candidate, in their order; the first candidate of all is the baseline."""
+    def rows(self, candidates: Sequence[tuple[Membership, int]]) -> list[dict[str, Any]]:
+        """Return one row for each of the given candidates; the first of all candidates is the baseline."""
         nll = self.losses.sum(0) / self.weight.sum()
-        columns = [self.candidates.index(candidate) for candidate in wanted]
+        columns = [self.candidates.index(candidate) for candidate in candidates]
         best = min(columns, key=lambda column: nll[column])
         behind = self.resampled - self.resampled[:, [best]]
         return [
@@ -217,8 +236,8 @@ def _compare(
 ) -> _Compared:
     if not 0 < heldout < 1 or enc.n_raters < 2:
         raise JuryError(
-            f"heldout={heldout} of {enc.n_raters} raters: needs a share in (0, 1) that leaves a rater on each side; "
-            "use 0.25"
+            f"heldout={heldout} of {enc.n_raters} raters: needs a share in (0, 1) that leaves a rater on each side. "
+            "Fix: use 0.25"
         )
     rng = np.random.default_rng(seed)
     n_out = min(max(round(heldout * enc.n_raters), 1), enc.n_raters - 1)
@@ -241,7 +260,7 @@ def _one_fold(
     config: FitConfig | None,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (R', candidates) and weights (R',) of the raters that are held out."""
+    """Losses (R', candidates) and weights (R',) of the held-out raters."""
     train = enc.select(~out[enc.rater], drop_raters=True)
     for _, num_clusters in candidates:
         check_num_clusters(train, num_clusters)
@@ -255,14 +274,15 @@ def _one_fold(
 def _with_raters(enc: Encoded) -> Encoded:
     if enc.kind == "soft":
         raise JuryError(
-            "kind='soft': there are no raters to hold out; a table of answer shares supports num_clusters=1 only"
+            "kind='soft': a table of answer shares has no raters to hold out, and supports num_clusters=1 only. Fix: "
+            "use judgements with rater_id, or fit one cluster"
         )
     return enc
 
 
 def _too_few(enc: Encoded) -> str:
     return (
-        f"{enc.n_raters} raters are too few to hold some out and say anything about clusters (at least {FEW_RATERS} "
+        f"{enc.n_raters} raters are too few to hold some out and learn anything about clusters (at least {FEW_RATERS} "
         "are needed): one reward for everybody"
     )
 
@@ -274,8 +294,8 @@ def _known_texts(train: Encoded, test: Encoded) -> Encoded:
     test = test.select((seen[test.alternatives] | (test.alternatives < 0)).all(1), drop_raters=True)
     if not len(test):
         raise JuryError(
-            "no text was judged by both a training and a held-out rater, so free rewards per text cannot be "
-            "compared; choose K on features instead, or collect judgements of the same texts by several raters"
+            "no text was judged by both a training and a held-out rater, so free rewards per text cannot be compared. "
+            "Fix: choose K yourself, or collect judgements of the same texts by several raters"
         )
     return test
 

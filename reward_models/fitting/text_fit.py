@@ -1,13 +1,13 @@
-"""From free rewards per text to rewards that are linear in frozen features, so that new texts can be scored.
+"""Turn free rewards per text into rewards that are linear in frozen features, with a variance, for new texts.
 
-The rewards that judgements gave each text are noisy observations, some of many judgements and some of few; a Gaussian
-process with a linear kernel reads them off the features:
+The label-level reward of each text is a noisy observation: precise after many judgements, imprecise after few. A
+Gaussian process with a linear kernel predicts it from the features:
 
     y_u = mu + w . x_u + e_u + noise_u,   w ~ N(0, s^2 I),  e_u ~ N(0, t^2),  noise_u ~ N(0, 1 / information_u)
 
-one for the consensus and one for each deviation from it, so that deviations may shrink to nothing where features do
-not tell them. `s`, `t` and `mu` maximise the marginal likelihood, in closed form but for two numbers; nothing is
-iterated over judgements. A prediction carries its variance. For any membership of `rater_fit`. Knows nothing of where
+one for the consensus and one for each deviation from it, so that deviations may shrink to zero where the features do
+not predict them. `s`, `t` and `mu` maximise the marginal likelihood, in closed form except for two numbers; nothing is
+iterated over judgements. A prediction has a variance. Works for any membership of `rater_fit`. Knows nothing of where
 features come from.
 
 Shapes: `N` judgements, `U` texts, `D` features, `B` basis rewards.
@@ -24,6 +24,7 @@ from torch import Tensor
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
+from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.lbfgs import minimise, one_thread
@@ -34,21 +35,21 @@ from reward_models.stats.groups import centre_within_groups
 
 __all__ = ["LinearReading", "TextFit", "fit_texts", "read_linear"]
 
-LEAST_INFORMATION = 1e-3
-MOST_SHRINKAGE = 4.0  # that is undone: beyond it a reward is its prior, and says nothing
+LEAST_INFORMATION = 1e-3  # of a judged text, in 1 / logit^2
+MOST_SHRINKAGE = 4.0  # largest factor of shrinkage that is undone: beyond it a reward is its prior and tells nothing
 NO_FEATURES = -12.0  # log s of features that tell nothing
 
 
 @dataclass(frozen=True)
 class LinearReading:
-    """A quantity of texts read off features.
+    """A quantity of texts as a linear function of their features; `read_linear` makes it.
 
     Attributes:
         weight: (D,) posterior mean of `w`, on raw features.
-        bias: `mu`, and what centring took away.
+        bias: `mu` plus the effect of centring.
         covariance: (D, D) posterior covariance of `w` on centred features.
         centre: (D,) mean of the features.
-        residual: `t^2`, what texts have beyond the features.
+        residual: `t^2`, variance of the quantity beyond the features.
         gain: Marginal log-likelihood gained by the features, nats; near 0 where they tell nothing.
     """
 
@@ -60,7 +61,7 @@ class LinearReading:
     gain: float
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance (U,) of the quantity for texts with features (U, D)."""
+        """Compute the mean and variance (U,) of the quantity for texts with features (U, D)."""
         centred = features - self.centre
         return features @ self.weight + self.bias, np.einsum(
             "ud,de,ue->u", centred, self.covariance, centred
@@ -70,16 +71,23 @@ class LinearReading:
 def read_linear(
     features: np.ndarray, values: np.ndarray, noise: np.ndarray, groups: np.ndarray | None = None
 ) -> LinearReading:
-    """Read a quantity off features.
+    """Regress a quantity of texts on their features.
 
     Args:
         features: (U, D).
         values: (U,) observations.
         noise: (U,) variance of each observation.
-        groups: (U,) texts that are compared with each other only; their means carry no information. None: one group.
+        groups: (U,) group of each text if only differences within a group carry information. None: one group, whose
+            mean does too.
 
     Returns:
-        The reading.
+        The regression.
+
+    Example:
+        >>> features = np.random.default_rng(0).normal(size=(50, 2))
+        >>> reading = read_linear(features, features @ np.array([1.0, -2.0]) + 3.0, noise=np.full(50, 0.01))
+        >>> reading.weight.round(1).tolist(), round(reading.bias, 1)
+        ([1.0, -2.0], 3.0)
     """
     centre = features.mean(0)
     x, y = features - centre, values
@@ -93,34 +101,34 @@ def read_linear(
     scale = float(np.sqrt((x**2).sum(1).mean())) or 1.0
     # With fewer texts than features the span of the texts is the same problem with fewer coordinates.
     span = np.linalg.svd(x, full_matrices=False)[2] if len(x) < x.shape[1] else np.eye(x.shape[1])
-    told = _Ridge(torch.from_numpy(x @ span.T / scale), torch.from_numpy(y), torch.from_numpy(noise), groups is None)
+    ridge = _Ridge(torch.from_numpy(x @ span.T / scale), torch.from_numpy(y), torch.from_numpy(noise), groups is None)
     usual = float(np.log(max(y.std(), 0.1)))
     start = {"log_s": np.array([usual]), "log_t": np.array([usual])}
-    found = minimise(lambda p: told.loss(p["log_s"], p["log_t"]) + _weak(p, usual), start, max_iter=40, tol=1e-8)
+    best = minimise(lambda p: ridge.loss(p["log_s"], p["log_t"]) + _weak(p, usual), start, max_iter=40, tol=1e-8)
     nothing = torch.tensor([NO_FEATURES], dtype=torch.float64)
     without = minimise(
-        lambda p: told.loss(nothing, p["log_t"]) + _weak(p, usual), {"log_t": start["log_t"]}, max_iter=40, tol=1e-8
+        lambda p: ridge.loss(nothing, p["log_t"]) + _weak(p, usual), {"log_t": start["log_t"]}, max_iter=40, tol=1e-8
     )
     with one_thread(), torch.no_grad():
-        log_s, log_t = (torch.from_numpy(found[name]) for name in ("log_s", "log_t"))
-        gain = told.loss(nothing, torch.from_numpy(without["log_t"])) - told.loss(log_s, log_t)
-        weight, covariance, mu = told.posterior(log_s, log_t)
+        log_s, log_t = (torch.from_numpy(best[name]) for name in ("log_s", "log_t"))
+        gain = ridge.loss(nothing, torch.from_numpy(without["log_t"])) - ridge.loss(log_s, log_t)
+        weight, covariance, mu = ridge.posterior(log_s, log_t)
     weight = span.T @ weight
-    # Outside the span nothing was learnt, and the prior stays.
-    prior = float(np.exp(2 * found["log_s"][0]))
+    # Outside the span the data tell nothing, and the posterior is the prior.
+    prior = float(np.exp(2 * best["log_s"][0]))
     covariance = span.T @ (covariance - prior * np.eye(len(span))) @ span + prior * np.eye(x.shape[1])
     return LinearReading(
         weight=weight / scale,
         bias=mu - float(centre @ weight) / scale,
         covariance=covariance / scale**2,
         centre=centre,
-        residual=float(np.exp(2 * found["log_t"][0])),
+        residual=float(np.exp(2 * best["log_t"][0])),
         gain=float(gain),
     )
 
 
 def _weak(params: dict[str, Tensor], usual: float) -> Tensor:
-    """Minus log of a wide prior on log s and log t, so that neither runs away where the data do not say."""
+    """Minus the log of a wide prior on log s and log t, which keeps both finite where the data tell nothing."""
     return sum((0.5 * ((value - usual) / 2.0).square().sum() for value in params.values()), torch.zeros(()))
 
 
@@ -152,12 +160,12 @@ class _Ridge:
         return precision, factor, residual, whiten(residual), mu
 
     def loss(self, log_s: Tensor, log_t: Tensor) -> Tensor:
-        """Minus the log marginal likelihood, up to a constant."""
+        """Compute minus the log marginal likelihood, up to a constant."""
         precision, factor, residual, explained, _ = self._solve(log_s, log_t)
         return 0.5 * (residual @ explained - precision.log().sum()) + factor.diagonal().log().sum()
 
     def posterior(self, log_s: Tensor, log_t: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
-        """Mean (D,) and covariance (D, D) of `w`, and `mu`."""
+        """Compute the posterior mean (D,) and covariance (D, D) of `w`, and `mu`."""
         _, factor, _, explained, mu = self._solve(log_s, log_t)
         s2 = (2 * log_s).exp()
         return (s2 * (self.x.T @ explained)).numpy(), (s2 * torch.cholesky_inverse(factor)).numpy(), float(mu)
@@ -165,14 +173,24 @@ class _Ridge:
 
 @dataclass(frozen=True)
 class TextFit:
-    """A jury that scores any text with features. A `predictors.Predictor`.
+    """A jury that scores any text by its features. A `predictors.Predictor`; `fit_texts` makes it.
 
     Attributes:
         model: How raters vary.
-        placement: The training raters.
-        readings: One per part: the consensus and the deviation of each basis reward from it (mixture, simplex), or
-            each taste (factor). A mixture of one has the consensus only.
+        placement: Posterior of the training raters.
+        readings: The consensus, then the deviation of each basis reward from it (mixture, simplex) or each taste
+            (factor), as functions of the features. A mixture of one has the consensus only.
         prevalence: (B,) mean code of the population.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_items=20)
+        >>> enc = planted.judgements.encode()
+        >>> jury = fit_texts(fit_raters(enc, "mixture", 2), enc, planted.rewards)
+        >>> jury.weight.shape  # basis rewards, features
+        (2, 2)
+        >>> jury.log_probs(enc, planted.rewards).shape  # judgements, options
+        (600, 3)
     """
 
     model: RaterModel
@@ -182,16 +200,16 @@ class TextFit:
 
     @property
     def weight(self) -> np.ndarray:
-        """(B, D) heads on raw features."""
+        """Heads (B, D) on raw features."""
         return self._combine(np.stack([reading.weight for reading in self.readings]))
 
     @property
     def bias(self) -> np.ndarray:
-        """(B,) biases."""
+        """Biases (B,)."""
         return self._combine(np.array([[reading.bias] for reading in self.readings]))[:, 0]
 
     def rewards(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance (U, B) of the basis rewards of texts with features (U, D)."""
+        """Compute the mean and variance (U, B) of the basis rewards of texts with features (U, D)."""
         mean, variance = (np.stack(x) for x in zip(*(r.predict(features) for r in self.readings), strict=True))
         return self._combine(mean).T, self._add_variance(variance).T
 
@@ -204,18 +222,18 @@ class TextFit:
         return parts if self.model.membership == "factor" or len(parts) == 1 else parts[0] + parts[1:]
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(N, A) log-probability of every possible answer; see `Predictor`."""
-        rewards, variance = self.rewards(_given(features, enc))
+        """Compute the (N, A) log-probability of every possible answer; see `Predictor`."""
+        rewards, variance = self.rewards(_required(features, enc))
         return self.placement.log_probs(enc, rewards, variance)
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> TextFit:
-        """The same jury with the raters of `enc` placed by their labels, all others forgotten."""
-        rewards, _ = self.rewards(_given(features, enc))
+        """Return the same jury with the raters of `enc` adapted from their labels; all other raters are forgotten."""
+        rewards, _ = self.rewards(_required(features, enc))
         return replace(self, placement=self.model.adapt(enc, rewards))
 
 
 def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
-    """Make the rewards of a label-level jury functions of the text.
+    """Make the rewards of a label-level jury functions of the features of the text.
 
     Args:
         fit: The jury.
@@ -223,14 +241,22 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
         features: (U, D) one row per text of `enc.texts`.
 
     Returns:
-        A jury for any text; raters stay where the labels put them.
+        A jury for any text; the memberships of the raters are those of `fit`.
 
     Raises:
         JuryError: Features that do not match the texts or are not finite.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating", num_items=20)
+        >>> enc = planted.judgements.encode()
+        >>> features = planted.rewards + 0.1 * np.random.default_rng(0).normal(size=planted.rewards.shape)
+        >>> jury = fit_texts(fit_raters(enc, "mixture", 2), enc, features)
+        >>> mean, variance = jury.rewards(np.array([[2.0, -2.0]]))  # a text that nobody judged
+        >>> mean.round(1).tolist()
+        [[2.1, -2.1]]
     """
-    features = _given(features, enc)
-    rewards = fit.known_rewards(enc)
-    information = fit.placement.information(enc, rewards)
+    features = _required(features, enc)
     judged = np.zeros(enc.n_texts, dtype=bool)
     judged[enc.alternatives[enc.alternatives >= 0]] = True
     groups = None
@@ -238,7 +264,7 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
         groups = prompt_groups(enc.texts)[judged]
     plain = fit if fit.num_clusters == 1 and fit.model.membership == "mixture" else _one_for_everybody(fit, enc)
     everybody = plain.known_rewards(enc)
-    sds = fit.reward_sd or (np.inf,) * (fit.rewards.shape[1] + 1)  # not estimated: nothing to undo
+    sds = fit.reward_sd or (np.inf,) * (fit.rewards.shape[1] + 1)  # not estimated: no shrinkage to undo
     parts = [(everybody[:, 0], plain.placement.information(enc, everybody)[:, 0], (plain.reward_sd or sds)[0])]
     rewards = fit.known_rewards(enc)
     information = fit.placement.information(enc, rewards)
@@ -249,27 +275,25 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
         deviations = rewards - rewards @ fit.prevalence[:, None]
         parts += [(d, i, sds[1]) for d, i in zip(deviations.T, information.T, strict=True)]
     readings = []
-    for part, held, sd in parts:
-        info = np.maximum(held[judged], LEAST_INFORMATION)
-        # What was fitted is shrunk to zero; the observation behind it is not.
-        seen = part[judged] * np.minimum(1 + 1 / (sd**2 * info), MOST_SHRINKAGE)
-        readings.append(read_linear(features[judged], seen, 1 / info, groups))
+    for part, about_part, sd in parts:
+        info = np.maximum(about_part[judged], LEAST_INFORMATION)
+        # The fitted values are shrunk to zero; undo it to get back the observations.
+        observed = part[judged] * np.minimum(1 + 1 / (sd**2 * info), MOST_SHRINKAGE)
+        readings.append(read_linear(features[judged], observed, 1 / info, groups))
     return TextFit(fit.model, fit.placement, readings, fit.prevalence)
 
 
 def _one_for_everybody(fit: RaterFit, enc: Encoded) -> RaterFit:
-    """One reward for everybody on the same judgements: its consensus is known best, whoever judged which text."""
+    """Fit one reward for everybody to the same judgements: the most precise estimate of the consensus."""
     return fit_raters(enc, "mixture", 1, config=FitConfig(nuisance=bool(fit.model.term_sd)))
 
 
-def _given(features: np.ndarray | None, enc: Encoded) -> np.ndarray:
-    if features is None or features.ndim != 2 or len(features) != enc.n_texts:
-        shape = "None" if features is None else str(features.shape)
+def _required(features: np.ndarray | None, enc: Encoded) -> np.ndarray:
+    """Features in double precision; raise if they are missing or do not match the texts."""
+    if features is None:
         raise JuryError(
-            f"features: {shape}, but there are {enc.n_texts} unique texts; pass one row per entry of Encoded.texts, "
-            "in that order"
+            "features=None, but the rewards are functions of the features. Fix: pass one row per entry of "
+            "Encoded.texts, in that order"
         )
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).any(1).sum())
-        raise JuryError(f"{bad} of {len(features)} rows of features hold NaN or infinity; compute them in float32")
+    check_features(enc, features)
     return features.astype(np.float64)

@@ -1,9 +1,9 @@
-"""Numbers that belong to texts: looked up where a text is known, linear in its features where it is new.
+"""Numbers per text: looked up where the text is known, linear in its features where it is new.
 
-What a model fitted on labels found out about each text (its reward, its loadings on tastes) becomes a table. A ridge
-regression on the texts' features, weighted by how much the labels say about each text, extends it to texts that nobody
-judged; the strength of the ridge is chosen on left-out questions, column by column, and may be so strong that a new
-text is the average text. Knows nothing of raters or of what the columns mean.
+What a model fitted on labels has learnt about each text (its reward, its loadings on tastes) becomes a table. A ridge
+regression on the texts' features, weighted by how much the labels tell about each text, extends the table to texts
+that nobody judged. The strength of the ridge is chosen on held-out questions, column by column; it may be so strong
+that a new text is predicted as the average text. Knows nothing of raters or of what the columns mean.
 
 Shapes: `U` texts, `C` columns, `D` features, `d` principal components.
 """
@@ -17,15 +17,16 @@ import numpy as np
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
+from reward_models.raters.predictors import positions
 from reward_models.stats.groups import centre_within_groups
 
 
-__all__ = ["TextTable", "check_features", "extend_to_features"]
+__all__ = ["TextTable", "check_features", "extend_to_features", "label_information"]
 
 MAX_COMPONENTS = 512
 RIDGE_GRID = 10.0 ** np.arange(4.0, -4.1, -0.5)  # relative to the mean variance of a component, strong to weak
 FOLDS = 5
-FEW_PROMPTS = 10  # below it a question is a text: statements under one heading
+FEW_PROMPTS = 10  # with fewer prompts (statements under one heading) a question is a text
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,16 @@ class TextTable:
 
     Attributes:
         texts: `U` known texts.
-        values: (U, C).
-        weight: (D, C) linear map from features for other texts; None: they cannot be had.
-        bias: (C,).
+        values: (U, C) their numbers.
+        weight: (D, C) linear map from the features of other texts; None: other texts cannot be scored.
+        bias: (C,) constant of that map.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating", num_items=3)
+        >>> table = TextTable(planted.texts, planted.rewards)
+        >>> bool((table.rows(planted.judgements.encode()) == planted.rewards).all())
+        True
     """
 
     texts: list[Text]
@@ -45,83 +53,104 @@ class TextTable:
     bias: np.ndarray | None = None
 
     def rows(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(U', C) values of `enc.texts`; zero for those that no judgement of `enc` mentions and that are not known.
+        """Return the (U', C) values of `enc.texts`; zero for unknown texts without a judgement in `enc`.
 
         Args:
             enc: Judgements.
-            features: (U', D) rows for `enc.texts`; needed when some are new.
+            features: (U', D) rows for `enc.texts`; required if a judged text is new.
 
         Raises:
-            JuryError: New texts without features, or with features that do not fit.
+            JuryError: A new text without features, or features that do not match.
         """
-        index = {text: i for i, text in enumerate(self.texts)}
-        own = np.array([index.get(text, -1) for text in enc.texts], dtype=np.int64)
-        used = np.unique(enc.alternatives[enc.alternatives >= 0])
-        new = used[own[used] < 0]
-        values = np.where(own[:, None] >= 0, self.values[own], 0.0)
+        row = positions(enc.texts, self.texts)
+        judged = np.unique(enc.alternatives[enc.alternatives >= 0])
+        new = judged[row[judged] < 0]
+        values = np.where(row[:, None] >= 0, self.values[row], 0.0)
         if not len(new):
             return values
-        first = f"{len(new)} of {len(used)} texts were not in the fit, the first: {enc.texts[new[0]]!r}"
+        first = f"{len(new)} of {len(judged)} texts were not in the fit, the first: {enc.texts[new[0]]!r}"
         if self.weight is None or self.bias is None:
             raise JuryError(
-                f"{first}. The model was fitted without features and knows only its own texts; fit it "
-                "with features=... to score new ones"
+                f"{first}. The model was fitted without features and knows the texts of the fit only. Fix: fit it "
+                "with features=..."
             )
         if features is None:
-            raise JuryError(f"{first}. Pass features, one row per entry of Encoded.texts, as in the fit")
+            raise JuryError(f"{first}. Fix: pass features, one row per entry of Encoded.texts, as in the fit")
         check_features(enc, features)
         if features.shape[1] != len(self.weight):
             raise JuryError(
-                f"features have {features.shape[1]} columns, the model was fitted to {len(self.weight)}; use the same "
-                "backbone and layers as in the fit"
+                f"features have {features.shape[1]} columns, the model was fitted to {len(self.weight)}. Fix: use the "
+                "same backbone and layers as in the fit"
             )
         values[new] = features[new].astype(np.float64) @ self.weight + self.bias
         return values
 
 
 def check_features(enc: Encoded, features: np.ndarray) -> None:
-    """Refuse features that do not belong to the texts.
+    """Raise if features do not match the texts.
 
     Raises:
         JuryError: Another number of rows than texts, or entries that are not finite.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> check_features(planted_judgements("rating").judgements.encode(), np.zeros((5, 8)))
+        Traceback (most recent call last):
+            ...
+        reward_models.errors.JuryError: features have shape (5, 8), but there are 12 unique texts. Fix: ...
     """
     if features.ndim != 2 or len(features) != enc.n_texts:
         raise JuryError(
-            f"features have shape {features.shape}, but there are {enc.n_texts} unique texts; pass one row per entry "
-            "of Encoded.texts, in that order"
+            f"features have shape {features.shape}, but there are {enc.n_texts} unique texts. Fix: pass one row per "
+            "entry of Encoded.texts, in that order"
         )
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features)).any(1).sum())
         raise JuryError(
-            f"{bad} of {len(features)} rows of features hold NaN or infinity; compute them in float32 rather than "
-            "float16"
+            f"{bad} of {len(features)} rows of features hold NaN or infinity. Fix: compute them in float32 instead "
+            "of float16"
         )
 
 
 def extend_to_features(
     enc: Encoded, values: np.ndarray, information: np.ndarray, features: np.ndarray, seed: int = 0
 ) -> TextTable:
-    """Regress what is known of the texts on their features.
+    """Regress the values of the judged texts on their features.
 
     Args:
-        enc: The judgements behind `values`; their kind says which texts compare: those of one prompt, or all ratings.
+        enc: The judgements behind `values`; ratings compare all texts, other kinds those of one prompt.
         values: (U, C) label-level values of `enc.texts`.
-        information: (U,) what the labels say about each text, in 1 / logit^2 (its Fisher information). A text counts
-            `information / (1 + information)`: beyond its labels' noise it differs from the linear function by about a
-            logit anyway.
+        information: (U,) Fisher information of the labels about each text, in 1 / logit^2. A text has the weight
+            `information / (1 + information)`, because besides the noise of its labels it differs from the linear
+            function by about one logit.
         features: (U, D) one row per text.
-        seed: Of the folds.
+        seed: Random seed of the folds.
 
     Returns:
-        The known values of the texts that were judged, and the linear map for other texts.
+        The values of the judged texts, and the linear map for other texts.
 
     Raises:
-        JuryError: Features that do not fit, or fewer than two judged texts.
+        JuryError: Features that do not match, or fewer than two judged texts.
+
+    Example:
+        Rewards that are linear in two features, known of four of six texts, are extended to the others:
+
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating", num_items=6).judgements.encode()
+        >>> features = np.random.default_rng(0).normal(size=(6, 2))
+        >>> rewards = features @ np.array([[1.0], [-1.0]])
+        >>> information = np.array([100.0, 100.0, 100.0, 100.0, 0.0, 0.0])
+        >>> table = extend_to_features(enc, rewards, information, features)
+        >>> np.abs(table.rows(enc, features) - rewards).max() < 0.01
+        np.True_
     """
     check_features(enc, features)
     judged = np.flatnonzero(information > 0)
     if len(judged) < 2:
-        raise JuryError(f"{len(judged)} judged text: a function of features needs at least two to be fitted to")
+        raise JuryError(
+            f"{len(judged)} judged text: a linear function of features needs at least two. Fix: pass features=None "
+            "or more judgements"
+        )
     scale = features.std(0)
     inverse = np.divide(1.0, scale, out=np.zeros(len(scale)), where=scale > 1e-12)
     x = (features[judged] - features.mean(0)) * inverse
@@ -143,23 +172,38 @@ def extend_to_features(
         if out.any() and not out.all():
             for i, heads in enumerate(_ridge(z[~out], y[~out], weight[~out], unit)):
                 errors[i] += weight[out] @ (y[out] - z[out] @ heads) ** 2
-    chosen = errors.argmin(0)
+    best = errors.argmin(0)
     every = np.stack(_ridge(z, y, weight, unit))  # (grid, d, C)
-    inner = np.take_along_axis(every, chosen[None, None], axis=0)[0]
+    inner = np.take_along_axis(every, best[None, None], axis=0)[0]
     heads = components @ inner
     bias = offset - features.mean(0) @ heads - middle @ inner
     return TextTable([enc.texts[i] for i in judged], values[judged], heads, bias)
 
 
+def label_information(enc: Encoded) -> np.ndarray:
+    """Approximate the (U,) Fisher information of the labels about each text, in 1 / logit^2.
+
+    Each judgement counts a quarter, the information of a fair coin: the most that a judgement of two answers can hold.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> label_information(planted_judgements("rating", num_raters=8, num_items=2).judgements.encode()).tolist()
+        [2.0, 2.0]
+    """
+    offered = enc.alternatives >= 0
+    weight = np.broadcast_to(enc.weight[:, None], enc.alternatives.shape)[offered]
+    return 0.25 * np.bincount(enc.alternatives[offered], weight, enc.n_texts)
+
+
 def _ridge(z: np.ndarray, y: np.ndarray, weight: np.ndarray, unit: float) -> list[np.ndarray]:
-    """(d, C) heads at each strength of `RIDGE_GRID`, times `unit`."""
+    """(d, C) heads for each strength in `RIDGE_GRID` times `unit`."""
     size, basis = np.linalg.eigh((z * weight[:, None]).T @ z)
     target = basis.T @ ((z * weight[:, None]).T @ y)
     return [basis @ (target / (np.maximum(size, 0.0) + strength * unit)[:, None]) for strength in RIDGE_GRID]
 
 
 def _questions(enc: Encoded, judged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Prompt and question of the judged texts, numbered: left out together are the texts of one question."""
+    """Prompt and question of each judged text, numbered; the texts of one question are held out together."""
     prompts = {enc.texts[i].prompt: i for i in judged}
     prompt = np.unique([prompts[enc.texts[i].prompt] for i in judged], return_inverse=True)[1]
     return prompt, prompt if prompt.max() + 1 >= FEW_PROMPTS else np.arange(len(judged))

@@ -58,7 +58,7 @@ class FittedJury:
         >>> tokenizer = tiny_tokenizer()
         >>> backbone = tiny_causal_lm(tokenizer)
         >>> scorer = fit_jury(planted.judgements, backbone, tokenizer, l2=0.1, progress=False)
-        >>> scorer.fitted.selection.chosen, len(scorer.fitted.label_fit.rater_ids)
+        >>> scorer.fitted.selection.num_clusters, len(scorer.fitted.label_fit.rater_ids)
         (2, 20)
     """
 
@@ -128,7 +128,7 @@ def fit_jury(
     elif enc.kind != "soft":
         announce("choosing the number of clusters on held-out raters")
         selection = select_num_clusters(judgements, clusters, config, seed=config.seed)
-        num_clusters = selection.chosen
+        num_clusters = selection.num_clusters
     announce("fitting clusters of raters to the labels")
     label_fit = fit_mixture(enc, num_clusters, config)
     described = describe_clusters(label_fit, enc, labels=labels or _labels(enc)) if enc.kind != "soft" else _everyone()

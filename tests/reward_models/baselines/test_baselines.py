@@ -199,7 +199,7 @@ def test_features_carry_groups_and_models_to_new_texts(voters):
     ):
         coin = np.log(2)
         assert loss(fit, scored, features) < coin - 0.1
-        with pytest.raises(JuryError, match="Pass features"):
+        with pytest.raises(JuryError, match="Fix: pass features"):
             fit.log_probs(scored)
     one = fit_k_models(train, 1, features)
     assert loss(fit_k_models(train, 2, features), scored, features) < loss(one, scored, features) - 0.05

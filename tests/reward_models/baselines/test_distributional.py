@@ -111,7 +111,7 @@ def test_the_ensemble_needs_no_features_and_no_raters():
     assert fit.calibration[-1] < 0.2 * fit.calibration[0]
     renamed = dataclasses.replace(enc, rater=np.zeros_like(enc.rater), rater_ids=["everybody"])
     assert (fit_calibrated_ensemble(renamed, num_heads=2, restarts=2).prevalence == fit.prevalence).all()
-    with pytest.raises(JuryError, match="knows only its own texts"):
+    with pytest.raises(JuryError, match="knows the texts of the fit only"):
         fit.log_probs(dataclasses.replace(enc, texts=[text._replace(prompt="new") for text in enc.texts]))
 
 

@@ -170,7 +170,7 @@ def test_features_carry_taste_to_new_texts():
     assert fit.table.texts == train.texts[:45]  # the others are in `train.texts` too, but nobody judged them
     with_code = loss(fit, scored, features)
     assert with_code < loss(dataclasses.replace(fit, rater_ids=[], mean=fit.mean[:0]), scored, features) - 0.05
-    with pytest.raises(JuryError, match="Pass features"):
+    with pytest.raises(JuryError, match="Fix: pass features"):
         fit.log_probs(scored)
     with pytest.raises(JuryError, match="3 columns"):
         fit.log_probs(scored, features[:, :3])

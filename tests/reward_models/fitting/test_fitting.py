@@ -406,8 +406,8 @@ class TestFeatures:
             fit_features(enc, broken, 1)
         with pytest.raises(JuryError, match="num_clusters=2, but the initial fit has 1 clusters"):
             fit_features(enc, np.ones((12, 2)), 2, init=fit_mixture(enc, 1))
-        with pytest.raises(JuryError, match=r"l2=-1.0: needs a number >= 0"):
+        with pytest.raises(JuryError, match=r"l2=-1.0 is no strength. Fix: use a number >= 0"):
             fit_features(enc, np.ones((12, 2)), 1, l2=-1.0)
         single = enc.select(enc.item == 0)
-        with pytest.raises(JuryError, match="about 1 question; pass a number"):
+        with pytest.raises(JuryError, match=r"there is 1 question\. Fix: pass a number"):
             fit_features(single, np.eye(12), 1)

@@ -59,19 +59,19 @@ def lenient():
 class TestNumberOfClusters:
     def test_planted_two_and_planted_one(self):
         selection = select_num_clusters(answers(300, 8, 2), (1, 2, 3, 4))
-        assert selection.chosen == 2
+        assert selection.num_clusters == 2
         assert [row["num_clusters"] for row in selection.table] == [1, 2, 3, 4]
         assert selection.table[1]["info"] > 0.1
         alone = select_num_clusters(answers(300, 8, 1), (1, 2, 3))
-        assert alone.chosen == 1
+        assert alone.num_clusters == 1
         assert "no sign of clusters" in alone.reason
 
     def test_leniency_is_no_cluster(self, lenient):
         judgements = as_judgements(lenient)
-        assert select_num_clusters(judgements, (1, 2), QUICK).chosen == 1
+        assert select_num_clusters(judgements, (1, 2), QUICK).num_clusters == 1
         # The rival, without a leniency term, takes it for two tastes.
         rival = select_num_clusters(judgements, (1, 2), dataclasses.replace(QUICK, nuisance=False))
-        assert rival.chosen > 1
+        assert rival.num_clusters > 1
 
     def test_the_loss_is_that_of_raters_placed_by_their_other_labels(self, lenient):
         # The true model, leniency known, is the least loss anyone can have; a guess from the table is far worse.
@@ -88,7 +88,7 @@ class TestNumberOfClusters:
 
     def test_a_dozen_raters_or_one_cluster(self):
         few = select_num_clusters(answers(FEW_RATERS - 1, 10, 2), (1, 2, 3))
-        assert (few.chosen, few.table) == (1, [])
+        assert (few.num_clusters, few.table) == (1, [])
         assert "11 raters are too few" in few.reason
         enough = select_num_clusters(answers(FEW_RATERS, 10, 1), (1, 2))
         assert len(enough.table) == 2
@@ -102,7 +102,7 @@ class TestNumberOfClusters:
         with pytest.raises(JuryError, match=r"candidates=\[\]"):
             select_num_clusters(judgements, ())
         frame = pd.DataFrame({"prompt": ["q"], "options": [["x", "y"]], "probs": [[0.8, 0.2]], "n": [10]})
-        with pytest.raises(JuryError, match="kind='soft': there are no raters to hold out"):
+        with pytest.raises(JuryError, match="kind='soft': a table of answer shares has no raters to hold out"):
             select_num_clusters(Judgements.from_frame(frame, kind="soft"), (1, 2))
 
     def test_texts_that_only_one_side_judged(self):
@@ -136,10 +136,10 @@ def test_the_one_standard_error_rule_by_hand():
 
 class TestMembership:
     def test_leniency_and_shuffled_raters_are_one_cluster(self, lenient):
-        chosen = choose_membership(lenient, [("mixture", 2), ("simplex", 2), ("factor", 1)], QUICK)
-        assert (chosen.membership, chosen.num_clusters) == ("mixture", 1)
-        assert "no sign of taste" in chosen.reason
-        assert [(row["membership"], row["num_clusters"]) for row in chosen.table] == [
+        choice = choose_membership(lenient, [("mixture", 2), ("simplex", 2), ("factor", 1)], QUICK)
+        assert (choice.membership, choice.num_clusters) == ("mixture", 1)
+        assert "no sign of taste" in choice.reason
+        assert [(row["membership"], row["num_clusters"]) for row in choice.table] == [
             ("mixture", 1),
             ("mixture", 2),
             ("simplex", 2),
@@ -165,17 +165,17 @@ class TestMembership:
     def test_a_planted_line_of_tastes_is_a_factor(self):
         rng = np.random.default_rng(2)
         rewards = rng.normal(size=24) + rng.normal(size=(60, 1)) * rng.normal(size=24)
-        chosen = choose_membership(ratings(rewards), [("mixture", 2), ("factor", 1)], QUICK)
-        assert (chosen.membership, chosen.num_clusters) == ("factor", 1)
-        assert chosen.table[2]["nll"] < chosen.table[1]["nll"] < chosen.table[0]["nll"]
-        assert "factor of 1 has the lowest held-out loss" in chosen.reason
+        choice = choose_membership(ratings(rewards), [("mixture", 2), ("factor", 1)], QUICK)
+        assert (choice.membership, choice.num_clusters) == ("factor", 1)
+        assert choice.table[2]["nll"] < choice.table[1]["nll"] < choice.table[0]["nll"]
+        assert "factor of 1 has the lowest held-out loss" in choice.reason
 
     def test_candidates_beyond_the_raters_are_left_out(self):
         rng = np.random.default_rng(3)
         enc = ratings(np.tile(rng.normal(size=8), (16, 1)))
-        chosen = choose_membership(enc, CANDIDATES, QUICK, heldout=0.5)
+        choice = choose_membership(enc, CANDIDATES, QUICK, heldout=0.5)
         # Eight raters to train on: at most two per four of them.
-        compared = [(row["membership"], row["num_clusters"]) for row in chosen.table]
+        compared = [(row["membership"], row["num_clusters"]) for row in choice.table]
         assert compared == [c for c in CANDIDATES if c[1] <= 2]
         assert compared[0] == ("mixture", 1)
 

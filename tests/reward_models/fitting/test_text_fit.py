@@ -237,11 +237,11 @@ class TestFitTexts:
         features, heads, cluster = planted
         enc = ratings(((features[:8] - 3) @ heads).T[cluster])
         fit = fit_raters(enc, "mixture", 1)
-        with pytest.raises(JuryError, match="features: None, but there are 8 unique texts"):
+        with pytest.raises(JuryError, match="features=None, but the rewards are functions of the features"):
             fit_texts(fit, enc, None)
-        with pytest.raises(JuryError, match=r"features: \(90, 12\), but there are 8 unique texts"):
+        with pytest.raises(JuryError, match=r"features have shape \(90, 12\), but there are 8 unique texts"):
             fit_texts(fit, enc, features)
-        with pytest.raises(JuryError, match=r"features: \(8,\), but there are 8 unique texts"):
+        with pytest.raises(JuryError, match=r"features have shape \(8,\), but there are 8 unique texts"):
             fit_texts(fit, enc, features[:8, 0])
         broken = features[:8].copy()
         broken[2, 1] = np.inf

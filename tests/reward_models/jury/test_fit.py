@@ -41,7 +41,7 @@ def choices():
 def test_every_kind_of_judgement_makes_a_jury_that_can_be_saved(kind, tmp_path):
     planted = planted_judgements(kind, num_raters=40, num_items=12, seed=2)
     scorer = tiny_jury(planted.judgements)
-    assert scorer.fitted.selection.chosen == 2
+    assert scorer.fitted.selection.num_clusters == 2
     prompts, completions = zip(*planted.texts, strict=True)
     before = scorer.cluster_rewards(prompts, completions)
     assert before.shape == (len(planted.texts), 2)
