@@ -1,16 +1,16 @@
-"""Puts the heads of a jury on one scale, and their logits on an honest one.
+"""Calibrate the heads of a jury to one scale, and their logits to heldout judgements.
 
 Judgements compare responses to one prompt, by raters who each use a scale of their own. So they identify the reward
-of a cluster up to a number per prompt, and its scale only as far as the clusters are equally consistent: nothing in
-them says whether 2 logits of one cluster are more than 1 logit of another. Rules that compare heads (min, Nash,
-median, quantiles) need an answer, and the reference policy pi_ref gives one: a response is worth as much as it stands
-out among what pi_ref says to the same prompt.
+of a cluster up to a constant per prompt, and its scale only if all clusters are equally consistent: nothing in them
+says whether 2 logits of one cluster are more than 1 logit of another. Rules that compare heads (min, Nash, median,
+quantiles) need a common unit, and the reference policy pi_ref gives one: the spread of a head's rewards among samples
+of pi_ref for the same prompt.
 
 - The *scale* of head k comes from differences within prompts, and is one number for all prompts.
-- The *offset* of head k on a prompt is known only where there are samples of that prompt. What is stored is its mean
-  over prompts: right on average, and of no consequence to rules that only compare responses to one prompt.
-- The *temperature* of head k comes from held-out judgements; it says how sure its logits may be, not how clusters
-  compare. It is used where rewards become probabilities (`adaptation`) and drops out of the calibrated reward.
+- The *offset* of head k on a prompt is known only for prompts with samples. Stored is its mean over prompts, which is
+  right on average and does not affect rules that only compare responses to one prompt.
+- The *temperature* of head k comes from heldout judgements. It corrects overconfident logits and says nothing about
+  how clusters compare. It is used where rewards become probabilities (`raters.adaptation`), not in calibrated rewards.
 
 Knows nothing of language models: rewards come in as arrays.
 
@@ -39,19 +39,24 @@ from reward_models.raters.observation import Observations
 __all__ = ["Calibration", "CalibrationMethod", "calibrate", "fit_temperature"]
 
 CalibrationMethod = Literal["spread", "win_rate"]
-LOG_TEMPERATURE_SD = 1.0  # a head that few judgements speak about keeps its logits
+LOG_TEMPERATURE_SD = 1.0  # a head with few judgements keeps its logits
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`(r_k - offset_k) / scale_k`: rewards in units of how far responses of the reference policy lie apart.
+    """`(r_k - offset_k) / scale_k`: rewards in units of the spread of the reference policy's responses.
 
     Attributes:
         scale: (K,) logits per unit, positive.
         offset: (K,) logits that become 0.
         method: See `calibrate`.
-        num_prompts: Prompts behind it.
-        num_samples: Responses behind it.
+        num_prompts: Number of prompts it was computed from.
+        num_samples: Number of responses it was computed from.
+
+    Example:
+        >>> calibration = Calibration(np.array([2.0, 0.5]), np.array([1.0, 0.0]), "spread", 30, 240)
+        >>> calibration.apply(torch.tensor([[5.0, 1.0]])).tolist()
+        [[2.0, 2.0]]
     """
 
     scale: np.ndarray
@@ -65,12 +70,12 @@ class Calibration:
         return (rewards - torch.as_tensor(self.offset).to(rewards)) / torch.as_tensor(self.scale).to(rewards)
 
     def to_dict(self) -> dict[str, Any]:
-        """As lists and numbers, for JSON."""
+        """Return the fields as lists and numbers, for JSON."""
         return {**self.__dict__, "scale": self.scale.tolist(), "offset": self.offset.tolist()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Read back what `to_dict` wrote."""
+        """Make a calibration from the result of `to_dict`."""
         arrays = {name: np.asarray(values[name], dtype=np.float64) for name in ("scale", "offset")}
         return cls(**{**values, **arrays})
 
@@ -81,38 +86,44 @@ def calibrate(
     method: CalibrationMethod = "spread",
     cluster_names: Sequence[str] | None = None,
 ) -> Calibration:
-    """Find scale and offset of each head from its rewards of samples `y_i ~ pi_ref(. | x)`.
+    """Estimate scale and offset of each head from its rewards of samples `y_i ~ pi_ref(. | x)`.
 
     Args:
         rewards: (N, K) raw cluster rewards of the samples, logits.
-        prompt: (N,) number of the prompt that each sample answers. Eight or more samples for each of some thirty
-            prompts give the scale to about five percent.
-        method: `"spread"`: the scale is the standard deviation within prompts, pooled, the offset the mean. A reward
-            of 1 is one standard deviation above what pi_ref says. `"win_rate"`: the scale makes `Phi(reward)` match
+        prompt: (N,) number of each sample's prompt. Eight or more samples for each of some thirty prompts determine
+            the scale to about five percent.
+        method: `"spread"`: the scale is the pooled standard deviation within prompts, the offset the mean; a reward
+            of 1 is one standard deviation above the mean of pi_ref. `"win_rate"`: the scale makes `Phi(reward)` match
             how often a response wins against another sample of the prompt, the offset is the median; a reward of 1
-            wins 84 percent of the time. The same for normal rewards, and unmoved by a few extreme ones.
+            wins 84 percent of the time. For normal rewards both agree; the second is robust to a few extreme rewards.
         cluster_names: `K` names for error messages.
 
     Returns:
-        The calibration, the same whatever positive factor and constant a head was multiplied by and had added.
+        The calibration. Calibrated rewards do not change if a head is multiplied by a positive factor or shifted.
 
     Raises:
-        JuryError: Shapes that do not fit, rewards that are not finite, no prompt with two samples, or a head that
+        JuryError: Shapes that do not match, rewards that are not finite, no prompt with two samples, or a head that
             gives all samples of a prompt the same reward.
+
+    Example:
+        >>> rewards = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, -10.0], [7.0, 10.0]])  # two samples of two prompts
+        >>> calibration = calibrate(rewards, prompt=np.array([0, 0, 1, 1]))
+        >>> calibration.scale.round(3).tolist(), calibration.offset.tolist()  # sqrt(2) and ten times as much
+        ([1.414, 14.142], [4.0, 10.0])
     """
     if method not in get_args(CalibrationMethod):
         raise JuryError(
-            f"method={method!r} is not a way to calibrate.{did_you_mean(method, get_args(CalibrationMethod))} "
-            "The ways are 'spread' and 'win_rate'."
+            f"method={method!r} is no calibration method.{did_you_mean(method, get_args(CalibrationMethod))} "
+            "The methods are 'spread' and 'win_rate'."
         )
     rewards, prompt = np.asarray(rewards, dtype=np.float64), np.asarray(prompt)
     if rewards.ndim != 2 or prompt.shape != rewards.shape[:1]:
         raise JuryError(
-            f"rewards {rewards.shape} and prompt {prompt.shape} do not fit each other: they must be (N, K) and (N,). "
-            "Give one row of rewards and one prompt number per sample."
+            f"rewards {rewards.shape} and prompt {prompt.shape} do not match: they must be (N, K) and (N,). Give one "
+            "row of rewards and one prompt number per sample."
         )
     if not np.isfinite(rewards).all():
-        raise JuryError("a reward of a reference sample is NaN or infinite. Leave that sample out, or mend the jury.")
+        raise JuryError("a reward of a reference sample is NaN or infinite. Remove that sample, or repair the jury.")
     _, group, size = np.unique(prompt, return_inverse=True, return_counts=True)
     if not (size > 1).any():
         raise JuryError(
@@ -133,14 +144,14 @@ def calibrate(
     if len(flat):
         name = repr(cluster_names[flat[0]]) if cluster_names is not None else f"number {flat[0]}"
         raise JuryError(
-            f"cluster {name} gives all reference samples of a prompt the same reward, so it has no scale to put it "
-            "on. Draw more varied samples (sampling temperature 1), or fit the jury without this cluster."
+            f"cluster {name} gives all reference samples of a prompt the same reward, so its scale is unknown. Draw "
+            "more varied samples (sampling temperature 1), or fit the jury without this cluster."
         )
     return Calibration(scale, centres.mean(0), method, len(size), len(rewards))
 
 
 def _probit_scale(inside: np.ndarray, wins: np.ndarray) -> float:
-    """The scale for which `Phi(inside / scale)` is nearest to the win rates, both (N,); 0 where all are equal."""
+    """Return the scale for which `Phi(inside / scale)` is closest to the win rates, both (N,); 0 if all are equal."""
     spread = float(np.std(inside))
     if spread == 0 or np.ptp(wins) == 0:
         return 0.0
@@ -156,36 +167,43 @@ def _probit_scale(inside: np.ndarray, wins: np.ndarray) -> float:
 def fit_temperature(
     enc: Encoded, rewards: np.ndarray, memberships: np.ndarray, terms: Mapping[str, np.ndarray] | None = None
 ) -> np.ndarray:
-    """Temperature of each head: the `T_k` under which `r_k / T_k` explains held-out judgements best.
+    """Fit the temperature `T_k` of each head under which `r_k / T_k` explains heldout judgements best.
 
     The posterior mode of `sum_n w_n m_nk log p(y_n | r_k / T_k)` with `log T_k ~ N(0, 1)`: temperature scaling (Guo et
-    al. 2017, https://arxiv.org/abs/1706.04599) with a prior that keeps a head's logits where few judgements speak.
+    al. 2017, https://arxiv.org/abs/1706.04599) with a prior that keeps the logits of heads with few judgements.
 
     Args:
-        enc: Held-out judgements. The memberships must come from other judgements of the same raters, or each head is
-            asked about those whom it was chosen to please, and looks surer than it is.
+        enc: Heldout judgements. The memberships must come from other judgements of the same raters: otherwise each
+            head is tested on the raters who agree with it, and its temperature is too low.
         rewards: (U, K) raw rewards of `enc.texts`, logits.
         memberships: (R, K) of `enc.rater_ids`.
-        terms: Terms of the likelihood by name, see `observation`: shared ones, and (R,) rater terms. Ratings need
-            `thresholds`, ties need `log_tie_mean`: `{**rater_model.shared, **placement.terms()}`.
+        terms: Terms of the likelihood by name, see `raters.observation`: shared ones, and (R,) rater terms. Ratings
+            need `thresholds`, ties need `log_tie_mean`: `{**rater_model.shared, **placement.terms()}`.
 
     Returns:
-        (K,) temperatures; above 1 where the head was too sure of itself.
+        (K,) temperatures; above 1 if the head was overconfident.
 
     Raises:
-        JuryError: Shapes that do not fit, or judgements that the terms given cannot explain.
+        JuryError: Shapes that do not match, or judgements that `terms` cannot explain.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("preference", num_raters=40, num_items=30)
+        >>> memberships = np.eye(2)[planted.cluster]
+        >>> fit_temperature(planted.judgements.encode(), 3 * planted.rewards, memberships).round().tolist()
+        [3.0, 3.0]
     """
     terms = dict(terms or {})
     expected = (enc.n_texts, enc.n_raters)
     if (len(rewards), len(memberships)) != expected or rewards.shape[1:] != memberships.shape[1:]:
         raise JuryError(
-            f"rewards {rewards.shape} and memberships {memberships.shape} do not fit {expected[0]} texts and "
+            f"rewards {rewards.shape} and memberships {memberships.shape} do not match {expected[0]} texts and "
             f"{expected[1]} raters: they must be (U, K) and (R, K), in the order of enc.texts and enc.rater_ids."
         )
     if enc.kind == "rating" and "thresholds" not in terms:
-        raise JuryError("ratings have a likelihood only with thresholds. Pass terms=rater_model.shared.")
+        raise JuryError("the likelihood of ratings needs thresholds. Pass terms=rater_model.shared.")
     if enc.kind == "preference" and (enc.label == 2).any() and "log_tie_mean" not in terms:
-        raise JuryError("there are ties among the judgements. Pass terms=rater_model.shared, or leave the ties out.")
+        raise JuryError("some judgements are ties. Pass terms=rater_model.shared, or remove the ties.")
     obs = Observations.from_encoded(enc)
     of_alternative = obs.gather(torch.from_numpy(np.asarray(rewards, dtype=np.float64)))
     weight = obs.weight[:, None] * torch.from_numpy(np.asarray(memberships, dtype=np.float64))[obs.rater]

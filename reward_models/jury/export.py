@@ -1,16 +1,16 @@
-"""A jury under fixed weights as a plain scalar reward model, for tools that know nothing of juries.
+"""Export a jury reward model under fixed weights as a scalar reward model, for tools without rater clusters.
 
-The weighted mean of linear heads is a linear head, so a jury under one weighting is a sequence classifier of the
+The weighted mean of linear heads is a linear head, so a jury under fixed weights is a sequence classifier of the
 backbone's own architecture with one label, e.g. `LlamaForSequenceClassification`. It loads without this package:
 
     pipeline("text-classification", model=folder, function_to_apply="none")
 
-Three things are different there, and are taken care of or told:
+Three differences are handled or reported:
 
-1. That architecture's head has no bias. Its constant is dropped, which changes no comparison and no gradient.
-2. It finds the last token by the id of the padding, where a jury goes by the mask. A padding token that may also occur
-   in a text (often it is the end token) is therefore replaced by a new one.
-3. A memory of judged texts is not linear and cannot go along.
+1. The head of that architecture has no bias. The constant is dropped, which changes no comparison and no gradient.
+2. It finds the last token by the padding id, a jury by the mask. A padding token that may also occur in a text (often
+   it is the end token) is therefore replaced by a new one.
+3. A memory of judged texts is not linear and cannot be exported.
 
 Knows nothing of other welfare rules than the weighted mean.
 """
@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, renamed_arguments
 from reward_models.jury.features import last_token
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
@@ -44,12 +44,17 @@ TOLERANCE = 1e-3  # logits
 
 @dataclass(frozen=True)
 class ScalarExport:
-    """What was written.
+    """Result of `export_scalar`, which has an example.
 
     Attributes:
-        folder: Where.
+        folder: Folder of the scalar reward model.
         weights: Weight of each cluster by name, summing to one.
-        constant: What was dropped: the jury's weighted mean is the exported logit plus this.
+        constant: The dropped constant: the jury's weighted mean is the exported logit plus this.
+
+    Example:
+        >>> export = ScalarExport(Path("runs/scalar"), {"urban": 0.75, "rural": 0.25}, constant=0.5)
+        >>> export.weights["urban"]
+        0.75
     """
 
     folder: Path
@@ -57,66 +62,80 @@ class ScalarExport:
     constant: float
 
 
+@renamed_arguments(jury="scorer")
 def export_scalar(
-    jury: str | Path,
+    scorer: str | Path,
     out: str | Path,
     weights: WeightSpec | None = None,
     *,
     calibrated: bool = False,
 ) -> ScalarExport:
-    """Save a jury under one weighting as a scalar reward model of transformers.
+    """Save a jury reward model under fixed weights as a scalar reward model of transformers.
 
     Args:
-        jury: Folder of a jury, or a model id of the Hub.
+        scorer: Folder of the jury reward model, or its id on the Hub.
         out: Folder to write; not that of the jury.
-        weights: See `WeightSpec`, e.g. `{"urban": 7, "rural": 5}` or `"uniform"`. None: the jury's own, which are the
-            prevalence unless it was saved with others.
+        weights: See `WeightSpec`, e.g. `{"urban": 7, "rural": 5}` or `"uniform"`. None: the jury's own weights, which
+            are the prevalence unless it was saved with others.
         calibrated: Weigh the heads on their common scale, see `calibration`; otherwise as raw logits.
 
     Returns:
         The weights, and the constant between the exported logit and the jury's mean.
 
     Raises:
-        JuryError: Weights that cannot be used, a jury without calibration, or a backbone of which transformers has no
-            classifier that reads the last token.
+        JuryError: Weights that cannot be used, a jury without calibration, or a backbone for which transformers has
+            no classifier that reads the last token.
 
     Warns:
-        UserWarning: The jury has a memory of judged texts, which is left behind.
+        UserWarning: The jury has a memory of judged texts, which is not exported.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> model = JuryRewardModel.from_fit(
+        ...     tiny_causal_lm(), np.eye(2, 32), np.array([1.0, 2.0]), [0.7, 0.3], cluster_names=["urban", "rural"]
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     JuryScorer(model, tiny_tokenizer()).save_pretrained(f"{folder}/jury")
+        ...     export = export_scalar(f"{folder}/jury", f"{folder}/scalar", weights="urban=3,rural=1")
+        ...     reloaded = AutoModelForSequenceClassification.from_pretrained(f"{folder}/scalar")
+        >>> type(reloaded).__name__, export.weights, export.constant
+        ('LlamaForSequenceClassification', {'urban': 0.75, 'rural': 0.25}, 1.25)
     """
     target = Path(out)
-    if target.resolve() == Path(jury).resolve():
+    if target.resolve() == Path(scorer).resolve():
         raise JuryError(f"out={str(out)!r} is the jury itself, which would be overwritten. Give another folder.")
-    scorer = JuryScorer.from_pretrained(jury, device="cpu", calibrated=calibrated)
-    model, tokenizer = scorer.model, scorer.tokenizer
-    own = scorer.prevalence if model.config.weights is None else model.config.weights
-    shares = parse_weights(own if weights is None else weights, scorer.cluster_names, scorer.prevalence)
+    loaded = JuryScorer.from_pretrained(scorer, device="cpu", calibrated=calibrated)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if weights is None:
+        weights = loaded.prevalence if model.config.weights is None else model.config.weights
+    shares = parse_weights(weights, loaded.cluster_names, loaded.prevalence)
     scale, offset = np.ones(len(shares)), np.zeros(len(shares))
-    if calibrated and scorer.state.calibration is not None:
-        scale, offset = scorer.state.calibration.scale, scorer.state.calibration.offset
+    if calibrated and loaded.state.calibration is not None:
+        scale, offset = loaded.state.calibration.scale, loaded.state.calibration.offset
     head = model.score.weight.detach().double().T.numpy() @ (shares / scale)  # (D,)
     constant = float((model.score.bias.detach().double().numpy() - offset) @ (shares / scale))
     if model.memory is not None:
         warnings.warn(
-            f"the jury remembers {model.config.num_anchors} judged texts beside its heads. A scalar model has no "
-            "place for that: these texts now get the reward that the heads alone give.",
+            f"the jury stores residual rewards of {model.config.num_anchors} judged texts, and a scalar model cannot: "
+            "these texts now get the reward of the linear heads alone.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,  # past the decorator
         )
     scalar = _classifier(model, head)
     _separate_padding(tokenizer, scalar)
-    # As a jury reads: positions from 0, and of a text that is too long the end, where the response is.
+    # As a jury reads: positions from 0, and the end of a text that is too long, where the response is.
     tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
     exported = _without_added_tokens(tokenizer)
     _check_equal(model, tokenizer, scalar, exported, torch.from_numpy(shares / scale))
-    named = dict(zip(scorer.cluster_names, shares.tolist(), strict=True))
-    scalar.config.jury_export = {"weights": named, "dropped_constant": constant, "calibrated": calibrated}
+    by_name = dict(zip(loaded.cluster_names, shares.tolist(), strict=True))
+    scalar.config.jury_export = {"weights": by_name, "dropped_constant": constant, "calibrated": calibrated}
     scalar.save_pretrained(target)
     exported.save_pretrained(target)
-    return ScalarExport(target, named, constant)
+    return ScalarExport(target, by_name, constant)
 
 
 def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel:
-    """The backbone, shared and not copied, under the classifier of its own architecture."""
+    """Wrap the backbone, shared and not copied, in the classifier of its own architecture."""
     config = copy.deepcopy(model.model.config)
     config.num_labels = 1
     name = type(model.model).__name__
@@ -125,14 +144,14 @@ def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel:
             scalar = AutoModelForSequenceClassification.from_config(config)
     except ValueError as error:
         raise JuryError(
-            f"transformers has no sequence classifier for {name}, so its jury cannot become a scalar model. Use the "
-            'jury itself: reward_funcs="path" and pipelines take it where this package is installed.'
+            f"transformers has no sequence classifier for {name}, so the jury cannot be exported as a scalar model. "
+            'Use the jury itself: reward_funcs="path" and pipelines load it where this package is installed.'
         ) from error
-    own = dict(scalar.named_children()).get("score")
-    if not isinstance(own, nn.Linear) or own.bias is not None:
+    score = dict(scalar.named_children()).get("score")
+    if not isinstance(score, nn.Linear) or score.bias is not None:
         raise JuryError(
-            f"the sequence classifier {type(scalar).__name__} has no plain linear head named 'score', so it would "
-            "read something else than the jury's heads. Use the jury itself, or a decoder such as Llama as backbone."
+            f"the sequence classifier {type(scalar).__name__} has no plain linear head named 'score', so it cannot "
+            "hold the jury's heads. Use the jury itself, or a decoder such as Llama as backbone."
         )
     setattr(scalar, scalar.base_model_prefix, model.model)
     scalar.score = nn.Linear(len(head), 1, bias=False)
@@ -153,7 +172,7 @@ def _separate_padding(tokenizer: PreTrainedTokenizerBase, scalar: PreTrainedMode
 
 
 def _without_added_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer as it will be loaded, adding no begin or end token: a jury reads texts as they are."""
+    """Return the tokenizer as it will be loaded, without added begin or end tokens: a jury does not add them."""
     if tokenizer(PROBES[0])["input_ids"] != tokenizer(PROBES[0], add_special_tokens=False)["input_ids"]:
         tokenizer.add_bos_token = tokenizer.add_eos_token = False
         if tokenizer.is_fast:
@@ -171,22 +190,22 @@ def _check_equal(
     exported: PreTrainedTokenizerBase,
     weights: torch.Tensor,
 ) -> None:
-    """Score two texts of unequal length in both ways.
+    """Score two texts of unequal length with the jury and with the exported model.
 
     Raises:
         JuryError: The difference is not the constant that was dropped.
     """
     batch = exported(list(PROBES), return_tensors="pt", padding=True, return_token_type_ids=False)
-    there = scalar(**batch).logits[:, 0].double()
-    here = []
+    of_scalar = scalar(**batch).logits[:, 0].double()
+    of_jury = []
     for probe in PROBES:
         ids = tokenizer(probe, return_tensors="pt", add_special_tokens=False)["input_ids"]
         features = last_token(model.model(input_ids=ids, use_cache=False).last_hidden_state)
-        here.append((model.score(features)[0] - model.score.bias).double() @ weights)
-    gap = float((torch.stack(here) - there).abs().max())
+        of_jury.append((model.score(features)[0] - model.score.bias).double() @ weights)
+    gap = float((torch.stack(of_jury) - of_scalar).abs().max())
     if not gap < TOLERANCE:
         raise JuryError(
-            f"{type(scalar).__name__} scores probe texts differently than the jury does, by {gap:.3g} logits: it does "
-            "not read the last token as the jury does, or its tokenizer adds tokens. Nothing was written; use the "
-            "jury itself."
+            f"{type(scalar).__name__} scores probe texts differently from the jury, by {gap:.3g} logits: it does not "
+            "read the last token as the jury does, or its tokenizer adds tokens. Nothing was written; use the jury "
+            "itself."
         )

@@ -1,10 +1,10 @@
-"""Features on disk: each text goes through a backbone once ever, also when the run that embeds it is killed.
+"""Features on disk: each text is run through a backbone once for all runs, even if a run is interrupted.
 
-A folder of safetensors shards per backbone. A row is found by the SHA-256 of the token ids that the backbone read, so
-whatever changes them (the text, the chat template, the tokenizer, a shorter `max_length`) makes another row, and the
-folder by the SHA-256 of the backbone's configuration (its number of layers is in there) and of every weight. Shards
-hold float16, half the bytes of float32 and finer than what a bfloat16 backbone computes; a shard with a number beyond
-float16's range holds float32. Knows nothing of texts, tokenizers or how features are computed.
+Each backbone has a folder of safetensors shards. The key of a row is the SHA-256 of the token ids that the backbone
+read, so whatever changes them (the text, the chat template, the tokenizer, a shorter `max_length`) makes another row.
+The name of the folder is the SHA-256 of the backbone's configuration (with its number of layers) and of every weight.
+Shards hold float16, half the bytes of float32 and more precise than what a bfloat16 backbone computes; a shard with a
+number out of float16's range holds float32. Knows nothing of texts, tokenizers or how features are computed.
 
 Shapes: `U` rows, `n` rows of a shard, `D` features.
 """
@@ -30,14 +30,20 @@ __all__ = ["FeatureCache", "backbone_identity", "row_key"]
 
 SHARD_ROWS = 512
 FLOAT16_MAX = 65504.0
-# Fields of a configuration that differ between a model and the same model saved and loaded again.
+# Fields of a configuration that may differ between a model and the same model saved and loaded again.
 UNRELATED = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 def backbone_identity(backbone: PreTrainedModel) -> str:
-    """SHA-256 of what decides a backbone's features: its configuration and every weight, bit by bit.
+    """Compute the SHA-256 of what determines a backbone's features: its configuration and every weight, bit by bit.
 
-    A second or two per gigabyte of weights. The same after saving and loading, on any device.
+    It takes a second or two per gigabyte of weights, and is the same after saving and loading, on any device.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> identities = [backbone_identity(tiny_causal_lm(seed=seed).model) for seed in (0, 0, 1)]
+        >>> identities[0] == identities[1], identities[0] == identities[2]
+        (True, False)
     """
     digest = hashlib.sha256()
     config = {name: value for name, value in backbone.config.to_dict().items() if name not in UNRELATED}
@@ -49,22 +55,37 @@ def backbone_identity(backbone: PreTrainedModel) -> str:
 
 
 def row_key(token_ids: Sequence[int]) -> bytes:
-    """SHA-256 of the token ids that a backbone reads, 32 bytes."""
+    """Compute the SHA-256 of the token ids that a backbone reads, 32 bytes.
+
+    Example:
+        >>> row_key([3, 1, 2]).hex()[:8], row_key(np.array([3, 1, 2])).hex()[:8], row_key([1, 2]).hex()[:8]
+        ('7c4cec7a', '7c4cec7a', '0c730b69')
+    """
     return hashlib.sha256(np.asarray(token_ids, dtype="<i8").tobytes()).digest()
 
 
 class FeatureCache:
     """The stored features of one backbone.
 
-    Several processes may use one folder at once: shards are written under a name of their own and then renamed. Of two
-    that hold the same row, readers take the first by name. Deleting the folder loses time only.
+    Several processes may use one folder at once: each shard has a name of its own and is written atomically. If two
+    shards hold the same row, readers use the first by name. Deleting the folder costs time only.
 
     Args:
         cache_dir: Folder of all backbones' features; made when the first shard is written.
-        backbone: Whose features these are.
+        backbone: The backbone.
 
     Attributes:
-        folder: Where this backbone's shards are.
+        folder: Folder of this backbone's shards.
+
+    Example:
+        >>> import tempfile
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> keys, out = [row_key([3, 1, 2])], np.zeros((1, 2), dtype=np.float32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache = FeatureCache(folder, tiny_causal_lm().model)
+        ...     _ = cache.write(keys, np.array([[0.5, 2.0]], dtype=np.float32))
+        ...     cache.read(keys, out).tolist(), out.tolist()  # nothing is left to compute
+        ([], [[0.5, 2.0]])
     """
 
     def __init__(self, cache_dir: str | Path, backbone: PreTrainedModel) -> None:
@@ -76,12 +97,12 @@ class FeatureCache:
         out: np.ndarray,
         compute: Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]],
     ) -> None:
-        """Fill in all rows: what is stored from disk, the rest computed and stored a shard at a time.
+        """Fill in all rows: stored rows are read, the others are computed and stored shard by shard.
 
         Args:
             keys: `U` keys, which may repeat.
-            out: (U, D) float32; changed.
-            compute: Takes positions in `keys`; yields some of them with their (n, D) float32 rows until all are done.
+            out: (U, D) float32; changed in place.
+            compute: Maps positions in `keys` to batches of positions and their (n, D) float32 rows.
         """
         todo = self.read(keys, out)
         unsaved: list[int] = []
@@ -97,7 +118,7 @@ class FeatureCache:
                 if len(unsaved) >= SHARD_ROWS:
                     save()
         finally:
-            if unsaved:  # what an interruption cuts off is one batch
+            if unsaved:  # an interruption loses one batch only
                 save()
         first = {keys[i]: i for i in todo}
         for position, key in enumerate(keys):
@@ -109,10 +130,10 @@ class FeatureCache:
 
         Args:
             keys: `U` keys, which may repeat.
-            out: (U, D) float32; changed in the rows that were found.
+            out: (U, D) float32; stored rows are changed in place.
 
         Returns:
-            Positions of the rows that are still to be computed, of equal keys only the first.
+            Positions of the rows that must be computed; of equal keys only the first.
 
         Warns:
             UserWarning: A shard is damaged; it is deleted, so its rows are computed and stored again.
@@ -134,14 +155,14 @@ class FeatureCache:
         return np.array([positions[0] for positions in wanted.values()], dtype=np.int64)
 
     def write(self, keys: Sequence[bytes], features: np.ndarray) -> np.ndarray:
-        """Store rows as one shard, in full or not at all.
+        """Store rows as one shard, atomically.
 
         Args:
             keys: `n` keys.
             features: (n, D) float32.
 
         Returns:
-            (n, D) float32 as `read` will give them: rounded to float16, unless one of them is out of its range.
+            (n, D) float32 as `read` will return them: rounded to float16, unless one is out of its range.
         """
         in_range = bool((np.abs(features) <= FLOAT16_MAX).all())  # False where there is NaN, too
         stored = features.astype(np.float16 if in_range else np.float32)
@@ -154,18 +175,18 @@ class FeatureCache:
 
     @staticmethod
     def _read_shard(path: Path, wanted: dict[bytes, list[int]], out: np.ndarray) -> None:
-        """Fill in what a shard has and take it off the list of what is wanted."""
+        """Fill in the rows of a shard and remove them from `wanted`."""
         with safe_open(path, framework="np") as shard:
             if set(shard.keys()) != {"keys", "features"}:
                 raise ValueError("it holds other tensors than keys and features")
             table = shard.get_tensor("keys")
-            found = [(row, key.tobytes()) for row, key in enumerate(table) if key.tobytes() in wanted]
-            if not found:
+            matches = [(row, key.tobytes()) for row, key in enumerate(table) if key.tobytes() in wanted]
+            if not matches:
                 return
             features = shard.get_tensor("features")
             if (shard.metadata() or {}).get("sha256") != _checksum(table, features):
                 raise ValueError("its checksum does not match its content")
-        for row, key in found:
+        for row, key in matches:
             for position in wanted.pop(key, []):
                 out[position] = features[row]
 

@@ -84,8 +84,8 @@ def test_both_methods_agree_on_normal_rewards():
         ([[1.0, 1.0], [1.0, 2.0]], [0, 0], "spread", "cluster 'a' gives all reference samples of a prompt the same"),
         ([[1.0, 1.0], [1.0, 2.0]], [0, 0], "win_rate", "cluster 'a' gives all reference samples of a prompt the same"),
         ([[1.0], [np.nan]], [0, 0], "spread", "NaN or infinite"),
-        ([1.0, 2.0], [0, 0], "spread", r"rewards \(2,\) and prompt \(2,\) do not fit"),
-        ([[1.0], [2.0]], [0, 0], "winrate", "method='winrate' is not a way to calibrate. Did you mean 'win_rate'?"),
+        ([1.0, 2.0], [0, 0], "spread", r"rewards \(2,\) and prompt \(2,\) do not match"),
+        ([[1.0], [2.0]], [0, 0], "winrate", "method='winrate' is no calibration method. Did you mean 'win_rate'?"),
     ],
 )
 def test_samples_that_say_nothing_are_refused(rewards, prompt, method, message):
@@ -133,10 +133,12 @@ def test_a_head_that_nobody_speaks_for_keeps_its_logits():
 def test_temperature_of_ratings_needs_thresholds():
     rows = [("u", "q", "x", 1), ("u", "q", "y", 2), ("v", "q", "x", 2), ("v", "q", "y", 1)]
     enc = Judgements.from_frame(pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])).encode()
-    with pytest.raises(JuryError, match="ratings have a likelihood only with thresholds"):
+    with pytest.raises(JuryError, match="the likelihood of ratings needs thresholds"):
         fit_temperature(enc, np.zeros((2, 1)), np.ones((2, 1)))
     assert fit_temperature(enc, np.zeros((2, 1)), np.ones((2, 1)), {"thresholds": np.zeros(1)}) == pytest.approx(1)
-    with pytest.raises(JuryError, match=r"rewards \(3, 1\) and memberships \(2, 1\) do not fit 2 texts and 2 raters"):
+    with pytest.raises(
+        JuryError, match=r"rewards \(3, 1\) and memberships \(2, 1\) do not match 2 texts and 2 raters"
+    ):
         fit_temperature(enc, np.zeros((3, 1)), np.ones((2, 1)))
 
 

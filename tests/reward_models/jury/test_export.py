@@ -145,7 +145,7 @@ def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
     rng = np.random.default_rng(1)
     memory = remember(100 * rng.normal(size=(5, 32)), np.ones(32), rng.normal(size=(5, 3)), 1.0)
     scorer = make(tokenizer, tmp_path / "jury", memory=memory)
-    with pytest.warns(UserWarning, match="remembers 5 judged texts .* heads alone give"):
+    with pytest.warns(UserWarning, match="of 5 judged texts, .* linear heads alone"):
         export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
     heads_alone = make(tokenizer, tmp_path / "linear")
     np.testing.assert_allclose(
@@ -178,5 +178,7 @@ def test_the_jury_is_not_overwritten_and_not_called_calibrated(tokenizer, tmp_pa
     make(tokenizer, tmp_path / "jury")
     with pytest.raises(JuryError, match="is the jury itself, which would be overwritten"):
         export_scalar(tmp_path / "jury", tmp_path / "jury" / ".." / "jury")
+    with pytest.raises(TypeError, match="`jury=` is now `scorer=`"):
+        export_scalar(jury=tmp_path / "jury", out=tmp_path / "scalar")
     with pytest.raises(JuryError, match="calibrated=True, but the jury has no calibration"):
         export_scalar(tmp_path / "jury", tmp_path / "scalar", calibrated=True)
