@@ -50,7 +50,7 @@ from plural_rlhf.trainers.dpo.preference_rows import (
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.fitting.running_memberships import RunningMemberships
-from reward_models.trainer.rows import read_data
+from reward_models.trainer.data import read_data
 from reward_models.trainer.start import random_evidence
 from reward_models.weights import parse_weights
 from reward_models.whole_file import write_arrays, write_json

@@ -1,6 +1,6 @@
-"""Every private attribute of TRL 1.16 that `JuryRewardTrainer` touches, in one place.
+"""Every private attribute of TRL 1.16 that `JuryRewardTrainer` uses, in one place.
 
-A new TRL breaks this file and its test, and nothing else. Knows nothing of juries.
+If a new TRL changes them, only this file and its test break. Knows nothing of juries.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.utils import create_model_from_path
@@ -43,30 +44,39 @@ CALLED = ("_get_output_dir",)
 
 
 def check_contract() -> list[str]:
-    """Returns, as sentences, what the installed TRL changed of what is relied on here; empty when nothing changed."""
+    """Return, as sentences, what the installed TRL changed of what this file relies on; empty if nothing.
+
+    Example:
+        >>> check_contract()
+        []
+    """
     return changed_methods(RewardTrainer, OVERRIDDEN, CALLED)
 
 
 def changed_methods(trainer: type, overridden: Mapping[str, list[str]], called: Sequence[str] = ()) -> list[str]:
-    """What a trainer of TRL lacks of `called`, and has in other form of `overridden`, as sentences.
+    """Return, as sentences, which methods of a trainer of TRL are missing or have other parameters.
 
     Args:
         trainer: The class.
-        overridden: Its methods that are overridden, with the parameters they had.
-        called: Its methods that are only called.
+        overridden: Methods that are overridden, with their expected parameters.
+        called: Methods that are only called.
+
+    Example:
+        >>> changed_methods(RewardTrainer, {"_load_best_model": ["self", "path"]}, ["_gone"])
+        ['RewardTrainer._gone is gone', "RewardTrainer._load_best_model takes ['self'], not ['self', 'path']"]
     """
     changed = [f"{trainer.__name__}.{name} is gone" for name in called if not hasattr(trainer, name)]
     for name, expected in overridden.items():
         method = inspect.getattr_static(trainer, name, None)
         if method is None:
             changed.append(f"{trainer.__name__}.{name} is gone")
-        elif (found := list(inspect.signature(method).parameters)) != expected:
-            changed.append(f"{trainer.__name__}.{name} takes {found}, not {expected}")
+        elif (parameters := list(inspect.signature(method).parameters)) != expected:
+            changed.append(f"{trainer.__name__}.{name} takes {parameters}, not {expected}")
     return changed
 
 
 def load_model(name: str, architecture: Any, args: RewardConfig, quantization_config: Any) -> Any:
-    """Load a model as `RewardTrainer` loads one: in float32 unless told otherwise, and not split over devices."""
+    """Load a model as `RewardTrainer` does: in float32 unless `model_init_kwargs` differ, not split over devices."""
     kwargs = {"trust_remote_code": args.trust_remote_code, **(args.model_init_kwargs or {})}
     if quantization_config is not None:
         kwargs["quantization_config"] = quantization_config
@@ -77,7 +87,16 @@ def load_model(name: str, architecture: Any, args: RewardConfig, quantization_co
 
 @contextmanager
 def model_is_loaded(args: RewardConfig) -> Iterator[None]:
-    """Spare the user `RewardTrainer`'s warning that `model_init_kwargs` are ignored: they were used."""
+    """Suppress `RewardTrainer`'s warning that `model_init_kwargs` are ignored: they were used already.
+
+    Example:
+        >>> args = RewardConfig("out", model_init_kwargs={"dtype": "float32"}, bf16=False)
+        >>> with model_is_loaded(args):
+        ...     print(args.model_init_kwargs)
+        None
+        >>> args.model_init_kwargs
+        {'dtype': 'float32'}
+    """
     kwargs, args.model_init_kwargs = args.model_init_kwargs, None
     try:
         yield
@@ -86,21 +105,21 @@ def model_is_loaded(args: RewardConfig) -> Iterator[None]:
 
 
 def set_signature_columns(trainer: RewardTrainer, columns: list[str]) -> None:
-    """The columns that `remove_unused_columns` must leave alone."""
+    """Set the columns that `remove_unused_columns` must keep."""
     trainer._signature_columns = columns
 
 
-def add_metric(trainer: RewardTrainer, name: str, value: float) -> None:
-    """Adds a value to the metrics that TRL averages at its next log."""
+def add_metric(trainer: Trainer, name: str, value: float) -> None:
+    """Add a value to the metrics that any trainer of TRL averages at its next log."""
     trainer._metrics["train" if trainer.model.training else "eval"][name].append(value)
 
 
 def count_tokens(trainer: RewardTrainer, attention_mask: torch.Tensor) -> None:
-    """Adds the tokens of a training batch, on all processes, to `num_tokens`."""
+    """Add the tokens of a training batch, on all processes, to `num_tokens`."""
     trainer._total_train_tokens += int(trainer.accelerator.gather(attention_mask.sum()).sum()) // trainer._tp_size
     trainer._metrics["train"]["num_tokens"] = [trainer._total_train_tokens]
 
 
-def checkpoint_folder(trainer: RewardTrainer, trial: Any) -> Path:
-    """Where the trainer keeps the checkpoint of the step it is at."""
+def checkpoint_folder(trainer: Trainer, trial: Any) -> Path:
+    """Return the folder of the checkpoint of the current step, for any trainer of transformers."""
     return Path(trainer._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"

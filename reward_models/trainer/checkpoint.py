@@ -1,7 +1,7 @@
-"""What `JuryRewardTrainer` keeps beside TRL's files: memberships and terms, in checkpoints and in the finished jury.
+"""What `JuryRewardTrainer` stores beside TRL's files: memberships and terms, in checkpoints and in the finished jury.
 
-A run that is killed leaves a whole file or none. Raters appear
-as a hash of the judgements, not by name. Knows nothing of models and optimizers: those are in TRL's files.
+Files are written atomically. A checkpoint identifies its data by a hash of the judgements and holds no names of
+raters. Knows nothing of models and optimizers: those are in TRL's files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,28 @@ STATE_FILE = "jury_state.safetensors"
 
 
 def get_state(memberships: RunningMemberships, terms: JudgementTerms) -> dict[str, np.ndarray]:
-    """Memberships and terms as arrays by name."""
+    """Return memberships and terms as arrays by name.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> memberships = RunningMemberships(planted_judgements(num_raters=4).judgements.encode(), 2, dirichlet=1.5)
+        >>> get_state(memberships, JudgementTerms({}, 0.0))["prevalence"].tolist()
+        [0.5, 0.5]
+    """
     return memberships.state() | {f"terms.{name}": value for name, value in terms.state().items()}
 
 
 def set_state(memberships: RunningMemberships, terms: JudgementTerms, state: dict[str, np.ndarray]) -> None:
-    """Continue from what `get_state` returned."""
+    """Restore the result of `get_state`; memberships and terms are changed in place.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> memberships = RunningMemberships(planted_judgements(num_raters=4).judgements.encode(), 2, dirichlet=1.5)
+        >>> terms = JudgementTerms({}, 0.0)
+        >>> set_state(memberships, terms, get_state(memberships, terms) | {"prevalence": np.array([0.7, 0.3])})
+        >>> memberships.prevalence.tolist()
+        [0.7, 0.3]
+    """
     memberships.load_state(state)
     terms.load_state({name.removeprefix("terms."): v for name, v in state.items() if name.startswith("terms.")})
 
@@ -42,7 +58,15 @@ def set_state(memberships: RunningMemberships, terms: JudgementTerms, state: dic
 def finished_state(
     memberships: RunningMemberships, terms: JudgementTerms, enc: Encoded, descriptions: Mapping[str, str]
 ) -> JuryState:
-    """What a trained jury needs to place new raters: its prevalence, the shared terms, how far raters vary."""
+    """Return the state of the finished jury: what it needs to adapt to new raters, and counts of the data.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements(num_raters=4).judgements.encode()
+        >>> state = finished_state(RunningMemberships(enc, 2, dirichlet=1.5), JudgementTerms({}, 0.0), enc, {})
+        >>> state.rater_model.membership, state.fitted_on["raters"]
+        ('mixture', 4)
+    """
     shared = public_terms(terms.shared)
     kind = "choice" if enc.kind == "soft" else enc.kind
     spread = {name: TERM_SD[name] for name in terms.of_raters}
@@ -52,26 +76,38 @@ def finished_state(
 
 
 def write_state(folder: Path, memberships: RunningMemberships, terms: JudgementTerms) -> None:
-    """Write the state into the folder of a checkpoint, which is made if it is not there."""
+    """Write the state into the folder of a checkpoint, which is made if it does not exist; see `read_state`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_arrays(folder / STATE_FILE, get_state(memberships, terms), {"fingerprint": memberships.fingerprint})
 
 
 def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTerms) -> None:
-    """Continue from a checkpoint.
+    """Restore memberships and terms from a checkpoint.
 
     Args:
         folder: The checkpoint.
-        memberships: Of this training; takes over the checkpoint's.
-        terms: Of this training; takes over the checkpoint's.
+        memberships: Memberships of this training; changed in place.
+        terms: Terms of this training; changed in place.
 
     Raises:
-        JuryError: The folder has no state, or that of another number of clusters or other judgements.
+        JuryError: The folder has no state, or the state of another number of clusters or of other judgements.
+
+    Example:
+        >>> import tempfile
+        >>> from reward_models import planted_judgements
+        >>> memberships = RunningMemberships(planted_judgements(num_raters=4).judgements.encode(), 2, dirichlet=1.5)
+        >>> terms = JudgementTerms({}, 0.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_state(Path(folder), memberships, terms)
+        ...     memberships.prevalence = np.array([0.9, 0.1])
+        ...     read_state(folder, memberships, terms)
+        >>> memberships.prevalence.tolist()
+        [0.5, 0.5]
     """
     path = os.path.join(folder, STATE_FILE)
     if not os.path.exists(path):
         raise JuryError(
-            f"the checkpoint {folder!r} has no {STATE_FILE}, so nobody knows which raters its clusters stand for. "
+            f"the checkpoint {folder!r} has no {STATE_FILE}, so it is unknown which raters its clusters contain. "
             "Resume from a checkpoint of JuryRewardTrainer, or pass its model to a new training with "
             "memberships_from='model'."
         )
@@ -81,13 +117,13 @@ def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTer
     if n_clusters != len(memberships.prevalence):
         raise JuryError(
             f"the checkpoint {folder!r} has {n_clusters} clusters and this training {len(memberships.prevalence)}. "
-            f"Set num_clusters={n_clusters}, or start anew in another output_dir."
+            f"Set num_clusters={n_clusters}, or start a new training in another output_dir."
         )
     if marks.get("fingerprint") != memberships.fingerprint:
         raise JuryError(
             f"the checkpoint {folder!r} belongs to other judgements ({n_rows} by {n_raters} raters; here "
-            f"{len(memberships.log_lik)} by {len(memberships.totals)}), so its memberships would be given to the "
-            "wrong people. Resume with the data it was trained on, in the same order, or start anew in another "
-            "output_dir."
+            f"{len(memberships.log_lik)} by {len(memberships.totals)}), so its memberships would be assigned to the "
+            "wrong raters. Resume with the data it was trained on, in the same order, or start a new training in "
+            "another output_dir."
         )
     set_state(memberships, terms, state)

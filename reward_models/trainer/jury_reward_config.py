@@ -1,7 +1,7 @@
 """`JuryRewardConfig`: the settings of TRL's reward trainer, and those of clusters of raters.
 
-Refuses values that cannot work whatever the data are. Knows nothing of data or models: what does not fit those is
-refused by `jury_trainer`.
+Raises for values that cannot work with any data. Knows nothing of data or models: `JuryRewardTrainer` checks values
+against those.
 """
 
 from __future__ import annotations
@@ -24,64 +24,73 @@ class JuryRewardConfig(RewardConfig):
     r"""Configuration of [`JuryRewardTrainer`], on top of [`~trl.RewardConfig`].
 
     `per_device_train_batch_size` counts items (pairs, questions, rated texts), each with all its judgements; see
-    `judgements_per_row`. Texts longer than `max_length` are left out, as in [`~trl.RewardTrainer`].
+    `judgements_per_row`. Judgements of texts longer than `max_length` are dropped, as in [`~trl.RewardTrainer`].
 
     Parameters:
         > Parameters that control the clusters
 
         num_clusters (`int`, *optional*):
-            Number of rater clusters K. `None`: that of the model if it is a jury; else 2, or 1 (Bradley-Terry) where
-            the data do not say who judged.
+            Number of rater clusters K. `None`: that of the model if it is a jury; else 2, or 1 (Bradley-Terry) if the
+            data have no `rater_id`.
         cluster_names (`list[str]`, *optional*):
-            K unique names. `None`: the model's own if it is a jury, else "cluster 1", "cluster 2", …
+            K unique names. `None`: those of the model if it is a jury, else "cluster 1", "cluster 2", …
         cluster_descriptions (`list[str]`, *optional*):
             K sentences for the model card: what sets each cluster apart.
         memberships_from (`str`, *optional*, defaults to `"auto"`):
-            What tells raters apart before the model can: `"labels"` (a label-level mixture of the same judgements,
-            held during `annealing_share`), `"model"` (the heads of the jury that is given), `"random"`. `"auto"`: the
-            model for a jury with K above 1, else labels if most judgements are of texts that several raters judged,
-            else random.
+            Source of the first memberships: `"labels"` (a label-level mixture of the same judgements, fixed during
+            `annealing_share`), `"model"` (the heads of a jury), `"random"`. `"auto"`: the model for a jury with K
+            above 1, else labels if most judgements are of texts that several raters judged, else random.
         temperature (`float`, *optional*, defaults to `4.0`):
-            Temperature of the E-step at the start of a random start; it falls linearly to 1.
+            Initial temperature of the E-step for random memberships; it falls linearly to 1.
         annealing_share (`float`, *optional*, defaults to `0.3`):
-            Share of the training during which a random start cools, and a start from labels keeps its memberships.
+            Share of the training during which that temperature falls, or memberships from labels are fixed.
         dirichlet (`float`, *optional*, defaults to `1.5`):
-            α of the Dirichlet prior on the prevalence; above 1 it keeps clusters from dying out.
+            α of the Dirichlet prior on the prevalence; above 1 it keeps clusters from becoming empty.
         deviation_scale (`float`, *optional*, defaults to `0.01`):
             Standard deviation of the weights by which new heads differ from their common start.
         min_cluster_size (`float`, *optional*, defaults to `1.0`):
-            A cluster with fewer expected raters than this at the end of an epoch counts as empty: it is reported, and
-            starts anew from the raters who are explained worst. 0 turns that off.
+            A cluster with fewer expected raters than this at the end of an epoch counts as empty: the trainer warns,
+            and restarts it from the raters who are predicted worst. 0 disables the check.
 
         > Parameters that control the likelihood
 
         rater_terms (`bool`, *optional*):
-            Whether raters have terms of their own (leniency, scale, tie propensity, position), estimated on the labels
-            where raters share texts. `None`: yes, except where the loss is that of [`~trl.RewardTrainer`] (one
-            cluster, pairs without ties).
+            Whether raters have terms of their own (leniency, scale, tie propensity, position), estimated from the
+            labels if raters share texts. `None`: yes, unless the loss is that of [`~trl.RewardTrainer`] (one cluster,
+            pairs without ties).
         term_learning_rate (`float`, *optional*, defaults to `0.05`):
-            Step size (Adagrad, in logits) of the terms all raters share: thresholds of ratings, mean tie propensity,
-            mean position effect. They are no part of the saved reward. 0 keeps them as estimated on the labels.
+            Step size (Adagrad, in logits) of the terms that all raters share: thresholds of ratings, mean tie
+            propensity, mean position effect. They are not part of the saved reward. 0 keeps the estimates from the
+            labels.
 
         > Parameters that control the data
 
         judgements_per_row (`int`, *optional*):
-            Most judgements of one item in one row; an item with more is spread over several rows, and its texts are
-            read several times an epoch. `None`: no limit, except that preference data without `rater_id` have one
-            judgement a row, as in [`~trl.RewardTrainer`].
+            Largest number of judgements of one item in one row; an item with more is split into several rows, and its
+            texts are read several times per epoch. `None`: no limit, except that preference data without `rater_id`
+            have one judgement per row, as in [`~trl.RewardTrainer`].
         group_by_prompt (`bool`, *optional*, defaults to `False`):
             Keep the items of a prompt next to each other in the shuffled order, so that responses compared several
-            times are read once a batch.
+            times are read once per batch.
         special_tokens (`bool`, *optional*):
             Whether plain (not conversational) texts get the tokenizer's special tokens and an end token, as in
             [`~trl.RewardTrainer`]. `None`: yes for TRL's `chosen`/`rejected` data, no for judgement tables.
             `JuryScorer` and TRL's GRPO and RLOO score plain texts without them.
         eval_adaptation (`float`, *optional*, defaults to `0.0`):
-            Share of each rater's evaluation judgements that place the rater and are not scored. 0: raters of the
-            training data are where training placed them, others are the prevalence.
+            Share of each rater's evaluation judgements that the jury adapts by; they are not scored. 0: raters of the
+            training data keep their memberships, others have the prevalence.
 
     Raises:
         JuryError: A value cannot work; the message says why and what to set.
+
+    Example:
+        >>> args = JuryRewardConfig("runs/jury", num_clusters=3, report_to="none", bf16=False)
+        >>> args.num_clusters, args.memberships_from
+        (3, 'auto')
+        >>> JuryRewardConfig("runs/jury", dirichlet=0.5)
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: dirichlet=0.5: below 1 the prior empties clusters, so it must be at
+        least 1.
     """
 
     num_clusters: int | None = field(
@@ -94,15 +103,15 @@ class JuryRewardConfig(RewardConfig):
     )
     memberships_from: str = field(
         default="auto",
-        metadata={"help": "What tells raters apart at the start: auto, labels, model or random."},
+        metadata={"help": "Source of the first memberships: auto, labels, model or random."},
     )
     temperature: float = field(
-        default=4.0, metadata={"help": "Temperature of the E-step at the beginning of a random start."}
+        default=4.0, metadata={"help": "Initial temperature of the E-step for random memberships."}
     )
     annealing_share: float = field(
         default=0.3,
         metadata={
-            "help": "Share of training in which a random start cools, and a start from labels keeps its memberships."
+            "help": "Share of the training in which the temperature falls, or memberships from labels are fixed."
         },
     )
     dirichlet: float = field(default=1.5, metadata={"help": "Dirichlet prior on the prevalence; at least 1."})
@@ -111,17 +120,17 @@ class JuryRewardConfig(RewardConfig):
     )
     min_cluster_size: float = field(
         default=1.0,
-        metadata={"help": "A cluster with fewer expected raters at an epoch's end starts anew; 0 turns that off."},
+        metadata={"help": "A cluster with fewer expected raters at the end of an epoch restarts; 0: never."},
     )
     rater_terms: bool | None = field(
         default=None,
-        metadata={"help": "Terms per rater in the likelihood. Default: unless the loss is that of RewardTrainer."},
+        metadata={"help": "Whether raters have terms. Default: unless the loss is that of RewardTrainer."},
     )
     term_learning_rate: float = field(
         default=0.05, metadata={"help": "Step size of thresholds, mean tie propensity and mean position effect."}
     )
     judgements_per_row: int | None = field(
-        default=None, metadata={"help": "Most judgements of one item in one row of a batch. Default: all."}
+        default=None, metadata={"help": "Largest number of judgements of one item in one row. Default: all."}
     )
     group_by_prompt: bool = field(
         default=False, metadata={"help": "Keep the items of a prompt next to each other, to read shared texts once."}
@@ -134,15 +143,15 @@ class JuryRewardConfig(RewardConfig):
         },
     )
     eval_adaptation: float = field(
-        default=0.0, metadata={"help": "Share of each rater's evaluation judgements that place the rater."}
+        default=0.0, metadata={"help": "Share of each rater's evaluation judgements to adapt by."}
     )
 
     def __post_init__(self) -> None:
-        _refuse_unusable(self)
+        _check_values(self)
         super().__post_init__()
 
 
-def _refuse_unusable(config: JuryRewardConfig) -> None:
+def _check_values(config: JuryRewardConfig) -> None:
     if config.num_clusters is not None and config.num_clusters < 1:
         raise JuryError(
             f"num_clusters={config.num_clusters}: a jury has at least one cluster. Set 1 for a plain Bradley-Terry "
@@ -162,7 +171,7 @@ def _refuse_unusable(config: JuryRewardConfig) -> None:
     for name, lowest, is_share, why in (
         ("temperature", 1.0, False, "1 is Bayes' rule, larger is softer"),
         ("annealing_share", 0.0, True, "it is a share of the training"),
-        ("dirichlet", 1.0, False, "below 1 the prior pulls clusters to extinction"),
+        ("dirichlet", 1.0, False, "below 1 the prior empties clusters"),
         ("deviation_scale", 0.0, False, "it is a standard deviation"),
         ("min_cluster_size", 0.0, False, "it is a number of raters"),
         ("term_learning_rate", 0.0, False, "it is a step size, and 0 keeps the terms"),

@@ -1,9 +1,9 @@
-"""`JuryRewardTrainer`: a `trl.RewardTrainer` that fine-tunes the backbone of a jury.
+"""`JuryRewardTrainer`: a `trl.RewardTrainer` that fine-tunes the backbone of a jury reward model.
 
-Soft EM along the way of gradient descent: the memberships of raters follow the likelihood of their judgements under
-the heads as they are (`jury_memberships`), and the heads follow the judgements of their members. One cluster and pairs
-without ties make it TRL's own trainer, loss for loss. Private attributes of TRL are named in `_trl.py` only. Knows
-nothing of reinforcement learning, and nothing of welfare: the scalar it saves is the mean over the population.
+Soft EM during gradient descent: the memberships of raters follow the likelihood of their judgements under the current
+heads (`fitting.running_memberships`), and the heads follow the judgements of their members. With one cluster and pairs
+without ties the loss is that of TRL's own trainer. Private attributes of TRL are named in `_trl.py` only. Knows
+nothing of reinforcement learning or welfare rules: the scalar it saves is the mean over the population.
 
 Shapes: `N` judgements, `V` texts of a batch, `U` texts of a table, `R` raters, `K` clusters.
 """
@@ -28,31 +28,17 @@ from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 from trl import RewardTrainer
 
 from reward_models.errors import JudgementWarning
-from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.trainer import _trl
 from reward_models.trainer.checkpoint import finished_state, get_state, read_state, set_state, write_state
+from reward_models.trainer.data import JuryData, read_data, read_evaluation
+from reward_models.trainer.heads import base_jury, prepare_jury, restart_head
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
 from reward_models.trainer.model_card import JuryCard, data_counts
-from reward_models.trainer.rows import (
-    COLUMNS,
-    JudgementCollator,
-    JudgementRows,
-    JuryData,
-    PromptSampler,
-    read_data,
-    read_evaluation,
-)
-from reward_models.trainer.start import (
-    base_jury,
-    first_terms,
-    prepare_jury,
-    random_evidence,
-    restart_head,
-    texts_are_shared,
-)
+from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows, PromptSampler
+from reward_models.trainer.start import start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
 
 
@@ -66,32 +52,46 @@ __all__ = ["JuryRewardTrainer"]
 
 
 class JuryRewardTrainer(RewardTrainer):
-    """Trains a reward model with one head per cluster of raters.
+    """Train a reward model with one head per cluster of raters.
 
     Parameters:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             A backbone (path, hub id, causal language model or decoder), which gets K new heads; a reward model with
-            one head, from which all K start; or a [`JuryRewardModel`], whose heads are trained on.
+            one head, from which all K start; or a [`JuryRewardModel`], whose heads are trained further.
         args ([`JuryRewardConfig`], *optional*):
-            Configuration; made with defaults if not given.
+            Configuration; the defaults if not given.
         train_dataset ([`Judgements`] or [`~datasets.Dataset`]):
             Judgements of any kind, or TRL preference data (`chosen`, `rejected`, optional `prompt`, `margin`) with a
-            column `rater_id` that says who judged; without it there is one cluster. A rater's duplicates are kept.
+            column `rater_id`; without it there is one cluster. Repeated judgements of a rater are kept.
         eval_dataset ([`Judgements`], [`~datasets.Dataset`] or a dictionary of them, *optional*):
-            The same kind of judgements, of the same or of other raters.
+            Judgements of the same kind, of the same or of other raters.
         peft_config ([`~peft.PeftConfig`], *optional*):
             Adapter of the backbone. The heads are trained in full, whether or not `modules_to_save` names `"score"`.
 
-    The other parameters are those of [`~trl.RewardTrainer`], which has `data_collator`, `compute_metrics` and
-    `preprocess_logits_for_metrics` besides: batches and metrics are made here.
-
-    Raises:
-        JuryError: A number of clusters that data or model cannot carry; a checkpoint of another training.
-        JudgementError: A table that cannot be used.
+    The other parameters are those of [`~trl.RewardTrainer`], except `data_collator`, `compute_metrics` and
+    `preprocess_logits_for_metrics`, which this trainer defines itself.
 
     Metrics, besides TRL's: `jury/membership_entropy`, `jury/temperature` and `jury/prevalence/<cluster>` in training;
-    in evaluation those of `jury_trainer_metrics.jury_metrics`, among them `eval_loss` (nats per judgement),
+    in evaluation those of `metrics.jury_metrics`, among them `eval_loss` (nats per judgement),
     `eval_accuracy_<cluster>` and `eval_prevalence_<cluster>`.
+
+    Raises:
+        JuryError: Data or model do not allow the number of clusters; or the checkpoint is of another training.
+        JudgementError: The table cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from reward_models import planted_judgements
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> judgements = planted_judgements("preference", num_raters=10, num_items=4).judgements
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = {"report_to": "none", "logging_strategy": "no", "use_cpu": True, "bf16": False}
+        ...     args = JuryRewardConfig(folder, num_clusters=2, max_steps=2, **options)
+        ...     trainer = JuryRewardTrainer(tiny_causal_lm(), args, judgements, processing_class=tiny_tokenizer())
+        ...     steps = trainer.train().global_step
+        {'train_runtime': ...}
+        >>> steps, trainer.jury.config.cluster_names
+        (2, ['cluster 1', 'cluster 2'])
     """
 
     _tag_names = ["trl", "jury-reward-trainer"]  # noqa: RUF012  (TRL's own convention)
@@ -117,13 +117,13 @@ class JuryRewardTrainer(RewardTrainer):
             raise ValueError("`train_dataset` is required")
         data = read_data(train_dataset)
         evaluation = dict(eval_dataset) if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
-        self._given: list[JuryData] = [data]
-        # `RewardTrainer` takes data sets only: it is handed the numbers of these, and asks for their rows later.
+        self._tables: list[JuryData] = [data]
+        # `RewardTrainer` accepts data sets only: it gets the numbers of these tables, and asks for their rows later.
         stand_ins = {}
         for name, dataset in evaluation.items():
             if dataset is not None:
-                stand_ins[name] = Dataset.from_dict({"table": [len(self._given)]})
-                self._given.append(read_evaluation(dataset, data))
+                stand_ins[name] = Dataset.from_dict({"table": [len(self._tables)]})
+                self._tables.append(read_evaluation(dataset, data))
         jury, was_jury = prepare_jury(model, args, data, quantization_config)
         if peft_config is not None and "score" not in (peft_config.modules_to_save or []):
             peft_config = copy.copy(peft_config)
@@ -143,50 +143,27 @@ class JuryRewardTrainer(RewardTrainer):
             )
         self.cluster_names: list[str] = list(self.jury.config.cluster_names)
         self._last_metrics: dict[str, float] = {}
-        self._start(was_jury)
+        self.memberships, self.terms, self._memberships_from = start_memberships(
+            self.train_dataset, args, self.jury.config, was_jury
+        )
+        # Every process computed the same start, up to the last digits if their machines differ.
+        state = broadcast_object_list([get_state(self.memberships, self.terms)])[0]
+        set_state(self.memberships, self.terms, state)
         self.add_callback(_EpochEnd(self))
 
     @property
     def jury(self) -> JuryRewardModel:
-        """The jury in training, without the wrappers of accelerate and PEFT."""
+        """Return the model in training, without the wrappers of accelerate and PEFT."""
         return base_jury(self.accelerator.unwrap_model(self.model))
-
-    def _start(self, was_jury: bool) -> None:
-        """Start memberships and terms; a start from the model waits for `train`, because it reads every text."""
-        args, enc, num_clusters = self.args, self.train_dataset.enc, self.jury.config.num_clusters
-        plain_pairs = enc.kind == "preference" and num_clusters == 1 and not (enc.label == 2).any()
-        anonymous = self.train_dataset.data.anonymous
-        rater_terms = not anonymous and (not plain_pairs if args.rater_terms is None else args.rater_terms)
-        shared = not anonymous and texts_are_shared(enc)
-        source = args.memberships_from
-        if source == "auto":
-            source = "model" if was_jury else "labels" if shared else "random"
-        self._memberships_from = source if num_clusters > 1 else "none"
-        temperature = args.temperature if self._memberships_from == "random" else 1.0
-        self.memberships = RunningMemberships(enc, num_clusters, dirichlet=args.dirichlet, temperature=temperature)
-        if was_jury:
-            self.memberships.prevalence = np.asarray(self.jury.config.prevalence, dtype=np.float64)
-        self.terms = first_terms(
-            enc,
-            args,
-            rater_terms=rater_terms,
-            shared=shared,
-            memberships=self.memberships if self._memberships_from == "labels" else None,
-        )
-        if self._memberships_from == "random":
-            self.memberships.evidence = random_evidence(enc.n_raters, num_clusters, args.seed)
-        # Every process fitted the same, but for the last digits where their machines differ.
-        state = broadcast_object_list([get_state(self.memberships, self.terms)])[0]
-        set_state(self.memberships, self.terms, state)
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> JudgementRows:
         if isinstance(dataset, JudgementRows):
             return dataset
-        train = self._given[0]
+        train = self._tables[0]
         if isinstance(dataset, Dataset) and dataset.column_names == ["table"]:
-            data = self._given[dataset[0]["table"]]
+            data = self._tables[dataset[0]["table"]]
         else:
             data = read_evaluation(dataset, train)
         known = None
@@ -214,17 +191,17 @@ class JuryRewardTrainer(RewardTrainer):
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains, as `Trainer.train`; a start from the model first reads every text once, to place the raters."""
+        """Train, as `Trainer.train`; with memberships from the model, every text is scored once before."""
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
         if checkpoint:
-            # Before the model is loaded into, so that a checkpoint of another training is refused in our words.
+            # Before the weights are loaded, so that a checkpoint of another training is refused with our message.
             read_state(checkpoint, self.memberships, self.terms)
         elif self._memberships_from == "model" and self.state.global_step == 0:
             rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)
-            given, _ = table_log_lik(self.train_dataset, rewards, self.terms)
-            self.memberships.record(np.arange(len(given)), given)
+            log_lik, _ = table_log_lik(self.train_dataset, rewards, self.terms)
+            self.memberships.record(np.arange(len(log_lik)), log_lik)
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         self._write_prevalence()
         return output
@@ -236,7 +213,7 @@ class JuryRewardTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Mean over the rows of a batch of `tempered_loss`, relative to the weight of a row of the training data."""
+        """Compute the mean of `tempered_loss` over the rows of a batch, relative to the mean weight of a row."""
         training = self.model.training
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         rewards = outputs.cluster_rewards
@@ -257,8 +234,8 @@ class JuryRewardTrainer(RewardTrainer):
         if training:
             fixed = of_alternatives.detach()
 
-            def loss_of_terms(own: dict[str, torch.Tensor]) -> torch.Tensor:
-                return tempered_loss(obs.log_lik(fixed, own), log_membership, obs.weight, temperature).sum() / scale
+            def loss_of_terms(values: dict[str, torch.Tensor]) -> torch.Tensor:
+                return tempered_loss(obs.log_lik(fixed, values), log_membership, obs.weight, temperature).sum() / scale
 
             self.terms.step(loss_of_terms, rewards, lambda tensor: self.accelerator.reduce(tensor, "mean"))
             _trl.count_tokens(self, inputs["attention_mask"])
@@ -269,22 +246,22 @@ class JuryRewardTrainer(RewardTrainer):
     def _cool(self) -> None:
         share = self.args.annealing_share
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        waits = share > 0 and self._memberships_from in ("random", "labels")
-        self.memberships.annealing = max(0.0, 1.0 - progress / share) if waits else 0.0
+        anneals = share > 0 and self._memberships_from in ("random", "labels")
+        self.memberships.annealing = max(0.0, 1.0 - progress / share) if anneals else 0.0
 
     def _record(self, judgement: torch.Tensor, log_lik: torch.Tensor) -> None:
-        """Give the table the judgements of this batch on all processes, which all compute the same."""
+        """Record the judgements of this batch of all processes; every process then has the same memberships."""
         if self._memberships_from == "labels" and self.memberships.annealing > 0:
             return
         number, new = self._gather(judgement).numpy(), self._gather(log_lik).numpy()
         self.memberships.record(number[number >= 0], new[number >= 0])
 
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Rows of all processes, on the CPU; -1 where one has fewer than another."""
+        """Gather the rows of all processes on the CPU, padded with -1 if one has fewer than another."""
         return self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=0, pad_index=-1)).cpu()
 
     def _log_batch(self, logits: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
-        # `gather` wants equal shapes, and processes differ in how many texts their batches hold.
+        # `gather` needs equal shapes, and processes differ in how many texts their batches hold.
         for name, value in {**values, "mean_reward": logits.mean()}.items():
             _trl.add_metric(self, name, float(self.accelerator.gather(value).mean()))
         _trl.add_metric(self, "min_reward", float(self.accelerator.gather(logits.min()).min()))
@@ -296,13 +273,13 @@ class JuryRewardTrainer(RewardTrainer):
                 _trl.add_metric(self, f"jury/prevalence/{name}", float(share))
 
     def revive_empty_clusters(self, *, reseed: bool = True) -> list[str]:
-        """Report clusters that have fewer than `min_cluster_size` raters, and start them anew.
+        """Warn of clusters with fewer than `min_cluster_size` expected raters, and restart them.
 
-        The head of such a cluster becomes that of the others' consensus with a small deviation of its own, and the
-        raters who are explained worst become its members until their judgements have been seen again.
+        The head of such a cluster becomes the consensus of the others plus a small random deviation, and the raters
+        who are predicted worst become its members until their judgements are in a batch again.
 
         Args:
-            reseed: Whether to start them anew, or only to report.
+            reseed: Whether to restart them, or only to warn.
 
         Returns:
             Their names.
@@ -312,15 +289,15 @@ class JuryRewardTrainer(RewardTrainer):
         reseed = reseed and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         for cluster in empty.tolist():
             size, prevalence = self.memberships.sizes()[cluster], self.memberships.prevalence.copy()
-            what = "No training is left to start it anew"
+            outcome = "It is not restarted: no training is left, or the heads are sharded"
             if reseed:
                 raters = self.memberships.reseed(cluster)
                 scale, seed = self.args.deviation_scale, self.args.seed + self.state.global_step
                 restart_head(self.jury, cluster, prevalence, scale, seed)
-                what = f"It starts anew from the {len(raters)} raters explained worst"
+                outcome = f"It restarts from the {len(raters)} raters that are predicted worst"
             warnings.warn(
                 f"cluster {self.cluster_names[cluster]!r} is empty: {size:.2f} expected raters, below "
-                f"min_cluster_size={self.args.min_cluster_size:g}. {what}. If it empties again, use fewer clusters.",
+                f"min_cluster_size={self.args.min_cluster_size:g}. {outcome}. If this repeats, use fewer clusters.",
                 JudgementWarning,
                 stacklevel=2,
             )
@@ -336,7 +313,7 @@ class JuryRewardTrainer(RewardTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Scores every text once; the predictions are the rewards (U, K) of the table's texts."""
+        """Score every text once; the predictions are the rewards (U, K) of the table's texts."""
         rows: Any = dataloader.dataset
         rewards = self._score(dataloader, rows.enc.n_texts)
         self.memberships.annealing = 0.0
@@ -355,7 +332,7 @@ class JuryRewardTrainer(RewardTrainer):
         return EvalLoopOutput(rewards, None, dict(self._last_metrics), num_samples=len(rows))
 
     def _score(self, dataloader: DataLoader, n_texts: int) -> np.ndarray:
-        """(U, K) rewards of the texts that a data loader's rows need; 0 for others."""
+        """Compute (U, K) rewards of the texts that a data loader's rows need; 0 for others."""
         rewards = np.zeros((n_texts, self.jury.config.num_clusters))
         model = self.model_wrapped
         self.model.eval()
@@ -363,17 +340,17 @@ class JuryRewardTrainer(RewardTrainer):
         for batch in dataloader:
             inputs = {name: batch[name].to(self.args.device) for name in ("input_ids", "attention_mask", "text")}
             with torch.no_grad(), self.compute_loss_context_manager():
-                found = model(**{k: v for k, v in inputs.items() if k != "text"}).cluster_rewards
-            text, found = self._gather(inputs["text"]), self._gather(found)
-            rewards[text[text >= 0]] = found[text >= 0].numpy()
+                of_batch = model(**{k: v for k, v in inputs.items() if k != "text"}).cluster_rewards
+            text, of_batch = self._gather(inputs["text"]), self._gather(of_batch)
+            rewards[text[text >= 0]] = of_batch[text >= 0].numpy()
         return rewards
 
     # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes a jury that `JuryScorer.from_pretrained` loads and adapts, with its tokenizer and card.
+        """Write a jury that `JuryScorer.from_pretrained` loads, with its tokenizer and model card.
 
-        Adapters are merged into a copy, which needs the memory of a second model; checkpoints keep them apart.
+        Adapters are merged into a copy, which needs the memory of a second model; checkpoints keep them separate.
         """
         self._write_prevalence()
         in_checkpoint = _internal_call and output_dir is not None
@@ -384,8 +361,8 @@ class JuryRewardTrainer(RewardTrainer):
         else:
             if self.args.should_save:
                 jury = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
-                described = dict(zip(self.cluster_names, self.args.cluster_descriptions or [], strict=False))
-                state = finished_state(self.memberships, self.terms, self.train_dataset.enc, described)
+                descriptions = dict(zip(self.cluster_names, self.args.cluster_descriptions or [], strict=False))
+                state = finished_state(self.memberships, self.terms, self.train_dataset.enc, descriptions)
                 save_jury(jury, self.processing_class, state, output_dir or self.args.output_dir)
             if self.args.push_to_hub and not _internal_call:
                 self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
@@ -395,7 +372,7 @@ class JuryRewardTrainer(RewardTrainer):
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        """Writes the jury's card, as `README.md`, into the output folder."""
+        """Write the model card, as `README.md`, into the output folder."""
         if self.is_world_process_zero():
             self._write_card(Path(self.args.output_dir), model_name, dataset_name, tags)
 
@@ -442,7 +419,7 @@ class JuryRewardTrainer(RewardTrainer):
 
 
 class _EpochEnd(TrainerCallback):
-    """Looks for empty clusters at the end of each epoch."""
+    """Look for empty clusters at the end of each epoch."""
 
     def __init__(self, trainer: JuryRewardTrainer) -> None:
         self.trainer = trainer

@@ -1,6 +1,6 @@
-"""What an evaluation of a jury in training reports, from the rewards of the texts.
+"""Metrics of a jury in training, from the rewards of the texts.
 
-Works on a whole table at once, after every text was scored once. Knows nothing of models or processes.
+An evaluation works on a whole table at once, after every text was scored once. Knows nothing of models or processes.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `K` clusters.
 """
@@ -29,7 +29,7 @@ __all__ = ["batch_metrics", "jury_metrics", "table_log_lik"]
 def batch_metrics(
     obs: Observations, rewards: torch.Tensor, terms: dict[str, torch.Tensor], log_membership: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What TRL's reward trainer logs of a batch, for clusters.
+    """Compute what TRL's reward trainer logs of a batch, for clusters.
 
     Args:
         obs: `N` judgements.
@@ -38,7 +38,15 @@ def batch_metrics(
         log_membership: (N, K) log membership of each judgement's rater.
 
     Returns:
-        `accuracy` of the most probable answer and, for pairs, `margin`: the mean lead of the preferred response.
+        `accuracy` of the most probable answer and, for pairs, `margin`: how far the reward of the preferred response
+        is above that of the other one, on average.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> obs = Observations.from_encoded(planted_judgements(num_raters=2, num_items=2).judgements.encode())
+        >>> rewards = torch.tensor([[[3.0], [1.0]]]).expand(4, 2, 1)  # a is 2 logits above b
+        >>> obs.label[:, 0].tolist(), batch_metrics(obs, rewards, {}, torch.zeros(4, 1))
+        ([0, 1, 0, 1], {'accuracy': tensor(0.5000), 'margin': tensor(0.)})
     """
     answer, membership = obs.label[:, 0], log_membership.exp()
     best = (answer_log_probs(obs, rewards, terms) + log_membership).logsumexp(2).argmax(0)
@@ -51,7 +59,7 @@ def batch_metrics(
 
 
 def table_log_lik(rows: JudgementRows, rewards: np.ndarray, terms: JudgementTerms) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihood of a whole table, given the rewards of its texts.
+    """Compute the log-likelihood of a whole table from the rewards of its texts.
 
     Args:
         rows: The table.
@@ -59,11 +67,23 @@ def table_log_lik(rows: JudgementRows, rewards: np.ndarray, terms: JudgementTerm
         terms: Terms of the raters as numbered in the training data.
 
     Returns:
-        (N, K) of the answers given, less their margins, and (answers, N, K) of all answers without, nats.
+        (N, K) nats of the answers that were given, with margins subtracted, and (answers, N, K) of all answers,
+        without margins.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> from reward_models.jury.tiny import tiny_tokenizer
+        >>> from reward_models.trainer.data import read_data
+        >>> planted = planted_judgements(num_raters=4, num_items=3)
+        >>> options = {"special_tokens": False, "max_length": None, "judgements_per_row": None}
+        >>> rows = JudgementRows(read_data(planted.judgements), tiny_tokenizer(), name="training", **options)
+        >>> of_given, of_all = table_log_lik(rows, planted.rewards, JudgementTerms({}, 0.0))
+        >>> of_given.shape, of_all.shape
+        ((12, 2), (2, 12, 2))
     """
     obs = Observations.from_encoded(rows.enc)
-    nobody = len(next(iter(terms.of_raters.values()), [0])) - 1
-    obs = dataclasses.replace(obs, rater=torch.from_numpy(np.where(rows.rater < 0, nobody, rows.rater)))
+    unknown = len(next(iter(terms.of_raters.values()), [0])) - 1  # the last entry of the rater terms
+    obs = dataclasses.replace(obs, rater=torch.from_numpy(np.where(rows.rater < 0, unknown, rows.rater)))
     of_alternatives = obs.gather(torch.from_numpy(rewards.astype(np.float64)))
     all_terms = terms.tensors(of_alternatives)
     of_answers = answer_log_probs(obs, of_alternatives, all_terms).numpy()
@@ -91,28 +111,41 @@ def jury_metrics(
         log_membership: (N, K) log membership of each judgement's rater from the training data.
         prevalence: (K,).
         names: `K` names of clusters.
-        adaptation: Share of each rater's judgements that place the rater first and are not scored.
-        seed: Of the choice of those.
+        adaptation: Share of each rater's judgements that the jury adapts by; they are not scored.
+        seed: Random seed of their choice.
 
     Returns:
         `loss`, nats per judgement of the mixture; `accuracy` of its most probable answer; `accuracy_<cluster>` of each
-        cluster's, weighted by how much the rater belongs to it; `prevalence_<cluster>`; `membership_entropy`, nats,
-        mean over raters; `mean_reward`, `min_reward`, `max_reward` of the prevalence-weighted mean; for pairs also
-        `margin`, the mean lead of the preferred response.
+        cluster's, weighted by the raters' memberships; `prevalence_<cluster>`; `membership_entropy`, nats, mean over
+        raters; `mean_reward`, `min_reward`, `max_reward` of the prevalence-weighted mean; for pairs also `margin`, the
+        mean distance of the preferred response from the other one.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> from reward_models.jury.tiny import tiny_tokenizer
+        >>> from reward_models.trainer.data import read_data
+        >>> planted = planted_judgements(num_raters=20, num_items=30)
+        >>> options = {"special_tokens": False, "max_length": None, "judgements_per_row": None}
+        >>> rows = JudgementRows(read_data(planted.judgements), tiny_tokenizer(), name="test", **options)
+        >>> log_membership = np.log(np.full((len(rows.enc), 2), 0.5))
+        >>> data = (rows, planted.rewards, JudgementTerms({}, 0.0), log_membership, np.array([0.5, 0.5]), ["a", "b"])
+        >>> strangers, adapted = jury_metrics(*data), jury_metrics(*data, adaptation=0.5)
+        >>> adapted["accuracy"] > strangers["accuracy"], adapted["membership_entropy"] < 0.01
+        (True, True)
     """
     enc = rows.enc
-    given, of_answers = table_log_lik(rows, rewards, terms)
+    log_lik, of_answers = table_log_lik(rows, rewards, terms)
     scored = np.ones(len(enc), dtype=bool)
     if adaptation > 0 and rows.data.judgements.kind != "soft":
         # A split within raters looks at nothing but raters; the column tells which judgements it drew.
         frame = pd.DataFrame({"rater_id": enc.rater, "row": np.arange(len(enc))})
         numbered = Judgements(enc.kind, frame, enc.levels)
         scored[adaptation_split(numbered, adaptation, seed)[0].frame["row"]] = False
-        known = np.where(scored, 0.0, enc.weight)[:, None] * given
+        known = np.where(scored, 0.0, enc.weight)[:, None] * log_lik
         log_membership = log_softmax(log_membership + rater_totals(known, enc.rater, enc.n_raters)[enc.rater], axis=1)
     weight, label, m = enc.weight[scored], enc.label[scored], np.exp(log_membership[scored])
     total = weight.sum()
-    nll = -logsumexp(log_membership[scored] + given[scored], axis=1)
+    nll = -logsumexp(log_membership[scored] + log_lik[scored], axis=1)
     best = logsumexp(log_membership[scored] + of_answers[:, scored], axis=2).argmax(0)
     metrics = {"loss": float(weight @ nll / total), "accuracy": float(weight @ (best == label) / total)}
     right = of_answers[:, scored].argmax(0) == label[:, None]

@@ -1,4 +1,4 @@
-"""The README.md of a trained jury: its clusters, what it learnt from, how to load it, what it cannot do.
+"""The README.md of a trained jury reward model: its clusters, its data, how to load it, its limits.
 
 Knows nothing of trainers: everything comes in as plain values.
 """
@@ -24,8 +24,8 @@ _TEMPLATE = """\
 
 # {{ model_name }}
 
-A reward model with one head per cluster of raters: it says not only how much people like a response, but how much
-which people like it.{% if base_model %} Fine-tuned from [{{ base_model }}](https://huggingface.co/{{ base_model }}).\
+A reward model with one head per cluster of raters: it says how much each cluster likes a response, not only the
+average.{% if base_model %} Fine-tuned from [{{ base_model }}](https://huggingface.co/{{ base_model }}).\
 {% endif %}
 
 
@@ -40,14 +40,14 @@ Shares are the expected shares of the raters of the training data, not of any ot
 
 ## Data
 
-{% for what, count in counts.items() -%}
-- {{ what }}: {{ count }}
+{% for name, count in counts.items() -%}
+- {{ name }}: {{ count }}
 {% endfor %}
 {% if settings -%}
 ## Training
 
-{% for what, value in settings.items() -%}
-- {{ what }}: {{ value }}
+{% for name, value in settings.items() -%}
+- {{ name }}: {{ value }}
 {% endfor %}
 {% endif -%}
 {% if metrics -%}
@@ -64,20 +64,20 @@ Shares are the expected shares of the raters of the training data, not of any ot
 ```python
 from reward_models import JuryScorer
 
-jury = JuryScorer.from_pretrained("path/to/this/folder")
-jury.cluster_rewards([prompt], [response])  # (1, {{ clusters | length }}), one column per cluster, in logits
+scorer = JuryScorer.from_pretrained("path/to/this/folder")
+scorer.cluster_rewards([prompt], [response])  # (1, {{ clusters | length }}), one column per cluster, in logits
 ```
 
-In TRL, after `import reward_models.jury.modeling_jury`, `reward_funcs="path/to/this/folder"` gives trainers the mean
-of the clusters under their shares.
+In TRL, after `import reward_models.jury.modeling_jury`, trainers with `reward_funcs="path/to/this/folder"` use the
+mean of the clusters under their shares.
 
 ## Limits
 
-- A cluster is a summary of judgements, not a group of persons: most raters belong to several in part, and nothing here
-  says who they are.
+- A cluster is a summary of judgements, not a group of persons: most raters belong to several clusters in part, and
+  the model does not say who they are.
 - Rewards of different clusters have no common unit. Compare a cluster's rewards of two responses to one prompt, and
-  bring the heads to one scale before adding them up.
-- The raters who judged need not be the people affected; whoever did not judge is not represented.
+  calibrate the heads to one scale before adding them up.
+- The raters need not be the people affected; people who did not judge are not represented.
 {% if special_tokens -%}
 - Plain texts were read with the tokenizer's special tokens and an end token, as TRL's reward trainer does. Scorers
   that leave them out (GRPO, RLOO, `JuryScorer`) score plain texts a little differently; conversations are the same.
@@ -86,19 +86,24 @@ of the clusters under their shares.
 
 @dataclass(frozen=True)
 class JuryCard:
-    """What the card says.
+    """Content of the model card.
 
     Attributes:
-        model_name: Its heading.
+        model_name: Heading.
         cluster_names: `K` names.
         prevalence: `K` shares.
+        counts: Counts of the training data by name, see `data_counts`.
         cluster_descriptions: `K` sentences; None leaves the column empty.
-        counts: What it learnt from, see `data_counts`.
-        base_model: Id of the backbone on the hub; None if it has none.
-        settings: Settings of the training worth knowing, by name.
-        metrics: Last evaluation.
+        base_model: Id of the backbone on the Hub; None if it has none.
+        settings: Settings of the training by name.
+        metrics: Metrics of the last evaluation.
         special_tokens: Whether plain texts were read with special tokens.
-        tags: Tags of the hub.
+        tags: Tags of the Hub.
+
+    Example:
+        >>> card = JuryCard("city-jury", ["urban", "rural"], [0.7, 0.3], counts={"Raters": "40"})
+        >>> [line for line in card.render().splitlines() if line.startswith("| urban")]
+        ['| urban | 70.0 % |  |']
     """
 
     model_name: str
@@ -113,7 +118,7 @@ class JuryCard:
     tags: Sequence[str] = ()
 
     def render(self) -> str:
-        """The card as Markdown. Its licence is left open, for whoever publishes the jury to choose."""
+        """Return the card as Markdown. The licence is left open, for the publisher to choose."""
         metadata: dict[str, Any] = {
             "library_name": "transformers",
             "license": "other",
@@ -139,11 +144,17 @@ class JuryCard:
 
 
 def data_counts(enc: Encoded) -> dict[str, str]:
-    """Counts of a table in words: judgements, raters, items, texts, judgements per rater, ties."""
+    """Count a table in words: judgements, raters, items, texts, judgements per rater, ties.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> data_counts(planted_judgements("rating", num_raters=10, num_items=4).judgements.encode())["Judgements"]
+        '40 (rating)'
+    """
     per_rater = np.bincount(enc.rater, minlength=enc.n_raters)
     counts = {
         "Judgements": f"{len(enc):,} ({enc.kind})",
-        "Raters": f"{enc.n_raters:,}, with {int(np.median(per_rater)):,} judgements each in the middle",
+        "Raters": f"{enc.n_raters:,}, with a median of {int(np.median(per_rater)):,} judgements",
         "Items": f"{enc.n_items:,}",
         "Different texts": f"{len(np.unique(enc.alternatives[enc.alternatives >= 0])):,}",
     }

@@ -1,7 +1,7 @@
-"""From a batch of rewards to a loss: the likelihood of a batch's judgements, and the terms in it that are not reward.
+"""From the rewards of a batch to a loss: the likelihood of its judgements, and its terms that are not reward.
 
-Rater terms are plug-ins and stay as they were estimated; the terms that all raters share follow the rewards by small
-steps of their own, outside the model and its optimizer. Knows nothing of where memberships or rewards come from.
+Rater terms keep the values estimated at the start; the terms that all raters share follow the rewards by small
+gradient steps, outside the model and its optimizer. Knows nothing of where memberships or rewards come from.
 
 Shapes: `V` texts of a batch, `N` judgements in it, `A` alternatives or answers, `R` raters, `K` clusters.
 """
@@ -21,11 +21,11 @@ __all__ = ["JudgementTerms", "answer_log_probs", "observe", "raw_terms", "square
 
 
 def tempered_loss(log_lik: Tensor, log_membership: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
-    """Loss of judgements whose raters' clusters are not known: `-T log sum_k m_nk exp(w_n l_nk / T)`.
+    """Compute the loss of judgements of raters with unknown clusters: `-T log sum_k m_nk exp(w_n l_nk / T)`.
 
-    At T = 1 that is the negative log-likelihood of the mixture. Its gradient is `-w_n sum_k q_nk ∇l_nk` with the
-    posterior `q_nk ∝ m_nk exp(w_n l_nk / T)`, so by Fisher's identity it is that of the marginal likelihood of all of
-    a rater's judgements where the memberships `m` are current. K = 1: `-w_n l_n` exactly.
+    At T = 1 it is the negative log-likelihood of the mixture. Its gradient is `-w_n sum_k q_nk ∇l_nk` with the
+    posterior `q_nk ∝ m_nk exp(w_n l_nk / T)`. By Fisher's identity this is the gradient of the marginal likelihood of
+    all of a rater's judgements, if the memberships `m` are current. K = 1: `-w_n l_n` exactly.
 
     Args:
         log_lik: (N, K) log-likelihood of each judgement in each cluster, nats.
@@ -35,21 +35,35 @@ def tempered_loss(log_lik: Tensor, log_membership: Tensor, weight: Tensor, tempe
 
     Returns:
         (N,) nats.
+
+    Example:
+        >>> log_lik = torch.tensor([[0.8, 0.2]]).log()
+        >>> loss = tempered_loss(log_lik, torch.tensor([[0.5, 0.5]]).log(), torch.ones(1))
+        >>> round(float(loss.neg().exp()), 3)  # .5 * .8 + .5 * .2
+        0.5
     """
     return -temperature * (log_membership + weight[:, None] * log_lik / temperature).logsumexp(1)
 
 
 def observe(batch: Mapping[str, Tensor], rewards: Tensor, kind: str, n_raters: int) -> tuple[Observations, Tensor]:
-    """Put the judgements of a batch beside the rewards of their alternatives.
+    """Return the judgements of a batch and the rewards of their alternatives.
 
     Args:
-        batch: What `JudgementCollator` makes.
+        batch: Result of `JudgementCollator`.
         rewards: (V, K) rewards of the batch's texts.
         kind: Kind of the judgements.
-        n_raters: `R`; a rater who is not known becomes number `R`.
+        n_raters: `R`; a rater who is not in the training data becomes number `R`.
 
     Returns:
-        The judgements, and the rewards (N, A, K) of their alternatives. A margin is taken off that of the first one.
+        The judgements, and the rewards (N, A, K) of their alternatives; a margin is subtracted from the first one's.
+
+    Example:
+        >>> batch = {name: torch.tensor([0]) for name in ("answer", "rater")}
+        >>> batch |= {name: torch.tensor([1.0]) for name in ("weight", "first", "margin")}
+        >>> batch["alternatives"] = torch.tensor([[1, 0]])
+        >>> obs, of_alternatives = observe(batch, torch.tensor([[5.0], [9.0]]), "preference", n_raters=1)
+        >>> of_alternatives.tolist()  # the first alternative is text 1: 9, less the margin of 1
+        [[[8.0], [5.0]]]
     """
     alternatives, rater = batch["alternatives"], batch["rater"]
     padded = alternatives < 0
@@ -71,9 +85,9 @@ def observe(batch: Mapping[str, Tensor], rewards: Tensor, kind: str, n_raters: i
 
 
 def squared_level(obs: Observations, rewards: Tensor, row: Tensor) -> Tensor:
-    """Squared sum of the rewards of an item's alternatives, which `center_rewards_coefficient` keeps small.
+    """Compute the squared sum of the rewards of an item's alternatives, which `center_rewards_coefficient` penalises.
 
-    For pairs that is `(r_chosen + r_rejected)^2` (https://huggingface.co/papers/2312.09244, Eq. 2).
+    For pairs it is `(r_chosen + r_rejected)^2` (https://huggingface.co/papers/2312.09244, Eq. 2).
 
     Args:
         obs: `N` judgements.
@@ -82,6 +96,13 @@ def squared_level(obs: Observations, rewards: Tensor, row: Tensor) -> Tensor:
 
     Returns:
         (K,) mean over the rows.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> obs = Observations.from_encoded(planted_judgements(num_raters=2, num_items=2).judgements.encode())
+        >>> rewards = torch.tensor([[1.0], [2.0], [0.0], [1.0]])  # two items of two texts each
+        >>> squared_level(obs.select(torch.tensor([0, 1])), rewards, row=torch.tensor([0, 1])).tolist()  # (9 + 1) / 2
+        [5.0]
     """
     one_each = torch.cat([row.new_ones(1), row.diff()]).bool()
     offered = torch.ones_like(obs.alternatives) if obs.mask is None else obs.mask
@@ -89,15 +110,22 @@ def squared_level(obs: Observations, rewards: Tensor, row: Tensor) -> Tensor:
 
 
 def answer_log_probs(obs: Observations, rewards: Tensor, terms: dict[str, Tensor]) -> Tensor:
-    """Log-probability of every answer that could have been given.
+    """Compute the log-probability of every possible answer.
 
     Args:
-        obs: `N` judgements; their labels are not looked at.
+        obs: `N` judgements; their labels are ignored.
         rewards: (N, A, K) rewards of the alternatives.
         terms: As for `Observations.log_lik`.
 
     Returns:
         (answers, N, K) nats: a, b and, if there are ties, tie; or the levels of the scale; or the options.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> obs = Observations.from_encoded(planted_judgements(num_raters=2, num_items=2).judgements.encode())
+        >>> equal_rewards = torch.zeros(4, 2, 1, dtype=torch.float64)
+        >>> answer_log_probs(obs, equal_rewards, {}).exp()[:, 0, 0].tolist()  # a, b
+        [0.5, 0.5]
     """
     if obs.kind == "rating":
         n_answers = len(terms["thresholds"]) + 1
@@ -107,7 +135,12 @@ def answer_log_probs(obs: Observations, rewards: Tensor, terms: dict[str, Tensor
 
 
 def raw_terms(terms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Undo `public_terms`: thresholds become the first one and the logs of the gaps, which may take any value."""
+    """Invert `public_terms`: thresholds become the first one and the logs of the gaps, which are unconstrained.
+
+    Example:
+        >>> raw_terms({"thresholds": np.array([-0.5, 0.5])})["raw_thresholds"].tolist()
+        [-0.5, 0.0]
+    """
     raw = {name: value for name, value in terms.items() if name != "thresholds"}
     if "thresholds" in terms:
         zeta = terms["thresholds"]
@@ -116,16 +149,24 @@ def raw_terms(terms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class JudgementTerms:
-    """The terms of the likelihood that are not reward, and how the shared ones follow it.
+    """The terms of the likelihood that are not reward; the shared ones are trained by gradient steps.
 
     Args:
         terms: Rater terms (R,) and shared terms by name, thresholds raw.
         learning_rate: Step size of the shared terms (Adagrad, logits).
 
     Attributes:
-        of_raters: (R + 1,) float64 by name; the last entry, 0, is for raters who are not known.
+        of_raters: (R + 1,) float64 by name; the last entry, 0, is for raters who are not in the training data.
         shared: Float64 arrays by name.
         squares: Sums of squared gradients of the shared terms.
+
+    Example:
+        >>> terms = JudgementTerms({"intercept": np.array([0.3]), "log_tie_mean": np.zeros(1)}, learning_rate=0.05)
+        >>> terms.of_raters["intercept"].tolist()
+        [0.3, 0.0]
+        >>> terms.step(lambda t: t["log_tie_mean"].sum(), torch.zeros(1), reduce=lambda tensor: tensor)
+        >>> terms.shared["log_tie_mean"].tolist()
+        [-0.05]
     """
 
     def __init__(self, terms: Mapping[str, np.ndarray], learning_rate: float) -> None:
@@ -135,18 +176,18 @@ class JudgementTerms:
         self.squares = {name: np.zeros_like(value) for name, value in self.shared.items()}
 
     def tensors(self, like: Tensor) -> dict[str, Tensor]:
-        """All terms as `Observations.log_lik` takes them, on the device and in the precision of `like`."""
+        """Return all terms as `Observations.log_lik` takes them, with the device and precision of `like`."""
         terms = {name: torch.from_numpy(value).to(like) for name, value in (self.of_raters | self.shared).items()}
         return torch_terms(terms)
 
     def step(
         self, loss: Callable[[dict[str, Tensor]], Tensor], like: Tensor, reduce: Callable[[Tensor], Tensor]
     ) -> None:
-        """One step of the shared terms down the gradient of a loss.
+        """Take one gradient step of the shared terms.
 
         Args:
-            loss: Scalar loss given all terms.
-            like: Says device and precision.
+            loss: Scalar loss as a function of all terms.
+            like: A tensor with the device and precision to use.
             reduce: Averages a tensor over processes.
         """
         if not self.shared or not self.learning_rate:
@@ -161,12 +202,12 @@ class JudgementTerms:
             self.shared[name] -= self.learning_rate * slope / np.sqrt(np.maximum(self.squares[name], 1e-12))
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must hold, flat."""
+        """Return the arrays that a checkpoint must hold, by name."""
         parts = {"of_raters": self.of_raters, "shared": self.shared, "squares": self.squares}
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from what `state` returned."""
+        """Restore the result of `state`."""
         for part, values in (("of_raters", self.of_raters), ("shared", self.shared), ("squares", self.squares)):
             values.clear()
             values |= {name.split(".", 1)[1]: v.copy() for name, v in state.items() if name.startswith(f"{part}.")}

@@ -28,9 +28,10 @@ from reward_models.raters.memberships import leave_one_out_posterior
 from reward_models.stats.answers import adjusted_rand_index
 from reward_models.trainer import _trl
 from reward_models.trainer.checkpoint import STATE_FILE
+from reward_models.trainer.data import read_data
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.jury_reward_trainer import JuryRewardTrainer
-from reward_models.trainer.rows import COLUMNS, JudgementCollator, PromptSampler, read_data
+from reward_models.trainer.rows import COLUMNS, JudgementCollator, PromptSampler
 from tests.paths import ROOT
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
@@ -468,7 +469,7 @@ def test_a_saved_jury_loads_everywhere_and_has_a_card(tmp_path):
     share = 100 * trainer.memberships.prevalence[0]
     assert f"| yes \\| sayers | {share:.1f} % | They want yes. |" in card
     assert "- Judgements: 300 (preference)" in card
-    assert "- Raters: 30, with 10 judgements each in the middle" in card
+    assert "- Raters: 30, with a median of 10 judgements" in card
     assert "license_name: to-be-chosen" in card
     assert f"| `eval_loss` | {trainer._last_metrics['eval_loss']:.4g} |" in card
     assert str(tmp_path) not in card
