@@ -79,7 +79,7 @@ class Indifferent(NumberJury):
 folder = tempfile.TemporaryDirectory()
 start = f"{folder.name}/start"
 dataset = Dataset.from_list([{"prompt": PROMPT, "support": ANSWERS}] * 64)
-quiet = {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+quiet = {"logging_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
 common = {
     "output_dir": folder.name,
     "use_cpu": True,

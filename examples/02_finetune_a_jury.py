@@ -79,7 +79,6 @@ def train(num_clusters):
         **dict.fromkeys(["logging_strategy", "save_strategy"], "no"),
         **dict.fromkeys(["gradient_checkpointing", "bf16"], False),
         **dict.fromkeys(["disable_tqdm", "use_cpu"], True),
-        report_to="none",
     )
     trainer = JuryRewardTrainer(base, args, train_dataset=train_dataset, eval_dataset=eval_dataset)
     trainer.remove_callback(PrinterCallback)

@@ -87,3 +87,53 @@ def test_rules_disagree_and_only_some_can_be_shouted_down():
     assert moved["mean"] > 20
     assert moved["borda"] == 0
     assert "would turn the verdict to" in printed
+
+
+def test_pairs_become_a_policy_that_speaks_for_both_groups():
+    printed = run_example("05_pairs_to_policy.py")
+    assert "\ntaste signal: raters differ in what they want." in printed
+    sizes = [int(size) for size in re.findall(r"^cluster \d, (\d+)% of the raters", printed, re.MULTILINE)]
+    assert sizes == pytest.approx([67, 33], abs=5)  # 40 of 60 raters like green things
+    rows = {line.split()[0]: percents(line) for line in printed.splitlines() if line.count("%") == 7}
+    assert list(rows) == ["wanted", "before", "after"]
+    wanted, before, after = rows.values()
+    assert after == pytest.approx(wanted, abs=0.04)
+    assert max(abs(b - w) for b, w in zip(before, wanted, strict=True)) > 0.1
+    green, roads = after[5:]
+    assert green / (green + roads) == pytest.approx(0.64, abs=0.03)
+
+
+def test_votes_become_three_rankings_that_the_truth_confirms():
+    printed = run_example("06_votes_to_ranking.py")
+    sizes = [int(size) for size in re.findall(r"^(\d+)% of the voters, named", printed, re.MULTILINE)]
+    assert sizes == pytest.approx([67, 33], abs=3)
+    firsts = re.findall(r"second .*\n +([+-][\d.]+) +([+-][\d.]+)   (.+)$", printed, re.MULTILINE)
+    assert [text for *_, text in firsts] == [
+        "Build more parking in the centre.",
+        "Run buses through the night.",
+        "Make the crossings near schools safe.",
+    ]
+    by_size, equal, bridging = (tuple(map(float, rewards)) for *rewards, _ in firsts)
+    assert sum(by_size) < sum(equal)
+    assert min(bridging) > max(min(by_size), min(equal))
+    assert len(re.findall(r" as found$", printed, re.MULTILINE)) == 3
+
+
+def test_one_policy_follows_every_weighting():
+    printed = run_example("07_steer_one_policy.py")
+    rows = {line[:28].strip(): percents(line) for line in printed.splitlines() if line.count("%") == 4}
+    alone = {"music": [0.721, 0.265, 0.013, 0.005], "screen": [0.018, 0.018, 0.948, 0.018]}
+    alone["sport"] = [0.018, 0.007, 0.018, 0.958]  # softmax of each group's logits
+    for asked, weights in {
+        "prevalence": (0.5, 0.3, 0.2),
+        "sport": (0, 0, 1),
+        "{'music': 4, 'screen': 1}": (0.8, 0.2, 0),
+    }.items():
+        wanted = [
+            sum(w * p for w, p in zip(weights, column, strict=True)) for column in zip(*alone.values(), strict=True)
+        ]
+        assert rows[asked] == pytest.approx(wanted, abs=0.03)
+    error = re.search(r"largest error of a probability: ([\d.]+), mean ([\d.]+)", printed)
+    assert error is not None
+    assert float(error[1]) < 0.05
+    assert float(error[2]) < 0.01
