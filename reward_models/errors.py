@@ -1,6 +1,6 @@
-"""Exceptions and warnings of both packages, and the "did you mean" of their messages.
+"""Exceptions and warnings of both packages, and helpers for their messages.
 
-Knows nothing of tables, models or YAML: only how a refusal is worded.
+Knows nothing of tables, models or YAML.
 """
 
 from __future__ import annotations
@@ -18,27 +18,59 @@ Result = TypeVar("Result")
 
 
 class JudgementError(ValueError):
-    """A table of judgements that cannot be used; the message lists every fault with its row, column, value and fix."""
+    """A table of judgements cannot be used; the message lists every fault with its row, column, value and fix.
+
+    Example:
+        >>> from reward_models import Judgements
+        >>> Judgements.from_dataset([{"prompt": "Tea?", "options": ["yes", "no"], "probs": [0.5, 0.6]}])
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: 1 fault in a table of 1 judgements (...):
+          row 0, column 'probs': [0.5, 0.6] sums to 1.1, not 1. Fix: give one share per option, summing to 1.
+    """
 
 
 class JudgementWarning(UserWarning):
-    """A table of judgements that can be used but says less than its owner may think."""
+    """A table of judgements can be used, but holds less information than it seems to.
+
+    Example:
+        >>> import warnings
+        >>> from reward_models import Judgements
+        >>> row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "choice": "a"}
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     judgements = Judgements.from_dataset([row | {"rater_id": rater} for rater in ("ann", "bob")])
+        >>> str(caught[0].message)[:44]
+        "2 of 2 raters have one judgement ('ann', 'bo"
+    """
 
 
 class JuryError(ValueError):
-    """A jury, weights over its clusters, or a number of clusters that cannot be used."""
+    """A jury, weights over its clusters, or a number of clusters cannot be used.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> fit_mixture(planted_judgements(num_raters=3).judgements.encode(), 10)
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: num_clusters=10 is more than the 3 raters in the table. Fix: use at most 3, ...
+    """
 
 
 class MissingExtraError(ImportError, ValueError):
-    """A package of an optional extra is not installed; the message holds the command that installs it."""
+    """A package of an optional extra is not installed; the message holds the command that installs it.
+
+    Example:
+        >>> raise MissingExtraError('the package "gguf" is not installed. Fix: pip install "plural-rlhf[demo]".')
+        Traceback (most recent call last):
+        reward_models.errors.MissingExtraError: the package "gguf" is not installed. Fix: pip install ...
+    """
 
 
 def did_you_mean(name: object, valid: Iterable[object]) -> str:
     """Suggest the valid name closest to a wrong one.
 
     Args:
-        name: The name that was not found.
-        valid: The names that would have been.
+        name: The unknown name.
+        valid: The known names.
 
     Returns:
         `" Did you mean 'x'?"` (with the leading space), or `""` when nothing comes close.

@@ -1,4 +1,4 @@
-"""Public names that cost their module only when they are first asked for.
+"""Public names whose modules are imported when a name is first used.
 
 A package lists its public names once, in the stub `__init__.pyi` beside its `__init__.py`: type checkers read the
 stub, and `lazy_names` reads the same file at run time. Knows nothing of what the names are.
@@ -45,7 +45,7 @@ def lazy_names(package: str, init_file: str) -> tuple[Callable[[str], Any], Call
     }
 
     def get(name: str) -> Any:
-        """Import the module of a public name when the name is first asked for."""
+        """Import the module of a public name when the name is first used."""
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}.{did_you_mean(name, modules)}")
         module = importlib.import_module(modules[name])

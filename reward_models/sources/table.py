@@ -5,16 +5,16 @@ but `columns`:
 
 | key | meaning |
 |---|---|
-| `kind` | preference, rating, choice or soft; told from the columns if left out |
-| `columns` | `canonical: theirs`; a list of theirs is joined with a blank line |
-| `traits` | `trait: theirs`, becomes `rater:<trait>` |
+| `kind` | preference, rating, choice or soft; inferred from the columns by default |
+| `columns` | `canonical: column of the file`; a list of columns is joined with a blank line |
+| `traits` | `trait: column of the file`, becomes `rater:<trait>` |
 | `constants` | `canonical: value`, the same in every row |
 | `options` | the list of options of every row, or the separator that splits the column `options` |
-| `values` | `canonical: {theirs: ours}`; what is recoded to null is dropped |
+| `values` | `canonical: {value of the file: new value}`; rows recoded to null are dropped |
 | `drop_empty` | canonical columns; rows that are empty there are dropped |
 | `levels` | the ordered levels of a rating |
 
-Rows are dropped only as the map says, and how many is said in a warning. Knows nothing of any particular data set.
+Rows are dropped only as the map says, and a warning states their number. Knows nothing of any particular data set.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 
 def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path | None = None) -> Judgements:
-    """Read judgements from a file.
+    r"""Read judgements from a file.
 
     Args:
         path: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file with one judgement per row.
-        columns: The column map of the module's table, as a mapping or as the path of a YAML file; None if the columns
-            have canonical names already (or are TRL's `chosen` and `rejected`).
+        columns: The column map, as a mapping or as the path of a YAML file, with the keys of the table in the module's
+            docstring; None if the columns have canonical names already (or are TRL's `chosen` and `rejected`).
 
     Returns:
         The validated judgements.
@@ -70,7 +70,18 @@ def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path | None 
         JudgementError: If a key of the map or a column is unknown (with the closest known one), or rows are at fault.
 
     Warns:
-        JudgementWarning: How many rows were dropped as the map says.
+        JudgementWarning: Number of rows that the map drops.
+
+    Example:
+        >>> import tempfile
+        >>> text = "person,statement,vote\nann,Ban cars.,1\nann,Plant trees.,1\nbob,Ban cars.,-1\nbob,Plant trees.,0\n"
+        >>> columns = {"rater_id": "person", "response": "statement", "rating": "vote"}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "votes.csv"
+        ...     size = path.write_text(text)
+        ...     judgements = load_table(path, {"columns": columns, "constants": {"prompt": "Our city should"}})
+        >>> judgements.kind, judgements.levels, judgements.raters
+        ('rating', (-1.0, 0.0, 1.0), ['ann', 'bob'])
     """
     mapping = None if columns is None else _check_map(_load_map(columns))
     path = _existing(Path(path))
@@ -84,7 +95,7 @@ def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path | None 
         try:
             return Judgements.from_frame(table)
         except JudgementError as error:
-            hint = "  Or say in a column map (columns) which of the file's columns is what."
+            hint = "  Or pass a column map (columns), which names the file's column of each canonical column."
             raise JudgementError(f"{path.name}, read without a column map: {error}\n{hint}") from error
     frame = _rename(table, mapping, path)
     for column, value in mapping.get("constants", {}).items():
@@ -97,8 +108,8 @@ def load_table(path: str | Path, columns: Mapping[str, Any] | str | Path | None 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f"{path} does not exist.{did_you_mean(path.name, beside)} Fix: check the path.")
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"{path} does not exist.{did_you_mean(path.name, siblings)} Fix: check the path.")
     return path
 
 
@@ -111,12 +122,12 @@ def _load_map(columns: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         raise JudgementError(f"{path} is not YAML: {error}. Fix: check the indentation and the quotes.") from error
     if not isinstance(loaded, dict):
-        raise JudgementError(f"{path} holds no column map. Fix: it needs the key 'columns' with 'canonical: theirs'.")
+        raise JudgementError(f"{path} holds no column map. Fix: add 'columns' with 'canonical: column of the file'.")
     return loaded
 
 
 def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse keys that mean nothing, all of them at once."""
+    """Raise if keys of the map are unknown or misused, with a message that lists all of them."""
     problems = [
         f"{key!r} is not a key of a column map.{did_you_mean(key, MAP_KEYS)} Fix: one of {', '.join(MAP_KEYS)}."
         for key in mapping
@@ -134,40 +145,41 @@ def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
                         f"{section}: {column!r} is not a canonical column.{hint} Fix: one of {', '.join(_CANONICAL)}."
                     )
         if not mapping.get("columns"):
-            problems.append("'columns' is missing. Fix: add 'columns' with 'canonical: theirs'.")
+            problems.append("'columns' is missing. Fix: add 'columns' with 'canonical: column of the file'.")
     if problems:
         raise JudgementError("\n".join(["the column map cannot be used:", *(f"  {problem}" for problem in problems)]))
     return mapping
 
 
 def _rename(table: pd.DataFrame, mapping: Mapping[str, Any], path: Path) -> pd.DataFrame:
-    """Take the mapped columns of the file under their canonical names."""
-    wanted = dict(mapping["columns"])
-    wanted |= {f"rater:{trait}": theirs for trait, theirs in mapping.get("traits", {}).items()}
-    parts = {name: theirs if isinstance(theirs, list) else [theirs] for name, theirs in wanted.items()}
+    """Return the mapped columns of the file under their canonical names."""
+    sources = dict(mapping["columns"])
+    sources |= {f"rater:{trait}": column for trait, column in mapping.get("traits", {}).items()}
+    parts = {name: columns if isinstance(columns, list) else [columns] for name, columns in sources.items()}
     missing = {
         f"  {name}: {column!r} is not a column of the file.{did_you_mean(column, table.columns)}"
-        for name, theirs in parts.items()
-        for column in theirs
+        for name, columns in parts.items()
+        for column in columns
         if column not in table
     }
     if missing:
         fix = f"  Fix: choose from: {', '.join(map(repr, table.columns))}."
         raise JudgementError("\n".join([f"the column map does not fit {path}:", *sorted(missing), fix]))
     out = pd.DataFrame(index=table.index)
-    for name, theirs in parts.items():
-        out[name] = table[theirs[0]] if len(theirs) == 1 else _join(table[theirs])
+    for name, columns in parts.items():
+        out[name] = table[columns[0]] if len(columns) == 1 else _join(table[columns])
     return out
 
 
 def _join(parts: pd.DataFrame) -> pd.Series:
-    """Join text columns with a blank line, leaving out what is empty."""
+    """Join text columns with a blank line, without empty cells."""
     texts = parts.astype(object).where(parts.notna(), "").astype(str)
     rows = zip(*(texts[column] for column in texts), strict=True)
     return pd.Series(["\n\n".join(text for text in row if text.strip()) for row in rows], index=parts.index)
 
 
 def _options(frame: pd.DataFrame, options: Any) -> pd.Series:
+    """Return the options of each row: the same list in every row, or the column `options` split at a separator."""
     if isinstance(options, list):
         strange = [option for option in options if not isinstance(option, str)]
         if strange:
@@ -189,6 +201,7 @@ def _options(frame: pd.DataFrame, options: Any) -> pd.Series:
 
 
 def _recode_and_drop(frame: pd.DataFrame, mapping: Mapping[str, Any], path: Path) -> pd.DataFrame:
+    """Recode values, drop the rows that the map says, and read columns of numbers from their text."""
     keep = pd.Series(True, index=frame.index)
     for column, recode in mapping.get("values", {}).items():
         if column not in frame:

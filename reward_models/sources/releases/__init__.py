@@ -1,8 +1,8 @@
 """Original releases of multi-rater data, by name, as validated judgement tables.
 
-`RELEASES` says what there is, under which licence and where from; `load_release` reads one from a local copy or from
-the Hub. Nothing is shipped. How each release is read stands in `pairs`, `scores`, `ratings` and `answers`; files are
-opened in `reading`. Knows nothing of models.
+`RELEASES` lists them with licence and address; `load_release` reads one from a local copy or from the Hub. No data is
+shipped. `pairs`, `scores`, `ratings` and `answers` hold one function per release; `reading` opens files. Knows nothing
+of models.
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ class Release:
     """One published data set.
 
     Attributes:
-        name: What `load_release` calls it.
-        kind: Kind of judgement that it is read as unless the option `kind` says otherwise.
-        title: What it is, in a line.
-        hub_id: Data set id on the Hub; None where it is published elsewhere.
+        name: Name for `load_release`.
+        kind: Kind of judgement that it is read as, unless the option `kind` sets another.
+        title: Its content, in a line.
+        hub_id: Data set id on the Hub; None if it is published elsewhere.
         licence: As its owners state it, or where they state it. Read it before you use the data.
-        url: Where it comes from.
-        raters: Who judges, where that needs saying.
-        read: The adapter; its docstring says what it assumes, its keyword arguments are the options.
+        url: Where it is published.
+        raters: Who the raters are and how they are identified.
+        read: The function that reads it; its docstring states its assumptions, its keyword arguments are the options.
+
+    Example:
+        >>> RELEASES["dices_350"].kind, RELEASES["dices_350"].options
+        ('rating', ('question',))
     """
 
     name: str
@@ -59,7 +63,7 @@ class Release:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options that `load_release` hands on."""
+        """Names of the options that `load_release` accepts."""
         return tuple(name for name in inspect.signature(self.read).parameters if name != "source")
 
 
@@ -103,7 +107,7 @@ _ENTRIES = (
         "nvidia/HelpSteer2",
         "CC BY 4.0",
         f"{_HUB}nvidia/HelpSteer2",
-        "several a text, without ids: each judgement is by a rater of its own",
+        "several per text, without ids: each judgement gets a rater of its own",
         helpsteer2,
     ),
     Release(
@@ -113,7 +117,7 @@ _ENTRIES = (
         "nvidia/HelpSteer3",
         "CC BY 4.0",
         f"{_HUB}nvidia/HelpSteer3",
-        "without ids: each judgement is by a rater of its own",
+        "without ids: each judgement gets a rater of its own",
         helpsteer3,
     ),
     Release(
@@ -173,7 +177,7 @@ _ENTRIES = (
         None,
         "Pew Research Center's terms of use",
         "https://github.com/tatsu-lab/opinions_qa",
-        "thousands of people a wave, with twelve traits",
+        "thousands of people per wave, with twelve traits",
         opinion_qa,
     ),
     Release(
@@ -193,7 +197,7 @@ _ENTRIES = (
         None,
         "none stated for the collection; the data sets differ",
         "https://github.com/Le-Wi-Di/le-wi-di.github.io",
-        "3 to 872 people, some with traits; words instead of numbers are read as choice",
+        "3 to 872 people, some with traits; answers in words are read as choice",
         lewidi,
     ),
     Release(
@@ -266,7 +270,7 @@ def load_release(
         source: A file or folder with the release as it was published, or an id on the Hub; None for the release's own
             id. On the Hub the split `train` is read, unless the release has an option for it.
         limit: Records of the release (rows, pairs, conversations) to read at most; one may hold several judgements.
-            With a limit the Hub is streamed, so that it costs what it reads.
+            With a limit the Hub is streamed, so that only these records are downloaded.
         streaming: Whether to read the Hub without downloading first.
         options: Options of the release, listed in `RELEASES[name].options` and explained by
             `help(RELEASES[name].read)`, e.g. `kind="rating"`.
@@ -280,7 +284,17 @@ def load_release(
             rows are at fault.
 
     Warns:
-        JudgementWarning: How many judgements were left out, and why.
+        JudgementWarning: Number of judgements that were dropped for each reason.
+
+    Example:
+        >>> import json, tempfile
+        >>> texts = {"instruction": "Greet.", "input": "", "response1": "Hi", "response2": "Hello"}
+        >>> votes = [{**texts, "annotator1": 1, "annotator2": 2, "annotator3": 0}] * 2
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = (Path(folder) / "testset-v1.json").write_text(json.dumps(votes))
+        ...     judgements = load_release("pandalm", source=folder)
+        >>> judgements.kind, judgements.raters, judgements.frame["choice"].tolist()
+        ('preference', ['annotator1', 'annotator2', 'annotator3'], ['a', 'b', 'tie', 'a', 'b', 'tie'])
     """
     if name not in RELEASES:
         raise JudgementError(
@@ -290,8 +304,8 @@ def load_release(
     release = RELEASES[name]
     for option in options:
         if option not in release.options:
-            has = f"it has {', '.join(release.options)}" if release.options else "it has none"
+            valid = f"it has {', '.join(release.options)}" if release.options else "it has none"
             hint = did_you_mean(option, release.options)
-            raise JudgementError(f"{option!r} is not an option of the release {name!r}.{hint} Fix: {has}.")
+            raise JudgementError(f"{option!r} is not an option of the release {name!r}.{hint} Fix: {valid}.")
     opened = open_source(name, release.hub_id, release.url, source, limit, streaming)
     return release.read(opened, **options).to_judgements(name)

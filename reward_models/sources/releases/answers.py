@@ -1,7 +1,7 @@
 """Releases in which people choose among options, and published shares of such answers: `choice` and `soft`.
 
-Every function takes the source and the options of one release and returns its rows. What is assumed of a release's
-columns is said in its docstring. Knows nothing of how files are opened.
+Every function reads the source of one release with its options and returns its rows. Its docstring states which
+columns it assumes. Knows nothing of how files are opened.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _TOLERANCE = 0.02
 
 
 def community_alignment(source: Source, *, kind: str = "choice", split: str = "filtered") -> Rows:
-    """Community Alignment: which of four first responses an annotator of one of five countries prefers.
+    """Read Community Alignment: which of four first responses an annotator of one of five countries prefers.
 
-    Options are put in alphabetical order, so that annotators who saw the same four in different places share an
-    item. Later turns are not read, since each annotator's conversation goes its own way. Traits are the columns
-    `annotator_*`. The end token that some responses carry is cut off.
+    Options are sorted alphabetically, so that annotators who saw the same four in different places share an item.
+    Later turns are not read, since each annotator's conversation differs. Traits are the columns `annotator_*`. The
+    end token of some responses is removed.
 
     Args:
         source: Where to read.
@@ -54,38 +54,38 @@ def community_alignment(source: Source, *, kind: str = "choice", split: str = "f
     for record in records(source, TABLES, columns, split=split):
         texts = [as_text(str(record[column] or "").replace("<|end_of_text|>", "")) for column in responses]
         place = {"a": 0, "b": 1, "c": 2, "d": 3}.get((as_text(record["first_turn_preferred_response"]) or "")[-1:])
-        offered = [text for text in texts if text]
-        if place is None or len(offered) < 4:
+        responses_read = [text for text in texts if text]
+        if place is None or len(responses_read) < 4:
             rows.drop("without a choice among four responses")
             continue
-        if len(set(offered)) < 4:
+        if len(set(responses_read)) < 4:
             rows.drop("among responses of which two are the same")
             continue
-        chosen = offered[place]
+        chosen = responses_read[place]
         names = (name for name in record if name.startswith("annotator_") and name != "annotator_id")
         common: dict[str, Any] = {"rater_id": as_id(record["annotator_id"])} | traits(record, names, "annotator_")
         common["prompt"] = as_text(record["first_turn_prompt"])
         if kind == "choice":
-            options = tuple(sorted(offered))
+            options = tuple(sorted(responses_read))
             rows.add(options=options, choice=options.index(chosen), **common)
             continue
-        for a, b in itertools.combinations(offered, 2):
+        for a, b in itertools.combinations(responses_read, 2):
             if chosen in (a, b):
                 rows.add(response_a=a, response_b=b, choice="a" if a == chosen else "b", **common)
     return rows
 
 
 def opinion_qa(source: Source, *, weights: bool = False) -> Rows:
-    """OpinionQA: answers of single respondents of Pew's American Trends Panel.
+    """Read OpinionQA: answers of single respondents of Pew's American Trends Panel.
 
-    A wave is a folder `American_Trends_Panel_W*` with `responses.csv` (a row a person, a column a question) and
-    `info.csv` (`key`, `question`, and the options in order in `references`); a folder may hold several waves. A
-    rater is a `QKEY`, which is taken to be the same person in every wave, or, where there is no such column, a row of
-    a wave. "Refused" is not an option and such answers are left out; a question that was not asked is no judgement.
+    A wave is a folder `American_Trends_Panel_W*` with `responses.csv` (one row per person, one column per question)
+    and `info.csv` (`key`, `question`, and the options in order in `references`); a folder may hold several waves. A
+    rater is a `QKEY`, assumed to be the same person in every wave, or, without that column, a row of a wave. "Refused"
+    is not an option and such answers are dropped; a question that was not asked adds no judgement.
 
     Args:
         source: Where to read; the limit counts respondents of each wave.
-        weights: Whether a judgement weighs what `WEIGHT_<wave>` says of the respondent, instead of 1.
+        weights: Use the respondent's `WEIGHT_<wave>` as the weight of a judgement, instead of 1.
     """
     rows = Rows("choice")
     for path in files(source, ("responses.csv",)):
@@ -98,9 +98,9 @@ def opinion_qa(source: Source, *, weights: bool = False) -> Rows:
         for number, person in enumerate(read_file(path, weight_column)):
             if number == source.limit:
                 break
-            about: dict[str, Any] = traits(person, _PANEL_TRAITS)
+            of_person: dict[str, Any] = traits(person, _PANEL_TRAITS)
             if weights:
-                about["weight"] = as_number(person[weight_column[0]])
+                of_person["weight"] = as_number(person[weight_column[0]])
             rater = as_id(person.get("QKEY")) or f"{wave}/{number}"
             for key, (prompt, options) in questions.items():
                 answer = as_text(person.get(key))
@@ -110,9 +110,8 @@ def opinion_qa(source: Source, *, weights: bool = False) -> Rows:
                     refused = "refused" if answer.casefold() == "refused" else "that are not among the options"
                     rows.drop(refused)
                     continue
-                rows.add(
-                    rater_id=rater, item_id=key, prompt=prompt, options=options, choice=options.index(answer), **about
-                )
+                choice = options.index(answer)
+                rows.add(rater_id=rater, item_id=key, prompt=prompt, options=options, choice=choice, **of_person)
     return rows
 
 
@@ -121,12 +120,15 @@ def _options(listed: str) -> tuple[str, ...]:
 
 
 def global_opinion_qa(source: Source) -> Rows:
-    """GlobalOpinionQA: shares of the answers of a country to a question, as `soft` judgements.
+    """Read GlobalOpinionQA: shares of the answers of a country to a question, as `soft` judgements.
 
-    A row a question and country; the country is kept as `rater:country`, and the questions are numbered as they come.
-    How many people answered is not published, so every row counts as one answer. `selections` is the text of a
-    defaultdict of country to shares and `options` the text of a list. Shares that do not fit the options or do not
-    sum to 1 within 0.02 are left out.
+    There is one row per question and country; the country is kept as `rater:country`, and questions are numbered in
+    order. The number of people who answered is not published, so every row counts as one answer. `selections` is the
+    text of a defaultdict of country to shares and `options` the text of a list. Shares that do not fit the options or
+    do not sum to 1 within 0.02 are dropped.
+
+    Args:
+        source: Where to read; the limit counts questions.
     """
     rows = Rows("soft")
     for number, record in enumerate(records(source, TABLES, ("question", "selections", "options"))):
@@ -149,21 +151,24 @@ def global_opinion_qa(source: Source) -> Rows:
 
 
 def _shares(selections: Any) -> dict[str, list[float]]:
-    """Shares by country, from a mapping or from the text of a defaultdict."""
+    """Return the shares by country, from a mapping or from the text of a defaultdict."""
     if isinstance(selections, str):
         inside = re.search(r"\{.*\}", selections, flags=re.DOTALL)
         selections = inside.group() if inside else None
-    found = as_list(selections)
-    return {str(country): list(probs) for country, probs in dict(found).items() if probs is not None}
+    by_country = dict(as_list(selections))
+    return {str(country): list(probs) for country, probs in by_country.items() if probs is not None}
 
 
 def value_prism(source: Source) -> Rows:
-    """ValuePrism: does a value, right or duty support or oppose what a situation describes, as `soft` judgements.
+    """Read ValuePrism: does a value, right or duty support or oppose what a situation describes, as `soft` judgements.
 
     The labels were written by a language model (and judged good by people in 91 % of a sample); there are no raters.
     Reads `full.csv`: `situation`, `vrd` (Value, Right or Duty), `text` and `valence` (Supports, Opposes or Either).
-    Almost every value of a situation has one label, which then has all of the probability; where the same one
-    comes more than once, `probs` are the shares of its labels and `n` is their number.
+    Almost every value of a situation has one label, which then has all of the probability; if it occurs more than
+    once, `probs` are the shares of its labels and `n` is their number.
+
+    Args:
+        source: Where to read; the limit counts labels.
     """
     rows = Rows("soft")
     counts: dict[str, Counter[str]] = {}

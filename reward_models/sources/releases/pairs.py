@@ -1,7 +1,7 @@
-"""Releases in which people compared two responses: one `preference` judgement for each comparison of each person.
+"""Releases in which people compared two responses: one `preference` judgement per comparison and person.
 
-Every function takes the source and the options of one release and returns its rows. What is assumed of a release's
-columns is said in its docstring. Knows nothing of how files are opened.
+Every function reads the source of one release with its options and returns its rows. Its docstring states which
+columns it assumes. Knows nothing of how files are opened.
 """
 
 from __future__ import annotations
@@ -39,20 +39,33 @@ _ASPECTS = ("overall", "helpful", "truthful", "harmless")
 
 
 def sided(difference: float) -> str:
-    """The choice that a difference stands for, negative for response a."""
+    """Return the choice that a difference of scores means, negative for response a.
+
+    Example:
+        >>> sided(-2), sided(0.5), sided(0)
+        ('a', 'b', 'tie')
+    """
     return "a" if difference < 0 else "b" if difference > 0 else "tie"
 
 
 def strengths(value: Any, field: str) -> list[float | None]:
-    """Strengths of preference of the annotators of one pair, -3 (a is much better) to 3 (b is much better)."""
+    """Return the strengths of preference of one pair's annotators, from -3 (a is much better) to 3 (b is much better).
+
+    Example:
+        >>> strengths('[{"score": -2}, {"score": null}]', "score")
+        [-2.0, None]
+    """
     return [as_number(annotation.get(field)) for annotation in as_records(value)]
 
 
 def chatbot_arena(source: Source) -> Rows:
-    """Chatbot Arena: votes of visitors (`judge`) on two anonymous models.
+    """Read Chatbot Arena: votes of visitors (`judge`) on two anonymous models.
 
     "tie" and "tie (bothbad)" are both a tie. A vote on several turns has no prompt that both responses answer, since
-    the models' earlier turns differ, and is left out. Prompts are lists of messages.
+    the models' earlier turns differ, and is dropped. Prompts are lists of messages.
+
+    Args:
+        source: Where to read.
     """
     rows = Rows("preference")
     columns = ("judge", "winner", "conversation_a", "conversation_b")
@@ -64,45 +77,36 @@ def chatbot_arena(source: Source) -> Rows:
         elif any([m["role"] for m in messages] != ["user", "assistant"] for messages in both):
             rows.drop("on more than one turn")
         else:
-            rows.add(
-                rater_id=as_id(record["judge"]),
-                item_id=as_id(record.get("question_id")) or str(number),
-                prompt=[{"role": "user", "content": both[0][0]["content"]}],
-                response_a=as_text(both[0][1]["content"]),
-                response_b=as_text(both[1][1]["content"]),
-                choice=choice,
-            )
+            prompt = [{"role": "user", "content": both[0][0]["content"]}]
+            responses = [messages[1]["content"] for messages in both]
+            item = as_id(record.get("question_id")) or str(number)
+            rows.add_pair(as_id(record["judge"]), prompt, responses, choice, item_id=item)
     return rows
 
 
 def helpsteer3(source: Source) -> Rows:
-    """HelpSteer3-Preference: up to three annotators a pair, in `individual_preference` with a `score` of -3 to 3.
+    """Read HelpSteer3-Preference: up to three annotators per pair, in `individual_preference`, `score` from -3 to 3.
 
-    The release does not say which annotators are the same person, so each judgement is by a rater of its own,
-    `<pair>/<place>`: nobody is followed from pair to pair. Prompts are lists of messages (`context`). Strengths are
-    reduced to their side, 0 is a tie.
+    The release does not say which annotators are the same person, so each judgement gets a rater of its own,
+    `<pair>/<place>`. Prompts are lists of messages (`context`). Strengths are reduced to their sign; 0 is a tie.
+
+    Args:
+        source: Where to read.
     """
     rows = Rows("preference")
     patterns = ("preference/*.jsonl*", "preference/*.parquet", *TABLES)
     columns = ("context", "response1", "response2", "individual_preference")
     for number, record in enumerate(records(source, patterns, columns, name="preference")):
         for place, score in enumerate(strengths(record["individual_preference"], "score")):
-            if score is None:
-                rows.drop("without a score")
-                continue
-            rows.add(
-                rater_id=f"{number}/{place}",
-                item_id=str(number),
-                prompt=[{"role": m["role"], "content": m["content"]} for m in as_records(record["context"])],
-                response_a=as_text(record["response1"]),
-                response_b=as_text(record["response2"]),
-                choice=sided(score),
-            )
+            prompt = [{"role": m["role"], "content": m["content"]} for m in as_records(record["context"])]
+            responses, choice = (record["response1"], record["response2"]), None if score is None else sided(score)
+            rater, item = f"{number}/{place}", str(number)
+            rows.add_pair(rater, prompt, responses, choice, item_id=item, missing="without a score")
     return rows
 
 
 def multipref(source: Source, *, aspect: str = "overall") -> Rows:
-    """MultiPref: two crowd workers and two experts a pair, known by `evaluator`; `rater:pool` is normal or expert.
+    """Read MultiPref: two crowd workers and two experts per pair, by `evaluator`; `rater:pool` is normal or expert.
 
     Args:
         source: Where to read.
@@ -114,26 +118,25 @@ def multipref(source: Source, *, aspect: str = "overall") -> Rows:
     for record in records(source, TABLES, columns, name="default"):
         for pool in ("normal", "expert"):
             for annotation in as_records(record.get(f"{pool}_worker_annotations")):
-                choice = _MULTIPREF.get(str(annotation.get(f"{aspect}_pref")))
-                if choice is None:
-                    rows.drop("without a preference")
-                    continue
-                rows.add(
-                    rater_id=as_id(annotation["evaluator"]),
+                rows.add_pair(
+                    as_id(annotation["evaluator"]),
+                    as_text(record["text"]),
+                    (record["completion_a"], record["completion_b"]),
+                    _MULTIPREF.get(str(annotation.get(f"{aspect}_pref"))),
                     item_id=as_id(record["comparison_id"]),
-                    prompt=as_text(record["text"]),
-                    response_a=as_text(record["completion_a"]),
-                    response_b=as_text(record["completion_b"]),
-                    choice=choice,
-                    **{"rater:pool": pool},
+                    traits={"rater:pool": pool},
+                    missing="without a preference",
                 )
     return rows
 
 
 def pandalm(source: Source) -> Rows:
-    """PandaLM's human-annotated test set (`testset-v1.json`): three annotators, 0 a tie, 1 and 2 the better response.
+    """Read PandaLM's human-annotated test set (`testset-v1.json`): three annotators. 0 is a tie, 1 or 2 is better.
 
-    The prompt is the instruction, followed by the input where there is one.
+    The prompt is the instruction, followed by the input if there is one.
+
+    Args:
+        source: Where to read.
     """
     rows = Rows("preference")
     raters = ("annotator1", "annotator2", "annotator3")
@@ -142,26 +145,17 @@ def pandalm(source: Source) -> Rows:
         prompt = "\n\n".join(filter(None, (as_text(record["instruction"]), as_text(record["input"]))))
         for rater in raters:
             choice = {0: "tie", 1: "a", 2: "b"}.get(as_number(record[rater]))  # type: ignore[call-overload]
-            if choice is None:
-                rows.drop("that are not 0, 1 or 2")
-                continue
-            rows.add(
-                rater_id=rater,
-                item_id=str(number),
-                prompt=prompt,
-                response_a=as_text(record["response1"]),
-                response_b=as_text(record["response2"]),
-                choice=choice,
-            )
+            responses = record["response1"], record["response2"]
+            rows.add_pair(rater, prompt, responses, choice, item_id=str(number), missing="that are not 0, 1 or 2")
     return rows
 
 
 def summarize_from_feedback(source: Source, *, split: str | None = None) -> Rows:
-    """OpenAI's comparisons of summaries: which of two summaries of a post (or news article) a `worker` prefers.
+    """Read OpenAI's comparisons of summaries: which of two summaries of a post or news article a `worker` prefers.
 
-    A local copy is the folder `comparisons/` with its `*.json`. On the Hub the copy that the Hub has converted
-    to Parquet is read, since the data set itself is a script. The prompt is the title and the post. Pairs have no
-    id: the same two summaries of a post are one item, whoever judged them in whichever order.
+    A local copy is the folder `comparisons/` with its `*.json`. On the Hub the copy that was converted to Parquet is
+    read, since the data set itself is a script. The prompt is the title and the post. Pairs have no id: the same two
+    summaries of a post are one item, in either order.
 
     Args:
         source: Where to read.
@@ -180,20 +174,15 @@ def summarize_from_feedback(source: Source, *, split: str | None = None) -> Rows
         if choice is None or len(summaries) != 2:
             rows.drop("without a choice between two summaries")
             continue
-        rows.add(
-            rater_id=as_id(record["worker"]),
-            prompt="\n\n".join(filter(None, (as_text(info.get("title")), body))),
-            response_a=as_text(summaries[0]["text"]),
-            response_b=as_text(summaries[1]["text"]),
-            choice=choice,
-        )
+        prompt = "\n\n".join(filter(None, (as_text(info.get("title")), body)))
+        rows.add_pair(as_id(record["worker"]), prompt, [summary["text"] for summary in summaries], choice)
     return rows
 
 
 def ukpconvarg1(source: Source, *, pseudonyms: bool = True) -> Rows:
-    """UKPConvArg1, the full XML: which of two arguments for one side of a debate convinces more, "equal" is a tie.
+    """Read UKPConvArg1, the full XML: which of two arguments for one side of a debate convinces more.
 
-    The prompt is the debate and the side taken. Authors, links and reasons are not read.
+    "equal" is a tie. The prompt is the debate and its side. Authors, links and reasons are not read.
 
     Args:
         source: The folder `UKPConvArg1-full-XML` or one of its files; the limit counts pairs.
@@ -215,19 +204,10 @@ def ukpconvarg1(source: Source, *, pseudonyms: bool = True) -> Rows:
         for assignment in pair.iter("mTurkAssignment"):
             worker = as_text(assignment.findtext("turkID"))
             choice = {"a1": "a", "a2": "b", "equal": "tie"}.get(assignment.findtext("value", "").strip())
-            if choice is None:
-                rows.drop("without an answer")
-                continue
-            if pseudonyms and worker:
+            if pseudonyms and worker and choice:
                 worker = names.setdefault(worker, f"w{len(names) + 1:04d}")
-            rows.add(
-                rater_id=worker,
-                item_id=" ".join(sorted(map(str, ids))),
-                prompt=f"{debate}: {stances[0]}",
-                response_a=texts[0],
-                response_b=texts[1],
-                choice=choice,
-            )
+            prompt, item = f"{debate}: {stances[0]}", " ".join(sorted(map(str, ids)))
+            rows.add_pair(worker, prompt, texts, choice, item_id=item, missing="without an answer")
     return rows
 
 

@@ -1,7 +1,7 @@
-"""Releases in which people rated one text at a time: one `rating` judgement for each rating of each person.
+"""Releases in which people rated one text at a time: one `rating` judgement per rating and person.
 
-Every function takes the source and the options of one release and returns its rows. What is assumed of a release's
-columns, and which way its scale runs, is said in its docstring. Knows nothing of how files are opened.
+Every function reads the source of one release with its options and returns its rows. Its docstring states which
+columns it assumes, and which end of the scale is high. Knows nothing of how files are opened.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _POPQUORN_TRAITS = ("gender", "race", "age", "occupation", "education")
 
 
 def dices_350(source: Source, *, question: str = "Q_overall") -> Rows:
-    """DICES-350: is the last response of a conversation with a chatbot unsafe?
+    """Read DICES-350: is the last response of a conversation with a chatbot unsafe?
 
     "Yes" is -1, "Unsure" 0 and "No" 1, so that a higher rating is a safer response. The prompt is the conversation
-    before the response, as the text that the release gives. Traits are the columns `rater_*` (gender, race, age). All
-    raters are kept, also those that the authors left out for quality.
+    before the response, as text. Traits are the columns `rater_*` (gender, race, age). All raters are kept, also those
+    that the authors excluded for quality.
 
     Args:
-        source: Where to read; the limit counts rows, as it does wherever nothing else is said.
+        source: Where to read; the limit counts rows, unless the docstring of a release says otherwise.
         question: Column of the answer: `"Q_overall"`, or one of the aggregates and single questions, e.g.
             `"Q3_bias_overall"`.
     """
@@ -43,7 +43,12 @@ def dices_350(source: Source, *, question: str = "Q_overall") -> Rows:
 
 
 def dices_990(source: Source, *, question: str = "Q_overall") -> Rows:
-    """DICES-990: as DICES-350, with raters of the US and India (`rater:locale`) who each rate a part."""
+    """Read DICES-990: as DICES-350, with raters of the US and India (`rater:locale`) who each rate a part.
+
+    Args:
+        source: Where to read.
+        question: Column of the answer, see `dices_350`.
+    """
     return _dices(source, "diverse_safety_adversarial_dialog_990.csv", question)
 
 
@@ -51,31 +56,28 @@ def _dices(source: Source, file: str, question: str) -> Rows:
     rows = Rows("rating", (-1, 0, 1))
     columns = ("rater_id", "item_id", "context", "response", question)
     for record in records(source, (file,), columns):
-        rating = _DICES.get(record[question])
-        if rating is None:
-            rows.drop("that are not Yes, No or Unsure")
-            continue
-        known = (name for name in record if name.startswith("rater_") and name not in ("rater_id", "rater_raw_race"))
-        rows.add(
-            rater_id=as_id(record["rater_id"]),
+        names = (name for name in record if name.startswith("rater_") and name not in ("rater_id", "rater_raw_race"))
+        rows.add_rating(
+            as_id(record["rater_id"]),
+            as_text(record["context"]),
+            record["response"],
+            _DICES.get(record[question]),
             item_id=as_id(record["item_id"]),
-            prompt=as_text(record["context"]),
-            response=as_text(record["response"]),
-            rating=rating,
-            **traits(record, known, "rater_"),
+            traits=traits(record, names, "rater_"),
+            missing="that are not Yes, No or Unsure",
         )
     return rows
 
 
 def popquorn(source: Source, *, task: str | None = None) -> Rows:
-    """POPQUORN: how offensive a comment or how polite an e-mail is, 1 to 5, by a sample of the US population.
+    """Read POPQUORN: how offensive a comment or how polite an e-mail is, 1 to 5, by a sample of the US population.
 
     A higher rating is more offensive, or more polite. The wording of the question is ours. `user_id` may be a
-    participant's id on Prolific: keep the table to yourself.
+    participant's id on Prolific: do not publish the table.
 
     Args:
         source: A `raw_data.csv` or the folder of one task.
-        task: Column of the rating, `"offensiveness"` or `"politeness"`; None for the one that the file has.
+        task: Column of the rating, `"offensiveness"` or `"politeness"`; None to use the one that the file has.
     """
     rows = Rows("rating", (1, 2, 3, 4, 5))
     for record in records(source, ("raw_data.csv",), ("instance_id", "user_id", "text", *([task] if task else ()))):
@@ -85,50 +87,47 @@ def popquorn(source: Source, *, task: str | None = None) -> Rows:
                 f"no column of {source.path} is one of {', '.join(_POPQUORN)}; it has "
                 f"{', '.join(map(repr, record))}. Fix: pass task= the column of the rating."
             )
-        rating = as_number(record[column])
-        if rating is None:
-            rows.drop("without a rating")
-            continue
-        rows.add(
-            rater_id=as_id(record["user_id"]),
+        rows.add_rating(
+            as_id(record["user_id"]),
+            _POPQUORN.get(column, f"Rate the {column} of this text."),
+            record["text"],
+            as_number(record[column]),
             item_id=as_id(record["instance_id"]),
-            prompt=_POPQUORN.get(column, f"Rate the {column} of this text."),
-            response=as_text(record["text"]),
-            rating=rating,
-            **traits(record, _POPQUORN_TRAITS),
+            traits=traits(record, _POPQUORN_TRAITS),
         )
     return rows
 
 
 def lewidi(source: Source) -> Rows:
-    """A data set of Learning With Disagreements (SemEval 2023, LeWiDi 2025): a JSON file a split, all annotators kept.
+    """Read a data set of Learning With Disagreements (SemEval 2023, LeWiDi 2025): one JSON file per split.
 
-    `annotations` maps annotators to answers (2025) or lists them in the order of `annotators` (2023). Numbers are
-    ratings over the levels that the soft labels and the answers name; words (VariErrNLI) are a `choice` among the
-    soft labels, and answers that name several of them are left out. Of a text in parts the last part is the response
-    and the others the prompt; a plain text is the response to the name of the task. Test files without answers leave
-    nothing. Traits come from `*_annotators_meta.json` beside the files, with or without "Ann" before the number.
+    All annotators are kept. `annotations` maps annotators to answers (2025) or lists them in the order of `annotators`
+    (2023). Numbers are ratings over the levels that the soft labels and the answers name; words (VariErrNLI) are a
+    `choice` among the soft labels, and answers that name several of them are dropped. Of a text in parts the last part
+    is the response and the others the prompt; a plain text is the response to the name of the task. Test files without
+    answers add no judgement. Traits come from `*_annotators_meta.json` beside the files, with or without "Ann" before
+    the number.
 
     Args:
         source: One file, or a folder whose splits are all read; one data set at a time.
     """
-    found = [path for path in files(source, ("*.json",)) if not path.stem.endswith("_meta")]
-    items = [record for path in found for record in read_file(path, ("text",))][: source.limit]
+    splits = [path for path in files(source, ("*.json",)) if not path.stem.endswith("_meta")]
+    items = [record for path in splits for record in read_file(path, ("text",))][: source.limit]
     meta = beside(source, "*_annotators_meta.json")
     people = {str(person["id"]).removeprefix("Ann"): person for person in (read_file(meta) if meta else ())}
 
     answers = [(item, *answer) for item in items for answer in _lewidi_answers(item)]
     labels = list(dict.fromkeys(label for item in items for label in (item.get("soft_label") or {})))
-    given = [answer for _, _, answer in answers]
-    if all(as_number(value) is not None for value in labels or given):
-        numbers = {as_number(value) for value in [*labels, *given]}
+    written = [answer for _, _, answer in answers]
+    if all(as_number(value) is not None for value in labels or written):
+        numbers = {as_number(value) for value in [*labels, *written]}
         rows = Rows("rating", sorted(number for number in numbers if number is not None))
     else:
         rows = Rows("choice")
     for item, rater, answer in answers:
-        about = people.get(rater.removeprefix("Ann"), {})
+        person = people.get(rater.removeprefix("Ann"), {})
         common: dict[str, Any] = {"rater_id": rater, "item_id": as_id(item.get("id"))}
-        common |= traits(about, (name for name in about if name != "id"))
+        common |= traits(person, (name for name in person if name != "id"))
         prompt, response = _lewidi_text(item)
         if rows.kind == "rating":
             rows.add(prompt=prompt, response=response, rating=as_number(answer), **common)
@@ -141,18 +140,19 @@ def lewidi(source: Source) -> Rows:
 
 
 def _lewidi_answers(item: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(annotator, answer) pairs of an item."""
-    given = item.get("annotations")
-    if isinstance(given, dict):
-        pairs = list(given.items())
+    """Yield the (annotator, answer) pairs of an item."""
+    answers = item.get("annotations")
+    if isinstance(answers, dict):
+        pairs = list(answers.items())
     else:
-        pairs = list(zip(str(item.get("annotators", "")).split(","), str(given or "").split(","), strict=False))
+        pairs = list(zip(str(item.get("annotators", "")).split(","), str(answers or "").split(","), strict=False))
     for rater, answer in pairs:
         if not is_missing(answer) and str(answer).strip():
             yield rater.strip(), str(answer).strip()
 
 
 def _lewidi_text(item: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the prompt and the response of an item."""
     text = item["text"]
     if not isinstance(text, dict):
         return as_text(item.get("annotation task") or item.get("task")) or "Annotate this text.", as_text(text)
@@ -162,17 +162,16 @@ def _lewidi_text(item: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def polis(source: Source, *, topic: str | None = None) -> Rows:
-    """A Polis export: agree (1), pass (0) and disagree (-1) votes on the statements of a conversation.
+    """Read a Polis export: agree (1), pass (0) and disagree (-1) votes on the statements of a conversation.
 
-    In `participants-votes.csv`, which is read here, 1 is agree and -1 is disagree, as everywhere in the table (a raw
-    export of Polis' data base has it the other way round). The texts come from `comments.csv` beside it; statements
-    that the moderators took out are kept. Polis' own opinion group becomes the trait `rater:polis_group`. A folder may
-    hold several conversations; people and statements are named `<folder>/<number>`.
+    In `participants-votes.csv`, which is read here, 1 is agree and -1 is disagree (in a raw export of Polis' data base
+    the signs are reversed). The texts come from `comments.csv` beside it; statements that moderators removed are kept.
+    Polis' opinion group becomes the trait `rater:polis_group`. A folder may hold several conversations; people and
+    statements are named `<folder>/<number>`.
 
     Args:
         source: Where to read; the limit counts participants of each conversation.
-        topic: The prompt that every statement answers; None for the topic in `summary.csv`, or else the folder's
-            name.
+        topic: The prompt that every statement answers; None for the topic in `summary.csv`, or else the folder's name.
     """
     rows = Rows("rating", (-1, 0, 1))
     for path in files(source, ("participants-votes.csv", "participant-votes.csv")):
@@ -192,26 +191,20 @@ def polis(source: Source, *, topic: str | None = None) -> Rows:
             if number == source.limit:
                 break
             rater = f"{conversation}/{as_id(person['participant'])}"
-            about = traits({"polis_group": person["group-id"]}, ("polis_group",))
+            group = traits({"polis_group": person["group-id"]}, ("polis_group",))
             for statement, vote in person.items():
                 if vote is None or not statement.isdigit():
                     continue
                 if not texts.get(statement):
                     rows.drop("on statements without a text")
                     continue
-                rows.add(
-                    rater_id=rater,
-                    item_id=f"{conversation}/{statement}",
-                    prompt=prompt,
-                    response=texts[statement],
-                    rating=as_number(vote),
-                    **about,
-                )
+                item, text, rating = f"{conversation}/{statement}", texts[statement], as_number(vote)
+                rows.add_rating(rater, prompt, text, rating, item_id=item, traits=group, missing="outside the scale")
     return rows
 
 
 def _polis_topic(folder: Path) -> str | None:
-    """The topic in `summary.csv`, which has a name and a value a line."""
+    """Return the topic in `summary.csv`, which has a name and a value per line."""
     path = folder / "summary.csv"
     if not path.exists():
         return None

@@ -1,8 +1,8 @@
-"""Opens a release where it lies, in local files or on the Hub, and yields its records as dictionaries.
+"""Open a release, in local files or on the Hub, and yield its records as dictionaries.
 
-CSV, TSV, JSON, JSON lines (gzipped or not) and Parquet are read a piece at a time where the format allows it, so that
-a limit costs what it reads. Values stay as the file has them: text in CSV, numbers and lists elsewhere. Knows nothing
-of any particular release.
+CSV, TSV, JSON, JSON lines (gzipped or not) and Parquet are read in pieces where the format allows it, so that a limit
+also limits the time. Values stay as the file has them: text in CSV, numbers and lists elsewhere. Knows nothing of any
+particular release.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["TABLES", "Record", "Source", "beside", "check_columns", "files", "op
 
 Record = dict[str, Any]
 TABLES = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.csv", "*.tsv")
-"""Files of a release that gives its tables no fixed names."""
+"""File names of a release whose tables have no fixed names."""
 
 _READABLE = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -41,6 +41,10 @@ class Source:
         hub_id: Data set id, None for a local copy.
         limit: Records of the main table to read at most, None for all.
         streaming: Whether the Hub is read without downloading first.
+
+    Example:
+        >>> open_source("prism", "HannahRoseKirk/prism-alignment", "", None, limit=10, streaming=False)
+        Source(release='prism', path=None, hub_id='HannahRoseKirk/prism-alignment', limit=10, streaming=True)
     """
 
     release: str
@@ -55,9 +59,22 @@ def open_source(
 ) -> Source:
     """Decide what `source` means: an existing path, an id on the Hub, or (None) the release's own id.
 
+    Args:
+        release: Name of the release, for messages.
+        own_id: The release's id on the Hub, None if it has none.
+        url: Where the release is described.
+        source: What the user passed.
+        limit: Records of the main table to read at most, None for all.
+        streaming: Whether to read the Hub without downloading first; a limit implies it.
+
     Raises:
-        FileNotFoundError: If it looks like a path and nothing is there.
+        FileNotFoundError: If it looks like a path and does not exist.
         JudgementError: If there is no source and the release is not on the Hub, or the limit is not positive.
+
+    Example:
+        >>> open_source("polis", None, "https://github.com/compdemocracy/openData", None, None, streaming=False)
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: 'polis' is not published on the Hub. Fix: get it from https://...
     """
     if limit is not None and limit < 1:
         raise JudgementError(f"limit={limit} reads nothing. Fix: give a positive number, or None for all.")
@@ -81,18 +98,27 @@ def open_source(
 
 
 def files(source: Source, patterns: Sequence[str]) -> list[Path]:
-    """Files of a local release: the path itself if it is a file, else all that the first fitting pattern finds.
+    """Return the files of a local release: the path itself if it is a file, else those of the first pattern that fits.
 
     Args:
         source: A local source.
-        patterns: Names in order of preference, at any depth; later ones are tried if nothing has an earlier name, so
-            that copies of a table in two formats are not read twice.
+        patterns: Names in order of preference, at any depth. Later ones are used only if no file has an earlier name,
+            so that copies of a table in two formats are not read twice.
 
     Returns:
         The files, sorted.
 
     Raises:
-        JudgementError: If the source is the Hub, which has no such files, or nothing matches.
+        JudgementError: If the source is the Hub, which has no such files, or no file matches.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a.csv", "a.parquet", "b.csv"):
+        ...         (Path(folder) / name).touch()
+        ...     source = open_source("mine", None, "", folder, None, streaming=False)
+        ...     [path.name for path in files(source, ("*.jsonl", "*.csv", "*.parquet"))]
+        ['a.csv', 'b.csv']
     """
     if source.path is None:
         raise JudgementError(
@@ -101,8 +127,8 @@ def files(source: Source, patterns: Sequence[str]) -> list[Path]:
     if source.path.is_file():
         return [source.path]
     for pattern in patterns:
-        if found := sorted(path for path in source.path.rglob(pattern) if path.is_file()):
-            return found
+        if matches := sorted(path for path in source.path.rglob(pattern) if path.is_file()):
+            return matches
     there = sorted(p.name for p in source.path.iterdir())
     shown = ", ".join(map(repr, there[:10])) + (", ..." if len(there) > 10 else "") if there else "nothing"
     raise JudgementError(
@@ -112,7 +138,12 @@ def files(source: Source, patterns: Sequence[str]) -> list[Path]:
 
 
 def beside(source: Source, pattern: str) -> Path | None:
-    """A companion file of a local release (a survey, a description of raters), None if there is none."""
+    """Return a companion file of a local release (a survey, a description of raters), or None.
+
+    Args:
+        source: Where the release is read; on the Hub there is no companion.
+        pattern: Name of the file: in the folder of the source's file, or at any depth of the source's folder.
+    """
     if source.path is None:
         return None
     folder = source.path.parent if source.path.is_file() else source.path
@@ -122,33 +153,53 @@ def beside(source: Source, pattern: str) -> Path | None:
 def records(
     source: Source, patterns: Sequence[str], columns: Sequence[str], *, limited: bool = True, **hub: Any
 ) -> Iterator[Record]:
-    """Read the records of one table of a release.
+    r"""Read the records of one table of a release.
 
     Args:
         source: Where to read.
         patterns: Names of the files in a local folder.
-        columns: Columns that must be there; checked on the first record of every file.
+        columns: Columns that the table must have; checked on the first record of every file.
         limited: Whether `source.limit` holds for this table.
-        hub: Arguments of `datasets.load_dataset` (name, split, data_dir, revision); the split is `train` if not given.
+        hub: Arguments of `datasets.load_dataset` (name, split, data_dir, revision); the split is `train` by default.
 
     Raises:
-        JudgementError: If the Hub cannot be read, files are not there or unreadable, or a column is missing.
+        JudgementError: If the Hub cannot be read, files are missing or unreadable, or a column is missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = (Path(folder) / "a.csv").write_text("rater,vote\nann,1\nbob,-1\ncy,0\n")
+        ...     source = open_source("mine", None, "", folder, limit=2, streaming=False)
+        ...     list(records(source, TABLES, ("rater", "vote")))
+        [{'rater': 'ann', 'vote': '1'}, {'rater': 'bob', 'vote': '-1'}]
     """
     if source.path is None:
-        found = _checked(_from_hub(source, **({"split": "train"} | hub)), f"{source.hub_id} on the Hub", columns)
+        table = _checked(_from_hub(source, **({"split": "train"} | hub)), f"{source.hub_id} on the Hub", columns)
     else:
-        found = itertools.chain.from_iterable(read_file(path, columns) for path in files(source, patterns))
-    return itertools.islice(found, source.limit) if limited else found
+        table = itertools.chain.from_iterable(read_file(path, columns) for path in files(source, patterns))
+    return itertools.islice(table, source.limit) if limited else table
 
 
 def read_file(path: Path, columns: Sequence[str] = ()) -> Iterator[Record]:
     """Read the records of a file by its suffix.
 
     A JSON file may hold a list of records, a mapping of ids to records (the id becomes the field `id` unless there is
-    one), or one record a line.
+    one), or one record per line.
+
+    Args:
+        path: A `.csv`, `.tsv`, `.json`, `.jsonl` or `.parquet` file; the text formats may be gzipped (`.gz`).
+        columns: Columns that the file must have.
 
     Raises:
         JudgementError: If the suffix is unknown, the file cannot be parsed or a column is missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.json"
+        ...     size = path.write_text('{"7": {"text": "Hi"}, "8": {"text": "Ho"}}')
+        ...     list(read_file(path, ("text",)))
+        [{'id': '7', 'text': 'Hi'}, {'id': '8', 'text': 'Ho'}]
     """
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix not in _READABLE:
@@ -157,26 +208,40 @@ def read_file(path: Path, columns: Sequence[str] = ()) -> Iterator[Record]:
     return _checked(_parsed(path, reader(path)), str(path), columns)
 
 
-def _parsed(path: Path, found: Iterator[Record]) -> Iterator[Record]:
+def _parsed(path: Path, table: Iterator[Record]) -> Iterator[Record]:
     try:
-        yield from found
+        yield from table
     except (ValueError, EOFError, gzip.BadGzipFile) as error:
         raise JudgementError(f"{path} cannot be read: {error}. Fix: check that the download is whole.") from error
 
 
-def _checked(found: Iterator[Record], where: str, columns: Sequence[str]) -> Iterator[Record]:
-    first = next(found, None)
+def _checked(table: Iterator[Record], name: str, columns: Sequence[str]) -> Iterator[Record]:
+    first = next(table, None)
     if first is not None:
-        check_columns(first, where, columns)
+        check_columns(first, name, columns)
         yield first
-        yield from found
+        yield from table
 
 
-def check_columns(record: Record, where: str, columns: Sequence[str]) -> None:
-    """Refuse a record that lacks a column, naming the file, the column and what there is instead."""
+def check_columns(record: Record, name: str, columns: Sequence[str]) -> None:
+    """Raise if a record lacks a column.
+
+    Args:
+        record: The first record of a table.
+        name: Name of the table, for the message.
+        columns: Columns that it must have.
+
+    Raises:
+        JudgementError: With the table, the missing columns and those that it has.
+
+    Example:
+        >>> check_columns({"rater": "ann", "votes": 1}, "a.csv", ("rater", "vote"))
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: 'vote' is not a column of a.csv. Did you mean 'votes'? It has ...
+    """
     missing = [column for column in columns if column not in record]
     if missing:
-        hints = " ".join(f"{column!r} is not a column of {where}.{did_you_mean(column, record)}" for column in missing)
+        hints = " ".join(f"{column!r} is not a column of {name}.{did_you_mean(column, record)}" for column in missing)
         fix = "pass the release as it was published; for a table of your own use load_table"
         raise JudgementError(f"{hints} It has {', '.join(map(repr, record))}. Fix: {fix}.")
 

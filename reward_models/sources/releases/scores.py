@@ -1,7 +1,7 @@
 """Releases that score responses, which can be read as `rating` judgements or as pairs of them.
 
 PRISM (people and the models they talked to), HelpSteer2 (annotators without ids) and UltraFeedback (four objectives,
-no people). What is assumed of a release's columns is said in its docstring. Knows nothing of how files are opened.
+no people). The docstring of each function states which columns it assumes. Knows nothing of how files are opened.
 """
 
 from __future__ import annotations
@@ -49,17 +49,18 @@ _ULTRAFEEDBACK = ("instruction_following", "truthfulness", "honesty", "helpfulne
 
 
 def prism(source: Source, *, kind: str = "preference", levels: int = 5) -> Rows:
-    """PRISM: people from 75 countries talk to anonymous models, score every response and choose one a turn.
+    """Read PRISM: people from 75 countries talk to anonymous models, score every response and choose one per turn.
 
-    Reads `conversations.jsonl`, or `utterances.jsonl` in its order, and, where it lies beside it, `survey.jsonl` for
-    the traits (age, gender, education, ..., religion, ethnicity, country and region of residence). Prompts are lists
-    of messages: the conversation so far with the chosen responses, then the user's turn.
+    Reads `conversations.jsonl`, or `utterances.jsonl` in its order, and, if it is beside it, `survey.jsonl` for the
+    traits (age, gender, education, ..., religion, ethnicity, country and region of residence). Prompts are lists of
+    messages: the conversation so far with the chosen responses, then the user's turn.
 
     Args:
         source: Where to read; the limit counts conversations, or utterances.
         kind: `"preference"`: within a turn, the chosen response against each that was not chosen, in the order of
             `within_turn_id`. `"rating"`: every response by its score.
-        levels: Into how many equal steps the scores 1 to 100 are cut for `"rating"`; 5 makes 1 to 20 the level 1.
+        levels: Number of equal steps into which the scores 1 to 100 are cut for `"rating"`; with 5, the scores 1 to
+            20 are level 1.
     """
     check_choice("kind", kind, ("preference", "rating"))
     if not 2 <= levels <= 25:
@@ -67,39 +68,36 @@ def prism(source: Source, *, kind: str = "preference", levels: int = 5) -> Rows:
     people = {as_id(person.get("user_id")): _prism_traits(person) for person in _prism_survey(source)}
     rows = Rows(kind, range(1, levels + 1) if kind == "rating" else None)
     patterns = ("conversations.jsonl*", "conversations*.parquet", "utterances.jsonl*", "utterances*.parquet")
-    found = records(source, patterns, ("conversation_id", "user_id"), name="conversations")
-    for record in _prism_conversations(found):
+    table = records(source, patterns, ("conversation_id", "user_id"), name="conversations")
+    for record in _prism_conversations(table):
         rater = as_id(record["user_id"])
-        about = people.get(rater, {})
+        person = people.get(rater, {})
         for turn, prompt, responses in _prism_turns(record, rows):
             item = f"{record['conversation_id']}/{turn}"
             if kind == "rating":
                 for response in responses:
-                    score = as_number(response.get("score"))
-                    if score is None or not 0 <= score <= 100:
-                        rows.drop("without a score")
-                        continue
-                    rows.add(
-                        rater_id=rater,
+                    rows.add_rating(
+                        rater,
+                        prompt,
+                        response["content"],
+                        _prism_level(response.get("score"), levels),
                         item_id=f"{item}/{response['within_turn_id']}",
-                        prompt=prompt,
-                        response=as_text(response["content"]),
-                        rating=max(1, math.ceil(score * levels / 100)),
-                        **about,
+                        traits=person,
+                        missing="without a score",
                     )
                 continue
             for a, b in itertools.combinations(responses, 2):
                 if a["if_chosen"] != b["if_chosen"]:
-                    rows.add(
-                        rater_id=rater,
-                        item_id=f"{item}/{a['within_turn_id']}-{b['within_turn_id']}",
-                        prompt=prompt,
-                        response_a=as_text(a["content"]),
-                        response_b=as_text(b["content"]),
-                        choice="a" if a["if_chosen"] else "b",
-                        **about,
-                    )
+                    pair = f"{item}/{a['within_turn_id']}-{b['within_turn_id']}"
+                    contents, choice = (a["content"], b["content"]), "a" if a["if_chosen"] else "b"
+                    rows.add_pair(rater, prompt, contents, choice, item_id=pair, traits=person)
     return rows
+
+
+def _prism_level(score: Any, levels: int) -> int | None:
+    """Return the level 1 .. `levels` of a score of 0 to 100, or None if it is none."""
+    number = as_number(score)
+    return None if number is None or not 0 <= number <= 100 else max(1, math.ceil(number * levels / 100))
 
 
 def _prism_survey(source: Source) -> Iterator[Record]:
@@ -118,48 +116,48 @@ def _prism_traits(person: Record) -> dict[str, str | None]:
     return traits(person, _PRISM_TRAITS) | traits(nested, nested)
 
 
-def _prism_conversations(found: Iterator[Record]) -> Iterator[Record]:
-    """Conversations as they are, or put together from their utterances."""
-    for _, group in itertools.groupby(found, key=lambda record: record["conversation_id"]):
-        together = list(group)
-        if "conversation_history" in together[0]:
-            yield from together
+def _prism_conversations(table: Iterator[Record]) -> Iterator[Record]:
+    """Yield conversations as they are, or joined from their utterances."""
+    for _, group in itertools.groupby(table, key=lambda record: record["conversation_id"]):
+        utterances = list(group)
+        if "conversation_history" in utterances[0]:
+            yield from utterances
             continue
-        check_columns(together[0], "utterances", ("turn", "within_turn_id", "user_prompt", "model_response"))
-        asked = {u["turn"]: u["user_prompt"] for u in together}
-        history = [{"turn": turn, "role": "user", "content": prompt} for turn, prompt in asked.items()]
-        history += [u | {"role": "model", "content": u["model_response"]} for u in together]
-        yield {**together[0], "conversation_history": history}
+        check_columns(utterances[0], "utterances", ("turn", "within_turn_id", "user_prompt", "model_response"))
+        prompts = {u["turn"]: u["user_prompt"] for u in utterances}
+        history = [{"turn": turn, "role": "user", "content": prompt} for turn, prompt in prompts.items()]
+        history += [u | {"role": "model", "content": u["model_response"]} for u in utterances]
+        yield {**utterances[0], "conversation_history": history}
 
 
 def _prism_turns(record: Record, rows: Rows) -> Iterator[tuple[int, list[dict[str, str]], list[dict[str, Any]]]]:
-    """(turn, prompt, responses in order) of a conversation, up to the first turn that cannot be read."""
+    """Yield (turn, prompt, responses in order) of a conversation, up to the first turn that cannot be read."""
     history = as_records(record["conversation_history"])
     prompt: list[dict[str, str]] = []
     for turn, messages in itertools.groupby(sorted(history, key=lambda m: m["turn"]), key=lambda m: m["turn"]):
-        said = list(messages)
-        asked = [m for m in said if m["role"] == "user"]
-        responses = sorted((m for m in said if m["role"] != "user"), key=lambda m: m["within_turn_id"])
+        of_turn = list(messages)
+        questions = [m for m in of_turn if m["role"] == "user"]
+        responses = sorted((m for m in of_turn if m["role"] != "user"), key=lambda m: m["within_turn_id"])
         chosen = [m for m in responses if m["if_chosen"]]
-        if len(asked) != 1 or not chosen or len(responses) < 2:
+        if len(questions) != 1 or not chosen or len(responses) < 2:
             rows.drop("in turns without a question, a chosen response and another one")
             return
-        prompt = [*prompt, {"role": "user", "content": asked[0]["content"]}]
+        prompt = [*prompt, {"role": "user", "content": questions[0]["content"]}]
         yield turn, prompt, responses
         prompt = [*prompt, {"role": "assistant", "content": chosen[0]["content"]}]
 
 
 def helpsteer2(source: Source, *, kind: str = "preference", attribute: str = "helpfulness") -> Rows:
-    """HelpSteer2 before its annotators were averaged.
+    """Read HelpSteer2 before its annotators were averaged.
 
-    The release does not say which annotators are the same person, so each judgement is by a rater of its own,
-    `<record>/<place>`: nobody is followed from text to text.
+    The release does not say which annotators are the same person, so each judgement gets a rater of its own,
+    `<record>/<place>`.
 
     Args:
         source: Where to read; the limit counts records.
         kind: `"preference"`: `preference/preference.jsonl.gz`, all of `all_preferences_unprocessed`, -3 to 3 reduced
-            to their side; -100, neither response is valid, is left out. `"rating"`: `disagreements/*.jsonl.gz`, where
-            every attribute holds one rating of 0 to 4 an annotator.
+            to their sign; -100 (neither response is valid) is dropped. `"rating"`: `disagreements/*.jsonl.gz`, where
+            every attribute holds one rating of 0 to 4 per annotator.
         attribute: Which rating: helpfulness, correctness, coherence, complexity or verbosity.
     """
     check_choice("kind", kind, ("preference", "rating"))
@@ -173,16 +171,13 @@ def _helpsteer2_pairs(source: Source) -> Rows:
     patterns = ("preference*.jsonl*", "preference*.parquet")
     for number, record in enumerate(records(source, patterns, columns, data_dir="preference")):
         for place, strength in enumerate(strengths(record["all_preferences_unprocessed"], "strength")):
-            if strength is None or strength == _HELPSTEER2_INVALID:
-                rows.drop("that find neither response valid")
-                continue
-            rows.add(
-                rater_id=f"{number}/{place}",
+            rows.add_pair(
+                f"{number}/{place}",
+                as_text(record["prompt"]),
+                (record["response_1"], record["response_2"]),
+                None if strength is None or strength == _HELPSTEER2_INVALID else sided(strength),
                 item_id=str(number),
-                prompt=as_text(record["prompt"]),
-                response_a=as_text(record["response_1"]),
-                response_b=as_text(record["response_2"]),
-                choice=sided(strength),
+                missing="that find neither response valid",
             )
     return rows
 
@@ -193,26 +188,27 @@ def _helpsteer2_ratings(source: Source, attribute: str) -> Rows:
     patterns = ("disagreements*.jsonl*", "disagreements*.parquet")
     for number, record in enumerate(records(source, patterns, columns, data_dir="disagreements")):
         for place, rating in enumerate(as_list(record[attribute])):
-            rows.add(
-                rater_id=f"{number}/{place}",
+            rows.add_rating(
+                f"{number}/{place}",
+                as_text(record["prompt"]),
+                record["response"],
+                as_number(rating),
                 item_id=str(number),
-                prompt=as_text(record["prompt"]),
-                response=as_text(record["response"]),
-                rating=as_number(rating),
+                missing="outside the scale",
             )
     return rows
 
 
 def ultrafeedback(source: Source, *, kind: str = "rating") -> Rows:
-    """UltraFeedback: four objectives as four "raters", scored 1 to 5 by a language model.
+    """Read UltraFeedback: four objectives as four "raters", scored 1 to 5 by a language model.
 
-    These are objectives and not people: instruction_following, truthfulness, honesty and helpfulness. It suits
-    trade-offs between objectives, and says nothing of how people disagree. "N/A" is left out.
+    The objectives are instruction_following, truthfulness, honesty and helpfulness. Use it to study trade-offs between
+    objectives; it holds nothing about how people disagree. "N/A" is dropped.
 
     Args:
         source: Where to read; the limit counts instructions.
-        kind: `"rating"`, or `"preference"` for every two completions of an instruction by their ratings, equal ones a
-            tie.
+        kind: `"rating"`, or `"preference"` for every two completions of an instruction by their ratings; equal ratings
+            are a tie.
     """
     check_choice("kind", kind, ("rating", "preference"))
     rows = Rows(kind, range(1, 6) if kind == "rating" else None)
@@ -225,16 +221,9 @@ def ultrafeedback(source: Source, *, kind: str = "rating") -> Rows:
             scored = [(place, score) for place, score in enumerate(scores) if score is not None]
             if kind == "rating":
                 for place, score in scored:
-                    item = f"{number}/{place}"
-                    rows.add(rater_id=objective, item_id=item, prompt=prompt, response=texts[place], rating=score)
+                    rows.add_rating(objective, prompt, texts[place], score, item_id=f"{number}/{place}")
                 continue
             for (a, score_a), (b, score_b) in itertools.combinations(scored, 2):
-                rows.add(
-                    rater_id=objective,
-                    item_id=f"{number}/{a}-{b}",
-                    prompt=prompt,
-                    response_a=texts[a],
-                    response_b=texts[b],
-                    choice=sided(score_b - score_a),
-                )
+                pair, choice = f"{number}/{a}-{b}", sided(score_b - score_a)
+                rows.add_pair(objective, prompt, (texts[a], texts[b]), choice, item_id=pair)
     return rows
