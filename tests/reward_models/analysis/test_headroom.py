@@ -124,5 +124,5 @@ def test_features_are_scored_on_texts_that_nobody_judged():
     assert rung(told, "rater terms + mixture K=2")["low"] > 0.1
     assert told.verdict.startswith("taste signal")
     assert rung(untold, "rater terms + mixture K=2")["info"] < 0.05
-    with pytest.raises(JuryError, match=r"features: .* 60 unique texts"):
+    with pytest.raises(JuryError, match=r"features have shape .* 60 unique texts"):
         headroom(judgements, features=features[:5])

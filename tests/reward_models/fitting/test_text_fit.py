@@ -248,7 +248,7 @@ class TestFitTexts:
         with pytest.raises(JuryError, match="1 of 8 rows of features hold NaN or infinity"):
             fit_texts(fit, enc, broken)
         jury = fit_texts(fit, enc, features[:8])
-        with pytest.raises(JuryError, match="features: None"):
+        with pytest.raises(JuryError, match="features=None"):
             jury.log_probs(enc)
         with pytest.raises(JuryError, match="1 of 8 rows"):
             jury.adapt(enc, broken)
