@@ -1,6 +1,6 @@
-"""Strict reading of a run file, and what is wrong with it in sentences: the key, the value seen, the reason, the fix.
+"""Strict reading of a run file, and its faults in sentences: the key, the value seen, the reason, the fix.
 
-Knows YAML and pydantic's error records; knows nothing of which settings a run has (`config.py` does).
+Knows YAML and pydantic's error records; knows nothing of which settings a run has (`config_sections` does).
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ class ConfigError(ValueError):
     Args:
         origin: The file (or option) at fault.
         faults: One line per fault: the key, the value seen, the reason and the fix.
+
+    Example:
+        >>> print(ConfigError("run.yaml", ["plural.beta = 0: must be greater than 0"]))
+        run.yaml: 1 fault
+          - plural.beta = 0: must be greater than 0
     """
 
     def __init__(self, origin: str, faults: Sequence[str]) -> None:
@@ -38,7 +43,7 @@ class ConfigError(ValueError):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice; PyYAML would silently keep the last."""
+    """SafeLoader that raises for a key written twice; PyYAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -55,8 +60,17 @@ class _StrictLoader(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; an empty file is an empty mapping.
 
+    Args:
+        path: The file.
+
     Raises:
         ConfigError: There is no such file, or it is not YAML, not a mapping, or has a key twice.
+
+    Example:
+        >>> read_yaml(Path("no_such.yaml"))
+        Traceback (most recent call last):
+        plural_rlhf.recipe.config_faults.ConfigError: no_such.yaml: 1 fault
+          - there is no such file...
     """
     if not path.is_file():
         raise ConfigError(str(path), [_no_file(path)])
@@ -76,8 +90,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """Write settings of the form `section.key=value` (value in YAML) into `values`.
 
+    Args:
+        values: The settings of a run file; changed in place.
+        overrides: The settings to write.
+
     Raises:
-        ConfigError: Some are not of that form, or lead through a value that is not a section.
+        ConfigError: Some are not of that form, or name a key inside a value that is not a section.
+
+    Example:
+        >>> values = {"plural": {"steps": 60}}
+        >>> apply_overrides(values, ["plural.steps=10", "jury.clusters=[2, 3]"])
+        >>> values
+        {'plural': {'steps': 10}, 'jury': {'clusters': [2, 3]}}
     """
     faults = [fault for override in overrides for fault in _apply_override(values, override)]
     if faults:
@@ -85,12 +109,22 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:
-    """One line per faulty key; the branches of a union are one fault.
+    """Explain each faulty key in one line; the branches of a union are one fault.
 
     Args:
-        error: What pydantic found.
+        error: The errors of pydantic.
         values: The mapping that was validated.
         root: The model it was validated as; nested sections are models too, and every field has a description.
+
+    Example:
+        >>> from pydantic import Field
+        >>> class Training(BaseModel):
+        ...     steps: int = Field(default=60, description="Optimiser steps.")
+        >>> try:
+        ...     Training.model_validate({"steps": "many"})
+        ... except ValidationError as error:
+        ...     print(next(explain(error, {"steps": "many"}, Training)))
+        steps = "many": must be a valid integer, ... Fix: Optimiser steps. (default: 60)
     """
     grouped: dict[SectionPath, list[ErrorDetails]] = {}
     for details in error.errors():
@@ -119,7 +153,7 @@ def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseMo
 
 def _no_file(path: Path) -> str:
     if path.is_dir():
-        return "is a folder; give the YAML file itself"
+        return "is a folder. Fix: give the YAML file itself"
     siblings = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
     there = f" {path.parent} has: {', '.join(siblings)}." if siblings else ""
     return f"there is no such file.{did_you_mean(path.name, siblings)}{there}"
@@ -129,7 +163,7 @@ def _apply_override(values: dict[str, Any], override: str) -> Iterator[str]:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        yield f"{override!r} is not of the form section.key=value; for example plural.steps=10"
+        yield f"{override!r} is not of the form section.key=value. Fix: write it like plural.steps=10"
         return
     try:
         value = yaml.load(text, Loader=_StrictLoader)

@@ -1,7 +1,7 @@
-"""The folder of a run: what is finished is kept, what belongs to another run is never touched.
+"""The folder of a run: complete stages are kept, and a folder that holds anything else is never touched.
 
-Each stage leaves `stages/<name>.json` when it is complete, so that a run that was stopped goes on after its last
-complete stage. This file knows nothing of what the stages do.
+Each stage writes `stages/<name>.json` when it is complete, so that a run that was stopped continues after its last
+complete stage. Knows nothing of what the stages do.
 """
 
 from __future__ import annotations
@@ -18,44 +18,74 @@ __all__ = ["RunFolder", "RunFolderError", "check_folder"]
 
 CONFIG_FILE = "config.json"
 STAGES = "stages"
-_WHERE_IT_LIES = ("output_dir", "name")
+_MAY_DIFFER = ("output_dir", "name")
 
 
 class RunFolderError(ValueError):
-    """The output folder cannot be used as it is."""
+    """The output folder cannot be used as it is.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "thesis.tex").write_text("years of work")
+        ...     try:
+        ...         check_folder(Path(folder), {}, overwrite=True)
+        ...     except RunFolderError as error:
+        ...         "choose another folder with --output" in str(error)
+        True
+    """
 
 
 def check_folder(path: Path, config: dict[str, Any], *, overwrite: bool) -> None:
-    """Says whether `RunFolder` would open the folder, and touches nothing.
+    """Raise what `RunFolder` would raise for this folder, and touch nothing.
+
+    Args:
+        path: The folder.
+        config: The resolved configuration as plain JSON.
+        overwrite: Whether a run with other settings may be deleted.
 
     Raises:
         RunFolderError: As `RunFolder`.
+
+    Example:
+        >>> check_folder(Path("a folder that does not exist"), {"seed": 0}, overwrite=False)
     """
     if path.exists() and not path.is_dir():
-        raise RunFolderError(f"output_dir is {str(path)!r}, which is a file: give the name of a folder.")
+        raise RunFolderError(f"output_dir is {str(path)!r}, which is a file. Fix: give the name of a folder.")
     if not path.exists() or not any(path.iterdir()):
         return
-    found = path / CONFIG_FILE
-    # A saved model has a config.json too, and must never be taken for a run that may be deleted.
-    if not (found.exists() and (path / STAGES).is_dir()):
+    config_file = path / CONFIG_FILE
+    # A saved model has a config.json too, and must never be deleted as if it were a run.
+    if not (config_file.exists() and (path / STAGES).is_dir()):
         raise RunFolderError(
             f"the output folder {str(path)!r} holds files but no run (no {CONFIG_FILE} beside a folder "
-            f"{STAGES}), so nothing was written: choose another folder with --output."
+            f"{STAGES}), so nothing was written. Fix: choose another folder with --output."
         )
     if not overwrite:
-        _check_same(json.loads(found.read_text()), config, path)
+        _check_same(json.loads(config_file.read_text(encoding="utf-8")), config, path)
 
 
 class RunFolder:
-    """Opens a run's folder, or says why not.
+    """Open the folder of a run, or make it.
 
     Args:
-        path: The folder; made if it is not there.
+        path: The folder; made if it does not exist.
         config: The resolved configuration as plain JSON.
-        overwrite: Delete the run that is there first.
+        overwrite: Delete the run that it holds first.
 
     Raises:
-        RunFolderError: The folder holds a run with other settings, or something that is no run.
+        RunFolderError: The folder holds a run with other settings, or something that is not a run.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     folder = RunFolder(Path(parent) / "run", {"seed": 0}, overwrite=False)
+        ...     before = folder.finished("jury")
+        ...     folder.finish("jury", {"seconds": 1.5})
+        ...     again = RunFolder(Path(parent) / "run", {"seed": 0}, overwrite=False)
+        ...     before, again.finished("jury")
+        {'seconds': 1.5}
+        (None, {'seconds': 1.5})
     """
 
     def __init__(self, path: Path, config: dict[str, Any], *, overwrite: bool) -> None:
@@ -67,25 +97,25 @@ class RunFolder:
         write_json(self.path / CONFIG_FILE, config)
 
     def finished(self, stage: str) -> Any:
-        """What a complete stage left, or None."""
+        """Return the record of a complete stage, or None."""
         path = self.path / STAGES / f"{stage}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
-    def finish(self, stage: str, result: Any) -> Any:
-        """Marks a stage complete and returns its result as a later run will read it."""
-        write_json(self.path / STAGES / f"{stage}.json", result)
+    def finish(self, stage: str, record: Any) -> Any:
+        """Mark a stage as complete and return its record as a later run will read it."""
+        write_json(self.path / STAGES / f"{stage}.json", record)
         return self.finished(stage)
 
 
-def _check_same(theirs: dict[str, Any], ours: dict[str, Any], path: Path) -> None:
-    a, b = _flat(theirs), _flat(ours)
-    changed = [k for k in sorted({*a, *b}) if a.get(k) != b.get(k) and k not in _WHERE_IT_LIES]
+def _check_same(stored: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    a, b = _flat(stored), _flat(config)
+    changed = [k for k in sorted({*a, *b}) if a.get(k) != b.get(k) and k not in _MAY_DIFFER]
     if changed:
         shown = "; ".join(f"{k}: {a.get(k)!r} there, {b.get(k)!r} here" for k in changed[:6])
         more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
         raise RunFolderError(
             f"the output folder {str(path)!r} holds a run with other settings ({shown}{more}), so nothing was "
-            "written: use --output for another folder, or --overwrite to delete that run and start over."
+            "written. Fix: --output for another folder, or --overwrite to delete that run and start over."
         )
 
 

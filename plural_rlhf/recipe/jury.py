@@ -97,11 +97,12 @@ def _cluster(described: dict[str, Any]) -> Cluster:
 
 
 def _comparison(report: GroupingReport) -> str:
-    ours, theirs, paired = report.clusters, report.best_demographic, report.paired_difference
-    said = f"clusters tell {ours['info']:.3f} nats an answer about people not fitted"
-    if theirs is None or paired is None:
-        return f"{said}; the data has no demographic traits to compare with."
+    clusters, traits, difference = report.clusters, report.best_demographic, report.paired_difference
+    gain = f"clusters tell {clusters['info']:.3f} nats per answer about people not fitted"
+    if traits is None or difference is None:
+        return f"{gain}; the data has no demographic traits to compare with."
     return (
-        f"{said}; the best demographic grouping ({theirs['grouping']}, {theirs['n_groups']} groups) tells "
-        f"{theirs['info']:.3f} (difference {paired.value:+.3f}, 95 % {paired.low:+.3f} to {paired.high:+.3f})."
+        f"{gain}; the best demographic grouping ({traits['grouping']}, {traits['n_groups']} groups) tells "
+        f"{traits['info']:.3f} (difference {difference.value:+.3f}, 95 % {difference.low:+.3f} to "
+        f"{difference.high:+.3f})."
     )

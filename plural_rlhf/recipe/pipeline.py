@@ -69,10 +69,23 @@ def run(
         JudgementError, JuryError: Data or settings that cannot be used; raised before any training.
 
     Example:
-        >>> from plural_rlhf.recipe import load_config
-        >>> results = run(load_config("configs/quickstart.yaml"))  # doctest: +SKIP
-        >>> results.clusters[0].prevalence  # doctest: +SKIP
-        0.46
+        A jury from a table of 30 raters who form two clusters, on a tiny language model:
+
+        >>> import tempfile
+        >>> from plural_rlhf.recipe import make_config
+        >>> from reward_models import planted_judgements
+        >>> table = planted_judgements("choice", num_raters=30, num_items=6).judgements.frame
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table.to_json(f"{folder}/answers.jsonl", orient="records", lines=True)
+        ...     settings = {
+        ...         "output_dir": f"{folder}/run",
+        ...         "data": {"source": "table", "path": f"{folder}/answers.jsonl", "heldout_questions": 2},
+        ...         "policy": {"model": "tiny", "cache_dir": f"{folder}/models"},
+        ...         "jury": {"clusters": 2, "restarts": 1, "l2": 1.0},
+        ...     }
+        ...     results = run(make_config(settings, origin="example"), until="jury", console=Console(quiet=True))
+        >>> results.data.train_raters, len(results.clusters)
+        (21, 2)
     """
     _quiet_libraries(config)
     from plural_rlhf.recipe.data import read_data

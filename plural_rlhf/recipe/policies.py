@@ -1,7 +1,6 @@
-"""The policies of a run: the warm-up that teaches the answer format, ours, and stock GRPO from the same start.
+"""Train the policies of a run: a warm-up that teaches the answer format, then ours and stock GRPO, both from there.
 
-Each policy is a LoRA adapter on the base model. This file knows nothing of people's answers: it sees questions and a
-jury.
+Each policy is a LoRA adapter on the base model. Knows nothing of people's answers: it sees questions and a jury.
 """
 
 from __future__ import annotations
@@ -41,26 +40,46 @@ _LR_WARMUP_STEPS = 5
 
 
 class FlatJury:
-    """A jury to whom all answers are equal: the target of the warm-up, uniform over what is offered."""
+    """A scorer that gives every answer reward 0: the target of the warm-up is then uniform over the offered answers.
+
+    Args:
+        like: A scorer whose clusters and prevalence it takes over.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> jury = FlatJury(SimpleNamespace(cluster_names=["urban", "rural"], prevalence=[0.7, 0.3]))
+        >>> jury.cluster_rewards(["More parks?"] * 2, ["yes", "no"]).tolist()
+        [[0.0, 0.0], [0.0, 0.0]]
+    """
 
     def __init__(self, like: ClusterScorer) -> None:
         self.cluster_names = like.cluster_names
         self.prevalence = like.prevalence
 
     def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
-        """Zeros, `(N, K)`."""
+        """Return zeros, `(N, K)`."""
         return torch.zeros(len(completions), len(self.cluster_names))
 
 
 def load_base(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model in float32 and its tokenizer, padding on the left."""
+    """Load the base model in float32 and its tokenizer, which pads on the left."""
     path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     return AutoModelForCausalLM.from_pretrained(path, dtype="float32"), tokenizer
 
 
 def policy_prompt(question: Question, weights: np.ndarray, jury: ClusterScorer) -> list[dict[str, str]]:
-    """What the policy reads: whose answer is asked for, then the question with the offered answers."""
+    """Make the prompt of a policy: whose answer is wanted, then the question with the offered answers.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> question = Question("parks", "More parks?", ("yes", "no"), "train")
+        >>> jury = SimpleNamespace(cluster_names=["urban", "rural"], prevalence=np.array([0.7, 0.3]))
+        >>> for message in policy_prompt(question, np.array([0.0, 1.0]), jury):
+        ...     print(message["role"], "|", message["content"])
+        system | ...rural...
+        user | More parks? yes; no?
+    """
     description = describe_weights(weights, jury.cluster_names, jury.prevalence)
     return steer_prompt([{"role": "user", "content": render_question(question)}], description)
 
@@ -74,11 +93,19 @@ def training_rows(
     seed: int,
     juries: Mapping[str, WeightSpec] | None = None,
 ) -> Dataset:
-    """The rows of a whole training run in order: `section.steps` batches of `section.prompts_per_step`.
+    """Make the rows of a whole training in order: `section.steps` batches of `section.prompts_per_step`.
 
-    Every batch asks under as many weightings as it has rows for (the population twice, each cluster and each jury of
-    the run file once, one fresh mixed draw) and deals the questions to them, so that no batch pulls towards one
-    cluster or one question. Rows with the same weighting share their instructions, which are then computed once.
+    A batch has as many weightings as it has rows for: the population twice, each cluster and each jury of the run file
+    once, one random mixture. Questions are dealt to them in turn, so that no batch pulls towards one cluster or one
+    question. Rows with the same weighting share their instructions, which are then computed once.
+
+    Args:
+        questions: The training questions.
+        jury: The clusters and their prevalence.
+        section: Number of steps and of prompts per step.
+        steering: Whether to train on single clusters and mixtures too.
+        seed: Random seed.
+        juries: Named juries that are also trained on.
 
     Returns:
         Columns `prompt`, `support`, `weights`, `jury_prompt`.
@@ -91,10 +118,10 @@ def training_rows(
     drawn, everybody = (1, 2) if steered else (0, 1)
     question_deck = _deck(len(questions), rng)
     weighting_deck = _deck(len(fixed) + drawn + everybody, rng)
-    asked_at_once = min(len(fixed) + drawn + everybody, section.prompts_per_step)
+    weightings_per_step = min(len(fixed) + drawn + everybody, section.prompts_per_step)
     rows: list[dict[str, Any]] = []
     for _ in range(section.steps):
-        for i in range(asked_at_once):
+        for i in range(weightings_per_step):
             turn = next(weighting_deck)
             if turn < len(fixed):
                 weights = fixed[turn]
@@ -102,7 +129,7 @@ def training_rows(
                 weights = sample_weights(1, jury.prevalence, rng)[0]
             else:
                 weights = np.asarray(jury.prevalence)
-            share, more = divmod(section.prompts_per_step, asked_at_once)
+            share, more = divmod(section.prompts_per_step, weightings_per_step)
             for _ in range(share + (i < more)):
                 question = questions[next(question_deck)]
                 rows.append(
@@ -117,7 +144,7 @@ def training_rows(
 
 
 def _deck(size: int, rng: np.random.Generator) -> Iterator[int]:
-    """Deals 0..size-1 in random order, again and again."""
+    """Deal 0..size-1 in random order, then again in another order, without end."""
     while True:
         yield from rng.permutation(size).tolist()
 
@@ -153,7 +180,7 @@ def _exact_args(section: WarmupSection | PluralSection, folder: Path, seed: int,
 def _finish(
     trainer: GRPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, label: str, columns: dict[str, str]
 ) -> tuple[list[LoggedStep], float]:
-    """Trains and saves; returns the training curve and the seconds it took."""
+    """Train and save; return the training curve and the seconds it took."""
     show_progress(trainer, label, columns)
     start = time.perf_counter()
     trainer.train()
@@ -184,7 +211,7 @@ def _train_exact(
 
 
 def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> TrainingResults:
-    """Saves the adapter as it is: `steps: 0` is no training, but a trainer takes `max_steps=0` for whole epochs."""
+    """Save the adapter as it is: `steps: 0` means no training, but a trainer reads `max_steps=0` as whole epochs."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return TrainingResults(history=[], budget=Budget(steps=0, scored_sequences=0, seconds=0.0))
@@ -193,7 +220,7 @@ def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 def train_warmup(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, folder: Path
 ) -> TrainingResults:
-    """Teaches the answer format: exact mode to uniform over the offered answers; its result is π₀ of what follows."""
+    """Teach the answer format: exact training to uniform over the offered answers. Its policy is π₀ of the others."""
     section, lora = config.warmup, config.policy.lora
     base, tokenizer = load_base(config)
     torch.manual_seed(config.seed)
@@ -211,7 +238,7 @@ def train_warmup(
 def train_plural(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
 ) -> TrainingResults:
-    """Ours: exact mode to the ρ-pool of the jury or a rule, for the population and, when steering, others."""
+    """Train ours: exact training to the ρ-pool or a welfare rule, for the population and (steering) other weights."""
     section = config.plural
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
@@ -227,7 +254,7 @@ def train_plural(
 def train_grpo(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
 ) -> TrainingResults:
-    """The comparison: stock `trl.GRPOTrainer` from the same π₀ on the averaged reward of the same jury."""
+    """Train the comparison: stock `trl.GRPOTrainer` from the same π₀ on the mean reward of the same jury."""
     section = config.grpo
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
@@ -256,6 +283,6 @@ def train_grpo(
 
 
 def _logged_step(row: dict[str, Any]) -> LoggedStep:
-    """An entry of the trainer's log: numbers only, and without the prefix that TRL's dashboards want."""
+    """An entry of the trainer's log: numbers only, and without the prefix `plural/` of the dashboards."""
     numbers = {name.removeprefix("plural/"): value for name, value in row.items() if isinstance(value, int | float)}
     return LoggedStep.model_validate(numbers)

@@ -1,4 +1,7 @@
-"""A progress bar for a TRL trainer: the step, the time left and two or three numbers, not a line of log a step."""
+"""A progress bar for a TRL trainer: step, time left and two or three numbers, instead of one log line per step.
+
+Knows nothing of what is trained.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,12 @@ class _Bar(TrainerCallback):
 
 
 def show_progress(trainer: Trainer, label: str, columns: dict[str, str]) -> None:
-    """Puts a bar in place of the trainer's printed logs.
+    """Replace the trainer's printed logs by a progress bar.
 
     Args:
         trainer: A trainer made with `disable_tqdm=True`.
-        label: What is being trained.
-        columns: Which logged numbers to show, and their titles.
+        label: Name of the training, at the left of the bar.
+        columns: Logged numbers to show, and their titles.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bar(label, columns))
