@@ -20,24 +20,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers.utils import logging
 from trl import DPOTrainer
 
-from plural_rlhf.core.duals import MaxMinWeights
 from plural_rlhf.core.preference_losses import (
     balanced_loss,
-    ipo_loss,
     mixture_log_lik,
     mixture_responsibilities,
-    pair_log_lik,
     public_loss,
 )
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.checkpointed_trainer import STATE_FILE, CheckpointedTrainer, default_output_dir
-from plural_rlhf.trainers.checks.datasets import each_dataset
-from plural_rlhf.trainers.dpo.metrics import global_mean, log_clusters, log_pairs, log_policy
+from plural_rlhf.trainers.checks.pairs import check_pair_dataset, check_pair_training
+from plural_rlhf.trainers.dpo.balance import ClusterBalance
+from plural_rlhf.trainers.dpo.losses import pair_losses, per_cluster
+from plural_rlhf.trainers.dpo.memberships import batch_memberships, start_memberships
+from plural_rlhf.trainers.dpo.metrics import (
+    balance_metrics,
+    global_mean,
+    membership_metrics,
+    pair_metrics,
+    policy_metrics,
+)
 from plural_rlhf.trainers.dpo.pair_clusters import find_clusters
 from plural_rlhf.trainers.dpo.preference_rows import (
     LABELS,
@@ -50,14 +55,11 @@ from plural_rlhf.trainers.dpo.preference_rows import (
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.fitting.running_memberships import RunningMemberships
-from reward_models.trainer.data import read_data
-from reward_models.trainer.start import random_evidence
-from reward_models.weights import parse_weights
 from reward_models.whole_file import write_arrays, write_json
 
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from transformers import (
         BitsAndBytesConfig,
         PreTrainedModel,
@@ -130,22 +132,16 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         quantization_config: BitsAndBytesConfig | None = None,
         peft_config: PeftConfig | None = None,
     ) -> None:
-        if args is not None and not isinstance(args, PluralDPOConfig):
-            raise TypeError(
-                f"args is a {type(args).__name__}, which has no settings of clusters: give a PluralDPOConfig, which "
-                "takes all that trl.DPOConfig takes, too."
-            )
         args = PluralDPOConfig(default_output_dir(model, "PluralDPO")) if args is None else args
-        for dataset in each_dataset(train_dataset, eval_dataset):
-            _check_dataset(dataset)
-        if train_dataset is None:
-            raise ValueError("train_dataset is missing: give a datasets.Dataset of preference pairs.")
-        reloadable = isinstance(model, str | PeftModel) or bool(model.config.name_or_path)
-        if not (reloadable or ref_model or peft_config or args.precompute_ref_log_probs):
-            raise ValueError(
-                "the policy exists in memory only, so the reference policy cannot be loaded a second time: save it "
-                "and pass its path, pass ref_model= or peft_config=, or set precompute_ref_log_probs=True."
-            )
+        check_pair_training(
+            args,
+            model=model,
+            ref_model=ref_model,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            peft_config=peft_config,
+        )
+        assert train_dataset is not None
         self.args = args
         self.clusters = find_clusters(
             train_dataset,
@@ -155,10 +151,11 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             prevalence=args.prevalence,
         )
         self.memberships: RunningMemberships | None = None
-        self._data: str | None = None  # a hash of the judgements that memberships are learnt from
         self._rater_numbers: dict[str, int] | None = None
         if self.clusters.learnt:
-            self._start_memberships(train_dataset)
+            self.memberships, self._rater_numbers = start_memberships(
+                train_dataset, self.clusters, dirichlet=args.dirichlet, seed=args.seed
+            )
         labelled = self._labelled(train_dataset)
         if isinstance(eval_dataset, Mapping):
             eval_dataset = {name: self._labelled(dataset) for name, dataset in eval_dataset.items()}
@@ -166,7 +163,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             eval_dataset = self._labelled(eval_dataset)
         if self.clusters.source is not None and not self.clusters.learnt:
             self._report_clusters(labelled, of_data=scorer is None and args.cluster_names is None)
-        self._start_balance(labelled)
+        self.balance = ClusterBalance(labelled[LABELS], self.clusters, args)
         super().__init__(
             model=model,
             ref_model=ref_model,
@@ -180,16 +177,6 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             peft_config=peft_config,
         )
         self.data_collator: Any = PairCollator(self.data_collator)
-
-    def _start_memberships(self, dataset: Dataset) -> None:
-        """Memberships that know nothing of the raters but made-up evidence, which fades while the policy learns."""
-        columns = [c for c in ("prompt", "chosen", "rejected", "rater_id", "weight") if c in dataset.column_names]
-        enc, k = read_data(dataset.select_columns(columns)).enc, len(self.clusters.names)
-        self.memberships = RunningMemberships(enc, k, dirichlet=self.args.dirichlet)
-        self.memberships.prevalence = self.clusters.prevalence.copy()
-        self.memberships.evidence = random_evidence(enc.n_raters, k, self.args.seed)
-        self._data = self.memberships.fingerprint
-        self._rater_numbers = {rater: number for number, rater in enumerate(enc.rater_ids)}
 
     def _report_clusters(self, labelled: Dataset, of_data: bool) -> None:
         """Says which clusters there are; where the data alone name them, a misspelt name is a cluster of its own."""
@@ -207,31 +194,6 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         else:
             logger.info("%s.", found)
 
-    def _start_balance(self, labelled: Dataset) -> None:
-        """`shares` `(K,)` that the clusters have of the training judgements, and `balance`, what they count."""
-        args, names = self.args, self.clusters.names
-        given = args.robust or args.cluster_weights is not None
-        if given and (len(names) == 1 or self.clusters.learnt):
-            why = "there is one cluster" if len(names) == 1 else "the clusters are learnt along with the policy"
-            raise ValueError(
-                f"robust={args.robust} and cluster_weights={args.cluster_weights!r}, but {why}, so there are no "
-                "shares to balance: leave both out, or say who judged in a column 'cluster' or 'membership'."
-            )
-        labels = labelled[LABELS]
-        q = np.array([np.array(label["membership"]) * label["weight"] for label in labels])
-        self.shares = torch.from_numpy(q.mean(0))
-        weights = q.mean(0)
-        if args.cluster_weights is not None:
-            weights = parse_weights(args.cluster_weights, names, self.clusters.prevalence)
-        empty = [n for n, w, share in zip(names, weights, q.mean(0), strict=True) if w > 0 and share == 0]
-        if empty:
-            raise JuryError(
-                f"cluster_weights give {empty[0]!r} a weight, but no training judgement is by its raters: set 0."
-            )
-        rate, floor = (args.robust_learning_rate, args.robust_floor) if args.robust else (1.0, 0.0)
-        self.balance = MaxMinWeights(len(names), rate, floor, prior=weights)
-        self._measured: list[torch.Tensor] = []
-
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _labelled(self, dataset: Dataset) -> Dataset:
@@ -247,7 +209,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
         """TRL's tokens of every reading of every pair."""
-        _check_dataset(dataset)
+        check_pair_dataset(dataset)
         dataset = self._labelled(dataset)
         # Cut and dropped once for all readings of a pair, in `join_readings`.
         whole = copy.copy(args)
@@ -271,43 +233,42 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         return super().compute_ref_log_probs(model, {name: inputs[name] for name in _OF_MODEL})
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool) -> Any:
-        training, k = self.model.training, len(self.clusters.names)
-        log_pi, outputs = self._policy_log_probs(model, inputs)
-        if self.precompute_ref_logps:
-            log_pi_ref = torch.stack([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]], -1)
-        else:
-            log_pi_ref = torch.stack(self.compute_ref_log_probs(self.ref_model or self.model, inputs), -1)
-        own_log_pi = self._of_clusters(log_pi, inputs)
-        log_ratio = own_log_pi - log_pi_ref[:, None]
-        losses = self._pair_losses(log_ratio, inputs)
-        membership, weight = self._membership(inputs, training), inputs["weight"][:, None]
-        loss_of, responsible = losses, membership
-        if self.args.objective == "mixture":
+        training, mixture = self.model.training, self.args.objective == "mixture"
+        table, outputs = self._policy_log_probs(model, inputs)
+        log_pi = table[:, :-1] if mixture else per_cluster(table, inputs["pair"], inputs["slot"])
+        log_ratio = log_pi - self._reference_log_probs(inputs)[:, None]
+        losses = pair_losses(
+            log_ratio,
+            inputs["tie"],
+            inputs["completion_mask"],
+            loss=self.args.loss,
+            beta=self.beta,
+            tie_propensity=self.args.tie_propensity,
+        )
+        membership, weight = self._memberships_of(inputs), inputs["weight"][:, None]
+        own_loss, responsible = losses, membership
+        if mixture:
             responsible = mixture_responsibilities(-losses, membership)
-            loss_of = -mixture_log_lik(-losses, membership)[:, None]
+            own_loss = -mixture_log_lik(-losses, membership)[:, None]
         counted, responsible = membership * weight, responsible * weight
-        balance = self.shares.to(losses), self.balance.weights.to(losses)
-        loss, cluster_losses = balanced_loss(loss_of, counted, *balance)
+        balance = self.balance.shares.to(losses), self.balance.weights.to(losses)
+        loss, cluster_losses = balanced_loss(own_loss, counted, *balance)
         if self.args.sft_coef > 0:
             length = inputs["completion_mask"].sum(1).chunk(2)[0].clamp(min=1)
-            nll = -own_log_pi[..., 0] / length[:, None]
+            nll = -log_pi[..., 0] / length[:, None]
             preferred = responsible * ~inputs["tie"][:, None]
             loss = loss + self.args.sft_coef * balanced_loss(nll, preferred, *balance)[0]
-        if self.args.objective == "mixture" and self.args.public_coef > 0:
-            prevalence = self.clusters.prevalence if self.memberships is None else self.memberships.prevalence
-            gap = public_loss(log_pi[:, k], own_log_pi.transpose(1, 2), torch.from_numpy(prevalence)).mean(-1)
-            loss = loss + self.args.public_coef * (gap * weight[:, 0]).mean()
-            _trl.add_metric(self, "plural/public_loss", global_mean(self, gap))
+        if mixture and self.args.public_coef > 0:
+            loss = loss + self.args.public_coef * self._public_loss(table, log_pi, weight[:, 0])
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
         with torch.no_grad():
             if training and self.args.robust:
-                self._follow(cluster_losses)
+                losses_of_all = self.accelerator.reduce(cluster_losses, "mean")
+                self.balance.follow(losses_of_all, step_ends=self.accelerator.sync_gradients)
             if training and self.memberships is not None:
                 self._record(inputs["row"], -losses)
-            log_policy(self, outputs, log_pi[inputs["pair"], inputs["slot"]], self._readings(inputs))
-            log_pairs(self, self.beta * log_ratio, losses, counted, responsible)
-            log_clusters(self)
+            self._log_batch(inputs, outputs, table, self.beta * log_ratio, losses, counted, responsible)
         if return_outputs:
             # `predict` wants logits, which the fused head does not make: TRL, too, runs the policy again for them.
             batch = self._readings(inputs)
@@ -317,12 +278,12 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         return loss
 
     def _readings(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """TRL's batch of what the policy reads: the steered prompts, or the plain ones where none is steered."""
+        """Return TRL's batch of what the policy reads: steered prompts, or the plain ones where none is steered."""
         prefix = "" if self.args.objective == "average" else "steered_"
         return {name: inputs[f"{prefix}{name}"] for name in _OF_MODEL}
 
     def _policy_log_probs(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
-        """`(N, K + 1, 2)` log-probability of chosen and rejected in every reading (0 where there is none), nats."""
+        """Return `(N, K + 1, 2)` log-probabilities of chosen and rejected in every slot, nats; 0 where not read."""
         batch = self._readings(inputs)
         router = {"output_router_logits": True} if self.aux_loss_enabled else {}
         outputs = model(
@@ -338,35 +299,31 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         table = log_probs.new_zeros(len(inputs["weight"]), len(self.clusters.names) + 1, 2)
         return table.index_put((inputs["pair"], inputs["slot"]), log_probs), outputs
 
-    def _of_clusters(self, table: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(N, K, 2)` of `(N, K + 1, 2)`: of a pair that is read as a whole, what is true of every cluster."""
-        k = len(self.clusters.names)
-        if self.args.objective == "mixture":
-            return table[:, :k]
-        as_a_whole = torch.zeros(len(table), dtype=torch.bool, device=table.device)
-        as_a_whole[inputs["pair"][inputs["slot"] == k]] = True
-        return torch.where(as_a_whole[:, None, None], table[:, k:], table[:, :k])
+    def _reference_log_probs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return `(N, 2)` log-probabilities of chosen and rejected under the reference, nats."""
+        if self.precompute_ref_logps:
+            return torch.stack([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]], -1)
+        return torch.stack(self.compute_ref_log_probs(self.ref_model or self.model, inputs), -1)
 
-    def _pair_losses(self, log_ratio: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(N, K)` loss of each pair for each cluster, of log-ratios `(N, K, 2)`."""
-        tie = inputs["tie"][:, None] if bool(inputs["tie"].any()) else None
-        if self.args.loss == "ipo":
-            # Per token of each response, as in TRL: sums over tokens would make beta depend on the length.
-            per_token = log_ratio / inputs["completion_mask"].sum(1).clamp(min=1).view(2, -1).T[:, None]
-            return ipo_loss(per_token[..., 0] - per_token[..., 1], self.beta, tie)
-        margin = self.beta * (log_ratio[..., 0] - log_ratio[..., 1])
-        return -pair_log_lik(margin, tie, self.args.tie_propensity)
-
-    def _membership(self, inputs: dict[str, torch.Tensor], training: bool) -> torch.Tensor:
-        """`(N, K)` probability that the rater of each pair is in each cluster, this judgement left out."""
+    def _memberships_of(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return `(N, K)` probability that the rater of each pair is in each cluster, without this judgement."""
         if self.memberships is None:
             return inputs["membership"]
-        share = self.args.annealing_share
-        progress = self.state.global_step / max(self.state.max_steps, 1)
-        self.memberships.annealing = max(0.0, 1.0 - progress / share) if share > 0 else 0.0
-        row = inputs["row"].cpu().numpy() if training else None
-        log_membership = self.memberships.log_membership(inputs["rater"].cpu().numpy(), row)
+        log_membership = batch_memberships(
+            self.memberships,
+            inputs["rater"].cpu().numpy(),
+            inputs["row"].cpu().numpy() if self.model.training else None,
+            progress=self.state.global_step / max(self.state.max_steps, 1),
+            annealing_share=self.args.annealing_share,
+        )
         return torch.from_numpy(log_membership).exp().to(inputs["membership"])
+
+    def _public_loss(self, table: torch.Tensor, log_pi: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return the distance of the prompt without a cluster from the mixture, a number."""
+        prevalence = self.clusters.prevalence if self.memberships is None else self.memberships.prevalence
+        gap = public_loss(table[:, -1], log_pi.transpose(1, 2), torch.from_numpy(prevalence)).mean(-1)
+        _trl.add_metric(self, "plural/public_loss", global_mean(gap, self.accelerator.reduce))
+        return (gap * weight).mean()
 
     def _record(self, row: torch.Tensor, log_lik: torch.Tensor) -> None:
         """Give the memberships what this batch says of its raters, on all processes alike."""
@@ -374,12 +331,29 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         row, log_lik = self.accelerator.gather(row), self.accelerator.gather(log_lik.contiguous())
         self.memberships.record(row.cpu().numpy(), log_lik.double().cpu().numpy())
 
-    def _follow(self, own: torch.Tensor) -> None:
-        """One step of the robust weights an optimizer step, from the losses on all processes and micro-batches."""
-        self._measured.append(self.accelerator.reduce(own, "mean").cpu())
-        if self.accelerator.sync_gradients:
-            self.balance.update(-torch.stack(self._measured).mean(0))
-            self._measured.clear()
+    def _log_batch(
+        self,
+        inputs: dict[str, torch.Tensor],
+        outputs: Any,
+        table: torch.Tensor,
+        rewards: torch.Tensor,
+        losses: torch.Tensor,
+        counted: torch.Tensor,
+        responsible: torch.Tensor,
+    ) -> None:
+        readings, reduce, names = self._readings(inputs), self.accelerator.reduce, self.clusters.names
+        _trl.count_tokens(self, readings["attention_mask"])
+        metrics = policy_metrics(outputs, table[inputs["pair"], inputs["slot"]], readings, reduce)
+        if self.aux_loss_enabled:
+            metrics["aux_loss"] = global_mean(outputs.aux_loss, reduce)
+        mixture = self.args.objective == "mixture"
+        metrics |= pair_metrics(names, rewards, losses, counted, responsible, reduce, mixture=mixture)
+        if self.memberships is None:
+            metrics |= balance_metrics(names, self.balance)
+        else:
+            metrics |= membership_metrics(names, self.memberships)
+        for name, value in metrics.items():
+            _trl.add_metric(self, name, value)
 
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -390,7 +364,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
                 f"the checkpoint {str(folder)!r} is of the clusters {', '.join(state['cluster_names'])}, and this "
                 f"training of {', '.join(self.clusters.names)}: resume with the same, or use another output_dir."
             )
-        if state["data"] != self._data:
+        if state["data"] != (None if self.memberships is None else self.memberships.fingerprint):
             raise JuryError(
                 f"the checkpoint {str(folder)!r} learnt its raters' clusters from other judgements, whose memberships "
                 "would go to the wrong people: resume with the same data, or use another output_dir."
@@ -401,7 +375,11 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             return
         if self.memberships is not None:
             write_arrays(folder / _MEMBERSHIPS_FILE, self.memberships.state())
-        state = {"cluster_names": self.clusters.names, "balance": self.balance.state_dict(), "data": self._data}
+        state = {
+            "cluster_names": self.clusters.names,
+            "balance": self.balance.state_dict(),
+            "data": None if self.memberships is None else self.memberships.fingerprint,
+        }
         write_json(folder / STATE_FILE, state, exact=True, indent=None)
 
     def _load_state(self, folder: Path) -> None:
@@ -409,13 +387,3 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         self.balance.load_state_dict(state["balance"])
         if self.memberships is not None:
             self.memberships.load_state(load_file(folder / _MEMBERSHIPS_FILE))
-
-
-def _check_dataset(dataset: Any) -> None:
-    if not isinstance(dataset, Dataset):
-        raise ValueError(
-            f"a {type(dataset).__name__} cannot be trained on: who judged, and how often, must be known before "
-            "training. Give a datasets.Dataset, loaded without streaming."
-        )
-    if {"image", "images"} & set(dataset.column_names):
-        raise ValueError("pairs with images are not supported: remove the column, or use trl.DPOTrainer.")

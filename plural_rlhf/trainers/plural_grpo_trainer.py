@@ -23,10 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import GRPOTrainer
 
-from plural_rlhf.core.estimators import exact_divergence, score_function_loss
+from plural_rlhf.core.estimators import exact_divergence
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
-from plural_rlhf.policies.log_probs import completion_log_probs
-from plural_rlhf.rewards.completions import as_completions
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.checkpointed_trainer import CheckpointedTrainer, default_output_dir
@@ -35,23 +33,14 @@ from plural_rlhf.trainers.checks.datasets import answered_rows, each_dataset, mo
 from plural_rlhf.trainers.checks.reward_argument import find_jury
 from plural_rlhf.trainers.checks.weight_sampler import weight_sampler_of
 from plural_rlhf.trainers.grpo import checkpoints
-from plural_rlhf.trainers.grpo.completion_rows import finished, own_tokens, policy_log_probs, reference_log_probs
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
-from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, JuryScores, RewardTable
 from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from plural_rlhf.trainers.grpo.prompt_weights import rows_for_evaluation
-from plural_rlhf.trainers.grpo.reference_draws import (
-    drawn_by_both,
-    judge,
-    reference_prompts,
-    under_reference_prompts,
-)
-from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, signed_tokens
+from plural_rlhf.trainers.grpo.replay import ReplayMemory
 from plural_rlhf.trainers.grpo.reward_functions import JuryColumn, OtherRewards
-from plural_rlhf.trainers.grpo.targeting import Targeting
-from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
+from plural_rlhf.trainers.grpo.sampled_mode import SampledMode
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.jury.protocol import ClusterScorer
@@ -136,7 +125,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             peft_config=peft_config,
             mixed=self.mixed,
         )
-        column = JuryColumn(self.jury_reward, self._keep_jury_scores)
+        column = JuryColumn(self.jury_reward, keep=lambda scores: self.sampled.keep_jury_scores(scores))
         with _trl.without_reference_model(args, self.exact):
             super().__init__(
                 model=model,
@@ -166,26 +155,14 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         self.multipliers = Multipliers.from_config(args, self.jury_reward)
         # TRL has loaded reward functions that were named, and added those of environments.
         weights, context = self.reward_weights.tolist(), partial(_trl.reward_context, self)
-        self._others = OtherRewards(self.jury_reward, self.reward_funcs, weights, context)
+        others = OtherRewards(self.jury_reward, self.reward_funcs, weights, context)
         if self.exact or self.mixed or args.n_ref or args.offsets == "exact":
-            self._others.check_callable()
+            others.check_callable()
         replay = ReplayMemory(args.replay_size, args.replay_share, args.seed) if args.replays else None
         self.prompts = PromptState(self.jury_reward.offsets, replay)
-        keeps_log_z = args.estimator != "vargrad"
-        self.targeting = Targeting(self.jury_reward, self._others, self.prompts, keeps_log_z)
-        self._encode = partial(_trl.encode_prompt, self)
-        end = _trl.eos_token_id(self)
-        self._exact_rows = ExactRows(self.jury_reward, tokenizer, end, self._encode, self._others)
-        self.generations: dict[str, GenerationBatch] = {}
-        """The latest generation of each mode, `"train"` and `"eval"`."""
-
-    @property
-    def _mode(self) -> str:
-        return "train" if self.model.training else "eval"
-
-    @property
-    def _group_size(self) -> int:
-        return self.num_generations if self.model.training else self.num_generations_eval
+        encode = partial(_trl.encode_prompt, self)
+        self.exact_rows = ExactRows(self.jury_reward, tokenizer, _trl.eos_token_id(self), encode, others)
+        self.sampled = SampledMode(self, self.jury_reward, others, self.prompts, self.multipliers, encode)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""
@@ -201,7 +178,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         model = self.accelerator.unwrap_model(self.model)
         for dataset in each_dataset(self.train_dataset, self.eval_dataset):
             rows = [row for row in answered_rows(dataset, whole=True) if row["support"] is not None]
-            self._exact_rows.score_references(
+            self.exact_rows.score_references(
                 model,
                 rows,
                 self.args.per_device_eval_batch_size,
@@ -209,46 +186,16 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             )
             if exact_offsets:
                 for row in rows:
-                    self.prompts.offsets.set_exact(row_key(row), self._exact_rows.log_z(row))
+                    self.prompts.offsets.set_exact(row_key(row), self.exact_rows.log_z(row))
 
-    # ── sampled mode: one generation ────────────────────────────────────────────────────────────────────────────────
+    # ── one generation of TRL ───────────────────────────────────────────────────────────────────────────────────────
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Draw and score completions; leave a `GenerationBatch`, and add `row` `(n,)`, their numbers, to TRL's."""
-        training, beta = self.model.training, self.jury_reward.target.beta
-        reference_draws = self.args.reference_draws if training else 0
-        batch = GenerationBatch.begin(inputs, self._group_size, reference_draws, self._encode)
-        self.generations[self._mode] = batch
+        """Draw and score completions; the two hooks below are called in between."""
+        self.sampled.begin(inputs)
         with _trl.rollouts_only(self):
-            rows = super()._generate_and_score_completions(inputs)
-        n = len(rows["completion_ids"])
-        own = own_tokens(rows)
-        log_pi = policy_log_probs(self, rows)
-        pad = _trl.tokenizer_of(self).pad_token_id
-        log_ref = reference_log_probs(self, under_reference_prompts(inputs, rows, self._encode, pad))
-        rows["ref_per_token_logps"] = log_ref * own
-        gather = self.accelerator.gather
-        all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
-        if self.multipliers.weights is not None:
-            batch.table.w = self.multipliers.weights.expand_as(batch.table.w)
-        if self.args.n_ref:
-            self._start_offsets(inputs)
-        targets = self.targeting(
-            batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, training, batch.reference_draws
-        )
-        batch.rollouts = targets.rollouts(
-            all_ref, all_pi, beta=beta, group_size=batch.group_size, reference_share=batch.reference_share
-        )
-        rows["row"] = torch.arange(n, device=all_pi.device) + self.accelerator.process_index * n
-        by_policy = batch.by_policy(len(all_pi))
-        kl = float((all_pi - all_ref)[by_policy.to(all_pi.device)].mean())
-        self._log_sampled(targets.metrics, kl, rows, beta)
-        if training:
-            if self.prompts.replay is not None:
-                tokens = _trl.gather_objects(signed_tokens(rows))
-                self.prompts.replay.add(batch.table, tokens, all_ref, all_pi, all_pi + batch.rollouts.residual)
-            self.multipliers.move(kl, self.targeting.gains(batch.table, by_policy))
-        return rows
+            columns = super()._generate_and_score_completions(inputs)
+        return self.sampled.aim(inputs, columns)
 
     def _generate_single_turn(
         self,
@@ -259,77 +206,16 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         plain = _trl.has_plain_generation(self) and images is None and not multimodal_fields
-        if not (plain and self.args.shared_prefix and not self.tools):
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
-        return drawn_by_both(
-            prompt_ids,
-            self.generations[self._mode].reference_prompts,
-            by_policy=lambda prompts: _trl.generate(self, prompts),
-            by_reference=lambda prompts: _trl.reference_generate(self, prompts),
-        )
-
-    def _keep_jury_scores(self, scores: JuryScores) -> None:
-        self.generations[self._mode].jury_scores = scores
+        if plain and self.args.shared_prefix and not self.tools:
+            return self.sampled.draw(prompt_ids)
+        return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
-        """Score the completions; keep all rewards of all processes in the batch, and return what TRL logs."""
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._others.check_finite(scores[self.accelerator.process_index * len(completions) :], completions)
-        batch, device = self.generations[self._mode], self.accelerator.device
-        # float32 because not every accelerator has float64.
-        r, w = (
-            self.accelerator.gather(x.float().to(device)).double().cpu()
-            for x in (batch.jury_scores.r, batch.jury_scores.w)
-        )
-        rows = [
-            (row_key(row), row_key(row, "prompt"), hash(tuple(ids)), rule)
-            for row, ids, rule in zip(inputs, completion_ids_list, batch.jury_scores.rules, strict=True)
-        ]
-        keys, shown, drawn, rules = (list(column) for column in zip(*_trl.gather_objects(rows), strict=True))
-        batch.table = RewardTable(r, w, scores.double().cpu(), keys, shown, drawn, rules)
+        self.sampled.keep_rewards(inputs, completions, completion_ids_list, scores)
         return scores
-
-    def _replayed(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the micro-batches of a generation batch with its groups made up anew, for one more use."""
-        replay = self.prompts.replay
-        assert replay is not None
-        group, pad = self._group_size, _trl.tokenizer_of(self).pad_token_id
-        replayed = replay.draw(group)
-        parts = [replayed_columns(part, replayed, pad) for part in parts]
-        log_pi_ref, log_pi = (x.float().to(self.accelerator.device) for x in (replayed.log_pi_ref, replayed.log_pi))
-        if self.args.per_device_train_batch_size % group:
-            # The others of a group that is spread over micro-batches count with what they are worth now.
-            now = [(policy_log_probs(self, part) * own_tokens(part)).sum(-1) for part in parts]
-            log_pi = self.accelerator.gather(torch.cat(now))
-        targets = self.targeting(replayed.table, log_pi_ref.cpu(), log_pi.cpu(), group, training=False)
-        beta = self.jury_reward.target.beta
-        rollouts = targets.rollouts(log_pi_ref, log_pi, beta=beta, group_size=group)
-        self.generations["train"].rollouts = rollouts
-        replay.aim(replayed, log_pi + rollouts.residual)
-        return parts
-
-    def _start_offsets(self, inputs: list[dict[str, Any]]) -> None:
-        """Start the offsets of new prompts from `n_ref` completions of the reference; every process gets them all."""
-        tokenizer, reward = _trl.tokenizer_of(self), self.jury_reward
-        fresh = {row_key(row): row for row in inputs if row_key(row) not in self.prompts.offsets}
-        starts = []
-        for key, row in fresh.items():
-            drawn, log_probs = _trl.reference_generate(self, reference_prompts([row], self._encode) * self.args.n_ref)
-            completions = as_completions(row["prompt"], tokenizer.batch_decode(drawn, skip_special_tokens=True))
-            scored = judge(reward, row, completions), self._others.scores(row, completions, drawn)
-            starts.append((key, *(part.tolist() for part in scored), [sum(tokens) for tokens in log_probs]))
-        for key, *parts in _trl.gather_objects(starts):
-            self.targeting.start(key, *(torch.tensor(part, dtype=torch.float64) for part in parts))
-
-    def _log_sampled(self, metrics: dict[str, float], kl: float, rows: dict[str, Any], beta: float) -> None:
-        ended = self.accelerator.gather(finished(rows, self.eos_token_ids).float())
-        truncated = 1 - float(ended.mean())
-        for name, value in {**metrics, "kl": kl, "beta": beta, "truncated": truncated}.items():
-            _trl.add_metric(self, f"plural/{name}", value)
 
     # ── what a micro-batch is ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -337,22 +223,22 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         if self.exact:
             return self._collate(self._with_weights(generation_batch, 1))
         if not self.model.training:
-            return self._rows_of(self._with_weights(generation_batch, self._group_size), 1)[0]
+            return self._rows_of(self._with_weights(generation_batch, self.sampled.group_size), 1)[0]
 
         def make() -> list[dict[str, Any]]:
-            rows = self._with_weights(generation_batch, self._group_size)
+            rows = self._with_weights(generation_batch, self.sampled.group_size)
             return self._rows_of(rows, self.args.steps_per_generation)
 
-        return _trl.buffered(self, make, None if self.prompts.replay is None else self._replayed)
+        return _trl.buffered(self, make, None if self.prompts.replay is None else self.sampled.replay)
 
     def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
         """Micro-batches of a generation batch: completions of rows without a support, answers of those with one."""
         if self.mixed:
-            return mixed_micro_batches(batch, parts, self._group_size, partial(_trl.draw, self), self._collate)
+            return mixed_micro_batches(batch, parts, self.sampled.group_size, partial(_trl.draw, self), self._collate)
         return _trl.split_rows(_trl.draw(self, batch), parts)
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = self._exact_rows.collate(rows, self.multipliers.weights)
+        batch = self.exact_rows.collate(rows, self.multipliers.weights)
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def _with_weights(self, rows: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
@@ -380,28 +266,12 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             return self._exact_loss(model, inputs).mean()
         answers = exact_columns(inputs)
         if not answers:
-            return self._sampled_loss(model, inputs)
+            return self.sampled.loss(model, inputs)
         losses = self._exact_loss(model, answers)
         if "row" not in inputs:
             return losses.mean()
-        share = exact_share(len(losses), len(inputs["row"]), self._group_size)
-        return share * losses.mean() + (1 - share) * self._sampled_loss(model, inputs)
-
-    def _sampled_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        rollouts = self.generations[self._mode].rollouts
-        if self.args.variance_reduction == "rao_blackwell":
-            with _trl.reference(self) as reference, torch.no_grad():
-                reference_logits = completion_logits(reference, inputs)
-            return rao_blackwell_loss(model, reference_logits, inputs, rollouts, self.accelerator.gather)
-        score = partial(completion_log_probs, share=self.args.shared_prefix)
-        log_probs = _trl.as_one_forward(self, model, score, inputs) * own_tokens(inputs)
-        log_pi = log_probs.sum(-1)
-        gather = self.accelerator.gather
-        rollouts.see(gather(inputs["row"]), gather(log_pi.detach()))
-        coefficients = rollouts.coefficients(self.args.estimator)[inputs["row"]]
-        if self.args.variance_reduction == "reward_to_go":
-            return reward_to_go_loss(coefficients, log_probs, inputs["ref_per_token_logps"])
-        return score_function_loss(coefficients, log_pi)
+        share = exact_share(len(losses), len(inputs["row"]), self.sampled.group_size)
+        return share * losses.mean() + (1 - share) * self.sampled.loss(model, inputs)
 
     def _exact_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """`(B,)` divergences of the exact rows."""
@@ -427,7 +297,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
 
     def _save_state(self, folder: Path) -> None:
         if not self.exact:
-            batch = self.generations.get("train")
+            batch = self.sampled.generations.get("train")
             rollouts = None if batch is None else batch.rollouts
             checkpoints.save_generation(folder, self.accelerator.process_index, _trl.snapshot(self), rollouts)
         self.accelerator.wait_for_everyone()
@@ -442,7 +312,6 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             buffer, rollouts = generation
             _trl.restore(self, buffer)
             if rollouts is not None:
-                self.generations["train"] = batch = GenerationBatch(rollouts.group_size)
-                batch.rollouts = rollouts
+                self.sampled.resume(rollouts)
         elif micro_step is not None:
             _trl.restore(self, {"step": micro_step, "rows": None})

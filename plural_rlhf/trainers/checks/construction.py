@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["check_after_loading", "check_before_loading"]
 
+_RELOADABLE = (
+    "save it and pass its path, pass a peft_config (the base model is then the reference), or use the exact mode"
+)
+
 
 def check_before_loading(
     args: PluralGRPOConfig,
@@ -61,7 +65,7 @@ def check_before_loading(
     """
     if not args.exact:
         check_groups(args)
-        check_reloadable(model, peft_config, args)
+        check_reloadable(model, peft_config, args.model_init_kwargs, _RELOADABLE)
     check_datasets(train_dataset, eval_dataset, args, bool(args.exact), reward)
     check_tokenizer(processing_class)
     if mixed:

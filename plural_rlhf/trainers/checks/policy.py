@@ -6,6 +6,7 @@ Every refusal names what was given, why it cannot work and what to do. Knows not
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,6 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
 from transformers.utils import cached_file
-
-from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 
 
 if TYPE_CHECKING:
@@ -26,23 +25,28 @@ _FUNCTIONAL = ("attention_dropout", "attn_dropout", "dropout")
 _OF_THE_HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 
 
-def check_reloadable(model: str | PreTrainedModel | PeftModel, peft_config: Any, args: PluralGRPOConfig) -> None:
-    """Refuses a policy of which no second copy can be made to serve as reference, where one is needed.
+def check_reloadable(
+    model: str | PreTrainedModel | PeftModel, peft_config: Any, model_init_kwargs: Mapping[str, Any] | None, cure: str
+) -> None:
+    """Raise if the policy cannot be loaded a second time to serve as the reference.
+
+    Args:
+        model: As it was passed; a path is taken to exist, and an adapter's base model is its reference.
+        peft_config: As it was passed; with one the model is the reference.
+        model_init_kwargs: How the model is loaded.
+        cure: What to do instead, for the message.
 
     Raises:
-        ValueError: It is in memory only, or what it was loaded from is gone.
+        ValueError: The policy is in memory only, or what it was loaded from is gone.
     """
     if isinstance(model, str | PeftModel) or peft_config is not None:
         return
-    source = model.config._name_or_path
-    cure = (
-        "save it and pass its path, pass a peft_config (the base model is then the reference), or use the exact mode"
-    )
+    source = model.config.name_or_path
     if not source:
         raise ValueError(
             f"the policy exists in memory only, so the reference policy cannot be loaded a second time: {cure}."
         )
-    options = {name: value for name, value in (args.model_init_kwargs or {}).items() if name in _OF_THE_HUB}
+    options = {name: value for name, value in (model_init_kwargs or {}).items() if name in _OF_THE_HUB}
     try:
         found = cached_file(source, "config.json", **options)
     except (OSError, ValueError):

@@ -282,7 +282,7 @@ def test_a_steerable_policy_is_trained_on_weights_it_is_told(tmp_path):
         assert row["prompt"] == trainer.weight_sampler.render(row["reference_prompt"], w)
         assert row["prompt"] != row["reference_prompt"]
     assert trainer._with_weights(data, 1) == steered  # the draw depends on the step alone
-    batch = trainer._exact_rows
+    batch = trainer.exact_rows
     trainer._before_training()
     collated = batch.collate(steered)
     unsteered = [{**row, "prompt": row["reference_prompt"]} for row in steered]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from datasets import Dataset
 from transformers import ProcessorMixin
@@ -83,10 +85,10 @@ def test_a_prompt_has_the_tokens_that_trl_generates_from(lopsided, tmp_path, mon
         assert ("</think>" in text.partition("assistant\n")[2]) == ("chat_template_kwargs" in given)
         assert ("weather" in text) == (tools is not None)
     assert shown == ([] if tools else generated)  # n_ref of each of the two
-    read = under_reference_prompts(list(data), inputs, trainer._encode, tokenizer.pad_token_id)
+    read = under_reference_prompts(list(data), inputs, partial(_trl.encode_prompt, trainer), tokenizer.pad_token_id)
     for row in range(2):
         assert read["prompt_ids"][row][read["prompt_mask"][row].bool()].tolist() == generated[2 * row]
-    batch = trainer._exact_rows.encode([{"prompt": prompt, "support": THREE} for prompt in prompts])
+    batch = trainer.exact_rows.encode([{"prompt": prompt, "support": THREE} for prompt in prompts])
     for ids, mask, expected in zip(batch.prompt_ids, batch.prompt_mask, generated[::2], strict=True):
         assert ids[mask.bool()].tolist() == expected
     # The policy is the reference still, and is shown the same: its distance is nothing but rounding.
@@ -109,7 +111,7 @@ def test_a_processor_is_looked_through_to_its_tokenizer(tmp_path):
     data = Dataset.from_list([{"prompt": prompt, "support": THREE} for prompt in (CHAT, LONGER)])
     trainer = PluralGRPOTrainer(model, three_answers(), args, data, processing_class=Processor(tokenizer))
     trainer.train()
-    batch = trainer._exact_rows.encode(list(data))
+    batch = trainer.exact_rows.encode(list(data))
     rendered = [tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in (CHAT, LONGER)]
     found = [ids[mask.bool()] for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
     assert tokenizer.batch_decode(found) == rendered

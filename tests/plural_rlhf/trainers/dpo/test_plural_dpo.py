@@ -259,7 +259,7 @@ def test_a_resumed_run_is_the_unbroken_one(case, tmp_path):
         assert torch.equal(resumed.model.state_dict()[name], value), name
     assert torch.equal(resumed.balance.weights, whole.balance.weights)
     if case == "robust":
-        assert float((whole.balance.weights - whole.shares).abs().max()) > 1e-3
+        assert float((whole.balance.weights - whole.balance.shares).abs().max()) > 1e-3
     else:
         assert np.array_equal(resumed.memberships.posterior(), whole.memberships.posterior())
         with pytest.raises(JuryError, match="from other judgements"):

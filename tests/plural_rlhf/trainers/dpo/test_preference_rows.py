@@ -113,7 +113,7 @@ def test_a_misspelt_cluster_is_seen_in_the_count(tmp_path, caplog):
 
 def test_settings_of_plain_dpo_are_told_apart(tmp_path):
     rows = Dataset.from_list([pair(PROMPTS[0], True, cluster="urban")])
-    with pytest.raises(TypeError, match=r"args is a DPOConfig.*give a PluralDPOConfig"):
+    with pytest.raises(TypeError, match=r"args is a DPOConfig.*pass a PluralDPOConfig"):
         PluralDPOTrainer(tiny_causal_lm(TOKENIZER), None, DPOConfig(str(tmp_path), **CPU), rows)
 
 

@@ -104,7 +104,7 @@ def test_the_last_of_each_group_are_the_references_own(lopsided, tmp_path, monke
     prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
     completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
     log_pi = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
-    rollouts = trainer.generations["train"].rollouts
+    rollouts = trainer.sampled.generations["train"].rollouts
     torch.testing.assert_close(rollouts.log_pi, log_pi.detach(), atol=1e-4, rtol=0)
     before = [TOKENIZER(f"Item {c}: ")["input_ids"] for c in "cccc" + "dddd"]
     with torch.no_grad():

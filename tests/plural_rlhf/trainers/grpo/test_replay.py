@@ -214,8 +214,8 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
             (
                 said,
                 model_now,
-                trainer.generations["train"].rollouts.residual.clone(),
-                trainer.generations["train"].rollouts,
+                trainer.sampled.generations["train"].rollouts.residual.clone(),
+                trainer.sampled.generations["train"].rollouts,
             )
         )
         return loss

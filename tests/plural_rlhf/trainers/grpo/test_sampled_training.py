@@ -124,11 +124,11 @@ def test_a_completion_that_is_used_again_has_the_residual_of_today(lopsided, tmp
     trainer.model.train()
     inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
     gradient(trainer, inputs)
-    drawn = trainer.generations["train"].rollouts.log_pi.clone()
-    torch.testing.assert_close(drawn, trainer.generations["train"].rollouts.log_pi_drawn, atol=1e-4, rtol=0)
+    drawn = trainer.sampled.generations["train"].rollouts.log_pi.clone()
+    torch.testing.assert_close(drawn, trainer.sampled.generations["train"].rollouts.log_pi_drawn, atol=1e-4, rtol=0)
     perturbed(trainer)
     gradient(trainer, inputs)
-    rollouts = trainer.generations["train"].rollouts
+    rollouts = trainer.sampled.generations["train"].rollouts
     prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
     completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
     with torch.no_grad():
@@ -170,7 +170,10 @@ def test_learnt_positions_are_counted_from_a_prompts_first_token(tmp_path, share
     completions = unpadded(rows["completion_ids"], rows["completion_mask"])
     assert len({len(prompt) for prompt in prompts}) == 2
     expected = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
-    for found in (trainer.generations["train"].rollouts.log_pi, trainer.generations["train"].rollouts.log_pi_ref):
+    for found in (
+        trainer.sampled.generations["train"].rollouts.log_pi,
+        trainer.sampled.generations["train"].rollouts.log_pi_ref,
+    ):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
@@ -206,11 +209,11 @@ def test_end_tokens_count_padding_and_tool_answers_do_not(lopsided, tmp_path):
             total = total + counts * logits.log_softmax(-1)[token]
         brute.append(total)
     zeros = torch.zeros(3)
-    trainer.generations["train"] = batch = GenerationBatch(3)
+    trainer.sampled.generations["train"] = batch = GenerationBatch(3)
     batch.rollouts = Rollouts(zeros, zeros, zeros.clone(), zeros, zeros, 3)
     trainer.compute_loss(model, inputs)
     torch.testing.assert_close(
-        trainer.generations["train"].rollouts.log_pi, torch.stack(brute).detach(), atol=1e-4, rtol=0
+        trainer.sampled.generations["train"].rollouts.log_pi, torch.stack(brute).detach(), atol=1e-4, rtol=0
     )
 
 
@@ -334,7 +337,9 @@ def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path, await
     r = torch.tensor([[8.5, 0.5], [0.0, 0.0], [-10.0, -10.0], [8.5, 0.5]], dtype=torch.float64)
     log_z = r.logsumexp(0) - math.log(4)
     expected = pool_reward(r, torch.as_tensor(jury.prevalence), log_z, 1.0, 1.0)
-    torch.testing.assert_close(trainer.generations["train"].rollouts.reward.double(), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        trainer.sampled.generations["train"].rollouts.reward.double(), expected, atol=1e-4, rtol=0
+    )
 
 
 def test_rows_with_and_without_a_support_in_one_batch(lopsided, tmp_path):
@@ -370,7 +375,7 @@ def test_the_reference_sees_its_own_prompt(lopsided, tmp_path):
     plain = TOKENIZER("Item a: ")["input_ids"]
     with torch.no_grad():
         log_ref = torch.stack([sequence_log_prob(load(lopsided), plain, c) for c in completions])
-    torch.testing.assert_close(trainer.generations["train"].rollouts.log_pi_ref, log_ref, atol=1e-4, rtol=0)
+    torch.testing.assert_close(trainer.sampled.generations["train"].rollouts.log_pi_ref, log_ref, atol=1e-4, rtol=0)
 
 
 def with_engine(trainer, logprob: float) -> list[tuple[int, int]]:
@@ -405,7 +410,7 @@ def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob)
             expected = torch.stack([sequence_log_prob(trainer.model, plain, c) for c in completions])
     else:
         expected = torch.full((4,), -1.0)
-    torch.testing.assert_close(trainer.generations["train"].rollouts.log_pi_drawn, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(trainer.sampled.generations["train"].rollouts.log_pi_drawn, expected, atol=1e-4, rtol=0)
 
 
 def test_the_reference_draws_beside_vllm(lopsided, tmp_path):
