@@ -9,8 +9,8 @@ with `w_k G < 1` to extinction. They start from reference samples and move by re
 which is convex with its minima at `lambda = log Z + c`, as long as the policy follows the target of the current
 offsets. The balance is that of the mixture, so the responsibilities must be those of `rho = 1`, on samples of a policy
 whose target is `rho = 1`. The log pool (`rho = 0`) needs no offsets. The offsets of a prompt do not depend on the
-weights: prompts may be visited under other weights each time. The other modes (`MODES`) estimate `Z_k` itself, which
-holds for every `rho`.
+weights: prompts may be visited under other weights each time. The other modes (`OFFSET_MODES`) estimate `Z_k` itself,
+which holds for every `rho`.
 
 Two more numbers that a single group of samples does not determine are kept per prompt: the normaliser of the
 aggregated target, for the estimators that need `log Z`, and the best reward so far, for tie margins.
@@ -35,11 +35,11 @@ from .checks import check_beta, checked_numbers, checked_rows
 from .estimators import group_log_mean_exp, log_average
 
 
-__all__ = ["MODES", "Mode", "OffsetTracker", "balance"]
+__all__ = ["OFFSET_MODES", "OffsetMode", "OffsetTracker", "balance"]
 
-Mode = Literal["responsibility", "reference", "ema", "exact", "global"]
+OffsetMode = Literal["responsibility", "reference", "ema", "exact", "global"]
 
-MODES: tuple[str, ...] = ("responsibility", "reference", "ema", "exact", "global")
+OFFSET_MODES: tuple[str, ...] = ("responsibility", "reference", "ema", "exact", "global")
 
 # The one key of mode "global"; no prompt key has this form.
 _EVERY_PROMPT = "*"
@@ -121,7 +121,7 @@ class OffsetTracker:
     def __init__(
         self,
         num_clusters: int,
-        mode: Mode = "responsibility",
+        mode: OffsetMode = "responsibility",
         learning_rate: float = 0.1,
         decay: float = 0.002,
         n_ref: int = 0,
@@ -131,8 +131,10 @@ class OffsetTracker:
     ) -> None:
         if num_clusters < 1:
             raise ValueError(f"num_clusters: got {num_clusters}; a jury has at least one cluster")
-        if mode not in MODES:
-            raise ValueError(f"mode: got {mode!r}; choose one of {', '.join(MODES)}.{did_you_mean(mode, MODES)}")
+        if mode not in OFFSET_MODES:
+            raise ValueError(
+                f"mode: got {mode!r}; choose one of {', '.join(OFFSET_MODES)}.{did_you_mean(mode, OFFSET_MODES)}"
+            )
         if not 0 <= learning_rate < math.inf:
             raise ValueError(f"learning_rate: got {learning_rate:g}; give 0 (offsets stay) or more, 0.1 by default")
         if not decay >= 0:

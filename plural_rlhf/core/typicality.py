@@ -47,7 +47,7 @@ class MatchedPairs(NamedTuple):
 
 @dataclass(frozen=True)
 class TypicalityFit:
-    """A fitted preference for typical text; `fit_typicality` shows an example.
+    """A fitted preference for typical text, as `fit_typicality` returns it.
 
     Attributes:
         alpha: Logits per nat; above 0 typical text is rewarded.
@@ -55,6 +55,10 @@ class TypicalityFit:
         ci_low: Lower end of the interval.
         ci_high: Upper end of the interval.
         n: Number of informative pairs: of positive weight and with different log-probabilities.
+
+    Example:
+        >>> fit_typicality([1.0, 1.0, 2.0, 0.0], [2.0, 2.0, 4.0, 0.0], num_bootstrap=0)
+        TypicalityFit(alpha=0.5, standard_error=0.0, ci_low=0.5, ci_high=0.5, n=3)
     """
 
     alpha: float

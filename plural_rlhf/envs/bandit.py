@@ -23,10 +23,11 @@ from scipy.special import rel_entr
 from plural_rlhf.core.estimators import exact_divergence
 from plural_rlhf.core.shares import cluster_shares
 from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward, responsibilities
+from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.weights import WeightSpec
 
-from .base import JuryEnv, Prompt, load_scorer
+from .base import JuryEnv, load_scorer
 from .number_jury import ANSWERS, PROMPT, NumberJury
 
 
@@ -82,7 +83,7 @@ class JuryBandit(JuryEnv[Any]):
         prevalence: Sequence[float] | np.ndarray | None = None,
         *,
         cluster_names: Sequence[str] | None = None,
-        prompts: Sequence[Prompt] | None = None,
+        prompts: Sequence[TRLPrompt] | None = None,
         supports: Sequence[Sequence[str]] | None = None,
         log_pi_ref: Sequence[ArrayLike] | None = None,
         features: ArrayLike | None = None,
@@ -138,7 +139,7 @@ class JuryBandit(JuryEnv[Any]):
     def from_scorer(
         cls,
         scorer: str | Path | ClusterScorer,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[TRLPrompt],
         supports: Sequence[Sequence[str]],
         **settings: Any,
     ) -> JuryBandit:

@@ -18,6 +18,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
 from plural_rlhf.core.aggregation import normalise_weights
+from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.weights import WeightSpec, parse_weights
 
@@ -25,10 +26,7 @@ from reward_models.weights import WeightSpec, parse_weights
 if TYPE_CHECKING:
     from reward_models.jury.protocol import ClusterScorer
 
-__all__ = ["JuryEnv", "Prompt", "load_scorer"]
-
-Prompt = str | list[dict[str, str]]
-"""A prompt in TRL's form: text, or a conversation."""
+__all__ = ["JuryEnv", "load_scorer"]
 
 _OPTIONS = ("prompt", "weights")
 
@@ -86,7 +84,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
 
     def __init__(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[TRLPrompt],
         cluster_names: Sequence[str],
         prevalence: Sequence[float] | np.ndarray,
         weights: WeightSpec,
@@ -149,7 +147,7 @@ class JuryEnv(gymnasium.Env[Observation, np.int64], Generic[Observation]):
         self._episode_weights = self.parse_weights(options["weights"]) if "weights" in options else self.weights
         self._response, self._verdict, self._running = "", None, True
 
-    def _find_prompt(self, prompt: int | Prompt) -> int:
+    def _find_prompt(self, prompt: int | TRLPrompt) -> int:
         if isinstance(prompt, int | np.integer) and 0 <= prompt < len(self.prompts):
             return int(prompt)
         if not isinstance(prompt, int | np.integer) and prompt in self.prompts:

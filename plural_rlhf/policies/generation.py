@@ -1,7 +1,7 @@
-"""Sampling completions with every prompt prefilled once, and the log-probability of each sampled token.
+"""Sample completions with every prompt prefilled once, and return the log-probability of each sampled token.
 
-The rest is `generate` of transformers: with the same seed the samples are those of a plain call of it. This file knows
-nothing of rewards, targets or trainers.
+The rest is `generate` of transformers: with the same seed the samples are those of a plain call of it. Knows nothing
+of rewards, targets or trainers.
 
 Shapes: `N` completions, `B` different prompts, `P` prompt tokens, `T` completion tokens, `V` tokens of the vocabulary.
 """
@@ -35,27 +35,39 @@ def generate_with_shared_prefix(
     pad_token_id: int,
     eos_token_ids: Sequence[int],
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Samples one completion for each prompt; prompts that are equal are prefilled once.
+    """Sample one completion for each prompt; equal prompts are prefilled once.
 
     Args:
         model: A decoder of transformers, PEFT-wrapped or not, without distributed wrappers.
         prompt_ids: `N` token lists. A group of completions is its prompt repeated.
         generation_config: As for `generate`; one sequence per prompt.
-        pad_token_id: Stands before shorter prompts.
+        pad_token_id: Padding of shorter prompts, on the left.
         eos_token_ids: Tokens that end a completion.
 
     Returns:
         The tokens of each completion, end token included and nothing after it, and as many log-probabilities in nats.
-        These are the model's own: what `generation_config` does to the distribution (temperature, top-k, forbidden
-        tokens) is not in them.
+        These are the model's own, without the changes of `generation_config` (temperature, top-k, forbidden tokens).
 
     Raises:
-        ValueError: A model in training mode with gradient checkpointing, under which `generate` loses its context.
+        ValueError: If the model is in training mode with gradient checkpointing, under which `generate` loses its
+            context.
+
+    Example:
+        >>> from transformers import GenerationConfig
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> tokenizer, model = tiny_tokenizer(), tiny_causal_lm()
+        >>> group = [tokenizer("Parks or roads?")["input_ids"]] * 2
+        >>> config = GenerationConfig(do_sample=True, max_new_tokens=3, pad_token_id=tokenizer.pad_token_id)
+        >>> tokens, log_probs = generate_with_shared_prefix(
+        ...     model, group, config, tokenizer.pad_token_id, [tokenizer.eos_token_id]
+        ... )
+        >>> [len(row) for row in tokens] == [len(row) for row in log_probs]
+        True
     """
     if model.training and model.is_activation_checkpointing:
         raise ValueError(
-            f"{type(model).__name__} has gradient checkpointing on and is in training mode, where its layers drop the "
-            "cache, so every token would be sampled as if it were the first: call model.eval() or "
+            f"{type(model).__name__} has gradient checkpointing on and is in training mode, in which its layers drop "
+            "the cache, so every token would be sampled as if it were the first: call model.eval() or "
             "model.activation_checkpointing_disable() before, and undo it after."
         )
     ids, mask = (tensor.to(model.device) for tensor in pad_left(prompt_ids, pad_token_id))
@@ -80,7 +92,7 @@ def _prefilled(
     mask: torch.Tensor,
     generation_config: GenerationConfig,
 ) -> dict[str, Cache]:
-    """The argument of `generate` with all but the last prompt token in the cache; empty where nothing is shared."""
+    """Return the argument of `generate` with all but the last prompt token in the cache; empty if none is shared."""
     first: dict[tuple[int, ...], int] = {}
     for n, prompt in enumerate(prompts):
         first.setdefault(tuple(prompt), n)
@@ -103,17 +115,17 @@ def _prefilled(
             cache.batch_select_indices(torch.tensor([place[tuple(p)] for p in prompts], device=ids.device))
             return {"past_key_values": cache}
     logger.warning_once(
-        f"{type(model).__name__} cannot go on from a repeated cache (as it is set now), so the prompt of every "
-        "completion is prefilled by itself: the same samples, more slowly."
+        f"{type(model).__name__} cannot continue from a repeated cache (with its present settings), so the prompt of "
+        "every completion is prefilled by itself: the same samples, more slowly."
     )
     return {}
 
 
 class _Recorder:
-    """Keeps the log-probability of each sampled token; of the `(N, V)` logits only those of the latest step.
+    """Records the log-probability of each sampled token; keeps the `(N, V)` logits of the latest step only.
 
-    It reads what the model says and not what a logits processor is shown, which may lack forbidden tokens. A step's
-    token is known in the next step only, hence the one step of delay.
+    It reads the model's output and not the input of a logits processor, which may lack forbidden tokens. A step's
+    token is known only in the next step, hence the delay of one step.
     """
 
     def __init__(self) -> None:
@@ -121,18 +133,18 @@ class _Recorder:
         self._sampled: list[torch.Tensor] = []
 
     def after_forward(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """A forward hook."""
+        """Record the latest input token; a forward hook."""
         if self._latest is not None:
-            self._take(kwargs["input_ids"][:, -1])
+            self._record(kwargs["input_ids"][:, -1])
         self._latest = output.logits[:, -1].float().log_softmax(-1)
 
     def log_probs(self, completions: torch.Tensor) -> torch.Tensor:
-        """`(N, T)` log-probabilities of the finished completions; meaningless after an end token."""
+        """Return the log-probabilities of the finished completions, `(N, T)`; meaningless after an end token."""
         if len(self._sampled) < completions.shape[1]:
-            self._take(completions[:, -1])
+            self._record(completions[:, -1])
         return torch.stack(self._sampled[: completions.shape[1]], dim=1)
 
-    def _take(self, tokens: torch.Tensor) -> None:
+    def _record(self, tokens: torch.Tensor) -> None:
         assert self._latest is not None
         self._sampled.append(self._latest.gather(-1, tokens[:, None])[:, 0])
 

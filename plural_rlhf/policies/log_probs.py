@@ -1,12 +1,12 @@
 """Log-probabilities of completions with every prompt computed once, in the forward and in the backward pass.
 
-Three ways with the same values and gradients as scoring every row by itself. Packed: the rows of a prompt are one
+Three ways give the same values and gradients as scoring every row by itself. Packed: the rows of a prompt form one
 token trie, so that completions share their beginnings too. Cached: the key/value cache of each prompt is repeated for
-its completions. Plain: prompt and completion of every row, where nothing is gained or the model allows no other. Equal
-rows are computed once in all of them. This file knows nothing of rewards, targets or trainers.
+its completions. Plain: prompt and completion of every row, if sharing gains nothing or the model does not allow it.
+Equal rows are computed once in all three. Knows nothing of rewards, targets or trainers.
 
-Differences to the stock trainer's forward: positions are counted from the first real token, so that left padding
-changes nothing in models with absolute positions either; dropout, if there is any, is drawn once for what is shared.
+Differences from the stock trainer's forward: positions are counted from the first real token, so that left padding
+changes nothing even in models with absolute positions; dropout, if any, is drawn once for shared tokens.
 
 Shapes: `N` rows (`n` different ones), `B` different prompts, `P` prompt tokens, `T` completion tokens.
 """
@@ -39,32 +39,43 @@ __all__ = ["completion_log_probs", "pad_left", "repeatable_cache", "takes_positi
 logger = logging.get_logger(__name__)
 
 _SMALL_LOGITS = 2**26
-"""Logits (256 MB in float32) up to which a CPU makes them, where the fused head would project all positions."""
+"""Logits (256 MB in float32) up to which a CPU computes them all; the fused head would project all positions."""
 
 _PAIRS_PER_TOKEN = 3
-"""Pairs of places, in units of the model's width, whose attention costs as much as one token costs elsewhere."""
+"""Pairs of places, in units of the model's width, whose attention costs as much as one token in all other layers."""
 
 _CACHED_TOKEN = 0.03
-"""What one token of a repeated cache costs (it is copied), in tokens through all layers."""
+"""Cost of copying one token of a repeated cache, in tokens through all layers."""
 
 
 def completion_log_probs(
     model: PreTrainedModel | torch.nn.Module, rows: Mapping[str, torch.Tensor], *, share: bool = True
 ) -> torch.Tensor:
-    """Log-probability of every completion token at temperature 1; gradients flow to the model.
+    """Compute the log-probability of every completion token at temperature 1; gradients flow to the model.
 
     Args:
         model: A decoder of transformers, with or without TRL's fused head; may be wrapped by PEFT and by
             `DistributedDataParallel`.
         rows: TRL's layout: `prompt_ids` `(N, P)` padded on the left, `completion_ids` `(N, T)` padded on the right,
             and `prompt_mask` and `completion_mask`, 1 at real tokens. Equal prompts need not be neighbours.
-        share: Whether completions may share the computation of their prompt; else every row is a sequence by itself.
+        share: Whether completions may share the computation of their prompt; else every row is its own sequence.
 
     Returns:
         `(N, T)` nats, float32, 0 where `completion_mask` is 0.
 
     Raises:
-        ValueError: Rows with images, which are not shared as tokens are.
+        ValueError: If rows contain images, which cannot be shared.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm
+        >>> model = tiny_causal_lm()
+        >>> _ = model.lm_head.weight.data.zero_()  # all 398 tokens are equally probable
+        >>> rows = {"prompt_ids": torch.tensor([[5, 6]] * 2), "prompt_mask": torch.ones(2, 2)}
+        >>> rows["completion_ids"] = torch.tensor([[7, 2], [2, 0]])
+        >>> rows["completion_mask"] = torch.tensor([[1, 1], [1, 0]])
+        >>> completion_log_probs(model, rows).detach()  # −log 398 per token
+        tensor([[-5.9865, -5.9865],
+                [-5.9865,  0.0000]])
     """
     if rows.get("pixel_values") is not None:
         raise ValueError(
@@ -87,8 +98,8 @@ class _Batch:
     Attributes:
         prompts: `B` token lists.
         completions: `n` token lists.
-        owner: `(n,)` which prompt each different row has.
-        origin: `(N,)` which different row each given row is.
+        owner: `(n,)` index of the prompt of each different row.
+        origin: `(N,)` index of the different row that each given row equals.
     """
 
     prompts: list[list[int]]
@@ -98,7 +109,7 @@ class _Batch:
 
     @classmethod
     def of(cls, rows: Mapping[str, torch.Tensor]) -> _Batch:
-        """Reads TRL's layout."""
+        """Read TRL's layout."""
         pairs = list(zip(_tokens(rows, "prompt"), _tokens(rows, "completion"), strict=True))
         groups: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
         for prompt, completion in pairs:
@@ -115,7 +126,7 @@ class _Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """Device of the rows."""
         return self.owner.device
 
     @property
@@ -129,7 +140,7 @@ class _Batch:
         return max(1, *map(len, self.completions))
 
     def padded_completions(self, value: int) -> torch.Tensor:
-        """`(n, T)`, padded on the right with `value`."""
+        """Return the completions, `(n, T)`, padded on the right with `value`."""
         width = self.n_completion
         return torch.tensor([c + [value] * (width - len(c)) for c in self.completions], device=self.device)
 
@@ -140,7 +151,14 @@ def _tokens(rows: Mapping[str, torch.Tensor], part: str) -> list[tuple[int, ...]
 
 
 def pad_left(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token lists as `(B, P)` ids and mask, padded on the left with `value`."""
+    """Return token lists as `(B, P)` ids and mask, padded on the left with `value`.
+
+    Example:
+        >>> pad_left([[5], [6, 7]])
+        (tensor([[0, 5],
+                 [6, 7]]), tensor([[0, 1],
+                 [1, 1]]))
+    """
     width = max(map(len, sequences))
     ids = torch.tensor([[value] * (width - len(s)) + list(s) for s in sequences])
     mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences])
@@ -148,10 +166,15 @@ def pad_left(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.
 
 
 def repeatable_cache(model: PreTrainedModel) -> DynamicCache | None:
-    """An empty cache that can be repeated for the completions of a prompt; None where the model cannot go on from one.
+    """Return an empty cache that can be repeated for the completions of a prompt; None if the model cannot use one.
 
-    That is so with gradient checkpointing, with states other than keys and values, with an encoder, and with prompts
-    that PEFT puts before every input.
+    A model cannot use one with gradient checkpointing, with states other than keys and values, with an encoder, or
+    with a soft prompt that PEFT puts before every input.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm
+        >>> repeatable_cache(tiny_causal_lm()).get_seq_length()
+        0
     """
     if model.config.is_encoder_decoder or _puts_a_prompt_before(model) or _drops_its_cache(model):
         return None
@@ -160,10 +183,16 @@ def repeatable_cache(model: PreTrainedModel) -> DynamicCache | None:
 
 
 def takes_positions(model: torch.nn.Module) -> bool:
-    """Whether a model is told the positions of its tokens, or finds them by itself (from the mask, or it has none)."""
+    """Return whether a model accepts `position_ids`; others derive positions from the mask, or have none.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm
+        >>> takes_positions(tiny_causal_lm())
+        True
+    """
     inner = extract_model_from_parallel(model)
     if _puts_a_prompt_before(inner):
-        return False  # PEFT drops them with a warning
+        return False  # PEFT drops position_ids with a warning
     base = inner.get_base_model() if isinstance(inner, PeftModel) else inner
     return "position_ids" in inspect.signature(base.forward).parameters
 
@@ -176,13 +205,13 @@ def _drops_its_cache(model: PreTrainedModel) -> bool:
     return model.training and model.is_activation_checkpointing
 
 
-def _takes_a_mask_of_ours(model: PreTrainedModel, longest: int) -> bool:
+def _accepts_a_custom_mask(model: PreTrainedModel, longest: int) -> bool:
     if not model.is_backend_compatible() or _puts_a_prompt_before(model) or model.config.is_encoder_decoder:
         return False
     layers = DynamicCache(config=model.config).layers
     return model.config.get_text_config()._attn_implementation in ("sdpa", "eager") and all(
         type(layer) is DynamicLayer
-        # One mask serves all layers, so none of them may be one that forgets.
+        # One mask serves all layers, so none of them may drop early tokens.
         or (type(layer) is DynamicSlidingWindowLayer and longest <= layer.sliding_window)
         for layer in layers
     )
@@ -190,14 +219,14 @@ def _takes_a_mask_of_ours(model: PreTrainedModel, longest: int) -> bool:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """A model and what scoring has to know of it.
+    """A model and its properties that scoring depends on.
 
     Attributes:
-        model: As it was given.
-        inner: Without the wrapper of `DistributedDataParallel`. One pass of a batch, and only one, goes through that
-            wrapper: its forward is a collective operation, and other processes may take another way.
+        model: The model, perhaps wrapped.
+        inner: The model without the wrapper of `DistributedDataParallel`. Exactly one pass of a batch goes through
+            that wrapper: its forward is a collective operation, and other processes may score in another way.
         fused: Whether it has TRL's fused head.
-        sharded: Whether every forward is collective, as its weights are spread over processes.
+        sharded: Whether every forward is collective, because its weights are spread over processes.
     """
 
     model: torch.nn.Module
@@ -214,25 +243,25 @@ class _Scorer:
         base = inner.get_base_model() if isinstance(inner, PeftModel) else inner
         fused = takes_it(inspect.unwrap(base.forward, stop=takes_it))
         wrapped = model is not inner and not isinstance(model, DistributedDataParallel)
-        # `ds_id` is what DeepSpeed calls its mark on a parameter that ZeRO-3 has spread.
+        # DeepSpeed marks parameters that ZeRO-3 has spread by the attribute `ds_id`.
         spread = any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in inner.parameters())
         return cls(model, inner, fused, wrapped or spread)
 
     def log_probs(self, labels: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """`(R, M)` log-probability of each label after its place, 0 where it is -100."""
-        asked = labels != IGNORED
+        """Return the log-probability of each label after its place, `(R, M)`; 0 where the label is -100."""
+        labelled = labels != IGNORED
         if _puts_a_prompt_before(self.inner):
-            # Counted from the end, since the places are no longer where they were.
-            logits = self.model(**inputs, logits_to_keep=labels.shape[1]).logits[asked]
-        elif self.fused and (labels.device.type != "cpu" or self._n_logits(asked) > _SMALL_LOGITS):
+            # Counted from the end, because the soft prompt shifts the places.
+            logits = self.model(**inputs, logits_to_keep=labels.shape[1]).logits[labelled]
+        elif self.fused and (labels.device.type != "cpu" or self._n_logits(labelled) > _SMALL_LOGITS):
             return self.model(**inputs, shift_labels=labels, fused_lm_head=True).log_probs
         else:
-            logits = self.model(**inputs, logits_to_keep=asked).logits
-        found = -cross_entropy(logits.float(), labels[asked], reduction="none")
-        return found.new_zeros(labels.shape).masked_scatter(asked, found)
+            logits = self.model(**inputs, logits_to_keep=labelled).logits
+        values = -cross_entropy(logits.float(), labels[labelled], reduction="none")
+        return values.new_zeros(labels.shape).masked_scatter(labelled, values)
 
-    def _n_logits(self, asked: torch.Tensor) -> int:
-        return int(asked.sum()) * self.inner.config.get_text_config().vocab_size
+    def _n_logits(self, labelled: torch.Tensor) -> int:
+        return int(labelled.sum()) * self.inner.config.get_text_config().vocab_size
 
 
 def _cheapest_way(scorer: _Scorer, batch: _Batch) -> str:
@@ -242,40 +271,40 @@ def _cheapest_way(scorer: _Scorer, batch: _Batch) -> str:
         return "plain"
     pair = 1 / (_PAIRS_PER_TOKEN * model.config.get_text_config().hidden_size)
     costs = {"plain": n_rows * (p + t) * (1 + pair * (p + t) / 2)}
-    if _takes_a_mask_of_ours(model, p + t):
+    if _accepts_a_custom_mask(model, p + t):
         places = [len(prompt) for prompt in batch.prompts]
         for b, completion in zip(batch.owner.tolist(), batch.completions, strict=True):
             places[b] += len(completion)
         costs["packed"] = sum(places) + pair * sum(m * m for m in places)
-    # A cache needs two passes, and processes that share their weights must make the same number of them.
+    # A cache needs two passes, and processes with sharded weights must make the same number of passes.
     if not scorer.sharded and repeatable_cache(model) is not None:
         copied = _CACHED_TOKEN * n_rows * (p + t)
         costs["cached"] = n_prompts * p * (1 + pair * p / 2) + n_rows * t * (1 + pair * (p + t)) + copied
     if len(costs) == 1:
         logger.warning_once(
-            f"{type(model).__name__} can share its prompts among completions neither by a mask nor by a cache (as it "
-            "is set now), so every row is scored with a prompt of its own: the same values, more slowly."
+            f"{type(model).__name__} can share its prompts among completions neither by a mask nor by a cache (with "
+            "its present settings), so every row is scored with its own prompt: the same values, more slowly."
         )
     return min(costs, key=lambda way: costs[way])
 
 
 def _plain(scorer: _Scorer, batch: _Batch) -> torch.Tensor:
-    # Padded on the right, where a decoder never looks: so no mask is needed, and positions are what they are.
+    # Padded on the right, which a decoder never attends to: so neither a mask nor positions are needed.
     prompts = [batch.prompts[b] for b in batch.owner.tolist()]
     length = max(1, *(len(p) + len(c) - 1 for p, c in zip(prompts, batch.completions, strict=True)))
     tokens, labels = [], []
     for prompt, completion in zip(prompts, batch.completions, strict=True):
-        known, asked = (prompt + completion)[:-1], [IGNORED] * (len(prompt) - 1) + completion
-        tokens.append(known + [0] * (length - len(known)))
-        labels.append(asked + [IGNORED] * (length - len(asked)))
-    where = torch.tensor(labels, device=batch.device)
-    found = scorer.log_probs(where, input_ids=torch.tensor(tokens, device=batch.device), use_cache=False)
+        inputs, targets = (prompt + completion)[:-1], [IGNORED] * (len(prompt) - 1) + completion
+        tokens.append(inputs + [0] * (length - len(inputs)))
+        labels.append(targets + [IGNORED] * (length - len(targets)))
+    label_ids = torch.tensor(labels, device=batch.device)
+    values = scorer.log_probs(label_ids, input_ids=torch.tensor(tokens, device=batch.device), use_cache=False)
     real = batch.padded_completions(IGNORED) != IGNORED
-    return found.new_zeros(real.shape).masked_scatter(real, found[where != IGNORED])
+    return values.new_zeros(real.shape).masked_scatter(real, values[label_ids != IGNORED])
 
 
 def _cached(scorer: _Scorer, batch: _Batch) -> torch.Tensor | None:
-    """None where the model turns out to leave the cache alone."""
+    """Score with a repeated cache; return None if the model turns out not to fill it."""
     cache = repeatable_cache(scorer.inner)
     assert cache is not None
     prompt_ids, prompt_mask = (tensor.to(batch.device) for tensor in pad_left(batch.prompts))
@@ -291,12 +320,12 @@ def _cached(scorer: _Scorer, batch: _Batch) -> torch.Tensor | None:
         )
         if cache.get_seq_length() != before:
             logger.warning_once(
-                f"{type(scorer.inner).__name__} does not fill the cache it is given, so every row is scored with a "
-                "prompt of its own: the same values, more slowly."
+                f"{type(scorer.inner).__name__} does not fill the cache it is given, so every row is scored with its "
+                "own prompt: the same values, more slowly."
             )
             return None
         cache.batch_select_indices(batch.owner)
-    # The prompt's last token goes with each completion, whose first token is predicted from it.
+    # The prompt's last token is repeated with each completion, whose first token is predicted from it.
     labels = batch.padded_completions(IGNORED)
     real = labels[:, :-1] != IGNORED
     length = prompt_mask.sum(-1)[batch.owner]
@@ -320,7 +349,7 @@ def _packed(scorer: _Scorer, batch: _Batch) -> torch.Tensor:
     one_by_one = batch.device.type == "cpu" and scorer.model is scorer.inner and not scorer.sharded
     for rows in [[row] for row in packed] if one_by_one else [packed]:
         tokens, positions, visible, labels = (tensor.to(batch.device) for tensor in stack(rows))
-        found = scorer.log_probs(
+        row_values = scorer.log_probs(
             labels,
             input_ids=tokens,
             attention_mask=attention_mask(visible, scorer.inner.dtype),
@@ -330,9 +359,9 @@ def _packed(scorer: _Scorer, batch: _Batch) -> torch.Tensor:
         places = [
             (member, step, r, place)
             for r, row in enumerate(rows)
-            for member, asked in zip(row.members, row.asked, strict=True)
-            for step, place in enumerate(asked)
+            for member, member_places in zip(row.members, row.asked, strict=True)
+            for step, place in enumerate(member_places)
         ]
         n, t, r, m = torch.tensor(places, device=batch.device).T
-        values = values.index_put((n, t), found[r, m])
+        values = values.index_put((n, t), row_values[r, m])
     return values

@@ -1,22 +1,22 @@
-"""Steering at decoding time: cluster policies that were trained already, mixed token by token under weights.
+"""Mix trained cluster policies token by token at decoding time, under weights.
 
 `K` experts read the same conversation, each from its own context: one model under K steering prompts
 (`Steerer.contexts`), one model with K adapters, or K models. Every step mixes their next-token distributions, and all
-continue with the token that was drawn. No training, and the weights may change with every call. This file knows
-nothing of rewards.
+continue with the token that was drawn. It needs no training, and the weights may change with every call. Knows nothing
+of rewards.
 
-| mode | next token | the whole answer then follows |
+| mode | next token | distribution of the whole answer |
 |---|---|---|
 | `mixture` | `Σ_k γ_k(y_<t) p_k(y_t given y_<t)` | exactly `Σ_k w_k p_k(y)`, the population |
-| `log_linear` | `∝ Π_k p_k(y_t given y_<t)^{w_k}` | a consensus; what one expert rules out is out |
+| `log_linear` | `∝ Π_k p_k(y_t given y_<t)^{w_k}` | a consensus; a token that one expert rules out is excluded |
 
-In a mixture γ is the posterior of who is speaking, `γ_k(y_<t) ∝ w_k Π_{s<t} p_k(y_s given y_<s)`. With fixed weights
-in its place one answer would change speakers between tokens, and say what no cluster says.
+In a mixture γ is the posterior over experts, `γ_k(y_<t) ∝ w_k Π_{s<t} p_k(y_s given y_<s)`. With fixed weights
+instead, an answer could switch experts between tokens and become one that no cluster gives.
 
 The log-linear combination of experts is the product of experts of decoding-time alignment (PAD, Chen et al.,
 https://arxiv.org/abs/2410.04070; MOD; for its robust choice of weights see Robust Multi-Objective Decoding,
 https://arxiv.org/abs/2503.08796). It is normalised at every token, so the answer's distribution is near the log pool
-`Π_k p_k(y)^{w_k}`, not equal to it: what a token leads to is not looked ahead to.
+`Π_k p_k(y)^{w_k}`, not equal to it: a token's continuations are not taken into account.
 
 Shapes: `S` sequences, `K` experts, `V` vocabulary.
 """
@@ -33,7 +33,8 @@ import torch
 from torch import Tensor
 
 from plural_rlhf.policies.answers import encode_prompt
-from plural_rlhf.policies.steerer import Prompt, end_tokens, is_one_each
+from plural_rlhf.policies.steerer import end_tokens, is_one_per_prompt
+from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.jury.inference import evaluating
 from reward_models.weights import WeightSpec, parse_weights
@@ -42,14 +43,14 @@ from reward_models.weights import WeightSpec, parse_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["MODES", "Decoded", "MixedDecoder", "Mode", "mix_experts", "posterior_step"]
+__all__ = ["MIXING_MODES", "Decoded", "MixedDecoder", "MixingMode", "mix_experts", "posterior_step"]
 
-Mode = Literal["mixture", "log_linear"]
-MODES = ("mixture", "log_linear")
+MixingMode = Literal["mixture", "log_linear"]
+MIXING_MODES = ("mixture", "log_linear")
 
 
-def mix_experts(log_p: Tensor, log_weights: Tensor, mode: Mode) -> Tensor:
-    """The next token's distribution.
+def mix_experts(log_p: Tensor, log_weights: Tensor, mode: MixingMode) -> Tensor:
+    """Mix the experts' distributions of the next token.
 
     Args:
         log_p: Each expert's next-token log-probabilities, `(..., K, V)`.
@@ -58,28 +59,47 @@ def mix_experts(log_p: Tensor, log_weights: Tensor, mode: Mode) -> Tensor:
 
     Returns:
         `(..., V)` log-probabilities, normalised.
+
+    Example:
+        >>> log_p, log_weights = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log(), torch.tensor([0.75, 0.25]).log()
+        >>> mix_experts(log_p, log_weights, "mixture").exp()
+        tensor([0.7000, 0.3000])
+        >>> mix_experts(log_p, log_weights, "log_linear").exp()  # odds (9 / 1)^.75 · (1 / 9)^.25 = 3
+        tensor([0.7500, 0.2500])
     """
     if mode == "mixture":
         return torch.logsumexp(log_weights[..., None] + log_p, dim=-2)
     w = log_weights.exp()[..., None]
-    # An expert of weight 0 has no say, not even where it rules a token out (0 · −∞).
+    # An expert of weight 0 is ignored, even where its probability of a token is 0 (0 · −∞).
     return torch.where(w > 0, w * log_p, 0.0).sum(dim=-2).log_softmax(dim=-1)
 
 
 def posterior_step(log_weights: Tensor, log_p_chosen: Tensor) -> Tensor:
-    """Bayes' rule after a token: `(..., K)` log-posterior of the speaker, from the experts' log p of that token."""
+    """Update the log-posterior over experts `(..., K)` by Bayes' rule, from their log-probabilities of a token.
+
+    Example:
+        >>> posterior_step(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.9, 0.1]).log()).exp()
+        tensor([0.9000, 0.1000])
+    """
     return (log_weights + log_p_chosen).log_softmax(dim=-1)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One answer.
+    """One sampled answer; see `MixedDecoder.generate`.
 
     Attributes:
-        text: Without special tokens.
-        token_ids: Up to the end token, which is missing where the answer was cut off.
-        log_prob: Of the tokens under the mixed distribution they were drawn from, in nats.
-        posterior: `(K,)` who said it: the share of each expert in this answer's probability, `w_k p_k(y)` normalised.
+        text: The answer without special tokens.
+        token_ids: Its tokens up to the end token; an answer that was cut off has none.
+        log_prob: Log-probability of the tokens under the mixed distribution, in nats.
+        posterior: `(K,)` share of each expert in this answer's probability, `w_k p_k(y)` normalised.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> decoder = MixedDecoder(tiny_causal_lm(), tiny_tokenizer())
+        >>> [answer] = decoder.generate([["Parks?", "Parks?"]], [0.75, 0.25], max_new_tokens=4)
+        >>> answer.posterior.round(3).tolist()  # equal experts: a token is no evidence for either
+        [0.75, 0.25]
     """
 
     text: str
@@ -89,38 +109,42 @@ class Decoded:
 
 
 class MixedDecoder:
-    """Samples answers from a mix of K experts.
+    """Sample answers from a mix of K experts.
 
     Args:
         models: One model that reads all contexts as a batch, or `K` models with one vocabulary, one for each context.
-        tokenizer: Theirs.
+        tokenizer: The tokenizer of the models.
         mode: `"mixture"` or `"log_linear"`, see the module.
         adapters: With one PEFT model, the adapter of each expert (`"__base__"` for none).
-        chat_template_kwargs: What the chat template was given in training, beside the conversation.
-        cluster_names: `K` names of the experts, for weights by name; those of the adapters if there are any.
-        prevalence: `(K,)` what the weights `"prevalence"` are.
+        chat_template_kwargs: Arguments of the chat template in training, other than the conversation.
+        cluster_names: `K` names of the experts, for weights by name; default: the names of the adapters, if any.
+        prevalence: `(K,)` the meaning of the weights `"prevalence"`.
 
     Raises:
-        JuryError: An unknown mode, or adapters with several models.
+        JuryError: If the mode is unknown, or adapters are given with several models.
 
     Example:
-        decoder = MixedDecoder(steerer.model, steerer.tokenizer, cluster_names=steerer.cluster_names)
-        decoder.generate([steerer.contexts("Which?")], {"urban": 7, "rural": 5})
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> decoder = MixedDecoder(tiny_causal_lm(), tiny_tokenizer(), cluster_names=["urban", "rural"])
+        >>> contexts = ["As a citizen: parks?", "As a farmer: parks?"]  # or those of `Steerer.contexts`
+        >>> [answer] = decoder.generate([contexts], {"urban": 7, "rural": 5}, max_new_tokens=4)
+        >>> len(answer.token_ids), round(float(answer.posterior.sum()), 3)
+        (4, 1.0)
     """
 
     def __init__(
         self,
         models: PreTrainedModel | Sequence[PreTrainedModel],
         tokenizer: PreTrainedTokenizerBase,
-        mode: Mode = "mixture",
+        mode: MixingMode = "mixture",
         *,
         adapters: Sequence[str] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         cluster_names: Sequence[str] | None = None,
         prevalence: Sequence[float] | np.ndarray | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise JuryError(f"mode is {mode!r}.{did_you_mean(mode, MODES)} It is 'mixture' or 'log_linear'.")
+        if mode not in MIXING_MODES:
+            raise JuryError(f"mode is {mode!r}.{did_you_mean(mode, MIXING_MODES)} It is 'mixture' or 'log_linear'.")
         self.models: list[PreTrainedModel] = [models] if isinstance(models, torch.nn.Module) else list(models)
         if adapters is not None and len(self.models) > 1:
             raise JuryError(
@@ -137,28 +161,28 @@ class MixedDecoder:
     @torch.no_grad()
     def generate(
         self,
-        contexts: Sequence[Sequence[Prompt]],
+        contexts: Sequence[Sequence[TRLPrompt]],
         weights: WeightSpec | Sequence[WeightSpec],
         *,
         num_return_sequences: int = 1,
         max_new_tokens: int = 128,
         generator: torch.Generator | None = None,
     ) -> list[Decoded]:
-        """Draws answers.
+        """Sample answers.
 
         Args:
             contexts: For each question, the prompt of each of the `K` experts.
-            weights: See `WeightSpec`; one for all, or a list with one a question.
-            num_return_sequences: Answers a question; the contexts are read once for all of them.
-            max_new_tokens: Where an answer is cut off.
-            generator: Of the draws, on the device of the (first) model; torch's own by default.
+            weights: See `WeightSpec`; one for all, or a list with one per question.
+            num_return_sequences: Answers per question; the contexts are read once for all of them.
+            max_new_tokens: Length at which an answer is cut off.
+            generator: Random generator, on the device of the (first) model; torch's own by default.
 
         Returns:
             `num_return_sequences` answers to the first question, then to the next.
 
         Raises:
-            JuryError: Numbers of experts that disagree, weights that cannot be used (see `parse_weights`), names of
-                clusters where the experts have none, or another number of weights than questions.
+            JuryError: If the numbers of experts differ, weights cannot be used (see `parse_weights`), clusters are
+                named but the experts have no names, or the numbers of weights and questions differ.
         """
         log_weights = self._log_weights(contexts, weights).repeat_interleave(num_return_sequences, dim=0)  # (S, K)
         ends = log_weights.new_tensor(end_tokens(self.models[0], self.tokenizer), dtype=torch.int64)
@@ -183,11 +207,13 @@ class MixedDecoder:
                     break
         answers = [[token for token in row if token >= 0] for row in torch.stack(drawn, dim=1).tolist()]
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        said = zip(texts, answers, total.tolist(), log_posterior.exp().cpu().numpy(), strict=True)
-        return [Decoded(*answer) for answer in said]
+        rows = zip(texts, answers, total.tolist(), log_posterior.exp().cpu().numpy(), strict=True)
+        return [Decoded(*row) for row in rows]
 
-    def _log_weights(self, contexts: Sequence[Sequence[Prompt]], weights: WeightSpec | Sequence[WeightSpec]) -> Tensor:
-        experts = {"contexts a question": {len(row) for row in contexts}}
+    def _log_weights(
+        self, contexts: Sequence[Sequence[TRLPrompt]], weights: WeightSpec | Sequence[WeightSpec]
+    ) -> Tensor:
+        experts = {"contexts per question": {len(row) for row in contexts}}
         if len(self.models) > 1:
             experts["models"] = {len(self.models)}
         if self.adapters is not None:
@@ -195,12 +221,12 @@ class MixedDecoder:
         if self.cluster_names is not None:
             experts["cluster_names"] = {len(self.cluster_names)}
         if not contexts or len(set.union(*experts.values())) > 1:
-            said = ", ".join(f"{sorted(found)} {what}" for what, found in experts.items())
-            raise JuryError(f"the numbers of experts disagree: {said}. Give one of each for every expert.")
-        specs: list[Any] = list(weights) if is_one_each(weights) else [weights] * len(contexts)
+            numbers = ", ".join(f"{sorted(counts)} {name}" for name, counts in experts.items())
+            raise JuryError(f"the numbers of experts disagree: {numbers}. Give one of each for every expert.")
+        specs: list[Any] = list(weights) if is_one_per_prompt(weights) else [weights] * len(contexts)
         if len(specs) != len(contexts):
             raise JuryError(
-                f"{len(specs)} weights for {len(contexts)} questions: give one for all, or one a question."
+                f"{len(specs)} weights for {len(contexts)} questions: give one for all, or one per question."
             )
         rows = np.stack([self._weights(spec, len(contexts[0])) for spec in specs]).astype(np.float32)
         return torch.from_numpy(rows).to(self.models[0].device).log()
@@ -209,7 +235,7 @@ class MixedDecoder:
         if isinstance(spec, str) and spec == "prevalence":
             if self.prevalence is None:
                 raise JuryError(
-                    "the weights are 'prevalence', which a decoder does not know of itself: give "
+                    "the weights are 'prevalence', which this decoder was not given: pass "
                     "MixedDecoder(..., prevalence=steerer.prevalence), or the numbers."
                 )
             spec = self.prevalence
@@ -223,7 +249,7 @@ class MixedDecoder:
             names = [f"expert {n}" for n in range(1, k + 1)]
         return parse_weights(spec, names, np.full(k, 1 / k))
 
-    def _readers(self, contexts: Sequence[Sequence[Prompt]], copies: int) -> list[_Reader]:
+    def _readers(self, contexts: Sequence[Sequence[TRLPrompt]], copies: int) -> list[_Reader]:
         encoded = [
             [encode_prompt(prompt, self.tokenizer, self.chat_template_kwargs) for prompt in row] for row in contexts
         ]
@@ -237,7 +263,7 @@ class MixedDecoder:
 
 
 class _Reader:
-    """One model that reads the contexts of `k` experts for `S` sequences, with a cache, a token at a time.
+    """One model that reads the contexts of `k` experts for `S` sequences, one token at a time, with a cache.
 
     Its batch is ordered by question, then expert, then copy, so that the cache of each context is repeated in place.
     """
@@ -259,9 +285,9 @@ class _Reader:
         self._cache: Any = None
 
     def read(self, tokens: Tensor | None) -> Tensor:
-        """Log-probabilities of the next token, `(S, k, V)` float32, after all have read on with `tokens` (S, 1).
+        """Read `tokens` (S, 1) and return the log-probabilities of the next token, `(S, k, V)` float32.
 
-        The first time there are none, and the contexts themselves are read.
+        The first call has no tokens and reads the contexts.
         """
         if tokens is not None:
             by_question = tokens.view(self.n_questions, 1, self.copies).expand(-1, self.k, -1)

@@ -1,9 +1,9 @@
 """Many token sequences in one row of a forward pass, every shared prefix computed once (a token trie).
 
-The sequences become nodes of a trie; a node sees its ancestors only and stands at the position of its depth, so its
-hidden state is what it would be in its own sequence, and gradients agree too. Fifteen survey questions with three
-answers each share their instructions, so the row is a third as long as the questions one by one. This file builds
-arrays; it calls no model and knows nothing of prompts, answers or rewards.
+The tokens become nodes of a trie; a node attends to its ancestors only and has the position of its depth, so its
+hidden state is the same as in its own sequence, and so are gradients. Fifteen survey questions with three answers each
+share their instructions, so the row is a third as long as the questions one by one. Builds arrays; calls no model and
+knows nothing of prompts, answers or rewards.
 
 Shapes: `M` places in a row, `R` rows.
 """
@@ -21,26 +21,31 @@ import torch
 __all__ = ["IGNORED", "PackedRow", "attention_mask", "pack", "stack"]
 
 IGNORED = -100
-"""The label of a place where no log-probability is asked for."""
+"""The label of a place whose log-probability is not needed."""
 
 MAX_PLACES = 2048
-"""Places in one row, whose mask has the square of them."""
+"""Places in one row; its mask has the square of that number."""
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """Some sequences as one row.
+    """Several sequences as one row; see `pack`.
 
-    Every place has at most one label. A node that several different tokens follow therefore has further places, which
-    see what it sees and which nothing sees.
+    Every place has at most one label. A node with several next tokens therefore has further places, which attend to
+    the same places and to which nothing attends.
 
     Attributes:
         tokens: `(M,)` token of each place.
         positions: `(M,)` its position in every sequence through it.
-        visible: `(M, M)` true where the row's place sees the column's.
-        labels: `(M,)` the token whose log-probability is asked for after this place, or -100.
-        asked: For each member, the places of its asked tokens, in order.
-        members: Which sequence of the input each member is.
+        visible: `(M, M)` true where the row's place attends to the column's.
+        labels: `(M,)` the token after this place whose log-probability is needed, or -100.
+        asked: For each member, the places of its labelled tokens, in order.
+        members: Index of each member in the input.
+
+    Example:
+        >>> row, = pack([[5, 6, 7], [5, 6, 8]], [1, 1])  # the second 6 is there for its own label
+        >>> row.tokens.tolist(), row.positions.tolist(), row.visible[2].tolist()
+        ([5, 6, 6], [0, 1, 1], [True, False, True])
     """
 
     tokens: np.ndarray
@@ -57,13 +62,13 @@ def pack(
     pairs_per_token: float = 2000.0,
     max_places: int = MAX_PLACES,
 ) -> list[PackedRow]:
-    """Packs sequences, in their order, into rows; a row goes on while sharing saves more than the longer row costs.
+    """Pack sequences, in their order, into rows; a row grows while sharing saves more than the longer row costs.
 
     Args:
         sequences: Tokens.
-        starts: For each sequence the first token (at least 1) whose log-probability is asked for.
-        pairs_per_token: How many pairs of places cost as much attention as one token costs in all the rest.
-        max_places: Longest row, unless one sequence alone is longer.
+        starts: For each sequence the first token (at least 1) whose log-probability is needed.
+        pairs_per_token: Number of pairs of places whose attention costs as much as one token in all other layers.
+        max_places: Longest row, unless a single sequence is longer.
 
     Example:
         >>> row, = pack([[5, 6, 7], [5, 6, 8]], [1, 1])
@@ -84,7 +89,7 @@ def pack(
 
 
 class _Trie:
-    """A row in the making: parents before children, and every node's further places after it."""
+    """A row under construction: parents before children, and every node's further places after it."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -136,9 +141,14 @@ class _Trie:
 
 
 def stack(rows: Sequence[PackedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows as tensors, padded on the right: tokens `(R, M)`, positions `(R, M)`, visible `(R, M, M)`, labels `(R, M)`.
+    """Stack rows, padded on the right: tokens `(R, M)`, positions `(R, M)`, visible `(R, M, M)`, labels `(R, M)`.
 
-    A padding place sees itself only, and nothing sees it.
+    A padding place attends to itself only, and nothing attends to it.
+
+    Example:
+        >>> tokens, positions, visible, labels = stack(pack([[5, 6, 7], [8, 9]], [1, 1], max_places=2))
+        >>> tokens.tolist(), labels.tolist()
+        ([[5, 6], [8, 0]], [[6, 7], [9, -100]])
     """
     width = max(len(row.tokens) for row in rows)
     tokens, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
@@ -154,6 +164,11 @@ def stack(rows: Sequence[PackedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def attention_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`(R, 1, M, M)` additive mask: 0 where `visible`, the lowest number of `dtype` elsewhere."""
+    """Return the additive mask `(R, 1, M, M)`: 0 where `visible`, the lowest number of `dtype` elsewhere.
+
+    Example:
+        >>> attention_mask(torch.tensor([[[True, False], [True, True]]]), torch.float16)[0, 0].tolist()
+        [[0.0, -65504.0], [0.0, 0.0]]
+    """
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]

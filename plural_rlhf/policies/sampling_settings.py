@@ -1,8 +1,8 @@
-"""What samples must be drawn with to come from the model whose distribution is matched, and refusals of all else.
+"""Validate sampling settings: samples must come from the distribution of the model itself.
 
 Sampling is set in four places: the fields of the configuration, its `generation_kwargs`, the engine, and the
-generation_config in the folder of a model, which transformers reads for whatever the others leave open. Knows nothing
-of rewards or targets.
+generation_config in the folder of a model, which transformers reads for settings that the others leave open. Knows
+nothing of rewards or targets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_model_sampling", "check_sampling"]
 
-# Values that change nothing, the plainest first. `top_k=None` is no such value: transformers then takes 50.
+# Values that change nothing, the simplest first. `top_k=None` is no such value: transformers then uses 50.
 _FIELDS: dict[str, Sequence[Any]] = {
     "temperature": (1.0,),
     "top_p": (1.0,),
@@ -50,10 +50,16 @@ _KEYWORDS: dict[str, Sequence[Any]] = {
 
 
 def check_sampling(config: GRPOConfig) -> None:
-    """Refuses settings under which samples are not the policy's own, wherever they are written.
+    """Raise if a setting makes samples differ from the policy's own distribution, wherever it is written.
 
     Raises:
-        ValueError: Names the setting, its value, and one that changes nothing.
+        ValueError: States the setting, its value, and a value that changes nothing.
+
+    Example:
+        >>> from trl import GRPOConfig
+        >>> check_sampling(GRPOConfig("out", temperature=0.7, bf16=False))
+        Traceback (most recent call last):
+        ValueError: temperature is 0.7, so samples would not come from the model ...: set temperature=1.0. ...
     """
     for name, allowed in _FIELDS.items():
         _refuse_unless(getattr(config, name), allowed, name, f"set {name}={allowed[0]}")
@@ -63,14 +69,21 @@ def check_sampling(config: GRPOConfig) -> None:
 
 
 def check_model_sampling(of_model: GenerationConfig, given: Mapping[str, Any]) -> None:
-    """Refuses what the generation_config of a model would add to the sampling.
+    """Raise if the generation_config of a model changes the sampling.
 
     Args:
-        of_model: The model's.
-        given: What the trainer asks for itself; what is there and not None wins.
+        of_model: The model's generation_config.
+        given: The trainer's own settings; those that are not None take precedence.
 
     Raises:
         ValueError: As `check_sampling`.
+
+    Example:
+        >>> from transformers import GenerationConfig
+        >>> check_model_sampling(GenerationConfig(top_p=0.9), {"top_p": 1.0})
+        >>> check_model_sampling(GenerationConfig(top_p=0.9), {})
+        Traceback (most recent call last):
+        ValueError: top_p in the generation_config of the model is 0.9, so samples would not come from the model ...
     """
     for name, allowed in _KEYWORDS.items():
         if given.get(name) is None:

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
+from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.inference import default_device, evaluating
 from reward_models.raters.adaptation import Adaptation
@@ -30,12 +31,9 @@ from reward_models.weights import WeightSpec, parse_weights
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Prompt", "Steerer", "WeightsLike", "end_tokens", "is_one_each"]
+__all__ = ["Steerer", "WeightsLike", "end_tokens", "is_one_per_prompt"]
 
 logger = logging.get_logger(__name__)
-
-Prompt = str | list[dict[str, Any]]
-"""Text, or a conversation as TRL has it."""
 
 WeightsLike = WeightSpec | Adaptation | Placement
 """Weights as in `WeightSpec`, or one rater's posterior (`JuryScorer.adapt`, `JuryScorer.remembered`)."""
@@ -48,24 +46,37 @@ _OWN_DISTRIBUTION = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
 }
-"""Sampling from the policy as it is, whatever its folder's generation_config says: that is what was trained."""
+"""Settings that sample from the policy's own distribution, as in training, whatever its generation_config says."""
 
 
 class Steerer:
-    """A policy that answers for the public it is asked to answer for.
+    """A steerable policy: it answers under weights over the clusters that are given per call.
 
     Args:
-        model: A policy that was trained with weights in its prompts; stays where it is.
+        model: A policy that was trained with weights in its prompts; stays on its device.
         tokenizer: Its tokenizer.
-        cluster_names: The jury's clusters, in the order of training.
+        cluster_names: The clusters, in the order of training.
         prevalence: `(K,)` their shares of the population.
-        rendering: How training wrote the weights, see `WeightSampler`.
-        levels: The levels of a rendering in tokens.
-        batch_size: Sequences at once.
-        chat_template_kwargs: What the chat template was given in training, beside the conversation.
+        rendering: How training rendered the weights, see `WeightSampler`.
+        levels: Number of levels of a rendering in tokens.
+        batch_size: Sequences per pass.
+        chat_template_kwargs: Arguments of the chat template in training, other than the conversation.
 
     Raises:
-        JuryError: Rendering in tokens that the tokenizer does not have.
+        JuryError: If the tokenizer lacks the tokens of the rendering.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> steerer = Steerer(tiny_causal_lm(), tiny_tokenizer(), ["urban", "rural"], prevalence=[0.8, 0.2])
+        >>> question = [{"role": "user", "content": "Parks or roads?"}]
+        >>> steerer.render(question, weights={"urban": 7, "rural": 5})[0]["content"]
+        'Answer as a member of this public: 58% urban, 42% rural.'
+        >>> answers = steerer.generate(question, ["urban", "rural", "prevalence"], max_new_tokens=4)
+        >>> len(answers)  # one under each weighting
+        3
+        >>> urban, rural = steerer.answer_probabilities(question, ["Parks.", "Roads."], ["urban", "rural"])
+        >>> urban.shape
+        (2,)
     """
 
     def __init__(
@@ -84,8 +95,8 @@ class Steerer:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.chat_template_kwargs = chat_template_kwargs
-        self._words = WeightSampler(cluster_names, prevalence, rendering=rendering, levels=levels)
-        _check_tokens(self._words, tokenizer)
+        self._sampler = WeightSampler(cluster_names, prevalence, rendering=rendering, levels=levels)
+        _check_tokens(self._sampler, tokenizer)
 
     @classmethod
     @renamed_arguments(jury="scorer")
@@ -101,16 +112,16 @@ class Steerer:
         """Load a policy, and the names and prevalence of the clusters that it was trained with.
 
         Args:
-            policy: Folder or hub id of a model or of a PEFT adapter, with its tokenizer. Whether weights are said in
-                words or in tokens is read off the tokenizer.
+            policy: Folder or hub id of a model or of a PEFT adapter, with its tokenizer. The tokenizer shows whether
+                weights are rendered in words or in tokens.
             scorer: Folder or hub id of the saved jury reward model; only its configuration is read.
-            device: Where to put the policy; this process's accelerator if there is one, else the CPU.
-            batch_size: Sequences at once.
-            chat_template_kwargs: What the chat template was given in training, beside the conversation.
+            device: Device of the policy; by default this process's accelerator if there is one, else the CPU.
+            batch_size: Sequences per pass.
+            chat_template_kwargs: Arguments of the chat template in training, other than the conversation.
 
         Raises:
-            JuryError: There is no jury reward model at `scorer`, or it has other clusters than the policy's tokens;
-                or the folder `policy` holds no model, such as that of a training which was never saved.
+            JuryError: If there is no jury reward model at `scorer`, or it has other clusters than the policy's tokens,
+                or the folder `policy` contains no model, e.g. because a trained policy was not saved.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.peft_utils import find_adapter_config_file
@@ -124,8 +135,8 @@ class Steerer:
         vocabulary = tokenizer.get_vocab()
         rendering: Rendering = "tokens" if POPULATION_TOKEN in vocabulary else "text"
         levels = sum(token.startswith(f"<|{names[0]}:") for token in vocabulary) or 21
-        words = WeightSampler(names, prevalence, rendering=rendering, levels=levels)
-        _check_tokens(words, tokenizer)
+        sampler = WeightSampler(names, prevalence, rendering=rendering, levels=levels)
+        _check_tokens(sampler, tokenizer)
         adapter = find_adapter_config_file(str(policy))
         if adapter is None:
             model = AutoModelForCausalLM.from_pretrained(str(policy))
@@ -134,7 +145,7 @@ class Steerer:
 
             base = json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"]
             model = AutoModelForCausalLM.from_pretrained(base)
-            words.prepare(model, tokenizer)
+            sampler.prepare(model, tokenizer)
             model = PeftModel.from_pretrained(model, str(policy))
         return cls(
             model.to(default_device() if device is None else device).eval(),
@@ -149,17 +160,17 @@ class Steerer:
 
     @property
     def cluster_names(self) -> list[str]:
-        """The jury's clusters, in the order of every K."""
-        return self._words.cluster_names
+        """The clusters, in the order of every K."""
+        return self._sampler.cluster_names
 
     @property
     def prevalence(self) -> np.ndarray:
         """`(K,)` shares of the population."""
-        return self._words.prevalence
+        return self._sampler.prevalence
 
     @property
     def ends(self) -> list[int]:
-        """The tokens that end an answer."""
+        """Ids of the tokens that end an answer."""
         return end_tokens(self.model, self.tokenizer)
 
     @renamed_arguments(jury="weights")
@@ -187,23 +198,23 @@ class Steerer:
         return parse_weights(weights.weights(weights.rater_ids[0]), self.cluster_names, self.prevalence)
 
     @renamed_arguments(jury="weights")
-    def render(self, prompt: Prompt, weights: WeightsLike = "prevalence") -> Prompt:
-        """The prompt as the policy reads it; plain text stays plain text, without the tokenizer's chat template."""
+    def render(self, prompt: TRLPrompt, weights: WeightsLike = "prevalence") -> TRLPrompt:
+        """Render weights into a prompt; plain text stays plain text, without the tokenizer's chat template."""
         if isinstance(prompt, str) and self.tokenizer.chat_template is not None:
             logger.warning_once(
-                "A prompt is plain text, so the tokenizer's chat template is not applied. Right if the policy was "
-                'trained on plain text; if it was on conversations, ask [{"role": "user", "content": prompt}].'
+                "A prompt is plain text, so the tokenizer's chat template is not applied. This is right for a policy "
+                'trained on plain text; for one trained on conversations, pass [{"role": "user", "content": prompt}].'
             )
-        return self._words.render(prompt, self.weights(weights))
+        return self._sampler.render(prompt, self.weights(weights))
 
-    def contexts(self, prompt: Prompt) -> list[Prompt]:
-        """The prompt under each cluster alone, `K` of them: what the experts of `decoding.MixedDecoder` read."""
+    def contexts(self, prompt: TRLPrompt) -> list[TRLPrompt]:
+        """Return the prompt under each of the `K` clusters alone: the contexts of a `MixedDecoder`."""
         return [self.render(prompt, name) for name in self.cluster_names]
 
     @renamed_arguments(jury="weights")
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: TRLPrompt | Sequence[TRLPrompt],
         weights: WeightsLike | Sequence[WeightsLike] = "prevalence",
         *,
         num_return_sequences: int = 1,
@@ -216,15 +227,15 @@ class Steerer:
             weights: For all prompts, or a list with one per prompt (rows of weights, names, …). A single prompt is
                 answered under all weights of a list.
             num_return_sequences: Answers per prompt.
-            **generation: Of `GenerationConfig`. By default samples come from the policy as it is (temperature 1, no
-                truncation) and have at most 128 tokens.
+            **generation: Fields of `GenerationConfig`. By default samples come from the policy's own distribution
+                (temperature 1, no truncation) and have at most 128 tokens.
 
         Returns:
             Texts, `num_return_sequences` for the first prompt, then for the next.
 
         Raises:
-            JuryError: Weights that cannot be used, or another number of them than of prompts.
-            TypeError: An argument that `GenerationConfig` does not have.
+            JuryError: If weights cannot be used, or their number differs from that of the prompts.
+            TypeError: If `GenerationConfig` does not have an argument.
         """
         sampled = self.sample_tokens(prompts, weights, num_return_sequences=num_return_sequences, **generation)
         return self.tokenizer.batch_decode(sampled, skip_special_tokens=True)
@@ -233,21 +244,21 @@ class Steerer:
     @torch.no_grad()
     def sample_tokens(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: TRLPrompt | Sequence[TRLPrompt],
         weights: WeightsLike | Sequence[WeightsLike] = "prevalence",
         *,
         num_return_sequences: int = 1,
         **generation: Any,
     ) -> list[list[int]]:
-        """As `generate`, but tokens: up to the end token, which is missing where an answer was cut off."""
+        """Sample as `generate` and return tokens, up to the end token; an answer that was cut off has none."""
         from transformers import GenerationConfig
 
         _check_generation(generation, GenerationConfig())
         rendered, ends = self._rendered(prompts, weights), self.ends
-        own = _OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
+        sampling = _OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
         config = GenerationConfig(
             **{
-                **own,
+                **sampling,
                 "max_new_tokens": 128,
                 "num_return_sequences": num_return_sequences,
                 "pad_token_id": self.tokenizer.pad_token_id,
@@ -264,22 +275,22 @@ class Steerer:
                     for prompt in rendered[start : start + per_pass]
                 ]
                 padded = self.tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt")
-                found = self.model.generate(**padded.to(self.model.device), generation_config=config)
-                out += [_until_end(row, ends) for row in found[:, padded["input_ids"].shape[1] :].tolist()]
+                sequences = self.model.generate(**padded.to(self.model.device), generation_config=config)
+                out += [_until_end(row, ends) for row in sequences[:, padded["input_ids"].shape[1] :].tolist()]
         return out
 
     @renamed_arguments(jury="weights")
     def answer_probabilities(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: TRLPrompt | Sequence[TRLPrompt],
         support: Sequence[str] | Sequence[Sequence[str]],
         weights: WeightsLike | Sequence[WeightsLike] = "prevalence",
     ) -> list[np.ndarray]:
-        """Probabilities of given answers, end token included: exact, nothing is sampled.
+        """Compute the exact probabilities of given answers, end token included; nothing is sampled.
 
         Args:
             prompts: One prompt or several.
-            support: The answers, for all prompts or a list of them a prompt.
+            support: The answers, for all prompts or one list per prompt.
             weights: As in `generate`.
 
         Returns:
@@ -301,11 +312,11 @@ class Steerer:
         )
 
     def _rendered(
-        self, prompts: Prompt | Sequence[Prompt], weights: WeightsLike | Sequence[WeightsLike]
-    ) -> list[Prompt]:
+        self, prompts: TRLPrompt | Sequence[TRLPrompt], weights: WeightsLike | Sequence[WeightsLike]
+    ) -> list[TRLPrompt]:
         one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], dict))
         questions: list[Any] = [prompts] if one else list(prompts)
-        several = is_one_each(weights)
+        several = is_one_per_prompt(weights)
         specs: list[Any] = list(weights) if several else [weights] * len(questions)  # type: ignore[arg-type]
         if one and several:
             questions *= len(specs)
@@ -317,8 +328,13 @@ class Steerer:
         return [self.render(prompt, spec) for prompt, spec in zip(questions, specs, strict=True)]
 
 
-def is_one_each(weights: Any) -> bool:
-    """Return whether there are weights for each of several prompts, not for all: a matrix, or a list of no numbers."""
+def is_one_per_prompt(weights: Any) -> bool:
+    """Return whether there is one weighting per prompt: a matrix, or a list whose entries are not numbers.
+
+    Example:
+        >>> is_one_per_prompt(["urban", "rural"]), is_one_per_prompt([0.8, 0.2])
+        (True, False)
+    """
     if isinstance(weights, np.ndarray):
         return weights.ndim == 2
     return (
@@ -327,13 +343,20 @@ def is_one_each(weights: Any) -> bool:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
+    """Return the ids of the tokens that end an answer: the tokenizer's, and those of the model's generation_config.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> tokenizer = tiny_tokenizer()
+        >>> tokenizer.convert_ids_to_tokens(end_tokens(tiny_causal_lm(), tokenizer))
+        ['<|im_end|>']
+    """
     of_model = model.generation_config.eos_token_id
     return sorted({tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])} - {None})
 
 
 def _check_generation(given: Mapping[str, Any], defaults: GenerationConfig) -> None:
-    """Refuses what is no setting of generation: `GenerationConfig` takes any name, and the answers would ignore it."""
+    """Raise if an argument is no field of `GenerationConfig`, which accepts any name and would ignore it."""
     known = [name for name in vars(defaults) if not name.startswith("_")]
     for name in given:
         if name in ("cluster", "clusters"):
@@ -346,26 +369,26 @@ def _check_generation(given: Mapping[str, Any], defaults: GenerationConfig) -> N
 
 
 def _check_policy(folder: Path) -> None:
-    """Refuses a folder without a model; what is no folder may be a hub id."""
+    """Raise if a folder contains no model; a name that is no folder may be a hub id."""
     if not folder.is_dir() or any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         return
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name))
     fix = "Give the folder of a saved model or adapter."
     if checkpoints:
         fix = (
-            f"There are only checkpoints of a training ({', '.join(path.name for path in checkpoints)}): save the "
+            f"It contains only training checkpoints ({', '.join(path.name for path in checkpoints)}): save the "
             f'trained policy with trainer.save_model("{folder}"), or give a checkpoint, "{checkpoints[-1]}".'
         )
     raise JuryError(f"no policy in {str(folder)!r}: it has neither config.json nor adapter_config.json. {fix}")
 
 
-def _check_tokens(words: WeightSampler, tokenizer: PreTrainedTokenizerBase) -> None:
-    missing = words.missing_tokens(tokenizer)
+def _check_tokens(sampler: WeightSampler, tokenizer: PreTrainedTokenizerBase) -> None:
+    missing = sampler.missing_tokens(tokenizer)
     if missing:
         raise JuryError(
-            f"the tokenizer lacks {len(missing)} of the tokens that say the weights, the first: {missing[0]!r}. Use "
-            "the tokenizer that was saved with the policy, the clusters and levels of its training, or "
-            "rendering='text' if that is how it was trained."
+            f"the tokenizer lacks {len(missing)} of the tokens that render weights, the first: {missing[0]!r}. Use "
+            "the tokenizer that was saved with the policy, and the clusters and levels of its training, or "
+            "rendering='text' if the policy was trained with that."
         )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plural_rlhf.core.offsets import Mode, OffsetTracker
+from plural_rlhf.core.offsets import OffsetMode, OffsetTracker
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.rewards.calibrated import require_calibrated
@@ -95,7 +95,7 @@ class JuryReward:
         tie_width: float = 0.0,
         invalid_reward: float = -10.0,
         offset_learning_rate: float = 0.1,
-        offsets: Mode = "responsibility",
+        offsets: OffsetMode = "responsibility",
         calibrated: bool | None = None,
         **rule_options: Any,
     ) -> None:

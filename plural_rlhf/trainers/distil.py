@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from plural_rlhf.policies.steerer import Prompt, Steerer, WeightsLike
+    from plural_rlhf.policies.steerer import Steerer, WeightsLike
+    from plural_rlhf.weights.wording import TRLPrompt
 
 __all__ = ["dictators", "distil", "distil_rows"]
 
@@ -50,7 +51,7 @@ def dictators(weights: Sequence[float] | np.ndarray, n: int, rng: np.random.Gene
 
 def distil_rows(
     policy: Steerer,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[TRLPrompt],
     weights: WeightsLike = "prevalence",
     n: int = 16,
     *,

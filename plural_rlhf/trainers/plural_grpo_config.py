@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from trl import GRPOConfig
 
 from plural_rlhf.core.estimators import DIVERGENCES, ESTIMATORS, OFF_POLICY
-from plural_rlhf.core.offsets import MODES, Mode
+from plural_rlhf.core.offsets import OFFSET_MODES, OffsetMode
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.policies.sampling_settings import check_sampling
 from reward_models.errors import did_you_mean
@@ -173,7 +173,7 @@ class PluralGRPOConfig(GRPOConfig):
     variance_reduction: str = field(
         default="none", metadata={"help": "Long completions: none, reward_to_go or rao_blackwell."}
     )
-    offsets: Mode = field(
+    offsets: OffsetMode = field(
         default="ema",
         metadata={"help": "How log Z_k is kept: ema, responsibility, reference, exact or global."},
     )
@@ -303,7 +303,7 @@ def _refuse_unusable(config: PluralGRPOConfig) -> None:
     for name, valid in (
         ("estimator", ESTIMATORS),
         ("divergence", DIVERGENCES),
-        ("offsets", MODES),
+        ("offsets", OFFSET_MODES),
         ("variance_reduction", VARIANCE_REDUCTIONS),
     ):
         value = getattr(config, name)

@@ -7,13 +7,16 @@ of reward models or rewards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
 
-__all__ = ["POPULATION", "describe_weights", "is_prevalence", "steer_prompt", "whole_parts"]
+__all__ = ["POPULATION", "TRLPrompt", "describe_weights", "is_prevalence", "steer_prompt", "whole_parts"]
 
+
+TRLPrompt = str | list[dict[str, Any]]
+"""A prompt in TRL's form: text, or a conversation."""
 
 POPULATION = "Answer as a member of the public."
 """The description of weights that equal the clusters' prevalence."""
@@ -94,10 +97,10 @@ def steer_prompt(prompt: str, description: str) -> str: ...
 
 
 @overload
-def steer_prompt(prompt: list[dict[str, str]], description: str) -> list[dict[str, str]]: ...
+def steer_prompt(prompt: list[dict[str, Any]], description: str) -> list[dict[str, Any]]: ...
 
 
-def steer_prompt(prompt: str | list[dict[str, str]], description: str) -> str | list[dict[str, str]]:
+def steer_prompt(prompt: TRLPrompt, description: str) -> TRLPrompt:
     """Put a description of the weights before a prompt: into the system message, or as first line of a plain prompt.
 
     Example:

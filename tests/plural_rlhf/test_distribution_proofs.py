@@ -33,7 +33,7 @@ from plural_rlhf.core.estimators import (
     trajectory_balance_loss,
     vargrad_loss,
 )
-from plural_rlhf.core.offsets import MODES, OffsetTracker
+from plural_rlhf.core.offsets import OFFSET_MODES, OffsetTracker
 from plural_rlhf.core.targets import PoolTarget, log_partition, pool_reward, responsibilities
 from tests.enumerable import Tree, jensen_shannon, random_normal
 
@@ -216,7 +216,7 @@ def coefficients_after(
     return leave_one_out(residual(reward, beta, UNIFORM, random_normal(12, seed=9).log_softmax(-1)))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", OFFSET_MODES)
 def test_6_constants_scale_and_order_of_the_clusters_do_not_matter(mode):
     rewards = 3 * random_normal(2, 12, 3, seed=0)
     weights = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plural_rlhf.core.estimators import group_log_mean_exp
-from plural_rlhf.core.offsets import MODES, OffsetTracker, balance
+from plural_rlhf.core.offsets import OFFSET_MODES, OffsetTracker, balance
 from plural_rlhf.core.targets import log_partition, pool_reward, responsibilities
 from reward_models.errors import JuryError
 from tests.enumerable import Bandit, random_normal
@@ -320,7 +320,7 @@ def test_state_survives_json_and_the_resumed_tracker_equals_the_unbroken_one():
     assert first.state_dict() == unbroken.state_dict()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", OFFSET_MODES)
 def test_every_mode_resumes_where_it_stopped(mode):
     def visit(tracker: OffsetTracker, step: int) -> None:
         key = "ab"[step % 2]

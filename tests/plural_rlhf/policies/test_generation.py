@@ -139,7 +139,7 @@ def test_where_a_cache_cannot_be_repeated_the_samples_are_those_of_generate_and_
         assert_same_samples(model, [LONG] * 3, config)
     finally:
         transformers.utils.logging.disable_propagation()
-    assert any("cannot go on from a repeated cache" in r.message for r in caplog.records)
+    assert any("cannot continue from a repeated cache" in r.message for r in caplog.records)
 
 
 def test_checkpointing_is_refused_because_generate_would_lose_its_context():

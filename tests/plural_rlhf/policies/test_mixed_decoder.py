@@ -250,9 +250,9 @@ def test_an_answer_ends_at_its_end_token(tokenizer):
         ({}, "urban", r"'urban', but the experts have no names: .*cluster_names="),
         ({}, "prevalence", r"prevalence=steerer\.prevalence"),
         ({"cluster_names": ["urban", "rural", "coast"]}, {"urbn": 7}, r"'urbn'.*Did you mean 'urban'\?"),
-        ({"cluster_names": ["a", "b"]}, W, r"\[3\] contexts a question, \[2\] cluster_names"),
+        ({"cluster_names": ["a", "b"]}, W, r"\[3\] contexts per question, \[2\] cluster_names"),
         ({"cluster_names": ["a", "b", "c"], "prevalence": [0.5, 0.5]}, "prevalence", r"2 weights for 3 clusters"),
-        ({"adapters": ["a"]}, W, r"\[3\] contexts a question, \[1\] adapters"),
+        ({"adapters": ["a"]}, W, r"\[3\] contexts per question, \[1\] adapters"),
     ],
 )
 def test_experts_that_do_not_fit_are_refused(tokenizer, settings, weights, message):
@@ -296,5 +296,5 @@ def test_adapters_are_of_one_model(tokenizer):
     models = [tiny_causal_lm(tokenizer)] * 2
     with pytest.raises(JuryError, match=r"2 adapters for 2 models.*that one model"):
         MixedDecoder(models, tokenizer, adapters=["a", "b"])
-    with pytest.raises(JuryError, match=r"\[3\] contexts a question, \[2\] models"):
+    with pytest.raises(JuryError, match=r"\[3\] contexts per question, \[2\] models"):
         MixedDecoder(models, tokenizer).generate(CONTEXTS, W)

@@ -68,7 +68,7 @@ def test_plain_text_for_a_chat_model_is_remarked_on_once(steerer, caplog):
         steerer.generate(prompt, "rural", max_new_tokens=1)
         steerer.contexts(prompt)
     (said,) = [record.getMessage() for record in caplog.records if record.name == "plural_rlhf.policies.steerer"]
-    assert 'ask [{"role": "user", "content": prompt}]' in said
+    assert 'pass [{"role": "user", "content": prompt}]' in said
     caplog.clear()
     logging.Logger.warning_once.cache_clear()
     tokenizer = tiny_tokenizer()
@@ -97,7 +97,7 @@ def test_a_rater_nobody_knows_is_the_population(steerer):
             Adaptation.of(placed([1, 0, 0]), ["a", "b", "c"]),
             r"to the clusters \['a', 'b', 'c'\].*\['urban', 'rural'",
         ),
-        (placed([1, 0, 0], membership="factor"), r"'factor' jury"),
+        (placed([1, 0, 0], membership="factor"), r"membership='factor'.*negative"),
         (["urban", "rural", "coast"], r"3 weights for 2 prompts"),
         ([[1, 0, 0]], r"1 weights for 2 prompts"),
     ],
