@@ -243,7 +243,7 @@ def prompt_regrets(
 
     Args:
         predicted: (U, K) predicted utilities; only their order under the rule matters.
-        observed: (U, K) observed utilities; nan rows are left out.
+        observed: (U, K) observed utilities; nan rows are ignored.
         prompt: (U,) prompt of each text.
         weights: (K,) shares of the population.
         rule: The welfare rule, see `welfare`.

@@ -74,11 +74,11 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
     if skipped:
         console.print(f"{len(skipped)} rows could not be measured:")
         for reason in dict.fromkeys(row["skipped"] for row in skipped):
-            about = [
+            places = [
                 f"{row['case']} / {row['method']} / {row['metric']}" for row in skipped if row["skipped"] == reason
             ]
-            more = f" and {len(about) - 1} more" if len(about) > 1 else ""
-            console.print(Text(f"  skipped: {reason} ({about[0]}{more})"))
+            more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+            console.print(Text(f"  skipped: {reason} ({places[0]}{more})"))
     console.print(Text.assemble(("Verdict: ", "bold"), evaluation.verdict))
 
 

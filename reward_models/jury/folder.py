@@ -6,9 +6,9 @@ fitted on (counts only), and the size and SHA-256 of every file that belongs to 
 request, holds the posteriors of the training raters. Nothing is pickled.
 
 A save is prepared in a folder beside the files and then moved into place, the weights last. Nothing loads a folder
-without weights, so an interrupted save leaves a folder that no one takes for a jury. Folders without `jury.json`, as
-`JuryRewardModel.save_pretrained` and earlier versions write them, load as juries with an empty state. Knows nothing of
-scoring.
+without weights, so an interrupted save leaves a folder that cannot be mistaken for a jury. Folders without
+`jury.json`, as `JuryRewardModel.save_pretrained` and earlier versions write them, load as juries with an empty state.
+Knows nothing of scoring.
 """
 
 from __future__ import annotations

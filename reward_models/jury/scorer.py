@@ -225,7 +225,7 @@ class JuryScorer:
             JuryError: No rater model, judgements of several raters, or see `adaptation.rank_questions`.
         """
         model = self._rater_model()
-        posterior, asked = np.exp(model.log_prior), set[frozenset[Text]]()
+        posterior, answered = np.exp(model.log_prior), set[frozenset[Text]]()
         if judgements is not None:
             enc = judgements.encode()
             if enc.n_raters != 1:
@@ -234,9 +234,9 @@ class JuryScorer:
                     "Select the judgements of one rater."
                 )
             posterior = model.adapt(enc, self._basis(enc.texts)).posterior[0]
-            asked = {frozenset(enc.texts[i] for i in row if i >= 0) for row in enc.alternatives}
+            answered = {frozenset(enc.texts[i] for i in row if i >= 0) for row in enc.alternatives}
         kind = kind or (model.kind if judgements is None else judgements.kind)
-        return rank_questions(model, posterior, pool, kind, self._basis, asked)
+        return rank_questions(model, posterior, pool, kind, self._basis, answered)
 
     def _rater_model(self) -> RaterModel:
         if self.state.rater_model is None:

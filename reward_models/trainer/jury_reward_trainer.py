@@ -223,14 +223,14 @@ class JuryRewardTrainer(RewardTrainer):
         if training:
             self._cool()
             self._record(inputs["judgement"], log_lik.detach())
-        memory = self.memberships
         rater, judgement = inputs["rater"].cpu().numpy(), inputs["judgement"].cpu().numpy() if training else None
-        log_membership = torch.from_numpy(memory.log_membership(rater, judgement)).to(log_lik)
-        temperature, scale = memory.temperature, (int(inputs["row"].max()) + 1) * self.train_dataset.row_weight
+        log_membership = torch.from_numpy(self.memberships.log_membership(rater, judgement)).to(log_lik)
+        temperature = self.memberships.temperature
+        scale = (int(inputs["row"].max()) + 1) * self.train_dataset.row_weight
         loss = tempered_loss(log_lik, log_membership, obs.weight, temperature).sum() / scale
         if self.args.center_rewards_coefficient is not None:
-            off_centre = squared_level(obs, rewards, inputs["row"])
-            loss = loss + self.args.center_rewards_coefficient * off_centre @ off_centre.new_tensor(memory.prevalence)
+            penalty = self.args.center_rewards_coefficient * squared_level(obs, rewards, inputs["row"])
+            loss = loss + penalty @ penalty.new_tensor(self.memberships.prevalence)
         if training:
             fixed = of_alternatives.detach()
 

@@ -252,6 +252,6 @@ class PromptSampler(Sampler[int]):
 
     def __iter__(self) -> Any:
         rng = np.random.default_rng([self.seed, self.epoch])
-        place = rng.permutation(self.prompt.max() + 1)[self.prompt]
-        shuffled = rng.permutation(len(place))
-        return iter(shuffled[np.argsort(place[shuffled], kind="stable")].tolist())
+        rank = rng.permutation(self.prompt.max() + 1)[self.prompt]  # of each row's prompt
+        shuffled = rng.permutation(len(rank))
+        return iter(shuffled[np.argsort(rank[shuffled], kind="stable")].tolist())
