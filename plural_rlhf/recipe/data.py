@@ -29,6 +29,11 @@ class Question:
         prompt: Its wording as the table has it, a string or a frozen conversation.
         options: The offered answers, in order.
         split: `train` or `heldout` (never shown to the jury nor to RL).
+
+    Example:
+        >>> question = Question("parks", "More parks?", ("yes", "no"), "train")
+        >>> question.messages
+        [{'role': 'user', 'content': 'More parks?'}]
     """
 
     id: str
@@ -38,7 +43,7 @@ class Question:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """What the jury sees: the question alone, as a conversation."""
+        """The question alone, as a conversation: what the jury reads."""
         return as_messages(self.prompt)
 
     @property
@@ -68,7 +73,7 @@ class RunData:
     labels: dict[str, str]
 
     def of(self, split: str) -> list[Question]:
-        """The questions of a split."""
+        """Return the questions of a split."""
         return [q for q in self.questions if q.split == split]
 
     def summary(self, config: RunConfig) -> DataSummary:
@@ -99,6 +104,18 @@ def read_data(config: RunConfig, *, policy: bool = True) -> RunData:
     Raises:
         JudgementError: Data that cannot be used; the message names every fault.
         JuryError: More clusters asked for than the raters can support.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from reward_models import planted_judgements
+        >>> table = planted_judgements("choice", num_raters=20, num_items=6).judgements.frame
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "answers.jsonl"
+        ...     table.to_json(path, orient="records", lines=True)
+        ...     data = read_data(RunConfig(data={"source": "table", "path": path, "heldout_questions": 2}))
+        >>> data.train.n_raters, data.heldout_raters.n_raters, len(data.of("train")), len(data.of("heldout"))
+        (14, 6, 4, 2)
     """
     judgements = read_judgements(config.data, config.seed)
     if policy and judgements.kind != "choice":
@@ -139,5 +156,10 @@ def _questions(judgements: Judgements, heldout: list[str]) -> list[Question]:
 
 
 def render_question(question: Question) -> str:
-    """The question as the policy reads it, with the offered answers; short, so that the question carries weight."""
+    """Render a question for the policy: its wording and the offered answers, without further instructions.
+
+    Example:
+        >>> render_question(Question("parks", "Build more parks?", ("yes", "no"), "train"))
+        'Build more parks? yes; no?'
+    """
     return f"{question.wording} {'; '.join(question.options)}?"

@@ -28,7 +28,19 @@ def read_judgements(data: DataSection, seed: int) -> Judgements:
 
     Raises:
         JudgementError: The data is not usable; the message lists every fault.
-        FileNotFoundError: The file is not there.
+        FileNotFoundError: The file does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from reward_models import planted_judgements
+        >>> table = planted_judgements("rating", num_raters=20, num_items=6).judgements.frame
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "ratings.jsonl"
+        ...     table.to_json(path, orient="records", lines=True)
+        ...     judgements = read_judgements(DataSection(source="table", path=path, max_raters=5), seed=0)
+        >>> judgements.kind, judgements.n_raters
+        ('rating', 5)
     """
     import numpy as np
 
