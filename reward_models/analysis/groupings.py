@@ -1,12 +1,12 @@
-"""What is it worth to know a rater's group? Predictive information of clusters and of demographic groups.
+"""Predictive information of clusters and of demographic groups: the value of knowing a rater's group.
 
 Usable information as in Value Profiles (Sorensen et al. 2025, arXiv 2503.15484, Algorithm 1): the drop of the loss on
 new raters' answers when the grouping is known, in nats per answer. All groupings share one decoder, a table of answer
-frequencies per item and group, so that only the grouping differs. Rater terms such as leniency are in none of them.
+frequencies per item and group, so that only the grouping differs. None of them has rater terms such as leniency.
 
-Clusters are learnt on the training raters; a new rater is placed by half of the answers, and everything is scored on
-the other half. Demographic groups need no such answers. Two controls must come out at or below zero: random groups,
-and clusters of answers shuffled among raters. Knows nothing of rewards or models.
+Clusters are learnt on the training raters; a new rater's membership is inferred from half of the answers, and every
+grouping is scored on the other half. Demographic groups need no such answers. Two controls must come out at or below
+zero: random groups, and clusters of answers shuffled among raters. Knows nothing of rewards or models.
 
 Shapes: `N` answers, `R` raters, `I` items, `S` cells (all options of all items), `K` clusters, `G` groups.
 """
@@ -40,7 +40,7 @@ CLUSTERS, RANDOM, SHUFFLED = "clusters", "random groups", "clusters of shuffled 
 
 @dataclass(frozen=True)
 class GroupingReport:
-    """Predictive information of every grouping, on held-out answers of held-out raters.
+    """Predictive information of every grouping, on heldout answers of heldout raters.
 
     Attributes:
         rows: `grouping`, `source` (`"clusters"`, `"trait"`, `"merged trait"` or `"control"`), `n_groups`, `info`
@@ -49,6 +49,15 @@ class GroupingReport:
         baseline_nll: Loss without any grouping, nats per answer.
         paired_difference: Clusters minus the best demographic grouping on the same answers; None without traits.
         n_splits: Number of rater splits.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("choice", num_raters=40, num_items=10).judgements
+        >>> report = predictive_information(judgements, 2, seeds=2)
+        >>> [row["grouping"] for row in report.rows]
+        ['clusters', 'random groups', 'clusters of shuffled answers']
+        >>> report.clusters["low"] > 0, report.best_demographic
+        (True, None)
     """
 
     rows: list[dict[str, Any]]
@@ -63,7 +72,7 @@ class GroupingReport:
 
     @property
     def best_demographic(self) -> dict[str, Any] | None:
-        """The row of the demographic grouping with most information, as it is or merged; None without traits."""
+        """The row of the demographic grouping with most information, merged or not; None without traits."""
         traits = [row for row in self.rows if "trait" in row["source"]]
         return max(traits, key=lambda row: row["info"]) if traits else None
 
@@ -97,22 +106,34 @@ def predictive_information(
     Args:
         judgements: A table with raters; its `rater:` columns are the traits.
         num_clusters: `K`; traits with more groups also enter merged down to at most `K`.
-        seeds: Number of random halvings of the raters into training and held out.
-        config: How the clusters are fitted.
+        seeds: Number of random halvings of the raters into training and heldout.
+        config: Settings of the fit of the clusters.
 
     Returns:
         The report; its first row is the clusters.
 
     Raises:
         JuryError: K that half of the raters cannot support, a table without raters, or fewer than one split.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=40, num_items=10)
+        >>> frame = planted.judgements.frame
+        >>> frame["rater:region"] = [("north", "south")[planted.cluster[int(r[1:])]] for r in frame["rater_id"]]
+        >>> report = predictive_information(planted.judgements, 2, seeds=1)
+        >>> {row["grouping"]: row["source"] for row in report.rows[:2]}
+        {'clusters': 'clusters', 'region': 'trait'}
+        >>> report.best_demographic["info"] > 0.2  # the region is the cluster, in this table
+        True
     """
     enc = judgements.encode()
     if enc.kind == "soft":
         raise JuryError(
-            "kind='soft': grouping needs to know which rater gave which answer; use judgements with rater_id"
+            "kind='soft': a table of answer shares does not say which rater answered what. Fix: use judgements with "
+            "rater_id"
         )
     if seeds < 1:
-        raise JuryError(f"seeds={seeds}: needs at least one split of the raters; use 5")
+        raise JuryError(f"seeds={seeds}: at least one split of the raters is needed. Fix: e.g. seeds=5")
     check_num_clusters(dataclasses.replace(enc, rater_ids=enc.rater_ids[: enc.n_raters // 2]), num_clusters)
     table = _categorical(enc)
     traits = {trait.removeprefix("rater:"): _trait_codes(judgements, enc, trait) for trait in judgements.traits}
@@ -123,7 +144,7 @@ def predictive_information(
     pooled = np.concatenate(gains)
     rows: list[dict[str, Any]] = [
         {"grouping": name, "source": source, "n_groups": n_groups}
-        for name, (source, n_groups) in zip(names, splits[0].about, strict=True)
+        for name, (source, n_groups) in zip(names, splits[0].groups, strict=True)
     ]
     demographic = [i for i, row in enumerate(rows) if "trait" in row["source"]]
     columns = [pooled]
@@ -151,56 +172,61 @@ class _Split:
     scored: _Table
     baseline: np.ndarray
     log_lik: dict[str, np.ndarray]
-    about: list[tuple[str, int]]  # source and number of groups, in the order of `log_lik`
+    groups: list[tuple[str, int]]  # source and number of groups, in the order of `log_lik`
 
 
 def _one_split(
     table: _Table, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
 ) -> _Split:
-    """Fit every grouping on one half of the raters and score it on the other half's scored answers."""
+    """Fit every grouping on one half of the raters, and score it on half of the other raters' answers."""
     rng = np.random.default_rng(seed)
     config = dataclasses.replace(config, seed=seed)
     in_train = np.zeros(table.n_raters, dtype=bool)
     in_train[rng.permutation(table.n_raters)[: table.n_raters // 2]] = True
     is_train = in_train[table.rater]
     half = halve_labels(table.rater, rng)
-    placing, scoring = ~is_train & half, ~is_train & ~half
+    adapting, scoring = ~is_train & half, ~is_train & ~half
     train, scored = table.select(is_train), table.select(scoring)
     everybody = np.zeros(table.n_raters, dtype=np.int64)
     base = np.log(population(train.group_counts(everybody, 1)[:, 0], table.cell_item))
 
-    log_lik, about = {}, []
-    log_lik[CLUSTERS] = _cluster_log_lik(train, table.select(placing), scored, num_clusters, config)
-    about.append(("clusters", num_clusters))
+    log_lik, groups = {}, []
+    log_lik[CLUSTERS] = _cluster_log_lik(train, table.select(adapting), scored, num_clusters, config)
+    groups.append(("clusters", num_clusters))
     for trait, codes in traits.items():
         n_groups = int(codes.max()) + 1
         log_lik[trait] = _group_log_lik(train, scored, codes, base)
-        about.append(("trait", n_groups))
+        groups.append(("trait", n_groups))
         if n_groups > num_clusters:
             merged = merge_groups(train.group_counts(codes, n_groups), table.cell_item, num_clusters)
             log_lik[f"{trait} (merged)"] = _group_log_lik(train, scored, merged[codes], base)
-            about.append(("merged trait", num_clusters))
+            groups.append(("merged trait", num_clusters))
     log_lik[RANDOM] = _group_log_lik(train, scored, rng.integers(num_clusters, size=table.n_raters), base)
     shuffled = _shuffle_within_items(table, rng)
     control = _cluster_log_lik(
-        shuffled.select(is_train), shuffled.select(placing), shuffled.select(scoring), num_clusters, config
+        shuffled.select(is_train), shuffled.select(adapting), shuffled.select(scoring), num_clusters, config
     )
     # The gain is over the shuffled answers' own baseline; the gain over `baseline` is what the caller takes.
     log_lik[SHUFFLED] = control - base[shuffled.select(scoring).cell] + base[scored.cell]
-    about += [("control", num_clusters)] * 2
-    return _Split(scored, base[scored.cell], log_lik, about)
+    groups += [("control", num_clusters)] * 2
+    return _Split(scored, base[scored.cell], log_lik, groups)
 
 
 def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.ndarray:
-    """Merge groups greedily, each time the two whose merger costs least log-likelihood (agglomerative, Ward's idea).
+    """Merge groups greedily: in each step the two whose merger loses least log-likelihood (agglomerative, after Ward).
 
     Args:
         counts: (S, G) answers per cell and group.
         cell_item: (S,) item of each cell.
-        at_most: Number of groups to stop at.
+        at_most: Number of groups at which to stop.
 
     Returns:
         (G,) new group of each group, 0 .. at_most - 1.
+
+    Example:
+        >>> counts = np.array([[9, 1, 8], [1, 9, 2]])  # one item with two options, three groups
+        >>> merge_groups(counts, np.array([0, 0]), 2).tolist()
+        [0, 1, 0]
     """
 
     def log_lik(c: np.ndarray) -> np.ndarray:
@@ -211,9 +237,9 @@ def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.
     label = np.arange(counts.shape[1])
     merged = counts.astype(np.float64)
     while merged.shape[1] > at_most:
-        own = log_lik(merged)
+        separate = log_lik(merged)
         first, second = np.triu_indices(merged.shape[1], k=1)
-        cost = own[first] + own[second] - log_lik(merged[:, first] + merged[:, second])
+        cost = separate[first] + separate[second] - log_lik(merged[:, first] + merged[:, second])
         a, b = first[cost.argmin()], second[cost.argmin()]
         merged[:, a] += merged[:, b]
         merged = np.delete(merged, b, axis=1)
@@ -237,28 +263,28 @@ def _categorical(enc: Encoded) -> _Table:
 
 
 def _trait_codes(judgements: Judgements, enc: Encoded, trait: str) -> np.ndarray:
-    """(R,) group of each rater; raters who did not say form a group of their own, the last."""
+    """Return the group (R,) of each rater; raters without a value form the last group."""
     values = pd.Series(judgements.frame[trait].to_numpy()).groupby(enc.rater).first().reindex(range(enc.n_raters))
     codes, levels = pd.factorize(values, sort=True)
     return np.where(codes < 0, len(levels), codes).astype(np.int64)
 
 
 def _cluster_log_lik(
-    train: _Table, placing: _Table, scored: _Table, num_clusters: int, config: FitConfig
+    train: _Table, adapting: _Table, scored: _Table, num_clusters: int, config: FitConfig
 ) -> np.ndarray:
-    """(N,) log predictive probability of the scored answers, raters placed by `placing`."""
+    """Return (N,) log predictive probabilities of the scored answers; memberships are inferred from `adapting`."""
     raters, rater = np.unique(train.rater, return_inverse=True)
     fit = fit_latent_classes(rater, train.cell, train.weight, len(raters), train.cell_item, num_clusters, config)
-    log_lik = placing.weight[:, None] * fit.log_p[placing.cell]
-    posterior = mixture_posterior(log_lik, placing.rater, placing.n_raters, fit.prevalence)
+    log_lik = adapting.weight[:, None] * fit.log_p[adapting.cell]
+    posterior = mixture_posterior(log_lik, adapting.rater, adapting.n_raters, fit.prevalence)
     return predictive_log_lik(posterior[scored.rater], fit.log_p[scored.cell])
 
 
 def _group_log_lik(train: _Table, scored: _Table, group: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """(N,) log probability of the scored answers under smoothed tables per group.
+    """Return (N,) log probabilities of the scored answers under smoothed tables per group.
 
-    Tables are shrunk to the item's own distribution; how strongly is chosen by the leave-one-out likelihood of the
-    training answers, so that a trait with many small groups is not punished for being fine-grained.
+    Tables are shrunk to the item's distribution. The strength is the one with the best leave-one-out likelihood of the
+    training answers, so that a trait with many small groups is not penalised for being fine-grained.
     """
     n_groups = int(group.max()) + 1
     counts = train.group_counts(group, n_groups)
@@ -277,8 +303,8 @@ def _group_log_lik(train: _Table, scored: _Table, group: np.ndarray, base: np.nd
 
 def _shuffle_within_items(table: _Table, rng: np.random.Generator) -> _Table:
     """Give every answer to another rater of its item: items keep their distributions, raters lose theirs."""
-    order = np.lexsort((rng.random(len(table.cell)), table.item))
-    place = np.lexsort((np.arange(len(table.cell)), table.item))
+    drawn = np.lexsort((rng.random(len(table.cell)), table.item))
+    by_item = np.lexsort((np.arange(len(table.cell)), table.item))
     cell = np.empty_like(table.cell)
-    cell[place] = table.cell[order]
+    cell[by_item] = table.cell[drawn]
     return dataclasses.replace(table, cell=cell)

@@ -1,14 +1,14 @@
-"""How much is there to gain from modelling who judges? A ladder of models and a verdict in words.
+"""Measure the gain from modelling who judges: a ladder of models and a verdict in words.
 
-item mean -> + rater terms -> + taste of rank 1, 2 -> mixture of K = 2 ... clusters, each fitted to the same labels and
-scored on the same held-out labels of the same raters. Without features no text is read: every text has free
-parameters. With features every rung reads rewards off them, and is scored on texts that nobody judged. The item mean
-is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings): what one reward for everybody
-can do.
+The ladder is: item mean; + rater terms; + taste of rank 1, 2; mixture of K = 2, 3, ... clusters. Every rung is fitted
+to the same labels and scored on the same heldout labels of the same raters. Without features no text is read: every
+text has free parameters. With features every rung predicts rewards from them, and is scored on texts that nobody
+judged in training. The item mean is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings):
+the best that one reward for everybody can do.
 
-Rater terms are what raters differ in besides taste: leniency and scale of ratings; scale, tie propensity and place of
-pairs; for choices a tendency to the end, and the ends, of the list of options. Knows nothing of where features
-come from.
+Rater terms are differences between raters besides taste: leniency and scale of ratings; scale, tie propensity and
+position of pairs; for choices a tendency to the end, and to the ends, of the list of options. Knows nothing of where
+features come from.
 """
 
 from __future__ import annotations
@@ -38,14 +38,26 @@ ITEM_MEAN, RATER_TERMS = "item mean", "rater terms"
 
 @dataclass(frozen=True)
 class Headroom:
-    """The ladder and what it says.
+    """The gain of each rung of the ladder, and the verdict.
 
     Attributes:
-        rungs: `name`, `nll` (nats per held-out judgement), `info` (gain over the item mean, nats), `low` and `high`
-            (95 %, raters and items resampled).
-        verdict: What to do, in words.
-        best: Name of the rung with the lowest held-out loss.
-        n_judgements: Number of held-out judgements.
+        rungs: Per rung: `name`, `nll` (nats per heldout judgement), `info` (gain over the item mean, nats), `low` and
+            `high` (95 %, raters and items resampled).
+        verdict: Whether a jury is worth fitting, and why, in words.
+        best: Name of the rung with the lowest heldout loss.
+        n_judgements: Number of heldout judgements.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=40, num_items=10)
+        >>> ladder = headroom(planted.judgements, max_clusters=2)
+        >>> for rung in ladder.rungs:
+        ...     print(f"{rung['name']:14}{rung['info']:+.2f}")
+        item mean     +0.00
+        rater terms   -0.02
+        rank 1        +0.28
+        rank 2        +0.27
+        mixture K=2   +0.27
     """
 
     rungs: list[dict[str, Any]]
@@ -57,28 +69,43 @@ class Headroom:
 def headroom(
     judgements: Judgements, max_clusters: int = 4, seed: int = 0, features: np.ndarray | None = None
 ) -> Headroom:
-    """Climb the ladder on a fifth of each rater's labels, held out, or on a fifth of the texts.
+    """Score the ladder of models on a heldout fifth of each rater's labels, or of the texts.
+
+    Call it before you fit a jury: it says whether raters differ in what they prefer, or only in how they judge, or
+    not at all.
 
     Args:
         judgements: A table with raters; those with fewer than three judgements are fitted but not scored.
-        max_clusters: Largest mixture to try.
-        seed: Seed of the split, the starting points and the resamples.
-        features: (U, D) rows for `judgements.encode().texts`: every rung reads rewards off them (`text_fit`) and is
-            scored on texts that nobody judged in training. None: labels only, on texts that others judged.
+        max_clusters: Largest K of the mixtures.
+        seed: Random seed of the split, the starting points and the resamples.
+        features: (U, D) rows for `judgements.encode().texts`: every rung predicts rewards from them (`text_fit`) and
+            is scored on texts that nobody judged in training. None: labels only, on texts that others judged.
 
     Returns:
         Rungs, verdict and best rung.
 
     Raises:
         JuryError: A table without raters, with one rater, or in which nothing can be held out.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=40, num_items=10, num_clusters=2)
+        >>> headroom(planted.judgements, max_clusters=2).verdict
+        'taste signal: raters differ in what they want. ...; a jury is worth fitting'
+        >>> same = planted_judgements("choice", num_raters=40, num_items=10, num_clusters=1)
+        >>> headroom(same.judgements, max_clusters=2).verdict
+        'no taste signal: plain Bradley-Terry is enough. ...; use num_clusters=1'
     """
     enc = judgements.encode()
     if enc.kind == "soft":
         raise JuryError(
-            "kind='soft': a table of answer shares does not say who answered, so it holds no headroom to measure"
+            "kind='soft': a table of answer shares does not say who answered, so headroom cannot be measured. Fix: "
+            "use judgements with rater_id"
         )
     if enc.n_raters < 2:
-        raise JuryError(f"{enc.n_raters} rater: headroom is the gain from telling raters apart; it needs at least 2")
+        raise JuryError(
+            f"{enc.n_raters} rater: headroom is the gain from telling raters apart. Fix: use a table with at least 2"
+        )
     train, test = _split(enc, seed) if features is None else _split_texts(enc, seed)
     config = FitConfig(seed=seed, restarts=2)
 
@@ -118,8 +145,8 @@ def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
     test = enc.select(held & (seen[enc.alternatives] | (enc.alternatives < 0)).all(1))
     if not len(test):
         raise JuryError(
-            f"none of {len(enc)} judgements can be held out: headroom needs raters with at least three judgements of "
-            "texts that were judged more than once"
+            f"none of {len(enc)} judgements can be held out. Fix: use a table in which raters have at least three "
+            "judgements, of texts that were judged more than once"
         )
     return enc.select(~held), test
 
@@ -133,8 +160,8 @@ def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
     known = np.bincount(enc.rater[~held], minlength=enc.n_raters)[enc.rater] > 0
     if not (held & known).any():
         raise JuryError(
-            f"none of {enc.n_texts} texts can be held out: with features, headroom needs raters who judged several "
-            "texts"
+            f"none of {enc.n_texts} texts can be held out. Fix: use a table in which raters judged several texts, or "
+            "leave features out"
         )
     return enc.select(~held), enc.select(held & known)
 
@@ -142,7 +169,7 @@ def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
 def _verdict(
     terms: dict[str, Any], taste: dict[str, Any], over_terms: dict[str, float], kind: str, n_judgements: int
 ) -> str:
-    """Say what the ladder shows; `over_terms` is the gain of the best taste rung over rater terms alone."""
+    """Return the verdict in words; `over_terms` is the gain of the best taste rung over rater terms alone."""
 
     def nats(row: dict[str, Any]) -> str:
         return f"{row['info']:+.3f} nats [{row['low']:+.3f}, {row['high']:+.3f}]"

@@ -1,7 +1,7 @@
 """Names for clusters: the answers that set each one apart from the population.
 
-A name is built from what a cluster answers, never from who is in it. Works from a fit and the table it was fitted to;
-knows nothing of demographics or models.
+A name is made of a cluster's answers, never of who is in it. Needs a fit and the table it was fitted to; knows nothing
+of demographics or models.
 
 Shapes: `K` clusters, `S` cells (every option of every item).
 """
@@ -40,6 +40,15 @@ def describe_clusters(
     Returns:
         Per cluster: `name`, `prevalence`, and `answers`, each with `item`, `label`, `answer`, `p_cluster`,
         `p_population`, `lift`.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=40, num_items=4)
+        >>> enc = planted.judgements.encode()
+        >>> labels = dict(zip(enc.item_ids, ("parks", "roads", "trams", "taxes")))
+        >>> first = describe_clusters(fit_mixture(enc, 2), enc, top=1, labels=labels)[0]["answers"][0]
+        >>> first["label"], first["answer"], round(first["lift"], 1)
+        ('taxes', 'answer B', 1.9)
     """
     answers = _ranked_answers(fit, enc, labels or {})
     names = _names(answers)
@@ -59,12 +68,19 @@ def name_clusters(fit: RaterFit, enc: Encoded, labels: Mapping[str, str] | None 
 
     Returns:
         `K` unique names; `["everyone"]` for a single cluster.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> enc = planted_judgements("choice", num_raters=40, num_items=4).judgements.encode()
+        >>> labels = dict(zip(enc.item_ids, ("parks", "roads", "trams", "taxes")))
+        >>> name_clusters(fit_mixture(enc, 2), enc, labels)
+        ['taxes, trams, parks: answer B', 'parks, trams, taxes: answer A']
     """
     return _names(_ranked_answers(fit, enc, labels or {}))
 
 
 def _ranked_answers(fit: RaterFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:
-    """Per cluster, all answers by falling contribution to its divergence from the population."""
+    """Return, per cluster, all answers by falling contribution to its divergence from the population."""
     label, n_options = enc.item_label, int(enc.label.max(initial=0)) + 1
     row = {rater: i for i, rater in enumerate(fit.rater_ids)}
     membership = fit.responsibilities[[row[rater] for rater in enc.rater_ids]][enc.rater]
@@ -94,7 +110,7 @@ def _ranked_answers(fit: RaterFit, enc: Encoded, labels: Mapping[str, str]) -> l
 
 
 def _answer_text(enc: Encoded, item: int, option: int) -> str:
-    """What an answer says: the option, the level, or the response that was preferred."""
+    """Return an answer as text: the option, the level, or the response that was preferred."""
     if enc.kind == "rating":
         assert enc.levels is not None
         return f"{enc.levels[option]:g}"
@@ -105,7 +121,7 @@ def _answer_text(enc: Encoded, item: int, option: int) -> str:
 
 
 def _names(ranked: list[list[dict[str, Any]]]) -> list[str]:
-    """Unique names: the items that share the strongest answer, then the answer; longer or numbered if taken."""
+    """Return unique names: the items that share the strongest answer, then the answer; longer or numbered if taken."""
     if len(ranked) == 1:
         return ["everyone"]
     names: list[str] = []

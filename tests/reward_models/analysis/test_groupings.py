@@ -126,7 +126,7 @@ def test_refusals():
     with pytest.raises(JuryError, match="seeds=0"):
         predictive_information(judgements, 2, seeds=0)
     shares = pd.DataFrame({"prompt": ["q"], "options": [["x", "y"]], "probs": [[0.5, 0.5]], "n": [9]})
-    with pytest.raises(JuryError, match="needs to know which rater gave which answer"):
+    with pytest.raises(JuryError, match="does not say which rater answered what"):
         predictive_information(Judgements.from_frame(shares, kind="soft"), 1)
 
 

@@ -95,7 +95,7 @@ def test_refusals():
     with pytest.raises(JuryError, match="kind='soft'"):
         headroom(Judgements.from_frame(shares, kind="soft"))
     pairs = pd.DataFrame({"prompt": list("pqrs"), "chosen": ["x"] * 4, "rejected": ["y"] * 4})
-    with pytest.raises(JuryError, match=r"1 rater: .* needs at least 2"):
+    with pytest.raises(JuryError, match=r"1 rater: .* at least 2"):
         headroom(Judgements.from_frame(pairs))  # TRL data without rater_id
     with pytest.raises(JuryError, match="none of 40 judgements can be held out"):
         headroom(choices(20, 2, taste=0.0))
