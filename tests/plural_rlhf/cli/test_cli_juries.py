@@ -248,7 +248,7 @@ def test_a_jury_of_conversations_reads_plain_prompts_as_such(tokenizer, tmp_path
     plain = answers(tmp_path, ["Parks?", "Roads?"])
     chat = answers(tmp_path, [[{"role": "user", "content": "Parks?"}], [{"role": "user", "content": "Roads?"}]])
 
-    def placed(jury, data):
+    def memberships(jury, data):
         target = tmp_path / "raters.json"
         done = runner.invoke(app, ["adapt", jury, "--data", str(data), "--json", str(target)])
         assert done.exit_code == 0, done.output
@@ -256,11 +256,11 @@ def test_a_jury_of_conversations_reads_plain_prompts_as_such(tokenizer, tmp_path
 
     of_chats = save(tokenizer, tmp_path / "chats", rater_model=CLUSTERS, fitted_on={"conversations": 4})
     of_texts = save(tokenizer, tmp_path / "texts", rater_model=CLUSTERS, fitted_on={"texts": 4})
-    assert placed(of_chats, plain) == placed(of_chats, chat) == placed(of_texts, chat)
-    assert placed(of_texts, plain) != placed(of_texts, chat)
+    assert memberships(of_chats, plain) == memberships(of_chats, chat) == memberships(of_texts, chat)
+    assert memberships(of_texts, plain) != memberships(of_texts, chat)
 
 
-def test_adapt_refuses_a_jury_that_cannot_place_raters(tokenizer, tmp_path):
+def test_adapt_refuses_a_jury_without_a_rater_model(tokenizer, tmp_path):
     data = str(answers(tmp_path, ["Parks?"]))
     done = runner.invoke(app, ["adapt", save(tokenizer, tmp_path / "jury"), "--data", data])
     assert done.exit_code == 2
@@ -365,7 +365,7 @@ def test_evaluate_jury_refuses_as_the_other_commands_do(arguments, title, reason
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_jury_from_a_table_places_the_raters_of_that_table(votes, tmp_path):
+def test_a_jury_from_a_table_adapts_to_the_raters_of_that_table(votes, tmp_path):
     run_file = tmp_path / "run.yaml"
     data = {"source": "table", "path": str(votes), "columns": ANSWERS_MAP, "heldout_questions": 1}
     jury = {"clusters": 2, "restarts": 1, "l2": 1.0}
