@@ -122,7 +122,7 @@ def named_weights(
             negative or missing weights, or none above 0.
 
     Warns:
-        UserWarning: Fractions that do not sum to one, and what they are taken for.
+        UserWarning: Fractions that do not sum to one; the message states the shares that are used.
 
     Example:
         >>> named_weights({"rural": 5, "urban": 15}, ["urban", "rural"]).tolist()
@@ -155,7 +155,7 @@ def named_weights(
     if abs(total - 1) > TOLERANCE and (w % 1 > 0).any() and (w <= 1).all():
         meaning = ", ".join(f"{name!r} {share:.3g}" for name, share in zip(names, w / total, strict=True))
         warnings.warn(
-            f"the weights {w.tolist()} look like shares but sum to {total:.3g}; they are taken as {meaning}.",
+            f"the weights {w.tolist()} look like shares but sum to {total:.3g}; the shares used are {meaning}.",
             UserWarning,
             stacklevel=2,
         )

@@ -67,5 +67,5 @@ def test_a_name_may_hold_commas_and_signs():
 
 
 def test_fractions_that_miss_one_are_taken_as_shares_and_it_is_said():
-    with pytest.warns(UserWarning, match=r"sum to 0\.8; they are taken as 'a' 0\.25, 'b' 0\.75"):
+    with pytest.warns(UserWarning, match=r"sum to 0\.8; the shares used are 'a' 0\.25, 'b' 0\.75"):
         assert named_weights([0.2, 0.6], ["a", "b"]).tolist() == pytest.approx([0.25, 0.75])

@@ -54,22 +54,22 @@ def community_alignment(source: Source, *, kind: str = "choice", split: str = "f
     for record in records(source, TABLES, columns, split=split):
         texts = [as_text(str(record[column] or "").replace("<|end_of_text|>", "")) for column in responses]
         place = {"a": 0, "b": 1, "c": 2, "d": 3}.get((as_text(record["first_turn_preferred_response"]) or "")[-1:])
-        responses_read = [text for text in texts if text]
-        if place is None or len(responses_read) < 4:
+        candidates = [text for text in texts if text]
+        if place is None or len(candidates) < 4:
             rows.drop("without a choice among four responses")
             continue
-        if len(set(responses_read)) < 4:
+        if len(set(candidates)) < 4:
             rows.drop("among responses of which two are the same")
             continue
-        chosen = responses_read[place]
+        chosen = candidates[place]
         names = (name for name in record if name.startswith("annotator_") and name != "annotator_id")
         common: dict[str, Any] = {"rater_id": as_id(record["annotator_id"])} | traits(record, names, "annotator_")
         common["prompt"] = as_text(record["first_turn_prompt"])
         if kind == "choice":
-            options = tuple(sorted(responses_read))
+            options = tuple(sorted(candidates))
             rows.add(options=options, choice=options.index(chosen), **common)
             continue
-        for a, b in itertools.combinations(responses_read, 2):
+        for a, b in itertools.combinations(candidates, 2):
             if chosen in (a, b):
                 rows.add(response_a=a, response_b=b, choice="a" if a == chosen else "b", **common)
     return rows

@@ -96,7 +96,7 @@ def test_rules_that_compare_heads_ask_for_one_scale():
 
 
 def test_weights_that_are_nearly_shares_are_normalised_with_a_message():
-    with pytest.warns(UserWarning, match=r"sum to 0.8; they are taken as 'warm' 0.625, 'cold' 0.375"):
+    with pytest.warns(UserWarning, match=r"sum to 0.8; the shares used are 'warm' 0.625, 'cold' 0.375"):
         reward = JuryReward(jury(), rule="mean", weights={"warm": 0.5, "cold": 0.3})
     assert pay(reward, ["red"]) == pytest.approx([1.25])
     assert pay(JuryReward(jury(), rule="mean", weights={"warm": 5, "cold": 3}), ["red"]) == pytest.approx([1.25])

@@ -1,4 +1,4 @@
-"""Reading a release: what is asked of the Hub, how far a limit reads, and what is said when it cannot be read."""
+"""Reading a release: the request to the Hub, the number of records that a limit reads, the message on a failure."""
 
 import datasets
 import pandas as pd

@@ -213,8 +213,8 @@ def test_verbagg_is_read_from_its_long_layout():
     assert (j.n_raters, len(j), j.traits) == (316, 632, ["rater:gender"])
     # Person by person, what the long table says.
     answer = j.frame.set_index(["rater_id", "item_id"])["choice"].map(dict(enumerate(["no", "perhaps", "yes"])))
-    said = raw.assign(id=raw["id"].astype(str)).set_index(["id", "item"])["resp"]
-    assert (answer == said.reindex(answer.index)).all()
+    recorded = raw.assign(id=raw["id"].astype(str)).set_index(["id", "item"])["resp"]
+    assert (answer == recorded.reindex(answer.index)).all()
     women = j.frame.drop_duplicates("rater_id").set_index("rater_id")["rater:gender"] == "female"
     assert women.sum() == (raw.drop_duplicates("id")["Gender"] == "F").sum() == 243
 
