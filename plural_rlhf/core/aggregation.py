@@ -67,9 +67,9 @@ def normalise_weights(weights: Weights, num_clusters: int) -> Tensor:
     else:
         w = torch.as_tensor(np.asarray(weights, dtype=np.float64))
     if w.ndim == 0 or w.shape[-1] != num_clusters:
-        given = w.shape[-1] if w.ndim else "one bare number"
+        number = w.shape[-1] if w.ndim else "one bare number"
         raise JuryError(
-            f"weights: got {given}, but the jury has {num_clusters} clusters: give one weight per cluster, in order"
+            f"weights: got {number}, but the jury has {num_clusters} clusters: give one weight per cluster, in order"
         )
     bad = ~torch.isfinite(w) | (w < 0)
     if bad.any():

@@ -249,9 +249,9 @@ def pessimistic_median(rewards: Tensor, weights: Weights, standard_error: Weight
     r = as_float(rewards)
     s = torch.as_tensor(standard_error).to(r)
     if s.ndim == 0 or s.shape[-1] != r.shape[-1]:
-        given = s.shape[-1] if s.ndim else "one bare number"
+        number = s.shape[-1] if s.ndim else "one bare number"
         raise ValueError(
-            f"standard_error: got {given}, but the jury has {r.shape[-1]} clusters: give one per cluster, in order"
+            f"standard_error: got {number}, but the jury has {r.shape[-1]} clusters: give one per cluster, in order"
         )
     active, s = torch.broadcast_tensors(normalise_weights(weights, r.shape[-1]).to(r) > 0, s)
     bad = active & ~(torch.isfinite(s) & (s >= 0))

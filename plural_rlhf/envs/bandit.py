@@ -371,6 +371,6 @@ def _pad(
     return rewards, mask, log_ref
 
 
-def _check_sizes(name: str, given: list[int], sizes: list[int]) -> None:
-    if given != sizes:
-        raise JuryError(f"{name}: got {given} per prompt, but the rewards have {sizes} answers: give one for each")
+def _check_sizes(name: str, counts: list[int], sizes: list[int]) -> None:
+    if counts != sizes:
+        raise JuryError(f"{name}: got {counts} per prompt, but the rewards have {sizes} answers: give one for each")

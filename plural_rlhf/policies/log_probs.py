@@ -359,8 +359,8 @@ def _packed(scorer: _Scorer, batch: _Batch) -> torch.Tensor:
         places = [
             (member, step, r, place)
             for r, row in enumerate(rows)
-            for member, member_places in zip(row.members, row.asked, strict=True)
-            for step, place in enumerate(member_places)
+            for member, label_places in zip(row.members, row.label_places, strict=True)
+            for step, place in enumerate(label_places)
         ]
         n, t, r, m = torch.tensor(places, device=batch.device).T
         values = values.index_put((n, t), row_values[r, m])

@@ -39,7 +39,7 @@ class PackedRow:
         positions: `(M,)` its position in every sequence through it.
         visible: `(M, M)` true where the row's place attends to the column's.
         labels: `(M,)` the token after this place whose log-probability is needed, or -100.
-        asked: For each member, the places of its labelled tokens, in order.
+        label_places: For each member, the places of its labelled tokens, in order.
         members: Index of each member in the input.
 
     Example:
@@ -52,7 +52,7 @@ class PackedRow:
     positions: np.ndarray
     visible: np.ndarray
     labels: np.ndarray
-    asked: list[list[int]]
+    label_places: list[list[int]]
     members: list[int]
 
 
@@ -72,7 +72,7 @@ def pack(
 
     Example:
         >>> row, = pack([[5, 6, 7], [5, 6, 8]], [1, 1])
-        >>> row.tokens.tolist(), row.labels.tolist(), row.asked
+        >>> row.tokens.tolist(), row.labels.tolist(), row.label_places
         ([5, 6, 6], [6, 7, 8], [[0, 1], [0, 2]])
     """
     rows: list[PackedRow] = []
@@ -97,7 +97,7 @@ class _Trie:
         self.labels: list[int] = []
         self.children: dict[tuple[int, int], int] = {}
         self.labelled: dict[tuple[int, int], int] = {}
-        self.asked: list[list[int]] = []
+        self.label_places: list[list[int]] = []
         self.members: list[int] = []
 
     def shared(self, sequence: Sequence[int]) -> int:
@@ -109,7 +109,7 @@ class _Trie:
         return len(sequence) - 1
 
     def add(self, member: int, sequence: Sequence[int], start: int) -> None:
-        node, asked = -1, []
+        node, label_places = -1, []
         # The last token is predicted, but nothing is predicted from it.
         for depth, (token, label) in enumerate(pairwise(sequence)):
             if (node, token) not in self.children:
@@ -120,8 +120,8 @@ class _Trie:
                     place = node if self.labels[node] == IGNORED else self._place(token, self.parents[node])
                     self.labels[place] = label
                     self.labelled[node, label] = place
-                asked.append(self.labelled[node, label])
-        self.asked.append(asked)
+                label_places.append(self.labelled[node, label])
+        self.label_places.append(label_places)
         self.members.append(member)
 
     def _place(self, token: int, parent: int) -> int:
@@ -137,7 +137,9 @@ class _Trie:
             if parent >= 0:
                 visible[place] |= visible[parent]
                 positions[place] = positions[parent] + 1
-        return PackedRow(np.array(self.tokens), positions, visible, np.array(self.labels), self.asked, self.members)
+        return PackedRow(
+            np.array(self.tokens), positions, visible, np.array(self.labels), self.label_places, self.members
+        )
 
 
 def stack(rows: Sequence[PackedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

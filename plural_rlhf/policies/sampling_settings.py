@@ -63,17 +63,17 @@ def check_sampling(config: GRPOConfig) -> None:
     """
     for name, allowed in _FIELDS.items():
         _refuse_unless(getattr(config, name), allowed, name, f"set {name}={allowed[0]}")
-    given = config.generation_kwargs or {}
-    for name in (name for name in given if name in _KEYWORDS):
-        _refuse_unless(given[name], _KEYWORDS[name], f"generation_kwargs[{name!r}]", "leave it out")
+    keywords = config.generation_kwargs or {}
+    for name in (name for name in keywords if name in _KEYWORDS):
+        _refuse_unless(keywords[name], _KEYWORDS[name], f"generation_kwargs[{name!r}]", "leave it out")
 
 
-def check_model_sampling(of_model: GenerationConfig, given: Mapping[str, Any]) -> None:
+def check_model_sampling(of_model: GenerationConfig, settings: Mapping[str, Any]) -> None:
     """Raise if the generation_config of a model changes the sampling.
 
     Args:
         of_model: The model's generation_config.
-        given: The trainer's own settings; those that are not None take precedence.
+        settings: The trainer's own settings; those that are not None take precedence.
 
     Raises:
         ValueError: As `check_sampling`.
@@ -86,7 +86,7 @@ def check_model_sampling(of_model: GenerationConfig, given: Mapping[str, Any]) -
         ValueError: top_p in the generation_config of the model is 0.9, so samples would not come from the model ...
     """
     for name, allowed in _KEYWORDS.items():
-        if given.get(name) is None:
+        if settings.get(name) is None:
             plain = f"set generation_kwargs={{{name!r}: {allowed[0]}}}"
             fix = f"save the model without {name}" if allowed[0] is None else plain
             value = getattr(of_model, name, None)

@@ -355,16 +355,18 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return sorted({tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])} - {None})
 
 
-def _check_generation(given: Mapping[str, Any], defaults: GenerationConfig) -> None:
+def _check_generation(arguments: Mapping[str, Any], defaults: GenerationConfig) -> None:
     """Raise if an argument is no field of `GenerationConfig`, which accepts any name and would ignore it."""
     known = [name for name in vars(defaults) if not name.startswith("_")]
-    for name in given:
+    for name in arguments:
         if name in ("cluster", "clusters"):
-            raise TypeError(f"{name}= is no argument: clusters are named in weights=; give weights={given[name]!r}.")
+            raise TypeError(
+                f"{name}= is no argument: clusters are named in weights=; give weights={arguments[name]!r}."
+            )
         if name not in known:
             raise TypeError(
-                f"{name}={given[name]!r} is no argument of the generation.{did_you_mean(name, ['weights', *known])} "
-                "It is neither weights= (over the clusters) nor a field of transformers' GenerationConfig."
+                f"{name}={arguments[name]!r} is neither weights= nor a field of transformers' GenerationConfig."
+                f"{did_you_mean(name, ['weights', *known])}"
             )
 
 

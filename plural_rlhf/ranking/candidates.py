@@ -63,9 +63,9 @@ class Candidates:
         CandidatesError: If there is no response, an empty one, or scores are not `N` finite numbers per cluster.
 
     Example:
-        >>> given = Candidates("Parks or roads?", ["Parks.", "Roads."], rewards={"urban": [2, 0], "rural": [0, 1]})
-        >>> given.name, given.where(1)
-        ('Parks or roads?', "response B to 'Parks or roads?'")
+        >>> candidates = Candidates("Which?", ["Parks.", "Roads."], rewards={"urban": [2, 0], "rural": [0, 1]})
+        >>> candidates.name, candidates.where(1)
+        ('Which?', "response B to 'Which?'")
     """
 
     prompt: str | list[dict[str, str]]

@@ -80,19 +80,19 @@ class RankedPrompt:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per response, best first, in the form that `read_candidates` reads."""
-        given = self.candidates
+        candidates = self.candidates
         of_prompt = {
-            "prompt_id": given.prompt_id,
-            "prompt": given.prompt,
-            "weights": given.weights,
-            "rule": given.rule,
+            "prompt_id": candidates.prompt_id,
+            "prompt": candidates.prompt,
+            "weights": candidates.weights,
+            "rule": candidates.rule,
         }
         kept = {name: value for name, value in of_prompt.items() if value is not None}
         return [
             {
-                **(given.columns[n] if given.columns else {}),
+                **(candidates.columns[n] if candidates.columns else {}),
                 **kept,
-                "response": given.responses[n],
+                "response": candidates.responses[n],
                 **{REWARD + name: float(r) for name, r in zip(self.cluster_names, self.rewards[n], strict=True)},
                 "score": float(self.scores[n]),
                 "probability": float(self.lottery[n]),
@@ -189,8 +189,8 @@ class Explanation:
         sentences: All of it in words, responses named A, B, C in the order of the candidates.
 
     Example:
-        >>> given = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
-        >>> explanation = explain(rank([given])[0])
+        >>> candidates = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
+        >>> explanation = explain(rank([candidates])[0])
         >>> explanation.winners, explanation.favourites, explanation.without
         ([0], {'urban': [0], 'rural': [1]}, {'urban': [1]})
     """
@@ -208,8 +208,8 @@ def explain(ranked: RankedPrompt) -> Explanation:
     Uses the rule and the scores of the ranking.
 
     Example:
-        >>> given = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
-        >>> for sentence in explain(rank([given])[0]).sentences:
+        >>> candidates = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
+        >>> for sentence in explain(rank([candidates])[0]).sentences:
         ...     print(sentence)
         A wins under mean, with urban 50 %, rural 50 %.
         urban would choose A; rural would choose B.
@@ -305,17 +305,17 @@ def _decision(
     return _Decision(prompt, names, shares, rule)
 
 
-def _cluster_names(given: Candidates, scorer: ClusterScorer | None) -> list[str]:
+def _cluster_names(prompt: Candidates, scorer: ClusterScorer | None) -> list[str]:
     if scorer is None:
-        if not given.rewards:
+        if not prompt.rewards:
             raise CandidatesError(
-                f"{given.where(0)}: there are no scores ({REWARD}<cluster>) and no scorer. Give a scorer (on the "
+                f"{prompt.where(0)}: there are no scores ({REWARD}<cluster>) and no scorer. Give a scorer (on the "
                 "command line --jury FOLDER)."
             )
-        return list(given.rewards)
-    if given.rewards:
+        return list(prompt.rewards)
+    if prompt.rewards:
         raise CandidatesError(
-            f"{given.where(0)}: there are scores already ({REWARD}{next(iter(given.rewards))}), and a scorer was "
+            f"{prompt.where(0)}: there are scores already ({REWARD}{next(iter(prompt.rewards))}), and a scorer was "
             "given, too. Leave out one of them."
         )
     return scorer.cluster_names
@@ -333,13 +333,13 @@ def _shares(spec: WeightSpec | None, names: list[str], scorer: ClusterScorer | N
     return parse_weights("uniform" if spec is None else spec, names, np.full(len(names), 1 / len(names)))
 
 
-def _given_rewards(given: Candidates) -> np.ndarray:
-    return np.stack([np.asarray(scores, dtype=np.float64) for scores in (given.rewards or {}).values()], axis=1)
+def _given_rewards(prompt: Candidates) -> np.ndarray:
+    return np.stack([np.asarray(scores, dtype=np.float64) for scores in (prompt.rewards or {}).values()], axis=1)
 
 
 def _score(candidates: Sequence[Candidates], scorer: ClusterScorer, progress: bool) -> list[np.ndarray]:
     """Return the rewards (N, K) of each prompt's responses; the scorer gets all texts in large parts."""
-    texts = [(given, n) for given in candidates for n in range(len(given.responses))]
+    texts = [(prompt, n) for prompt in candidates for n in range(len(prompt.responses))]
     parts = []
     with tqdm(total=len(texts), desc="scoring", unit="text", disable=not progress or len(texts) <= CHUNK) as bar:
         for start in range(0, len(texts), CHUNK):
@@ -350,14 +350,14 @@ def _score(candidates: Sequence[Candidates], scorer: ClusterScorer, progress: bo
                 raise JuryError(f"the scorer returned rewards of shape {tuple(rewards.shape)}, and not {expected}.")
             if not bool(torch.isfinite(rewards).all()):
                 i, k = (~torch.isfinite(rewards)).nonzero()[0].tolist()
-                given, n = part[i]
+                prompt, n = part[i]
                 raise CandidatesError(
-                    f"{given.where(n)}: the cluster {scorer.cluster_names[k]!r} gives {float(rewards[i, k])}, and a "
+                    f"{prompt.where(n)}: the cluster {scorer.cluster_names[k]!r} gives {float(rewards[i, k])}, and a "
                     "score must be a finite number. Check the scorer, or leave the response out."
                 )
             parts.append(rewards.double().numpy())
             bar.update(len(part))
-    ends = np.cumsum([len(given.responses) for given in candidates])[:-1]
+    ends = np.cumsum([len(prompt.responses) for prompt in candidates])[:-1]
     return np.split(np.concatenate(parts), ends) if parts else []
 
 

@@ -137,8 +137,8 @@ class TradeOffReport:
         ]
         lines += ["", "weights" + " " * 7 * len(self.objectives) + "achieved (" + ", ".join(self.objectives) + ")"]
         for w, o, regret in zip(self.weights, self.achieved, self.regret, strict=True):
-            asked, reached = (" ".join(f"{x:>6.2f}" for x in row) for row in (w, o))
-            lines.append(f"{asked}  ->  {reached}   regret {regret:.3f}")
+            weighting, reached = (" ".join(f"{x:>6.2f}" for x in row) for row in (w, o))
+            lines.append(f"{weighting}  ->  {reached}   regret {regret:.3f}")
         return "\n".join(lines)
 
 
@@ -179,35 +179,35 @@ def trade_off_report(
     items = np.asarray(achieved, dtype=np.float64)
     if items.ndim == 2:
         items = items[:, None]
-    asked = normalise_weights(np.asarray(weights, dtype=np.float64), items.shape[-1]).numpy()
-    if items.ndim != 3 or asked.shape != (len(items), items.shape[-1]) or len(items) < 2:
+    shares = normalise_weights(np.asarray(weights, dtype=np.float64), items.shape[-1]).numpy()
+    if items.ndim != 3 or shares.shape != (len(items), items.shape[-1]) or len(items) < 2:
         raise JuryError(
             f"achieved {np.shape(achieved)} and weights {np.shape(weights)} do not fit each other: give (F, K) or "
             "(F, R, K) and (F, K), one row for each of at least two weightings."
         )
-    if oracle is not None and np.shape(oracle) != (len(asked),):
-        raise JuryError(f"the oracle has shape {np.shape(oracle)}, but there are {len(asked)} weightings: give (F,).")
+    if oracle is not None and np.shape(oracle) != (len(shares),):
+        raise JuryError(f"the oracle has shape {np.shape(oracle)}, but there are {len(shares)} weightings: give (F,).")
     names = tuple(objectives or (f"objective-{k}" for k in range(items.shape[-1])))
     means = items.mean(axis=1)
-    pairs = neighbours(asked)
+    pairs = neighbours(shares)
     resampled = bootstrap_means(items, draws if items.shape[1] > 1 else 1, seed)
-    matching = matching_matrix(means, asked, rule)
-    drawn = np.stack([matching_matrix(outcome, asked, rule) for outcome in resampled])  # (B, F, F)
+    matching = matching_matrix(means, shares, rule)
+    drawn = np.stack([matching_matrix(outcome, shares, rule) for outcome in resampled])  # (B, F, F)
     regret = _regret(matching)
     interval = partial(percentile_interval, n_items=items.shape[1], level=level)
     (score,) = interval(_own(matching).mean(axis=-1), _own(drawn).mean(axis=-1))
     (mean_regret,) = interval(regret.mean(axis=-1), _regret(drawn).mean(axis=-1), bounds=(0.0, np.inf))
-    followed = np.stack([_spearman(asked, outcome) for outcome in resampled])
-    spearman = interval(_spearman(asked, means), followed, bounds=(-1.0, 1.0))
+    followed = np.stack([_spearman(shares, outcome) for outcome in resampled])
+    spearman = interval(_spearman(shares, means), followed, bounds=(-1.0, 1.0))
     step = means[pairs[:, 1]] - means[pairs[:, 0]]  # (P, K)
-    more = asked[pairs[:, 1]] - asked[pairs[:, 0]]
+    more = shares[pairs[:, 1]] - shares[pairs[:, 0]]
     asks = np.abs(more) > _TOLERANCE
     against = asks & (step * np.sign(more) < -_TOLERANCE)
     jump = np.abs(step).max(axis=1) / (np.abs(more).sum(axis=1) / 2)
     first, second = pairs[jump.argmax()].tolist()
     return TradeOffReport(
         objectives=names,
-        weights=asked,
+        weights=shares,
         achieved=means,
         matching=matching,
         steerable_score=score,
@@ -248,8 +248,8 @@ def matching_matrix(
             f"rule: {str(parsed)!r} scores a response among others, and here a policy is scored by itself: choose a "
             "pointwise rule, e.g. 'mean'."
         )
-    outcomes, asked = torch.as_tensor(achieved), torch.as_tensor(np.asarray(weights, dtype=np.float64))
-    return parsed.scores(outcomes.expand(len(asked), *outcomes.shape), asked).numpy().T
+    outcomes, shares = torch.as_tensor(achieved), torch.as_tensor(np.asarray(weights, dtype=np.float64))
+    return parsed.scores(outcomes.expand(len(shares), *outcomes.shape), shares).numpy().T
 
 
 def neighbours(weights: np.ndarray) -> np.ndarray:
@@ -334,9 +334,9 @@ def _regret(matching: np.ndarray) -> np.ndarray:
     return matching.max(axis=-2) - _own(matching)
 
 
-def _spearman(asked: np.ndarray, achieved: np.ndarray) -> np.ndarray:
+def _spearman(shares: np.ndarray, achieved: np.ndarray) -> np.ndarray:
     """Return the rank correlation of each column, (K,); NaN where either does not vary."""
-    ranks = [rankdata(column, axis=0) for column in (asked, achieved)]
+    ranks = [rankdata(column, axis=0) for column in (shares, achieved)]
     a, b = (r - r.mean(axis=0) for r in ranks)
     spread = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return np.divide((a * b).sum(axis=0), spread, out=np.full(len(spread), np.nan), where=spread > 0)

@@ -149,9 +149,9 @@ def test_a_row_holds_every_shared_token_once_and_asks_every_question_in_one_plac
     # 40: those two places stand twice. The last token of an answer (1) is asked for and never read.
     assert len(row.tokens) == 4 + (2 + 1) + 2 * (2 + 2 + 1)
     assert sorted(row.labels[row.labels != IGNORED].tolist()) == sorted(2 * [40, 41, 1, 42, 1, 1])
-    for sequence, start, asked in zip(sequences, starts, row.asked, strict=True):
-        assert row.labels[asked].tolist() == sequence[start:]
-        for place, position in zip(asked, range(start - 1, len(sequence) - 1), strict=True):
+    for sequence, start, places in zip(sequences, starts, row.label_places, strict=True):
+        assert row.labels[places].tolist() == sequence[start:]
+        for place, position in zip(places, range(start - 1, len(sequence) - 1), strict=True):
             seen = np.flatnonzero(row.visible[place])
             order = seen[np.argsort(row.positions[seen])]
             assert row.tokens[order].tolist() == sequence[: position + 1]  # what the place would see in its sequence
