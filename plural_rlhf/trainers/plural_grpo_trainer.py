@@ -248,7 +248,9 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             return rows
         if not self.model.training:
             return rows_for_evaluation(rows, sampler, self.jury_reward)
-        return sampler.steer(rows, group, accelerator.process_index, accelerator.num_processes, _trl.micro_step(self))
+        return sampler.steered_rows(
+            rows, group, accelerator.process_index, accelerator.num_processes, _trl.micro_step(self)
+        )
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         dataset = self.train_dataset if dataset is None else dataset

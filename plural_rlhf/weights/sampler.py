@@ -128,7 +128,7 @@ class WeightSampler:
         """Put weights `(K,)` before a prompt: into the system message, or as first line of a plain prompt."""
         return steer_prompt(prompt, self.describe(weights))
 
-    def steer(
+    def steered_rows(
         self, rows: Sequence[dict[str, Any]], group: int, process: int, processes: int, step: int
     ) -> list[dict[str, Any]]:
         """Draw weights for each group of a process's rows, and render them into the prompts.
@@ -146,9 +146,9 @@ class WeightSampler:
             `reference_prompt` where they have none.
         """
         drawn = self.draw(-(-processes * len(rows) // group), step)
-        return [self.tell(row, drawn[i // group]) for i, row in enumerate(rows, start=process * len(rows))]
+        return [self.steered_row(row, drawn[i // group]) for i, row in enumerate(rows, start=process * len(rows))]
 
-    def tell(self, row: Mapping[str, Any], weights: np.ndarray) -> dict[str, Any]:
+    def steered_row(self, row: Mapping[str, Any], weights: np.ndarray) -> dict[str, Any]:
         """Render weights `(K,)` into the prompt of a row; scorer and reference policy keep the original prompt."""
         original = row["prompt"]
         unsteered = {name: row.get(name) or original for name in ("jury_prompt", "reference_prompt")}

@@ -22,6 +22,6 @@ def rows_for_evaluation(
     specs = [row.get("weights") for row in rows]
     weights = reward.row_weights(specs, len(rows)).numpy()
     return [
-        sampler.tell(row, sampler.prevalence if spec is None else w)
+        sampler.steered_row(row, sampler.prevalence if spec is None else w)
         for row, spec, w in zip(rows, specs, weights, strict=True)
     ]

@@ -116,7 +116,7 @@ def test_the_jury_sees_its_own_prompt_or_the_bare_one():
     """A column with an empty cell is no reason to show it the steered prompt."""
     sampler = WeightSampler(JURY, [0.7, 0.3])
     data = list(Dataset.from_list([{"prompt": "a", "jury_prompt": "A"}, {"prompt": "b", "jury_prompt": None}]))
-    steered = sampler.steer(data, 1, 0, 1, 0)
+    steered = sampler.steered_rows(data, 1, 0, 1, 0)
     assert [row["jury_prompt"] for row in steered] == ["A", "b"]
     assert [row["reference_prompt"] for row in steered] == ["a", "b"]
 
