@@ -193,24 +193,8 @@ class JuryRewardModel(PreTrainedModel):
         hidden_size = base.config.get_text_config().hidden_size
         heads = torch.as_tensor(np.asarray(weight, dtype=np.float64))
         offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
-        if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
-            raise JuryError(
-                f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {type(base).__name__}: "
-                f"they must be (K, D) and (K,) with D={hidden_size}, its hidden size. Fit the heads on features of "
-                "this backbone."
-            )
-        if not (heads.isfinite().all() and offsets.isfinite().all()):
-            raise JuryError(
-                "weight or bias holds NaN or infinity: the fit did not converge. Fit again with a larger l2."
-            )
+        _check_fit(heads, offsets, memory, hidden_size, type(base).__name__)
         num_anchors = 0 if memory is None else len(memory.anchors)
-        if memory is not None:
-            shapes = memory.anchors.shape, memory.values.shape
-            if shapes != ((num_anchors, hidden_size), (num_anchors, heads.shape[0])):
-                raise JuryError(
-                    f"the memory's anchors {shapes[0]} and values {shapes[1]} do not match {hidden_size} features and "
-                    f"{heads.shape[0]} clusters. Pass weight, bias and memory of one fit."
-                )
         config = JuryConfig(
             num_anchors=num_anchors,
             text_config=copy.deepcopy(base.config),
@@ -275,6 +259,26 @@ class JuryRewardModel(PreTrainedModel):
         return JuryOutput(
             logits=_mean(rewards, weights), cluster_rewards=rewards, consensus=_mean(rewards, prevalence)
         )
+
+
+def _check_fit(
+    heads: torch.Tensor, offsets: torch.Tensor, memory: ResidualMemory | None, hidden_size: int, backbone: str
+) -> None:
+    """Raise unless heads (K, D), offsets (K,) and memory match each other and the backbone, and heads are finite."""
+    if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
+        raise JuryError(
+            f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {backbone}: they must be (K, D) "
+            f"and (K,) with D={hidden_size}, its hidden size. Fit the heads on features of this backbone."
+        )
+    if not (heads.isfinite().all() and offsets.isfinite().all()):
+        raise JuryError("weight or bias holds NaN or infinity: the fit did not converge. Fit again with a larger l2.")
+    if memory is not None:
+        shapes = memory.anchors.shape, memory.values.shape
+        if shapes != ((len(memory.anchors), hidden_size), (len(memory.anchors), heads.shape[0])):
+            raise JuryError(
+                f"the memory's anchors {shapes[0]} and values {shapes[1]} do not match {hidden_size} features and "
+                f"{heads.shape[0]} clusters. Pass weight, bias and memory of one fit."
+            )
 
 
 def _mean(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

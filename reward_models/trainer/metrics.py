@@ -73,10 +73,10 @@ def table_log_lik(rows: JudgementRows, rewards: np.ndarray, terms: JudgementTerm
     Example:
         >>> from reward_models import planted_judgements
         >>> from reward_models.jury.tiny import tiny_tokenizer
-        >>> from reward_models.trainer.data import read_data
+        >>> from reward_models.trainer import data
         >>> planted = planted_judgements(num_raters=4, num_items=3)
-        >>> options = {"special_tokens": False, "max_length": None, "judgements_per_row": None}
-        >>> rows = JudgementRows(read_data(planted.judgements), tiny_tokenizer(), name="training", **options)
+        >>> table = data.read_data(planted.judgements)
+        >>> rows = JudgementRows(table, tiny_tokenizer())
         >>> of_given, of_all = table_log_lik(rows, planted.rewards, JudgementTerms({}, 0.0))
         >>> of_given.shape, of_all.shape
         ((12, 2), (2, 12, 2))
@@ -125,8 +125,7 @@ def jury_metrics(
         >>> from reward_models.jury.tiny import tiny_tokenizer
         >>> from reward_models.trainer.data import read_data
         >>> planted = planted_judgements(num_raters=20, num_items=30)
-        >>> options = {"special_tokens": False, "max_length": None, "judgements_per_row": None}
-        >>> rows = JudgementRows(read_data(planted.judgements), tiny_tokenizer(), name="test", **options)
+        >>> rows = JudgementRows(read_data(planted.judgements), tiny_tokenizer())
         >>> log_membership = np.log(np.full((len(rows.enc), 2), 0.5))
         >>> data = (rows, planted.rewards, JudgementTerms({}, 0.0), log_membership, np.array([0.5, 0.5]), ["a", "b"])
         >>> strangers, adapted = jury_metrics(*data), jury_metrics(*data, adaptation=0.5)

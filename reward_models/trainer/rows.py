@@ -98,8 +98,7 @@ class JudgementRows(Dataset):
         >>> from reward_models.jury.tiny import tiny_tokenizer
         >>> from reward_models.trainer.data import read_data
         >>> data = read_data(planted_judgements("preference", num_raters=10, num_items=4).judgements)
-        >>> options = {"special_tokens": False, "max_length": None, "judgements_per_row": None}
-        >>> rows = JudgementRows(data, tiny_tokenizer(), name="training", **options)
+        >>> rows = JudgementRows(data, tiny_tokenizer())
         >>> len(rows), len(rows[0]["answer"]), len(rows[0]["text"])  # four items, ten judgements, two texts
         (4, 10, 2)
     """
@@ -109,10 +108,10 @@ class JudgementRows(Dataset):
         data: JuryData,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        special_tokens: bool,
-        max_length: int | None,
-        judgements_per_row: int | None,
-        name: str,
+        special_tokens: bool = False,
+        max_length: int | None = None,
+        judgements_per_row: int | None = None,
+        name: str = "training",
         known_raters: Mapping[str, int] | None = None,
     ) -> None:
         self.data = data

@@ -97,9 +97,8 @@ def start_memberships(
         >>> from reward_models import planted_judgements
         >>> from reward_models.jury.tiny import tiny_tokenizer
         >>> from reward_models.trainer.data import read_data
-        >>> options = {"special_tokens": False, "max_length": None, "judgements_per_row": None}
         >>> data = read_data(planted_judgements().judgements)
-        >>> rows = JudgementRows(data, tiny_tokenizer(), name="training", **options)
+        >>> rows = JudgementRows(data, tiny_tokenizer())
         >>> args = JuryRewardConfig("out", bf16=False)
         >>> memberships, terms, source = start_memberships(rows, args, JuryConfig(num_clusters=2), was_jury=False)
         >>> source, memberships.prevalence.round(1).tolist()
