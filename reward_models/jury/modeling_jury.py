@@ -267,8 +267,8 @@ def _check_fit(
     """Raise unless heads (K, D), offsets (K,) and memory match each other and the backbone, and heads are finite."""
     if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
         raise JuryError(
-            f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {backbone}: they must be (K, D) "
-            f"and (K,) with D={hidden_size}, its hidden size. Fit the heads on features of this backbone."
+            f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {backbone}: they must be (K, "
+            f"D) and (K,) with D={hidden_size}, its hidden size. Fit the heads on features of this backbone."
         )
     if not (heads.isfinite().all() and offsets.isfinite().all()):
         raise JuryError("weight or bias holds NaN or infinity: the fit did not converge. Fit again with a larger l2.")
