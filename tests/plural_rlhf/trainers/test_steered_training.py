@@ -89,13 +89,13 @@ def test_evaluation_asks_as_the_steerer_will(lopsided, tmp_path, monkeypatch, ex
     trainer = sampled(load(lopsided), jury, tmp_path, 1, data=rows("abcd", support), steerable=True, **settings)
     trainer.eval_dataset = evaluation
     asked = {}
-    told = WeightSampler.tell
+    told = WeightSampler.steered_row
 
     def listen(sampler, row, weights):
         asked[row["prompt"]] = told(sampler, row, weights)
         return asked[row["prompt"]]
 
-    monkeypatch.setattr(WeightSampler, "tell", listen)
+    monkeypatch.setattr(WeightSampler, "steered_row", listen)
     found = trainer.evaluate(evaluation)
     steerer = Steerer(trainer.model, TOKENIZER, jury.cluster_names, jury.prevalence)
     assert {prompt: row["prompt"] for prompt, row in asked.items()} == {
