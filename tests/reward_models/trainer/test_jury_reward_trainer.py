@@ -110,7 +110,7 @@ def test_gradient_of_all_judgements_is_that_of_the_marginal_likelihood(tmp_path)
         torch.testing.assert_close(ours, exact, atol=2e-6, rtol=1e-3)
 
 
-def test_a_judgement_counts_once_and_does_not_place_its_own_rater():
+def test_a_judgement_counts_once_and_its_own_rater_is_predicted_without_it():
     data, _ = planted(n_raters=4, per_rater=3, n_items=5)
     enc = data.encode()
     memory = RunningMemberships(enc, 2, dirichlet=1.5)
@@ -147,22 +147,22 @@ def test_planted_clusters_are_found(tmp_path, start):
         assert bradley_terry.evaluate()["eval_loss"] > 0.6
 
 
-def test_new_raters_are_the_prevalence_until_some_labels_place_them(tmp_path):
+def test_new_raters_are_the_prevalence_until_the_jury_adapts_to_some_labels(tmp_path):
     data, _ = planted()
     new, _ = planted(n_raters=12, seed=5)
     new = Judgements.from_frame(new.frame.assign(rater_id="new " + new.frame["rater_id"]))
     trainer = make_trainer(data, tmp_path, {"new": new}, num_train_epochs=8, memberships_from="random")
     trainer.train()
-    unplaced = trainer.evaluate()
+    unadapted = trainer.evaluate()
     prevalence = trainer.memberships.prevalence
-    assert unplaced["eval_new_membership_entropy"] == pytest.approx(entr(prevalence).sum())
+    assert unadapted["eval_new_membership_entropy"] == pytest.approx(entr(prevalence).sum())
     trainer.args.eval_adaptation = 0.5
     adapted = trainer.evaluate()
-    assert adapted["eval_new_loss"] < unplaced["eval_new_loss"] - 0.1
+    assert adapted["eval_new_loss"] < unadapted["eval_new_loss"] - 0.1
     assert adapted["eval_new_membership_entropy"] < 0.2
 
 
-def test_a_given_jury_places_the_raters_itself(tmp_path):
+def test_a_jury_infers_the_memberships_itself(tmp_path):
     data, _ = planted()
     first = make_trainer(data, tmp_path, num_train_epochs=8, memberships_from="random", cluster_names=["one", "two"])
     first.train()
