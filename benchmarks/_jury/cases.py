@@ -227,7 +227,7 @@ def shuffled_case(case: Case, seed: int) -> Case:
     """The same answers to every item, and as many of every rater, but nobody's own: traits go with the rater."""
     import numpy as np
 
-    from reward_models.baselines.frequencies import shuffle_raters
+    from reward_models.baselines.shuffle import shuffle_raters
     from reward_models.judgements.records import Judgements
 
     judgements = case.judgements

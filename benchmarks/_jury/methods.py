@@ -103,13 +103,14 @@ def _demographics(training: Training, size: int) -> Predictor:
 
 
 def _k_models(training: Training, size: int) -> Predictor:
-    from reward_models.baselines.frequencies import fit_k_models
+    from reward_models.baselines.k_models import fit_k_models
 
     return fit_k_models(training.enc, size, training.features, seed=training.seed)
 
 
 def _encoder(training: Training, size: int) -> Predictor:
-    from reward_models.baselines.encoder import EncoderConfig, fit_encoder
+    from reward_models.baselines.encoder import fit_encoder
+    from reward_models.baselines.encoder_training import EncoderConfig
 
     config = EncoderConfig(seed=training.seed)
     return fit_encoder(training.enc, size, features=training.features, config=config)

@@ -1,1 +1,1 @@
-"""What a jury has to beat, and published methods beside it."""
+"""Models that a jury has to beat, and published methods to compare it with."""

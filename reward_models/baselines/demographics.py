@@ -1,13 +1,13 @@
-"""The demographic baseline: raters of one group want the same, and the groups are known.
+"""The demographic baseline: raters of one demographic group want the same, and the groups are known.
 
     r_u(x) = s(x) + sum_t delta_{t, g_t(u)}(x),    delta ~ N(0, tau^2),
 
 with `g_t(u)` the rater's group by trait `t`. Rater terms vary around it and are integrated out as in a jury
-(`rater_model`), so that a comparison with a jury is about taste alone. `tau` is chosen on left-out labels from a grid
-that holds 0, where the model is one reward for everybody plus rater terms. A rater whose group is not known is the
-population.
+(`rater_model`), so that a comparison with a jury is about taste alone. `tau` is chosen on held-out labels from a grid
+that contains 0, where the model is one reward for everybody plus rater terms. A rater whose group is not known is
+predicted as a random member of the population.
 
-Traits are nobody's input elsewhere in this package. Knows nothing of clusters.
+This is the only model of the package that takes traits as input. Knows nothing of clusters.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `G` groups of all traits together, `A` answers.
 """
@@ -32,7 +32,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
-from reward_models.raters.predictors import answer_log_lik
+from reward_models.raters.predictors import answer_log_lik, require_raters
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels
 
@@ -49,12 +49,25 @@ class DemographicsFit:
 
     Attributes:
         model: How rater terms vary.
-        table: Per text the population's reward and the deviation of each group (G).
+        table: Reward of the population and deviation of each group (U, 1 + G).
         groups: `G` names, (trait, value).
-        members: Columns of `groups` of each rater whose traits are known.
-        placement: The raters that are placed; their terms.
-        group_sd: `tau`, in logits; 0 when knowing the groups did not help.
-        cv: Loss on left-out labels, nats per judgement, by `tau`.
+        members: Indices into `groups` of each rater whose traits are known.
+        placement: Posterior over the terms of the adapted raters.
+        group_sd: `tau`, in logits; 0 if the groups did not help to predict held-out labels.
+        cv: Loss on held-out labels, nats per judgement, by `tau`.
+
+    Example:
+        See `fit_demographics` for the table; the deviation of each group from the population:
+
+        >>> from reward_models import Judgements, planted_judgements
+        >>> planted = planted_judgements("rating")
+        >>> frame = planted.judgements.frame.copy()
+        >>> frame["rater:town"] = ["city" if int(rater[1:]) % 2 == 0 else "country" for rater in frame["rater_id"]]
+        >>> table = Judgements.from_frame(frame, "rating", (-1, 0, 1))
+        >>> fit = fit_demographics(table.encode(), table)
+        >>> city, country = fit.table.values[:, 1:].T
+        >>> bool(np.corrcoef(city, country)[0, 1] < 0)
+        True
     """
 
     model: RaterModel
@@ -65,24 +78,20 @@ class DemographicsFit:
     group_sd: float
     cv: dict[float, float]
 
-    def group_rewards(self) -> np.ndarray:
-        """(U, G) reward of each group, other traits unknown."""
-        return self.table.values[:, :1] + self.table.values[:, 1:]
-
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(N, A) log-probability of every possible answer; see `Predictor`.
+        """Compute the (N, A) log-probability of every possible answer; see `Predictor`.
 
         Raises:
-            JuryError: Judgements the model cannot score, or new texts without features.
+            JuryError: Judgements that the model cannot score, or new texts without features.
         """
         return self.placement.log_probs(*self._by_profile(enc, features))
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> DemographicsFit:
-        """The same model with the terms of the raters of `enc` placed by their labels; groups stay known."""
+        """Return the same model with the rater terms inferred from the labels in `enc`; groups stay known."""
         return replace(self, placement=self.model.adapt(*self._by_profile(enc, features)))
 
     def _by_profile(self, enc: Encoded, features: np.ndarray | None) -> tuple[Encoded, np.ndarray]:
-        """The table with one text for each text and combination of groups, and their rewards (U', 1)."""
+        """The table with a text for each combination of text and groups, and the rewards (U', 1) of these texts."""
         belongs = _membership(enc, self.members, len(self.groups))
         split, text, profile, profiles = _split_texts(enc, belongs)
         columns = self.table.rows(enc, features)
@@ -99,36 +108,47 @@ def fit_demographics(
     nuisance: bool = True,
     seed: int = 0,
 ) -> DemographicsFit:
-    """Fit a reward per group, shrunk to the population's.
+    """Fit a reward per demographic group, shrunk to that of the population.
 
     Args:
         enc: The judgements to fit.
-        judgements: A table whose `rater:` columns describe the raters. It may hold more raters than `enc`: those are
+        judgements: A table whose `rater:` columns describe the raters. It may contain more raters than `enc`, who are
             then predicted by their groups.
         features: (U, D) rows for `enc.texts`, to score new texts too.
-        traits: Which traits, with or without `rater:`; several add up. None: all of them.
-        nuisance: Rater terms in the likelihood.
-        seed: Of the labels that are left out.
+        traits: Names of the traits, with or without `rater:`; the deviations of several traits are added. None: all.
+        nuisance: Whether the likelihood has rater terms.
+        seed: Random seed of the held-out labels.
 
     Returns:
         The fit.
 
     Raises:
-        JuryError: A table without raters or traits, an unknown trait, or features that do not fit.
+        JuryError: A table without raters or traits, an unknown trait, or features that do not match.
+
+    Example:
+        Two towns, each of which is one of the planted clusters:
+
+        >>> from reward_models import Judgements, planted_judgements
+        >>> planted = planted_judgements("preference")
+        >>> frame = planted.judgements.frame.copy()
+        >>> frame["rater:town"] = ["city" if int(rater[1:]) % 2 == 0 else "country" for rater in frame["rater_id"]]
+        >>> table = Judgements.from_frame(frame)
+        >>> fit = fit_demographics(table.encode(), table)
+        >>> fit.groups, fit.group_sd > 0
+        ([('town', 'city'), ('town', 'country')], True)
     """
-    if enc.kind == "soft":
-        raise JuryError("kind='soft': a table of answer shares does not say who answered, so nobody has a group")
+    require_raters(enc, "a fit of demographic groups")
     groups, members = _groups(judgements, traits)
     belongs = _membership(enc, members, len(groups))
     config = FitConfig(nuisance=nuisance, seed=seed)
     held = heldout_labels(enc.rater, HELDOUT, np.random.default_rng(seed))
     cv = {0.0: 0.0}
     if held.any():
-        known, asked = enc.select(~held), enc.select(held)
+        known, scored = enc.select(~held), enc.select(held)
         base = fit_raters(known, "mixture", 1, config=config)
         for group_sd in GROUP_SDS:
             fit = _with_groups(base, known, groups, members, belongs, group_sd)
-            cv[group_sd] = -float(np.average(answer_log_lik(fit.log_probs(asked), asked), weights=asked.weight))
+            cv[group_sd] = -float(np.average(answer_log_lik(fit.log_probs(scored), scored), weights=scored.weight))
     best = min(cv, key=cv.__getitem__)
     fit = _with_groups(fit_raters(enc, "mixture", 1, config=config), enc, groups, members, belongs, best)
     if features is None:
@@ -145,7 +165,7 @@ def _with_groups(
     belongs: np.ndarray,
     group_sd: float,
 ) -> DemographicsFit:
-    """Add the groups' deviations, at their posterior mode given the population and the raters' own terms."""
+    """Add the deviations of the groups, at their posterior mode given the population's rewards and the rater terms."""
     rewards = base.known_rewards(enc)
     deviations = np.zeros((enc.n_texts, len(groups)))
     if group_sd > 0:
@@ -170,15 +190,15 @@ def _with_groups(
 def _groups(
     judgements: Judgements, traits: Sequence[str] | None
 ) -> tuple[list[tuple[str, str]], dict[str, list[int]]]:
-    """Groups by trait and value, and the groups of each rater; a missing value is no group."""
+    """Groups by trait and value, and the groups of each rater; a missing value gives no group."""
     columns = [f"rater:{name.removeprefix('rater:')}" for name in traits or judgements.traits]
     unknown = [column for column in columns if column not in judgements.traits]
     if unknown or not columns:
         missing = f"no trait {unknown[0]!r}" if unknown else "no trait at all"
         hint = did_you_mean(unknown[0], judgements.traits) if unknown else ""
         raise JuryError(
-            f"the table has {missing}; its columns rater:<trait> are {judgements.traits}.{hint} Add such columns, one "
-            "value per rater"
+            f"the table has {missing}; its columns rater:<trait> are {judgements.traits}.{hint} Fix: add such "
+            "columns, with one value per rater"
         )
     index: dict[tuple[str, str], int] = {}
     members: dict[str, list[int]] = {str(rater): [] for rater in judgements.raters}
@@ -200,7 +220,7 @@ def _membership(enc: Encoded, members: dict[str, list[int]], n_groups: int) -> n
 
 
 def _split_texts(enc: Encoded, belongs: np.ndarray) -> tuple[Encoded, np.ndarray, np.ndarray, np.ndarray]:
-    """Make a text of its own of each text as seen by raters of one combination of groups.
+    """Split each text into one text per combination of groups of the raters who judged it.
 
     Returns:
         The table, the (U',) text and (U',) combination of each of its texts, and the (P, G) combinations.

@@ -1,23 +1,22 @@
-"""Amortised membership: a network reads a rater's labels and says, in one pass, where the rater stands.
+"""Amortised membership: a network infers the code of a rater from the rater's labels in one forward pass.
 
 The membership of VPL (Poddar et al., "Personalizing Reinforcement Learning from Human Feedback with Variational
-Preference Learning", NeurIPS 2024, arXiv 2408.10075), with what its successor SPL (ICLR 2026) found to be missing:
+Preference Learning", NeurIPS 2024, arXiv 2408.10075), with the swap consistency of its successor SPL (ICLR 2026):
 
     r_u(x) = s(x) + m_u . delta(x),    m_u ~ N(mu(D_u), Sigma(D_u)),    prior N(0, I),
 
-`mu` and `Sigma` from `encoder_network`, which treats the rater terms (leniency, scale, ties, position) as further
-unknowns of the likelihood, never of the reward. Where we leave the papers:
+`mu` and `Sigma` come from `encoder_network`, which treats the rater terms (leniency, scale, ties, position) as further
+unknowns of the likelihood, never of the reward. Deviations from the papers:
 
 1. The labels of a rater are split at random into a context, which is encoded, and targets, whose probability averaged
-   over samples of m is maximised. So the network learns to place raters from one label as from all, and a code that
-   only repeats its own labels earns nothing. The divergence from the prior enters with free bits.
-2. Swapping all preferences of a rater turns m into -m exactly (see `encoder_network`), not as a fitted constraint.
-3. Every text has parameters of its own, extended to new texts by regression on features (`text_table`).
-4. Training starts at a factor model fitted by EM to the scores, which also says how far tastes reach: that is the
-   prior of delta.
-5. A tenth of the labels and a twentieth of the raters, left out, say when to stop; then everything is trained on for
-   as many epochs. If the code is worth nothing on them there is none, and the fit is one reward for everybody with
-   rater terms (`Collapse`).
+   over samples of m is maximised. The network therefore learns to adapt from one label as well as from many, and a
+   code that only reproduces its context gains nothing. The divergence from the prior is penalised with free bits.
+2. Swapping all preferences of a rater turns m into -m exactly (see `encoder_network`), not by a penalty.
+3. Every text has its own parameters, extended to new texts by regression on features (`text_table`).
+4. Training starts at a factor model fitted by EM to the scores; its spread of tastes is the prior of delta.
+5. A tenth of the labels and a twentieth of the raters are held out for early stopping; then the model is trained on
+   all labels for the same number of epochs. If the code does not improve the held-out loss it is dropped, and the fit
+   is one reward for everybody with rater terms (`Collapse`).
 
 Training is Adam on minibatches of raters, with averaged iterates. Knows nothing of clusters or of language models.
 
@@ -34,39 +33,42 @@ import torch
 from reward_models.baselines.encoder_network import CodeNetwork, score_labels
 from reward_models.baselines.encoder_training import (
     EncoderConfig,
-    HeldOut,
     Training,
     decode,
     draw_samples,
     fixed_draws,
     log_mean_exp,
 )
-from reward_models.baselines.vpl import VPLConfig, VPLFit, fit_vpl
+from reward_models.baselines.heldout import HeldOut
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features, extend_to_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import Observations
-from reward_models.raters.predictors import n_answers
+from reward_models.raters.predictors import n_answers, n_possible_answers, positions, require_raters
 from reward_models.raters.rater_model import RaterModel
 
 
-__all__ = ["Collapse", "EncoderConfig", "EncoderFit", "VPLConfig", "VPLFit", "fit_encoder", "fit_vpl"]
+__all__ = ["Collapse", "EncoderFit", "fit_encoder"]
 
-ACTIVE = 0.01  # variance over raters of a code's mean (Burda, Grosse and Salakhutdinov 2016)
-CHUNK = 50_000
+ACTIVE = 0.01  # variance over raters of a code's mean, from which on it counts as used (Burda et al. 2016)
+CHUNK = 50_000  # judgements at a time
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """Whether the code is used at all (posterior collapse: a code that says nothing, whatever the labels).
+    """Whether the code is used (posterior collapse: a code that is the same whatever the labels).
 
     Attributes:
-        gain: What the code is worth on labels left out of training, nats per judgement; where it is worth nothing
-            there is no code: tastes and loadings are zero.
+        gain: Improvement of the held-out loss by the code, nats per judgement; if it is not positive, tastes and
+            loadings are zero.
         kl: (B,) divergence of the training raters' posteriors from the prior, mean over raters, nats per dimension.
-        active_units: Dimensions whose mean varies over raters by a variance above 0.01.
+        active_units: Number of dimensions whose mean has a variance over raters above 0.01.
         taste_sd: (B,) standard deviation over texts of the effect on the reward of one unit of the code, logits.
+
+    Example:
+        >>> print(Collapse(gain=0.12, kl=np.array([1.5, 0.0]), active_units=1, taste_sd=np.array([0.8, 0.0])))
+        1 of 2 code dimensions are used (1.50 nats per rater); gain on held-out labels: +0.120 nats per judgement
     """
 
     gain: float
@@ -76,28 +78,35 @@ class Collapse:
 
     def __str__(self) -> str:
         used = (
-            f"{self.active_units} of {len(self.kl)} code dimensions are used ({self.kl.sum():.2f} nats a rater), "
-            f"worth {self.gain:+.3f} nats a judgement on labels left out"
+            f"{self.active_units} of {len(self.kl)} code dimensions are used ({self.kl.sum():.2f} nats per rater); "
+            f"gain on held-out labels: {self.gain:+.3f} nats per judgement"
         )
-        return used if self.active_units else f"posterior collapse: {used}; all raters are taken for the average one"
+        return used if self.active_units else f"posterior collapse: {used}; all raters are predicted alike"
 
 
 @dataclass(frozen=True)
 class EncoderFit:
-    """A trained encoder and decoder. A `predictors.Predictor`.
+    """A trained encoder and decoder. A `predictors.Predictor`; `fit_encoder` makes it.
 
     Attributes:
-        population: One reward for everybody and how rater terms vary: what labels are scored against.
-        table: Per text the population's reward, s, delta (B) and the encoder's loadings (B).
-        network: The learnt part of the encoder.
+        population: One reward for everybody and how rater terms vary; labels are scored at this model.
+        table: Population's reward, s, delta (B) and the encoder's loadings (B) of each text.
+        network: The trained network of the encoder.
         shared: Shared terms of the likelihood.
         term_sd: Standard deviation of each rater term, logits.
-        rater_ids: `R` raters that are adapted.
+        rater_ids: `R` raters that were adapted.
         mean: (R, P) posterior means of code and terms, in units of their prior; `P = B + T`.
         covariance: (R, P, P).
         collapse: Whether the code is used, on the training raters.
-        validation: Loss on the left-out labels after each epoch, nats per judgement; the first is before training.
-        config: How it was trained.
+        validation: Loss on the held-out labels after each epoch, nats per judgement; the first is before training.
+        config: Settings of the training.
+
+    Example:
+        >>> from reward_models import EncoderConfig, planted_judgements
+        >>> enc = planted_judgements("preference").judgements.encode()
+        >>> fit = fit_encoder(enc, 1, config=EncoderConfig(epochs=2))
+        >>> fit.memberships().shape, len(fit.validation)
+        ((30, 1), 3)
     """
 
     population: RaterModel
@@ -119,51 +128,48 @@ class EncoderFit:
 
     @property
     def kind(self) -> str:
-        """Kind of judgements it was fitted to."""
+        """Kind of judgements of the fit."""
         return self.population.kind
 
     def memberships(self) -> np.ndarray:
-        """(R, B) posterior mean of the code of `rater_ids`."""
+        """Return the (R, B) posterior mean of the code of `rater_ids`."""
         return self.mean[:, : self.num_clusters]
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(N, A) log-probability of every possible answer; see `Predictor`.
+        """Compute the (N, A) log-probability of every possible answer; see `Predictor`.
 
         Code and terms are averaged over 32 quasi-random samples in mirrored pairs, the same for all raters.
 
         Raises:
-            JuryError: Judgements the population model cannot score, or new texts without features.
+            JuryError: Judgements that the population model cannot score, or new texts without features.
         """
         columns = self.table.rows(enc, features)
         self.population.check(enc, columns[:, :1])
-        known = {rater: i for i, rater in enumerate(self.rater_ids)}
-        own = np.array([known.get(rater, -1) for rater in enc.rater_ids], dtype=np.int64)
+        row = positions(enc.rater_ids, self.rater_ids)
         size = self.mean.shape[1]
-        mean = np.where(own[:, None] >= 0, self.mean[own], 0.0) if len(known) else np.zeros((len(own), size))
-        spread = np.tile(np.eye(size), (len(own), 1, 1))
-        spread[own >= 0] = self.covariance[own[own >= 0]]
+        mean = np.where(row[:, None] >= 0, self.mean[row], 0.0) if self.rater_ids else np.zeros((len(row), size))
+        spread = np.tile(np.eye(size), (len(row), 1, 1))
+        spread[row >= 0] = self.covariance[row[row >= 0]]
         samples = draw_samples(torch.from_numpy(mean), torch.from_numpy(spread), fixed_draws(size))
         consensus, taste = (torch.from_numpy(c) for c in np.split(columns[:, 1 : 2 + self.num_clusters], [1], axis=1))
         shared = {name: torch.from_numpy(value) for name, value in self.shared.items()}
         sd = torch.tensor(list(self.term_sd.values()), dtype=torch.float64)
         obs = Observations.from_encoded(enc)
-        answers = n_answers(enc)
-        log_p = np.full((len(enc), answers), -np.inf)
-        known_answers = 2 if enc.kind == "preference" and "log_tie_mean" not in shared else answers
+        log_p = np.full((len(enc), n_answers(enc)), -np.inf)
         with torch.no_grad():
             for start in range(0, len(enc), CHUNK):
                 part = obs.select(slice(start, start + CHUNK))
                 rewards, terms = decode(part, consensus[:, 0], taste, samples[part.rater], list(self.term_sd), sd)
-                for answer in range(known_answers):
+                for answer in range(n_possible_answers(enc, shared)):
                     log_lik = part.answering(answer).state_log_lik(rewards, shared | terms)
                     log_p[start : start + CHUNK, answer] = log_mean_exp(log_lik).numpy()
         return log_p
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> EncoderFit:
-        """The same encoder with the raters of `enc` placed by their labels: one forward pass.
+        """Return the same encoder with the raters of `enc` adapted from their labels: one forward pass.
 
         Raises:
-            JuryError: As `log_probs`.
+            JuryError: As for `log_probs`.
         """
         columns = self.table.rows(enc, features)
         scores = score_labels(enc, self.population, columns[:, :1], swap=self.config.swap_consistent)
@@ -186,34 +192,37 @@ def fit_encoder(
     nuisance: bool = True,
     config: EncoderConfig | None = None,
 ) -> EncoderFit:
-    """Train an encoder of raters.
+    """Train an encoder that infers the code of a rater from labels.
 
     Args:
         enc: The judgements.
         num_clusters: Size of the code `B`.
-        features: (U, D) rows for `enc.texts`, to score new texts too; None: only the texts of `enc` will be known.
-        nuisance: Rater terms in the likelihood.
-        config: Training; None: the defaults.
+        features: (U, D) rows for `enc.texts`, to score new texts too; None: only the texts of `enc` can be scored.
+        nuisance: Whether the likelihood has rater terms.
+        config: Settings of the training; None: the defaults.
 
     Returns:
-        The encoder, its training raters placed by their own labels.
+        The encoder, the raters of `enc` adapted from their labels.
 
     Raises:
-        JuryError: A table without raters, a code of no size, nothing to leave out, or features that do not fit.
+        JuryError: A table without raters, `num_clusters` below 1, nothing to hold out, or features that do not match.
+
+    Example:
+        >>> from reward_models import EncoderConfig, adjusted_rand_index, planted_judgements
+        >>> planted = planted_judgements("preference", num_items=20)
+        >>> fit = fit_encoder(planted.judgements.encode(), 1, config=EncoderConfig(epochs=3))
+        >>> adjusted_rand_index((fit.memberships()[:, 0] > 0).astype(int), planted.cluster)
+        1.0
     """
     config = config or EncoderConfig()
-    if enc.kind == "soft":
-        raise JuryError(
-            "kind='soft': a table of answer shares does not say who answered, so there is nobody to encode; use "
-            "reward_models.baselines.distributional"
-        )
+    require_raters(enc, "an encoder of raters")
     if num_clusters < 1:
-        raise JuryError(f"num_clusters={num_clusters}: the code of a rater has at least one dimension; use 4")
+        raise JuryError(f"num_clusters={num_clusters}: the code of a rater has at least one dimension. Fix: use 4")
     if features is not None:
         check_features(enc, features)
     heldout = HeldOut.of(enc, config.heldout, np.random.default_rng(config.seed))
     nothing = np.zeros(len(enc), dtype=bool)
-    # fork_rng: the caller's own random numbers must not depend on whether an encoder was trained.
+    # fork_rng: the caller's random numbers must not depend on whether an encoder was trained.
     with one_thread(), torch.random.fork_rng(devices=[]):
         trial = Training(enc, heldout, num_clusters, nuisance, config)
         _, validation = trial.run(config.epochs)

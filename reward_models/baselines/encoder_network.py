@@ -1,22 +1,22 @@
 """The network behind `encoder`: from the labels of a rater to a normal posterior over code and rater terms.
 
-One step of Bayes' rule, learnt. At the population's rewards, with the rater terms that the labels suggest, every
+One learnt step of Bayes' rule. At the population's rewards, with the rater terms inferred from the labels, every
 judgement y of a rater has a score (the gradient of its log-likelihood by rewards and terms) and an information (the
-score's variance over the answers that could have been given). With loadings V of the texts, code and terms in units
+variance of the score over the possible answers). With loadings V of the texts, code and terms in units
 of their prior standard deviations,
 
     precision = I + c' sum_i E_y[u_iy u_iy'] c,    mean = precision^-1 sum_i u_iy,    u_iy = (score by rewards) V,
 
-a sum over judgements, hence the same in any order and the prior when there are none; then
+a sum over judgements, hence independent of their order, and the prior without judgements; then
 `mean + tanh(mean W_1) W_2`, an odd function. V, c, W_1 and W_2 are learnt by predicting other labels of the rater.
 
-Swap consistency, m(swapped labels) = -m(labels), is exact: the code is the difference of what the labels D and their
-mirror image say, each as far as it is the likelier of the two for a rater of this population,
+Swap consistency, m(swapped labels) = -m(labels), is exact: the code is the difference between the codes of the labels
+D and of their mirror image, each weighted by its probability for a rater of this population,
 
     m(D) = w mu(D) - (1 - w) mu(swap D),    w = P(D) / (P(D) + P(swap D)),
 
-where P sums the rater terms out. A rater with twenty labels has w near 0 or 1, so that the constraint costs nothing.
-Choices among options have no mirror image, and no such constraint.
+where P sums the rater terms out. For a rater with twenty labels w is near 0 or 1, and the constraint costs nothing.
+Choices among options have no mirror image and no such constraint.
 
 Knows nothing of training, of tables of texts or of predictions.
 
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations
-from reward_models.raters.predictors import n_answers
+from reward_models.raters.predictors import n_answers, n_possible_answers
 from reward_models.raters.rater_model import RaterModel
 
 
@@ -46,15 +46,15 @@ HIDDEN = 16
 
 @dataclass(frozen=True)
 class Side:
-    """Scores of judgements as they are, or as their mirror image.
+    """Scores of judgements, either as they are or mirrored.
 
     Attributes:
-        label: (N,) answer given.
+        label: (N,) answer.
         prob: (N, Y) probability of each answer.
         by_reward: (N, Y, A) score of each answer by the rewards of the alternatives.
         by_term: (N, Y, T) score by the rater terms, in units of their standard deviations.
-        terms: (R, T) rater terms that the labels suggest, in the same units.
-        log_evidence: (R,) log-likelihood of the rater's labels, terms summed out.
+        terms: (R, T) posterior mean of the rater terms, in the same units.
+        log_evidence: (R,) log-likelihood of the rater's labels, the terms summed out.
     """
 
     label: Tensor
@@ -67,13 +67,13 @@ class Side:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """What the network sees of a table.
+    """Input of the network; `score_labels` makes it.
 
     Attributes:
         alternatives: (N, A) text index, 0 at the padding, whose score is 0.
         weight: (N,) weight of each judgement.
-        straight: The labels as they are.
-        mirrored: Their mirror image; None where there is none, or swap consistency is not asked for.
+        straight: Scores of the labels as they are.
+        mirrored: Scores of their mirror image; None if there is none, or without swap consistency.
     """
 
     alternatives: Tensor
@@ -91,11 +91,22 @@ def score_labels(
         enc: `N` judgements.
         model: The population: one reward for everybody, and how rater terms vary around it.
         rewards: (U, 1) the population's rewards of `enc.texts`.
-        context: (N,) judgements that place their rater; None: all.
+        context: (N,) True for judgements that the rater terms are inferred from; None: all.
         swap: Score the mirror image too, where the kind has one.
 
     Returns:
-        Scores of all `N` judgements; only the context has told anything about the raters.
+        Scores of all `N` judgements; only the context was used to infer the rater terms.
+
+    Example:
+        A coin that shows heads has the score +1/2 for the reward of heads and -1/2 for that of tails:
+
+        >>> from reward_models import planted_judgements
+        >>> from reward_models.raters.rater_model import KindTerms
+        >>> model = RaterModel("mixture", np.eye(1), np.zeros(1), {"preference": KindTerms()})
+        >>> enc = planted_judgements("preference", num_raters=2, num_items=2).judgements.encode()
+        >>> scores = score_labels(enc, model, np.zeros((4, 1)))
+        >>> scores.straight.by_reward[0, 0].tolist(), scores.straight.prob[0].tolist()
+        ([0.5, -0.5], [0.5, 0.5])
     """
     model.check(enc, rewards)
     obs = Observations.from_encoded(enc)
@@ -104,17 +115,15 @@ def score_labels(
     counts = csr_array(
         (enc.weight[known], (enc.rater[known], cell.numpy()[known])), shape=(enc.n_raters, len(cells.label))
     )
-    answers = n_answers(enc)
-    if enc.kind == "preference" and "log_tie_mean" not in model.shared:
-        answers = 2
+    answers = n_possible_answers(enc, model.shared)
     reward = torch.from_numpy(rewards)
 
     def side(mirror: bool) -> Side:
-        seen = replace(cells, label=_mirror(enc, cells.label)) if mirror else cells
+        judged = replace(cells, label=_mirror(enc, cells.label)) if mirror else cells
         with torch.no_grad():
             joint = np.tile(model.log_prior, (enc.n_raters, 1))
             if len(enc):
-                joint += counts @ model.table(seen, reward).numpy()
+                joint += counts @ model.table(judged, reward).numpy()
         evidence = logsumexp(joint, axis=1)
         terms = np.exp(joint - evidence[:, None]) @ model.term_grid[0]
         prob, by_reward, by_term = _scores(obs, model, obs.gather(reward)[:, :, 0], torch.from_numpy(terms), answers)
@@ -126,7 +135,7 @@ def score_labels(
 
 
 def _mirror(enc: Encoded, label: Tensor) -> Tensor:
-    """The opposite answers: the other response of a pair, the level as far from the other end; a tie stays one."""
+    """Opposite answers: the other response of a pair, the level mirrored in the scale; a tie stays a tie."""
     if enc.kind == "preference":
         return torch.where(label < 2, 1 - label, label)
     return n_answers(enc) - 1 - label
@@ -143,8 +152,8 @@ def _scores(
     for answer in range(answers):
         r = rewards[:, :, None].clone().requires_grad_()
         z = [terms[obs.rater, i, None].clone().requires_grad_() for i in range(len(names))]
-        own = {name: model.term_sd[name] * z[i] for i, name in enumerate(names)}
-        log_lik = obs.answering(answer).state_log_lik(r, shared | own)
+        terms_of = {name: model.term_sd[name] * z[i] for i, name in enumerate(names)}
+        log_lik = obs.answering(answer).state_log_lik(r, shared | terms_of)
         gradients = torch.autograd.grad(log_lik.sum(), [r, *z], allow_unused=True, materialize_grads=True)
         prob.append(log_lik.detach()[:, 0].exp())
         by_reward.append(gradients[0][:, :, 0])
@@ -153,7 +162,7 @@ def _scores(
 
 
 class CodeNetwork(nn.Module):
-    """The learnt part; see the module.
+    """The trained parameters of the network described in the module.
 
     Attributes:
         num_codes: `B`.
@@ -170,14 +179,14 @@ class CodeNetwork(nn.Module):
     def forward(
         self, scores: LabelScores, loadings: Tensor, rows: Tensor, rater: Tensor, raters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Place raters.
+        """Infer the codes and terms of raters.
 
         Args:
-            scores: The table.
+            scores: Scores of the table.
             loadings: (U, B) loadings `V` of the texts.
-            rows: (n,) judgements that place the raters.
+            rows: (n,) judgements to infer them from.
             rater: (n,) position of their rater in `raters`.
-            raters: (r,) raters to place.
+            raters: (r,) raters to adapt.
 
         Returns:
             (r, P) means of code and terms, in units of their prior, and (r, P, P) covariances.
@@ -195,18 +204,18 @@ class CodeNetwork(nn.Module):
     def _one_side(
         self, scores: LabelScores, side: Side, loadings: Tensor, rows: Tensor, rater: Tensor, raters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(r, P) mean and (r, P, P) precision from one reading of the labels."""
+        """(r, P) mean and (r, P, P) precision from the labels or from their mirror image."""
         of_text = loadings[scores.alternatives[rows]]
         u = torch.cat([torch.einsum("nya,nab->nyb", side.by_reward[rows], of_text), side.by_term[rows]], dim=-1)
         weight = scores.weight[rows, None]
-        given = u[torch.arange(len(rows)), side.label[rows]]
+        of_label = u[torch.arange(len(rows)), side.label[rows]]
         information = torch.einsum("ny,nyp,nyq->npq", side.prob[rows], u, u).flatten(1)
         size = u.shape[-1]
-        total = u.new_zeros(len(raters), size).index_add(0, rater, weight * given)
+        total = u.new_zeros(len(raters), size).index_add(0, rater, weight * of_label)
         summed = u.new_zeros(len(raters), size * size).index_add(0, rater, weight * information)
         trust = (0.5 * self.log_trust).exp()
         precision = torch.eye(size, dtype=u.dtype) + trust[:, None] * trust * summed.reshape(-1, size, size)
-        # The scores were taken at the terms the labels suggest: from there the prior pulls back to 0.
+        # The scores were computed at the inferred terms; the prior pulls from there to 0.
         prior = nn.functional.pad(side.terms[raters], (self.num_codes, 0))
         step = torch.linalg.solve(precision, (total - prior)[:, :, None])[:, :, 0]
         code = step[:, : self.num_codes]

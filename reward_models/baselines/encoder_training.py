@@ -1,6 +1,6 @@
 """Training of `encoder`: contexts and targets, a factor model to start from, Adam, early stopping.
 
-Knows nothing of tables of texts, of features or of predictions.
+Knows nothing of tables of texts, features or predictions.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `B` code dimensions, `T` rater terms, `P = B + T`, `S` samples, `A`
 alternatives.
@@ -19,20 +19,18 @@ from scipy.stats import norm, qmc
 from torch import Tensor, nn
 
 from reward_models.baselines.encoder_network import CodeNetwork, LabelScores, score_labels
+from reward_models.baselines.heldout import HeldOut, RaterRows
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig, spectral_embedding
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import RaterModel
-from reward_models.stats.resampling import heldout_labels
 
 
 __all__ = [
     "Decoder",
     "EncoderConfig",
-    "HeldOut",
-    "RaterRows",
     "Training",
     "decode",
     "draw_samples",
@@ -41,30 +39,38 @@ __all__ = [
 ]
 
 EM_STEPS = 4
-START_SD, LEAST_SD = 0.3, 0.6  # of a taste's effect on the reward, over texts, in logits
-CONSENSUS_PRECISION, CONSENSUS_STEP = 0.1, 0.3
-MANY_RATERS = 20  # from which on some are left out with all their labels
+START_SD, LEAST_SD = 0.3, 0.6  # standard deviation over texts of a taste's effect on the reward, in logits
+CONSENSUS_PRECISION, CONSENSUS_STEP = 0.1, 0.3  # prior precision, and logits per unit of the trained parameter
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How an encoder is trained.
+    """Settings of the training of an encoder.
 
     Attributes:
         epochs: Most passes over the raters.
-        patience: Epochs without improvement on the left-out labels before training stops.
+        patience: Epochs without improvement on the held-out labels before training stops.
         batch_raters: Raters per step.
-        learning_rate: Of Adam.
-        averaging: Decay of the running average of the parameters, which is what is kept.
+        learning_rate: Learning rate of Adam.
+        averaging: Decay of the running average of the parameters; the average is the result.
         samples: Samples of the code per rater in training; half of them are mirror images of the others.
         kl_weight: Weight of the divergence of a rater's posterior from the prior.
-        free_bits: Divergence per code dimension, in nats, that costs nothing.
-        heldout: Share of each rater's labels left out to stop early; half that share of the raters is left out too.
+        free_bits: Divergence per code dimension, in nats, that is not penalised.
+        heldout: Share of each rater's labels to hold out for early stopping; half that share of the raters is held out
+            too.
         swap_consistent: Make m(swapped labels) = -m(labels) exact.
-        seed: Seed of everything random.
+        seed: Random seed.
 
     Raises:
-        JuryError: When a value cannot work.
+        JuryError: A value that cannot work.
+
+    Example:
+        >>> EncoderConfig(epochs=5).patience
+        15
+        >>> EncoderConfig(samples=3)
+        Traceback (most recent call last):
+            ...
+        reward_models.errors.JuryError: epochs=30, patience=15, batch_raters=64 must be at least 1 and samples=3 ...
     """
 
     epochs: int = 30
@@ -83,78 +89,31 @@ class EncoderConfig:
         if min(self.epochs, self.patience, self.batch_raters) < 1 or self.samples < 2 or self.samples % 2:
             raise JuryError(
                 f"epochs={self.epochs}, patience={self.patience}, batch_raters={self.batch_raters} must be at least 1 "
-                f"and samples={self.samples} even and at least 2, since samples come in mirrored pairs"
+                f"and samples={self.samples} even and at least 2, because samples come in mirrored pairs"
             )
         if not (self.learning_rate > 0 and 0 <= self.averaging < 1 and 0 < self.heldout < 1):
             raise JuryError(
                 f"learning_rate={self.learning_rate} must be positive, averaging={self.averaging} in [0, 1) and "
-                f"heldout={self.heldout} in (0, 1); the defaults are 0.03, 0.97 and 0.1"
+                f"heldout={self.heldout} in (0, 1). Fix: use the defaults 0.05, 0.97 and 0.1"
             )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What training does not see.
-
-    Attributes:
-        mask: (N,) not trained on.
-        context: (N,) places the raters when the left-out labels are scored.
-        target: (N,) scored.
-        raters: Raters with a target.
-    """
-
-    mask: np.ndarray
-    context: np.ndarray
-    target: np.ndarray
-    raters: np.ndarray
-
-    @classmethod
-    def of(cls, enc: Encoded, share: float, rng: np.random.Generator) -> HeldOut:
-        """Leave out labels of every rater, and whole raters where there are enough of them.
-
-        The first tell whether known raters are predicted better, the second whether new ones are.
-        """
-        out = np.zeros(enc.n_raters, dtype=bool)
-        if enc.n_raters >= MANY_RATERS:
-            out[rng.permutation(enc.n_raters)[: max(1, round(share / 2 * enc.n_raters))]] = True
-        # Half of the new raters are known by many labels, half by few.
-        known = np.where(rng.random(enc.n_raters) < 0.5, 0.8, 0.25)[enc.rater]
-        new = out[enc.rater]
-        label = heldout_labels(enc.rater, share, rng)
-        mask = new | label
-        target = np.where(new, rng.random(len(enc)) >= known, label)
-        context = ~target
-        if not target.any() or mask.all():
-            raise JuryError(
-                f"none of {len(enc)} judgements can be left out to stop training: an encoder needs raters with "
-                "several judgements each"
-            )
-        return cls(mask, context, target, np.unique(enc.rater[target]))
-
-
-class RaterRows:
-    """Finds the judgements of raters."""
-
-    def __init__(self, enc: Encoded) -> None:
-        self.order = np.argsort(enc.rater, kind="stable")
-        self.start = np.concatenate([[0], np.cumsum(np.bincount(enc.rater, minlength=enc.n_raters))])
-
-    def rows(self, raters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (n,) of all judgements of the given raters, and the position (n,) in `raters` of whose they are."""
-        length = self.start[raters + 1] - self.start[raters]
-        first = np.concatenate([[0], np.cumsum(length)[:-1]])
-        rows = self.order[np.repeat(self.start[raters] - first, length) + np.arange(length.sum())]
-        return rows, np.repeat(np.arange(len(raters)), length)
 
 
 class Decoder(nn.Module):
-    """All parameters that are trained: texts, shared terms, and the encoder's network."""
+    """All trained parameters: those of the texts, shared terms, and the encoder's network.
+
+    Args:
+        rewards: (U, 1) rewards of the population.
+        taste: (U, B) effect on the reward of one unit of the code, to start from.
+        spread: (B,) prior standard deviation of the taste over texts.
+        model: The population's rater terms.
+        centre: (U,) share of the judgements of each text if leniency carries a taste for all texts, else None.
+    """
 
     def __init__(
         self, rewards: np.ndarray, taste: np.ndarray, spread: np.ndarray, model: RaterModel, centre: Tensor | None
     ) -> None:
         super().__init__()
-        # In units of their prior spread, so that a step of Adam is small for small tastes.
+        # Parameters are in units of their prior spread, so that a step of Adam is small for small tastes.
         self.spread, self.start = torch.tensor(spread), torch.tensor(rewards[:, 0])
         self.consensus = nn.Parameter(torch.zeros(len(rewards), dtype=torch.float64))
         self.taste = nn.Parameter(torch.tensor(taste / spread))
@@ -169,25 +128,33 @@ class Decoder(nn.Module):
         self.centre = centre
 
     def columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Consensus (U, 1), delta (U, B) and loadings (U, B); a taste for all ratings is leniency, a term."""
+        """Return consensus (U, 1), delta (U, B) and loadings (U, B); a taste for all ratings is leniency, a term."""
         taste, loading = self.spread * self.taste, self.spread * self.loading
         if self.centre is not None:
             taste, loading = taste - self.centre @ taste, loading - self.centre @ loading
         return (self.start + CONSENSUS_STEP * self.consensus)[:, None], taste, loading
 
     def shared(self) -> dict[str, Tensor]:
-        """Shared terms, thresholds in order."""
+        """Return the shared terms, with increasing thresholds."""
         return torch_terms(dict(self.raw.items()))
 
     def penalty(self) -> Tensor:
-        """Minus log prior of the texts' parameters, up to a constant."""
+        """Compute minus the log prior of the texts' parameters, up to a constant."""
         consensus, _, _ = self.columns()
         sizes = self.taste.square().sum() + self.loading.square().sum()
         return 0.5 * (CONSENSUS_PRECISION * consensus.square().sum() + sizes)
 
 
 class Training:
-    """The loop: contexts and targets, minibatches of raters, averaged parameters, early stopping."""
+    """Training loop: contexts and targets, minibatches of raters, averaged parameters, early stopping.
+
+    Args:
+        enc: The judgements.
+        heldout: Judgements that training does not see.
+        num_codes: Size of the code `B`.
+        nuisance: Whether the likelihood has rater terms.
+        config: Settings.
+    """
 
     def __init__(self, enc: Encoded, heldout: HeldOut, num_codes: int, nuisance: bool, config: EncoderConfig) -> None:
         self.enc, self.heldout, self.num_codes, self.config = enc, heldout, num_codes, config
@@ -200,11 +167,11 @@ class Training:
         self.draws = fixed_draws(num_codes + len(self.model.term_sd))
 
     def run(self, epochs: int) -> tuple[Decoder, list[float]]:
-        """Train for at most so many epochs of a schedule of `config.epochs`.
+        """Train for at most `epochs` epochs of a schedule of `config.epochs`.
 
         Returns:
-            The averaged parameters after the last epoch, and the loss on what was left out before the first epoch and
-            after each (empty when nothing was left out).
+            The averaged parameters after the last epoch, and the loss on the held-out labels before the first epoch
+            and after each (empty if nothing was held out).
         """
         config, rng = self.config, np.random.default_rng(self.config.seed)
         torch.manual_seed(config.seed)
@@ -217,7 +184,7 @@ class Training:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
         step = 0
         for _ in range(epochs):
-            # Every epoch each rater is known by another share of the labels, from none to all.
+            # In every epoch each rater has another share of the labels as context, from none to all.
             share = rng.random(self.enc.n_raters)
             context = ~self.heldout.mask & (rng.random(len(self.enc)) < share[self.enc.rater])
             target = ~self.heldout.mask & ~context
@@ -231,8 +198,8 @@ class Training:
                 step += 1
                 decay = min(config.averaging, step / (step + 10))
                 with torch.no_grad():
-                    for kept, value in zip(average.parameters(), decoder.parameters(), strict=True):
-                        kept.lerp_(value, 1.0 - decay)
+                    for mean, value in zip(average.parameters(), decoder.parameters(), strict=True):
+                        mean.lerp_(value, 1.0 - decay)
             schedule.step()
             if heldout is not None:
                 history.append(self._heldout_loss(average, heldout))
@@ -241,7 +208,7 @@ class Training:
         return average, history
 
     def without_taste(self) -> tuple[Decoder, float]:
-        """The population and its rater terms alone, and their loss on what was left out (nan if nothing was)."""
+        """Return the population and its rater terms alone, and their loss on the held-out labels (nan if none)."""
         nothing = np.zeros((self.enc.n_texts, self.num_codes))
         decoder = Decoder(self.rewards, nothing, np.ones(self.num_codes), self.model, None)
         if not self.heldout.target.any():
@@ -249,7 +216,7 @@ class Training:
         return decoder, self._heldout_loss(decoder, self._scores(self.heldout.context))
 
     def information(self) -> np.ndarray:
-        """(U,) Fisher information of the labels about the reward of each text, in 1 / logit^2."""
+        """Compute the (U,) Fisher information of the labels about the reward of each text, in 1 / logit^2."""
         scores = self._scores(np.ones(len(self.enc), dtype=bool))
         each = torch.einsum("ny,nya->na", scores.straight.prob, scores.straight.by_reward.square())
         each = each * scores.weight[:, None]
@@ -259,17 +226,17 @@ class Training:
         return score_labels(self.enc, self.model, self.rewards, context=context, swap=self.config.swap_consistent)
 
     def _factor_start(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
-        """A factor model of the training labels' scores, by EM.
+        """Fit a factor model to the scores of the training labels, by EM.
 
-        Around the population's rewards the log-likelihood is quadratic in `delta m`: scores g and information F of the
-        rewards of each judgement. The E-step is the encoder's own; the M-step a Newton step on delta, text by text
-        (F of a judgement is below A times its diagonal), and the spread of each taste its mean square, uncertainty
-        included (empirical Bayes). Codes are scaled back to unit variance after each step, which makes EM fast
-        (parameter expansion; Liu, Rubin and Wu 1998).
+        Around the population's rewards the log-likelihood is quadratic in `delta m`, with scores g and information F
+        of the rewards of each judgement. The E-step is that of the encoder. The M-step is a Newton step on delta, text
+        by text (F of a judgement is below A times its diagonal); the spread of each taste is its root mean square,
+        uncertainty included (empirical Bayes). Codes are scaled back to unit variance after each step, which makes EM
+        fast (parameter expansion; Liu, Rubin and Wu 1998).
 
         Returns:
-            delta (U, B), its standard deviation (B,), and (U,) the share of judgements of each text if a taste for
-            everything is leniency.
+            delta (U, B), its standard deviation (B,), and (U,) the share of judgements of each text if leniency
+            carries a taste for all texts, else None.
         """
         enc, seen = self.enc, ~self.heldout.mask
         scores = score_labels(enc, self.model, self.rewards, context=seen, swap=False)
@@ -305,10 +272,10 @@ class Training:
             mean, covariance = network(scores, taste, rows, rater, torch.arange(enc.n_raters))
             code = mean[:, :size]
             moment = covariance[:, :size, :size] + code[:, :, None] * code[:, None]
-            own = moment[rater]
-            expected = torch.einsum("nab,nbi,nij->naj", information, taste[text], own)
+            of_rater = moment[rater]
+            expected = torch.einsum("nab,nbi,nij->naj", information, taste[text], of_rater)
             slope = per_text(score[:, :, None] * code[rater][:, None] - expected)
-            curvature = per_text(bound[:, :, None, None] * own[:, None]) + torch.diag(spread**-2)
+            curvature = per_text(bound[:, :, None, None] * of_rater[:, None]) + torch.diag(spread**-2)
             uncertainty = torch.linalg.inv(curvature)
             taste = taste + torch.einsum("uij,uj->ui", uncertainty, slope - taste * spread**-2)
             unit_code = torch.diagonal(moment[raters].mean(0)).sqrt()
@@ -326,9 +293,9 @@ class Training:
         scores: LabelScores,
         draws: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Targets' log-likelihood (n,) and weights (n,) given the raters' contexts; codes' means and variances."""
+        """Log-likelihood (n,) and weights (n,) of the targets given the contexts; means and variances of the codes."""
         rows, position = self.by_rater.rows(raters)
-        known, asked = context[rows], target[rows]
+        known, scored = context[rows], target[rows]
         consensus, taste, loading = decoder.columns()
         mean, covariance = decoder.network(
             scores,
@@ -337,8 +304,8 @@ class Training:
             torch.from_numpy(position[known]),
             torch.from_numpy(raters),
         )
-        part = self.obs.select(torch.from_numpy(rows[asked]))
-        samples = draw_samples(mean, covariance, draws)[torch.from_numpy(position[asked])]
+        part = self.obs.select(torch.from_numpy(rows[scored]))
+        samples = draw_samples(mean, covariance, draws)[torch.from_numpy(position[scored])]
         rewards, terms = decode(part, consensus[:, 0], taste, samples, list(self.model.term_sd), decoder.log_sd.exp())
         log_lik = log_mean_exp(part.state_log_lik(rewards, decoder.shared() | terms))
         variance = torch.diagonal(covariance, dim1=1, dim2=2)
@@ -358,12 +325,12 @@ class Training:
         )
         divergence = 0.5 * (mean.square() + variance - 1.0 - variance.log()).mean(0)
         excess = divergence.clamp(min=self.config.free_bits).sum()
-        # Half of the labels are targets, so half of the prior goes with them.
+        # On average half of the labels are targets, so half of the prior is counted.
         prior = 0.5 * decoder.penalty() / len(self.raters)
         return prior + self.config.kl_weight * excess - (weight * log_lik).sum() / len(batch)
 
     def _heldout_loss(self, decoder: Decoder, scores: LabelScores) -> float:
-        """Nats per left-out judgement."""
+        """Loss in nats per held-out judgement."""
         out = self.heldout
         with torch.no_grad():
             log_lik, weight, _, _ = self._log_lik(decoder, out.raters, out.context, out.target, scores, self.draws)
@@ -371,26 +338,51 @@ class Training:
 
 
 def fixed_draws(size: int) -> Tensor:
-    """(32, size) standard normal draws: 16 points of a Sobol sequence and their mirror images."""
+    """Return (32, size) standard normal draws: 16 points of a Sobol sequence and their mirror images.
+
+    Example:
+        >>> draws = fixed_draws(3)
+        >>> draws.shape, bool((draws[:16] == -draws[16:]).all())
+        (torch.Size([32, 3]), True)
+    """
     points = qmc.Sobol(size, scramble=True, rng=np.random.default_rng(0)).random(16)
     half = torch.from_numpy(norm.ppf(points))
     return torch.cat([half, -half])
 
 
 def draw_samples(mean: Tensor, covariance: Tensor, draws: Tensor) -> Tensor:
-    """(R, S, P) samples of N(mean, covariance) from (S, P) standard normal draws."""
+    """Return (R, S, P) samples of N(mean, covariance) from (S, P) standard normal draws.
+
+    Example:
+        >>> draw_samples(torch.tensor([[1.0]]), torch.tensor([[[4.0]]]), torch.tensor([[-1.0], [1.0]])).ravel()
+        tensor([-1.,  3.])
+    """
     return mean[:, None] + torch.einsum("rpq,sq->rsp", torch.linalg.cholesky(covariance), draws)
 
 
 def decode(
     obs: Observations, consensus: Tensor, taste: Tensor, samples: Tensor, names: list[str], sd: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Rewards (N, A, S) and rater terms (N, S) of judgements whose raters have samples (N, S, P)."""
+    """Compute rewards (N, A, S) and rater terms (N, S) of judgements whose raters have samples (N, S, P).
+
+    Args:
+        obs: `N` judgements.
+        consensus: (U,) reward of each text.
+        taste: (U, B) effect of the code on it.
+        samples: (N, S, P) samples of code and terms, in units of their prior.
+        names: Names of the rater terms.
+        sd: (T,) their standard deviations.
+    """
     code, terms = samples.split([taste.shape[1], len(names)], dim=2)
     rewards = consensus[obs.alternatives][:, :, None] + torch.einsum("nab,nsb->nas", taste[obs.alternatives], code)
     return rewards, {name: sd[i] * terms[:, :, i] for i, name in enumerate(names)}
 
 
 def log_mean_exp(log_lik: Tensor) -> Tensor:
-    """Log of the mean over samples: (N, S) to (N,)."""
+    """Compute the log of the mean over samples: (N, S) to (N,).
+
+    Example:
+        >>> log_mean_exp(torch.tensor([[0.2, 0.4]]).log()).exp()
+        tensor([0.3000])
+    """
     return torch.logsumexp(log_lik, dim=1) - math.log(log_lik.shape[1])

@@ -1,17 +1,19 @@
-"""A baseline after VPL: a latent of the rater, inferred by one network and read by another.
+"""A baseline after VPL: a latent variable per rater, inferred by one network and used by another.
 
 Poddar et al., "Personalizing Reinforcement Learning from Human Feedback with Variational Preference Learning"
-(NeurIPS 2024, arXiv 2408.10075), written anew from the paper and given the tuning budget of our own models: every
+(NeurIPS 2024, arXiv 2408.10075), implemented from the paper, with the same tuning budget as the other models: every
 label of a context passes an MLP with biases, the mean over the context gives mu and log sigma^2 (clamped to [-1, 1]),
-the latent is put on a sphere, `z = sqrt(d) (mu + sigma eps) / |mu + sigma eps|`, and the reward is an MLP of
-[h(x), z]. The divergence from the prior has a tiny weight. There are no rater terms and no swap consistency. What
-differs:
+the latent is projected onto a sphere, `z = sqrt(d) (mu + sigma eps) / |mu + sigma eps|`, and the reward is an MLP of
+[h(x), z]. The divergence from the prior has a small weight. There are no rater terms and no swap consistency.
+Deviations from the paper:
 
-1. The latent has 16 dimensions and hidden layers 64 units rather than 512: our tables are smaller.
+1. The latent has 16 dimensions and hidden layers have 64 units, instead of 512: our tables are smaller.
 2. The context is pooled by its mean, without the self-attention block before it.
 3. Ratings and choices have their own likelihoods, and pairs may tie; the paper has pairs only.
-4. h(x) is a linear map of the features, or free per text where there are none.
-5. The latent of an unknown rater is averaged over 64 points of the sphere.
+4. h(x) is a linear map of the features, or free per text without features.
+5. The predictions for an unknown rater are averaged over 64 points of the sphere.
+
+Knows nothing of clusters or of language models.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `H` hidden units, `Z` latent dimensions, `S` samples, `A` answers.
 """
@@ -26,36 +28,41 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reward_models.baselines.encoder_training import HeldOut, RaterRows, log_mean_exp
+from reward_models.baselines.encoder_training import log_mean_exp
+from reward_models.baselines.heldout import HeldOut, RaterRows
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import Observations, start_terms, torch_terms
-from reward_models.raters.predictors import n_answers
+from reward_models.raters.predictors import n_answers, n_possible_answers, positions, require_raters
 
 
 __all__ = ["VPLConfig", "VPLFit", "fit_vpl"]
 
-PRIOR_DRAWS = 64
-CHUNK = 4096
+PRIOR_DRAWS = 64  # points of the sphere for an unknown rater
+CHUNK = 4096  # judgements at a time
 
 
 @dataclass(frozen=True)
 class VPLConfig:
-    """How the baseline is trained.
+    """Settings of the training of the VPL baseline.
 
     Attributes:
         hidden: Units of each hidden layer `H`, and of h(x).
-        kl_weight: Weight of the divergence from the prior; the paper has 1e-4 to 3e-6.
+        kl_weight: Weight of the divergence from the prior; 1e-4 to 3e-6 in the paper.
         epochs: Most passes over the raters.
-        patience: Epochs without improvement before training stops.
+        patience: Epochs without improvement on the held-out labels before training stops.
         batch_raters: Raters per step.
-        learning_rate: Of Adam.
-        weight_decay: Of AdamW.
-        heldout: As for `EncoderConfig`.
-        seed: Seed of everything random.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        heldout: Share of each rater's labels to hold out, as in `EncoderConfig`.
+        seed: Random seed.
+
+    Example:
+        >>> VPLConfig(epochs=5).hidden
+        64
     """
 
     hidden: int = 64
@@ -70,7 +77,7 @@ class VPLConfig:
 
 
 class _Network(nn.Module):
-    """Encoder, decoder, texts and shared terms."""
+    """Encoder, decoder, representations of texts, and shared terms."""
 
     def __init__(
         self, n_inputs: int, free: bool, n_labels: int, terms: dict[str, np.ndarray], width: int, latent: int
@@ -93,49 +100,56 @@ class _Network(nn.Module):
         self.raw = nn.ParameterDict({name: torch.tensor(value, dtype=torch.float32) for name, value in terms.items()})
 
     def encode(self, hidden: Tensor, obs: Observations, position: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (count, Z) of the latents of raters with the given judgements."""
+        """Compute mean and log variance (count, Z) of the latents of raters from their judgements."""
         label, of_text = obs.label[:, 0], hidden[obs.alternatives]
         if obs.kind == "rating":
             pair = torch.cat([of_text[:, 0], torch.zeros_like(of_text[:, 0])], dim=1)
             level = nn.functional.one_hot(label, obs.n_levels).to(hidden.dtype)
             inputs, used = torch.cat([pair, level], dim=1), torch.ones_like(label, dtype=torch.bool)
         else:
-            used = label < of_text.shape[1]  # a tie says nothing about which is better
+            used = label < of_text.shape[1]  # a tie does not tell which response is better
             offered = torch.ones(of_text.shape[:2]) if obs.mask is None else obs.mask.to(hidden.dtype)
-            chosen = of_text[torch.arange(len(label)), label.clamp(max=of_text.shape[1] - 1)]
-            others = ((of_text * offered[:, :, None]).sum(1) - chosen) / (offered.sum(1, keepdim=True) - 1).clamp(
+            preferred = of_text[torch.arange(len(label)), label.clamp(max=of_text.shape[1] - 1)]
+            others = ((of_text * offered[:, :, None]).sum(1) - preferred) / (offered.sum(1, keepdim=True) - 1).clamp(
                 min=1
             )
-            inputs = torch.cat([chosen, others], dim=1)
+            inputs = torch.cat([preferred, others], dim=1)
         encoded = self.encoder(inputs[used])
         total = hidden.new_zeros(count, encoded.shape[1]).index_add(0, position[used], encoded)
         size = torch.bincount(position[used], minlength=count).clamp(min=1)
         return self.head(total / size[:, None]).clamp(-1.0, 1.0).chunk(2, dim=1)
 
     def shared(self) -> dict[str, Tensor]:
-        """Shared terms of the likelihood."""
+        """Return the shared terms of the likelihood."""
         return torch_terms(dict(self.raw.items()))
 
 
 def _on_sphere(latent: Tensor) -> Tensor:
-    """(..., Z) directions at distance sqrt(Z)."""
+    """Project (..., Z) latents onto the sphere of radius sqrt(Z)."""
     return math.sqrt(latent.shape[-1]) * nn.functional.normalize(latent, dim=-1)
 
 
 @dataclass(frozen=True)
 class VPLFit:
-    """The trained baseline. A `predictors.Predictor`.
+    """The trained VPL baseline. A `predictors.Predictor`; `fit_vpl` makes it.
 
     Attributes:
         network: Encoder and decoder.
-        texts: Known texts; used by a model without features.
-        centre: (D,) and
-        scale: (D,) of the features, None without.
-        kind: Kind of judgements it was fitted to.
-        rater_ids: `R` raters that are adapted.
+        texts: Known texts, for a model without features.
+        centre: (D,) mean of the features; None without features.
+        scale: (D,) scale of the features; None without features.
+        kind: Kind of judgements of the fit.
+        rater_ids: `R` raters that were adapted.
         latent: (R, Z) their latents, posterior means on the sphere.
-        validation: Loss on the left-out labels after each epoch, nats per judgement.
+        validation: Loss on the held-out labels after each epoch, nats per judgement.
         kl: Mean divergence of the training raters' posteriors from the prior, nats.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> fit = fit_vpl(enc, 4, config=VPLConfig(epochs=2))
+        >>> fit.latent.shape, np.square(fit.latent[0]).sum().round(3)  # on the sphere of radius 2
+        ((30, 4), np.float32(4.0))
     """
 
     network: _Network
@@ -149,34 +163,36 @@ class VPLFit:
     kl: float
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
-        """(N, A) log-probability of every possible answer; see `Predictor`.
+        """Compute the (N, A) log-probability of every possible answer; see `Predictor`.
 
         Raises:
-            JuryError: Another kind of judgements, or texts the model does not know.
+            JuryError: Another kind of judgements, or texts that the model does not know.
         """
         hidden = self._hidden(enc, features)
-        known = {rater: i for i, rater in enumerate(self.rater_ids)}
-        own = np.array([known.get(rater, -1) for rater in enc.rater_ids], dtype=np.int64)[enc.rater]
+        row = positions(enc.rater_ids, self.rater_ids)[enc.rater]
         prior = _on_sphere(torch.randn(PRIOR_DRAWS, self.latent.shape[1], generator=torch.Generator().manual_seed(0)))
+        shared = {name: value.double() for name, value in self.network.shared().items()}
         log_p = np.full((len(enc), n_answers(enc)), -np.inf)
+        possible = n_possible_answers(enc, shared)
         obs, latent = Observations.from_encoded(enc), torch.from_numpy(self.latent)
         with torch.no_grad():
-            of_anyone = torch.cat(
+            of_prior = torch.cat(
                 [self._rewards(hidden[:, None], z.expand(len(hidden), 1, -1)) for z in prior], dim=1
             )  # (U, S)
-            for rows in np.array_split(np.flatnonzero(own >= 0), max(1, len(own) // CHUNK)):
-                part = obs.select(torch.from_numpy(rows))
-                z = latent[own[rows]][:, None].expand(-1, part.alternatives.shape[1], -1)
-                log_p[rows] = self._answers(
-                    part, self._rewards(hidden[part.alternatives], z)[:, :, None], log_p.shape[1]
-                )
-            for rows in np.array_split(np.flatnonzero(own < 0), max(1, len(own) // CHUNK)):
-                part = obs.select(torch.from_numpy(rows))
-                log_p[rows] = self._answers(part, of_anyone[part.alternatives], log_p.shape[1])
+            for known in (True, False):
+                for rows in np.array_split(np.flatnonzero((row >= 0) == known), max(1, len(row) // CHUNK)):
+                    part = obs.select(torch.from_numpy(rows))
+                    rewards = of_prior[part.alternatives]  # (n, A, S)
+                    if known:
+                        z = latent[row[rows]][:, None].expand(-1, part.alternatives.shape[1], -1)
+                        rewards = self._rewards(hidden[part.alternatives], z)[:, :, None]
+                    for answer in range(possible):
+                        log_lik = part.answering(answer).state_log_lik(rewards.double(), shared)
+                        log_p[rows, answer] = log_mean_exp(log_lik).numpy()
         return log_p
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> VPLFit:
-        """The same model with the raters of `enc` placed by their labels: one forward pass."""
+        """Return the same model with the raters of `enc` adapted from their labels: one forward pass."""
         hidden = self._hidden(enc, features)
         with torch.no_grad():
             mean, _ = self.network.encode(
@@ -187,25 +203,17 @@ class VPLFit:
     def _rewards(self, hidden: Tensor, latent: Tensor) -> Tensor:
         return self.network.decoder(torch.cat([hidden, latent], dim=-1))[..., 0]
 
-    def _answers(self, part: Observations, rewards: Tensor, answers: int) -> np.ndarray:
-        """(n, A) log-probabilities from rewards (n, A, S) that are averaged over."""
-        shared = {name: value.double() for name, value in self.network.shared().items()}
-        out = np.full((len(part.label), answers), -np.inf)
-        for answer in range(2 if part.kind == "preference" and "log_tie_mean" not in shared else answers):
-            log_lik = part.answering(answer).state_log_lik(rewards.double(), shared)
-            out[:, answer] = log_mean_exp(log_lik).numpy()
-        return out
-
     def _hidden(self, enc: Encoded, features: np.ndarray | None) -> Tensor:
         """(U', H) representation of `enc.texts`."""
         if enc.kind != self.kind:
             raise JuryError(
-                f"the model was fitted to {self.kind!r} judgements and cannot score {enc.kind!r} judgements"
+                f"the model was fitted to {self.kind!r} judgements and cannot score {enc.kind!r} judgements. Fix: "
+                "fit it to judgements of that kind"
             )
         with torch.no_grad():
             if self.centre is not None and self.scale is not None:
                 if features is None:
-                    raise JuryError("features=None, but the model was fitted on features; pass one row per text")
+                    raise JuryError("features=None, but the model was fitted on features. Fix: pass one row per text")
                 check_features(enc, features)
                 return self.network.embed(torch.from_numpy((features - self.centre) / self.scale).float())
             table = self.network.embed.weight.numpy()
@@ -215,27 +223,31 @@ class VPLFit:
 def fit_vpl(
     enc: Encoded, num_clusters: int = 16, *, features: np.ndarray | None = None, config: VPLConfig | None = None
 ) -> VPLFit:
-    """Train the baseline.
+    """Train the VPL baseline.
 
     Args:
         enc: The judgements.
         num_clusters: Dimensions of the latent `Z`, at least 2.
         features: (U, D) rows for `enc.texts`; None: free parameters per text.
-        config: Training; None: the defaults.
+        config: Settings of the training; None: the defaults.
 
     Returns:
-        The model, its training raters placed by their own labels.
+        The model, the raters of `enc` adapted from their labels.
 
     Raises:
-        JuryError: A table without raters, a latent too small, nothing to leave out, or features that do not fit.
+        JuryError: A table without raters, `num_clusters` below 2, nothing to hold out, or features that do not match.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("choice").judgements.encode()
+        >>> fit = fit_vpl(enc, 4, config=VPLConfig(epochs=2))
+        >>> fit.log_probs(enc).shape, len(fit.validation)
+        ((360, 3), 2)
     """
     config = config or VPLConfig()
     if num_clusters < 2:
-        raise JuryError(f"num_clusters={num_clusters}: a latent on a sphere has at least two dimensions; use 16")
-    if enc.kind == "soft":
-        raise JuryError(
-            "kind='soft': a table of answer shares does not say who answered, so there is nobody to encode"
-        )
+        raise JuryError(f"num_clusters={num_clusters}: a latent on a sphere has at least two dimensions. Fix: use 16")
+    require_raters(enc, "an encoder of raters")
     rng = np.random.default_rng(config.seed)
     heldout = HeldOut.of(enc, config.heldout, rng)
     obs = Observations.from_encoded(enc)
@@ -250,9 +262,9 @@ def fit_vpl(
         torch.manual_seed(config.seed)
         size = enc.n_texts if features is None else features.shape[1]
         network = _Network(size, features is None, n_labels, terms, config.hidden, num_clusters)
-        kept, validation, divergence = _train(network, inputs, obs, RaterRows(enc), heldout, config, rng)
+        best, validation, divergence = _train(network, inputs, obs, RaterRows(enc), heldout, config, rng)
     empty = np.zeros((0, num_clusters), dtype=np.float32)
-    fit = VPLFit(kept.requires_grad_(False), enc.texts, centre, scale, enc.kind, [], empty, validation, divergence)
+    fit = VPLFit(best.requires_grad_(False), enc.texts, centre, scale, enc.kind, [], empty, validation, divergence)
     return fit.adapt(enc, features)
 
 
@@ -265,22 +277,22 @@ def _train(
     config: VPLConfig,
     rng: np.random.Generator,
 ) -> tuple[_Network, list[float], float]:
-    """The network with the lowest loss on what was left out, the losses, and the divergence after the last epoch."""
+    """Return the network with the lowest held-out loss, the losses, and the divergence after the last epoch."""
 
     def loss(
         raters: np.ndarray, context: np.ndarray, target: np.ndarray, noise: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, position = by_rater.rows(raters)
-        known, asked = context[rows], target[rows]
+        known, scored = context[rows], target[rows]
         hidden = network.embed(inputs)
         mean, log_var = network.encode(
             hidden, obs.select(torch.from_numpy(rows[known])), torch.from_numpy(position[known]), len(raters)
         )
         z = _on_sphere(mean + noise * (0.5 * log_var).exp() * torch.randn_like(mean))
-        part = obs.select(torch.from_numpy(rows[asked]))
+        part = obs.select(torch.from_numpy(rows[scored]))
         of_text = hidden[part.alternatives]
-        own = z[torch.from_numpy(position[asked])][:, None].expand(-1, of_text.shape[1], -1)
-        rewards = network.decoder(torch.cat([of_text, own], dim=-1))
+        of_rater = z[torch.from_numpy(position[scored])][:, None].expand(-1, of_text.shape[1], -1)
+        rewards = network.decoder(torch.cat([of_text, of_rater], dim=-1))
         log_lik = part.state_log_lik(rewards.double(), {k: v.double() for k, v in network.shared().items()})[:, 0]
         divergence = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).sum(1).mean()
         return -(part.weight * log_lik).sum(), part.weight.sum(), divergence

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations
-from reward_models.raters.predictors import n_answers, positions
+from reward_models.raters.predictors import n_answers, n_possible_answers, positions
 from reward_models.raters.state_grid import normal_grid, slices
 
 
@@ -122,13 +122,13 @@ class Placement:
         order = np.argsort(question, kind="stable")
         start = 0
         basis = torch.from_numpy(rewards)
-        ties = enc.kind != "preference" or "log_tie_mean" in self.model.terms[enc.kind].shared
+        possible = n_possible_answers(enc, self.model.terms[enc.kind].shared)
         with torch.no_grad(), np.errstate(divide="ignore"):
             for part in slices(len(questions.label), self.model.n_states * answers):
                 block = questions.select(part)
                 stop = start + int(np.searchsorted(question[order[start:]], part.stop))
                 rows = order[start:stop]
-                for answer in range(answers if ties else 2):
+                for answer in range(possible):
                     table = self._answer_probs(block.answering(answer), basis, variance)
                     for some in slices(len(rows), self.model.n_states):
                         at = rows[some]

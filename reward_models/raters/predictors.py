@@ -6,15 +6,16 @@ them differently. Knows nothing of how a model was fitted.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 
 
-__all__ = ["Predictor", "answer_log_lik", "n_answers", "positions"]
+__all__ = ["Predictor", "answer_log_lik", "n_answers", "n_possible_answers", "positions", "require_raters"]
 
 
 @runtime_checkable
@@ -70,6 +71,22 @@ def n_answers(enc: Encoded) -> int:
     return len(enc.levels or ()) if enc.kind == "rating" else enc.alternatives.shape[1]
 
 
+def n_possible_answers(enc: Encoded, shared: Container[str]) -> int:
+    """Return the number of answers with a positive probability: `n_answers`, without the tie if there is no tie term.
+
+    Args:
+        enc: The judgements.
+        shared: Names of the shared terms of the model.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("preference").judgements.encode()
+        >>> n_possible_answers(enc, {"log_tie_mean": 0.0}), n_possible_answers(enc, {})
+        (3, 2)
+    """
+    return 2 if enc.kind == "preference" and "log_tie_mean" not in shared else n_answers(enc)
+
+
 def answer_log_lik(log_probs: np.ndarray, enc: Encoded) -> np.ndarray:
     """Select the log-likelihood (N,) of the answers that were given, in nats.
 
@@ -97,3 +114,24 @@ def positions(names: Sequence[Hashable], known: Sequence[Hashable]) -> np.ndarra
     """
     number = {name: i for i, name in enumerate(known)}
     return np.array([number.get(name, -1) for name in names], dtype=np.int64)
+
+
+def require_raters(enc: Encoded, purpose: str) -> None:
+    """Raise if the table does not say who answered.
+
+    Args:
+        enc: The judgements.
+        purpose: What the raters are needed for.
+
+    Raises:
+        JuryError: A `soft` table.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> require_raters(planted_judgements("choice").judgements.encode(), "shuffling raters")
+    """
+    if enc.kind == "soft":
+        raise JuryError(
+            f"kind='soft': a table of answer shares does not say who answered, and {purpose} needs raters. Fix: use "
+            "judgements with rater_id"
+        )

@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.baselines.frequencies import fit_demographics, fit_item_mean, fit_k_models, shuffle_raters
+from reward_models.baselines.demographics import fit_demographics
+from reward_models.baselines.frequencies import fit_item_mean
+from reward_models.baselines.k_models import fit_k_models
+from reward_models.baselines.shuffle import shuffle_raters
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.records import Judgements

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from reward_models.baselines.distributional import fit_calibrated_ensemble, fit_mean_variance
+from reward_models.baselines.ensemble import fit_calibrated_ensemble
+from reward_models.baselines.mean_variance import fit_mean_variance
 from reward_models.baselines.pair_counts import PairCounts
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.judgements.encoding import Encoded
@@ -210,7 +211,7 @@ def test_ratings_and_bad_quantiles_are_refused(camps):
         warnings.simplefilter("ignore", JudgementWarning)
         enc = Judgements.from_frame(ratings, kind="rating").encode()
     for fit in (fit_mean_variance, fit_calibrated_ensemble):
-        with pytest.raises(JuryError, match="make pairs of the"):
+        with pytest.raises(JuryError, match="turn the ratings of each rater into pairs"):
             fit(enc)
     with pytest.raises(JuryError, match=r"q=1\.5"):
         fit_mean_variance(camps[0]).lower_quantile(camps[0], q=1.5)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reward_models.baselines.encoder import EncoderConfig, fit_encoder, fit_vpl
-from reward_models.baselines.vpl import VPLConfig
+from reward_models.baselines.encoder import fit_encoder
+from reward_models.baselines.encoder_training import EncoderConfig
+from reward_models.baselines.vpl import VPLConfig, fit_vpl
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.records import Judgements
@@ -235,7 +236,7 @@ def test_what_cannot_work_is_refused(votes):
         fit_encoder(train, 0)
     with pytest.raises(JuryError, match="samples=3"):
         EncoderConfig(samples=3)
-    with pytest.raises(JuryError, match="nobody to encode"):
+    with pytest.raises(JuryError, match="an encoder of raters needs raters"):
         fit_encoder(dataclasses.replace(train, kind="soft"), 2)
     with pytest.raises(JuryError, match="unique texts"):
         fit_encoder(train, 2, features=np.zeros((3, 2)))
