@@ -59,9 +59,9 @@ print(table[["rater_id", "response", "rating"]].head(4).to_string(index=False))
 # its members vote, never from who they are.
 
 selection = select_num_clusters(judgements, (1, 2, 3))
-print(f"{selection.chosen} clusters")
+print(f"{selection.num_clusters} clusters")
 encoded = judgements.encode()
-fit = fit_mixture(encoded, selection.chosen)
+fit = fit_mixture(encoded, selection.num_clusters)
 clusters = describe_clusters(fit, encoded, top=3)
 words = {"-1": "disagree", "0": "pass", "1": "agree"}
 for cluster in clusters:
