@@ -1,7 +1,7 @@
 """The exact mode's rows: finite answer sets with tokens, reference log-probabilities, targets and responsibilities.
 
-The reference policy π₀ is the policy as it stands when `score_references` is called, that is before the first update;
-each different (prompt, support) is scored once. This file knows no trainer and takes no gradient.
+The reference policy π₀ is the policy at the time of the call of `score_references`, before the first update; each
+different (prompt, support) is scored once. Knows no trainer and computes no gradient.
 
 Shapes: `B` prompts, `A` answers, `K` clusters.
 """
@@ -34,14 +34,30 @@ Row = Mapping[str, Any]
 
 
 class ExactRows:
-    """Turns data set rows into what the exact loss needs.
+    """Turns rows of the data set into the inputs of the exact loss.
 
     Args:
         reward: The jury, its rule and its target (other rules than the pool give π₀·exp(R/β)).
         tokenizer: The policy's tokenizer.
         eos_token_id: The token that ends an answer.
-        encode_prompt: Tokens of a prompt, as it is tokenised for generation.
+        encode_prompt: Tokenises a prompt as it is tokenised for generation.
         others: The reward functions beside the jury, which score the answers as they would score completions.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> likes = {"red": [99.0, 0.0], "blue": [0.0, 99.0]}  # two clusters that want opposite answers
+        >>> scorer = SimpleNamespace(
+        ...     cluster_names=["warm", "cold"],
+        ...     prevalence=np.array([0.75, 0.25]),
+        ...     cluster_rewards=lambda prompts, completions: torch.tensor([likes[c] for c in completions]),
+        ... )
+        >>> tokenizer, data = tiny_tokenizer(), [{"prompt": "A colour? ", "support": ["red", "blue"]}]
+        >>> rows = ExactRows(JuryReward(scorer), tokenizer, tokenizer.eos_token_id, tokenizer.encode)
+        >>> rows.score_references(tiny_causal_lm(tokenizer), data, batch_size=1, progress=False)
+        >>> [round(p, 2) for p in rows.collate(data)["log_p"][0].exp().tolist()]  # the prevalence of each favourite
+        [0.75, 0.25]
     """
 
     def __init__(
@@ -60,7 +76,12 @@ class ExactRows:
         self._log_pi_ref: dict[str, torch.Tensor] = {}
 
     def encode(self, rows: Sequence[Row], prompt: str = "prompt") -> AnswerBatch:
-        """Tokens of the rows' prompts (of the column `prompt`, where a row has it) and answers."""
+        """Return the tokens of the rows' prompts and answers.
+
+        Args:
+            rows: Rows with a support.
+            prompt: The column to read, where a row has it; else the prompt that the policy sees.
+        """
         return AnswerBatch.collate(
             [self.encode_prompt(row.get(prompt) or row["prompt"]) for row in rows],
             [encode_answers(row["support"], self.tokenizer, self.eos_token_id) for row in rows],
@@ -68,12 +89,12 @@ class ExactRows:
         )
 
     def check_tokens(self, rows: Iterable[Row]) -> None:
-        """Refuses answers of one support that are the same to the tokenizer.
+        """Raise if the tokenizer cannot tell two answers of one support apart.
 
         An answer may begin with another ("1" and "10"): each ends with the end token, so they exclude each other.
 
         Raises:
-            ValueError: Two answers have the same tokens; names them.
+            ValueError: Two answers have the same tokens, or one has none.
         """
         for support in {tuple(row["support"]) for row in rows if row["support"] is not None}:
             seen: dict[tuple[int, ...], str] = {}
@@ -88,7 +109,17 @@ class ExactRows:
 
     @torch.no_grad()
     def score_references(self, model: PreTrainedModel, rows: Iterable[Row], batch_size: int, progress: bool) -> None:
-        """Scores every answer under the policy as it is now, which becomes π₀ of these rows."""
+        """Score every answer under the policy as it is now, which becomes π₀ of these rows.
+
+        Args:
+            model: The policy.
+            rows: Rows with a support; those that were scored before are skipped.
+            batch_size: Prompts per forward pass.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: See `check_tokens`.
+        """
         rows = list(rows)
         self.check_tokens(rows)
         if not self.reward.target.reads_reference:
@@ -105,34 +136,36 @@ class ExactRows:
                     self._log_pi_ref[key] = log_probs[: len(row["support"])].clone()
 
     def log_z(self, row: Row) -> torch.Tensor:
-        """Log Z_k of a row's answers under all reward functions together, `(K,)` nats.
+        """Return log Z_k of a row's answers under all reward functions together, `(K,)` nats.
 
         Raises:
-            ValueError: A row whose reference was not scored before training.
+            ValueError: The row was not scored under the reference before training.
         """
         target, log_pi_ref = self.reward.target, self._reference(row)
         r = target.shaped(self._together(row, self._rewards(row)), log_pi_ref)
         return log_partition(r[None], log_pi_ref[None], target.beta)[0]
 
     def collate(self, rows: Sequence[Row], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """A batch for the loss: tokens, `log_p`, `log_pi_ref` `(B, A)`, `gamma`, `rewards` `(B, A, K)` and `weights`.
-
-        `rewards` are the jury's own; the target is that of all reward functions together.
+        """Return a batch for the loss.
 
         Args:
             rows: Rows with a support.
             weights: `(K,)` in place of every row's own.
 
+        Returns:
+            The tokens; `log_p` `(B, A)`, the target of all reward functions together, and `log_pi_ref` `(B, A)`, nats;
+            `gamma` `(B, A, K)`, responsibilities; `rewards` `(B, A, K)`, the jury's alone, logits; `weights` `(B, K)`.
+
         Raises:
-            ValueError: A row whose reference was not scored before training.
+            ValueError: A row was not scored under the reference before training.
         """
         batch = self.encode(rows)
         shape = batch.support_mask.shape
         rewards = torch.zeros(*shape, len(self.reward.cluster_names), dtype=torch.float64)
         together, log_pi_ref = torch.zeros_like(rewards), torch.full(shape, -torch.inf, dtype=torch.float64)
         for b, row in enumerate(rows):
-            n, own = len(row["support"]), self._rewards(row)
-            rewards[b, :n], together[b, :n], log_pi_ref[b, :n] = own, self._together(row, own), self._reference(row)
+            n, r = len(row["support"]), self._rewards(row)
+            rewards[b, :n], together[b, :n], log_pi_ref[b, :n] = r, self._together(row, r), self._reference(row)
         if weights is None:
             specs = [row["weights"] for row in rows] if "weights" in rows[0] else None
             weights = self.reward.row_weights(specs, len(rows))
@@ -194,29 +227,45 @@ class ExactRows:
 def exact_metrics(
     inputs: Mapping[str, torch.Tensor], log_pi: torch.Tensor, cluster_names: Sequence[str], other_mass: float
 ) -> dict[str, float]:
-    """What is logged of a batch: distance to the target, mass on the answers, each cluster's share and weight.
+    """Return what is logged of a batch: distance to the target, mass on the answers, share and weight of each cluster.
 
     Args:
-        inputs: What `ExactRows.collate` returned.
+        inputs: From `ExactRows.collate`.
         log_pi: `(B, A)` log-probabilities of the answers under the policy, nats.
         cluster_names: `K` names.
         other_mass: Probability that the target leaves to anything else.
+
+    Example:
+        >>> log_p = torch.tensor([[0.75, 0.25]]).log()
+        >>> inputs = {
+        ...     "answer_mask": torch.ones(1, 2, 1).bool(), "log_p": log_p, "gamma": torch.eye(2)[None],
+        ...     "weights": torch.tensor([[0.75, 0.25]]),
+        ... }  # fmt: skip
+        >>> metrics = exact_metrics(inputs, log_p, ["warm", "cold"], other_mass=0.0)  # the policy is the target
+        >>> {name: round(value, 2) for name, value in metrics.items() if "warm" in name or name == "coverage"}
+        {'coverage': 1.0, 'share/warm': 0.75, 'weight/warm': 0.75}
     """
     log_pi = log_pi.detach()
     pi, mask = log_pi.exp(), inputs["answer_mask"].any(dim=-1)
     jsd = exact_divergence(inputs["log_p"], log_pi, "js", mask, p_other=other_mass)
-    found = {"jsd_nats": float(jsd.mean()), "coverage": float(pi.sum(-1).mean())}
+    metrics = {"jsd_nats": float(jsd.mean()), "coverage": float(pi.sum(-1).mean())}
     shares, weights = cluster_shares(pi, inputs["gamma"]).mean(dim=0), inputs["weights"].mean(dim=0)
     for name, share, weight in zip(cluster_names, shares.tolist(), weights.tolist(), strict=True):
-        found |= {f"share/{name}": share, f"weight/{name}": weight}
-    return found
+        metrics |= {f"share/{name}": share, f"weight/{name}": weight}
+    return metrics
 
 
 def target_kl_and_gains(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """`(1 + K,)`: KL(p ‖ π₀) in nats, and what p gives each cluster above what π₀ gives it in logits; mean of prompts.
+    """Return `(1 + K,)`: KL(p ‖ π₀) in nats, then the gain of each cluster under p over π₀ in logits; prompt means.
 
     Args:
-        inputs: What `ExactRows.collate` returned.
+        inputs: From `ExactRows.collate`.
+
+    Example:
+        >>> even, skewed = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.75, 0.25]]).log()
+        >>> rewards = torch.tensor([[[4.0, 0.0], [0.0, 4.0]]])
+        >>> target_kl_and_gains({"log_p": skewed, "log_pi_ref": even, "rewards": rewards})[1:]
+        tensor([ 1., -1.])
     """
     log_p, log_ref = inputs["log_p"], inputs["log_pi_ref"].log_softmax(-1)
     p = log_p.exp()
@@ -226,11 +275,20 @@ def target_kl_and_gains(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def row_key(row: Row, prompt: str = "reference_prompt") -> str:
-    """Key of what a row asks, and of the answers that it allows, whatever weights its prompt goes on to name.
+    """Return a key of the question that a row asks and of the answers that it allows.
+
+    The key does not depend on the weights that the prompt names, because `reference_prompt` does not name them.
 
     Args:
         row: A row of the data set.
         prompt: The column to read, where the row has it; else the prompt that the policy sees.
+
+    Example:
+        >>> steered = {"prompt": "For the warm public: a colour?", "reference_prompt": "A colour?"}
+        >>> row_key(steered) == row_key({"prompt": "A colour?"})
+        True
+        >>> row_key(steered, "prompt") == row_key({"prompt": "A colour?"})
+        False
     """
-    asked = row.get(prompt) or row["prompt"]
-    return prompt_key([asked, list(row["support"])] if row.get("support") else asked)
+    question = row.get(prompt) or row["prompt"]
+    return prompt_key([question, list(row["support"])] if row.get("support") else question)

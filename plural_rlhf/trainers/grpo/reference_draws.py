@@ -1,6 +1,6 @@
-"""Completions that the reference draws: for which rows, under which prompts, what the jury makes of them.
+"""Completions that the reference draws: for which rows, from which prompts, and how the jury scores them.
 
-They start the offsets of a prompt (`n_ref`), or stand in for a part of the policy's own in every group
+They start the offsets of a prompt (`n_ref`), or replace a share of the policy's own in every group
 (`reference_share`), which then comes from a mixture of both. Knows nothing of trainers or of how a model draws.
 
 Shapes: `N` completions, `G` a group, `K` clusters.
@@ -27,9 +27,16 @@ Draw = Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]]]]
 
 
 def reference_prompts(rows: Iterable[Row], encode_prompt: Callable[[Any], list[int]]) -> list[list[int]]:
-    """Tokens of the prompt that the reference is shown for each row: its own, where there is one.
+    """Return the tokens of the prompt that the reference is shown for each row: `reference_prompt`, or else `prompt`.
 
-    `encode_prompt` tokenises as the policy's prompts are tokenised.
+    Args:
+        rows: Rows of the data set.
+        encode_prompt: Tokenises a prompt as the policy's prompts are tokenised.
+
+    Example:
+        >>> rows = [{"prompt": "steered a", "reference_prompt": "a"}, {"prompt": "bc"}]
+        >>> reference_prompts(rows, lambda prompt: [ord(letter) for letter in prompt])
+        [[97], [98, 99]]
     """
     return [encode_prompt(row.get("reference_prompt") or row["prompt"]) for row in rows]
 
@@ -53,16 +60,26 @@ def under_reference_prompts(
 
 
 def judge(reward: JuryReward, row: Row, completions: Sequence[Any]) -> Tensor:
-    """What the jury gives completions of a row's prompt, `(N, K)` logits."""
+    """Return the jury's rewards of completions of a row's prompt, `(N, K)` logits."""
     seen = [row.get("jury_prompt") or row["prompt"]] * len(completions)
     support = [row["support"]] * len(completions) if row.get("support") else None
     return reward.cluster_rewards(seen, completions, support)
 
 
 def log_drawn(log_pi: Tensor, log_pi_ref: Tensor, reference_share: float) -> Tensor:
-    """`(N,)` log-probability of a completion under what draws a group: the policy, and in a share of it π₀.
+    """Return the log-probability of each completion under the mixture that draws a group, `(N,)` nats.
 
-    The ratio of π₀ to it is at most one over the share (defensive importance sampling, Hesterberg 1995).
+    The mixture is the policy and, with the weight of its share, π₀. The ratio of π₀ to it is at most one over the
+    share (defensive importance sampling, Hesterberg 1995).
+
+    Args:
+        log_pi: `(N,)` log-probability under the policy, nats.
+        log_pi_ref: `(N,)` the same under π₀.
+        reference_share: Share of each group that π₀ draws.
+
+    Example:
+        >>> log_drawn(torch.tensor([0.0]).log(), torch.tensor([0.8]).log(), reference_share=0.25).exp()
+        tensor([0.2000])
     """
     if reference_share == 0:
         return log_pi
@@ -70,7 +87,12 @@ def log_drawn(log_pi: Tensor, log_pi_ref: Tensor, reference_share: float) -> Ten
 
 
 def drawn_by_policy(n: int, group: int, reference_draws: int) -> Tensor:
-    """`(N,)` whether the policy has drawn each of `n` completions; the last of every group are those of π₀."""
+    """Return `(n,)` whether the policy draws each of `n` completions; the last of every group are those of π₀.
+
+    Example:
+        >>> drawn_by_policy(n=6, group=3, reference_draws=1).tolist()
+        [True, True, False, True, True, False]
+    """
     return torch.arange(n) % group < group - reference_draws
 
 

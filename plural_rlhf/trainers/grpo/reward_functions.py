@@ -65,13 +65,26 @@ class JuryColumn:
 
 
 class OtherRewards:
-    """What TRL's list of reward functions makes of a completion, the jury's part aside.
+    """The reward functions beside the jury: they add to every cluster's reward, and gates forbid completions.
 
     Args:
         reward: The jury.
         functions: All reward functions in TRL's order, among them the jury or its `JuryColumn`.
-        weights: One number a function, 1 by default. The jury's multiplies its rewards, a gate's is not read.
-        context: Gives what TRL passes to every function besides columns of the data set, such as `trainer_state`.
+        weights: One number per function, 1 by default. The jury's multiplies its rewards, a gate's is not read.
+        context: Returns what TRL passes to every function besides columns of the data set, such as `trainer_state`.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> scorer = SimpleNamespace(
+        ...     cluster_names=["warm", "cold"], prevalence=np.array([0.7, 0.3]), cluster_rewards=None
+        ... )
+        >>> reward = JuryReward(scorer)
+        >>> gate = ValidityGate(lambda prompts, completions, **columns: [float(c != "?") for c in completions])
+        >>> others = OtherRewards(reward, [reward, lambda completions, **columns: [len(c) for c in completions], gate])
+        >>> scores = others.scores({"prompt": "A colour."}, ["red", "?"], [[5], [6]])
+        >>> others.together(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), scores, ["p", "p"]).tolist()  # "?" is forbidden
+        [[4.0, 3.0], [-6.0, -7.0]]
     """
 
     def __init__(
@@ -97,24 +110,24 @@ class OtherRewards:
         return bool(self._gates)
 
     def check_callable(self) -> None:
-        """Refuses functions that cannot be asked about completions other than those that TRL shows them.
+        """Raise if a function cannot score completions other than those that TRL passes to it.
 
         Raises:
-            ValueError: A reward model, which TRL runs itself; names it.
+            ValueError: One is a reward model, which TRL runs itself.
         """
         for n, function in enumerate(self._functions):
             if n != self._jury and (isinstance(function, str | torch.nn.Module) or not callable(function)):
                 raise ValueError(
                     f"reward_funcs[{n}] is the reward model {_name(function)!r}, which TRL runs on completions of the "
-                    "policy alone, but answers of a support and completions of the reference must be scored, too: "
-                    "pass a function (prompts, completions, **columns) that calls it, or leave out support, n_ref and "
+                    "policy only, but answers of a support and completions of the reference must be scored, too: pass "
+                    "a function (prompts, completions, **columns) that calls it, or leave out support, n_ref and "
                     "offsets='exact'."
                 )
 
     def scores(
         self, row: Mapping[str, Any], completions: Sequence[Any], completion_ids: Sequence[list[int]]
     ) -> Tensor:
-        """What every function gives completions of one row, `(N, F)` float64; NaN for none, and for the jury.
+        """Return what every function gives completions of one row, `(N, F)` float64; NaN for None, and for the jury.
 
         Args:
             row: A row of the data set; its columns are passed on, as TRL does.
@@ -122,33 +135,33 @@ class OtherRewards:
             completion_ids: Their tokens.
 
         Raises:
-            ValueError: Another number of values than of completions, or an infinite one; names the function.
+            ValueError: A function returned another number of values than of completions, or an infinite one.
         """
-        found = torch.full((len(completions), len(self._functions)), torch.nan, dtype=torch.float64)
+        scores = torch.full((len(completions), len(self._functions)), torch.nan, dtype=torch.float64)
         columns = {k: [v] * len(completions) for k, v in row.items() if k not in ("prompt", "completion")}
         columns |= {"prompts": [row["prompt"]] * len(completions), "completion_ids": list(completion_ids)}
         for n, function in enumerate(self._functions):
             if n == self._jury:
                 continue
-            values = _waited_for(function(completions=completions, **columns, **self._context()))
+            values = _awaited(function(completions=completions, **columns, **self._context()))
             if len(values) != len(completions):
                 raise ValueError(
                     f"the reward function {_name(function)!r} returned {len(values)} values for {len(completions)} "
                     "completions: return one number, or None, for each."
                 )
-            found[:, n] = torch.tensor([torch.nan if value is None else value for value in values]).double()
-        self.check_finite(found, completions)
-        return found
+            scores[:, n] = torch.tensor([torch.nan if value is None else value for value in values]).double()
+        self.check_finite(scores, completions)
+        return scores
 
     def check_finite(self, scores: Tensor, completions: Sequence[Any]) -> None:
-        """Refuses infinite values, from which no target follows; NaN is TRL's word for none.
+        """Raise if a score is infinite, because no target follows from that; NaN stands for None.
 
         Args:
             scores: `(N, F)`.
             completions: The completions of the first rows.
 
         Raises:
-            ValueError: Names the function, the value and the completion.
+            ValueError: Says the function, the value and the completion.
         """
         infinite = scores[: len(completions)].isinf().nonzero().tolist()
         if infinite:
@@ -160,13 +173,13 @@ class OtherRewards:
             )
 
     def together(self, r: Tensor, scores: Tensor, keys: Sequence[str]) -> Tensor:
-        """`(N, K)` logits: the jury's rewards times their weight, with what is added.
+        """Return the jury's rewards times their weight, plus what the other functions add, `(N, K)` logits.
 
         A completion that does not pass a gate is below all valid ones of its prompt, for every cluster.
 
         Args:
             r: `(N, K)` the jury's rewards, logits.
-            scores: `(N, F)`.
+            scores: `(N, F)` from `scores`, or from TRL.
             keys: Key of each completion's prompt.
         """
         r = self._jury_weight * r + (scores.nan_to_num(0.0) @ self._added)[:, None]
@@ -180,12 +193,12 @@ class OtherRewards:
         return r
 
     def valid(self, scores: Tensor) -> Tensor:
-        """`(N,)` whether a completion passes all gates."""
+        """Return `(N,)` whether each completion passes all gates."""
         return (scores[:, self._gates].nan_to_num(1.0) > 0).all(dim=-1)
 
 
-def _waited_for(values: Any) -> Any:
-    """The values of a function, also of one that is `async`; in a thread, since a notebook has a loop running."""
+def _awaited(values: Any) -> Any:
+    """Return the values of a function, also of an `async` one; in a thread, because a notebook has a running loop."""
     if not inspect.iscoroutine(values):
         return values
     with ThreadPoolExecutor(1) as pool:

@@ -1,8 +1,8 @@
 """From the rewards of one generation batch to the target of each completion: shaping, gates, pool, offsets.
 
-The jury's K rewards, what other reward functions make of the completions, and the prompts' offsets become one
-aggregated reward R and, where the estimator needs it, the target's log normaliser. All processes see the same
-table and do the same with it. Knows nothing of models or tokens.
+The jury's K rewards, the scores of other reward functions and the prompts' offsets become one aggregated reward R and,
+if the estimator needs it, the target's log normaliser. All processes see the same table and do the same with it. Knows
+nothing of models or tokens.
 
 Shapes: `N` completions of all processes, `K` clusters, `F` reward functions.
 """
@@ -29,12 +29,17 @@ __all__ = ["Targeting", "Targets"]
 
 @dataclass(frozen=True)
 class Targets:
-    """What a generation batch is aimed at.
+    """The target of every completion of a generation batch.
 
     Attributes:
-        reward: `(N,)` aggregated reward R, logits: the target is π₀ exp(R/β) up to a factor a prompt.
-        log_z: `(N,)` log of that factor, nats; NaN where it is not kept.
+        reward: `(N,)` aggregated reward R, logits: the target is π₀ exp(R/β) up to a factor per prompt.
+        log_z: `(N,)` log of that factor, nats; NaN if it is not kept.
         metrics: Numbers to log.
+
+    Example:
+        >>> targets = Targets(torch.tensor([1.0, 0.0]), torch.zeros(2), {})
+        >>> targets.rollouts(torch.tensor([-1.0, -1.0]), torch.tensor([-1.0, -1.0]), beta=0.5, group_size=2).residual
+        tensor([2., 0.])
     """
 
     reward: Tensor
@@ -64,13 +69,29 @@ class Targets:
 
 
 class Targeting:
-    """Turns a `RewardTable` into `Targets`.
+    """Turns a `RewardTable` into `Targets`, and moves the offsets.
 
     Args:
         reward: The jury and its target.
         others: The reward functions beside it.
         prompts: What is kept of every prompt; its offsets are those of `reward`.
         log_z: Whether to keep the log normaliser of each prompt's target, which `vargrad` does not read.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> scorer = SimpleNamespace(
+        ...     cluster_names=["warm", "cold"], prevalence=np.array([0.7, 0.3]), cluster_rewards=None
+        ... )
+        >>> reward = JuryReward(scorer)
+        >>> targeting = Targeting(reward, OtherRewards(reward, [reward]), PromptState(reward.offsets))
+        >>> r = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).double()  # red, liked by the warm, and blue, by the cold
+        >>> w = torch.tensor([[0.7, 0.3]] * 2).double()
+        >>> table = RewardTable(r, w, torch.zeros(2, 1).double(), ["p"] * 2, ["p"] * 2, ["red", "blue"], [None] * 2)
+        >>> log_p = torch.tensor([0.5, 0.5]).log()  # of policy and reference alike
+        >>> targets = targeting(table, log_p, log_p, group=2, training=True)
+        >>> (targets.reward + log_p).softmax(0)  # .7 (.88, .12) + .3 (.12, .88)
+        tensor([0.6523, 0.3477], dtype=torch.float64)
     """
 
     def __init__(self, reward: JuryReward, others: OtherRewards, prompts: PromptState, log_z: bool = True) -> None:
@@ -88,15 +109,15 @@ class Targeting:
         training: bool,
         reference_draws: int = 0,
     ) -> Targets:
-        """Aggregates the table, and moves the offsets once where `training`.
+        """Aggregate the table and, if `training`, move the offsets once.
 
         Args:
             table: The rewards.
             log_pi_ref: `(N,)` sequence log-probability under π₀, nats.
             log_pi: `(N,)` the same under the policy.
-            group: G, completions a prompt.
+            group: G, completions per prompt.
             training: Whether offsets and running bests may move.
-            reference_draws: How many of a group, its last, π₀ has drawn and not the policy; metrics leave them out.
+            reference_draws: How many completions of a group, its last, π₀ has drawn; metrics leave them out.
         """
         reward, beta, offsets = self._reward, self._reward.target.beta, self._prompts.offsets
         log_pi_ref, log_pi = log_pi_ref.double(), log_pi.double()
@@ -123,7 +144,7 @@ class Targeting:
         return Targets(pooled, offsets.log_normaliser(table.shown), metrics)
 
     def start(self, key: str, r: Tensor, scores: Tensor, log_pi_ref: Tensor) -> None:
-        """Starts a prompt that is not known yet from completions of the reference.
+        """Start a prompt that is not known yet from completions of the reference.
 
         Args:
             key: Key of its offsets.
@@ -139,7 +160,7 @@ class Targeting:
             self._prompts.observe_reference(key, r, torch.zeros_like(log_pi_ref))
 
     def gains(self, table: RewardTable, rows: Tensor) -> Tensor:
-        """`(K,)` what some rows give each cluster above what π₀ gives it, logits; call it after they were aimed."""
+        """Return the mean gain of each cluster over π₀ in some rows of a table that was aggregated, `(K,)` logits."""
         return (table.r - self._prompts.reference_means(table.keys))[rows].mean(dim=0)
 
     def _group_metrics(
