@@ -149,17 +149,7 @@ def fit_mean_variance(enc: Encoded, features: np.ndarray | None = None, *, seed:
         return both[:, 0], both[:, 1] - both[:, 1].mean()
 
     def loss_of(some: PairCounts, params: dict[str, Tensor]) -> Tensor:
-        mean, log_sigma = columns(params)
-        a, b = torch.from_numpy(some.a), torch.from_numpy(some.b)
-        spread = ((2 * log_sigma[a]).exp() + (2 * log_sigma[b]).exp()).sqrt()
-        difference = mean[a] - mean[b]
-        epsilon = params["log_epsilon"].exp() if ties else 0.0
-        log_a = torch.special.log_ndtr((difference - epsilon) / spread)
-        log_b = torch.special.log_ndtr((-difference - epsilon) / spread)
-        log_p = [log_a, log_b]
-        if ties:
-            log_p.append((1.0 - log_a.exp() - log_b.exp()).clamp(min=FLOOR).log())
-        return -(torch.from_numpy(some.counts[:, : len(log_p)]) * torch.stack(log_p, dim=1)).sum()
+        return _loss(some, *columns(params), params["log_epsilon"].exp() if ties else None)
 
     def fit(some: PairCounts, ridge: float, start: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         precise = (
@@ -196,3 +186,17 @@ def fit_mean_variance(enc: Encoded, features: np.ndarray | None = None, *, seed:
         r2=float(between / (between + within)),
         ridge=ridge,
     )
+
+
+def _loss(pairs: PairCounts, mean: Tensor, log_sigma: Tensor, epsilon: Tensor | None) -> Tensor:
+    """Minus the log-likelihood of pairs; `epsilon` None: there are no ties."""
+    a, b = torch.from_numpy(pairs.a), torch.from_numpy(pairs.b)
+    spread = ((2 * log_sigma[a]).exp() + (2 * log_sigma[b]).exp()).sqrt()
+    difference = mean[a] - mean[b]
+    margin = 0.0 if epsilon is None else epsilon
+    log_a = torch.special.log_ndtr((difference - margin) / spread)
+    log_b = torch.special.log_ndtr((-difference - margin) / spread)
+    log_p = [log_a, log_b]
+    if epsilon is not None:
+        log_p.append((1.0 - log_a.exp() - log_b.exp()).clamp(min=FLOOR).log())
+    return -(torch.from_numpy(pairs.counts[:, : len(log_p)]) * torch.stack(log_p, dim=1)).sum()

@@ -223,7 +223,7 @@ def fit_features(
     cv: list[dict[str, float]] = []
     penalty = _Penalty(0.0 if l2 == "auto" else float(l2), residual_sd=RESIDUAL_SD if memory and l2 == "auto" else 0.0)
     if l2 == "auto":
-        cv, best = _leave_questions_out(enc, problem, init, label_log_lik, penalty.residual_sd, seed)
+        cv, best = _cross_validate(enc, problem, init, label_log_lik, penalty.residual_sd, seed)
         problem, readout = _with_main_effects(problem, enc, np.arange(enc.n_texts))
         to_features = np.concatenate([readout @ to_features, to_features])
         penalty = _Penalty(best["l2"], best["deviation_penalty"], best["main_effect_penalty"], penalty.residual_sd)
@@ -307,7 +307,7 @@ def _regress(
     return {name: torch.from_numpy(value) for name, value in heads.items()}
 
 
-def _leave_questions_out(
+def _cross_validate(
     enc: Encoded, problem: _Problem, init: RaterFit, label_log_lik: np.ndarray, residual_sd: float, seed: int
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Score every penalty on questions that neither the heads nor the memberships have seen.

@@ -104,10 +104,13 @@ def read_linear(
     ridge = _Ridge(torch.from_numpy(x @ span.T / scale), torch.from_numpy(y), torch.from_numpy(noise), groups is None)
     usual = float(np.log(max(y.std(), 0.1)))
     start = {"log_s": np.array([usual]), "log_t": np.array([usual])}
-    best = minimise(lambda p: ridge.loss(p["log_s"], p["log_t"]) + _weak(p, usual), start, max_iter=40, tol=1e-8)
+    best = minimise(lambda p: ridge.loss(p["log_s"], p["log_t"]) + _wide_prior(p, usual), start, max_iter=40, tol=1e-8)
     nothing = torch.tensor([NO_FEATURES], dtype=torch.float64)
     without = minimise(
-        lambda p: ridge.loss(nothing, p["log_t"]) + _weak(p, usual), {"log_t": start["log_t"]}, max_iter=40, tol=1e-8
+        lambda p: ridge.loss(nothing, p["log_t"]) + _wide_prior(p, usual),
+        {"log_t": start["log_t"]},
+        max_iter=40,
+        tol=1e-8,
     )
     with one_thread(), torch.no_grad():
         log_s, log_t = (torch.from_numpy(best[name]) for name in ("log_s", "log_t"))
@@ -127,7 +130,7 @@ def read_linear(
     )
 
 
-def _weak(params: dict[str, Tensor], usual: float) -> Tensor:
+def _wide_prior(params: dict[str, Tensor], usual: float) -> Tensor:
     """Minus the log of a wide prior on log s and log t, which keeps both finite where the data tell nothing."""
     return sum((0.5 * ((value - usual) / 2.0).square().sum() for value in params.values()), torch.zeros(()))
 

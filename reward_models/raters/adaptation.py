@@ -241,9 +241,17 @@ def rank_questions(
             kept.append((prompt, responses, index))
     if not rows:
         return []
+    n_levels = len(model.terms[kind].shared["thresholds"]) + 1 if kind == "rating" else 0
+    information = information_gain(model, posterior, _questions(kind, rows, n_levels), score(list(texts)))
+    ranked = [Question(float(nats), *question) for nats, question in zip(information, kept, strict=True)]
+    return sorted(ranked, key=lambda question: -question.information)
+
+
+def _questions(kind: str, rows: list[list[int]], n_levels: int) -> Observations:
+    """Questions about texts, given by their indices, to one rater; the labels are placeholders."""
     width = max(map(len, rows))
     padded = torch.tensor([row + [-1] * (width - len(row)) for row in rows])
-    questions = Observations(
+    return Observations(
         kind=kind,
         alternatives=padded.clamp(min=0),
         mask=padded >= 0 if (padded < 0).any() else None,
@@ -252,11 +260,8 @@ def rank_questions(
         weight=torch.ones(len(rows), dtype=torch.float64),
         first=None,
         n_raters=1,
-        n_levels=len(model.terms[kind].shared["thresholds"]) + 1 if kind == "rating" else 0,
+        n_levels=n_levels,
     )
-    information = information_gain(model, posterior, questions, score(list(texts)))
-    ranked = [Question(float(nats), *question) for nats, question in zip(information, kept, strict=True)]
-    return sorted(ranked, key=lambda question: -question.information)
 
 
 @torch.no_grad()
@@ -274,6 +279,15 @@ def information_gain(
     Returns:
         (N,) nats, from 0 to the smaller of the entropy of the code's posterior and the logarithm of the number of
         answers.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> enc = planted_judgements("choice", num_items=4).judgements.encode()
+        >>> fit = fit_mixture(enc, 2)
+        >>> questions, _ = Observations.from_encoded(enc).questions()
+        >>> gain = information_gain(fit.model, np.exp(fit.model.log_prior), questions, fit.rewards)
+        >>> gain.shape, bool((gain < np.log(2)).all())  # two equally large clusters: at most ln 2
+        ((4,), True)
     """
     joint = posterior.reshape(len(model.codes), -1)
     code = joint.sum(1)
