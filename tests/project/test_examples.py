@@ -137,3 +137,36 @@ def test_one_policy_follows_every_weighting():
     assert error is not None
     assert float(error[1]) < 0.05
     assert float(error[2]) < 0.01
+
+
+def test_a_survey_policy_answers_as_people_do():
+    printed = run_example("08_exact_survey.py")
+    rows = re.findall(r"^(\w[\w ]+?)  +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
+    distance = {name: [float(cell) for cell in cells] for name, *cells in rows}
+    assert list(distance) == ["uniform", "most common answer", "before", "after", "noise floor"]
+    everybody = {name: row[0] for name, row in distance.items()}
+    assert everybody["after"] <= 2 * everybody["noise floor"] < everybody["uniform"] / 4
+    assert everybody["uniform"] < everybody["most common answer"]
+    for k in (1, 2):  # one distribution cannot be near to both of two that differ
+        assert 5 * distance["noise floor"][k] < distance["after"][k] < distance["before"][k]
+
+
+def test_objectives_take_turns_or_meet_in_the_middle():
+    printed = run_example("09_objectives.py")
+    orders = re.findall(r"^helpful (\d+)%, brief \d+%:  (\w+) >", printed, re.MULTILINE)
+    assert orders == [("20", "short"), ("50", "middle"), ("80", "long")]
+    rows = re.findall(r"^(\w+) \(rho=\d\) +(wanted|policy) +(.+)$", printed, re.MULTILINE)
+    shares = {(name, which): percents(cells) for name, which, cells in rows}
+    for name in ("mixture", "consensus"):
+        assert shares[name, "policy"] == pytest.approx(shares[name, "wanted"], abs=0.03)
+    assert shares["mixture", "policy"][1] < 0.1 < 0.6 < shares["consensus", "policy"][1]
+
+
+def test_dpo_serves_either_group_or_both_where_the_average_has_one_answer():
+    printed = run_example("10_dpo_from_disagreement.py")
+    assert "(adjusted Rand index): 1.00" in printed
+    rows = re.findall(r"^(average|mixture) +(\w+) +([\d.]+)% +([\d.]+)%$", printed, re.MULTILINE)
+    parks = {(objective, asked): float(share) / 100 for objective, asked, share, _ in rows}
+    assert parks["average", "green"] == pytest.approx(parks["average", "grey"], abs=0.02)
+    assert parks["mixture", "grey"] < 0.1 < 0.9 < parks["mixture", "green"]
+    assert parks["mixture", "prevalence"] == pytest.approx(0.65, abs=0.07)
