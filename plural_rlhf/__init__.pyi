@@ -12,8 +12,8 @@ from .policies.mixed_decoder import MixedDecoder as MixedDecoder
 from .policies.steerer import Steerer as Steerer
 from .ranking.candidates import Candidates as Candidates
 from .ranking.candidates import read_candidates as read_candidates
+from .ranking.explain import explain as explain
 from .ranking.rank import RankedPrompt as RankedPrompt
-from .ranking.rank import explain as explain
 from .ranking.rank import rank as rank
 from .recipe.config import load_config as load_config
 from .rewards.jury_reward import JuryReward as JuryReward

@@ -18,7 +18,8 @@ from plural_rlhf.cli.options import JsonFile, Traceback
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from plural_rlhf.ranking.rank import Explanation, RankedPrompt
+    from plural_rlhf.ranking.explain import Explanation
+    from plural_rlhf.ranking.rank import RankedPrompt
     from reward_models.jury.scorer import JuryScorer
 
 __all__ = ["rank"]
@@ -113,7 +114,7 @@ def rank(
 
         from plural_rlhf.core.rules import Rule
         from plural_rlhf.ranking.candidates import read_candidates
-        from plural_rlhf.ranking.rank import explain as explain_one
+        from plural_rlhf.ranking.explain import explain as explain_one
         from plural_rlhf.ranking.rank import rank as rank_all
         from plural_rlhf.ranking.rank import write_ranked
         from reward_models.weights import weights_from_text

@@ -1,8 +1,8 @@
-"""Rank candidate responses under weights and a rule, and explain which change would make another response win.
+"""Rank candidate responses under weights and a welfare rule.
 
 Candidates come from a file or from Python, with the clusters' scores or without; a `ClusterScorer` then scores them. A
-prompt may have its own weights and its own rule. Knows nothing of policies, and of models only that a scorer gives `N`
-responses scores for `K` clusters.
+prompt may have its own weights and its own rule. `explain` has the counterfactuals of a ranking. Knows nothing
+of policies, and of models only that a scorer gives `N` responses scores for `K` clusters.
 
 Shapes: `N` responses to one prompt, `K` clusters.
 """
@@ -10,7 +10,6 @@ Shapes: `N` responses to one prompt, `K` clusters.
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from plural_rlhf.core.rules import Rule, RuleSpec
-from plural_rlhf.evaluation.decisions.flips import Flip, flipping_weights, pivotal_clusters
-from plural_rlhf.evaluation.decisions.verdicts import verdict
-from plural_rlhf.ranking.candidates import REWARD, Candidates, CandidatesError, label
+from plural_rlhf.ranking.candidates import REWARD, Candidates, CandidatesError
 from plural_rlhf.rewards.calibrated import require_calibrated
 from reward_models.errors import JuryError
 from reward_models.jury.protocol import ClusterScorer
@@ -32,10 +29,11 @@ from reward_models.weights import WeightSpec, parse_weights
 from reward_models.whole_file import whole_file
 
 
-__all__ = ["Explanation", "RankedPrompt", "explain", "rank", "write_ranked"]
+__all__ = ["TIE", "RankedPrompt", "rank", "write_ranked"]
 
 CHUNK = 512  # texts between two steps of the progress bar
 TIE = 1e-9
+"""Scores and probabilities closer than this are equal."""
 
 
 @dataclass(frozen=True)
@@ -177,70 +175,6 @@ def rank(
     return [ranked[i] for i in range(len(decisions))]
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What a verdict depends on, as `explain` returns it.
-
-    Attributes:
-        winners: The most probable responses of the verdict.
-        favourites: By cluster, the responses that it scores highest.
-        without: By pivotal cluster, the winners without it; empty if it is the only cluster.
-        flips: For each cluster the nearest shares that flip the verdict (`evaluation.decisions.flips`).
-        sentences: All of it in words, responses named A, B, C in the order of the candidates.
-
-    Example:
-        >>> candidates = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
-        >>> explanation = explain(rank([candidates])[0])
-        >>> explanation.winners, explanation.favourites, explanation.without
-        ([0], {'urban': [0], 'rural': [1]}, {'urban': [1]})
-    """
-
-    winners: list[int]
-    favourites: dict[str, list[int]]
-    without: dict[str, list[int]]
-    flips: list[Flip]
-    sentences: list[str]
-
-
-def explain(ranked: RankedPrompt) -> Explanation:
-    """Explain a ranking: each cluster's favourites, the pivotal clusters, and the weights that would flip the verdict.
-
-    Uses the rule and the scores of the ranking.
-
-    Example:
-        >>> candidates = Candidates("Which?", ["a", "b"], rewards={"urban": [2, 0.5], "rural": [-1, 0.4]})
-        >>> for sentence in explain(rank([candidates])[0]).sentences:
-        ...     print(sentence)
-        A wins under mean, with urban 50 %, rural 50 %.
-        urban would choose A; rural would choose B.
-        urban is pivotal: without it B would win.
-        rural at 51.8 % (now 50 %) would turn the verdict to B.
-    """
-    names, r, rule = ranked.cluster_names, ranked.rewards, ranked.rule
-    shares = dict(zip(names, ranked.weights.tolist(), strict=True))
-    favourites = {name: _top(r[:, k]) for k, name in enumerate(names)}
-    winners, without, flips = _top(ranked.lottery), {}, []
-    if len(r) > 1:
-        for name in pivotal_clusters(r, shares, rule, cluster_names=names):
-            others = sum(share for other, share in shares.items() if other != name)
-            left = {other: share / others for other, share in shares.items() if other != name} if others else {}
-            without[name] = _top(verdict(r, {**left, name: 0.0}, rule, cluster_names=names)) if left else []
-        flips = flipping_weights(r, shares, rule, cluster_names=names)
-    sentences = [_verdict_sentence(ranked, winners)]
-    sentences.append(
-        "; ".join(f"{name} would choose {' or '.join(map(label, best))}" for name, best in favourites.items()) + "."
-    )
-    for name, instead in without.items():
-        outcome = f"without it {_winning(instead)}." if instead else "it is the only cluster."
-        sentences.append(f"{name} is pivotal: {outcome}")
-    # With two clusters, more of one is less of the other.
-    turning = [f for f in flips if f.share_needed is not None and (len(names) > 2 or f.direction == "more")]
-    sentences += [_flip_sentence(flip) for flip in sorted(turning, key=_distance)]
-    if len(r) > 1 and not turning:
-        sentences.append("No change of one cluster's share alone would turn the verdict.")
-    return Explanation(winners, favourites, without, flips, sentences)
-
-
 def write_ranked(path: str | Path, ranked: Iterable[RankedPrompt], *, best: bool = False) -> None:
     """Write ranked candidates as JSON lines, atomically, in the form that `read_candidates` reads.
 
@@ -263,9 +197,6 @@ def write_ranked(path: str | Path, ranked: Iterable[RankedPrompt], *, best: bool
         for prompt in ranked:
             for row in prompt.rows()[: 1 if best else None]:
                 file.write(json.dumps(row, ensure_ascii=False, default=_as_json) + "\n")
-
-
-# ── ranking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -368,49 +299,6 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.maximum.accumulate(np.where(leads, np.arange(1, len(order) + 1), 0))
     return ranks
-
-
-# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _top(values: np.ndarray) -> list[int]:
-    return np.flatnonzero(values >= values.max() - TIE).tolist()
-
-
-def _winning(responses: list[int]) -> str:
-    return f"{label(responses[0])} would win" if len(responses) == 1 else f"{_and(responses)} would tie"
-
-
-def _and(responses: list[int]) -> str:
-    return " and ".join(map(label, responses))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
-
-
-def _verdict_sentence(ranked: RankedPrompt, winners: list[int]) -> str:
-    seats = ", ".join(
-        f"{name} {_percent(w)}" for name, w in zip(ranked.cluster_names, ranked.weights, strict=True) if w > 0
-    )
-    drawn = [n for n in ranked.order if ranked.lottery[n] > TIE]
-    if len(drawn) > len(winners):
-        odds = ", ".join(f"{label(n)} {_percent(ranked.lottery[n])}" for n in drawn)
-        return f"A draw decides under {ranked.rule}: {odds}, with {seats}."
-    wins = "wins" if len(winners) == 1 else "tie"
-    return f"{_and(winners)} {wins} under {ranked.rule}, with {seats}."
-
-
-def _distance(flip: Flip) -> float:
-    return abs((flip.share_needed or 0.0) - flip.share)
-
-
-def _flip_sentence(flip: Flip) -> str:
-    # Rounded away from the present share, so that the stated share is enough.
-    towards = math.ceil if flip.direction == "more" else math.floor
-    needed = towards(round(1000 * (flip.share_needed or 0.0), 6)) / 1000
-    winner = label(flip.winner or 0)
-    return f"{flip.cluster} at {_percent(needed)} (now {_percent(flip.share)}) would turn the verdict to {winner}."
 
 
 def _as_json(value: Any) -> Any:

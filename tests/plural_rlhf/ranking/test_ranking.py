@@ -12,7 +12,8 @@ import torch
 
 from plural_rlhf.evaluation.decisions.verdicts import verdict
 from plural_rlhf.ranking.candidates import Candidates, CandidatesError, label, read_candidates
-from plural_rlhf.ranking.rank import explain, rank, write_ranked
+from plural_rlhf.ranking.explain import explain
+from plural_rlhf.ranking.rank import rank, write_ranked
 from reward_models.errors import JuryError
 from reward_models.jury.objectives import Objectives
 from tests.juries import TableJury
