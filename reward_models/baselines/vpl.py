@@ -232,10 +232,10 @@ def fit_vpl(
         config: Settings of the training; None: the defaults.
 
     Returns:
-        The model, the raters of `enc` adapted from their labels.
+        The trained model; the raters of `enc` are adapted.
 
     Raises:
-        JuryError: A table without raters, `num_clusters` below 2, nothing to hold out, or features that do not match.
+        JuryError: `num_clusters` below 2; otherwise as for `fit_encoder`.
 
     Example:
         >>> from reward_models import planted_judgements
