@@ -61,6 +61,7 @@ __all__ = [
     "snapshot",
     "split_rows",
     "tokenizer_of",
+    "use_own_forward",
     "without_reference_model",
 ]
 
@@ -119,6 +120,18 @@ def without_reference_model(args: GRPOConfig, active: bool) -> Iterator[None]:
 def tokenizer_of(trainer: GRPOTrainer) -> PreTrainedTokenizerBase:
     """The trainer's tokenizer, also when its processing class is a multimodal processor."""
     return trainer._tokenizer
+
+
+def use_own_forward(model: torch.nn.Module) -> None:
+    """Undo TRL's patch of `forward` on a copy of a trained model; leave any other model as it is.
+
+    TRL's trainers replace `model.forward` by a function that holds the model's original one. A deep copy takes the
+    function along and goes on computing with the weights of the model that it was copied from.
+    """
+    patched = getattr(vars(model).get("forward"), "__func__", None)
+    held = [getattr(cell.cell_contents, "__self__", None) for cell in getattr(patched, "__closure__", None) or ()]
+    if any(isinstance(other, torch.nn.Module) and other is not model for other in held):
+        del model.forward
 
 
 def eos_token_id(trainer: GRPOTrainer) -> int:

@@ -21,6 +21,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from plural_rlhf.policies.answers import encode_prompt
+from plural_rlhf.trainers import _trl
 
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def distil(
             f"max_length is {args.max_length}, but the longest row has {longest} tokens and would lose its end token: "
             f"set max_length={longest} or more, or None."
         )
+    _trl.use_own_forward(model)
     trainer = SFTTrainer(
         model,
         args,

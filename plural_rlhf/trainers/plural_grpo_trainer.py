@@ -125,6 +125,8 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             peft_config=peft_config,
             mixed=self.mixed,
         )
+        if not isinstance(model, str):
+            _trl.use_own_forward(model)
         column = JuryColumn(self.jury_reward, keep=lambda scores: self.sampled.keep_jury_scores(scores))
         with _trl.without_reference_model(args, self.exact):
             super().__init__(

@@ -130,3 +130,18 @@ def test_what_would_not_be_the_mixture_is_refused(steerer, tmp_path):
         distil_rows(steerer, [PROMPT, "Which?"])
     with pytest.raises(JuryError, match=r"'hills'.*'urban', 'rural', 'coast'"):
         distil_rows(steerer, [PROMPT], {"hills": 1})
+
+
+def test_a_copy_of_a_trained_policy_answers_as_it_was_distilled(steerer, tmp_path):
+    rows = distil_rows(steerer, [PROMPT], n=16, max_new_tokens=4)
+    args = SFTConfig(tmp_path, max_steps=2, learning_rate=1e-2, per_device_train_batch_size=16, **CPU)
+    # TRL has patched the forward of a model that it trained; a copy brings the patch along.
+    trained = distil(copy.deepcopy(steerer.model), steerer.tokenizer, rows, args).model
+    student = copy.deepcopy(trained)
+    distil(student, steerer.tokenizer, rows, args)
+    fresh = tiny_causal_lm(steerer.tokenizer)
+    fresh.load_state_dict(student.state_dict())
+    batch = AnswerBatch.encode([PROMPT], [ANSWERS], steerer.tokenizer)
+    with torch.no_grad():
+        torch.testing.assert_close(answer_log_probs(student, batch), answer_log_probs(fresh, batch))
+        assert (answer_log_probs(student, batch) - answer_log_probs(trained, batch)).abs().max() > 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 
@@ -289,3 +290,13 @@ def test_a_steerable_policy_is_trained_on_weights_it_is_told(tmp_path):
     # pi_ref and the jury see the question alone: the target is that of the plain prompt under these weights.
     torch.testing.assert_close(collated["log_p"], batch.collate(unsteered)["log_p"])
     assert collated["prompt_ids"].shape != batch.collate(unsteered)["prompt_ids"].shape
+
+
+def test_a_copy_of_a_trained_policy_learns_in_its_own_weights(tmp_path):
+    trained, data = tiny_causal_lm(TOKENIZER), rows("ab", THREE)
+    train_exact(trained, three_answers(), data, tmp_path, 1)
+    before = distribution(trained, "ab", THREE)
+    model = copy.deepcopy(trained)  # TRL has patched its forward, which goes on to compute with `trained`
+    train_exact(model, three_answers(), data, tmp_path, 5)
+    torch.testing.assert_close(distribution(trained, "ab", THREE), before)
+    assert (distribution(model, "ab", THREE).sum(-1) > 10 * before.sum(-1)).all()
