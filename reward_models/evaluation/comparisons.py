@@ -26,6 +26,7 @@ __all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]
 
 Outcome = Literal["better", "undecided", "worse", "not comparable"]
 PERMUTATIONS = 9_999
+ALPHA = 0.05  # below it, a p-value beside an interval with 0 is explained
 BLOCK = 4_000_000  # signs that are drawn at once
 
 
@@ -241,8 +242,13 @@ def in_words(comparisons: Sequence[Comparison]) -> str:
             c = cases[0]
             change = f"{c.value:+.3f} nats per judgement [{c.low:+.3f}, {c.high:+.3f}]"
             outcome = f"{method} is {c.outcome} than {base}"
-            if c.outcome == "undecided":
+            if c.value == c.low == c.high == 0:
+                outcome = f"{method} and {base} predict the same"
+            elif c.outcome == "undecided":
                 outcome = f"whether {method} is better or worse than {base} is undecided"
+                if c.p_holm < ALPHA:
+                    change += f", p = {c.p_holm:.3f} is about other raters on these very items, the interval about"
+                    change += " other items, too"
             sentences.append(f"{outcome} ({change})")
         else:
             outcomes = ", ".join(f"{outcome} in {count}" for outcome, count in counts.items() if count)

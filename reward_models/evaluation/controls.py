@@ -21,7 +21,9 @@ __all__ = ["FixedAnswers", "Strangers", "marginal_log_probs"]
 
 @dataclass(frozen=True)
 class FixedAnswers:
-    """A predictor that knows no text and no rater: answers by their frequency in `train`, or equal probabilities.
+    """A predictor that knows no reward and no rater: answers by their frequency in `train`, or equal probabilities.
+
+    The frequencies are those of `marginal_log_probs`: per question for choices, of the whole table for other kinds.
 
     Attributes:
         train: Judgements to count; None: every answer is equally probable.
@@ -40,7 +42,7 @@ class FixedAnswers:
         if self.train is not None:
             return marginal_log_probs(self.train, enc)
         if enc.kind == "choice":
-            return marginal_log_probs(enc, enc)  # for choices, only the number of options matters
+            return _log_shares((enc.alternatives >= 0).astype(np.float64))
         return np.full((len(enc), n_answers(enc)), -math.log(n_answers(enc)))
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> FixedAnswers:
@@ -77,8 +79,10 @@ class Strangers:
 def marginal_log_probs(train: Encoded, test: Encoded) -> np.ndarray:
     """Compute (N, A) log-probabilities of answers by their frequency in `train`.
 
-    Counted are the levels of a scale, and ties; options and sides are equally probable. Half a judgement is added to
-    each answer, so that none is impossible.
+    Choices are counted by question; the answers to a question that is not in `train` are predicted by how often its
+    options were chosen in other questions. Other kinds are counted over the whole table: the levels of a scale, and
+    ties; the sides of a pair are equally probable. Half a judgement is added per answer, so that none is impossible;
+    for choices it is shared out by the frequency of the options in all questions.
 
     Args:
         train: Judgements to count.
@@ -92,11 +96,35 @@ def marginal_log_probs(train: Encoded, test: Encoded) -> np.ndarray:
     """
     n = n_answers(test)
     if test.kind == "choice":
-        shares = (test.alternatives >= 0).astype(np.float64)
-    else:
-        counts = np.bincount(train.label, train.weight, n) + 0.5
-        if test.kind == "preference":
-            counts[:2] = counts[:2].mean()
-        shares = np.tile(counts, (len(test), 1))
+        return _log_shares(_option_counts(train, test))
+    counts = np.bincount(train.label, train.weight, n) + 0.5
+    if test.kind == "preference":
+        counts[:2] = counts[:2].mean()
+    return _log_shares(np.tile(counts, (len(test), 1)))
+
+
+def _option_counts(train: Encoded, test: Encoded) -> np.ndarray:
+    """(N, A) how often each option was chosen in its question, plus half a judgement per option; 0 at the padding.
+
+    Options are found by their text, so that neither the order of the options nor that of the questions matters.
+    """
+    offered = train.alternatives >= 0
+    chosen = np.take_along_axis(train.alternatives, train.label[:, None], axis=1)[:, 0]
+    times_chosen = np.bincount(chosen, train.weight, train.n_texts)
+    times_offered = np.bincount(train.alternatives[offered], np.repeat(train.weight, offered.sum(1)), train.n_texts)
+    of_text = dict(zip(train.texts, times_chosen.tolist(), strict=True))
+    of_option: dict[str, np.ndarray] = {}  # times chosen and times offered in any question
+    for text, counts in zip(train.texts, np.stack([times_chosen, times_offered], axis=1), strict=True):
+        of_option[text.response] = of_option.get(text.response, np.zeros(2)) + counts
+    present = test.alternatives >= 0
+    width = present.sum(1, keepdims=True)
+    in_question = np.array([of_text.get(text, 0.0) for text in test.texts])[test.alternatives]
+    anywhere = np.array([of_option.get(text.response, np.zeros(2)) for text in test.texts])[test.alternatives]
+    rate = np.where(present, (anywhere[..., 0] + 0.5) / (anywhere[..., 1] + 0.5 * width), 0.0)
+    return np.where(present, in_question, 0.0) + 0.5 * width * rate / rate.sum(1, keepdims=True)
+
+
+def _log_shares(counts: np.ndarray) -> np.ndarray:
+    """(N, A) log of the shares of each row; -inf where the count is 0."""
     with np.errstate(divide="ignore"):
-        return np.log(shares / shares.sum(1, keepdims=True))
+        return np.log(counts / counts.sum(1, keepdims=True))

@@ -23,7 +23,7 @@ from reward_models.evaluation.cells import evaluation_cells
 from reward_models.evaluation.clusters import Clusters, known_memberships
 from reward_models.evaluation.comparisons import Comparison, compare, holm, in_words
 from reward_models.evaluation.controls import Strangers
-from reward_models.evaluation.format_leak import FormatLeak, format_leak
+from reward_models.evaluation.format_leak import FormatLeak, fixed_options, format_leak
 from reward_models.evaluation.judgement_bootstrap import Bootstrap, Metric
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
@@ -59,7 +59,8 @@ class JuryEvaluation:
             comparisons also have `p_value`, `p_holm` and `outcome`; what could not be measured has `skipped`, the
             reason.
         comparisons: Every model against the base, in every case; Holm's family is all of them.
-        leak: How much length and format explain; None if that could not be measured.
+        leak: How much length and format explain; None if that could not be measured, for the reason in the row
+            `format`.
         verdict: In words.
 
     Example:
@@ -81,6 +82,7 @@ def evaluate_jury(
     train: Judgements | None = None,
     *,
     base: str = "bt",
+    rivals: Sequence[str] = (),
     model: str | None = None,
     adapt_share: float = 0.5,
     by: By = "prompt",
@@ -102,6 +104,7 @@ def evaluate_jury(
         test: Judgements that no model was fitted to.
         train: Judgements that the models were fitted to; see `evaluation_cells`, also for `adapt_share` and `by`.
         base: Name of the model that the others are compared with.
+        rivals: Names of further models that the verdict compares `model` with, e.g. the frequencies of the answers.
         model: Name of the model that the verdict is about; the first one that is not the base if None.
         adapt_share: Share of an unseen rater's labels that models adapt by.
         by: `"prompt"` or `"item"`.
@@ -113,7 +116,7 @@ def evaluate_jury(
         bootstrap: Resampling of the intervals; 200 draws if None.
 
     Raises:
-        JuryError: No model, or `base` or `model` is not among them.
+        JuryError: No model, or `base`, `model` or one of `rivals` is not among them.
         JudgementError: See `evaluation_cells`.
 
     Example:
@@ -124,7 +127,7 @@ def evaluate_jury(
         >>> print(evaluation.verdict.split(" (")[0])
         two clusters is better than bt
     """
-    measured = _check_names(predictors, base, model)
+    measured = _check_names(predictors, base, model, rivals)
     bootstrap = bootstrap or Bootstrap(draws=DRAWS, seed=seed)
     cells = evaluation_cells(test, train, adapt_share=adapt_share, by=by, seed=seed)
     unscored = [table.encode() for table in (train, cells.adapt) if table is not None]
@@ -152,16 +155,23 @@ def evaluate_jury(
         scored.append((enc, predictions))
         if base in predictions:
             comparisons += compare(predictions, enc, base, bootstrap=bootstrap)
-            case_of_comparison += [case] * (len(comparisons) - len(case_of_comparison))
+        for rival in rivals:
+            if {rival, measured} <= predictions.keys() and rival != base:
+                pair = {name: predictions[name] for name in (rival, measured)}
+                comparisons += compare(pair, enc, rival, bootstrap=bootstrap)
+        case_of_comparison += [case] * (len(comparisons) - len(case_of_comparison))
     corrected = holm([comparison.p_value for comparison in comparisons])
     comparisons = [replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)]
     rows += [comparison.row(case) for comparison, case in zip(comparisons, case_of_comparison, strict=True)]
 
-    verdict = f"{in_words([c for c in comparisons if c.method == measured])}."
+    about = [c for c in comparisons if c.method == measured]
+    against = [in_words([c for c in about if c.base == name]) for name in dict.fromkeys(c.base for c in about)]
+    verdict = f"{'; '.join(against) or in_words([])}."
     knows_train = predictors[base] if train is not None else adapted[base]
     leak = context.leak(scored, base, measured, knows_train)
-    if leak is not None:
-        verdict = f"{verdict} {leak.verdict[0].upper()}{leak.verdict[1:]}."
+    if isinstance(leak, str):
+        return JuryEvaluation([*rows, _skipped("format", measured, leak)], comparisons, None, verdict)
+    verdict = f"{verdict} {leak.verdict[0].upper()}{leak.verdict[1:]}."
     return JuryEvaluation([*rows, *_leak_rows(leak, measured)], comparisons, leak, verdict)
 
 
@@ -233,13 +243,19 @@ class _Context:
         base: str,
         model: str,
         knows_train: Predictor | JuryError,
-    ) -> FormatLeak | None:
-        """Ask how much length and format explain in the largest case that `base` and `model` both predict."""
+    ) -> FormatLeak | str:
+        """Ask how much length and format explain in the largest case that `base` and `model` both predict.
+
+        Returns:
+            The answer, or why the question cannot be asked.
+        """
         both = [(enc, predictions) for enc, predictions in scored if base in predictions and model in predictions]
         if not self.unscored or not both or isinstance(knows_train, JuryError):
-            return None
+            return "no labels to fit the format-only classifier to, or no base to compare with"
         train = self.unscored[0]
         enc, predictions = max(both, key=lambda case: len(case[0]))
+        if (reason := fixed_options(train, enc)) is not None:
+            return reason
         memberships = None
         if self.clusters is not None:
             memberships = (
@@ -256,22 +272,19 @@ class _Context:
         )
 
 
-def _check_names(predictors: Mapping[str, Predictor], base: str, model: str | None) -> str:
+def _check_names(predictors: Mapping[str, Predictor], base: str, model: str | None, rivals: Sequence[str]) -> str:
     """Return the name of the model that the verdict is about; raise if a name is not among the models."""
-    for name in (base, model or base):
+    for name in (base, model or base, *rivals):
         if name not in predictors:
             raise JuryError(
                 f"{name!r} is not among the models ({', '.join(predictors) or 'none given'})."
-                f"{did_you_mean(name, predictors)} Fix: add it to predictors, or name another one as base or model"
+                f"{did_you_mean(name, predictors)} Fix: add it to predictors, or name another one as base, rival or "
+                "model"
             )
     return model or next((name for name in predictors if name != base), base)
 
 
-def _leak_rows(leak: FormatLeak | None, model: str) -> list[dict[str, Any]]:
-    if leak is None:
-        return [
-            _skipped("format", model, "no labels to fit the format-only classifier to, or no base to compare with")
-        ]
+def _leak_rows(leak: FormatLeak, model: str) -> list[dict[str, Any]]:
     shares = [("format_explained", leak.explained), ("format_explained_gain", leak.explained_gain)]
     return [_row(Metric(name, *ends, 1, "classifiers", "share", "context"), "format", model) for name, ends in shares]
 

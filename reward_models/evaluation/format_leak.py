@@ -12,6 +12,7 @@ Shapes: `N` judgements, `A` answers, `U` texts, `F` features, `R` raters, `K` cl
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,11 @@ from reward_models.evaluation.controls import marginal_log_probs
 from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, average
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Prompt
 from reward_models.raters.predictors import answer_log_lik, n_answers
 
 
-__all__ = ["FORMAT_FEATURES", "FormatLeak", "format_features", "format_leak"]
+__all__ = ["FORMAT_FEATURES", "FormatLeak", "fixed_options", "format_features", "format_leak"]
 
 FORMAT_FEATURES: dict[str, Callable[[str], float]] = {
     "characters": lambda text: np.log1p(len(text)),
@@ -54,8 +56,8 @@ class FormatLeak:
     """How much length and format explain; `format_leak` has an example.
 
     Attributes:
-        nll: Heldout loss in nats of `"marginal"` (answer shares only), `"format"`, `"base"`, `"base + format"` and
-            `"model"`.
+        nll: Heldout loss in nats of `"marginal"` (see `marginal_log_probs`), `"format"`, `"base"`, `"base + format"`
+            and `"model"`.
         accuracy: Share of test answers that format alone predicts.
         explained: Share of the model's gain over the marginal that format alone has too; value and ends of the
             interval.
@@ -90,6 +92,42 @@ def format_features(texts: Sequence[str]) -> np.ndarray:
         1.0
     """
     return np.array([[feature(text) for feature in FORMAT_FEATURES.values()] for text in texts], dtype=np.float64)
+
+
+def fixed_options(train: Encoded, test: Encoded) -> str | None:
+    """Return why length and format say nothing about these choices, or None if they may.
+
+    Where questions share a scale of answers, the length of an option only names it: whoever knows that "no" is the
+    shorter word knows how often people say no, and nothing has leaked. The check needs questions with options of their
+    own, and more of these than the classifier has weights.
+
+    Args:
+        train: Judgements that the classifier would be fitted to.
+        test: Judgements that it would be measured on.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("choice", num_raters=5, num_items=4).judgements.encode()
+        >>> fixed_options(enc, enc)
+        'the options are fixed: 4 of 4 questions have options that other questions offer, too'
+    """
+    if train.kind != "choice":
+        return None
+    texts = dict.fromkeys(text for enc in (train, test) for text in enc.texts)
+    questions_of = Counter(text.response for text in texts)  # a text is an option of one question
+    free: dict[Prompt, int] = {}
+    for prompt, response in texts:
+        free[prompt] = free.get(prompt, 0) + (questions_of[response] == 1)
+    fixed = sum(count < 2 for count in free.values())  # two options of its own can be compared by their format
+    if fixed > len(free) / 2:
+        return f"the options are fixed: {fixed} of {len(free)} questions have options that other questions offer, too"
+    contrasts = sum(max(count - 1, 0) for count in free.values())
+    if contrasts < 2 * len(FORMAT_FEATURES):
+        return (
+            f"the options are too few: {len(free)} questions have {contrasts} alternatives to their first option, and "
+            f"the classifier has {len(FORMAT_FEATURES)} weights, with which it could name each option"
+        )
+    return None
 
 
 @renamed_arguments(jury="model")
@@ -153,11 +191,20 @@ def format_leak(
             _ratio(nll["base"] - nll["base + format"], nll["base"] - nll["model"]),
             nll["base"] - nll["model"],
             nll["marginal"] - nll["format"],
+            nll["model"] - nll["format"],
         ]
 
-    explained, explained_gain, gain, format_gain = (bootstrap or Bootstrap()).estimate(shares, test)
+    explained, explained_gain, gain, format_gain, ahead = (bootstrap or Bootstrap()).estimate(shares, test)
     accuracy = average(credit(scored["format"], test), test.weight)
-    leak, verdict = _verdict(accuracy, explained, explained_gain, gain, format_gain, memberships[0].shape[1])
+    leak, verdict = _verdict(
+        (accuracy, average(credit(model, test), test.weight)),
+        explained,
+        explained_gain,
+        gain,
+        format_gain,
+        ahead,
+        memberships[0].shape[1],
+    )
     size = np.abs(weights["format"]).max(0)
     signed = np.take_along_axis(weights["format"], np.abs(weights["format"]).argmax(0)[None], axis=0)[0]
     names = list(FORMAT_FEATURES)
@@ -227,17 +274,37 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _verdict(
-    accuracy: float,
+    accuracies: tuple[float, float],
     explained: np.ndarray,
     explained_gain: np.ndarray,
     gain: np.ndarray,
     format_gain: np.ndarray,
+    ahead: np.ndarray,
     num_clusters: int,
 ) -> tuple[bool, str]:
-    """Report a leak only if format predicts heldout answers beyond chance (lower end above 0)."""
-    alone = f"length and format alone predict {accuracy:.0%} of the answers"
-    explains_all = format_gain[1] > 0 and explained[0] >= LEAK
-    explains_gain = format_gain[1] > 0 and gain[1] > 0 and explained_gain[0] >= PART
+    """Report a leak only if format predicts heldout answers beyond chance (lower end above 0).
+
+    Args:
+        accuracies: Of format alone, and of the model.
+        explained: Value and ends of the share of the model's gain over the marginal; nan if it has none.
+        explained_gain: The same of its gain over the base.
+        gain: The model's gain over the base, nats.
+        format_gain: Gain of format over the marginal, nats.
+        ahead: Gain of format over the model, nats.
+        num_clusters: `K` sets of weights.
+    """
+    accuracy, of_model = accuracies
+    alone = f"length and format alone predict {accuracy:.0%} of the answers, and the model {of_model:.0%}"
+    tells = format_gain[1] > 0
+    knows = not np.isnan(explained[0])  # the model beats the frequencies of the answers
+    check = "Check how the two sides were rendered (lists, brackets, quotes, cut texts)"
+    if tells and (not knows or ahead[1] > 0):
+        return True, (
+            f"leak: {alone}: a classifier that reads no word predicts better ({-ahead[0]:+.3f} nats per judgement). "
+            f"{check}, and whether the model read the texts in full"
+        )
+    explains_all = tells and explained[0] >= LEAK
+    explains_gain = tells and gain[1] > 0 and explained_gain[0] >= PART
     if explains_gain and (num_clusters > 1 or not explains_all):
         return True, (
             f"format: preferences for length and format explain {explained_gain[0]:.0%} of the model's gain over the "
@@ -245,9 +312,16 @@ def _verdict(
         )
     if explains_all:
         return True, (
-            f"leak: {alone}, which is {explained[0]:.0%} of what the model knows. Check how the two sides were "
-            "rendered (lists, brackets, quotes, cut texts) before you trust an accuracy on these data"
+            f"leak: {alone}: format has {explained[0]:.0%} of what the model knows. {check} before you trust an "
+            "accuracy on these data"
         )
+    little = knows and explained[0] < PART
+    if not little and (accuracy > of_model or ahead[0] > 0 or explained[0] >= LEAK):
+        return False, (
+            f"undecided whether format leaks: {alone}, which may be chance with so few raters and items "
+            f"(format against the model {-ahead[0]:+.3f} nats per judgement [{-ahead[2]:+.3f}, {-ahead[1]:+.3f}])"
+        )
+    if not knows:
+        return False, f"no leak: {alone}; neither predicts better than the frequencies of the answers"
     of_gain = f", and {explained_gain[0]:.0%} of its gain over the base" if gain[1] > 0 else ""
-    of_all = "nothing" if np.isnan(explained[0]) else f"{explained[0]:.0%}"
-    return False, f"no leak: {alone}, which is {of_all} of what the model knows{of_gain}"
+    return False, f"no leak: {alone}; format has {explained[0]:.0%} of what the model knows{of_gain}"

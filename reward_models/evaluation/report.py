@@ -61,7 +61,11 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
             table.add_row(method, *(_number(here.get((method, metric))) for metric in shown))
         console.print(table)
     if compared:
-        legend = "outcome: better or worse if the whole interval is; undecided if it contains 0"
+        legend = (
+            "outcome: better or worse if the whole interval is; undecided if it contains 0. The interval is about "
+            "other raters and other items.\np (Holm): about other raters on these very items, so that it can be small "
+            "beside an interval that contains 0: the finding then holds for these items, and perhaps for no others."
+        )
         table = Table(title="Against the base", title_justify="left", caption=legend, caption_justify="left")
         for column in ("case", "model", "metric", "difference, 95 % interval", "p (Holm)", "outcome"):
             table.add_column(column, justify="left" if column in ("case", "model", "metric") else "right")
