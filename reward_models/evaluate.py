@@ -22,6 +22,7 @@ from reward_models.evaluation.cells import Cells, evaluation_cells
 from reward_models.evaluation.clusters import Clusters, known_memberships
 from reward_models.evaluation.controls import FixedAnswers, Strangers
 from reward_models.evaluation.evaluate_jury import evaluate_jury
+from reward_models.evaluation.heldout import HELDOUT_FILE, HeldoutRecord, divide
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
@@ -35,13 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = ["UsageError", "main", "run"]
 
+ONE_REWARD, BASE_JURY = "one reward, rater terms", "base jury"
 PROG = "python -m reward_models.evaluate"
 DESCRIPTION = """\
 Measure a saved jury on judgements that it was not fitted to.
 
 The jury adapts to each rater by a part of the rater's labels, and the rest is predicted: by the jury, by one reward
-for everybody, and by answers that need no reward model. Raters and prompts that were trained on (--train) and new
-ones are measured separately. Ends with a verdict in words.
+for everybody, and by answers that need no reward model. Raters and prompts that were trained on and new ones are
+measured separately, and no judgement is scored that the jury was fitted to: a run folder says which these are
+(heldout.json), otherwise --train does. Ends with a verdict in words, about taste alone: the one reward for everybody
+knows of leniency, scale, ties and position what the jury knows.
 """
 EPILOG = """\
 models in the table:
@@ -49,11 +53,16 @@ models in the table:
   jury, raters unknown    the same, every rater predicted as a random member of the population
   one reward              one reward for everybody: the jury's mean reward, its scale and tie rate fitted to the
                           adaptation labels
-  one reward, rater terms the same, with raters that differ in leniency, scale, ties and position, not in taste
-  bt                      (with --base) another saved jury of one cluster, plain Bradley-Terry; it is then the base
-  marginal, uniform       answers by their frequency; all answers equally probable
+  one reward, rater terms the same, with raters that differ in leniency, scale, ties and position, not in taste: the
+                          base of all comparisons
+  base jury               (with --base) another saved jury of one cluster, with the rater terms that it was saved with;
+                          it is then the base
+  marginal                answers by their frequency: in each question for choices, in the table for other kinds; for
+                          choices the verdict compares the jury with it, too
+  uniform                 all answers equally probable
 
 examples:
+  %(prog)s runs/quickstart/jury --data all.csv --columns map.yaml
   %(prog)s runs/jury --data votes.csv --columns votes.columns.yaml
   %(prog)s runs/jury --data test.parquet --columns map.yaml --train train.parquet \\
       --base runs/jury-k1 --weights "urban=2,rural=1" --output runs/evaluation
@@ -141,7 +150,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--columns", type=Path, metavar="MAP.yaml", help="column map of the tables (default: they have our names)"
     )
     parser.add_argument(
-        "--train", type=Path, metavar="FILE", help="judgements the jury was fitted to, to tell seen from unseen"
+        "--train",
+        type=Path,
+        metavar="FILE",
+        help="judgements the jury was fitted to, to tell seen from unseen (default: heldout.json beside the jury's "
+        "folder says which of --data they are)",
     )
     parser.add_argument("--base", metavar="FOLDER_OR_ID", help="a saved jury of one cluster to compare with")
     parser.add_argument(
@@ -179,9 +192,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace, command: str) -> None:
     """Check all input before the first text is scored; then score, measure, print and write."""
     bootstrap = Bootstrap(draws=args.draws, seed=args.seed)
-    test, train = _read(args.data, args.columns), None
-    if args.train is not None:
-        train = _read(args.train, args.columns)
+    test, train, fitted_to = _unseen(args)
     cells = evaluation_cells(test, train, adapt_share=args.adapt_share, by=args.by, seed=args.seed)
     if train is None and cells.adapt is None:
         raise JudgementError(
@@ -219,7 +230,8 @@ def _run(args: argparse.Namespace, command: str) -> None:
         models,
         test,
         train,
-        base="bt" if base is not None else "one reward",
+        base=ONE_REWARD if base is None else BASE_JURY,
+        rivals=["marginal"] if test.kind == "choice" else [],
         model="jury",
         adapt_share=args.adapt_share,
         by=args.by,
@@ -232,6 +244,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     print_report(result, console if console.is_terminal else Console(width=160))
     facts = {
         "judgements": len(test),
+        "fitted_to": fitted_to,
         "raters": test.n_raters,
         "texts": len(texts),
         "clusters": dict(zip(scorer.cluster_names, scorer.prevalence.tolist(), strict=True)),
@@ -279,6 +292,39 @@ def _read(path: Path, columns: Path | None) -> Judgements:
     return judgements
 
 
+def _unseen(args: argparse.Namespace) -> tuple[Judgements, Judgements | None, str]:
+    """Read the tables and set aside what the jury, or the one to compare with, was fitted to.
+
+    Returns:
+        The judgements to measure on; those that the jury was fitted to, None if they are not at hand; and, in words,
+        how they are known.
+    """
+    test, train = _read(args.data, args.columns), None
+    if args.train is not None:
+        train = _read(args.train, args.columns)
+    juries = [jury for jury in (args.jury, args.base) if jury is not None]
+    records = {jury: HeldoutRecord.beside(jury) for jury in juries}
+    before = len(test)
+    fitted, test = divide(test, [record for record in records.values() if record is not None])
+    facts = []
+    if fitted is not None:
+        fate = "they serve as training judgements" if train is None else "they are left out; --train has others"
+        facts.append(f"{HELDOUT_FILE} names {len(fitted):,} of {before:,} judgements of --data, not scored: {fate}")
+    elif any(records.values()):
+        facts.append(f"{HELDOUT_FILE} names none of the {before:,} judgements of --data")
+    if train is not None:
+        facts.append(f"--train has {len(train):,} judgements")
+    facts += [
+        f"not known for {jury}, without --train and without {HELDOUT_FILE} beside its folder. If raters or items of "
+        "--data were among it, the numbers are too good. Fix: give its training judgements with --train"
+        for jury, record in records.items()
+        if record is None and train is None
+    ]
+    fitted_to = "; ".join(facts)
+    print(f"note: what the jury was fitted to: {fitted_to}", file=sys.stderr)
+    return test, fitted if train is None else train, fitted_to
+
+
 def _models(
     scorer: JuryScorer,
     base: JuryScorer | None,
@@ -310,9 +356,9 @@ def _models(
     jury = saved(rewards, scorer.prevalence, scorer.state.rater_model)
     models: dict[str, Predictor] = {"jury": jury, "jury, raters unknown": Strangers(jury)}
     models["one reward"] = saved(mean, one, rater_terms=False)
-    models["one reward, rater terms"] = saved(mean, one)
+    models[ONE_REWARD] = saved(mean, one, scorer.state.rater_model)  # used only if the jury itself is of one cluster
     if base is not None:
-        models["bt"] = saved(score_texts(base, texts), one, rater_terms=False)
+        models[BASE_JURY] = saved(score_texts(base, texts), one, base.state.rater_model)
     return jury, models | {"marginal": FixedAnswers(labels), "uniform": FixedAnswers()}
 
 

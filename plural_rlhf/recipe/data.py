@@ -11,6 +11,7 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.report.results import DataSummary
 from reward_models.errors import JudgementError, JuryError
+from reward_models.evaluation.heldout import HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
 from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
@@ -76,6 +77,14 @@ class RunData:
         """Return the questions of a split."""
         return [q for q in self.questions if q.split == split]
 
+    def heldout_record(self) -> HeldoutRecord:
+        """Return the ids on both sides of the split, for measuring the jury later."""
+        return HeldoutRecord(self.train.raters, self.heldout_raters.raters, self._train_items(), self.heldout_items)
+
+    def _train_items(self) -> list[str]:
+        heldout = set(self.heldout_items)
+        return [item for item in self.everything.items if item not in heldout]
+
     def summary(self, config: RunConfig) -> DataSummary:
         """Return the counts for the report."""
         return DataSummary(
@@ -86,7 +95,7 @@ class RunData:
             n_items=self.everything.n_items,
             train_raters=self.train.n_raters,
             heldout_raters=self.heldout_raters.n_raters,
-            train_questions=[item for item in self.everything.items if item not in set(self.heldout_items)],
+            train_questions=self._train_items(),
             heldout_questions=self.heldout_items,
         )
 

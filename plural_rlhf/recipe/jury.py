@@ -40,7 +40,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     Args:
         config: The run.
         data: Its judgements; only `data.train` reaches the jury.
-        folder: Where the jury is saved.
+        folder: Where the jury is saved; `heldout.json` beside it says which raters and items were held out.
         console: Where progress is printed.
 
     Returns:
@@ -71,6 +71,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     with console.status("clusters against demographic groups of the same size"):
         groupings = predictive_information(data.everything, max(2, fitted.selection.num_clusters), config=fit_config)
     console.print(f"[bold]Groups[/bold]    {_comparison(groupings)}")
+    data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
     texts = scorer.state.fitted_on["texts"]

@@ -387,3 +387,20 @@ def test_a_jury_from_a_table_adapts_to_the_raters_of_that_table(votes, tmp_path)
     sure = np.array(first) > 0.9, np.array(first) < 0.1
     assert (sure[0] | sure[1]).mean() > 0.9
     assert abs(np.corrcoef(sure[0], camp)[0, 1]) > 0.9
+
+    record = json.loads((tmp_path / "run" / "heldout.json").read_text(encoding="utf-8"))
+    assert {unit: {side: len(ids) for side, ids in sides.items()} for unit, sides in record.items()} == {
+        "raters": {"train": 28, "heldout": 12},
+        "items": {"train": 3, "heldout": 1},
+    }
+    arguments = ["--data", str(votes), "--columns", ANSWERS_MAP, "--draws", "20", "--json", str(target)]
+    measured = runner.invoke(app, ["evaluate-jury", str(tmp_path / "run" / "jury"), *arguments])
+    assert measured.exit_code == 0, measured.output
+    results = json.loads(target.read_text(encoding="utf-8"))
+    assert results["meta"]["fitted_to"].startswith("heldout.json names 83 of 159 judgements of --data, not scored")
+    losses = {(row["case"], row["method"]): row["value"] for row in results["rows"] if row["metric"] == "nll_nats"}
+    known_question = {method: loss for (case, method), loss in losses.items() if case == "unseen rater, seen prompt"}
+    assert known_question["jury"] < known_question["marginal"] - 0.1
+    assert known_question["uniform"] == pytest.approx(np.log(2))
+    assert "jury against marginal in 3 cases" in results["meta"]["verdict"]
+    assert "format" not in results["meta"]["verdict"]

@@ -234,7 +234,7 @@ def command(folder, *more):
 def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
     assert command(folder, "--output", tmp_path, "--weights", "cities, yes=3,farms=1") == 0
     printed = capsys.readouterr().out
-    assert "Verdict: jury is better than one reward" in printed
+    assert "Verdict: jury is better than one reward, rater terms (" in printed
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["meta"]["judgements"] == 480
     assert results["meta"]["texts"] == 48
@@ -265,7 +265,7 @@ def test_the_command_tells_seen_from_unseen(folder, tmp_path):
     assert command(folder, *tables, "--base", folder / "one", "--json", tmp_path / "r.json") == 0
     results = json.loads((tmp_path / "r.json").read_text())
     rows = results["rows"]
-    assert results["meta"]["verdict"].startswith("jury against bt in 3 cases: better in")
+    assert results["meta"]["verdict"].startswith("jury against base jury in 3 cases: better in")
     assert results["meta"]["rater_model"] == "fitted to labels that were not scored"
     assert {row["case"] for row in rows if row["metric"] == "nll_nats"} == {
         "seen rater, unseen prompt",
