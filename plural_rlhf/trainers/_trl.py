@@ -1,7 +1,7 @@
 """Every private attribute of TRL 1.16 that this package touches, in one place.
 
 A new TRL breaks this file and its contract test (`tests/plural_rlhf/trainers/test_trl_contract.py`), and nothing else.
-It knows nothing of juries or targets.
+Knows nothing of scorers or targets.
 """
 
 from __future__ import annotations
@@ -101,13 +101,18 @@ DPO_OVERRIDDEN: dict[str, list[str]] = {
 
 
 def check_contract() -> list[str]:
-    """Returns, as sentences, what the installed TRL changed of what is relied on here; empty when nothing changed."""
+    """Return what the installed TRL changed of what is relied on here, as sentences; empty if nothing changed.
+
+    Example:
+        >>> check_contract()
+        []
+    """
     return changed_methods(GRPOTrainer, OVERRIDDEN, CALLED) + changed_methods(DPOTrainer, DPO_OVERRIDDEN)
 
 
 @contextmanager
 def without_reference_model(args: GRPOConfig, active: bool) -> Iterator[None]:
-    """Lets `GRPOTrainer.__init__` see `beta=0`, for which it loads no second model; the setting itself is kept."""
+    """Show `GRPOTrainer.__init__` `beta=0` if `active`, for which it loads no second model; the setting is kept."""
     beta = args.beta
     if active:
         args.beta = 0.0
@@ -118,7 +123,7 @@ def without_reference_model(args: GRPOConfig, active: bool) -> Iterator[None]:
 
 
 def tokenizer_of(trainer: GRPOTrainer) -> PreTrainedTokenizerBase:
-    """The trainer's tokenizer, also when its processing class is a multimodal processor."""
+    """Return the trainer's tokenizer, also if its processing class is a multimodal processor."""
     return trainer._tokenizer
 
 
@@ -135,28 +140,28 @@ def use_own_forward(model: torch.nn.Module) -> None:
 
 
 def eos_token_id(trainer: GRPOTrainer) -> int:
-    """The token that ends an answer: the one the tokenizer names, which `GRPOTrainer` always accepts as an end."""
+    """Return the end token of the tokenizer, which `GRPOTrainer` always accepts as an end."""
     return trainer._tokenizer.eos_token_id
 
 
 def encode_prompt(trainer: GRPOTrainer, prompt: str | list[dict[str, Any]]) -> list[int]:
-    """Tokens of a prompt as the trainer generates from it: its chat template, `chat_template_kwargs` and tools.
+    """Return the tokens of a prompt as the trainer generates from it: chat template, `chat_template_kwargs`, tools.
 
     Raises:
         ValueError: The trainer has environments, which finish a prompt when they are reset.
     """
     if trainer.environment_factories is not None:
         raise ValueError(
-            "there is an environment_factory, whose reset() finishes each prompt, so the prompt of a row is not what "
-            "the policy reads: leave out n_ref, reference_share and the columns support and reference_prompt."
+            "there is an environment_factory, whose reset() finishes each prompt, so the policy does not read the "
+            "prompt of a row as it is: leave out n_ref, reference_share and the columns support and reference_prompt."
         )
     return trainer._tokenize_prompts([prompt])[0][0]
 
 
 def reward_context(trainer: GRPOTrainer) -> dict[str, Any]:
-    """What TRL passes to reward functions beside columns, where they score other completions than those it shows.
+    """Return what TRL passes to reward functions beside columns, for completions that TRL has not drawn.
 
-    Extra columns are left out: its table of completions has no rows for them.
+    `log_extra` does nothing, because TRL's table of completions has no rows for them.
     """
     return {
         "trainer_state": trainer.state,
@@ -166,7 +171,7 @@ def reward_context(trainer: GRPOTrainer) -> dict[str, Any]:
 
 
 def plain_sampler(trainer: GRPOTrainer, dataset: Any) -> Sampler | None:
-    """Every row once an epoch, in order or shuffled as in `transformers.Trainer`.
+    """Return a sampler of every row once per epoch, in order or shuffled as in `transformers.Trainer`.
 
     GRPO's own sampler repeats rows for its groups.
     """
@@ -176,30 +181,25 @@ def plain_sampler(trainer: GRPOTrainer, dataset: Any) -> Sampler | None:
 
 
 class EpochSampler(RepeatSampler):
-    """TRL's sampler of groups, but the order in an epoch depends on that epoch alone: a resumed run finds it again."""
+    """TRL's sampler of groups with an order that depends on the epoch alone, so that a resumed run has the same."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws the order of `epoch` from here on; `Trainer` calls it when an epoch begins."""
+        """Use the order of `epoch` from here on; `Trainer` calls it when an epoch begins."""
         if self.shuffle:
             self.generator.manual_seed(self.seed + epoch)
 
 
 def group_sampler(trainer: GRPOTrainer, dataset: Any) -> EpochSampler:
-    """GRPO's own sampler, every row as often as a group is large, with an order that can be resumed."""
-    theirs = GRPOTrainer._get_train_sampler(trainer, dataset)
+    """Return GRPO's own sampler, every row as often as a group is large, with an order that can be resumed."""
+    stock = GRPOTrainer._get_train_sampler(trainer, dataset)
     return EpochSampler(
-        theirs.data_source,
-        theirs.mini_repeat_count,
-        theirs.batch_size,
-        theirs.repeat_count,
-        theirs.shuffle,
-        theirs.seed,
+        stock.data_source, stock.mini_repeat_count, stock.batch_size, stock.repeat_count, stock.shuffle, stock.seed
     )
 
 
 @contextmanager
 def rollouts_only(trainer: GRPOTrainer) -> Iterator[None]:
-    """Lets `_generate_and_score_completions` neither score the reference nor the policy: both are scored here."""
+    """Keep `_generate_and_score_completions` from scoring the reference and the policy, which are scored here."""
     beta, iterations, steps = trainer.beta, trainer.num_iterations, trainer.args.steps_per_generation
     trainer.beta, trainer.num_iterations, trainer.args.steps_per_generation = 0.0, 1, 1
     try:
@@ -209,12 +209,12 @@ def rollouts_only(trainer: GRPOTrainer) -> Iterator[None]:
 
 
 def has_plain_generation(trainer: GRPOTrainer) -> bool:
-    """Whether completions come from `model.generate`, and not from vLLM or a batching engine."""
+    """Return whether completions come from `model.generate`, and not from vLLM or a batching engine."""
     return not (trainer.use_vllm or trainer.use_transformers_continuous_batching)
 
 
 def generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
-    """Completions of the policy and the log-probability of each of their tokens, equal prompts read once."""
+    """Draw completions of the policy, with equal prompts read once; return tokens and their log-probabilities."""
     with (
         profiling_context(trainer, "transformers.generate"),
         unwrap_model_for_generation(
@@ -231,7 +231,7 @@ def generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[li
 
 
 def reference_generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
-    """Completions of the reference policy and the log-probability of each of their tokens."""
+    """Draw completions of the reference policy; return tokens and their log-probabilities."""
     with torch.no_grad(), reference(trainer) as model:
         return _completions(trainer, trainer.accelerator.unwrap_model(model), prompt_ids)
 
@@ -246,9 +246,9 @@ def _completions(
 
 
 def _engineless_config(trainer: GRPOTrainer) -> GenerationConfig:
-    """For the reference beside vLLM, which holds the policy alone: `GRPOTrainer` then makes no generation config.
+    """Return a config for the reference beside vLLM, where `GRPOTrainer` makes none.
 
-    `generation_kwargs` are the engine's there.
+    vLLM holds the policy alone, and `generation_kwargs` are its own.
     """
     return GenerationConfig(
         max_new_tokens=trainer.max_completion_length,
@@ -266,7 +266,7 @@ def _engineless_config(trainer: GRPOTrainer) -> GenerationConfig:
 
 @contextmanager
 def reference(trainer: GRPOTrainer) -> Iterator[torch.nn.Module]:
-    """The reference policy: a second model, or the policy with its adapter switched off."""
+    """Give the reference policy: a second model, or the policy with its adapter switched off."""
     if trainer.ref_model is not None:
         yield trainer.ref_model
         return
@@ -277,10 +277,10 @@ def reference(trainer: GRPOTrainer) -> Iterator[torch.nn.Module]:
 
 
 def share_prompts(trainer: Any) -> None:
-    """Lets a stock GRPO or RLOO trainer draw and score completions as this package does, each prompt computed once.
+    """Make a stock GRPO or RLOO trainer draw and score completions as this package does, each prompt computed once.
 
-    Its numbers change by rounding only; its entropy metric is 0 from then on. Where its loss reads the entropy, its
-    gradients are computed in its own way. For comparisons, where that takes too long on a CPU.
+    For comparisons on a CPU, where the stock way takes too long. Its numbers change by rounding only; its entropy
+    metric is 0 from then on. If its loss reads the entropy, its gradients are computed in its own way.
     """
     stock = trainer._get_per_token_logps_and_entropies
     reads_entropy = isinstance(trainer, GRPOTrainer) and (
@@ -303,8 +303,8 @@ def share_prompts(trainer: Any) -> None:
             "prompt_mask": attention_mask[:, :-logits_to_keep],
             "completion_mask": attention_mask[:, -logits_to_keep:],
         }
-        found = completion_log_probs(model, parts)
-        return found, torch.zeros_like(found), None
+        log_probs = completion_log_probs(model, parts)
+        return log_probs, torch.zeros_like(log_probs), None
 
     def drawn(prompt_ids: list[list[int]], *more: Any, **named: Any) -> Any:
         completions = generate(trainer, prompt_ids)[0]
@@ -317,32 +317,36 @@ def share_prompts(trainer: Any) -> None:
 def as_one_forward(
     trainer: GRPOTrainer, model: torch.nn.Module, function: Callable[[torch.nn.Module, Any], torch.Tensor], inputs: Any
 ) -> torch.Tensor:
-    """`function(model, inputs)`, however often it calls the model, as one forward pass of `DistributedDataParallel`.
+    """Return `function(model, inputs)`, with all its calls of the model in one forward pass of a distributed wrapper.
 
-    Processes may need different numbers of passes for their rows, and every pass of the wrapper is a meeting of all.
+    Processes may need different numbers of passes for their rows, and all processes wait for each other in every pass
+    of `DistributedDataParallel`.
     """
     if not isinstance(model, DistributedDataParallel):
         return function(model, inputs)
     inner = trainer.accelerator.unwrap_model(model)
-    return _ForwardRedirection()(model, inner, lambda given: function(inner, given), inputs)
+    return _ForwardRedirection()(model, inner, lambda batch: function(inner, batch), inputs)
 
 
 def draw(trainer: GRPOTrainer, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Completions of the rows' prompts, scored."""
+    """Draw and score completions of the rows' prompts; return TRL's columns."""
     return trainer._generate_and_score_completions(rows)
 
 
 def micro_step(trainer: GRPOTrainer) -> int:
-    """How many forward and backward passes this run has made."""
+    """Return how many forward and backward passes this run has made."""
     return trainer._step
 
 
 def buffered(
     trainer: GRPOTrainer, make: Callable[[], list[Any]], again: Callable[[list[Any]], list[Any]] | None = None
 ) -> Any:
-    """The micro-batch of this step; `make` draws those of a generation batch when the last ones are used up.
+    """Return the micro-batch of this step.
 
-    `again` makes those of the next use out of those of the last one; without it they are used as they are.
+    Args:
+        trainer: Its buffer holds the micro-batches of a generation batch.
+        make: Makes them when the last ones are used up.
+        again: Makes those of a further use out of those of the last use; None uses them as they are.
     """
     steps = trainer.args.steps_per_generation
     if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
@@ -353,50 +357,49 @@ def buffered(
 
 
 def split_rows(rows: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """Micro-batches of consecutive rows: completions of one prompt stay together, unlike in GRPO, which shuffles."""
+    """Return micro-batches of consecutive rows: completions of one prompt stay together, where GRPO shuffles them."""
     return split_tensor_dict(rows, parts)
 
 
 def snapshot(trainer: GRPOTrainer) -> dict[str, Any]:
-    """What a resumed run needs of the generation buffer: the rows in use, and how far their use has come."""
+    """Return what a resumed run needs of the generation buffer: the rows in use, and the micro-step."""
     return {"step": trainer._step, "rows": trainer._buffered_inputs}
 
 
 def restore(trainer: GRPOTrainer, state: dict[str, Any]) -> None:
-    """Puts back what `snapshot` returned."""
+    """Put back what `snapshot` returned."""
     trainer._step, trainer._buffered_inputs = state["step"], state["rows"]
 
 
 @contextmanager
 def rotation_last() -> Iterator[None]:
-    """Holds back what `Trainer._save_checkpoint` does last, deleting old checkpoints, until the end of the block.
+    """Delay the last act of `Trainer._save_checkpoint`, deleting old checkpoints, until the end of the block.
 
-    What is added to a checkpoint in the block is then there before the one that it replaces is gone. After an error
-    none is deleted.
+    What the block adds to a checkpoint is then written before older ones are deleted. After an error none is deleted.
     """
     rotate = trainer_module.rotate_checkpoints
-    held: list[dict[str, Any]] = []
-    trainer_module.rotate_checkpoints = lambda **how: held.append(how)
+    delayed: list[dict[str, Any]] = []
+    trainer_module.rotate_checkpoints = lambda **arguments: delayed.append(arguments)
     try:
         yield
     finally:
         trainer_module.rotate_checkpoints = rotate
-    for how in held:
-        rotate(**how)
+    for arguments in delayed:
+        rotate(**arguments)
 
 
 def gather_objects(values: Sequence[Any]) -> list[Any]:
-    """All processes' values, in the order in which `accelerator.gather` puts tensors."""
+    """Return the values of all processes, in the order in which `accelerator.gather` puts tensors."""
     return gather_object(list(values))
 
 
 def keep_columns(trainer: Any, columns: Sequence[str]) -> None:
-    """Adds columns to those that `remove_unused_columns` leaves alone."""
+    """Add columns to those that `remove_unused_columns` keeps."""
     trainer._signature_columns += [column for column in columns if column not in trainer._signature_columns]
 
 
 def count_tokens(trainer: Any, attention_mask: torch.Tensor) -> None:
-    """Adds the tokens of a batch on all processes to `num_tokens`, where it is a training batch."""
+    """Add the tokens of a training batch on all processes to `num_tokens`; log it for any batch."""
     mode = "train" if trainer.model.training else "eval"
     if mode == "train":
         tokens = trainer.accelerator.gather_for_metrics(attention_mask.sum()).sum().item()

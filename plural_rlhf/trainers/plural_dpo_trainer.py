@@ -1,10 +1,10 @@
 """`PluralDPOTrainer`: a `trl.DPOTrainer` for pairs whose raters belong to clusters that want different things.
 
-Offline sibling of `PluralGRPOTrainer`: the same kind of policy, learnt from the choices themselves. Each pair is read
-by the policy under prompts that say whose preferences are asked for, and by the reference under the plain prompt, so
-that every cluster's optimum is pi_ref exp(r_k / beta) with the same pi_ref. With `objective="average"` and one cluster
-it is TRL's own trainer, loss for loss. Private attributes of TRL are named in `_trl.py` only; knows nothing of how a
-table says who judged (`pair_clusters`).
+The offline sibling of `PluralGRPOTrainer`: the same kind of policy, learnt from the choices themselves. The policy
+reads each pair under prompts that say whose preferences it should follow, and the reference reads it under the plain
+prompt, so that every cluster's optimum is pi_ref exp(r_k / beta) with the same pi_ref. With `objective="average"` and
+one cluster it is TRL's own trainer, loss for loss. Private attributes of TRL are named in `_trl.py` only; knows
+nothing of how a data set says who judged (`dpo.pair_clusters`).
 
 Shapes: `N` pairs of a batch, `M` readings of them, `K` clusters; slot `K` is the reading of a pair as a whole.
 """
@@ -87,31 +87,51 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         ref_model ([`~transformers.PreTrainedModel`], *optional*):
             The reference π₀. `None`: the model as it is saved, or without its adapter.
         args ([`PluralDPOConfig`], *optional*):
-            Configuration; made with defaults if not given.
+            Configuration; the defaults if not given.
         train_dataset ([`~datasets.Dataset`]):
             TRL's preference data (`prompt`, `chosen`, `rejected`) with one of the columns `cluster` (a name),
             `membership` (probabilities: K numbers or `{cluster: number}`) or `weights` (the public that a row speaks
             for), or with `rater_id`. Optional: `weight` of the judgement, `tie` (neither was preferred).
         eval_dataset ([`~datasets.Dataset`] or a dictionary of them, *optional*):
-            The same.
+            Pairs with the same columns.
         scorer (`str`, `Path` or [`JuryScorer`], *optional*):
             A jury reward model that gives the clusters' names and prevalence and, saved with `save_raters=True`, the
-            memberships of the raters in `rater_id`; a rater it does not know is a draw from the population.
+            memberships of the raters in `rater_id`; a rater it does not know gets the prevalence.
 
-    The other parameters are those of [`~trl.DPOTrainer`], which has `data_collator` and `compute_metrics` besides.
-    With `rater_id`, `cluster_names` and no `scorer`, `objective="mixture"` finds the clusters by itself: memberships
-    start at random and follow the likelihood of each rater's choices (soft EM); it needs many choices per rater.
-
-    Raises:
-        ValueError: A setting or a model that cannot work; before any training.
-        JuryError: Pairs that do not say who judged, or weights over clusters that cannot be used.
-        TypeError: `args` is no `PluralDPOConfig`.
+    The other parameters are those of [`~trl.DPOTrainer`], except `data_collator` and `compute_metrics`, which this
+    trainer defines itself. With `rater_id`, `cluster_names` and no `scorer`, `objective="mixture"` finds the clusters
+    by itself: memberships start at random and follow the likelihood of each rater's choices (soft EM); it needs many
+    choices per rater.
 
     Metrics, besides TRL's `rewards/*`, `logps/*`, `entropy` and `num_tokens`: `plural/accuracy/<cluster>` and
     `plural/loss/<cluster>` (each judgement counted by membership), `plural/weight/<cluster>` (what the cluster counts
     in the loss; `plural/robust_weight/<cluster>` with `robust`), `plural/responsibility/<cluster>` and
     `plural/public_loss` (`"mixture"`), `plural/prevalence/<cluster>` and `plural/membership_entropy` (memberships
     that are learnt).
+
+    Raises:
+        ValueError: A setting or a model cannot work; before any training.
+        JuryError: The pairs do not say who judged, or weights over clusters cannot be used.
+        TypeError: `args` is no `PluralDPOConfig`.
+
+    Example:
+        >>> import tempfile
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> pairs = [
+        ...     {"prompt": "More parks?", "chosen": " yes", "rejected": " no", "cluster": "urban"},
+        ...     {"prompt": "More parks?", "chosen": " no", "rejected": " yes", "cluster": "rural"},
+        ... ]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = {"report_to": "none", "logging_strategy": "no", "save_strategy": "no"}
+        ...     options |= {"use_cpu": True, "bf16": False, "per_device_train_batch_size": 2}
+        ...     args = PluralDPOConfig(folder, cluster_names=["urban", "rural"], max_steps=2, **options)
+        ...     policy, reference = tiny_causal_lm(), tiny_causal_lm()
+        ...     data = Dataset.from_list(pairs)
+        ...     trainer = PluralDPOTrainer(policy, reference, args, data, processing_class=tiny_tokenizer())
+        ...     steps = trainer.train().global_step
+        {'train_runtime': ...}
+        >>> steps, trainer.clusters.prevalence.tolist(), trainer.balance.weights.tolist()
+        (2, [0.5, 0.5], [0.5, 0.5])
     """
 
     _tag_names = ["trl", "plural-dpo"]  # noqa: RUF012  (TRL's own convention)
@@ -179,20 +199,20 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         self.data_collator: Any = PairCollator(self.data_collator)
 
     def _report_clusters(self, labelled: Dataset, of_data: bool) -> None:
-        """Says which clusters there are; where the data alone name them, a misspelt name is a cluster of its own."""
+        """Log the clusters, because a misspelt name is a cluster of its own if the data alone name them."""
         counts = np.sum([label["membership"] for label in labelled[LABELS]], axis=0)
         counted = [
             f"{name!r} {f'{count:,.1f}'.removesuffix('.0')}"  # memberships that are probabilities add up to fractions
             for name, count in zip(self.clusters.names, counts, strict=True)
         ]
-        found = (
+        message = (
             f"{len(counts)} clusters by the column {self.clusters.source!r}: {', '.join(counted)} of "
             f"{len(labelled):,} training pairs"
         )
         if of_data:
-            logger.warning("%s. If one is misspelt: cluster_names=[...] refuses all others, and quiets this.", found)
+            logger.warning("%s. If one is misspelt, set cluster_names=[...]: all others are then errors.", message)
         else:
-            logger.info("%s.", found)
+            logger.info("%s.", message)
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,10 +228,10 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         )
 
     def _prepare_dataset(self, dataset: Dataset, processing_class: Any, args: Any, dataset_name: str) -> Dataset:
-        """TRL's tokens of every reading of every pair."""
+        """Add TRL's tokens of every reading of every pair."""
         check_pair_dataset(dataset)
         dataset = self._labelled(dataset)
-        # Cut and dropped once for all readings of a pair, in `join_readings`.
+        # Responses are cut and pairs dropped once for all readings of a pair, in `join_readings`.
         whole = copy.copy(args)
         whole.max_length = None
         readings = None
@@ -229,7 +249,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """Log-probabilities of chosen and rejected, `(N,)` each, under the reference and the plain prompt."""
+        """Return log-probabilities of chosen and rejected, `(N,)` each, under the reference and the plain prompt."""
         return super().compute_ref_log_probs(model, {name: inputs[name] for name in _OF_MODEL})
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool) -> Any:
@@ -326,7 +346,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         return (gap * weight).mean()
 
     def _record(self, row: torch.Tensor, log_lik: torch.Tensor) -> None:
-        """Give the memberships what this batch says of its raters, on all processes alike."""
+        """Record the likelihoods of this batch in the memberships, on all processes alike."""
         assert self.memberships is not None
         row, log_lik = self.accelerator.gather(row), self.accelerator.gather(log_lik.contiguous())
         self.memberships.record(row.cpu().numpy(), log_lik.double().cpu().numpy())

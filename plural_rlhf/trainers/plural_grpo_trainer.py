@@ -1,12 +1,18 @@
 """`PluralGRPOTrainer`: a `trl.GRPOTrainer` whose fixed point is a chosen distribution instead of an argmax.
 
-Sampled mode (L1): groups of completions, sequence-level residual d = R/β + log π₀ − log π, an estimator of the
-gradient to the target, offsets and completions that are kept between visits. Exact mode (L2): the column `support`
-lists all answers, every one is scored with the prompt computed once, and the divergence to the exact target is the
-loss; nothing is sampled. Rows with and without a support may stand in one data set.
-Where this departs from GRPO: log-ratios are sums over the sequence, end token included; the reference is in the
-residual, not in a per-token penalty; completions of a prompt stay together and share its computation; there is no
-clipping, no length normalisation and no scaling of rewards.
+Sampled mode (L1, `grpo/sampled_mode.py`): groups of completions, sequence-level residual d = R/β + log π₀ − log π, an
+estimator of the gradient to the target, offsets and completions that are kept between visits. Exact mode (L2,
+`grpo/exact.py`): the column `support` lists all answers, each is scored with the prompt computed once, and the
+divergence to the exact target is the loss; nothing is sampled. One data set may have rows with and rows without a
+support. This file says which step is due in which hook of TRL.
+
+Differences from GRPO:
+
+1. Log-ratios are sums over the sequence, end token included.
+2. The reference is in the residual, not in a per-token penalty.
+3. Completions of a prompt stay together and share its computation.
+4. There is no clipping, no length normalisation and no scaling of rewards.
+
 Private attributes of TRL are named in `_trl.py` only.
 
 Shapes: `N` completions of all processes, `n` of a micro-batch, `G` a group, `B` prompts, `A` answers, `K` clusters,
@@ -55,38 +61,64 @@ __all__ = ["PluralGRPOTrainer"]
 
 
 class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
-    """Trains a policy towards the ρ-pool of a jury.
+    """Trains a policy towards the ρ-pool of rater clusters.
 
     Parameters:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            The policy. It is also the reference π₀: as it stands at the start of training in the exact mode and with
-            an adapter, else as it was saved, since TRL loads it a second time.
-        reward_funcs (`str`, jury, [`JuryReward`] or a list with one of them):
-            One jury: a saved one (path or hub id), an object with `cluster_names`, `prevalence` and `cluster_rewards`,
-            or a `JuryReward`. Further reward functions of TRL beside it add their value (times its
-            `args.reward_weights`, in logits) to every cluster's reward; a [`ValidityGate`] among them decides which
-            completions are worth anything at all. Shares of the clusters hold either way.
+            The policy. It is also the reference π₀: as it is at the start of training in the exact mode and with an
+            adapter, else as it was saved, because TRL loads it a second time.
+        reward_funcs (`str`, scorer, [`JuryReward`] or a list with one of them):
+            One jury: a saved jury reward model (path or hub id), an object with `cluster_names`, `prevalence` and
+            `cluster_rewards`, or a `JuryReward`. Other reward functions of TRL beside it add their value (times its
+            `args.reward_weights`, in logits) to every cluster's reward; a [`ValidityGate`] among them puts what it
+            rejects below all valid completions. The clusters keep their shares in both cases.
         args ([`PluralGRPOConfig`], *optional*):
-            Configuration; made with defaults if not given.
+            Configuration; the defaults if not given.
         train_dataset ([`~datasets.Dataset`]):
             Column `prompt`; optional columns `support` (all allowed answers: exact mode for the rows that have one),
-            `weights` and `rule` (weights over clusters and welfare rule for this row), `jury_prompt` (the prompt as
-            the jury should see it) and `reference_prompt` (the prompt under which π₀ is scored, where the policy's
-            own carries steering text).
+            `weights` and `rule` (weights over clusters and welfare rule of the row), `jury_prompt` (the prompt that
+            the scorer sees) and `reference_prompt` (the prompt under which π₀ is scored, if the policy's own has
+            steering text).
         weight_sampler ([`WeightSampler`], *optional*):
-            Draws and says the weights of a steerable policy, over the jury's clusters in their order; by default made
-            from `args` where `args.steerable`. Evaluation asks for the column `weights`, or else the population.
+            Draws the weights of a steerable policy over the jury's clusters, in their order, and names them in
+            prompts; made from `args` by default if `args.steerable`. Evaluation uses the column `weights`, or else
+            the population's.
 
     The other parameters are those of [`~trl.GRPOTrainer`].
 
-    Raises:
-        ValueError: Anything that would make the result something else than the target; before any training.
-        JuryError: Weights that the jury cannot carry out.
+    Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π
+    per completion), `plural/residual_std` (0 at the optimum), `plural/reward_range` and `plural/effective_answers`
+    (per group), `plural/truncated`, and `plural/valid` with a gate; in the exact mode `plural/jsd_nats` (to the exact
+    target) and `plural/coverage`; in both `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
 
-    Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π of
-    a completion), `plural/residual_std` (0 at the optimum), `plural/reward_range` and `plural/effective_answers` (of a
-    group), `plural/truncated`, and `plural/valid` where there is a gate; in the exact mode `plural/jsd_nats` (to the
-    exact target) and `plural/coverage`; in both `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
+    Raises:
+        ValueError: Something would make the result another distribution than the target; before any training.
+        JuryError: The jury cannot use weights or a rule.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> from datasets import Dataset
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> likes = {"1": [9.0, 0.0], "2": [0.0, 9.0]}  # two clusters that want opposite answers
+        >>> scorer = SimpleNamespace(
+        ...     cluster_names=["many", "few"],
+        ...     prevalence=np.array([0.75, 0.25]),
+        ...     cluster_rewards=lambda prompts, completions: torch.tensor([likes[c] for c in completions]),
+        ... )
+        >>> data = Dataset.from_list([{"prompt": "1 or 2? ", "support": ["1", "2"]}])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = {"report_to": "none", "logging_strategy": "no", "save_strategy": "no"}
+        ...     options |= {"use_cpu": True, "bf16": False, "learning_rate": 3e-2, "per_device_train_batch_size": 1}
+        ...     args = PluralGRPOConfig(folder, exact=True, max_steps=30, **options)
+        ...     tokenizer = tiny_tokenizer()
+        ...     trainer = PluralGRPOTrainer(tiny_causal_lm(), scorer, args, data, processing_class=tokenizer)
+        ...     steps = trainer.train().global_step
+        {'train_runtime': ...}
+        >>> from plural_rlhf.policies.answers import answer_probabilities
+        >>> answer_probabilities(trainer.model, tokenizer, data["prompt"], data["support"])[0].round(2)
+        array([0.75, 0.25])
     """
 
     _tag_names = ["trl", "plural-grpo"]  # noqa: RUF012  (TRL's own convention)
@@ -173,7 +205,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         return super().evaluate(*args, **kwargs)
 
     def _before_training(self) -> None:
-        """Score the answers of all supports under the reference, while the policy still is π₀."""
+        """Score the answers of all supports under the reference, while the policy is still π₀."""
         exact_offsets = self.args.offsets == "exact" and not self.exact
         if not (self.exact or self.mixed or exact_offsets):
             return
@@ -234,7 +266,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         return _trl.buffered(self, make, None if self.prompts.replay is None else self.sampled.replay)
 
     def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
-        """Micro-batches of a generation batch: completions of rows without a support, answers of those with one."""
+        """Return micro-batches: completions of the rows without a support, answers of those with one."""
         if self.mixed:
             return mixed_micro_batches(batch, parts, self.sampled.group_size, partial(_trl.draw, self), self._collate)
         return _trl.split_rows(_trl.draw(self, batch), parts)
@@ -278,7 +310,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         return share * losses.mean() + (1 - share) * self.sampled.loss(model, inputs)
 
     def _exact_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(B,)` divergences of the exact rows."""
+        """Return the divergences of the exact rows, `(B,)`."""
         batch = AnswerBatch(*(inputs[f] for f in ("prompt_ids", "prompt_mask", "answer_ids", "answer_mask")))
         mask, log_p = batch.support_mask, inputs["log_p"]
         log_pi = _trl.as_one_forward(self, model, answer_log_probs, batch)

@@ -1,1 +1,1 @@
-"""What the trainers refuse before anything long starts."""
+"""Checks of what a trainer is given: settings, reward functions, policy, tokenizer, data sets and batches."""

@@ -19,6 +19,13 @@ def check_batches(args: PluralGRPOConfig, num_processes: int) -> None:
 
     Raises:
         ValueError: There are several processes, or a micro-batch does not hold whole groups.
+
+    Example:
+        >>> settings = {"num_generations": 4, "gradient_accumulation_steps": 2, "use_cpu": True, "bf16": False}
+        >>> check_batches(PluralGRPOConfig("out", per_device_train_batch_size=2, **settings), num_processes=1)
+        Traceback (most recent call last):
+        ValueError: some rows have a support and some have none, so a batch must hold whole groups: set
+        per_device_train_batch_size (it is 2) to a multiple of num_generations (4).
     """
     if num_processes > 1:
         raise ValueError(
@@ -38,6 +45,14 @@ def check_groups(args: PluralGRPOConfig) -> None:
 
     Raises:
         ValueError: `num_generations_eval` is 1 with `vargrad`.
+
+    Example:
+        >>> settings = {"num_generations_eval": 1, "use_cpu": True, "bf16": False}
+        >>> check_groups(PluralGRPOConfig("out", estimator="tb", **settings))
+        >>> check_groups(PluralGRPOConfig("out", **settings))
+        Traceback (most recent call last):
+        ValueError: num_generations_eval is 1 and estimator is 'vargrad', whose baseline is the mean of the other
+        completions of a group: ...
     """
     if args.num_generations_eval == 1 and args.estimator == "vargrad":
         raise ValueError(
@@ -82,6 +97,12 @@ def check_reference_draws(args: PluralGRPOConfig, *, tools: bool, rollout_func: 
 
     Raises:
         ValueError: `n_ref` or `reference_share` with one of them, without `shared_prefix`, or with parts of groups.
+
+    Example:
+        >>> args = PluralGRPOConfig("out", n_ref=16, use_cpu=True, bf16=False)
+        >>> check_reference_draws(args, tools=True, rollout_func=False)
+        Traceback (most recent call last):
+        ValueError: n_ref is 16 and there are tools, which the reference does without when it draws: ...
     """
     if args.exact:
         return

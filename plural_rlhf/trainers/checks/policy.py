@@ -1,6 +1,6 @@
-"""A policy as it is given: whether a reference can be had from it, whether answers end, whether it says what it means.
+"""A policy and its tokenizer: whether they can be trained, and whether training is of the policy that was meant.
 
-Every refusal names what was given, why it cannot work and what to do. Knows nothing of rewards, data or losses.
+Every error says what was passed, why it cannot work and what to do. Knows nothing of rewards, data or losses.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ def check_reloadable(
 
     Raises:
         ValueError: The policy is in memory only, or what it was loaded from is gone.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> check_reloadable(tiny_causal_lm(), None, None, cure="save it and pass its path")
+        Traceback (most recent call last):
+        ValueError: the policy exists in memory only, so the reference policy cannot be loaded a second time: save it
+        and pass its path.
     """
     if isinstance(model, str | PeftModel) or peft_config is not None:
         return
@@ -48,10 +55,10 @@ def check_reloadable(
         )
     options = {name: value for name, value in (model_init_kwargs or {}).items() if name in _OF_THE_HUB}
     try:
-        found = cached_file(source, "config.json", **options)
+        config_file = cached_file(source, "config.json", **options)
     except (OSError, ValueError):
-        found = None
-    if found is None:
+        config_file = None
+    if config_file is None:
         here = "has no config.json" if Path(source).is_dir() else "is neither a folder nor a model that can be reached"
         raise ValueError(
             f"the policy was loaded from {source!r} (its config._name_or_path), which {here}, so the reference policy "
@@ -60,7 +67,21 @@ def check_reloadable(
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Refuses a tokenizer whose answers have no end: the probability of an answer includes that of its end token."""
+    """Raise if a tokenizer lacks an end or padding token; the probability of an answer includes that of its end.
+
+    Args:
+        tokenizer: A tokenizer, a processor that has one, or None where it is loaded later.
+
+    Raises:
+        ValueError: Says which token is missing, and how to set it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> check_tokenizer(SimpleNamespace(eos_token="<end>", pad_token=None))
+        Traceback (most recent call last):
+        ValueError: the tokenizer has no pad_token, the token that fills up shorter rows: set tokenizer.pad_token =
+        tokenizer.eos_token, and pass the tokenizer as processing_class.
+    """
     if tokenizer is None:
         return
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a processor has one
@@ -74,28 +95,40 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> None:
 
 
 def warn_of_other_start(model: PreTrainedModel, reference: torch.nn.Module) -> None:
-    """Warns where the policy in memory is not the one that was loaded as its reference."""
-    theirs = dict(extract_model_from_parallel(reference).named_parameters())
-    for name, ours in extract_model_from_parallel(model).named_parameters():
-        loaded = theirs.get(name)
-        if loaded is None or loaded.shape != ours.shape or not loaded.numel():
+    """Warn if the policy in memory differs from the reference that was loaded.
+
+    Args:
+        model: The policy.
+        reference: The second model.
+    """
+    reference_parameters = dict(extract_model_from_parallel(reference).named_parameters())
+    for name, parameter in extract_model_from_parallel(model).named_parameters():
+        loaded = reference_parameters.get(name)
+        if loaded is None or loaded.shape != parameter.shape or not loaded.numel():
             continue
         # Half precision rounds to four parts in a thousand.
-        difference = (ours.detach() - loaded.detach().to(ours)).abs().max()
+        difference = (parameter.detach() - loaded.detach().to(parameter)).abs().max()
         if float(difference) > 0.01 * float(loaded.detach().abs().max()):
             warnings.warn(
                 f"the policy differs from the reference that was loaded from {model.config._name_or_path!r} (first in "
-                f"{name}), so the target is measured from that one and not from where the policy is now: if that is "
-                "not meant, save the policy and pass the path.",
+                f"{name}), so the target is measured from that reference and not from the policy as it is now: if "
+                "this is not intended, save the policy and pass the path.",
                 stacklevel=4,
             )
             return
 
 
 def warn_of_dropout(model: torch.nn.Module) -> None:
-    """Warns where training would still drop activations: its log π is then not that of the policy that samples.
+    """Warn if training would drop activations, because log π is then not that of the policy that samples.
 
     `disable_dropout` reaches modules (a LoRA's, too) and not what attention reads from the model's configuration.
+
+    Example:
+        >>> warn_of_dropout(torch.nn.Sequential(torch.nn.Dropout(0.0)))
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warn_of_dropout(torch.nn.ModuleDict({"hidden_dropout": torch.nn.Dropout(0.1)}))
+        >>> str(caught[0].message)[:40]
+        'dropout is active (hidden_dropout=0.1), '
     """
     modules: dict[str, float] = {}
     settings: dict[str, float] = {}
@@ -114,7 +147,8 @@ def warn_of_dropout(model: torch.nn.Module) -> None:
     cures += [f"load the model with {name}=0.0 (from_pretrained, or model_init_kwargs)" for name in settings]
     warnings.warn(
         f"dropout is active ({', '.join(f'{name}={p:g}' for name, p in active.items())}), so log-probabilities in "
-        "training are those of a network with random gaps, and not of the policy that samples and is saved: "
+        "training are those of a network with activations missing at random, and not of the policy that samples and "
+        "is saved: "
         f"{', and '.join(cures)}.",
         stacklevel=4,
     )

@@ -1,6 +1,6 @@
 """The jury among the reward functions of a trainer, and whether it and the configuration describe one target.
 
-Every refusal names what was given, why it cannot work and what to do. Knows nothing of training.
+Every error says what was passed, why it cannot work and what to do. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -23,21 +23,40 @@ _PARTS = ("cluster_names", "prevalence", "cluster_rewards")
 
 
 def find_jury(reward_funcs: Any, args: PluralGRPOConfig) -> tuple[JuryReward, list[Any]]:
-    """Finds the jury among what was passed as `reward_funcs`.
+    """Find the jury in `reward_funcs`.
+
+    Args:
+        reward_funcs: One reward function or a list of them, as they were passed to the trainer.
+        args: The settings of the target.
 
     Returns:
-        The jury as a reward of this trainer's own, and all reward functions in their order with it in its place.
+        The jury with the target of `args` and offsets of its own, and all reward functions in their order with it
+        among them.
 
     Raises:
-        TypeError: `args` of a stock trainer.
-        ValueError: No jury or more than one, a jury model that is not wrapped, or a `JuryReward` whose target is not
-            that of `args`.
-        JuryError: Heads on different scales where `args` compare them.
+        TypeError: `args` is of a stock trainer.
+        ValueError: There is no jury or more than one, a jury model is not wrapped, or a `JuryReward` has another
+            target than `args`.
+        JuryError: The heads are on different scales, and `args` compare them.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> scorer = SimpleNamespace(
+        ...     cluster_names=["warm", "cold"], prevalence=np.array([0.7, 0.3]), cluster_rewards=lambda p, c: None
+        ... )
+        >>> args = PluralGRPOConfig("out", beta=0.5, use_cpu=True, bf16=False)
+        >>> reward, functions = find_jury([len, scorer], args)
+        >>> reward.target.beta, functions.index(reward)
+        (0.5, 1)
+        >>> find_jury(JuryReward(scorer, beta=2.0), args)
+        Traceback (most recent call last):
+        ValueError: beta is 0.5 in args and 2.0 in the JuryReward: they describe one target, so set both to the same.
     """
     if not isinstance(args, PluralGRPOConfig):
         raise TypeError(
             f"args is a {type(args).__name__}, which has no target: pass PluralGRPOConfig with the same settings (its "
-            "own all have defaults)."
+            "additional ones all have defaults)."
         )
     functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     juries = [n for n, f in enumerate(functions) if isinstance(f, JuryReward | ClusterScorer) and not _is_module(f)]
@@ -76,26 +95,26 @@ def _is_module(function: Any) -> bool:
     return isinstance(function, torch.nn.Module)
 
 
-def _as_reward(given: Any, args: PluralGRPOConfig) -> JuryReward:
-    """Return a reward with the target and the offsets of `args`, which training may change; `given` stays as it is."""
-    if isinstance(given, JuryReward):
+def _as_reward(jury: Any, args: PluralGRPOConfig) -> JuryReward:
+    """Return a reward with the target and the offsets of `args`, which training may change; `jury` stays as it is."""
+    if isinstance(jury, JuryReward):
         for name in ("rho", "beta", "tie_margin", "tie_width"):
-            of_args, of_reward = getattr(args.target, name), getattr(given.target, name)
+            of_args, of_reward = getattr(args.target, name), getattr(jury.target, name)
             if of_args != of_reward:
                 raise _two_targets(name, of_args, of_reward)
         # Balancing is what a JuryReward does by default, whether that was chosen or not.
-        if given.offsets.mode not in ("responsibility", args.offsets):
-            raise _two_targets("offsets", repr(args.offsets), repr(given.offsets.mode))
+        if jury.offsets.mode not in ("responsibility", args.offsets):
+            raise _two_targets("offsets", repr(args.offsets), repr(jury.offsets.mode))
     else:
-        given = JuryReward(given, calibrated=(args.max_min or None) if isinstance(given, str | Path) else None)
+        jury = JuryReward(jury, calibrated=(args.max_min or None) if isinstance(jury, str | Path) else None)
     if args.max_min:
-        required = True if given.calibrated is None else given.calibrated
-        require_calibrated(None, given.scorer, required, why="max_min compares what the clusters gain")
-    offsets = copy.deepcopy(given.offsets)
+        required = True if jury.calibrated is None else jury.calibrated
+        require_calibrated(None, jury.scorer, required, why="max_min compares what the clusters gain")
+    offsets = copy.deepcopy(jury.offsets)
     offsets.mode = args.offsets
     offsets.learning_rate = _either("offset_learning_rate", args, offsets.learning_rate)
     offsets.ema = _either("offset_ema", args, offsets.ema)
-    return given.with_target(args.target, offsets)
+    return jury.with_target(args.target, offsets)
 
 
 def _two_targets(name: str, of_args: Any, of_reward: Any) -> ValueError:

@@ -1,8 +1,8 @@
-"""Who judged a preference pair: the clusters of a training, and what tells which of them a rater is in.
+"""Who judged a preference pair: the clusters of a training, and the source of the raters' memberships.
 
-One of four columns says it: `cluster` (a name), `membership` (the probability that the rater is in each cluster),
-`weights` (the public that the row speaks for), or `rater_id`, with a scorer that remembers its raters or, for a
-mixture, with nothing but the choices themselves. Knows nothing of models, tokens or losses.
+The source is one of four columns: `cluster` (a name), `membership` (the probability that the rater is in each
+cluster), `weights` (the public that the row speaks for), or `rater_id`, with a scorer that remembers its raters or,
+for a mixture, with the choices alone. Knows nothing of models, tokens or losses.
 
 Shapes: `N` pairs, `K` clusters.
 """
@@ -28,22 +28,27 @@ from reward_models.weights import parse_weights
 __all__ = ["EVERYONE", "Clusters", "find_clusters", "judgement_weights"]
 
 EVERYONE = "everyone"
-"""Name of the one cluster of data that do not say who judged."""
+"""Name of the only cluster of data that do not say who judged."""
 
 _SOURCES = ("cluster", "membership", "weights")
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """The clusters of a training, and what tells which of them a rater is in.
+    """The clusters of a training, and the source of the raters' memberships.
 
     Attributes:
         names: `K` names.
-        prevalence: (K,) shares of the population; equal where they are to be learnt and nothing else was given.
-        source: The column that says who judged: one of `cluster`, `membership`, `weights`, `rater_id`; None where
-            nothing does and there is one cluster.
-        raters: Posteriors of raters by id, for `rater_id`; None where memberships are to be learnt.
-        rater_model: What those posteriors are about.
+        prevalence: (K,) shares of the population; equal if they are to be learnt and nothing else is known.
+        source: The column that says who judged: one of `cluster`, `membership`, `weights`, `rater_id`; None if there
+            is none and there is one cluster.
+        raters: Posteriors of raters by id, for `rater_id`; None if memberships are to be learnt.
+        rater_model: The model that those posteriors belong to.
+
+    Example:
+        >>> pairs = datasets.Dataset.from_list([{"membership": {"urban": 1, "rural": 3}}])
+        >>> Clusters(["urban", "rural"], np.array([0.5, 0.5]), "membership").memberships(pairs).tolist()
+        [[0.25, 0.75]]
     """
 
     names: list[str]
@@ -54,14 +59,14 @@ class Clusters:
 
     @property
     def learnt(self) -> bool:
-        """Whether nothing but the pairs themselves tells which cluster a rater is in."""
+        """Whether memberships are learnt from the choices alone."""
         return self.source == "rater_id" and self.raters is None
 
     def memberships(self, dataset: datasets.Dataset) -> np.ndarray:
-        """(N, K) probability that a pair's rater is in each cluster; equal shares where that is to be learnt.
+        """Return the probability that the rater of each pair is in each cluster, (N, K); equal if it is to be learnt.
 
         Raises:
-            JuryError: The column is missing, or a row cannot be read; the message names the row.
+            JuryError: The column is missing, or a row cannot be read; the message says the row.
         """
         num_rows, k = len(dataset), len(self.names)
         if self.source is None:
@@ -81,20 +86,19 @@ class Clusters:
             if (posterior < -1e-6).any() or not np.allclose(posterior.sum(1), 1, atol=1e-3):
                 raise JuryError(
                     f"the scorer's raters are points in a space of tastes ({posterior[0].round(2).tolist()} for "
-                    f"{ids[0]!r}), not members of clusters: use one with "
-                    "membership='mixture' or 'simplex'."
+                    f"{ids[0]!r}), not members of clusters: use one with membership='mixture' or 'simplex'."
                 )
             return posterior[[order[rater] for rater in ids]]
-        found: dict[str, np.ndarray] = {}
+        parsed: dict[str, np.ndarray] = {}
         for row, value in enumerate(values):
-            if repr(value) not in found:
+            if repr(value) not in parsed:
                 try:
                     # datasets stores a mapping column with every key that occurs anywhere; absent ones are None.
                     spec = {n: v for n, v in value.items() if v is not None} if isinstance(value, dict) else value
-                    found[repr(value)] = parse_weights(spec, self.names, self.prevalence)
+                    parsed[repr(value)] = parse_weights(spec, self.names, self.prevalence)
                 except (JuryError, TypeError, ValueError) as error:
                     raise JuryError(f"row {row}, column {self.source!r} is {value!r}: {error}") from error
-        return np.stack([found[repr(value)] for value in values])
+        return np.stack([parsed[repr(value)] for value in values])
 
 
 def find_clusters(
@@ -105,25 +109,31 @@ def find_clusters(
     names: Sequence[str] | None,
     prevalence: Sequence[float] | None,
 ) -> Clusters:
-    """Finds out which clusters the training data are about.
+    """Find the clusters of the training data.
 
     Args:
         dataset: The training pairs.
         objective: That of `PluralDPOConfig`.
-        scorer: A jury reward model whose clusters are meant; it must have been saved with its raters where the data
-            know raters by id only.
+        scorer: A jury reward model with these clusters; if the data say who judged by `rater_id` only, it must have
+            been saved with its raters.
         names: `K` names; None for those of the scorer, or of the data.
-        prevalence: (K,) shares; None for those of the scorer, else of the training data: of their raters where these
-            are known by id, else of their judgements by weight.
+        prevalence: (K,) shares; None for those of the scorer, else of the training data: of their raters if there is a
+            `rater_id`, else of their judgements by weight.
 
     Raises:
-        JuryError: Nothing says who judged, two columns do, or names, scorer and prevalence do not go together.
+        JuryError: No column says who judged, two columns do, or names, scorer and prevalence contradict each other.
+
+    Example:
+        >>> pairs = datasets.Dataset.from_list([{"cluster": "urban"}] * 3 + [{"cluster": "rural"}])
+        >>> clusters = find_clusters(pairs, objective="steerable", scorer=None, names=None, prevalence=None)
+        >>> clusters.names, clusters.prevalence.tolist()
+        (['rural', 'urban'], [0.25, 0.75])
     """
     columns = dataset.column_names
-    given = [column for column in _SOURCES if column in columns]
-    if len(given) > 1:
-        raise JuryError(f"the columns {given[0]!r} and {given[1]!r} both say who judged: remove one of them.")
-    source = given[0] if given else None
+    sources = [column for column in _SOURCES if column in columns]
+    if len(sources) > 1:
+        raise JuryError(f"the columns {sources[0]!r} and {sources[1]!r} both say who judged: remove one of them.")
+    source = sources[0] if sources else None
     raters = rater_model = None
     if scorer is not None:
         config, state = _read_scorer(scorer)
@@ -145,15 +155,15 @@ def find_clusters(
     if source is None:
         if objective == "average" and names is None:
             return Clusters([EVERYONE], np.ones(1), None)
-        found = "scorer= (saved with save_raters=True), or cluster_names and objective='mixture', which finds clusters"
-        ids = f"or give {found}" if "rater_id" in columns else f"or 'rater_id' with {found}"
+        by_id = "scorer= (saved with save_raters=True), or cluster_names and objective='mixture', which finds clusters"
+        by_id = f"or pass {by_id}" if "rater_id" in columns else f"or 'rater_id' with {by_id}"
         raise JuryError(
-            f"nothing says which clusters the raters are in (columns: {', '.join(columns)}). Add a column 'cluster' "
-            f"(a name), 'membership' (a probability per cluster), 'weights' (the public of the row), {ids}."
+            f"no column says which clusters the raters are in (columns: {', '.join(columns)}). Add a column 'cluster' "
+            f"(a name), 'membership' (a probability per cluster), 'weights' (the public of the row), {by_id}."
         )
     names = _names_in(dataset, source) if names is None else list(names)
     if not names or len(set(names)) < len(names) or not all(names):
-        raise JuryError(f"cluster_names are {names}: give different, non-empty names, the words that steer.")
+        raise JuryError(f"cluster_names are {names}: use different, non-empty names, because they steer the policy.")
     shares = np.full(len(names), 1 / len(names))
     if prevalence is not None:
         shares = parse_weights(list(prevalence), names, shares)
@@ -161,8 +171,8 @@ def find_clusters(
     if prevalence is None and not clusters.learnt:
         membership, count = clusters.memberships(dataset), judgement_weights(dataset)
         if "rater_id" in columns:
-            who = np.unique([str(rater) for rater in dataset["rater_id"]], return_inverse=True)[1]
-            count = 1 / np.bincount(who)[who]
+            rater = np.unique([str(rater) for rater in dataset["rater_id"]], return_inverse=True)[1]
+            count = 1 / np.bincount(rater)[rater]
         shares = count @ membership / count.sum()
     return Clusters(names, shares, source, raters, rater_model)
 
@@ -175,7 +185,7 @@ def _read_scorer(scorer: str | Path | JuryScorer) -> tuple[JuryConfig, JuryState
 
 
 def _names_in(dataset: datasets.Dataset, source: str) -> list[str]:
-    """The clusters that a column names."""
+    """Return the clusters that a column names."""
     values = list(dataset[source])
     if all(isinstance(value, str) for value in values):
         return sorted(set(values) - {"prevalence", "uniform"})
@@ -189,10 +199,14 @@ def _names_in(dataset: datasets.Dataset, source: str) -> list[str]:
 
 
 def judgement_weights(dataset: datasets.Dataset) -> np.ndarray:
-    """(N,) the column `weight`, divided by its mean; ones without it.
+    """Return the column `weight` divided by its mean, (N,); ones without it.
 
     Raises:
         JuryError: A weight is negative or no number, or all are 0.
+
+    Example:
+        >>> judgement_weights(datasets.Dataset.from_dict({"weight": [1, 3]})).tolist()
+        [0.5, 1.5]
     """
     if "weight" not in dataset.column_names:
         return np.ones(len(dataset))
@@ -200,8 +214,8 @@ def judgement_weights(dataset: datasets.Dataset) -> np.ndarray:
     bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
     if len(bad):
         raise JuryError(
-            f"row {bad[0]}, column 'weight' is {weight[bad[0]]}: a judgement counts as much as a number of at least 0."
+            f"row {bad[0]}, column 'weight' is {weight[bad[0]]}: the weight of a judgement is a number of at least 0."
         )
     if weight.sum() == 0:
-        raise JuryError("the column 'weight' is 0 throughout, so no judgement counts: remove it, or correct it.")
+        raise JuryError("the column 'weight' is 0 in all rows, so no judgement counts: remove it, or correct it.")
     return weight / weight.mean()

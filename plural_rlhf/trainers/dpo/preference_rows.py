@@ -1,7 +1,7 @@
-"""Preference pairs as rows: under which prompts the policy reads a pair, and how a batch holds it.
+"""Preference pairs as rows: the prompts under which the policy reads a pair, and the columns of a batch.
 
 The reference always reads the plain prompt; the policy reads the same two responses under each prompt that says whose
-preferences are asked for. Knows nothing of models or losses, nor of where memberships come from (`pair_clusters`).
+preferences it should follow. Knows nothing of models or losses, nor of the source of memberships (`pair_clusters`).
 
 Shapes: `N` pairs, `K` clusters, `M` readings of the pairs of a batch.
 """
@@ -25,9 +25,9 @@ from reward_models.errors import JuryError
 __all__ = ["LABELS", "READINGS", "PairCollator", "join_readings", "label_rows", "one_row_per_reading"]
 
 LABELS = "pair_labels"
-"""Column with what is known of each pair besides its texts."""
+"""Column with membership, weight, tie, numbers and readings of each pair."""
 READINGS = "readings"
-"""Column with the tokens of a pair under each prompt that the policy reads it with."""
+"""Column with the tokens of a pair under each prompt that the policy reads."""
 
 _TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")
 _OF_PROMPT = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
@@ -43,23 +43,30 @@ def label_rows(
     ties: bool = True,
     rater_numbers: Mapping[str, int] | None = None,
 ) -> datasets.Dataset:
-    """Adds the column `LABELS`: of each pair the membership, weight, tie, row number, rater, and its readings.
+    """Add the column `LABELS`: membership, weight, tie, row number, rater number and readings of each pair.
 
     A reading is a slot and the words that steer: slot `k < K` is the prompt that names cluster k, slot `K` the row as
     a whole (the public for `"mixture"`, the row's own weights for `"steerable"`, the plain prompt for `"average"`).
 
     Args:
-        dataset: Pairs with `chosen`, `rejected`, optional `prompt`, and what `clusters` reads; optional `weight` (of
-            the judgement) and `tie` (neither was preferred).
+        dataset: Pairs with `chosen`, `rejected`, optional `prompt`, and the column that `clusters` reads; optional
+            `weight` (of the judgement) and `tie` (neither was preferred).
         clusters: See `find_clusters`.
         objective: That of `PluralDPOConfig`.
-        public_coef: 0 where the mixture needs no reading of the public.
-        min_membership: Memberships below it are taken for 0 (`"steerable"`).
+        public_coef: 0 if the mixture needs no reading of the public.
+        min_membership: Memberships below it are taken to be 0 (`"steerable"`).
         ties: Whether the loss knows ties.
         rater_numbers: Number of each rater whose membership is learnt; others get -1.
 
     Raises:
-        JuryError: A column is missing or holds what cannot be used; the message names the row.
+        JuryError: A column is missing, or a value cannot be used; the message says the row.
+
+    Example:
+        >>> pairs = datasets.Dataset.from_list([{"chosen": "yes", "rejected": "no", "cluster": "rural"}])
+        >>> clusters = Clusters(["urban", "rural"], np.array([0.5, 0.5]), "cluster")
+        >>> label = label_rows(pairs, clusters, objective="steerable")[LABELS][0]
+        >>> label["membership"], label["slots"], label["words"]
+        ([0.0, 1.0], [1], ['Answer as a member of this public: rural.'])
     """
     for column in ("chosen", "rejected"):
         if column not in dataset.column_names:
@@ -101,23 +108,31 @@ def label_rows(
 def _ties_of(dataset: datasets.Dataset, allowed: bool) -> list[bool]:
     if "tie" not in dataset.column_names:
         return [False] * len(dataset)
-    found = list(dataset["tie"])
-    for row, value in enumerate(found):
+    ties = list(dataset["tie"])
+    for row, value in enumerate(ties):
         if not isinstance(value, bool):
             raise JuryError(
-                f"row {row}, column 'tie' is {value!r}: give True where neither was preferred, else False."
+                f"row {row}, column 'tie' is {value!r}: write True where neither was preferred, else False."
             )
-    if any(found) and not allowed:
+    if any(ties) and not allowed:
         raise JuryError(
-            f"{sum(found)} pairs are ties, the first in row {found.index(True)}, which are impossible with "
-            "tie_propensity=0: set tie_propensity=1.0 (a third of comparisons of equals are ties) or what your data "
-            "show, or leave the ties out."
+            f"{sum(ties)} pairs are ties, the first in row {ties.index(True)}, which are impossible with "
+            "tie_propensity=0: set tie_propensity=1.0 (a third of the comparisons of equal responses are ties) or the "
+            "value that your data show, or remove the ties."
         )
-    return found
+    return ties
 
 
 def one_row_per_reading(dataset: datasets.Dataset, num_proc: int | None = None) -> datasets.Dataset:
-    """The labelled pairs once for each of their readings, in order, with the words that steer in the prompt."""
+    r"""Return the labelled pairs once for each of their readings, in order, with the words that steer in the prompt.
+
+    Example:
+        >>> pair = {"prompt": "More parks?", "chosen": " yes", "rejected": " no"}
+        >>> label = {"words": [None, "Answer as a member of this public: rural."]}
+        >>> rows = one_row_per_reading(datasets.Dataset.from_list([{**pair, LABELS: label}]))
+        >>> rows["prompt"][:]
+        ['More parks?', 'Answer as a member of this public: rural.\nMore parks?']
+    """
     if "prompt" not in dataset.column_names:
         dataset = dataset.map(extract_prompt, num_proc=num_proc)
     kept = [column for column in _OF_PROMPT if column in dataset.column_names]
@@ -137,17 +152,17 @@ def one_row_per_reading(dataset: datasets.Dataset, num_proc: int | None = None) 
 def join_readings(
     pairs: datasets.Dataset, readings: datasets.Dataset | None, max_length: int | None, num_proc: int | None = None
 ) -> datasets.Dataset:
-    """Puts the tokens of each pair's readings beside its own, with the responses cut to where the longest prompt lets.
+    """Add the tokens of each pair's readings, and cut the responses to the length that the longest prompt leaves.
 
-    Cut in the reference's reading and not in the policy's, a response would be compared with another one. Pairs whose
-    prompt alone fills `max_length` are dropped, as TRL does.
+    The same length for all readings, because a response that is cut in one of them would be compared with another
+    response. Pairs whose prompt alone fills `max_length` are dropped, as in TRL.
 
     Args:
         pairs: Labelled pairs with TRL's tokens of the plain prompt.
-        readings: TRL's tokens of `one_row_per_reading`, and nothing else; None where the policy reads the plain
-            prompt only.
-        max_length: Of prompt and response, in tokens; None for no limit.
-        num_proc: Processes that do it.
+        readings: TRL's tokens of `one_row_per_reading`, and nothing else; None if the policy reads the plain prompt
+            only.
+        max_length: Maximum length of prompt and response, in tokens; None for no limit.
+        num_proc: Number of processes.
     """
     starts = np.cumsum([0, *(len(label["slots"]) for label in pairs[LABELS])])
 
@@ -157,11 +172,11 @@ def join_readings(
             all_tokens += readings.select(range(starts[n], starts[n + 1])).to_list()
         longest = max(len(tokens["prompt_ids"]) for tokens in all_tokens)
         room = None if max_length is None else max(max_length - longest, 0)
-        own, *others = (
+        plain, *steered = (
             {column: ids if column == "prompt_ids" else ids[:room] for column, ids in tokens.items()}
             for tokens in all_tokens
         )
-        return own if readings is None else {**own, READINGS: others}
+        return plain if readings is None else {**plain, READINGS: steered}
 
     joined = pairs.map(join, with_indices=True, num_proc=num_proc)
     return joined.filter(lambda pair: bool(pair["chosen_ids"]), num_proc=num_proc)
@@ -169,20 +184,20 @@ def join_readings(
 
 @dataclass
 class PairCollator:
-    """A batch of pairs: TRL's for the plain prompts, the same for the readings, and the labels as tensors.
+    """Makes a batch of pairs: TRL's columns of the plain prompts, the same of the readings, and the labels as tensors.
 
-    Keys besides TRL's: `steered_<key>` for the readings; `slot` and `pair` `(M,)`, which reading it is and of which
-    pair; `membership` `(N, K)`, `weight`, `tie`, `row` and `rater` `(N,)`.
+    Keys besides TRL's: `steered_<key>` for the readings; `slot` and `pair` `(M,)`, slot and pair of each reading;
+    `membership` `(N, K)`, `weight`, `tie`, `row` and `rater` `(N,)`.
 
     Attributes:
-        theirs: TRL's collator.
+        stock: TRL's collator.
     """
 
-    theirs: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    stock: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
     def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Makes a batch of rows of the prepared data set."""
-        batch = self.theirs(pairs)
+        """Make a batch of rows of the prepared data set."""
+        batch = self.stock(pairs)
         labels = [pair[LABELS] for pair in pairs]
         for name in ("membership", "weight"):
             batch[name] = torch.tensor([label[name] for label in labels], dtype=torch.float32)
@@ -191,6 +206,6 @@ class PairCollator:
         batch["slot"] = torch.tensor([slot for label in labels for slot in label["slots"]])
         batch["pair"] = torch.tensor([n for n, label in enumerate(labels) for _ in label["slots"]])
         if READINGS in pairs[0]:
-            steered = self.theirs([reading for pair in pairs for reading in pair[READINGS]])
+            steered = self.stock([reading for pair in pairs for reading in pair[READINGS]])
             batch |= {f"steered_{name}": tensor for name, tensor in steered.items()}
         return batch

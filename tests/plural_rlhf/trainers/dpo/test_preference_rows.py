@@ -128,12 +128,12 @@ NAMES = {"cluster_names": ["urban", "rural"]}
         (
             {},
             {},
-            "nothing says which clusters the raters are in.*'cluster'.*, or 'rater_id' with scorer= .*clusters.$",
+            "no column says which clusters the raters are in.*'cluster'.*, or 'rater_id' with scorer= .*clusters.$",
         ),
         (
             {"rater_id": "ann"},
             {},
-            "nothing says which clusters.*or give scorer=.*save_raters=True.*objective='mixture'",
+            "no column says which clusters.*or pass scorer=.*save_raters=True.*objective='mixture'",
         ),
         ({"cluster": "urban", "membership": [1.0, 0.0]}, NAMES, "'cluster' and 'membership' both say"),
         ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*no such cluster.*Did you mean 'urban'"),
