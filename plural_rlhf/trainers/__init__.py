@@ -1,9 +1,9 @@
-"""TRL trainers that end at a chosen distribution, and a callback that says when a policy does not.
+"""TRL trainers that end at a chosen distribution, and a callback that warns if a policy does not.
 
 Example:
-    >>> from plural_rlhf.trainers import Limits
-    >>> Limits().kl >= 0
-    True
+    >>> from plural_rlhf.trainers import PluralGRPOConfig
+    >>> PluralGRPOConfig("out", rho=0.0, use_cpu=True, bf16=False).target.rho
+    0.0
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""`CollapseMonitor`: what the log says about lost answers and lost clusters."""
+"""`CollapseMonitor`: warnings about lost answers and lost clusters, read from the log."""

@@ -1,8 +1,7 @@
-"""`CollapseMonitor`: a callback that says when a policy loses answers or people, why, and what to set.
+"""`CollapseMonitor`: a callback that warns if a policy loses answers or clusters, with the cause and the fix.
 
 It reads what a trainer logs, so it works with `PluralGRPOTrainer` and with TRL's own `GRPOTrainer` and `RLOOTrainer`,
-and it changes nothing of the training. What counts as wrong is in `findings`; this file knows only where the numbers
-come from.
+and it does not change the training. The checks are in `findings`; this file knows only where the numbers come from.
 """
 
 from __future__ import annotations
@@ -18,20 +17,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.rewards.validity_gate import is_async
-from plural_rlhf.trainers.monitor.findings import (
-    CHECKS,
-    EFFECTIVE,
-    ENTROPY,
-    RANGE,
-    SHARE,
-    Curves,
-    Finding,
-    Limits,
-    Run,
-)
+from plural_rlhf.trainers.monitor.curves import EFFECTIVE, ENTROPY, RANGE, SHARE, Curves, Limits, Run
+from plural_rlhf.trainers.monitor.findings import CHECKS, Finding
 
 
-__all__ = ["CollapseMonitor", "Finding", "Limits"]
+__all__ = ["CollapseMonitor"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,23 +43,25 @@ _SHOWN = (
 class CollapseMonitor(TrainerCallback):
     """Follows a run and warns once for every cause of a lost distribution.
 
-    Trainers that log no `plural/entropy` get one in their log history, entropy a token times mean length; callbacks
-    see it if they come after this one. What `watch` measures is logged through TRL and reaches every `report_to`. A
-    resumed run reads the history of its checkpoint first, so that nothing is judged anew.
+    With TRL's own trainers, pass `reward_funcs=monitor.watch(reward)` and `callbacks=[monitor]`; with
+    `PluralGRPOTrainer`, which counts answers itself, `callbacks=[monitor]`. If a trainer logs no `plural/entropy`, the
+    monitor adds it to the log history: entropy per token times mean length; callbacks after this one see it. What
+    `watch` measures is logged through TRL and reaches every `report_to`. A resumed run reads the history of its
+    checkpoint first, so that no warning is repeated.
 
     Args:
-        limits: When to warn; the defaults of `Limits` where not given.
+        limits: When to warn; the defaults of `Limits` if None.
 
     Attributes:
-        findings: What was found in this run so far, at most one finding a cause (`findings.CHECKS`).
+        findings: What was found in this run so far, at most one finding per cause (`findings.CHECKS`).
 
     Example:
-        >>> monitor = CollapseMonitor(Limits(patience=5))
-        >>> monitor.findings
-        []
-
-        With TRL's own trainers: `GRPOTrainer(..., reward_funcs=monitor.watch(reward), callbacks=[monitor])`. With
-        `PluralGRPOTrainer`, which counts answers itself: `callbacks=[monitor]`.
+        >>> from types import SimpleNamespace
+        >>> monitor, state = CollapseMonitor(Limits(patience=2)), TrainerState(max_steps=4)
+        >>> args = SimpleNamespace(scale_rewards="group", beta=1.0)  # of a trainer that would start now
+        >>> monitor.on_train_begin(args, state, TrainerControl())
+        >>> [finding.cause for finding in monitor.findings]
+        ['scaled_rewards']
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -79,21 +71,28 @@ class CollapseMonitor(TrainerCallback):
 
     @staticmethod
     def watch(reward: Callable[..., Any]) -> Callable[..., Any]:
-        """The same reward function, but it also logs how many answers each prompt gets and how far rewards lie apart.
+        """Return the same reward function, which also logs the number of answers per prompt and the range of rewards.
 
-        Logs `plural/effective_answers` and `plural/reward_range` (largest minus smallest reward of a prompt, averaged
-        over prompts), from the completions of each prompt that this process sees.
+        It logs `plural/effective_answers` and `plural/reward_range` (largest minus smallest reward of a prompt,
+        averaged over prompts), from the completions of each prompt in this process.
 
         Args:
             reward: A reward function in TRL's calling convention, plain or async; a `JuryReward` is one.
 
         Raises:
-            ValueError: A model or a path, which TRL scores by itself.
+            ValueError: `reward` is a model or a path, which TRL scores itself.
+
+        Example:
+            >>> watched = CollapseMonitor.watch(lambda prompts, completions, **columns: [1.0, 0.0, 0.0])
+            >>> watched(["p"] * 3, ["a", "b", "b"], log_metric=lambda name, value: print(name, round(value, 2)))
+            plural/effective_answers 1.89
+            plural/reward_range 1.0
+            [1.0, 0.0, 0.0]
         """
         if isinstance(reward, nn.Module) or not callable(reward):
             shown = type(reward).__name__ if isinstance(reward, nn.Module) else repr(reward)
             raise ValueError(
-                f"watch got {shown}, which TRL scores by itself, so that no completions pass here: give it a reward "
+                f"watch got {shown}, which TRL scores by itself, so that no completions pass here: pass a reward "
                 "function, such as JuryReward(path). The callback alone follows the entropy."
             )
         if is_async(reward):
@@ -115,9 +114,9 @@ class CollapseMonitor(TrainerCallback):
         return watched
 
     def summary(self) -> list[dict[str, Any]]:
-        """One row a curve: `metric`, its `start`, `last`, `lowest` and `highest` log, and the `finding` about it.
+        """Return one row per curve: `metric`, its `start`, `last`, `lowest` and `highest` log, and the `finding`.
 
-        The finding is empty where the curve is in order; one about a setting has a row without numbers.
+        The finding is empty if the curve is in order; one about a setting has a row without numbers.
         """
         messages: dict[str, list[str]] = {}
         for finding in self.findings:
@@ -125,24 +124,24 @@ class CollapseMonitor(TrainerCallback):
         names = [*_SHOWN, *(SHARE + name for name in self._curves.clusters(SHARE))]
         rows: list[dict[str, Any]] = []
         for name in [name for name in names if name in self._curves.values]:
-            found = self._curves.values[name]
+            values = self._curves.values[name]
             rows.append(
                 {
                     "metric": name,
-                    "start": found[0],
-                    "last": found[-1],
-                    "lowest": min(found),
-                    "highest": max(found),
+                    "start": values[0],
+                    "last": values[-1],
+                    "lowest": min(values),
+                    "highest": max(values),
                     "finding": " ".join(messages.pop(name, [])),
                 }
             )
         nothing = dict.fromkeys(("start", "last", "lowest", "highest"))
-        return rows + [{"metric": name, **nothing, "finding": " ".join(found)} for name, found in messages.items()]
+        return rows + [{"metric": name, **nothing, "finding": " ".join(texts)} for name, texts in messages.items()]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Starts afresh, or from the log history of the checkpoint, whose warnings are not repeated."""
+        """Start afresh, or from the log history of the checkpoint, whose warnings are not repeated."""
         self.findings, self._curves = [], Curves(self.limits.patience)
         new = self._look(args, state, 0)
         for row in state.log_history:
@@ -159,7 +158,7 @@ class CollapseMonitor(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Reads one log and warns of what is new in it."""
+        """Read one log and warn of new findings."""
         logs = {} if logs is None else logs
         per_token, length = logs.get("entropy"), logs.get("completions/mean_length")
         if ENTROPY not in logs and per_token is not None and length is not None:
@@ -174,8 +173,8 @@ class CollapseMonitor(TrainerCallback):
         run = Run(self._curves, vars(args), self.limits, progress, state.num_train_epochs)
         known, new = {finding.cause for finding in self.findings}, []
         for cause, check in CHECKS.items():
-            if cause not in known and (found := check(run)) is not None:
-                metric, message = found
+            if cause not in known and (result := check(run)) is not None:
+                metric, message = result
                 new.append(Finding(cause, metric, step, message))
         self.findings += new
         return new

@@ -1,38 +1,30 @@
-"""What the curves of a training run say went wrong, why, and which setting cures it.
+"""What went wrong in a training run, why, and which setting fixes it.
 
-Each check reads numbers that a trainer logged, and its settings, and answers with a sentence or with nothing. This
-file knows no trainer and keeps no state: `monitor` collects the numbers and passes the sentences on.
+Each check reads numbers that a trainer logged, and its settings, and returns a message or None. Knows no trainer and
+keeps no state: `callback` collects the numbers and logs the messages.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
 from plural_rlhf.core.shares import effective_number
+from plural_rlhf.trainers.monitor.curves import EFFECTIVE, ENTROPY, RANGE, SHARE, WEIGHT, Run
 
 
-__all__ = ["CHECKS", "Curves", "Finding", "Limits", "Run"]
-
-EFFECTIVE = "plural/effective_answers"
-ENTROPY = "plural/entropy"
-RANGE = "plural/reward_range"
-SHARE = "plural/share/"
-WEIGHT = "plural/weight/"
+__all__ = ["CHECKS", "Finding"]
 
 _RESIDUAL = "plural/residual_std"
 _JSD = "plural/jsd_nats"
 _TRUNCATED = ("plural/truncated", "completions/clipped_ratio")
-# A residual or a divergence below these is as good as none, so that it need not fall any further.
+# A residual or a divergence below these is as good as 0, so it need not fall any further.
 _SMALL = {_RESIDUAL: 0.5, _JSD: 0.02}
-# Fewer effective answers than this are one answer; more than this part of a group says nothing of how many there are.
+# Fewer effective answers than the first are one answer; above this share of a group their number is not known.
 _ALL_ALIKE, _ALL_DIFFERENT = 1.5, 0.9
-# Between the means of two windows, less than these is no change.
+# A ratio of the means of two windows between these is no change.
 _GROWS, _FALLS = 1.1, 0.9
 
 
@@ -41,10 +33,17 @@ class Finding:
     """Something that went wrong in a run.
 
     Attributes:
-        cause: Its short name, a key of `CHECKS`; there is one finding a cause at most.
+        cause: Its short name, a key of `CHECKS`; there is at most one finding per cause.
         metric: The logged number, or the setting, that shows it.
-        step: The optimiser step at which it was seen.
-        message: What was seen, the likely cause, and the setting that cures it.
+        step: The optimizer step at which it was seen.
+        message: What was seen, the likely cause, and the setting that fixes it.
+
+    Example:
+        >>> from plural_rlhf.trainers.monitor.curves import Curves, Limits
+        >>> run = Run(Curves(3), {"scale_rewards": "group"}, Limits(), progress=0.5, epochs=1)
+        >>> metric, message = CHECKS["scaled_rewards"](run)
+        >>> Finding("scaled_rewards", metric, step=0, message=message).message
+        "scale_rewards is 'group': ... Set scale_rewards='none' and choose the sharpness with beta ..."
     """
 
     cause: str
@@ -53,138 +52,8 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When a curve is worth a warning.
-
-    Attributes:
-        patience: Every comparison is between means over this many logs (at least 2), so that a noisy one warns nobody.
-        diversity: Share of its start that the effective number of answers (or, without it, the entropy) may fall to.
-        share: Share of its weight that a cluster may fall to.
-        settle: Part of the run (0 to 1) before which shares are not judged, and half of the part before which a
-            distance to the target need not have fallen.
-        kl: Largest sequence KL to the reference, nats, where the trainer has no `kl_budget`.
-        coverage: How far the mass on the allowed answers, or the share of valid ones, may fall below its best.
-        truncated: Largest share of completions without an end token.
-        sharpness: Largest range of the rewards of a group, in units of β; e to the power of it is the odds of the best
-            answer against the worst.
-
-    Raises:
-        ValueError: A patience below 2, a share outside 0 to 1, or a limit that nothing can pass.
-    """
-
-    patience: int = 3
-    diversity: float = 0.5
-    share: float = 0.5
-    settle: float = 0.25
-    kl: float = 20.0
-    coverage: float = 0.1
-    truncated: float = 0.25
-    sharpness: float = 20.0
-
-    def __post_init__(self) -> None:
-        if self.patience < 2:
-            raise ValueError(f"patience is {self.patience}: means whose noise is known need at least 2 logs.")
-        for name in ("diversity", "share", "settle", "coverage", "truncated"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} is {value}: it is a share, between 0 and 1.")
-        for name in ("kl", "sharpness"):
-            if not (value := getattr(self, name)) > 0:
-                raise ValueError(f"{name} is {value}: it is a limit above 0; math.inf turns the check off.")
-
-
-class Curves:
-    """The numbers of a log by name, in the order of logging, and their means over `patience` logs."""
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Takes the finite numbers of one log; TRL logs None where it has no value."""
-        for name, value in row.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self.values.setdefault(name, []).append(float(value))
-
-    def first(self, name: str) -> float | None:
-        """Mean over the first window, once a second one is complete."""
-        found = self.values.get(name, [])
-        return float(np.mean(found[: self.patience])) if len(found) >= 2 * self.patience else None
-
-    def recent(self, name: str) -> float | None:
-        """Mean over the last window, once one is complete."""
-        found = self.values.get(name, [])
-        return float(np.mean(found[-self.patience :])) if len(found) >= self.patience else None
-
-    def before(self, name: str) -> float | None:
-        """Mean over the window before the last one."""
-        found = self.values.get(name, [])[: -self.patience]
-        return float(np.mean(found[-self.patience :])) if len(found) >= self.patience else None
-
-    def bounds(self, name: str) -> tuple[float, float] | None:
-        """Between what the mean over the last two windows may lie: two standard errors either way."""
-        found = self.values.get(name, [])[-2 * self.patience :]
-        if len(found) < 2 * self.patience:
-            return None
-        mean, error = np.mean(found), np.std(found, ddof=1) / math.sqrt(len(found))
-        return float(mean - 2 * error), float(mean + 2 * error)
-
-    def best(self, name: str) -> float | None:
-        """Largest mean over any window."""
-        found = self.values.get(name, [])
-        if len(found) < self.patience:
-            return None
-        return float(np.convolve(found, np.full(self.patience, 1 / self.patience), "valid").max())
-
-    def clusters(self, prefix: str) -> list[str]:
-        """The clusters that have a curve `prefix<cluster>`."""
-        return [name.removeprefix(prefix) for name in self.values if name.startswith(prefix)]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a check may look at.
-
-    Attributes:
-        curves: The numbers logged so far.
-        settings: The trainer's arguments by name.
-        limits: When to warn.
-        progress: Part of the run that is over, 0 to 1.
-        epochs: How often the whole run meets every prompt.
-    """
-
-    curves: Curves
-    settings: Mapping[str, Any]
-    limits: Limits
-    progress: float
-    epochs: float
-
-    @property
-    def beta(self) -> float | None:
-        """The temperature of the target now, None where the trainer has none."""
-        logged = self.curves.values.get("plural/beta")
-        return logged[-1] if logged else self.settings.get("beta")
-
-    @property
-    def plural(self) -> bool:
-        """Whether this is a trainer of this package."""
-        return "offset_learning_rate" in self.settings
-
-    @property
-    def exact(self) -> bool:
-        """Whether the answers are enumerated and nothing is sampled."""
-        return bool(self.settings.get("exact"))
-
-    def weights(self) -> dict[str, float]:
-        """Asked weight of each cluster, where it is logged and the target keeps it: pools other than ρ = 1 do not."""
-        if self.settings.get("rho", 1.0) != 1.0:
-            return {}
-        found = {name: self.curves.recent(WEIGHT + name) for name in self.curves.clusters(WEIGHT)}
-        return {name: value for name, value in found.items() if value}
-
-
 def scaled_rewards(run: Run) -> tuple[str, str] | None:
-    """Rewards divided by their standard deviation."""
+    """Find rewards that are divided by their standard deviation."""
     if (scaling := run.settings.get("scale_rewards")) in ("group", "batch"):
         name, cure = "scale_rewards", "scale_rewards='none'"
     elif run.settings.get("normalize_advantages"):
@@ -199,7 +68,7 @@ def scaled_rewards(run: Run) -> tuple[str, str] | None:
 
 
 def sharp_target(run: Run) -> tuple[str, str] | None:
-    """Rewards so far apart, in units of β, that the target itself is an argmax."""
+    """Find rewards so far apart, in units of β, that the target itself is an argmax."""
     curves, beta = run.curves, run.beta
     if beta is None:
         return None
@@ -219,7 +88,7 @@ def sharp_target(run: Run) -> tuple[str, str] | None:
 
 
 def group_estimate(run: Run) -> tuple[str, str] | None:
-    """Offsets that nothing but one group of samples ever informs, and a cluster too small for a group."""
+    """Find offsets that only one group of samples informs, with a cluster that is too small for a group."""
     size, mode = run.settings.get("num_generations"), run.settings.get("offsets", "responsibility")
     revisited = run.epochs > 1 and mode != "reference"
     if run.exact or not size or revisited or run.settings.get("n_ref") or mode in ("exact", "global"):
@@ -237,41 +106,43 @@ def group_estimate(run: Run) -> tuple[str, str] | None:
 
 
 def collapse(run: Run) -> tuple[str, str] | None:
-    """Fewer different answers than at the start, and no sign that the target asks for it."""
-    metric, unit, what = EFFECTIVE, "", "effective answers a prompt"
+    """Find fewer different answers than at the start, if nothing shows that the target has so few."""
+    metric, unit, quantity = EFFECTIVE, "", "effective answers per prompt"
     answers, size = run.curves.recent(EFFECTIVE), run.settings.get("num_generations")
     if answers is None or (size and answers > _ALL_DIFFERENT * size):
-        metric, unit, what = ENTROPY, " nats", "entropy of a completion"
+        metric, unit, quantity = ENTROPY, " nats", "entropy per completion"
     first, recent = run.curves.first(metric), run.curves.recent(metric)
-    if first is None or recent is None or recent >= run.limits.diversity * first or _is_asked_for(run):
+    if first is None or recent is None or recent >= run.limits.diversity * first or _target_is_narrow(run):
         return None
     return metric, (
-        f"{what} fell from {first:.3g} to {recent:.3g}{unit} (limit {run.limits.diversity:.0%} of the start). Likely "
-        f"cause: {'; '.join(_pressures(run))}."
+        f"{quantity} fell from {first:.3g} to {recent:.3g}{unit} (limit {run.limits.diversity:.0%} of the start). "
+        f"Likely cause: {'; '.join(_pressures(run))}."
     )
 
 
 def _pressures(run: Run) -> list[str]:
-    found = []
+    pressures = []
     if scaled_rewards(run):
         name = "normalize_advantages" if run.settings.get("normalize_advantages") else "scale_rewards"
-        found.append(f"{name}={run.settings[name]!r} makes small gaps as strong as large ones, turn it off")
+        pressures.append(f"{name}={run.settings[name]!r} makes small gaps as strong as large ones, turn it off")
     if run.beta == 0:
-        found.append("beta=0 asks for the answer with the largest reward, set beta=1.0")
+        pressures.append("beta=0 asks for the answer with the largest reward, set beta=1.0")
     elif run.beta is not None and run.beta < 0.5:
-        found.append(f"beta={run.beta:g} multiplies every gap by {1 / run.beta:.3g}, set beta=1.0 (rewards in logits)")
-    if not found and run.plural:
-        found.append("steps so large that answers are lost before the target is reached, lower learning_rate")
-        found.append("or set " + ("divergence='fkl'" if run.exact else "estimator='js'"))
+        pressures.append(
+            f"beta={run.beta:g} multiplies every gap by {1 / run.beta:.3g}, set beta=1.0 (rewards in logits)"
+        )
+    if not pressures and run.plural:
+        pressures.append("steps so large that answers are lost before the target is reached, lower learning_rate")
+        pressures.append("or set " + ("divergence='fkl'" if run.exact else "estimator='js'"))
         if not run.exact and run.settings.get("reference_share") == 0:
-            found.append("or num_iterations=4 and reference_share=0.25, which bring lost answers back")
+            pressures.append("or num_iterations=4 and reference_share=0.25, which bring lost answers back")
         if not run.exact and run.settings.get("warmup_steps") == 0:
-            found.append("or warmup_steps=0.1, since the first completions drawn decide what gets lost")
-    return found or ["steps so large that answers are lost, lower learning_rate or raise beta"]
+            pressures.append("or warmup_steps=0.1, since the first completions drawn decide what gets lost")
+    return pressures or ["steps so large that answers are lost, lower learning_rate or raise beta"]
 
 
-def _is_asked_for(run: Run) -> bool:
-    """Whether the distance to the target, the shares and the number of answers agree that it is so narrow."""
+def _target_is_narrow(run: Run) -> bool:
+    """Return whether the distance to the target, the shares and the number of answers agree that it is so narrow."""
     curves, weights, answers = run.curves, run.weights(), run.curves.recent(EFFECTIVE)
     distances = [(curves.first(name), curves.recent(name), small) for name, small in _SMALL.items()]
     signs = [
@@ -281,8 +152,8 @@ def _is_asked_for(run: Run) -> bool:
     ]
     if len(weights) > 1 and answers is not None:
         signs.append(lost_minority(run) is None)
-    # Residual and shares cannot be believed alone: a group of equal answers has no residual, and offsets follow a
-    # policy with one answer until its shares look right. Clusters that differ need about as many answers as clusters.
+    # Residual and shares alone prove nothing: a group of equal answers has no residual, and offsets follow a policy
+    # with one answer until its shares look right. Clusters that differ need about as many answers as clusters.
     least = _ALL_ALIKE
     if weights:
         clusters = float(effective_number(torch.tensor(list(weights.values()))))
@@ -291,7 +162,7 @@ def _is_asked_for(run: Run) -> bool:
 
 
 def lost_minority(run: Run) -> tuple[str, str] | None:
-    """A cluster far below its weight and not on its way there."""
+    """Find a cluster far below its weight and not on its way there."""
     curves, low = run.curves, []
     # Shares of the mass on the answers, which early in the exact mode is small.
     mass = sum(curves.recent(SHARE + name) or 0.0 for name in curves.clusters(SHARE))
@@ -324,7 +195,7 @@ def lost_minority(run: Run) -> tuple[str, str] | None:
 
 
 def no_progress(run: Run) -> tuple[str, str] | None:
-    """A distance to the target that does not fall."""
+    """Find a distance to the target that does not fall."""
     curves = run.curves
     for name, small in _SMALL.items():
         first, recent, bounds = curves.first(name), curves.recent(name), curves.bounds(name)
@@ -341,7 +212,7 @@ def no_progress(run: Run) -> tuple[str, str] | None:
 
 
 def far_from_reference(run: Run) -> tuple[str, str] | None:
-    """A policy far from its reference."""
+    """Find a policy far from its reference."""
     name = "plural/kl"
     recent = run.curves.recent(name)
     if recent is None and (per_token := run.curves.recent("kl")) is not None:
@@ -364,13 +235,13 @@ def far_from_reference(run: Run) -> tuple[str, str] | None:
 
 
 def lost_mass(run: Run) -> tuple[str, str] | None:
-    """Probability that leaves the allowed or the valid answers."""
-    asked = 1 - run.settings.get("other_mass", 0.0)
-    for name, what in (("plural/coverage", "mass on the allowed answers"), ("plural/valid", "share of valid answers")):
+    """Find probability that moves away from the allowed or the valid answers."""
+    target = 1 - run.settings.get("other_mass", 0.0)
+    for name, mass in (("plural/coverage", "mass on the allowed answers"), ("plural/valid", "share of valid answers")):
         best, recent = run.curves.best(name), run.curves.recent(name)
-        if best is not None and recent is not None and recent < min(best, asked) - run.limits.coverage:
+        if best is not None and recent is not None and recent < min(best, target) - run.limits.coverage:
             return name, (
-                f"the {what} fell from {best:.3g} to {recent:.3g}. Likely cause: steps that are too large for answers "
+                f"the {mass} fell from {best:.3g} to {recent:.3g}. Likely cause: steps that are too large for answers "
                 "that are rare already: lower learning_rate, or set "
                 + ("divergence='fkl'." if run.exact else "estimator='js'.")
             )
@@ -378,7 +249,7 @@ def lost_mass(run: Run) -> tuple[str, str] | None:
 
 
 def truncation(run: Run) -> tuple[str, str] | None:
-    """Completions that are cut off."""
+    """Find completions that are cut off."""
     for name in _TRUNCATED:
         recent = run.curves.recent(name)
         if recent is not None and recent > run.limits.truncated:
@@ -392,7 +263,7 @@ def truncation(run: Run) -> tuple[str, str] | None:
 
 
 def drift(run: Run) -> tuple[str, str] | None:
-    """Groups of equal rewards while nothing pulls the policy back."""
+    """Find groups of equal rewards while no term pulls the policy back."""
     recent = run.curves.recent("frac_reward_zero_std")
     if recent is None or recent < 0.9 or run.beta != 0:
         return None
@@ -414,4 +285,4 @@ CHECKS: dict[str, Callable[[Run], tuple[str, str] | None]] = {
     "truncation": truncation,
     "drift": drift,
 }
-"""Every cause that is looked for, and the check that answers with (metric, message) when it is there."""
+"""Every cause, and the check that returns (metric, message) if it is there."""

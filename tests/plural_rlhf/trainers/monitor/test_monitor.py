@@ -18,8 +18,9 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.trainers.monitor.callback import CollapseMonitor, Limits
-from plural_rlhf.trainers.monitor.findings import CHECKS, Curves
+from plural_rlhf.trainers.monitor.callback import CollapseMonitor
+from plural_rlhf.trainers.monitor.curves import Curves, Limits
+from plural_rlhf.trainers.monitor.findings import CHECKS
 from tests.juries import CPU, ELEVEN, TableJury, eleven_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
@@ -221,7 +222,7 @@ NARROWING = {"plural/effective_answers": falling(8.0, 1.0)}
 def test_collapse_names_the_settings_that_press_for_it():
     stock = {**STOCK, "scale_rewards": "group"}
     found = {f.cause: f.message for f in follow(NARROWING, stock).findings}
-    assert "effective answers a prompt fell from 7.36 to" in found["collapse"]  # mean of 8, 7.36 and 6.73
+    assert "effective answers per prompt fell from 7.36 to" in found["collapse"]  # mean of 8, 7.36 and 6.73
     assert "scale_rewards='group'" in found["collapse"]
     assert "set beta=1.0" in found["collapse"]
     found = {f.cause: f.message for f in follow(NARROWING, {**STOCK, "beta": 0.05}).findings}
