@@ -217,7 +217,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     if base is not None and len(base.cluster_names) != 1:
         raise JuryError(
             f"--base {args.base!r} has {len(base.cluster_names)} clusters, and the base is one reward for everybody. "
-            "Fix: give a jury that was fitted with num_clusters=1, or remove --base"
+            "Fix: give a jury that was fitted with one cluster (clusters=1), or remove --base"
         )
 
     texts = list(dict.fromkeys(text for table in (test, train) if table is not None for text in table.encode().texts))

@@ -29,6 +29,7 @@ from reward_models.analysis.groupings import GroupingReport, predictive_informat
 from reward_models.analysis.headroom import headroom
 from reward_models.fitting.em import FitConfig
 from reward_models.jury.fit import fit_jury
+from reward_models.stats.verdicts import shortage
 
 
 __all__ = ["jury_stage"]
@@ -68,9 +69,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     console.print(f"[bold]Clusters[/bold]  {fitted.selection.reason}")
     for cluster in fitted.clusters:
         console.print(f"  {cluster['prevalence']:4.0%}  {cluster['name']}")
-    with console.status("clusters against demographic groups of the same size"):
-        groupings = predictive_information(data.everything, max(2, fitted.selection.num_clusters), config=fit_config)
-    console.print(f"[bold]Groups[/bold]    {_comparison(groupings)}")
+    groupings = _groupings(data, fitted.selection.num_clusters, fit_config, console)
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
@@ -84,7 +83,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
             reason=fitted.selection.reason,
         ),
         clusters=[_cluster(described) for described in fitted.clusters],
-        groupings=Groupings.model_validate(groupings, from_attributes=True),
+        groupings=None if groupings is None else Groupings.model_validate(groupings, from_attributes=True),
         features=Heads(
             l2=fitted.heads.l2, cv=fitted.heads.cv, prevalence=np.asarray(fitted.heads.prevalence).tolist()
         ),
@@ -97,13 +96,32 @@ def _cluster(described: dict[str, Any]) -> Cluster:
     return Cluster(name=described["name"], prevalence=described["prevalence"], top=top)
 
 
-def _comparison(report: GroupingReport) -> str:
+def _groupings(data: RunData, num_clusters: int, config: FitConfig, console: Console) -> GroupingReport | None:
+    """Compare clusters with demographic groups; None if the raters are too few for it.
+
+    A jury of one cluster has no groups: two clusters are fitted for the comparison, and the line says so.
+    """
+    too_few = shortage(data.everything.n_raters)
+    if too_few:
+        console.print(f"[bold]Groups[/bold]    not compared: {too_few}.")
+        return None
+    with console.status("clusters against demographic groups of the same size"):
+        report = predictive_information(data.everything, max(2, num_clusters), config=config)
+    console.print(f"[bold]Groups[/bold]    {_comparison(report, num_clusters)}")
+    return report
+
+
+def _comparison(report: GroupingReport, num_clusters: int) -> str:
     clusters, traits, difference = report.clusters, report.best_demographic, report.paired_difference
-    gain = f"clusters tell {clusters['info']:.3f} nats per answer about people not fitted"
+    who = "clusters" if num_clusters > 1 else "two clusters, fitted for this comparison because the jury has one,"
+    gain = (
+        f"{who} tell {clusters['info']:.3f} nats per answer about people not fitted, once half of a person's answers "
+        "are known"
+    )
     if traits is None or difference is None:
         return f"{gain}; the data has no demographic traits to compare with."
+    interval = f", 95 % {difference.low:+.3f} to {difference.high:+.3f}" if difference.low == difference.low else ""
     return (
         f"{gain}; the best demographic grouping ({traits['grouping']}, {traits['n_groups']} groups) tells "
-        f"{traits['info']:.3f} (difference {difference.value:+.3f}, 95 % {difference.low:+.3f} to "
-        f"{difference.high:+.3f})."
+        f"{traits['info']:.3f} with none of them (difference {difference.value:+.3f}{interval})."
     )

@@ -278,11 +278,12 @@ def plot_information(results: RunResults) -> Figure | None:
     rows = sorted(groupings.rows, key=lambda row: -row.info)
     figure, grid = panel_grid(1, 1, (5.6, 0.3 * len(rows)), left=2.5, top=0.5)
     axes = grid[0]
-    top = max(max(row.high, row.info) for row in rows)
+    ends = [np.nanmax([row.high, row.info]) for row in rows]  # no interval where raters or questions are few
+    top = max(ends)
     for height, row in enumerate(rows):
         axes.barh(height, row.info, height=0.66, color=_grouping_colour(row, groupings))
         axes.plot([row.low, row.high], [height, height], color=INK, lw=1.2)
-        axes.text(max(row.high, row.info, 0) + 0.015 * top, height, format_nats(row.info), va="center")
+        axes.text(max(ends[height], 0) + 0.015 * top, height, format_nats(row.info), va="center")
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(rows)), [f"{row.grouping}, {row.n_groups} groups" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

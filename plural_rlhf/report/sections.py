@@ -27,6 +27,7 @@ from plural_rlhf.report.tables import (
     short_labels,
     summary_text,
 )
+from reward_models.stats.verdicts import shortage
 
 
 __all__ = ["Section", "headline", "report_sections"]
@@ -117,12 +118,10 @@ def report_sections(results: RunResults) -> list[Section]:
         Section(
             "information",
             "What does it help to know about a rater?",
-            "How much better an answer is predicted once the rater's group is known, on raters and answers that were "
-            "not used to find the groups. Blue: clusters of the jury; orange: demographic groups; grey: controls that "
-            "should be at or below zero.",
+            _information_text(results),
             plots.plot_information(results),
             folded=[] if results.headroom is None else [headroom_text(results.headroom)],
-            missing=_missing(results.groupings, "the groupings were not compared"),
+            missing=_missing(results.groupings, _few_raters(results) or "the groupings were not compared"),
         ),
         Section(
             "steering",
@@ -164,6 +163,22 @@ def report_sections(results: RunResults) -> list[Section]:
             folded=[_config_table(results)],
         ),
     ]
+
+
+def _information_text(results: RunResults) -> str:
+    text = (
+        "How much better an answer is predicted once the rater's group is known, on raters and answers that were not "
+        "used to find the groups. Blue: clusters of the jury; orange: demographic groups; grey: controls that should "
+        "be at or below zero. The comparison favours the clusters: a rater's cluster is inferred from half of their "
+        "answers (the other half is scored), while the demographic groups have seen none."
+    )
+    if len(results.clusters) == 1:
+        text += " The jury has one cluster; two were fitted for this comparison only."
+    return text
+
+
+def _few_raters(results: RunResults) -> str | None:
+    return None if results.data is None else shortage(results.data.n_raters)
 
 
 def _missing(part: object, reason: str) -> str:
@@ -230,7 +245,7 @@ def _clusters_sentence(results: RunResults) -> str:
     if not clusters:
         return ""
     if len(clusters) == 1:
-        return "The jury found one kind of rater: a plain reward model says as much."
+        return "The jury has one cluster: a plain reward model says as much."
     named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
     text = f"The jury tells {len(clusters)} kinds of raters apart: {named}."
     if groupings is None or groupings.best_demographic is None or groupings.paired_difference is None:

@@ -24,7 +24,6 @@ from reward_models.analysis.naming import describe_clusters, name_clusters
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes, population
-from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
@@ -44,8 +43,8 @@ class GroupingReport:
 
     Attributes:
         rows: `grouping`, `source` (`"clusters"`, `"trait"`, `"merged trait"` or `"control"`), `n_groups`, `info`
-            (nats per answer over knowing the item only), `low`, `high` (95 %, raters and items resampled),
-            `per_split`.
+            (nats per answer over knowing the item only), `low`, `high` (95 %, raters and items resampled; nan with
+            fewer than 12 raters or 5 items), `per_split`.
         baseline_nll: Loss without any grouping, nats per answer.
         paired_difference: Clusters minus the best demographic grouping on the same answers; None without traits.
         n_splits: Number of rater splits.
@@ -134,7 +133,12 @@ def predictive_information(
         )
     if seeds < 1:
         raise JuryError(f"seeds={seeds}: at least one split of the raters is needed. Fix: e.g. seeds=5")
-    check_num_clusters(dataclasses.replace(enc, rater_ids=enc.rater_ids[: enc.n_raters // 2]), num_clusters)
+    if num_clusters < 1 or enc.n_raters // 2 < num_clusters:
+        raise JuryError(
+            f"num_clusters={num_clusters} with {enc.n_raters} raters: clusters are fitted on half of the raters and "
+            "scored on the others, so there must be twice as many raters as clusters, and at least one cluster. Fix: "
+            "ask for fewer clusters, or bring more raters"
+        )
     table = _categorical(enc)
     traits = {trait.removeprefix("rater:"): _trait_codes(judgements, enc, trait) for trait in judgements.traits}
     splits = [_one_split(table, traits, num_clusters, config or FitConfig(), seed) for seed in range(seeds)]

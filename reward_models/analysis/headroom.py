@@ -26,13 +26,14 @@ from reward_models.fitting.text_fit import fit_texts
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import Predictor, answer_log_lik
+from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import heldout_labels, two_way_intervals
+from reward_models.stats.verdicts import outcome, rules_out_gain, shortage
 
 
 __all__ = ["Headroom", "headroom"]
 
 HELDOUT_SHARE = 0.2
-UNDECIDED = 0.02  # nats: an interval that reaches higher does not rule taste out
 ITEM_MEAN, RATER_TERMS = "item mean", "rater terms"
 
 
@@ -42,8 +43,9 @@ class Headroom:
 
     Attributes:
         rungs: Per rung: `name`, `nll` (nats per heldout judgement), `info` (gain over the item mean, nats), `low` and
-            `high` (95 %, raters and items resampled).
-        verdict: Whether a jury is worth fitting, and why, in words.
+            `high` (95 %, raters and items resampled; nan with fewer than 12 raters or 5 items).
+        verdict: Whether a jury is worth fitting, and why, in words: `taste signal`, `one main axis`, `no taste signal`
+            or `undecided` (see `stats.verdicts`).
         best: Name of the rung with the lowest heldout loss.
         n_judgements: Number of heldout judgements.
 
@@ -92,9 +94,12 @@ def headroom(
         >>> planted = planted_judgements("choice", num_raters=40, num_items=10, num_clusters=2)
         >>> headroom(planted.judgements, max_clusters=2).verdict
         'taste signal: raters differ in what they want. ...; a jury is worth fitting'
-        >>> same = planted_judgements("choice", num_raters=40, num_items=10, num_clusters=1)
+        >>> same = planted_judgements("choice", num_raters=60, num_items=12, num_clusters=1)
         >>> headroom(same.judgements, max_clusters=2).verdict
-        'no taste signal: plain Bradley-Terry is enough. ...; use num_clusters=1'
+        'no taste signal: plain Bradley-Terry is enough. ...; fit one cluster (clusters=1)'
+        >>> three = planted_judgements("choice", num_raters=3, num_items=10)
+        >>> headroom(three.judgements, max_clusters=2).verdict
+        'undecided: 3 raters are too few to tell a difference from chance (at least 12 are needed). ...'
     """
     enc = judgements.encode()
     if enc.kind == "soft":
@@ -131,8 +136,7 @@ def headroom(
         {"name": name, "nll": float(-column.mean()), "info": i.value, "low": i.low, "high": i.high}
         for name, column, i in zip(names, log_lik.T, intervals, strict=False)
     ]
-    over_terms = {"info": intervals[-1].value, "low": intervals[-1].low, "high": intervals[-1].high}
-    verdict = _verdict(rungs[1], rungs[taste], over_terms, enc.kind, len(test))
+    verdict = _verdict(names[taste], intervals[taste], intervals[1], intervals[-1], enc.kind)
     return Headroom(rungs=rungs, verdict=verdict, best=names[best], n_judgements=len(test))
 
 
@@ -166,41 +170,54 @@ def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
     return enc.select(~held), enc.select(held & known)
 
 
-def _verdict(
-    terms: dict[str, Any], taste: dict[str, Any], over_terms: dict[str, float], kind: str, n_judgements: int
-) -> str:
-    """Return the verdict in words; `over_terms` is the gain of the best taste rung over rater terms alone."""
+def _verdict(name: str, taste: Interval, terms: Interval, over_terms: Interval, kind: str) -> str:
+    """Return the verdict in words.
 
-    def nats(row: dict[str, Any]) -> str:
-        return f"{row['info']:+.3f} nats [{row['low']:+.3f}, {row['high']:+.3f}]"
-
-    name = taste["name"]
-    if taste["low"] <= 0 and terms["low"] <= 0:
+    Args:
+        name: Name of the best taste rung.
+        taste: Its gain over the item mean.
+        terms: Gain of rater terms over the item mean.
+        over_terms: Gain of the taste rung over rater terms.
+        kind: Kind of the judgements.
+    """
+    gain, beyond = _nats(taste), _nats(over_terms)
+    too_few = shortage(taste.n_raters, taste.n_items)
+    if too_few:
         return (
-            f"no taste signal: plain Bradley-Terry is enough. The best model that tells raters apart ({name}) gains "
-            f"{nats(taste)} per held-out judgement; use num_clusters=1"
+            f"undecided: {too_few}. {name} gains {gain} per held-out judgement. Collect judgements of more raters and "
+            "items; until then fit one cluster (clusters=1)"
         )
-    if over_terms["low"] > 0:
+    tells_apart = any(outcome(interval.low, interval.high) == "better" for interval in (taste, terms))
+    if tells_apart and outcome(over_terms.low, over_terms.high) == "better":
         return (
-            f"taste signal: raters differ in what they want. Against one reward for everybody, {name} gains "
-            f"{nats(taste)} per held-out judgement, {nats(over_terms)} of it beyond rater terms; a jury is worth "
-            "fitting"
+            f"taste signal: raters differ in what they want. Against one reward for everybody, {name} gains {gain} "
+            f"per held-out judgement, {beyond} of it beyond rater terms; a jury is worth fitting"
         )
-    if kind == "choice" and taste["low"] > 0:
+    if kind == "choice" and outcome(taste.low, taste.high) == "better":
         return (
-            f"one main axis: against one reward for everybody, {name} gains {nats(taste)} per held-out judgement, but "
-            f"a rater's tendency towards an option's place in the list explains as much ({nats(terms)}). If the "
+            f"one main axis: against one reward for everybody, {name} gains {gain} per held-out judgement, but a "
+            f"rater's tendency towards an option's place in the list explains as much ({_nats(terms)}). If the "
             "options have a common order (less ... more), that tendency is an opinion and a small jury is worth "
             "fitting; if not, it is a habit"
         )
-    if over_terms["info"] > 0 and over_terms["high"] > UNDECIDED:
+    if not rules_out_gain(min(over_terms.high, taste.high)):
         return (
-            f"undecided: {name} gains {nats(over_terms)} beyond rater terms, and {n_judgements} held-out judgements "
-            "are too few to tell taste from noise. Collect more judgements, or let select_num_clusters decide on "
-            "held-out raters"
+            f"undecided: {name} gains {gain} per held-out judgement against one reward for everybody, {beyond} beyond "
+            "rater terms, and the interval allows both no gain and one that is worth a jury. Collect more judgements "
+            "per rater, or offer several numbers of clusters (clusters=[1, 2, 3]), of which held-out raters choose one"
+        )
+    if not tells_apart:
+        return (
+            f"no taste signal: plain Bradley-Terry is enough. The best model that tells raters apart ({name}) gains "
+            f"{gain} per held-out judgement; fit one cluster (clusters=1)"
         )
     return (
-        f"no taste signal beyond rater terms: raters differ in how they use the scale ({nats(terms)} per held-out "
-        f"judgement), not in what they prefer ({name} adds {nats(over_terms)}). Plain Bradley-Terry with rater terms "
-        "is enough; use num_clusters=1"
+        f"no taste signal beyond rater terms: raters differ in how they use the scale ({_nats(terms)} per held-out "
+        f"judgement), not in what they prefer ({name} adds {beyond}). Plain Bradley-Terry with rater terms is enough; "
+        "fit one cluster (clusters=1)"
     )
+
+
+def _nats(gain: Interval) -> str:
+    known = gain.low == gain.low
+    return f"{gain.value:+.3f} nats" + (f" [{gain.low:+.3f}, {gain.high:+.3f}]" if known else "")

@@ -20,6 +20,7 @@ from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, averag
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik
+from reward_models.stats.verdicts import outcome
 
 
 __all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]
@@ -45,7 +46,8 @@ class Comparison:
         p_value: Two-sided, see `sign_flip_p_value`.
         p_holm: The same, corrected for the family.
         outcome: `"better"` if the whole interval is on the good side (its worst end may be 0), `"worse"` if it is on
-            the bad side, `"undecided"` if it contains 0 (whatever the p-value, which is about other raters only).
+            the bad side, `"undecided"` if it contains 0 (whatever the p-value, which is about other raters only) or if
+            raters or items are too few for an interval (`stats.verdicts`).
 
     Example:
         >>> better = Comparison("two clusters", "bt", "delta_nll_nats", -0.1, -0.15, -0.05, 240, 0.01, 0.02, "better")
@@ -139,10 +141,10 @@ def compare(
 
                 value, low, high = bootstrap.estimate(mean, enc)[0]
                 p_value = sign_flip_p_value(difference, enc, permutations=permutations, seed=bootstrap.seed)
-            outcome = _outcome(low, high, sign=-1 if column else 1)
+            decided = _outcome(value, low, high, sign=-1 if column else 1)
             n = int((~np.isnan(difference)).sum())
             comparisons.append(
-                Comparison(name, base, metric, float(value), float(low), float(high), n, p_value, np.nan, outcome)
+                Comparison(name, base, metric, float(value), float(low), float(high), n, p_value, np.nan, decided)
             )
     corrected = holm([comparison.p_value for comparison in comparisons])
     return [replace(comparison, p_holm=float(p)) for comparison, p in zip(comparisons, corrected, strict=True)]
@@ -232,7 +234,7 @@ def in_words(comparisons: Sequence[Comparison]) -> str:
     sentences = []
     for method in dict.fromkeys(c.method for c in losses):
         cases = [c for c in losses if c.method == method]
-        counts = {outcome: sum(c.outcome == outcome for c in cases) for outcome in ("better", "undecided", "worse")}
+        counts = {which: sum(c.outcome == which for c in cases) for which in ("better", "undecided", "worse")}
         base, n = cases[0].base, sum(counts.values())
         if n == 0:
             sentences.append(
@@ -240,27 +242,29 @@ def in_words(comparisons: Sequence[Comparison]) -> str:
             )
         elif len(cases) == 1:
             c = cases[0]
-            change = f"{c.value:+.3f} nats per judgement [{c.low:+.3f}, {c.high:+.3f}]"
-            outcome = f"{method} is {c.outcome} than {base}"
+            change = f"{c.value:+.3f} nats per judgement"
+            change += "; too few raters or items for an interval" if np.isnan(c.low) else _interval(c)
+            finding = f"{method} is {c.outcome} than {base}"
             if c.value == c.low == c.high == 0:
-                outcome = f"{method} and {base} predict the same"
+                finding = f"{method} and {base} predict the same"
             elif c.outcome == "undecided":
-                outcome = f"whether {method} is better or worse than {base} is undecided"
-                if c.p_holm < ALPHA:
+                finding = f"whether {method} is better or worse than {base} is undecided"
+                if c.p_holm < ALPHA and not np.isnan(c.low):
                     change += f", p = {c.p_holm:.3f} is about other raters on these very items, the interval about"
                     change += " other items, too"
-            sentences.append(f"{outcome} ({change})")
+            sentences.append(f"{finding} ({change})")
         else:
-            outcomes = ", ".join(f"{outcome} in {count}" for outcome, count in counts.items() if count)
+            outcomes = ", ".join(f"{which} in {count}" for which, count in counts.items() if count)
             sentences.append(f"{method} against {base} in {n} case{'s' * (n > 1)}: {outcomes}")
     return "; ".join(sentences)
 
 
-def _outcome(low: float, high: float, sign: int) -> Outcome:
-    """Return where the interval of a difference lies; `sign` is 1 if below zero is better, -1 if above is."""
-    if np.isnan(low):
+def _interval(comparison: Comparison) -> str:
+    return f" [{comparison.low:+.3f}, {comparison.high:+.3f}]"
+
+
+def _outcome(value: float, low: float, high: float, sign: int) -> Outcome:
+    """Return the outcome of a difference; `sign` is 1 if below zero is better, -1 if above is."""
+    if np.isnan(value):
         return "not comparable"
-    worst, best = (high, low) if sign > 0 else (-low, -high)
-    if worst <= 0 and best < 0:
-        return "better"
-    return "worse" if best > 0 else "undecided"
+    return outcome(-high, -low) if sign > 0 else outcome(low, high)

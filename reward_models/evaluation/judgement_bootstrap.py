@@ -23,6 +23,7 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
+from reward_models.stats.verdicts import shortage
 
 
 __all__ = [
@@ -171,8 +172,12 @@ class Bootstrap:
             bounds: Smallest and largest possible value; intervals are clipped there.
 
         Returns:
-            (M, 3); ends are nan if the value is not finite.
+            (M, 3); ends are nan if the value is not finite, or if raters or items are too few for an interval
+            (`stats.verdicts.shortage`).
         """
+        if shortage(len(np.unique(enc.rater)), len(np.unique(enc.item))):
+            values = np.atleast_1d(statistic(next(self.samples(enc))))
+            return np.column_stack([values, np.full((len(values), 2), np.nan)])
         return self.interval(np.stack([np.atleast_1d(statistic(draw)) for draw in self.samples(enc)]), bounds)
 
     def interval(self, values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:

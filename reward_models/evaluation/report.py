@@ -154,11 +154,15 @@ def versions() -> dict[str, str]:
 
 
 def _number(row: Mapping[str, Any] | None) -> str:
-    if row is None or row["value"] is None or math.isnan(row["ci_low"]):
+    if row is None or row["value"] is None:
         return "-"
+    if math.isnan(row["ci_low"]):
+        return f"{row['value']:.3f}"
     half = f"{(row['ci_high'] - row['ci_low']) / 2:.3f}"
     return f"{row['value']:.3f} ±{half.removeprefix('0')}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["ci_low"]):
+        return f"{row['value']:+.4f}"
     return f"{row['value']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"

@@ -22,6 +22,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Membership
 from reward_models.stats.resampling import label_parts
+from reward_models.stats.verdicts import MIN_RATERS, outcome, rules_out_gain, shortage
 
 
 __all__ = ["CANDIDATES", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]
@@ -29,7 +30,6 @@ __all__ = ["CANDIDATES", "KSelection", "MembershipChoice", "choose_membership", 
 BOOTSTRAP_DRAWS = 1000
 SMALL_TABLE = 30_000  # judgements up to which every rater is held out once
 LABEL_PARTS = 4
-FEW_RATERS = 12  # with fewer raters, held-out raters tell nothing about clusters
 CANDIDATES: tuple[tuple[Membership, int], ...] = (
     *((("mixture", k)) for k in (1, 2, 3, 4, 6)),
     ("simplex", 2),
@@ -46,8 +46,10 @@ class KSelection:
     Attributes:
         table: One row per candidate: `num_clusters`, `nll` (nats per held-out judgement), `se` (over raters), `info`
             (gain over one cluster, nats), `behind` (paired difference to the best candidate) and `behind_se`.
-        num_clusters: The smallest K within one standard error of the best.
-        reason: The choice in words.
+        num_clusters: The smallest K within one standard error of the best; the only candidate, or the smallest one
+            where the raters are too few to compare.
+        reason: The choice in words. It says "undecided" where the 95 % interval of the gain over one cluster allows
+            both no gain and one worth having (`stats.verdicts`).
 
     Example:
         >>> KSelection(table=[], num_clusters=1, reason="8 raters are too few").num_clusters
@@ -93,7 +95,8 @@ def select_num_clusters(
 
     Each held-out rater is adapted from three quarters of their labels and scored on the rest, each quarter in turn; no
     label is scored by a posterior that has seen it. Small tables hold out every rater once (cross-validation).
-    Judgements of texts that only held-out raters judged are not scored. With fewer than twelve raters the answer is 1.
+    Judgements of texts that only held-out raters judged are not scored. With fewer than twelve raters nothing is
+    compared, and the smallest candidate is the answer. A single candidate is the answer, whatever its loss.
 
     Args:
         judgements: A table with raters.
@@ -118,24 +121,36 @@ def select_num_clusters(
     if not sizes:
         raise JuryError("candidates=[]: there is nothing to compare. Fix: name numbers of clusters, e.g. (1, 2, 3, 4)")
     enc = _with_raters(judgements.encode())
-    if enc.n_raters < FEW_RATERS:
-        return KSelection(table=[], num_clusters=1, reason=_too_few(enc))
-    compared = _compare(enc, [("mixture", k) for k in sorted({1, *sizes})], config, heldout, seed)
+    if enc.n_raters < MIN_RATERS:
+        check_num_clusters(enc, sizes[0])
+        return KSelection(table=[], num_clusters=sizes[0], reason=_not_compared(enc, sizes))
+    try:
+        compared = _compare(enc, [("mixture", k) for k in sorted({1, *sizes})], config, heldout, seed)
+    except _NoSharedTexts:
+        if len(sizes) > 1:
+            raise
+        reason = f"{_only(sizes[0])}; raters who judged the same texts would be needed to compare it with one cluster"
+        return KSelection(table=[], num_clusters=sizes[0], reason=reason)
     rows = compared.rows([("mixture", k) for k in sizes])
     best = min(rows, key=lambda row: row["nll"])
     smallest = next(row for row in rows if row["behind"] <= row["behind_se"])
     num_clusters = int(smallest["num_clusters"])
-    reason = f"K={best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats per judgement)"
-    if smallest is best:
-        reason += ", and no smaller K is within one standard error of it"
+    if len(sizes) == 1:
+        reason = _only(num_clusters)
     else:
-        reason += (
-            f"; K={num_clusters} is {smallest['behind']:.4f} behind, within one standard error "
-            f"({smallest['behind_se']:.4f}) of the paired difference over raters, and simpler"
-        )
+        reason = f"K={best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats per judgement)"
+        if smallest is best:
+            reason += ", and no smaller candidate is within one standard error of it"
+        else:
+            reason += (
+                f"; K={num_clusters} is {smallest['behind']:.4f} behind, within one standard error "
+                f"({smallest['behind_se']:.4f}) of the paired difference over raters, and simpler"
+            )
     reason += f" {compared.size}"
-    if num_clusters == 1:
-        reason += ": no sign of clusters, one reward for everybody is enough"
+    if num_clusters > 1:
+        reason += f"; {compared.against_one(('mixture', num_clusters))}"
+    elif len(sizes) > 1:
+        reason += f": {compared.sign_of('clusters', [('mixture', k) for k in sizes if k > 1])}"
     table = [{column: value for column, value in row.items() if column != "membership"} for row in rows]
     return KSelection(table, num_clusters, reason)
 
@@ -175,8 +190,8 @@ def choose_membership(
         ('mixture', 2)
     """
     enc = _with_raters(judgements if isinstance(judgements, Encoded) else judgements.encode())
-    if enc.n_raters < FEW_RATERS:
-        return MembershipChoice(table=[], membership="mixture", num_clusters=1, reason=_too_few(enc))
+    if enc.n_raters < MIN_RATERS:
+        return MembershipChoice(table=[], membership="mixture", num_clusters=1, reason=_not_compared(enc, [1]))
     at_most = max(1, round((1 - heldout) * enc.n_raters) // 4)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
     compared = _compare(enc, supported, config, heldout, seed)
@@ -186,26 +201,62 @@ def choose_membership(
     if one["behind"] <= one["behind_se"]:
         reason = (
             f"{finding}), but one reward for everybody is {one['behind']:.4f} behind, within one standard error "
-            f"({one['behind_se']:.4f}): no sign of taste, plain Bradley-Terry is enough {compared.size}"
+            f"({one['behind_se']:.4f}) {compared.size}: {compared.sign_of('taste', supported[1:])}"
         )
         return MembershipChoice(rows, "mixture", 1, reason)
-    reason = f"{finding}, {best['info']:.4f} better than one reward for everybody) {compared.size}"
+    reason = f"{finding}) {compared.size}; {compared.against_one((best['membership'], best['num_clusters']))}"
     return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """Losses (R, candidates) and weights (R,) of held-out raters, and resampled mean losses (draws, candidates)."""
+    """Losses (R, candidates) and weights (R,) of held-out raters, and resampled mean losses (draws, candidates).
+
+    `shortage` says why raters or items are too few for an interval; None if there are enough.
+    """
 
     candidates: list[tuple[Membership, int]]
     losses: np.ndarray
     weight: np.ndarray
     resampled: np.ndarray
+    shortage: str | None = None
 
     @property
     def size(self) -> str:
         """What the losses were measured on, in words."""
         return f"[{len(self.weight)} held-out raters, {self.weight.sum():g} judgements]"
+
+    def against_one(self, candidate: tuple[Membership, int]) -> str:
+        """Say whether a candidate predicts better than one cluster, by the 95 % interval of the paired difference."""
+        gain, low, high = self._gain(candidate)
+        if self.shortage:
+            return f"whether it predicts better than one reward for everybody is undecided: {self.shortage}"
+        numbers = f"{gain:+.4f} nats per judgement [{low:+.4f}, {high:+.4f}]"
+        return {
+            "better": f"it gains {numbers} over one reward for everybody",
+            "undecided": f"whether it predicts better than one reward for everybody is undecided ({numbers})",
+            "worse": f"it predicts worse than one reward for everybody ({numbers})",
+        }[outcome(low, high)]
+
+    def sign_of(self, noun: str, candidates: Sequence[tuple[Membership, int]]) -> str:
+        """Say what it means that one cluster was chosen: nothing to gain, or too little data to tell."""
+        if self.shortage:
+            return f"whether there are {noun} is undecided: {self.shortage}"
+        gains = {candidate: self._gain(candidate) for candidate in candidates}
+        if all(rules_out_gain(high) for _, _, high in gains.values()):
+            return f"no sign of {noun}, one reward for everybody is enough"
+        (membership, number), (gain, low, high) = max(gains.items(), key=lambda item: item[1][0])
+        return (
+            f"whether there are {noun} is undecided ({membership} of {number} gains {gain:+.4f} nats per judgement "
+            f"[{low:+.4f}, {high:+.4f}]); one reward for everybody is the simplest choice"
+        )
+
+    def _gain(self, candidate: tuple[Membership, int]) -> tuple[float, float, float]:
+        """Return the gain over one cluster, nats per judgement, and the ends of its 95 % interval."""
+        column = self.candidates.index(candidate)
+        losses = self.losses.sum(0) / self.weight.sum()
+        low, high = np.quantile(self.resampled[:, 0] - self.resampled[:, column], [0.025, 0.975])
+        return float(losses[0] - losses[column]), float(low), float(high)
 
     def rows(self, candidates: Sequence[tuple[Membership, int]]) -> list[dict[str, Any]]:
         """Return one row for each of the given candidates; the first of all candidates is the baseline."""
@@ -250,7 +301,8 @@ def _compare(
         parts.append(_one_fold(enc, out, candidates, config, rng))
     losses, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     draws = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=BOOTSTRAP_DRAWS)
-    return _Compared(candidates, losses, weight, (draws @ losses) / (draws @ weight)[:, None])
+    resampled = (draws @ losses) / (draws @ weight)[:, None]
+    return _Compared(candidates, losses, weight, resampled, shortage(len(weight), enc.n_items))
 
 
 def _one_fold(
@@ -280,11 +332,19 @@ def _with_raters(enc: Encoded) -> Encoded:
     return enc
 
 
-def _too_few(enc: Encoded) -> str:
-    return (
-        f"{enc.n_raters} raters are too few to hold some out and learn anything about clusters (at least {FEW_RATERS} "
-        "are needed): one reward for everybody"
-    )
+def _not_compared(enc: Encoded, sizes: Sequence[int]) -> str:
+    if len(sizes) == 1:
+        return f"{_only(sizes[0])}; {shortage(enc.n_raters)}"
+    chosen = "one reward for everybody" if sizes[0] == 1 else f"the smallest candidate, K={sizes[0]},"
+    return f"undecided: {shortage(enc.n_raters)}, so no candidates were compared; {chosen} is used"
+
+
+def _only(num_clusters: int) -> str:
+    return f"K={num_clusters} is the only candidate, so no other number of clusters was compared"
+
+
+class _NoSharedTexts(JuryError):
+    """Held-out raters judged other texts than the training raters."""
 
 
 def _known_texts(train: Encoded, test: Encoded) -> Encoded:
@@ -293,9 +353,10 @@ def _known_texts(train: Encoded, test: Encoded) -> Encoded:
     seen[train.alternatives[train.alternatives >= 0]] = True
     test = test.select((seen[test.alternatives] | (test.alternatives < 0)).all(1), drop_raters=True)
     if not len(test):
-        raise JuryError(
-            "no text was judged by both a training and a held-out rater, so free rewards per text cannot be compared. "
-            "Fix: choose K yourself, or collect judgements of the same texts by several raters"
+        raise _NoSharedTexts(
+            "no text was judged by both a training and a held-out rater, so numbers of clusters cannot be compared. "
+            "Fix: give one number of clusters instead of several (e.g. clusters=1), or collect judgements of the same "
+            "texts by several raters"
         )
     return test
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from reward_models.stats.answers import Interval
+from reward_models.stats.verdicts import shortage
 
 
 __all__ = ["halve_labels", "heldout_labels", "label_parts", "two_way_intervals"]
@@ -41,16 +42,23 @@ def two_way_intervals(
         items: False: resample raters only; the interval then is about these very items.
 
     Returns:
-        `M` intervals; `value` is the mean over judgements.
+        `M` intervals; `value` is the mean over judgements. With too few raters or items (`stats.verdicts.shortage`)
+        the ends are nan.
 
     Example:
-        >>> gains = np.array([[0.1], [0.3], [0.2], [0.2]])
-        >>> [interval] = two_way_intervals(gains, rater=np.array([0, 0, 1, 1]), item=np.array([0, 1, 0, 1]))
-        >>> round(interval.value, 3), round(interval.low, 3), round(interval.high, 3)
-        (0.2, 0.1, 0.3)
+        >>> rater, item = np.divmod(np.arange(20 * 5), 5)  # 20 raters, 5 items
+        >>> gains = np.where(rater % 2 == 0, 0.1, 0.3)[:, None]
+        >>> [interval] = two_way_intervals(gains, rater, item)
+        >>> round(interval.value, 3), round(interval.low, 2), round(interval.high, 2)
+        (0.2, 0.16, 0.25)
+        >>> two_way_intervals(gains[:15], rater[:15], item[:15])[0].low  # three raters
+        nan
     """
     raters, rater = np.unique(rater, return_inverse=True)
     item_ids, item = np.unique(item, return_inverse=True)
+    means = gains.mean(0)
+    if shortage(len(raters), len(item_ids) if items else None):
+        return [Interval(float(mean), np.nan, np.nan, len(raters), len(item_ids)) for mean in means]
     cells, cell = np.unique(rater * len(item_ids) + item, return_inverse=True)
     sums = np.stack([np.bincount(cell, column) for column in np.column_stack([gains, np.ones(len(rater))]).T], axis=1)
     cell_rater, cell_item = np.divmod(cells, len(item_ids))
@@ -66,7 +74,6 @@ def two_way_intervals(
         totals = weight.astype(np.float64) @ sums
         resampled[draw] = totals[:-1] / totals[-1] if totals[-1] else np.nan
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    means = gains.mean(0)
     return [
         Interval(float(m), float(lo), float(hi), len(raters), len(item_ids))
         for m, lo, hi in zip(means, low, high, strict=True)

@@ -107,13 +107,14 @@ def test_scored_labels_may_not_be_training_labels():
 
 
 def test_every_predictor_is_scored_in_every_case_or_says_why_not():
-    test = pd.concat([votes(range(10), range(8, 12)).frame, votes(range(10, 30), range(12)).frame])
+    train = votes(range(12), range(8))
+    test = pd.concat([votes(range(12), range(8, 12)).frame, votes(range(12, 32), range(12)).frame])
     test = Judgements.from_frame(test, kind="rating", levels=[0, 1])
-    encoded = TRAIN.encode()
+    encoded = train.encode()
     result = evaluate_jury(
         {"bt": FixedAnswers(encoded), "jury": CAMPS.adapt(encoded), "labels only": Bookworm(encoded)},
         test,
-        TRAIN,
+        train,
         clusters=Clusters(CAMPS.memberships, ["even", "odd"], np.array([0.5, 0.5])),
         bootstrap=HOW,
     )

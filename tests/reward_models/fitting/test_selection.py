@@ -12,12 +12,12 @@ from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.selection import (
     CANDIDATES,
-    FEW_RATERS,
     _Compared,
     choose_membership,
     select_num_clusters,
 )
 from reward_models.judgements.records import Judgements
+from reward_models.stats.verdicts import MIN_RATERS
 from tests.planted import THRESHOLDS, ratings
 
 
@@ -87,10 +87,10 @@ class TestNumberOfClusters:
         assert (row["info"], row["behind"], row["behind_se"]) == (0, 0, 0)
 
     def test_a_dozen_raters_or_one_cluster(self):
-        few = select_num_clusters(answers(FEW_RATERS - 1, 10, 2), (1, 2, 3))
+        few = select_num_clusters(answers(MIN_RATERS - 1, 10, 2), (1, 2, 3))
         assert (few.num_clusters, few.table) == (1, [])
         assert "11 raters are too few" in few.reason
-        enough = select_num_clusters(answers(FEW_RATERS, 10, 1), (1, 2))
+        enough = select_num_clusters(answers(MIN_RATERS, 10, 1), (1, 2))
         assert len(enough.table) == 2
 
     def test_refusals(self):

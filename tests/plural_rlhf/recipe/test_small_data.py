@@ -1,0 +1,55 @@
+"""Tables of few raters and juries of one cluster: nothing crashes, nothing is claimed that the data cannot show."""
+
+from __future__ import annotations
+
+import pytest
+
+from plural_rlhf.recipe import run
+from plural_rlhf.recipe.config import load_config
+from plural_rlhf.report.sections import report_sections
+from reward_models import planted_judgements
+from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.mark.parametrize(("n_raters", "clusters"), [(3, 1), (6, 2)])
+def test_a_jury_of_few_raters_is_fitted_and_nothing_is_claimed_of_it(tmp_path, n_raters, clusters):
+    # One candidate is taken as it is, and no group is compared with another.
+    table = planted_judgements("choice", num_raters=n_raters, num_items=9, num_clusters=2).judgements.frame
+    table["rater:region"] = ["north" if rater < "r2" else "south" for rater in table["rater_id"]]
+    path = tmp_path / "answers.jsonl"
+    table.to_json(path, orient="records", lines=True)
+    settings = ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'run'}"]
+    settings += ["data.source=table", f"data.path={path}", "data.heldout_questions=2"]
+    config = load_config(SMOKE, [*settings, f"jury.clusters={clusters}", "jury.l2=1.0"])
+    console = quietly()
+    results = run(config, command="test", console=console, until="jury")
+    printed = " ".join(console.file.getvalue().split())
+    assert results.selection.chosen == clusters == len(results.clusters)
+    assert "is the only candidate" in results.selection.reason
+    assert "no sign of clusters" not in printed
+    assert results.headroom.verdict.startswith(f"undecided: {n_raters - round(0.3 * n_raters)} raters are too few")
+    assert results.groupings is None
+    assert f"Groups not compared: {n_raters} raters are too few to tell a difference from chance" in printed
+    [information] = [section for section in report_sections(results) if section.key == "information"]
+    assert f"{n_raters} raters are too few" in information.missing
+
+
+def test_a_jury_of_one_cluster_says_that_two_were_fitted_to_compare_groups(tmp_path):
+    table = planted_judgements("choice", num_raters=40, num_items=8, num_clusters=1).judgements.frame
+    path = tmp_path / "answers.jsonl"
+    table.to_json(path, orient="records", lines=True)
+    settings = ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'run'}"]
+    settings += ["data.source=table", f"data.path={path}", "data.heldout_questions=2"]
+    config = load_config(SMOKE, [*settings, "jury.clusters=1", "jury.l2=1.0"])
+    console = quietly()
+    results = run(config, command="test", console=console, until="jury")
+    assert len(results.clusters) == 1
+    assert results.groupings.clusters.n_groups == 2
+    printed = " ".join(console.file.getvalue().split())
+    assert "two clusters, fitted for this comparison because the jury has one" in printed
+    [information] = [section for section in report_sections(results) if section.key == "information"]
+    assert "two were fitted for this comparison only" in information.reading
+    assert "half of their answers" in information.reading
