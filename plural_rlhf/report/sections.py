@@ -90,7 +90,7 @@ def report_sections(results: RunResults) -> list[Section]:
             "How far are the answers from those of the people?",
             "Shorter bars are better. Black lines are intervals over people and questions. Grey lines need no "
             "training: uniform answers; marginal, the average answers of the trained questions; floor, the distance "
-            "that the people have to themselves because they are few.",
+            "that the people have to themselves because they are few." + _heads_up(results),
             plots.plot_distances(results),
             [summary_text(results)],
             missing=_missing(results.rows, "the evaluation has not run"),
@@ -163,6 +163,13 @@ def report_sections(results: RunResults) -> list[Section]:
             folded=[_config_table(results)],
         ),
     ]
+
+
+def _heads_up(results: RunResults) -> str:
+    """Warn where the intervals rest on too few people or questions."""
+    data = results.data
+    few = None if data is None else shortage(data.heldout_raters, len(data.heldout_questions))
+    return "" if few is None else f" Heads-up: {few}, so the true uncertainty is larger than these intervals."
 
 
 def _information_text(results: RunResults) -> str:

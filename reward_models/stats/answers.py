@@ -13,8 +13,6 @@ from typing import Literal
 import numpy as np
 from scipy.special import entr
 
-from reward_models.stats.verdicts import shortage
-
 
 __all__ = [
     "Interval",
@@ -228,7 +226,7 @@ class Resamples:
 
         Resampling the raters adds noise to the people's distribution, which shifts a divergence upwards; the
         percentiles are moved back so that the draws centre on the estimate. An item that no resampled rater answered
-        does not count in that draw. With too few raters or items (`stats.verdicts.shortage`) the ends are nan.
+        does not count in that draw. With few raters or items the interval is too narrow (`stats.verdicts`).
 
         Args:
             per_item: Maps people's distributions (..., I, A) to a statistic (..., I).
@@ -242,15 +240,14 @@ class Resamples:
             raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
         values = np.broadcast_to(per_item(self.human), self.human.shape[:-1])
         estimate = float(values[0, self.answered[0]].mean())
-        n_items = int(self.answered[0].sum())
-        if shortage(self.n_raters, n_items):
-            return Interval(estimate, np.nan, np.nan, self.n_raters, n_items)
         drawn = np.where(self.answered[1:], self.item_counts, 0)
         total = drawn.sum(axis=-1)
         kept = total > 0
         means = (np.where(self.answered[1:], values[1:], 0.0) * drawn).sum(axis=-1)[kept] / total[kept]
         low, high = np.quantile(means - means.mean(), [(1 - level) / 2, (1 + level) / 2]) + estimate
-        return Interval(estimate, float(max(low, 0.0) if clip else low), float(high), self.n_raters, n_items)
+        return Interval(
+            estimate, float(max(low, 0.0) if clip else low), float(high), self.n_raters, int(self.answered[0].sum())
+        )
 
 
 def resample_people(

@@ -35,6 +35,8 @@ def test_a_jury_of_few_raters_is_fitted_and_nothing_is_claimed_of_it(tmp_path, n
     assert f"Groups not compared: {n_raters} raters are too few to tell a difference from chance" in printed
     [information] = [section for section in report_sections(results) if section.key == "information"]
     assert f"{n_raters} raters are too few" in information.missing
+    [distances] = [section for section in report_sections(results) if section.key == "distances"]
+    assert "Heads-up: " in distances.reading
 
 
 def test_a_jury_of_one_cluster_says_that_two_were_fitted_to_compare_groups(tmp_path):
