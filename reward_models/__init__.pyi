@@ -105,6 +105,7 @@ from .sources import load_release as load_release
 from .sources import load_survey as load_survey
 from .sources import load_table as load_table
 from .sources import planted_judgements as planted_judgements
+from .sources import read_table as read_table
 from .sources import survey_labels as survey_labels
 from .stats.answers import Interval as Interval
 from .stats.answers import adjusted_rand_index as adjusted_rand_index

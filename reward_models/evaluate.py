@@ -281,15 +281,16 @@ def _meta(args: argparse.Namespace, command: str, kind: str) -> dict[str, Any]:
 
 
 def _read(path: Path, columns: Path | None) -> Judgements:
-    """Read a table; its warnings are printed as lines of text."""
-    from reward_models.sources import load_table
+    """Read a table; what its codes were taken for and its warnings are printed as lines of text."""
+    from reward_models.sources import read_table
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", JudgementWarning)
-        judgements = load_table(path, columns)
+        reading = read_table(path, columns)
     for warning in caught:
         print(f"note: {path.name}: {warning.message}", file=sys.stderr)
-    return judgements
+    print(reading)
+    return reading.judgements
 
 
 def _unseen(args: argparse.Namespace) -> tuple[Judgements, Judgements | None, str]:

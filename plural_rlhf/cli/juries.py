@@ -80,7 +80,7 @@ def headroom(
 
         config = _data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
-        judgements = read_judgements(config.data, used_seed)
+        judgements = read_judgements(config.data, used_seed, typer.echo)
         ladder = measure_headroom(judgements, max_clusters=max_clusters, seed=used_seed)
         console = Console()
         console.print(headroom_table(HeadroomSummary.model_validate(ladder, from_attributes=True)))
@@ -149,13 +149,14 @@ def adapt(
         from transformers.utils import logging
 
         from reward_models.jury.scorer import JuryScorer
-        from reward_models.sources import load_table
+        from reward_models.sources import read_table
         from reward_models.whole_file import write_json
 
-        judgements = load_table(data, columns)
+        reading = read_table(data, columns)
+        typer.echo(str(reading))
         logging.disable_progress_bar()
         scorer = JuryScorer.from_pretrained(jury)
-        adapted = scorer.adapt(judgements)
+        adapted = scorer.adapt(reading.judgements)
         Console().print(_raters_table(adapted, rows))
         typer.echo(adapted.summary())
         if json_file is not None:

@@ -46,6 +46,7 @@ READ_BY = {
     "kind": ("survey",),
     "path": ("table", "release"),
     "columns": ("table",),
+    "duplicates": ("table",),
     "options": ("release",),
     "limit": ("release",),
 }
@@ -127,6 +128,11 @@ class DataSection(Section):
         default=None,
         description="With source: table, the column map (a mapping, or the path of a YAML file with one); null if the "
         "columns have the standard names.",
+    )
+    duplicates: Literal["refuse", "first", "last", "drop"] | None = Field(
+        default=None,
+        description="With source: table, what to do where a rater judged an item more than once: refuse, keep the "
+        "first or the last judgement, or drop all; null as the column map says (refuse by default).",
     )
     options: dict[str, Any] = Field(
         default={}, description="With source: release, options of the release; plural-rlhf releases NAME lists them."

@@ -5,6 +5,7 @@ This file knows nothing of models.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from plural_rlhf.recipe.config import RunConfig
@@ -100,12 +101,13 @@ class RunData:
         )
 
 
-def read_data(config: RunConfig, *, policy: bool = True) -> RunData:
+def read_data(config: RunConfig, *, policy: bool = True, show: Callable[[str], object] | None = None) -> RunData:
     """Read, validate and split the data of a run.
 
     Args:
         config: The run.
         policy: Whether a policy will be trained, which needs `choice` judgements; a jury takes all kinds with raters.
+        show: Called with a text that says how the codes of a table were understood, e.g. `print`.
 
     Returns:
         The judgements and their splits.
@@ -122,11 +124,12 @@ def read_data(config: RunConfig, *, policy: bool = True) -> RunData:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "answers.jsonl"
         ...     table.to_json(path, orient="records", lines=True)
-        ...     data = read_data(RunConfig(data={"source": "table", "path": path, "heldout_questions": 2}))
+        ...     section = {"source": "table", "path": path, "columns": {"index": 0}, "heldout_questions": 2}
+        ...     data = read_data(RunConfig(data=section))
         >>> data.train.n_raters, data.heldout_raters.n_raters, len(data.of("train")), len(data.of("heldout"))
         (14, 6, 4, 2)
     """
-    judgements = read_judgements(config.data, config.seed)
+    judgements = read_judgements(config.data, config.seed, show)
     if policy and judgements.kind != "choice":
         raise JudgementError(
             f"the judgements are of kind {judgements.kind!r}, but a run trains a policy on `choice` judgements (a "

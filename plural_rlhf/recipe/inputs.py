@@ -5,6 +5,7 @@ Knows the `data` section and the adapters of `reward_models.sources`; knows noth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from plural_rlhf.recipe.config_sections import DataSection
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["read_judgements"]
 
 
-def read_judgements(data: DataSection, seed: int) -> Judgements:
+def read_judgements(data: DataSection, seed: int, show: Callable[[str], object] | None = None) -> Judgements:
     """Read the survey, table or release of a run, cut down to `max_raters` random raters where that is set.
 
     Args:
         data: The `data` section of the run file.
         seed: Seed of the choice of raters.
+        show: Called with a text that says how the codes of a table were understood, e.g. `print`.
 
     Returns:
         The validated judgements.
@@ -44,7 +46,7 @@ def read_judgements(data: DataSection, seed: int) -> Judgements:
     """
     import numpy as np
 
-    from reward_models.sources import load_release, load_survey, load_table
+    from reward_models.sources import load_release, load_survey, read_table
 
     if data.source == "survey":
         judgements = load_survey(data.name, year=data.year, kind=data.kind)
@@ -53,7 +55,10 @@ def read_judgements(data: DataSection, seed: int) -> Judgements:
         judgements = load_release(data.name, source, limit=data.limit, **data.options)
     else:
         assert data.path is not None  # the section refuses source: table without a path
-        judgements = load_table(data.path, data.columns)
+        reading = read_table(data.path, data.columns, duplicates=data.duplicates)
+        if show is not None:
+            show(str(reading))
+        judgements = reading.judgements
     if data.max_raters is None or data.max_raters >= judgements.n_raters:
         return judgements
     kept = np.random.default_rng(seed).choice(judgements.raters, size=data.max_raters, replace=False)

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -79,7 +79,12 @@ def run(
         ...     table.to_json(f"{folder}/answers.jsonl", orient="records", lines=True)
         ...     settings = {
         ...         "output_dir": f"{folder}/run",
-        ...         "data": {"source": "table", "path": f"{folder}/answers.jsonl", "heldout_questions": 2},
+        ...         "data": {
+        ...             "source": "table",
+        ...             "path": f"{folder}/answers.jsonl",
+        ...             "columns": {"index": 0},  # `choice` counts the options from 0
+        ...             "heldout_questions": 2,
+        ...         },
         ...         "policy": {"model": "tiny", "cache_dir": f"{folder}/models"},
         ...         "jury": {"clusters": 2, "restarts": 1, "l2": 1.0},
         ...     }
@@ -98,7 +103,7 @@ def run(
     # All that can be refused is refused before the folder is touched, and what takes long comes last.
     check_folder(config.output_dir, settings, overwrite=overwrite)
     _check_rules(config)
-    data = read_data(config, policy=until != "jury")
+    data = read_data(config, policy=until != "jury", show=partial(console.print, markup=False, highlight=False))
     prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     folder = RunFolder(config.output_dir, settings, overwrite=overwrite)
     summary = data.summary(config)

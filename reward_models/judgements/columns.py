@@ -7,6 +7,8 @@ fault hold an arbitrary value, because the table is refused in the end. Knows no
 from __future__ import annotations
 
 import itertools
+import numbers as numbers_abc
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +17,12 @@ import pandas as pd
 
 from reward_models.errors import did_you_mean
 from reward_models.judgements.faults import Faults, is_missing
+from reward_models.judgements.spelling import LARGEST_EXACT, code_text, is_bool, one_form
 
 
 __all__ = [
     "CHOICES",
+    "different_responses",
     "ids",
     "numbers",
     "option_index",
@@ -45,9 +49,12 @@ def ids(values: pd.Series, column: str, faults: Faults) -> pd.Series:
         ['7', '12']
     """
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
+        large = (values.abs() >= LARGEST_EXACT).to_numpy()
+        fix = "read the column as text, e.g. with dtype=str"
+        faults.add(large, column, values.tolist(), "is a float and has lost its last digits", fix)
+        values = values.mask(large).astype("Int64").mask(large, 0)
     missing = values.isna()
-    text = values.astype(str).str.strip()
+    text = values.astype(str).str.strip().map(one_form)
     faults.add((missing | (text == "")).to_numpy(), column, values.tolist(), "is empty", _DROP)
     return text.mask(missing)
 
@@ -68,7 +75,7 @@ def texts(values: pd.Series, column: str, faults: Faults) -> pd.Series:
     listed = values.tolist()
     faults.add(missing | blank, column, listed, "is empty text", _DROP)
     faults.add(~is_text & ~missing, column, listed, "is not text", "convert it to a string")
-    return values.astype(object)
+    return values.map(one_form).astype(object)
 
 
 def prompts(values: pd.Series, faults: Faults, empty_allowed: bool) -> pd.Series:
@@ -86,7 +93,7 @@ def prompts(values: pd.Series, faults: Faults, empty_allowed: bool) -> pd.Series
     """
     is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
     if is_text.all() and empty_allowed:
-        return values.astype(object)
+        return values.map(one_form).astype(object)
     if is_text.all():
         return texts(values, "prompt", faults)
     listed = values.tolist()
@@ -98,7 +105,7 @@ def prompts(values: pd.Series, faults: Faults, empty_allowed: bool) -> pd.Series
     fix = "give a string, or a list of {'role': ..., 'content': ...} with texts in both"
     faults.add(wrong, "prompt", listed, "is neither text nor a conversation", fix)
     as_lists = [
-        [{"role": m["role"], "content": m["content"]} for m in v] if good else v
+        [{"role": m["role"], "content": one_form(m["content"])} for m in v] if good else one_form(v)
         for v, good in zip(listed, conversational, strict=True)
     ]
     return pd.Series(as_lists, index=values.index, dtype=object)
@@ -126,7 +133,7 @@ def options(values: pd.Series, faults: Faults) -> pd.Series:
     fix = "give the option texts as a list, in order"
     faults.add(~is_list, "options", listed, "is not a list of options", fix)
     tuples = np.fromiter(
-        (tuple(v) if good else () for v, good in zip(listed, is_list, strict=True)), object, len(listed)
+        (tuple(map(one_form, v)) if good else () for v, good in zip(listed, is_list, strict=True)), object, len(listed)
     )
     code, unique = pd.factorize(tuples)
     reasons = np.array([_options_fault(options) for options in unique], dtype=object)
@@ -145,39 +152,86 @@ def _options_fault(options: tuple[Any, ...]) -> str:
     return "holds the same option twice" if len(set(options)) < len(options) else ""
 
 
-def option_index(values: pd.Series, options: pd.Series, faults: Faults) -> pd.Series:
-    """Return the index of the option that was chosen; the text of an option is accepted too.
+def option_index(values: pd.Series, options: pd.Series, faults: Faults, first: int | None = None) -> pd.Series:
+    """Return the index of the option that was chosen: the text of an option, or a whole number.
+
+    Texts are compared as codes (`spelling.code_text`). An integer is an index from 0; if its text is another option,
+    it is refused, because it is not clear which is meant. Floats are no indices unless `first` is given.
+
+    Args:
+        values: (N,) answers.
+        options: (N,) tuples of options.
+        faults: Receives answers that are no option.
+        first: Number of the first option; numbers, also as text, are indices then. None if it is not stated.
 
     Example:
         >>> offered = pd.Series([("yes", "no"), ("yes", "no")])
         >>> option_index(pd.Series(["no", 0]), offered, Faults(2)).tolist()
         [1, 0]
+        >>> option_index(pd.Series(["2", "1"]), offered, Faults(2), first=1).tolist()
+        [1, 0]
     """
     listed, missing = values.tolist(), values.isna().to_numpy()
     faults.add(missing, "choice", listed, "is not an answer", _DROP)
-    sizes = np.fromiter((len(o) for o in options), dtype=np.int64, count=len(options))
-    index = np.full(len(values), -1.0)
-    is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
-    offers = options.tolist()
-    text_rows = np.flatnonzero(is_text & (sizes > 0))
-    for row in text_rows:
-        index[row] = offers[row].index(listed[row]) if listed[row] in offers[row] else -1
-    wrong = text_rows[index[text_rows] < 0]
-    reasons = [
-        f"is not one of the options {', '.join(map(repr, offers[row]))}.{did_you_mean(listed[row], offers[row])}"
-        for row in wrong[:50]
-    ]
-    faults.add(wrong, "choice", listed, reasons, "recode the answer to an option, or drop the row")
-    rest = ~is_text & ~missing
-    number = pd.to_numeric(values.where(rest), errors="coerce").to_numpy(dtype=np.float64)
-    index[rest] = number[rest]
-    whole = np.isfinite(index) & (index % 1 == 0)
-    out_of_range = np.flatnonzero(rest & (sizes > 0) & ~(whole & (index >= 0) & (index < sizes)))
-    reasons = [f"is not an index into the {sizes[r]} options (0 to {sizes[r] - 1})" for r in out_of_range[:50]]
-    faults.add(
-        out_of_range, "choice", listed, reasons, "count the options from 0; recode or drop codes such as 'refused'"
-    )
-    return pd.Series(np.nan_to_num(index, nan=-1, posinf=-1, neginf=-1).astype(np.int64), index=values.index)
+    known: dict[tuple[Any, tuple[str, ...]], tuple[int, str, str]] = {}
+    index = np.full(len(values), -1, dtype=np.int64)
+    wrong: dict[str, list[tuple[int, str]]] = {}
+    for row, (value, offer) in enumerate(zip(listed, options, strict=True)):
+        if missing[row] or not offer:
+            continue
+        key = ((type(value), value) if not isinstance(value, list | dict | np.ndarray) else repr(value), offer)
+        if key not in known:
+            known[key] = _option(value, offer, first)
+        index[row], reason, fix = known[key]
+        if reason:
+            wrong.setdefault(fix, []).append((row, reason))
+    for fix, rows in wrong.items():
+        faults.add(np.array([row for row, _ in rows]), "choice", listed, [reason for _, reason in rows], fix)
+    return pd.Series(index, index=values.index)
+
+
+_RECODE = "recode the answer to an option, or drop the row"
+_COUNTED = "if it counts the options, state index: 0 or 1; if not, recode it to the text of an option"
+
+
+def _option(value: Any, options: tuple[str, ...], first: int | None) -> tuple[int, str, str]:
+    """Return the index of the option that was chosen, and what is wrong and how to fix it ("" if nothing is)."""
+    listed = f"is not one of the options {', '.join(map(repr, options))}."
+    code = code_text(value)
+    whole = re.fullmatch(r"[+-]?\d+", code) is not None and not is_bool(value)
+    if first is not None and whole:
+        if first <= int(code) < first + len(options):
+            return int(code) - first, "", ""
+        reason = f"is not an index into the {len(options)} options ({first} to {first + len(options) - 1})"
+        return -1, reason, "recode or drop codes such as 'refused'"
+    by_text = _position(value if isinstance(value, str) else code, options)
+    if isinstance(value, str) or is_bool(value):
+        if by_text >= 0:
+            return by_text, "", ""
+        if is_bool(value):
+            return -1, listed, "recode it to the text of an option"
+        return -1, f"{listed}{did_you_mean(value, options)}", _COUNTED if whole else _RECODE
+    if not isinstance(value, numbers_abc.Number) or not whole or int(code) not in range(len(options)):
+        reason = f"is not an index into the {len(options)} options (0 to {len(options) - 1})"
+        return -1, reason, "count the options from 0; recode or drop codes such as 'refused'"
+    if isinstance(value, float | np.floating):
+        return -1, f"is a float, and would be option {options[int(code)]!r} as an index", _COUNTED
+    if by_text not in (-1, int(code)):
+        return (
+            -1,
+            f"is an option by its text, and option {options[int(code)]!r} as an index",
+            ("state index: 0 or 1 if it is an index, or make it text with astype(str)"),
+        )
+    return int(code), "", ""
+
+
+def _position(text: str, options: tuple[str, ...]) -> int:
+    """Return the place of the option with this text, or -1; exactly the same text goes before another spelling."""
+    text = one_form(text)
+    if text in options:
+        return options.index(text)
+    alike = [place for place, option in enumerate(options) if code_text(option) == code_text(text)]
+    return alike[0] if len(alike) == 1 else -1
 
 
 def pair_choice(values: pd.Series, faults: Faults) -> pd.Series:
@@ -196,6 +250,21 @@ def pair_choice(values: pd.Series, faults: Faults) -> pd.Series:
     return values.astype(object)
 
 
+def different_responses(first: pd.Series, second: pd.Series, faults: Faults) -> None:
+    """Add pairs of a response with itself to the faults.
+
+    Example:
+        >>> faults = Faults(2)
+        >>> different_responses(pd.Series(["yes", "yes"]), pd.Series(["no", "yes"]), faults)
+        >>> faults.bad.tolist()
+        [False, True]
+    """
+    same = (first == second).to_numpy(dtype=bool) & first.notna().to_numpy()
+    faults.add(
+        same, "response_b", second.tolist(), "is the same text as response_a", "drop the row; there is no choice"
+    )
+
+
 def shown_first(values: pd.Series, faults: Faults) -> pd.Series:
     """Return which response the rater saw first: a or b (0 and 1 are accepted), None where unknown.
 
@@ -203,7 +272,8 @@ def shown_first(values: pd.Series, faults: Faults) -> pd.Series:
         >>> shown_first(pd.Series([1, "a", None], dtype=object), Faults(3)).tolist()
         ['b', 'a', None]
     """
-    mapped = values.map({"a": "a", "b": "b", 0: "a", 1: "b"})
+    sides = {"a": "a", "b": "b", "0": "a", "1": "b"}
+    mapped = values.map(lambda value: sides.get(code_text(value)) if not is_missing(value) else None)
     wrong = (mapped.isna() & values.notna()).to_numpy()
     faults.add(wrong, "shown_first", values.tolist(), "is not 'a' or 'b'", "recode it, or leave it empty if unknown")
     return mapped.astype(object).where(mapped.notna(), None)
@@ -224,7 +294,8 @@ def numbers(table: pd.DataFrame, column: str, faults: Faults, positive: bool) ->
     """
     if column not in table:
         return pd.Series(1.0, index=table.index)
-    number = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
+    truths = table[column].map(is_bool).astype(bool)
+    number = pd.to_numeric(table[column].mask(truths), errors="coerce").astype(np.float64)
     good = pd.Series(np.isfinite(number)) & ((number > 0) if positive else (number >= 0))
     requirement = "a positive number" if positive else "a number of at least 0"
     faults.add(~good.to_numpy(), column, table[column].tolist(), f"is not {requirement}", "correct it or drop the row")
@@ -243,7 +314,8 @@ def probs(values: pd.Series, options: pd.Series, faults: Faults) -> pd.Series:
     rows = np.flatnonzero(reasons != "")
     faults.add(rows, "probs", listed, reasons[rows].tolist(), "give one share per option, summing to 1")
     shares = [
-        tuple(np.asarray(p, dtype=float) / np.sum(p)) if not r else () for p, r in zip(listed, reasons, strict=True)
+        tuple(np.asarray(p, dtype=float) / np.sum(np.asarray(p, dtype=float))) if not r else ()
+        for p, r in zip(listed, reasons, strict=True)
     ]
     return pd.Series(shares, index=values.index, dtype=object)
 
@@ -277,9 +349,11 @@ def ratings(
         (1.0, 3.0, 5.0)
     """
     listed = values.tolist()
-    is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
+    is_text = values.map(lambda v: isinstance(v, str) or is_bool(v)).to_numpy(dtype=bool)
     number = pd.to_numeric(values.mask(is_text), errors="coerce").astype(np.float64)
-    faults.add(is_text, "rating", listed, "is text in a column of numbers", "recode the answers to ordered numbers")
+    comma = any(isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()) for value in listed)
+    fix = "recode the answers to ordered numbers" + (", or state decimal: ',' in the column map" if comma else "")
+    faults.add(is_text, "rating", listed, "is text in a column of numbers", fix)
     finite = np.isfinite(number.to_numpy())
     faults.add(~is_text & ~finite, "rating", listed, "is not a rating", _DROP)
     if levels is not None:
@@ -323,4 +397,4 @@ def trait(values: pd.Series) -> pd.Series:
     """
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
-    return values.astype(str).astype(object).mask(values.isna(), None)
+    return values.astype(str).map(one_form).astype(object).mask(values.isna(), None)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 
+from reward_models.errors import JudgementWarning
 from reward_models.judgements.faults import Faults
 from reward_models.judgements.texts import freeze_prompt
 
 
-__all__ = ["ANONYMOUS", "CONTENT", "check_items", "first_rows"]
+__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "check_duplicates", "check_items", "first_rows"]
 
 ANONYMOUS = "anonymous"
+DUPLICATES = ("refuse", "first", "last", "drop")
+"""What may be done where a rater judged an item more than once."""
 CONTENT = {
     "preference": ("response_a", "response_b"),
     "rating": ("response",),
@@ -37,8 +41,7 @@ def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
     Args:
         kind: Kind of judgement.
         table: `N` rows with canonical columns.
-        faults: Receives item ids that stand for different texts, and raters who judged an item twice. Raters who are
-            not known by name (`rater_id` "anonymous") and published aggregates may repeat an item.
+        faults: Receives item ids that stand for different texts.
 
     Returns:
         (N,) item ids.
@@ -76,8 +79,6 @@ def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
             texts = sorted((unique_contents[p] for p in parts[:, row]), key=str)
             names[item] = _digest([unique_prompts[prompt[row]], *texts])
         item_id = pd.Series(names[code], index=table.index)
-    if kind != "soft":
-        _check_duplicates(table["rater_id"], item_id, usable, faults)
     return item_id
 
 
@@ -122,16 +123,68 @@ def _check_one_text_per_id(item_id: pd.Series, code: np.ndarray, usable: np.ndar
     faults.add(wrong, "item_id", item_id.tolist(), reasons, fix)
 
 
-def _check_duplicates(rater_id: pd.Series, item_id: pd.Series, usable: np.ndarray, faults: Faults) -> None:
-    rows = np.flatnonzero(usable & (rater_id != ANONYMOUS).to_numpy(dtype=bool) & item_id.notna().to_numpy())
-    rater, _ = pd.factorize(rater_id.iloc[rows])
-    item, items = pd.factorize(item_id.iloc[rows])
+def check_duplicates(table: pd.DataFrame, faults: Faults, duplicates: str) -> np.ndarray:
+    """Find the judgements of raters who judged an item more than once.
+
+    Raters who are not known by name (`rater_id` "anonymous") may repeat an item.
+
+    Args:
+        table: `N` rows with `rater_id`, `item_id` and an answer.
+        faults: Receives the repeated judgements if they are refused.
+        duplicates: One of `DUPLICATES`.
+
+    Returns:
+        (N,) rows to leave out: all but the first or the last judgement, or all of them ("drop").
+
+    Warns:
+        JudgementWarning: Number of judgements that are left out, and whether they contradict those kept.
+
+    Example:
+        >>> table = pd.DataFrame({"rater_id": ["ann"] * 3, "item_id": ["q1", "q2", "q1"], "rating": [1, 2, 1]})
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     check_duplicates(table, Faults(3), "last").tolist()
+        [True, False, False]
+    """
+    usable = ~faults.bad & (table["rater_id"] != ANONYMOUS).to_numpy(dtype=bool) & table["item_id"].notna().to_numpy()
+    rows = np.flatnonzero(usable)
+    rater, _ = pd.factorize(table["rater_id"].iloc[rows])
+    item, items = pd.factorize(table["item_id"].iloc[rows])
     number, first = _number(rater.astype(np.int64) * max(len(items), 1) + item)
     first_row = rows[first][number]
     again = first_row != rows
-    reasons = [
-        f"judged item {item_id.iat[row]!r} already in row {earlier}"
-        for row, earlier in zip(rows[again][:50], first_row[again][:50], strict=True)
-    ]
-    fix = "keep one of the two judgements, or give the second occasion its own item_id"
-    faults.add(rows[again], "rater_id", rater_id.tolist(), reasons, fix)
+    out = np.zeros(len(table), dtype=bool)
+    if not again.any():
+        return out
+    if duplicates == "refuse":
+        reasons = [
+            f"judged item {table['item_id'].iat[row]!r} already in row {earlier}"
+            for row, earlier in zip(rows[again], first_row[again], strict=True)
+        ]
+        fix = (
+            "keep one of the two with duplicates='first' or 'last' ('drop' keeps none), or give the second occasion "
+            "its own item_id"
+        )
+        faults.add(rows[again], "rater_id", table["rater_id"].tolist(), reasons, fix)
+        return out
+    size = np.bincount(number)[number]
+    last = np.zeros(len(first), dtype=np.int64)
+    np.maximum.at(last, number, rows)
+    out[rows] = {"first": again, "last": rows != last[number], "drop": size > 1}[duplicates]
+    answers = _answers(table).iloc[rows].groupby(number).nunique()
+    kept = "none is kept" if duplicates == "drop" else f"the {duplicates} is kept"
+    warnings.warn(
+        f"{int((np.bincount(number) > 1).sum()):,} times a rater judged an item more than once, and "
+        f"{int((answers > 1).sum()):,} times in different ways; {kept}: {int(out.sum()):,} judgements are left out.",
+        JudgementWarning,
+        stacklevel=5,
+    )
+    return out
+
+
+def _answers(table: pd.DataFrame) -> pd.Series:
+    """Return (N,) answers that are equal where they mean the same: of a pair, the response that was preferred."""
+    if "rating" in table or "response_a" not in table:
+        return table["rating"] if "rating" in table else table["choice"]
+    preferred = table["response_a"].where(table["choice"] == "a", table["response_b"])
+    return preferred.mask(table["choice"] == "tie", "")

@@ -58,15 +58,27 @@ class Judgements:
 
     @classmethod
     def from_frame(
-        cls, frame: pd.DataFrame, kind: str | None = None, levels: Sequence[float] | None = None
+        cls,
+        frame: pd.DataFrame,
+        kind: str | None = None,
+        levels: Sequence[float] | None = None,
+        *,
+        duplicates: str = "refuse",
+        index: int | None = None,
     ) -> Judgements:
-        """Validate a table.
+        """Validate a table, whose owner knows the types of its columns: an integer `choice` is the index of an option.
+
+        Texts are compared in one Unicode form (NFC) and kept in it.
 
         Args:
             frame: `N` rows, one judgement each; not changed. TRL's `chosen`/`rejected` (with or without `prompt` and
                 `rater_id`) is read as it is.
             kind: One of `KINDS`; None to infer it from the columns.
             levels: The ordered levels of a rating table; None to use the ratings that occur.
+            duplicates: What to do where a rater judged an item more than once: `"refuse"`, keep the `"first"` or the
+                `"last"` judgement, or `"drop"` all of them.
+            index: Number of the first option (0 or 1) where `choice` holds numbers of options. None: integers count
+                from 0; a number that is also an option's text, a float and a truth value are refused.
 
         Returns:
             The table in canonical columns.
@@ -75,7 +87,8 @@ class Judgements:
             JudgementError: The table cannot be used; the message states row, column, value and fix of every fault.
 
         Warns:
-            JudgementWarning: Raters or items with one judgement; columns that are not used.
+            JudgementWarning: Raters or items with one judgement; columns that are not used; repeated judgements that
+                are left out.
 
         Example:
             >>> frame = pd.DataFrame({"rater_id": ["ann", "bob"], "prompt": "Hi", "response": "Hello"})
@@ -84,7 +97,8 @@ class Judgements:
             reward_models.errors.JudgementError: 1 fault in a table of 2 judgements (...):
               row 1, column 'rating': 9 is outside the levels 1, 2, 3, 4, 5. Fix: correct it, ...
         """
-        return cls(*canonicalise(frame, kind, levels))
+        canonical = canonicalise(frame, kind, levels, duplicates=duplicates, index=index)
+        return cls(canonical.kind, canonical.frame, canonical.levels)
 
     @classmethod
     def from_dataset(
@@ -92,6 +106,9 @@ class Judgements:
         dataset: datasets.Dataset | Sequence[Mapping[str, Any]],
         kind: str | None = None,
         levels: Sequence[float] | None = None,
+        *,
+        duplicates: str = "refuse",
+        index: int | None = None,
     ) -> Judgements:
         """Validate a `datasets.Dataset` or a list of rows; see `from_frame`.
 
@@ -101,7 +118,7 @@ class Judgements:
             'soft'
         """
         frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()  # type: ignore[union-attr]
-        return cls.from_frame(frame, kind, levels)
+        return cls.from_frame(frame, kind, levels, duplicates=duplicates, index=index)
 
     def __len__(self) -> int:
         return len(self.frame)

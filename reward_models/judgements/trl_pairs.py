@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.judgements.faults import Faults, is_missing
+from reward_models.judgements.spelling import one_form
 
 
 __all__ = ["from_chosen_rejected"]
@@ -21,7 +22,7 @@ def from_chosen_rejected(table: pd.DataFrame) -> pd.DataFrame:
     """Turn `chosen`/`rejected` into `prompt`, `response_a` (the chosen one), `response_b` and `choice` = "a".
 
     Without a `prompt` column the prompt is what both have in common from the start: whole messages, or text up to the
-    last white space. Prompt and response concatenated are the original text, to the letter.
+    last white space. Prompt and response concatenated are the original text, to the letter (in Unicode's form NFC).
 
     Args:
         table: `N` rows with `chosen` and `rejected`; other columns are kept.
@@ -40,7 +41,8 @@ def from_chosen_rejected(table: pd.DataFrame) -> pd.DataFrame:
     faults = Faults(len(table))
     has_prompt = "prompt" in table
     prompts = table["prompt"].tolist() if has_prompt else [None] * len(table)
-    split = [_split(p, c, r) for p, c, r in zip(prompts, table["chosen"], table["rejected"], strict=True)]
+    rows = zip(prompts, table["chosen"], table["rejected"], strict=True)
+    split = [_split(*(one_form(part) for part in row)) for row in rows]
     wrong = np.array([row is None for row in split])
     fix = "give both as text, or both as messages that differ in the last one only, written by the assistant"
     shown = list(zip(table["chosen"], table["rejected"], strict=True))

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
 from reward_models.judgements import columns
 from reward_models.judgements.faults import Faults
-from reward_models.judgements.items import ANONYMOUS, check_items
+from reward_models.judgements.items import ANONYMOUS, DUPLICATES, check_duplicates, check_items
+from reward_models.judgements.spelling import is_bool
 from reward_models.judgements.trl_pairs import from_chosen_rejected
 
 
-__all__ = ["KINDS", "OPTIONAL", "REQUIRED", "canonicalise"]
+__all__ = ["KINDS", "OPTIONAL", "REQUIRED", "Canonical", "canonicalise"]
 
 KINDS = ("preference", "rating", "choice", "soft")
 REQUIRED = {
@@ -43,19 +45,42 @@ _TELLTALE = {
 }
 
 
+class Canonical(NamedTuple):
+    """A table that `canonicalise` accepted.
+
+    Attributes:
+        kind: One of `KINDS`.
+        frame: `M` rows in canonical columns.
+        levels: The ordered levels of a rating table, else None.
+        rows: (M,) numbers of these rows in the original table.
+    """
+
+    kind: str
+    frame: pd.DataFrame
+    levels: tuple[float, ...] | None
+    rows: np.ndarray
+
+
 def canonicalise(
-    frame: pd.DataFrame, kind: str | None = None, levels: Sequence[float] | None = None
-) -> tuple[str, pd.DataFrame, tuple[float, ...] | None]:
+    frame: pd.DataFrame,
+    kind: str | None = None,
+    levels: Sequence[float] | None = None,
+    *,
+    duplicates: str = "refuse",
+    index: int | None = None,
+) -> Canonical:
     """Validate a table and bring it to canonical columns.
 
     Args:
         frame: `N` rows, one judgement each. It is not changed.
         kind: One of `KINDS`; None to infer it from the columns.
         levels: The ordered levels of a rating table; None to use the ratings that occur.
+        duplicates: What to do where a rater judged an item more than once, one of `DUPLICATES`.
+        index: Number of the first option, if `choice` holds numbers of options (0 or 1); None if it is not stated.
 
     Returns:
         The kind, the canonical table (RangeIndex; `rater_id` and `item_id` as strings, `item_id` and `weight` always
-        there) and the levels (None unless `rating`).
+        there), the levels (None unless `rating`) and the numbers of the rows that are kept.
 
     Raises:
         JudgementError: The table cannot be used; the message lists every fault at once.
@@ -64,7 +89,7 @@ def canonicalise(
         >>> rows = [("ann", "Hi", "Hello", 4), ("bob", "Hi", "Hello", 2)]
         >>> rows += [("ann", "Hi", "Go", 1), ("bob", "Hi", "Go", 2)]
         >>> frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
-        >>> kind, table, levels = canonicalise(frame)
+        >>> kind, table, levels, rows = canonicalise(frame)
         >>> kind, levels, [column for column in table if column not in frame]
         ('rating', (1.0, 2.0, 4.0), ['item_id', 'weight'])
     """
@@ -77,6 +102,7 @@ def canonicalise(
         raise JudgementError(
             f"levels={tuple(levels)} is set for a {kind!r} table. Fix: leave levels out; only ratings have them."
         )
+    _check_settings(kind, duplicates, index)
     original = list(frame.columns)
     table = frame.reset_index(drop=True)
     if kind == "preference" and {"chosen", "rejected"} <= set(table.columns):
@@ -97,13 +123,14 @@ def canonicalise(
     if kind in ("choice", "soft"):
         out["options"] = columns.options(table["options"], faults)
         if kind == "choice":
-            out["choice"] = columns.option_index(table["choice"], out["options"], faults)
+            out["choice"] = columns.option_index(table["choice"], out["options"], faults, index)
         else:
             out["probs"] = columns.probs(table["probs"], out["options"], faults)
             out["n"] = columns.numbers(table, "n", faults, positive=True)
     elif kind == "preference":
         for column in ("response_a", "response_b"):
             out[column] = columns.texts(table[column], column, faults)
+        columns.different_responses(out["response_a"], out["response_b"], faults)
         out["choice"] = columns.pair_choice(table["choice"], faults)
         if "shown_first" in table:
             out["shown_first"] = columns.shown_first(table["shown_first"], faults)
@@ -118,16 +145,30 @@ def canonicalise(
             out[column] = columns.trait(table[column])
 
     out["item_id"] = check_items(kind, out, faults)
+    again = np.zeros(len(out), dtype=bool) if kind == "soft" else check_duplicates(out, faults, duplicates)
     if kind == "choice" and out["rater_id"].nunique() == 1:
         faults.add_table(
             f"all judgements are by one rater, {out['rater_id'].iloc[0]!r}: a survey of one person has no "
             "disagreement to model. Fix: check that 'rater_id' is the person and not the survey."
         )
     faults.raise_if_any()
+    out = out[~again].reset_index(drop=True)
     _warn_thin(kind, out)
     order = ["rater_id", "item_id", *REQUIRED[kind], *OPTIONAL[kind]]
     kept = [c for c in dict.fromkeys(order) if c in out] + [c for c in out if c not in order]
-    return kind, out[kept], scale
+    return Canonical(kind, out[kept], scale, np.flatnonzero(~again))
+
+
+def _check_settings(kind: str, duplicates: str, index: int | None) -> None:
+    if duplicates not in DUPLICATES:
+        hint = did_you_mean(duplicates, DUPLICATES)
+        raise JudgementError(f"duplicates={duplicates!r} is not known.{hint} Fix: one of {', '.join(DUPLICATES)}.")
+    if index is not None and (is_bool(index) or index not in (0, 1)):
+        raise JudgementError(f"index={index!r} is not the number of the first option. Fix: 0 or 1, or leave it out.")
+    if index is not None and kind != "choice":
+        raise JudgementError(
+            f"index={index} is set for a {kind!r} table. Fix: leave it out; only choices have options."
+        )
 
 
 def _infer_kind(frame: pd.DataFrame) -> str:
@@ -194,5 +235,8 @@ def _warn_thin(kind: str, out: pd.DataFrame) -> None:
         several = pairs["rater_id"][pairs["rater_id"].duplicated()].unique()
         if len(several):
             fault = f"column {trait!r}: {len(several):,} raters have more than one value, e.g. {several[0]!r}"
-            message = f"{fault}. Baselines by that trait use one of them; give each rater one value."
+            message = (
+                f"{fault}. If ids restart in every sample, these are different people: join the ids in the column "
+                "map, e.g. rater_id: [sample, id]. If not, give each rater one value: baselines use one of them."
+            )
             warnings.warn(message, JudgementWarning, stacklevel=4)

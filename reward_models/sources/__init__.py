@@ -8,7 +8,7 @@ from __future__ import annotations
 from reward_models.sources.planted import PlantedJudgements, planted_judgements
 from reward_models.sources.releases import RELEASES, Release, load_release
 from reward_models.sources.survey import SURVEYS, load_survey, survey_labels
-from reward_models.sources.table import load_table
+from reward_models.sources.table import load_table, read_table
 
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "load_survey",
     "load_table",
     "planted_judgements",
+    "read_table",
     "survey_labels",
 ]

@@ -20,6 +20,7 @@ from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
 from reward_models.judgements.faults import is_missing, show
 from reward_models.judgements.items import CONTENT
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.spelling import one_form
 
 
 __all__ = ["Rows", "as_id", "as_list", "as_number", "as_records", "as_text", "check_choice", "traits"]
@@ -56,13 +57,16 @@ class Rows:
         self._dropped: Counter[str] = Counter()
 
     def add(self, **columns: Any) -> None:
-        """Add one judgement; drop it if it has no rater, an empty text or a rating outside the scale."""
+        """Add one judgement; drop it if it has no rater, an empty text, a rating outside the scale or one response."""
+        columns = {name: one_form(value) for name, value in columns.items()}
         if self.kind != "soft" and not columns.get("rater_id"):
             self.drop("without a rater")
         elif self.levels is not None and columns["rating"] not in self.levels:
             self.drop("outside the scale")
         elif any(is_missing(columns[c]) or not columns[c] for c in _TEXTS if c in columns):
             self.drop("with an empty text")
+        elif self.kind == "preference" and columns["response_a"] == columns["response_b"]:
+            self.drop("of a response with itself")
         else:
             self._rows.append(columns)
 

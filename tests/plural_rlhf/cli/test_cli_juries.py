@@ -100,6 +100,7 @@ def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path)
     assert done.exit_code == 0, done.output
     written = json.loads(target.read_text(encoding="utf-8"))
     assert written["verdict"] in words(done.output)
+    assert "'no answer' -> left out 1" in words(done.output)
     gains = {rung["name"]: rung["info"] for rung in written["rungs"]}
     assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
 
@@ -210,11 +211,11 @@ CLUSTERS = RaterModel("mixture", np.eye(2), np.log([0.75, 0.25]), {"choice": Kin
 
 
 def answers(folder, prompts):
-    """One rater, `u`, who says yes to everything, and `v`, who says no, as JSON lines."""
+    """One rater, `0001`, who says yes to everything, and `v`, who says no, as JSON lines."""
     path = folder / f"answers-{type(prompts[0]).__name__}.jsonl"
     rows = [
         {"rater_id": rater, "prompt": prompt, "options": ["yes", "no"], "choice": choice}
-        for rater, choice in (("u", 0), ("v", 1))
+        for rater, choice in (("0001", "yes"), ("v", "no"))
         for prompt in prompts
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -236,10 +237,10 @@ def test_adapt_is_bayes_rule_on_the_rewards_of_the_jury(tokenizer, tmp_path):
     expected = joint / joint.sum()
     written = json.loads((tmp_path / "raters.json").read_text(encoding="utf-8"))
     rater = written["raters"][0]
-    assert (rater["rater_id"], rater["judgements"], written["clusters"]) == ("u", 2, scorer.cluster_names)
+    assert (rater["rater_id"], rater["judgements"], written["clusters"]) == ("0001", 2, scorer.cluster_names)
     assert list(rater["memberships"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
     assert len(written["raters"]) == 2
-    assert f"u 2 {expected[0]:.2f} [" in words(done.output)
+    assert f"0001 2 {expected[0]:.2f} [" in words(done.output)
     assert "and 1 more; --rows shows them" in words(done.output)
     assert "2 raters:" in done.output
 

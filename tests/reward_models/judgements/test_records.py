@@ -235,9 +235,7 @@ def test_traits_are_text_or_unknown_and_must_not_change():
 
 
 def test_ids_that_became_floats_are_read_as_whole_numbers():
-    j = Judgements.from_frame(survey(rater_id=[1.0, 1.0, 2.0, 2.0], choice=[0.0, 1.0, 1.0, 1.0]))
-    assert j.raters == ["1", "2"]
-    assert j.frame["choice"].tolist() == [0, 1, 1, 1]
+    assert Judgements.from_frame(survey(rater_id=[1.0, 1.0, 2.0, 2.0])).raters == ["1", "2"]
 
 
 def test_shares_that_were_rounded_are_rescaled():

@@ -104,11 +104,11 @@ def test_options_split_at_a_separator(tmp_path):
         ({"traits": {"party": "partyid"}}, "rater:party: 'partyid' is not a column of the file"),
         ({"columns": ["rater_id"]}, "columns: .* is not a mapping"),
         ({"columns": {}}, "'columns' is missing"),
-        ({"options": [True, False]}, "options: True is not text. Fix: put the options in quotes"),
+        ({"options": [True, False]}, "options: True is not text. Fix: put it in quotes"),
         ({"options": 3}, "options: 3 is neither a list nor a separator"),
         ({"options": "|"}, "the separator '|' has no column to split".replace("|", r"\|")),
         ({"values": {"rating": {1: 2}}}, "values: there is no column 'rating' to recode"),
-        ({"values": {"choice": {True: "yes"}}}, "values: choice: True is not text. Fix: put the answer in quotes"),
+        ({"values": {"choice": {True: "yes"}}}, "values: choice: True is not text. Fix: put it in quotes"),
         ({"drop_empty": ["response"]}, "drop_empty: there is no column 'response'"),
         ({"options": ["yes", "no"]}, "row 3, column 'choice': 'NA' is not one of the options 'yes', 'no'"),
         ({"kind": "chioce"}, "kind='chioce' is not one of .* Did you mean 'choice'"),
@@ -264,16 +264,20 @@ def test_ukpconvarg_pairs_in_both_orders_are_one_item():
             "choice": votes["choice"],
         }
     )
-    # A few arguments were collected twice, word for word: by their texts, 138 judgements are repeated.
+    with pytest.raises(JudgementError, match=r"is the same text as response_a\. Fix: drop the row"):
+        Judgements.from_frame(frame)
+    different = frame["response_a"] != frame["response_b"]
+    votes, frame = votes[different].reset_index(drop=True), frame[different].reset_index(drop=True)
+    # A few arguments were collected twice, word for word: by their texts, judgements are repeated.
     with pytest.raises(
-        JudgementError, match=r"138 faults in a table of 64,449 judgements.*\n.*judged item .* already in row"
+        JudgementError, match=r"137 faults in a table of 64,384 judgements.*\n.*judged item .* already in row"
     ):
         Judgements.from_frame(frame)
     ids = votes[["response_a", "response_b"]]
     frame["item_id"] = ids.min(axis=1) + " " + ids.max(axis=1)
-    with pytest.warns(JudgementWarning, match="233 of 3,780 raters have one judgement"):
+    with pytest.warns(JudgementWarning, match="236 of 3,780 raters have one judgement"):
         j = Judgements.from_frame(frame)
-    assert (j.n_raters, len(j)) == (3_780, 64_449)
+    assert (j.n_raters, len(j)) == (3_780, 64_384)
 
     # Half of the rows turned around say the same thing.
     topic = j.frame[j.frame["prompt"] == j.frame["prompt"][0]].reset_index(drop=True)

@@ -1,0 +1,158 @@
+"""The column map: which column of a file is what, and what its codes mean.
+
+Reads a map from a mapping or a YAML file and checks its keys before any row is read. Knows nothing of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reward_models.errors import JudgementError, did_you_mean
+from reward_models.judgements.items import DUPLICATES
+from reward_models.judgements.spelling import code_text, is_bool
+from reward_models.judgements.validation import KINDS, OPTIONAL, REQUIRED
+from reward_models.sources.files import existing_file
+
+
+__all__ = ["MAP_KEYS", "load_map"]
+
+MAP_KEYS = (
+    "kind",
+    "columns",
+    "traits",
+    "constants",
+    "options",
+    "index",
+    "values",
+    "missing",
+    "drop_empty",
+    "levels",
+    "duplicates",
+    "decimal",
+    "thousands",
+    "separator",
+    "encoding",
+)
+_CANONICAL = tuple(
+    dict.fromkeys([c for kind in KINDS for c in (*REQUIRED[kind], *OPTIONAL[kind])] + ["chosen", "rejected"])
+)
+_SECTIONS = ("columns", "traits", "constants", "values")
+_LISTS = ("drop_empty", "missing")
+_QUOTES = "put it in quotes; YAML reads a bare yes or no as true or false"
+
+
+def load_map(columns: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any]:
+    """Read a column map and check its keys.
+
+    Args:
+        columns: The map, the path of a YAML file with one, or None for an empty map.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        JudgementError: The file holds no map, or keys are unknown or misused; all of them are named.
+
+    Example:
+        >>> load_map({"colums": {"rater_id": "person"}})
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: the column map cannot be used:
+          'colums' is not a key of a column map. Did you mean 'columns'? Fix: one of kind, columns, ...
+    """
+    if columns is None:
+        return {}
+    if isinstance(columns, Mapping):
+        return _check_map(columns)
+    path = existing_file(Path(columns))
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise JudgementError(f"{path} is not YAML: {error}. Fix: check the indentation and the quotes.") from error
+    if not isinstance(loaded, dict):
+        raise JudgementError(f"{path} holds no column map. Fix: add 'columns' with 'canonical: column of the file'.")
+    return _check_map(loaded)
+
+
+def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raise if keys of the map are unknown or misused, with a message that lists all of them."""
+    problems = [
+        f"{key!r} is not a key of a column map.{did_you_mean(key, MAP_KEYS)} Fix: one of {', '.join(MAP_KEYS)}."
+        for key in mapping
+        if key not in MAP_KEYS
+    ]
+    for section in _SECTIONS:
+        if not isinstance(mapping.get(section, {}), Mapping):
+            problems.append(f"{section}: {mapping[section]!r} is not a mapping. Fix: write 'name: value' below it.")
+    for section in _LISTS:
+        if not isinstance(mapping.get(section, []), list | tuple):
+            problems.append(f"{section}: {mapping[section]!r} is not a list. Fix: put it in brackets.")
+    if not problems:
+        problems = [*_unknown_columns(mapping), *_ambiguous_words(mapping), *_faulty_settings(mapping)]
+    if problems:
+        raise JudgementError("\n".join(["the column map cannot be used:", *(f"  {problem}" for problem in problems)]))
+    return mapping
+
+
+def _unknown_columns(mapping: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f"{section}: {column!r} is not a canonical column.{did_you_mean(column, _CANONICAL)} Fix: one of "
+        f"{', '.join(_CANONICAL)}."
+        for section in ("columns", "constants", "values", "drop_empty")
+        for column in mapping.get(section, ())
+        if column not in _CANONICAL
+    ]
+    if "columns" in mapping and not mapping["columns"]:
+        problems.append("'columns' is missing. Fix: add 'columns' with 'canonical: column of the file'.")
+    return problems
+
+
+def _ambiguous_words(mapping: Mapping[str, Any]) -> list[str]:
+    """Name truth values where a text is meant; as keys of `values` they may be the file's own TRUE and FALSE."""
+    places: list[tuple[str, Any]] = [
+        (f"constants: {name}", value) for name, value in mapping.get("constants", {}).items()
+    ]
+    options = mapping.get("options", [])
+    places += [("options", option) for option in (options if isinstance(options, list | tuple) else [])]
+    places += [("missing", value) for value in mapping.get("missing", [])]
+    problems = []
+    for column, recode in mapping.get("values", {}).items():
+        if not isinstance(recode, Mapping):
+            problems.append(
+                f"values: {column}: {recode!r} is not a mapping. Fix: write 'value of the file: new value'."
+            )
+            continue
+        places += [(f"values: {column}: {key!r}", value) for key, value in recode.items()]
+        codes: dict[str, Any] = {}
+        for key, value in recode.items():
+            if codes.setdefault(code_text(key), value) != value:
+                problems.append(f"values: {column}: {key!r} is there twice, as two spellings. Fix: keep one of them.")
+    return problems + [f"{place}: {value!r} is not text. Fix: {_QUOTES}." for place, value in places if is_bool(value)]
+
+
+def _faulty_settings(mapping: Mapping[str, Any]) -> list[str]:
+    problems = []
+    index, duplicates = mapping.get("index"), mapping.get("duplicates", "refuse")
+    if index is not None and (is_bool(index) or index not in (0, 1)):
+        problems.append(f"index: {index!r} is not the number of the first option. Fix: 0 or 1.")
+    if duplicates not in DUPLICATES:
+        hint = did_you_mean(duplicates, DUPLICATES)
+        problems.append(f"duplicates: {duplicates!r} is not known.{hint} Fix: one of {', '.join(DUPLICATES)}.")
+    for name in ("decimal", "thousands", "separator"):
+        sign = mapping.get(name)
+        if sign is not None and not (isinstance(sign, str) and len(sign) == 1):
+            problems.append(f"{name}: {sign!r} is not one sign. Fix: e.g. {name}: ','.")
+    if mapping.get("thousands") is not None and mapping["thousands"] == mapping.get("decimal", "."):
+        problems.append(
+            f"thousands: {mapping['thousands']!r} is the decimal sign too. Fix: state both, e.g. decimal: ','."
+        )
+    meant = {code_text(value) for value in mapping.get("missing", [])}
+    options, levels = mapping.get("options", []), mapping.get("levels") or []
+    used = [*(options if isinstance(options, list | tuple) else []), *levels]
+    problems += [
+        f"missing: {value!r} is an option or a level, too. Fix: remove it from one of the two."
+        for value in used
+        if code_text(value) in meant
+    ]
+    return problems
