@@ -20,6 +20,8 @@ from plural_rlhf.ranking.rank import TIE, RankedPrompt
 
 __all__ = ["Explanation", "explain"]
 
+AT_ONCE = 1e-6  # a share so near the present one is "any more" or "any less"
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -61,6 +63,11 @@ def explain(ranked: RankedPrompt) -> Explanation:
         urban would choose A; rural would choose B.
         urban is pivotal: without it B would win.
         rural at 51.8 % (now 50 %) would turn the verdict to B.
+        >>> tie = Candidates("Which?", ["a", "b"], rewards={"urban": [1, 0], "rural": [0, 1]})
+        >>> for sentence in explain(rank([tie])[0]).sentences[-2:]:
+        ...     print(sentence)
+        Any more weight of urban would break the tie: A would win.
+        Any more weight of rural would break the tie: B would win.
     """
     names, r, rule = ranked.cluster_names, ranked.rewards, ranked.rule
     shares = dict(zip(names, ranked.weights.tolist(), strict=True))
@@ -81,9 +88,11 @@ def explain(ranked: RankedPrompt) -> Explanation:
         sentences.append(f"{name} is pivotal: {outcome}")
     # With two clusters, more of one is less of the other.
     turning = [f for f in flips if f.share_needed is not None and (len(names) > 2 or f.direction == "more")]
-    sentences += [_flip_sentence(flip) for flip in sorted(turning, key=_distance)]
+    for flip in sorted(turning, key=_distance):
+        sentences.append(_tie_sentence(ranked, flip) if len(winners) > 1 else _flip_sentence(flip))
     if len(r) > 1 and not turning:
-        sentences.append("No change of one cluster's share alone would turn the verdict.")
+        change = "break the tie" if len(winners) > 1 else "turn the verdict"
+        sentences.append(f"No change of one cluster's share alone would {change}.")
     return Explanation(winners, favourites, without, flips, sentences)
 
 
@@ -119,9 +128,23 @@ def _distance(flip: Flip) -> float:
     return abs((flip.share_needed or 0.0) - flip.share)
 
 
+def _tie_sentence(ranked: RankedPrompt, flip: Flip) -> str:
+    """Say who wins when one cluster's share breaks a tie: at once, as a rule, or from a share on."""
+    k, needed = ranked.cluster_names.index(flip.cluster), flip.share_needed or 0.0
+    shares = ranked.weights * (1 - needed) / (1 - flip.share)
+    shares[k] = needed
+    wins = _winning(_top(verdict(ranked.rewards, shares, ranked.rule)))
+    if _distance(flip) < AT_ONCE:
+        return f"Any {flip.direction} weight of {flip.cluster} would break the tie: {wins}."
+    return f"{flip.cluster} at {_percent(_rounded(flip))} (now {_percent(flip.share)}) would break the tie: {wins}."
+
+
 def _flip_sentence(flip: Flip) -> str:
-    # Rounded away from the present share, so that the stated share is enough.
+    change = f"{flip.cluster} at {_percent(_rounded(flip))} (now {_percent(flip.share)})"
+    return f"{change} would turn the verdict to {label(flip.winner or 0)}."
+
+
+def _rounded(flip: Flip) -> float:
+    """Round the share that is needed away from the present one, so that the stated share is enough."""
     towards = math.ceil if flip.direction == "more" else math.floor
-    needed = towards(round(1000 * (flip.share_needed or 0.0), 6)) / 1000
-    winner = label(flip.winner or 0)
-    return f"{flip.cluster} at {_percent(needed)} (now {_percent(flip.share)}) would turn the verdict to {winner}."
+    return towards(round(1000 * (flip.share_needed or 0.0), 6)) / 1000

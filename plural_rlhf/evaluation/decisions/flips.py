@@ -33,14 +33,14 @@ REFINEMENTS = 5  # each divides the last step by GRID: shares to 1e-11
 
 @dataclass(frozen=True)
 class Flip:
-    """The nearest share of one cluster under which another response wins; the others keep their proportions.
+    """The nearest share of one cluster under which a present winner loses; the others keep their proportions.
 
     Attributes:
         cluster: Name of the cluster.
         direction: Whether it gains weight or loses it.
         share: Its present share.
-        share_needed: The nearest share in that direction under which another response wins; None if there is none.
-        winner: That response; None if there is none.
+        share_needed: The nearest share in that direction under which a present winner loses; None if there is none.
+        winner: The response that wins then; None if there is none.
 
     Example:
         >>> flipping_weights([[1.0, 0.0], [0.0, 1.0]], [0.6, 0.4])[1]
@@ -103,14 +103,17 @@ def pivotal_clusters(
 def flipping_weights(
     rewards: ArrayLike, weights: JuryWeights, rule: RuleSpec = "mean", *, cluster_names: Sequence[str] | None = None
 ) -> list[Flip]:
-    """Find for each cluster the nearest shares, above and below its own, under which another response wins.
+    """Find for each cluster the nearest shares, above and below its own, under which the verdict flips.
+
+    It flips where a present winner no longer wins: another response takes its place or, if several tie at present, the
+    tie breaks (then the share is next to the present one, and `winner` is one of those that tied).
 
     The arguments are those of `verdicts.verdict`. The other clusters keep their proportions; the only cluster of a
     jury has no other shares. The search divides the range into 200 steps, and the first step in which the verdict
     flips again into 200, and so on. It finds the first flip, unless the verdict flips and flips back within one step.
 
     Returns:
-        Two entries per cluster, more weight and less. "Another response" is none of the present winners.
+        Two entries per cluster, more weight and less.
 
     Raises:
         JuryError, ValueError, TypeError: As `verdicts.verdict`.
@@ -119,6 +122,9 @@ def flipping_weights(
         >>> flips = flipping_weights([[2.0, -1.0], [0.5, 0.4]], [1, 1], cluster_names=["urban", "rural"])
         >>> [(flip.cluster, flip.direction, round(flip.share_needed, 3)) for flip in flips if flip.share_needed]
         [('urban', 'less', 0.483), ('rural', 'more', 0.517)]
+        >>> tied = flipping_weights([[1.0, 0.0], [0.0, 1.0]], [1, 1], cluster_names=["urban", "rural"])
+        >>> [(flip.cluster, flip.direction, round(flip.share_needed, 3), flip.winner) for flip in tied][:2]
+        [('urban', 'more', 0.5, 0), ('urban', 'less', 0.5, 1)]
     """
     r, w, names = rewards_and_weights(rewards, weights, cluster_names)
     parsed = Rule.parse(rule)
@@ -171,16 +177,16 @@ def nearest_flip(
 def _first_flip(
     rewards: np.ndarray, w: np.ndarray, cluster: int, end: float, present: np.ndarray, rule: Rule
 ) -> tuple[float | None, int | None]:
-    """Return the first share towards `end` under which no present winner wins, and the winner; None for never."""
+    """Return the first share towards `end` under which a present winner loses, and who wins then; None for never."""
     if w[cluster] in (end, 1.0):
         return None, None
 
     def ahead(shares: np.ndarray) -> np.ndarray:
-        """Return the winner under each share, (S,); -1 where a present winner still wins."""
+        """Return the winner under each share, (S,); -1 where every present winner still wins."""
         juries = np.outer((1 - shares) / (1 - w[cluster]), w)
         juries[:, cluster] = shares
         winners = winners_of(lotteries_under(rewards, juries, rule))
-        return np.where((winners & present).any(axis=1), -1, winners.argmax(axis=1))
+        return np.where((present & ~winners).any(axis=1), winners.argmax(axis=1), -1)
 
     stays, turns = w[cluster], end
     for _ in range(REFINEMENTS):

@@ -321,6 +321,47 @@ def test_one_response_and_certain_verdicts_are_told_without_a_turn():
     assert single.flips == []
 
 
+@pytest.mark.parametrize("rule", ["mean", "approval(threshold=0)", "borda", "random_dictator", "power_mean(p=2)"])
+def test_an_exact_tie_is_broken_by_any_more_of_a_cluster(rule):
+    tie = Candidates("Which?", ["x", "y"], rewards={"urban": [1, -1], "rural": [-1, 1]})
+    told = explain(rank([tie], rule=rule, calibrated=False)[0])
+    assert told.winners == [0, 1]
+    assert told.sentences[-2:] == [
+        "Any more weight of urban would break the tie: A would win.",
+        "Any more weight of rural would break the tie: B would win.",
+    ]
+    for flip in told.flips:
+        share = flip.share_needed
+        weights = [share, 1 - share] if flip.cluster == "urban" else [1 - share, share]
+        assert int(np.argmax(verdict(np.array([[1, -1], [-1, 1]]), weights, rule))) == flip.winner
+
+
+def test_ties_that_only_some_clusters_break_or_none():
+    # Three clusters, three responses: A and B tie at 1/3 each; the coast is indifferent between them.
+    three = Candidates("Which?", ["x", "y", "z"], {"urban": [1, 0, -1], "rural": [0, 1, -1], "coast": [0.5, 0.5, 0.4]})
+    told = explain(rank([three])[0])
+    assert told.winners == [0, 1]
+    assert "Any more weight of urban would break the tie: A would win." in told.sentences
+    assert "Any less weight of urban would break the tie: B would win." in told.sentences
+    assert not any("weight of coast" in sentence for sentence in told.sentences)
+    # Equal for everybody: nothing breaks it.
+    equal = explain(rank([Candidates("Which?", ["x", "y", "z"], {"u": [1, 1, 0], "v": [2, 2, 0]})])[0])
+    assert equal.sentences[-1] == "No change of one cluster's share alone would break the tie."
+    # All three tie, and one cluster separates two of them from the third.
+    part = explain(rank([Candidates("Which?", ["x", "y", "z"], {"u": [1, 1, 0], "v": [0, 0, 1]})])[0])
+    assert "Any more weight of u would break the tie: A and B would tie." in part.sentences
+    assert "Any more weight of v would break the tie: C would win." in part.sentences
+
+
+def test_a_tie_that_only_a_large_change_breaks_says_from_which_share():
+    # The median is 0 for both until one cluster has half of the weight.
+    tie = Candidates("Which?", ["x", "y"], rewards={"u": [1, 0], "v": [0, 0], "w": [0, 1]})
+    told = explain(rank([tie], rule="median", calibrated=False)[0])
+    assert told.winners == [0, 1]
+    assert "u at 50 % (now 33.3 %) would break the tie: A would win." in told.sentences
+    assert verdict(np.array([[1, 0, 0], [0, 0, 1]]), [0.5, 0.25, 0.25], "median") == pytest.approx([1, 0])
+
+
 def test_letters_go_on_after_z():
     assert [label(n) for n in (0, 25, 26, 51, 52, 701, 702)] == ["A", "Z", "AA", "AZ", "BA", "ZZ", "AAA"]
 
