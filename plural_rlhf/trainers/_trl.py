@@ -357,7 +357,12 @@ def buffered(
 
 
 def split_rows(rows: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """Return micro-batches of consecutive rows: completions of one prompt stay together, where GRPO shuffles them."""
+    """Return micro-batches of consecutive rows: completions of one prompt stay together, where GRPO shuffles them.
+
+    Example:
+        >>> [part["row"].tolist() for part in split_rows({"row": torch.arange(4)}, parts=2)]
+        [[0, 1], [2, 3]]
+    """
     return split_tensor_dict(rows, parts)
 
 
@@ -389,7 +394,12 @@ def rotation_last() -> Iterator[None]:
 
 
 def gather_objects(values: Sequence[Any]) -> list[Any]:
-    """Return the values of all processes, in the order in which `accelerator.gather` puts tensors."""
+    """Return the values of all processes, in the order in which `accelerator.gather` puts tensors.
+
+    Example:
+        >>> gather_objects(["of", "one", "process"])
+        ['of', 'one', 'process']
+    """
     return gather_object(list(values))
 
 

@@ -68,6 +68,15 @@ def batch_memberships(
         judgement: (N,) numbers of the judgements, whose own evidence is left out; None leaves none out.
         progress: Share of training that is over.
         annealing_share: Share of training during which the random evidence fades out.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("preference", num_raters=3, num_items=4).judgements.encode()
+        >>> memberships = RunningMemberships(enc, 2, dirichlet=1.5)
+        >>> stranger = np.array([-1])
+        >>> log_q = batch_memberships(memberships, stranger, None, progress=1.0, annealing_share=0.5)
+        >>> np.exp(log_q).round(2).tolist()  # a stranger gets the prevalence
+        [[0.5, 0.5]]
     """
     memberships.annealing = max(0.0, 1.0 - progress / annealing_share) if annealing_share > 0 else 0.0
     return memberships.log_membership(rater, judgement)

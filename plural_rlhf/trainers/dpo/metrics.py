@@ -106,12 +106,25 @@ def pair_metrics(
 
 
 def balance_metrics(names: Sequence[str], balance: ClusterBalance) -> dict[str, float]:
-    """Return what each cluster counts in the loss."""
+    """Return what each cluster counts in the loss.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> balance_metrics(["urban", "rural"], SimpleNamespace(robust=False, weights=torch.tensor([0.75, 0.25])))
+        {'plural/weight/urban': 0.75, 'plural/weight/rural': 0.25}
+    """
     kind = "robust_weight" if balance.robust else "weight"
     return {f"plural/{kind}/{name}": float(w) for name, w in zip(names, balance.weights, strict=True)}
 
 
 def membership_metrics(names: Sequence[str], memberships: RunningMemberships) -> dict[str, float]:
-    """Return the prevalence of each cluster, and the mean entropy of the raters' memberships in nats."""
+    """Return the prevalence of each cluster, and the mean entropy of the raters' memberships in nats.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> learnt = SimpleNamespace(prevalence=[0.75, 0.25], entropy=lambda: 0.5)
+        >>> membership_metrics(["red", "blue"], learnt)["plural/prevalence/red"]
+        0.75
+    """
     prevalence = {f"plural/prevalence/{n}": float(p) for n, p in zip(names, memberships.prevalence, strict=True)}
     return {**prevalence, "plural/membership_entropy": memberships.entropy()}

@@ -191,6 +191,12 @@ class PairCollator:
 
     Attributes:
         stock: TRL's collator.
+
+    Example:
+        >>> label = {"membership": [0.5, 0.5], "weight": 1.0, "tie": False, "row": 0, "rater": -1, "slots": [0, 1]}
+        >>> batch = PairCollator(lambda pairs: {})([{LABELS: label}])
+        >>> batch["pair"].tolist(), batch["slot"].tolist()  # the first pair, read twice
+        ([0, 0], [0, 1])
     """
 
     stock: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]

@@ -35,6 +35,17 @@ def check_scorer(folder: Path, scorer: ClusterScorer) -> None:
     Raises:
         JuryError: It was trained with other clusters, another prevalence, or other reward heads. What the checkpoint
             does not say is taken to be the same.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> scorer = SimpleNamespace(cluster_names=["urban", "rural"], prevalence=[0.7, 0.3], cluster_rewards=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / STATE_FILE, {"cluster_names": ["urban", "rural"], "prevalence": [0.5, 0.5]})
+        ...     check_scorer(Path(folder), scorer)
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: the checkpoint ... was trained with a jury of the prevalence 0.5, 0.5, and this
+        one has 0.7, 0.3: resume with the jury of that run, or start again in another output_dir.
     """
     saved, own = json.loads((folder / STATE_FILE).read_text()), _identity(scorer)
     saved = {name: saved.get(name) or value for name, value in own.items()}
@@ -83,6 +94,18 @@ def save_state(
         prompts: What is kept of every prompt.
         multipliers: As they stand.
         micro_step: How many forward and backward passes were made.
+
+    Example:
+        >>> import tempfile
+        >>> from types import SimpleNamespace
+        >>> from plural_rlhf.core.offsets import OffsetTracker
+        >>> from plural_rlhf.rewards.jury_reward import JuryReward
+        >>> scorer = SimpleNamespace(cluster_names=["all"], prevalence=np.ones(1), cluster_rewards=None)
+        >>> prompts, multipliers = PromptState(OffsetTracker(1)), Multipliers(JuryReward(scorer))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_state(Path(folder), scorer, prompts, multipliers, micro_step=12)
+        ...     load_state(Path(folder), prompts, multipliers)
+        12
     """
     if prompts.replay is not None:
         torch.save(prompts.replay.state_dict(), folder / REPLAY_FILE)

@@ -39,6 +39,11 @@ class JuryScores:
         r: `(n, K)` rewards, logits.
         w: `(n, K)` weights.
         rules: Rule of each completion, None for the pool.
+
+    Example:
+        >>> scores = JuryScores(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.75, 0.25]]), [None])
+        >>> (scores.r * scores.w).sum(-1)  # the mean that TRL logs
+        tensor([0.7500])
     """
 
     r: Tensor
@@ -58,6 +63,13 @@ class RewardTable:
         shown: Key of each row's prompt as the policy sees it.
         drawn: Something that is equal for equal completions.
         rules: Rule of each row, None for the pool.
+
+    Example:
+        >>> r = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # two completions of one prompt, by two clusters
+        >>> w = torch.tensor([[0.75, 0.25]] * 2)
+        >>> table = RewardTable(r, w, torch.zeros(2, 1), ["p"] * 2, ["p"] * 2, ["red", "blue"], [None] * 2)
+        >>> (table.r * table.w).sum(-1).tolist()
+        [0.75, 0.25]
     """
 
     r: Tensor

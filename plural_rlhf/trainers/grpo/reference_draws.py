@@ -51,6 +51,13 @@ def under_reference_prompts(
         columns: TRL's columns of the completions.
         encode_prompt: Tokenises a prompt as the policy's prompts are tokenised.
         pad_token_id: Fills up shorter prompts.
+
+    Example:
+        >>> columns = {"prompt_ids": torch.tensor([[115, 97]]), "completion_ids": torch.tensor([[7]])}
+        >>> rows = [{"prompt": "sa", "reference_prompt": "a"}]
+        >>> encode = lambda prompt: [ord(letter) for letter in prompt]
+        >>> under_reference_prompts(rows, columns, encode, pad_token_id=0)["prompt_ids"]
+        tensor([[97]])
     """
     if not any(row.get("reference_prompt") for row in rows):
         return columns
@@ -60,7 +67,24 @@ def under_reference_prompts(
 
 
 def judge(reward: JuryReward, row: Row, completions: Sequence[Any]) -> Tensor:
-    """Return the jury's rewards of completions of a row's prompt, `(N, K)` logits."""
+    """Return the jury's rewards of completions of a row's prompt, `(N, K)` logits.
+
+    Args:
+        reward: The jury.
+        row: A row of the data set; `jury_prompt` and `support` are read if it has them.
+        completions: `N` completions of its prompt.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> scorer = SimpleNamespace(
+        ...     cluster_names=["all"],
+        ...     prevalence=np.ones(1),
+        ...     cluster_rewards=lambda prompts, completions: torch.tensor([[float(len(c))] for c in completions]),
+        ... )
+        >>> judge(JuryReward(scorer), {"prompt": "A colour?"}, ["red", "blue"]).tolist()
+        [[3.0], [4.0]]
+    """
     seen = [row.get("jury_prompt") or row["prompt"]] * len(completions)
     support = [row["support"]] * len(completions) if row.get("support") else None
     return reward.cluster_rewards(seen, completions, support)

@@ -111,6 +111,13 @@ def replayed_columns(part: Mapping[str, Any], replayed: Replayed, pad_token_id: 
 
     Returns:
         The columns, without those that belong to the completions that were replaced.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> replayed = SimpleNamespace(completions=[SimpleNamespace(tokens=[5, 9]), SimpleNamespace(tokens=[9])])
+        >>> part = {"prompt_ids": torch.tensor([[1], [1]]), "row": torch.tensor([0, 1])}
+        >>> replayed_columns(part, replayed, pad_token_id=0)["completion_ids"].tolist()
+        [[5, 9], [9, 0]]
     """
     if "row" not in part:
         return dict(part)

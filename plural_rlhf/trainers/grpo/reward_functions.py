@@ -76,15 +76,12 @@ class OtherRewards:
     Example:
         >>> from types import SimpleNamespace
         >>> import numpy as np
-        >>> scorer = SimpleNamespace(
-        ...     cluster_names=["warm", "cold"], prevalence=np.array([0.7, 0.3]), cluster_rewards=None
-        ... )
-        >>> reward = JuryReward(scorer)
+        >>> reward = JuryReward(SimpleNamespace(cluster_names=["all"], prevalence=np.ones(1), cluster_rewards=None))
         >>> gate = ValidityGate(lambda prompts, completions, **columns: [float(c != "?") for c in completions])
         >>> others = OtherRewards(reward, [reward, lambda completions, **columns: [len(c) for c in completions], gate])
         >>> scores = others.scores({"prompt": "A colour."}, ["red", "?"], [[5], [6]])
-        >>> others.together(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), scores, ["p", "p"]).tolist()  # "?" is forbidden
-        [[4.0, 3.0], [-6.0, -7.0]]
+        >>> others.together(torch.tensor([[1.0], [2.0]]), scores, ["p", "p"]).tolist()  # "?" is forbidden
+        [[4.0], [-6.0]]
     """
 
     def __init__(
