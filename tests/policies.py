@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -10,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.policies.answers import answer_probabilities, encode_answers
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
+from plural_rlhf.trainers.grpo.generation_batch import Rollouts
 from tests.juries import CPU, TableJury
 from tests.tiny import tiny_tokenizer
 
@@ -74,7 +77,7 @@ def load(path: str):
     return AutoModelForCausalLM.from_pretrained(path, dtype="float32")
 
 
-def sampled(policy, reward, folder, steps: int, **settings) -> PluralGRPOTrainer:
+def sampled_trainer(policy, reward, folder, steps: int, **settings) -> PluralGRPOTrainer:
     common = {
         **CPU,
         "per_device_train_batch_size": 32,
@@ -89,6 +92,43 @@ def sampled(policy, reward, folder, steps: int, **settings) -> PluralGRPOTrainer
     return PluralGRPOTrainer(
         policy, reward, args, rows("ab", None) if data is None else data, processing_class=TOKENIZER
     )
+
+
+def rollouts_of(trainer: PluralGRPOTrainer) -> Rollouts:
+    """The residuals of the latest training generation."""
+    return trainer.sampled_mode.generations["train"].rollouts
+
+
+def sequence_log_prob(model, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[torch.arange(len(completion)), torch.tensor(completion)].sum()
+
+
+def unpadded(ids, mask) -> list[list[int]]:
+    return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+
+
+def perturbed(trainer) -> torch.nn.Module:
+    """The trainer's policy, moved away from pi_ref so that every term of the residual counts."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return trainer.model.train()
+
+
+def gradient(trainer, inputs) -> torch.Tensor:
+    trainer.model.zero_grad()
+    trainer.compute_loss(trainer.model, inputs).backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+
+COEFFICIENTS = {
+    "vargrad": lambda d: torch.stack([d[i] - (d.sum() - d[i]) / (len(d) - 1) for i in range(len(d))]),
+    "tb": lambda d: d - d.exp().mean().log(),
+    "fkl": lambda d: d.exp() / d.exp().mean() - 1,
+    "js": lambda d: ((1 + d.exp() / d.exp().mean()).log() - math.log(2)) / 2,
+}
 
 
 def scripted_completions(trainer: PluralGRPOTrainer) -> None:

@@ -159,7 +159,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         )
         if not isinstance(model, str):
             _trl.use_own_forward(model)
-        column = JuryColumn(self.jury_reward, keep=lambda scores: self.sampled.keep_jury_scores(scores))
+        column = JuryColumn(self.jury_reward, keep=lambda scores: self.sampled_mode.keep_jury_scores(scores))
         with _trl.without_reference_model(args, self.exact):
             super().__init__(
                 model=model,
@@ -196,7 +196,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         self.prompts = PromptState(self.jury_reward.offsets, replay)
         encode = partial(_trl.encode_prompt, self)
         self.exact_rows = ExactRows(self.jury_reward, tokenizer, _trl.eos_token_id(self), encode, others)
-        self.sampled = SampledMode(self, self.jury_reward, others, self.prompts, self.multipliers, encode)
+        self.sampled_mode = SampledMode(self, self.jury_reward, others, self.prompts, self.multipliers, encode)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""
@@ -226,10 +226,10 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Draw and score completions; the two hooks below are called in between."""
-        self.sampled.begin(inputs)
+        self.sampled_mode.begin(inputs)
         with _trl.rollouts_only(self):
             columns = super()._generate_and_score_completions(inputs)
-        return self.sampled.aim(inputs, columns)
+        return self.sampled_mode.aim(inputs, columns)
 
     def _generate_single_turn(
         self,
@@ -241,14 +241,14 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         plain = _trl.has_plain_generation(self) and images is None and not multimodal_fields
         if plain and self.args.shared_prefix and not self.tools:
-            return self.sampled.draw(prompt_ids)
+            return self.sampled_mode.draw(prompt_ids)
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> torch.Tensor:
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self.sampled.keep_rewards(inputs, completions, completion_ids_list, scores)
+        self.sampled_mode.keep_rewards(inputs, completions, completion_ids_list, scores)
         return scores
 
     # ── what a micro-batch is ───────────────────────────────────────────────────────────────────────────────────────
@@ -257,18 +257,20 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         if self.exact:
             return self._collate(self._with_weights(generation_batch, 1))
         if not self.model.training:
-            return self._rows_of(self._with_weights(generation_batch, self.sampled.group_size), 1)[0]
+            return self._rows_of(self._with_weights(generation_batch, self.sampled_mode.group_size), 1)[0]
 
         def make() -> list[dict[str, Any]]:
-            rows = self._with_weights(generation_batch, self.sampled.group_size)
+            rows = self._with_weights(generation_batch, self.sampled_mode.group_size)
             return self._rows_of(rows, self.args.steps_per_generation)
 
-        return _trl.buffered(self, make, None if self.prompts.replay is None else self.sampled.replay)
+        return _trl.buffered(self, make, None if self.prompts.replay is None else self.sampled_mode.replay)
 
     def _rows_of(self, batch: list[dict[str, Any]], parts: int) -> list[dict[str, Any]]:
         """Return micro-batches: completions of the rows without a support, answers of those with one."""
         if self.mixed:
-            return mixed_micro_batches(batch, parts, self.sampled.group_size, partial(_trl.draw, self), self._collate)
+            return mixed_micro_batches(
+                batch, parts, self.sampled_mode.group_size, partial(_trl.draw, self), self._collate
+            )
         return _trl.split_rows(_trl.draw(self, batch), parts)
 
     def _collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -302,12 +304,12 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             return self._exact_loss(model, inputs).mean()
         answers = exact_columns(inputs)
         if not answers:
-            return self.sampled.loss(model, inputs)
+            return self.sampled_mode.loss(model, inputs)
         losses = self._exact_loss(model, answers)
         if "row" not in inputs:
             return losses.mean()
-        share = exact_share(len(losses), len(inputs["row"]), self.sampled.group_size)
-        return share * losses.mean() + (1 - share) * self.sampled.loss(model, inputs)
+        share = exact_share(len(losses), len(inputs["row"]), self.sampled_mode.group_size)
+        return share * losses.mean() + (1 - share) * self.sampled_mode.loss(model, inputs)
 
     def _exact_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the divergences of the exact rows, `(B,)`."""
@@ -333,7 +335,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
 
     def _save_state(self, folder: Path) -> None:
         if not self.exact:
-            batch = self.sampled.generations.get("train")
+            batch = self.sampled_mode.generations.get("train")
             rollouts = None if batch is None else batch.rollouts
             checkpoints.save_generation(folder, self.accelerator.process_index, _trl.snapshot(self), rollouts)
         self.accelerator.wait_for_everyone()
@@ -348,6 +350,6 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             buffer, rollouts = generation
             _trl.restore(self, buffer)
             if rollouts is not None:
-                self.sampled.resume(rollouts)
+                self.sampled_mode.resume(rollouts)
         elif micro_step is not None:
             _trl.restore(self, {"step": micro_step, "rows": None})

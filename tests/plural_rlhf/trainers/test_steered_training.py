@@ -11,7 +11,7 @@ from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.errors import JuryError
 from tests.juries import CPU
-from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers
+from tests.policies import THREE, TOKENIZER, load, rows, sampled_trainer, three_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -86,7 +86,9 @@ def test_evaluation_asks_as_the_steerer_will(lopsided, tmp_path, monkeypatch, ex
     jury, support = three_answers(), THREE if exact else None
     settings = {"exact": True, "per_device_eval_batch_size": 4} if exact else SMALL
     evaluation = rows("abcd", support).add_column("weights", [None, {"left": 1.0, "right": 3.0}, {"left": 1.0}, None])
-    trainer = sampled(load(lopsided), jury, tmp_path, 1, data=rows("abcd", support), steerable=True, **settings)
+    trainer = sampled_trainer(
+        load(lopsided), jury, tmp_path, 1, data=rows("abcd", support), steerable=True, **settings
+    )
     trainer.eval_dataset = evaluation
     asked = {}
     told = WeightSampler.steered_row
@@ -123,6 +125,6 @@ def test_the_jury_sees_its_own_prompt_or_the_bare_one():
 
 def test_a_jurys_own_default_weights_do_not_move_what_the_population_is(lopsided, tmp_path):
     reward = JuryReward(three_answers(), weights="uniform")
-    trainer = sampled(load(lopsided), reward, tmp_path, 1, steerable=True, **SMALL)
+    trainer = sampled_trainer(load(lopsided), reward, tmp_path, 1, steerable=True, **SMALL)
     found = trainer.evaluate(rows("ab", None))
     assert found["eval_plural/weight/left"] == pytest.approx(0.7)

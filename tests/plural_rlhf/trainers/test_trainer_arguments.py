@@ -20,7 +20,7 @@ from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from tests.juries import CPU, TableJury
-from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers
+from tests.policies import THREE, TOKENIZER, load, rows, sampled_trainer, three_answers
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -88,7 +88,7 @@ def test_training_leaves_the_reward_that_was_passed_as_it_was(lopsided, tmp_path
     reward = JuryReward(three_answers())
     before = reward.target
     for name in "ab":  # a second trainer finds it as the first did
-        trainer = sampled(lopsided, reward, tmp_path / name, 2, kl_budget=0.1)
+        trainer = sampled_trainer(lopsided, reward, tmp_path / name, 2, kl_budget=0.1)
         trainer.train()
         assert trainer.jury_reward.target.beta != 1.0
         assert (reward.target, len(reward.offsets)) == (before, 0)
@@ -111,18 +111,18 @@ def test_max_min_takes_heads_on_one_scale_and_no_weights(tmp_path):
 
 def test_fewer_prompts_than_a_batch_takes_are_refused(lopsided, tmp_path):
     with pytest.raises(ValueError, match=r"2 rows, and a generation batch takes 3 different prompts.*zero steps"):
-        sampled(lopsided, three_answers(), tmp_path, 1, per_device_train_batch_size=48)
+        sampled_trainer(lopsided, three_answers(), tmp_path, 1, per_device_train_batch_size=48)
 
 
 def test_a_policy_that_is_not_where_its_reference_was_loaded_is_said(lopsided, tmp_path):
     model = load(lopsided)
     with warnings.catch_warnings(record=True) as said:
-        sampled(model, three_answers(), tmp_path / "same", 1)
+        sampled_trainer(model, three_answers(), tmp_path / "same", 1)
     assert not any("policy differs" in str(warning.message) for warning in said)
     with torch.no_grad():
         model.lm_head.weight += 0.1
     with pytest.warns(UserWarning, match=f"the policy differs from the reference that was loaded from '{lopsided}'"):
-        sampled(model, three_answers(), tmp_path / "moved", 1)
+        sampled_trainer(model, three_answers(), tmp_path / "moved", 1)
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_supports_are_checked_wherever_they_are_read(lopsided, tmp_path, exact, 
     """Also where they only say which completions are valid; rows without one are left alone."""
     data = Dataset.from_dict({"prompt": ["Item a: ", "Item b: "], "support": [None, support]})
     with pytest.raises(ValueError, match=r"row 1: support is \[.*\]: give at least two different answers"):
-        sampled(lopsided, three_answers(), tmp_path / "out", 1, data=data, exact=exact)
+        sampled_trainer(lopsided, three_answers(), tmp_path / "out", 1, data=data, exact=exact)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_support_that_is_no_list_is_refused_where_it_may_be_missing(lopsided, tmp_path):
     data = Dataset.from_dict({"prompt": ["Item a: ", "Item b: "], "support": [None, "123"]})
     with pytest.raises(ValueError, match=r"row 1: support is '123': give the list of all allowed answers.*or null"):
-        sampled(lopsided, three_answers(), tmp_path, 1, data=data, exact=False)
+        sampled_trainer(lopsided, three_answers(), tmp_path, 1, data=data, exact=False)
 
 
 def test_exact_mode_without_the_column_is_refused(tmp_path):
@@ -199,17 +199,17 @@ def test_sampling_that_the_models_folder_asks_for_is_refused(lopsided, tmp_path)
     small = {"num_generations": 2, "per_device_train_batch_size": 2}
     model = load(lopsided)
     model.generation_config.update(temperature=0.2, top_k=3, repetition_penalty=2.0)  # the trainer says these itself
-    assert sampled(model, three_answers(), tmp_path, 1, **small).generation_config.top_k == 0
+    assert sampled_trainer(model, three_answers(), tmp_path, 1, **small).generation_config.top_k == 0
     model.generation_config.update(typical_p=0.5)
     with pytest.raises(
         ValueError,
         match=r"typical_p in the generation_config of the model is 0\.5.*generation_kwargs=\{'typical_p': 1",
     ):
-        sampled(model, three_answers(), tmp_path, 1, **small)
-    sampled(model, three_answers(), tmp_path, 1, generation_kwargs={"typical_p": 1.0}, **small)
+        sampled_trainer(model, three_answers(), tmp_path, 1, **small)
+    sampled_trainer(model, three_answers(), tmp_path, 1, generation_kwargs={"typical_p": 1.0}, **small)
     model.generation_config.update(typical_p=None, suppress_tokens=[3])
     with pytest.raises(ValueError, match=r"suppress_tokens in .* is \[3\].*save the model without suppress_tokens"):
-        sampled(model, three_answers(), tmp_path, 1, **small)
+        sampled_trainer(model, three_answers(), tmp_path, 1, **small)
     make(tmp_path, policy=model)  # nothing is sampled
 
 
@@ -267,7 +267,7 @@ def test_rewards_of_a_jury_that_are_none_are_refused(lopsided, tmp_path, value, 
 
     broken = Broken({}, ["left", "right"], [0.5, 0.5])
     with pytest.raises(JuryError, match=message):
-        sampled(lopsided, broken, tmp_path, 1, num_generations=2, per_device_train_batch_size=2).train()
+        sampled_trainer(lopsided, broken, tmp_path, 1, num_generations=2, per_device_train_batch_size=2).train()
 
 
 def test_a_reward_function_that_returns_too_few_rewards_is_named(lopsided, tmp_path):
@@ -275,7 +275,7 @@ def test_a_reward_function_that_returns_too_few_rewards_is_named(lopsided, tmp_p
         return [1.0]
 
     settings = {"num_generations": 2, "per_device_train_batch_size": 4}
-    trainer = sampled(lopsided, [three_answers(), short], tmp_path, 1, **settings)
+    trainer = sampled_trainer(lopsided, [three_answers(), short], tmp_path, 1, **settings)
     with pytest.raises(ValueError, match=r"'short' returned 1 rewards, but 4 were expected"):
         trainer.train()
 
@@ -298,9 +298,11 @@ def test_a_group_of_one_is_refused(lopsided, tmp_path):
     with pytest.raises(
         ValueError, match=r"num_generations_eval is 1 and estimator is 'vargrad'.*to 2 or more, or leave"
     ):
-        sampled(lopsided, three_answers(), tmp_path / "out", 1, **settings)
+        sampled_trainer(lopsided, three_answers(), tmp_path / "out", 1, **settings)
     make(tmp_path, num_generations_eval=1)  # nothing is drawn
-    kept = sampled(lopsided, three_answers(), tmp_path, 1, estimator="tb", per_device_eval_batch_size=2, **settings)
+    kept = sampled_trainer(
+        lopsided, three_answers(), tmp_path, 1, estimator="tb", per_device_eval_batch_size=2, **settings
+    )
     assert np.isfinite(kept.evaluate(rows("ab", None))["eval_loss"])  # its baseline is not of the group
 
 
@@ -309,13 +311,13 @@ def test_a_reference_whose_folder_is_gone_is_refused(lopsided, tmp_path):
     folder = tmp_path / "policy"
     shutil.copytree(lopsided, folder)
     model = load(str(folder))
-    sampled(model, three_answers(), tmp_path / "out", 1, **small)
+    sampled_trainer(model, three_answers(), tmp_path / "out", 1, **small)
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"loaded from '.*policy' \(its config._name_or_path\), which has no config"):
-        sampled(model, three_answers(), tmp_path / "out", 1, **small)
+        sampled_trainer(model, three_answers(), tmp_path / "out", 1, **small)
     shutil.rmtree(folder)
     with pytest.raises(ValueError, match=r"neither a folder nor a model that can be reached.*save it.*exact mode\."):
-        sampled(model, three_answers(), tmp_path / "out", 1, **small)
+        sampled_trainer(model, three_answers(), tmp_path / "out", 1, **small)
     make(tmp_path, policy=model)
 
 
@@ -382,7 +384,7 @@ def test_rows_with_and_without_a_support_need_whole_groups(lopsided, tmp_path):
     with pytest.raises(
         ValueError, match=r"per_device_train_batch_size \(it is 2\) to a multiple of num_generations \(4\)"
     ):
-        sampled(lopsided, three_answers(), tmp_path, 1, data=data, **settings)
+        sampled_trainer(lopsided, three_answers(), tmp_path, 1, data=data, **settings)
 
 
 def test_images_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from tests.juries import TableJury
 from tests.paths import ROOT
-from tests.policies import THREE, TOKENIZER, load, rows, sampled, three_answers, train_exact
+from tests.policies import THREE, TOKENIZER, load, rows, sampled_trainer, three_answers, train_exact
 
 
 def weights_of(trainer) -> torch.Tensor:
@@ -46,12 +46,12 @@ def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided
         "num_generations": 8,
         "per_device_train_batch_size": 8,
     }
-    whole = sampled(lopsided, three_answers(), tmp_path / "whole", 6, **settings)
+    whole = sampled_trainer(lopsided, three_answers(), tmp_path / "whole", 6, **settings)
     whole.train()
     checkpoint = tmp_path / "whole" / f"checkpoint-{killed_at}"
     saved = json.loads((checkpoint / "plural_state.json").read_text())["offsets"]
     assert sum(saved["updates"].values()) == killed_at
-    resumed = sampled(lopsided, three_answers(), tmp_path / "resumed", 6, **settings)
+    resumed = sampled_trainer(lopsided, three_answers(), tmp_path / "resumed", 6, **settings)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
     assert resumed.jury_reward.offsets.state_dict() == whole.jury_reward.offsets.state_dict()
@@ -73,9 +73,9 @@ def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, set
     """Stopped after three steps: with several uses of each generation batch, in the middle of one."""
     common = {"save_strategy": "steps", "save_steps": 3, "num_generations": 8, "per_device_train_batch_size": 8}
     settings = {**common, **settings}
-    whole = sampled(lopsided, three_answers(calibrated=True), tmp_path / "whole", 6, **settings)
+    whole = sampled_trainer(lopsided, three_answers(calibrated=True), tmp_path / "whole", 6, **settings)
     whole.train()
-    resumed = sampled(lopsided, three_answers(calibrated=True), tmp_path / "resumed", 6, **settings)
+    resumed = sampled_trainer(lopsided, three_answers(calibrated=True), tmp_path / "resumed", 6, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
     assert resumed.prompts.state_dict() == whole.prompts.state_dict()
@@ -122,11 +122,11 @@ def test_the_last_whole_checkpoint_outlives_a_kill(lopsided, tmp_path, monkeypat
 
     monkeypatch.setattr(checkpoints, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
-        sampled(lopsided, three_answers(), tmp_path, 3, **settings).train()
+        sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings).train()
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"checkpoint-2.*cut short.*resume from '.*checkpoint-1'"):
-        sampled(lopsided, three_answers(), tmp_path, 3, **settings).train(resume_from_checkpoint=True)
-    resumed = sampled(lopsided, three_answers(), tmp_path, 3, **settings)
+        sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings).train(resume_from_checkpoint=True)
+    resumed = sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert resumed.state.global_step == 3
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]

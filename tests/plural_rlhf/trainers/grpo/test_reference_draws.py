@@ -18,25 +18,24 @@ from plural_rlhf.trainers.grpo.reference_draws import drawn_by_policy, log_drawn
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from plural_rlhf.trainers.grpo.targeting import Targeting
 from tests.juries import CPU, TableJury
-from tests.plural_rlhf.trainers.grpo.test_sampled_training import (
-    COEFFICIENTS,
-    gradient,
-    perturbed,
-    sequence_log_prob,
-    unpadded,
-)
 from tests.policies import (
+    COEFFICIENTS,
     THREE,
     TOKENIZER,
     distribution,
+    gradient,
     js_with_other,
     load,
+    perturbed,
     pool_target,
+    rollouts_of,
     rows,
-    sampled,
+    sampled_trainer,
+    sequence_log_prob,
     spoken,
     three_answers,
     train_exact,
+    unpadded,
 )
 
 
@@ -77,7 +76,7 @@ def test_offsets_from_both_samplers_are_unbiased():
 def test_the_last_of_each_group_are_the_references_own(lopsided, tmp_path, monkeypatch, estimator):
     """Who is asked, under which prompt, and the gradient from every row's residual, one by one."""
     settings = {**GROUPS, "estimator": estimator, "reference_share": 0.25}
-    trainer = sampled(load(lopsided), three_answers(), tmp_path, 1, **settings)
+    trainer = sampled_trainer(load(lopsided), three_answers(), tmp_path, 1, **settings)
     model, frozen = perturbed(trainer), load(lopsided)
     asked = {}
 
@@ -104,7 +103,7 @@ def test_the_last_of_each_group_are_the_references_own(lopsided, tmp_path, monke
     prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
     completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
     log_pi = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
-    rollouts = trainer.sampled.generations["train"].rollouts
+    rollouts = rollouts_of(trainer)
     torch.testing.assert_close(rollouts.log_pi, log_pi.detach(), atol=1e-4, rtol=0)
     before = [TOKENIZER(f"Item {c}: ")["input_ids"] for c in "cccc" + "dddd"]
     with torch.no_grad():
@@ -143,7 +142,7 @@ def test_an_answer_that_the_policy_never_gives_is_found_again(lopsided, tmp_path
     for share in (0.5, 0.0):
         data = rows("ab", THREE)
         settings = {"data": data, "exact": False, "offsets": "exact", "reference_share": share, "learning_rate": 4e-3}
-        trainer = sampled(lopsided, jury, tmp_path / str(share), 60, **settings)
+        trainer = sampled_trainer(lopsided, jury, tmp_path / str(share), 60, **settings)
         trainer._before_training()
         trainer.model.load_state_dict(narrow)
         assert float(distribution(trainer.model, "ab", THREE)[:, 1:].max()) < 1e-3

@@ -18,8 +18,9 @@ from tests.policies import (
     js_with_other,
     load,
     pool_target,
+    rollouts_of,
     rows,
-    sampled,
+    sampled_trainer,
     spoken,
     three_answers,
 )
@@ -169,7 +170,7 @@ def test_an_answer_that_is_never_drawn_again_keeps_its_place(lopsided, tmp_path,
     for size in (100, 0):
         settings = {**REUSED, "num_iterations": 4, "learning_rate": 2e-3, "replay_size": size}
         data = rows("ab", THREE)
-        trainer = sampled(
+        trainer = sampled_trainer(
             lopsided, jury, tmp_path / str(size), 120, data=data, exact=False, offsets="exact", **settings
         )
         monkeypatch.setattr(_trl, "generate", says(lambda n: ["1", "2", "3", "1"] if n == 0 else ["1", "2", "1", "1"]))
@@ -185,7 +186,7 @@ def test_a_replayed_group_that_is_spread_over_micro_batches_takes_the_step_of_a_
     found = []
     for batch, accumulate in ((8, 1), (4, 2), (2, 4)):
         settings = {**REUSED, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
-        trainer = sampled(
+        trainer = sampled_trainer(
             lopsided, three_answers(), tmp_path, 6, num_iterations=3, optim="sgd", learning_rate=0.02, **settings
         )
         monkeypatch.setattr(_trl, "generate", says(lambda n: ["1", "2", "3", "1"] if n == 0 else ["2", "2", "1", "2"]))
@@ -202,7 +203,7 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
     """Row by row: the reward of its completion, its reference, and the policy as it is now."""
     jury = three_answers()
     settings = {**REUSED, "num_generations": 4, "per_device_train_batch_size": 4, "num_iterations": 2}
-    trainer = sampled(lopsided, jury, tmp_path, 4, data=rows("a", None), learning_rate=0.05, **settings)
+    trainer = sampled_trainer(lopsided, jury, tmp_path, 4, data=rows("a", None), learning_rate=0.05, **settings)
     monkeypatch.setattr(_trl, "generate", says(lambda n: ["3", "3", "1", "2"] if n == 0 else ["2", "2", "2", "2"]))
     seen = []
 
@@ -210,14 +211,7 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
         model_now = distribution(trainer.model, "a", THREE)[0].log()
         loss = type(trainer).compute_loss(trainer, model, inputs, *args, **kwargs)
         said = [TOKENIZER.decode(row, skip_special_tokens=True) for row in inputs["completion_ids"]]
-        seen.append(
-            (
-                said,
-                model_now,
-                trainer.sampled.generations["train"].rollouts.residual.clone(),
-                trainer.sampled.generations["train"].rollouts,
-            )
-        )
+        seen.append((said, model_now, rollouts_of(trainer).residual.clone(), rollouts_of(trainer)))
         return loss
 
     monkeypatch.setattr(trainer, "compute_loss", watched)
@@ -256,7 +250,7 @@ def test_replay_goes_with_the_rest(lopsided, tmp_path, settings, columns):
         data = data.add_column(name, values)
     before = load(lopsided).state_dict()
     settings = {**REUSED, "num_iterations": 3, "logging_steps": 1, **settings}
-    trainer = sampled(lopsided, three_answers(calibrated=True), tmp_path, 12, data=data, **settings)
+    trainer = sampled_trainer(lopsided, three_answers(calibrated=True), tmp_path, 12, data=data, **settings)
     trainer.train()
     kinds = 1 if columns.get("support") else 2
     assert len(trainer.prompts.replay.state_dict()["kept"]) == kinds

@@ -16,7 +16,7 @@ from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from tests.juries import CPU, TableJury
-from tests.policies import THREE, TOKENIZER, distribution, load, rows, sampled, three_answers
+from tests.policies import THREE, TOKENIZER, distribution, load, rows, sampled_trainer, three_answers
 
 
 def likes_two(prompts, completions, **columns) -> list[float]:
@@ -86,7 +86,7 @@ def test_an_infinite_value_is_refused_when_it_is_given(lopsided, tmp_path):
         return [math.inf] * len(completions)
 
     with pytest.raises(ValueError, match=r"'broken' gives inf to the completion"):
-        sampled(lopsided, [three_answers(), broken], tmp_path, 1).train()
+        sampled_trainer(lopsided, [three_answers(), broken], tmp_path, 1).train()
 
 
 # ── the exact mode ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,7 +125,7 @@ def test_a_gate_holds_for_answers_of_a_support_as_for_completions(lopsided, tmp_
 def test_exact_offsets_are_those_of_all_functions_together(lopsided, tmp_path, jury_weight):
     jury = three_answers()
     settings = {"exact": False, "offsets": "exact", "reward_weights": [jury_weight, 1.0]}
-    trainer = sampled(lopsided, [jury, likes_two], tmp_path, 1, data=rows("ab", THREE), **settings)
+    trainer = sampled_trainer(lopsided, [jury, likes_two], tmp_path, 1, data=rows("ab", THREE), **settings)
     trainer._before_training()
     log_ref = distribution(trainer.model, "ab", THREE).double().log()
     r = with_others(jury, jury_weight, 1.0).expand(2, -1, -1)
@@ -137,7 +137,7 @@ def test_offsets_that_the_reference_starts_know_the_other_functions(lopsided, tm
     """Right, to whom all answers are equal, gains most by the verifier."""
     jury = TableJury({"1": [4.0, 0.0], "2": [0.0, 0.0], "3": [0.0, 0.0]}, ["left", "right"], [0.7, 0.3], otherwise=0.0)
     settings = {"offsets": "reference", "n_ref": 300, "per_device_train_batch_size": 16}
-    trainer = sampled(lopsided, [jury, likes_two], tmp_path, 1, data=rows("a", None), **settings)
+    trainer = sampled_trainer(lopsided, [jury, likes_two], tmp_path, 1, data=rows("a", None), **settings)
     trainer.train()
     log_ref = distribution(load(lopsided), "a", THREE).double().log()
     true = log_partition(with_others(jury, 1.0, 1.0)[None], log_ref, 1.0)[0]
@@ -150,7 +150,7 @@ def test_offsets_that_the_reference_starts_know_the_other_functions(lopsided, tm
 def test_one_prompt_with_two_supports_has_offsets_for_each(lopsided, tmp_path):
     data = Dataset.from_list([{"prompt": "Item a: ", "support": support} for support in (["1", "2"], ["2", "3"])])
     jury = three_answers()
-    trainer = sampled(lopsided, jury, tmp_path, 1, exact=False, offsets="exact", data=data)
+    trainer = sampled_trainer(lopsided, jury, tmp_path, 1, exact=False, offsets="exact", data=data)
     trainer._before_training()
     log_ref = distribution(load(lopsided), "a", THREE).double().log()
     r = with_others(jury, 1.0, 0.0)

@@ -18,17 +18,23 @@ from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, Rollouts
 from tests.juries import CPU
 from tests.policies import (
+    COEFFICIENTS,
     THREE,
     TOKENIZER,
     distribution,
+    gradient,
     js_with_other,
     load,
+    perturbed,
     pool_target,
+    rollouts_of,
     rows,
-    sampled,
+    sampled_trainer,
     scripted_completions,
+    sequence_log_prob,
     spoken,
     three_answers,
+    unpadded,
 )
 
 
@@ -47,43 +53,11 @@ def test_sampling_moves_towards_the_target(lopsided, tmp_path, settings):
     target = pool_target(jury, reference.log())
     # JS starts with small coefficients: it is given a larger step.
     rate = {"js": 4e-3}.get(settings.get("estimator", ""), 1e-3)
-    trainer = sampled(lopsided, jury, tmp_path, 30, learning_rate=rate, **settings)
+    trainer = sampled_trainer(lopsided, jury, tmp_path, 30, learning_rate=rate, **settings)
     before = js_with_other(target, distribution(trainer.model, "ab", THREE))
     trainer.train()
     after = js_with_other(target, distribution(trainer.model, "ab", THREE))
     assert after < before / 2
-
-
-def sequence_log_prob(model, prompt: list[int], completion: list[int]) -> torch.Tensor:
-    logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
-    return logits.log_softmax(-1)[torch.arange(len(completion)), torch.tensor(completion)].sum()
-
-
-def unpadded(ids, mask) -> list[list[int]]:
-    return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-
-
-def perturbed(trainer) -> torch.nn.Module:
-    """The trainer's policy, moved away from pi_ref so that every term of the residual counts."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in trainer.model.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
-    return trainer.model.train()
-
-
-def gradient(trainer, inputs) -> torch.Tensor:
-    trainer.model.zero_grad()
-    trainer.compute_loss(trainer.model, inputs).backward()
-    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-
-
-COEFFICIENTS = {
-    "vargrad": lambda d: torch.stack([d[i] - (d.sum() - d[i]) / (len(d) - 1) for i in range(len(d))]),
-    "tb": lambda d: d - d.exp().mean().log(),
-    "fkl": lambda d: d.exp() / d.exp().mean() - 1,
-    "js": lambda d: ((1 + d.exp() / d.exp().mean()).log() - math.log(2)) / 2,
-}
 
 
 @pytest.mark.parametrize("estimator", list(COEFFICIENTS))
@@ -91,7 +65,9 @@ COEFFICIENTS = {
 def test_one_step_is_the_score_function_gradient(lopsided, tmp_path, estimator, num_iterations):
     """Every sampled completion's residual, coefficient and score, computed one by one from the text alone."""
     jury = three_answers()
-    trainer = sampled(load(lopsided), jury, tmp_path, 1, estimator=estimator, num_iterations=num_iterations, **SMALL)
+    trainer = sampled_trainer(
+        load(lopsided), jury, tmp_path, 1, estimator=estimator, num_iterations=num_iterations, **SMALL
+    )
     model, frozen = perturbed(trainer), load(lopsided)
     inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
     ours = gradient(trainer, inputs)
@@ -120,15 +96,15 @@ def test_one_step_is_the_score_function_gradient(lopsided, tmp_path, estimator, 
 
 def test_a_completion_that_is_used_again_has_the_residual_of_today(lopsided, tmp_path):
     """VarGrad is off-policy: after the policy moved, coefficients are those of its log-probabilities now."""
-    trainer = sampled(load(lopsided), three_answers(), tmp_path, 1, num_iterations=2, **SMALL)
+    trainer = sampled_trainer(load(lopsided), three_answers(), tmp_path, 1, num_iterations=2, **SMALL)
     trainer.model.train()
     inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
     gradient(trainer, inputs)
-    drawn = trainer.sampled.generations["train"].rollouts.log_pi.clone()
-    torch.testing.assert_close(drawn, trainer.sampled.generations["train"].rollouts.log_pi_drawn, atol=1e-4, rtol=0)
+    drawn = rollouts_of(trainer).log_pi.clone()
+    torch.testing.assert_close(drawn, rollouts_of(trainer).log_pi_drawn, atol=1e-4, rtol=0)
     perturbed(trainer)
     gradient(trainer, inputs)
-    rollouts = trainer.sampled.generations["train"].rollouts
+    rollouts = rollouts_of(trainer)
     prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
     completions = unpadded(inputs["completion_ids"], inputs["completion_mask"])
     with torch.no_grad():
@@ -143,7 +119,7 @@ def test_a_completion_that_is_used_again_has_the_residual_of_today(lopsided, tmp
 def test_a_prompt_computed_once_gives_the_gradient_of_every_row_by_itself(lopsided, tmp_path):
     found = []
     for shared in (True, False):
-        trainer = sampled(load(lopsided), three_answers(), tmp_path, 1, shared_prefix=shared, **SMALL)
+        trainer = sampled_trainer(load(lopsided), three_answers(), tmp_path, 1, shared_prefix=shared, **SMALL)
         perturbed(trainer)
         torch.manual_seed(1)
         inputs = trainer._prepare_inputs([{"prompt": f"Item {c}: "} for c in "ab" for _ in range(4)])
@@ -163,7 +139,7 @@ def test_learnt_positions_are_counted_from_a_prompts_first_token(tmp_path, share
     model = GPT2LMHeadModel(config).eval()
     torch.nn.init.normal_(model.transformer.wpe.weight, std=0.5)
     model.save_pretrained(tmp_path / "policy")
-    trainer = sampled(str(tmp_path / "policy"), three_answers(), tmp_path, 1, shared_prefix=shared, **SMALL)
+    trainer = sampled_trainer(str(tmp_path / "policy"), three_answers(), tmp_path, 1, shared_prefix=shared, **SMALL)
     trainer.model.train()
     rows = trainer._prepare_inputs([{"prompt": p} for p in ("Item a: ", "Item a, item b: ") for _ in range(4)])
     prompts = unpadded(rows["prompt_ids"], rows["prompt_mask"])
@@ -171,15 +147,15 @@ def test_learnt_positions_are_counted_from_a_prompts_first_token(tmp_path, share
     assert len({len(prompt) for prompt in prompts}) == 2
     expected = torch.stack([sequence_log_prob(model, p, c) for p, c in zip(prompts, completions, strict=True)])
     for found in (
-        trainer.sampled.generations["train"].rollouts.log_pi,
-        trainer.sampled.generations["train"].rollouts.log_pi_ref,
+        rollouts_of(trainer).log_pi,
+        rollouts_of(trainer).log_pi_ref,
     ):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_end_tokens_count_padding_and_tool_answers_do_not(lopsided, tmp_path):
     """Exact sequence log-probabilities, token by token: one ended, one cut short, one with tokens of a tool."""
-    trainer = sampled(
+    trainer = sampled_trainer(
         load(lopsided),
         three_answers(),
         tmp_path,
@@ -209,12 +185,10 @@ def test_end_tokens_count_padding_and_tool_answers_do_not(lopsided, tmp_path):
             total = total + counts * logits.log_softmax(-1)[token]
         brute.append(total)
     zeros = torch.zeros(3)
-    trainer.sampled.generations["train"] = batch = GenerationBatch(3)
+    trainer.sampled_mode.generations["train"] = batch = GenerationBatch(3)
     batch.rollouts = Rollouts(zeros, zeros, zeros.clone(), zeros, zeros, 3)
     trainer.compute_loss(model, inputs)
-    torch.testing.assert_close(
-        trainer.sampled.generations["train"].rollouts.log_pi, torch.stack(brute).detach(), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(rollouts_of(trainer).log_pi, torch.stack(brute).detach(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("variance_reduction", ["none", "rao_blackwell"])
@@ -257,7 +231,7 @@ def test_a_peft_policy_is_its_own_reference(lopsided, tmp_path, variance_reducti
 )
 def test_settings_of_trl_train(lopsided, tmp_path, settings):
     before = load(lopsided).state_dict()
-    trainer = sampled(lopsided, three_answers(), tmp_path, 2, logging_steps=1, **{**SMALL, **settings})
+    trainer = sampled_trainer(lopsided, three_answers(), tmp_path, 2, logging_steps=1, **{**SMALL, **settings})
     trainer.train()
     logged = [row for row in trainer.state.log_history if "plural/kl" in row]
     assert len(logged) >= 1
@@ -270,7 +244,7 @@ def test_gradient_accumulation_is_a_larger_batch(lopsided, tmp_path):
     found = []
     for batch, accumulate in ((8, 1), (4, 2), (2, 4)):
         settings = {"gradient_accumulation_steps": accumulate, "per_device_train_batch_size": batch, "optim": "sgd"}
-        trainer = sampled(
+        trainer = sampled_trainer(
             lopsided,
             three_answers(),
             tmp_path,
@@ -292,7 +266,7 @@ def test_gradient_accumulation_is_a_larger_batch(lopsided, tmp_path):
 def test_exact_offsets_are_log_z(lopsided, tmp_path):
     jury = three_answers()
     data = rows("ab", THREE)
-    trainer = sampled(lopsided, jury, tmp_path, 1, data=data, exact=False, offsets="exact", **SMALL)
+    trainer = sampled_trainer(lopsided, jury, tmp_path, 1, data=data, exact=False, offsets="exact", **SMALL)
     log_ref = distribution(trainer.model, "ab", THREE).log()
     trainer.train()
     r = torch.tensor([[jury.table[a] for a in THREE]] * 2, dtype=torch.float64)
@@ -315,7 +289,7 @@ def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path, await
         return not_three(**columns)
 
     gate = ValidityGate(not_three_later if awaited else not_three)
-    trainer = sampled(
+    trainer = sampled_trainer(
         lopsided,
         [jury, length, gate],
         tmp_path,
@@ -337,15 +311,13 @@ def test_other_reward_functions_add_and_a_gate_forbids(lopsided, tmp_path, await
     r = torch.tensor([[8.5, 0.5], [0.0, 0.0], [-10.0, -10.0], [8.5, 0.5]], dtype=torch.float64)
     log_z = r.logsumexp(0) - math.log(4)
     expected = pool_reward(r, torch.as_tensor(jury.prevalence), log_z, 1.0, 1.0)
-    torch.testing.assert_close(
-        trainer.sampled.generations["train"].rollouts.reward.double(), expected, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(rollouts_of(trainer).reward.double(), expected, atol=1e-4, rtol=0)
 
 
 def test_rows_with_and_without_a_support_in_one_batch(lopsided, tmp_path):
     """The loss is the mean over completions, a row with a support standing for as many as would have been drawn."""
     data = Dataset.from_list([{"prompt": "Item a: ", "support": THREE}, {"prompt": "Item b: ", "support": None}])
-    trainer = sampled(lopsided, three_answers(), tmp_path, 2, data=data, logging_steps=1, **SMALL)
+    trainer = sampled_trainer(lopsided, three_answers(), tmp_path, 2, data=data, logging_steps=1, **SMALL)
     assert (trainer.exact, trainer.mixed) == (False, True)
     trainer._before_training()
     batch = [row for row in data for _ in range(4)]
@@ -367,7 +339,7 @@ def test_rows_with_and_without_a_support_in_one_batch(lopsided, tmp_path):
 
 def test_the_reference_sees_its_own_prompt(lopsided, tmp_path):
     """A steered prompt changes the policy; pi_ref is that of the question itself."""
-    trainer = sampled(lopsided, three_answers(), tmp_path, 1, **SMALL)
+    trainer = sampled_trainer(lopsided, three_answers(), tmp_path, 1, **SMALL)
     given = [{"prompt": "Say 1. Item a: ", "reference_prompt": "Item a: "}] * 4
     trainer.model.train()
     inputs = trainer._prepare_inputs(given)
@@ -375,7 +347,7 @@ def test_the_reference_sees_its_own_prompt(lopsided, tmp_path):
     plain = TOKENIZER("Item a: ")["input_ids"]
     with torch.no_grad():
         log_ref = torch.stack([sequence_log_prob(load(lopsided), plain, c) for c in completions])
-    torch.testing.assert_close(trainer.sampled.generations["train"].rollouts.log_pi_ref, log_ref, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollouts_of(trainer).log_pi_ref, log_ref, atol=1e-4, rtol=0)
 
 
 def with_engine(trainer, logprob: float) -> list[tuple[int, int]]:
@@ -398,7 +370,7 @@ def with_engine(trainer, logprob: float) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("logprob", [-0.5, float("nan")], ids=["given", "missing"])
 def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob):
     """The engine is a stand-in: what matters is what is asked of it and what is made of its answer."""
-    trainer = sampled(lopsided, three_answers(), tmp_path, 1, **SMALL)
+    trainer = sampled_trainer(lopsided, three_answers(), tmp_path, 1, **SMALL)
     asked = with_engine(trainer, logprob)
     trainer.model.train()
     inputs = trainer._prepare_inputs([{"prompt": "Item a: "}] * 4)
@@ -410,13 +382,13 @@ def test_completions_of_vllm_are_taken_as_they_come(lopsided, tmp_path, logprob)
             expected = torch.stack([sequence_log_prob(trainer.model, plain, c) for c in completions])
     else:
         expected = torch.full((4,), -1.0)
-    torch.testing.assert_close(trainer.sampled.generations["train"].rollouts.log_pi_drawn, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollouts_of(trainer).log_pi_drawn, expected, atol=1e-4, rtol=0)
 
 
 def test_the_reference_draws_beside_vllm(lopsided, tmp_path):
     """The engine holds the policy alone, so offsets start from what transformers samples from the reference."""
     torch.manual_seed(0)
-    trainer = sampled(lopsided, three_answers(), tmp_path, 1, n_ref=16, max_completion_length=2, **SMALL)
+    trainer = sampled_trainer(lopsided, three_answers(), tmp_path, 1, n_ref=16, max_completion_length=2, **SMALL)
     with_engine(trainer, -0.5)
     # What the folder of a model asks for is not the distribution that is matched.
     trainer.ref_model.generation_config.update(do_sample=False, top_k=1, min_p=0.9)
@@ -431,6 +403,6 @@ def test_the_reference_draws_beside_vllm(lopsided, tmp_path):
 
 def test_conversations_and_plain_prompts_train_alike(lopsided, tmp_path):
     data = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Item {c}"}]} for c in "ab"])
-    trainer = sampled(lopsided, three_answers(), tmp_path, 1, data=data, logging_steps=1, **SMALL)
+    trainer = sampled_trainer(lopsided, three_answers(), tmp_path, 1, data=data, logging_steps=1, **SMALL)
     trainer.train()
     assert any("plural/kl" in row for row in trainer.state.log_history)
