@@ -71,7 +71,6 @@ from .jury.calibration import fit_temperature as fit_temperature
 from .jury.export import ScalarExport as ScalarExport
 from .jury.export import export_scalar as export_scalar
 from .jury.features import pooled_features as pooled_features
-from .jury.features import render as render
 from .jury.features import truncate_backbone as truncate_backbone
 from .jury.fit import FittedJury as FittedJury
 from .jury.fit import fit_jury as fit_jury
@@ -82,6 +81,8 @@ from .jury.modeling_jury import JuryRewardModel as JuryRewardModel
 from .jury.objectives import Objectives as Objectives
 from .jury.objectives import ScalarRewardModel as ScalarRewardModel
 from .jury.protocol import ClusterScorer as ClusterScorer
+from .jury.reading import ReadingSettings as ReadingSettings
+from .jury.reading import render as render
 from .jury.scorer import JuryScorer as JuryScorer
 from .jury.state import JuryState as JuryState
 from .jury.state import StoredRaters as StoredRaters

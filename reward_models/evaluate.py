@@ -179,7 +179,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--draws", type=int, default=200, help="resamples behind each interval (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of labels and resamples (default: 0)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts per forward pass (default: 32)")
-    parser.add_argument("--max-length", type=int, default=1024, help="longest text in tokens (default: 1024)")
+    parser.add_argument("--max-length", type=int, help="longest text in tokens (default: that of the jury)")
     parser.add_argument("--device", help="device of the model (default: the accelerator if there is one)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write results.json and, for pairs, rewardbench.json here"

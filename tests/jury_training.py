@@ -41,8 +41,12 @@ def planted(n_raters=30, per_rater=10, n_items=40, noise=0.1, seed=0) -> tuple[J
 
 
 def make_trainer(data, folder, evaluation=None, model=None, peft_config=None, **settings) -> JuryRewardTrainer:
-    """A trainer of the tiny model, without rater terms, which take longer to estimate than all the rest."""
-    usual = {"per_device_train_batch_size": 8, "num_train_epochs": 6, "learning_rate": 3e-3, "rater_terms": False}
+    """A trainer of the tiny model, without rater terms, which take longer to estimate than all the rest.
+
+    Texts are plain: shorter, and random features of their last token are of the answer, not of the template's end.
+    """
+    usual = {"as_conversations": False}
+    usual |= {"per_device_train_batch_size": 8, "num_train_epochs": 6, "learning_rate": 3e-3, "rater_terms": False}
     args = JuryRewardConfig(str(folder), **{**CPU, **usual, **settings})
     model = tiny_causal_lm(TOKENIZER) if model is None else model
     return JuryRewardTrainer(model, args, data, evaluation, TOKENIZER, peft_config=peft_config)

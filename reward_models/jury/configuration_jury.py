@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from reward_models.errors import JuryError
+from reward_models.jury.reading import ReadingSettings
 
 
 __all__ = ["JuryConfig"]
@@ -30,6 +31,7 @@ class JuryConfig(PreTrainedConfig):
         weights: `K` non-negative weights of the mean in `logits`, normalised when used; the prevalence when not given.
         num_anchors: Number of judged texts whose residual rewards are stored beside the linear heads; 0 for none. See
             `fitting.residual_memory`.
+        reading: How the heads' texts were read, `ReadingSettings.to_dict()`; None where it is unknown.
 
     Raises:
         JuryError: A value breaks one of these rules, or `num_labels` is not 1.
@@ -55,6 +57,7 @@ class JuryConfig(PreTrainedConfig):
     prevalence: list[float] = field(default_factory=list)
     weights: list[float] | None = None
     num_anchors: int = 0
+    reading: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("num_labels", 1)
@@ -80,6 +83,8 @@ class JuryConfig(PreTrainedConfig):
                 f"num_anchors={self.num_anchors!r}: the number of stored texts is an integer from 0 up. Give 0 for a "
                 "model without a memory of judged texts."
             )
+        if self.reading is not None:
+            ReadingSettings.from_dict(self.reading)
         if self.num_labels != 1:
             raise JuryError(
                 f"num_labels={self.num_labels}: TRL takes one score per text, so num_labels is always 1. "

@@ -87,7 +87,8 @@ def export_scalar(
             no classifier that reads the last token.
 
     Warns:
-        UserWarning: The jury has a memory of judged texts, which is not exported.
+        UserWarning: The jury has a memory of judged texts, which is not exported; or it was trained on plain texts
+            with special tokens, which the exported tokenizer does not add.
 
     Example:
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
@@ -121,10 +122,18 @@ def export_scalar(
             UserWarning,
             stacklevel=3,  # past the decorator
         )
+    if loaded.reading.special_tokens and loaded.reading.format != "conversations":
+        warnings.warn(
+            "the jury was trained on plain texts with special tokens and an end token, and the exported tokenizer "
+            f"adds none: write plain texts as {tokenizer.bos_token or ''}text{tokenizer.eos_token or ''}.",
+            UserWarning,
+            stacklevel=3,
+        )
     scalar = _classifier(model, head)
     _separate_padding(tokenizer, scalar)
     # As a jury reads: positions from 0, and the end of a text that is too long, where the response is.
     tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
+    tokenizer.model_max_length = loaded.reading.max_length or tokenizer.model_max_length
     exported = _without_added_tokens(tokenizer)
     _check_equal(model, tokenizer, scalar, exported, torch.from_numpy(shares / scale))
     by_name = dict(zip(loaded.cluster_names, shares.tolist(), strict=True))

@@ -1,16 +1,16 @@
-"""Texts to vectors: rendering, batches sorted by length, and the hidden state of the last token.
+"""Texts to vectors: batches sorted by length, and the hidden state of the last token.
 
-Texts are rendered as TRL's GRPO and RLOO trainers render them for a reward model, so that a jury reward model fitted
-here scores the same strings in training: no end token after a plain completion, the chat template over prompt and
-completion otherwise. The backbone may be any decoder of transformers. Knows nothing of judgements, raters or rewards.
+How a text becomes tokens is in `reading`, for features and for scores alike. The backbone may be any decoder of
+transformers. Knows nothing of judgements, raters or rewards.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,64 +18,18 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from reward_models.errors import JuryError
-from reward_models.judgements.texts import Prompt, Text, as_messages
+from reward_models.judgements.texts import Text
 from reward_models.jury.feature_cache import FeatureCache, row_key
 from reward_models.jury.inference import evaluating
+from reward_models.jury.reading import ReadingSettings, shorten
 
 
-__all__ = ["Batch", "batches", "last_token", "pooled_features", "render", "truncate_backbone"]
+__all__ = ["Batch", "batches", "last_token", "pooled_features", "truncate_backbone"]
 
-Messages = Sequence[Mapping[str, Any]]
 Batch = tuple[list[int], torch.Tensor, torch.Tensor]
 FEW_BATCHES = 4
-
-logger = logging.get_logger(__name__)
-
-
-def render(prompt: Prompt | Messages, response: str | Messages, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Write a prompt and a response as the one string that a reward model reads, as TRL 1.16 does.
-
-    Args:
-        prompt: A string, a list of messages (`role`, `content`), or the (role, content) pairs of `Text.prompt`.
-        response: A string; after a conversational prompt it becomes one assistant message. Or a list of messages.
-        tokenizer: Its chat template renders conversations; for two strings it is not used.
-
-    Returns:
-        `prompt + response` for strings, else the chat template over all messages, without a generation prompt.
-
-    Raises:
-        JuryError: A list of messages answers a plain string, or a conversation meets a tokenizer without a chat
-            template.
-
-    Example:
-        >>> from reward_models.jury.tiny import tiny_tokenizer
-        >>> render("Which is best? ", "the city", tiny_tokenizer())
-        'Which is best? the city'
-        >>> print(render([{"role": "user", "content": "Which is best?"}], "the city", tiny_tokenizer()))
-        <|im_start|>user
-        Which is best?<|im_end|>
-        <|im_start|>assistant
-        the city<|im_end|>
-    """
-    if isinstance(prompt, str):
-        if not isinstance(response, str):
-            raise JuryError(
-                f"the response {response!r} is a list of messages, but the prompt {prompt!r} is a string. "
-                "Give the prompt as [{'role': 'user', 'content': ...}], or the response as a string."
-            )
-        return prompt + response
-    if tokenizer.chat_template is None:
-        raise JuryError(
-            f"the prompt {prompt!r} is conversational, but the tokenizer {tokenizer.name_or_path!r} has no chat "
-            "template. Set tokenizer.chat_template, or give prompts as plain strings."
-        )
-    # Pairs come from `Text.prompt`, where a prompt has to be hashable.
-    messages = as_messages(prompt) if isinstance(prompt, tuple) else list(prompt)
-    answer = [{"role": "assistant", "content": response}] if isinstance(response, str) else list(response)
-    return tokenizer.apply_chat_template([*messages, *answer], tokenize=False)
 
 
 def last_token(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -103,68 +57,32 @@ def last_token(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None)
 
 
 def batches(
-    texts: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[int]],
     *,
     batch_size: int,
-    max_length: int,
     progress: bool = False,
     description: str = "features",
 ) -> Iterator[Batch]:
-    """Tokenise rendered texts and yield them longest first, in batches padded on the right.
-
-    A text longer than `max_length` tokens loses its beginning, not its end: the response is what is judged.
+    """Yield rows of token ids longest first, in batches padded on the right.
 
     Args:
-        texts: `U` rendered texts.
-        tokenizer: No special tokens are added; the rendering has them.
-        batch_size: Texts per batch.
-        max_length: Longest row, in tokens.
-        progress: Show a bar over texts if there are more than four batches.
+        rows: `U` rows of at least one id.
+        batch_size: Rows per batch.
+        progress: Show a bar over rows if there are more than four batches.
         description: Label of the bar.
 
     Yields:
-        The positions in `texts`, `input_ids` (B, T) and `attention_mask` (B, T).
+        The positions in `rows`, `input_ids` (B, T) and `attention_mask` (B, T).
 
     Raises:
-        JuryError: A text has no token, or `batch_size` or `max_length` is below one.
+        JuryError: `batch_size` is below one.
 
     Example:
-        >>> from reward_models.jury.tiny import tiny_tokenizer
-        >>> for index, input_ids, mask in batches(["a", "abc", "xz"], tiny_tokenizer(), batch_size=2, max_length=9):
+        >>> for index, input_ids, mask in batches([[7], [3, 1, 2], [5, 6]], batch_size=2):
         ...     index, mask.tolist()
         ([1, 2], [[1, 1, 1], [1, 1, 0]])
         ([0], [[1]])
     """
-    yield from _row_batches(
-        _token_rows(texts, tokenizer, max_length), batch_size, progress=progress, description=description
-    )
-
-
-def _token_rows(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
-    """Tokenise rendered texts, keeping the last `max_length` ids of each."""
-    if max_length < 1:
-        raise JuryError(f"max_length={max_length} leaves nothing to score: give at least 1.")
-    if not texts:
-        return []
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    for text, row in zip(texts, rows, strict=True):
-        if not row:
-            raise JuryError(
-                f"the text {text!r} has no tokens, so there is no last token to score: drop it or add a prompt."
-            )
-    if any(len(row) > max_length for row in rows):
-        # No counts in the message: `warning_once` knows a message by its text, and training calls this each step.
-        logger.warning_once(
-            f"Texts longer than max_length={max_length} tokens lose their beginning. Raise max_length to "
-            "score them whole."
-        )
-    return [row[-max_length:] for row in rows]
-
-
-def _row_batches(
-    rows: Sequence[Sequence[int]], batch_size: int, *, progress: bool, description: str = "features"
-) -> Iterator[Batch]:
     if batch_size < 1:
         raise JuryError(f"batch_size={batch_size} leaves nothing to score: give at least 1.")
     # Longest first: memory runs out at once or never. Ties keep their order, so the batches are reproducible.
@@ -189,9 +107,10 @@ def pooled_features(
     texts: Sequence[Text],
     *,
     batch_size: int = 16,
-    max_length: int = 512,
+    max_length: int | None = None,
     progress: bool = True,
     cache_dir: str | Path | None = None,
+    reading: ReadingSettings | None = None,
 ) -> np.ndarray:
     """Compute the backbone's vector of each text: the final hidden state of its last token.
 
@@ -205,15 +124,20 @@ def pooled_features(
         tokenizer: The backbone's tokenizer.
         texts: `U` texts.
         batch_size: Texts per forward pass.
-        max_length: Longest text in tokens; longer ones lose their beginning, with a warning.
+        max_length: Longest text in tokens; longer ones lose their beginning, with a warning. None: that of `reading`.
         progress: Show a progress bar when there are more than four batches.
         cache_dir: Folder of stored vectors, of any number of backbones; None computes all and stores none.
+        reading: How texts are read; None: as they come, up to 1,024 tokens. Give the same to the jury:
+            `JuryRewardModel.from_fit(..., reading=reading)`.
 
     Returns:
         (U, D) float32, in the order of `texts`.
 
     Raises:
-        JuryError: See `render` and `batches`.
+        JuryError: A text has no token, or see `reading.render` and `batches`.
+
+    Warns:
+        UserWarning: Texts were cut, and how many.
 
     Example:
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
@@ -221,13 +145,17 @@ def pooled_features(
         >>> pooled_features(tiny_causal_lm(hidden_size=16), tiny_tokenizer(), texts).shape
         (2, 16)
     """
-    rendered = [render(prompt, response, tokenizer) for prompt, response in texts]
+    reading = reading or ReadingSettings()
+    if max_length is not None:
+        reading = replace(reading, max_length=max_length)
     base = backbone.base_model
-    rows = _token_rows(rendered, tokenizer, max_length)
+    rows, cut = shorten(reading.tokenise(reading.render_all(texts, tokenizer), tokenizer), reading.max_length)
+    if cut is not None:
+        warnings.warn(f"{cut} Raise max_length to read them whole.", UserWarning, stacklevel=3)  # past no_grad
     features = np.empty((len(rows), base.config.get_text_config().hidden_size), dtype=np.float32)
 
     def embed(todo: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index, input_ids, mask in _row_batches([rows[i] for i in todo], batch_size, progress=progress):
+        for index, input_ids, mask in batches([rows[i] for i in todo], batch_size=batch_size, progress=progress):
             mask = mask.to(base.device)
             hidden = base(input_ids=input_ids.to(base.device), attention_mask=mask, use_cache=False).last_hidden_state
             yield todo[index], last_token(hidden, mask).float().cpu().numpy()

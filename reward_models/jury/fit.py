@@ -26,9 +26,10 @@ from reward_models.fitting.rater_fit import RaterFit
 from reward_models.fitting.selection import KSelection, select_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import Text, as_messages, freeze_prompt
+from reward_models.judgements.texts import Text, as_messages
 from reward_models.jury.features import pooled_features, truncate_backbone
 from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters, counts
 
@@ -79,6 +80,7 @@ def fit_jury(
     l2: float | Literal["auto"] = "auto",
     labels: Mapping[str, str] | None = None,
     config: FitConfig | None = None,
+    max_length: int = MAX_LENGTH,
     progress: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> JuryScorer:
@@ -96,6 +98,7 @@ def fit_jury(
         labels: Short names of items by item id, for the names of the clusters. None: the item id of a question, the
             beginning of a rated response, the beginning of the prompt of a pair.
         config: Restarts, priors and seed of the label-level fit; the seed serves every step.
+        max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
         progress: Show a progress bar while features are computed.
         on_step: Called with a sentence when a step begins.
 
@@ -135,13 +138,15 @@ def fit_jury(
     announce("computing the language model's features of each text")
     if layers is not None:
         model = truncate_backbone(model, layers)
-    texts = _as_rendered(enc.texts, tokenizer)
-    features = pooled_features(model, tokenizer, texts, progress=progress)
+    reading = ReadingSettings.for_tables(tokenizer, max_length)
+    features = pooled_features(model, tokenizer, enc.texts, progress=progress, reading=reading)
     announce("fitting the heads")
     heads = fit_features(enc, features, num_clusters, init=label_fit, l2=l2, seed=config.seed)
     names = [cluster["name"] for cluster in described]
-    jury = JuryRewardModel.from_fit(model, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory)
-    conversations = sum(not isinstance(text.prompt, str) for text in texts)
+    jury = JuryRewardModel.from_fit(
+        model, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory, reading=reading
+    )
+    conversations = enc.n_texts if reading.format == "conversations" else 0
     state = JuryState(
         rater_model=label_fit.model,
         descriptions={cluster["name"]: _description(cluster["answers"]) for cluster in described},
@@ -149,7 +154,7 @@ def fit_jury(
         raters=StoredRaters.of(label_fit.placement) if label_fit.rater_ids else None,
     )
     scorer = JuryScorer(jury, tokenizer, state=state)
-    uncalibrated = _put_on_one_scale(scorer, texts)
+    uncalibrated = _put_on_one_scale(scorer, enc.texts)
     if uncalibrated is not None:
         warnings.warn(
             f"the jury's heads are not on one scale, and rules that compare clusters will be refused: {uncalibrated}",
@@ -185,13 +190,6 @@ def _load(
         ) from error
 
 
-def _as_rendered(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> list[Text]:
-    """The texts in the form in which the jury will be asked: conversations, where the tokenizer has a template."""
-    if tokenizer.chat_template is None:
-        return list(texts)
-    return [Text(freeze_prompt(as_messages(text.prompt)), text.response) for text in texts]
-
-
 def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
     """Calibrate the heads on the judged responses, each once, as a stand-in for samples of a reference policy.
 
@@ -203,13 +201,11 @@ def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
     """
     some = set(list(dict.fromkeys(text.prompt for text in texts))[:CALIBRATION_PROMPTS])
     samples = [text for text in texts if text.prompt in some]
-    prompts = [text.prompt if isinstance(text.prompt, str) else as_messages(text.prompt) for text in samples]
-    completions = [
-        text.response if isinstance(text.prompt, str) else [{"role": "assistant", "content": text.response}]
-        for text in samples
-    ]
+    # A question asked in plain words and as a conversation is one prompt, where it is read as one.
+    plain = scorer.reading.format == "text"
+    prompts = [text.prompt if plain and isinstance(text.prompt, str) else as_messages(text.prompt) for text in samples]
     try:
-        scorer.calibrate(prompts, completions)
+        scorer.calibrate(prompts, [text.response for text in samples])
     except JuryError as error:
         return str(error)
     scorer.calibrated = False

@@ -2,7 +2,8 @@
 
 Beside the files of transformers there is `jury.json`. It says what the heads mean (names, descriptions), how raters
 vary around them (`RaterModel`, with the priors of the rater terms), how the heads are calibrated, what they were
-fitted on (counts only), and the size and SHA-256 of every file that belongs to the jury. `raters.safetensors`, on
+fitted on (counts only), and the size and SHA-256 of every file that belongs to the jury. How texts are read is in
+`config.json` (`JuryConfig.reading`). `raters.safetensors`, on
 request, holds the posteriors of the training raters. Nothing is pickled.
 
 A save is prepared in a folder beside the files and then moved into place, the weights last. Nothing loads a folder
@@ -18,6 +19,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from reward_models.errors import JuryError
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.reading import ReadingSettings
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
 from reward_models.whole_file import move_into_place, write_arrays, write_json
@@ -58,6 +61,7 @@ def save_jury(
     folder: str | Path,
     *,
     save_raters: bool = False,
+    reading: ReadingSettings | None = None,
 ) -> None:
     """Write a jury reward model as a whole: an interrupted save leaves a folder that nothing loads.
 
@@ -67,6 +71,7 @@ def save_jury(
         state: Its state.
         folder: Made if it does not exist. A jury in it is replaced; files that are not a jury's stay.
         save_raters: Write the posteriors of `state.raters` too.
+        reading: How the jury reads texts; None: as its configuration says.
 
     Raises:
         JuryError: State and model are not of one fit, or `save_raters` without `state.raters`.
@@ -94,7 +99,10 @@ def save_jury(
     for left_over in target.glob(f"{UNFINISHED}*"):
         shutil.rmtree(left_over)
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target))
+    of_model = model.config.reading
+    reading = reading or ReadingSettings.stored(of_model, state.fitted_on)
     try:
+        model.config.reading = replace(reading, dtype=_precision(model)).to_dict()
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         if save_raters and state.raters is not None:
@@ -106,7 +114,14 @@ def save_jury(
         write_json(unfinished / STATE_FILE, values, exact=True)
         _replace_files(unfinished, target, [*files, STATE_FILE])
     finally:
+        model.config.reading = of_model
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _precision(model: JuryRewardModel) -> str:
+    """Return the precision of the backbone; float32 where it is quantised or mixed, in which it is then loaded."""
+    dtypes = {parameter.dtype for parameter in model.model.parameters()}
+    return str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else "float32"
 
 
 def _to_json(config: JuryConfig, state: JuryState, files: Mapping[str, Path], save_raters: bool) -> dict[str, Any]:
@@ -193,7 +208,8 @@ def load_jury(
         verify: See `load_state`.
 
     Returns:
-        The model (in float32, on the CPU, in evaluation mode), the tokenizer, the state.
+        The model (its backbone in the precision in which it was saved, on the CPU, in evaluation mode), the tokenizer,
+        the state.
 
     Raises:
         JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
@@ -226,7 +242,10 @@ def load_jury(
             f"the jury in {name!r} has no tokenizer beside it. Save the backbone's tokenizer there with "
             f"tokenizer.save_pretrained({name!r})."
         ) from error
-    return model, tokenizer, load_state(name, config, verify=verify)
+    state = load_state(name, config, verify=verify)
+    # The heads stay in float32, and the backbone of a folder that does not name its precision.
+    model.model.to(getattr(torch, ReadingSettings.stored(config.reading, state.fitted_on).dtype))
+    return model, tokenizer, state
 
 
 def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -> JuryState:

@@ -29,6 +29,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.features import last_token
+from reward_models.jury.reading import ReadingSettings
 
 
 __all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel", "MemoryLayer"]
@@ -169,6 +170,7 @@ class JuryRewardModel(PreTrainedModel):
         cluster_names: Sequence[str] | None = None,
         weights: Sequence[float] | np.ndarray | None = None,
         memory: ResidualMemory | None = None,
+        reading: ReadingSettings | None = None,
     ) -> JuryRewardModel:
         """Attach fitted linear heads to the backbone whose features they were fitted on.
 
@@ -181,6 +183,7 @@ class JuryRewardModel(PreTrainedModel):
             cluster_names: `K` unique names.
             weights: (K,) weights of the mean in `logits`; the prevalence if None.
             memory: Residual rewards of the judged texts, `FeatureFit.memory`; None for linear heads only.
+            reading: How the texts were read of which the features are; None: as `pooled_features` does by default.
 
         Returns:
             A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`, plus
@@ -197,6 +200,7 @@ class JuryRewardModel(PreTrainedModel):
         num_anchors = 0 if memory is None else len(memory.anchors)
         config = JuryConfig(
             num_anchors=num_anchors,
+            reading=None if reading is None else reading.to_dict(),
             text_config=copy.deepcopy(base.config),
             num_clusters=heads.shape[0],
             cluster_names=list(cluster_names or []),

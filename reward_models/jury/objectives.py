@@ -11,6 +11,7 @@ Shapes: `N` completions, `K` objectives.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from reward_models.errors import JuryError
 from reward_models.judgements.texts import prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
-from reward_models.jury.features import batches, render
+from reward_models.jury.features import batches
 from reward_models.jury.inference import default_device
 from reward_models.jury.protocol import check_lengths
+from reward_models.jury.reading import ReadingSettings, Rendered, shorten
 from reward_models.weights import named_weights
 from reward_models.whole_file import write_json
 
@@ -86,6 +88,7 @@ class ScalarRewardModel:
         self.batch_size = batch_size
         # An encoder fails beyond its positions; a tokenizer that knows of no limit says a huge number.
         self.max_length = max_length or min(config.max_position_embeddings, tokenizer.model_max_length)
+        self._has_warned = False
 
     @classmethod
     def from_pretrained(
@@ -121,13 +124,17 @@ class ScalarRewardModel:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """Score `N` completions; each different text is run through the model once."""
-        texts = [render(prompt, answer, self.tokenizer) for prompt, answer in zip(prompts, completions, strict=True)]
+        reading = ReadingSettings()
+        pairs = zip(prompts, completions, strict=True)
+        texts = [reading.render(prompt, completion, self.tokenizer) for prompt, completion in pairs]
         unique = list(dict.fromkeys(texts))
-        scored: dict[str, float] = {}
+        rows, cut = shorten(reading.tokenise(unique, self.tokenizer), self.max_length)
+        if cut is not None and not self._has_warned:
+            self._has_warned = True  # training calls this each step
+            warnings.warn(f"{cut} Later ones are not counted.", UserWarning, stacklevel=3)
+        scored: dict[Rendered, float] = {}
         pad = self.model.config.get_text_config().pad_token_id
-        for index, input_ids, mask in batches(
-            unique, self.tokenizer, batch_size=self.batch_size, max_length=self.max_length
-        ):
+        for index, input_ids, mask in batches(rows, batch_size=self.batch_size):
             input_ids = input_ids.masked_fill(mask == 0, pad)  # classifiers find the end of a text by the padding id
             device = self.model.device
             logits = self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device)).logits[:, 0]

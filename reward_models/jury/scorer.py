@@ -1,14 +1,15 @@
 """Score completions with a saved jury reward model: prompts and completions in, a reward per rater cluster out.
 
-Texts are rendered as TRL renders them, each different text is scored once and cached, and the result is a plain CPU
-tensor. A scorer whose state has a rater model also adapts new raters and chooses what to ask them. Knows nothing of
-welfare rules, weights at run time, or trainers.
+Texts are read as those were that the heads were fitted on (`reading.ReadingSettings`). Each different text is scored
+once and cached, and the result is a plain CPU tensor. A scorer whose state has a rater model also adapts new raters
+and chooses what to ask them. Knows nothing of welfare rules, weights at run time, or trainers.
 
 Shapes: `N` completions, `U` texts, `K` clusters.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +21,14 @@ from transformers import PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import Text, as_messages, prompt_codes
+from reward_models.judgements.texts import Text, prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
-from reward_models.jury.features import batches, render
+from reward_models.jury.features import batches
 from reward_models.jury.folder import load_jury, save_jury
 from reward_models.jury.inference import default_device
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.protocol import check_lengths
+from reward_models.jury.reading import ReadingSettings, Rendered, shorten
 from reward_models.jury.state import JuryState
 from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.raters.rater_model import RaterModel
@@ -47,7 +49,8 @@ class JuryScorer:
         model: The model. Stays on its device; switched to evaluation mode.
         tokenizer: The backbone's tokenizer.
         batch_size: Texts per forward pass.
-        max_length: Longest text in tokens; longer ones lose their beginning, with a warning.
+        max_length: Longest text in tokens; longer ones lose their beginning, with a warning. None: that of the texts
+            that the heads were fitted on (`JuryConfig.reading`), or 1,024 where it is unknown.
         cache_size: Number of texts whose rewards are cached; the oldest are dropped first.
         state: What is known of the model besides its weights; an empty `JuryState` if None.
         calibrated: Return rewards on one scale for all clusters, by `state.calibration`.
@@ -56,6 +59,8 @@ class JuryScorer:
         cluster_names: `K` names of the rater clusters.
         prevalence: (K,) float64 shares of the population.
         state: The argument; `calibrate` adds its result.
+        reading: How texts are read; saved with the jury.
+        num_cut: Number of texts so far that were longer than `reading.max_length`; cached texts count once.
         calibrated: Whether rewards of different clusters may be compared. If not, they are raw logits.
         fitted: What `fit_jury` found when it made this jury; None for one that was loaded.
 
@@ -78,7 +83,7 @@ class JuryScorer:
         model: JuryRewardModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = 32,
-        max_length: int = 1024,
+        max_length: int | None = None,
         *,
         cache_size: int = 65_536,
         state: JuryState | None = None,
@@ -87,12 +92,13 @@ class JuryScorer:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.max_length = max_length
         self.cache_size = cache_size
         self.cluster_names: list[str] = list(model.config.cluster_names)
         self.prevalence: np.ndarray = np.asarray(model.config.prevalence, dtype=np.float64)
         self.state = state or JuryState()
         self.state.check(model.config)
+        self.reading = self._reading(max_length)
+        self.num_cut = 0
         if calibrated and self.state.calibration is None:
             raise JuryError(
                 "calibrated=True, but the jury has no calibration. Call JuryScorer.calibrate once with samples of the "
@@ -100,7 +106,20 @@ class JuryScorer:
             )
         self.calibrated = calibrated
         self.fitted: FittedJury | None = None
-        self._cache: dict[str, torch.Tensor] = {}
+        self._cache: dict[Rendered, torch.Tensor] = {}
+
+    def _reading(self, max_length: int | None) -> ReadingSettings:
+        stored = ReadingSettings.stored(self.model.config.reading, self.state.fitted_on)
+        if max_length is None or max_length == stored.max_length:
+            return stored
+        if self.model.config.reading is not None:
+            warnings.warn(
+                f"max_length={max_length}, but the jury was fitted on texts of up to {stored.max_length} tokens: "
+                "longer texts get other rewards than they had. Leave max_length out to read them as they were read.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return replace(stored, max_length=max_length)
 
     @classmethod
     def from_pretrained(
@@ -132,7 +151,7 @@ class JuryScorer:
         Raises:
             JuryError: See `folder.save_jury`.
         """
-        save_jury(self.model, self.tokenizer, self.state, path, save_raters=save_raters)
+        save_jury(self.model, self.tokenizer, self.state, path, save_raters=save_raters, reading=self.reading)
 
     def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         """Score each completion for each cluster; each different text is run through the model once.
@@ -145,7 +164,11 @@ class JuryScorer:
             (N, K) rewards, float32 on the CPU: in logits, or in the units of the calibration if `calibrated`.
 
         Raises:
-            JuryError: The lengths differ, a text is empty, or a reward is not finite.
+            JuryError: The lengths differ, a text is empty, a conversation has no counterpart among the plain texts
+                that the jury was fitted on, or a reward is not finite.
+
+        Warns:
+            UserWarning: Texts were cut, and how many; once, later ones are counted in `num_cut`.
         """
         rewards = self._logits(prompts, completions)
         if self.calibrated and self.state.calibration is not None:
@@ -255,12 +278,8 @@ class JuryScorer:
     def _logits(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         """Return (N, K) raw rewards, from the cache where a text is there."""
         check_lengths(prompts, completions)
-        if self.state.fitted_on.get("conversations"):
-            # A jury that was fitted on conversations has never seen a plain prompt.
-            prompts = [as_messages(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        texts = [
-            render(prompt, completion, self.tokenizer) for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        pairs = zip(prompts, completions, strict=True)
+        texts = [self.reading.render(prompt, completion, self.tokenizer) for prompt, completion in pairs]
         unique = list(dict.fromkeys(texts))
         known = {text: self._cache[text] for text in unique if text in self._cache}
         new = self._score([text for text in unique if text not in known])
@@ -272,18 +291,22 @@ class JuryScorer:
         return torch.stack([known[text] for text in texts]) if texts else torch.empty(0, len(self.cluster_names))
 
     @torch.no_grad()
-    def _score(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        scored: dict[str, torch.Tensor] = {}
+    def _score(self, texts: list[Rendered]) -> dict[Rendered, torch.Tensor]:
+        scored: dict[Rendered, torch.Tensor] = {}
         device = self.model.device
-        for index, input_ids, mask in batches(
-            texts, self.tokenizer, batch_size=self.batch_size, max_length=self.max_length
-        ):
+        uncut = self.reading.tokenise(texts, self.tokenizer)
+        rows, cut = shorten(uncut, self.reading.max_length)
+        if cut is not None:
+            if self.num_cut == 0:  # training scores texts in each step
+                warnings.warn(f"{cut} JuryScorer.num_cut counts later ones.", UserWarning, stacklevel=5)
+            self.num_cut += sum(len(whole) > len(row) for whole, row in zip(uncut, rows, strict=True))
+        for index, input_ids, mask in batches(rows, batch_size=self.batch_size):
             output = self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device))
             for i, row in zip(index, output.cluster_rewards.float().cpu(), strict=True):
                 if not row.isfinite().all():
                     raise JuryError(
-                        f"the reward {row.tolist()} of {texts[i]!r} is not finite, and TRL would drop it without a "
-                        "warning. Check the jury's weights; load it in float32 or bfloat16, not in float16."
+                        f"the reward {row.tolist()} of {texts[i].text!r} is not finite, and TRL would drop it without "
+                        "a warning. Check the jury's weights; load it in float32 or bfloat16, not in float16."
                     )
                 scored[texts[i]] = row.clone()
         return scored

@@ -1,4 +1,4 @@
-"""What `JuryRewardTrainer` stores beside TRL's files: memberships and terms, in checkpoints and in the finished jury.
+"""What `JuryRewardTrainer` stores beside TRL's files: memberships, terms and how texts are read.
 
 Files are written atomically. A checkpoint identifies its data by a hash of the judgements and holds no names of
 raters. Knows nothing of models and optimizers: those are in TRL's files.
@@ -6,6 +6,7 @@ raters. Knows nothing of models and optimizers: those are in TRL's files.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
+from reward_models.jury.reading import ReadingSettings
 from reward_models.jury.state import JuryState, counts
 from reward_models.raters.observation import TERM_SD, public_terms
 from reward_models.raters.rater_model import KindTerms, RaterModel
@@ -23,7 +25,7 @@ from reward_models.trainer.terms import JudgementTerms
 from reward_models.whole_file import write_arrays
 
 
-__all__ = ["STATE_FILE", "finished_state", "get_state", "read_state", "set_state", "write_state"]
+__all__ = ["STATE_FILE", "finished_state", "get_state", "read_reading", "read_state", "set_state", "write_state"]
 
 STATE_FILE = "jury_state.safetensors"
 
@@ -75,10 +77,20 @@ def finished_state(
     return JuryState(rater_model=model, descriptions=dict(descriptions), fitted_on=counts(enc))
 
 
-def write_state(folder: Path, memberships: RunningMemberships, terms: JudgementTerms) -> None:
+def write_state(
+    folder: Path, memberships: RunningMemberships, terms: JudgementTerms, reading: ReadingSettings
+) -> None:
     """Write the state into the folder of a checkpoint, which is made if it does not exist; see `read_state`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_arrays(folder / STATE_FILE, get_state(memberships, terms), {"fingerprint": memberships.fingerprint})
+    marks = {"fingerprint": memberships.fingerprint, "reading": json.dumps(reading.to_dict())}
+    write_arrays(folder / STATE_FILE, get_state(memberships, terms), marks)
+
+
+def read_reading(folder: str) -> ReadingSettings | None:
+    """Return how the training of a checkpoint reads texts; None where the checkpoint does not say."""
+    with safe_open(os.path.join(folder, STATE_FILE), "numpy") as file:
+        reading = (file.metadata() or {}).get("reading")
+    return None if reading is None else ReadingSettings.from_dict(json.loads(reading))
 
 
 def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTerms) -> None:
@@ -98,7 +110,7 @@ def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTer
         >>> memberships = RunningMemberships(planted_judgements(num_raters=4).judgements.encode(), 2, dirichlet=1.5)
         >>> terms = JudgementTerms({}, 0.0)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_state(Path(folder), memberships, terms)
+        ...     write_state(Path(folder), memberships, terms, ReadingSettings())
         ...     memberships.prevalence = np.array([0.9, 0.1])
         ...     read_state(folder, memberships, terms)
         >>> memberships.prevalence.tolist()

@@ -72,10 +72,15 @@ class JuryRewardConfig(RewardConfig):
         group_by_prompt (`bool`, *optional*, defaults to `False`):
             Keep the items of a prompt next to each other in the shuffled order, so that responses compared several
             times are read once per batch.
+        as_conversations (`bool`, *optional*):
+            Whether plain prompts are read as conversations of one user message, as GRPO asks a chat model. `None`:
+            for judgement tables yes, where the tokenizer has a chat template; TRL's `chosen`/`rejected` data are read
+            as they come. The finished jury reads texts in the same form.
         special_tokens (`bool`, *optional*):
             Whether plain (not conversational) texts get the tokenizer's special tokens and an end token, as in
             [`~trl.RewardTrainer`]. `None`: yes for TRL's `chosen`/`rejected` data, no for judgement tables.
-            `JuryScorer` and TRL's GRPO and RLOO score plain texts without them.
+            `JuryScorer` reads plain texts as the training did; stock trainers that load the jury by
+            `reward_funcs="path"` read them without.
         eval_adaptation (`float`, *optional*, defaults to `0.0`):
             Share of each rater's evaluation judgements that the jury adapts by; they are not scored. 0: raters of the
             training data keep their memberships, others have the prevalence.
@@ -134,6 +139,13 @@ class JuryRewardConfig(RewardConfig):
     )
     group_by_prompt: bool = field(
         default=False, metadata={"help": "Keep the items of a prompt next to each other, to read shared texts once."}
+    )
+    as_conversations: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Read plain prompts as conversations of one user message. Default: for judgement tables, where "
+            "the tokenizer has a chat template."
+        },
     )
     special_tokens: bool | None = field(
         default=None,

@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from trl import RewardTrainer
 from reward_models.errors import JudgementWarning
 from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.reading import ReadingSettings
 from reward_models.trainer import _trl
 from reward_models.trainer.checkpoint import finished_state, get_state, read_state, set_state, write_state
 from reward_models.trainer.data import JuryData, read_data, read_evaluation
@@ -40,6 +41,7 @@ from reward_models.trainer.model_card import JuryCard, data_counts
 from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows, PromptSampler
 from reward_models.trainer.start import start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
+from reward_models.trainer.text_format import resumed_reading, training_reading
 
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class JuryRewardTrainer(RewardTrainer):
             Adapter of the backbone. The heads are trained in full, whether or not `modules_to_save` names `"score"`.
 
     The other parameters are those of [`~trl.RewardTrainer`], except `data_collator`, `compute_metrics` and
-    `preprocess_logits_for_metrics`, which this trainer defines itself.
+    `preprocess_logits_for_metrics`, which this trainer defines itself. The finished jury reads texts as the trainer's
+    `reading` says.
 
     Metrics, besides TRL's: `jury/membership_entropy`, `jury/temperature` and `jury/prevalence/<cluster>` in training;
     in evaluation those of `metrics.jury_metrics`, among them `eval_loss` (nats per judgement),
@@ -124,7 +127,8 @@ class JuryRewardTrainer(RewardTrainer):
             if dataset is not None:
                 stand_ins[name] = Dataset.from_dict({"table": [len(self._tables)]})
                 self._tables.append(read_evaluation(dataset, data))
-        jury, was_jury = prepare_jury(model, args, data, quantization_config)
+        jury, self._was_jury = prepare_jury(model, args, data, quantization_config)
+        self._stored_reading = base_jury(jury).config.reading if self._was_jury else None
         if peft_config is not None and "score" not in (peft_config.modules_to_save or []):
             peft_config = copy.copy(peft_config)
             peft_config.modules_to_save = [*(peft_config.modules_to_save or []), "score"]
@@ -143,13 +147,18 @@ class JuryRewardTrainer(RewardTrainer):
             )
         self.cluster_names: list[str] = list(self.jury.config.cluster_names)
         self._last_metrics: dict[str, float] = {}
+        self._start()
+        self.add_callback(_EpochEnd(self))
+
+    def _start(self) -> None:
+        """Start memberships and terms, and note in the model how texts are read."""
+        self.jury.config.reading = self.reading.to_dict()
         self.memberships, self.terms, self._memberships_from = start_memberships(
-            self.train_dataset, args, self.jury.config, was_jury
+            self.train_dataset, self.args, self.jury.config, self._was_jury
         )
         # Every process computed the same start, up to the last digits if their machines differ.
         state = broadcast_object_list([get_state(self.memberships, self.terms)])[0]
         set_state(self.memberships, self.terms, state)
-        self.add_callback(_EpochEnd(self))
 
     @property
     def jury(self) -> JuryRewardModel:
@@ -162,22 +171,28 @@ class JuryRewardTrainer(RewardTrainer):
         if isinstance(dataset, JudgementRows):
             return dataset
         train = self._tables[0]
-        if isinstance(dataset, Dataset) and dataset.column_names == ["table"]:
-            data = self._tables[dataset[0]["table"]]
-        else:
-            data = read_evaluation(dataset, train)
-        known = None
-        if data is not train:
-            known = {rater: i for i, rater in enumerate([] if data.anonymous else train.enc.rater_ids)}
+        stand_in = isinstance(dataset, Dataset) and dataset.column_names == ["table"]
+        data = self._tables[dataset[0]["table"]] if stand_in else read_evaluation(dataset, train)
+        if data is train:  # TRL prepares it first
+            self.reading = training_reading(args, train, processing_class, self._stored_reading)
         return JudgementRows(
             data,
             processing_class,
-            special_tokens=data.from_trl if args.special_tokens is None else args.special_tokens,
-            max_length=args.max_length,
+            reading=self.reading,
             judgements_per_row=args.judgements_per_row,
             name="training" if data is train else dataset_name,
-            known_raters=known,
+            train=None if data is train else train,
         )
+
+    def _read_as(self, reading: ReadingSettings) -> None:
+        """Read all texts anew, as the training of a checkpoint does that is resumed."""
+        self.reading, trainer = reading, cast(Any, self)  # transformers takes the data sets for its own
+        trainer.train_dataset = trainer.train_dataset.read_as(reading)
+        if isinstance(evaluation := trainer.eval_dataset, dict):
+            trainer.eval_dataset = {name: rows.read_as(reading) for name, rows in evaluation.items()}
+        elif evaluation is not None:
+            trainer.eval_dataset = evaluation.read_as(reading)
+        self._start()
 
     def _set_signature_columns_if_needed(self) -> None:
         _trl.set_signature_columns(self, COLUMNS)
@@ -197,6 +212,9 @@ class JuryRewardTrainer(RewardTrainer):
             checkpoint = get_last_checkpoint(self.args.output_dir)
         if checkpoint:
             # Before the weights are loaded, so that a checkpoint of another training is refused with our message.
+            reading = resumed_reading(checkpoint, self.reading, self.args, self._tables[0])
+            if reading != self.reading:
+                self._read_as(reading)
             read_state(checkpoint, self.memberships, self.terms)
         elif self._memberships_from == "model" and self.state.global_step == 0:
             rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)
@@ -363,7 +381,8 @@ class JuryRewardTrainer(RewardTrainer):
                 jury = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
                 descriptions = dict(zip(self.cluster_names, self.args.cluster_descriptions or [], strict=False))
                 state = finished_state(self.memberships, self.terms, self.train_dataset.enc, descriptions)
-                save_jury(jury, self.processing_class, state, output_dir or self.args.output_dir)
+                folder = output_dir or self.args.output_dir
+                save_jury(jury, self.processing_class, state, folder, reading=self.reading)
             if self.args.push_to_hub and not _internal_call:
                 self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
         if self.args.should_save:
@@ -398,7 +417,7 @@ class JuryRewardTrainer(RewardTrainer):
                 "Mean entropy of memberships": f"{self.memberships.entropy():.3f} nats",
             },
             metrics=self._last_metrics,
-            special_tokens=rows.data.from_trl if self.args.special_tokens is None else self.args.special_tokens,
+            special_tokens=self.reading.special_tokens and self.reading.format != "conversations",
             tags=[*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])],
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -410,7 +429,7 @@ class JuryRewardTrainer(RewardTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Before TRL's files: a checkpoint that Trainer finds complete has its memberships.
         if self.args.should_save:
-            write_state(_trl.checkpoint_folder(self, trial), self.memberships, self.terms)
+            write_state(_trl.checkpoint_folder(self, trial), self.memberships, self.terms, self.reading)
         super()._save_checkpoint(model, trial)
 
     def _load_best_model(self) -> None:

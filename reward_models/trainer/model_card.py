@@ -79,8 +79,9 @@ mean of the clusters under their shares.
   calibrate the heads to one scale before adding them up.
 - The raters need not be the people affected; people who did not judge are not represented.
 {% if special_tokens -%}
-- Plain texts were read with the tokenizer's special tokens and an end token, as TRL's reward trainer does. Scorers
-  that leave them out (GRPO, RLOO, `JuryScorer`) score plain texts a little differently; conversations are the same.
+- Plain texts were read with the tokenizer's special tokens and an end token, as TRL's reward trainer does, and
+  `JuryScorer` reads them so. Stock trainers with `reward_funcs="path/to/this/folder"` leave them out and score plain
+  texts a little differently; conversations are the same.
 {% endif %}"""
 
 

@@ -19,10 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
-from reward_models.errors import JudgementError, JudgementWarning
+from reward_models.errors import JudgementError, JudgementWarning, JuryError
 from reward_models.judgements.encoding import soft_as_choice
-from reward_models.judgements.texts import Text
-from reward_models.jury.features import render
+from reward_models.jury.reading import ReadingSettings
 from reward_models.trainer.data import JuryData
 
 
@@ -31,43 +30,10 @@ __all__ = [
     "JudgementCollator",
     "JudgementRows",
     "PromptSampler",
-    "tokenise",
 ]
 
 COLUMNS = ["text", "input_ids", "judgement", "alternatives", "answer", "rater", "weight", "first", "margin"]
 """Keys of a row: the columns that the trainer must keep."""
-
-
-def tokenise(texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, special_tokens: bool) -> list[np.ndarray]:
-    """Turn texts into token ids.
-
-    Args:
-        texts: `U` texts.
-        tokenizer: The backbone's.
-        special_tokens: Give plain texts special tokens and an end token, as `trl.RewardTrainer` does; conversations
-            always have those of the chat template.
-
-    Returns:
-        `U` arrays of ids.
-
-    Example:
-        >>> from reward_models.jury.tiny import tiny_tokenizer
-        >>> tokenizer, texts = tiny_tokenizer(), [Text("Which? ", "tea")]
-        >>> [tokenizer.decode(tokenise(texts, tokenizer, special)[0]) for special in (True, False)]
-        ['Which? tea<|im_end|>', 'Which? tea']
-    """
-    rendered = [render(prompt, response, tokenizer) for prompt, response in texts]
-    plain = [special_tokens and isinstance(text.prompt, str) for text in texts]
-    eos = tokenizer.eos_token or ""
-    rendered = [text + eos if p and not text.endswith(eos) else text for text, p in zip(rendered, plain, strict=True)]
-    ids: list[np.ndarray] = [np.empty(0)] * len(rendered)
-    for special in (False, True):
-        index = [i for i, p in enumerate(plain) if p == special]
-        if index:
-            token_ids = tokenizer([rendered[i] for i in index], add_special_tokens=special, verbose=False)["input_ids"]
-            for i, row in zip(index, token_ids, strict=True):
-                ids[i] = np.asarray(row, dtype=np.int64)
-    return ids
 
 
 class JudgementRows(Dataset):
@@ -76,11 +42,10 @@ class JudgementRows(Dataset):
     Args:
         data: The table.
         tokenizer: The backbone's.
-        special_tokens: See `tokenise`.
-        max_length: Judgements of longer texts, in tokens, are dropped; None keeps all.
+        reading: How texts are read; judgements of texts longer than its `max_length` are dropped.
         judgements_per_row: See `JuryRewardConfig`.
         name: Name of the data set in messages.
-        known_raters: Numbers of raters in the training data; None: the table is the training data.
+        train: The training data; None: the table is the training data.
 
     Attributes:
         data: The table; `enc` is its integer view (a `soft` table appears as weighted choices).
@@ -108,20 +73,27 @@ class JudgementRows(Dataset):
         data: JuryData,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        special_tokens: bool = False,
-        max_length: int | None = None,
+        reading: ReadingSettings | None = None,
         judgements_per_row: int | None = None,
         name: str = "training",
-        known_raters: Mapping[str, int] | None = None,
+        train: JuryData | None = None,
     ) -> None:
         self.data = data
         self.enc = soft_as_choice(data.enc) if data.enc.kind == "soft" else data.enc
         margin = data.margin
-        self.tokens = tokenise(self.enc.texts, tokenizer, special_tokens)
-        length = np.array([len(ids) for ids in self.tokens])
-        if (length == 0).any():
-            text = self.enc.texts[int(length.argmin())]
-            raise JudgementError(f"the text {text!r} of the {name} data has no tokens. Fix: drop it or add a prompt.")
+        self._arguments: dict[str, Any] = {
+            "data": data,
+            "tokenizer": tokenizer,
+            "judgements_per_row": judgements_per_row,
+        }
+        self._arguments |= {"name": name, "train": train}
+        reading = reading or ReadingSettings.for_tables(tokenizer, None)
+        try:
+            tokens = reading.tokenise(reading.render_all(self.enc.texts, tokenizer), tokenizer)
+        except JuryError as error:
+            raise JudgementError(f"the {name} data cannot be read: {error}") from error
+        self.tokens = [np.asarray(ids, dtype=np.int64) for ids in tokens]
+        length, max_length = np.array([len(ids) for ids in tokens]), reading.max_length
         offered = self.enc.alternatives >= 0
         too_long = offered & (length[self.enc.alternatives] > (max_length or np.inf))
         if (keep := ~too_long.any(1)).sum() < len(keep):
@@ -132,10 +104,11 @@ class JudgementRows(Dataset):
             warnings.warn(f"{message} and are dropped. Raise max_length to keep them.", JudgementWarning, stacklevel=2)
             self.enc, margin = self.enc.select(keep), None if margin is None else margin[keep]
         self.margin = np.zeros(len(self.enc)) if margin is None else margin
-        if known_raters is None:
+        if train is None:
             self.rater = self.enc.rater
         else:
-            names = [known_raters.get(rater, -1) for rater in self.enc.rater_ids]
+            known = {} if data.anonymous else {rater: i for i, rater in enumerate(train.enc.rater_ids)}
+            names = [known.get(rater, -1) for rater in self.enc.rater_ids]
             self.rater = np.array(names, dtype=np.int64)[self.enc.rater]
         first = self.enc.shown_first
         self.first = np.zeros(len(self.enc)) if first is None else np.choose(first + 1, [0.0, 1.0, -1.0])
@@ -168,6 +141,10 @@ class JudgementRows(Dataset):
             "first": self.first[judgement],
             "margin": self.margin[judgement],
         }
+
+    def read_as(self, reading: ReadingSettings) -> JudgementRows:
+        """Return the same table read in another way."""
+        return JudgementRows(**self._arguments, reading=reading)
 
     def prompts(self) -> np.ndarray:
         """Return (number of rows,) a number for each row's prompt."""

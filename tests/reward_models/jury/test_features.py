@@ -1,4 +1,4 @@
-"""Rendering, batching, pooling and truncation: `reward_models.jury.features`."""
+"""Batching, pooling and truncation: `reward_models.jury.features`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModel
-from trl.data_utils import apply_chat_template
 
 from reward_models.errors import JuryError
 from reward_models.judgements.texts import Text, freeze_prompt
-from reward_models.jury.features import batches, last_token, pooled_features, render, truncate_backbone
+from reward_models.jury.features import batches, last_token, pooled_features, truncate_backbone
+from reward_models.jury.reading import render
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -25,34 +25,6 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def lm(tokenizer):
     return tiny_causal_lm(tokenizer)
-
-
-def test_rendering_is_trls_own(tokenizer):
-    completion = [{"role": "assistant", "content": "the city"}]
-    theirs = apply_chat_template({"messages": PROMPT + completion}, tokenizer)["text"]
-    assert theirs.endswith("the city<|im_end|>\n")
-    assert render(PROMPT, completion, tokenizer) == theirs
-    assert render(PROMPT, "the city", tokenizer) == theirs
-    assert render(freeze_prompt(PROMPT), "the city", tokenizer) == theirs
-    assert render("Which is best?", " the city", tokenizer) == "Which is best? the city"
-
-
-def test_rendering_does_not_change_the_prompt(tokenizer):
-    prompt = [dict(message) for message in PROMPT]
-    render(prompt, "the city", tokenizer)
-    assert prompt == PROMPT
-
-
-def test_messages_after_a_plain_prompt_are_refused(tokenizer):
-    with pytest.raises(JuryError, match=r"is a list of messages, but the prompt 'Which' is a string.*role"):
-        render("Which", [{"role": "assistant", "content": "x"}], tokenizer)
-
-
-def test_conversation_without_chat_template_is_refused():
-    bare = tiny_tokenizer()
-    bare.chat_template = None
-    with pytest.raises(JuryError, match=r"has no chat template. Set tokenizer.chat_template"):
-        render(PROMPT, "x", bare)
 
 
 def test_last_token_by_mask_on_either_side():
@@ -93,22 +65,20 @@ def test_no_texts_give_no_rows(tokenizer, lm):
     assert pooled_features(lm, tokenizer, []).shape == (0, 32)
 
 
-def test_long_texts_keep_their_end_and_warn_once(tokenizer, lm, caplog):
+def test_long_texts_keep_their_end_and_their_number_is_said(tokenizer, lm):
     end = " the city and the country"
     n_end = len(tokenizer(end, add_special_tokens=False).input_ids)
-    long = [Text("space exploration?", end), Text("too much", end)]
-    for _ in range(2):
+    long = [Text("space exploration?", end), Text("too much", end), Text("", end)]
+    with pytest.warns(
+        UserWarning, match=f"^2 of 3 texts are longer than max_length={n_end} tokens .*Raise max_length"
+    ):
         features = pooled_features(lm, tokenizer, long, max_length=n_end)
     np.testing.assert_allclose(features[0], features[1], atol=1e-6)
-    messages = [record.message for record in caplog.records if "max_length" in record.message]
-    assert messages == [
-        f"Texts longer than max_length={n_end} tokens lose their beginning. Raise max_length to score them whole."
-    ]
 
 
-def test_batches_are_longest_first_and_cover_every_text(tokenizer):
-    texts = ["x" * n for n in (2, 9, 4, 9, 1)]
-    seen = list(batches(texts, tokenizer, batch_size=2, max_length=100))
+def test_batches_are_longest_first_and_cover_every_text():
+    rows = [[7] * n for n in (2, 9, 4, 9, 1)]
+    seen = list(batches(rows, batch_size=2))
     assert [index for index, _, _ in seen] == [[1, 3], [2, 0], [4]]
     assert [mask.sum(-1).tolist() for _, _, mask in seen] == [[9, 9], [4, 2], [1]]
     assert [ids.shape for _, ids, _ in seen] == [(2, 9), (2, 4), (1, 1)]
