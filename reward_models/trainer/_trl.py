@@ -6,7 +6,7 @@ If a new TRL changes them, only this file and its test break. Knows nothing of j
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from trl.trainer.utils import create_model_from_path
 
 __all__ = [
     "OVERRIDDEN",
+    "add_extreme",
     "add_metric",
+    "add_ratio",
     "changed_methods",
     "check_contract",
     "checkpoint_folder",
@@ -111,7 +113,57 @@ def set_signature_columns(trainer: RewardTrainer, columns: list[str]) -> None:
 
 def add_metric(trainer: Trainer, name: str, value: float) -> None:
     """Add a value to the metrics that any trainer of TRL averages at its next log."""
-    trainer._metrics["train" if trainer.model.training else "eval"][name].append(value)
+    _metrics(trainer)[name].append(value)
+
+
+class _Ratio(list[float]):
+    """A ratio of sums where TRL expects a list of values to average: one value. TRL drops it after each log."""
+
+    total = counted = 0.0
+
+    def add(self, total: float, count: float) -> None:
+        self.total, self.counted = self.total + total, self.counted + count
+        self[:] = [self.total / self.counted]
+
+
+def add_ratio(trainer: Trainer, name: str, total: float, count: float) -> None:
+    """Add to a metric that is logged as the ratio of a sum and a count since the last log, over any batches.
+
+    A mean of the batches' means would give a short batch as much weight as a full one.
+
+    Args:
+        trainer: Any trainer of TRL.
+        name: Name of the metric.
+        total: Sum over the batch, on all processes.
+        count: What to divide by; with 0 there is nothing to add, and a metric of which nothing was counted is not
+            logged.
+
+    Example:
+        >>> from collections import defaultdict
+        >>> from types import SimpleNamespace
+        >>> trainer = SimpleNamespace(model=SimpleNamespace(training=True), _metrics={"train": defaultdict(list)})
+        >>> for right, answers in ((3, 4), (1, 1), (0, 0)):
+        ...     add_ratio(trainer, "accuracy", right, answers)
+        >>> trainer._metrics["train"]["accuracy"]
+        [0.8]
+    """
+    if not count:
+        return
+    metrics = _metrics(trainer)
+    if name not in metrics:
+        metrics[name] = _Ratio()
+    metrics[name].add(total, count)
+
+
+def add_extreme(trainer: Trainer, name: str, value: float, extreme: Callable[[list[float]], float]) -> None:
+    """Add to a metric that is logged as the smallest (`min`) or largest (`max`) value since the last log."""
+    values = _metrics(trainer)[name]
+    values[:] = [extreme([*values, value])]
+
+
+def _metrics(trainer: Trainer) -> Any:
+    """Lists of values by name that TRL averages at its next log and then drops."""
+    return trainer._metrics["train" if trainer.model.training else "eval"]
 
 
 def count_tokens(trainer: RewardTrainer, attention_mask: torch.Tensor) -> None:

@@ -258,7 +258,9 @@ class JuryRewardTrainer(RewardTrainer):
             self.terms.step(loss_of_terms, rewards, lambda tensor: self.accelerator.reduce(tensor, "mean"))
             _trl.count_tokens(self, inputs["attention_mask"])
         with torch.no_grad():
-            self._log_batch(outputs.logits, batch_metrics(obs, obs.gather(rewards), terms, log_membership))
+            scalar = obs.gather(outputs.logits)[:, :, 0]
+            sums = batch_metrics(obs, obs.gather(rewards), terms, log_membership, scalar, inputs["row"])
+            self._log_batch(outputs.logits, sums)
         return (loss, outputs) if return_outputs else loss
 
     def _cool(self) -> None:
@@ -278,12 +280,13 @@ class JuryRewardTrainer(RewardTrainer):
         """Gather the rows of all processes on the CPU, padded with -1 if one has fewer than another."""
         return self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=0, pad_index=-1)).cpu()
 
-    def _log_batch(self, logits: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+    def _log_batch(self, logits: torch.Tensor, sums: dict[str, torch.Tensor]) -> None:
+        totals = self.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()
+        for name, (total, count) in zip(sums, totals, strict=True):
+            _trl.add_ratio(self, name, total, count)
         # `gather` needs equal shapes, and processes differ in how many texts their batches hold.
-        for name, value in {**values, "mean_reward": logits.mean()}.items():
-            _trl.add_metric(self, name, float(self.accelerator.gather(value).mean()))
-        _trl.add_metric(self, "min_reward", float(self.accelerator.gather(logits.min()).min()))
-        _trl.add_metric(self, "max_reward", float(self.accelerator.gather(logits.max()).max()))
+        _trl.add_extreme(self, "min_reward", float(self.accelerator.gather(logits.min()).min()), min)
+        _trl.add_extreme(self, "max_reward", float(self.accelerator.gather(logits.max()).max()), max)
         if self.model.training and self._memberships_from != "none":
             _trl.add_metric(self, "jury/membership_entropy", self.memberships.entropy())
             _trl.add_metric(self, "jury/temperature", self.memberships.temperature)

@@ -27,35 +27,51 @@ __all__ = ["batch_metrics", "jury_metrics", "table_log_lik"]
 
 
 def batch_metrics(
-    obs: Observations, rewards: torch.Tensor, terms: dict[str, torch.Tensor], log_membership: torch.Tensor
+    obs: Observations,
+    rewards: torch.Tensor,
+    terms: dict[str, torch.Tensor],
+    log_membership: torch.Tensor,
+    scalar: torch.Tensor,
+    row: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """Compute what TRL's reward trainer logs of a batch, for clusters.
+    """Compute what TRL's reward trainer logs of a batch, for clusters, as sums and counts.
+
+    Batches and processes may hold different numbers of judgements: add the sums and the counts, and divide at the end.
 
     Args:
         obs: `N` judgements.
         rewards: (N, A, K) rewards of their alternatives.
         terms: As for `Observations.log_lik`.
         log_membership: (N, K) log membership of each judgement's rater.
+        scalar: (N, A) mean reward of the population of their alternatives.
+        row: (N,) row of the batch that each judgement came from, not decreasing.
 
     Returns:
-        `accuracy` of the most probable answer and, for pairs, `margin`: how far the reward of the preferred response
-        is above that of the other one, on average.
+        (2,) sum and count by name. `accuracy` counts judgements whose answer was the most probable one, by their
+        weight; `mean_reward` the alternatives of each row once; for pairs, `margin` the judgements that are not ties,
+        by their weight: how far the reward of the preferred response is above that of the other one.
 
     Example:
         >>> from reward_models import planted_judgements
         >>> obs = Observations.from_encoded(planted_judgements(num_raters=2, num_items=2).judgements.encode())
         >>> rewards = torch.tensor([[[3.0], [1.0]]]).expand(4, 2, 1)  # a is 2 logits above b
-        >>> obs.label[:, 0].tolist(), batch_metrics(obs, rewards, {}, torch.zeros(4, 1))
-        ([0, 1, 0, 1], {'accuracy': tensor(0.5000), 'margin': tensor(0.)})
+        >>> sums = batch_metrics(obs, rewards, {}, torch.zeros(4, 1), rewards[:, :, 0], torch.tensor([0, 0, 1, 1]))
+        >>> obs.label[:, 0].tolist(), {name: value.tolist() for name, value in sums.items()}
+        ([0, 1, 0, 1], {'accuracy': [2.0, 4.0], 'mean_reward': [8.0, 4.0], 'margin': [0.0, 4.0]})
     """
-    answer, membership = obs.label[:, 0], log_membership.exp()
+    answer, membership, weight = obs.label[:, 0], log_membership.exp(), obs.weight.to(rewards)
     best = (answer_log_probs(obs, rewards, terms) + log_membership).logsumexp(2).argmax(0)
-    metrics = {"accuracy": (best == answer).float().mean()}
+    offered = scalar.new_ones(scalar.shape) if obs.mask is None else obs.mask.to(scalar)
+    once = torch.cat([row.new_ones(1), row.diff()]).to(scalar)[:, None] * offered
+    sums = {
+        "accuracy": torch.stack([((best == answer) * weight).sum(), weight.sum()]),
+        "mean_reward": torch.stack([(scalar * once).sum(), once.sum()]),
+    }
     if obs.kind == "preference":
         lead = ((rewards[:, 0] - rewards[:, 1]) * membership).sum(1) * (1 - 2 * answer)
-        decided = answer < 2
-        metrics["margin"] = (lead * decided).sum() / decided.sum().clamp(min=1)
-    return metrics
+        decided = (answer < 2) * weight
+        sums["margin"] = torch.stack([(lead * decided).sum(), decided.sum()])
+    return sums
 
 
 def table_log_lik(rows: JudgementRows, rewards: np.ndarray, terms: JudgementTerms) -> tuple[np.ndarray, np.ndarray]:
@@ -117,8 +133,8 @@ def jury_metrics(
     Returns:
         `loss`, nats per judgement of the mixture; `accuracy` of its most probable answer; `accuracy_<cluster>` of each
         cluster's, weighted by the raters' memberships; `prevalence_<cluster>`; `membership_entropy`, nats, mean over
-        raters; `mean_reward`, `min_reward`, `max_reward` of the prevalence-weighted mean; for pairs also `margin`, the
-        mean distance of the preferred response from the other one.
+        raters; `mean_reward`, `min_reward`, `max_reward` of the prevalence-weighted mean, over the judged texts; for
+        pairs also `margin`, the mean distance of the preferred response from the other one.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -155,7 +171,8 @@ def jury_metrics(
     _, one_each = np.unique(enc.rater[scored], return_index=True)
     metrics["membership_entropy"] = float(entr(m[one_each]).sum(1).mean())
     consensus = rewards @ prevalence
-    metrics |= {f"{name}_reward": float(getattr(consensus, name)()) for name in ("min", "mean", "max")}
+    judged = consensus[np.unique(enc.alternatives[enc.alternatives >= 0])]  # others may not have been read
+    metrics |= {f"{name}_reward": float(getattr(judged, name)()) for name in ("min", "mean", "max")}
     if enc.kind == "preference":
         decided = label < 2
         a, b = consensus[enc.alternatives[scored][decided]].T

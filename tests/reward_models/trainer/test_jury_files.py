@@ -181,13 +181,17 @@ def test_two_processes_equal_one(tmp_path):
 
             folder, batch = sys.argv[1], int(sys.argv[2])
             settings = dict(max_steps=5, per_device_train_batch_size=batch, memberships_from="random")
+            settings |= dict(logging_strategy="steps", logging_steps=5)
             trainer = make_trainer(votes(n_items=12), folder, votes(), **settings)
             trainer.train()
             loss = trainer.evaluate()["eval_loss"]
             if trainer.is_world_process_zero():
                 state = {k: v.detach().numpy() for k, v in trainer.jury.state_dict().items()}
                 state |= trainer.memberships.state() | trainer.terms.state()
-                save_file(state | {"loss": __import__("numpy").array([loss])}, f"{folder}/found.safetensors")
+                logged = next(entry for entry in trainer.state.log_history if "accuracy" in entry)
+                numbers = {"eval_loss": loss} | {k: v for k, v in logged.items() if "reward" in k or k == "accuracy"}
+                state |= {name: __import__("numpy").array([number]) for name, number in numbers.items()}
+                save_file(state, f"{folder}/found.safetensors")
             """
         )
     )
