@@ -182,3 +182,6 @@ plt.show()
 # due even with the reference and temperature right. The pool is each cluster's own optimum, in
 # proportion to its weight. `weights="uniform"` or `weights={"high": 1}` would have asked for other
 # shares, from the same jury.
+#
+# Next: [a jury from judgements](02_finetune_a_jury.py), or [your own pairs to a
+# policy](05_pairs_to_policy.py).

@@ -65,6 +65,8 @@ print(f"{len(train_dataset)} judgements to learn from, {len(eval_dataset)} held 
 
 folder = tempfile.TemporaryDirectory()
 base = prepare_base_model("tiny", folder.name)
+common = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+common |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
 
 
 def train(num_clusters):
@@ -76,9 +78,7 @@ def train(num_clusters):
         per_device_train_batch_size=4,
         learning_rate=3e-3,
         rater_terms=False,
-        **dict.fromkeys(["logging_strategy", "save_strategy"], "no"),
-        **dict.fromkeys(["gradient_checkpointing", "bf16"], False),
-        **dict.fromkeys(["disable_tqdm", "use_cpu"], True),
+        **common,
     )
     trainer = JuryRewardTrainer(base, args, train_dataset=train_dataset, eval_dataset=eval_dataset)
     trainer.remove_callback(PrinterCallback)
@@ -123,3 +123,6 @@ plt.show()
 #
 # One score per text cannot say that people differ, and reports a weak majority taste as if it were
 # weakly everybody's. With `num_clusters=2` the two tastes come apart, each as clear as it is.
+#
+# Without fine-tuning, `fit_jury` reads the clusters' rewards off a frozen language model: [from
+# your own pairs to a policy](05_pairs_to_policy.py).

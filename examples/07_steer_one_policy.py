@@ -74,18 +74,12 @@ for weights in ([0.2, 0.3, 0.5], [1, 0, 0], scorer.prevalence):
 #
 # The exact mode: the column `support` lists the answers, all are scored, nothing is sampled.
 
+common = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+common |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
 args = PluralGRPOConfig(
-    folder.name,
-    exact=True,
-    reference_power=0.0,
-    max_steps=300,
-    learning_rate=5e-3,
-    lr_scheduler_type="cosine",
-    per_device_train_batch_size=16,
-    **dict.fromkeys(["logging_strategy", "save_strategy"], "no"),
-    **dict.fromkeys(["gradient_checkpointing", "bf16"], False),
-    **dict.fromkeys(["disable_tqdm", "use_cpu"], True),
-)
+    folder.name, exact=True, reference_power=0.0, max_steps=300, learning_rate=5e-3,
+    lr_scheduler_type="cosine", per_device_train_batch_size=16, **common,
+)  # fmt: skip
 dataset = Dataset.from_list([{"prompt": PROMPT, "support": ANSWERS}] * 16)
 torch.manual_seed(0)
 trainer = PluralGRPOTrainer(
@@ -145,4 +139,5 @@ plt.show()
 #
 # Who decides need not be decided before training. In words the same works with a model that can
 # read: `steerable=True`, then `Steerer.from_pretrained("policy", "jury")`. A rater's posterior is a
-# weighting too, which makes a personal answer.
+# weighting too, which makes a personal answer. To do without weights in the prompt afterwards,
+# [distil](11_distil.py).

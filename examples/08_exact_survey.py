@@ -67,18 +67,12 @@ for name, share in zip(scorer.cluster_names, scorer.prevalence, strict=True):
 
 prompts = [as_messages(prompt) for prompt in questions["prompt"]]
 supports = [list(options) for options in questions["options"]]
+common = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+common |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
 args = PluralGRPOConfig(
-    folder.name,
-    exact=True,
-    reference_power=0.0,
-    max_steps=200,
-    learning_rate=5e-3,
-    lr_scheduler_type="cosine",
-    per_device_train_batch_size=10,
-    **dict.fromkeys(["logging_strategy", "save_strategy"], "no"),
-    **dict.fromkeys(["gradient_checkpointing", "bf16"], False),
-    **dict.fromkeys(["disable_tqdm", "use_cpu"], True),
-)
+    folder.name, exact=True, reference_power=0.0, max_steps=150, learning_rate=5e-3,
+    lr_scheduler_type="cosine", per_device_train_batch_size=10, **common,
+)  # fmt: skip
 dataset = Dataset.from_list(
     [{"prompt": p, "support": s} for p, s in zip(prompts, supports, strict=True)]
 )

@@ -83,23 +83,17 @@ for helpfulness in (0.2, 0.5, 0.8):
 
 folder = tempfile.TemporaryDirectory()
 base = prepare_base_model("tiny", folder.name)
+common = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+common |= {"use_cpu": True, "bf16": False, "gradient_checkpointing": False}
 
 
 def train(rho):
     """Return the probabilities of the answers after training."""
     args = PluralGRPOConfig(
-        folder.name,
-        rho=rho,
-        exact=True,
-        reference_power=0.0,
-        max_steps=200,
-        learning_rate=5e-3,
-        lr_scheduler_type="cosine",
-        per_device_train_batch_size=2,
-        **dict.fromkeys(["logging_strategy", "save_strategy"], "no"),
-        **dict.fromkeys(["gradient_checkpointing", "bf16"], False),
-        **dict.fromkeys(["disable_tqdm", "use_cpu"], True),
-    )
+        folder.name, rho=rho, exact=True, reference_power=0.0, max_steps=200,
+        learning_rate=5e-3, lr_scheduler_type="cosine", per_device_train_batch_size=2,
+        **common,
+    )  # fmt: skip
     dataset = Dataset.from_list([{"prompt": prompt, "support": texts}] * 2)
     trainer = PluralGRPOTrainer(base, objectives, args, dataset)
     trainer.remove_callback(PrinterCallback)

@@ -35,6 +35,7 @@ def percents(text: str) -> list[float]:
     return [float(cell) / 100 for cell in re.findall(r"(-?[\d.]+)%", text)]
 
 
+@pytest.mark.slow
 def test_two_line_dropin_keeps_more_of_the_minority_than_the_mean():
     printed = run_example("01_two_line_dropin.py")
     shares = {
@@ -89,6 +90,7 @@ def test_rules_disagree_and_only_some_can_be_shouted_down():
     assert "would turn the verdict to" in printed
 
 
+@pytest.mark.slow
 def test_pairs_become_a_policy_that_speaks_for_both_groups():
     printed = run_example("05_pairs_to_policy.py")
     assert "\ntaste signal: raters differ in what they want." in printed
@@ -119,6 +121,7 @@ def test_votes_become_three_rankings_that_the_truth_confirms():
     assert len(re.findall(r" as found$", printed, re.MULTILINE)) == 3
 
 
+@pytest.mark.slow
 def test_one_policy_follows_every_weighting():
     printed = run_example("07_steer_one_policy.py")
     rows = {line[:28].strip(): percents(line) for line in printed.splitlines() if line.count("%") == 4}
@@ -139,6 +142,7 @@ def test_one_policy_follows_every_weighting():
     assert float(error[2]) < 0.01
 
 
+@pytest.mark.slow
 def test_a_survey_policy_answers_as_people_do():
     printed = run_example("08_exact_survey.py")
     rows = re.findall(r"^(\w[\w ]+?)  +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
@@ -151,6 +155,7 @@ def test_a_survey_policy_answers_as_people_do():
         assert 5 * distance["noise floor"][k] < distance["after"][k] < distance["before"][k]
 
 
+@pytest.mark.slow
 def test_objectives_take_turns_or_meet_in_the_middle():
     printed = run_example("09_objectives.py")
     orders = re.findall(r"^helpful (\d+)%, brief \d+%:  (\w+) >", printed, re.MULTILINE)
@@ -162,6 +167,7 @@ def test_objectives_take_turns_or_meet_in_the_middle():
     assert shares["mixture", "policy"][1] < 0.1 < 0.6 < shares["consensus", "policy"][1]
 
 
+@pytest.mark.slow
 def test_dpo_serves_either_group_or_both_where_the_average_has_one_answer():
     printed = run_example("10_dpo_from_disagreement.py")
     assert "(adjusted Rand index): 1.00" in printed
@@ -170,3 +176,30 @@ def test_dpo_serves_either_group_or_both_where_the_average_has_one_answer():
     assert parks["average", "green"] == pytest.approx(parks["average", "grey"], abs=0.02)
     assert parks["mixture", "grey"] < 0.1 < 0.9 < parks["mixture", "green"]
     assert parks["mixture", "prevalence"] == pytest.approx(0.65, abs=0.07)
+
+
+@pytest.mark.slow
+def test_a_distilled_policy_speaks_for_all_under_the_plain_prompt():
+    printed = run_example("11_distil.py")
+    rows = {line[:28].strip(): percents(line[28:]) for line in printed.splitlines() if line[28:].count("%") == 4}
+    wanted, before, after = (rows[name] for name in ("wanted", "before", "after"))
+    assert wanted == pytest.approx([0.6, 0.3, 0.1, 0.0], abs=0.04)
+    assert after == pytest.approx(wanted, abs=0.04)
+    assert max(abs(b - w) for b, w in zip(before, wanted, strict=True)) > 0.1
+
+
+@pytest.mark.slow
+def test_a_model_is_held_against_people_baselines_and_noise():
+    printed = run_example("12_evaluate_any_model.py")
+    number = r"([+-]?[\d.]+)"
+    row = re.compile(rf"^(\w[\w -]+?)  +{number} \[{number}, {number}\](?: +{number} \[{number}, {number}\])?$", re.M)
+    found = {name: [float(cell) for cell in cells if cell] for name, *cells in row.findall(printed)}
+    floor = float(re.search(rf"^noise floor +{number}", printed, re.M)[1])
+    assert list(found) == ["random model", "fine-tuned model", "uniform", "marginal", "most common answer"]
+    for distance, low, high, *_ in found.values():
+        assert floor <= distance
+        assert low <= distance <= high
+    # The interval of the difference to the marginal: better, worse, and nobody can tell.
+    assert found["fine-tuned model"][5] < 0 < found["random model"][4]
+    assert found["uniform"][4] < 0 < found["uniform"][5]
+    assert max(found, key=lambda name: found[name][0]) == "most common answer"
