@@ -23,6 +23,7 @@ __all__ = [
     "add_extreme",
     "add_metric",
     "add_ratio",
+    "add_ratios",
     "changed_methods",
     "check_contract",
     "checkpoint_folder",
@@ -153,6 +154,13 @@ def add_ratio(trainer: Trainer, name: str, total: float, count: float) -> None:
     if name not in metrics:
         metrics[name] = _Ratio()
     metrics[name].add(total, count)
+
+
+def add_ratios(trainer: Trainer, sums: Mapping[str, torch.Tensor]) -> None:
+    """Call `add_ratio` for (2,) sums and counts by name, after adding up those of all processes."""
+    totals = trainer.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()
+    for name, (total, count) in zip(sums, totals, strict=True):
+        add_ratio(trainer, name, total, count)
 
 
 def add_extreme(trainer: Trainer, name: str, value: float, extreme: Callable[[list[float]], float]) -> None:

@@ -281,9 +281,7 @@ class JuryRewardTrainer(RewardTrainer):
         return self.accelerator.gather(self.accelerator.pad_across_processes(tensor, dim=0, pad_index=-1)).cpu()
 
     def _log_batch(self, logits: torch.Tensor, sums: dict[str, torch.Tensor]) -> None:
-        totals = self.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()
-        for name, (total, count) in zip(sums, totals, strict=True):
-            _trl.add_ratio(self, name, total, count)
+        _trl.add_ratios(self, sums)
         # `gather` needs equal shapes, and processes differ in how many texts their batches hold.
         _trl.add_extreme(self, "min_reward", float(self.accelerator.gather(logits.min()).min()), min)
         _trl.add_extreme(self, "max_reward", float(self.accelerator.gather(logits.max()).max()), max)
