@@ -1,7 +1,7 @@
-"""What every benchmark shares: the command line, the tidy file, and the interval over repeats.
+"""Shared by all benchmarks: the command line, the tidy file, and the interval over repeats.
 
 Knows nothing of what is measured. Rows are flat: `case`, `method`, `metric`, `value`, `ci_low`, `ci_high`, `n`,
-`unit`, and what was spent (`generated`, `scored`, `seconds`) where it applies.
+`unit`, and the cost (`generated`, `scored`, `seconds`) where it applies.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     """A parser that shows the module's docstring and has the options of every benchmark."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write meta and tidy rows here")
-    parser.add_argument("--smoke", action="store_true", help="a short form, under a minute; its numbers mean little")
+    parser.add_argument("--smoke", action="store_true", help="short run, under a minute; its numbers mean little")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
     return parser
 
@@ -41,7 +41,9 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Adds the option of every benchmark that trains or scores with a model."""
     parser.add_argument(
-        "--device", default="auto", help="cpu, in float32; or an accelerator such as cuda, in bfloat16 (default: best)"
+        "--device",
+        default="auto",
+        help="cpu (float32) or an accelerator such as cuda (bfloat16); default: an accelerator if there is one",
     )
 
 

@@ -1,12 +1,12 @@
-"""What each welfare rule costs beside the weighted mean written as one line of torch.
+"""Cost of each welfare rule, compared with the weighted mean written as one line of torch.
 
 Two cases: `pointwise`, 10^6 responses scored by 8 clusters under one jury, and `group`, 10^5 groups of 16 responses
-with a jury each; rewards and juries are random, in float32. Each rule has a process of its own. In it, after a warm-up
-on a slice, one call is watched for its peak of memory, and then calls are timed in turn with `torch_mean`,
-`(r * w).sum(-1)`. The two rules that are lotteries are asked for the lottery, the others for scores.
+with a jury each; rewards and juries are random, in float32. Each rule runs in its own process. After a warm-up on a
+slice, the peak memory of one call is measured, and then calls are timed in turn with `torch_mean`, `(r * w).sum(-1)`.
+The two lottery rules return the lottery, the others scores.
 
-Reported: the median time, the median and quartiles of its ratio to `torch_mean` in the same turn, and the peak of
-memory above that of the rewards and weights (Linux only).
+Reported: the median time, the median and quartiles of its ratio to `torch_mean` in the same turn, and the peak memory
+above that of the rewards and weights (Linux only).
 
   python benchmarks/aggregation.py --smoke
   python benchmarks/aggregation.py --json aggregation.json
@@ -125,10 +125,12 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--responses", type=int, default=1_000_000, help="of the pointwise case (default: 10^6)")
-    parser.add_argument("--groups", type=int, default=100_000, help="of the group case (default: 10^5)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5, at least 2)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: 2)")
+    parser.add_argument(
+        "--responses", type=int, default=1_000_000, help="responses of the pointwise case (default: 10^6)"
+    )
+    parser.add_argument("--groups", type=int, default=100_000, help="groups of the group case (default: 10^5)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns (default: 5, at least 2)")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     parser.add_argument("--measure", nargs=3, metavar=("CASE", "RULE", "SIZE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.repeats < 2:

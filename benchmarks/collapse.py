@@ -1,24 +1,24 @@
-"""What becomes of a minority: stock TRL beside plural_rlhf, where the exact answer is known to the last digit.
+"""What becomes of a minority: stock TRL and plural_rlhf on tasks whose exact target is known.
 
-A policy that answers as people do is trained on what clusters of raters like. The exact target is the mixture of what
-each cluster would have by itself; the answers are few, so every policy's distribution is read off and not estimated.
-`_collapse/cases.py` says what each case is, `_collapse/methods.py` what each method, `_collapse/scales.py` what each
-metric. By default the six cases of a Llama of 40,000 parameters run; `--model smollm2` runs those of SmolLM2-135M, for
-which an accelerator is advised.
+A policy that answers as people do is trained on the rewards of clusters of raters. The exact target is the mixture of
+the clusters' own optima. There are few answers, so every policy's distribution is computed exactly, not estimated.
+`_collapse/cases.py` defines each case, `_collapse/methods.py` each method, `_collapse/scales.py` each metric. By
+default the six cases of a Llama of 40,000 parameters run; `--model smollm2` runs those of SmolLM2-135M, for which an
+accelerator is advised.
 
-The protocol. All methods start from the same model and ask the same jury. The sampled methods generate the same number
-of completions; the exact mode generates none. Each method is tuned with a seed of its own on prompts of its own, over
-its knobs and the same learning rates, and the setting that ends nearest to the exact target is kept, which is generous
-to a method that never aims there. The rivals have more knobs than ours, which has none but the learning rate and the
-optimizer's memory. The seeds that count train on other prompts. `--tuning coordinate` tries one knob after the other,
-each with the best of those before it, and the learning rate last; `full` tries all settings, which are hundreds for
-GRPO; `none` takes the likeliest knobs and the second learning rate.
+Protocol. All methods start from the same model and use the same jury. The sampled methods generate the same number of
+completions; the exact mode generates none. Each method is tuned on a separate seed and separate prompts, over its
+settings and the same learning rates. The setting that ends nearest to the exact target is kept, which favours methods
+that do not aim at it. The rivals have more settings to tune than ours, which has only the learning rate and the
+optimizer's memory (`adam_beta1`). The seeds that count train on other prompts. `--tuning coordinate` tries one setting
+after the other, each with the best of those before it, and the learning rate last; `full` tries all combinations,
+hundreds for GRPO; `none` uses the likeliest settings and the second learning rate.
 
 Reported: all metrics with 95 % t intervals over the seeds, paired differences between `plural` and the best rival,
 completions generated, sequences scored forward and backward, seconds, and whether each case's aims were reached.
 
-Every run is kept as it ends, in --parts or beside --json (`FILE.parts/`); a benchmark that was stopped goes on where
-it was. Several at the same time may share --parts if their cases or methods differ.
+Every finished run is saved, in --parts or beside --json (`FILE.parts/`), and a benchmark that was stopped resumes from
+there. Several processes may share --parts if their cases or methods differ.
 
   python benchmarks/collapse.py --smoke                                under a minute, numbers mean little
   python benchmarks/collapse.py --case jury-gap8 --json collapse.json  the README's figure
@@ -139,19 +139,26 @@ def main() -> None:
     )
     add_device(parser)
     parser.add_argument("--seeds", type=int, default=3, help="runs that count, per method (default: 3)")
-    parser.add_argument("--steps", type=int, help="batches of the sampled methods (default: the case's)")
-    parser.add_argument("--start-steps", type=int, help="steps that make the start (default: the case's)")
-    parser.add_argument("--prompts", type=int, help="prompts a batch (default: the case's)")
+    parser.add_argument("--steps", type=int, help="batches per run of the sampled methods (default: the case's)")
+    parser.add_argument("--start-steps", type=int, help="steps that train the start model (default: the case's)")
+    parser.add_argument("--prompts", type=int, help="prompts per batch (default: the case's)")
     parser.add_argument("--iterations", type=int, help="how often each batch is used (default: the case's)")
     parser.add_argument(
-        "--warmup", type=float, default=0.0, help="share of the steps in which the learning rate rises (default: 0)"
+        "--warmup", type=float, default=0.0, help="warm-up of the learning rate, as a share of the steps (default: 0)"
     )
     parser.add_argument(
-        "--reference-share", type=float, help="share of each group that the start draws, in ours (default: the case's)"
+        "--reference-share",
+        type=float,
+        help="share of each group drawn by the reference, ours only (default: the case's)",
     )
-    parser.add_argument("--learning-rates", type=float, nargs="+", help="the grid, the same for every method")
     parser.add_argument(
-        "--tuning", choices=("coordinate", "full", "none"), default="coordinate", help="default: coordinate"
+        "--learning-rates", type=float, nargs="+", help="learning rates to try, the same for every method"
+    )
+    parser.add_argument(
+        "--tuning",
+        choices=("coordinate", "full", "none"),
+        default="coordinate",
+        help="how to tune (default: coordinate)",
     )
     add_parts(parser)
     args = parser.parse_args()

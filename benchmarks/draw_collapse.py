@@ -1,4 +1,4 @@
-"""Draws what benchmarks/collapse.py measured: who is left in each policy's answers.
+"""Draw the results of benchmarks/collapse.py: the share of each cluster in each policy's answers.
 
 python benchmarks/collapse.py --case jury-gap8 --json collapse.json
 python benchmarks/draw_collapse.py collapse.json --output docs/img/collapse.png
@@ -110,7 +110,7 @@ def percent(share: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path, help="what benchmarks/collapse.py --json wrote")
+    parser.add_argument("result", type=Path, help="JSON file of benchmarks/collapse.py")
     parser.add_argument("--case", default="jury-gap8", help="jury-gap4, jury-gap8 or rare (default: jury-gap8)")
     parser.add_argument("--output", type=Path, default=Path("docs/img/collapse.png"), help="PNG or SVG to write")
     args = parser.parse_args()

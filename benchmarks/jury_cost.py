@@ -1,10 +1,10 @@
-"""What eight opinions cost: texts scored per second by one head, by a jury of eight, and by eight separate models.
+"""Cost of eight clusters: texts scored per second by one head, by a jury of eight, and by eight separate models.
 
-All three read the same texts through `JuryScorer`, from strings to rewards: tokenising, padding and copying count. The
-heads of a jury share one pass through the backbone; separate models, as MaxMin-RLHF trains them, each need their own.
-The three are timed in turns (one head and the jury four times a turn, alternating and changing who goes first), so
-that whatever else the machine does hits all of them; ratios are taken within a turn. The heads are random: what they
-say does not change what they cost.
+All three score the same texts through `JuryScorer`, from strings to rewards: tokenising, padding and copying count.
+The heads of a jury share one pass through the backbone; separate models, as MaxMin-RLHF trains them, each need their
+own. The three are timed in turns (one head and the jury four times a turn, in alternating order), so that other load
+on the machine affects all of them; ratios are taken within a turn. The heads are random: their values do not change
+their cost.
 
 Expected: the jury at 0.97 of one head's throughput or more, and at 7 times that of eight models or more.
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny", help="backbone (default: tiny)")
     parser.add_argument("--texts", type=int, default=96, help="texts per turn (default: 96)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts per forward pass (default: 32)")
-    parser.add_argument("--repeats", type=int, default=15, help="turns (default: 15, at least 2)")
+    parser.add_argument("--repeats", type=int, default=15, help="timed turns (default: 15, at least 2)")
     args = parser.parse_args()
     if args.repeats < 2:
         parser.error(f"--repeats is {args.repeats}, and a spread needs at least 2")

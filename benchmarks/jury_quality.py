@@ -1,17 +1,17 @@
-"""Who predicts best what a person will say? Juries and published methods side by side on real judgements.
+"""Which method predicts judgements best? Juries and published methods side by side on real data.
 
-Three questions: new labels of known people (`labels:seen`), new people placed by 0, 5 or 20 of their labels
-(`labels:unseen`), and texts that nobody has judged (`minilm:unseen`, `smollm2:unseen`; every method reads the same
-vectors). A control shuffles answers among the raters of each item (`labels:seen:shuffled`): nobody has taste, and a
-method that tells raters apart can only lose.
+Three tasks: new labels of known people (`labels:seen`), new people, with adaptation to 0, 5 or 20 of their labels
+(`labels:unseen`), and texts that nobody has judged (`minilm:unseen`, `smollm2:unseen`; every method uses the same
+features). A control shuffles answers among the raters of each item (`labels:seen:shuffled`): without taste in the
+data, a method that distinguishes raters can only lose.
 
-Every method that has a size (clusters, prototypes, rank, length of a code) chooses it among the same candidates by
-labels of held-out training raters; no scored label is seen. All are fitted once with the settings of this package:
-published methods are re-implementations, see `_jury/methods.py`. Differences are paired: the judgements of all splits
-are pooled, and raters and items are resampled, a rater or item with all its judgements in all splits. A negative
-difference of nats is better.
+Every method with a size (clusters, prototypes, rank, length of a code) chooses it among the same candidates by the
+labels of held-out training raters; scored labels are never used. All are fitted once with the settings of this
+package; published methods are re-implementations, see `_jury/methods.py`. Differences are paired: the judgements of
+all splits are pooled, and raters and items are resampled, each with all its judgements in all splits. A negative
+difference in nats is better.
 
-Results are kept beside --json as they come (`FILE.parts/`); a run that was stopped goes on where it was.
+Finished results are saved beside --json (`FILE.parts/`), and a run that was stopped resumes from there.
 
   python benchmarks/jury_quality.py --smoke
   python benchmarks/jury_quality.py --json jury_quality.json
@@ -134,19 +134,21 @@ def main() -> None:
         nargs="+",
         type=int,
         default=[1, 2, 3, 4],
-        help="clusters, ranks ... to choose from (default: 1 2 3 4)",
+        help="candidate sizes: clusters, ranks ... (default: 1 2 3 4)",
     )
-    parser.add_argument("--draws", type=int, default=400, help="resamples behind an interval (default: 400)")
+    parser.add_argument("--draws", type=int, default=400, help="bootstrap resamples per interval (default: 400)")
     parser.add_argument("--splits", type=int, default=5, help="random splits (default: 5)")
     parser.add_argument(
         "--features", nargs="+", choices=("labels", *FEATURES), default=["labels", *FEATURES],
-        help="what is known of a text: its labels, or a vector by a language model (default: all)",
+        help="inputs: labels, or features of a language model (default: all)",
     )  # fmt: skip
-    parser.add_argument("--no-controls", action="store_true", help="leave the shuffled controls out")
-    parser.add_argument("--max-raters", type=int, default=5000, help="raters of a survey, at random (default: 5000)")
+    parser.add_argument("--no-controls", action="store_true", help="skip the shuffled controls")
+    parser.add_argument(
+        "--max-raters", type=int, default=5000, help="random sample of a survey's raters (default: 5000)"
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="folder with polis/, ukpconvarg1/ and pandalm/")
     parser.add_argument(
-        "--fresh", action="store_true", help="drop the results kept beside --json, as after a change of code"
+        "--fresh", action="store_true", help="discard the results saved beside --json, e.g. after a change of code"
     )
     parser.add_argument("--output-plot", type=Path, metavar="PNG", help="draw the differences to BT")
     args = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Turns what the benchmarks measured into tables for a page: one of each case, with intervals, aims and the command.
+"""Make Markdown tables from benchmark results: one per case, with intervals, aims and the command.
 
-Every benchmark writes the same tidy rows, so this reads them all. A case that is in several files is one table. What
-is one number a method becomes a column, in the order in which it was measured; what is several, such as shares of
-clusters or points of a curve, is left out.
+It reads the tidy rows that every benchmark writes. A case that is in several files becomes one table. A metric with
+one number per method becomes a column, in the order of measurement; metrics with several, such as shares of clusters
+or points of a curve, are omitted.
 
   python benchmarks/collapse.py --case reuse4 --json reuse4.json
   python benchmarks/make_tables.py reuse4.json
@@ -105,9 +105,9 @@ def _aims(aims: Iterable[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what a benchmark wrote with --json")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="JSON file of a benchmark")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help="columns (default: all)")
-    parser.add_argument("--output", type=Path, help="write the tables here (default: print them)")
+    parser.add_argument("--output", type=Path, help="file for the tables (default: print them)")
     args = parser.parse_args()
     try:
         text = tables([json.loads(file.read_text(encoding="utf-8")) for file in args.files], args.metrics)

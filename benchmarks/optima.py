@@ -1,15 +1,15 @@
-"""Where stock trainers end when nothing stops them: the optimum of their loss, and its distance from the exact target.
+"""Where stock trainers converge: the optimum of their loss, and its distance from the exact target.
 
-No policy is trained and nothing is sampled: the answers of a case can be enumerated, so the distribution that a loss
-has its optimum at can be written down, under the weighted mean of the clusters' rewards and for every beta. What
-collapse.py measures of a rival is this distance, and what its budget did not allow it to walk.
+No policy is trained and nothing is sampled: the answers of a case can be enumerated, so the optimum of each loss is
+computed exactly, for the weighted mean of the clusters' rewards and every beta. The distance that collapse.py measures
+for a rival is this one, plus what remains at the end of its budget.
 
   log pool         pi_0 exp(R / beta): RLOO, whose KL is in the reward, and GRPO with the corrected KL term
                    (`use_bias_correction_kl=True`, TRL's default)
-  GRPO             beta pi_0 / (lambda - R): GRPO without scaling of rewards and with its KL term as it was published,
+  GRPO             beta pi_0 / (lambda - R): GRPO without scaling of rewards and with its KL term as published,
                    whose gradient is that of KL(pi_0 || pi); on the correction see DeepSeek-V3.2 (arXiv 2512.02556)
 
-`plural` has its optimum at the target itself, so it has no row. Cases as in collapse.py.
+The optimum of `plural` is the target itself, so it has no row. Cases as in collapse.py.
 
   python benchmarks/optima.py --smoke                     under a minute, numbers mean little
   python benchmarks/optima.py --json optima.json          the tiny cases; five minutes, most of them for their starts

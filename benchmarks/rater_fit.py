@@ -1,9 +1,9 @@
-"""How long a jury takes to fit on frozen features, as judgements grow tenfold: is it linear?
+"""Time to fit a jury on frozen features while judgements grow tenfold: is it linear?
 
 Planted data: votes of raters in eight clusters on statements whose rewards are linear in 64 features, with a leniency
-per rater; a hundred votes per rater. Timed is what a user waits for: `fit_raters` (K clusters with rater terms) and
-`fit_texts` (heads on the features). Each size runs in a process of its own, so that its peak memory is its own; the
-time of importing and of making the data is not counted. The exponent is the slope of log seconds on log judgements.
+per rater; a hundred votes per rater. Timed are `fit_raters` (K clusters with rater terms) and `fit_texts` (heads on
+the features), without importing and making the data. Each size runs in its own process, so that its peak memory can be
+measured. The exponent is the slope of log seconds on log judgements.
 
     python benchmarks/rater_fit.py --json rater_fit.json
 """
@@ -91,7 +91,7 @@ def main() -> None:
     parser = make_parser(__doc__ or "")
     parser.add_argument("--sizes", nargs="+", type=float, default=[1e5, 1e6, 1e7], help="judgements per case")
     parser.add_argument("--texts", type=int, default=5000, help="unique statements (default: 5000)")
-    parser.add_argument("--clusters", type=int, default=8, help="K (default: 8)")
+    parser.add_argument("--clusters", type=int, default=8, help="number of clusters, K (default: 8)")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

@@ -1,13 +1,13 @@
-"""How many sequences must be scored until a policy is within .001 nats of its target: sampled and exact mode.
+"""Sequences that must be scored until a policy is within .001 nats of its target: sampled and exact mode.
 
-The cost of both modes is counted in sequences that go through a model to be scored: under the policy, forward and
-backward, every use of every completion, or every answer at every step; and under the reference, forward, every
-completion that was drawn, or every answer once. That the sampled mode draws its completions first is not counted.
+The cost of both modes is the number of sequences scored by a model. Under the policy (forward and backward): every use
+of every completion, or every answer at every step. Under the reference (forward): every completion that was drawn, or
+every answer once. Generating the completions of the sampled mode is not counted.
 
-Each mode may choose, at every budget, its learning rate, whether that rises at first, the memory of its optimizer, how
-many prompts a step has and, sampled, how often each batch is used. A budget is a run of its own, whose learning rate
-has decayed when it is spent. Settings are chosen with a seed and prompts of their own, at every budget the best; the
-smallest budget at which the mean of the seeds that count is within .001, too, is the answer. Cases as in collapse.py.
+For every budget, each mode tunes its learning rate, the warm-up, the memory of its optimizer (`adam_beta1`), the
+prompts per step and, sampled, the uses of each batch. Each budget is a separate run whose learning rate decays to its
+end. Settings are tuned on a separate seed and separate prompts. The result is the smallest budget at which the mean of
+the seeds that count is within .001, too. Cases as in collapse.py.
 
   python benchmarks/sequences.py --smoke                       under a minute, numbers mean little
   python benchmarks/sequences.py --json sequences.json         an hour on one core
@@ -203,8 +203,12 @@ def main() -> None:
         "--case", nargs="+", choices=TINY_CASES, default=["jury-gap4"], metavar="CASE", help=", ".join(TINY_CASES)
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs that count, per budget (default: 3)")
-    parser.add_argument("--near", type=float, default=0.001, help="nats that are near enough (default: 0.001)")
-    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, help="sequences (default: 100 to 18,102)")
+    parser.add_argument(
+        "--near", type=float, default=0.001, help="largest JS divergence that counts as reached, nats (default: 0.001)"
+    )
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", default=BUDGETS, help="budgets in sequences (default: 100 to 18,102)"
+    )
     add_device(parser)
     add_parts(parser)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Scoring all answers of a prompt: the prompt computed once, against every prompt-answer pair by itself.
+"""Score all answers of a prompt: the prompt computed once, compared with every prompt-answer pair separately.
 
-Forward passes alone, and forward and backward, for several prompt lengths. The two ways are timed in turns within
-one run, so that whatever else the machine does hits both; the ratio is taken pair by pair, and its median and
-quartiles are given. Also reported: the largest difference of the log-probabilities and the relative difference of
-the gradients (both should be rounding).
+Forward passes alone, and forward and backward, for several prompt lengths. The two ways are timed in turns within one
+run, so that other load on the machine affects both; the ratio is taken pair by pair, and its median and quartiles are
+reported. Also reported: the largest difference of the log-probabilities and the relative difference of the gradients
+(both should be rounding).
 
   python benchmarks/shared_prefix.py --smoke
   python benchmarks/shared_prefix.py --json shared_prefix.json
@@ -173,12 +173,14 @@ def main() -> None:
     parser.add_argument(
         "--model", default="scaled-tiny", help="scaled-tiny (default), smollm2-135m, a path or a hub id"
     )
-    parser.add_argument("--prompts", type=int, default=4, help="prompts a batch (default: 4)")
-    parser.add_argument("--answers", type=int, default=8, help="answers a prompt (default: 8)")
-    parser.add_argument("--prompt-tokens", type=int, nargs="+", default=[32, 128, 256], help="default: 32 128 256")
-    parser.add_argument("--answer-tokens", type=int, default=8, help="default: 8")
+    parser.add_argument("--prompts", type=int, default=4, help="prompts per batch (default: 4)")
+    parser.add_argument("--answers", type=int, default=8, help="answers per prompt (default: 8)")
+    parser.add_argument(
+        "--prompt-tokens", type=int, nargs="+", default=[32, 128, 256], help="tokens per prompt (default: 32 128 256)"
+    )
+    parser.add_argument("--answer-tokens", type=int, default=8, help="tokens per answer (default: 8)")
     add_device(parser)
-    parser.add_argument("--repeats", type=int, default=15, help="turns of each way (default: 15, at least 2)")
+    parser.add_argument("--repeats", type=int, default=15, help="timed turns of each way (default: 15, at least 2)")
     args = parser.parse_args()
     if args.repeats < 2:
         parser.error(f"--repeats is {args.repeats}, and a spread needs at least 2")

@@ -1,7 +1,7 @@
-"""How long `import plural_rlhf` and `plural-rlhf --help` take, against a Python that does nothing.
+"""Time of `import plural_rlhf` and `plural-rlhf --help`, compared with a Python process that does nothing.
 
-Whole processes are timed, in turns, so that whatever else the machine does hits all of them. Reported: the median
-time of each, and the median and quartiles of its ratio to the empty process of the same turn.
+Whole processes are timed, in turns, so that other load on the machine affects all of them. Reported: the median time
+of each, and the median and quartiles of its ratio to the empty process of the same turn.
 
   python benchmarks/startup.py --smoke
   python benchmarks/startup.py --json startup.json
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--repeats", type=int, default=15, help="turns (default: 15, at least 2)")
+    parser.add_argument("--repeats", type=int, default=15, help="timed turns (default: 15, at least 2)")
     args = parser.parse_args()
     if args.repeats < 2:
         parser.error(f"--repeats is {args.repeats}, and a spread needs at least 2")

@@ -1,11 +1,11 @@
-"""One policy for every jury: how near a steerable policy comes to the exact target, wherever it is asked.
+"""One policy for all weights: how near a steerable policy comes to the exact target of each.
 
 A language model of 40,000 parameters that picks a number as people do is trained once, under weights over three
-clusters of raters that change with every prompt and are said in the prompt. Then it is asked under 28 weightings (the
-simplex in steps of a sixth; none of them was drawn in training on purpose), and its answers are read off exactly.
+clusters of raters that change with every prompt and are written in the prompt. Then it is evaluated under 28 weights
+(the simplex in steps of a sixth; none was singled out in training), and its distribution is computed exactly.
 
-  start            the model before training: it was never told what the words on weights mean
-  plural           PluralGRPOTrainer, exact mode, the mixture under each w; weights said in reserved tokens
+  start            the model before training: it has never seen the words that state weights
+  plural           PluralGRPOTrainer, exact mode, the mixture under each w; weights in reserved tokens
   plural-words     the same with weights in words ("66% low, 17% high, 17% middle"), nothing added to the vocabulary
   weighted-mean    as plural, but towards the weighted mean of the rewards (rho=0), as other steerable policies are
   mixed-decoding   no training for mixtures: the three one-cluster answers of `plural`, mixed while decoding
@@ -13,12 +13,12 @@ simplex in steps of a sixth; none of them was drawn in training on purpose), and
 Reported, with 95 % t intervals over the seeds:
 
   jsd_nats         JS divergence to the exact mixture p_w, anything but the 11 numbers counted as one more answer: mean
-                   over the 28 weightings; jsd_nats_max the worst of them; jsd_nats_at each
-  spearman         rank correlation of a cluster's weight with its expected reward, per cluster; spearman_min the
-                   least; at most .98, because weights are tied and rewards are not
-  hypervolume      volume dominated by the 28 vectors of expected rewards, as a part of what the exact targets dominate
-                   (from reward 0, at which a cluster never hears a number of its own); above 1 is off the target too
-  coverage_min     the least mass on the 11 numbers
+                   over the 28 weights; jsd_nats_max is the worst of them, jsd_nats_at each
+  spearman         rank correlation of a cluster's weight with its expected reward, per cluster; spearman_min is
+                   the least; at most .98, because weights are tied and rewards are not
+  hypervolume      volume dominated by the 28 vectors of expected rewards, as a fraction of that of the exact
+                   targets (from reward 0: a cluster never gets a number of its own); above 1 is off the target too
+  coverage_min     the least probability of the 11 numbers together
 
   python benchmarks/steering.py --smoke                         under a minute, numbers mean little
   python benchmarks/steering.py --json steering.json            half an hour on one core
@@ -275,20 +275,28 @@ def show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
 def main() -> None:
     parser = make_parser(__doc__ or "")
     parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which (default: all), in this order"
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=list(METHODS),
+        help="methods to run, in this order (default: all)",
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs per method (default: 3)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps (default: 1000)")
     parser.add_argument(
-        "--words-factor", type=int, default=3, help="times as many steps for weights in words (default: 3)"
+        "--words-factor", type=int, default=3, help="factor on the steps for weights in words (default: 3)"
     )
-    parser.add_argument("--batch", type=int, default=8, help="prompts a step, each with its own weights (default: 8)")
     parser.add_argument(
-        "--concentration", type=float, default=0.5, help="of the Dirichlet that weights are drawn from (default: 0.5)"
+        "--batch", type=int, default=8, help="prompts per step, each with its own weights (default: 8)"
+    )
+    parser.add_argument(
+        "--concentration", type=float, default=0.5, help="concentration of the Dirichlet of the weights (default: 0.5)"
     )
     parser.add_argument("--levels", type=int, default=21, help="levels of the reserved tokens (default: 21)")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="of all trainings (default: 3e-3)")
-    parser.add_argument("--start-steps", type=int, default=400, help="steps that make the start (default: 400)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=3e-3, help="learning rate of all trainings (default: 3e-3)"
+    )
+    parser.add_argument("--start-steps", type=int, default=400, help="steps that train the start model (default: 400)")
     add_device(parser)
     args = parser.parse_args()
     if "mixed-decoding" in args.methods and "plural" not in args.methods[: args.methods.index("mixed-decoding")]:

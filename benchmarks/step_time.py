@@ -1,11 +1,11 @@
-"""What computing each prompt once saves of a whole optimizer step: `PluralGRPOTrainer` against TRL's `GRPOTrainer`.
+"""Time and memory of a whole optimizer step: `PluralGRPOTrainer`, which computes each prompt once, and `GRPOTrainer`.
 
 Both train the same model with the same LoRA adapter, reference policy, batch and lengths, through `trainer.train()`:
 generation, reward, reference, forward, backward and optimizer. A case such as 256x8 is a prompt of 256 tokens and
 completions of 8, forced to their full length; a batch is one group of completions of one prompt, or several. The two
-trainers step in turns within one process, so that whatever else the machine does hits both; a warm-up turn is dropped,
-ratios are taken turn by turn, and their median and quartiles are given. Peak memory is measured in a process of its
-own for each trainer: of the whole process on a CPU, of PyTorch on a GPU, where training is in bfloat16.
+trainers step in turns within one process, so that other load on the machine affects both; a warm-up turn is dropped,
+ratios are taken turn by turn, and their median and quartiles are reported. Peak memory is measured in a separate
+process for each trainer: of the whole process on a CPU, of PyTorch on a GPU, where training is in bfloat16.
 
 Expected, on SmolLM2-135M with groups of 16: 3 times TRL's speed or more at 256x8, 1.1 times at 64x64, not below 0.97
 times at 8x256, where there is nothing to share; peak memory never above TRL's.
@@ -233,12 +233,21 @@ def read_case(text: str) -> tuple[int, int]:
 def main() -> None:
     parser = make_parser(__doc__ or "")
     parser.add_argument("--model", default="tiny", help="tiny (default), smollm2-135m, a path or a hub id")
-    parser.add_argument("--cases", type=read_case, nargs="+", default=[(256, 8), (64, 64), (8, 256)], metavar="PxC")
-    parser.add_argument("--group", type=int, default=16, help="completions of a prompt (default: 16)")
-    parser.add_argument("--prompts", type=int, default=1, help="prompts a step (default: 1)")
-    parser.add_argument("--turns", type=int, default=9, help="steps of each trainer that count (default: 9)")
+    parser.add_argument(
+        "--cases",
+        type=read_case,
+        nargs="+",
+        default=[(256, 8), (64, 64), (8, 256)],
+        metavar="PxC",
+        help="tokens of prompt and completion (default: 256x8 64x64 8x256)",
+    )
+    parser.add_argument("--group", type=int, default=16, help="completions per prompt (default: 16)")
+    parser.add_argument("--prompts", type=int, default=1, help="prompts per step (default: 1)")
+    parser.add_argument("--turns", type=int, default=9, help="timed steps of each trainer (default: 9)")
     add_device(parser)
-    parser.add_argument("--checkpointing", action="store_true", help="activation checkpointing on, in both")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="turn on activation checkpointing in both trainers"
+    )
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure memory")
     parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,19 +1,19 @@
-"""Does selecting by a jury follow the trade-off that is asked for? Best-of-n on real judgements, no training.
+"""Does best-of-n under a jury follow the weights? On real judgements, without training.
 
-A jury of K clusters is fitted to each data set with the library (labels only), its heads are put on one scale, and
-every weighting of a grid selects among n texts to the same question, drawn at random (n = 4, 16) or all there are.
-A slate of n texts is an item, and what a weighting achieves is the clusters' mean reward of its selections.
+A jury of K clusters is fitted to each data set with the library (labels only), its heads are calibrated to one scale,
+and all weights of a grid select among n texts to the same question: a random slate (n = 4, 16) or all texts. A slate
+of n texts is an item, and the result of given weights is the clusters' mean reward of their selections.
 
-- `largest_regret`: of the selections under three rules, each by its own measure, against a loop over all texts that
-  shares no code with the rules. Must be 0 (to rounding).
+- `largest_regret`: regret of the selections under three rules, each by its own measure, against a loop over all texts
+  that shares no code with the rules. Must be 0 (to rounding).
 - `mean_oracle_regret`, `matched`, `spearman`, `violations`, `steerable_score` and more: as defined in
-  `plural_rlhf.evaluation.steerable.trade_offs`. What a weighting means is always its weighted mean there, so only
-  method `mean` can be right throughout. `deaf` selects by the prevalence whatever it is asked for.
-- `hypervolume_share`: of what the texts of a slate dominate together, the share that the selections under all
-  weightings dominate; 1 is the whole front. Texts that no weighted mean selects (inside the hull) are out of reach.
+  `plural_rlhf.evaluation.steerable.trade_offs`. They measure by the weighted mean, so only method `mean` can be
+  right throughout. `deaf` selects by the prevalence under all weights.
+- `hypervolume_share`: the hypervolume dominated by the selections under all weights, as a share of that of all texts
+  of the slate; 1 is the whole front. Texts inside the hull, which no weighted mean selects, are out of reach.
 
-The clusters serve as objectives here, as they are; that they are the right ones is measured in jury_quality.py. The
-selections are judged by the same rewards that made them, so this measures the selecting, not the jury.
+The clusters serve as objectives here; how good they are is measured in jury_quality.py. The selections are evaluated
+by the same rewards that made them, so this measures the selection, not the jury.
 
     python benchmarks/trade_offs.py --json trade_offs.json
 """
@@ -182,7 +182,9 @@ def measure(name: str, n: int | None, args: Any, fitted: tuple[np.ndarray, np.nd
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--cases", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, metavar="CASE", help=f"any of {', '.join(CASES)} (default: all)"
+    )
     parser.add_argument("--slates", type=int, default=192, help="slates of 4 or 16 texts (default: 192)")
     args = parser.parse_args()
     environment()

@@ -1,21 +1,21 @@
-"""Welfare rules disagree on real statements: what each picks, who gains, who loses, and whom shouting pays.
+"""Welfare rules on real statements: what each selects, who gains, who loses, and who gains by exaggerating.
 
 Six public Polis conversations. Each is one question with many statements; the clusters are the opinion groups that
-Polis published with the votes. They stand on firmer ground here than clusters of our own fit: a rater belongs to one
-of them, so a group's reward of a statement is a count that anybody can repeat, raters can be resampled without fitting
-anything again, and no choice of this library is in them. (Polis made them from the same votes, so they are further
-apart than new votes of the same people would be. Raters whom it put in no group are left out.)
+Polis published with the votes. They are used here instead of fitted clusters because each rater belongs to exactly
+one, so a group's reward of a statement is a count that anybody can repeat, raters can be resampled without a new fit,
+and the result does not depend on this library's choices. (Polis made the groups from the same votes, so they are
+further apart than new votes of the same people would be. Raters without a group are excluded.)
 
 - Reward of a group for a statement: log odds of agreeing among those of its raters who voted on it, with one agreeing
-  and one disagreeing vote added, and a pass counted half and half. A missing vote counts nothing. Statements that the
+  and one disagreeing vote added, and a pass counted as half of each. Missing votes are ignored. Statements that the
   moderators removed, or on which some group has fewer than 20 votes (or two thirds of its raters, if they are fewer
-  than 30), are left out. Then both groups are put on one scale: 1 is a standard deviation over the statements.
+  than 30), are excluded. Then both groups are scaled alike: 1 is a standard deviation over the statements.
 - Weights: the number of raters in each group.
-- `change`: of a group's reward against what the weighted mean picks; the interval resamples raters within groups (the
-  pick and the scale stay). `change_heldout`: picked by a random half of the raters, measured by the other half, mean
-  over halvings: what is left when luck in the pick does not count.
-- On random slates of 8 statements each, where no statement stands out that everybody likes: `slate_agreement` with
-  the mean and `slate_change` against it; and `moved`, `gain`, `others` when one group exaggerates, see
+- `change`: a group's reward of the selection minus that of the weighted mean's; the interval resamples raters within
+  groups (selection and scale are fixed). `change_heldout`: selected by a random half of the raters, measured on the
+  other half, mean over halvings: the change without the luck of the selection.
+- On random slates of 8 statements, where no statement stands out that everybody likes: `slate_agreement` with the
+  mean and `slate_change` against it; and `moved`, `gain`, `others` when one group exaggerates, see
   `plural_rlhf.evaluation.decisions.strategy`. These intervals resample the slates, not the raters.
 
     python benchmarks/welfare.py --json welfare.json
@@ -202,10 +202,16 @@ def slates(name: str, talk: Conversation, args: Any) -> tuple[list[dict[str, Any
 
 def main() -> None:
     parser = make_parser(__doc__ or "")
-    parser.add_argument("--conversations", nargs="+", choices=POLIS, metavar="NAME", help=f"of {', '.join(POLIS)}")
-    parser.add_argument("--draws", type=int, default=400, help="resamples of the raters (default: 400)")
-    parser.add_argument("--halvings", type=int, default=20, help="random halves of the raters (default: 20)")
-    parser.add_argument("--slates", type=int, default=200, help="slates for the exaggeration (default: 200)")
+    parser.add_argument(
+        "--conversations", nargs="+", choices=POLIS, metavar="NAME", help=f"any of {', '.join(POLIS)} (default: all)"
+    )
+    parser.add_argument("--draws", type=int, default=400, help="bootstrap resamples of the raters (default: 400)")
+    parser.add_argument(
+        "--halvings", type=int, default=20, help="random splits of the raters into halves (default: 20)"
+    )
+    parser.add_argument(
+        "--slates", type=int, default=200, help="random slates for agreement and exaggeration (default: 200)"
+    )
     args = parser.parse_args()
     environment()
     if not (DATA / "polis").is_dir():

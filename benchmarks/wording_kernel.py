@@ -1,10 +1,10 @@
-"""How easily a policy can learn to tell questions apart, depending on how they are worded.
+"""How the wording of questions affects how easily a policy learns to distinguish them.
 
-For each wording of the spending questions: the gradient of log p(first answer) - log p(last answer) with respect to
-a fresh LoRA adapter, question by question. What all questions share moves every answer at once; what differs is what
-can be learnt about one question alone. Reported: the variance of the gradients between questions, relative to the
+For each wording of the spending questions: the gradient of log p(first answer) - log p(last answer) with respect to a
+fresh LoRA adapter, question by question. The common part of the gradients moves all answers at once; only the
+differences can teach one question alone. Reported: the variance of the gradients between questions, relative to the
 square of their mean (the centred trace of the tangent kernel over its mean; Jacot et al. 2018). A larger number means
-that questions are told apart in fewer steps.
+that fewer steps are needed to distinguish questions.
 
   python benchmarks/wording_kernel.py --smoke
   python benchmarks/wording_kernel.py --model smollm2-135m --json wording.json
