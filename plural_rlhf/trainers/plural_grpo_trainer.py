@@ -97,23 +97,20 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
 
     Example:
         >>> import tempfile
-        >>> from types import SimpleNamespace
         >>> import numpy as np
         >>> from datasets import Dataset
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
-        >>> likes = {"1": [9.0, 0.0], "2": [0.0, 9.0]}  # two clusters that want opposite answers
-        >>> scorer = SimpleNamespace(
-        ...     cluster_names=["many", "few"],
-        ...     prevalence=np.array([0.75, 0.25]),
-        ...     cluster_rewards=lambda prompts, completions: torch.tensor([likes[c] for c in completions]),
-        ... )
+        >>> class Opposed:  # two clusters that want opposite answers
+        ...     cluster_names, prevalence = ["many", "few"], np.array([0.75, 0.25])
+        ...     def cluster_rewards(self, prompts, completions):
+        ...         return torch.tensor([[9.0, 0.0] if c == "1" else [0.0, 9.0] for c in completions])
         >>> data = Dataset.from_list([{"prompt": "1 or 2? ", "support": ["1", "2"]}])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     options = {"report_to": "none", "logging_strategy": "no", "save_strategy": "no"}
         ...     options |= {"use_cpu": True, "bf16": False, "learning_rate": 3e-2, "per_device_train_batch_size": 1}
         ...     args = PluralGRPOConfig(folder, exact=True, max_steps=30, **options)
         ...     tokenizer = tiny_tokenizer()
-        ...     trainer = PluralGRPOTrainer(tiny_causal_lm(), scorer, args, data, processing_class=tokenizer)
+        ...     trainer = PluralGRPOTrainer(tiny_causal_lm(), Opposed(), args, data, processing_class=tokenizer)
         ...     steps = trainer.train().global_step
         {'train_runtime': ...}
         >>> from plural_rlhf.policies.answers import answer_probabilities

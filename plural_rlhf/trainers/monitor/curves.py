@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from plural_rlhf.trainers.setting_checks import check_numbers
+
 
 __all__ = ["Curves", "Limits", "Run"]
 
@@ -47,7 +49,7 @@ class Limits:
         0.5
         >>> Limits(patience=1)
         Traceback (most recent call last):
-        ValueError: patience is 1: the noise of a mean is known from 2 logs on, so set 2 or more.
+        ValueError: patience is 1: it is a number of logs whose mean has a known noise, so it must be at least 2.
     """
 
     patience: int = 3
@@ -60,16 +62,11 @@ class Limits:
     sharpness: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.patience < 2:
-            raise ValueError(
-                f"patience is {self.patience}: the noise of a mean is known from 2 logs on, so set 2 or more."
-            )
-        for name in ("diversity", "share", "settle", "coverage", "truncated"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} is {value}: it is a share, between 0 and 1.")
-        for name in ("kl", "sharpness"):
-            if not (value := getattr(self, name)) > 0:
-                raise ValueError(f"{name} is {value}: it is a limit above 0, and math.inf turns the check off.")
+        share, limit = ("[0, 1]", "a share"), ("(0, inf]", "a limit, and math.inf turns the check off")
+        intervals = dict.fromkeys(("diversity", "share", "settle", "coverage", "truncated"), share)
+        intervals |= dict.fromkeys(("kl", "sharpness"), limit)
+        intervals |= {"patience": ("[2, inf)", "a number of logs whose mean has a known noise")}
+        check_numbers(self, intervals)
 
 
 class Curves:
