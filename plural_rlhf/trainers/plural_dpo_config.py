@@ -28,7 +28,7 @@ _FIXED = {
     "sync_ref_model": (False, "a reference that moves is not in the checkpoints and has no fixed point"),
     "truncation_mode": (
         "keep_start",
-        "the prompt would lose its beginning, which says whose preferences are asked for",
+        "the prompt would lose its beginning, which names the cluster",
     ),
 }
 
