@@ -369,16 +369,23 @@ def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:
     return 1.0 if ceiling == expected else (both - expected) / (ceiling - expected)
 
 
-def krippendorff_alpha(answers: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "nominal") -> float:
+def krippendorff_alpha(
+    answers: np.ndarray,
+    level: Literal["nominal", "ordinal", "interval"] = "nominal",
+    *,
+    missing: float | None = None,
+) -> float:
     """Return Krippendorff's alpha, the agreement between raters: 1 = full, 0 = as by chance.
 
     `1 - D_o / D_e` from the coincidence matrix of values within items (Krippendorff, "Computing Krippendorff's
     Alpha-Reliability", 2011). Items with fewer than two answers do not count.
 
     Args:
-        answers: (R, I) non-negative values or level indices, -1 = missing.
+        answers: (R, I) values, e.g. votes of -1, 0 and 1. NaN is missing.
         level: Which disagreements count more: `"nominal"` all the same, `"ordinal"` by rank, `"interval"` by squared
             difference of the values.
+        missing: A value that stands for a missing answer, too, e.g. -1 in `Encoded.answer_matrix`; None if there is
+            none.
 
     Returns:
         Alpha; nan if fewer than two different answers occur, since nothing could disagree.
@@ -389,11 +396,15 @@ def krippendorff_alpha(answers: np.ndarray, level: Literal["nominal", "ordinal",
     Example:
         >>> krippendorff_alpha(np.array([[0, 1, 1, 0], [0, 1, 1, 0]]))
         1.0
+        >>> krippendorff_alpha(np.array([[-1, 1, 1, 0], [-1, 1, 1, -1]]), missing=-1)  # two items with two answers
+        nan
         >>> round(krippendorff_alpha(np.array([[0, 1, 2, 2], [0, 1, 2, 1]]), level="ordinal"), 3)
         0.79
     """
-    answers = np.asarray(answers)
-    values = np.unique(answers[answers >= 0])
+    answers = np.asarray(answers, dtype=np.float64)
+    if missing is not None:
+        answers = np.where(answers == missing, np.nan, answers)
+    values = np.unique(answers[~np.isnan(answers)])
     counts = np.stack([(answers == value).sum(axis=0) for value in values], axis=-1).astype(np.float64)  # (I, V)
     counts = counts[counts.sum(axis=-1) > 1]
     weights = 1 / (counts.sum(axis=-1) - 1)

@@ -247,7 +247,7 @@ def test_pandalm_with_the_shipped_map():
         j = load_table(path, ROOT / "configs" / "columns" / "pandalm.yaml")
     assert (j.kind, j.n_raters, len(j)) == ("preference", 3, 2_835)
     # Three careful annotators: agreement far above chance, far below perfect.
-    assert 0.5 < krippendorff_alpha(j.encode().answer_matrix()) < 0.95
+    assert 0.5 < krippendorff_alpha(j.encode().answer_matrix(), missing=-1) < 0.95
 
 
 def test_ukpconvarg_pairs_in_both_orders_are_one_item():

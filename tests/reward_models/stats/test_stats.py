@@ -142,7 +142,18 @@ def test_bootstrap_refuses_what_it_cannot_resample():
 
 @pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.7434), ("ordinal", 0.8154), ("interval", 0.8491)])
 def test_krippendorff_textbook(level, alpha):
-    assert krippendorff_alpha(TEXTBOOK, level) == pytest.approx(alpha, abs=5e-5)
+    assert krippendorff_alpha(TEXTBOOK, level, missing=-1) == pytest.approx(alpha, abs=5e-5)
+    gaps = np.where(TEXTBOOK < 0, np.nan, TEXTBOOK)
+    assert krippendorff_alpha(gaps, level) == pytest.approx(alpha, abs=5e-5)
+    # The unit and the origin of a scale of equal steps do not matter.
+    assert krippendorff_alpha(gaps - 2, level) == pytest.approx(alpha, abs=5e-5)
+
+
+def test_krippendorff_of_votes_counts_those_against():
+    votes = np.array([[-1, -1, 1, 0, 1, -1], [-1, 1, 1, 0, -1, -1]])
+    for level in ("nominal", "ordinal", "interval"):
+        assert krippendorff_alpha(votes, level) == krippendorff_alpha(votes + 1, level)
+    assert krippendorff_alpha(votes) != krippendorff_alpha(votes, missing=-1)
 
 
 def test_krippendorff_extremes():
