@@ -1,13 +1,14 @@
-"""Collect every fault of a table and word them in one message.
+"""Collect every fault of a table and word them in one message, a line per kind of fault.
 
-Each fault names the row, the column, the value, why it cannot be used and how to fix it. Knows nothing of what a fault
+A line names the rows, the column, the values, why they cannot be used and how to fix it. Knows nothing of what a fault
 is: `validation` decides that.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,9 @@ from reward_models.errors import JudgementError
 
 __all__ = ["Faults", "is_missing", "show"]
 
-MAX_LINES = 20
+_ROWS = 3
+_DISTINCT = 6
 _MAX_VALUE = 60
-
-
-class _Fault(NamedTuple):
-    rows: np.ndarray
-    column: str
-    reasons: list[str]
-    fix: str
 
 
 def is_missing(value: Any) -> bool:
@@ -60,17 +55,17 @@ class Faults:
         bad: (N,) bool, rows with at least one fault.
 
     Example:
-        >>> faults = Faults(2)
-        >>> faults.add(np.array([False, True]), "rating", [3, 9], "is outside the levels 1 to 5", "correct it")
+        >>> faults = Faults(4)
+        >>> faults.add(np.array([False, True, True, True]), "rating", [3, 9, 8, 9], "is not a level", "correct it")
         >>> faults.raise_if_any()
         Traceback (most recent call last):
-        reward_models.errors.JudgementError: 1 fault in a table of 2 judgements (...):
-          row 1, column 'rating': 9 is outside the levels 1 to 5. Fix: correct it.
+        reward_models.errors.JudgementError: 3 faults in a table of 4 judgements (...):
+          rows 1, 2, 3, column 'rating': 9 is not a level. Values: 9 (2 times), 8. Fix: correct it.
     """
 
     def __init__(self, n_rows: int) -> None:
         self.bad = np.zeros(n_rows, dtype=bool)
-        self._faults: list[_Fault] = []
+        self._faults: list[tuple[int, str]] = []
         self._table: list[str] = []
 
     def add(self, rows: np.ndarray, column: str, values: Sequence[Any], reason: str | Sequence[str], fix: str) -> None:
@@ -80,41 +75,53 @@ class Faults:
             rows: (N,) bool, or positions of the rows at fault. Nothing is added when there are none.
             column: The column at fault.
             values: (N,) all the values of that column.
-            reason: What is wrong, following the value in the sentence; one text, or one per row at fault.
+            reason: What is wrong, following the value in the sentence; one text, or one per row at fault, of which the
+                first is shown.
             fix: What to do, as an imperative.
         """
         positions = np.flatnonzero(rows) if rows.dtype == bool else rows
         if len(positions) == 0:
             return
         self.bad[positions] = True
-        shown = positions[:MAX_LINES]
-        reasons = [reason] * len(shown) if isinstance(reason, str) else list(reason[: len(shown)])
-        lines = [f"{show(values[p])} {r}" for p, r in zip(shown, reasons, strict=True)]
-        self._faults.append(_Fault(positions, column, lines, fix))
+        first = reason if isinstance(reason, str) else reason[0]
+        end = "" if first.endswith(("?", ".")) else "."
+        counts = Counter(show(values[position]) for position in positions.tolist()).most_common()
+        line = (
+            f"{_rows(positions)}, column {column!r}: {show(values[int(positions[0])])} {first}{end}{_values(counts)}"
+        )
+        self._faults.append((len(positions), f"{line} Fix: {fix}."))
 
     def add_table(self, message: str) -> None:
         """Add a fault of the table as a whole: a full sentence with its fix."""
         self._table.append(message)
 
     def raise_if_any(self) -> None:
-        """Raise one error that lists the faults.
+        """Raise one error with a line per kind of fault.
 
         Raises:
-            JudgementError: If there is any fault; at most 20 rows are listed, shared by the kinds of fault.
+            JudgementError: If there is any fault.
         """
         if not self._faults and not self._table:
             return
-        total = len(self._table) + sum(len(fault.rows) for fault in self._faults)
-        lines = [f"  {message}" for message in self._table]
-        share = max(1, (MAX_LINES - len(lines)) // max(len(self._faults), 1))
-        for rows, column, reasons, fix in self._faults:
-            for row, reason in list(zip(rows, reasons, strict=False))[:share]:
-                lines.append(
-                    f"  row {row}, column {column!r}: {reason}{'' if reason.endswith(('?', '.')) else '.'} Fix: {fix}."
-                )
-            if len(rows) > share:
-                lines.append(f"  ... and {len(rows) - share:,} more rows with this fault in column {column!r}")
+        total = len(self._table) + sum(count for count, _ in self._faults)
         plural = "fault" if total == 1 else "faults"
         rows_note = "rows counted from 0; nothing was written"
         head = f"{total:,} {plural} in a table of {len(self.bad):,} judgements ({rows_note}):"
-        raise JudgementError("\n".join([head, *lines]))
+        lines = [*self._table, *(line for _, line in self._faults)]
+        raise JudgementError("\n".join([head, *(f"  {line}" for line in lines)]))
+
+
+def _rows(positions: np.ndarray) -> str:
+    """Name the first rows and the number of the others."""
+    shown = ", ".join(str(position) for position in positions[:_ROWS])
+    more = len(positions) - _ROWS
+    return f"row{'s' * (len(positions) > 1)} {shown}" + (f" and {more:,} more" if more > 0 else "")
+
+
+def _values(counts: list[tuple[str, int]]) -> str:
+    """Name the most frequent of several values at fault, and how often those occur that occur more than once."""
+    if len(counts) == 1:
+        return ""
+    shown = ", ".join(value + (f" ({count:,} times)" if count > 1 else "") for value, count in counts[:_DISTINCT])
+    more = len(counts) - _DISTINCT
+    return f" Values: {shown}" + (f" and {more:,} others." if more > 0 else ".")

@@ -31,15 +31,23 @@ def test_an_integer_is_an_index_and_a_text_is_an_option():
         (
             [1, 2, 3, 1],
             ("1", "2", "3", "4"),
-            "1 is an option by its text, and option '2' as an index. Fix: state index",
+            "1 is an option by its text, and option '2' as an index. Values: 1 (2 times), 2, 3. Fix: state index",
         ),
         (
             [1.0, 0.0, 0.0, 1.0],
             ("yes", "no"),
-            "1.0 is a float, and would be option 'no' as an index. Fix: if it counts",
+            "1.0 is a float, and would be option 'no' as an index. Values: 1.0 (2 times), 0.0 (2 times). Fix: if",
         ),
-        ([True, False, False, True], ("yes", "no"), "True is not one of the options 'yes', 'no'. Fix: recode it"),
-        (["1", "0", "0", "1"], ("yes", "no"), "'1' is not one of the options 'yes', 'no'. Fix: if it counts"),
+        (
+            [True, False, False, True],
+            ("yes", "no"),
+            "True is not one of the options 'yes', 'no'. Values: True (2 times), False (2 times). Fix: recode it",
+        ),
+        (
+            ["1", "0", "0", "1"],
+            ("yes", "no"),
+            "'1' is not one of the options 'yes', 'no'. Values: '1' (2 times), '0' (2 times). Fix: if it counts",
+        ),
     ],
 )
 def test_what_the_type_leaves_open_is_refused_with_the_fix(choice, options, message):
