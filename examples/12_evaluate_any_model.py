@@ -1,4 +1,4 @@
-"""Evaluating any model: whose answers does it give, and how sure can we be?
+"""Evaluating any model: whose answers it gives, and how sure we can be.
 
 Any causal language model can be held against people's answers to a survey; it need not have been
 trained with this package. The probability of each option is read off, compared with the people's
