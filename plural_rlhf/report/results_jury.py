@@ -130,7 +130,7 @@ class Grouping(ResultsModel):
     """
 
     grouping: str = Field(description="Name: a trait, the clusters, or a control.")
-    source: str = Field(default="", description="`clusters`, `trait`, `merged trait` or `control`.")
+    source: str = Field(default="", description="`clusters`, `trait`, `merged trait`, `all traits` or `control`.")
     n_groups: int = Field(description="Number of groups.")
     info: Number = Field(description="Gain over knowing the question only, nats per answer.")
     low: Number = Field(description="Lower end of the 95 % interval of the gain.")
@@ -164,7 +164,7 @@ class Groupings(ResultsModel):
 
     rows: list[Grouping] = Field(description="All groupings.")
     clusters: Grouping = Field(description="The row of the clusters.")
-    best_demographic: Grouping | None = Field(description="The best trait; null where the data has no traits.")
+    best_demographic: Grouping | None = Field(description="The best trait, or all together; null without traits.")
     paired_difference: Difference | None = Field(description="Clusters minus the best trait; null without traits.")
 
 

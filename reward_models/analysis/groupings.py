@@ -2,10 +2,12 @@
 
 Usable information as in Value Profiles (Sorensen et al. 2025, arXiv 2503.15484, Algorithm 1): the drop of the loss on
 new raters' answers when the grouping is known, in nats per answer. All groupings share one decoder, a table of answer
-frequencies per item and group, so that only the grouping differs. None of them has rater terms such as leniency.
+frequencies per item and group, so that only the grouping differs; all traits together, too many groups for a table,
+have an additive model (`trait_model`). None of them has rater terms such as leniency.
 
 Clusters are learnt on the training raters; a new rater's membership is inferred from half of the answers, and every
-grouping is scored on the other half. Demographic groups need no such answers. Two controls must come out at or below
+grouping is scored on the other half. Demographic groups need no such answers, and get none: the comparison is between
+asking people some questions and asking them who they are. Two controls must come out at or below
 zero: random groups, and clusters of answers shuffled among raters. Knows nothing of rewards or models.
 
 Shapes: `N` answers, `R` raters, `I` items, `S` cells (all options of all items), `K` clusters, `G` groups.
@@ -18,14 +20,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reward_models.analysis.naming import describe_clusters, name_clusters
+from reward_models.analysis.trait_model import fit_traits
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes, population
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.traits import MissingCodes, trait_groups
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
@@ -34,6 +37,7 @@ from reward_models.stats.resampling import halve_labels, two_way_intervals
 __all__ = ["GroupingReport", "describe_clusters", "merge_groups", "name_clusters", "predictive_information"]
 
 GROUP_SMOOTHING = (1.0, 4.0, 16.0, 64.0, 256.0)
+ALL_TRAITS = "all traits together"
 CLUSTERS, RANDOM, SHUFFLED = "clusters", "random groups", "clusters of shuffled answers"
 
 
@@ -42,7 +46,8 @@ class GroupingReport:
     """Predictive information of every grouping, on heldout answers of heldout raters.
 
     Attributes:
-        rows: `grouping`, `source` (`"clusters"`, `"trait"`, `"merged trait"` or `"control"`), `n_groups`, `info`
+        rows: `grouping`, `source` (`"clusters"`, `"trait"`, `"merged trait"`, `"all traits"` or
+            `"control"`), `n_groups`, `info`
             (nats per answer over knowing the item only), `low`, `high` (95 %, raters and items resampled; nan with
             fewer than 12 raters or 5 items), `per_split`.
         baseline_nll: Loss without any grouping, nats per answer.
@@ -71,7 +76,7 @@ class GroupingReport:
 
     @property
     def best_demographic(self) -> dict[str, Any] | None:
-        """The row of the demographic grouping with most information, merged or not; None without traits."""
+        """The row of the demographic grouping with most information: a trait, merged or not, or all; None without."""
         traits = [row for row in self.rows if "trait" in row["source"]]
         return max(traits, key=lambda row: row["info"]) if traits else None
 
@@ -98,15 +103,24 @@ class _Table:
 
 
 def predictive_information(
-    judgements: Judgements, num_clusters: int, *, seeds: int = 5, config: FitConfig | None = None
+    judgements: Judgements,
+    num_clusters: int,
+    *,
+    seeds: int = 5,
+    config: FitConfig | None = None,
+    missing: MissingCodes = (),
 ) -> GroupingReport:
-    """Compare learnt clusters with every demographic trait of the table.
+    """Compare learnt clusters with every demographic trait of the table, and with all traits together.
+
+    Clusters have seen half of a person's answers, demographic groups none.
 
     Args:
-        judgements: A table with raters; its `rater:` columns are the traits.
+        judgements: A table with raters; its `rater:` columns are the traits. Numbers are binned (`trait_groups`);
+            raters without a value form a group of their own.
         num_clusters: `K`; traits with more groups also enter merged down to at most `K`.
         seeds: Number of random halvings of the raters into training and heldout.
         config: Settings of the fit of the clusters.
+        missing: Values of traits that mean "unknown", e.g. `[99]` or `{"age": [99]}`; see `trait_groups`.
 
     Returns:
         The report; its first row is the clusters.
@@ -140,7 +154,7 @@ def predictive_information(
             "ask for fewer clusters, or bring more raters"
         )
     table = _categorical(enc)
-    traits = {trait.removeprefix("rater:"): _trait_codes(judgements, enc, trait) for trait in judgements.traits}
+    traits = _trait_codes(judgements, enc, missing)
     splits = [_one_split(table, traits, num_clusters, config or FitConfig(), seed) for seed in range(seeds)]
 
     names = list(splits[0].log_lik)
@@ -205,6 +219,10 @@ def _one_split(
             merged = merge_groups(train.group_counts(codes, n_groups), table.cell_item, num_clusters)
             log_lik[f"{trait} (merged)"] = _group_log_lik(train, scored, merged[codes], base)
             groups.append(("merged trait", num_clusters))
+    if len(traits) > 1:
+        together = np.stack(list(traits.values()), axis=1)
+        log_lik[ALL_TRAITS] = _traits_log_lik(train, scored, together, base, seed)
+        groups.append(("all traits", int((together.max(0) + 1).sum())))
     log_lik[RANDOM] = _group_log_lik(train, scored, rng.integers(num_clusters, size=table.n_raters), base)
     shuffled = _shuffle_within_items(table, rng)
     control = _cluster_log_lik(
@@ -266,11 +284,16 @@ def _categorical(enc: Encoded) -> _Table:
     return _Table(enc.rater, enc.item, start[enc.item] + label, cell_item, enc.weight, enc.n_raters)
 
 
-def _trait_codes(judgements: Judgements, enc: Encoded, trait: str) -> np.ndarray:
-    """Return the group (R,) of each rater; raters without a value form the last group."""
-    values = pd.Series(judgements.frame[trait].to_numpy()).groupby(enc.rater).first().reindex(range(enc.n_raters))
-    codes, levels = pd.factorize(values, sort=True)
-    return np.where(codes < 0, len(levels), codes).astype(np.int64)
+def _trait_codes(judgements: Judgements, enc: Encoded, missing: MissingCodes) -> dict[str, np.ndarray]:
+    """Return, by trait, the group (R,) of each rater; raters without a value form the last group."""
+    if not judgements.traits:
+        return {}
+    groups = trait_groups(judgements, missing).reindex(enc.rater_ids)
+    codes = {}
+    for name, column in groups.items():
+        code = column.cat.codes.to_numpy().astype(np.int64)
+        codes[str(name)] = np.where(code < 0, code.max() + 1, code)
+    return codes
 
 
 def _cluster_log_lik(
@@ -303,6 +326,12 @@ def _group_log_lik(train: _Table, scored: _Table, group: np.ndarray, base: np.nd
 
     strength = max(GROUP_SMOOTHING, key=leave_one_out)
     return np.log((counts + strength * p) / (totals + strength))[scored.cell, group[scored.rater]]
+
+
+def _traits_log_lik(train: _Table, scored: _Table, groups: np.ndarray, base: np.ndarray, seed: int) -> np.ndarray:
+    """Return (N,) log probabilities of the scored answers under all traits (R, T) together."""
+    model = fit_traits(train.rater, train.cell, train.weight, groups, base, train.cell_item, seed=seed)
+    return model.log_probs(scored.rater, scored.cell)
 
 
 def _shuffle_within_items(table: _Table, rng: np.random.Generator) -> _Table:

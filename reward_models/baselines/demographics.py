@@ -4,8 +4,9 @@
 
 with `g_t(u)` the rater's group by trait `t`. Rater terms vary around it and are integrated out as in a jury
 (`rater_model`), so that a comparison with a jury is about taste alone. `tau` is chosen on held-out labels from a grid
-that contains 0, where the model is one reward for everybody plus rater terms. A rater whose group is not known is
-predicted as a random member of the population.
+that contains 0, where the model is one reward for everybody plus rater terms; of several traits each has its own `tau`
+if that predicts these labels better (`stats.spreads`). Numbers such as ages are binned (`judgements.traits`). A rater
+whose group is not known is predicted as a random member of the population.
 
 This is the only model of the package that takes traits as input. Knows nothing of clusters.
 
@@ -27,14 +28,15 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_table import TextTable, extend_to_features, label_information
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.traits import MissingCodes, trait_groups
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import answer_log_lik, require_raters
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.resampling import heldout_labels
+from reward_models.stats.spreads import choose_spreads
 
 
 __all__ = ["DemographicsFit", "fit_demographics"]
@@ -53,8 +55,9 @@ class DemographicsFit:
         groups: `G` names, (trait, value).
         members: Indices into `groups` of each rater whose traits are known.
         placement: Posterior over the terms of the adapted raters.
-        group_sd: `tau`, in logits; 0 if the groups did not help to predict held-out labels.
-        cv: Loss on held-out labels, nats per judgement, by `tau`.
+        group_sd: Largest `tau` of a trait, in logits; 0 if the groups did not help to predict held-out labels.
+        trait_sds: `tau` of each trait, 0 where the trait is left out.
+        cv: Loss on held-out labels, nats per judgement, by a `tau` of all traits.
 
     Example:
         See `fit_demographics` for the table; the deviation of each group from the population:
@@ -76,6 +79,7 @@ class DemographicsFit:
     members: dict[str, list[int]]
     placement: Placement
     group_sd: float
+    trait_sds: dict[str, float]
     cv: dict[float, float]
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
@@ -105,6 +109,7 @@ def fit_demographics(
     features: np.ndarray | None = None,
     *,
     traits: Sequence[str] | None = None,
+    missing: MissingCodes = (),
     nuisance: bool = True,
     seed: int = 0,
 ) -> DemographicsFit:
@@ -115,7 +120,9 @@ def fit_demographics(
         judgements: A table whose `rater:` columns describe the raters. It may contain more raters than `enc`, who are
             then predicted by their groups.
         features: (U, D) rows for `enc.texts`, to score new texts too.
-        traits: Names of the traits, with or without `rater:`; the deviations of several traits are added. None: all.
+        traits: Names of the traits, with or without `rater:`; the deviations of several traits are added. None:
+            all together; name one to learn what it is worth alone.
+        missing: Values of traits that mean "unknown", e.g. `[99]` or `{"age": [99]}`; see `trait_groups`.
         nuisance: Whether the likelihood has rater terms.
         seed: Random seed of the held-out labels.
 
@@ -138,19 +145,32 @@ def fit_demographics(
         ([('town', 'city'), ('town', 'country')], True)
     """
     require_raters(enc, "a fit of demographic groups")
-    groups, members = _groups(judgements, traits)
+    groups, members = _groups(judgements, traits, missing)
     belongs = _membership(enc, members, len(groups))
+    names = list(dict.fromkeys(trait for trait, _ in groups))
     config = FitConfig(nuisance=nuisance, seed=seed)
     held = heldout_labels(enc.rater, HELDOUT, np.random.default_rng(seed))
-    cv = {0.0: 0.0}
+    cv, sds = {0.0: 0.0}, dict.fromkeys(names, 0.0)
     if held.any():
         known, scored = enc.select(~held), enc.select(held)
         base = fit_raters(known, "mixture", 1, config=config)
-        for group_sd in GROUP_SDS:
-            fit = _with_groups(base, known, groups, members, belongs, group_sd)
-            cv[group_sd] = -float(np.average(answer_log_lik(fit.log_probs(scored), scored), weights=scored.weight))
-    best = min(cv, key=cv.__getitem__)
-    fit = _with_groups(fit_raters(enc, "mixture", 1, config=config), enc, groups, members, belongs, best)
+
+        def losses(spreads: np.ndarray) -> np.ndarray:
+            trait_sds = dict(zip(names, spreads.tolist(), strict=True))
+            log_lik = answer_log_lik(
+                _with_groups(base, known, groups, members, belongs, trait_sds).log_probs(scored), scored
+            )
+            return np.bincount(scored.rater, -scored.weight * log_lik, scored.n_raters)
+
+        total = scored.weight.sum()
+        cv = {sd: float(losses(np.full(len(names), sd)).sum() / total) for sd in GROUP_SDS}
+        best = min(cv, key=cv.__getitem__)
+        sds = dict.fromkeys(names, best)
+        if len(names) > 1:
+            spreads = choose_spreads(losses, len(names), GROUP_SDS[1:])
+            if losses(spreads).sum() / total < cv[best]:
+                sds = dict(zip(names, spreads.tolist(), strict=True))
+    fit = _with_groups(fit_raters(enc, "mixture", 1, config=config), enc, groups, members, belongs, sds)
     if features is None:
         return replace(fit, cv=cv)
     table = extend_to_features(enc, fit.table.values, label_information(enc), features, seed)
@@ -163,51 +183,50 @@ def _with_groups(
     groups: list[tuple[str, str]],
     members: dict[str, list[int]],
     belongs: np.ndarray,
-    group_sd: float,
+    trait_sds: dict[str, float],
 ) -> DemographicsFit:
     """Add the deviations of the groups, at their posterior mode given the population's rewards and the rater terms."""
     rewards = base.known_rewards(enc)
     deviations = np.zeros((enc.n_texts, len(groups)))
-    if group_sd > 0:
-        split, text, profile, profiles = _split_texts(enc, belongs)
+    sd = np.array([trait_sds[trait] for trait, _ in groups])
+    if (sd > 0).any():
+        split, text, profile, profiles = _split_texts(enc, belongs * (sd > 0))
         obs = Observations.from_encoded(split)
         terms = {name: torch.from_numpy(value) for name, value in base.nuisance.items()}
         of_text, of_profile = torch.from_numpy(text), torch.from_numpy(profiles[profile])
-        consensus = torch.from_numpy(rewards[text])
+        consensus, scale = torch.from_numpy(rewards[text]), torch.from_numpy(np.where(sd > 0, sd, 1.0))
 
         def loss(params: dict[str, Tensor]) -> Tensor:
             delta = params["delta"]
             reward = consensus + (delta[of_text] * of_profile).sum(1, keepdim=True)
             log_lik = obs.log_lik(obs.gather(reward), terms)[:, 0]
-            return 0.5 * (delta / group_sd).square().sum() - (obs.weight * log_lik).sum()
+            return 0.5 * (delta / scale).square().sum() - (obs.weight * log_lik).sum()
 
         deviations = minimise(loss, {"delta": deviations}, max_iter=100, tol=1e-7)["delta"]
     table = TextTable(enc.texts, np.concatenate([rewards, deviations], axis=1))
-    fit = DemographicsFit(base.model, table, groups, members, base.model.prior_placement(), group_sd, {})
-    return fit.adapt(enc)
+    placement, group_sd = base.model.prior_placement(), max(trait_sds.values(), default=0.0)
+    return DemographicsFit(base.model, table, groups, members, placement, group_sd, trait_sds, {}).adapt(enc)
 
 
 def _groups(
-    judgements: Judgements, traits: Sequence[str] | None
+    judgements: Judgements, traits: Sequence[str] | None, missing: MissingCodes
 ) -> tuple[list[tuple[str, str]], dict[str, list[int]]]:
     """Groups by trait and value, and the groups of each rater; a missing value gives no group."""
     columns = [f"rater:{name.removeprefix('rater:')}" for name in traits or judgements.traits]
     unknown = [column for column in columns if column not in judgements.traits]
     if unknown or not columns:
-        missing = f"no trait {unknown[0]!r}" if unknown else "no trait at all"
+        absent = f"no trait {unknown[0]!r}" if unknown else "no trait at all"
         hint = did_you_mean(unknown[0], judgements.traits) if unknown else ""
         raise JuryError(
-            f"the table has {missing}; its columns rater:<trait> are {judgements.traits}.{hint} Fix: add such "
+            f"the table has {absent}; its columns rater:<trait> are {judgements.traits}.{hint} Fix: add such "
             "columns, with one value per rater"
         )
+    group_of = trait_groups(judgements, missing)
     index: dict[tuple[str, str], int] = {}
     members: dict[str, list[int]] = {str(rater): [] for rater in judgements.raters}
-    frame = judgements.frame
-    for column in columns:
-        described = frame.loc[~frame[column].map(is_missing), ["rater_id", column]].drop_duplicates("rater_id")
-        for rater, value in described.itertuples(index=False):
-            group = (column.removeprefix("rater:"), str(value))
-            members[str(rater)].append(index.setdefault(group, len(index)))
+    for name in (column.removeprefix("rater:") for column in columns):
+        for rater, value in group_of[name].dropna().items():
+            members[str(rater)].append(index.setdefault((name, str(value)), len(index)))
     return list(index), members
 
 

@@ -64,6 +64,9 @@ def test_information_of_the_planted_groups(report):
 def test_controls_are_worth_nothing(report):
     for grouping in ("random groups", "clusters of shuffled answers", "star", "star (merged)"):
         assert row(report, grouping)["info"] < 0.004
+    # Together with a trait that says nothing, the one that says something keeps its worth.
+    assert row(report, "all traits together")["info"] == pytest.approx(row(report, "home")["info"], abs=0.004)
+    assert row(report, "all traits together")["source"] == "all traits"
     assert row(report, "clusters of shuffled answers")["info"] <= 0
 
 
@@ -71,9 +74,9 @@ def test_merged_traits_have_equal_size_and_the_best_is_named(report):
     assert row(report, "star")["n_groups"] == 12
     assert row(report, "star (merged)")["n_groups"] == 2
     assert "home (merged)" not in [r["grouping"] for r in report.rows]
-    assert report.best_demographic["grouping"] == "home"
+    assert report.best_demographic["grouping"] in ("home", "all traits together")
     difference = report.paired_difference
-    assert difference.value == pytest.approx(report.clusters["info"] - row(report, "home")["info"])
+    assert difference.value == pytest.approx(report.clusters["info"] - report.best_demographic["info"])
     assert 0 < difference.low < difference.value < difference.high
 
 
@@ -84,6 +87,58 @@ def test_without_traits_there_is_nothing_to_compare_with():
     assert report.best_demographic is None
     assert report.paired_difference is None
     assert report.clusters["info"] > 0.1
+
+
+def survey_of_ages(n_raters=900, n_items=10, seed=0):
+    """Two questions' worth of taste changes with age, one with region; ages are single years, some unknown."""
+    rng = np.random.default_rng(seed)
+    age, region = rng.integers(18, 93, size=n_raters), rng.integers(3, size=n_raters)
+    slopes, effects = 1.2 * rng.normal(size=n_items), 0.8 * rng.normal(size=(3, n_items))
+    eta = slopes * ((age - 55) / 22)[:, None] + effects[region]
+    answers = (eta + rng.logistic(size=eta.shape) > 0).astype(int)
+    written = age.astype(str).astype(object)
+    written[:60], written[60:120], written[120:150] = "NA", "99", None
+    u, i = np.divmod(np.arange(n_raters * n_items), n_items)
+    frame = pd.DataFrame(
+        {
+            "rater_id": [f"r{x}" for x in u],
+            "item_id": [f"q{x}" for x in i],
+            "prompt": [f"question {x}" for x in i],
+            "options": [["more", "less"]] * len(u),
+            "choice": answers.ravel(),
+            "rater:age": written[u],
+            "rater:region": np.array(["north", "south", "west"])[region[u]],
+        }
+    )
+    return Judgements.from_frame(frame, kind="choice")
+
+
+def test_ages_are_binned_unknown_values_are_one_group_and_traits_add_up():
+    report = predictive_information(survey_of_ages(), 2, seeds=2, missing={"age": [99]})
+    age, region = row(report, "age"), row(report, "region")
+    together = row(report, "all traits together")
+    assert age["n_groups"] == 7  # six bins, and unknown: NA, 99 and empty
+    assert together["n_groups"] == 7 + 3
+    # The two traits are independent, so that what they tell adds up, nearly.
+    assert together["info"] > 0.85 * (age["info"] + region["info"])
+    assert report.best_demographic == together
+    assert report.paired_difference.value == pytest.approx(report.clusters["info"] - together["info"])
+    # The straw man: every year a group of its own.
+    judgements = survey_of_ages()
+    years = judgements.frame.assign(**{"rater:age": "y" + judgements.frame["rater:age"].astype(str)})
+    straw = predictive_information(Judgements.from_frame(years, kind="choice"), 2, seeds=2)
+    assert row(straw, "age")["n_groups"] > 70
+    assert age["info"] > 1.2 * row(straw, "age")["info"]
+
+
+def test_many_traits_that_say_nothing_do_not_drown_the_one_that_does():
+    judgements = town_and_country(800, 10)
+    rng = np.random.default_rng(5)
+    number = judgements.frame["rater_id"].str[1:].astype(int).to_numpy()
+    noise = {f"rater:noise {t}": rng.integers(9, size=800)[number].astype(str) for t in range(6)}
+    table = Judgements.from_frame(judgements.frame.assign(**noise), kind="choice")
+    report = predictive_information(table, 2, seeds=2)
+    assert row(report, "all traits together")["info"] > 0.9 * row(report, "home")["info"] > 0.02
 
 
 def test_merging_joins_the_groups_that_answer_alike():
@@ -161,7 +216,9 @@ def test_real_raters_are_told_apart_better_by_clusters_than_by_demographics(surv
     report = predictive_information(load_survey(survey, year=year), 4, seeds=3)
     assert report.clusters["info"] > at_least
     assert report.paired_difference.low > 0
-    assert report.clusters["info"] > 2 * report.best_demographic["info"]
+    assert report.clusters["info"] > 1.5 * report.best_demographic["info"]
+    together = row(report, "all traits together")["info"]
+    assert together > 0.95 * max(r["info"] for r in report.rows if "trait" in r["source"])
     for control in ("clusters of shuffled answers", "random groups"):
         assert row(report, control)["info"] < 0.003  # nothing to gain; chasing noise may cost a little
         assert row(report, control)["info"] > -0.02

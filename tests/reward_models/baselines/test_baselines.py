@@ -134,6 +134,26 @@ def test_a_random_group_gains_nothing_and_costs_nothing(voters):
     assert nothing.adapt(train).log_probs(test) == pytest.approx(bias_only.log_probs(test), abs=1e-9)
 
 
+def test_ages_are_binned_unknown_is_no_group_and_empty_traits_are_left_out(voters):
+    judgements, train, test, _, _ = voters
+    frame = judgements.frame.copy()
+    number = frame["rater_id"].str[1:].astype(int)
+    frame["rater:years"] = (20 + number % 60).astype(str).where(number > 9, "NA").mask(number == 12, "99")
+    for t in range(3):
+        frame[f"rater:noise {t}"] = np.random.default_rng(t).integers(8, size=200)[number].astype(str)
+    table = Judgements.from_frame(frame, kind="rating")
+    fit = fit_demographics(train, table, missing={"years": [99]})
+    years = [value for trait, value in fit.groups if trait == "years"]
+    assert len(years) == 6
+    assert not {"NA", "99"} & set(years)
+    assert sum(fit.groups[g][0] == "years" for g in fit.members["r12"]) == 0
+    assert fit.trait_sds["party"] > 0
+    assert fit.group_sd == max(fit.trait_sds.values()) == fit.trait_sds["party"]
+    # What only one of many traits tells is not drowned by the others.
+    alone = fit_demographics(train, table, traits=["party"])
+    assert loss(fit, test) < loss(alone, test) + 0.01
+
+
 def test_a_new_rater_is_known_by_the_group_alone(voters):
     judgements, train, _, _, _ = voters
     some = train.select(train.rater < 150, drop_raters=True)
