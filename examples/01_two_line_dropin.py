@@ -158,7 +158,7 @@ for name, row in table.items():
     print(f"{name:15}" + "".join(f"{share:10.1%}" for share in row))
 minority = {name: row[2] / jury.prevalence[2] for name, row in table.items()}
 print(
-    f"\nThe cluster 'high' is {jury.prevalence[2]:.0%} of the people. The weighted mean leaves it "
+    f"\nThe cluster 'high' is {jury.prevalence[2]:.0%} of the people.\nThe weighted mean leaves it "
     f"{minority['weighted mean']:.0%} of its share, JuryReward {minority['JuryReward']:.0%}."
 )
 

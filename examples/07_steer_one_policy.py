@@ -68,7 +68,7 @@ sampler = WeightSampler(
 sampler.prepare(model, tokenizer)
 words = WeightSampler(scorer.cluster_names, scorer.prevalence)
 for weights in ([0.2, 0.3, 0.5], [1, 0, 0], scorer.prevalence):
-    print(f"{words.describe(weights):76}{sampler.describe(weights)}")
+    print(f"{words.describe(weights)}\n    {sampler.describe(weights)}")
 
 # %% 3. Training
 #

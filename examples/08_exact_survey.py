@@ -57,7 +57,8 @@ folder = tempfile.TemporaryDirectory()
 base = prepare_base_model("tiny", folder.name)
 scorer = fit_jury(judgements, base, progress=False)
 for name, share in zip(scorer.cluster_names, scorer.prevalence, strict=True):
-    print(f"{share:.0%}  {name}\n     {scorer.state.descriptions[name]}")
+    print(f"{share:.0%}  {name}")
+    print("     " + scorer.state.descriptions[name].replace("; ", "\n     "))
 
 # %% 3. Exact training
 #

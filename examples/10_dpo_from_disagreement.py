@@ -108,7 +108,7 @@ def train(objective, **settings):
     """Return a trainer after training."""
     args = PluralDPOConfig(
         f"{folder.name}/{objective}", objective=objective, beta=0.5, sft_coef=0.5, max_steps=60,
-        learning_rate=1e-2, lr_scheduler_type="linear", per_device_train_batch_size=30,
+        learning_rate=6e-3, lr_scheduler_type="linear", per_device_train_batch_size=20,
         **common, **settings,
     )  # fmt: skip
     torch.manual_seed(0)

@@ -109,7 +109,7 @@ print(answers["cluster"].value_counts().to_string(header=False))
 # plain supervised fine-tuning of the very tokens under the plain prompt.
 
 args = SFTConfig(
-    folder.name, max_steps=60, learning_rate=5e-3, lr_scheduler_type="linear",
+    folder.name, max_steps=40, learning_rate=5e-3, lr_scheduler_type="linear",
     per_device_train_batch_size=50, **common,
 )  # fmt: skip
 student = copy.deepcopy(steerer.model)
