@@ -7,12 +7,12 @@ Shapes: `N` judgements, `M` distinct judgements, `R` raters, `U` texts, `C` code
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import TERM_SD, Observations, start_terms
@@ -55,9 +55,14 @@ def check_tables(tables: list[Encoded], membership: Membership, num_clusters: in
     """Raise if the tables, the membership, the number of clusters and the basis cannot be fitted together.
 
     Raises:
-        JuryError: Two tables of one kind, a number of clusters that the raters or the grid cannot support, or an ideal
-            point basis with tastes (`factor`).
+        JuryError: An unknown membership, two tables of one kind, a number of clusters that the raters or the grid
+            cannot support, or an ideal point basis with tastes (`factor`).
     """
+    if membership not in get_args(Membership):
+        hint = did_you_mean(str(membership), get_args(Membership))
+        if isinstance(membership, int):
+            hint = f" A number of clusters is given by its name: num_clusters={membership}."
+        raise JuryError(f"membership={membership!r} is none of {', '.join(get_args(Membership))}.{hint}")
     kinds = [table.kind for table in tables]
     if len(set(kinds)) < len(kinds):
         raise JuryError(

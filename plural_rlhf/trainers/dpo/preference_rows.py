@@ -20,6 +20,7 @@ from trl import extract_prompt
 from plural_rlhf.trainers.dpo.pair_clusters import Clusters, judgement_weights
 from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt
 from reward_models.errors import JuryError
+from reward_models.judgements.trl_pairs import Pair, cut_repeated_prompts
 
 
 __all__ = ["LABELS", "READINGS", "PairCollator", "join_readings", "label_rows", "one_row_per_reading"]
@@ -60,6 +61,7 @@ def label_rows(
 
     Raises:
         JuryError: A column is missing, or a value cannot be used; the message says the row.
+        JudgementError: Text and messages are mixed in a row, see `cut_repeated_prompts`.
 
     Example:
         >>> pairs = datasets.Dataset.from_list([{"chosen": "yes", "rejected": "no", "cluster": "rural"}])
@@ -76,6 +78,7 @@ def label_rows(
             )
     if LABELS in dataset.column_names:
         return dataset
+    dataset = _without_repeated_prompts(dataset)
     k = len(clusters.names)
     membership = clusters.memberships(dataset)
     if objective == "steerable" and clusters.source != "weights":
@@ -103,6 +106,16 @@ def label_rows(
         label = {"membership": q.tolist(), "weight": weight[n], "tie": tie[n], "row": n, "rater": raters[n]}
         labels.append({**label, "slots": slots, "words": words})
     return dataset.add_column(LABELS, labels)
+
+
+def _without_repeated_prompts(dataset: datasets.Dataset) -> datasets.Dataset:
+    """Return the pairs with responses that begin after the prompt."""
+    prompts = dataset["prompt"] if "prompt" in dataset.column_names else [None] * len(dataset)
+    pairs = [Pair(*row) for row in zip(prompts, dataset["chosen"], dataset["rejected"], strict=True)]
+    cut = cut_repeated_prompts(pairs)
+    for name in Pair._fields if cut != pairs else ():
+        dataset = dataset.remove_columns(name).add_column(name, [getattr(pair, name) for pair in cut])
+    return dataset
 
 
 def _ties_of(dataset: datasets.Dataset, allowed: bool) -> list[bool]:

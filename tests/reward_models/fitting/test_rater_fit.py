@@ -351,3 +351,12 @@ class TestRefusals:
     def test_what_cannot_work(self, membership, num_clusters, basis, message):
         with pytest.raises(JuryError, match=message):
             fit_raters(ratings(np.zeros((4, 3))), membership, num_clusters, basis=basis)
+
+
+@pytest.mark.parametrize(
+    ("membership", "hint"),
+    [(2, r"membership=2 is none of .* given by its name: num_clusters=2"), ("mixtur", r"Did you mean 'mixture'\?")],
+)
+def test_an_unknown_membership_is_refused_at_once(membership, hint):
+    with pytest.raises(JuryError, match=hint):
+        fit_raters(pairs(np.zeros((4, 3)), 3), membership)

@@ -14,7 +14,7 @@ from plural_rlhf.trainers.dpo.preference_rows import LABELS, READINGS
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
 from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt
-from reward_models.errors import JuryError
+from reward_models.errors import JudgementError, JudgementWarning, JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters
@@ -62,6 +62,37 @@ def test_conversations_are_steered_in_the_system_message(tmp_path):
         for text, words in zip(texts, (RURAL, URBAN, public), strict=True):
             prompt = user if words is None else steer_prompt(user, words)
             assert text == TOKENIZER.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+
+
+def test_a_prompt_that_the_responses_repeat_is_no_part_of_the_answer(tmp_path):
+    question = {"role": "user", "content": "Should the city build parks?"}
+    chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in ("yes", "no"))
+    bare = {"prompt": [question], "chosen": chosen, "rejected": rejected, "cluster": "rural"}
+    rows = [
+        bare,
+        {**bare, "chosen": [question, *chosen], "rejected": [question, *rejected]},
+        {**bare, "prompt": question["content"], "chosen": [question, *chosen], "rejected": [question, *rejected]},
+        {**bare, "chosen": "yes", "rejected": "no"},
+    ]
+    expected, *others = (
+        build(Dataset.from_list([row]), tmp_path, objective="mixture").train_dataset[0] for row in rows
+    )
+    for found in others:
+        for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
+            assert found[column] == expected[column], column
+    text = {"prompt": question["content"], "cluster": "rural"}
+    repeated = {side: f"{question['content']} {answer}" for side, answer in (("chosen", "yes"), ("rejected", "no"))}
+    with pytest.warns(JudgementWarning, match="repeat the prompt in all 1 rows"):
+        plain = build(Dataset.from_list([text | repeated]), tmp_path, objective="mixture").train_dataset[0]
+    assert TOKENIZER.decode(plain["prompt_ids"]) == question["content"]
+    assert TOKENIZER.decode(plain["chosen_ids"]).startswith(" yes")
+
+
+def test_text_prompts_before_messages_are_refused_by_name(tmp_path):
+    chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in ("yes", "no"))
+    row = {"prompt": "Parks?", "chosen": chosen, "rejected": rejected, "cluster": "rural"}
+    with pytest.raises(JudgementError, match=r"'Parks\?' is text, but chosen and rejected are messages. Fix: write"):
+        build(Dataset.from_list([row]), tmp_path, objective="mixture")
 
 
 def jury(save_raters: bool, folder=None):
