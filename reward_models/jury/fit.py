@@ -25,6 +25,7 @@ from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.fitting.selection import KSelection, select_num_clusters
 from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.items import MADE_ID
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, as_messages
 from reward_models.jury.features import pooled_features, truncate_backbone
@@ -95,8 +96,9 @@ def fit_jury(
         clusters: K, or candidates of which held-out raters choose one.
         layers: Use only so many of the backbone's layers; None for all.
         l2: Ridge penalty of the heads; `"auto"` chooses it on held-out questions.
-        labels: Short names of items by item id, for the names of the clusters. None: the item id of a question, the
-            beginning of a rated response, the beginning of the prompt of a pair.
+        labels: Short names of items by item id, for the names of the clusters. None: the item id of a question (the
+            beginning of its wording where the table has no ids), the beginning of a rated response, the beginning of
+            the prompt of a pair.
         config: Restarts, priors and seed of the label-level fit; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
         progress: Show a progress bar while features are computed.
@@ -215,12 +217,14 @@ def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
 def _labels(enc: Encoded) -> dict[str, str]:
     """Short names of items: the id of a question, the beginning of a rated response or of a pair's prompt.
 
-    Where several prompts got the same response, the prompt tells the ratings apart.
+    A question whose id was made from its texts has the beginning of its wording, unless two begin alike. Where several
+    prompts got the same response, the prompt tells the ratings apart.
     """
-    if enc.kind == "choice":
-        return {}
     texts = [enc.texts[first] for first in enc.item_alternatives[:, 0]]
     prompts = [_shorten(as_messages(text.prompt)[-1]["content"]) for text in texts]
+    if enc.kind == "choice":
+        telling = all(map(MADE_ID.fullmatch, enc.item_ids)) and len(set(prompts)) == len(prompts)
+        return dict(zip(enc.item_ids, prompts, strict=True)) if telling else {}
     responses = [_shorten(text.response) for text in texts]
     distinct = len(set(responses)) == len(responses)
     rated = responses if distinct else [f"{p}: {r}" for p, r in zip(prompts, responses, strict=True)]

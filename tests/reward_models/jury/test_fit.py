@@ -71,7 +71,10 @@ def test_the_jury_is_the_same_as_of_its_steps_by_hand(choices):
     texts = [text._replace(prompt=(("user", text.prompt),)) for text in enc.texts]
     heads = fit_features(enc, pooled_features(model, TOKENIZER, texts, progress=False), 2, init=label_fit, seed=3)
     assert scorer.fitted.heads.weight == pytest.approx(heads.weight)
-    assert scorer.cluster_names == [c["name"] for c in describe_clusters(label_fit, enc)]
+    labels = {
+        item: enc.texts[first].prompt for item, first in zip(enc.item_ids, enc.item_alternatives[:, 0], strict=True)
+    }
+    assert scorer.cluster_names == [c["name"] for c in describe_clusters(label_fit, enc, labels=labels)]
     assert scorer.prevalence == pytest.approx(heads.prevalence)
 
 
@@ -125,3 +128,11 @@ def test_a_model_without_its_tokenizer_is_refused(choices):
 def test_a_path_that_is_no_model_is_refused(choices, tmp_path):
     with pytest.raises(JuryError, match=r"no language model at .*Correct the path"):
         fit_jury(choices.judgements, tmp_path / "nothing")
+
+
+def test_clusters_of_questions_without_ids_are_named_by_their_wordings(choices):
+    frame = choices.judgements.frame.drop(columns="item_id")
+    made = Judgements.from_frame(frame)
+    assert all(name.startswith("Question ") for name in tiny_jury(made, clusters=2).cluster_names)
+    given = Judgements.from_frame(frame.assign(item_id=frame["prompt"].str.replace("Question ", "q").str.rstrip("?")))
+    assert all(name.startswith("q") for name in tiny_jury(given, clusters=2).cluster_names)
