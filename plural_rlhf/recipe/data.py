@@ -148,17 +148,16 @@ def read_data(config: RunConfig, *, policy: bool = True, show: Callable[[str], o
             f"jury.clusters asks for {largest} clusters of {train_raters.n_raters} training raters: ask for at most "
             "half as many clusters as raters, or bring more raters."
         )
-    heldout = config.data.heldout_questions
-    train, heldout_items = split_items(train_raters, heldout, config.seed)
-    held = [item for item in judgements.items if item in set(heldout_items.items)]
+    train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, config.seed)
+    held = set(of_heldout_items.items)
     questions = _questions(judgements, held) if judgements.kind == "choice" else []
     labels = survey_labels(config.data.name) if config.data.source == "survey" else {}
-    return RunData(judgements, train, heldout_raters, held, questions, labels)
+    heldout_items = [item for item in judgements.items if item in held]
+    return RunData(judgements, train, heldout_raters, heldout_items, questions, labels)
 
 
-def _questions(judgements: Judgements, heldout: list[str]) -> list[Question]:
+def _questions(judgements: Judgements, held: set[str]) -> list[Question]:
     """The questions of a `choice` table, train questions first."""
-    held = set(heldout)
     first = judgements.frame.drop_duplicates("item_id")
     questions = [
         Question(str(item), freeze_prompt(prompt), tuple(options), "heldout" if item in held else "train")

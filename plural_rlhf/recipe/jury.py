@@ -6,6 +6,7 @@ against demographic groups), prints it, and saves the folder. Knows nothing of p
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def _comparison(report: GroupingReport, num_clusters: int) -> str:
     )
     if traits is None or difference is None:
         return f"{gain}; the data has no demographic traits to compare with."
-    interval = f", 95 % {difference.low:+.3f} to {difference.high:+.3f}" if difference.low == difference.low else ""
+    interval = "" if math.isnan(difference.low) else f", 95 % {difference.low:+.3f} to {difference.high:+.3f}"
     return (
         f"{gain}; the best demographic grouping ({traits['grouping']}, {traits['n_groups']} groups) tells "
         f"{traits['info']:.3f} with none of them (difference {difference.value:+.3f}{interval})."
