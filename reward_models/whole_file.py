@@ -1,25 +1,47 @@
 """Files that are written as a whole or not at all: a reader finds the old content or the new, never half of one.
 
 The content goes to an unfinished file beside the target, is flushed to the disk (fsync) and is then renamed onto the
-target. Knows nothing of what is written, except that `write_json` turns it into JSON.
+target; then the folder is flushed too, so that the new name survives a power cut. An error (full disk, read-only file
+system, removed folder) keeps the old content and leaves nothing behind. Knows nothing of what is written, except that
+`write_json` turns it into JSON.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 
-__all__ = ["move_into_place", "whole_file", "whole_folder", "whole_path", "write_arrays", "write_json"]
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+
+__all__ = [
+    "flush_folder",
+    "move_into_place",
+    "remove_left_over",
+    "unfinished_folder",
+    "whole_file",
+    "whole_folder",
+    "whole_path",
+    "write_arrays",
+    "write_json",
+]
+
+_SUFFIX = ".unfinished"
 
 
 @contextmanager
@@ -29,7 +51,7 @@ def whole_path(path: str | Path) -> Iterator[Path]:
     For writers that open their file themselves, such as `safetensors` and `torch.save`. If the block raises, the
     unfinished file is removed and `path` keeps its content. A process that is killed leaves a hidden file
     `.<name>.<random>.unfinished` behind. A link is followed; what is neither file nor folder, such as `/dev/stdout`,
-    is written to directly, because it cannot be replaced.
+    is written to directly, because it cannot be replaced. A file that is replaced keeps its permissions.
 
     Args:
         path: The file to write. Its folder must exist.
@@ -49,12 +71,15 @@ def whole_path(path: str | Path) -> Iterator[Path]:
         yield path
         return
     path = path.resolve()
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.unfinished")
+    unfinished = _unfinished(path)
     try:
         yield unfinished
+        with suppress(OSError):  # there is no earlier file, or the file system knows no permissions
+            os.chmod(unfinished, stat.S_IMODE(path.stat().st_mode))
         move_into_place(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the error of the writer says more than that of the cleaning
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -81,11 +106,14 @@ def whole_file(path: str | Path) -> Iterator[TextIO]:
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """Give an empty unfinished folder, which is renamed to `path` when the block ends without an error.
 
-    One writer at a time: what an interrupted one left is removed first. Its name is fixed, so that an unfinished
-    folder, which may be large, is never left behind twice.
+    Writers do not meet: each has an unfinished folder of its own, and what a killed writer of the same folder left is
+    removed. Of two writers at once, the second to finish raises and the folder of the first stays whole.
 
     Args:
         path: The folder to make. It must not exist yet, or be empty.
+
+    Raises:
+        OSError: The folder exists and is not empty, or the disk refuses.
 
     Example:
         >>> import tempfile
@@ -96,23 +124,76 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         ['config.json', 'model']
     """
     path = Path(path).resolve()
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_over(path)
+    with unfinished_folder(path) as unfinished:
         yield unfinished
-        for file in unfinished.rglob("*"):
-            if file.is_file():
-                _flush(file)
+        flush_folder(unfinished)
         os.replace(unfinished, path)
+        _flush(path.parent)
+
+
+@contextmanager
+def unfinished_folder(path: str | Path) -> Iterator[Path]:
+    """Give a new hidden folder beside `path` for files that are not finished; it is removed at the end of the block.
+
+    While the block runs the folder is locked, which `remove_left_over` respects.
+
+    Args:
+        path: The file or folder that is being written. Its parent must exist.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     with unfinished_folder(Path(parent) / "model") as folder:
+        ...         inside = [folder.is_dir(), folder.name.startswith(".model.")]
+        ...     inside, list(Path(parent).iterdir())
+        ([True, True], [])
+    """
+    path = Path(path).resolve()
+    for _ in range(3):  # somebody may clear up between the making and the lock
+        folder = _unfinished(path)
+        folder.mkdir()
+        lock = _locked(folder)
+        if lock is not None and folder.is_dir():
+            break
+    try:
+        yield folder
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_left_over(path: str | Path) -> None:
+    """Remove the unfinished folders that killed writers of `path` left beside it; those of living writers stay.
+
+    Args:
+        path: As `unfinished_folder` was given.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     (Path(parent) / ".model.0123456789ab.unfinished").mkdir()  # as a killed writer leaves it
+        ...     remove_left_over(Path(parent) / "model")
+        ...     list(Path(parent).iterdir())
+        []
+    """
+    path = Path(path).resolve()
+    for folder in path.parent.iterdir():
+        name = folder.name
+        if name.startswith(f".{_short(path)}.") and name.endswith(_SUFFIX) and folder.is_dir():
+            lock = _locked(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
 
 
 def move_into_place(unfinished: str | Path, path: str | Path) -> None:
-    """Flush a finished file to the disk and rename it onto `path` in one step.
+    """Flush a finished file to the disk, rename it onto `path` in one step, and flush the folder.
 
-    Without the flush, a power cut could leave the new name with content that was never written.
+    Without the first flush, a power cut could leave the new name with content that was never written; without the
+    second, the old name could come back.
 
     Args:
         unfinished: The file, on the same file system as `path`.
@@ -120,6 +201,21 @@ def move_into_place(unfinished: str | Path, path: str | Path) -> None:
     """
     _flush(unfinished)
     os.replace(unfinished, path)
+    _flush(Path(path).parent)
+
+
+def flush_folder(folder: str | Path) -> None:
+    """Flush a folder and everything below it to the disk.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = (Path(folder) / "a.txt").write_text("a")
+        ...     flush_folder(folder)
+    """
+    for path in [*Path(folder).rglob("*"), Path(folder)]:
+        if path.is_file() or path.is_dir():
+            _flush(path)
 
 
 def write_json(path: str | Path, value: Any, *, exact: bool = False, indent: int | None = 1) -> None:
@@ -180,9 +276,46 @@ def write_arrays(
         save_file(ordered, unfinished, None if metadata is None else dict(metadata))
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{_short(path)}.{uuid.uuid4().hex[:12]}{_SUFFIX}")
+
+
+def _short(path: Path) -> str:
+    """Cut the name of a path, so that the longest name that the file system allows has an unfinished one too."""
+    return path.name.encode()[:200].decode(errors="ignore")
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder and return its descriptor; None if somebody else has it, or where there are no such locks."""
+    if fcntl is None:
+        return None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
+
+
 def _flush(path: str | Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    """Write what the system still holds of a file, or the names in a folder, to the disk."""
+    if os.name == "nt":
+        if Path(path).is_dir():  # which Windows cannot open
+            return
+        flags = os.O_RDWR
+    else:
+        flags = os.O_RDONLY
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that flushes no folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _plain(value: Any, exact: bool) -> Any:

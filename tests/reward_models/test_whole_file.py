@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -72,17 +75,92 @@ def test_an_error_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monk
     assert (path.read_text(encoding="utf-8"), os.listdir(tmp_path)) == ("old", ["a.txt"])
 
 
-def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+def test_the_content_is_on_the_disk_before_it_has_the_name_and_the_name_is_after(tmp_path, monkeypatch):
     calls = []
     flush, rename = os.fsync, os.replace
-    monkeypatch.setattr(module.os, "fsync", lambda number: (calls.append("fsync"), flush(number)))
+
+    def noted_flush(number):
+        path = os.path.relpath(os.readlink(f"/proc/self/fd/{number}"), tmp_path)
+        calls.append(("fsync", re.sub("[0-9a-f]{12}", "X", path)))
+        flush(number)
+
+    monkeypatch.setattr(module.os, "fsync", noted_flush)
     monkeypatch.setattr(module.os, "replace", lambda *names: (calls.append("rename"), rename(*names)))
     write_json(tmp_path / "a.json", 1)
+    assert calls == [("fsync", ".a.json.X.unfinished"), "rename", ("fsync", ".")]
+    calls.clear()
     with whole_folder(tmp_path / "model") as folder:
-        (folder / "weights").write_bytes(b"1")
         (folder / "part").mkdir()
-        (folder / "part" / "more").write_bytes(b"2")
-    assert calls == ["fsync", "rename", "fsync", "fsync", "rename"]
+        (folder / "part" / "weights").write_bytes(b"2")
+    hidden = ".model.X.unfinished"
+    assert calls == [
+        *[("fsync", name) for name in (f"{hidden}/part", f"{hidden}/part/weights", hidden)],
+        "rename",
+        ("fsync", "."),
+    ]
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    path = tmp_path / "private.json"
+    path.write_text("1")
+    path.chmod(0o600)
+    write_json(path, 2)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("2\n", 0o600)
+
+
+def test_the_longest_name_has_an_unfinished_file_too(tmp_path):
+    for name in ("a" * 250 + ".json", "ä" * 125 + ".json"):
+        write_json(tmp_path / name, 1)
+    assert len(os.listdir(tmp_path)) == 2
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+READ_ONLY = OSError(errno.EROFS, "Read-only file system")
+
+
+@pytest.mark.parametrize("error", [FULL, READ_ONLY], ids=["full", "read-only"])
+@pytest.mark.parametrize("operation", ["open", "write", "fsync", "chmod", "replace"])
+def test_a_disk_that_refuses_at_any_operation_keeps_the_old_file(tmp_path, monkeypatch, error, operation):
+    path = tmp_path / "a.json"
+    write_json(path, "old")
+
+    def refuse(*_, **__):
+        raise error
+
+    owner = {"open": module.Path, "write": module.json}.get(operation, module.os)
+    monkeypatch.setattr(owner, "dumps" if operation == "write" else operation, refuse)
+    if operation == "chmod":  # a file system without permissions is good enough
+        write_json(path, "new")
+    else:
+        with pytest.raises(OSError, match=error.strerror):
+            write_json(path, "new")
+    monkeypatch.undo()
+    assert json.loads(path.read_text()) == ("new" if operation == "chmod" else "old")
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to_raises_the_error_of_the_writer(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError), whole_file(folder / "a.txt") as file:  # noqa: PT012
+        file.write("new")
+        shutil.rmtree(folder)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(KeyError), whole_folder(folder / "model"):  # noqa: PT012
+        shutil.rmtree(folder)
+        raise KeyError
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path):
+    target = tmp_path / "model"
+    with pytest.raises(OSError, match="not empty"), whole_folder(target) as late:  # noqa: PT012
+        (late / "config.json").write_text("late")
+        with whole_folder(target) as early:
+            assert early != late
+            (early / "config.json").write_text("early")
+        assert (late / "config.json").read_text() == "late"  # the early one has not cleared it up
+    assert (target / "config.json").read_text() == "early"
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_two_writers_of_one_file_do_not_mix(tmp_path):
@@ -126,8 +204,8 @@ def test_an_unfinished_path_is_given_to_writers_of_their_own(tmp_path):
 
 
 def test_a_folder_is_made_whole_or_not_at_all(tmp_path):
-    (tmp_path / ".model.unfinished").mkdir()
-    (tmp_path / ".model.unfinished" / "of-a-killed-writer").write_text("x")
+    (tmp_path / ".model.0123456789ab.unfinished").mkdir()
+    (tmp_path / ".model.0123456789ab.unfinished" / "of-a-killed-writer").write_text("x")
     with pytest.raises(KeyError), whole_folder(tmp_path / "model") as folder:  # noqa: PT012
         (folder / "config.json").write_text("{}")
         raise KeyError

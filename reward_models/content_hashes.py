@@ -1,0 +1,147 @@
+"""Hashes of the content of files and values: has anything changed since it was written down?
+
+A record of a file is its size in bytes and its SHA-256. Names are those of files below one folder, and a name that
+leads out of it is refused, because records are read from files that anyone may have written. Knows nothing of what
+the files hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict
+
+
+__all__ = ["FileRecord", "changed_files", "file_hash", "folder_records", "safe_name", "value_hash"]
+
+
+class FileRecord(TypedDict):
+    """Size in bytes and SHA-256 of a file.
+
+    Example:
+        >>> FileRecord(size=0, sha256=hashlib.sha256(b"").hexdigest())["sha256"][:8]
+        'e3b0c442'
+    """
+
+    size: int
+    sha256: str
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal (about a second per gigabyte).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "answers.csv"
+        ...     size = path.write_bytes(b"abc")
+        ...     file_hash(path)[:8]
+        'ba7816bf'
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_hash(value: Any) -> str:
+    """Return the SHA-256 of a value as JSON, in hexadecimal; the order of keys does not matter.
+
+    Args:
+        value: Mappings with text keys, lists, text, numbers, truth values, None.
+
+    Raises:
+        TypeError: Something that JSON cannot hold.
+
+    Example:
+        >>> value_hash({"a": 1, "b": 2}) == value_hash({"b": 2, "a": 1})
+        True
+        >>> value_hash([1, 2]) == value_hash([2, 1])
+        False
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def folder_records(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, FileRecord]:
+    """Return the record of each file of a folder, by its name in the folder with slashes, in the order of names.
+
+    Args:
+        folder: The folder.
+        names: The files; None for all below the folder, but for hidden ones.
+
+    Raises:
+        FileNotFoundError: A name without a file.
+        ValueError: A name that leads out of the folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = (Path(folder) / "jury.json").write_bytes(b"{}")
+        ...     records = folder_records(folder)
+        ...     size = (Path(folder) / "jury.json").write_bytes(b"[]")
+        ...     records["jury.json"]["size"], changed_files(folder, records)
+        (2, {'jury.json': 'its SHA-256 is another'})
+    """
+    folder = Path(folder)
+    if names is None:
+        paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        names = [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
+    paths_by_name = {name: folder / safe_name(name) for name in sorted(names)}
+    return {name: FileRecord(size=path.stat().st_size, sha256=file_hash(path)) for name, path in paths_by_name.items()}
+
+
+def changed_files(
+    folder: str | Path, records: Mapping[str, Mapping[str, Any]], *, contents: bool = True
+) -> dict[str, str]:
+    """Return the files of a folder that are not as recorded, with what is wrong; empty if all are.
+
+    Args:
+        folder: The folder.
+        records: See `folder_records`.
+        contents: Compare hashes too; otherwise sizes only.
+
+    Raises:
+        ValueError: A name that leads out of the folder, or a record without size and SHA-256.
+
+    Example:
+        >>> changed_files(".", {"absent.json": {"size": 2, "sha256": "0" * 64}})
+        {'absent.json': 'it is missing'}
+    """
+    return {
+        name: fault
+        for name, record in records.items()
+        if (fault := _fault(Path(folder) / safe_name(name), record, contents)) is not None
+    }
+
+
+def _fault(path: Path, record: Mapping[str, Any], contents: bool) -> str | None:
+    if not isinstance(record, Mapping) or not {"size", "sha256"} <= set(record):
+        raise ValueError(f"the record of {path.name!r} is {record!r}, which has no size and sha256")
+    if not path.is_file():
+        return "it is missing"
+    size = path.stat().st_size
+    if size != record["size"]:
+        return f"it has {size:,} bytes instead of {record['size']}"
+    if contents and file_hash(path) != record["sha256"]:
+        return "its SHA-256 is another"
+    return None
+
+
+def safe_name(name: object) -> str:
+    r"""Return the name of a file below a folder, or raise if it is none: names come from files that anyone may write.
+
+    Raises:
+        ValueError: An empty or absolute name, one with a step such as `..`, or with a backslash or control character.
+
+    Example:
+        >>> safe_name("model/part.safetensors")
+        'model/part.safetensors'
+        >>> safe_name("../secrets.txt")
+        Traceback (most recent call last):
+        ValueError: '../secrets.txt' is no name of a file in the folder
+    """
+    if isinstance(name, str) and name and name.isprintable() and not set(name) & {"\\", ":"}:
+        path = PurePosixPath(name)
+        if path.as_posix() == name and not path.is_absolute() and path.parts and ".." not in path.parts:
+            return name
+    raise ValueError(f"{name!r} is no name of a file in the folder")
