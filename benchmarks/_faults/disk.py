@@ -1,0 +1,16 @@
+"""A disk that is full, read-only or gone: what is said, and what is kept.
+
+Each part is a function of `PARTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from _faults.outcomes import Effort, Outcome
+
+
+__all__ = ["PARTS"]
+
+PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {}

@@ -1,0 +1,16 @@
+"""Processes that are killed: at a file operation or at any time, and what is found afterwards.
+
+Each part is a function of `PARTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from _faults.outcomes import Effort, Outcome
+
+
+__all__ = ["PARTS"]
+
+PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {}
