@@ -6,7 +6,11 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:
+    from tests.real_run import RealRun
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -45,3 +49,11 @@ def lopsided(tmp_path_factory: pytest.TempPathFactory) -> str:
     model.save_pretrained(folder / "policy")
     TOKENIZER.save_pretrained(folder / "policy")
     return str(folder / "policy")
+
+
+@pytest.fixture(scope="session")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> RealRun:
+    """A finished run of the commands, shared by all tests that only read it."""
+    from tests.real_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("real_run"))

@@ -245,9 +245,9 @@ class Resamples:
         kept = total > 0
         means = (np.where(self.answered[1:], values[1:], 0.0) * drawn).sum(axis=-1)[kept] / total[kept]
         low, high = np.quantile(means - means.mean(), [(1 - level) / 2, (1 + level) / 2]) + estimate
-        return Interval(
-            estimate, float(max(low, 0.0) if clip else low), float(high), self.n_raters, int(self.answered[0].sum())
-        )
+        # For a statistic that hardly varies, both ends may fall on one side, by rounding or by a rare draw.
+        low, high = min(max(low, 0.0) if clip else low, estimate), max(high, estimate)
+        return Interval(estimate, float(low), float(high), self.n_raters, int(self.answered[0].sum()))
 
 
 def resample_people(
