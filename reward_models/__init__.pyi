@@ -1,11 +1,22 @@
 # The public names of `reward_models`, and the only list of them: type checkers read this stub, and so does
 # `__init__.py`, which imports the module of a name when it is first asked for. `X as X` is how a stub re-exports.
+from .analysis.cluster_traits import TraitRow as TraitRow
+from .analysis.cluster_traits import cluster_traits as cluster_traits
+from .analysis.cluster_traits import shares_by as shares_by
+from .analysis.fit_indices import FitIndices as FitIndices
+from .analysis.fit_indices import ShareIntervals as ShareIntervals
+from .analysis.fit_indices import fit_indices as fit_indices
+from .analysis.fit_indices import prevalence_intervals as prevalence_intervals
 from .analysis.groupings import GroupingReport as GroupingReport
 from .analysis.groupings import describe_clusters as describe_clusters
 from .analysis.groupings import name_clusters as name_clusters
 from .analysis.groupings import predictive_information as predictive_information
 from .analysis.headroom import Headroom as Headroom
 from .analysis.headroom import headroom as headroom
+from .analysis.local_dependence import PairResidual as PairResidual
+from .analysis.local_dependence import local_dependence as local_dependence
+from .analysis.reliability import Reliability as Reliability
+from .analysis.reliability import reliability as reliability
 from .baselines.demographics import DemographicsFit as DemographicsFit
 from .baselines.demographics import fit_demographics as fit_demographics
 from .baselines.encoder import EncoderFit as EncoderFit
@@ -108,10 +119,10 @@ from .sources import load_table as load_table
 from .sources import planted_judgements as planted_judgements
 from .sources import read_table as read_table
 from .sources import survey_labels as survey_labels
+from .stats.agreement import krippendorff_alpha as krippendorff_alpha
 from .stats.answers import Interval as Interval
 from .stats.answers import adjusted_rand_index as adjusted_rand_index
 from .stats.answers import js_divergence as js_divergence
-from .stats.answers import krippendorff_alpha as krippendorff_alpha
 from .stats.answers import noise_floor_js as noise_floor_js
 from .stats.answers import total_variation as total_variation
 from .stats.answers import two_way_bootstrap as two_way_bootstrap

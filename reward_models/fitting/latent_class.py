@@ -9,15 +9,16 @@ Shapes: `N` answers, `R` raters, `I` items, `S` cells (all options of all items)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-from reward_models.fitting.em import FitConfig, best_of_restarts, spectral_start
+from reward_models.fitting.em import FitConfig, best_of_restarts, run_em, spectral_start
+from reward_models.progress import track
 
 
-__all__ = ["LatentClassFit", "fit_latent_classes", "population", "unique_patterns"]
+__all__ = ["LatentClassFit", "fit_latent_classes", "population", "resample_prevalence", "unique_patterns"]
 
 # Pseudo-count per option of the population's distribution: an option that nobody chose is rare, not impossible.
 JEFFREYS = 0.5
@@ -149,6 +150,55 @@ def fit_latent_classes(
         history=run.history,
         stability=stability,
     )
+
+
+def resample_prevalence(
+    rater: np.ndarray,
+    cell: np.ndarray,
+    weight: np.ndarray,
+    cell_item: np.ndarray,
+    responsibilities: np.ndarray,
+    config: FitConfig,
+    *,
+    draws: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Fit the classes again to resampled raters, starting at known memberships, so that they keep their order.
+
+    Args:
+        rater: (N,) rater index.
+        cell: (N,) cell that was answered.
+        weight: (N,) weight of each answer.
+        cell_item: (S,) item of each cell.
+        responsibilities: (R, K) memberships to start from.
+        config: Priors and stopping; each resample has at most a hundred iterations.
+        draws: Number of resamples.
+        seed: Random seed.
+
+    Returns:
+        (draws, K) prevalence.
+
+    Example:
+        >>> answers = np.array([[0, 2, 4]] * 3 + [[1, 3, 5]] * 2)
+        >>> rater, cell_item = np.repeat(np.arange(5), 3), np.repeat(np.arange(3), 2)
+        >>> fit = fit_latent_classes(rater, answers.ravel(), np.ones(15), 5, cell_item, 2, FitConfig())
+        >>> resample_prevalence(
+        ...     rater, answers.ravel(), np.ones(15), cell_item, fit.responsibilities, FitConfig(), draws=3
+        ... ).sum(axis=1).round(6).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    shape = (len(responsibilities), len(cell_item))
+    counts, size, pattern = unique_patterns(coo_array((weight, (rater, cell)), shape=shape).tocsr())
+    start = np.empty((len(size), responsibilities.shape[1]))
+    start[pattern] = responsibilities  # raters with equal answers have equal memberships
+    rng = np.random.default_rng(seed)
+    config = replace(config, temperatures=(1.0,), max_iter=100)
+    prevalence = np.empty((draws, start.shape[1]))
+    for draw in track(range(draws), "bootstrap of the shares of the clusters"):
+        resampled = rng.multinomial(int(size.sum()), size / size.sum()).astype(np.float64)
+        emission = _AnswerTables(counts, resampled, cell_item, config.smoothing)
+        prevalence[draw] = run_em(emission, start, resampled, config).prevalence
+    return prevalence
 
 
 def unique_patterns(counts: csr_array) -> tuple[csr_array, np.ndarray, np.ndarray]:

@@ -9,6 +9,8 @@ Shapes: `N` judgements, `R` raters, `U` texts, `K` clusters.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from reward_models.fitting.em import FitConfig
@@ -21,7 +23,26 @@ from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.stats.groups import centre_within_groups
 
 
-__all__ = ["fit_mixture"]
+__all__ = ["AnswerCells", "answer_cells", "fit_mixture"]
+
+
+@dataclass(frozen=True)
+class AnswerCells:
+    """Choices as cells of a table: one cell per option of an item.
+
+    Attributes:
+        cell: (N,) the cell that was answered; cells are the texts of `Encoded.texts`.
+        cell_item: (U,) the item of each cell.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> cells = answer_cells(planted_judgements("choice", num_raters=5, num_items=4).judgements.encode())
+        >>> cells.cell.shape, cells.cell_item.tolist()
+        ((20,), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    """
+
+    cell: np.ndarray
+    cell_item: np.ndarray
 
 
 def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None) -> RaterFit:
@@ -52,21 +73,32 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
     rater_ids = enc.rater_ids
     if enc.kind == "soft":
         enc = soft_as_choice(enc)
-    text_item = _item_of_text(enc) if enc.kind == "choice" and not config.style else None
-    if text_item is None:
+    cells = None if config.style else answer_cells(enc)
+    if cells is None:
         return fit_raters(enc, "mixture", num_clusters, config=config)
-    chosen = enc.alternatives[np.arange(len(enc)), enc.label]
-    fit = fit_latent_classes(enc.rater, chosen, enc.weight, enc.n_raters, text_item, num_clusters, config)
+    fit = fit_latent_classes(enc.rater, cells.cell, enc.weight, enc.n_raters, cells.cell_item, num_clusters, config)
     model = RaterModel("mixture", np.eye(num_clusters), np.log(fit.prevalence), {"choice": KindTerms()})
     return RaterFit(
         model=model,
         texts=enc.texts,
-        rewards=centre_within_groups(fit.log_p, text_item),
+        rewards=centre_within_groups(fit.log_p, cells.cell_item),
         placement=Placement(model, rater_ids, fit.responsibilities[: len(rater_ids)]),
         log_likelihood=fit.log_likelihood,
         stability=fit.stability,
         history=fit.history,
     )
+
+
+def answer_cells(enc: Encoded) -> AnswerCells | None:
+    """Return choices as cells of a table of answers, None where they are none: other kinds, or items that share texts.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> answer_cells(planted_judgements("rating", num_raters=5, num_items=4).judgements.encode()) is None
+        True
+    """
+    cell_item = _item_of_text(enc) if enc.kind == "choice" else None
+    return None if cell_item is None else AnswerCells(enc.alternatives[np.arange(len(enc)), enc.label], cell_item)
 
 
 def _item_of_text(enc: Encoded) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Statistics of answers: divergences between answer distributions, agreement, intervals over raters and items.
+"""Statistics of answers: divergences between answer distributions, intervals over raters and items.
 
 Natural logarithms throughout (nats). Needs numpy and scipy only; knows nothing of judgement tables, models or
 policies.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.special import entr
@@ -23,7 +22,6 @@ __all__ = [
     "entropy",
     "entropy_gap",
     "js_divergence",
-    "krippendorff_alpha",
     "marginal",
     "noise_floor_js",
     "normalise",
@@ -367,61 +365,3 @@ def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:
     expected = in_a * in_b / total if total else 0.0
     ceiling = (in_a + in_b) / 2
     return 1.0 if ceiling == expected else (both - expected) / (ceiling - expected)
-
-
-def krippendorff_alpha(
-    answers: np.ndarray,
-    level: Literal["nominal", "ordinal", "interval"] = "nominal",
-    *,
-    missing: float | None = None,
-) -> float:
-    """Return Krippendorff's alpha, the agreement between raters: 1 = full, 0 = as by chance.
-
-    `1 - D_o / D_e` from the coincidence matrix of values within items (Krippendorff, "Computing Krippendorff's
-    Alpha-Reliability", 2011). Items with fewer than two answers do not count.
-
-    Args:
-        answers: (R, I) values, e.g. votes of -1, 0 and 1. NaN is missing.
-        level: Which disagreements count more: `"nominal"` all the same, `"ordinal"` by rank, `"interval"` by squared
-            difference of the values.
-        missing: A value that stands for a missing answer, too, e.g. -1 in `Encoded.answer_matrix`; None if there is
-            none.
-
-    Returns:
-        Alpha; nan if fewer than two different answers occur, since nothing could disagree.
-
-    Raises:
-        ValueError: If `level` is not one of the three.
-
-    Example:
-        >>> krippendorff_alpha(np.array([[0, 1, 1, 0], [0, 1, 1, 0]]))
-        1.0
-        >>> krippendorff_alpha(np.array([[-1, 1, 1, 0], [-1, 1, 1, -1]]), missing=-1)  # two items with two answers
-        nan
-        >>> round(krippendorff_alpha(np.array([[0, 1, 2, 2], [0, 1, 2, 1]]), level="ordinal"), 3)
-        0.79
-    """
-    answers = np.asarray(answers, dtype=np.float64)
-    if missing is not None:
-        answers = np.where(answers == missing, np.nan, answers)
-    values = np.unique(answers[~np.isnan(answers)])
-    counts = np.stack([(answers == value).sum(axis=0) for value in values], axis=-1).astype(np.float64)  # (I, V)
-    counts = counts[counts.sum(axis=-1) > 1]
-    weights = 1 / (counts.sum(axis=-1) - 1)
-    coincidence = (counts * weights[:, None]).T @ counts - np.diag(weights @ counts)
-    totals = coincidence.sum(axis=0)
-    if level == "nominal":
-        distance = 1 - np.eye(len(values))
-    elif level == "ordinal":
-        # (Σ_{g=c..k} n_g - (n_c + n_k) / 2)² is the squared difference of mid-ranks.
-        middle = np.cumsum(totals) - totals / 2
-        distance = (middle[:, None] - middle) ** 2
-    elif level == "interval":
-        distance = (values[:, None].astype(np.float64) - values) ** 2
-    else:
-        raise ValueError(
-            f"level={level!r} is not a level of measurement. Fix: one of 'nominal', 'ordinal', 'interval'."
-        )
-    expected = float(totals @ distance @ totals)
-    observed = float((coincidence * distance).sum())
-    return 1 - float(totals.sum() - 1) * observed / expected if expected > 0 else float("nan")

@@ -11,7 +11,7 @@ import yaml
 from reward_models.errors import JudgementError, JudgementWarning, MissingExtraError
 from reward_models.judgements.records import Judgements
 from reward_models.sources import SURVEYS, load_survey, load_table, survey, survey_labels
-from reward_models.stats.answers import krippendorff_alpha
+from reward_models.stats.agreement import krippendorff_alpha
 from tests.paths import ROOT
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from sklearn.metrics import adjusted_rand_score
 
+from reward_models.stats.agreement import krippendorff_alpha
 from reward_models.stats.answers import (
     adjusted_rand_index,
     answer_counts,
@@ -14,7 +15,6 @@ from reward_models.stats.answers import (
     entropy,
     entropy_gap,
     js_divergence,
-    krippendorff_alpha,
     marginal,
     noise_floor_js,
     normalise,
