@@ -7,8 +7,11 @@ nothing of how policy, responsibilities or completions came about.
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -18,7 +21,14 @@ from reward_models.errors import JuryError
 from .aggregation import Weights, normalise_weights
 
 
-__all__ = ["cluster_shares", "effective_answers", "effective_number", "retention", "share_error"]
+__all__ = [
+    "cluster_shares",
+    "effective_answers",
+    "effective_number",
+    "effective_texts",
+    "retention",
+    "share_error",
+]
 
 
 def cluster_shares(pi: Tensor, gamma: Tensor) -> Tensor:
@@ -138,7 +148,7 @@ def effective_answers(groups: Iterable[Sequence[Hashable]]) -> float:
     """Compute the effective number of different completions per prompt: `exp` of each group's entropy, averaged.
 
     1 means that all completions of a prompt are the same. The maximum is the group size G, which long texts always
-    reach, since no two are equal: there follow the entropy of the policy instead.
+    reach, since no two are equal: there follow `effective_texts`, or the entropy of the policy.
 
     Args:
         groups: The completions of each prompt, as texts, token tuples or any other hashable objects.
@@ -155,3 +165,51 @@ def effective_answers(groups: Iterable[Sequence[Hashable]]) -> float:
         raise JuryError(f"groups: got {[sum(c.values()) for c in counts]} completions: give every group at least one")
     numbers = [effective_number(torch.tensor(list(c.values()), dtype=torch.float64)) for c in counts]
     return float(torch.stack(numbers).mean())
+
+
+def effective_texts(groups: Iterable[Sequence[str]]) -> float:
+    """Compute the effective number of different wordings per prompt, for texts of which no two are equal.
+
+    Two texts count as one to the extent to which they share words and pairs of neighbouring words: the similarity is
+    the cosine of their counts, after Unicode compatibility normalisation (NFKC), without letter case and punctuation.
+    The number is `exp` of the entropy of the eigenvalues of the similarities divided by n (the Vendi score, Friedman
+    and Dieng, 2210.02410). For texts that share no word it equals `effective_answers`. It measures wording and not
+    meaning: a paraphrase counts as another text, and two long texts of one language always share some words. Follow
+    how it moves; its level is no number of opinions.
+
+    Args:
+        groups: The completions of each prompt.
+
+    Raises:
+        JuryError: If there is no group, or an empty one.
+
+    Example:
+        >>> round(effective_texts([["Red.", "red", "Blue!", "blue"]]), 6)  # two words, each twice
+        2.0
+        >>> texts = ["more parks for the old town", "more parks for the new town", "lower taxes"]
+        >>> round(effective_answers([texts]), 2), round(effective_texts([texts]), 2)
+        (3.0, 2.46)
+    """
+    groups = [list(group) for group in groups]
+    if not all(groups) or not groups:
+        raise JuryError(f"groups: got {[len(group) for group in groups]} completions: give every group at least one")
+    return sum(_effective_wordings(group) for group in groups) / len(groups)
+
+
+def _effective_wordings(texts: Sequence[str]) -> float:
+    counts = [_wording(text) for text in texts]
+    known = {part: i for i, part in enumerate(sorted(set().union(*counts)))}
+    vectors = torch.zeros(len(texts), len(known), dtype=torch.float64)
+    for row, parts in zip(vectors, counts, strict=True):
+        for part, count in parts.items():
+            row[known[part]] = count
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    shares = torch.linalg.eigvalsh(unit @ unit.T / len(texts)).clamp(min=0)
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def _wording(text: str) -> Counter[str]:
+    """Return the counts of a text's words and of its pairs of neighbouring words; a text without words is a word."""
+    normal = unicodedata.normalize("NFKC", text).casefold()
+    words = re.findall(r"\w+", normal) or [normal.strip()]
+    return Counter(words) + Counter(f"{first} {second}" for first, second in pairwise(words))

@@ -24,7 +24,17 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
 
 from plural_rlhf.policies.generation import generate_with_shared_prefix
 from plural_rlhf.policies.log_probs import completion_log_probs
-from reward_models.trainer._trl import add_metric, changed_methods, checkpoint_folder
+from reward_models.trainer._trl import (
+    add_extreme,
+    add_metric,
+    add_ratio,
+    add_ratios,
+    add_spread,
+    changed_methods,
+    checkpoint_folder,
+    pooled_metrics,
+    real_rows,
+)
 
 
 if TYPE_CHECKING:
@@ -35,7 +45,11 @@ __all__ = [
     "DPO_OVERRIDDEN",
     "OVERRIDDEN",
     "EpochSampler",
+    "add_extreme",
     "add_metric",
+    "add_ratio",
+    "add_ratios",
+    "add_spread",
     "as_one_forward",
     "buffered",
     "check_contract",
@@ -51,6 +65,8 @@ __all__ = [
     "keep_columns",
     "micro_step",
     "plain_sampler",
+    "pooled_metrics",
+    "real_rows",
     "reference",
     "reference_generate",
     "restore",

@@ -38,10 +38,10 @@ from plural_rlhf.trainers.dpo.losses import pair_losses, per_cluster
 from plural_rlhf.trainers.dpo.memberships import batch_memberships, start_memberships
 from plural_rlhf.trainers.dpo.metrics import (
     balance_metrics,
-    global_mean,
     membership_metrics,
     pair_metrics,
     policy_metrics,
+    sum_and_count,
 )
 from plural_rlhf.trainers.dpo.pair_clusters import find_clusters
 from plural_rlhf.trainers.dpo.preference_rows import (
@@ -266,7 +266,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             tie_propensity=self.args.tie_propensity,
         )
         membership, weight = self._memberships_of(inputs), inputs["weight"][:, None]
-        own_loss, responsible = losses, membership
+        own_loss, responsible, gap = losses, membership, None
         if mixture:
             responsible = mixture_responsibilities(-losses, membership)
             own_loss = -mixture_log_lik(-losses, membership)[:, None]
@@ -279,7 +279,8 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             preferred = responsible * ~inputs["tie"][:, None]
             loss = loss + self.args.sft_coef * balanced_loss(nll, preferred, *balance)[0]
         if mixture and self.args.public_coef > 0:
-            loss = loss + self.args.public_coef * self._public_loss(table, log_pi, weight[:, 0])
+            gap = self._public_gap(table, log_pi)
+            loss = loss + self.args.public_coef * (gap * weight[:, 0]).mean()
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss
         with torch.no_grad():
@@ -288,7 +289,11 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
                 self.balance.follow(losses_of_all, step_ends=self.accelerator.sync_gradients)
             if training and self.memberships is not None:
                 self._record(inputs["row"], -losses)
-            self._log_batch(inputs, outputs, table, self.beta * log_ratio, losses, counted, responsible)
+            real = _trl.real_rows(self, len(losses))
+            sums = self._sums(inputs, outputs, table, gap, real)
+            of_real = counted * real[:, None], responsible * real[:, None]
+            sums |= pair_metrics(self.clusters.names, self.beta * log_ratio, losses, *of_real, mixture=mixture)
+            self._log_batch(inputs, sums)
         if return_outputs:
             # `predict` wants logits, which the fused head does not make: TRL, too, runs the policy again for them.
             batch = self._readings(inputs)
@@ -338,12 +343,10 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         )
         return torch.from_numpy(log_membership).exp().to(inputs["membership"])
 
-    def _public_loss(self, table: torch.Tensor, log_pi: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Return the distance of the prompt without a cluster from the mixture, a number."""
+    def _public_gap(self, table: torch.Tensor, log_pi: torch.Tensor) -> torch.Tensor:
+        """Return the distance of the prompt without a cluster from the mixture, `(N,)`."""
         prevalence = self.clusters.prevalence if self.memberships is None else self.memberships.prevalence
-        gap = public_loss(table[:, -1], log_pi.transpose(1, 2), torch.from_numpy(prevalence)).mean(-1)
-        _trl.add_metric(self, "plural/public_loss", global_mean(gap, self.accelerator.reduce))
-        return (gap * weight).mean()
+        return public_loss(table[:, -1], log_pi.transpose(1, 2), torch.from_numpy(prevalence)).mean(-1)
 
     def _record(self, row: torch.Tensor, log_lik: torch.Tensor) -> None:
         """Record the likelihoods of this batch in the memberships, on all processes alike."""
@@ -351,28 +354,29 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         row, log_lik = self.accelerator.gather(row), self.accelerator.gather(log_lik.contiguous())
         self.memberships.record(row.cpu().numpy(), log_lik.double().cpu().numpy())
 
-    def _log_batch(
+    def _sums(
         self,
         inputs: dict[str, torch.Tensor],
         outputs: Any,
         table: torch.Tensor,
-        rewards: torch.Tensor,
-        losses: torch.Tensor,
-        counted: torch.Tensor,
-        responsible: torch.Tensor,
-    ) -> None:
-        readings, reduce, names = self._readings(inputs), self.accelerator.reduce, self.clusters.names
-        _trl.count_tokens(self, readings["attention_mask"])
-        metrics = policy_metrics(outputs, table[inputs["pair"], inputs["slot"]], readings, reduce)
+        gap: torch.Tensor | None,
+        real: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return what is logged of the policy's readings of the pairs that count, as (2,) sums and counts."""
+        log_pi, of_real = table[inputs["pair"], inputs["slot"]], real[inputs["pair"]]
+        sums = policy_metrics(outputs, log_pi, self._readings(inputs), of_real)
         if self.aux_loss_enabled:
-            metrics["aux_loss"] = global_mean(outputs.aux_loss, reduce)
-        mixture = self.args.objective == "mixture"
-        metrics |= pair_metrics(names, rewards, losses, counted, responsible, reduce, mixture=mixture)
-        if self.memberships is None:
-            metrics |= balance_metrics(names, self.balance)
-        else:
-            metrics |= membership_metrics(names, self.memberships)
-        for name, value in metrics.items():
+            sums["aux_loss"] = sum_and_count(outputs.aux_loss, real.sum())
+        if gap is not None:
+            sums["plural/public_loss"] = sum_and_count(gap, real)
+        return sums
+
+    def _log_batch(self, inputs: dict[str, torch.Tensor], sums: dict[str, torch.Tensor]) -> None:
+        _trl.count_tokens(self, self._readings(inputs)["attention_mask"])
+        _trl.add_ratios(self, sums)
+        names, memberships = self.clusters.names, self.memberships
+        state = balance_metrics(names, self.balance) if memberships is None else membership_metrics(names, memberships)
+        for name, value in state.items():
             _trl.add_metric(self, name, value)
 
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,7 @@ Shapes: `N` completions of all processes, `n` of a micro-batch, `G` a group, `B`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +201,25 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             self._before_training()
         return super().evaluate(*args, **kwargs)
 
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, as `Trainer.evaluation_loop`; every row of the data counts once."""
+        dataset = dataloader.dataset
+        self.sampled_mode.begin_evaluation(len(dataset) if isinstance(dataset, Sized) else None)
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        loss = self.sampled_mode.evaluated_loss()
+        if loss is not None:
+            # TRL counts the losses of a last batch by its rows before they are repeated for their groups.
+            name = next(name for name in output.metrics if name.endswith("_loss"))
+            output.metrics[name] = loss
+        return output
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate a batch, as `Trainer.prediction_step`."""
+        loss, *rest = super().prediction_step(model, inputs, *args, **kwargs)
+        if not self.exact:
+            self.sampled_mode.see_loss(loss, len(inputs))
+        return loss, *rest
+
     def _before_training(self) -> None:
         """Score the answers of all supports under the reference, while the policy is still π₀."""
         exact_offsets = self.args.offsets == "exact" and not self.exact
@@ -224,7 +243,8 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Draw and score completions; the two hooks below are called in between."""
         self.sampled_mode.begin(inputs)
-        with _trl.rollouts_only(self):
+        drawn = len(inputs) * self.accelerator.num_processes
+        with _trl.rollouts_only(self), _trl.pooled_metrics(self, drawn):
             columns = super()._generate_and_score_completions(inputs)
         return self.sampled_mode.aim(inputs, columns)
 
@@ -314,10 +334,10 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         mask, log_p = batch.support_mask, inputs["log_p"]
         log_pi = _trl.as_one_forward(self, model, answer_log_probs, batch)
         loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass)
-        metrics = exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass)
-        values = self.accelerator.reduce(log_pi.new_tensor(list(metrics.values())), "mean")
-        for name, value in zip(metrics, values.tolist(), strict=True):
-            _trl.add_metric(self, f"plural/{name}", value)
+        # In a mixed batch a row stands for the completions that would have been drawn for it.
+        counted = _trl.real_rows(self, len(loss)) * (self.sampled_mode.group_size if self.mixed else 1)
+        sums = exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass, counted)
+        _trl.add_ratios(self, {f"plural/{name}": value for name, value in sums.items()})
         _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
         if self.model.training and self.multipliers.active:
             # Of the target, which is known, and not of the policy, which is still on its way there.

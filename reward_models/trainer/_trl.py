@@ -1,4 +1,4 @@
-"""Every private attribute of TRL 1.16 that `JuryRewardTrainer` uses, in one place.
+"""Every private attribute of TRL 1.16 that `JuryRewardTrainer` uses, and metrics of any trainer of TRL, in one place.
 
 If a new TRL changes them, only this file and its test break. Knows nothing of juries.
 """
@@ -6,6 +6,8 @@ If a new TRL changes them, only this file and its test break. Knows nothing of j
 from __future__ import annotations
 
 import inspect
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +26,15 @@ __all__ = [
     "add_metric",
     "add_ratio",
     "add_ratios",
+    "add_spread",
     "changed_methods",
     "check_contract",
     "checkpoint_folder",
     "count_tokens",
     "load_model",
     "model_is_loaded",
+    "pooled_metrics",
+    "real_rows",
     "set_signature_columns",
 ]
 
@@ -163,10 +168,97 @@ def add_ratios(trainer: Trainer, sums: Mapping[str, torch.Tensor]) -> None:
         add_ratio(trainer, name, total, count)
 
 
+class _Spread(list[float]):
+    """A standard deviation over batches where TRL expects a list of values to average: one value."""
+
+    total = squares = counted = 0.0
+
+    def add(self, total: float, squares: float, count: float) -> None:
+        self.total, self.squares, self.counted = self.total + total, self.squares + squares, self.counted + count
+        around_mean = max(self.squares - self.total**2 / self.counted, 0.0)
+        self[:] = [math.sqrt(around_mean / (self.counted - 1)) if self.counted > 1 else math.nan]
+
+
+def add_spread(trainer: Trainer, name: str, values: torch.Tensor) -> None:
+    """Add to a metric that is logged as the standard deviation of all values since the last log, over any batches.
+
+    A mean of the batches' standard deviations leaves out how far the batches lie apart.
+
+    Args:
+        trainer: Any trainer of TRL.
+        name: Name of the metric.
+        values: `(N,)` values of a batch, of all processes.
+
+    Example:
+        >>> from collections import defaultdict
+        >>> from types import SimpleNamespace
+        >>> trainer = SimpleNamespace(model=SimpleNamespace(training=True), _metrics={"train": defaultdict(list)})
+        >>> for batch in ([1.0, 3.0], [5.0]):
+        ...     add_spread(trainer, "reward_std", torch.tensor(batch))
+        >>> trainer._metrics["train"]["reward_std"]  # of 1, 3 and 5
+        [2.0]
+    """
+    if not len(values):
+        return
+    values = values.double()
+    metrics = _metrics(trainer)
+    if name not in metrics:
+        metrics[name] = _Spread()
+    metrics[name].add(float(values.sum()), float(values.square().sum()), len(values))
+
+
 def add_extreme(trainer: Trainer, name: str, value: float, extreme: Callable[[list[float]], float]) -> None:
     """Add to a metric that is logged as the smallest (`min`) or largest (`max`) value since the last log."""
     values = _metrics(trainer)[name]
     values[:] = [extreme([*values, value])]
+
+
+def real_rows(trainer: Trainer, n: int) -> torch.Tensor:
+    """Return `(n,)` whether each row of this process counts, in an evaluation that visits every row of the data once.
+
+    With several processes the last batch is filled up with rows of the first one, which were counted already.
+    """
+    accelerator = trainer.accelerator
+    state = accelerator.gradient_state
+    number = torch.arange(n, device=accelerator.device) + accelerator.process_index * n
+    if trainer.model.training or not state.end_of_dataloader or state.remainder <= 0:
+        return torch.ones_like(number, dtype=torch.bool)
+    return number < state.remainder
+
+
+@contextmanager
+def pooled_metrics(trainer: Trainer, num_completions: int) -> Iterator[None]:
+    """Let each metric that TRL adds in the block count by its completions, where TRL averages means of batches.
+
+    A metric `*_min_*` or `*_max_*` becomes the extreme since the last log, and one of terminated completions counts
+    by their number. Means and standard deviations of rewards are left out: they are computed from the rewards.
+
+    Args:
+        trainer: Of TRL.
+        num_completions: How many completions the block draws, on all processes.
+    """
+    mode = "train" if trainer.model.training else "eval"
+    before, trainer._metrics[mode] = trainer._metrics[mode], defaultdict(list)
+    try:
+        yield
+    finally:
+        new, trainer._metrics[mode] = trainer._metrics[mode], before
+    clipped = sum(new.get("completions/clipped_ratio", [0.0]))
+    for name, values in new.items():
+        count = num_completions * (1 - clipped) if "terminated" in name else num_completions
+        words = name.replace("/", "_").split("_")
+        if name == "num_tokens":
+            before[name] = values
+        elif name in ("reward", "reward_std") or name.startswith("rewards/"):
+            continue
+        elif words[-1] in ("min", "max") or {"min", "max"} & set(words[1:2]):
+            extreme = min if "min" in words else max
+            for value in values if count > 0 else ():
+                add_extreme(trainer, name, value, extreme)
+        else:
+            for value in values:
+                if not math.isnan(value):
+                    add_ratio(trainer, name, value * count, count)
 
 
 def _metrics(trainer: Trainer) -> Any:

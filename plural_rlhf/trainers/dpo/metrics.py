@@ -1,13 +1,14 @@
 """What `PluralDPOTrainer` logs of a batch: TRL's numbers for pairs, and accuracy, loss and weight of every cluster.
 
-Sums go over all processes before anything is divided. Knows nothing of trainers or of how a loss comes about.
+What is averaged over pairs or tokens is returned as sums and counts, to be added up over batches and processes of any
+size before anything is divided. Knows nothing of trainers or of how a loss comes about.
 
 Shapes: `N` pairs of a batch, `M` readings of them, `K` clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,91 +18,78 @@ from plural_rlhf.trainers.dpo.balance import ClusterBalance
 from reward_models.fitting.running_memberships import RunningMemberships
 
 
-__all__ = ["balance_metrics", "global_mean", "membership_metrics", "pair_metrics", "policy_metrics"]
-
-Reduce = Callable[[Tensor, str], Tensor]
-"""`Accelerator.reduce`: the `"mean"` or `"sum"` of a tensor over all processes."""
+__all__ = ["balance_metrics", "membership_metrics", "pair_metrics", "policy_metrics", "sum_and_count"]
 
 
-def global_mean(values: Tensor, reduce: Reduce) -> float:
-    """Return the mean over the values of all processes, each with as many.
+def sum_and_count(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the (2,) sum of the values times their counts, and of the counts; where a count is 0 a value may be NaN.
 
     Example:
-        >>> global_mean(torch.tensor([1.0, 2.0]), lambda value, how: value)
-        1.5
+        >>> sum_and_count(torch.tensor([1.0, 2.0, torch.nan]), torch.tensor([1, 3, 0]))
+        tensor([7., 4.])
     """
-    return float(reduce(values.detach().float().mean(), "mean"))
+    counted = counted.to(values)
+    return torch.stack([torch.where(counted > 0, values.detach() * counted, 0.0).sum(), counted.sum()]).float()
 
 
-def policy_metrics(outputs: Any, log_pi: Tensor, readings: Mapping[str, Tensor], reduce: Reduce) -> dict[str, float]:
-    """Return entropy (nats per token) and log-probabilities of what the policy read.
+def policy_metrics(outputs: Any, log_pi: Tensor, readings: Mapping[str, Tensor], real: Tensor) -> dict[str, Tensor]:
+    """Return entropy (nats per token) and log-probabilities of what the policy read, as (2,) sums and counts.
 
     Args:
         outputs: Of the policy, from TRL's fused head.
         log_pi: (M, 2) of chosen and rejected, nats.
         readings: TRL's batch.
-        reduce: Over processes.
+        real: (M,) whether the reading counts.
     """
-    mask = readings["completion_mask"][:, 1:]
-    entropy = (outputs.entropy[:, -mask.size(1) :] * mask).sum() / mask.sum().clamp(min=1)
+    mask = readings["completion_mask"][:, 1:] * real.repeat(2)[:, None]
     return {
-        "entropy": global_mean(entropy, reduce),
-        "logps/chosen": global_mean(log_pi[:, 0], reduce),
-        "logps/rejected": global_mean(log_pi[:, 1], reduce),
+        "entropy": sum_and_count(outputs.entropy[:, -mask.size(1) :], mask),
+        "logps/chosen": sum_and_count(log_pi[:, 0], real),
+        "logps/rejected": sum_and_count(log_pi[:, 1], real),
     }
 
 
 def pair_metrics(
-    names: Sequence[str],
-    rewards: Tensor,
-    losses: Tensor,
-    counted: Tensor,
-    responsible: Tensor,
-    reduce: Reduce,
-    *,
-    mixture: bool,
-) -> dict[str, float]:
+    names: Sequence[str], rewards: Tensor, losses: Tensor, counted: Tensor, responsible: Tensor, *, mixture: bool
+) -> dict[str, Tensor]:
     """Return TRL's `rewards/*`, averaged over the clusters that a rater may be in, and the same cluster by cluster.
 
     Args:
         names: `K` names.
         rewards: (N, K, 2) implicit rewards of chosen and rejected, in logits.
-        losses: (N, K) loss of each pair for each cluster.
+        losses: (N, K) loss of each pair for each cluster; of a cluster that is ruled out it means nothing.
         counted: (N, K) membership times weight.
         responsible: (N, K) the same once the judgement is known.
-        reduce: Over processes.
         mixture: Whether to return responsibilities, too.
 
+    Returns:
+        (2,) sum and count by name.
+
     Example:
-        >>> found = pair_metrics(
+        >>> sums = pair_metrics(
         ...     ["urban", "rural"], torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[0.3, 1.3]]),
-        ...     torch.tensor([[0.75, 0.25]]), torch.tensor([[0.9, 0.1]]), lambda value, how: value, mixture=False,
+        ...     torch.tensor([[0.75, 0.25]]), torch.tensor([[0.9, 0.1]]), mixture=False,
         ... )  # fmt: skip
-        >>> found["rewards/accuracies"], found["plural/accuracy/urban"], found["plural/accuracy/rural"]
-        (0.75, 1.0, 0.0)
+        >>> for name in ("rewards/accuracies", "plural/accuracy/urban", "plural/accuracy/rural"):
+        ...     sums[name].tolist()
+        [0.75, 1.0]
+        [0.75, 0.75]
+        [0.0, 0.25]
     """
     margin = rewards[..., 0] - rewards[..., 1]
-    values = {
-        "rewards/chosen": rewards[..., 0],
-        "rewards/rejected": rewards[..., 1],
-        "rewards/accuracies": (margin > 0).to(losses),
-        "rewards/margins": margin,
-        "loss": losses,
+    right = (margin > 0).to(losses)
+    metrics = {
+        "rewards/chosen": sum_and_count(rewards[..., 0], counted),
+        "rewards/rejected": sum_and_count(rewards[..., 1], counted),
+        "rewards/accuracies": sum_and_count(right, counted),
+        "rewards/margins": sum_and_count(margin, counted),
     }
-    # A cluster that is ruled out was not read, and its numbers mean nothing.
-    table = torch.stack([torch.where(counted > 0, counted * value, 0.0).sum(0) for value in values.values()])
-    table = torch.cat([table, counted.sum(0, keepdim=True), responsible.sum(0, keepdim=True)])
-    sums = dict(zip([*values, "counted", "responsible"], reduce(table, "sum").cpu(), strict=True))
-    total = float(sums["counted"].sum())
-    if total == 0:
-        return {}
-    metrics = {name: float(sums[name].sum()) / total for name in list(values)[:4]}
-    for i, cluster in enumerate(names):
-        if sums["counted"][i] > 0:
-            for name, short in (("rewards/accuracies", "accuracy"), ("loss", "loss")):
-                metrics[f"plural/{short}/{cluster}"] = float(sums[name][i] / sums["counted"][i])
+    for k, cluster in enumerate(names):
+        metrics[f"plural/accuracy/{cluster}"] = sum_and_count(right[:, k], counted[:, k])
+        metrics[f"plural/loss/{cluster}"] = sum_and_count(losses[:, k], counted[:, k])
         if mixture:
-            metrics[f"plural/responsibility/{cluster}"] = float(sums["responsible"][i]) / total
+            share = torch.stack([responsible[:, k].sum(), counted.sum()]).float()
+            metrics[f"plural/responsibility/{cluster}"] = share
     return metrics
 
 

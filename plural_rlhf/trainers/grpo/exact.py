@@ -225,8 +225,12 @@ class ExactRows:
 
 
 def exact_metrics(
-    inputs: Mapping[str, torch.Tensor], log_pi: torch.Tensor, cluster_names: Sequence[str], other_mass: float
-) -> dict[str, float]:
+    inputs: Mapping[str, torch.Tensor],
+    log_pi: torch.Tensor,
+    cluster_names: Sequence[str],
+    other_mass: float,
+    counted: torch.Tensor,
+) -> dict[str, torch.Tensor]:
     """Return what is logged of a batch: distance to the target, mass on the answers, share and weight of each cluster.
 
     Args:
@@ -234,6 +238,10 @@ def exact_metrics(
         log_pi: `(B, A)` log-probabilities of the answers under the policy, nats.
         cluster_names: `K` names.
         other_mass: Probability that the target leaves to anything else.
+        counted: `(B,)` how often each row counts.
+
+    Returns:
+        `(2,)` sum over rows and number of rows by name.
 
     Example:
         >>> log_p = torch.tensor([[0.75, 0.25]]).log()
@@ -241,18 +249,20 @@ def exact_metrics(
         ...     "answer_mask": torch.ones(1, 2, 1).bool(), "log_p": log_p, "gamma": torch.eye(2)[None],
         ...     "weights": torch.tensor([[0.75, 0.25]]),
         ... }  # fmt: skip
-        >>> metrics = exact_metrics(inputs, log_p, ["warm", "cold"], other_mass=0.0)  # the policy is the target
-        >>> {name: round(value, 2) for name, value in metrics.items() if "warm" in name or name == "coverage"}
-        {'coverage': 1.0, 'share/warm': 0.75, 'weight/warm': 0.75}
+        >>> sums = exact_metrics(inputs, log_p, ["warm", "cold"], 0.0, torch.ones(1))  # the policy is the target
+        >>> {name: value.tolist() for name, value in sums.items() if "warm" in name or name == "coverage"}
+        {'coverage': [1.0, 1.0], 'share/warm': [0.75, 1.0], 'weight/warm': [0.75, 1.0]}
     """
-    log_pi = log_pi.detach()
+    log_pi, counted = log_pi.detach(), counted.to(log_pi)
     pi, mask = log_pi.exp(), inputs["answer_mask"].any(dim=-1)
-    jsd = exact_divergence(inputs["log_p"], log_pi, "js", mask, p_other=other_mass)
-    metrics = {"jsd_nats": float(jsd.mean()), "coverage": float(pi.sum(-1).mean())}
-    shares, weights = cluster_shares(pi, inputs["gamma"]).mean(dim=0), inputs["weights"].mean(dim=0)
-    for name, share, weight in zip(cluster_names, shares.tolist(), weights.tolist(), strict=True):
-        metrics |= {f"share/{name}": share, f"weight/{name}": weight}
-    return metrics
+    rows = {
+        "jsd_nats": exact_divergence(inputs["log_p"], log_pi, "js", mask, p_other=other_mass),
+        "coverage": pi.sum(-1),
+    }
+    shares, weights = cluster_shares(pi, inputs["gamma"]), inputs["weights"].to(log_pi)
+    for k, name in enumerate(cluster_names):
+        rows |= {f"share/{name}": shares[:, k], f"weight/{name}": weights[:, k]}
+    return {name: torch.stack([values @ counted, counted.sum()]) for name, values in rows.items()}
 
 
 def target_kl_and_gains(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

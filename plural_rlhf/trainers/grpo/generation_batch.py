@@ -63,6 +63,7 @@ class RewardTable:
         shown: Key of each row's prompt as the policy sees it.
         drawn: Something that is equal for equal completions.
         rules: Rule of each row, None for the pool.
+        texts: Text of each completion; none where the completions are replayed ones.
 
     Example:
         >>> r = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # two completions of one prompt, by two clusters
@@ -79,6 +80,7 @@ class RewardTable:
     shown: list[str]
     drawn: list[Any]
     rules: list[Rule | None]
+    texts: list[str] = field(default_factory=list)
 
 
 @dataclass

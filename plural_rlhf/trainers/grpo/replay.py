@@ -226,7 +226,7 @@ class ReplayMemory:
         r, scores = (
             torch.tensor(rows, dtype=torch.float64) for rows in ([c.r for c in chosen], [c.scores for c in chosen])
         )
-        return Replayed(replace(table, r=r, scores=scores, drawn=[c.said for c in chosen]), chosen)
+        return Replayed(replace(table, r=r, scores=scores, drawn=[c.said for c in chosen], texts=[]), chosen)
 
     def aim(self, replayed: Replayed, log_target: Tensor) -> None:
         """Record the target of these completions as it is now, `(N,)` log π₀ + R/β in nats."""
@@ -243,7 +243,7 @@ class ReplayMemory:
         if self._latest is not None:
             table, latest = self._latest
             rules = [rule and (rule.name, dict(rule.options)) for rule in table.rules]
-            state["latest"] = ({**vars(table), "rules": rules}, latest)
+            state["latest"] = ({**vars(table), "rules": rules, "texts": []}, latest)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

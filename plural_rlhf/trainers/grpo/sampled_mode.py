@@ -19,7 +19,7 @@ from trl import GRPOTrainer
 
 from plural_rlhf.core.estimators import score_function_loss
 from plural_rlhf.policies.log_probs import completion_log_probs
-from plural_rlhf.rewards.completions import as_completions
+from plural_rlhf.rewards.completions import as_completions, completion_text
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.grpo.completion_rows import finished, own_tokens, policy_log_probs, reference_log_probs
@@ -35,7 +35,7 @@ from plural_rlhf.trainers.grpo.reference_draws import (
 )
 from plural_rlhf.trainers.grpo.replay import replayed_columns, signed_tokens
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
-from plural_rlhf.trainers.grpo.targeting import Targeting
+from plural_rlhf.trainers.grpo.targeting import Targeting, Targets
 from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 
 
@@ -78,6 +78,8 @@ class SampledMode:
         self._encode = encode_prompt
         self.targeting = Targeting(reward, others, prompts, log_z=trainer.args.estimator != "vargrad")
         self.generations: dict[str, GenerationBatch] = {}
+        self._to_count: int | None = None  # completions that an evaluation has still to count
+        self._losses = torch.zeros(2)  # of an evaluation: their sum over rows, and the number of rows
 
     @property
     def _training(self) -> bool:
@@ -131,11 +133,11 @@ class SampledMode:
         # float32 because not every accelerator has float64.
         r, w = (accelerator.gather(x.float().to(accelerator.device)).double().cpu() for x in (jury.r, jury.w))
         of_process = [
-            (row_key(row), row_key(row, "prompt"), hash(tuple(ids)), rule)
-            for row, ids, rule in zip(rows, completion_ids, jury.rules, strict=True)
+            (row_key(row), row_key(row, "prompt"), hash(tuple(ids)), rule, completion_text(completion))
+            for row, ids, rule, completion in zip(rows, completion_ids, jury.rules, completions, strict=True)
         ]
-        keys, shown, drawn, rules = (list(column) for column in zip(*_trl.gather_objects(of_process), strict=True))
-        self.generation.table = RewardTable(r, w, scores.double().cpu(), keys, shown, drawn, rules)
+        columns = (list(column) for column in zip(*_trl.gather_objects(of_process), strict=True))
+        self.generation.table = RewardTable(r, w, scores.double().cpu(), *columns)
 
     def aim(self, rows: Rows, columns: dict[str, Any]) -> dict[str, Any]:
         """Work out the residuals of a generation, and let all that moves between generations move.
@@ -157,17 +159,17 @@ class SampledMode:
             batch.table.w = self._multipliers.weights.expand_as(batch.table.w)
         if self._args.n_ref:
             self._start_offsets(rows)
+        counted = self._counted(len(all_pi))
         targets = self.targeting(
-            batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, self._training, batch.reference_draws
+            batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, self._training, batch.reference_draws, counted
         )
         batch.rollouts = targets.rollouts(
             all_ref, all_pi, beta=beta, group_size=batch.group_size, reference_share=batch.reference_share
         )
         n, by_policy = len(own), batch.by_policy(len(all_pi))
-        kl = float((all_pi - all_ref)[by_policy.to(all_pi.device)].mean())
-        truncated = 1 - float(gather(finished(columns, trainer.eos_token_ids).float()).mean())
-        for name, value in {**targets.metrics, "kl": kl, "beta": beta, "truncated": truncated}.items():
-            _trl.add_metric(trainer, f"plural/{name}", value)
+        log_ratio = (all_pi - all_ref)[by_policy.to(all_pi.device)].double()
+        kl = float(log_ratio.mean())
+        self._log(targets, batch, log_ratio, gather(finished(columns, trainer.eos_token_ids).double()), counted)
         if self._training:
             if self._prompts.replay is not None:
                 tokens = _trl.gather_objects(signed_tokens(columns))
@@ -175,6 +177,48 @@ class SampledMode:
             self._multipliers.move(kl, self.targeting.gains(batch.table, by_policy))
         number = torch.arange(n, device=all_pi.device) + trainer.accelerator.process_index * n
         return {**columns, "ref_per_token_logps": log_ref * own, "row": number}
+
+    def begin_evaluation(self, num_rows: int | None) -> None:
+        """Begin an evaluation of so many rows, each drawn `group_size` times; None where their number is unknown."""
+        self._to_count = None if num_rows is None else num_rows * self._trainer.num_generations_eval
+        self._losses = torch.zeros(2, device=self._trainer.accelerator.device)
+
+    def see_loss(self, loss: Tensor, n: int) -> None:
+        """Keep the mean loss of `n` rows of an evaluation on this process."""
+        self._losses += torch.stack([loss.float() * n, loss.new_tensor(n).float()])
+
+    def evaluated_loss(self) -> float | None:
+        """Return the mean loss of the rows of an evaluation on all processes; None where no loss was kept."""
+        total, count = self._trainer.accelerator.reduce(self._losses, "sum").tolist()
+        return total / count if count else None
+
+    def _counted(self, n: int) -> int:
+        """Return how many of the next `n` completions, the first, are no repeats that fill up the last batch."""
+        if self._training or self._to_count is None:
+            return n
+        counted = min(n, self._to_count)
+        self._to_count -= counted
+        return counted
+
+    def _log(self, targets: Targets, batch: GenerationBatch, log_ratio: Tensor, ended: Tensor, counted: int) -> None:
+        """Log a generation: what the targeting measured, the rewards, and the KL of the policy's `(n,)` log-ratios."""
+        trainer, scores = self._trainer, batch.table.scores[:counted]
+        log_ratio = log_ratio[: int(batch.by_policy(counted).sum())]
+        metrics = {
+            **targets.metrics,
+            "kl": (float(log_ratio.sum()), len(log_ratio)),
+            "truncated": (counted - float(ended[:counted].sum()), counted),
+        }
+        for name, (total, count) in metrics.items():
+            _trl.add_ratio(trainer, f"plural/{name}", total, count)
+        _trl.add_metric(trainer, "plural/beta", self._reward.target.beta)
+        of_all = torch.where(scores.isnan().all(1), torch.nan, scores.nan_to_num() @ trainer.reward_weights.to(scores))
+        of_functions = zip(trainer.reward_func_names, scores.T, strict=True)
+        rewards = {f"rewards/{name}": values for name, values in of_functions} | {"": of_all}
+        for prefix, values in rewards.items():
+            given = values[~values.isnan()]
+            _trl.add_ratio(trainer, f"{prefix}/mean" if prefix else "reward", float(given.sum()), len(given))
+            _trl.add_spread(trainer, f"{prefix}/std" if prefix else "reward_std", given)
 
     def _start_offsets(self, rows: Rows) -> None:
         """Start the offsets of new prompts from `n_ref` completions of the reference; every process gets them all."""

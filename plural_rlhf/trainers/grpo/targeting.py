@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plural_rlhf.core.shares import effective_answers
+from plural_rlhf.core.shares import effective_answers, effective_texts
 from plural_rlhf.core.typicality import debias
 from plural_rlhf.rewards.completions import rows_of
 from plural_rlhf.rewards.jury_reward import JuryReward
@@ -34,7 +34,7 @@ class Targets:
     Attributes:
         reward: `(N,)` aggregated reward R, logits: the target is π₀ exp(R/β) up to a factor per prompt.
         log_z: `(N,)` log of that factor, nats; NaN if it is not kept.
-        metrics: Numbers to log.
+        metrics: Numbers to log, each as a sum and what to divide it by: batches may be of any size.
 
     Example:
         >>> targets = Targets(torch.tensor([1.0, 0.0]), torch.zeros(2), {})
@@ -44,7 +44,7 @@ class Targets:
 
     reward: Tensor
     log_z: Tensor
-    metrics: dict[str, float]
+    metrics: dict[str, tuple[float, float]]
 
     def rollouts(
         self, log_pi_ref: Tensor, log_pi: Tensor, *, beta: float, group_size: int, reference_share: float = 0.0
@@ -108,6 +108,7 @@ class Targeting:
         group: int,
         training: bool,
         reference_draws: int = 0,
+        counted: int | None = None,
     ) -> Targets:
         """Aggregate the table and, if `training`, move the offsets once.
 
@@ -118,6 +119,7 @@ class Targeting:
             group: G, completions per prompt.
             training: Whether offsets and running bests may move.
             reference_draws: How many completions of a group, its last, π₀ has drawn; metrics leave them out.
+            counted: How many completions, the first of the table, metrics are about; None for all.
         """
         reward, beta, offsets = self._reward, self._reward.target.beta, self._prompts.offsets
         log_pi_ref, log_pi = log_pi_ref.double(), log_pi.double()
@@ -134,13 +136,15 @@ class Targeting:
         for key, rows in rows_of(table.shown).items() if self._keeps_log_z else ():
             if training or bool(offsets.log_normaliser([key]).isnan().any()):
                 offsets.observe_normaliser(key, weighted[rows])
-        by_policy = drawn_by_policy(len(pooled), group, reference_draws)
-        metrics = self._group_metrics(table, pooled, log_pi_ref, log_pi, group, by_policy)
-        shares, weights = gamma[by_policy].mean(dim=0), table.w.mean(dim=0)
+        n = len(pooled) if counted is None else counted
+        by_policy = drawn_by_policy(n, group, reference_draws)
+        residual = pooled / beta + log_pi_ref - log_pi
+        metrics = _group_metrics(table, pooled[:n], residual[:n], group, by_policy) if n else {}
+        metrics["entropy"] = _summed(-log_pi[:n][by_policy])
         for k, name in enumerate(reward.cluster_names):
-            metrics |= {f"share/{name}": float(shares[k]), f"weight/{name}": float(weights[k])}
+            metrics |= {f"share/{name}": _summed(gamma[:n, k][by_policy]), f"weight/{name}": _summed(table.w[:n, k])}
         if self._others.gated:
-            metrics["valid"] = float(self._others.valid(table.scores)[by_policy].double().mean())
+            metrics["valid"] = _summed(self._others.valid(table.scores)[:n][by_policy])
         return Targets(pooled, offsets.log_normaliser(table.shown), metrics)
 
     def start(self, key: str, r: Tensor, scores: Tensor, log_pi_ref: Tensor) -> None:
@@ -163,21 +167,6 @@ class Targeting:
         """Return the mean gain of each cluster over π₀ in some rows of a table that was aggregated, `(K,)` logits."""
         return (table.r - self._prompts.reference_means(table.keys))[rows].mean(dim=0)
 
-    def _group_metrics(
-        self, table: RewardTable, pooled: Tensor, log_pi_ref: Tensor, log_pi: Tensor, group: int, by_policy: Tensor
-    ) -> dict[str, float]:
-        """Return what is logged of groups and their residuals."""
-        spread = pooled.view(-1, group)
-        d = (pooled / self._reward.target.beta + log_pi_ref - log_pi).view(-1, group)
-        own = [drawn for drawn, by in zip(table.drawn, by_policy.tolist(), strict=True) if by]
-        size = len(own) * group // len(pooled)
-        return {
-            "reward_range": float((spread.amax(dim=1) - spread.amin(dim=1)).mean()),
-            "residual_std": float(d.std(dim=1).mean()) if group > 1 else 0.0,
-            "entropy": -float(log_pi[by_policy].mean()),
-            "effective_answers": effective_answers([own[i : i + size] for i in range(0, len(own), size)]),
-        }
-
     def _shaped(self, r: Tensor, keys: list[str], log_pi_ref: Tensor, training: bool) -> Tensor:
         target = self._reward.target
         r = debias(r, log_pi_ref, target.typicality_alpha)
@@ -185,3 +174,29 @@ class Targeting:
         if target.uniform_floor > 0:
             anchor = self._prompts.anchors(keys, r, log_pi_ref, target.tie_margin)
         return self._reward.shaped(r, keys, log_pi_ref, anchor, update=training)
+
+
+def _group_metrics(
+    table: RewardTable, pooled: Tensor, residual: Tensor, group: int, by_policy: Tensor
+) -> dict[str, tuple[float, float]]:
+    """Return what is logged of groups, as sums over groups and their number."""
+    spread, d = pooled.view(-1, group), residual.view(-1, group)
+    count = len(spread)
+    metrics = {
+        "reward_range": _summed(spread.amax(dim=1) - spread.amin(dim=1)),
+        "residual_std": _summed(d.std(dim=1)) if group > 1 else (0.0, float(count)),
+    }
+    size = int(by_policy.sum()) // count
+    for name, measure, completions in (
+        ("effective_answers", effective_answers, table.drawn),
+        ("effective_texts", effective_texts, table.texts),
+    ):
+        own = [completion for completion, by in zip(completions, by_policy.tolist(), strict=False) if by]
+        if own:
+            groups = [own[i : i + size] for i in range(0, len(own), size)]
+            metrics[name] = measure(groups) * count, float(count)
+    return metrics
+
+
+def _summed(values: Tensor) -> tuple[float, float]:
+    return float(values.double().sum()), float(len(values))

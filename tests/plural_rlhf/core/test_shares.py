@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from plural_rlhf.core.shares import cluster_shares, effective_answers, effective_number, retention, share_error
+from plural_rlhf.core.shares import (
+    cluster_shares,
+    effective_answers,
+    effective_number,
+    effective_texts,
+    retention,
+    share_error,
+)
 from reward_models.errors import JuryError
 
 
@@ -92,3 +99,19 @@ def test_a_negative_order_is_refused():
 def test_groups_without_completions_are_refused(groups):
     with pytest.raises(JuryError, match="give every group at least one"):
         effective_answers(groups)
+
+
+def test_effective_texts_of_texts_without_a_common_word_are_the_effective_answers():
+    groups = [["red", "red", "blue", "green"], ["1", "2", "3", "3"]]
+    assert effective_texts(groups) == pytest.approx(effective_answers(groups))
+
+
+def test_effective_texts_see_wordings_come_together_where_no_two_texts_are_equal():
+    apart = ["cut taxes now", "more buses please", "plant a tree", "who cares"]
+    alike = [f"we should build {n} parks in the old town" for n in ("two", "three", "four", "five")]
+    assert effective_answers([apart]) == pytest.approx(4) == effective_answers([alike])
+    assert effective_texts([apart]) == pytest.approx(4)
+    assert effective_texts([alike]) < 2
+    assert effective_texts([["Café!", "CAFE\u0301", "..."]]) == pytest.approx(effective_answers([["c", "c", "."]]))
+    with pytest.raises(JuryError, match="give every group at least one"):
+        effective_texts([[]])
