@@ -26,6 +26,7 @@ from reward_models.evaluation.heldout import HELDOUT_FILE, HeldoutRecord, divide
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
+from reward_models.progress import progress_bars
 from reward_models.raters.predictors import Predictor
 from reward_models.weights import parse_weights
 
@@ -134,7 +135,8 @@ def run(argv: Sequence[str], prog: str = PROG) -> None:
         fault = "there twice" if args.jury else "missing"
         raise UsageError(f"the folder of the jury is {fault}: name it once, e.g. {prog} runs/jury --data test.csv.")
     args.jury = args.jury or args.jury_option
-    _run(args, shlex.join([*prog.split(), *argv]))
+    with progress_bars():
+        _run(args, shlex.join([*prog.split(), *argv]))
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ OUR_PACKAGES = {"plural_rlhf", "reward_models"}
 
 
 def guarded(body: Callable[[], None], traceback: bool) -> None:
-    """Run a command; print an expected error as one panel and exit with status 2.
+    """Run a command, with progress bars; print an expected error as one panel and exit with status 2.
 
     Args:
         body: The command.
@@ -50,7 +50,9 @@ def guarded(body: Callable[[], None], traceback: bool) -> None:
         >>> guarded(lambda: print("done"), traceback=False)
         done
     """
-    with warnings.catch_warnings():
+    from reward_models.progress import progress_bars
+
+    with warnings.catch_warnings(), progress_bars():
         warnings.showwarning = _show_warning
         try:
             body()

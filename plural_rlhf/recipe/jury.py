@@ -49,21 +49,19 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         What the report says of the jury.
     """
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
-    with console.status("headroom: is there disagreement worth modelling?"):
-        room = headroom(data.train, seed=config.seed)
+    room = headroom(data.train, seed=config.seed)
     console.print(f"[bold]Headroom[/bold]  {room.verdict}")
     base = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
-    with console.status("fitting the jury") as status:
-        scorer = fit_jury(
-            data.train,
-            base,
-            clusters=config.jury.clusters,
-            layers=config.jury.layers,
-            l2=config.jury.l2,
-            labels=data.labels,
-            config=fit_config,
-            on_step=status.update,
-        )
+    scorer = fit_jury(
+        data.train,
+        base,
+        clusters=config.jury.clusters,
+        layers=config.jury.layers,
+        l2=config.jury.l2,
+        labels=data.labels,
+        config=fit_config,
+        on_step=lambda step: console.print(f"[dim]{step}[/dim]"),
+    )
     fitted = scorer.fitted
     assert fitted is not None  # fit_jury says how the jury came about
     assert fitted.selection is not None  # candidates were given, and a run has raters
@@ -106,8 +104,7 @@ def _groupings(data: RunData, num_clusters: int, config: FitConfig, console: Con
     if too_few:
         console.print(f"[bold]Groups[/bold]    not compared: {too_few}.")
         return None
-    with console.status("clusters against demographic groups of the same size"):
-        report = predictive_information(data.everything, max(2, num_clusters), config=config)
+    report = predictive_information(data.everything, max(2, num_clusters), config=config)
     console.print(f"[bold]Groups[/bold]    {_comparison(report, num_clusters)}")
     return report
 

@@ -37,6 +37,7 @@ from plural_rlhf.report.results_policies import (
 from plural_rlhf.rewards.jury_reward import JuryReward
 from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
+from reward_models.progress import track
 from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
 from reward_models.weights import parse_weights
 
@@ -103,7 +104,10 @@ def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
 def _jury_answers(jury: JuryScorer, questions: Sequence[Question]) -> list[np.ndarray]:
     """Per question `(K, A)`: each cluster's answer distribution as the jury predicts it."""
     reward = JuryReward(jury)
-    return [reward.support_rewards(q.messages, q.options).softmax(dim=0).T.numpy() for q in questions]
+    return [
+        reward.support_rewards(q.messages, q.options).softmax(dim=0).T.numpy()
+        for q in track(questions, "what the jury predicts")
+    ]
 
 
 def _policy_answers(
@@ -263,10 +267,10 @@ def _rows(
         method: {name: _padded(by_question, panel.n_options) for name, by_question in by_weighting.items()}
         for method, by_weighting in answers.items()
     }
-    for split in Split:
+    for split in track(Split, "intervals over people and questions"):
         items = [i for i, q in enumerate(data.questions) if q.split == split]
         part = panel.select(items)
-        for cluster in (None, *range(len(names))):
+        for cluster in track((None, *range(len(names))), f"{split} questions: clusters"):
             name = EVERYBODY if cluster is None else names[cluster]
             labels = {"case": source, "split": str(split), "cluster": name}
             people = part.resample(cluster, draws=config.evaluate.draws, seed=config.seed)

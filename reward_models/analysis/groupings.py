@@ -29,6 +29,7 @@ from reward_models.fitting.latent_class import fit_latent_classes, population
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes, trait_groups
+from reward_models.progress import track
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
@@ -155,7 +156,10 @@ def predictive_information(
         )
     table = _categorical(enc)
     traits = _trait_codes(judgements, enc, missing)
-    splits = [_one_split(table, traits, num_clusters, config or FitConfig(), seed) for seed in range(seeds)]
+    splits = [
+        _one_split(table, traits, num_clusters, config or FitConfig(), seed)
+        for seed in track(range(seeds), "clusters against demographic groups")
+    ]
 
     names = list(splits[0].log_lik)
     gains = [np.stack([s.log_lik[name] - s.baseline for name in names], axis=1) for s in splits]

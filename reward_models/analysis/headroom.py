@@ -13,7 +13,9 @@ features come from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_fit import fit_texts
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
+from reward_models.progress import track
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import heldout_labels, two_way_intervals
@@ -118,16 +121,18 @@ def headroom(
         predictor: Predictor = fit if features is None else fit_texts(fit, train, features)
         return answer_log_lik(predictor.log_probs(test, features), test)
 
-    scores = {ITEM_MEAN: score(fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False)))}
-    scores[RATER_TERMS] = score(fit_raters(train, "mixture", 1, config=FitConfig(seed=seed, style=True)))
     prefix = "" if enc.kind == "choice" else f"{RATER_TERMS} + "
+    fits: dict[str, Callable[[], RaterFit]] = {
+        ITEM_MEAN: lambda: fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False)),
+        RATER_TERMS: lambda: fit_raters(train, "mixture", 1, config=FitConfig(seed=seed, style=True)),
+    }
     for rank in (1, 2):
-        scores[f"{prefix}rank {rank}"] = score(fit_raters(train, "factor", rank, config=config))
+        fits[f"{prefix}rank {rank}"] = partial(fit_raters, train, "factor", rank, config=config)
     for num_clusters in range(2, min(max_clusters, enc.n_raters) + 1):
-        scores[f"{prefix}mixture K={num_clusters}"] = score(fit_mixture(train, num_clusters, config))
+        fits[f"{prefix}mixture K={num_clusters}"] = partial(fit_mixture, train, num_clusters, config)
 
-    names = list(scores)
-    log_lik = np.stack(list(scores.values()), axis=1)
+    names = list(fits)
+    log_lik = np.stack([score(fit()) for fit in track(fits.values(), "headroom: models", len(fits))], axis=1)
     best = int(log_lik.mean(0).argmax())
     taste = 2 + int(log_lik[:, 2:].mean(0).argmax())
     gains = np.column_stack([log_lik - log_lik[:, [0]], log_lik[:, taste] - log_lik[:, 1]])

@@ -29,6 +29,7 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import By
 from reward_models.judgements.texts import Text
+from reward_models.progress import track
 from reward_models.raters.predictors import Predictor
 
 
@@ -142,7 +143,8 @@ def evaluate_jury(
     for case, table in cells.scored.items():
         enc = table.encode()
         predictions: dict[str, np.ndarray] = {}
-        for name, predictor in (predictors if case.startswith("seen") else adapted).items():
+        models = predictors if case.startswith("seen") else adapted
+        for name, predictor in track(models.items(), f"measuring the models: {case}", len(models)):
             try:
                 if isinstance(predictor, JuryError):
                     raise predictor

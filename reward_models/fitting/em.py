@@ -17,6 +17,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.special import logsumexp, softmax
 
 from reward_models.errors import JuryError
+from reward_models.progress import track
 from reward_models.stats.answers import adjusted_rand_index
 
 
@@ -203,7 +204,7 @@ def best_of_restarts(
     stages = [config.temperatures[-1 - i % len(config.temperatures) :] for i in range(config.restarts)]
     runs = [
         run_em(emission, first if i == 0 else start(rng), rater_weight, replace(config, temperatures=stages[i]))
-        for i, rng in enumerate(streams)
+        for i, rng in enumerate(track(streams, "starting points"))
     ]
     runs.sort(key=lambda run: run.history[-1], reverse=True)
     copies = np.maximum(rater_weight.astype(np.int64), 1)

@@ -43,6 +43,7 @@ from reward_models.fitting.residual_memory import (
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded, soft_as_choice
+from reward_models.progress import track
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.raters.observation import TERM_SD, Observations
@@ -230,7 +231,7 @@ def fit_features(
 
     prevalence = init.prevalence
     heads = _regress(problem, posterior[enc.rater], enc.weight, prevalence, penalty, None)
-    for _ in range(em_iterations if num_clusters > 1 else 0):
+    for _ in track(range(em_iterations if num_clusters > 1 else 0), "fitting the heads"):
         with torch.no_grad():
             log_lik = problem.log_lik(problem.rewards(heads))[row].numpy()
         previous = posterior
@@ -321,7 +322,7 @@ def _cross_validate(
 
     def score(main_effect: float, deviation: float) -> list[tuple[dict[str, float], np.ndarray]]:
         losses = {l2: np.zeros(len(size)) for l2 in L2_GRID}
-        for fold in range(fold_of.max() + 1):
+        for fold in track(range(fold_of.max() + 1), "penalties of the heads: held-out questions"):
             out = fold_of[questions] == fold
             known = np.where(out, 0.0, enc.weight)
             posterior = mixture_posterior(known[:, None] * label_log_lik, enc.rater, enc.n_raters, init.prevalence)

@@ -30,6 +30,7 @@ from reward_models.fitting.latent_class import unique_patterns
 from reward_models.fitting.starting_point import Basis, affordable_model, check_tables, rater_deviations, start_kind
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
+from reward_models.progress import track
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import TERM_SD, Observations, torch_terms
 from reward_models.raters.rater_model import KindTerms, Membership, RaterModel, state_table
@@ -248,7 +249,7 @@ class Problem:
         From a start whose clusters are right, a few passes over millions of judgements are enough.
         """
         params, value = start, np.inf
-        for _ in range(iterations):
+        for _ in track(range(iterations), "passes over all raters"):
             with torch.no_grad():
                 tensors = {k: torch.from_numpy(v) for k, v in params.items()}
                 table, log_prior = self.table(tensors).numpy(), self.log_prior(tensors).numpy()

@@ -22,6 +22,7 @@ from reward_models.fitting.marginal import Params, Problem
 from reward_models.fitting.starting_point import Basis
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text, prompt_groups
+from reward_models.progress import track
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import TERM_SD, Observations
 from reward_models.raters.placement import Placement
@@ -234,7 +235,7 @@ def _best_of_starts(problem: Problem, config: FitConfig) -> tuple[Params, tuple[
     """
     streams = np.random.default_rng(config.seed).spawn(problem.n_restarts)
     coarse = problem.coarse()
-    short = [coarse.maximise(problem.start(rng), SHORT_ITERATIONS, 1e-5) for rng in streams]
+    short = [coarse.maximise(problem.start(rng), SHORT_ITERATIONS, 1e-5) for rng in track(streams, "starting points")]
     short.sort(key=lambda run: run[1])
     params, _ = short[0]
     for _ in range(SPREAD_ROUNDS):

@@ -19,6 +19,7 @@ from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
+from reward_models.progress import track
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Membership
 from reward_models.stats.resampling import label_parts
@@ -295,7 +296,7 @@ def _compare(
     order = rng.permutation(enc.n_raters)
     n_folds = -(-enc.n_raters // n_out) if len(enc) <= SMALL_TABLE else 1
     parts = []
-    for fold in range(n_folds):
+    for fold in track(range(n_folds), "choosing the number of clusters: held-out raters"):
         out = np.zeros(enc.n_raters, dtype=bool)
         out[order[fold * n_out : (fold + 1) * n_out]] = True
         parts.append(_one_fold(enc, out, candidates, config, rng))
@@ -318,7 +319,7 @@ def _one_fold(
         check_num_clusters(train, num_clusters)
     test = _known_texts(train, enc.select(out[enc.rater], drop_raters=True))
     part = label_parts(test.rater, LABEL_PARTS, rng)
-    scores = [_heldout_log_lik(train, test, part, *candidate, config) for candidate in candidates]
+    scores = [_heldout_log_lik(train, test, part, *candidate, config) for candidate in track(candidates, "candidates")]
     losses = np.stack([np.bincount(test.rater, -score * test.weight, test.n_raters) for score in scores], axis=1)
     return losses, np.bincount(test.rater, test.weight, test.n_raters)
 

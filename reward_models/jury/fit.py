@@ -33,6 +33,7 @@ from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters, counts
+from reward_models.progress import with_progress_bars
 
 
 __all__ = ["FittedJury", "fit_jury"]
@@ -71,6 +72,7 @@ class FittedJury:
     uncalibrated: str | None
 
 
+@with_progress_bars
 def fit_jury(
     judgements: Judgements,
     backbone: str | Path | PreTrainedModel,
@@ -101,7 +103,7 @@ def fit_jury(
             the prompt of a pair.
         config: Restarts, priors and seed of the label-level fit; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
-        progress: Show a progress bar while features are computed.
+        progress: Show progress bars.
         on_step: Called with a sentence when a step begins.
 
     Returns:

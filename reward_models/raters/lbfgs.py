@@ -10,6 +10,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from reward_models.progress import counting
+
 
 __all__ = ["minimise", "one_thread"]
 
@@ -65,12 +67,13 @@ def minimise(
         assert variable.grad is not None
         return value.item(), variable.grad.numpy()
 
-    with one_thread():
+    with one_thread(), counting("iterations", max_iter) as iteration_done:
         result = minimize(
             value_and_gradient,
             np.concatenate([value.ravel() for value in start.values()]).astype(np.float64),
             jac=True,
             method="L-BFGS-B",
+            callback=lambda _: iteration_done(),
             options={"maxiter": max_iter, "ftol": tol, "gtol": 1e-8, "maxcor": 20},
         )
     return {name: np.array(part) for name, part in unpack(result.x).items()}
