@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from reward_models.seeds import seeded_rng
+
 
 __all__ = ["MatchedPairs", "TypicalityFit", "debias", "fit_typicality", "matched_pairs"]
 
@@ -194,7 +196,7 @@ def fit_typicality(
     standard_error = float(np.sqrt((scores**2).sum() * num_groups / (num_groups - 1)) / s_xx.sum())
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     if num_bootstrap > 0:
-        rng = np.random.default_rng(seed)
+        rng = seeded_rng(seed, "bootstrap of typicality")
         draws = np.empty(num_bootstrap)
         for b in range(num_bootstrap):
             drawn = rng.integers(num_groups, size=num_groups)

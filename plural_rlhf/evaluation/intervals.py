@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
 
 
@@ -31,7 +32,7 @@ def bootstrap_means(values: np.ndarray, draws: int = 2000, seed: int = 0) -> np.
         >>> means.shape, np.ptp(means[:, 1] - means[:, 0]).item()  # the pair differs by .5 in every draw
         ((1000, 2, 1), 0.0)
     """
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "bootstrap of items")
     n_items = values.shape[1]
     # The items in the same order for every column, so that two equal columns have equal means to the last bit.
     return np.stack([values[:, rng.integers(n_items, size=n_items)].mean(axis=1) for _ in range(draws)])

@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from plural_rlhf.recipe.config_faults import ConfigError, apply_overrides, explain, read_yaml
 from plural_rlhf.recipe.config_sections import (
-    Count,
     DataSection,
     EvaluateSection,
     GrpoSection,
@@ -23,6 +22,7 @@ from plural_rlhf.recipe.config_sections import (
     PolicySection,
     Seats,
     Section,
+    Seed,
     WarmupSection,
 )
 from plural_rlhf.report.names import EVERYBODY, POPULATION
@@ -45,7 +45,7 @@ class RunConfig(Section):
     """
 
     name: Annotated[str, Field(min_length=1)] = Field(default="quickstart", description="Name of the run.")
-    seed: Count = Field(default=0, description="Random seed, 0 or more.")
+    seed: Seed = Field(default=0, description="Random seed, 0 to 4294967295.")
     output_dir: Path = Field(
         default=Path("runs/quickstart"), description="Folder for the results; runs/<name> if it is not given."
     )

@@ -25,7 +25,6 @@ from reward_models.errors import did_you_mean
 
 __all__ = [
     "SURVEYS",
-    "Count",
     "DataSection",
     "EvaluateSection",
     "GrpoSection",
@@ -35,6 +34,7 @@ __all__ = [
     "PolicySection",
     "Seats",
     "Section",
+    "Seed",
     "WarmupSection",
 ]
 
@@ -71,6 +71,7 @@ def _not_nan(value: float) -> float:
 
 
 Count = Annotated[int, Field(ge=0), BeforeValidator(_not_a_switch)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_not_a_switch)]  # as far as numpy.random.seed goes
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_not_a_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_not_a_switch)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_not_a_switch)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.report.results import DataSummary
@@ -101,13 +103,20 @@ class RunData:
         )
 
 
-def read_data(config: RunConfig, *, policy: bool = True, show: Callable[[str], object] | None = None) -> RunData:
+def read_data(
+    config: RunConfig,
+    *,
+    policy: bool = True,
+    show: Callable[[str], object] | None = None,
+    former_streams: bool = False,
+) -> RunData:
     """Read, validate and split the data of a run.
 
     Args:
         config: The run.
         policy: Whether a policy will be trained, which needs `choice` judgements; a jury takes all kinds with raters.
         show: Called with a text that says how the codes of a table were understood, e.g. `print`.
+        former_streams: Whether to draw the split as earlier versions did: a run that began with it goes on with it.
 
     Returns:
         The judgements and their splits.
@@ -129,7 +138,10 @@ def read_data(config: RunConfig, *, policy: bool = True, show: Callable[[str], o
         >>> data.train.n_raters, data.heldout_raters.n_raters, len(data.of("train")), len(data.of("heldout"))
         (14, 6, 4, 2)
     """
-    judgements = read_judgements(config.data, config.seed, show)
+    choice, raters, items = (
+        [np.random.default_rng(config.seed + n) for n in (0, 0, 1)] if former_streams else [config.seed] * 3
+    )
+    judgements = read_judgements(config.data, choice, show)
     if policy and judgements.kind != "choice":
         raise JudgementError(
             f"the judgements are of kind {judgements.kind!r}, but a run trains a policy on `choice` judgements (a "
@@ -141,14 +153,14 @@ def read_data(config: RunConfig, *, policy: bool = True, show: Callable[[str], o
             "the judgements are of kind 'soft', published shares without raters, and a run holds out raters. Fix: "
             "bring judgements with rater_id, or call reward_models.fit_jury, which fits one reward to shares."
         )
-    train_raters, heldout_raters = split_raters(judgements, config.data.heldout_raters, config.seed)
+    train_raters, heldout_raters = split_raters(judgements, config.data.heldout_raters, raters)
     largest = max(config.jury.clusters)
     if largest > train_raters.n_raters // 2:
         raise JuryError(
             f"jury.clusters asks for {largest} clusters of {train_raters.n_raters} training raters: ask for at most "
             "half as many clusters as raters, or bring more raters."
         )
-    train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, config.seed)
+    train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, items)
     held = set(of_heldout_items.items)
     questions = _questions(judgements, held) if judgements.kind == "choice" else []
     labels = survey_labels(config.data.name) if config.data.source == "survey" else {}

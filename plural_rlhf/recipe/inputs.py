@@ -12,17 +12,21 @@ from plural_rlhf.recipe.config_sections import DataSection
 
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from reward_models.judgements.records import Judgements
 
 __all__ = ["read_judgements"]
 
 
-def read_judgements(data: DataSection, seed: int, show: Callable[[str], object] | None = None) -> Judgements:
+def read_judgements(
+    data: DataSection, seed: int | np.random.Generator, show: Callable[[str], object] | None = None
+) -> Judgements:
     """Read the survey, table or release of a run, cut down to `max_raters` random raters where that is set.
 
     Args:
         data: The `data` section of the run file.
-        seed: Seed of the choice of raters.
+        seed: Random seed or generator of the choice of raters.
         show: Called with a text that says how the codes of a table were understood, e.g. `print`.
 
     Returns:
@@ -44,8 +48,7 @@ def read_judgements(data: DataSection, seed: int, show: Callable[[str], object] 
         >>> judgements.kind, judgements.n_raters
         ('rating', 5)
     """
-    import numpy as np
-
+    from reward_models.seeds import seeded_rng
     from reward_models.sources import load_release, load_survey, read_table
 
     if data.source == "survey":
@@ -61,5 +64,5 @@ def read_judgements(data: DataSection, seed: int, show: Callable[[str], object] 
         judgements = reading.judgements
     if data.max_raters is None or data.max_raters >= judgements.n_raters:
         return judgements
-    kept = np.random.default_rng(seed).choice(judgements.raters, size=data.max_raters, replace=False)
+    kept = seeded_rng(seed, "raters of a run").choice(judgements.raters, size=data.max_raters, replace=False)
     return judgements.select(judgements.frame["rater_id"].isin(kept).to_numpy())

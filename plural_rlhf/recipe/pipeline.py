@@ -24,7 +24,7 @@ from rich.console import Console
 import plural_rlhf
 from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
-from plural_rlhf.recipe.folder import RunFolder, RunFolderError, check_folder
+from plural_rlhf.recipe.folder import STAGES, RunFolder, RunFolderError, check_folder
 from plural_rlhf.report.names import SkippedPart, Split, Stage
 from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
 from plural_rlhf.report.results_base import faults
@@ -95,6 +95,7 @@ def run(
     _quiet_libraries(config)
     from plural_rlhf.recipe.data import read_data
     from plural_rlhf.recipe.jury import jury_stage
+    from reward_models.evaluation.heldout import drawn_by_former_streams
 
     console = console or Console()
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -103,7 +104,13 @@ def run(
     # All that can be refused is refused before the folder is touched, and what takes long comes last.
     check_folder(config.output_dir, settings, overwrite=overwrite)
     _check_rules(config)
-    data = read_data(config, policy=until != "jury", show=partial(console.print, markup=False, highlight=False))
+    resumed = not overwrite and (config.output_dir / STAGES / f"{Stage.JURY}.json").exists()
+    data = read_data(
+        config,
+        policy=until != "jury",
+        show=partial(console.print, markup=False, highlight=False),
+        former_streams=resumed and drawn_by_former_streams(config.output_dir),
+    )
     prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     folder = RunFolder(config.output_dir, settings, overwrite=overwrite)
     summary = data.summary(config)

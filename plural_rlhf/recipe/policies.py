@@ -28,6 +28,7 @@ from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import sample_weights
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.jury.protocol import ClusterScorer
+from reward_models.seeds import derived_seed
 from reward_models.weights import WeightSpec, parse_weights
 
 
@@ -110,6 +111,7 @@ def training_rows(
     Returns:
         Columns `prompt`, `support`, `weights`, `jury_prompt`.
     """
+    # Not a salted stream: a run that an earlier version began goes on with the rows that it would have had.
     rng = np.random.default_rng(seed)
     k = len(jury.cluster_names)
     steered = steering and k > 1
@@ -223,7 +225,7 @@ def train_warmup(
     """Teach the answer format: exact training to uniform over the offered answers. Its policy is π₀ of the others."""
     section, lora = config.warmup, config.policy.lora
     base, tokenizer = load_base(config)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(derived_seed(config.seed, "first adapter"))
     model = get_peft_model(
         base,
         LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),

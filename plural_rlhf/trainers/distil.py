@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.trainers import _trl
+from reward_models.seeds import seeded_rng
 
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def distil_rows(
             f"{plain} of {len(prompts)} prompts are plain text and the others conversations, which cannot be in one "
             "data set: write all as conversations, or make two data sets."
         )
-    w, rng = policy.weights(weights), np.random.default_rng(seed)
+    w, rng = policy.weights(weights), seeded_rng(seed, "dictators of distil")
     draws = [(prompt, int(k)) for prompt in prompts for k in dictators(w, n, rng)]
     names = [policy.cluster_names[k] for _, k in draws]
     answers = policy.sample_tokens([prompt for prompt, _ in draws], names, **generation)

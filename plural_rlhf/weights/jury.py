@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from plural_rlhf.core.clones import clone_robust_weights, kernel_similarity
 from reward_models.errors import JuryError
+from reward_models.seeds import seeded_rng
 from reward_models.weights import named_weights
 
 
@@ -304,7 +305,7 @@ class Jury(Mapping[str, float]):
         if n_seats < 1:
             raise JuryError(f"n_seats is {n_seats}: a jury has at least one.")
         shares = named_weights(self, list(self) if cluster_names is None else cluster_names)
-        return np.random.default_rng(seed).multinomial(n_seats, shares, size=draws)
+        return seeded_rng(seed, "seats of juries").multinomial(n_seats, shares, size=draws)
 
     @classmethod
     def _from_shares(cls, cluster_names: Sequence[str], shares: np.ndarray, name: str | None = None) -> Jury:

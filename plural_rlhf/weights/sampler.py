@@ -20,6 +20,7 @@ import numpy as np
 
 from plural_rlhf.weights.wording import describe_weights, is_prevalence, steer_prompt, whole_parts
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class WeightSampler:
             `(n, K)`, every row on the simplex: the prevalence itself, or whole percents (in tokens, whole levels), so
             that the weights in a prompt are exactly those of the target.
         """
+        # Not salted streams: a training that is resumed from an older checkpoint draws as it would have drawn.
         kind, corner, mixed = (np.random.default_rng([self.seed, step, stream]) for stream in range(3))
         u = kind.random(n)
         weights = sample_weights(n, self.prevalence, mixed, self.concentration)
@@ -230,7 +232,7 @@ class WeightSampler:
         import torch
 
         mean, spread = existing.float().mean(dim=0).cpu(), float(existing.float().std(dim=0).mean())
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "embeddings of weight tokens"))
         k, width = len(self.cluster_names), existing.shape[1]
         ends = mean + spread * torch.randn(k, 2, 1, width, generator=generator)
         along = torch.linspace(0, 1, self.levels)[:, None]

@@ -31,6 +31,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes, trait_groups
 from reward_models.progress import track
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
 
@@ -201,7 +202,7 @@ def _one_split(
     table: _Table, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
 ) -> _Split:
     """Fit every grouping on one half of the raters, and score it on half of the other raters' answers."""
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "split of groupings")
     config = dataclasses.replace(config, seed=seed)
     in_train = np.zeros(table.n_raters, dtype=bool)
     in_train[rng.permutation(table.n_raters)[: table.n_raters // 2]] = True

@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import log_softmax
 
+from reward_models.seeds import seeded_rng
 from reward_models.stats.spreads import choose_spreads
 
 
@@ -27,7 +28,6 @@ __all__ = ["fit_traits"]
 TRAIT_SDS = (0.1, 0.2, 0.4, 0.8, 1.6)  # logits
 PADDING = -1e9  # log-probability of an option that an item does not have
 FOLDS = 4
-SALT = 0x7261  # keeps the folds apart from other draws of the same seed
 
 
 def fit_traits(
@@ -63,7 +63,7 @@ def fit_traits(
         [1.0, 1.0, 1.0, 1.0]
     """
     design = _Design.of(groups, log_base, cell_item)
-    fold = np.random.default_rng((seed, SALT)).permutation(len(groups))[rater] % FOLDS
+    fold = seeded_rng(seed, "folds of traits").permutation(len(groups))[rater] % FOLDS
     known = [_Answers(design, rater[fold != k], cell[fold != k], weight[fold != k]) for k in range(FOLDS)]
     deltas = [design.nothing()] * FOLDS
 

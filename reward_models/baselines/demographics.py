@@ -35,6 +35,7 @@ from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import answer_log_lik, require_raters
 from reward_models.raters.rater_model import RaterModel
+from reward_models.seeds import seeded_rng
 from reward_models.stats.resampling import heldout_labels
 from reward_models.stats.spreads import choose_spreads
 
@@ -149,7 +150,7 @@ def fit_demographics(
     belongs = _membership(enc, members, len(groups))
     names = list(dict.fromkeys(trait for trait, _ in groups))
     config = FitConfig(nuisance=nuisance, seed=seed)
-    held = heldout_labels(enc.rater, HELDOUT, np.random.default_rng(seed))
+    held = heldout_labels(enc.rater, HELDOUT, seeded_rng(seed, "heldout labels of demographics"))
     cv, sds = {0.0: 0.0}, dict.fromkeys(names, 0.0)
     if held.any():
         known, scored = enc.select(~held), enc.select(held)

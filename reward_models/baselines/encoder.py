@@ -47,6 +47,7 @@ from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import Observations
 from reward_models.raters.predictors import n_answers, n_possible_answers, positions, require_raters
 from reward_models.raters.rater_model import RaterModel
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["Collapse", "EncoderFit", "fit_encoder"]
@@ -220,7 +221,7 @@ def fit_encoder(
         raise JuryError(f"num_clusters={num_clusters}: the code of a rater has at least one dimension. Fix: use 4")
     if features is not None:
         check_features(enc, features)
-    heldout = HeldOut.of(enc, config.heldout, np.random.default_rng(config.seed))
+    heldout = HeldOut.of(enc, config.heldout, seeded_rng(config.seed, "heldout labels of encoder"))
     nothing = np.zeros(len(enc), dtype=bool)
     # fork_rng: the caller's random numbers must not depend on whether an encoder was trained.
     with one_thread(), torch.random.fork_rng(devices=[]):

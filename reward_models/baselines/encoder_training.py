@@ -26,6 +26,7 @@ from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import RaterModel
+from reward_models.seeds import derived_seed, seeded_rng
 
 
 __all__ = [
@@ -173,8 +174,8 @@ class Training:
             The averaged parameters after the last epoch, and the loss on the held-out labels before the first epoch
             and after each (empty if nothing was held out).
         """
-        config, rng = self.config, np.random.default_rng(self.config.seed)
-        torch.manual_seed(config.seed)
+        config, rng = self.config, seeded_rng(self.config.seed, "training of encoder")
+        torch.manual_seed(derived_seed(config.seed, "draws of encoder"))
         taste, spread, centre = self._factor_start(rng)
         decoder = Decoder(self.rewards, taste, np.maximum(spread, LEAST_SD), self.model, centre)
         average = copy.deepcopy(decoder)
@@ -345,7 +346,7 @@ def fixed_draws(size: int) -> Tensor:
         >>> draws.shape, bool((draws[:16] == -draws[16:]).all())
         (torch.Size([32, 3]), True)
     """
-    points = qmc.Sobol(size, scramble=True, rng=np.random.default_rng(0)).random(16)
+    points = qmc.Sobol(size, scramble=True, rng=seeded_rng(0, "points of encoder")).random(16)
     half = torch.from_numpy(norm.ppf(points))
     return torch.cat([half, -half])
 

@@ -25,6 +25,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.lbfgs import minimise
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["EnsembleFit", "fit_calibrated_ensemble"]
@@ -147,7 +148,9 @@ def fit_calibrated_ensemble(
 
         ridge = heldout_ridge(pairs, seed, single, loss_of)
     strength = MEAN_PRECISION if ridge is None else ridge
-    heads, weights, history = _stages(space, enc, pairs, num_heads, restarts, strength, np.random.default_rng(seed))
+    heads, weights, history = _stages(
+        space, enc, pairs, num_heads, restarts, strength, seeded_rng(seed, "starts of ensemble")
+    )
     order = np.argsort(-weights, kind="stable")
     order = order[weights[order] > 1e-3]
     heads, weights = heads[:, order], weights[order] / weights[order].sum()

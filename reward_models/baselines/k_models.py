@@ -25,6 +25,7 @@ from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import Observations, public_terms, start_thresholds, term_penalty, torch_terms
 from reward_models.raters.predictors import n_answers, n_possible_answers, positions
+from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import centre_within_groups
 from reward_models.stats.resampling import heldout_labels
 
@@ -153,7 +154,7 @@ def fit_k_models(
     if assignment is None:
         surprise = _surprise(enc, cells, counts)
         runs = []
-        for rng in np.random.default_rng(seed).spawn(restarts if num_clusters > 1 else 1):
+        for rng in seeded_rng(seed, "starts of k models").spawn(restarts if num_clusters > 1 else 1):
             start = spectral_start(surprise, np.ones(enc.n_raters), num_clusters, rng).argmax(1)
             runs.append(_alternate(cells, counts, start, num_clusters, n_texts, max_iter))
         assignment = max(runs, key=lambda run: run[1])[0]
@@ -162,7 +163,7 @@ def fit_k_models(
     members = [assignment == k for k in range(num_clusters)]
     strength = np.full(num_clusters, precision)
     if precision is None:
-        held = heldout_labels(enc.rater, HELDOUT, np.random.default_rng(seed))
+        held = heldout_labels(enc.rater, HELDOUT, seeded_rng(seed, "heldout labels of k models"))
         _, known = _cells(enc, np.where(held, 0.0, enc.weight))
         strength = np.array([_precision(cells, known[rows], counts[rows], n_texts) for rows in members])
     models = [_one_model(cells, counts[rows].sum(0), n_texts, p) for rows, p in zip(members, strength, strict=True)]

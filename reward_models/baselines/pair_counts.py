@@ -18,6 +18,7 @@ from torch import Tensor
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features
 from reward_models.judgements.encoding import Encoded
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["FLOOR", "MEAN_PRECISION", "Coordinates", "PairCounts", "heldout_ridge"]
@@ -167,7 +168,7 @@ def heldout_ridge(
         The ridge; the middle of the grid if no pair can be held out.
     """
     texts = np.union1d(pairs.a, pairs.b)
-    out = texts[np.random.default_rng(seed).random(len(texts)) < HELDOUT]
+    out = texts[seeded_rng(seed, "heldout texts of pair counts").random(len(texts)) < HELDOUT]
     held = np.isin(pairs.a, out) | np.isin(pairs.b, out)
     if not held.any() or held.all():
         return RIDGE_GRID[len(RIDGE_GRID) // 2]

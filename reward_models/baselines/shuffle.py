@@ -11,6 +11,7 @@ import numpy as np
 
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import require_raters
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["shuffle_raters"]
@@ -41,7 +42,7 @@ def shuffle_raters(enc: Encoded, seed: int = 0) -> Encoded:
     """
     require_raters(enc, "shuffling raters")
     by_item = np.argsort(enc.item, kind="stable")
-    shuffled = np.lexsort((np.random.default_rng(seed).random(len(enc)), enc.item))
+    shuffled = np.lexsort((seeded_rng(seed, "shuffled raters").random(len(enc)), enc.item))
     rater = enc.rater.copy()
     rater[by_item] = enc.rater[shuffled]
     return dataclasses.replace(enc, rater=rater)

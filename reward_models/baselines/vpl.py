@@ -37,6 +37,7 @@ from reward_models.judgements.texts import Text
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import Observations, start_terms, torch_terms
 from reward_models.raters.predictors import n_answers, n_possible_answers, positions, require_raters
+from reward_models.seeds import derived_seed, seeded_rng
 
 
 __all__ = ["VPLConfig", "VPLFit", "fit_vpl"]
@@ -170,7 +171,8 @@ class VPLFit:
         """
         hidden = self._hidden(enc, features)
         row = positions(enc.rater_ids, self.rater_ids)[enc.rater]
-        prior = _on_sphere(torch.randn(PRIOR_DRAWS, self.latent.shape[1], generator=torch.Generator().manual_seed(0)))
+        generator = torch.Generator().manual_seed(derived_seed(0, "prior of VPL"))
+        prior = _on_sphere(torch.randn(PRIOR_DRAWS, self.latent.shape[1], generator=generator))
         shared = {name: value.double() for name, value in self.network.shared().items()}
         log_p = np.full((len(enc), n_answers(enc)), -np.inf)
         possible = n_possible_answers(enc, shared)
@@ -248,7 +250,7 @@ def fit_vpl(
     if num_clusters < 2:
         raise JuryError(f"num_clusters={num_clusters}: a latent on a sphere has at least two dimensions. Fix: use 16")
     require_raters(enc, "an encoder of raters")
-    rng = np.random.default_rng(config.seed)
+    rng = seeded_rng(config.seed, "training of VPL")
     heldout = HeldOut.of(enc, config.heldout, rng)
     obs = Observations.from_encoded(enc)
     inputs, centre, scale = torch.arange(enc.n_texts), None, None
@@ -259,7 +261,7 @@ def fit_vpl(
     n_labels = obs.n_levels if enc.kind == "rating" else 0
     terms = start_terms(Observations.from_encoded(enc.select(~heldout.mask)), rater_terms=False)
     with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(derived_seed(config.seed, "network of VPL"))
         size = enc.n_texts if features is None else features.shape[1]
         network = _Network(size, features is None, n_labels, terms, config.hidden, num_clusters)
         best, validation, divergence = _train(network, inputs, obs, RaterRows(enc), heldout, config, rng)

@@ -20,6 +20,7 @@ from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, averag
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik
+from reward_models.seeds import seeded_rng
 from reward_models.stats.verdicts import outcome
 
 
@@ -185,7 +186,7 @@ def sign_flip_p_value(
     if 2 ** min(len(totals), 60) <= permutations + 1:
         flips = np.arange(2 ** len(totals))[:, None] >> np.arange(len(totals)) & 1
         return float(np.mean(np.abs((1 - 2 * flips) @ totals) >= observed))
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "sign flips")
     as_far = 0
     step = max(1, BLOCK // len(totals))
     for start in range(0, permutations, step):

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from reward_models.judgements.records import Judgements
 from reward_models.whole_file import write_json
 
 
-__all__ = ["HELDOUT_FILE", "HeldoutRecord", "divide"]
+__all__ = ["HELDOUT_FILE", "HeldoutRecord", "divide", "drawn_by_former_streams"]
 
 HELDOUT_FILE = "heldout.json"
+STREAMS = 2  # by which the split was drawn; see `drawn_by_former_streams`
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class HeldoutRecord:
     def write(self, run_folder: str | Path) -> None:
         """Write the record as `heldout.json` into the folder of a run, whose jury is a folder in it."""
         sides = {"raters": (self.train_raters, self.heldout_raters), "items": (self.train_items, self.heldout_items)}
-        record = {unit: {"train": train, "heldout": heldout} for unit, (train, heldout) in sides.items()}
+        record: dict[str, Any] = {
+            unit: {"train": train, "heldout": heldout} for unit, (train, heldout) in sides.items()
+        }
+        record |= {"streams": STREAMS}
         write_json(Path(run_folder) / HELDOUT_FILE, record)
 
     @classmethod
@@ -85,6 +90,25 @@ class HeldoutRecord:
         frame = judgements.frame
         by_train_rater = frame["rater_id"].isin(self.train_raters) & frame["item_id"].isin(self.train_items)
         return by_train_rater.to_numpy(dtype=bool)
+
+
+def drawn_by_former_streams(run_folder: str | Path) -> bool:
+    """Return whether an earlier version drew the split of a run, with generators seeded by the bare seed.
+
+    The run must be divided in the same way when it is resumed.
+
+    Args:
+        run_folder: A run folder whose jury is fitted.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     HeldoutRecord(["ann", "bob"], ["eve"], ["parks"], ["roads"]).write(run)
+        ...     drawn_by_former_streams(run)
+        False
+    """
+    path = Path(run_folder) / HELDOUT_FILE
+    return not path.is_file() or "streams" not in json.loads(path.read_text(encoding="utf-8"))
 
 
 def divide(judgements: Judgements, records: Sequence[HeldoutRecord]) -> tuple[Judgements | None, Judgements]:

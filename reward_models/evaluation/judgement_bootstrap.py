@@ -23,6 +23,7 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
+from reward_models.seeds import seeded_rng
 from reward_models.stats.verdicts import shortage
 
 
@@ -153,7 +154,7 @@ class Bootstrap:
         raters = np.bincount(enc.rater, minlength=enc.n_raters) > 0
         items = np.bincount(enc.item, minlength=enc.n_items) > 0
         yield Draw(enc.weight, raters.astype(np.float64), items.astype(np.float64))
-        rng = np.random.default_rng(self.seed)
+        rng = seeded_rng(self.seed, "bootstrap of judgements")
         for _ in range(self.draws):
             drawn_raters, drawn_items = _times(raters, rng), _times(items, rng)
             yield Draw(enc.weight * drawn_raters[enc.rater] * drawn_items[enc.item], drawn_raters, drawn_items)

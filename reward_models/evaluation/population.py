@@ -27,6 +27,7 @@ from reward_models.evaluation.judgement_bootstrap import (
 )
 from reward_models.evaluation.metrics import BOOTSTRAP, by_item, given_answers
 from reward_models.judgements.encoding import Encoded
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import js_divergence, normalise
 
 
@@ -102,7 +103,7 @@ def answer_divergence(
         return average(js_divergence(normalise(p[there]), normalise(q[there])), draw.items[there])
 
     numbers = bootstrap.estimate(divergence, enc, (0.0, np.log(2)))[0]
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "divergence floor")
     # The last edge is 1 up to rounding, and no draw may exceed it: leave it out.
     edges = predicted.cumsum(1)[:, :-1]
     q = normalise(group_sums(predicted, enc.item, enc.n_items, enc.weight))
@@ -314,7 +315,7 @@ def welfare_regret(
     shares = answer_shares(np.exp(log_probs), enc), answer_shares(given_answers(log_probs, enc), enc)
     prompts: dict[object, int] = {}
     prompt = np.array([prompts.setdefault(text.prompt, len(prompts)) for text in enc.texts], dtype=np.int64)
-    rng = np.random.default_rng(bootstrap.seed)
+    rng = seeded_rng(bootstrap.seed, "bootstrap of prompts")
     values: list[list[float]] = []
     n_prompts = 0
     for draw in bootstrap.samples(enc):

@@ -24,6 +24,7 @@ from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import TERM_SD, Observations, public_terms, start_terms, torch_terms
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import KindTerms, RaterModel, state_table
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["SavedJury", "fit_rater_model", "score_texts"]
@@ -154,7 +155,7 @@ def fit_rater_model(
         2.0
     """
     if len(enc) > MAX_JUDGEMENTS:
-        order = np.random.default_rng(seed).permutation(enc.n_raters)
+        order = seeded_rng(seed, "sample of raters for rater terms").permutation(enc.n_raters)
         sizes = np.bincount(enc.rater, minlength=enc.n_raters)[order].cumsum()
         some = order[: max(1, int((sizes <= MAX_JUDGEMENTS).sum()))]
         enc = enc.select(np.isin(enc.rater, some), drop_raters=True)

@@ -18,6 +18,7 @@ from scipy.special import logsumexp, softmax
 
 from reward_models.errors import JuryError
 from reward_models.progress import track
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import adjusted_rand_index
 
 
@@ -196,7 +197,7 @@ def best_of_restarts(
         The run with the highest objective, and its stability: the mean adjusted Rand index of the other runs'
         assignments with its own (1 with a single restart or a single cluster).
     """
-    streams = np.random.default_rng(config.seed).spawn(config.restarts)
+    streams = seeded_rng(config.seed, "starts of EM").spawn(config.restarts)
     first = start(streams[0])
     if first.shape[1] == 1:
         return run_em(emission, first, rater_weight, config), 1.0

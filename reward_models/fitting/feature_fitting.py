@@ -47,6 +47,7 @@ from reward_models.progress import track
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.raters.observation import TERM_SD, Observations
+from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import centre_within_groups
 
 
@@ -366,7 +367,7 @@ def _residual_sd(
     enc: Encoded, problem: _Problem, prevalence: np.ndarray, label_log_lik: np.ndarray, linear: np.ndarray, seed: int
 ) -> float:
     """Choose the spread of the residuals by the likelihood of a held-out fifth of the judgements."""
-    out = np.random.default_rng(seed).random(len(enc)) < 0.2
+    out = seeded_rng(seed, "heldout labels of residuals").random(len(enc)) < 0.2
     if not out.any() or out.all():
         return RESIDUAL_SD_GRID[0]
     known = np.where(out, 0.0, enc.weight)

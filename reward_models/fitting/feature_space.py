@@ -12,6 +12,7 @@ import numpy as np
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import prompt_groups
+from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import centre_within_groups
 
 
@@ -63,7 +64,7 @@ def question_folds(enc: Encoded, seed: int) -> tuple[np.ndarray, np.ndarray]:
             'l2="auto" chooses the penalty on held-out questions, but there is 1 question. Fix: pass a number, '
             "e.g. l2=0.01"
         )
-    fold_of = np.random.default_rng(seed).permutation(n_questions) % min(n_questions, MAX_FOLDS)
+    fold_of = seeded_rng(seed, "folds of questions").permutation(n_questions) % min(n_questions, MAX_FOLDS)
     return question, fold_of
 
 

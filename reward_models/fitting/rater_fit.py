@@ -29,6 +29,7 @@ from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import positions
 from reward_models.raters.rater_model import DEFAULT_NODES, Membership, RaterModel
 from reward_models.raters.state_grid import CHUNK
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import adjusted_rand_index
 from reward_models.stats.groups import centre_within_groups
 
@@ -215,7 +216,7 @@ def _fit(
     rows = len(problem.counts.weight)
     if rows > SAMPLE_RATERS and problem.counts.matrix.nnz > SAMPLE_JUDGEMENTS:
         # A sample of raters tells which raters go together; all raters then tell what each cluster wants.
-        some = np.random.default_rng(config.seed).permutation(rows)[:SAMPLE_RATERS]
+        some = seeded_rng(config.seed, "sample of raters").permutation(rows)[:SAMPLE_RATERS]
         params, reward_sd, stability, history = _best_of_starts(problem.of_rows(some), config)
         problem = replace(problem, reward_sd=reward_sd)
         params, loss = problem.expectation_maximisation(params, FULL_PASSES)
@@ -233,7 +234,7 @@ def _best_of_starts(problem: Problem, config: FitConfig) -> tuple[Params, tuple[
         Parameters, spread of rewards, mean adjusted Rand index of the other starts with the best, and the penalised
         objectives of the other starts.
     """
-    streams = np.random.default_rng(config.seed).spawn(problem.n_restarts)
+    streams = seeded_rng(config.seed, "starts of rater fit").spawn(problem.n_restarts)
     coarse = problem.coarse()
     short = [coarse.maximise(problem.start(rng), SHORT_ITERATIONS, 1e-5) for rng in track(streams, "starting points")]
     short.sort(key=lambda run: run[1])

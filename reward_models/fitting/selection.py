@@ -22,6 +22,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.progress import track
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Membership
+from reward_models.seeds import seeded_rng
 from reward_models.stats.resampling import label_parts
 from reward_models.stats.verdicts import MIN_RATERS, outcome, rules_out_gain, shortage
 
@@ -291,7 +292,7 @@ def _compare(
             f"heldout={heldout} of {enc.n_raters} raters: needs a share in (0, 1) that leaves a rater on each side. "
             "Fix: use 0.25"
         )
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "heldout raters of selection")
     n_out = min(max(round(heldout * enc.n_raters), 1), enc.n_raters - 1)
     order = rng.permutation(enc.n_raters)
     n_folds = -(-enc.n_raters // n_out) if len(enc) <= SMALL_TABLE else 1

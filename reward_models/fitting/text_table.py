@@ -18,6 +18,7 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.predictors import positions
+from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import centre_within_groups
 
 
@@ -166,7 +167,7 @@ def extend_to_features(
     middle = np.average(z, axis=0, weights=weight)
     z, y = z - middle, y - offset
     unit = np.trace((z * weight[:, None]).T @ z) / z.shape[1]
-    fold = np.random.default_rng(seed).permutation(question.max() + 1)[question] % FOLDS
+    fold = seeded_rng(seed, "folds of text table").permutation(question.max() + 1)[question] % FOLDS
     errors = np.zeros((len(RIDGE_GRID), y.shape[1]))
     for out in (fold == f for f in range(FOLDS)):
         if out.any() and not out.all():

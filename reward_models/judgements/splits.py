@@ -15,6 +15,7 @@ import pandas as pd
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import prompt_codes
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["Side", "adaptation_split", "split_four_ways", "split_items", "split_raters"]
@@ -23,13 +24,15 @@ Side = Literal["seen", "unseen"]
 By = Literal["item", "prompt"]
 
 
-def split_raters(judgements: Judgements, heldout: float, seed: int = 0) -> tuple[Judgements, Judgements]:
+def split_raters(
+    judgements: Judgements, heldout: float, seed: int | np.random.Generator = 0
+) -> tuple[Judgements, Judgements]:
     """Hold out some raters with all their judgements.
 
     Args:
         judgements: A table with raters.
         heldout: Share of the raters to hold out, in (0, 1); at least one rater stays on each side.
-        seed: Random seed.
+        seed: Random seed or generator.
 
     Returns:
         (train, heldout); no rater is in both.
@@ -49,14 +52,14 @@ def split_raters(judgements: Judgements, heldout: float, seed: int = 0) -> tuple
 
 
 def split_items(
-    judgements: Judgements, heldout: int | float | Sequence[str], seed: int = 0, by: By = "item"
+    judgements: Judgements, heldout: int | float | Sequence[str], seed: int | np.random.Generator = 0, by: By = "item"
 ) -> tuple[Judgements, Judgements]:
     """Hold out some items with the judgements of all raters.
 
     Args:
         judgements: Any table.
         heldout: Number of items (int), share of the items in (0, 1) (float), or the item ids themselves.
-        seed: Random seed; not used with item ids.
+        seed: Random seed or generator; not used with item ids.
         by: `"item"`, or `"prompt"` to hold out whole prompts with all their responses (numbers then count prompts).
             By item, a response of a heldout pair may still be known from another pair.
 
@@ -143,7 +146,7 @@ def adaptation_split(judgements: Judgements, fraction: float, seed: int = 0) -> 
     rater, _ = pd.factorize(judgements.frame["rater_id"])
     counts = np.bincount(rater)
     n_adapt = np.clip(np.rint(counts * fraction), np.minimum(1, counts - 1), counts - 1)
-    shuffled = np.random.default_rng(seed).permutation(len(rater))
+    shuffled = seeded_rng(seed, "adaptation split").permutation(len(rater))
     by_rater = shuffled[np.argsort(rater[shuffled], kind="stable")]
     rank = np.empty(len(rater), dtype=np.int64)
     starts = np.cumsum(counts) - counts
@@ -152,15 +155,17 @@ def adaptation_split(judgements: Judgements, fraction: float, seed: int = 0) -> 
     return judgements.select(adapt), judgements.select(~adapt)
 
 
-def _heldout_raters(judgements: Judgements, heldout: float, seed: int) -> np.ndarray:
+def _heldout_raters(judgements: Judgements, heldout: float, seed: int | np.random.Generator) -> np.ndarray:
     """(N,) bool, True for judgements of heldout raters."""
     _require_raters(judgements, 2, "split_raters")
     _require_share(heldout, "heldout")
     rater, names = pd.factorize(judgements.frame["rater_id"])
-    return _draw(len(names), round(heldout * len(names)), seed)[rater]
+    return _draw(len(names), round(heldout * len(names)), seeded_rng(seed, "heldout raters"))[rater]
 
 
-def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str], seed: int, by: By) -> np.ndarray:
+def _heldout_items(
+    judgements: Judgements, heldout: int | float | Sequence[str], seed: int | np.random.Generator, by: By
+) -> np.ndarray:
     """(N,) bool, True for judgements of heldout items."""
     frame = judgements.frame
     if isinstance(heldout, str | Sequence):
@@ -182,7 +187,7 @@ def _heldout_items(judgements: Judgements, heldout: int | float | Sequence[str],
             f"the table has one {by}, which cannot be both seen and unseen. "
             + ("Fix: split by='item'." if by == "prompt" else "Fix: add items.")
         )
-    return _draw(n_units, n_heldout, seed + 1)[code]  # + 1: not the same draw as the raters of the same seed
+    return _draw(n_units, n_heldout, seeded_rng(seed, "heldout items"))[code]
 
 
 def _named_items(frame: pd.DataFrame, heldout: Sequence[str], by: By) -> np.ndarray:
@@ -205,10 +210,10 @@ def _named_items(frame: pd.DataFrame, heldout: Sequence[str], by: By) -> np.ndar
     return out
 
 
-def _draw(n_units: int, n_heldout: int, seed: int) -> np.ndarray:
+def _draw(n_units: int, n_heldout: int, rng: np.random.Generator) -> np.ndarray:
     """(n_units,) bool with `n_heldout` True, at least one of each."""
     out = np.zeros(n_units, dtype=bool)
-    out[np.random.default_rng(seed).permutation(n_units)[: min(max(n_heldout, 1), n_units - 1)]] = True
+    out[rng.permutation(n_units)[: min(max(n_heldout, 1), n_units - 1)]] = True
     return out
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr
 
+from reward_models.seeds import seeded_rng
+
 
 __all__ = [
     "Interval",
@@ -140,10 +142,10 @@ def noise_floor_js(p: np.ndarray, n: np.ndarray, seed: int = 0, draws: int = 200
 
     Example:
         >>> noise_floor_js([[0.5, 0.5], [0.5, 0.5]], [50, 5000]).round(4).tolist()
-        [0.0027, 0.0]
+        [0.0024, 0.0]
     """
     p = normalise(p)
-    samples = np.random.default_rng(seed).multinomial(np.asarray(n, dtype=np.int64), p, size=(draws, len(p)))
+    samples = seeded_rng(seed, "noise floor").multinomial(np.asarray(n, dtype=np.int64), p, size=(draws, len(p)))
     return js_divergence(normalise(samples), p).mean(axis=0)
 
 
@@ -286,7 +288,7 @@ def resample_people(
     n_raters, n_items = answers.shape
     # (R, I * A): one product with the raters' draw counts gives all the counts of a draw.
     onehot = np.concatenate([matrix * (answers == option) for option in range(n_options)], axis=1)
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "bootstrap of people")
     counts = [np.ones((1, n_raters)) @ onehot]
     for start in range(0, draws, 100):  # in blocks, so that the draw counts of many raters fit in memory
         block = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters), size=min(100, draws - start))

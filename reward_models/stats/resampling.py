@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
 from reward_models.stats.verdicts import shortage
 
@@ -62,7 +63,7 @@ def two_way_intervals(
     cells, cell = np.unique(rater * len(item_ids) + item, return_inverse=True)
     sums = np.stack([np.bincount(cell, column) for column in np.column_stack([gains, np.ones(len(rater))]).T], axis=1)
     cell_rater, cell_item = np.divmod(cells, len(item_ids))
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "bootstrap of raters and items")
     resampled = np.empty((draws, gains.shape[1]))
     for draw in range(draws):
         weight = np.bincount(rng.integers(len(raters), size=len(raters)), minlength=len(raters))[cell_rater]

@@ -27,6 +27,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import ClusterHeads, JuryRewardModel
+from reward_models.seeds import derived_seed
 from reward_models.trainer import _trl
 from reward_models.trainer.data import JuryData
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
@@ -200,7 +201,7 @@ def make_jury(
             "Merge the adapter and pass the merged model with a peft_config."
         )
     base, hidden = model.base_model, model.base_model.config.get_text_config().hidden_size
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "first heads"))
     if isinstance(model, GenericForSequenceClassification):
         if model.config.num_labels != 1:
             raise JuryError(
@@ -241,7 +242,7 @@ def restart_head(
         True
     """
     (heads,) = (m for m in jury.modules() if isinstance(m, ClusterHeads) and m.weight.requires_grad)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "restarted head"))
     others = torch.from_numpy(np.where(np.arange(len(prevalence)) == cluster, 0.0, prevalence)).to(heads.weight)
     apart = torch.normal(0.0, deviation_scale, heads.weight.shape[1:], generator=generator)
     with torch.no_grad():

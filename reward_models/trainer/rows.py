@@ -227,6 +227,7 @@ class PromptSampler(Sampler[int]):
         return len(self.prompt)
 
     def __iter__(self) -> Any:
+        # Not a salted stream: checkpoints of earlier versions go on in the order in which they began.
         rng = np.random.default_rng([self.seed, self.epoch])
         rank = rng.permutation(self.prompt.max() + 1)[self.prompt]  # of each row's prompt
         shuffled = rng.permutation(len(rank))

@@ -16,6 +16,7 @@ from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.raters.observation import TERM_SD, Observations, start_terms
+from reward_models.seeds import seeded_rng
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.rows import JudgementRows
 from reward_models.trainer.terms import JudgementTerms, raw_terms
@@ -131,4 +132,4 @@ def random_evidence(n_raters: int, num_clusters: int, seed: int) -> np.ndarray:
         >>> random_evidence(n_raters=3, num_clusters=2, seed=0).shape
         (3, 2)
     """
-    return np.random.default_rng(seed).normal(scale=EVIDENCE_SD, size=(n_raters, num_clusters))
+    return seeded_rng(seed, "first evidence of raters").normal(scale=EVIDENCE_SD, size=(n_raters, num_clusters))

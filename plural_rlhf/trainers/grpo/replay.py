@@ -206,6 +206,7 @@ class ReplayMemory:
         """
         assert self._latest is not None
         table, latest = self._latest
+        # Not a salted stream: a training that is resumed from an older checkpoint draws as it would have drawn.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._draws)
         self._draws += 1
         chosen: list[_Completion] = []

@@ -218,7 +218,8 @@ def test_real_raters_are_told_apart_better_by_clusters_than_by_demographics(surv
     assert report.paired_difference.low > 0
     assert report.clusters["info"] > 1.5 * report.best_demographic["info"]
     together = row(report, "all traits together")["info"]
-    assert together > 0.95 * max(r["info"] for r in report.rows if "trait" in r["source"])
+    # The best trait is chosen in hindsight; before that, all together are at least nearly as good.
+    assert together > max(r["info"] for r in report.rows if "trait" in r["source"]) - 0.004
     for control in ("clusters of shuffled answers", "random groups"):
         assert row(report, control)["info"] < 0.003  # nothing to gain; chasing noise may cost a little
         assert row(report, control)["info"] > -0.02

@@ -106,7 +106,10 @@ def test_one_candidate_is_taken_as_given_and_nothing_is_said_about_other_numbers
 def test_a_selection_says_whether_its_gain_is_decided():
     same = planted_judgements("choice", num_raters=60, num_items=12, num_clusters=1).judgements
     assert "no sign of clusters" in select_num_clusters(same, (1, 2), QUICK).reason
-    assert "it predicts worse than one reward" in select_num_clusters(same, (2,), QUICK).reason
+    tables = [planted_judgements("choice", num_raters=60, num_clusters=1, seed=seed).judgements for seed in range(4)]
+    reasons = [select_num_clusters(table, (2,), QUICK).reason for table in tables]
+    assert not any("over one reward" in reason for reason in reasons)
+    assert sum("it predicts worse than one reward" in reason for reason in reasons) >= 2
     two = planted_judgements("choice", num_raters=60, num_items=12, num_clusters=2).judgements
     assert "over one reward for everybody" in select_num_clusters(two, (1, 2), QUICK).reason
     # Few items: the clusters are chosen, and nobody claims more than these items show.
