@@ -21,6 +21,7 @@ from reward_models.fitting.mixture import answer_cells, fit_mixture
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.progress import track
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import entropy
 
 
@@ -200,7 +201,7 @@ def _shares_of_fixed_clusters(fit: RaterFit, draws: int, seed: int, iterations: 
     prevalence = np.maximum(fit.prevalence, 1e-12)
     likelihood = fit.responsibilities / prevalence  # up to a factor per rater, which does not matter
     n = len(likelihood)
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "bootstrap of fit indices")
     shares = np.empty((draws, len(prevalence)))
     for draw in range(draws):
         count = rng.multinomial(n, np.full(n, 1 / n)) / n

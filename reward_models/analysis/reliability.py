@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.judgements.encoding import Encoded
+from reward_models.seeds import seeded_rng
 from reward_models.stats.agreement import AlphaLevel, alpha_of_counts, answer_value_counts, krippendorff_alpha
 from reward_models.stats.shares import share_interval
 from reward_models.stats.verdicts import MIN_ITEMS, MIN_RATERS
@@ -203,7 +204,7 @@ def _alpha_interval(answers: np.ndarray, level: AlphaLevel, seed: int) -> tuple[
     values, counts = answer_value_counts(answers, missing=-1)
     if len(counts) < MIN_ITEMS:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "bootstrap of reliability")
     drawn = rng.integers(len(counts), size=(BOOTSTRAP_DRAWS, len(counts)))
     alphas = np.array([alpha_of_counts(values, counts[items], level) for items in drawn])
     low, high = np.nanquantile(alphas, [0.025, 0.975]) if np.isfinite(alphas).any() else (np.nan, np.nan)
@@ -249,7 +250,7 @@ def _comparable_items(enc: Encoded) -> tuple[np.ndarray, int]:
 
 def _split_half(above: np.ndarray, answered: np.ndarray, seed: int) -> float:
     """Correlate the raters' mean deviation on two random halves of the items, stepped up to all items."""
-    half = np.random.default_rng(seed).permutation(above.shape[1]) % 2 == 0
+    half = seeded_rng(seed, "split halves").permutation(above.shape[1]) % 2 == 0
     counts = np.stack([answered[:, half].sum(axis=1), answered[:, ~half].sum(axis=1)])
     both = (counts > 0).all(axis=0)
     means = np.stack([above[:, half].sum(axis=1), above[:, ~half].sum(axis=1)])[:, both] / counts[:, both]

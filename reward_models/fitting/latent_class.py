@@ -16,6 +16,7 @@ from scipy.sparse import coo_array, csr_array
 
 from reward_models.fitting.em import FitConfig, best_of_restarts, run_em, spectral_start
 from reward_models.progress import track
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["LatentClassFit", "fit_latent_classes", "population", "resample_prevalence", "unique_patterns"]
@@ -191,7 +192,7 @@ def resample_prevalence(
     counts, size, pattern = unique_patterns(coo_array((weight, (rater, cell)), shape=shape).tocsr())
     start = np.empty((len(size), responsibilities.shape[1]))
     start[pattern] = responsibilities  # raters with equal answers have equal memberships
-    rng = np.random.default_rng(seed)
+    rng = seeded_rng(seed, "bootstrap of latent classes")
     config = replace(config, temperatures=(1.0,), max_iter=100)
     prevalence = np.empty((draws, start.shape[1]))
     for draw in track(range(draws), "bootstrap of the shares of the clusters"):

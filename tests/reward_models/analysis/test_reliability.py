@@ -44,7 +44,8 @@ def test_acquiescence_is_a_tendency_that_lasts():
     estimated = {style.rater_id: style.acquiescence for style in found.styles}
     assert np.corrcoef([estimated[f"r{u}"] for u in range(200)], lean)[0, 1] > 0.9
     assert found.habit > 0.85
-    assert abs(reliability(table(rng.integers(3, size=(200, 12)))).habit) < 0.3
+    chance = [reliability(table(rng.integers(3, size=(200, 12)))).habit for _ in range(8)]
+    assert abs(np.mean(chance)) < 0.2
 
 
 def test_raters_with_few_answers_and_questions_with_other_options_are_not_judged():
