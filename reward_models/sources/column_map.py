@@ -16,19 +16,25 @@ from reward_models.judgements.items import DUPLICATES
 from reward_models.judgements.spelling import code_text, is_bool
 from reward_models.judgements.validation import KINDS, OPTIONAL, REQUIRED
 from reward_models.sources.files import existing_file
+from reward_models.sources.layouts import LAYOUTS
+from reward_models.sources.recoding import missing_kinds
+from reward_models.sources.wide import QUESTION_KEYS
 
 
 __all__ = ["MAP_KEYS", "load_map"]
 
 MAP_KEYS = (
     "kind",
+    "layout",
     "columns",
+    "questions",
     "traits",
     "constants",
     "options",
     "index",
     "values",
     "missing",
+    "keep_as_option",
     "drop_empty",
     "levels",
     "duplicates",
@@ -36,12 +42,13 @@ MAP_KEYS = (
     "thousands",
     "separator",
     "encoding",
+    "sheet",
 )
 _CANONICAL = tuple(
     dict.fromkeys([c for kind in KINDS for c in (*REQUIRED[kind], *OPTIONAL[kind])] + ["chosen", "rejected"])
 )
 _SECTIONS = ("columns", "traits", "constants", "values")
-_LISTS = ("drop_empty", "missing")
+_LISTS = ("drop_empty", "keep_as_option")
 _QUOTES = "put it in quotes; YAML reads a bare yes or no as true or false"
 
 
@@ -59,7 +66,7 @@ def load_map(columns: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any
         >>> load_map({"colums": {"rater_id": "person"}})
         Traceback (most recent call last):
         reward_models.errors.JudgementError: the column map cannot be used:
-          'colums' is not a key of a column map. Did you mean 'columns'? Fix: one of kind, columns, ...
+          'colums' is not a key of a column map. Did you mean 'columns'? Fix: one of kind, layout, columns, ...
     """
     if columns is None:
         return {}
@@ -88,8 +95,16 @@ def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     for section in _LISTS:
         if not isinstance(mapping.get(section, []), list | tuple):
             problems.append(f"{section}: {mapping[section]!r} is not a list. Fix: put it in brackets.")
+    if not isinstance(mapping.get("missing", []), list | tuple | Mapping):
+        problems.append(f"missing: {mapping['missing']!r} is not a list. Fix: put it in brackets.")
     if not problems:
-        problems = [*_unknown_columns(mapping), *_ambiguous_words(mapping), *_faulty_settings(mapping)]
+        problems = [
+            *_unknown_columns(mapping),
+            *_ambiguous_words(mapping),
+            *_faulty_missing(mapping),
+            *_faulty_settings(mapping),
+            *_faulty_layout(mapping),
+        ]
     if problems:
         raise JudgementError("\n".join(["the column map cannot be used:", *(f"  {problem}" for problem in problems)]))
     return mapping
@@ -103,7 +118,7 @@ def _unknown_columns(mapping: Mapping[str, Any]) -> list[str]:
         for column in mapping.get(section, ())
         if column not in _CANONICAL
     ]
-    if "columns" in mapping and not mapping["columns"]:
+    if "columns" in mapping and not mapping["columns"] and mapping.get("layout") != "wide":
         problems.append("'columns' is missing. Fix: add 'columns' with 'canonical: column of the file'.")
     return problems
 
@@ -115,20 +130,92 @@ def _ambiguous_words(mapping: Mapping[str, Any]) -> list[str]:
     ]
     options = mapping.get("options", [])
     places += [("options", option) for option in (options if isinstance(options, list | tuple) else [])]
-    places += [("missing", value) for value in mapping.get("missing", [])]
     problems = []
     for column, recode in mapping.get("values", {}).items():
-        if not isinstance(recode, Mapping):
-            problems.append(
-                f"values: {column}: {recode!r} is not a mapping. Fix: write 'value of the file: new value'."
-            )
-            continue
-        places += [(f"values: {column}: {key!r}", value) for key, value in recode.items()]
-        codes: dict[str, Any] = {}
-        for key, value in recode.items():
-            if codes.setdefault(code_text(key), value) != value:
-                problems.append(f"values: {column}: {key!r} is there twice, as two spellings. Fix: keep one of them.")
+        problems += _faulty_values(f"values: {column}", recode)
+        if isinstance(recode, Mapping):
+            places += [(f"values: {column}: {key!r}", value) for key, value in recode.items()]
     return problems + [f"{place}: {value!r} is not text. Fix: {_QUOTES}." for place, value in places if is_bool(value)]
+
+
+def _faulty_values(place: str, recode: Any) -> list[str]:
+    if not isinstance(recode, Mapping):
+        return [f"{place}: {recode!r} is not a mapping. Fix: write 'value of the file: new value'."]
+    problems = []
+    codes: dict[str, Any] = {}
+    for key, value in recode.items():
+        if codes.setdefault(code_text(key), value) != value:
+            problems.append(f"{place}: {key!r} is there twice, as two spellings. Fix: keep one of them.")
+    return problems
+
+
+def _faulty_missing(mapping: Mapping[str, Any]) -> list[str]:
+    missing = mapping.get("missing", [])
+    problems = []
+    if isinstance(missing, Mapping):
+        problems += [
+            f"missing: {kind}: {values!r} is not a list. Fix: put it in brackets."
+            for kind, values in missing.items()
+            if not isinstance(values, list | tuple)
+        ]
+        problems += [
+            f"missing: {kind!r} is not text. Fix: {_QUOTES}." for kind in missing if not isinstance(kind, str)
+        ]
+    if problems:
+        return problems
+    kinds = missing_kinds(missing)
+    problems += [f"missing: {value!r} is not text. Fix: {_QUOTES}." for value in kinds if is_bool(value)]
+    spellings: dict[str, str] = {}
+    for value, kind in kinds.items():
+        if spellings.setdefault(code_text(value), kind) != kind:
+            problems.append(f"missing: {value!r} is of two kinds. Fix: remove it from one of them.")
+    options, levels = mapping.get("options", []), mapping.get("levels") or []
+    used = [*(options if isinstance(options, list | tuple) else []), *levels]
+    return problems + [
+        f"missing: {value!r} is an option or a level, too. Fix: remove it from one of the two."
+        for value in used
+        if code_text(value) in spellings
+    ]
+
+
+def _faulty_layout(mapping: Mapping[str, Any]) -> list[str]:
+    """Name what is wrong with the layout, and with the questions of a wide file."""
+    layout, questions = mapping.get("layout", "long"), mapping.get("questions")
+    if layout not in LAYOUTS:
+        hint = did_you_mean(layout, LAYOUTS)
+        return [f"layout: {layout!r} is not known.{hint} Fix: one of {', '.join(LAYOUTS)}."]
+    if layout != "wide":
+        return [] if questions is None else ["questions: only a wide file has them. Fix: add layout: wide."]
+    problems = []
+    if not questions:
+        problems.append("questions is missing. Fix: list the columns, e.g. questions: [q1, q2] or {q1: THE QUESTION}.")
+    if mapping.get("kind") not in ("choice", "rating", "preference"):
+        problems.append("kind is missing. Fix: kind: choice, or rating, or preference.")
+    problems += [
+        f"columns: {name!r} is a column of answers. Fix: remove it; the answers are in the columns under questions."
+        for name in ("choice", "rating", "options", "item_id")
+        if name in mapping.get("columns", {})
+    ]
+    for column, entry in questions.items() if isinstance(questions, Mapping) else ():
+        if isinstance(entry, str) or entry is None:
+            continue
+        if not isinstance(entry, Mapping):
+            problems.append(f"questions: {column}: {entry!r} is not a wording. Fix: {_QUOTES}.")
+            continue
+        problems += [
+            f"questions: {column}: {key!r} is not known.{did_you_mean(key, QUESTION_KEYS)} Fix: one of "
+            f"{', '.join(QUESTION_KEYS)}."
+            for key in entry
+            if key not in QUESTION_KEYS
+        ]
+        if "values" in entry:
+            problems += _faulty_values(f"questions: {column}: values", entry["values"])
+        problems += [
+            f"questions: {column}: {key}: {entry[key]!r} is not a list. Fix: put it in brackets."
+            for key in ("options", "missing")
+            if key in entry and not isinstance(entry[key], (list, tuple, *([Mapping] if key == "missing" else [])))
+        ]
+    return problems
 
 
 def _faulty_settings(mapping: Mapping[str, Any]) -> list[str]:
@@ -147,12 +234,4 @@ def _faulty_settings(mapping: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"thousands: {mapping['thousands']!r} is the decimal sign too. Fix: state both, e.g. decimal: ','."
         )
-    meant = {code_text(value) for value in mapping.get("missing", [])}
-    options, levels = mapping.get("options", []), mapping.get("levels") or []
-    used = [*(options if isinstance(options, list | tuple) else []), *levels]
-    problems += [
-        f"missing: {value!r} is an option or a level, too. Fix: remove it from one of the two."
-        for value in used
-        if code_text(value) in meant
-    ]
     return problems

@@ -1,4 +1,4 @@
-"""Read a CSV, TSV, Parquet or JSONL file into cells of text: no type is guessed.
+"""Read a CSV, TSV, JSONL, Parquet, Excel, SPSS or Stata file into cells of text: no type is guessed.
 
 A cell is text, None (empty), or a list or mapping of such cells. Numbers keep the digits that the file has: `007`,
 `12e4` and integers of twenty digits stay what they are. The separator and a compressed file (`.gz`) are recognised.
@@ -14,71 +14,113 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reward_models.errors import JudgementError, did_you_mean
-from reward_models.judgements.faults import is_missing
-from reward_models.judgements.spelling import LARGEST_EXACT, code_text, is_bool, one_form
+from reward_models.errors import JudgementError, MissingExtraError, did_you_mean
+from reward_models.judgements.spelling import one_form
+from reward_models.sources.cells import Cells, cell_text
+from reward_models.sources.excel import EXCEL, read_excel
+from reward_models.sources.labelled_files import LABELLED, read_labelled
 
 
-__all__ = ["SUFFIXES", "cell_text", "existing_file", "read_cells"]
+__all__ = ["SUFFIXES", "existing_file", "read_cells"]
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+_TEXTS = (".csv", ".tsv", ".txt", ".jsonl")
+SUFFIXES = (*_TEXTS, ".parquet", *EXCEL, *LABELLED)
+"""File types that `read_cells` reads; those of text may be compressed (`.csv.gz`)."""
+_OTHERS = {
+    ".xls": "save it as .xlsx",
+    ".ods": "save it as .xlsx",
+    ".por": "save it as .sav",
+    ".sas7bdat": "export it as .csv",
+    ".rds": "write it as .csv or .parquet",
+    ".rdata": "write it as .csv or .parquet",
+    ".json": "write one record per line (.jsonl)",
+}
 _SEPARATORS = (",", ";", "\t", "|")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SAMPLE = 50
 
 
-def read_cells(path: Path, encoding: str | None = None, separator: str | None = None) -> pd.DataFrame:
+def read_cells(
+    path: Path, encoding: str | None = None, separator: str | None = None, sheet: str | int | None = None
+) -> Cells:
     r"""Read a file as a table of text cells.
 
     Args:
-        path: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file, in any case; the first, second and last may be compressed
-            (`.csv.gz`).
-        encoding: Encoding of a text file; None for UTF-8, or UTF-16 with its byte order mark.
-        separator: Separator of a `.csv` or `.tsv` file; None to recognise comma, semicolon, tab or bar.
+        path: A file with one of the endings `SUFFIXES`, in any case; `.csv`, `.tsv`, `.txt` and `.jsonl` may be
+            compressed (`.csv.gz`).
+        encoding: Encoding of a text file; None for UTF-8, or UTF-16 with its byte order mark. Of an SPSS or Stata
+            file: None for what the file states.
+        separator: Separator of a `.csv`, `.tsv` or `.txt` file; None to recognise comma, semicolon, tab or bar.
+        sheet: Name or number (from 1) of an Excel sheet; None if one sheet only holds rows.
 
     Returns:
-        Columns of objects: text, None, lists or mappings. An empty text is None.
+        The cells. An empty text is None.
 
     Raises:
         JudgementError: The file is of another type, cannot be read, or has a column twice.
+        MissingExtraError: The file is of Excel, SPSS or Stata, and what reads it is not installed.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "votes.csv"
         ...     size = path.write_text("person;vote\n007;1,5\n7;\n")
-        ...     read_cells(path).to_dict("list")
+        ...     read_cells(path).frame.to_dict("list")
         {'person': ['007', '7'], 'vote': ['1,5', None]}
     """
-    name = path.name.lower().removesuffix(".gz")
-    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
-    if suffix is None:
-        raise JudgementError(f"{path.name!r} is none of {', '.join(SUFFIXES)}. Fix: convert it to one of them.")
+    suffix = _suffix(path)
+    if sheet is not None and suffix not in EXCEL:
+        raise JudgementError(f"sheet: {path.name!r} has no sheets. Fix: leave sheet out.")
     try:
-        if suffix == ".parquet":
-            columns = _from_parquet(path)
+        if suffix in LABELLED:
+            cells = read_labelled(path, encoding)
+        elif suffix in EXCEL:
+            cells = read_excel(path, sheet)
+        elif suffix == ".parquet":
+            cells = _table(_from_parquet(path))
         elif suffix == ".jsonl":
-            columns = _from_records(_json_lines(_decoded(path, encoding)))
+            cells = _table(_from_records(_json_lines(_decoded(path, encoding))))
         else:
-            columns = _from_rows(_decoded(path, encoding), separator, "\t" if suffix == ".tsv" else ",")
+            cells = _table(_from_rows(_decoded(path, encoding), separator, "," if suffix == ".csv" else "\t"))
     except JudgementError:
         raise
     except (ValueError, OSError, EOFError, csv.Error) as error:
+        if isinstance(error, MissingExtraError):
+            raise
         raise JudgementError(f"{path} cannot be read as {suffix}: {error}. Fix: check the file.") from error
-    names = [one_form(name.strip()) for name, _ in columns]
+    names = [one_form(str(name).strip()) for name in cells.frame.columns]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise JudgementError(f"{path} has the column {twice[0]!r} more than once. Fix: rename or remove one of them.")
-    return pd.DataFrame(
-        {name: pd.Series(cells, dtype=object) for name, (_, cells) in zip(names, columns, strict=True)}
-    )
+    cells.frame.columns = pd.Index(names, dtype=object)
+    return cells
+
+
+def _suffix(path: Path) -> str:
+    """Return the type of a file, or raise with what to do about a type that is not read."""
+    name = path.name.lower()
+    whole = name.removesuffix(".gz")
+    suffix = next((suffix for suffix in SUFFIXES if whole.endswith(suffix)), None)
+    if suffix is None:
+        fix = next((fix for other, fix in _OTHERS.items() if whole.endswith(other)), "convert it to one of them")
+        raise JudgementError(f"{path.name!r} is none of {', '.join(SUFFIXES)}. Fix: {fix}.")
+    if whole != name and suffix not in _TEXTS:
+        raise JudgementError(f"{path.name!r} is compressed. Fix: unpack it; only text files are read from .gz.")
+    return suffix
+
+
+def _table(columns: list[tuple[str, list[Any]]]) -> Cells:
+    # Not from a mapping: a name may be there twice, which the caller refuses.
+    frame = pd.DataFrame({place: pd.Series(cells, dtype=object) for place, (_, cells) in enumerate(columns)})
+    frame.columns = pd.Index([name for name, _ in columns], dtype=object)
+    return Cells(frame)
 
 
 def existing_file(path: Path) -> Path:
@@ -96,26 +138,6 @@ def existing_file(path: Path) -> Path:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileNotFoundError(f"{path} does not exist.{did_you_mean(path.name, siblings)} Fix: check the path.")
     return path
-
-
-def cell_text(value: Any) -> Any:
-    """Return a value as a cell: text, None, or a list or mapping of cells.
-
-    Example:
-        >>> cell_text(12345678901234567), cell_text(2.0), cell_text(True), cell_text(float("nan")), cell_text([1, "a"])
-        ('12345678901234567', '2', 'true', None, ['1', 'a'])
-    """
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, Mapping):
-        return {key: part if isinstance(part, str) else cell_text(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [part if isinstance(part, str) else cell_text(part) for part in value]
-    if is_missing(value):
-        return None
-    if is_bool(value) or (isinstance(value, float | np.floating) and abs(float(value)) < LARGEST_EXACT):
-        return code_text(value)
-    return str(value)
 
 
 def _decoded(path: Path, encoding: str | None) -> str:

@@ -1,163 +1,217 @@
-"""Recode the cells of a table and drop rows, as a column map says, and keep count of both.
+"""Recode the cells of a column, as a column map and the file itself say, and tell why an answer is missing.
 
-Cells are text (see `files`). Codes are compared as text in one spelling (`code_text`). Knows nothing of files.
+Cells are text (see `cells`). Codes are compared as text in one spelling (`code_text`). Knows nothing of files.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
+from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.spelling import code_text, is_bool
-from reward_models.sources.files import cell_text
+from reward_models.sources.cells import cell_text
 
 
-__all__ = ["Recoded", "recode"]
+__all__ = ["EMPTY", "Meaning", "Recoder", "is_empty", "missing_kinds"]
 
-ANSWERS = ("choice", "rating")
-_CODED = (*ANSWERS, "shown_first", "weight", "n")
+EMPTY = "empty"
+"""Kind of a missing answer whose cell is empty and of which the map says nothing."""
 _SHOWN = 8
 
 
-@dataclass
-class Recoded:
-    """A table after recoding.
+@dataclass(frozen=True)
+class Meaning:
+    """What is known of the codes of one column besides what the map says of all columns.
 
     Attributes:
-        frame: The rows that are kept.
-        codes: (N,) the answers of these rows as the file has them; None if no column holds answers.
-        dropped: Answers of the file by the number of rows that were dropped with them; empty cells under "".
-        unmatched: Sentences on keys of the map that occur in no cell.
-    """
-
-    frame: pd.DataFrame
-    codes: pd.Series | None = None
-    dropped: Counter[str] = field(default_factory=Counter)
-    unmatched: list[str] = field(default_factory=list)
-
-
-def recode(frame: pd.DataFrame, mapping: Mapping[str, Any], name: str) -> Recoded:
-    """Apply `values`, `missing` and `drop_empty`.
-
-    Args:
-        frame: Text cells in canonical columns.
-        mapping: The column map.
-        name: Name of the file, for warnings.
-
-    Raises:
-        JudgementError: A column to recode is not there, or a key is a truth value in a column without any.
-
-    Warns:
-        JudgementWarning: Number of rows dropped; keys that matched nothing.
+        labels: Label by code, in the order of the codes, as the file states them.
+        declared: Kind by code that the file declares missing.
+        values: New value by code or label, of this column alone; None for what the map says of the canonical column.
+        missing: Values that mean no answer, of this column alone, as in a map; None for what the map says of all.
+        dates: Cells that Excel took for dates.
+        place: Where the map says so, for messages.
 
     Example:
-        >>> frame = pd.DataFrame({"choice": ["1", "1.0", "2", "9"]}, dtype=object)
-        >>> with warnings.catch_warnings(record=True) as caught:
-        ...     warnings.simplefilter("always")
-        ...     recoded = recode(frame, {"values": {"choice": {1: "yes", 2: "no", 9: None}}}, "a.csv")
-        >>> recoded.frame["choice"].tolist(), recoded.dropped["9"], str(caught[0].message)
-        (['yes', 'yes', 'no'], 1, '1 of 4 rows of a.csv dropped, as the column map says (values, ...).')
+        >>> Meaning(labels={"1": "yes", "2": "no"}).labels["2"]
+        'no'
     """
-    out = Recoded(frame)
-    answer = next((column for column in ANSWERS if column in frame), None)
-    codes = None if answer is None else frame[answer].copy()
-    drop = pd.Series(False, index=frame.index)
-    done: dict[str, pd.Series] = {}
-    for column, new_values in mapping.get("values", {}).items():
-        _check_column(column, frame, "values")
-        done[column] = _recode_column(frame, column, new_values, out)
-        drop |= done[column] & frame[column].isna()
-    if mapping.get("missing"):
-        drop |= _recode_missing(frame, mapping["missing"], done, out)
-    for column in mapping.get("drop_empty", ()):
-        _check_column(column, frame, "drop_empty")
-        drop |= (
-            frame[column].map(lambda cell: cell is None or (isinstance(cell, str) and not cell.strip())).astype(bool)
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    declared: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[Any, Any] | None = None
+    missing: Any = None
+    dates: frozenset[str] = frozenset()
+    place: str = ""
+
+
+def is_empty(cell: Any) -> bool:
+    """Return whether a cell is empty or holds white space only.
+
+    Example:
+        >>> is_empty(None), is_empty(" "), is_empty("0")
+        (True, True, False)
+    """
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def missing_kinds(missing: Sequence[Any] | Mapping[str, Sequence[Any]]) -> dict[Any, str]:
+    """Return the kind of missing answer by value; a value of a plain list is a kind of its own.
+
+    Example:
+        >>> missing_kinds({"don't know": [8, "DK"], "refused": [9]})
+        {8: "don't know", 'DK': "don't know", 9: 'refused'}
+        >>> missing_kinds(["NA", -1, None])
+        {'NA': 'NA', -1: '-1', None: 'empty'}
+    """
+    if isinstance(missing, Mapping):
+        return {value: kind for kind, values in missing.items() for value in values}
+    return {value: EMPTY if value is None or value == "" else code_text(value) for value in missing}
+
+
+class Recoder:
+    """Recode columns one by one, and remember which keys of the map matched a cell.
+
+    Args:
+        mapping: The column map; its `values`, `missing` and `keep_as_option` are used.
+
+    Example:
+        >>> recoder = Recoder({"values": {"choice": {1: "yes", 2: "no"}}, "missing": {"refused": [9, 77]}})
+        >>> answers, kinds = recoder.recode(pd.Series(["1", "2.0", "9"], dtype=object), "choice")
+        >>> answers.tolist(), kinds.tolist()
+        (['yes', 'no', None], [None, None, 'refused'])
+        >>> recoder.unmatched()
+        ["missing: 77 occurs in no cell. The cells hold '1', '2.0', '9'."]
+    """
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self._values: Mapping[str, Mapping[Any, Any]] = mapping.get("values", {})
+        self._missing = mapping.get("missing", [])
+        self.kept: list[str] = list(mapping.get("keep_as_option", []))
+        self._keys: dict[str, list[Any]] = {}
+        self._cells: dict[str, dict[str, set[str]]] = {}
+        self._kinds: set[str] = set()
+
+    def recode(
+        self, cells: pd.Series, column: str, meaning: Meaning | None = None, *, labelled: bool = False
+    ) -> tuple[pd.Series, pd.Series]:
+        """Recode one column.
+
+        A cell becomes what `values` says of its code or label; else it is missing if `missing` or the file says so,
+        unless the map keeps that kind as an option; else its label, if `labelled`; else it stays.
+
+        Args:
+            cells: (N,) cells.
+            column: Its canonical name.
+            meaning: What the file, or the map of this column alone, says of its codes.
+            labelled: Whether to replace codes by their labels.
+
+        Returns:
+            (N,) new cells, and (N,) the kind of each missing answer, None where there is an answer or nothing is said.
+
+        Raises:
+            JudgementError: A key of `values` is a truth value in a column without any, or an answer is a date.
+        """
+        meaning = meaning or Meaning()
+        values = self._values.get(column, {}) if meaning.values is None else meaning.values
+        missing = missing_kinds(self._missing if meaning.missing is None else meaning.missing)
+        spellings = {cell: self._spellings(cell, meaning) for cell in cells if isinstance(cell, str)}
+        place = meaning.place and f"{meaning.place}: "
+        self._note(f"{place if meaning.values is not None else ''}values: {column}", values, spellings)
+        self._note(f"{place if meaning.missing is not None else ''}missing", missing, spellings)
+        bare = [key for key in values if is_bool(key) and code_text(key) not in _all(spellings)]
+        if bare:
+            raise JudgementError(
+                f"{place}values: {column}: {bare[0]!r} is not text. Fix: put it in quotes; YAML reads a bare yes or "
+                "no as true or false."
+            )
+        lookup, kind_of = _by_spelling(values), _by_spelling(missing)
+        results: dict[Any, tuple[Any, str | None]] = {
+            cell: self._one(cell, spellings.get(cell or "", {"": None}), lookup, kind_of, meaning, labelled)
+            for cell in {*spellings, None}
+        }
+        dates = [cell for cell in meaning.dates if results.get(cell) == (cell, None)]
+        if dates and not column.startswith("rater:"):
+            raise JudgementError(
+                f"{place or column + ': '}Excel made a date of an answer ({dates[0]!r}), perhaps of '3-4' or '1.2'. "
+                f"Fix: recode it under values, e.g. {dates[0]!r}: '3-4', or format the column as text in Excel and "
+                "type the cell again."
+            )
+        pairs = [results[cell] if cell is None or isinstance(cell, str) else (cell, None) for cell in cells]
+        new = pd.Series([value for value, _ in pairs], index=cells.index, dtype=object)
+        return new, pd.Series([kind for _, kind in pairs], index=cells.index, dtype=object)
+
+    def _spellings(self, cell: str, meaning: Meaning) -> dict[str, None]:
+        """Return the texts by which a map may name a cell, the most exact first."""
+        label = meaning.labels.get(code_text(cell))
+        return dict.fromkeys([cell, code_text(cell)] + ([] if label is None else [label, code_text(label)]))
+
+    def _one(
+        self,
+        cell: Any,
+        spellings: Iterable[str],
+        values: Mapping[str, Any],
+        missing: Mapping[str, str],
+        meaning: Meaning,
+        labelled: bool,
+    ) -> tuple[Any, str | None]:
+        """Return the new cell, and the kind of the missing answer, if it is one."""
+        code = "" if cell is None else code_text(cell)
+        label = meaning.labels.get(code)
+        key = next((text for text in spellings if text in values), None)
+        if key is not None and values[key] is not None:
+            return values[key], None
+        kind = next((missing[text] for text in spellings if text in missing), meaning.declared.get(code))
+        if key is not None:
+            kind = kind or label or code or EMPTY
+        if kind is not None:
+            self._kinds.add(kind)
+            return (kind, None) if kind in self.kept else (None, kind)
+        return (label if labelled and label is not None else cell), None
+
+    def options(self, column: str, meaning: Meaning) -> list[str]:
+        """Return the options that the labels of a column make, recoded as its cells are, in the order of the codes."""
+        codes = pd.Series(list(meaning.labels), dtype=object)
+        texts, _ = Recoder({"values": self._values, "missing": self._missing, "keep_as_option": self.kept}).recode(
+            codes, column, meaning, labelled=True
         )
-    for sentence in out.unmatched:
-        warnings.warn(f"{name}: {sentence}", JudgementWarning, stacklevel=4)
-    if drop.any():
-        sentence = f"{int(drop.sum()):,} of {len(drop):,} rows of {name} dropped, as the column map says"
-        warnings.warn(f"{sentence} (values, missing, drop_empty).", JudgementWarning, stacklevel=4)
-    out.frame = frame[~drop].reset_index(drop=True)
-    if codes is not None:
-        out.codes = codes[~drop].reset_index(drop=True)
-        out.dropped = Counter(codes[drop].map(lambda cell: "" if cell is None else str(cell)))
-    return out
+        offered = [text for text in dict.fromkeys(texts) if text is not None]
+        return [*(text for text in offered if text not in self.kept), *(k for k in self.kept if k in offered)]
+
+    def _note(self, where: str, keys: Mapping[Any, Any], spellings: Mapping[str, Iterable[str]]) -> None:
+        if keys:
+            self._keys.setdefault(where, [key for key in keys if key is not None and key != ""])
+            self._cells.setdefault(where, {}).update({cell: set(texts) for cell, texts in spellings.items()})
+
+    def unmatched(self) -> list[str]:
+        """Return sentences on the keys of the map that occur in no cell, with the cells that there are."""
+        sentences = []
+        for where, keys in self._keys.items():
+            cells = self._cells[where]
+            known = _all(cells)
+            unmatched = [key for key in keys if key not in known and code_text(key) not in known]
+            if unmatched:
+                shown = ", ".join(map(repr, list(cells)[:_SHOWN])) + (", ..." if len(cells) > _SHOWN else "")
+                names = ", ".join(map(repr, unmatched))
+                hint = did_you_mean(unmatched[0], known)
+                sentences.append(f"{where}: {names} occurs in no cell.{hint} The cells hold {shown or 'nothing'}.")
+        for kind in self.kept:
+            if kind not in self._kinds:
+                kinds = ", ".join(map(repr, sorted(self._kinds))) or "none"
+                hint = did_you_mean(kind, self._kinds)
+                sentences.append(f"keep_as_option: no answer is missing as {kind!r}.{hint} Kinds that occur: {kinds}.")
+        return sentences
 
 
-def _check_column(column: str, frame: pd.DataFrame, section: str) -> None:
-    if column not in frame:
-        what = f"no column {column!r}" + (" to recode" if section == "values" else "")
-        raise JudgementError(f"{section}: there is {what}. Fix: add it under columns.")
+def _by_spelling(keys: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return cells by key: as the map writes a text, and in the one spelling of a code."""
+    exact = {key: cell_text(value) for key, value in keys.items() if isinstance(key, str)}
+    alike = {"" if key is None else code_text(key): cell_text(value) for key, value in keys.items()}
+    return alike | exact
 
 
-def _recode_column(frame: pd.DataFrame, column: str, new_values: Mapping[Any, Any], out: Recoded) -> pd.Series:
-    """Replace the cells of one column; return (N,) which were."""
-    cells = frame[column].tolist()
-    distinct = {cell: code_text(cell) for cell in cells if isinstance(cell, str)}
-    bare = [key for key in new_values if is_bool(key) and code_text(key) not in distinct.values()]
-    if bare:
-        raise JudgementError(
-            f"values: {column}: {bare[0]!r} is not text. Fix: put it in quotes; YAML reads a bare yes or no as true "
-            "or false."
-        )
-    exact = {key: cell_text(value) for key, value in new_values.items() if isinstance(key, str)}
-    alike = {code_text(key): cell_text(value) for key, value in new_values.items() if key is not None}
-    empty = [cell_text(value) for key, value in new_values.items() if key is None or key == ""]
-
-    def new(cell: Any) -> tuple[bool, Any]:
-        if cell is None:
-            return bool(empty), empty[0] if empty else None
-        if not isinstance(cell, str):
-            return False, cell
-        if cell in exact:
-            return True, exact[cell]
-        code = distinct[cell]
-        return (True, alike[code]) if code in alike else (False, cell)
-
-    results = {cell: new(cell) for cell in {*distinct, None}}
-    pairs = [results[cell] if cell is None or isinstance(cell, str) else (False, cell) for cell in cells]
-    frame[column] = pd.Series([value for _, value in pairs], index=frame.index, dtype=object)
-    wanted = [key for key in new_values if key is not None and key != ""]
-    _name_unmatched(f"values: {column}", wanted, distinct, out)
-    return pd.Series([known for known, _ in pairs], index=frame.index)
-
-
-def _recode_missing(
-    frame: pd.DataFrame, missing: Iterable[Any], done: Mapping[str, pd.Series], out: Recoded
-) -> pd.Series:
-    """Empty the cells of answers and traits that mean no answer; return (N,) rows that lost their answer."""
-    codes = {code_text(value) for value in missing if value is not None}
-    drop = pd.Series(False, index=frame.index)
-    seen: dict[str, str] = {}
-    for column in map(str, frame.columns):
-        if column not in _CODED and not column.startswith("rater:"):
-            continue
-        distinct = {cell: code_text(cell) for cell in frame[column] if isinstance(cell, str)}
-        seen |= distinct
-        gone = frame[column].map(
-            lambda cell, known=distinct: known.get(cell) in codes if isinstance(cell, str) else False
-        )
-        gone = gone.astype(bool) & ~done.get(column, pd.Series(False, index=frame.index))
-        frame[column] = frame[column].mask(gone, None)
-        if column in ANSWERS:
-            drop |= gone
-    _name_unmatched("missing", [value for value in missing if value is not None], seen, out)
-    return drop
-
-
-def _name_unmatched(where: str, keys: Iterable[Any], distinct: Mapping[str, str], out: Recoded) -> None:
-    """Note the keys of the map that are in no cell, with the cells that there are."""
-    unmatched = [key for key in keys if key not in distinct and code_text(key) not in distinct.values()]
-    if unmatched:
-        shown = ", ".join(map(repr, list(distinct)[:_SHOWN])) + (", ..." if len(distinct) > _SHOWN else "")
-        hint = did_you_mean(unmatched[0], distinct)
-        names = ", ".join(map(repr, unmatched))
-        out.unmatched.append(f"{where}: {names} occurs in no cell.{hint} The cells hold {shown or 'nothing'}.")
+def _all(spellings: Mapping[str, Iterable[str]]) -> set[str]:
+    return {text for texts in spellings.values() for text in texts}

@@ -1,4 +1,4 @@
-"""Judgements from a CSV, TSV, Parquet or JSONL file, driven by a column map.
+"""Judgements from a CSV, TSV, JSONL, Parquet, Excel, SPSS or Stata file, driven by a column map.
 
 Every cell is text until the map or the declared options say otherwise: `007` is not `7`, `1` is an option named "1"
 and not the second one, `NA` is a word. A file whose columns have canonical names needs no map. A map is a mapping or a
@@ -6,19 +6,23 @@ YAML file with these keys, all optional:
 
 | key | meaning |
 |---|---|
-| `kind` | preference, rating, choice or soft; inferred from the columns by default |
+| `kind` | preference, rating, choice or soft; inferred from the columns of a long file by default |
+| `layout` | `long` (a row per judgement, the default) or `wide` (a row per respondent, a column per question) |
 | `columns` | `canonical: column of the file`; several columns are joined: ids with a slash, texts with a blank line |
+| `questions` | wide: columns (`q*` is many), or `column: wording`, or `column: {prompt: ..., options: ..., ...}` |
 | `traits` | `trait: column of the file`, becomes `rater:<trait>` |
 | `constants` | `canonical: value`, the same in every row |
-| `options` | the list of options of every row, or the separator that splits the column `options` |
+| `options` | options of every row, or the separator that splits the column `options`; by default the file's labels |
 | `index` | 0 or 1: `choice` holds the number of an option, and the first one has this number |
 | `values` | `canonical: {value of the file: new value}`; rows recoded to null are dropped |
-| `missing` | values that mean no answer, e.g. `[NA, -1, 99]`; rows without an answer are dropped, traits are unknown |
+| `missing` | values that mean no answer: a list, or lists by kind, e.g. `{refused: [9]}`; such rows are dropped |
+| `keep_as_option` | kinds of missing answers that stay, as the last options |
 | `drop_empty` | canonical columns; rows that are empty there are dropped |
 | `levels` | the ordered levels of a rating |
 | `duplicates` | what to do where a rater judged an item twice: refuse (the default), first, last or drop |
 | `decimal`, `thousands` | signs in numbers, e.g. `decimal: ","` |
 | `separator`, `encoding` | of a text file, where they are not recognised |
+| `sheet` | name or number (from 1) of an Excel sheet, where several hold rows |
 
 Rows are dropped only as the map says, and a warning states their number. Codes are compared as text: `1`, `1.0` and
 `"1"` are one code, and so are `TRUE` and `true`. Knows nothing of any particular data set.
@@ -26,33 +30,30 @@ Rows are dropped only as the map says, and a warning states their number. Codes 
 
 from __future__ import annotations
 
-import ast
-import json
-import re
+import warnings
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from reward_models.errors import JudgementError, did_you_mean
+from reward_models.errors import JudgementError, JudgementWarning
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.spelling import one_form, plain_number
+from reward_models.judgements.spelling import plain_number
 from reward_models.judgements.validation import canonicalise
+from reward_models.sources.cells import Cells
 from reward_models.sources.codes import TableReading, count_codes
 from reward_models.sources.column_map import MAP_KEYS, load_map
-from reward_models.sources.files import cell_text, existing_file, read_cells
-from reward_models.sources.recoding import recode
+from reward_models.sources.files import existing_file, read_cells
+from reward_models.sources.layouts import judgement_rows
+from reward_models.sources.recoding import Recoder
+from reward_models.sources.renaming import source_columns, unknown_columns
+from reward_models.sources.wide import question_settings
 
 
 __all__ = ["MAP_KEYS", "load_table", "read_table"]
 
-_IDS = ("rater_id", "item_id")
 _NUMBERS = ("rating", "weight", "n")
-_LISTS = ("options", "probs")
-_WHOLE = re.compile(r"-?\d+\.0")
-_SHORTENED = re.compile(r"\d\.\d+[eE]\+\d+|\d{16,}\.0")
 
 
 def load_table(
@@ -61,7 +62,8 @@ def load_table(
     r"""Read judgements from a file.
 
     Args:
-        path: A `.csv`, `.tsv`, `.parquet` or `.jsonl` file with one judgement per row; text files may end in `.gz`.
+        path: A `.csv`, `.tsv`, `.txt`, `.jsonl`, `.parquet`, `.xlsx`, `.sav` or `.dta` file; text files may end in
+            `.gz`. Excel, SPSS and Stata files need the extra `files`.
         columns: The column map, as a mapping or as the path of a YAML file, with the keys of the table in the module's
             docstring; None if the columns have canonical names already (or are TRL's `chosen` and `rejected`) and
             answers are the texts of options.
@@ -73,6 +75,7 @@ def load_table(
 
     Raises:
         FileNotFoundError: If the file or the map does not exist.
+        MissingExtraError: If the file needs the extra `files`, and it is not installed.
         JudgementError: If a key of the map or a column is unknown (with the closest known one), or rows are at fault.
 
     Warns:
@@ -115,17 +118,20 @@ def read_table(
     """
     mapping = load_map(columns)
     path = existing_file(Path(path))
-    cells = read_cells(path, mapping.get("encoding"), mapping.get("separator"))
-    frame = _rename(cells, mapping, path)
-    for column, value in mapping.get("constants", {}).items():
-        frame[column] = pd.Series([cell_text(value)] * len(frame), index=frame.index, dtype=object)
-    for column in _LISTS:
-        if column in frame:
-            frame[column] = frame[column].map(_json_list).astype(object)
-    if "options" in mapping:
-        frame["options"] = _options(frame, mapping["options"])
-    recoded = recode(frame, mapping, path.name)
-    frame = _numbers(recoded.frame, mapping)
+    cells = read_cells(path, mapping.get("encoding"), mapping.get("separator"), mapping.get("sheet"))
+    unknown = unknown_columns(source_columns(mapping), cells)
+    if unknown:
+        fix = f"  Fix: choose from: {', '.join(map(repr, cells.frame.columns))}."
+        raise JudgementError(
+            "\n".join([f"the column map does not fit {path}:", *(f"  {sentence}" for sentence in unknown), fix])
+        )
+    recoder = Recoder(mapping)
+    frame, missing = judgement_rows(cells, mapping, recoder, path.name)
+    notes = recoder.unmatched()
+    for sentence in notes:
+        warnings.warn(f"{path.name}: {sentence}", JudgementWarning, stacklevel=3)
+    codes = frame.pop("code") if "code" in frame else None
+    frame = _numbers(frame, mapping)
     try:
         canonical = canonicalise(
             frame,
@@ -135,7 +141,7 @@ def read_table(
             index=mapping.get("index"),
         )
     except JudgementError as error:
-        hints = [f"  note: {sentence}" for sentence in recoded.unmatched]
+        hints = [f"  note: {sentence}" for sentence in notes]
         if columns is None:
             hints.append(
                 "  Or pass a column map (columns), which says what the columns and the codes of the file are."
@@ -144,104 +150,16 @@ def read_table(
         raise JudgementError("\n".join([f"{origin}{error}", *hints])) from error
     judgements = Judgements(canonical.kind, canonical.frame, canonical.levels)
     answer = {"rating": "rating", "soft": None}.get(canonical.kind, "choice")
-    if answer is None or recoded.codes is None:
+    if answer is None or codes is None:
         return TableReading(judgements, path.name)
-    codes = count_codes(judgements, recoded.codes.iloc[canonical.rows])
-    column = mapping.get("columns", {}).get(answer, answer)
-    return TableReading(judgements, path.name, column, codes, dict(recoded.dropped))
+    counts = count_codes(judgements, codes.iloc[canonical.rows])
+    return TableReading(judgements, path.name, _answer_columns(cells, mapping, answer), counts, missing)
 
 
-def _rename(cells: pd.DataFrame, mapping: Mapping[str, Any], path: Path) -> pd.DataFrame:
-    """Return the mapped columns of the file under their canonical names; all of them if the map names none."""
-    sources = dict(mapping.get("columns", {}))
-    sources |= {f"rater:{trait}": column for trait, column in mapping.get("traits", {}).items()}
-    parts = {
-        name: [one_form(str(column)).strip() for column in (columns if isinstance(columns, list) else [columns])]
-        for name, columns in sources.items()
-    }
-    missing = {
-        f"  {name}: {column!r} is not a column of the file.{did_you_mean(column, cells.columns)}"
-        for name, columns in parts.items()
-        for column in columns
-        if column not in cells
-    }
-    if missing:
-        fix = f"  Fix: choose from: {', '.join(map(repr, cells.columns))}."
-        raise JudgementError("\n".join([f"the column map does not fit {path}:", *sorted(missing), fix]))
-    traits = {column for name, columns in parts.items() for column in columns if name.startswith("rater:")}
-    out = pd.DataFrame(index=cells.index) if mapping.get("columns") else cells.drop(columns=list(traits))
-    for name, columns in parts.items():
-        out[name] = cells[columns[0]] if len(columns) == 1 else _join(cells[columns], name)
-    for column in [c for c in out if c in _IDS or str(c).startswith("rater:")]:
-        out[column] = _without_decimals(out[column], str(column), path)
-    return out
-
-
-def _join(parts: pd.DataFrame, name: str) -> pd.Series:
-    """Join ids with a slash, empty if a part is; join texts with a blank line, without empty parts."""
-    rows = [tuple(row) for row in parts.itertuples(index=False, name=None)]
-    if name not in _IDS:
-        texts = [
-            "\n\n".join(str(cell) for cell in row if cell is not None and str(cell).strip()) or None for row in rows
-        ]
-        return pd.Series(texts, index=parts.index, dtype=object)
-    ids = [None if None in row else "/".join(str(cell).strip() for cell in row) for row in rows]
-    if len({id_ for id_ in ids if id_}) < len(
-        {tuple(str(cell).strip() for cell in row) for row in rows if None not in row}
-    ):
-        raise JudgementError(
-            f"{name}: the columns {', '.join(map(repr, parts.columns))} make the same id of different rows when they "
-            "are joined with a slash. Fix: remove slashes from these columns."
-        )
-    return pd.Series(ids, index=parts.index, dtype=object)
-
-
-def _without_decimals(cells: pd.Series, column: str, path: Path) -> pd.Series:
-    """Return ids without ".0" where all have it, as numbers have that passed through a table with a gap.
-
-    Raises:
-        JudgementError: Ids of which a spreadsheet or a float kept the first digits only.
-    """
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    shortened = [text for text in texts if _SHORTENED.fullmatch(text.strip())] if column in _IDS else []
-    if shortened:
-        raise JudgementError(
-            f"{path}, column {column!r}: {shortened[0]!r} is a long number that a program rounded; several ids may "
-            "have become one. Fix: export the column as text, from where all digits are."
-        )
-    if texts and all(_WHOLE.fullmatch(text.strip()) for text in texts):
-        return cells.map(lambda cell: cell.strip()[:-2] if isinstance(cell, str) else cell).astype(object)
-    return cells
-
-
-def _options(frame: pd.DataFrame, options: Any) -> pd.Series:
-    """Return the options of each row: the same list in every row, or the column `options` split at a separator."""
-    if isinstance(options, list | tuple):
-        texts = tuple(cell_text(option) for option in options)
-        return pd.Series([texts] * len(frame), index=frame.index, dtype=object)
-    if not isinstance(options, str) or not options:
-        raise JudgementError(
-            f"options: {options!r} is neither a list nor a separator. Fix: e.g. options: ['yes', 'no']."
-        )
-    if "options" not in frame:
-        raise JudgementError(
-            f"options: the separator {options!r} has no column to split. Fix: map the column 'options'."
-        )
-    split = [text.split(options) if isinstance(text, str) else text for text in frame["options"]]
-    return pd.Series(split, index=frame.index, dtype=object)
-
-
-def _json_list(cell: Any) -> Any:
-    """Return the list that a cell of a text file holds as JSON or as Python prints it; other cells as they are."""
-    if not isinstance(cell, str) or not cell.lstrip().startswith(("[", "(")):
-        return cell
-    for parse in (partial(json.loads, parse_int=str, parse_float=str), ast.literal_eval):
-        try:
-            parsed = parse(cell.strip())
-        except (ValueError, SyntaxError):
-            continue
-        return cell_text(parsed) if isinstance(parsed, list | tuple) else cell
-    return cell
+def _answer_columns(cells: Cells, mapping: Mapping[str, Any], answer: str) -> tuple[str, ...]:
+    if mapping.get("layout") == "wide":
+        return tuple(question_settings(mapping, cells))
+    return tuple(source_columns(mapping).get(answer, [answer]))
 
 
 def _numbers(frame: pd.DataFrame, mapping: Mapping[str, Any]) -> pd.DataFrame:

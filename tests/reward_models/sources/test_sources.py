@@ -91,7 +91,7 @@ def test_options_split_at_a_separator(tmp_path):
     [
         (
             {"colums": {}},
-            r"'colums' is not a key of a column map\. Did you mean 'columns'\? Fix: one of kind, columns",
+            r"'colums' is not a key of a column map\. Did you mean 'columns'\? Fix: one of kind, layout, columns",
         ),
         (
             {"columns": COLUMNS | {"promt": "question"}},
@@ -124,9 +124,14 @@ def test_missing_and_unreadable_files(tmp_path, csv):
         load_table(tmp_path / "answer.csv", MAP)
     with pytest.raises(FileNotFoundError, match=r"map\.yaml does not exist"):
         load_table(csv, tmp_path / "map.yaml")
-    (tmp_path / "answers.xlsx").write_bytes(b"")
-    with pytest.raises(JudgementError, match=r"'answers\.xlsx' is none of \.csv, \.tsv, \.parquet, \.jsonl"):
-        load_table(tmp_path / "answers.xlsx", MAP)
+    for name, fix in (("answers.ods", "save it as .xlsx"), ("answers.docx", "convert it"), ("a.json", r".*\.jsonl")):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(JudgementError, match=rf"'{name}' is none of \.csv, \.tsv, .*\. Fix: {fix}"):
+            load_table(tmp_path / name, MAP)
+    for name in ("answers.xlsx", "answers.sav", "answers.dta"):
+        (tmp_path / name).write_bytes(b"no such file")
+        with pytest.raises(JudgementError, match=rf"{name} cannot be read as \{name[-5:].lstrip('s')}.*\. Fix: "):
+            load_table(tmp_path / name, MAP)
     (tmp_path / "broken.jsonl").write_text("{")
     with pytest.raises(JudgementError, match=r"broken\.jsonl cannot be read as \.jsonl"):
         load_table(tmp_path / "broken.jsonl", MAP)
