@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 
-__all__ = ["FileRecord", "changed_files", "file_hash", "folder_records", "safe_name", "value_hash"]
+__all__ = ["FileRecord", "changed_files", "file_fault", "file_hash", "folder_records", "safe_name", "value_hash"]
 
 
 class FileRecord(TypedDict):
@@ -110,11 +110,25 @@ def changed_files(
     return {
         name: fault
         for name, record in records.items()
-        if (fault := _fault(Path(folder) / safe_name(name), record, contents)) is not None
+        if (fault := file_fault(Path(folder) / safe_name(name), record, contents=contents)) is not None
     }
 
 
-def _fault(path: Path, record: Mapping[str, Any], contents: bool) -> str | None:
+def file_fault(path: Path, record: Mapping[str, Any], *, contents: bool = True) -> str | None:
+    """Return what is wrong with a file that was recorded, in a few words; None if it is as it was.
+
+    Args:
+        path: The file.
+        record: See `FileRecord`.
+        contents: Compare the hash too; otherwise the size only.
+
+    Raises:
+        ValueError: A record without size and SHA-256.
+
+    Example:
+        >>> file_fault(Path("absent.json"), {"size": 2, "sha256": "0" * 64})
+        'it is missing'
+    """
     if not isinstance(record, Mapping) or not {"size", "sha256"} <= set(record):
         raise ValueError(f"the record of {path.name!r} is {record!r}, which has no size and sha256")
     if not path.is_file():

@@ -31,6 +31,7 @@ except ImportError:  # Windows has no such locks
 
 __all__ = [
     "flush_folder",
+    "locked_folder",
     "move_into_place",
     "remove_left_over",
     "unfinished_folder",
@@ -189,15 +190,39 @@ def remove_left_over(path: str | Path) -> None:
                 os.close(lock)
 
 
+@contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Hold a folder alone while the block runs: other processes that ask for it wait.
+
+    Nothing is written for it, and the lock ends with the process. On Windows, and on file systems that know no such
+    locks, nobody waits.
+
+    Args:
+        folder: An existing folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked_folder(folder):
+        ...     print("nobody else writes here")
+        nobody else writes here
+    """
+    lock = _locked(Path(folder), wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def move_into_place(unfinished: str | Path, path: str | Path) -> None:
-    """Flush a finished file to the disk, rename it onto `path` in one step, and flush the folder.
+    """Flush a finished file or folder to the disk, rename it onto `path` in one step, and flush the folder.
 
     Without the first flush, a power cut could leave the new name with content that was never written; without the
     second, the old name could come back.
 
     Args:
-        unfinished: The file, on the same file system as `path`.
-        path: Its name from now on; replaced if it exists.
+        unfinished: The file, or a folder whose files are flushed, on the same file system as `path`.
+        path: Its name from now on; a file there is replaced, an empty folder too.
     """
     _flush(unfinished)
     os.replace(unfinished, path)
@@ -285,14 +310,14 @@ def _short(path: Path) -> str:
     return path.name.encode()[:200].decode(errors="ignore")
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Path, *, wait: bool = False) -> int | None:
     """Lock a folder and return its descriptor; None if somebody else has it, or where there are no such locks."""
     if fcntl is None:
         return None
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
         else:

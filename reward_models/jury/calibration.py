@@ -69,6 +69,23 @@ class Calibration:
         """Calibrate rewards (..., K); the result has their dtype and device."""
         return (rewards - torch.as_tensor(self.offset).to(rewards)) / torch.as_tensor(self.scale).to(rewards)
 
+    def check_values(self) -> None:
+        """Raise unless scales are positive, offsets finite and counts whole numbers.
+
+        Raises:
+            JuryError: A value of a file that was damaged or written by hand.
+        """
+        if self.scale.ndim != 1 or self.scale.shape != self.offset.shape:
+            raise JuryError(f"the scale {self.scale.tolist()} and offset {self.offset.tolist()} are not one per head")
+        if not (np.isfinite(self.scale).all() and (self.scale > 0).all() and np.isfinite(self.offset).all()):
+            raise JuryError(
+                f"the scale {self.scale.tolist()} must be positive and the offset {self.offset.tolist()} finite"
+            )
+        if self.method not in get_args(CalibrationMethod):
+            raise JuryError(f"the method {self.method!r} is none of {', '.join(get_args(CalibrationMethod))}")
+        if not all(type(count) is int and count >= 0 for count in (self.num_prompts, self.num_samples)):
+            raise JuryError(f"num_prompts={self.num_prompts!r} and num_samples={self.num_samples!r} are no counts")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as lists and numbers, for JSON."""
         return {**self.__dict__, "scale": self.scale.tolist(), "offset": self.offset.tolist()}

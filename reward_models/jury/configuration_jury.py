@@ -19,6 +19,8 @@ from reward_models.jury.reading import ReadingSettings
 
 __all__ = ["JuryConfig"]
 
+MOST_CLUSTERS = 100_000
+
 
 class JuryConfig(PreTrainedConfig):
     """Configuration of a `JuryRewardModel`.
@@ -65,6 +67,10 @@ class JuryConfig(PreTrainedConfig):
             raise JuryError(
                 f"num_clusters={self.num_clusters!r}: a jury needs at least one cluster of raters. Give an "
                 "integer from 1 up; 1 is a plain Bradley-Terry reward model."
+            )
+        if self.num_clusters > MOST_CLUSTERS:
+            raise JuryError(
+                f"num_clusters={self.num_clusters:,} is more than {MOST_CLUSTERS:,}: a configuration that was damaged."
             )
         self.cluster_names = list(self.cluster_names or [f"cluster {k + 1}" for k in range(self.num_clusters)])
         self.prevalence = list(self.prevalence or [1.0 / self.num_clusters] * self.num_clusters)
@@ -123,7 +129,7 @@ class JuryConfig(PreTrainedConfig):
 
     def _check_numbers(self, name: str, values: Sequence[float]) -> None:
         self._check_length(name, values)
-        if not all(math.isfinite(value) and value >= 0 for value in values):
+        if not all(isinstance(value, int | float) and math.isfinite(value) and value >= 0 for value in values):
             raise JuryError(
                 f"{name}={list(values)}: entries must be finite and not negative. Give an absent cluster 0."
             )

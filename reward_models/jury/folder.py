@@ -3,50 +3,56 @@
 Beside the files of transformers there is `jury.json`. It says what the heads mean (names, descriptions), how raters
 vary around them (`RaterModel`, with the priors of the rater terms), how the heads are calibrated, what they were
 fitted on (counts only), and the size and SHA-256 of every file that belongs to the jury. How texts are read is in
-`config.json` (`JuryConfig.reading`). `raters.safetensors`, on
-request, holds the posteriors of the training raters. Nothing is pickled.
+`config.json` (`JuryConfig.reading`). `raters.safetensors`, on request, holds the posteriors of the training raters.
+Nothing is pickled, and no code of a folder is run.
 
-A save is prepared in a folder beside the files and then moved into place, the weights last. Nothing loads a folder
-without weights, so an interrupted save leaves a folder that cannot be mistaken for a jury. Folders without
+A save replaces the jury that is there as one (`replacement`). Everything that a folder holds is checked before it is
+used: files against `jury.json`, names against the folder, values against what they may be. Folders without
 `jury.json`, as `JuryRewardModel.save_pretrained` and earlier versions write them, load as juries with an empty state.
 Knows nothing of scoring.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from reward_models.content_hashes import file_fault, folder_records, safe_name
 from reward_models.errors import JuryError
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
+from reward_models.jury.replacement import STATE_FILE, folder_to_read, replaced_jury
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
-from reward_models.whole_file import move_into_place, write_arrays, write_json
+from reward_models.whole_file import write_arrays, write_json
 
 
 __all__ = ["FORMAT_VERSION", "load_config", "load_jury", "load_rater_model", "load_state", "save_jury"]
 
+Result = TypeVar("Result")
+
 FORMAT_VERSION = 1
-STATE_FILE = "jury.json"
 RATERS_FILE = "raters.safetensors"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # without either there is nothing to load
-UNFINISHED = ".unfinished-"
+READ_UNASKED = (
+    *("model.safetensors", "model.safetensors.index.json", "adapter_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model"),
+)
+"""Files that transformers reads where they are; one that the jury was saved without would change its scores."""
+DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
+"""What values of another type or shape than expected raise when they are read."""
+TRIES = 5
 SAVE_AGAIN = "save the jury again with JuryScorer.save_pretrained"
 _FIELDS = (
     *("num_clusters", "hidden_size", "clusters", "fitted_on"),
@@ -63,7 +69,7 @@ def save_jury(
     save_raters: bool = False,
     reading: ReadingSettings | None = None,
 ) -> None:
-    """Write a jury reward model as a whole: an interrupted save leaves a folder that nothing loads.
+    """Write a jury reward model as a whole: an interrupted save leaves the jury that was there, or the new one.
 
     Args:
         model: The model.
@@ -74,7 +80,7 @@ def save_jury(
         reading: How the jury reads texts; None: as its configuration says.
 
     Raises:
-        JuryError: State and model are not of one fit, or `save_raters` without `state.raters`.
+        JuryError: State and model are not of one fit, `save_raters` without `state.raters`, or see `replaced_jury`.
 
     Example:
         >>> import tempfile
@@ -94,28 +100,21 @@ def save_jury(
             "save_raters=True, but the jury's state holds no raters. Fix: "
             "JuryState(..., raters=StoredRaters.of(fit.placement))."
         )
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    for left_over in target.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(left_over)
-    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target))
     of_model = model.config.reading
     reading = reading or ReadingSettings.stored(of_model, state.fitted_on)
     try:
         model.config.reading = replace(reading, dtype=_precision(model)).to_dict()
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
-        if save_raters and state.raters is not None:
-            digests = np.array([list(bytes.fromhex(p)) for p in state.raters.pseudonyms], dtype=np.uint8)
-            raters = {"pseudonyms": digests.reshape(-1, 32), "posterior": state.raters.posterior}
-            write_arrays(unfinished / RATERS_FILE, raters)
-        files = {path.relative_to(unfinished).as_posix(): path for path in unfinished.rglob("*") if path.is_file()}
-        values = _to_json(model.config, state, files, save_raters)
-        write_json(unfinished / STATE_FILE, values, exact=True)
-        _replace_files(unfinished, target, [*files, STATE_FILE])
+        with replaced_jury(folder) as unfinished:
+            model.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
+            if save_raters and state.raters is not None:
+                digests = np.array([list(bytes.fromhex(p)) for p in state.raters.pseudonyms], dtype=np.uint8)
+                raters = {"pseudonyms": digests.reshape(-1, 32), "posterior": state.raters.posterior}
+                write_arrays(unfinished / RATERS_FILE, raters)
+            values = _to_json(model.config, state, unfinished, save_raters)
+            write_json(unfinished / STATE_FILE, values, exact=True)
     finally:
         model.config.reading = of_model
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _precision(model: JuryRewardModel) -> str:
@@ -124,7 +123,7 @@ def _precision(model: JuryRewardModel) -> str:
     return str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else "float32"
 
 
-def _to_json(config: JuryConfig, state: JuryState, files: Mapping[str, Path], save_raters: bool) -> dict[str, Any]:
+def _to_json(config: JuryConfig, state: JuryState, folder: Path, save_raters: bool) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "num_clusters": config.num_clusters,
@@ -135,32 +134,8 @@ def _to_json(config: JuryConfig, state: JuryState, files: Mapping[str, Path], sa
         "temperature": None if state.temperature is None else np.asarray(state.temperature).tolist(),
         "raters_salt": state.raters.salt if save_raters and state.raters is not None else None,
         "rater_model": None if state.rater_model is None else state.rater_model.to_dict(),
-        "files": {
-            name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in sorted(files.items())
-        },
+        "files": folder_records(folder),
     }
-
-
-def _replace_files(unfinished: Path, target: Path, names: Iterable[str]) -> None:
-    """Move files over those of an earlier jury and delete its other files; the weights come last."""
-    for name in WEIGHTS:
-        (target / name).unlink(missing_ok=True)
-    # Of an earlier jury with more shards, or with raters, which this one may have been asked not to keep.
-    stale = {path.name for path in target.glob("model*.safetensors*")} | set(_files_of(target))
-    for name in stale - set(names):
-        (target / name).unlink(missing_ok=True)
-    for name in sorted(names, key=lambda name: name in WEIGHTS):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        move_into_place(unfinished / name, target / name)
-
-
-def _files_of(folder: Path) -> list[str]:
-    """Return the files that `jury.json` lists, of those inside the folder."""
-    try:
-        names = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())]
 
 
 def load_config(folder: str | Path) -> JuryConfig:
@@ -176,19 +151,22 @@ def load_config(folder: str | Path) -> JuryConfig:
         >>> load_config("runs/nothing-here")
         Traceback (most recent call last):
         reward_models.errors.JuryError: no jury reward model at 'runs/nothing-here': neither a folder with a readable
-        config.json nor a model id that can be reached. Fit one and save it with save_pretrained, or correct the path.
+        config.json nor a model id that can be reached (OSError: ...). Fit one and save it with save_pretrained, or
+        correct the path.
     """
     name = str(folder)
     if isinstance(folder, Path) and not folder.is_dir():
         raise JuryError(f"no jury reward model at {name!r}, which is no folder. Fit one first, or correct the path.")
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(folder_to_read(folder), trust_remote_code=False)
+        if isinstance(config, JuryConfig):
+            config.check()
     except JuryError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a damaged file makes of transformers
         raise JuryError(
             f"no jury reward model at {name!r}: neither a folder with a readable config.json nor a model id that can "
-            "be reached. Fit one and save it with save_pretrained, or correct the path."
+            f"be reached ({_line(error)}). Fit one and save it with save_pretrained, or correct the path."
         ) from error
     if not isinstance(config, JuryConfig):
         raise JuryError(
@@ -214,21 +192,54 @@ def load_jury(
     Raises:
         JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
     """
-    config, name = load_config(folder), str(folder)
+    return _unchanged(folder, lambda: _load_jury(folder, verify))
+
+
+def _unchanged(folder: str | Path, load: Callable[[], Result]) -> Result:
+    """Return what `load` reads; again, if the jury was replaced by another meanwhile."""
+    for _ in range(TRIES):
+        before = _version(folder)
+        try:
+            result = load()
+        except JuryError:
+            if before == _version(folder):
+                raise
+        else:
+            if before == _version(folder):
+                return result
+    raise JuryError(
+        f"the jury in {str(folder)!r} was replaced {TRIES} times while it was read: another process keeps saving "
+        "there. Load it when that is done."
+    )
+
+
+def _version(folder: str | Path) -> tuple[str, bytes | None]:
+    """Return what tells one jury of a folder from the next: where it lies and what its `jury.json` says."""
+    path = _find(folder, STATE_FILE)
+    try:
+        return folder_to_read(folder), None if path is None else path.read_bytes()
+    except OSError:
+        return folder_to_read(folder), None
+
+
+def _load_jury(folder: str | Path, verify: bool) -> tuple[JuryRewardModel, PreTrainedTokenizerBase, JuryState]:
+    config, name, source = load_config(folder), str(folder), folder_to_read(folder)
+    state = load_state(folder, config, verify=verify)
     try:
         model, info = JuryRewardModel.from_pretrained(
-            name, config=config, dtype=torch.float32, output_loading_info=True
+            source, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
     except OSError as error:
         raise JuryError(
             f"the jury in {name!r} has a config.json but no weights that can be read. They are written last, so a "
             "save may have been interrupted. Save it again with save_pretrained."
         ) from error
-    except RuntimeError as error:
+    except Exception as error:  # whatever damaged weights make of transformers
         raise JuryError(
-            f"the weights of the jury in {name!r} do not match its config.json ({config.num_clusters} clusters, "
-            f"hidden size {config.get_text_config().hidden_size}): heads and backbone are of different fits. Save "
-            "it again with save_pretrained, from one fit."
+            f"the weights of the jury in {name!r} cannot be read, or do not match its config.json "
+            f"({config.num_clusters} clusters, hidden size {config.get_text_config().hidden_size}): heads and "
+            f"backbone are of different fits, or a file is damaged ({_line(error)}). Save it again with "
+            "save_pretrained, from one fit."
         ) from error
     if info["missing_keys"]:
         raise JuryError(
@@ -236,15 +247,15 @@ def load_jury(
             "Save it again with save_pretrained."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged file makes of tokenizers
         raise JuryError(
-            f"the jury in {name!r} has no tokenizer beside it. Save the backbone's tokenizer there with "
-            f"tokenizer.save_pretrained({name!r})."
+            f"the jury in {name!r} has no tokenizer beside it that can be read ({_line(error)}). Save the backbone's "
+            f"tokenizer there with tokenizer.save_pretrained({name!r})."
         ) from error
-    state = load_state(name, config, verify=verify)
     # The heads stay in float32, and the backbone of a folder that does not name its precision.
     model.model.to(getattr(torch, ReadingSettings.stored(config.reading, state.fitted_on).dtype))
+    model.name_or_path = model.config.name_or_path = name
     return model, tokenizer, state
 
 
@@ -260,9 +271,14 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
         The state; an empty one if there is no `jury.json`.
 
     Raises:
-        JuryError: A file is missing or altered; or the state is of another version of the format, cannot be read, or
-            belongs to other heads or another backbone.
+        JuryError: A file is missing, altered or was not saved with the jury; or the state is of another version of the
+            format, cannot be read, holds impossible values, or belongs to other heads or another backbone.
     """
+    if _find(folder, "adapter_config.json") is not None:
+        raise JuryError(
+            f"{str(folder)!r} holds an adapter (adapter_config.json), which would change the jury's scores; a jury is "
+            "saved with its adapters merged. Remove the adapter's files, or give the folder of the jury alone."
+        )
     values = _read(folder)
     if values is None:
         return JuryState()
@@ -274,18 +290,18 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
             f"juries: {SAVE_AGAIN}, from one fit."
         )
     _verify(folder, values["files"], verify)
-    raters = None if values["raters_salt"] is None else _read_raters(folder, values["raters_salt"])
     try:
-        temperature = values["temperature"]
+        temperature, salt = values["temperature"], values["raters_salt"]
         state = JuryState(
             rater_model=_rater_model(values),
             calibration=None if values["calibration"] is None else Calibration.from_dict(values["calibration"]),
             temperature=None if temperature is None else np.asarray(temperature, dtype=np.float64),
             descriptions={c["name"]: c["description"] for c in values["clusters"] if c["description"]},
             fitted_on=values["fitted_on"],
-            raters=raters,
+            raters=None if salt is None else _read_raters(folder, salt),
         )
-    except (KeyError, TypeError, ValueError) as error:
+        state.check_values()
+    except DAMAGED as error:
         raise _unreadable(folder, error) from error
     state.check(config)
     return state
@@ -316,7 +332,7 @@ def load_rater_model(folder: str | Path) -> RaterModel | None:
     values = _read(folder)
     try:
         return None if values is None else _rater_model(values)
-    except (KeyError, TypeError, ValueError) as error:
+    except DAMAGED as error:
         raise _unreadable(folder, error) from error
 
 
@@ -332,7 +348,7 @@ def _read(folder: str | Path) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = int(values["format_version"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, *DAMAGED) as error:
         raise _unreadable(folder, error) from error
     if version > FORMAT_VERSION:
         raise JuryError(
@@ -350,22 +366,33 @@ def _read(folder: str | Path) -> dict[str, Any] | None:
     return values
 
 
-def _verify(folder: str | Path, files: Mapping[str, Mapping[str, Any]], hashes: bool) -> None:
-    for name, expected in files.items():
-        path = _find(folder, name)
+def _verify(folder: str | Path, files: Any, hashes: bool) -> None:
+    """Raise unless the files of a folder are those that it was saved with, and no other is read beside them."""
+    if not isinstance(files, Mapping) or not any(name.startswith("model") for name in files):
+        raise _unreadable(folder, "it lists no weights")
+    for name, record in files.items():
+        try:
+            path = _find(folder, safe_name(name))
+            fault = "it is missing" if path is None else file_fault(path, record, contents=hashes)
+        except ValueError as error:
+            raise _unreadable(folder, error) from error
         if path is None:
             raise JuryError(
                 f"the jury in {str(folder)!r} lacks {name!r}, which it was saved with. Copy the whole folder again, "
                 f"or {SAVE_AGAIN}."
             )
-        size = path.stat().st_size
-        if size != expected["size"] or (hashes and _sha256(path) != expected["sha256"]):
-            fault = f"it has {size:,} bytes instead of {expected['size']:,}" if size != expected["size"] else "SHA-256"
+        if fault is not None:
             raise JuryError(
                 f"{name!r} of the jury in {str(folder)!r} is not the file that was saved ({fault}). Copy the folder "
                 f"again. If you changed the file yourself: {SAVE_AGAIN}, or delete {STATE_FILE} to use the files as "
                 "they are, without rater model and calibration."
             )
+    added = [name for name in READ_UNASKED if name not in files and Path(folder_to_read(folder), name).is_file()]
+    if added:
+        raise JuryError(
+            f"{added[0]!r} was added to the jury in {str(folder)!r} after it was saved, and would change how it reads "
+            f"or scores texts. Remove the file. If you added it yourself: {SAVE_AGAIN}."
+        )
 
 
 def _read_raters(folder: str | Path, salt: str) -> StoredRaters:
@@ -375,14 +402,16 @@ def _read_raters(folder: str | Path, salt: str) -> StoredRaters:
     try:
         tensors = load_file(path)
         return StoredRaters(salt, [row.tobytes().hex() for row in tensors["pseudonyms"]], tensors["posterior"])
-    except (SafetensorError, KeyError) as error:
-        raise JuryError(f"{RATERS_FILE!r} in {str(folder)!r} cannot be read ({error}): {SAVE_AGAIN}.") from error
+    except Exception as error:  # safetensors has no one type of errors
+        raise JuryError(
+            f"{RATERS_FILE!r} in {str(folder)!r} cannot be read ({_line(error)}): {SAVE_AGAIN}."
+        ) from error
 
 
 def _find(folder: str | Path, name: str) -> Path | None:
     """Return the path of a file of a local folder or of a model on the Hub; None if there is no such file."""
     if Path(folder).is_dir():
-        path = Path(folder) / name
+        path = Path(folder_to_read(folder), name)
         return path if path.is_file() else None
     try:
         path_in_cache = cached_file(str(folder), name)
@@ -398,6 +427,7 @@ def _unreadable(folder: str | Path, error: object) -> JuryError:
     )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _line(error: Exception) -> str:
+    """Write an error in one line; those of transformers may have a page."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}{'…' * (len(text) > 160)}"

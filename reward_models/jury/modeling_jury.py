@@ -154,7 +154,7 @@ class JuryRewardModel(PreTrainedModel):
     def __init__(self, config: JuryConfig) -> None:
         config.check()
         super().__init__(config)
-        self.model = AutoModel.from_config(config.text_config)
+        self.model = AutoModel.from_config(config.text_config, trust_remote_code=False)
         hidden_size = config.get_text_config().hidden_size
         self.score = ClusterHeads(hidden_size, config.num_clusters)
         self.memory = MemoryLayer(config.num_anchors, hidden_size, config.num_clusters) if config.num_anchors else None

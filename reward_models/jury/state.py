@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -60,6 +61,36 @@ class StoredRaters:
         salt = secrets.token_hex(16)
         pseudonyms = [_pseudonym(rater, salt) for rater in placement.rater_ids]
         return cls(salt, pseudonyms, placement.posterior.astype(np.float32, order="C"))
+
+    def check_values(self, model: RaterModel) -> None:
+        """Raise unless there is one pseudonym and one posterior over the states of the rater model per rater.
+
+        Raises:
+            JuryError: A value of a file that was damaged or written by hand.
+
+        Warns:
+            UserWarning: Posteriors that do not sum to one.
+        """
+        if not isinstance(self.salt, str):
+            raise JuryError(f"the salt {self.salt!r} is no text")
+        if self.posterior.shape != (len(self.pseudonyms), model.n_states):
+            raise JuryError(
+                f"the posteriors have shape {self.posterior.shape}, not one row for each of {len(self.pseudonyms)} "
+                f"raters over {model.n_states} states"
+            )
+        if any(len(pseudonym) != 64 for pseudonym in self.pseudonyms):
+            raise JuryError("a pseudonym is no SHA-256")
+        totals = self.posterior.sum(axis=1)
+        if not ((self.posterior >= 0).all() and np.isfinite(totals).all() and (totals > 0).all()):
+            raise JuryError("the posterior of a rater is no distribution")
+        if not np.allclose(totals, 1.0, atol=1e-3):
+            warnings.warn(
+                "the stored memberships of raters do not sum to 1: an earlier version could mix those of different "
+                "raters when it saved them. Do not rely on JuryScorer.remembered: adapt the raters from their "
+                "judgements, or fit the jury again.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def placement(self, rater_ids: Sequence[str], model: RaterModel) -> Placement:
         """Look raters up by their ids; the posterior of one who is not stored is the prior."""
@@ -124,6 +155,32 @@ class JuryState:
             )
         if self.raters is not None and self.rater_model is None:
             raise JuryError("raters without a rater_model, which defines the states of their posteriors. Pass it too.")
+
+    def check_values(self) -> None:
+        """Raise unless every value is one that a fit can have: for a state that was read from a file.
+
+        Raises:
+            JuryError: A value that no fit has, such as a scale of 0 or a temperature that is not a number.
+
+        Example:
+            >>> JuryState(temperature=np.array([1.2, np.nan])).check_values()
+            Traceback (most recent call last):
+            reward_models.errors.JuryError: the temperature [1.2, nan] must be positive numbers, one per head
+        """
+        if self.rater_model is not None:
+            self.rater_model.check_values()
+        if self.calibration is not None:
+            self.calibration.check_values()
+        temperature = np.ones(1) if self.temperature is None else self.temperature
+        if temperature.ndim != 1 or not (np.isfinite(temperature) & (temperature > 0)).all():
+            raise JuryError(f"the temperature {temperature.tolist()} must be positive numbers, one per head")
+        if not all(isinstance(text, str) for text in self.descriptions.values()):
+            raise JuryError("a description is no text")
+        fitted_on = self.fitted_on
+        if not isinstance(fitted_on, dict) or not all(type(n) is int and n >= 0 for n in fitted_on.values()):
+            raise JuryError(f"fitted_on={fitted_on!r} is not a mapping from name to count")
+        if self.raters is not None and self.rater_model is not None:
+            self.raters.check_values(self.rater_model)
 
 
 def counts(*tables: Encoded) -> dict[str, int]:

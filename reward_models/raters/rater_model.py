@@ -21,10 +21,11 @@ Shapes: `N` judgements, `M` distinct judgements, `R` raters, `U` texts, `A` alte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -45,6 +46,12 @@ Membership = Literal["mixture", "simplex", "factor"]
 STEP = 0.05  # logits, of a numerical derivative
 # Grid points per rater term. Leniency is the widest term and the best known; the others are learnt from few labels.
 DEFAULT_NODES = {"intercept": 13, "log_scale": 3, "log_tie": 5, "position": 3, "place": 7, "extremity": 7}
+MOST_STATES = 5_000_000  # of a stored model: a damaged number of grid points must not fill the memory
+SHARED_TERMS = {
+    "preference": ("log_tie_mean", "position_mean", "log_scale_mean"),
+    "rating": ("thresholds", "log_scale_mean"),
+    "choice": ("log_scale_mean",),
+}
 
 
 @dataclass(frozen=True)
@@ -230,6 +237,32 @@ class RaterModel:
                 f"{len(shared['thresholds']) + 1}. Fix: give the same `levels` to both tables"
             )
 
+    def check_values(self) -> None:
+        """Raise unless every value is one that a fit can have: for a model that was read from a file.
+
+        Raises:
+            JuryError: Shapes that do not match, numbers that are not finite, a prior that is no distribution, or an
+                unknown membership, kind or term.
+        """
+        if self.membership not in get_args(Membership):
+            raise JuryError(f"the membership {self.membership!r} is none of {', '.join(get_args(Membership))}")
+        if self.codes.ndim != 2 or self.code_log_prior.shape != self.codes.shape[:1] or not len(self.codes):
+            raise JuryError(
+                f"codes of shape {self.codes.shape} need one log prior each, and there are {self.code_log_prior.shape}"
+            )
+        total = float(np.exp(self.code_log_prior).sum())
+        if not np.isfinite(self.codes).all() or not abs(total - 1) < 1e-3:
+            raise JuryError(f"the codes must be finite numbers and their priors sum to 1, and the sum is {total:.6g}")
+        if not self.terms:
+            raise JuryError("there are no terms of any kind of judgements")
+        for kind, terms in self.terms.items():
+            _check_terms(kind, terms)
+        points = [self.nodes.get(name, DEFAULT_NODES[name]) for _, name in self.term_names]
+        if set(self.nodes) - set(DEFAULT_NODES) or any(n < 1 for n in self.nodes.values()):
+            raise JuryError(f"nodes={self.nodes} must be at least 1 grid point for some of {', '.join(DEFAULT_NODES)}")
+        if len(self.codes) * math.prod(points) > MOST_STATES:
+            raise JuryError(f"the grid has {len(self.codes) * math.prod(points):,} states, more than {MOST_STATES:,}")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the model as plain lists and numbers, for JSON."""
         return {
@@ -295,6 +328,24 @@ def state_table(
             terms[name] = (sd[name] * points[:, dimension])[None, None, :]
     log_lik = cells.state_log_lik(of_code[..., None], terms)  # (M, C, T)
     return log_lik.expand(*log_lik.shape[:2], len(points)).reshape(len(log_lik), model.n_states)
+
+
+def _check_terms(kind: str, terms: KindTerms) -> None:
+    """Raise unless the terms of a kind of judgements are known, of the right shape and finite."""
+    if kind not in SHARED_TERMS:
+        raise JuryError(f"the kind {kind!r} is none of {', '.join(SHARED_TERMS)}")
+    for name, value in terms.shared.items():
+        if name not in SHARED_TERMS[kind] or not np.isfinite(value).all() or value.ndim != 1 or not value.size:
+            raise JuryError(f"the shared term {name!r} of {kind} is {value.tolist()}: unknown, or not finite numbers")
+        if name == "thresholds" and (np.diff(value) <= 0).any():
+            raise JuryError(f"the thresholds {value.tolist()} must increase")
+        if name != "thresholds" and len(value) != 1:
+            raise JuryError(f"the shared term {name!r} of {kind} is {value.tolist()}, not one number")
+    if kind == "rating" and "thresholds" not in terms.shared:
+        raise JuryError("the terms of ratings lack thresholds")
+    for name, sd in terms.sd.items():
+        if name not in DEFAULT_NODES or not (math.isfinite(sd) and sd >= 0):
+            raise JuryError(f"the standard deviation of {name!r} is {sd}: an unknown term, or no number from 0 up")
 
 
 def _softmax(joint: np.ndarray) -> np.ndarray:
