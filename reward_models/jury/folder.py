@@ -6,9 +6,9 @@ fitted on (counts only), and the size and SHA-256 of every file that belongs to 
 `config.json` (`JuryConfig.reading`). `raters.safetensors`, on request, holds the posteriors of the training raters.
 Nothing is pickled, and no code of a folder is run.
 
-A save replaces the jury that is there as one (`replacement`). Everything that a folder holds is checked before it is
-used: files against `jury.json`, names against the folder, values against what they may be. Folders without
-`jury.json`, as `JuryRewardModel.save_pretrained` and earlier versions write them, load as juries with an empty state.
+A save replaces the jury that is there as one (`replaced_files`). What a folder holds is checked before it is used:
+files against `jury.json`, names against the folder, values against what they may be. Folders without `jury.json`, as
+`JuryRewardModel.save_pretrained` and earlier versions write them, load as juries with an empty state.
 Knows nothing of scoring.
 """
 
@@ -32,9 +32,9 @@ from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
-from reward_models.jury.replacement import STATE_FILE, folder_to_read, replaced_jury
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
+from reward_models.replaced_files import folder_to_read, replaced_files
 from reward_models.whole_file import write_arrays, write_json
 
 
@@ -43,6 +43,7 @@ __all__ = ["FORMAT_VERSION", "load_config", "load_jury", "load_rater_model", "lo
 Result = TypeVar("Result")
 
 FORMAT_VERSION = 1
+STATE_FILE = "jury.json"
 RATERS_FILE = "raters.safetensors"
 READ_UNASKED = (
     *("model.safetensors", "model.safetensors.index.json", "adapter_config.json"),
@@ -80,7 +81,7 @@ def save_jury(
         reading: How the jury reads texts; None: as its configuration says.
 
     Raises:
-        JuryError: State and model are not of one fit, `save_raters` without `state.raters`, or see `replaced_jury`.
+        JuryError: State and model are not of one fit, `save_raters` without `state.raters`, or see `replaced_files`.
 
     Example:
         >>> import tempfile
@@ -104,7 +105,7 @@ def save_jury(
     reading = reading or ReadingSettings.stored(of_model, state.fitted_on)
     try:
         model.config.reading = replace(reading, dtype=_precision(model)).to_dict()
-        with replaced_jury(folder) as unfinished:
+        with replaced_files(folder, STATE_FILE) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
             if save_raters and state.raters is not None:

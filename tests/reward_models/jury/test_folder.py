@@ -231,7 +231,7 @@ def save(folder, kill_at=None):  # in a child, which dies before its operation n
 parent, earlier = Path(sys.argv[1]), sys.argv[2] == "earlier"
 outcomes, operation = [], 0
 while True:
-    operation += 1
+    operation += 2 if earlier else 4
     folder = parent / str(operation)
     if earlier:
         scorers[1].save_pretrained(folder)
@@ -244,7 +244,7 @@ while True:
     except JuryError as error:
         outcome = "none" if not earlier and "no jury reward model" in str(error) else repr(error)
     outcomes.append(outcome)
-    if operation % 5 == 0:  # the next save clears up
+    if operation % 8 == 0:  # the next save clears up
         assert save(folder) == 0
         assert torch.equal(JuryScorer.from_pretrained(folder).cluster_rewards(["a"], ["b"]), rewards[0])
         assert not [path for path in folder.iterdir() if path.name.startswith(".")], list(folder.iterdir())
@@ -265,7 +265,7 @@ def test_a_save_that_is_killed_before_any_file_operation_leaves_the_old_jury_or_
     old = "1" if before == "earlier" else "none"
     assert set(outcomes) == {old, "0"}
     assert outcomes == sorted(outcomes, key=lambda outcome: outcome == "0")  # from one moment on it is the new one
-    assert min(outcomes.count(old), outcomes.count("0")) > 10
+    assert min(outcomes.count(old), outcomes.count("0")) > 3
 
 
 def test_two_savers_at_once_leave_one_whole_jury_and_readers_never_see_a_mixture(tokenizer, tmp_path):
@@ -339,7 +339,7 @@ def test_a_jury_is_not_saved_where_a_file_or_a_folder_is_in_the_way(tokenizer, t
     (tmp_path / "jury" / "tokenizer.json").unlink()
     (tmp_path / "jury" / "tokenizer.json").mkdir()
     before = sorted(os.listdir(tmp_path / "jury"))
-    with pytest.raises(JuryError, match=r"'tokenizer.json' of the jury cannot be saved .* a folder lies there"):
+    with pytest.raises(JuryError, match=r"'tokenizer.json' cannot be saved .* a folder lies there"):
         make(tokenizer).save_pretrained(tmp_path / "jury")
     assert sorted(os.listdir(tmp_path / "jury")) == before
 
