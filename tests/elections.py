@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
-from typing import Any
 
-import pytest
+import numpy as np
 import torch
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -75,9 +75,9 @@ def best_of(scores: Tensor) -> set[int]:
     return set((scores >= scores.max() - 1e-9).nonzero().flatten().tolist())
 
 
-# Seed of `random_ballots`: points of Borda, wins less losses, winners by Schulze, maximal lottery. From pref_voting
-# 1.18.2: Profile(...).borda_scores(), .copeland_scores(), beat_path, maximal_lottery; elections with no Condorcet
-# winner and no tied duel. `pref_voting_profile` says how the profile is made.
+# Seed of `random_ballots`: points of Borda, wins less losses, winners by Schulze, maximal lottery. The answers of
+# another library: pref_voting 1.18.2's Profile(...).borda_scores(), .copeland_scores(), beat_path, maximal_lottery;
+# elections with no Condorcet winner and no tied duel.
 GOLDEN: dict[int, tuple[list[int], list[int], str, list[float]]] = {
     7: ([53, 49, 48, 62, 38], [0, 2, -2, 2, -2], "C", [0.0368, 0.1584, 0.4752, 0.2064, 0.1232]),
     31: ([61, 62, 64, 45, 58], [0, 2, 0, -2, 0], "AC", [0.0, 0.3913, 0.3913, 0.0, 0.2174]),
@@ -90,11 +90,65 @@ GOLDEN: dict[int, tuple[list[int], list[int], str, list[float]]] = {
 }
 
 
-def pref_voting_profile(made: dict[str, int]) -> Any:
-    """The ballots as a profile of pref_voting, which is too heavy to be among what the tests install."""
-    profiles = pytest.importorskip("pref_voting.profiles", reason="pref_voting is not installed")
+# Counted ballot by ballot from the definitions, for elections of a few candidates: all that can be tried is tried.
+
+
+def duels_by_hand(made: dict[str, int]) -> dict[tuple[str, str], int]:
+    """Votes for the first of two candidates less votes for the second."""
+    pairs = itertools.permutations(sorted(next(iter(made))), 2)
+    return {(a, b): sum(n if o.index(a) < o.index(b) else -n for o, n in made.items()) for a, b in pairs}
+
+
+def borda_by_hand(made: dict[str, int]) -> list[int]:
+    """One point for each candidate below, on each ballot."""
+    return [sum(n * (len(o) - 1 - o.index(c)) for o, n in made.items()) for c in sorted(next(iter(made)))]
+
+
+def copeland_by_hand(made: dict[str, int]) -> list[int]:
+    """Duels won less duels lost."""
+    duels = duels_by_hand(made)
+    return [sum((n > 0) - (n < 0) for (a, _), n in duels.items() if a == c) for c in sorted(next(iter(made)))]
+
+
+def schulze_by_hand(made: dict[str, int]) -> set[int]:
+    """Candidates whose strongest path to each other one is as strong as the one back, over all paths that there are.
+
+    Schulze (2011), https://doi.org/10.1007/s00355-010-0475-4, with margins: a path is as strong as its weakest duel,
+    and each duel of it is won.
+    """
+    duels, candidates = duels_by_hand(made), sorted(next(iter(made)))
+
+    def strongest(a: str, b: str) -> int:
+        others = [c for c in candidates if c not in (a, b)]
+        ways = (way for n in range(len(others) + 1) for way in itertools.permutations(others, n))
+        return max(max(0, min(duels[step] for step in itertools.pairwise((a, *way, b)))) for way in ways)
+
+    paths = {pair: strongest(*pair) for pair in duels}
+    return {i for i, a in enumerate(candidates) if all(n >= paths[b, a] for (c, b), n in paths.items() if c == a)}
+
+
+def random_dictator_by_hand(made: dict[str, int]) -> list[float]:
+    """The share of the ballots on which a candidate is first."""
+    return [sum(n for o, n in made.items() if o[0] == c) / sum(made.values()) for c in sorted(next(iter(made)))]
+
+
+def maximal_lottery_by_hand(made: dict[str, int]) -> list[float]:
+    """The lottery that no candidate beats, where no duel is tied and no margin is even: then there is one.
+
+    Each set of an odd number of candidates is tried: inside it every duel of the lottery ends in a draw (Fisher and
+    Ryan, 1992; Laffond, Laslier and Le Breton, 1997).
+    """
     candidates = sorted(next(iter(made)))
-    return profiles.Profile([tuple(candidates.index(c) for c in b) for b in made], rcounts=list(made.values()))
+    margin = np.array([[duels_by_hand(made).get((a, b), 0) for b in candidates] for a in candidates], dtype=float)
+    for size in range(1, len(candidates) + 1, 2):
+        for support in map(list, itertools.combinations(range(len(candidates)), size)):
+            draw = np.vstack([margin[np.ix_(support, support)].T, np.ones(size)])
+            p, *_ = np.linalg.lstsq(draw, np.eye(size + 1)[size], rcond=None)
+            lottery = np.zeros(len(candidates))
+            lottery[support] = p
+            if np.allclose(draw @ p, np.eye(size + 1)[size]) and (p > 1e-9).all() and (lottery @ margin > -1e-9).all():
+                return lottery.tolist()
+    raise AssertionError("no lottery: a duel is tied")
 
 
 def check_many_groups(rule, agrees):

@@ -8,5 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The root of the repository."""
 
+EXCERPTS = ROOT / "tests" / "data"
+"""Real judgements that ship with the tests; its README has their sources and licences."""
+
 SHARED_DATA = ROOT.parent / "shared" / "data"
-"""Real judgements that the project does not ship; tests skip with a reason where the folder is absent."""
+"""More of the same, which the project does not ship; a test of it has a twin on `EXCERPTS`, which always runs."""
+
+NO_SHARED_DATA = "the folder ../shared/data is not there; a twin of this test reads tests/data"
+"""Reason of a skip that CI allows."""

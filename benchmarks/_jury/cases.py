@@ -153,6 +153,8 @@ def load_case(name: str, data: Path = DATA, *, max_raters: int = 5000, seed: int
             frame = frame[["rater_id", "prompt", "response_a", "response_b", "choice"]]
             return Case(name, Judgements.from_frame(_first_time(frame)), "prompt")
         frame = _votes(folder, name.split("/")[1])
+        if frame.empty:
+            raise Unavailable(f"no votes of {name} in {folder}")
         language = "zh" if name == "polis/vtaiwan-uberx" else "en"
         return Case(name, Judgements.from_frame(frame, levels=(-1, 1)), "response", language)
 

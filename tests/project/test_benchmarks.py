@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.paths import ROOT
+from tests.paths import EXCERPTS, ROOT
 
 
 FOLDER = ROOT / "benchmarks"
-DATA = ROOT.parent / "shared" / "data"
 SHOWING = ("draw_collapse.py", "make_tables.py")
 MEASURING = sorted(p.name for p in FOLDER.glob("*.py") if not p.name.startswith("_") and p.name not in SHOWING)
 FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
@@ -219,9 +218,8 @@ def test_aggregation(tmp_path):
     assert value(rows, case="group", method="maximal_lottery", metric="seconds") > 0
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real judgements (../shared/data) are not here")
 def test_exact_selection_has_no_regret_and_ignoring_the_weights_has(tmp_path):
-    _, rows = tidy("trade_offs.py", tmp_path, "--smoke")
+    _, rows = tidy("trade_offs.py", tmp_path, "--smoke", "--data", str(EXCERPTS))
     regrets = [row["value"] for row in rows if row["metric"] == "largest_regret" and row["method"] == "mean"]
     assert regrets
     assert max(regrets) == 0.0
@@ -230,9 +228,8 @@ def test_exact_selection_has_no_regret_and_ignoring_the_weights_has(tmp_path):
     assert max(deaf) > 0.1
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real judgements (../shared/data) are not here")
 def test_welfare_rules_disagree_on_real_statements(tmp_path):
-    _, rows = tidy("welfare.py", tmp_path, "--smoke")
+    _, rows = tidy("welfare.py", tmp_path, "--smoke", "--data", str(EXCERPTS))
     assert max(row["value"] for row in rows if row["metric"] == "different_verdicts") >= 3
     moved = [row for row in rows if row["metric"] == "moved" and row["misreport"] != "extremes"]
     assert {row["value"] for row in moved if row["method"] == "borda"} == {0.0}

@@ -1,8 +1,9 @@
 """What a judgement table accepts, and how it refuses what it does not."""
 
+import cProfile
+import pstats
 import subprocess
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -318,22 +319,26 @@ def test_conversational_prompts_need_roles_and_contents():
     refuse(survey(prompt=[[{"role": "user"}], "Cats or dogs?"] * 2), "rows 0, 2, column 'prompt'", "'content'")
 
 
-def test_300_000_judgements_validate_and_encode_in_seconds():
-    n_raters, n_items = 30_000, 10
-    options = ("too little", "about right", "too much")
-    frame = pd.DataFrame(
-        {
-            "rater_id": np.repeat(np.arange(n_raters), n_items),
-            "prompt": [f"Question {i}?" for i in range(n_items)] * n_raters,
-            "options": [options] * (n_raters * n_items),
-            "choice": np.random.default_rng(0).integers(0, 3, n_raters * n_items),
-        }
-    )
-    start = time.process_time()
-    encoded = Judgements.from_frame(frame).encode()
-    assert time.process_time() - start < 10
-    assert (encoded.n_raters, encoded.n_items, encoded.n_texts) == (n_raters, n_items, 30)
-    np.testing.assert_array_equal(encoded.label, frame["choice"])
+def test_the_work_to_validate_and_encode_grows_with_the_table_and_no_faster():
+    """Counted in calls of functions, which are the same on every machine: some thirty a judgement at any size."""
+    calls = {}
+    for n_raters in (300, 3_000):
+        n = n_raters * 10
+        frame = pd.DataFrame(
+            {
+                "rater_id": np.repeat(np.arange(n_raters), 10),
+                "prompt": [f"Question {i}?" for i in range(10)] * n_raters,
+                "options": [("too little", "about right", "too much")] * n,
+                "choice": np.random.default_rng(0).integers(0, 3, n),
+            }
+        )
+        with cProfile.Profile() as profile:
+            encoded = Judgements.from_frame(frame).encode()
+        calls[n_raters] = pstats.Stats(profile).total_calls / n
+        assert (encoded.n_raters, encoded.n_items, encoded.n_texts) == (n_raters, 10, 30)
+        np.testing.assert_array_equal(encoded.label, frame["choice"])
+    assert calls[3_000] < 60
+    assert calls[3_000] < 1.1 * calls[300]
 
 
 def test_did_you_mean_keeps_silent_when_nothing_is_close():

@@ -12,21 +12,21 @@ from reward_models.errors import JudgementError, JudgementWarning, MissingExtraE
 from reward_models.judgements.records import Judgements
 from reward_models.sources import SURVEYS, load_survey, load_table, survey, survey_labels
 from reward_models.stats.agreement import krippendorff_alpha
-from tests.paths import ROOT
+from tests.paths import EXCERPTS, NO_SHARED_DATA, ROOT, SHARED_DATA
 
 
-DATA = ROOT.parent / "shared" / "data"
 COLUMNS = {"rater_id": "who", "prompt": "question", "choice": "answer"}
 ROWS = [("ann", "Tea?", "yes", 34), ("ann", "Pet?", "no", 34), ("bob", "Tea?", "no", 51), ("bob", "Pet?", "NA", 51)]
 TABLE = pd.DataFrame(ROWS, columns=["who", "question", "answer", "age"])
 MAP = {"kind": "choice", "columns": COLUMNS, "traits": {"age": "age"}, "options": ["yes", "no", "NA"]}
 
 
-def need(name):
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"{path.name}: the folder of real judgements is not there")
-    return path
+@pytest.fixture(params=[EXCERPTS, SHARED_DATA], ids=["excerpt", "all"])
+def real_data(request):
+    """A folder of real judgements: the excerpt that ships with the tests, and where it is there the larger one."""
+    if not request.param.is_dir():
+        pytest.skip(NO_SHARED_DATA)
+    return request.param
 
 
 @pytest.fixture
@@ -246,17 +246,17 @@ def test_ratings_need_an_order_and_a_known_kind(monkeypatch):
         load_survey("bfi", kind="ratings")
 
 
-def test_pandalm_with_the_shipped_map():
-    path = need("pandalm/preferences.parquet")
-    with pytest.warns(JudgementWarning, match="162 of 2,997 rows"):
+def test_pandalm_with_the_shipped_map(real_data):
+    path, whole = real_data / "pandalm" / "preferences.parquet", real_data == SHARED_DATA
+    with pytest.warns(JudgementWarning, match="162 of 2,997 rows" if whole else "15 of 300 rows"):
         j = load_table(path, ROOT / "configs" / "columns" / "pandalm.yaml")
-    assert (j.kind, j.n_raters, len(j)) == ("preference", 3, 2_835)
+    assert (j.kind, j.n_raters, len(j)) == ("preference", 3, 2_835 if whole else 285)
     # Three careful annotators: agreement far above chance, far below perfect.
     assert 0.5 < krippendorff_alpha(j.encode().answer_matrix(), missing=-1) < 0.95
 
 
-def test_ukpconvarg_pairs_in_both_orders_are_one_item():
-    path = need("ukpconvarg1")
+def test_ukpconvarg_pairs_in_both_orders_are_one_item(real_data):
+    path, whole = real_data / "ukpconvarg1", real_data == SHARED_DATA
     votes, texts = pd.read_parquet(path / "preferences.parquet"), pd.read_parquet(path / "responses.parquet")
     text = texts.set_index("response_id")["text"]
     prompt = texts.drop_duplicates("prompt_id").set_index("prompt_id")
@@ -269,20 +269,24 @@ def test_ukpconvarg_pairs_in_both_orders_are_one_item():
             "choice": votes["choice"],
         }
     )
-    with pytest.raises(JudgementError, match=r"and 62 more, .* is the same text as response_a\..* Fix: drop the row"):
+    with pytest.raises(JudgementError, match=r"is the same text as response_a\..* Fix: drop the row"):
         Judgements.from_frame(frame)
     different = frame["response_a"] != frame["response_b"]
     votes, frame = votes[different].reset_index(drop=True), frame[different].reset_index(drop=True)
     # A few arguments were collected twice, word for word: by their texts, judgements are repeated.
     with pytest.raises(
-        JudgementError, match=r"137 faults in a table of 64,384 judgements.*\n.*judged item .* already in row"
+        JudgementError,
+        match=rf"{'137 faults in a table of 64,384' if whole else '8 faults in a table of 1,745'} judgements"
+        r".*\n.*judged item .* already in row",
     ):
         Judgements.from_frame(frame)
     ids = votes[["response_a", "response_b"]]
     frame["item_id"] = ids.min(axis=1) + " " + ids.max(axis=1)
-    with pytest.warns(JudgementWarning, match="236 of 3,780 raters have one judgement"):
+    with pytest.warns(
+        JudgementWarning, match=f"{'236 of 3,780' if whole else '268 of 504'} raters have one judgement"
+    ):
         j = Judgements.from_frame(frame)
-    assert (j.n_raters, len(j)) == (3_780, 64_384)
+    assert (j.n_raters, len(j)) == ((3_780, 64_384) if whole else (504, 1_745))
 
     # Half of the rows turned around say the same thing.
     topic = j.frame[j.frame["prompt"] == j.frame["prompt"][0]].reset_index(drop=True)
@@ -295,8 +299,8 @@ def test_ukpconvarg_pairs_in_both_orders_are_one_item():
     np.testing.assert_array_equal(one, other)
 
 
-def test_polis_votes_encode_one_text_per_statement():
-    path = need("polis")
+def test_polis_votes_encode_one_text_per_statement(real_data):
+    path = real_data / "polis"
     votes, statements = pd.read_parquet(path / "votes.parquet"), pd.read_parquet(path / "statements.parquet")
     joined = votes.merge(statements[["response_id", "prompt", "text"]], on="response_id")
     frame = joined.rename(columns={"text": "response", "vote": "rating", "polis_group": "rater:group"})
@@ -304,7 +308,7 @@ def test_polis_votes_encode_one_text_per_statement():
     with pytest.warns(JudgementWarning):
         j = Judgements.from_frame(frame)
     e = j.encode()
-    assert len(e) == 334_503
+    assert len(e) == (334_503 if real_data == SHARED_DATA else 14_822)
     assert e.levels == (-1.0, 0.0, 1.0)
     assert e.n_texts == votes["response_id"].nunique()
     np.testing.assert_array_equal(e.label, frame["rating"].to_numpy() + 1)

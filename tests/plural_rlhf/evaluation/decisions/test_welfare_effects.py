@@ -8,10 +8,8 @@ import pytest
 
 from plural_rlhf.evaluation.decisions.welfare_effects import verdict_lotteries, welfare_effects
 from reward_models.errors import JuryError
-from tests.paths import SHARED_DATA
+from tests.paths import EXCERPTS
 
-
-POLIS = SHARED_DATA / "polis"
 
 # The mean takes the first response, the worst-off cluster prefers the second.
 CONFLICT = np.array([[4.0, -1.0], [0.5, 0.5], [0.0, 0.0]])
@@ -92,10 +90,9 @@ def test_luck_in_the_rewards_picked_by_is_no_gain_in_others():
     assert real.low < 0 < real.high
 
 
-@pytest.mark.skipif(not POLIS.is_dir(), reason="needs the Polis votes in ../shared/data")
 def test_rules_disagree_on_a_real_conversation():
     """Whether Seattle should have paid 15 dollars an hour; the winners are counted here without the library."""
-    votes = pd.read_parquet(POLIS / "votes.parquet")
+    votes = pd.read_parquet(EXCERPTS / "polis" / "votes.parquet")
     votes = votes[(votes["conversation"] == "15-per-hour-seattle") & votes["polis_group"].notna()]
     count = votes.groupby(["response_id", "polis_group"])["vote"].agg(
         yes=lambda v: (v == 1).sum() + 1, no=lambda v: (v == -1).sum() + 1, n="size"
