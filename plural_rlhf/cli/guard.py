@@ -8,6 +8,7 @@ Knows nothing of any command.
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,7 @@ TITLES = {
     "JudgementError": "The judgements cannot be used",
     "JuryError": "The jury cannot be used",
     "RunFolderError": "The output folder cannot be used",
+    "RunWriteError": "The run stopped",
     "MissingExtraError": "An optional package is missing",
     "FileNotFoundError": "A file is missing",
     "ResultsError": "The results cannot be read",
@@ -39,12 +41,15 @@ OUR_PACKAGES = {"plural_rlhf", "reward_models"}
 def guarded(body: Callable[[], None], traceback: bool) -> None:
     """Run a command, with progress bars; print an expected error as one panel and exit with status 2.
 
+    Ctrl-C and SIGTERM end it with status 128 plus their number, which a shell expects, and with the command that goes
+    on from there.
+
     Args:
         body: The command.
         traceback: Raise expected errors too.
 
     Raises:
-        typer.Exit: The error was expected.
+        typer.Exit: The error was expected, or the command was stopped.
 
     Example:
         >>> guarded(lambda: print("done"), traceback=False)
@@ -61,6 +66,9 @@ def guarded(body: Callable[[], None], traceback: bool) -> None:
                 raise
             _print_error(error)
             raise typer.Exit(2) from error
+        except KeyboardInterrupt as stop:
+            typer.echo(f"Stopped. {stop}".strip(), err=True)
+            raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from stop
 
 
 def command_line(command: str) -> str:

@@ -7,6 +7,7 @@ Knows nothing of how a stage works.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,12 @@ def _run_until(
     from plural_rlhf import recipe
     from plural_rlhf.report.tables import clusters_table, summary_table
 
-    results = recipe.run(run_config, until=until, overwrite=overwrite, command=command_line(command))
+    line = command_line(command)
+    try:
+        results = recipe.run(run_config, until=until, overwrite=overwrite, command=line)
+    except recipe.RunInterrupted as stop:
+        again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
+        raise recipe.RunInterrupted(stop.signal, f"{stop} Go on with: {again}") from None
     console = Console()
     if until == "jury":
         console.print(clusters_table(results))

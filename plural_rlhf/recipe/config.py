@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from plural_rlhf.recipe.config_faults import ConfigError, apply_overrides, explain, read_yaml
 from plural_rlhf.recipe.config_sections import (
+    CheckpointSection,
     DataSection,
     EvaluateSection,
     GrpoSection,
@@ -64,6 +65,9 @@ class RunConfig(Section):
     grpo: GrpoSection = Field(default=GrpoSection(), description="Stock GRPO, for comparison.")
     evaluate: EvaluateSection = Field(
         default=EvaluateSection(), description="Intervals and welfare rules of the evaluation."
+    )
+    checkpoints: CheckpointSection = Field(
+        default=CheckpointSection(), description="How often a training can be gone on from after a kill."
     )
 
     @field_validator("juries")

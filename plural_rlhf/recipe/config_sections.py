@@ -25,6 +25,7 @@ from reward_models.errors import did_you_mean
 
 __all__ = [
     "SURVEYS",
+    "CheckpointSection",
     "DataSection",
     "EvaluateSection",
     "GrpoSection",
@@ -335,4 +336,23 @@ class EvaluateSection(Section):
     rules: list[RuleText] = Field(
         default=["mean", "nash", "min", "median", "borda", "maximal_lottery"],
         description="Welfare rules to compare with the first: which answer each picks, which clusters gain and lose.",
+    )
+
+
+class CheckpointSection(Section):
+    """How often a training stage can be gone on from after a kill. No result depends on it.
+
+    Example:
+        >>> CheckpointSection(every_steps=10).every_minutes
+        2.0
+    """
+
+    every_minutes: Positive = Field(
+        default=2.0, description="Save a checkpoint in the middle of a training after so many minutes; above 0."
+    )
+    every_steps: AtLeastOne | None = Field(
+        default=None, description="Save a checkpoint every so many optimiser steps, too; null for by time only."
+    )
+    keep: AtLeastOne = Field(
+        default=1, description="How many checkpoints of a training to keep until it is complete, 1 or more."
     )

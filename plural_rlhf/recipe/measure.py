@@ -77,7 +77,6 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
     rules, why_no_rules = _rules(config, data.questions, jury)
     reasons = {
         SkippedPart.MARGINAL: None if Method.MARGINAL in baselines else "the questions do not offer the same answers",
-        SkippedPart.STEERING: None if Method.PLURAL in policies else "the plural policy is not in the folder",
         SkippedPart.RULES: why_no_rules,
     }
     console.print(f"[bold]Evaluated[/bold] {', '.join(policies)} on {len(data.questions)} questions")
@@ -123,12 +122,12 @@ def _policy_answers(
         return {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
 
     policies: Answers = {Method.UNTOUCHED: answers(base, Method.UNTOUCHED)}
-    for method in (Method.WARM, Method.GRPO, Method.PLURAL):
-        if (folder / method / "adapter_config.json").exists():
-            # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
-            model = PeftModel.from_pretrained(base, folder / method)
-            policies[method] = answers(model, method)
-            base = model.unload()
+    trained = (Method.WARM, *((Method.GRPO,) if config.grpo.steps else ()), Method.PLURAL)
+    for method in trained:
+        # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
+        model = PeftModel.from_pretrained(base, folder / method)
+        policies[method] = answers(model, method)
+        base = model.unload()
     return policies
 
 

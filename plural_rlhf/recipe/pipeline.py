@@ -1,7 +1,7 @@
 """A run from top to bottom: judgements → jury → policies → evaluation → report.
 
-`run` is what the command line calls. Each stage is kept in the run's folder when it is complete, so that a run that
-was stopped goes on after its last complete stage. Knows nothing of how a stage works.
+`run` is what the command line calls. Each stage is kept in the run's folder when it is complete (`stages`), so that a
+run that was stopped goes on where it was. Knows nothing of how a stage works.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import ValidationError
 from rich.console import Console
 
 import plural_rlhf
 from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
-from plural_rlhf.recipe.folder import STAGES, RunFolder, RunFolderError, check_folder
+from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
+from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, kept_in, open_run_folder
+from plural_rlhf.recipe.stage_inputs import RunInputs, default_settings
+from plural_rlhf.recipe.stages import Stages
 from plural_rlhf.report.names import SkippedPart, Split, Stage
 from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
-from plural_rlhf.report.results_base import faults
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import Budget, EvaluationResults, Skipped, TrainingResults
 
@@ -36,10 +38,9 @@ if TYPE_CHECKING:
     from plural_rlhf.recipe.data import RunData
     from reward_models.jury.scorer import JuryScorer
 
-__all__ = ["RunFolderError", "Until", "run"]
+__all__ = ["Until", "run"]
 
 Until = Literal["jury", "train", "evaluate", "report"]
-StageResults = TypeVar("StageResults", JuryResults, TrainingResults, EvaluationResults)
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "numpy", "scipy", "pandas")
 
@@ -64,7 +65,10 @@ def run(
         What `results.json` holds.
 
     Raises:
-        RunFolderError: The output folder holds another run, or something else; nothing was touched.
+        RunFolderError: The output folder holds a run with other settings or data, or something else, or another run is
+            at work in it; nothing was touched. Or a part of the run in it is damaged.
+        RunWriteError: The disk is full or read-only, or the folder was removed; what was complete is kept.
+        RunInterrupted: Ctrl-C or SIGTERM; what was complete is kept, and of a training a checkpoint.
         ConfigError: Unknown welfare rule, or an option that it lacks.
         JudgementError, JuryError: Data or settings that cannot be used; raised before any training.
 
@@ -93,17 +97,24 @@ def run(
         (21, 2)
     """
     _quiet_libraries(config)
+    console = console or Console()
+    path, inputs, defaults = config.output_dir, RunInputs(config), default_settings()
+    interruption = Interruption(partial(console.print, markup=False, highlight=False), kept=partial(kept_in, path))
+    with interruption.handled(), explain_disk_faults(path, lambda: kept_in(path)):
+        # All that can be refused is refused before the folder is touched, and what takes long comes last.
+        check_folder(path, inputs.of_every_stage(), defaults, overwrite=overwrite)
+        _check_rules(config)
+        data = _read(config, until, inputs, console, overwrite=overwrite)
+        settings = config.model_dump(mode="json")
+        with open_run_folder(path, settings, inputs.of_every_stage(), defaults, overwrite=overwrite) as folder:
+            stages = Stages(folder, inputs, interruption, config.checkpoints, console)
+            return _complete_stages(config, data, stages, until, command)
+
+
+def _read(config: RunConfig, until: Until, inputs: RunInputs, console: Console, *, overwrite: bool) -> RunData:
     from plural_rlhf.recipe.data import read_data
-    from plural_rlhf.recipe.jury import jury_stage
     from reward_models.evaluation.heldout import drawn_by_former_streams
 
-    console = console or Console()
-    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    settings = config.model_dump(mode="json")
-
-    # All that can be refused is refused before the folder is touched, and what takes long comes last.
-    check_folder(config.output_dir, settings, overwrite=overwrite)
-    _check_rules(config)
     resumed = not overwrite and (config.output_dir / STAGES / f"{Stage.JURY}.json").exists()
     data = read_data(
         config,
@@ -111,27 +122,29 @@ def run(
         show=partial(console.print, markup=False, highlight=False),
         former_streams=resumed and drawn_by_former_streams(config.output_dir),
     )
-    prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
-    folder = RunFolder(config.output_dir, settings, overwrite=overwrite)
+    inputs.add_content(data, prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed))
+    return data
+
+
+def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Until, command: str) -> RunResults:
+    from plural_rlhf.recipe.jury import jury_stage
+
+    started, folder, console = time.strftime("%Y-%m-%dT%H:%M:%S%z"), stages.folder.path, stages.console
     summary = data.summary(config)
     console.print(f"[bold]Data[/bold]      {_data_sentence(data, summary)}")
-
-    stages = _Stages(folder, console)
-    jury = stages.complete(
-        Stage.JURY, JuryResults, lambda: jury_stage(config, data, folder.path / Stage.JURY, console)
-    )
+    jury = stages.complete(Stage.JURY, JuryResults, lambda: jury_stage(config, data, folder / Stage.JURY, console))
     trained = {} if until == "jury" else _train_policies(config, data, stages)
     evaluation = EvaluationResults()
     if until in ("evaluate", "report"):
         from plural_rlhf.recipe.measure import evaluate_run
 
         evaluation = stages.complete(
-            Stage.EVALUATE, EvaluationResults, lambda: evaluate_run(config, data, folder.path, console)
+            Stage.EVALUATE, EvaluationResults, lambda: evaluate_run(config, data, folder, console)
         )
 
     results = RunResults(
         schema_version=SCHEMA_VERSION,
-        config=settings,
+        config=config.model_dump(mode="json"),
         data=summary,
         training={stage: policy.history for stage, policy in trained.items()},
         budgets={stage: policy.budget for stage, policy in trained.items()},
@@ -140,45 +153,12 @@ def run(
         **{**evaluation.parts(), "skipped": [*_skipped_settings(config), *evaluation.skipped]},
     )
     if until in ("evaluate", "report"):
-        results.write(folder.path / "results.json")
+        results.write(folder / "results.json")
     if until == "report":
         from plural_rlhf.report.html import write_report
 
-        write_report(results, folder.path)
+        write_report(results, folder)
     return results
-
-
-class _Stages:
-    """The stages of one run: each is done once, and read from the run's folder from then on."""
-
-    def __init__(self, folder: RunFolder, console: Console) -> None:
-        self.folder = folder
-        self.console = console
-        self.seconds: dict[str, float] = {}
-
-    def complete(
-        self, stage: Stage, results_type: type[StageResults], work: Callable[[], StageResults]
-    ) -> StageResults:
-        """Return what the stage left, after doing its work if it is not complete yet.
-
-        What was just made is read back from the folder too, so that it cannot differ from what a later run finds.
-        """
-        record = self.folder.finished(stage)
-        if record is None:
-            start = time.perf_counter()
-            results = work()
-            record = self.folder.finish(stage, {"result": results.to_dict(), "seconds": time.perf_counter() - start})
-        else:
-            self.console.print(f"[dim]{stage}: found in {self.folder.path}, kept (--overwrite starts over)[/dim]")
-        try:
-            self.seconds[stage] = record["seconds"]
-            return results_type.model_validate(record["result"])
-        except (KeyError, TypeError, ValidationError) as error:
-            reason = faults(error) if isinstance(error, ValidationError) else repr(error)
-            raise RunFolderError(
-                f"the record of the stage {stage} in {str(self.folder.path)!r} cannot be read ({reason}). Fix: "
-                "--overwrite deletes that run and starts over."
-            ) from error
 
 
 def _quiet_libraries(config: RunConfig) -> None:
@@ -211,7 +191,7 @@ def _check_rules(config: RunConfig) -> None:
         raise ConfigError(config.name, unusable)
 
 
-def _train_policies(config: RunConfig, data: RunData, stages: _Stages) -> dict[Stage, TrainingResults]:
+def _train_policies(config: RunConfig, data: RunData, stages: Stages) -> dict[Stage, TrainingResults]:
     """Train the warm-up, then from its policy ours and, unless `grpo.steps` is 0, stock GRPO."""
     from plural_rlhf.core.rules import rule_or_pool
     from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
@@ -227,9 +207,9 @@ def _train_policies(config: RunConfig, data: RunData, stages: _Stages) -> dict[S
 
     questions, warm = data.of(Split.TRAIN), folder / Stage.WARM
     trainings: dict[Stage, Callable[[], TrainingResults]] = {
-        Stage.WARM: lambda: train_warmup(config, questions, jury(), warm),
-        Stage.PLURAL: lambda: train_plural(config, questions, jury(), warm, folder / Stage.PLURAL),
-        Stage.GRPO: lambda: train_grpo(config, questions, jury(), warm, folder / Stage.GRPO),
+        Stage.WARM: lambda: train_warmup(config, questions, jury(), stages.training(Stage.WARM)),
+        Stage.PLURAL: lambda: train_plural(config, questions, jury(), warm, stages.training(Stage.PLURAL)),
+        Stage.GRPO: lambda: train_grpo(config, questions, jury(), warm, stages.training(Stage.GRPO)),
     }
     if config.grpo.steps == 0:
         del trainings[Stage.GRPO]

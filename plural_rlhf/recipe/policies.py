@@ -5,7 +5,6 @@ Each policy is a LoRA adapter on the base model. Knows nothing of people's answe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.config_sections import GrpoSection, PluralSection, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
@@ -168,9 +168,11 @@ def _common(section: WarmupSection | PluralSection | GrpoSection, seed: int) -> 
     }
 
 
-def _exact_args(section: WarmupSection | PluralSection, folder: Path, seed: int, **target: Any) -> PluralGRPOConfig:
+def _exact_args(
+    section: WarmupSection | PluralSection, training: TrainingFolder, seed: int, **target: Any
+) -> PluralGRPOConfig:
     return PluralGRPOConfig(
-        str(folder),
+        str(training.folder),
         exact=True,
         shuffle_dataset=False,
         per_device_train_batch_size=section.prompts_per_step,
@@ -180,18 +182,19 @@ def _exact_args(section: WarmupSection | PluralSection, folder: Path, seed: int,
 
 
 def _finish(
-    trainer: GRPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, label: str, columns: dict[str, str]
+    trainer: GRPOTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    training: TrainingFolder,
+    label: str,
+    columns: dict[str, str],
 ) -> tuple[list[LoggedStep], float]:
     """Train and save; return the training curve and the seconds it took."""
     show_progress(trainer, label, columns)
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
+    seconds = training.train(trainer)
     policy = trainer.accelerator.unwrap_model(trainer.model)
     if "ref" in policy.peft_config:
         policy.delete_adapter("ref")
-    policy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    training.save(policy, tokenizer)
     return [_logged_step(row) for row in trainer.state.log_history if "loss" in row], seconds
 
 
@@ -202,25 +205,24 @@ def _train_exact(
     reward: JuryReward,
     rows: Dataset,
     args: PluralGRPOConfig,
-    folder: Path,
+    training: TrainingFolder,
 ) -> TrainingResults:
     trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
     columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
-    history, seconds = _finish(trainer, tokenizer, folder, label, columns)
+    history, seconds = _finish(trainer, tokenizer, training, label, columns)
     per_step = args.per_device_train_batch_size * len(rows[0]["support"])
     budget = Budget(steps=args.max_steps, scored_sequences=args.max_steps * per_step, seconds=seconds)
     return TrainingResults(history=history, budget=budget)
 
 
-def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> TrainingResults:
+def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, training: TrainingFolder) -> TrainingResults:
     """Save the adapter as it is: `steps: 0` means no training, but a trainer reads `max_steps=0` as whole epochs."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    training.save(model, tokenizer)
     return TrainingResults(history=[], budget=Budget(steps=0, scored_sequences=0, seconds=0.0))
 
 
 def train_warmup(
-    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, folder: Path
+    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, training: TrainingFolder
 ) -> TrainingResults:
     """Teach the answer format: exact training to uniform over the offered answers. Its policy is π₀ of the others."""
     section, lora = config.warmup, config.policy.lora
@@ -231,30 +233,30 @@ def train_warmup(
         LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
     )
     if section.steps == 0:
-        return _untrained(model, tokenizer, folder)
-    args = _exact_args(section, folder, config.seed, reference_power=0.0)
+        return _untrained(model, tokenizer, training)
+    args = _exact_args(section, training, config.seed, reference_power=0.0)
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
-    return _train_exact("warm-up", model, tokenizer, JuryReward(FlatJury(jury)), rows, args, folder)
+    return _train_exact("warm-up", model, tokenizer, JuryReward(FlatJury(jury)), rows, args, training)
 
 
 def train_plural(
-    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
+    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, training: TrainingFolder
 ) -> TrainingResults:
     """Train ours: exact training to the ρ-pool or a welfare rule, for the population and (steering) other weights."""
     section = config.plural
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
     if section.steps == 0:
-        return _untrained(model, tokenizer, folder)
+        return _untrained(model, tokenizer, training)
     target = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
-    args = _exact_args(section, folder, config.seed, **target)
+    args = _exact_args(section, training, config.seed, **target)
     rows = training_rows(questions, jury, section, steering=section.steering, seed=config.seed, juries=config.juries)
     reward = JuryReward(jury, rule=section.rule, rho=args.rho, beta=args.beta)
-    return _train_exact("plural", model, tokenizer, reward, rows, args, folder)
+    return _train_exact("plural", model, tokenizer, reward, rows, args, training)
 
 
 def train_grpo(
-    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, folder: Path
+    config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, warm: Path, training: TrainingFolder
 ) -> TrainingResults:
     """Train the comparison: stock `trl.GRPOTrainer` from the same π₀ on the mean reward of the same jury."""
     section = config.grpo
@@ -262,7 +264,7 @@ def train_grpo(
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
     longest = max(len(tokenizer(option)["input_ids"]) for q in questions for option in q.options)
     args = GRPOConfig(
-        str(folder),
+        str(training.folder),
         beta=section.beta,
         scale_rewards=section.scale_rewards,
         num_generations=section.num_generations,
@@ -278,7 +280,7 @@ def train_grpo(
         train_dataset=rows,
         processing_class=tokenizer,
     )
-    history, seconds = _finish(trainer, tokenizer, folder, "stock GRPO", {"reward": "reward", "entropy": "entropy"})
+    history, seconds = _finish(trainer, tokenizer, training, "stock GRPO", {"reward": "reward", "entropy": "entropy"})
     generated = section.steps * section.prompts_per_step * section.num_generations
     budget = Budget(steps=section.steps, generated_sequences=generated, seconds=seconds)
     return TrainingResults(history=history, budget=budget)

@@ -22,6 +22,7 @@ from plural_rlhf.report.canvas import INK
 from plural_rlhf.report.names import METHOD_NAMES, Method
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.sections import headline, report_sections
+from reward_models.whole_file import whole_file, whole_path
 
 
 __all__ = ["write_report"]
@@ -52,7 +53,8 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
     sections = report_sections(results)
     for section in sections:
         if section.figure is not None:
-            section.figure.savefig(figures / f"{section.key}.png", dpi=130, facecolor="white")
+            with whole_path(figures / f"{section.key}.png") as unfinished:
+                section.figure.savefig(unfinished, format="png", dpi=130, facecolor="white")
     context = {
         "name": results.name,
         "headline": headline(results),
@@ -60,10 +62,10 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         "meta": results.meta,
         "ours": METHOD_NAMES[Method.PLURAL],
     }
-    (folder / "report.md").write_text(_render("report.md.j2", context, escape=False), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(_render("report.html.j2", context, escape=True), encoding="utf-8")
-    return page
+    for name, escape in (("report.md", False), ("report.html", True)):
+        with whole_file(folder / name) as file:
+            file.write(_render(f"{name}.j2", context, escape=escape))
+    return folder / "report.html"
 
 
 def _render(template: str, context: Mapping[str, Any], *, escape: bool) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from math import lgamma
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from scipy.special import rel_entr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import load_config
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
@@ -471,10 +473,10 @@ def test_a_policy_trained_again_is_the_saved_one_whatever_was_drawn_before(real_
     np.random.seed(987)
     warm = real_run.folder / "warm"
     if stage == Method.WARM:
-        again = train_warmup(config, questions, jury, tmp_path / "again")
+        again = train_warmup(config, questions, jury, in_folder(tmp_path / "again"))
     else:
         train = train_plural if stage == Method.PLURAL else train_grpo
-        again = train(config, questions, jury, warm, tmp_path / "again")
+        again = train(config, questions, jury, warm, in_folder(tmp_path / "again"))
     saved = load_file(real_run.folder / stage / "adapter_model.safetensors")
     adapter = load_file(tmp_path / "again" / "adapter_model.safetensors")
     assert set(adapter) == set(saved)
@@ -483,9 +485,13 @@ def test_a_policy_trained_again_is_the_saved_one_whatever_was_drawn_before(real_
     assert [step.loss for step in again.history] == [step.loss for step in real_run.results.training[stage]]
 
 
+def in_folder(policy: Path) -> TrainingFolder:
+    return TrainingFolder(policy, policy.with_name("checkpoints"))
+
+
 def test_another_seed_draws_another_adapter(real_run, tmp_path):
     config = load_config(real_run.run_file, ["warmup.steps=0", "seed=1"])
-    train_warmup(config, [], JuryScorer.from_pretrained(real_run.folder / "jury"), tmp_path / "warm")
+    train_warmup(config, [], JuryScorer.from_pretrained(real_run.folder / "jury"), in_folder(tmp_path / "warm"))
     fresh = load_file(tmp_path / "warm" / "adapter_model.safetensors")
     saved = load_file(real_run.folder / "warm" / "adapter_model.safetensors")
     drawn = [name for name in saved if "lora_A" in name]

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,11 @@ from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import ConfigError, load_config
 from plural_rlhf.recipe.config_sections import PluralSection
 from plural_rlhf.recipe.data import Question
-from plural_rlhf.recipe.folder import RunFolder, RunFolderError
 from plural_rlhf.recipe.pipeline import _budget_sentence
 from plural_rlhf.recipe.policies import training_rows
+from plural_rlhf.recipe.run_folder.errors import RunFolderError
+from plural_rlhf.recipe.run_folder.folder import open_run_folder
+from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from plural_rlhf.report.names import METHOD_NAMES, Method
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_policies import Budget
@@ -208,21 +209,8 @@ def test_what_could_not_be_measured_is_said_with_its_reason(finished, tmp_path):
         "stock GRPO": "grpo.steps is 0",
         "welfare rules": "the jury has one cluster",
     }
-    shutil.rmtree(tmp_path / "run" / "plural")
-    (tmp_path / "run" / "stages" / "evaluate.json").unlink()
-    run(smoke(tmp_path, "jury.clusters=[1]", "grpo.steps=0"), console=quietly())
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "Nothing to show: the jury has one cluster." in text
-    assert "Nothing to show: the plural policy is not in the folder." in text
-
-
-@needs_survey
-def test_the_record_of_a_stage_that_cannot_be_read_is_refused(finished, tmp_path):
-    shutil.copytree(finished[0] / "run", tmp_path / "run")
-    (tmp_path / "run" / "stages" / "warm.json").write_text('{"seconds": 1.0, "result": {"history": 3}}')
-    config = smoke(finished[0], f"output_dir={tmp_path / 'run'}")
-    with pytest.raises(RunFolderError, match=r"record of the stage warm .*history.*--overwrite"):
-        run(config, console=quietly())
 
 
 @needs_survey
@@ -259,23 +247,23 @@ def test_what_was_spent_reads_as_a_sentence():
 
 @needs_survey
 def test_more_clusters_than_raters_carry_are_refused_before_the_folder_is_touched(tmp_path):
-    earlier = RunFolder(tmp_path / "run", {"seed": 7}, overwrite=False)
-    earlier.finish("jury", {"clusters": 2})
+    with open_run_folder(tmp_path / "run", {"seed": 7}) as earlier:
+        earlier.finish("jury", StageRecord({"clusters": 2}, 1.0))
     with pytest.raises(JuryError, match=r"asks for 30 clusters of \d+ training raters.*bring more raters"):
         run(smoke(tmp_path, "data.max_raters=40", "jury.clusters=[30]"), overwrite=True, console=quietly())
     with pytest.raises(FileNotFoundError, match="no such folder"):
         run(smoke(tmp_path, "policy.model=./nowhere"), overwrite=True, console=quietly())
-    assert earlier.finished("jury") == {"clusters": 2}
+    assert earlier.record("jury").result == {"clusters": 2}
 
 
 def test_a_folder_of_something_else_is_never_written_to(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(RunFolderError, match=r"holds files but no run.*--output"):
-            RunFolder(tmp_path, {"seed": 0}, overwrite=overwrite)
+        with pytest.raises(RunFolderError, match=r"holds files but no run.*--output"), opened(tmp_path, overwrite):
+            pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(RunFolderError, match="which is a file"):
-        RunFolder(tmp_path / "thesis.tex", {"seed": 0}, overwrite=True)
+    with pytest.raises(RunFolderError, match="which is a file"), opened(tmp_path / "thesis.tex", True):
+        pass
 
 
 def test_a_folder_that_is_refused_is_refused_before_any_work(tmp_path, monkeypatch):
@@ -295,20 +283,29 @@ def test_a_saved_model_is_not_taken_for_a_run(tmp_path):
     model = Path(prepare_base_model("tiny", tmp_path))
     files = sorted(p.name for p in model.iterdir())
     assert "config.json" in files
-    with pytest.raises(RunFolderError, match="holds files but no run"):
-        RunFolder(model, {"seed": 0}, overwrite=True)
+    with pytest.raises(RunFolderError, match="holds files but no run"), opened(model, True):
+        pass
     assert sorted(p.name for p in model.iterdir()) == files
 
 
 def test_overwrite_replaces_a_run(tmp_path):
-    config = {"seed": 0, "name": "a", "plural": {"steps": 3}}
-    RunFolder(tmp_path / "run", config, overwrite=False).finish("warm", {"loss": float("nan")})
-    assert RunFolder(tmp_path / "run", {**config, "name": "b"}, overwrite=False).finished("warm") == {"loss": None}
-    with pytest.raises(RunFolderError, match=r"plural\.steps: 3 there, 5 here"):
-        RunFolder(tmp_path / "run", {**config, "plural": {"steps": 5}}, overwrite=False)
-    fresh = RunFolder(tmp_path / "run", {**config, "plural": {"steps": 5}}, overwrite=True)
-    assert fresh.finished("warm") is None
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["plural"] == {"steps": 5}
+    run_folder = tmp_path / "run"
+    with opened(run_folder, steps=3) as folder:
+        folder.finish("warm", StageRecord({"loss": float("nan")}, 1.0, StageInputs({"plural.steps": 3})))
+        (run_folder / "notes.txt").write_text("mine")
+    with opened(run_folder, steps=3) as folder:
+        assert folder.record("warm").result == {"loss": None}
+    with pytest.raises(RunFolderError, match=r"plural\.steps: 3 there, 5 here"), opened(run_folder, steps=5):
+        pass
+    with opened(run_folder, True, steps=5) as fresh:
+        assert fresh.record("warm") is None
+    assert json.loads((run_folder / "config.json").read_text())["plural"] == {"steps": 5}
+    assert (run_folder / "notes.txt").read_text() == "mine"  # no run made it
+
+
+def opened(path: Path, overwrite: bool = False, steps: int = 3):
+    inputs = {"warm": StageInputs({"plural.steps": steps})}
+    return open_run_folder(path, {"plural": {"steps": steps}}, inputs, overwrite=overwrite)
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

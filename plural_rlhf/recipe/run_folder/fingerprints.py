@@ -1,0 +1,111 @@
+"""Hashes of what a run reads and writes: tables of judgements, folders of model weights, outputs of stages.
+
+Knows nothing of runs; hashes of files and values are in `reward_models.content_hashes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reward_models.content_hashes import FileRecord, file_hash, folder_records, value_hash
+
+
+if TYPE_CHECKING:
+    from reward_models.judgements.records import Judgements
+
+__all__ = ["judgements_hash", "model_hash", "output_records"]
+
+MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")
+"""Endings of the files that decide what a folder of model weights computes."""
+SAMPLED_ABOVE = 2**24
+"""Of weights that are larger (bytes) only the head and evenly spaced blocks are read."""
+HEAD, BLOCKS, BLOCK = 2**20, 64, 2**16
+
+
+def output_records(folder: Path, names: list[str]) -> dict[str, FileRecord]:
+    """Return size and SHA-256 of every file of some files and folders, by its path relative to `folder`.
+
+    Args:
+        folder: Where they lie.
+        names: Files and folders in it; hidden files and Markdown, which people edit, are left out.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "warm").mkdir()
+        ...     _ = (Path(folder) / "warm" / "adapter_config.json").write_text("{}")
+        ...     list(output_records(Path(folder), ["warm"]))
+        ['warm/adapter_config.json']
+    """
+    paths = [
+        path for name in names for path in ((folder / name).rglob("*"), [folder / name])[(folder / name).is_file()]
+    ]
+    files = [path for path in paths if path.is_file() and path.suffix != ".md" and not path.name.startswith(".")]
+    return folder_records(folder, [path.relative_to(folder).as_posix() for path in files])
+
+
+def model_hash(model: str | Path) -> str | None:
+    """Return a hash of model weights and tokenizer that takes well under a second, whatever their size.
+
+    Files of more than 16 MiB count with their size, their first MiB (which holds the header of a safetensors file) and
+    64 blocks, so that retrained weights are another model; one changed weight may be missed.
+
+    Args:
+        model: A folder, or an id on the Hub, whose commit in the local cache is taken.
+
+    Returns:
+        The hash; None for an id of which nothing is in the cache.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     before = model_hash(folder)
+        ...     _ = (Path(folder) / "config.json").write_text("{}")
+        ...     before == model_hash(folder)
+        False
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(str(model), "config.json")
+        return value_hash([str(model), Path(cached).parent.name]) if isinstance(cached, str) else None
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
+    return value_hash([[path.name, _sampled_hash(path)] for path in files])
+
+
+def _sampled_hash(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= SAMPLED_ABOVE:
+        return file_hash(path)
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(HEAD))
+        for block in range(1, BLOCKS + 1):
+            file.seek((size - BLOCK) * block // BLOCKS)
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()
+
+
+def judgements_hash(judgements: Judgements) -> str:
+    """Return a hash of a table of judgements: every cell, and the order of the rows.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("rating", num_raters=4, num_items=3).judgements
+        >>> judgements_hash(judgements) == judgements_hash(judgements.select(range(len(judgements))))
+        True
+        >>> judgements_hash(judgements) == judgements_hash(judgements.select([0, 1, 2]))
+        False
+    """
+    frame = judgements.frame
+    columns = [[column, value_hash([_plain(cell) for cell in frame[column]])] for column in sorted(frame.columns)]
+    return value_hash([judgements.kind, judgements.levels, columns])
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as JSON; those of a trait may be of any type."""
+    cell = cell.item() if hasattr(cell, "item") else cell
+    return cell if cell is None or isinstance(cell, str | int | float | list | tuple) else str(cell)

@@ -1,0 +1,271 @@
+"""The folder of a run: complete stages are kept, and a folder that holds anything else is never touched.
+
+Each stage writes `stages/<name>.json` when it is complete, so that a run that was stopped continues after its last
+complete stage. Whatever moment a process is killed at, the folder it leaves can be used again. Knows nothing of what
+the stages do.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from plural_rlhf.recipe.run_folder.errors import RunFolderError
+from plural_rlhf.recipe.run_folder.lock import HOLDER_FILE, LOCK_FILE, only_run
+from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord, damage
+from plural_rlhf.report.names import Stage
+from reward_models.evaluation.heldout import HELDOUT_FILE
+from reward_models.whole_file import write_json
+
+
+__all__ = ["RunFolder", "check_folder", "kept_in", "open_run_folder"]
+
+CONFIG_FILE = "config.json"
+STAGES = "stages"
+CHECKPOINTS = "checkpoints"
+INPUTS_FILE = "inputs.json"
+_MISSING = object()
+MADE_BY_RUNS = ("results.json", "report.html", "report.md", "figures", HELDOUT_FILE, CHECKPOINTS, *Stage)
+"""What a run makes, besides its records and its configuration; --overwrite deletes these and nothing else."""
+
+
+def check_folder(
+    path: Path,
+    inputs: Mapping[str, StageInputs],
+    defaults: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Raise if a run with these settings may not go on in this folder; touch nothing.
+
+    Args:
+        path: The folder.
+        inputs: What each stage would read now, by stage; content that is not known yet may be missing.
+        defaults: Default per setting.
+        overwrite: Whether the run in the folder may be deleted.
+
+    Raises:
+        RunFolderError: The folder holds something that is not a run, or a run with other settings or data, or a record
+            that is damaged.
+
+    Example:
+        >>> check_folder(Path("a folder that does not exist"), {}, overwrite=False)
+    """
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"output_dir is {str(path)!r}, which is a file. Fix: give the name of a folder.")
+    if not path.exists() or _is_blank(path):
+        return
+    # A saved model has a config.json too, and must never be deleted as if it were a run.
+    if not ((path / CONFIG_FILE).exists() and (path / STAGES).is_dir()):
+        raise RunFolderError(
+            f"the output folder {str(path)!r} holds files but no run (no {CONFIG_FILE} beside a folder "
+            f"{STAGES}), so nothing was written. Fix: choose another folder with --output."
+        )
+    if not overwrite:
+        _check_inputs(path, inputs, defaults or {})
+
+
+class RunFolder:
+    """The stages of a run on disk; `open_run_folder` makes one.
+
+    Attributes:
+        path: The folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     with open_run_folder(Path(parent) / "run", {"seed": 0}) as folder:
+        ...         before = folder.record("jury")
+        ...         folder.finish("jury", StageRecord({"clusters": 2}, seconds=1.5))
+        ...     with open_run_folder(Path(parent) / "run", {"seed": 0}) as folder:
+        ...         before, folder.record("jury").result
+        (None, {'clusters': 2})
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record(self, stage: str) -> StageRecord | None:
+        """Return the record of a complete stage, or None."""
+        path = self.path / STAGES / f"{stage}.json"
+        return StageRecord.read(path) if path.exists() else None
+
+    def finish(self, stage: str, record: StageRecord) -> None:
+        """Mark a stage as complete, and delete its checkpoints."""
+        record.write(self.path / STAGES / f"{stage}.json")
+        self.drop_checkpoints(stage)
+
+    def begin(self, stage: str, inputs: StageInputs) -> Path:
+        """Return the folder for the checkpoints of a stage, with a note of what the stage reads."""
+        folder = self.path / CHECKPOINTS / stage
+        write_json(folder / INPUTS_FILE, asdict(inputs))
+        return folder
+
+    def drop_checkpoints(self, stage: str) -> None:
+        """Delete the checkpoints of a stage, if there are any."""
+        shutil.rmtree(self.path / CHECKPOINTS / stage, ignore_errors=True)
+        if (self.path / CHECKPOINTS).is_dir() and not any((self.path / CHECKPOINTS).iterdir()):
+            (self.path / CHECKPOINTS).rmdir()
+
+    def check_stage(self, stage: str, now: StageInputs, written: Sequence[str]) -> None:
+        """Raise if a complete stage does not go with the others, or its output was damaged.
+
+        Args:
+            stage: The stage.
+            now: What it would read now.
+            written: What it leaves in the folder.
+
+        Raises:
+            RunFolderError: What has changed, or is missing, and what to do.
+        """
+        record = self.record(stage)
+        assert record is not None
+        if record.inputs is not None:
+            _refuse(self.path, {change: [stage] for change in record.inputs.changes(now, now.settings)}, [stage])
+        if record.files is None:  # of an earlier version
+            missing = [
+                name for name in written if name != HELDOUT_FILE and not any((self.path / name).glob("*.safetensors"))
+            ]
+            if missing:
+                raise RunFolderError(
+                    damage(self.path, stage, f"output of the stage {stage}", f"{missing[0]}: it is missing")
+                )
+        record.check_files(self.path, stage)
+
+
+@contextmanager
+def open_run_folder(
+    path: Path,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, StageInputs] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Iterator[RunFolder]:
+    """Open the folder of a run, or make it, and keep other runs out of it while the block runs.
+
+    Args:
+        path: The folder; made if it does not exist.
+        config: The resolved configuration as plain JSON.
+        inputs: As for `check_folder`.
+        defaults: As for `check_folder`.
+        overwrite: Delete the run that it holds first; files that no run made are kept.
+
+    Raises:
+        RunFolderError: As `check_folder`, or another run is at work in the folder.
+    """
+    path = Path(path)
+    check_folder(path, inputs or {}, defaults, overwrite=overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    with only_run(path):
+        check_folder(path, inputs or {}, defaults, overwrite=overwrite)  # nobody else can change it from here
+        if overwrite:
+            _delete_run(path)
+        # A kill before the configuration is written leaves nothing but an empty folder of stages: still blank.
+        (path / STAGES).mkdir(exist_ok=True)
+        write_json(path / CONFIG_FILE, config)
+        yield RunFolder(path)
+
+
+def kept_in(path: Path) -> str:
+    """Return a sentence that says what of a run is complete, for messages.
+
+    Example:
+        >>> kept_in(Path("a folder that does not exist"))
+        'No stage is complete.'
+    """
+    complete = [stage.value for stage in Stage if (path / STAGES / f"{stage}.json").exists()]
+    steps = [
+        f"{c.parent.name} up to step {c.name.rpartition('-')[2]}" for c in (path / CHECKPOINTS).glob("*/checkpoint-*")
+    ]
+    return f"Kept: {', '.join([*complete, *steps])}." if complete or steps else "No stage is complete."
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a folder holds nothing, or only what a run makes before its configuration."""
+    for entry in path.iterdir():
+        unfinished = entry.name.startswith(".") and entry.name.endswith(".unfinished")
+        empty_stages = entry.name == STAGES and entry.is_dir() and not any(entry.iterdir())
+        if not (entry.name in (LOCK_FILE, HOLDER_FILE) or unfinished or empty_stages):
+            return False
+    return True
+
+
+def _delete_run(path: Path) -> None:
+    """Delete a run in an order in which every moment leaves a folder that can be used: records first.
+
+    The configuration stays until the new one takes its place, since without it the folder would not be known as a run.
+    """
+    for record in (path / STAGES).glob("*"):
+        record.unlink()
+    for made in (*(path / name for name in MADE_BY_RUNS), *path.glob(".*.unfinished")):
+        if made.is_dir() and not made.is_symlink():
+            shutil.rmtree(made)
+        else:
+            made.unlink(missing_ok=True)
+
+
+def _check_inputs(path: Path, inputs: Mapping[str, StageInputs], defaults: Mapping[str, Any]) -> None:
+    changes: dict[str, list[str]] = {}
+    for stage, now in inputs.items():
+        stored = _stored_inputs(path, stage, now)
+        for change in () if stored is None else stored.changes(now, defaults):
+            changes.setdefault(change, []).append(stage)
+    _refuse(path, changes, list(inputs))
+
+
+def _refuse(path: Path, changes: Mapping[str, Sequence[str]], order: Sequence[str]) -> None:
+    """Raise if there are changes, given with the stages that each concerns."""
+    if not changes:
+        return
+    shown = "; ".join(sorted(changes)[:6]) + (f" and {len(changes) - 6} more" if len(changes) > 6 else "")
+    stages = sorted({stage for affected in changes.values() for stage in affected}, key=order.index)
+    raise RunFolderError(
+        f"the output folder {str(path)!r} holds a run with other settings or data ({shown}), so nothing was written; "
+        f"it concerns what was kept of {', '.join(stages)}. Fix: bring back what it was, --output for another folder, "
+        "or --overwrite to delete that run and start over."
+    )
+
+
+def _stored_inputs(path: Path, stage: str, now: StageInputs) -> StageInputs | None:
+    """What a stage read that is complete or has checkpoints; None if it has not begun.
+
+    A record of an earlier version has no inputs: its settings are those of the run's configuration.
+    """
+    record_file, begun = path / STAGES / f"{stage}.json", path / CHECKPOINTS / stage / INPUTS_FILE
+    if record_file.exists():
+        inputs = StageRecord.read(record_file).inputs
+        return inputs or StageInputs(_settings_of_run(path, list(now.settings)))
+    if begun.exists():
+        return StageInputs(**_read_json(begun, f"note {CHECKPOINTS}/{stage}/{INPUTS_FILE}"))
+    return None
+
+
+def _settings_of_run(path: Path, keys: list[str]) -> dict[str, Any]:
+    """Some settings of the run in a folder; one that its version did not have is left out."""
+    config, settings = _read_json(path / CONFIG_FILE, f"file {CONFIG_FILE}"), {}
+    for key in keys:
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is not _MISSING:
+            settings[key] = value
+    return settings
+
+
+def _read_json(path: Path, part: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        value = error
+    if not isinstance(value, dict):
+        raise RunFolderError(
+            f"the {part} of the run in {str(path.parent)!r} is damaged ({value}). Fix: put it back from a copy, or "
+            "start over with --overwrite."
+        )
+    return value

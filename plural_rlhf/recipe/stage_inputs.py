@@ -1,0 +1,118 @@
+"""What each stage of a run depends on: settings, data, the model, and the stages before it.
+
+A stage is kept only where all of it is as it was, see `run_folder.folder.check_folder`. Knows nothing of how a stage
+works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.config_sections import Section
+from plural_rlhf.recipe.run_folder.fingerprints import judgements_hash, model_hash
+from plural_rlhf.recipe.run_folder.stage_record import StageInputs
+from plural_rlhf.report.names import Stage
+from reward_models.content_hashes import file_hash, value_hash
+
+
+if TYPE_CHECKING:
+    from plural_rlhf.recipe.data import RunData
+
+__all__ = ["READ_BY_STAGE", "RunInputs", "default_settings"]
+
+EVERY_STAGE = ("seed", "data", "policy.model")
+READ_BY_STAGE: Mapping[Stage, tuple[tuple[str, ...], tuple[Stage, ...]]] = {
+    Stage.JURY: ((*EVERY_STAGE, "jury"), ()),
+    Stage.WARM: ((*EVERY_STAGE, "policy.lora", "warmup"), (Stage.JURY,)),
+    Stage.PLURAL: ((*EVERY_STAGE, "plural", "juries"), (Stage.JURY, Stage.WARM)),
+    Stage.GRPO: ((*EVERY_STAGE, "grpo"), (Stage.JURY, Stage.WARM)),
+    Stage.EVALUATE: (
+        (*EVERY_STAGE, "juries", "evaluate", "grpo.steps"),
+        (Stage.JURY, Stage.WARM, Stage.PLURAL, Stage.GRPO),
+    ),
+}
+"""Per stage the settings that it depends on (whole sections or keys), and the stages whose output it reads."""
+
+
+class RunInputs:
+    """What the stages of a run read.
+
+    Args:
+        config: The run.
+
+    Example:
+        >>> sorted(RunInputs(RunConfig()).of(Stage.GRPO).settings)[-3:]
+        ['grpo.steps', 'policy.model', 'seed']
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._settings = dict(_settings(config, config.model_dump(mode="json")))
+        self._sources = {str(path): file_hash(path) for path in _files(config)}
+        self._content: dict[str, str | None] = {}
+        self._model: str | None = None
+
+    def add_content(self, data: RunData, model: str) -> None:
+        """Add what was read: until then the inputs of a stage are its settings only.
+
+        Args:
+            data: The judgements and their splits.
+            model: The base model as `prepare_base_model` returns it.
+        """
+        self._model = model
+        split = [data.train.raters, data.heldout_raters.raters, data.heldout_items]
+        self._content = {
+            "judgements": judgements_hash(data.everything),
+            "split of raters and items": value_hash(split),
+        }
+
+    def of(self, stage: Stage, outputs: Mapping[Stage, str] | None = None) -> StageInputs:
+        """Return what one stage reads.
+
+        Args:
+            stage: The stage.
+            outputs: Hash of the output of each stage that is complete.
+        """
+        sections, before = READ_BY_STAGE[stage]
+        settings = {
+            key: value
+            for key, value in self._settings.items()
+            if any(key == section or key.startswith(f"{section}.") for section in sections)
+        }
+        content = {f"output of the stage {earlier}": (outputs or {}).get(earlier) for earlier in before}
+        if self._model is not None:
+            content["base model"] = model_hash(self._model)  # not kept: a download may be going on
+        return StageInputs(settings, {**content, **self._content}, self._sources)
+
+    def of_every_stage(self) -> dict[str, StageInputs]:
+        """Return what each stage reads, without the output of earlier stages."""
+        return {stage.value: self.of(stage) for stage in Stage}
+
+
+def default_settings() -> dict[str, Any]:
+    """Return the default of every setting, by its key.
+
+    Example:
+        >>> default_settings()["plural.beta"]
+        1.0
+    """
+    default = RunConfig()
+    return dict(_settings(default, default.model_dump(mode="json")))
+
+
+def _settings(section: Section, values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its key; a setting that is a mapping itself, such as `juries`, is one value."""
+    for name in type(section).model_fields:
+        part = getattr(section, name)
+        if isinstance(part, Section):
+            yield from _settings(part, values[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", values[name]
+
+
+def _files(config: RunConfig) -> list[Path]:
+    """The files that the judgements are read from, where they are files."""
+    paths = [path for path in (config.data.path, config.data.columns) if isinstance(path, Path)]
+    return [path for path in paths if path.is_file()]

@@ -1,0 +1,126 @@
+"""The stages of one run: each is done once, and read from the run's folder from then on.
+
+Knows nothing of how a stage works, nor of how the folder keeps it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+
+from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.run_folder.errors import RunFolderError
+from plural_rlhf.recipe.run_folder.fingerprints import output_records
+from plural_rlhf.recipe.run_folder.folder import RunFolder
+from plural_rlhf.recipe.run_folder.stage_record import StageRecord, damage
+from plural_rlhf.recipe.stage_inputs import READ_BY_STAGE, RunInputs
+from plural_rlhf.report.names import Stage
+from plural_rlhf.report.results_base import faults
+from plural_rlhf.report.results_jury import JuryResults
+from plural_rlhf.report.results_policies import EvaluationResults, TrainingResults
+from reward_models.content_hashes import value_hash
+from reward_models.evaluation.heldout import HELDOUT_FILE
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from plural_rlhf.recipe.checkpoints import TrainingFolder
+    from plural_rlhf.recipe.config_sections import CheckpointSection
+
+__all__ = ["Stages"]
+
+StageResults = TypeVar("StageResults", JuryResults, TrainingResults, EvaluationResults)
+
+WRITTEN: dict[str, list[str]] = {
+    Stage.JURY: [Stage.JURY, HELDOUT_FILE],
+    **{stage: [stage] for stage in (Stage.WARM, Stage.PLURAL, Stage.GRPO)},
+    Stage.EVALUATE: [],
+}
+"""Files and folders that each stage leaves in the folder of the run."""
+
+
+class Stages:
+    """The stages of a run.
+
+    Args:
+        folder: Where they are kept.
+        inputs: What each of them reads.
+        interruption: Whether the run was asked to stop.
+        checkpoints: How often a training is saved.
+        console: Where to report progress.
+
+    Attributes:
+        seconds: How long each took, by name.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        inputs: RunInputs,
+        interruption: Interruption,
+        checkpoints: CheckpointSection,
+        console: Console,
+    ) -> None:
+        self.folder, self.console = folder, console
+        self.seconds: dict[str, float] = {}
+        self._inputs, self._interruption, self._checkpoints = inputs, interruption, checkpoints
+        self._outputs: dict[Stage, str] = {}
+
+    def complete(
+        self, stage: Stage, results_type: type[StageResults], work: Callable[[], StageResults]
+    ) -> StageResults:
+        """Return what the stage left, after doing its work if it is not complete yet.
+
+        What was just made is read back from the folder too, so that it cannot differ from what a later run finds.
+
+        Raises:
+            RunFolderError: The stage is complete, but something that it read or wrote has changed since.
+        """
+        self._interruption.check()
+        path = self.folder.path
+        record = self.folder.record(stage)
+        if record is None:
+            start = time.perf_counter()
+            results = work()
+            seconds = time.perf_counter() - start
+            if isinstance(results, TrainingResults):  # which may have gone on from a checkpoint
+                seconds = max(seconds, results.budget.seconds)
+            files = output_records(path, WRITTEN[stage])
+            inputs = self._inputs.of(stage, self._outputs)
+            self.folder.finish(stage, StageRecord(results.to_dict(), seconds, inputs, files))
+            record = self.folder.record(stage)
+            assert record is not None
+        else:
+            self.folder.check_stage(stage, self._inputs.of(stage, self._outputs), WRITTEN[stage])
+            redone = [earlier for earlier in READ_BY_STAGE[stage][1] if earlier in self._outputs]
+            if record.inputs is None and redone:
+                reason = f"it is of an earlier version, and the stage {redone[0]} was done again since"
+                raise RunFolderError(damage(path, stage, f"record of the stage {stage}", reason))
+            self.console.print(f"[dim]{stage}: found in {path}, kept (--overwrite starts over)[/dim]")
+        if record.files:
+            self._outputs[stage] = value_hash(record.files)
+        self.seconds[stage] = record.seconds
+        try:
+            return results_type.model_validate(record.result)
+        except ValidationError as error:
+            raise RunFolderError(
+                f"the record of the stage {stage} in {str(path)!r} cannot be read ({faults(error)}). Fix: --overwrite "
+                "deletes that run and starts over."
+            ) from error
+
+    def training(self, stage: Stage) -> TrainingFolder:
+        """Return where a training stage saves its policy, and what it goes on from."""
+        from plural_rlhf.recipe.checkpoints import TrainingFolder
+
+        return TrainingFolder(
+            self.folder.path / stage,
+            self.folder.begin(stage, self._inputs.of(stage, self._outputs)),
+            self._checkpoints,
+            self._interruption,
+            partial(self.console.print, markup=False, highlight=False),
+        )
