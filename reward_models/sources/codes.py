@@ -14,6 +14,7 @@ import pandas as pd
 
 from reward_models.errors import JudgementError
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.spelling import code_text
 from reward_models.sources.recoding import EMPTY
 
 
@@ -67,12 +68,20 @@ class TableReading:
         pairs = zip(self.missing["code"], self.missing["kind"], strict=True)
         dropped = Counter((code, _left_out(code, kind)) for code, kind in pairs)
         table = [(repr(code), meaning, f"{count:,}") for (code, meaning), count in _most(self.codes).items()]
+        table += [("none", repr(option), "0") for option in self._unchosen()[:_LINES]]
         table += [(repr(code), meaning, f"{count:,}") for (code, meaning), count in _most(dropped).items()]
         code, meaning, count = (max(map(len, column)) for column in zip(*table, strict=True))
         lines = [f"  {c:{code}}  ->  {m:{meaning}}  {n:>{count}}" for c, m, n in table]
         hidden = sum(max(0, len(counts) - _LINES) for counts in (self.codes, dropped))
         more = [f"  and {hidden:,} more, which are rarer"] if hidden else []
         return "\n".join([f"{head}; {self._source()} read as", *lines, *more])
+
+    def _unchosen(self) -> list[str]:
+        """Return the options that nobody chose in any question."""
+        if self.judgements.kind != "choice":
+            return []
+        offered = dict.fromkeys(option for options in self.judgements.frame["options"].unique() for option in options)
+        return [option for option in offered if repr(option) not in {meaning for _, meaning in self.codes}]
 
     def _source(self) -> str:
         if len(self.columns) == 1:
@@ -143,7 +152,7 @@ class TableReading:
 
 
 def _left_out(code: str, kind: str) -> str:
-    return "left out" if kind in (code, EMPTY) else f"left out ({kind})"
+    return "left out" if kind in (code, code_text(code), EMPTY) else f"left out ({kind})"
 
 
 def _most(counts: Mapping[tuple[str, str], int]) -> Mapping[tuple[str, str], int]:

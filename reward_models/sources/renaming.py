@@ -60,7 +60,8 @@ def rename(cells: Cells, mapping: Mapping[str, Any], name: str) -> pd.DataFrame:
 
     Args:
         cells: The file.
-        mapping: The column map; all its columns are in the file. All columns are kept if it names none.
+        mapping: The column map; all its columns are in the file. All columns of a long file are
+            kept if it names none.
         name: Name of the file, for messages.
 
     Raises:
@@ -74,7 +75,8 @@ def rename(cells: Cells, mapping: Mapping[str, Any], name: str) -> pd.DataFrame:
     parts = source_columns(mapping)
     traits = {column for canonical, columns in parts.items() for column in columns if canonical.startswith("rater:")}
     frame = cells.frame
-    out = pd.DataFrame(index=frame.index) if mapping.get("columns") else frame.drop(columns=list(traits))
+    named = mapping.get("columns") or mapping.get("layout", "long") != "long"
+    out = pd.DataFrame(index=frame.index) if named else frame.drop(columns=list(traits))
     for canonical, columns in parts.items():
         out[canonical] = frame[columns[0]] if len(columns) == 1 else _join(frame[columns], canonical)
     for column, value in mapping.get("constants", {}).items():

@@ -48,6 +48,7 @@ from reward_models.sources.files import existing_file, read_cells
 from reward_models.sources.layouts import judgement_rows
 from reward_models.sources.recoding import Recoder
 from reward_models.sources.renaming import source_columns, unknown_columns
+from reward_models.sources.suggestion import suggest_wide
 from reward_models.sources.wide import question_settings
 
 
@@ -121,10 +122,9 @@ def read_table(
     cells = read_cells(path, mapping.get("encoding"), mapping.get("separator"), mapping.get("sheet"))
     unknown = unknown_columns(source_columns(mapping), cells)
     if unknown:
-        fix = f"  Fix: choose from: {', '.join(map(repr, cells.frame.columns))}."
-        raise JudgementError(
-            "\n".join([f"the column map does not fit {path}:", *(f"  {sentence}" for sentence in unknown), fix])
-        )
+        fix = f"Fix: choose from: {', '.join(map(repr, cells.frame.columns))}."
+        lines = [*unknown, fix, *_wide_hint(cells, mapping)]
+        raise JudgementError("\n  ".join([f"the column map does not fit {path}:", *lines]))
     recoder = Recoder(mapping)
     frame, missing = judgement_rows(cells, mapping, recoder, path.name)
     notes = recoder.unmatched()
@@ -142,10 +142,12 @@ def read_table(
         )
     except JudgementError as error:
         hints = [f"  note: {sentence}" for sentence in notes]
-        if columns is None:
+        wide = _wide_hint(cells, mapping)
+        if columns is None and not wide:
             hints.append(
                 "  Or pass a column map (columns), which says what the columns and the codes of the file are."
             )
+        hints += [f"  {sentence}" for sentence in wide]
         origin = f"{path.name}, read without a column map: " if columns is None else ""
         raise JudgementError("\n".join([f"{origin}{error}", *hints])) from error
     judgements = Judgements(canonical.kind, canonical.frame, canonical.levels)
@@ -154,6 +156,12 @@ def read_table(
         return TableReading(judgements, path.name)
     counts = count_codes(judgements, codes.iloc[canonical.rows])
     return TableReading(judgements, path.name, _answer_columns(cells, mapping, answer), counts, missing)
+
+
+def _wide_hint(cells: Cells, mapping: Mapping[str, Any]) -> list[str]:
+    """Return what to do with a wide file that was read as a long one, or nothing."""
+    hint = suggest_wide(cells, mapping) if mapping.get("layout", "long") == "long" else ""
+    return [hint] if hint else []
 
 
 def _answer_columns(cells: Cells, mapping: Mapping[str, Any], answer: str) -> tuple[str, ...]:

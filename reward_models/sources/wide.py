@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
-from reward_models.judgements.spelling import one_form
+from reward_models.judgements.spelling import code_text, one_form
 from reward_models.sources.cells import Cells, cell_text
 from reward_models.sources.recoding import EMPTY, Meaning, Recoder, is_empty
 from reward_models.sources.renaming import source_columns
@@ -116,45 +116,58 @@ def melt(
         [['bob', 'q2', '', 'empty']]
     """
     settings = question_settings(mapping, cells)
+    keep = pd.Series(True, index=raters.index) if keep is None else keep
     if "rater_id" not in raters:
         raters = raters.assign(rater_id=[str(row) for row in range(1, len(raters) + 1)])
         message = f"{name}: no column is rater_id; every row is a rater, named by its number from 1."
         warnings.warn(message, JudgementWarning, stacklevel=4)
     _check_content(settings, mapping, name)
-    answer = "rating" if mapping["kind"] == "rating" else "choice"
-    parts = _CONTENT[mapping["kind"]]
-    labelled = answer == "choice" and "index" not in mapping
     answers, missing = [], []
     for column, entry in settings.items():
-        meaning = Meaning(
-            cells.labels.get(column, {}),
-            cells.missing.get(column, {}),
-            entry.get("values"),
-            entry.get("missing"),
-            cells.dates.get(column, frozenset()),
-            place=f"questions: {column}",
-        )
-        stated = cells.frame[column].map(lambda cell: None if is_empty(cell) else cell).astype(object)
-        stated = stated if keep is None else stated.where(keep, None)
-        recoded, kinds = recoder.recode(stated, answer, meaning, labelled=labelled)
-        there = recoded.notna()
-        item = str(entry.get("item_id", column))
-        part = pd.DataFrame({"row": np.flatnonzero(there), answer: recoded[there], "code": stated[there]})
-        if mapping["kind"] == "choice":
-            texts = _options(column, entry, mapping, recoder, meaning, recoded)
-            part["options"] = pd.Series([texts] * len(part), index=part.index, dtype=object)
-        answers.append(part.assign(item_id=item, **{key: entry[key] for key in parts if key in entry}))
-        lost = ~there if keep is None else ~there & keep
-        gone = pd.DataFrame({"row": np.flatnonzero(lost), "code": stated[lost], "kind": kinds[lost]})
-        missing.append(gone.assign(question=item))
-    rows, without = (_by_row(parts) for parts in (answers, missing))
+        there, gone = _one_question(column, entry, cells, mapping, recoder)
+        answers.append(there)
+        missing.append(gone)
+    kept = np.flatnonzero(keep)
+    rows, without = (_by_row(parts, kept) for parts in (answers, missing))
+    raters = raters.drop(columns=[column for column in rows if column in raters])
     frame = pd.concat([raters.iloc[rows["row"]].reset_index(drop=True), rows.drop(columns="row")], axis=1)
     without["rater_id"] = raters["rater_id"].iloc[without["row"]].to_numpy()
-    return frame, without.fillna({"code": "", "kind": EMPTY})[["rater_id", "question", "code", "kind"]]
+    return frame, without.fillna({"kind": EMPTY})[["rater_id", "question", "code", "kind"]]
 
 
-def _by_row(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True).sort_values("row", kind="stable").reset_index(drop=True)
+def _one_question(
+    column: str, entry: Mapping[str, Any], cells: Cells, mapping: Mapping[str, Any], recoder: Recoder
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the answers to one question with the numbers of their rows, and the missing answers."""
+    kind = mapping["kind"]
+    answer = "rating" if kind == "rating" else "choice"
+    meaning = Meaning(
+        cells.labels.get(column, {}),
+        cells.missing.get(column, {}),
+        entry.get("values"),
+        entry.get("missing"),
+        cells.dates.get(column, frozenset()),
+        place=f"questions: {column}",
+    )
+    stated = pd.Series([None if is_empty(cell) else cell for cell in cells.frame[column]], dtype=object)
+    labelled = answer == "choice" and "index" not in mapping
+    recoded, kinds = recoder.recode(stated, answer, meaning, labelled=labelled)
+    codes = pd.Series(["" if cell is None else code_text(cell) for cell in stated], dtype=object)
+    item = str(entry.get("item_id", column))
+    there = recoded.notna()
+    part = pd.DataFrame({"row": np.flatnonzero(there), answer: recoded[there], "code": codes[there], "item_id": item})
+    if kind == "choice":
+        options = _options(column, entry, mapping, recoder, meaning, recoded)
+        part["options"] = pd.Series([options] * len(part), index=part.index, dtype=object)
+    texts = {**mapping.get("constants", {}), **entry}
+    gone = {"row": np.flatnonzero(~there), "code": codes[~there], "kind": kinds[~there], "question": item}
+    return part.assign(**{name: texts[name] for name in _CONTENT[kind]}), pd.DataFrame(gone)
+
+
+def _by_row(parts: list[pd.DataFrame], kept: np.ndarray) -> pd.DataFrame:
+    """Return the parts as one table, respondent by respondent, without the rows that are not kept."""
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["row"].isin(kept)].sort_values("row", kind="stable").reset_index(drop=True)
 
 
 def _check_content(settings: Mapping[str, Mapping[str, Any]], mapping: Mapping[str, Any], name: str) -> None:
