@@ -86,10 +86,15 @@ def peak_mib(call: Callable[[], Any]) -> float:
 
     def resident(field: str) -> float:
         return (
-            next(float(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field)) / 1024
+            next(
+                float(line.split()[1])
+                for line in status.read_text(encoding="utf-8").splitlines()
+                if line.startswith(field)
+            )
+            / 1024
         )
 
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark starts anew
     before = resident("VmRSS")
     call()
     return resident("VmHWM") - before

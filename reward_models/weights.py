@@ -6,7 +6,6 @@ rewards or prompts.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -23,9 +22,6 @@ numbers in the jury's order."""
 
 WORDS = ("prevalence", "uniform")
 TOLERANCE = 0.005  # shares are often written with two digits
-
-# A cluster's name may hold commas and spaces, a number may not.
-_SHARE = re.compile(r"\s*([^=]+?)\s*=\s*([^,=]*?)\s*(?:,|$)")
 
 
 def parse_weights(
@@ -82,24 +78,29 @@ def weights_from_text(text: str) -> str | dict[str, float]:
         return text
     shares: dict[str, float] = {}
     end = 0
-    while text[end:].strip():
-        match = _SHARE.match(text, end)
-        if match is None:
-            raise _unreadable(text, f"{text[end:].strip()!r} is not of the form name=share")
-        name, share = match.groups()
+    while (equals := text.find("=", end)) >= 0:
+        # A cluster's name may hold commas and spaces, a number may not.
+        comma = text.find(",", equals)
+        stop = len(text) if comma < 0 else comma
+        name, share = text[end:equals].strip(), text[equals + 1 : stop].strip()
+        if not name or "=" in share:
+            raise _unreadable(text, f"{_shown(text[end:stop].strip())} is not of the form name=share")
         if name in shares:
-            raise _unreadable(text, f"{name!r} occurs twice")
+            raise _unreadable(text, f"{_shown(name)} occurs twice")
         try:
             shares[name] = float(share)
         except ValueError:
-            raise _unreadable(text, f"the share of {name!r} is {share!r}, which is not a number") from None
-        end = match.end()
+            raise _unreadable(text, f"the share of {_shown(name)} is {_shown(share)}, which is not a number") from None
+        end = stop + 1
+    if text[end:].strip():
+        raise _unreadable(text, f"{_shown(text[end:].strip())} is not of the form name=share")
     return shares
 
 
 def _unreadable(text: str, reason: str) -> JuryError:
     return JuryError(
-        f'the weights {text!r} cannot be read: {reason}. Write a number for each cluster, e.g. "urban=7,rural=5".'
+        f"the weights {_shown(text)} cannot be read: {reason}. Write a number for each cluster, e.g. "
+        '"urban=7,rural=5".'
     )
 
 
@@ -147,7 +148,11 @@ def named_weights(
         )
     if not np.isfinite(w).all() or (w < 0).any():
         raise JuryError(f"the weights are {w.tolist()}: every one must be a number of at least 0 (shares or seats).")
-    total = float(w.sum())
+    with np.errstate(over="ignore"):
+        total = float(w.sum())
+    if not np.isfinite(total):  # the sum overflows, the shares do not
+        w = w / w.max()
+        total = float(w.sum())
     if total == 0:
         raise JuryError(
             "the weights are all zero, so nobody is on the jury: give at least one cluster a positive weight."
@@ -160,6 +165,10 @@ def named_weights(
             stacklevel=2,
         )
     return w / total
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:99]}…")
 
 
 def _quoted(names: Sequence[str]) -> str:

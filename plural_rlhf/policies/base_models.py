@@ -76,8 +76,8 @@ def _convert_smollm2(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     logger.info("converting %s into %s (once, about a minute)", _GGUF_FILE, folder)
-    tokenizer = AutoTokenizer.from_pretrained(locations[0], gguf_file=_GGUF_FILE)
-    quantised = AutoModelForCausalLM.from_pretrained(locations[0], gguf_file=_GGUF_FILE)
+    tokenizer = AutoTokenizer.from_pretrained(locations[0], gguf_file=_GGUF_FILE, trust_remote_code=False)
+    quantised = AutoModelForCausalLM.from_pretrained(locations[0], gguf_file=_GGUF_FILE, trust_remote_code=False)
     # transformers marks a model read from GGUF as neither trainable nor savable, though its weights are already
     # dequantised: the same weights in a model built from the bare config are both.
     config = quantised.config

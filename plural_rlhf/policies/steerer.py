@@ -131,7 +131,7 @@ class Steerer:
         config = load_config(scorer)
         _check_policy(Path(policy))
         names, prevalence = config.cluster_names, config.prevalence
-        tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left", trust_remote_code=False)
         vocabulary = tokenizer.get_vocab()
         rendering: Rendering = "tokens" if POPULATION_TOKEN in vocabulary else "text"
         levels = sum(token.startswith(f"<|{names[0]}:") for token in vocabulary) or 21
@@ -139,12 +139,12 @@ class Steerer:
         _check_tokens(sampler, tokenizer)
         adapter = find_adapter_config_file(str(policy))
         if adapter is None:
-            model = AutoModelForCausalLM.from_pretrained(str(policy))
+            model = AutoModelForCausalLM.from_pretrained(str(policy), trust_remote_code=False)
         else:
             from peft import PeftModel
 
             base = json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"]
-            model = AutoModelForCausalLM.from_pretrained(base)
+            model = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False)
             sampler.prepare(model, tokenizer)
             model = PeftModel.from_pretrained(model, str(policy))
         return cls(

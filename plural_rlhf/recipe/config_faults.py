@@ -6,14 +6,14 @@ Knows YAML and pydantic's error records; knows nothing of which settings a run h
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from reward_models import yaml_text
 from reward_models.errors import did_you_mean
 
 
@@ -42,21 +42,6 @@ class ConfigError(ValueError):
         super().__init__("\n".join([f"{origin}: {count}", *(f"  - {fault}" for fault in self.faults)]))
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that raises for a key written twice; PyYAML would silently keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is written twice; keep one of the two", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; an empty file is an empty mapping.
 
@@ -75,11 +60,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(str(path), [_no_file(path)])
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(str(path), [f"is not valid YAML: {_one_line(error)}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(str(path), [f"is not a text file in UTF-8 ({error.reason})"]) from error
+        values = yaml_text.read_yaml(path)
+    except yaml_text.YamlError as error:
+        raise ConfigError(str(path), [f"is not valid YAML: {error}"]) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -166,9 +149,9 @@ def _apply_override(values: dict[str, Any], override: str) -> Iterator[str]:
         yield f"{override!r} is not of the form section.key=value. Fix: write it like plural.steps=10"
         return
     try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        yield f"{override!r}: the value is not valid YAML ({_one_line(error)})"
+        value = yaml_text.parse_yaml(text)
+    except yaml_text.YamlError as error:
+        yield f"{override!r}: the value is not valid YAML ({error})"
         return
     for depth, part in enumerate(parts[:-1], start=1):
         inner = values.get(part)
@@ -241,7 +224,3 @@ def _reason(details: ErrorDetails) -> str:
 def _show(value: Any) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")

@@ -65,8 +65,8 @@ class FlatJury:
 def load_base(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the base model in float32 and its tokenizer, which pads on the left."""
     path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    return AutoModelForCausalLM.from_pretrained(path, dtype="float32"), tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+    return AutoModelForCausalLM.from_pretrained(path, dtype="float32", trust_remote_code=False), tokenizer
 
 
 def policy_prompt(question: Question, weights: np.ndarray, jury: ClusterScorer) -> list[dict[str, str]]:

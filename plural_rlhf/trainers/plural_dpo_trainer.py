@@ -382,7 +382,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _check_state(self, folder: Path) -> None:
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         if state["cluster_names"] != self.clusters.names:
             raise JuryError(
                 f"the checkpoint {str(folder)!r} is of the clusters {', '.join(state['cluster_names'])}, and this "
@@ -407,7 +407,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         write_json(folder / STATE_FILE, state, exact=True, indent=None)
 
     def _load_state(self, folder: Path) -> None:
-        state = json.loads((folder / STATE_FILE).read_text())
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         self.balance.load_state_dict(state["balance"])
         if self.memberships is not None:
             self.memberships.load_state(load_file(folder / _MEMBERSHIPS_FILE))

@@ -150,7 +150,7 @@ def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel:
     name = type(model.model).__name__
     try:
         with torch.device("meta"):  # a second, random backbone must not cost memory
-            scalar = AutoModelForSequenceClassification.from_config(config)
+            scalar = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except ValueError as error:
         raise JuryError(
             f"transformers has no sequence classifier for {name}, so the jury cannot be exported as a scalar model. "
@@ -188,7 +188,7 @@ def _without_added_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToken
             tokenizer.backend_tokenizer.post_processor = None
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 @torch.no_grad()

@@ -185,8 +185,8 @@ def _load(
             )
         return backbone, tokenizer
     try:
-        model = AutoModel.from_pretrained(str(backbone), dtype="float32")
-        return model, tokenizer or AutoTokenizer.from_pretrained(str(backbone))
+        model = AutoModel.from_pretrained(str(backbone), dtype="float32", trust_remote_code=False)
+        return model, tokenizer or AutoTokenizer.from_pretrained(str(backbone), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise JuryError(
             f"no language model at {str(backbone)!r}: neither a folder in from_pretrained form nor a model id that "

@@ -107,9 +107,11 @@ class ScalarRewardModel:
         if isinstance(path, Path) and not path.is_dir():
             raise JuryError(f"no folder at {str(path)!r}. Correct the path of the reward model.")
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(str(path), output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(str(path))
-        except (OSError, ValueError) as error:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                str(path), output_loading_info=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+        except Exception as error:  # whatever a damaged folder makes of transformers
             raise JuryError(
                 f"no reward model with its tokenizer at {str(path)!r}: neither a folder that can be read nor a model "
                 f"id that can be reached ({error})."
@@ -252,6 +254,7 @@ class Objectives:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             names = values.pop("objectives")
             stored = Calibration.from_dict(values)
+            stored.check_values()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise JuryError(
                 f"{path} holds no calibration of objectives ({error!r}). Write one with save_calibration."

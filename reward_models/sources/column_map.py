@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.items import DUPLICATES
 from reward_models.judgements.spelling import code_text, is_bool
@@ -19,6 +17,7 @@ from reward_models.sources.files import existing_file
 from reward_models.sources.layouts import LAYOUTS
 from reward_models.sources.recoding import missing_kinds
 from reward_models.sources.wide import QUESTION_KEYS
+from reward_models.yaml_text import YamlError, read_yaml
 
 
 __all__ = ["MAP_KEYS", "load_map"]
@@ -74,8 +73,8 @@ def load_map(columns: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any
         return _check_map(columns)
     path = existing_file(Path(columns))
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        loaded = read_yaml(path)
+    except YamlError as error:
         raise JudgementError(f"{path} is not YAML: {error}. Fix: check the indentation and the quotes.") from error
     if not isinstance(loaded, dict):
         raise JudgementError(f"{path} holds no column map. Fix: add 'columns' with 'canonical: column of the file'.")

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from reward_models.errors import JudgementError, MissingExtraError, did_you_mean
 from reward_models.judgements.records import Judgements
+from reward_models.yaml_text import parse_yaml
 
 
 __all__ = ["SURVEYS", "load_survey", "survey_labels"]
@@ -119,7 +119,7 @@ def _wording(name: str) -> dict[str, Any]:
             "for your own data use load_table."
         )
     text = resources.files("reward_models.sources").joinpath("wordings.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)[name]
+    return parse_yaml(text)[name]
 
 
 def _read(package: str, dataset: str) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,35 @@ def test_a_name_may_hold_commas_and_signs():
 def test_fractions_that_miss_one_are_taken_as_shares_and_it_is_said():
     with pytest.warns(UserWarning, match=r"sum to 0\.8; the shares used are 'a' 0\.25, 'b' 0\.75"):
         assert named_weights([0.2, 0.6], ["a", "b"]).tolist() == pytest.approx([0.25, 0.75])
+
+
+def test_a_text_of_weights_is_read_in_linear_time():
+    """The regular expression of before needed hours for a name of 50,000 spaces: this would not end."""
+    for text in (" " * 50_000 + "=", "a" + " " * 50_000 + "b=1", "," * 50_000 + "=1", "=" * 50_000, "a=1," * 20_000):
+        with contextlib.suppress(JuryError):
+            weights_from_text(text)
+    many = ",".join(f"c{i}={i}" for i in range(20_000))
+    assert sum(weights_from_text(many).values()) == 20_000 * 19_999 / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("urban=1, urban=2", "'urban' occurs twice"),
+        ("urban=1,rural", "'rural' is not of the form name=share"),
+        ("=1", "'=1' is not of the form"),
+        ("  =1", "is not of the form"),
+        ("a=1=2", "is not of the form"),
+        ("a=", "the share of 'a' is '', which is not a number"),
+        ("a=1,,", "',' is not of the form"),
+        ("x" * 5000 + "=y", "is 'y', which is not a number"),
+    ],
+)
+def test_a_text_that_is_no_weights_is_refused_in_a_short_message(text, message):
+    with pytest.raises(JuryError, match=message) as caught:
+        weights_from_text(text)
+    assert len(str(caught.value)) < 600
+
+
+def test_weights_whose_sum_overflows_keep_their_shares():
+    assert named_weights([1e308, 1e308, 0.0], ["a", "b", "c"]).tolist() == [0.5, 0.5, 0.0]

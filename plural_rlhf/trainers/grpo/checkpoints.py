@@ -47,7 +47,7 @@ def check_scorer(folder: Path, scorer: ClusterScorer) -> None:
         reward_models.errors.JuryError: the checkpoint ... was trained with a jury of the prevalence 0.5, 0.5, and this
         one has 0.7, 0.3: resume with the jury of that run, or start again in another output_dir.
     """
-    saved, own = json.loads((folder / STATE_FILE).read_text()), _identity(scorer)
+    saved, own = json.loads((folder / STATE_FILE).read_text(encoding="utf-8")), _identity(scorer)
     saved = {name: saved.get(name) or value for name, value in own.items()}
     if saved["cluster_names"] != own["cluster_names"]:
         difference = f"a jury of the clusters {_listed(saved)}, and this one has {_listed(own)}"
@@ -120,7 +120,7 @@ def save_state(
 
 def load_state(folder: Path, prompts: PromptState, multipliers: Multipliers) -> int | None:
     """Put back what `save_state` wrote; return the micro-step, None where an older checkpoint does not say."""
-    state = json.loads((folder / STATE_FILE).read_text())
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     prompts.load_state_dict(state)
     multipliers.load_state_dict(state)
     if prompts.replay is not None and (folder / REPLAY_FILE).is_file():
