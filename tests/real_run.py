@@ -68,13 +68,13 @@ def made_up_answers() -> pd.DataFrame:
     """Two publics, one twice as large as the other, that mostly want opposite things; a fifth was never asked."""
     rng = np.random.default_rng(0)
     rows = []
-    for person in range(60):
+    for person in range(90):
         saves = person % 3 == 0
         region = ("north", "south", "coast")[rng.choice(3, p=[0.7, 0.2, 0.1] if saves else [0.2, 0.4, 0.4])]
         for number, topic in enumerate(TOPICS):
             if rng.random() < 0.2:
                 continue
-            p = [0.1, 0.7, 0.2] if saves == (number % 3 > 0) else [0.75, 0.1, 0.15]
+            p = [0.13, 0.7, 0.17] if saves == (number % 3 > 0) else [0.7, 0.1, 0.2]
             rows.append(
                 (f"p{person}", topic, f"Should the city build more {topic}?", rng.choice(OPTIONS, p=p), region)
             )

@@ -158,7 +158,7 @@ def test_the_fixture_is_lopsided_enough_to_tell_mistakes_apart(real_run, people)
     """Splits, clusters and numbers of answers all differ, so that mixing them up changes a number."""
     n = {q.split: [p.n for p in real_run.results.questions if p.split == q.split] for q in real_run.results.questions}
     assert (len(n["train"]), len(n["heldout"])) == (6, 3)
-    assert people.shape == (24, 9)
+    assert people.shape == (36, 9)
     assert len({*n["train"], *n["heldout"]}) > 2
     prevalence = sorted(c.prevalence for c in real_run.results.clusters)
     assert prevalence[1] > 1.5 * prevalence[0]
@@ -168,7 +168,7 @@ def test_counts_are_those_of_the_table(real_run):
     table, data = real_run.answers, real_run.results.data
     heldout = json.loads((real_run.folder / "heldout.json").read_text())
     assert (data.n_judgements, data.n_raters, data.n_items) == (len(table), table["person"].nunique(), len(TOPICS))
-    assert (data.train_raters, data.heldout_raters) == (36, 24)
+    assert (data.train_raters, data.heldout_raters) == (54, 36)
     assert {*heldout["raters"]["train"]} & {*heldout["raters"]["heldout"]} == set()
     assert {*heldout["raters"]["train"]} | {*heldout["raters"]["heldout"]} == {*table["person"]}
     assert {*data.train_questions} | {*data.heldout_questions} == {*TOPICS}
@@ -239,7 +239,7 @@ def test_the_noise_floor_is_that_of_the_people_of_the_row(real_run, people, weig
         people_behind = {t: max(round(float(weights[who][t].sum())), 1) for t in topics}
         human = {t: human_shares(people, t, weights[who][t]) for t in topics}
         floors[who] = np.mean([sampling_noise(human[t], people_behind[t]) for t in topics])
-        assert rows["floor", split, who, "jsd_nats"].value == pytest.approx(floors[who], rel=0.12), who
+        assert rows["floor", split, who, "jsd_nats"].value == pytest.approx(floors[who], rel=0.18), who
     smallest = min(real_run.results.clusters, key=lambda c: c.prevalence).name
     human = {t: human_shares(people, t, weights[smallest][t]) for t in topics}
     with_everybody = np.mean([sampling_noise(human[t], len(weights["all"][t])) for t in topics])
@@ -416,6 +416,7 @@ def test_the_best_demographic_grouping_is_computed_from_shares_by_region(real_ru
 
     The halves are drawn as the code draws them; everything after that is done with a table.
     """
+    from reward_models.seeds import seeded_rng
     from reward_models.stats.resampling import halve_labels
 
     table = real_run.answers.assign(code=real_run.answers["answer"].map(OPTIONS.index))
@@ -423,7 +424,7 @@ def test_the_best_demographic_grouping_is_computed_from_shares_by_region(real_ru
     rater = table["person"].map(raters.index).to_numpy()
     gains = []
     for seed in range(5):
-        rng = np.random.default_rng(seed)
+        rng = seeded_rng(seed, "split of groupings")
         fitted = np.isin(rater, rng.permutation(len(raters))[: len(raters) // 2])
         scored = table[~fitted & ~halve_labels(rater, rng)]
         train = table[fitted]
