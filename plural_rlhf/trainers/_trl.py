@@ -19,7 +19,7 @@ from transformers import trainer as trainer_module
 from trl import DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
-from trl.models.utils import _ForwardRedirection
+from trl.models.utils import _ForwardRedirection, disable_gradient_checkpointing
 from trl.trainer.utils import RepeatSampler, split_tensor_dict, use_adapter
 
 from plural_rlhf.policies.generation import generate_with_shared_prefix
@@ -248,8 +248,11 @@ def generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[li
 
 def reference_generate(trainer: GRPOTrainer, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
     """Draw completions of the reference policy; return tokens and their log-probabilities."""
-    with torch.no_grad(), reference(trainer) as model:
-        return _completions(trainer, trainer.accelerator.unwrap_model(model), prompt_ids)
+    with torch.no_grad(), reference(trainer) as wrapped:
+        model = trainer.accelerator.unwrap_model(wrapped)
+        # The policy with its adapter switched off is in training mode, where checkpointing drops the cache.
+        with disable_gradient_checkpointing(model, trainer.args.gradient_checkpointing_kwargs):
+            return _completions(trainer, model, prompt_ids)
 
 
 def _completions(
