@@ -13,6 +13,8 @@ Example:
 from __future__ import annotations
 
 from reward_models.lazy_names import lazy_names
+from reward_models.registration import register_with_transformers
 
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
+register_with_transformers()
