@@ -146,9 +146,10 @@ class DataSection(Section):
         default=None,
         description="Use a random subset of this many raters (2 or more), for short runs; null for all.",
     )
-    heldout_questions: AtLeastOne | list[str] = Field(
+    heldout_questions: Count | list[str] = Field(
         default=6,
-        description="Questions held out from the jury and the policies: how many (1 or more), or a list of item ids.",
+        description="Questions held out from the jury and the policies: how many, or a list of item ids; 0 for a "
+        "final fit to all questions, of which nothing can be said on new questions.",
     )
     heldout_raters: OpenUnit = Field(
         default=0.3, description="Share of the raters held out for the test, between 0 and 1."
@@ -232,6 +233,10 @@ class JurySection(Section):
     clusters: Annotated[list[AtLeastOne], Field(min_length=1), BeforeValidator(_one_or_more)] = Field(
         default=[1, 2, 3],
         description="Candidates for the number of rater clusters (1 or more each), or one number.",
+    )
+    by: list[str] | None = Field(
+        default=None,
+        description="Traits of the raters by which the report has the shares of the clusters, e.g. [year, country].",
     )
     restarts: AtLeastOne = Field(
         default=3, description="Random restarts of the clustering, 1 or more; the best one is used."

@@ -13,6 +13,7 @@ import numpy as np
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.report.results import DataSummary
+from reward_models.analysis.naming import item_labels
 from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluation.heldout import HeldoutRecord
 from reward_models.judgements.records import Judgements
@@ -66,7 +67,7 @@ class RunData:
         heldout_raters: The other raters' judgements of all items: all that is measured against.
         heldout_items: Items (questions of a survey) that neither the jury nor RL sees.
         questions: The questions of a `choice` table, train questions first; empty for other kinds.
-        labels: Short names of items for tables, by id; the id where there is none.
+        labels: Short names of items for tables, by id, from their wordings.
     """
 
     everything: Judgements
@@ -160,10 +161,13 @@ def read_data(
             f"jury.clusters asks for {largest} clusters of {train_raters.n_raters} training raters: ask for at most "
             "half as many clusters as raters, or bring more raters."
         )
-    train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, items)
-    held = set(of_heldout_items.items)
+    train, held = train_raters, set[str]()
+    if config.data.heldout_questions != 0:
+        train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, items)
+        held = set(of_heldout_items.items)
     questions = _questions(judgements, held) if judgements.kind == "choice" else []
-    labels = survey_labels(config.data.name) if config.data.source == "survey" else {}
+    known = survey_labels(config.data.name) if config.data.source == "survey" else {}
+    labels = {**item_labels(judgements.encode()), **known}
     heldout_items = [item for item in judgements.items if item in held]
     return RunData(judgements, train, heldout_raters, heldout_items, questions, labels)
 

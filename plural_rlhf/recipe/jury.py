@@ -16,6 +16,7 @@ from rich.console import Console
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
+from plural_rlhf.recipe.survey import describe_survey
 from plural_rlhf.report.results_jury import (
     Cluster,
     ClusterCount,
@@ -68,6 +69,14 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     console.print(f"[bold]Clusters[/bold]  {fitted.selection.reason}")
     for cluster in fitted.clusters:
         console.print(f"  {cluster['prevalence']:4.0%}  {cluster['name']}")
+    survey = describe_survey(
+        fitted.label_fit,
+        data.train,
+        labels=data.labels,
+        candidates=config.jury.clusters,
+        by=config.jury.by or (),
+        config=fit_config,
+    )
     groupings = _groupings(data, fitted.selection.num_clusters, fit_config, console)
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder)
@@ -83,6 +92,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         ),
         clusters=[_cluster(described) for described in fitted.clusters],
         groupings=None if groupings is None else Groupings.model_validate(groupings, from_attributes=True),
+        survey=survey,
         features=Heads(
             l2=fitted.heads.l2, cv=fitted.heads.cv, prevalence=np.asarray(fitted.heads.prevalence).tolist()
         ),

@@ -38,12 +38,15 @@ from plural_rlhf.rewards.jury_reward import JuryReward
 from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
-from reward_models.stats.answers import js_divergence, noise_floor_js, normalise
+from reward_models.stats.answers import js_divergence, noise_floor, normalise, total_variation
+from reward_models.stats.shares import kish_n
 from reward_models.weights import parse_weights
 
 
 __all__ = ["evaluate_run"]
 
+FLOORS = {Metric.JSD: js_divergence, Metric.POINTS: total_variation}
+"""The distances that people have to themselves because they are few."""
 Weightings = Mapping[str, np.ndarray]
 """Weights `(K,)` of the clusters by the name of who is asked for."""
 Answers = dict[str, dict[str, list[np.ndarray]]]
@@ -158,6 +161,7 @@ def _questions(
 ) -> list[QuestionResult]:
     """What people, jury and policies answer to every question."""
     human, n = panel.human(), panel.n()
+    n_effective = kish_n(panel.answers >= 0)
     by_cluster = [panel.human(k) for k in range(len(names))]
     return [
         QuestionResult(
@@ -167,6 +171,7 @@ def _questions(
             options=list(q.options),
             split=q.split,
             n=int(n[i]),
+            n_effective=float(n_effective[i]),
             human=human[i, : len(q.options)].tolist(),
             jury=population[i].tolist(),
             clusters={
@@ -268,6 +273,8 @@ def _rows(
     }
     for split in track(Split, "intervals over people and questions"):
         items = [i for i, q in enumerate(data.questions) if q.split == split]
+        if not items:
+            continue
         part = panel.select(items)
         for cluster in track((None, *range(len(names))), f"{split} questions: clusters"):
             name = EVERYBODY if cluster is None else names[cluster]
@@ -280,9 +287,11 @@ def _rows(
                 yield from (Row(**row) for row in rows)
             # What a perfect model would score, since the people measured against are themselves a sample.
             n = np.maximum(np.round(part.n(cluster)).astype(int), 1)
-            floor = noise_floor_js(people.human[0], n, seed=config.seed)
-            interval = people.interval(partial(_constant, floor), level=level, clip=True)
-            yield Row(**interval_row(interval, Metric.JSD, {**labels, "stage": Method.FLOOR, "method": Method.FLOOR}))
+            labels |= {"stage": Method.FLOOR, "method": Method.FLOOR}
+            for metric, distance in FLOORS.items():
+                floor = noise_floor(people.human[0], n, seed=config.seed, distance=distance)
+                interval = people.interval(partial(_constant, floor), level=level, clip=True)
+                yield Row(**interval_row(interval, metric, labels))
 
 
 def _padded(distributions: Sequence[np.ndarray], width: int) -> np.ndarray:

@@ -19,9 +19,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import INK
+from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import METHOD_NAMES, Method
 from plural_rlhf.report.results import RunResults
-from plural_rlhf.report.sections import headline, report_sections
+from plural_rlhf.report.sections import report_sections
 from reward_models.whole_file import whole_file, whole_path
 
 

@@ -103,6 +103,7 @@ class Metric(StrEnum):
     JSD = "jsd_nats"
     COVERAGE = "coverage"
     ENTROPY_GAP = "entropy_gap"
+    POINTS = "total_variation"
 
 
 class SkippedPart(StrEnum):

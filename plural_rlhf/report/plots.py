@@ -7,7 +7,7 @@ Reads `RunResults`; knows nothing of HTML or files.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, OTHER, key_line, new_figure, option_colours, panel_grid, title
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, Split, Stage
+from plural_rlhf.report.points import margins
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_jury import Grouping, Groupings
 from plural_rlhf.report.results_policies import LoggedStep, QuestionResult
-from plural_rlhf.report.tables import Rows, format_nats, format_percent, short_labels
+from plural_rlhf.report.tables import Rows, distance_metric, format_nats, format_percent, format_points, short_labels
 
 
 __all__ = [
@@ -46,6 +47,11 @@ SHORT_NAMES: Mapping[str, str] = {
     Method.PLURAL: "plural",
 }
 BASELINE_LINES = {Method.UNIFORM: ":", Method.MARGINAL: "--", Method.FLOOR: "-"}
+DISTANCES: Mapping[Metric, tuple[Callable[[float], str], str]] = {
+    Metric.POINTS: (format_points, "points off, of 100 people"),
+    Metric.JSD: (format_nats, "JS divergence (nats)"),
+}
+"""How a distance is printed, and its unit."""
 SPLIT_MARKS = {
     Split.TRAIN: ("o", "#0072b2", "trained question"),
     Split.HELDOUT: ("^", "#e69f00", "held-out question"),
@@ -82,6 +88,8 @@ def plot_distributions(results: RunResults) -> Figure | None:
         colours = option_colours(len(question.options))
         for height, (_, probs) in enumerate(bars):
             _stack(axes, height, probs, colours)
+            if height == 0:
+                _margins(axes, question)
             if not shared and height == 0:
                 _name_parts(axes, height, probs, question.options, colours)
         axes.set_yticks(range(len(bars)), [name for name, _ in bars])
@@ -152,32 +160,36 @@ def plot_distances(results: RunResults) -> Figure | None:
     methods = [method for method in METHOD_COLOURS if method in rows.methods()]
     if not methods:
         return None
+    metric = distance_metric(rows)
+    show, unit = DISTANCES[metric]
     splits = {Split.TRAIN: "trained questions", Split.HELDOUT: "held-out questions"}
     reach = [0.0]
     for method in (*methods, *BASELINES):
         for split in splits:
-            reach += rows.interval(method, split, Metric.JSD) or ()
-            reach.append(rows.value(method, split, Metric.JSD) or 0.0)
+            reach += rows.interval(method, split, metric) or ()
+            reach.append(rows.value(method, split, metric) or 0.0)
     top = max(reach) or 1.0
     figure, grid = panel_grid(2, 2, (3.8, 0.36 * len(methods)), left=1.75, top=0.8)
     for axes, (split, name) in zip(grid, splits.items(), strict=True):
         for height, method in enumerate(methods):
-            value, interval = rows.value(method, split, Metric.JSD), rows.interval(method, split, Metric.JSD)
+            value, interval = rows.value(method, split, metric), rows.interval(method, split, metric)
             if value is None:
                 continue
             axes.barh(height, value, color=METHOD_COLOURS[method], height=0.66)
             if interval is not None:
                 axes.plot(interval, [height, height], color=INK, lw=1.2)
             weight = "bold" if method == Method.PLURAL else "normal"
-            axes.text(1.19 * top, height, format_nats(value), va="center", ha="right", fontweight=weight)
-        _mark_baselines(axes, {name: rows.value(name, split, Metric.JSD) for name in BASELINES}, top)
+            axes.text(1.19 * top, height, show(value), va="center", ha="right", fontweight=weight)
+        _mark_baselines(axes, {name: rows.value(name, split, metric) for name in BASELINES}, top, show)
+        if metric == Metric.POINTS:
+            axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
         axes.set_ylim(len(methods) - 0.5, -0.62)
         axes.set_xlim(0, 1.2 * top)
         axes.set_yticks(range(len(methods)), [METHOD_NAMES[m] for m in methods] if split == Split.TRAIN else [])
-        axes.set_xlabel(f"{name}: JS divergence (nats), lower is better")
+        axes.set_xlabel(f"{name}: {unit}, lower is better")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-    title(figure, _distance_finding(rows))
+    title(figure, _distance_finding(rows, metric))
     return figure
 
 
@@ -316,13 +328,23 @@ def _stack(axes: Axes, height: int, probs: Sequence[float], colours: Sequence[st
     axes.barh(height, 1, color="none", edgecolor=GREY, height=0.74, linewidth=0.5)
 
 
-def _mark_baselines(axes: Axes, values: Mapping[Method, float | None], top: float) -> None:
+def _margins(axes: Axes, question: QuestionResult) -> None:
+    """The margins of error of people's shares, at each boundary between two answers."""
+    boundaries = np.cumsum(question.human)[:-1]
+    for place, low, high in zip(boundaries, *margins(question, boundaries), strict=True):
+        if np.isfinite([place, low, high]).all():
+            axes.plot([low, high], [0, 0], color=INK, lw=1.1, solid_capstyle="butt")
+
+
+def _mark_baselines(
+    axes: Axes, values: Mapping[Method, float | None], top: float, show: Callable[[float], str]
+) -> None:
     """Lines across the bars, named above them from left to right."""
     known = sorted((value, name) for name, value in values.items() if value is not None)
     for place, (value, name) in enumerate(known):
         axes.axvline(value, color=GREY, ls=BASELINE_LINES[name], lw=1.1, zorder=0)
         axes.annotate(
-            f"{name} {format_nats(value)}",
+            f"{name} {show(value)}",
             (value, -0.62),
             (top * (0.14 + 0.36 * place), -1.05),
             fontsize=8,
@@ -401,9 +423,12 @@ def _distribution_finding(results: RunResults) -> str:
     return "Share of the most common answer, on average: " + ", ".join(parts)
 
 
-def _distance_finding(rows: Rows) -> str:
-    ours, grpo = (rows.value(method, Split.HELDOUT, Metric.JSD) for method in (Method.PLURAL, Method.GRPO))
+def _distance_finding(rows: Rows, metric: Metric) -> str:
+    show, _ = DISTANCES[metric]
+    unit = "points off" if metric == Metric.POINTS else "nats from the people"
+    split = Split.HELDOUT if rows.value(Method.PLURAL, Split.HELDOUT, metric) is not None else Split.TRAIN
+    ours, grpo = (rows.value(method, split, metric) for method in (Method.PLURAL, Method.GRPO))
     if ours is None:
         return "Distance to the people (plural was not trained)"
-    text = f"On held-out questions plural is {format_nats(ours)} nats from the people"
-    return text + (f", GRPO {format_nats(grpo)}" if grpo is not None else "")
+    text = f"On {'held-out' if split == Split.HELDOUT else 'trained'} questions plural is {show(ours)} {unit}"
+    return text + (f", GRPO {show(grpo)}" if grpo is not None else "")

@@ -94,6 +94,7 @@ class RunRecord(ResultsModel):
     """
 
     schema_version: int = Field(default=1, ge=1, description="Version of the layout; 1 where a file has none.")
+    scope: str = Field(default="run", description="`run`; `labels` for clusters alone, without a language model.")
     config: dict[str, Any] = Field(default={}, description="All settings of the run, as plain JSON.")
     data: DataSummary | None = Field(default=None, description="Counts of the judgements.")
     skipped: list[Skipped] = Field(default=[], description="What was left out, and why.")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from plural_rlhf.report.results_base import Number, ResultsModel, Shares
+from plural_rlhf.report.results_survey import SurveyResults
 
 
 __all__ = [
@@ -194,4 +195,7 @@ class JuryResults(ResultsModel):
     selection: ClusterSelection | None = Field(default=None, description="How the number of clusters was chosen.")
     clusters: list[Cluster] = Field(default=[], description="The rater clusters.")
     groupings: Groupings | None = Field(default=None, description="Clusters beside demographic groups.")
+    survey: SurveyResults | None = Field(
+        default=None, description="Who the clusters are, how well they fit, how reliable the answers are."
+    )
     features: Heads | None = Field(default=None, description="How the heads were fitted.")

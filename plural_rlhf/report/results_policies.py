@@ -115,6 +115,9 @@ class QuestionResult(ResultsModel):
     options: list[str] = Field(description="The offered answers.")
     split: str = Field(description="One of `names.Split`.")
     n: int = Field(description="Held-out raters that answered it.")
+    n_effective: Number = Field(
+        default=math.nan, description="Raters of equal weight of the same precision (Kish), for margins of error."
+    )
     human: Shares = Field(description="Shares of all held-out raters.")
     jury: Shares = Field(description="Shares that the jury predicts for the population.")
     clusters: dict[str, ClusterAnswers] = Field(description="The same per cluster.")

@@ -1,4 +1,4 @@
-"""What a report says, in order: the headline in words, then one section per question a reader may have.
+"""What a report says, in order: one section per question a reader may have.
 
 Reads `RunResults` and uses the tables and the plots; knows nothing of Markdown, HTML or files.
 """
@@ -10,27 +10,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from plural_rlhf.report import plots
-from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
+from plural_rlhf.report.names import METHOD_NAMES, Method, SkippedPart
+from plural_rlhf.report.points import margins, points_of, points_table
 from plural_rlhf.report.results import RunResults
-from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
+from plural_rlhf.report.rules import picks_table, plot_rules, rules_table
+from plural_rlhf.report.survey import (
+    NO_KINDS_OF_PEOPLE,
+    by_table,
+    dependence_table,
+    plot_traits,
+    reliability_table,
+    shares_sentence,
+    sizes_table,
+    traits_table,
+)
 from plural_rlhf.report.tables import (
-    Rows,
     TextTable,
     clusters_text,
-    format_interval,
     format_nats,
     format_percent,
+    format_points,
     headroom_text,
-    short_labels,
     summary_text,
 )
-from reward_models.stats.verdicts import shortage
+from reward_models.stats.verdicts import MIN_ITEMS, shortage
 
 
-__all__ = ["Section", "headline", "report_sections"]
+__all__ = ["Section", "report_sections"]
 
 
 @dataclass(frozen=True)
@@ -62,20 +72,6 @@ class Section:
     fold_in_markdown: bool = True
 
 
-def headline(results: RunResults) -> list[str]:
-    """Put the findings of a run into sentences, the most important first; say so where something was not measured.
-
-    Example:
-        >>> headline(RunResults())
-        ['The distribution-preserving policy was not evaluated in this run.']
-    """
-    rows = Rows(results.rows)
-    sentences = [_distance_sentence(results, rows), _rivals_sentence(rows), _coverage_sentence(rows)]
-    sentences.append(_steering_sentence(rows))
-    sentences += [_clusters_sentence(results), rules_sentence(results), _headroom_sentence(results)]
-    return [sentence for sentence in sentences if sentence]
-
-
 def report_sections(results: RunResults) -> list[Section]:
     """Make all sections of the report, in order; a section without data says what is missing and why.
 
@@ -84,6 +80,14 @@ def report_sections(results: RunResults) -> list[Section]:
         >>> [section.key for section in sections if not section.missing]
         ['record']
     """
+    if results.scope == "labels":
+        return [
+            _distributions(results),
+            _clusters(results),
+            *_survey(results),
+            _information(results),
+            _record(results),
+        ]
     return [
         Section(
             "distances",
@@ -92,37 +96,13 @@ def report_sections(results: RunResults) -> list[Section]:
             "training: uniform answers; marginal, the average answers of the trained questions; floor, the distance "
             "that the people have to themselves because they are few." + _heads_up(results),
             plots.plot_distances(results),
-            [summary_text(results)],
+            [summary_text(results), points_table(results)],
             missing=_missing(results.rows, "the evaluation has not run"),
         ),
-        Section(
-            "distributions",
-            "What do the people say, and what do the models say?",
-            "Each bar is all the probability there is; an empty part went to text that is no answer. Ours should look "
-            "like the people; a bar of one colour has collapsed. Questions in bold were never trained on."
-            + _grpo_sentence(results),
-            plots.plot_distributions(results),
-            folded=[_questions_table(results)],
-            missing=_missing(results.questions, "the evaluation has not run"),
-            fold_in_markdown=False,
-        ),
-        Section(
-            "clusters",
-            "Who disagrees with whom?",
-            "One line per cluster of raters, one column per question; white is the answer of all raters together.",
-            plots.plot_clusters(results),
-            [clusters_text(results)],
-            [_selection_table(results)],
-            _missing(results.clusters, "no jury was fitted"),
-        ),
-        Section(
-            "information",
-            "What does it help to know about a rater?",
-            _information_text(results),
-            plots.plot_information(results),
-            folded=[] if results.headroom is None else [headroom_text(results.headroom)],
-            missing=_missing(results.groupings, _few_raters(results) or "the groupings were not compared"),
-        ),
+        _distributions(results),
+        _clusters(results),
+        *_survey(results),
+        _information(results),
         Section(
             "steering",
             "Does the policy follow the weights it is given?",
@@ -137,7 +117,7 @@ def report_sections(results: RunResults) -> list[Section]:
             "What would each welfare rule pick, and who gains by it?",
             "A rule turns the clusters' rewards into one answer. Points right of zero: the cluster likes what this "
             "rule picks better than what the first picks; black lines are intervals over questions. The policy itself "
-            "keeps all answers; this is what choosing one would mean.",
+            "keeps all answers; this is what choosing one would mean." + _few_questions(_questions_of_rules(results)),
             plot_rules(results),
             [rules_table(results)],
             [picks_table(results)],
@@ -155,21 +135,130 @@ def report_sections(results: RunResults) -> list[Section]:
             [_budget_table(results)],
             missing=_missing(results.training, "nothing was trained"),
         ),
+        _record(results),
+    ]
+
+
+def _distributions(results: RunResults) -> Section:
+    whiskers = " Black lines on the bar of people: 95 % margins of error, at each end of an answer's part."
+    if results.scope == "labels":
+        return Section(
+            "distributions",
+            "What do the people say?",
+            f"One bar per question: the shares of its answers among all who answered it.{whiskers}",
+            plots.plot_distributions(results),
+            folded=[_questions_table(results)],
+            missing=_missing(
+                results.questions, "answers are shown for questions and ratings, of which there are none"
+            ),
+            fold_in_markdown=False,
+        )
+    return Section(
+        "distributions",
+        "What do the people say, and what do the models say?",
+        "Each bar is all the probability there is; an empty part went to text that is no answer. Ours should look "
+        "like the people; a bar of one colour has collapsed. Questions in bold were never trained on."
+        + whiskers
+        + _grpo_sentence(results),
+        plots.plot_distributions(results),
+        folded=[_questions_table(results)],
+        missing=_missing(results.questions, "the evaluation has not run"),
+        fold_in_markdown=False,
+    )
+
+
+def _clusters(results: RunResults) -> Section:
+    return Section(
+        "clusters",
+        "Who disagrees with whom?",
+        "One line per cluster of raters, one column per question; white is the answer of all raters together. "
+        + shares_sentence(results),
+        plots.plot_clusters(results),
+        [clusters_text(results)],
+        [_selection_table(results)],
+        _missing(results.clusters, "no jury was fitted"),
+    )
+
+
+def _survey(results: RunResults) -> list[Section]:
+    """The sections on who the clusters are; none for a run of an earlier version, which did not ask."""
+    if results.survey is None:
+        return []
+    survey = results.survey
+    one = "the jury has one cluster" if len(results.clusters) == 1 else ""
+    return [
         Section(
-            "record",
-            "How was this made?",
-            "Everything needed to repeat the run.",
-            tables=[_record_table(results)] + ([_skipped_table(results)] if results.skipped else []),
-            folded=[_config_table(results)],
+            "traits",
+            "Who are the clusters?",
+            NO_KINDS_OF_PEOPLE,
+            plot_traits(results),
+            [by_table(results), traits_table(results)],
+            missing=_missing(
+                (survey.traits or survey.by) and not one, one or "the data has no traits (columns rater:<trait>)"
+            ),
+        ),
+        Section(
+            "fit",
+            "How well are the clusters told apart, and what do they leave unexplained?",
+            "Indices that a latent class analysis is published with.",
+            tables=[sizes_table(results), dependence_table(results)],
+        ),
+        Section(
+            "reliability",
+            "Can the answers be relied on?",
+            "Agreement, repetition, and raters who may have answered without reading. Nobody was left out for it.",
+            tables=[reliability_table(results)],
+            missing=_missing(survey.reliability, "it was not measured"),
         ),
     ]
+
+
+def _information(results: RunResults) -> Section:
+    return Section(
+        "information",
+        "What does it help to know about a rater?",
+        _information_text(results),
+        plots.plot_information(results),
+        folded=[] if results.headroom is None else [headroom_text(results.headroom)],
+        missing=_missing(results.groupings, _few_raters(results) or "the groupings were not compared"),
+    )
+
+
+def _record(results: RunResults) -> Section:
+    return Section(
+        "record",
+        "How was this made?",
+        "Everything needed to repeat the run.",
+        tables=[_record_table(results)] + ([_skipped_table(results)] if results.skipped else []),
+        folded=[_config_table(results)],
+    )
 
 
 def _heads_up(results: RunResults) -> str:
     """Warn where the intervals rest on too few people or questions."""
     data = results.data
-    few = None if data is None else shortage(data.heldout_raters, len(data.heldout_questions))
-    return "" if few is None else f" Heads-up: {few}, so the true uncertainty is larger than these intervals."
+    if data is None:
+        return ""
+    if (few := shortage(data.heldout_raters)) is not None:
+        return f" Heads-up: {few}, so the true uncertainty is larger than these intervals."
+    return _few_questions({"held-out": len(data.heldout_questions), "trained": len(data.train_questions)})
+
+
+def _few_questions(counts: Mapping[str, int]) -> str:
+    """Warn of intervals over fewer than five questions, by the kind of question; none at all need no warning."""
+    few = [f"{n} {kind} question{'' if n == 1 else 's'}" for kind, n in counts.items() if 0 < n < MIN_ITEMS]
+    if not few:
+        return ""
+    return (
+        f" Heads-up: intervals rest on {' and '.join(few)}; with fewer than {MIN_ITEMS} they are too narrow, so that "
+        "the true uncertainty is larger."
+    )
+
+
+def _questions_of_rules(results: RunResults) -> dict[str, int]:
+    """Number of questions behind the intervals of the rules."""
+    counts = [change.n for effect in results.rules for change in effect.clusters.values()]
+    return {"judged": counts[0]} if counts else {}
 
 
 def _information_text(results: RunResults) -> str:
@@ -197,90 +286,25 @@ def _grpo_sentence(results: RunResults) -> str:
     return "" if reason is None else f" The comparison with stock GRPO was not run because {reason}."
 
 
-def _distance_sentence(results: RunResults, rows: Rows) -> str:
-    if rows.get(Method.PLURAL, Split.HELDOUT, Metric.JSD) is None:
-        return "The distribution-preserving policy was not evaluated in this run."
-    data = results.data
-    questions = "questions" if data is None else f"the {len(data.heldout_questions)} questions"
-    people = "people" if data is None else f"{data.heldout_raters} people"
-    distance = rows.text(Method.PLURAL, Split.HELDOUT, Metric.JSD)
-    text = (
-        f"On {questions} it was never trained on, the policy's answers are {distance} nats (Jensen-Shannon, "
-        f"with its interval) from those of {people} who had no part in the training"
-    )
-    trained = rows.value(Method.PLURAL, Split.TRAIN, Metric.JSD)
-    return text + (f"; on the trained questions {format_nats(trained)}." if trained is not None else ".")
-
-
-def _rivals_sentence(rows: Rows) -> str:
-    """What the distance should be compared with."""
-    rivals = [
-        f"{METHOD_NAMES[method]} {format_nats(value)}"
-        for method in (Method.GRPO, Method.UNTOUCHED, *BASELINES)
-        if (value := rows.value(method, Split.HELDOUT, Metric.JSD)) is not None
-    ]
-    if not rivals:
-        return ""
-    text = f"For comparison, on the same held-out questions: {', '.join(rivals)}."
-    ours, marginal = (rows.value(method, Split.HELDOUT, Metric.JSD) for method in (Method.PLURAL, Method.MARGINAL))
-    if ours is not None and marginal is not None and ours >= marginal:
-        text += " Ours is no better than answering every question with the average of the trained ones."
-    return text
-
-
-def _coverage_sentence(rows: Rows) -> str:
-    shares = [
-        f"{METHOD_NAMES[method]} {format_percent(value)}"
-        for method in (Method.PLURAL, Method.GRPO, Method.UNTOUCHED)
-        if (value := rows.value(method, Split.HELDOUT, Metric.COVERAGE)) is not None
-    ]
-    return f"Probability put on the offered answers, held-out questions: {', '.join(shares)}." if shares else ""
-
-
-def _steering_sentence(rows: Rows) -> str:
-    trained, heldout = (rows.cluster_mean(Method.PLURAL, split, Metric.JSD) for split in Split)
-    if trained is None and heldout is None:
-        return ""
-    return (
-        f"Steered to one cluster alone, it is {format_nats(trained)} nats from that cluster's own people on trained "
-        f"and {format_nats(heldout)} on held-out questions (mean over clusters)."
-    )
-
-
-def _clusters_sentence(results: RunResults) -> str:
-    clusters, groupings = results.clusters, results.groupings
-    if not clusters:
-        return ""
-    if len(clusters) == 1:
-        return "The jury has one cluster: a plain reward model says as much."
-    named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
-    text = f"The jury tells {len(clusters)} kinds of raters apart: {named}."
-    if groupings is None or groupings.best_demographic is None or groupings.paired_difference is None:
-        return text
-    best, gap = groupings.best_demographic, groupings.paired_difference
-    return (
-        f"{text} Knowing a rater's cluster is worth {format_nats(groupings.clusters.info)} nats per answer; the best "
-        f"demographic grouping, {best.grouping}, {format_nats(best.info)}; the difference is "
-        f"{format_interval(gap.value, gap.low, gap.high)}."
-    )
-
-
-def _headroom_sentence(results: RunResults) -> str:
-    return "" if results.headroom is None else f"Headroom verdict: {results.headroom.verdict}"
-
-
 def _questions_table(results: RunResults) -> TextTable:
-    labels = short_labels(results.questions, width=60)
     body = []
     for question in results.questions:
-        speakers = {"people": question.human, "jury": question.jury}
+        low, high = margins(question, np.array(question.human))
+        people = [
+            f"{option} {format_percent(p)} [{format_points(below)}, {format_points(above)}]"
+            for option, p, below, above in zip(question.options, question.human, low, high, strict=True)
+        ]
+        body.append([question.prompt, question.split, f"people ({question.n})", ", ".join(people), ""])
+        speakers = {"jury": question.jury} if question.jury and results.scope != "labels" else {}
         for method, name in METHOD_NAMES.items():
             if (probs := question.population_answers(method)) is not None:
                 speakers[name] = probs
+        off = {name: points_of(question, method) for method, name in {**METHOD_NAMES, Method.JURY: "jury"}.items()}
         for speaker, probs in speakers.items():
             shares = ", ".join(f"{o} {format_percent(p)}" for o, p in zip(question.options, probs, strict=True))
-            body.append([labels[question.id], question.split, speaker, shares])
-    return TextTable(["question", "split", "who", "answers"], body, "All answers, question by question.")
+            body.append([question.prompt, question.split, speaker, shares, format_points(off[speaker])])
+    caption = "All answers, question by question; in brackets the 95 % margins of error of people, in points of 100."
+    return TextTable(["question", "split", "who", "answers", "points off"], body, caption)
 
 
 def _selection_table(results: RunResults) -> TextTable:

@@ -17,6 +17,7 @@ from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Metric, Sp
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_jury import HeadroomSummary
 from plural_rlhf.report.results_policies import QuestionResult, Row
+from reward_models.analysis.naming import telling_parts
 
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "TextTable",
     "clusters_table",
     "clusters_text",
+    "distance_metric",
     "format_interval",
     "format_nats",
     "format_percent",
+    "format_points",
     "headroom_table",
     "headroom_text",
     "short_labels",
@@ -36,6 +39,13 @@ __all__ = [
 
 DASH = "–"
 NO_BREAK = "\N{NO-BREAK SPACE}"
+OF_POINTS = "Points off: of 100 people, so many would have to answer otherwise for people and model to agree. "
+OF_DISTANCES = (
+    "JS: Jensen-Shannon divergence in nats between the answers of the policy and those of people not used for "
+    "training; lower is better, 0 is identical, 0.693 has nothing in common; in brackets the interval over people and "
+    "questions. Pairs are trained / held-out questions. Per cluster: mean over clusters, each under its own steering. "
+    "Coverage: probability on the offered answers. Entropy gap: nats of spread gained (+) or lost (−) against people."
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,30 @@ def format_percent(share: float | None) -> str:
     return f"{math.floor(10 * percent) / 10 if 99.95 <= percent < 100 else percent:.1f}{NO_BREAK}%"
 
 
+def distance_metric(rows: Rows) -> Metric:
+    """Return the distance that a run is judged by: points, or the divergence where an older run has no points.
+
+    Example:
+        >>> distance_metric(Rows([])).value
+        'jsd_nats'
+    """
+    measured = (rows.get(method, split, Metric.POINTS) for method in METHOD_NAMES for split in Split)
+    return Metric.POINTS if any(row is not None for row in measured) else Metric.JSD
+
+
+def format_points(share: float | None) -> str:
+    """Print a share as percentage points without unit: whole above ten, one decimal below; a dash for None and NaN.
+
+    Example:
+        >>> format_points(0.344), format_points(0.0312), format_points(None)
+        ('34', '3.1', '–')
+    """
+    if share is None or not math.isfinite(share):
+        return DASH
+    points = 100 * share
+    return f"{points:.0f}" if points >= 9.95 else f"{points:.1f}"
+
+
 def format_interval(value: float, low: float, high: float) -> str:
     """Print `value [low, high]`; without the brackets where an end is not known, a dash where the value is not.
 
@@ -155,24 +189,25 @@ def summary_text(results: RunResults) -> TextTable:
         [['plural (ours)', '–', '0.020', '–', '–', '–']]
     """
     rows = Rows(results.rows)
+    in_points = distance_metric(rows) == Metric.POINTS
     body = []
     for method in rows.methods():
         cells = [METHOD_NAMES[method]]
+        if in_points:
+            cells.append(" / ".join(format_points(rows.value(method, split, Metric.POINTS)) for split in Split))
         cells += [rows.text(method, split, Metric.JSD) for split in Split]
         cells.append(" / ".join(format_nats(rows.cluster_mean(method, split, Metric.JSD)) for split in Split))
         cells.append(" / ".join(format_percent(rows.value(method, split, Metric.COVERAGE)) for split in Split))
         cells.append(" / ".join(format_nats(rows.value(method, split, Metric.ENTROPY_GAP)) for split in Split))
         body.append([_nothing_but_dashes(cell) for cell in cells])
     return TextTable(
-        header=["", "JS trained", "JS held-out", "JS per cluster", "coverage", "entropy gap"],
+        header=[
+            "",
+            *(["points off"] if in_points else []),
+            *("JS trained", "JS held-out", "JS per cluster", "coverage", "entropy gap"),
+        ],
         rows=body,
-        caption=(
-            "JS: Jensen-Shannon divergence in nats between the answers of the policy and those of people not used for "
-            "training; lower is better, 0 is identical, 0.693 has nothing in common; in brackets the interval "
-            "over people and questions. Pairs are trained / held-out questions. Per cluster: mean over clusters, each "
-            "under its own steering. Coverage: probability on the offered answers. Entropy gap: nats of spread gained "
-            "(+) or lost (−) against the people."
-        ),
+        caption=(OF_POINTS if in_points else "") + OF_DISTANCES,
     )
 
 
@@ -289,21 +324,11 @@ def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[s
             i: prompt if 0 < len(prompt) <= width else name
             for i, prompt, name in zip(ids, prompts, names, strict=True)
         }
-    words = [prompt.split() for prompt in prompts]
-    start = _common_start(words)
-    end = _common_start([w[start:][::-1] for w in words])
-    labels = [" ".join(w[start : len(w) - end]).strip(" .,;:?!") for w in words]
+    labels = telling_parts(prompts)
     return {
         i: label if 0 < len(label) <= width and labels.count(label) == 1 else name
         for i, label, name in zip(ids, labels, names, strict=True)
     }
-
-
-def _common_start(lists: Sequence[Sequence[str]]) -> int:
-    """Number of leading entries that all lists share."""
-    return next(
-        (at for at, entries in enumerate(zip(*lists, strict=False)) if len(set(entries)) > 1), min(map(len, lists))
-    )
 
 
 def _rich(table: TextTable, title: str, bold_first: str = "") -> Table:

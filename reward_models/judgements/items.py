@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 
 import numpy as np
@@ -19,11 +18,9 @@ from reward_models.judgements.faults import Faults
 from reward_models.judgements.texts import freeze_prompt
 
 
-__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "MADE_ID", "check_duplicates", "check_items", "first_rows"]
+__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "check_duplicates", "check_items", "first_rows"]
 
 ANONYMOUS = "anonymous"
-MADE_ID = re.compile(r"item-[0-9a-f]{12}")
-"""An item id that was made from the texts, because the table has none."""
 DUPLICATES = ("refuse", "first", "last", "drop")
 """What may be done where a rater judged an item more than once."""
 CONTENT = {

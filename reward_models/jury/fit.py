@@ -17,15 +17,13 @@ from typing import Any, Literal
 
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.analysis.naming import describe_clusters
+from reward_models.analysis.naming import describe_clusters, item_labels
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.feature_fitting import FeatureFit, fit_features
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.fitting.selection import KSelection, select_num_clusters
-from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.items import MADE_ID
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, as_messages
 from reward_models.jury.features import pooled_features, truncate_backbone
@@ -40,7 +38,6 @@ __all__ = ["FittedJury", "fit_jury"]
 
 ANSWERS_IN_DESCRIPTION = 3
 CALIBRATION_PROMPTS = 200  # give a scale to about two percent
-LABEL_LENGTH = 40
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,7 @@ def fit_jury(
         clusters: K, or candidates of which held-out raters choose one.
         layers: Use only so many of the backbone's layers; None for all.
         l2: Ridge penalty of the heads; `"auto"` chooses it on held-out questions.
-        labels: Short names of items by item id, for the names of the clusters. None: the item id of a question (the
-            beginning of its wording where the table has no ids), the beginning of a rated response, the beginning of
-            the prompt of a pair.
+        labels: Short names of items by item id, for the names of the clusters. None: `item_labels`, from the wordings.
         config: Restarts, priors and seed of the label-level fit; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
         progress: Show progress bars.
@@ -138,7 +133,9 @@ def fit_jury(
         num_clusters = selection.num_clusters
     announce("fitting clusters of raters to the labels")
     label_fit = fit_mixture(enc, num_clusters, config)
-    described = describe_clusters(label_fit, enc, labels=labels or _labels(enc)) if enc.kind != "soft" else _everyone()
+    described = (
+        describe_clusters(label_fit, enc, labels=labels or item_labels(enc)) if enc.kind != "soft" else _everyone()
+    )
     announce("computing the language model's features of each text")
     if layers is not None:
         model = truncate_backbone(model, layers)
@@ -214,28 +211,6 @@ def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
         return str(error)
     scorer.calibrated = False
     return None
-
-
-def _labels(enc: Encoded) -> dict[str, str]:
-    """Short names of items: the id of a question, the beginning of a rated response or of a pair's prompt.
-
-    A question whose id was made from its texts has the beginning of its wording, unless two begin alike. Where several
-    prompts got the same response, the prompt tells the ratings apart.
-    """
-    texts = [enc.texts[first] for first in enc.item_alternatives[:, 0]]
-    prompts = [_shorten(as_messages(text.prompt)[-1]["content"]) for text in texts]
-    if enc.kind == "choice":
-        telling = all(map(MADE_ID.fullmatch, enc.item_ids)) and len(set(prompts)) == len(prompts)
-        return dict(zip(enc.item_ids, prompts, strict=True)) if telling else {}
-    responses = [_shorten(text.response) for text in texts]
-    distinct = len(set(responses)) == len(responses)
-    rated = responses if distinct else [f"{p}: {r}" for p, r in zip(prompts, responses, strict=True)]
-    return dict(zip(enc.item_ids, rated if enc.kind == "rating" else prompts, strict=True))
-
-
-def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LABEL_LENGTH else line[: LABEL_LENGTH - 1] + "…"
 
 
 def _everyone() -> list[dict[str, Any]]:

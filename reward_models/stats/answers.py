@@ -25,6 +25,7 @@ __all__ = [
     "entropy_gap",
     "js_divergence",
     "marginal",
+    "noise_floor",
     "noise_floor_js",
     "normalise",
     "resample_people",
@@ -125,28 +126,46 @@ def coverage(option_probs: np.ndarray) -> np.ndarray:
     return np.asarray(option_probs, dtype=np.float64).sum(axis=-1)
 
 
-def noise_floor_js(p: np.ndarray, n: np.ndarray, seed: int = 0, draws: int = 200) -> np.ndarray:
-    """Estimate the divergence that a perfect model would still have because only `n` people answered.
+def noise_floor(
+    p: np.ndarray,
+    n: np.ndarray,
+    seed: int = 0,
+    draws: int = 200,
+    *,
+    distance: Callable[[np.ndarray, np.ndarray], np.ndarray] = js_divergence,
+) -> np.ndarray:
+    """Estimate the distance that a perfect model would still have because only `n` people answered.
 
-    It is the expected Jensen-Shannon divergence between a sample of size `n` from `p` and `p` itself, and goes to 0 as
-    (A - 1) / (8n).
+    It is the expected distance between a sample of size `n` from `p` and `p` itself. Of the Jensen-Shannon divergence
+    it goes to 0 as (A - 1) / (8n).
 
     Args:
         p: (I, A) true distributions.
         n: (I,) people who answered each item.
         seed: Random seed.
         draws: Multinomial samples per item.
+        distance: Distance of distributions over the last axis, e.g. `total_variation`.
 
     Returns:
-        (I,) nats.
+        (I,) in the unit of the distance.
+
+    Example:
+        >>> noise_floor([[0.5, 0.5]], [100], distance=total_variation).round(2).tolist()  # .4 / sqrt(100)
+        [0.04]
+    """
+    p = normalise(p)
+    samples = seeded_rng(seed, "noise floor").multinomial(np.asarray(n, dtype=np.int64), p, size=(draws, len(p)))
+    return distance(normalise(samples), p).mean(axis=0)
+
+
+def noise_floor_js(p: np.ndarray, n: np.ndarray, seed: int = 0, draws: int = 200) -> np.ndarray:
+    """Estimate the `noise_floor` of the Jensen-Shannon divergence: (I,) nats.
 
     Example:
         >>> noise_floor_js([[0.5, 0.5], [0.5, 0.5]], [50, 5000]).round(4).tolist()
         [0.0024, 0.0]
     """
-    p = normalise(p)
-    samples = seeded_rng(seed, "noise floor").multinomial(np.asarray(n, dtype=np.int64), p, size=(draws, len(p)))
-    return js_divergence(normalise(samples), p).mean(axis=0)
+    return noise_floor(p, n, seed, draws)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from reward_models.stats.answers import (
     js_divergence,
     normalise,
     resample_people,
+    total_variation,
 )
 
 
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "ClusterPanel", "cluster_panel", "interval_row", "metric_rows"]
 
-METRICS = ("jsd_nats", "coverage", "entropy_gap")
+METRICS = ("jsd_nats", "coverage", "entropy_gap", "total_variation")
 """Per question: JS divergence from people (nats; lower is better), mass on the offered answers (higher is better),
-entropy of the policy's answers minus that of people's (nats; 0 is ideal, below 0 is collapse)."""
+entropy of the policy's answers minus that of people's (nats; 0 is ideal, below 0 is collapse), and the share of people
+who would have to answer otherwise for people and policy to agree (lower is better; "points off", of 100)."""
 
-UNITS = {"jsd_nats": "nats", "coverage": "probability", "entropy_gap": "nats"}
+UNITS = {"jsd_nats": "nats", "coverage": "probability", "entropy_gap": "nats", "total_variation": "probability"}
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,19 @@ def metric_rows(
         >>> answers = np.array([[0, 0], [0, 1], [1, 1], [1, 1]])  # four raters, two questions
         >>> people = ClusterPanel(answers, 2, np.ones((1, 4, 2))).resample(None, draws=50, seed=0)
         >>> rows = metric_rows(people, np.array([[0.4, 0.4], [0.2, 0.6]]), level=0.9, split="test")
-        >>> [(row["split"], row["metric"], round(row["value"], 3)) for row in rows]
-        [('test', 'jsd_nats', 0.0), ('test', 'coverage', 0.8), ('test', 'entropy_gap', 0.0)]
+        >>> {row["metric"]: round(row["value"], 3) for row in rows}
+        {'jsd_nats': 0.0, 'coverage': 0.8, 'entropy_gap': 0.0, 'total_variation': 0.0}
     """
     q = normalise(probabilities)
     per_item: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "jsd_nats": lambda human: js_divergence(human, q),
         "coverage": lambda human: coverage(probabilities),
         "entropy_gap": lambda human: entropy_gap(q, human),
+        "total_variation": lambda human: total_variation(human, q),
     }
     for metric in METRICS:
-        yield interval_row(people.interval(per_item[metric], level=level, clip=metric == "jsd_nats"), metric, labels)
+        distance = metric in ("jsd_nats", "total_variation")
+        yield interval_row(people.interval(per_item[metric], level=level, clip=distance), metric, labels)
 
 
 def interval_row(interval: Interval, metric: str, labels: Mapping[str, str]) -> dict[str, Any]:

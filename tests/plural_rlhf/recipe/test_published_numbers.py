@@ -201,9 +201,14 @@ def test_every_row_is_there_once_and_nothing_else(real_run):
         for method in (Method.JURY, Method.MARGINAL, Method.UNIFORM, *POLICIES)
         for split in SPLITS
         for who in ("all", *real_run.names)
-        for metric in ("jsd_nats", "coverage", "entropy_gap")
+        for metric in ("jsd_nats", "coverage", "entropy_gap", "total_variation")
     }
-    expected |= {("floor", split, who, "jsd_nats") for split in SPLITS for who in ("all", *real_run.names)}
+    expected |= {
+        ("floor", split, who, metric)
+        for split in SPLITS
+        for who in ("all", *real_run.names)
+        for metric in ("jsd_nats", "total_variation")
+    }
     assert len(real_run.results.rows) == len(expected)
     assert set(rows_of(real_run)) == expected
 
@@ -221,6 +226,7 @@ def test_rows_are_means_over_the_questions_of_their_split(real_run, people, weig
             "jsd_nats": np.mean([js(human[t], said[t]) for t in topics]),
             "coverage": np.mean([given[t].sum() for t in topics]),
             "entropy_gap": np.mean([spread(said[t]) - spread(human[t]) for t in topics]),
+            "total_variation": np.mean([np.maximum(said[t] - human[t], 0).sum() for t in topics]),
         }
         for metric, value in expected.items():
             row = rows[method, split, who, metric]

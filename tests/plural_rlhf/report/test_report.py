@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from plural_rlhf.report import plots, summary_table, write_report
+from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_policies import Row, Skipped
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
-from plural_rlhf.report.sections import headline, report_sections
+from plural_rlhf.report.sections import report_sections
 from plural_rlhf.report.tables import (
     Rows,
     clusters_text,
@@ -157,12 +158,12 @@ def test_markdown_links_the_plots_it_wrote(page):
 
 
 def test_page_opens_with_the_headline_figures(results, page):
-    first, second, *_ = headline(results)
+    _, _, third, fourth, *_ = headline(results)
     rows = Rows(results.rows)
-    assert rows.text(Method.PLURAL, *HELDOUT_JSD) in first
-    assert "2 questions" in first
-    assert "180 people" in first
-    assert f"stock GRPO {format_nats(rows.value(Method.GRPO, *HELDOUT_JSD))}" in second
+    assert rows.text(Method.PLURAL, *HELDOUT_JSD) in third
+    assert "2 questions" in third
+    assert "180 people" in third
+    assert f"stock GRPO {format_nats(rows.value(Method.GRPO, *HELDOUT_JSD))}" in fourth
     text = page.read_text(encoding="utf-8")
     assert 0 < text.index("180 people") < text.index("<svg")
 

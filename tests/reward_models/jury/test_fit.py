@@ -130,9 +130,9 @@ def test_a_path_that_is_no_model_is_refused(choices, tmp_path):
         fit_jury(choices.judgements, tmp_path / "nothing")
 
 
-def test_clusters_of_questions_without_ids_are_named_by_their_wordings(choices):
+def test_clusters_are_named_by_the_wordings_of_questions_with_and_without_ids(choices):
     frame = choices.judgements.frame.drop(columns="item_id")
     made = Judgements.from_frame(frame)
     assert all(name.startswith("Question ") for name in tiny_jury(made, clusters=2).cluster_names)
     given = Judgements.from_frame(frame.assign(item_id=frame["prompt"].str.replace("Question ", "q").str.rstrip("?")))
-    assert all(name.startswith("q") for name in tiny_jury(given, clusters=2).cluster_names)
+    assert all(name.startswith("Question ") for name in tiny_jury(given, clusters=2).cluster_names)

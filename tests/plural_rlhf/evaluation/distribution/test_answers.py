@@ -115,6 +115,7 @@ def test_rows_hold_the_means_over_questions(planted, of_cluster):
         "jsd_nats": np.mean([direct_js(p, r) for p, r in zip(human, q, strict=True)]),
         "coverage": 0.9,
         "entropy_gap": np.mean(entropies[0] - entropies[1]),
+        "total_variation": np.mean(np.maximum(q - human, 0).sum(axis=1)),
     }
     for metric, row in rows.items():
         # The library smooths by 1e-6 before the logarithm; nothing else may differ.
@@ -131,7 +132,7 @@ def test_people_themselves_score_nothing():
     np.testing.assert_allclose(panel.n(), [4, 3])
     people = panel.resample(None, draws=20, seed=0)
     rows = {r["metric"]: r["value"] for r in metric_rows(people, panel.human(), level=0.9)}
-    assert rows == pytest.approx({"jsd_nats": 0, "coverage": 1, "entropy_gap": 0}, abs=1e-6)
+    assert rows == pytest.approx({"jsd_nats": 0, "coverage": 1, "entropy_gap": 0, "total_variation": 0}, abs=1e-6)
 
 
 def test_probabilities_are_exact_and_leave_the_model_as_it_was():

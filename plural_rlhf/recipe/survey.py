@@ -1,0 +1,117 @@
+"""Describe the clusters for social scientists: who they are, how well they fit, how reliable the answers are.
+
+The statistics are those of `reward_models.analysis`; this file chooses what a report needs of them. Knows nothing of
+models and policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from plural_rlhf.report.results_survey import (
+    AnswerReliability,
+    PairDependence,
+    RetestResult,
+    SizeIndices,
+    SurveyResults,
+    TraitShares,
+)
+from reward_models.analysis.cluster_traits import TraitRow, cluster_traits, shares_by
+from reward_models.analysis.fit_indices import FitIndices, fit_indices, fits_by_size, prevalence_intervals
+from reward_models.analysis.local_dependence import local_dependence
+from reward_models.analysis.reliability import reliability
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.rater_fit import RaterFit
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.records import Judgements
+
+
+__all__ = ["describe_survey"]
+
+MOST_VALUES = 30  # of a trait in the table
+MOST_PAIRS = 10
+ENDS = ("first", "second")
+
+
+def describe_survey(
+    fit: RaterFit,
+    judgements: Judgements,
+    *,
+    labels: Mapping[str, str],
+    candidates: Sequence[int] = (),
+    by: Sequence[str] = (),
+    config: FitConfig | None = None,
+) -> SurveyResults:
+    """Describe the clusters of a fit.
+
+    Args:
+        fit: A mixture.
+        judgements: The judgements it was fitted to.
+        labels: Short names of items by id.
+        candidates: Numbers of clusters to compare by information criteria; only used for choices, whose parameters can
+            be counted.
+        by: Traits by which the shares of the clusters are tabulated, e.g. `["year"]`.
+        config: Settings of the fit.
+
+    Raises:
+        JudgementError: `by` names a trait that the table does not have.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=60, num_items=8)
+        >>> frame = planted.judgements.frame
+        >>> frame["rater:region"] = ["north" if rater < "r3" else "south" for rater in frame["rater_id"]]
+        >>> fit = fit_mixture(planted.judgements.encode(), 2)
+        >>> survey = describe_survey(fit, planted.judgements, labels={}, candidates=(1, 2), by=["region"])
+        >>> [(row.trait, row.value, row.n) for row in survey.traits]
+        [('region', 'north', 23), ('region', 'south', 37)]
+        >>> [size.num_clusters for size in survey.sizes], len(survey.by), survey.n_pairs
+        ([1, 2], 2, 28)
+    """
+    config = config or FitConfig()
+    enc = judgements.encode()
+    grouped = shares_by(fit, judgements, by) if by else []  # first: it may refuse a trait
+    intervals = prevalence_intervals(fit, enc, config=config, seed=config.seed)
+    rows = cluster_traits(fit, judgements)
+    counts = {trait: sum(row.trait == trait for row in rows) for trait in dict.fromkeys(row.trait for row in rows)}
+    pairs = local_dependence(fit, enc)
+    return SurveyResults(
+        n_raters=len(fit.rater_ids),
+        shares_low=intervals.low.tolist(),
+        shares_high=intervals.high.tolist(),
+        refitted=intervals.refitted,
+        traits=[_trait_shares(row) for row in rows if 1 < counts[row.trait] <= MOST_VALUES],
+        omitted_traits={trait: count for trait, count in counts.items() if count > MOST_VALUES},
+        by=[_trait_shares(row) for row in grouped],
+        sizes=[_size_indices(size) for size in _sizes(fit, enc, candidates, config)],
+        dependence=[
+            PairDependence(**{**vars(pair), **{end: labels.get(vars(pair)[end], vars(pair)[end]) for end in ENDS}})
+            for pair in pairs[:MOST_PAIRS]
+        ],
+        n_pairs=len(pairs),
+        reliability=_reliability(enc, config.seed),
+    )
+
+
+def _sizes(fit: RaterFit, enc: Encoded, candidates: Sequence[int], config: FitConfig) -> list[FitIndices]:
+    own = fit_indices(fit, enc)
+    if own.bic is None:
+        return [own]
+    supported = [size for size in candidates if size <= enc.n_raters]
+    return fits_by_size(enc, [*supported, fit.num_clusters], config, known=fit)
+
+
+def _trait_shares(row: TraitRow) -> TraitShares:
+    ends = {name: getattr(row, name).tolist() for name in ("shares", "low", "high")}
+    return TraitShares(trait=row.trait, value=row.value, n=row.n, overall=row.overall, **ends)
+
+
+def _size_indices(indices: FitIndices) -> SizeIndices:
+    return SizeIndices(**{**vars(indices), "certainty": indices.certainty.tolist()})
+
+
+def _reliability(enc: Encoded, seed: int) -> AnswerReliability:
+    measured = reliability(enc, seed=seed)
+    values = {name: value for name, value in vars(measured).items() if name not in ("styles", "retest")}
+    retest = None if measured.retest is None else RetestResult(**vars(measured.retest))
+    return AnswerReliability(**values, retest=retest, n_styles=len(measured.styles))
