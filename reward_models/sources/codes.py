@@ -40,6 +40,7 @@ class TableReading:
         codes: Number of judgements by (code of the file, option or level it became).
         missing: A row per answer that was left out: `rater_id`, `question` (item id, else prompt or response), `code`
             ("" for an empty cell) and `kind`, the name that the map or the file has for it, else the code.
+        origin: What the judgements were made of, where a row of the file is none, e.g. "every pair of 3 rankings".
 
     Example:
         >>> from reward_models import planted_judgements
@@ -60,9 +61,11 @@ class TableReading:
     columns: tuple[str, ...] = ()
     codes: Mapping[tuple[str, str], int] = field(default_factory=dict)
     missing: pd.DataFrame = field(default_factory=_no_missing)
+    origin: str = ""
 
     def __str__(self) -> str:
         head = f"{self.name}: {len(self.judgements):,} judgements ({self.judgements.kind})"
+        head += f", {self.origin}" if self.origin else ""
         if not self.columns:
             return head
         pairs = zip(self.missing["code"], self.missing["kind"], strict=True)

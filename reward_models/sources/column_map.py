@@ -5,6 +5,7 @@ Reads a map from a mapping or a YAML file and checks its keys before any row is 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.items import DUPLICATES
 from reward_models.judgements.spelling import code_text, is_bool
 from reward_models.judgements.validation import KINDS, OPTIONAL, REQUIRED
-from reward_models.sources.files import existing_file
-from reward_models.sources.layouts import LAYOUTS
+from reward_models.sources.formats.files import existing_file
+from reward_models.sources.map_layouts import faulty_layout, faulty_values
 from reward_models.sources.recoding import missing_kinds
-from reward_models.sources.wide import QUESTION_KEYS
 from reward_models.yaml_text import YamlError, read_yaml
 
 
@@ -27,6 +27,8 @@ MAP_KEYS = (
     "layout",
     "columns",
     "questions",
+    "ranks",
+    "unranked",
     "traits",
     "constants",
     "options",
@@ -36,6 +38,7 @@ MAP_KEYS = (
     "keep_as_option",
     "drop_empty",
     "levels",
+    "bins",
     "duplicates",
     "decimal",
     "thousands",
@@ -44,7 +47,9 @@ MAP_KEYS = (
     "sheet",
 )
 _CANONICAL = tuple(
-    dict.fromkeys([c for kind in KINDS for c in (*REQUIRED[kind], *OPTIONAL[kind])] + ["chosen", "rejected"])
+    dict.fromkeys(
+        [c for kind in KINDS for c in (*REQUIRED[kind], *OPTIONAL[kind])] + ["chosen", "rejected", "best", "worst"]
+    )
 )
 _SECTIONS = ("columns", "traits", "constants", "values")
 _LISTS = ("drop_empty", "keep_as_option")
@@ -102,7 +107,7 @@ def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
             *_ambiguous_words(mapping),
             *_faulty_missing(mapping),
             *_faulty_settings(mapping),
-            *_faulty_layout(mapping),
+            *faulty_layout(mapping),
         ]
     if problems:
         raise JudgementError("\n".join(["the column map cannot be used:", *(f"  {problem}" for problem in problems)]))
@@ -131,21 +136,10 @@ def _ambiguous_words(mapping: Mapping[str, Any]) -> list[str]:
     places += [("options", option) for option in (options if isinstance(options, list | tuple) else [])]
     problems = []
     for column, recode in mapping.get("values", {}).items():
-        problems += _faulty_values(f"values: {column}", recode)
+        problems += faulty_values(f"values: {column}", recode)
         if isinstance(recode, Mapping):
             places += [(f"values: {column}: {key!r}", value) for key, value in recode.items()]
     return problems + [f"{place}: {value!r} is not text. Fix: {_QUOTES}." for place, value in places if is_bool(value)]
-
-
-def _faulty_values(place: str, recode: Any) -> list[str]:
-    if not isinstance(recode, Mapping):
-        return [f"{place}: {recode!r} is not a mapping. Fix: write 'value of the file: new value'."]
-    problems = []
-    codes: dict[str, Any] = {}
-    for key, value in recode.items():
-        if codes.setdefault(code_text(key), value) != value:
-            problems.append(f"{place}: {key!r} is there twice, as two spellings. Fix: keep one of them.")
-    return problems
 
 
 def _faulty_missing(mapping: Mapping[str, Any]) -> list[str]:
@@ -177,46 +171,6 @@ def _faulty_missing(mapping: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _faulty_layout(mapping: Mapping[str, Any]) -> list[str]:
-    """Name what is wrong with the layout, and with the questions of a wide file."""
-    layout, questions = mapping.get("layout", "long"), mapping.get("questions")
-    if layout not in LAYOUTS:
-        hint = did_you_mean(layout, LAYOUTS)
-        return [f"layout: {layout!r} is not known.{hint} Fix: one of {', '.join(LAYOUTS)}."]
-    if layout != "wide":
-        return [] if questions is None else ["questions: only a wide file has them. Fix: add layout: wide."]
-    problems = []
-    if not questions:
-        problems.append("questions is missing. Fix: list the columns, e.g. questions: [q1, q2] or {q1: THE QUESTION}.")
-    if mapping.get("kind") not in ("choice", "rating", "preference"):
-        problems.append("kind is missing. Fix: kind: choice, or rating, or preference.")
-    problems += [
-        f"columns: {name!r} is a column of answers. Fix: remove it; the answers are in the columns under questions."
-        for name in ("choice", "rating", "options", "item_id")
-        if name in mapping.get("columns", {})
-    ]
-    for column, entry in questions.items() if isinstance(questions, Mapping) else ():
-        if isinstance(entry, str) or entry is None:
-            continue
-        if not isinstance(entry, Mapping):
-            problems.append(f"questions: {column}: {entry!r} is not a wording. Fix: {_QUOTES}.")
-            continue
-        problems += [
-            f"questions: {column}: {key!r} is not known.{did_you_mean(key, QUESTION_KEYS)} Fix: one of "
-            f"{', '.join(QUESTION_KEYS)}."
-            for key in entry
-            if key not in QUESTION_KEYS
-        ]
-        if "values" in entry:
-            problems += _faulty_values(f"questions: {column}: values", entry["values"])
-        problems += [
-            f"questions: {column}: {key}: {entry[key]!r} is not a list. Fix: put it in brackets."
-            for key in ("options", "missing")
-            if key in entry and not isinstance(entry[key], (list, tuple, *([Mapping] if key == "missing" else [])))
-        ]
-    return problems
-
-
 def _faulty_settings(mapping: Mapping[str, Any]) -> list[str]:
     problems = []
     index, duplicates = mapping.get("index"), mapping.get("duplicates", "refuse")
@@ -225,6 +179,15 @@ def _faulty_settings(mapping: Mapping[str, Any]) -> list[str]:
     if duplicates not in DUPLICATES:
         hint = did_you_mean(duplicates, DUPLICATES)
         problems.append(f"duplicates: {duplicates!r} is not known.{hint} Fix: one of {', '.join(DUPLICATES)}.")
+    bins = mapping.get("bins")
+    if bins is not None:
+        numbers = isinstance(bins, list) and all(isinstance(e, int | float) and not is_bool(e) for e in bins)
+        if not numbers or len(bins) < 3 or any(low >= high for low, high in itertools.pairwise(bins)):
+            problems.append(
+                f"bins: {bins!r} are not three or more increasing edges. Fix: e.g. bins: [0, 25, 75, 100]."
+            )
+        if mapping.get("levels") is not None:
+            problems.append("bins: the levels are the numbers of the bins. Fix: remove levels.")
     for name in ("decimal", "thousands", "separator"):
         sign = mapping.get(name)
         if sign is not None and not (isinstance(sign, str) and len(sign) == 1):

@@ -1,12 +1,13 @@
 """Judgement rows from the cells of a file, in whichever way the file is laid out.
 
-`long` has a row per judgement, `wide` a row per respondent and a column per question. Knows nothing of formats, and
-does not decide what is valid (see `judgements.validation`).
+`long` has a row per judgement, `wide` a row per respondent and a column per question, `ranking` and `best_worst` a row
+per ranking or task. Knows nothing of formats, and does not decide what is valid (see `judgements.validation`).
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,8 +17,10 @@ from typing import Any
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning
-from reward_models.sources.cells import Cells, cell_text
+from reward_models.judgements.spelling import one_form
 from reward_models.sources.codes import MISSING_COLUMNS, question_of
+from reward_models.sources.formats.cells import Cells, cell_text
+from reward_models.sources.rankings import best_worst_pairs, ranked_rows
 from reward_models.sources.recoding import EMPTY, Meaning, Recoder, is_empty
 from reward_models.sources.renaming import rename, source_columns
 from reward_models.sources.wide import melt
@@ -60,11 +63,16 @@ def judgement_rows(
         >>> judgements.values.tolist(), str(caught[0].message)
         ([['ann', '1', '1']], '1 of 2 rows of a.csv dropped, as the column map says (values, ...).')
     """
-    frame = rename(cells, mapping, name)
+    layout = mapping.get("layout", "long")
+    columns = mapping.get("columns", {})
+    if layout == "best_worst" and isinstance(columns.get("options"), list):
+        # A text per column, which are not joined to one.
+        columns = {column: source for column, source in columns.items() if column != "options"}
+    frame = rename(cells, {**mapping, "columns": columns}, name)
     for column in _LISTS:
         if column in frame:
             frame[column] = frame[column].map(_json_list).astype(object)
-    return LAYOUTS[mapping.get("layout", "long")](frame, cells, mapping, recoder, name)
+    return LAYOUTS[layout](frame, cells, mapping, recoder, name)
 
 
 def _long(
@@ -75,7 +83,7 @@ def _long(
     drop = _recode_columns(frame, cells, mapping, recoder, answer)
     if "options" in mapping:
         frame["options"] = _options(frame, mapping["options"], recoder)
-    missing = pd.DataFrame(columns=list(MISSING_COLUMNS))
+    missing = _no_missing()
     if answer is not None:
         source = source_columns(mapping).get(answer, [answer])
         meaning = _meaning(cells, source)
@@ -110,8 +118,49 @@ def _wide(
     return melt(frame, cells, mapping, recoder, name, ~drop)
 
 
-LAYOUTS: Mapping[str, Callable[..., tuple[pd.DataFrame, pd.DataFrame]]] = {"long": _long, "wide": _wide}
+def _ranking(
+    frame: pd.DataFrame, cells: Cells, mapping: Mapping[str, Any], recoder: Recoder, name: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    frame = _kept(
+        frame, cells, mapping, recoder, "rating" if isinstance(mapping["ranks"], Mapping) else "choice", name
+    )
+    cells = dataclasses.replace(cells, frame=cells.frame.loc[frame.index])
+    return ranked_rows(frame, cells, mapping, recoder), _no_missing()
+
+
+def _best_worst(
+    frame: pd.DataFrame, cells: Cells, mapping: Mapping[str, Any], recoder: Recoder, name: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    frame = _kept(frame, cells, mapping, recoder, "choice", name)
+    columns = mapping["columns"].get("options")
+    if isinstance(columns, list):
+        texts = cells.frame.loc[frame.index, [one_form(str(column)).strip() for column in columns]]
+        shown = [[cell for cell in row if not is_empty(cell)] for row in texts.itertuples(index=False, name=None)]
+    else:
+        shown = _options(frame, mapping.get("options"), recoder).tolist()
+    frame = frame.drop(columns="options", errors="ignore")
+    return best_worst_pairs(frame, shown, cells, mapping, recoder), _no_missing()
+
+
+LAYOUTS: Mapping[str, Callable[..., tuple[pd.DataFrame, pd.DataFrame]]] = {
+    "long": _long,
+    "wide": _wide,
+    "ranking": _ranking,
+    "best_worst": _best_worst,
+}
 """How a file may be laid out."""
+
+
+def _kept(
+    frame: pd.DataFrame, cells: Cells, mapping: Mapping[str, Any], recoder: Recoder, answer: str, name: str
+) -> pd.DataFrame:
+    drop = _recode_columns(frame, cells, mapping, recoder, answer)
+    _say_dropped(drop, name)
+    return frame[~drop]
+
+
+def _no_missing() -> pd.DataFrame:
+    return pd.DataFrame(columns=list(MISSING_COLUMNS))
 
 
 def _recode_columns(

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from reward_models.errors import JudgementError, did_you_mean
+from reward_models.judgements.faults import is_missing
 from reward_models.judgements.spelling import code_text, is_bool
-from reward_models.sources.cells import cell_text
+from reward_models.sources.formats.cells import cell_text
 
 
 __all__ = ["EMPTY", "Meaning", "Recoder", "is_empty", "missing_kinds"]
@@ -55,7 +56,7 @@ def is_empty(cell: Any) -> bool:
         >>> is_empty(None), is_empty(" "), is_empty("0")
         (True, True, False)
     """
-    return cell is None or (isinstance(cell, str) and not cell.strip())
+    return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
 
 
 def missing_kinds(missing: Sequence[Any] | Mapping[str, Sequence[Any]]) -> dict[Any, str]:
@@ -140,7 +141,10 @@ class Recoder:
                 f"Fix: recode it under values, e.g. {dates[0]!r}: '3-4', or format the column as text in Excel and "
                 "type the cell again."
             )
-        pairs = [results[cell] if cell is None or isinstance(cell, str) else (cell, None) for cell in cells]
+        pairs = [
+            results[cell] if isinstance(cell, str) else (results[None] if is_missing(cell) else (cell, None))
+            for cell in cells
+        ]
         new = pd.Series([value for value, _ in pairs], index=cells.index, dtype=object)
         return new, pd.Series([kind for _, kind in pairs], index=cells.index, dtype=object)
 

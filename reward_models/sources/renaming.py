@@ -13,7 +13,7 @@ import pandas as pd
 
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.spelling import one_form
-from reward_models.sources.cells import Cells, cell_text
+from reward_models.sources.formats.cells import Cells, cell_text
 
 
 __all__ = ["IDS", "rename", "source_columns", "unknown_columns"]

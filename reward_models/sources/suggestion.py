@@ -14,7 +14,7 @@ import yaml
 
 from reward_models.judgements.spelling import code_text, plain_number
 from reward_models.judgements.traits import MISSING_WORDS
-from reward_models.sources.cells import Cells
+from reward_models.sources.formats.cells import Cells
 
 
 __all__ = ["suggest_wide"]

@@ -7,9 +7,10 @@ YAML file with these keys, all optional:
 | key | meaning |
 |---|---|
 | `kind` | preference, rating, choice or soft; inferred from the columns of a long file by default |
-| `layout` | `long` (a row per judgement, the default) or `wide` (a row per respondent, a column per question) |
+| `layout` | `long` (a row per judgement, the default), `wide` (a row per respondent), `ranking` or `best_worst` |
 | `columns` | `canonical: column of the file`; several columns are joined: ids with a slash, texts with a blank line |
 | `questions` | wide: columns (`q*` is many), or `column: wording`, or `column: {prompt: ..., options: ..., ...}` |
+| `ranks`, `unranked` | ranking: `column of ranks: text`, or columns of texts, the best first; `unranked: last` |
 | `traits` | `trait: column of the file`, becomes `rater:<trait>` |
 | `constants` | `canonical: value`, the same in every row |
 | `options` | options of every row, or the separator that splits the column `options`; by default the file's labels |
@@ -19,6 +20,7 @@ YAML file with these keys, all optional:
 | `keep_as_option` | kinds of missing answers that stay, as the last options |
 | `drop_empty` | canonical columns; rows that are empty there are dropped |
 | `levels` | the ordered levels of a rating |
+| `bins` | edges that cut ratings into levels 1, 2, ..., e.g. `[0, 25, 75, 100]` |
 | `duplicates` | what to do where a rater judged an item twice: refuse (the default), first, last or drop |
 | `decimal`, `thousands` | signs in numbers, e.g. `decimal: ","` |
 | `separator`, `encoding` | of a text file, where they are not recognised |
@@ -30,21 +32,24 @@ Rows are dropped only as the map says, and a warning states their number. Codes 
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning
+from reward_models.judgements.faults import Faults
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.spelling import plain_number
 from reward_models.judgements.validation import canonicalise
-from reward_models.sources.cells import Cells
 from reward_models.sources.codes import TableReading, count_codes
 from reward_models.sources.column_map import MAP_KEYS, load_map
-from reward_models.sources.files import existing_file, read_cells
+from reward_models.sources.formats.cells import Cells
+from reward_models.sources.formats.files import existing_file, read_cells
 from reward_models.sources.layouts import judgement_rows
 from reward_models.sources.recoding import Recoder
 from reward_models.sources.renaming import source_columns, unknown_columns
@@ -132,13 +137,16 @@ def read_table(
         warnings.warn(f"{path.name}: {sentence}", JudgementWarning, stacklevel=3)
     codes = frame.pop("code") if "code" in frame else None
     frame = _numbers(frame, mapping)
+    levels = mapping.get("levels")
+    if "bins" in mapping:
+        codes, levels = _binned(frame, mapping["bins"], path.name), range(1, len(mapping["bins"]))
     try:
         canonical = canonicalise(
             frame,
-            mapping.get("kind"),
-            mapping.get("levels"),
+            mapping.get("kind", "preference" if mapping.get("layout") in ("ranking", "best_worst") else None),
+            levels,
             duplicates=duplicates or mapping.get("duplicates", "refuse"),
-            index=mapping.get("index"),
+            index=mapping.get("index") if mapping.get("layout") != "best_worst" else None,
         )
     except JudgementError as error:
         hints = [f"  note: {sentence}" for sentence in notes]
@@ -153,7 +161,9 @@ def read_table(
     judgements = Judgements(canonical.kind, canonical.frame, canonical.levels)
     answer = {"rating": "rating", "soft": None}.get(canonical.kind, "choice")
     if answer is None or codes is None:
-        return TableReading(judgements, path.name)
+        return TableReading(
+            judgements, path.name, missing=missing, origin=_origin(mapping, canonical.kind, len(cells.frame))
+        )
     counts = count_codes(judgements, codes.iloc[canonical.rows])
     return TableReading(judgements, path.name, _answer_columns(cells, mapping, answer), counts, missing)
 
@@ -164,10 +174,42 @@ def _wide_hint(cells: Cells, mapping: Mapping[str, Any]) -> list[str]:
     return [hint] if hint else []
 
 
+def _origin(mapping: Mapping[str, Any], kind: str, rows: int) -> str:
+    """Return what the judgements of a layout without a column of answers were made of."""
+    if mapping.get("layout") == "best_worst":
+        return f"the pairs of {rows:,} best-worst choices"
+    if mapping.get("layout") == "ranking":
+        parts = (
+            "choices of the best, then of the best of the rest," if mapping.get("kind") == "choice" else "every pair"
+        )
+        return f"{parts} of {rows:,} rankings"
+    return ""
+
+
 def _answer_columns(cells: Cells, mapping: Mapping[str, Any], answer: str) -> tuple[str, ...]:
     if mapping.get("layout") == "wide":
         return tuple(question_settings(mapping, cells))
     return tuple(source_columns(mapping).get(answer, [answer]))
+
+
+def _binned(frame: pd.DataFrame, edges: Sequence[float], name: str) -> pd.Series:
+    """Replace ratings by the numbers of their bins, in place; return (N,) the bins as texts.
+
+    A bin has its lower edge, the last one its upper edge, too.
+    """
+    if "rating" not in frame:
+        raise JudgementError(f"{name}: bins: there is no column 'rating'. Fix: add it under columns.")
+    ratings = pd.to_numeric(frame["rating"], errors="coerce")
+    faults = Faults(len(frame))
+    outside = ratings.notna() & ~ratings.between(edges[0], edges[-1])
+    reason = f"is outside the bins, {edges[0]:g} to {edges[-1]:g}"
+    faults.add(outside.to_numpy(), "rating", frame["rating"].tolist(), reason, "correct it, or add it to missing")
+    faults.raise_if_any()
+    number = np.minimum(np.searchsorted(edges, ratings.to_numpy(), side="right"), len(edges) - 1)
+    frame["rating"] = frame["rating"].where(ratings.isna(), number)
+    names = [f"{low:g} to below {high:g}" for low, high in itertools.pairwise(edges)]
+    names[-1] = f"{edges[-2]:g} to {edges[-1]:g}"
+    return pd.Series([names[place - 1] for place in number], index=frame.index, dtype=object)
 
 
 def _numbers(frame: pd.DataFrame, mapping: Mapping[str, Any]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
 from reward_models.judgements.spelling import code_text, one_form
-from reward_models.sources.cells import Cells, cell_text
+from reward_models.sources.formats.cells import Cells, cell_text
 from reward_models.sources.recoding import EMPTY, Meaning, Recoder, is_empty
 from reward_models.sources.renaming import source_columns
 

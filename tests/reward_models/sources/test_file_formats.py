@@ -11,7 +11,7 @@ import pytest
 
 from reward_models.errors import JudgementError, JudgementWarning, MissingExtraError
 from reward_models.sources import load_table, read_table
-from reward_models.sources.files import read_cells
+from reward_models.sources.formats.files import read_cells
 
 
 pytestmark = [

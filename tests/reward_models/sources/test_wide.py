@@ -168,7 +168,7 @@ def test_names_are_taken_as_they_are_before_they_are_patterns(tmp_path):
         ({"questions": {"parks": {"options": "yes"}}}, "questions: parks: options: 'yes' is not a list"),
         ({"questions": {"parks": {"values": {1: "a", "1": "b"}}}}, "questions: parks: values: '1' is there twice"),
         ({"layout": "wild"}, "layout: 'wild' is not known. Did you mean 'wide'"),
-        ({"layout": "long"}, "questions: only a wide file has them. Fix: add layout: wide"),
+        ({"layout": "long"}, "questions: only a wide file has it. Fix: add layout: wide"),
         ({"kind": "soft"}, "kind is missing. Fix: kind: choice, or rating"),
         ({"columns": {"choice": "parks"}}, "columns: 'choice' is a column of answers"),
         (

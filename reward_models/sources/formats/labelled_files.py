@@ -13,7 +13,7 @@ import pandas as pd
 
 from reward_models.errors import JudgementError, MissingExtraError
 from reward_models.judgements.spelling import code_text, one_form
-from reward_models.sources.cells import Cells, cell_text
+from reward_models.sources.formats.cells import Cells, cell_text
 
 
 __all__ = ["LABELLED", "read_labelled"]

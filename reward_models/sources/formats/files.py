@@ -23,9 +23,9 @@ import pandas as pd
 
 from reward_models.errors import JudgementError, MissingExtraError, did_you_mean
 from reward_models.judgements.spelling import one_form
-from reward_models.sources.cells import Cells, cell_text
-from reward_models.sources.excel import EXCEL, read_excel
-from reward_models.sources.labelled_files import LABELLED, read_labelled
+from reward_models.sources.formats.cells import Cells, cell_text
+from reward_models.sources.formats.excel import EXCEL, read_excel
+from reward_models.sources.formats.labelled_files import LABELLED, read_labelled
 
 
 __all__ = ["SUFFIXES", "existing_file", "read_cells"]

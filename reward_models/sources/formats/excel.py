@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning, MissingExtraError, did_you_mean
-from reward_models.sources.cells import Cells, cell_text
+from reward_models.sources.formats.cells import Cells, cell_text
 
 
 if TYPE_CHECKING:
