@@ -52,7 +52,7 @@ def plant(judgements: int, texts: int, clusters: int, seed: int) -> tuple[Any, A
         item=text,
         alternatives=text[:, None],
         label=label,
-        weight=np.ones(judgements),
+        count=np.ones(judgements),
         shown_first=None,
         probs=None,
         levels=(0.0, 1.0),

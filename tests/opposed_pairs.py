@@ -47,9 +47,9 @@ def pair(prompt: str, yes: bool, **columns):
 
 
 def opposed(prompts=PROMPTS) -> Dataset:
-    """On every prompt the urban cluster (weight 7) says yes and the rural one (weight 3) no."""
+    """On every prompt the urban cluster (count 7) says yes and the rural one (count 3) no."""
     rows = [
-        pair(p, yes, cluster="urban" if yes else "rural", weight=7 if yes else 3) for p in prompts for yes in (1, 0)
+        pair(p, yes, cluster="urban" if yes else "rural", count=7 if yes else 3) for p in prompts for yes in (1, 0)
     ]
     return Dataset.from_list(rows)
 

@@ -38,7 +38,7 @@ def pairs(rewards, n_each, *, log_scale=0.0, log_tie=None, position=None, seed=0
     return encoded("preference", rewards.shape, rater, shown, label, shown_first=None if position is None else first)
 
 
-def encoded(kind, shape, rater, alternatives, label, *, levels=None, shown_first=None, weight=None):
+def encoded(kind, shape, rater, alternatives, label, *, levels=None, shown_first=None, count=None):
     """An `Encoded` of raters r0, r1, ... and texts t0, t1, ... about one prompt."""
     items, item = np.unique(np.sort(alternatives, axis=1), axis=0, return_inverse=True)
     return Encoded(
@@ -50,7 +50,7 @@ def encoded(kind, shape, rater, alternatives, label, *, levels=None, shown_first
         item=item.ravel(),
         alternatives=np.asarray(alternatives),
         label=np.asarray(label),
-        weight=np.ones(len(label)) if weight is None else np.asarray(weight, dtype=np.float64),
+        count=np.ones(len(label)) if count is None else np.asarray(count, dtype=np.float64),
         shown_first=shown_first,
         probs=None,
         levels=levels,

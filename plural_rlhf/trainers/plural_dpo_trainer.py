@@ -91,7 +91,8 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         train_dataset ([`~datasets.Dataset`]):
             TRL's preference data (`prompt`, `chosen`, `rejected`) with one of the columns `cluster` (a name),
             `membership` (probabilities: K numbers or `{cluster: number}`) or `weights` (the public that a row speaks
-            for), or with `rater_id`. Optional: `weight` of the judgement, `tie` (neither was preferred).
+            for), or with `rater_id`. Optional: `rater_weight` (sampling weight of the rater), `count`
+            (how often the judgement was given), `tie` (neither was preferred).
         eval_dataset ([`~datasets.Dataset`] or a dictionary of them, *optional*):
             Pairs with the same columns.
         scorer (`str`, `Path` or [`JuryScorer`], *optional*):

@@ -85,18 +85,23 @@ class GroupingReport:
 
 @dataclass(frozen=True)
 class _Table:
-    """Categorical answers: `rater`, `item` and `cell` (N,), `cell_item` (S,)."""
+    """Categorical answers: `rater`, `item`, `cell` and `count` (N,), `cell_item` (S,), `rater_weight` (R,)."""
 
     rater: np.ndarray
     item: np.ndarray
     cell: np.ndarray
     cell_item: np.ndarray
-    weight: np.ndarray
+    count: np.ndarray
+    rater_weight: np.ndarray
     n_raters: int
 
+    @property
+    def weight(self) -> np.ndarray:
+        return self.count * self.rater_weight[self.rater]
+
     def select(self, keep: np.ndarray) -> _Table:
-        rater, item, cell, weight = self.rater[keep], self.item[keep], self.cell[keep], self.weight[keep]
-        return dataclasses.replace(self, rater=rater, item=item, cell=cell, weight=weight)
+        rater, item, cell, count = self.rater[keep], self.item[keep], self.cell[keep], self.count[keep]
+        return dataclasses.replace(self, rater=rater, item=item, cell=cell, count=count)
 
     def group_counts(self, group: np.ndarray, n_groups: int) -> np.ndarray:
         """(S, G) weighted answers per cell and group of rater."""
@@ -164,7 +169,7 @@ def predictive_information(
 
     names = list(splits[0].log_lik)
     gains = [np.stack([s.log_lik[name] - s.baseline for name in names], axis=1) for s in splits]
-    pooled = np.concatenate(gains)
+    pooled, weight = np.concatenate(gains), np.concatenate([s.scored.weight for s in splits])
     rows: list[dict[str, Any]] = [
         {"grouping": name, "source": source, "n_groups": n_groups}
         for name, (source, n_groups) in zip(names, splits[0].groups, strict=True)
@@ -172,17 +177,19 @@ def predictive_information(
     demographic = [i for i, row in enumerate(rows) if "trait" in row["source"]]
     columns = [pooled]
     if demographic:
-        best = max(demographic, key=lambda i: pooled[:, i].mean())
+        best = max(demographic, key=lambda i: np.average(pooled[:, i], weights=weight))
         columns.append(pooled[:, [0]] - pooled[:, [best]])
     rater = np.concatenate([s.scored.rater for s in splits])
-    item = np.concatenate([s.scored.item for s in splits])
-    intervals = two_way_intervals(np.column_stack(columns), rater, item)
+    item, count = (np.concatenate([getattr(s.scored, name) for s in splits]) for name in ("item", "count"))
+    intervals = two_way_intervals(np.column_stack(columns), rater, item, count=count, design=enc.design)
     for i, (row, interval) in enumerate(zip(rows, intervals, strict=False)):
         row |= {"info": interval.value, "low": interval.low, "high": interval.high}
-        row["per_split"] = [float(split[:, i].mean()) for split in gains]
+        row["per_split"] = [
+            float(np.average(split[:, i], weights=s.scored.weight)) for s, split in zip(splits, gains, strict=True)
+        ]
     return GroupingReport(
         rows=rows,
-        baseline_nll=-float(np.concatenate([s.baseline for s in splits]).mean()),
+        baseline_nll=-float(np.average(np.concatenate([s.baseline for s in splits]), weights=weight)),
         paired_difference=intervals[-1] if demographic else None,
         n_splits=seeds,
     )
@@ -286,7 +293,7 @@ def _categorical(enc: Encoded) -> _Table:
         n_options = (enc.item_alternatives >= 0).sum(1)
     start = np.cumsum(n_options) - n_options
     cell_item = np.repeat(np.arange(enc.n_items), n_options)
-    return _Table(enc.rater, enc.item, start[enc.item] + label, cell_item, enc.weight, enc.n_raters)
+    return _Table(enc.rater, enc.item, start[enc.item] + label, cell_item, enc.count, enc.rater_weight, enc.n_raters)
 
 
 def _trait_codes(judgements: Judgements, enc: Encoded, missing: MissingCodes) -> dict[str, np.ndarray]:
@@ -306,8 +313,17 @@ def _cluster_log_lik(
 ) -> np.ndarray:
     """Return (N,) log predictive probabilities of the scored answers; memberships are inferred from `adapting`."""
     raters, rater = np.unique(train.rater, return_inverse=True)
-    fit = fit_latent_classes(rater, train.cell, train.weight, len(raters), train.cell_item, num_clusters, config)
-    log_lik = adapting.weight[:, None] * fit.log_p[adapting.cell]
+    fit = fit_latent_classes(
+        rater,
+        train.cell,
+        train.count,
+        len(raters),
+        train.cell_item,
+        num_clusters,
+        config,
+        rater_weight=train.rater_weight[raters],
+    )
+    log_lik = adapting.count[:, None] * fit.log_p[adapting.cell]
     posterior = mixture_posterior(log_lik, adapting.rater, adapting.n_raters, fit.prevalence)
     return predictive_log_lik(posterior[scored.rater], fit.log_p[scored.cell])
 

@@ -134,13 +134,13 @@ def headroom(
 
     names = list(fits)
     log_lik = np.stack([score(fit()) for fit in track(fits.values(), "headroom: models", len(fits))], axis=1)
-    best = int(log_lik.mean(0).argmax())
-    taste = 2 + int(log_lik[:, 2:].mean(0).argmax())
+    mean = np.average(log_lik, axis=0, weights=test.weight)
+    best, taste = int(mean.argmax()), 2 + int(mean[2:].argmax())
     gains = np.column_stack([log_lik - log_lik[:, [0]], log_lik[:, taste] - log_lik[:, 1]])
-    intervals = two_way_intervals(gains, test.rater, test.item, seed=seed)
+    intervals = two_way_intervals(gains, test.rater, test.item, seed=seed, count=test.count, design=test.design)
     rungs = [
-        {"name": name, "nll": float(-column.mean()), "info": i.value, "low": i.low, "high": i.high}
-        for name, column, i in zip(names, log_lik.T, intervals, strict=False)
+        {"name": name, "nll": float(-value), "info": i.value, "low": i.low, "high": i.high}
+        for name, value, i in zip(names, mean, intervals, strict=False)
     ]
     verdict = _verdict(names[taste], intervals[taste], intervals[1], intervals[-1], enc.kind)
     return Headroom(rungs=rungs, verdict=verdict, best=names[best], n_judgements=len(test))

@@ -71,13 +71,13 @@ class LabelScores:
 
     Attributes:
         alternatives: (N, A) text index, 0 at the padding, whose score is 0.
-        weight: (N,) weight of each judgement.
+        count: (N,) how often each judgement was given.
         straight: Scores of the labels as they are.
         mirrored: Scores of their mirror image; None if there is none, or without swap consistency.
     """
 
     alternatives: Tensor
-    weight: Tensor
+    count: Tensor
     straight: Side
     mirrored: Side | None
 
@@ -113,7 +113,7 @@ def score_labels(
     cells, cell = obs.distinct()
     known = np.ones(len(enc), dtype=bool) if context is None else context
     counts = csr_array(
-        (enc.weight[known], (enc.rater[known], cell.numpy()[known])), shape=(enc.n_raters, len(cells.label))
+        (enc.count[known], (enc.rater[known], cell.numpy()[known])), shape=(enc.n_raters, len(cells.label))
     )
     answers = n_possible_answers(enc, model.shared)
     reward = torch.from_numpy(rewards)
@@ -131,7 +131,7 @@ def score_labels(
         return Side(label[:, 0], prob, by_reward, by_term, torch.from_numpy(terms), torch.from_numpy(evidence))
 
     mirrored = side(True) if swap and enc.kind != "choice" else None
-    return LabelScores(obs.alternatives, obs.weight, side(False), mirrored)
+    return LabelScores(obs.alternatives, obs.count, side(False), mirrored)
 
 
 def _mirror(enc: Encoded, label: Tensor) -> Tensor:
@@ -207,12 +207,12 @@ class CodeNetwork(nn.Module):
         """(r, P) mean and (r, P, P) precision from the labels or from their mirror image."""
         of_text = loadings[scores.alternatives[rows]]
         u = torch.cat([torch.einsum("nya,nab->nyb", side.by_reward[rows], of_text), side.by_term[rows]], dim=-1)
-        weight = scores.weight[rows, None]
+        count = scores.count[rows, None]
         of_label = u[torch.arange(len(rows)), side.label[rows]]
         information = torch.einsum("ny,nyp,nyq->npq", side.prob[rows], u, u).flatten(1)
         size = u.shape[-1]
-        total = u.new_zeros(len(raters), size).index_add(0, rater, weight * of_label)
-        summed = u.new_zeros(len(raters), size * size).index_add(0, rater, weight * information)
+        total = u.new_zeros(len(raters), size).index_add(0, rater, count * of_label)
+        summed = u.new_zeros(len(raters), size * size).index_add(0, rater, count * information)
         trust = (0.5 * self.log_trust).exp()
         precision = torch.eye(size, dtype=u.dtype) + trust[:, None] * trust * summed.reshape(-1, size, size)
         # The scores were computed at the inferred terms; the prior pulls from there to 0.

@@ -220,7 +220,7 @@ class Training:
         """Compute the (U,) Fisher information of the labels about the reward of each text, in 1 / logit^2."""
         scores = self._scores(np.ones(len(self.enc), dtype=bool))
         each = torch.einsum("ny,nya->na", scores.straight.prob, scores.straight.by_reward.square())
-        each = each * scores.weight[:, None]
+        each = each * torch.tensor(self.enc.weight)[:, None]
         return np.bincount(scores.alternatives.flatten().numpy(), each.flatten().numpy(), self.enc.n_texts)
 
     def _scores(self, context: np.ndarray) -> LabelScores:
@@ -242,10 +242,11 @@ class Training:
         enc, seen = self.enc, ~self.heldout.mask
         scores = score_labels(enc, self.model, self.rewards, context=seen, swap=False)
         straight, rows = scores.straight, torch.from_numpy(np.flatnonzero(seen))
-        text, rater, weight = scores.alternatives[rows], torch.from_numpy(enc.rater)[rows], scores.weight[rows]
-        score = weight[:, None] * straight.by_reward[rows, straight.label[rows]]
+        text, rater, count = scores.alternatives[rows], torch.from_numpy(enc.rater)[rows], scores.count[rows]
+        people = torch.tensor(enc.rater_weight)
+        score = count[:, None] * straight.by_reward[rows, straight.label[rows]]
         information = torch.einsum(
-            "n,ny,nya,nyb->nab", weight, straight.prob[rows], straight.by_reward[rows], straight.by_reward[rows]
+            "n,ny,nya,nyb->nab", count, straight.prob[rows], straight.by_reward[rows], straight.by_reward[rows]
         )
         bound = text.shape[1] * torch.diagonal(information, dim1=1, dim2=2)
         centre = None
@@ -257,7 +258,7 @@ class Training:
         by_rater = coo_array(
             (score.flatten(), (rater.repeat_interleave(text.shape[1]), text.flatten())), (enc.n_raters, enc.n_texts)
         )
-        _, loadings = spectral_embedding(csr_array(by_rater), np.ones(enc.n_raters), size, rng)
+        _, loadings = spectral_embedding(csr_array(by_rater), enc.rater_weight, size, rng)
         unit = rng.normal(size=(enc.n_texts, size))
         unit[:, : len(loadings)] = (loadings / np.sqrt((loadings**2).mean(1, keepdims=True) + 1e-12)).T
         taste, spread = START_SD * torch.from_numpy(unit), torch.full((size,), START_SD, dtype=torch.float64)
@@ -266,6 +267,7 @@ class Training:
 
         def per_text(values: Tensor) -> Tensor:
             total = values.new_zeros(enc.n_texts, *values.shape[2:])
+            values = values * people[rater].reshape(-1, *[1] * (values.ndim - 1))
             return total.index_add(0, text.flatten(), values.flatten(0, 1))
 
         for _ in range(EM_STEPS):
@@ -279,7 +281,8 @@ class Training:
             curvature = per_text(bound[:, :, None, None] * of_rater[:, None]) + torch.diag(spread**-2)
             uncertainty = torch.linalg.inv(curvature)
             taste = taste + torch.einsum("uij,uj->ui", uncertainty, slope - taste * spread**-2)
-            unit_code = torch.diagonal(moment[raters].mean(0)).sqrt()
+            mass = people[raters] / people[raters].sum()
+            unit_code = torch.diagonal(torch.einsum("u,uij->ij", mass, moment[raters])).sqrt()
             squares = taste.square() + torch.diagonal(uncertainty, dim1=1, dim2=2)
             spread = (squares[judged].mean(0).sqrt() * unit_code).clamp(min=1e-3)
             taste = taste * unit_code
@@ -324,7 +327,8 @@ class Training:
         log_lik, weight, mean, variance = self._log_lik(
             decoder, batch, context, target, scores, torch.cat([half, -half])
         )
-        divergence = 0.5 * (mean.square() + variance - 1.0 - variance.log()).mean(0)
+        people = torch.tensor(self.enc.rater_weight[batch])[:, None]
+        divergence = 0.5 * (people * (mean.square() + variance - 1.0 - variance.log())).mean(0)
         excess = divergence.clamp(min=self.config.free_bits).sum()
         # On average half of the labels are targets, so half of the prior is counted.
         prior = 0.5 * decoder.penalty() / len(self.raters)

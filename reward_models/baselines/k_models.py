@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from scipy.special import logsumexp
 from torch import Tensor
 
@@ -150,37 +150,47 @@ def fit_k_models(
             "needs at least one rater. Fix: use a table with rater_id, and at most as many models as raters"
         )
     cells, counts = _cells(enc)
-    n_texts = enc.n_texts
+    n_texts, people = enc.n_texts, diags_array(enc.rater_weight)
     if assignment is None:
         surprise = _surprise(enc, cells, counts)
         runs = []
         for rng in seeded_rng(seed, "starts of k models").spawn(restarts if num_clusters > 1 else 1):
-            start = spectral_start(surprise, np.ones(enc.n_raters), num_clusters, rng).argmax(1)
-            runs.append(_alternate(cells, counts, start, num_clusters, n_texts, max_iter))
+            start = spectral_start(surprise, enc.rater_weight, num_clusters, rng).argmax(1)
+            runs.append(_alternate(cells, counts, enc.rater_weight, start, num_clusters, n_texts, max_iter))
         assignment = max(runs, key=lambda run: run[1])[0]
-        order = np.argsort(-np.bincount(assignment, minlength=num_clusters), kind="stable")
+        order = np.argsort(-np.bincount(assignment, enc.rater_weight, num_clusters), kind="stable")
         assignment = np.argsort(order)[assignment]
     members = [assignment == k for k in range(num_clusters)]
     strength = np.full(num_clusters, precision)
     if precision is None:
         held = heldout_labels(enc.rater, HELDOUT, seeded_rng(seed, "heldout labels of k models"))
-        _, known = _cells(enc, np.where(held, 0.0, enc.weight))
-        strength = np.array([_precision(cells, known[rows], counts[rows], n_texts) for rows in members])
-    models = [_one_model(cells, counts[rows].sum(0), n_texts, p) for rows, p in zip(members, strength, strict=True)]
+        _, known = _cells(enc, np.where(held, 0.0, enc.count))
+        known, scored = csr_array(people @ known), csr_array(people @ counts)
+        strength = np.array([_precision(cells, known[rows], scored[rows], n_texts) for rows in members])
+    models = [
+        _one_model(cells, enc.rater_weight[rows] @ counts[rows], n_texts, p)
+        for rows, p in zip(members, strength, strict=True)
+    ]
     rewards = np.stack([reward for reward, _ in models], axis=1)
     if enc.kind != "rating":
         rewards = centre_within_groups(rewards, prompt_groups(enc.texts))
     table = TextTable(enc.texts, rewards)
     if features is not None:
         table = extend_to_features(enc, rewards, label_information(enc), features, seed)
-    sizes = np.bincount(assignment, minlength=num_clusters)
+    sizes = np.bincount(assignment, enc.rater_weight, num_clusters)
     return KModelsFit(
         table, [terms for _, terms in models], sizes / sizes.sum(), enc.rater_ids, assignment, strength, enc.kind
     )
 
 
 def _alternate(
-    cells: Observations, counts: csr_array, assignment: np.ndarray, num_clusters: int, n_texts: int, max_iter: int
+    cells: Observations,
+    counts: csr_array,
+    rater_weight: np.ndarray,
+    assignment: np.ndarray,
+    num_clusters: int,
+    n_texts: int,
+    max_iter: int,
 ) -> tuple[np.ndarray, float]:
     """Run hard EM from an assignment (R,) of raters; return the last assignment and the log-likelihood."""
     totals = np.zeros((len(assignment), num_clusters))
@@ -188,7 +198,14 @@ def _alternate(
     for _ in range(max_iter):
         starts = [reward for reward, _ in models] or [np.zeros(n_texts)] * num_clusters
         models = [
-            _one_model(cells, counts[assignment == k].sum(0), n_texts, EM_PRECISION, start, EM_STEPS)
+            _one_model(
+                cells,
+                rater_weight[assignment == k] @ counts[assignment == k],
+                n_texts,
+                EM_PRECISION,
+                start,
+                EM_STEPS,
+            )
             for k, start in enumerate(starts)
         ]
         totals = counts @ np.stack([_log_lik(cells, reward, terms) for reward, terms in models], axis=1)
@@ -196,21 +213,21 @@ def _alternate(
         if (moved == assignment).all():
             break
         assignment = moved
-    return assignment, float(totals.max(1).sum())
+    return assignment, float(rater_weight @ totals.max(1))
 
 
-def _cells(enc: Encoded, weight: np.ndarray | None = None) -> tuple[Observations, csr_array]:
+def _cells(enc: Encoded, count: np.ndarray | None = None) -> tuple[Observations, csr_array]:
     """Distinct judgements, and (R, M) how often each rater gave each of them."""
     obs = dataclasses.replace(Observations.from_encoded(enc), first=None)
     cells, cell = obs.distinct()
-    values = enc.weight if weight is None else weight
+    values = enc.count if count is None else count
     return cells, csr_array((values, (enc.rater, cell.numpy())), shape=(enc.n_raters, len(cells.label)))
 
 
 def _surprise(enc: Encoded, cells: Observations, counts: csr_array) -> csr_array:
     """(R, M) answers of each rater, each weighted by the share of people who answered the question otherwise."""
     _, question = cells.questions()
-    total = counts.sum(0)
+    total = enc.rater_weight @ counts
     share = total / np.bincount(question, total)[question]
     return csr_array(counts.multiply(1.0 - share[None]).tocsr())
 

@@ -264,7 +264,9 @@ def fit_vpl(
         torch.manual_seed(derived_seed(config.seed, "network of VPL"))
         size = enc.n_texts if features is None else features.shape[1]
         network = _Network(size, features is None, n_labels, terms, config.hidden, num_clusters)
-        best, validation, divergence = _train(network, inputs, obs, RaterRows(enc), heldout, config, rng)
+        best, validation, divergence = _train(
+            network, inputs, obs, RaterRows(enc), enc.rater_weight, heldout, config, rng
+        )
     empty = np.zeros((0, num_clusters), dtype=np.float32)
     fit = VPLFit(best.requires_grad_(False), enc.texts, centre, scale, enc.kind, [], empty, validation, divergence)
     return fit.adapt(enc, features)
@@ -275,6 +277,7 @@ def _train(
     inputs: Tensor,
     obs: Observations,
     by_rater: RaterRows,
+    rater_weight: np.ndarray,
     heldout: HeldOut,
     config: VPLConfig,
     rng: np.random.Generator,
@@ -296,7 +299,8 @@ def _train(
         of_rater = z[torch.from_numpy(position[scored])][:, None].expand(-1, of_text.shape[1], -1)
         rewards = network.decoder(torch.cat([of_text, of_rater], dim=-1))
         log_lik = part.state_log_lik(rewards.double(), {k: v.double() for k, v in network.shared().items()})[:, 0]
-        divergence = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).sum(1).mean()
+        people = torch.tensor(rater_weight[raters])
+        divergence = 0.5 * (people * (mean.square() + log_var.exp() - 1.0 - log_var).sum(1)).mean()
         return -(part.weight * log_lik).sum(), part.weight.sum(), divergence
 
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -24,6 +24,7 @@ import numpy as np
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.seeds import seeded_rng
+from reward_models.stats.design import SamplingDesign
 from reward_models.stats.verdicts import shortage
 
 
@@ -100,8 +101,8 @@ class Draw(NamedTuple):
     """How often each rater and item was drawn; the first draw is the data itself.
 
     Attributes:
-        weight: (N,) weight of each judgement: its own, times the draws of its rater, times the draws of its item.
-        raters: (R,) times each rater was drawn; 0 for raters without judgements.
+        weight: (N,) weight of each judgement: its count, times that of its rater, times the draws of its item.
+        raters: (R,) times each rater was drawn, times the sampling weight; 0 for raters without judgements.
         items: (I,) times each item was drawn; 0 for items without judgements.
 
     Example:
@@ -120,6 +121,9 @@ class Draw(NamedTuple):
 @dataclass(frozen=True)
 class Bootstrap:
     """The pigeonhole bootstrap of raters and items (Owen 2007, https://doi.org/10.1214/07-AOAS122).
+
+    Raters are drawn with equal probability, within strata and by sampling units where the table names them, and count
+    by their sampling weights (`stats.design`).
 
     Resampling adds noise, which biases statistics that cannot be negative (a divergence, a calibration error) and
     minima; as in `stats.resampling`, the percentiles are shifted so that the draws centre on the estimate.
@@ -153,11 +157,12 @@ class Bootstrap:
         """Yield the data itself, then `draws` resamples of the raters and items that have judgements."""
         raters = np.bincount(enc.rater, minlength=enc.n_raters) > 0
         items = np.bincount(enc.item, minlength=enc.n_items) > 0
-        yield Draw(enc.weight, raters.astype(np.float64), items.astype(np.float64))
+        design = enc.design or SamplingDesign(np.ones(enc.n_raters))
+        yield Draw(enc.weight, design.weight * raters, items.astype(np.float64))
         rng = seeded_rng(self.seed, "bootstrap of judgements")
         for _ in range(self.draws):
-            drawn_raters, drawn_items = _times(raters, rng), _times(items, rng)
-            yield Draw(enc.weight * drawn_raters[enc.rater] * drawn_items[enc.item], drawn_raters, drawn_items)
+            drawn_raters, drawn_items = design.weight * design.draw(raters, rng), _times(items, rng)
+            yield Draw(enc.count * drawn_raters[enc.rater] * drawn_items[enc.item], drawn_raters, drawn_items)
 
     def estimate(
         self,

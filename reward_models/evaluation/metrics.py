@@ -149,7 +149,7 @@ def worst_raters(
         >>> worst.name, worst.value < accuracy(first, enc).value
         ('accuracy_worst_10_percent', True)
     """
-    busy = np.bincount(enc.rater, minlength=enc.n_raters) >= min_judgements
+    busy = np.bincount(enc.rater, enc.count, enc.n_raters) >= min_judgements
     out = []
     for metric, values, sign, unit, direction in _scores(log_probs, enc):
 

@@ -319,7 +319,7 @@ def welfare_regret(
     values: list[list[float]] = []
     n_prompts = 0
     for draw in bootstrap.samples(enc):
-        weight = enc.weight * draw.raters[enc.rater]
+        weight = enc.count * draw.raters[enc.rater]
         predicted, observed = (cluster_utilities(s, enc, memberships, weight) for s in shares)
         regrets = [prompt_regrets(predicted, observed, prompt, weights, rule) for rule in rules]
         times = np.ones(len(prompts))

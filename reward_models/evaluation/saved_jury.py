@@ -170,15 +170,16 @@ def fit_rater_model(
     model = RaterModel("mixture", np.eye(len(log_prior)), log_prior, prior_terms)
     cells, cell = obs.distinct()
     index = torch.stack([obs.rater, cell])
-    counts = torch.sparse_coo_tensor(index, obs.weight, (enc.n_raters, len(cells.label)), check_invariants=False)
+    counts = torch.sparse_coo_tensor(index, obs.count, (enc.n_raters, len(cells.label)), check_invariants=False)
     basis, state_prior = torch.from_numpy(rewards), torch.from_numpy(model.log_prior)
+    rater_weight = torch.tensor(enc.rater_weight)
 
     def loss(params: dict[str, torch.Tensor]) -> torch.Tensor:
         shared = torch_terms({name: value for name, value in params.items() if name != "log_sd"})
         sd = {name: TERM_SD[name] * params["log_sd"][i].exp() for i, name in enumerate(names)}
         table = state_table(model, cells, basis, shared, sd)
         prior = 0.5 * (params["log_scale_mean"].square().sum() + (params["log_sd"] / SD_SPREAD).square().sum())
-        return prior - (state_prior + torch.sparse.mm(counts, table)).logsumexp(1).sum()
+        return prior - rater_weight @ (state_prior + torch.sparse.mm(counts, table)).logsumexp(1)
 
     optimum = minimise(loss, start, max_iter=100, tol=1e-8)
     sd = {name: TERM_SD[name] * float(np.exp(optimum["log_sd"][i])) for i, name in enumerate(names)}

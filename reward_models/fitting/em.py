@@ -132,7 +132,7 @@ def run_em(
     Args:
         emission: The clusters' likelihood.
         responsibilities: (R, K) starting point, rows sum to one.
-        rater_weight: (R,) how many raters a row stands for.
+        rater_weight: (R,) how many raters a row stands for: the sum of their sampling weights.
         config: Temperatures, prior, stopping.
 
     Returns:
@@ -184,14 +184,16 @@ def best_of_restarts(
     start: Callable[[np.random.Generator], np.ndarray],
     rater_weight: np.ndarray,
     config: FitConfig,
+    size: np.ndarray,
 ) -> tuple[EMRun[P], float]:
     """Run EM from several starting points.
 
     Args:
         emission: The clusters' likelihood.
         start: Function that draws (R, K) starting responsibilities.
-        rater_weight: (R,) how many raters a row stands for.
+        rater_weight: (R,) how many raters a row stands for: the sum of their sampling weights.
         config: Number of restarts and seed.
+        size: (R,) number of raters in a row, for the stability.
 
     Returns:
         The run with the highest objective, and its stability: the mean adjusted Rand index of the other runs'
@@ -208,8 +210,7 @@ def best_of_restarts(
         for i, rng in enumerate(track(streams, "starting points"))
     ]
     runs.sort(key=lambda run: run.history[-1], reverse=True)
-    copies = np.maximum(rater_weight.astype(np.int64), 1)
-    best, *others = (np.repeat(run.responsibilities.argmax(1), copies) for run in runs)
+    best, *others = (np.repeat(run.responsibilities.argmax(1), size) for run in runs)
     return runs[0], float(np.mean([adjusted_rand_index(best, other) for other in others])) if others else 1.0
 
 
@@ -223,7 +224,7 @@ def spectral_start(
 
     Args:
         deviations: (R, C) sparse deviations of each rater from the population.
-        rater_weight: (R,) how many raters a row stands for.
+        rater_weight: (R,) how many raters a row stands for: the sum of their sampling weights.
         num_clusters: `K`.
         rng: Source of the hyperplanes.
 
@@ -251,7 +252,7 @@ def spectral_embedding(
 
     Args:
         deviations: (R, C) sparse deviations of each rater from the population.
-        rater_weight: (R,) how many raters a row stands for.
+        rater_weight: (R,) how many raters a row stands for: the sum of their sampling weights.
         rank: Dimensions of the space.
         rng: Source of the randomised range finder.
 

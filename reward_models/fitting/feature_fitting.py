@@ -236,8 +236,9 @@ def fit_features(
         with torch.no_grad():
             log_lik = problem.log_lik(problem.rewards(heads))[row].numpy()
         previous = posterior
-        posterior = mixture_posterior(enc.weight[:, None] * log_lik, enc.rater, enc.n_raters, prevalence)
-        prevalence = (posterior.sum(0) + 0.5) / (enc.n_raters + 0.5 * num_clusters)
+        posterior = mixture_posterior(enc.count[:, None] * log_lik, enc.rater, enc.n_raters, prevalence)
+        prevalence = enc.rater_weight @ posterior + 0.5
+        prevalence = prevalence / prevalence.sum()
         heads = _regress(problem, posterior[enc.rater], enc.weight, prevalence, penalty, heads)
         if np.abs(posterior - previous).mean() < 1e-4:
             break
@@ -326,7 +327,8 @@ def _cross_validate(
         for fold in track(range(fold_of.max() + 1), "penalties of the heads: held-out questions"):
             out = fold_of[questions] == fold
             known = np.where(out, 0.0, enc.weight)
-            posterior = mixture_posterior(known[:, None] * label_log_lik, enc.rater, enc.n_raters, init.prevalence)
+            evidence = np.where(out, 0.0, enc.count)[:, None] * label_log_lik
+            posterior = mixture_posterior(evidence, enc.rater, enc.n_raters, init.prevalence)
             used = np.unique(enc.alternatives[~out])
             seen, _ = _with_main_effects(problem, enc, used[used >= 0])
             heads = None
@@ -371,7 +373,8 @@ def _residual_sd(
     if not out.any() or out.all():
         return RESIDUAL_SD_GRID[0]
     known = np.where(out, 0.0, enc.weight)
-    posterior = mixture_posterior(known[:, None] * label_log_lik, enc.rater, enc.n_raters, prevalence)
+    evidence = np.where(out, 0.0, enc.count)[:, None] * label_log_lik
+    posterior = mixture_posterior(evidence, enc.rater, enc.n_raters, prevalence)
     counts = problem.expected_counts(posterior[enc.rater], known)
     losses = {}
     for sd in RESIDUAL_SD_GRID:

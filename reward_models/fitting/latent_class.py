@@ -17,6 +17,7 @@ from scipy.sparse import coo_array, csr_array
 from reward_models.fitting.em import FitConfig, best_of_restarts, run_em, spectral_start
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
+from reward_models.stats.design import SamplingDesign
 
 
 __all__ = ["LatentClassFit", "fit_latent_classes", "population", "resample_prevalence", "unique_patterns"]
@@ -106,22 +107,25 @@ def population(counts: np.ndarray, cell_item: np.ndarray) -> np.ndarray:
 def fit_latent_classes(
     rater: np.ndarray,
     cell: np.ndarray,
-    weight: np.ndarray,
+    count: np.ndarray,
     n_raters: int,
     cell_item: np.ndarray,
     num_clusters: int,
     config: FitConfig,
+    *,
+    rater_weight: np.ndarray | None = None,
 ) -> LatentClassFit:
     """Fit K answer tables and their prevalence by EM.
 
     Args:
         rater: (N,) rater index.
         cell: (N,) cell that was answered.
-        weight: (N,) weight of each answer.
+        count: (N,) how often each answer was given.
         n_raters: Number of raters `R`.
         cell_item: (S,) item of each cell.
         num_clusters: `K`.
         config: Restarts, temperatures, priors.
+        rater_weight: (R,) sampling weights, mean one; what is maximised is `sum_u w_u log L_u`. None: equal weights.
 
     Returns:
         The fit, clusters sorted by prevalence.
@@ -135,12 +139,17 @@ def fit_latent_classes(
         >>> fit.responsibilities.argmax(1).tolist()
         [0, 0, 0, 1, 1]
     """
-    counts = coo_array((weight, (rater, cell)), shape=(n_raters, len(cell_item))).tocsr()
-    counts, rater_weight, pattern = unique_patterns(counts)
-    emission = _AnswerTables(counts, rater_weight, cell_item, config.smoothing)
+    counts = coo_array((count, (rater, cell)), shape=(n_raters, len(cell_item))).tocsr()
+    counts, size, pattern = unique_patterns(counts)
+    weight = size if rater_weight is None else np.bincount(pattern, rater_weight, len(size))
+    emission = _AnswerTables(counts, weight, cell_item, config.smoothing)
     deviations = emission.deviations()
     run, stability = best_of_restarts(
-        emission, lambda rng: spectral_start(deviations, rater_weight, num_clusters, rng), rater_weight, config
+        emission,
+        lambda rng: spectral_start(deviations, weight, num_clusters, rng),
+        weight,
+        config,
+        size.astype(np.int64),
     )
     order = np.argsort(-run.prevalence, kind="stable")
     return LatentClassFit(
@@ -156,25 +165,27 @@ def fit_latent_classes(
 def resample_prevalence(
     rater: np.ndarray,
     cell: np.ndarray,
-    weight: np.ndarray,
+    count: np.ndarray,
     cell_item: np.ndarray,
     responsibilities: np.ndarray,
     config: FitConfig,
     *,
     draws: int,
     seed: int = 0,
+    design: SamplingDesign | None = None,
 ) -> np.ndarray:
     """Fit the classes again to resampled raters, starting at known memberships, so that they keep their order.
 
     Args:
         rater: (N,) rater index.
         cell: (N,) cell that was answered.
-        weight: (N,) weight of each answer.
+        count: (N,) how often each answer was given.
         cell_item: (S,) item of each cell.
         responsibilities: (R, K) memberships to start from.
         config: Priors and stopping; each resample has at most a hundred iterations.
         draws: Number of resamples.
         seed: Random seed.
+        design: How the raters were sampled; None: all alike.
 
     Returns:
         (draws, K) prevalence.
@@ -189,14 +200,17 @@ def resample_prevalence(
         [1.0, 1.0, 1.0]
     """
     shape = (len(responsibilities), len(cell_item))
-    counts, size, pattern = unique_patterns(coo_array((weight, (rater, cell)), shape=shape).tocsr())
+    counts, size, pattern = unique_patterns(coo_array((count, (rater, cell)), shape=shape).tocsr())
     start = np.empty((len(size), responsibilities.shape[1]))
     start[pattern] = responsibilities  # raters with equal answers have equal memberships
     rng = seeded_rng(seed, "bootstrap of latent classes")
+    design = design or SamplingDesign(np.ones(len(pattern)))
+    everybody = design.weight > 0
     config = replace(config, temperatures=(1.0,), max_iter=100)
     prevalence = np.empty((draws, start.shape[1]))
     for draw in track(range(draws), "bootstrap of the shares of the clusters"):
-        resampled = rng.multinomial(int(size.sum()), size / size.sum()).astype(np.float64)
+        times = design.draw(everybody, rng) * design.weight
+        resampled = np.bincount(pattern, times, len(size))
         emission = _AnswerTables(counts, resampled, cell_item, config.smoothing)
         prevalence[draw] = run_em(emission, start, resampled, config).prevalence
     return prevalence

@@ -4,10 +4,10 @@ The states of a rater are finite (`rater_model`), so the likelihood of all judge
 
     L_u = sum_s prior_s exp(sum_m counts_um log p(m | s)),
 
-`m` over distinct judgements, and `sum_u log L_u` minus penalties is maximised by L-BFGS: its gradient is that of EM
-(Fisher's identity), its steps are longer. A pass costs two products of the sparse (raters x distinct judgements)
-counts with a dense table, linear in the number of judgements. Standard deviations of rater terms are fitted too
-(empirical Bayes). Knows nothing of how the fit is used.
+`m` over distinct judgements. With the sampling weights `w_u` of the raters, `sum_u w_u log L_u` minus penalties (a
+pseudo-likelihood) is maximised by L-BFGS: its gradient is that of EM (Fisher's identity), its steps are longer. A pass
+costs two products of the sparse (raters x distinct judgements) counts with a dense table, linear in the number of
+judgements. Standard deviations of rater terms are fitted too (empirical Bayes). Knows nothing of how the fit is used.
 
 Shapes: `R` raters, `P` distinct raters, `M` distinct judgements, `U` texts, `B` basis rewards, `K` clusters, `S`
 states.
@@ -73,11 +73,13 @@ class Counts:
 
     Attributes:
         matrix: (P, M) sparse.
-        weight: (P,) number of raters that a row stands for.
+        weight: (P,) sum of the sampling weights of the raters in a row.
+        size: (P,) number of raters in a row.
     """
 
     matrix: csr_array
     weight: np.ndarray
+    size: np.ndarray
 
     def marginal(self, table: np.ndarray, log_prior: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Compute `sum_u w_u log L_u` and its derivatives by `table` (M, S) and `log_prior` (S,)."""
@@ -161,21 +163,22 @@ class Problem:
             observed = Observations.from_encoded(table, text)
             distinct, cell = observed.distinct()
             shape = (len(rater_ids), len(distinct.label))
-            parts.append(coo_array((table.weight, (rater, cell.numpy())), shape=shape).tocsr())
+            parts.append(coo_array((table.count, (rater, cell.numpy())), shape=shape).tocsr())
             cells.append(distinct)
             deviations.append(rater_deviations(table, rater, len(rater_ids), config.nuisance))
             terms[table.kind] = start_kind(observed, bool(terms), config)
             if table.kind == "rating" and "intercept" in terms[table.kind].sd:
                 share = np.bincount(text[table.alternatives[:, 0]], table.weight, len(texts))
                 centre = torch.from_numpy(share / share.sum())
-        matrix, weight, pattern = unique_patterns(csr_array(hstack(parts, format="csr")))
-        first = np.empty(len(weight), dtype=np.int64)
+        matrix, size, pattern = unique_patterns(csr_array(hstack(parts, format="csr")))
+        weight = np.bincount(pattern, _rater_weights(tables, rater_ids), len(size))
+        first = np.empty(len(size), dtype=np.int64)
         first[pattern[::-1]] = np.arange(len(pattern))[::-1]
         return cls(
             model=affordable_model(membership, num_clusters, terms, matrix),
             basis=basis,
             cells=cells,
-            counts=Counts(matrix, weight),
+            counts=Counts(matrix, weight, size.astype(np.int64)),
             pattern=pattern,
             deviations=csr_array(hstack(deviations, format="csr"))[first],
             centre=centre,
@@ -197,7 +200,7 @@ class Problem:
 
     def of_rows(self, rows: np.ndarray) -> Problem:
         """Return the same problem for some of the distinct raters."""
-        counts = Counts(self.counts.matrix[rows], self.counts.weight[rows])
+        counts = Counts(self.counts.matrix[rows], self.counts.weight[rows], self.counts.size[rows])
         return dataclasses.replace(self, counts=counts, deviations=self.deviations[rows])
 
     def start(self, rng: np.random.Generator) -> Params:
@@ -385,3 +388,14 @@ class Problem:
         if "code_logits" in params:
             prior = torch.from_numpy(params["code_logits"]).log_softmax(0).numpy()
         return dataclasses.replace(self.model, code_log_prior=prior, terms=terms)
+
+
+def _rater_weights(tables: list[Encoded], rater_ids: list[str]) -> np.ndarray:
+    """(R,) sampling weight of each rater: the mean over the tables that have the rater."""
+    number = {rater: i for i, rater in enumerate(rater_ids)}
+    total, times = np.zeros(len(rater_ids)), np.zeros(len(rater_ids))
+    for table in tables:
+        rows = np.array([number[rater] for rater in table.rater_ids], dtype=np.int64)
+        total[rows] += table.rater_weight
+        times[rows] += 1.0
+    return total / times

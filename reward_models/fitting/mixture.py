@@ -76,7 +76,16 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
     cells = None if config.style else answer_cells(enc)
     if cells is None:
         return fit_raters(enc, "mixture", num_clusters, config=config)
-    fit = fit_latent_classes(enc.rater, cells.cell, enc.weight, enc.n_raters, cells.cell_item, num_clusters, config)
+    fit = fit_latent_classes(
+        enc.rater,
+        cells.cell,
+        enc.count,
+        enc.n_raters,
+        cells.cell_item,
+        num_clusters,
+        config,
+        rater_weight=enc.rater_weight,
+    )
     model = RaterModel("mixture", np.eye(num_clusters), np.log(fit.prevalence), {"choice": KindTerms()})
     return RaterFit(
         model=model,

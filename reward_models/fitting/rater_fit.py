@@ -261,7 +261,7 @@ def _assignments(problem: Problem, params: Params) -> np.ndarray:
     """(R,) most probable code of each rater."""
     model, posterior, _ = _posterior(problem, params)
     codes = posterior.reshape(len(posterior), len(model.codes), -1).sum(2).argmax(1)
-    return np.repeat(codes, problem.counts.weight.astype(np.int64))
+    return np.repeat(codes, problem.counts.size)
 
 
 def _result(problem: Problem, params: Params, stability: float, history: list[float]) -> RaterFit:

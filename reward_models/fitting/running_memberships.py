@@ -47,7 +47,7 @@ class RunningMemberships:
 
     Attributes:
         log_lik: (N, K) last known log-likelihood of each judgement; 0 in every cluster before it was seen.
-        totals: (R, K) `S`, the weighted sum over each rater's judgements.
+        totals: (R, K) `S`, the sum over each rater's judgements, each by its count.
         evidence: (R, K) artificial evidence of a random start about each rater, in nats; fades with `annealing`.
         prevalence: (K,) `pi`.
         annealing: From 1 at the start of training to 0, where the E-step is Bayes' rule.
@@ -63,7 +63,8 @@ class RunningMemberships:
     """
 
     def __init__(self, enc: Encoded, num_clusters: int, *, dirichlet: float, temperature: float = 1.0) -> None:
-        self.rater, self.weight = enc.rater, np.asarray(enc.weight, dtype=np.float64)
+        self.rater, self.count = enc.rater, np.asarray(enc.count, dtype=np.float64)
+        self.rater_weight = enc.rater_weight
         self.dirichlet, self.first_temperature = dirichlet, temperature
         self.fingerprint = fingerprint(enc)
         self.log_lik = np.zeros((len(enc), num_clusters))
@@ -82,17 +83,17 @@ class RunningMemberships:
 
         Args:
             judgement: (B,) indices of the judgements; of an index that occurs twice the last entry counts.
-            log_lik: (B, K) their log-likelihoods, not multiplied by weight.
+            log_lik: (B, K) their log-likelihoods, not multiplied by the count.
         """
         number, last = np.unique(judgement[::-1], return_index=True)
         new = log_lik[::-1][last].astype(np.float64)
-        np.add.at(self.totals, self.rater[number], self.weight[number, None] * (new - self.log_lik[number]))
+        np.add.at(self.totals, self.rater[number], self.count[number, None] * (new - self.log_lik[number]))
         self.log_lik[number] = new
         self.update_prevalence()
 
     def update_prevalence(self) -> None:
         """Run the M-step of the prevalence under its Dirichlet prior, given the current posterior."""
-        expected = self.posterior().sum(0) + self.dirichlet - 1.0
+        expected = self.rater_weight @ self.posterior() + self.dirichlet - 1.0
         self.prevalence = expected / expected.sum()
 
     def posterior(self) -> np.ndarray:
@@ -114,7 +115,7 @@ class RunningMemberships:
         """
         known = np.where(rater[:, None] >= 0, self._log_joint()[rater], self._log_prevalence())
         if judgement is not None:
-            known = known - self.weight[judgement, None] * self.log_lik[judgement] / self.temperature
+            known = known - self.count[judgement, None] * self.log_lik[judgement] / self.temperature
         return log_softmax(known, axis=1)
 
     def sizes(self) -> np.ndarray:
@@ -134,10 +135,10 @@ class RunningMemberships:
         Returns:
             The indices of those raters: half of an equal share of all raters, at least one.
         """
-        weight = np.bincount(self.rater, self.weight, minlength=len(self.totals))
-        fit = np.full(len(weight), np.inf)
-        judged = weight > 0
-        fit[judged] = logsumexp(self._log_prevalence() + self.totals, axis=1)[judged] / weight[judged]
+        count = np.bincount(self.rater, self.count, minlength=len(self.totals))
+        fit = np.full(len(count), np.inf)
+        judged = count > 0
+        fit[judged] = logsumexp(self._log_prevalence() + self.totals, axis=1)[judged] / count[judged]
         worst = np.argsort(fit, kind="stable")[: max(1, len(fit) // (2 * len(self.prevalence)))]
         # 0 nats: as if the cluster had predicted these answers with certainty.
         self.totals[worst, cluster] = 0.0

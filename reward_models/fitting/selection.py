@@ -214,6 +214,8 @@ def choose_membership(
 class _Compared:
     """Losses (R, candidates) and weights (R,) of held-out raters, and resampled mean losses (draws, candidates).
 
+    Losses and weights of a rater are sums over judgements, times the sampling weight.
+
     `shortage` says why raters or items are too few for an interval; None if there are enough.
     """
 
@@ -221,12 +223,13 @@ class _Compared:
     losses: np.ndarray
     weight: np.ndarray
     resampled: np.ndarray
+    n_judgements: float
     shortage: str | None = None
 
     @property
     def size(self) -> str:
         """What the losses were measured on, in words."""
-        return f"[{len(self.weight)} held-out raters, {self.weight.sum():g} judgements]"
+        return f"[{len(self.weight)} held-out raters, {self.n_judgements:g} judgements]"
 
     def against_one(self, candidate: tuple[Membership, int]) -> str:
         """Say whether a candidate predicts better than one cluster, by the 95 % interval of the paired difference."""
@@ -301,10 +304,10 @@ def _compare(
         out = np.zeros(enc.n_raters, dtype=bool)
         out[order[fold * n_out : (fold + 1) * n_out]] = True
         parts.append(_one_fold(enc, out, candidates, config, rng))
-    losses, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    losses, weight, count = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     draws = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=BOOTSTRAP_DRAWS)
     resampled = (draws @ losses) / (draws @ weight)[:, None]
-    return _Compared(candidates, losses, weight, resampled, shortage(len(weight), enc.n_items))
+    return _Compared(candidates, losses, weight, resampled, count.sum(), shortage(len(weight), enc.n_items))
 
 
 def _one_fold(
@@ -313,8 +316,8 @@ def _one_fold(
     candidates: list[tuple[Membership, int]],
     config: FitConfig | None,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (R', candidates) and weights (R',) of the held-out raters."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Losses (R', candidates), weights (R',) and numbers of judgements (R',) of the held-out raters."""
     train = enc.select(~out[enc.rater], drop_raters=True)
     for _, num_clusters in candidates:
         check_num_clusters(train, num_clusters)
@@ -322,7 +325,8 @@ def _one_fold(
     part = label_parts(test.rater, LABEL_PARTS, rng)
     scores = [_heldout_log_lik(train, test, part, *candidate, config) for candidate in track(candidates, "candidates")]
     losses = np.stack([np.bincount(test.rater, -score * test.weight, test.n_raters) for score in scores], axis=1)
-    return losses, np.bincount(test.rater, test.weight, test.n_raters)
+    weight, count = (np.bincount(test.rater, values, test.n_raters) for values in (test.weight, test.count))
+    return losses, weight, count
 
 
 def _with_raters(enc: Encoded) -> Encoded:

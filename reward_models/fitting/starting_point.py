@@ -174,17 +174,18 @@ def rater_deviations(enc: Encoded, rater: np.ndarray, n_raters: int, nuisance: b
         >>> rater_deviations(enc, enc.rater, 2, nuisance=False).toarray().tolist()
         [[0.5, 0.0], [-0.5, 0.0]]
     """
+    times, weight = enc.count, enc.weight
     if enc.kind == "rating":
         text, value = enc.alternatives[:, 0], enc.label.astype(np.float64)
         if nuisance:
-            count = np.maximum(np.bincount(rater, minlength=n_raters), 1)
-            value = value - (np.bincount(rater, value, n_raters) / count)[rater]
+            given = np.maximum(np.bincount(rater, times, n_raters), 1)
+            value = value - (np.bincount(rater, times * value, n_raters) / given)[rater]
     else:
         offered = enc.alternatives >= 0
         chosen = np.arange(enc.alternatives.shape[1]) == enc.label[:, None]
         share = np.where(enc.label[:, None] < enc.alternatives.shape[1], chosen, 1.0 / offered.sum(1, keepdims=True))
         text, value = enc.alternatives[offered], share[offered]
-        rater = np.broadcast_to(rater[:, None], offered.shape)[offered]
-    count = np.maximum(np.bincount(text, minlength=enc.n_texts), 1)
-    value = value - (np.bincount(text, value, enc.n_texts) / count)[text]
-    return coo_array((value, (rater, text)), shape=(n_raters, enc.n_texts)).tocsr()
+        rater, times, weight = (np.broadcast_to(a[:, None], offered.shape)[offered] for a in (rater, times, weight))
+    judged = np.bincount(text, weight, enc.n_texts)
+    value = value - (np.bincount(text, weight * value, enc.n_texts) / np.where(judged > 0, judged, 1))[text]
+    return coo_array((times * value, (rater, text)), shape=(n_raters, enc.n_texts)).tocsr()

@@ -22,9 +22,9 @@ from reward_models.judgements.spelling import LARGEST_EXACT, code_text, is_bool,
 
 __all__ = [
     "CHOICES",
+    "answers_behind",
     "different_responses",
     "ids",
-    "numbers",
     "option_index",
     "options",
     "pair_choice",
@@ -279,26 +279,23 @@ def shown_first(values: pd.Series, faults: Faults) -> pd.Series:
     return mapped.astype(object).where(mapped.notna(), None)
 
 
-def numbers(table: pd.DataFrame, column: str, faults: Faults, positive: bool) -> pd.Series:
-    """Return a column of weights or counts; all 1 if the table does not have the column.
+def answers_behind(table: pd.DataFrame, faults: Faults) -> pd.Series:
+    """Return the column `n`, the number of answers behind shares; all 1 if the table does not have it.
 
     Args:
         table: `N` rows.
-        column: Name of the column.
-        faults: Receives values that are not a finite number, or below the smallest one.
-        positive: Refuse 0.
+        faults: Receives values that are not a positive finite number.
 
     Example:
-        >>> numbers(pd.DataFrame({"prompt": ["Hi", "Ho"]}), "weight", Faults(2), positive=False).tolist()
+        >>> answers_behind(pd.DataFrame({"prompt": ["Hi", "Ho"]}), Faults(2)).tolist()
         [1.0, 1.0]
     """
-    if column not in table:
+    if "n" not in table:
         return pd.Series(1.0, index=table.index)
-    truths = table[column].map(is_bool).astype(bool)
-    number = pd.to_numeric(table[column].mask(truths), errors="coerce").astype(np.float64)
-    good = pd.Series(np.isfinite(number)) & ((number > 0) if positive else (number >= 0))
-    requirement = "a positive number" if positive else "a number of at least 0"
-    faults.add(~good.to_numpy(), column, table[column].tolist(), f"is not {requirement}", "correct it or drop the row")
+    truths = table["n"].map(is_bool).astype(bool)
+    number = pd.to_numeric(table["n"].mask(truths), errors="coerce").astype(np.float64)
+    good = pd.Series(np.isfinite(number)) & (number > 0)
+    faults.add(~good.to_numpy(), "n", table["n"].tolist(), "is not a positive number", "correct it or drop the row")
     return number
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from reward_models.judgements.columns import CHOICES
 from reward_models.judgements.items import first_rows
 from reward_models.judgements.texts import Text, freeze_prompt
+from reward_models.stats.design import SamplingDesign, mean_one
 
 
 __all__ = ["Encoded", "encode", "soft_as_choice"]
@@ -38,11 +39,13 @@ class Encoded:
             the options in order; `preference`: (a, b) as the row has them; `rating`: the one response.
         label: (N,) `choice`: option index; `preference`: 0 = a, 1 = b, 2 = tie; `rating`: index into `levels`;
             `soft`: -1.
-        weight: (N,) weight of the judgement; for `soft` multiplied by the number of answers behind the row.
+        count: (N,) how often the rater gave this judgement; for `soft` the number of answers behind the row. What is
+            learnt about a rater counts by it.
         shown_first: (N,) `preference` only: 0 = a, 1 = b, -1 = not known. None when the table does not say.
         probs: (N, A) `soft` only: share of each option, 0 at the padding.
         levels: The ordered levels of a `rating` table.
         item_alternatives: (I, A) index into `texts` per item, -1 = padding. A pair is in the order of its first row.
+        design: How the raters were sampled; None: all alike.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -61,11 +64,12 @@ class Encoded:
     item: np.ndarray
     alternatives: np.ndarray
     label: np.ndarray
-    weight: np.ndarray
+    count: np.ndarray
     shown_first: np.ndarray | None
     probs: np.ndarray | None
     levels: tuple[float, ...] | None
     item_alternatives: np.ndarray
+    design: SamplingDesign | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -74,6 +78,16 @@ class Encoded:
     def n_raters(self) -> int:
         """Number of raters `R`."""
         return len(self.rater_ids)
+
+    @property
+    def rater_weight(self) -> np.ndarray:
+        """(R,) sampling weight of each rater, mean one; averages over people are weighted by it."""
+        return np.ones(self.n_raters) if self.design is None else self.design.weight
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(N,) weight of each judgement in averages over people: `count` times the sampling weight of the rater."""
+        return self.count if self.design is None else self.count * self.design.weight[self.rater]
 
     @property
     def n_items(self) -> int:
@@ -99,10 +113,11 @@ class Encoded:
             >>> len(few), few.rater_ids, few.n_items
             (6, ['r2', 'r3'], 3)
         """
-        rater, rater_ids = self.rater[keep], self.rater_ids
+        rater, rater_ids, design = self.rater[keep], self.rater_ids, self.design
         if drop_raters:
             present, rater = np.unique(rater, return_inverse=True)
             rater_ids = [self.rater_ids[i] for i in present]
+            design = None if design is None else design.select(present)
         return dataclasses.replace(
             self,
             rater_ids=rater_ids,
@@ -110,9 +125,10 @@ class Encoded:
             item=self.item[keep],
             alternatives=self.alternatives[keep],
             label=self.label[keep],
-            weight=self.weight[keep],
+            count=self.count[keep],
             shown_first=None if self.shown_first is None else self.shown_first[keep],
             probs=None if self.probs is None else self.probs[keep],
+            design=design,
         )
 
     @property
@@ -180,7 +196,7 @@ def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> En
         rater_ids = [str(r) for r in rater_index]
 
     shown_first = probs = None
-    weight = frame["weight"].to_numpy(dtype=np.float64)
+    count = frame["count"].to_numpy(dtype=np.float64) if "count" in frame else np.ones(n_rows)
     if kind in ("choice", "soft"):
         texts, item_alternatives = _option_texts(frame.iloc[first_row])
         alternatives = item_alternatives[item]
@@ -189,7 +205,7 @@ def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> En
             probs = np.zeros(alternatives.shape)
             for row, shares in enumerate(frame["probs"]):
                 probs[row, : len(shares)] = shares
-            weight = weight * frame["n"].to_numpy(dtype=np.float64)
+            count = frame["n"].to_numpy(dtype=np.float64)
     else:
         columns = ["response_a", "response_b"] if kind == "preference" else ["response"]
         texts, alternatives = _response_texts(frame, columns)
@@ -210,12 +226,26 @@ def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> En
         item=item.astype(np.int64),
         alternatives=alternatives,
         label=label.astype(np.int64),
-        weight=weight,
+        count=count,
         shown_first=shown_first,
         probs=probs,
         levels=None if levels is None else tuple(levels),
         item_alternatives=item_alternatives,
+        design=None if kind == "soft" else _design(frame, rater, len(rater_ids)),
     )
+
+
+def _design(frame: pd.DataFrame, rater: np.ndarray, n_raters: int) -> SamplingDesign | None:
+    """Read how the raters were sampled off the first row of each."""
+    columns = [column for column in ("rater_weight", "rater_stratum", "rater_psu") if column in frame]
+    if not columns:
+        return None
+    first = frame[columns].iloc[first_rows(rater, n_raters)]
+    weight = first["rater_weight"].to_numpy(dtype=np.float64) if "rater_weight" in first else np.ones(n_raters)
+    stratum, psu = (
+        pd.factorize(first[column])[0] if column in first else None for column in ("rater_stratum", "rater_psu")
+    )
+    return SamplingDesign(mean_one(weight), stratum, psu)
 
 
 def _option_texts(items: pd.DataFrame) -> tuple[list[Text], np.ndarray]:
@@ -248,7 +278,7 @@ def _response_texts(frame: pd.DataFrame, columns: list[str]) -> tuple[list[Text]
 
 
 def soft_as_choice(enc: Encoded) -> Encoded:
-    """Turn a table of answer shares into weighted choices of one stand-in rater.
+    """Turn a table of answer shares into counted choices of one stand-in rater.
 
     Args:
         enc: A `soft` table.
@@ -260,7 +290,7 @@ def soft_as_choice(enc: Encoded) -> Encoded:
         >>> from reward_models import Judgements
         >>> row = {"prompt": "Tea or coffee?", "options": ["tea", "coffee"], "probs": [0.25, 0.75], "n": 8}
         >>> choices = soft_as_choice(Judgements.from_dataset([row]).encode())
-        >>> choices.label.tolist(), choices.weight.tolist()
+        >>> choices.label.tolist(), choices.count.tolist()
         ([0, 1], [2.0, 6.0])
     """
     assert enc.probs is not None
@@ -273,6 +303,6 @@ def soft_as_choice(enc: Encoded) -> Encoded:
         item=enc.item[row],
         alternatives=enc.alternatives[row],
         label=option,
-        weight=enc.weight[row] * enc.probs[row, option],
+        count=enc.count[row] * enc.probs[row, option],
         probs=None,
     )

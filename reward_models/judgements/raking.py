@@ -20,6 +20,7 @@ import pandas as pd
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
+from reward_models.stats.design import effective_n, mean_one
 
 
 __all__ = ["Missing", "Raking", "rake", "rater_traits"]
@@ -139,9 +140,9 @@ def rake(
         before = weights.copy()
         for cell in cells.values():
             weights *= cell.factors(weights)
-        weights = _mean_one(weights)
+        weights = mean_one(weights)
         while trim is not None and weights.max() > trim * (1 + 1e-9):
-            weights = _mean_one(np.minimum(weights, trim))
+            weights = mean_one(np.minimum(weights, trim))
         gap, worst = max(
             (cell.worst_gap(weights) for cell in cells.values()), key=lambda gap_and_value: gap_and_value[0]
         )
@@ -153,8 +154,8 @@ def rake(
             f"{gap:.4g} from its margin. Most likely some combination of the traits has no rater, so that their "
             "margins cannot all be met. Fix: merge values, leave a trait out, or allow a larger tol."
         )
-    effective_n = float(weights.sum() ** 2 / np.square(weights).sum())
-    return Raking(weights, float((weights > 0).sum()) / effective_n, effective_n, iterations, float(gap), worst)
+    alike = effective_n(weights)
+    return Raking(weights, float((weights > 0).sum()) / alike, alike, iterations, float(gap), worst)
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,6 @@ class _Cells:
         gaps = np.abs(self.now(weights) - self.shares)
         worst = int(np.argmax(gaps))
         return float(gaps[worst]), (self.trait, self.values[worst])
-
-
-def _mean_one(weights: np.ndarray) -> np.ndarray:
-    """Scale weights to mean one over the positive ones; return them as they are if none is positive."""
-    return weights / (weights.sum() / np.count_nonzero(weights)) if weights.any() else weights
 
 
 def _check_margins(frame: pd.DataFrame, targets: Mapping[str, Mapping[str, float]], missing: Missing) -> None:

@@ -29,12 +29,16 @@ __all__ = ["KINDS", "Judgements"]
 class Judgements:
     """A validated table of `N` judgements of one kind. Make one with `from_frame` or `from_dataset`.
 
-    | kind | columns besides `rater_id`, `item_id`, `weight` |
+    | kind | columns besides `rater_id`, `item_id` |
     |---|---|
     | `preference` | `prompt`, `response_a`, `response_b`, `choice` in {a, b, tie}, optional `shown_first` |
     | `rating` | `prompt`, `response`, `rating` (one of `levels`) |
     | `choice` | `prompt`, `options` (tuple of texts), `choice` (index) |
     | `soft` | `prompt`, `options`, `probs`, `n` (answers behind the shares), no rater |
+
+    Optional columns of tables with raters: `count` (how often the rater gave this judgement, a whole number),
+    `rater_weight` (sampling weight of the rater, of any unit), `rater_stratum` and `rater_psu` (stratum and primary
+    sampling unit).
 
     Columns `rater:<trait>` describe the rater; they are kept for reports and baselines and are never an input of a
     jury.

@@ -17,6 +17,7 @@ from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
 from reward_models.judgements import columns
 from reward_models.judgements.faults import Faults
 from reward_models.judgements.items import ANONYMOUS, DUPLICATES, check_duplicates, check_items
+from reward_models.judgements.sampling import SAMPLING, add_sampling, drop_old_weight
 from reward_models.judgements.spelling import is_bool
 from reward_models.judgements.trl_pairs import from_chosen_rejected
 
@@ -31,10 +32,10 @@ REQUIRED = {
     "soft": ("prompt", "options", "probs"),
 }
 OPTIONAL = {
-    "preference": ("item_id", "weight", "shown_first"),
-    "rating": ("item_id", "weight"),
-    "choice": ("item_id", "weight"),
-    "soft": ("item_id", "weight", "n"),
+    "preference": ("item_id", *SAMPLING, "shown_first"),
+    "rating": ("item_id", *SAMPLING),
+    "choice": ("item_id", *SAMPLING),
+    "soft": ("item_id", "n"),
 }
 # Sets of columns that identify a kind; `options` and `choice` belong to two kinds each.
 _TELLTALE = {
@@ -79,8 +80,8 @@ def canonicalise(
         index: Number of the first option, if `choice` holds numbers of options (0 or 1); None if it is not stated.
 
     Returns:
-        The kind, the canonical table (RangeIndex; `rater_id` and `item_id` as strings, `item_id` and `weight` always
-        there), the levels (None unless `rating`) and the numbers of the rows that are kept.
+        The kind, the canonical table (RangeIndex; `rater_id` and `item_id` as strings, `item_id` always there), the
+        levels (None unless `rating`) and the numbers of the rows that are kept.
 
     Raises:
         JudgementError: The table cannot be used; the message lists every fault at once.
@@ -91,7 +92,7 @@ def canonicalise(
         >>> frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
         >>> kind, table, levels, rows = canonicalise(frame)
         >>> kind, levels, [column for column in table if column not in frame]
-        ('rating', (1.0, 2.0, 4.0), ['item_id', 'weight'])
+        ('rating', (1.0, 2.0, 4.0), ['item_id'])
     """
     if kind is not None and kind not in KINDS:
         raise JudgementError(f"kind={kind!r} is not one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
@@ -104,7 +105,7 @@ def canonicalise(
         )
     _check_settings(kind, duplicates, index)
     original = list(frame.columns)
-    table = frame.reset_index(drop=True)
+    table = drop_old_weight(frame.reset_index(drop=True))
     if kind == "preference" and {"chosen", "rejected"} <= set(table.columns):
         table = from_chosen_rejected(table)
         if "rater_id" not in table:
@@ -126,7 +127,7 @@ def canonicalise(
             out["choice"] = columns.option_index(table["choice"], out["options"], faults, index)
         else:
             out["probs"] = columns.probs(table["probs"], out["options"], faults)
-            out["n"] = columns.numbers(table, "n", faults, positive=True)
+            out["n"] = columns.answers_behind(table, faults)
     elif kind == "preference":
         for column in ("response_a", "response_b"):
             out[column] = columns.texts(table[column], column, faults)
@@ -137,7 +138,8 @@ def canonicalise(
     else:
         out["response"] = columns.texts(table["response"], "response", faults)
         out["rating"], scale = columns.ratings(table["rating"], levels, faults)
-    out["weight"] = columns.numbers(table, "weight", faults, positive=False)
+    if kind != "soft":
+        add_sampling(table, out, faults)
     if "item_id" in table:
         out["item_id"] = columns.ids(table["item_id"], "item_id", faults)
     for column in table.columns:
@@ -199,7 +201,8 @@ def _check_columns(table: pd.DataFrame, kind: str, original: list[Any]) -> None:
         hint = did_you_mean(column, unknown).replace("Did you mean", "Is it")
         fix = "add a column that says who judged" if column == "rater_id" else "add or rename it"
         problems.append(f"  column {column!r} is missing.{hint} Fix: {fix}.")
-    absent = [c for c in known if c not in table and c not in missing]
+    # 'country' is a trait more often than a misspelt 'count'.
+    absent = [c for c in known if c not in table and c not in missing and c != "count"]
     for column in unknown:
         hint = did_you_mean(column, [*absent, "rater:"] if ":" in column else absent)
         if hint and not missing:

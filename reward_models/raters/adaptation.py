@@ -257,6 +257,7 @@ def _questions(kind: str, rows: list[list[int]], n_levels: int) -> Observations:
         mask=padded >= 0 if (padded < 0).any() else None,
         label=torch.zeros((len(rows), 1), dtype=torch.int64),
         rater=torch.zeros(len(rows), dtype=torch.int64),
+        count=torch.ones(len(rows), dtype=torch.float64),
         weight=torch.ones(len(rows), dtype=torch.float64),
         first=None,
         n_raters=1,

@@ -4,7 +4,7 @@ The `mixture` membership: a rater belongs to one of K clusters, which is inferre
 it knows nothing of rewards, only how probable each judgement is in each cluster.
 
 Shapes: `N` judgements, `R` raters, `K` clusters, `I` items, `A` options. Log-likelihoods are in nats; a judgement
-with a weight enters as weight times its log-likelihood.
+that was given several times enters as its count times its log-likelihood.
 """
 
 from __future__ import annotations

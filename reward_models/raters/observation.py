@@ -61,7 +61,8 @@ class Observations:
         mask: (N, A) False at the padding; None when there is none.
         label: (N, 1) label as in `Encoded`.
         rater: (N,) rater index.
-        weight: (N,) weight of each judgement.
+        count: (N,) how often each judgement was given: evidence about a rater counts by it.
+        weight: (N,) `count` times the sampling weight of the rater: averages over people are weighted by it.
         first: (N, 1) `preference`: +1 where a was shown first, -1 where b was, 0 where unknown; None if it never is.
         n_raters: `R`.
         n_levels: `L` for ratings, else 0.
@@ -82,6 +83,7 @@ class Observations:
     mask: Tensor | None
     label: Tensor
     rater: Tensor
+    count: Tensor
     weight: Tensor
     first: Tensor | None
     n_raters: int
@@ -101,7 +103,8 @@ class Observations:
             mask=torch.from_numpy(~padded) if padded.any() else None,
             label=torch.from_numpy(enc.label)[:, None],
             rater=torch.from_numpy(enc.rater),
-            weight=torch.tensor(enc.weight),  # pandas hands out read-only arrays
+            count=torch.tensor(enc.count),  # pandas hands out read-only arrays
+            weight=torch.tensor(enc.weight),
             first=first,
             n_raters=enc.n_raters,
             n_levels=len(enc.levels or ()),
@@ -111,8 +114,8 @@ class Observations:
         """Merge judgements with the same question and the same answer: 225,000 votes on 896 statements become 1,792.
 
         Returns:
-            `M` distinct judgements, whose `rater` and `weight` are meaningless, and the (N,) index of each judgement
-            into them.
+            `M` distinct judgements, whose `rater`, `count` and `weight` are meaningless, and the (N,) index of each
+            judgement into them.
         """
         return self._merge([*self.alternatives.T, self.label[:, 0]])
 
@@ -120,8 +123,8 @@ class Observations:
         """Merge judgements with the same question, whatever the answer.
 
         Returns:
-            `M` questions, whose `label`, `rater` and `weight` are meaningless, and the (N,) index of each judgement
-            into them.
+            `M` questions, whose `label`, `rater`, `count` and `weight` are meaningless, and the (N,) index of each
+            judgement into them.
         """
         questions, index = self._merge(list(self.alternatives.T))
         return questions, index.numpy()
@@ -147,6 +150,7 @@ class Observations:
             mask=None if self.mask is None else self.mask[rows],
             label=self.label[rows],
             rater=self.rater[rows],
+            count=self.count[rows],
             weight=self.weight[rows],
             first=None if self.first is None else self.first[rows],
         )
@@ -168,7 +172,7 @@ class Observations:
             terms: Rater terms (R,) and shared terms by name; a missing term is not in the model.
 
         Returns:
-            (N, K) log-likelihood in nats, not multiplied by `weight`.
+            (N, K) log-likelihood in nats, not multiplied by `count`.
         """
         per_judgement = {k: v.index_select(0, self.rater)[:, None] if k in TERM_SD else v for k, v in terms.items()}
         return self.state_log_lik(rewards, per_judgement)
@@ -182,7 +186,7 @@ class Observations:
                 the model.
 
         Returns:
-            (N, ...) log-likelihood in nats, not multiplied by `weight`.
+            (N, ...) log-likelihood in nats, not multiplied by `count`.
         """
         zero = rewards.new_zeros(())
         label = self.label.reshape(len(self.label), *[1] * (rewards.ndim - 2))
@@ -220,9 +224,9 @@ class Observations:
         return total
 
     def rater_totals(self, log_lik: Tensor) -> Tensor:
-        """Sum the (N, K) log-likelihoods of each rater's judgements, times their weights: (R, K)."""
+        """Sum the (N, K) log-likelihoods of each rater's judgements, each times its count: (R, K)."""
         totals = log_lik.new_zeros((self.n_raters, log_lik.shape[1]))
-        return totals.index_add(0, self.rater, self.weight[:, None] * log_lik)
+        return totals.index_add(0, self.rater, self.count[:, None] * log_lik)
 
 
 def start_terms(obs: Observations, rater_terms: bool) -> dict[str, np.ndarray]:
@@ -242,17 +246,17 @@ def start_terms(obs: Observations, rater_terms: bool) -> dict[str, np.ndarray]:
         >>> {name: values.shape for name, values in start_terms(votes, rater_terms=True).items()}
         {'raw_thresholds': (2,), 'intercept': (30,), 'log_scale': (30,)}
     """
-    label = obs.label.numpy().ravel()
+    label, weight = obs.label.numpy().ravel(), obs.weight.numpy()
     terms: dict[str, np.ndarray] = {}
     per_rater: list[str] = []
     if obs.kind == "rating":
-        terms["raw_thresholds"] = start_thresholds(np.bincount(label, minlength=obs.n_levels))
+        terms["raw_thresholds"] = start_thresholds(np.bincount(label, weight, obs.n_levels))
         per_rater = ["intercept", "log_scale"]
     elif obs.kind == "preference":
         per_rater = ["log_scale"]
-        n_ties = int((label == 2).sum())
-        if n_ties:
-            terms["log_tie_mean"] = np.array([np.log(2 * n_ties / max(len(label) - n_ties, 1))])
+        ties, others = float(weight[label == 2].sum()), float(weight[label < 2].sum())
+        if ties:
+            terms["log_tie_mean"] = np.array([np.log(2 * ties / max(others, 1))])
             per_rater.append("log_tie")
         if obs.first is not None and rater_terms:
             terms["position_mean"] = np.zeros(1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.items import DUPLICATES
+from reward_models.judgements.sampling import WEIGHT_FIX
 from reward_models.judgements.spelling import code_text, is_bool
 from reward_models.judgements.validation import KINDS, OPTIONAL, REQUIRED
 from reward_models.sources.formats.files import existing_file
@@ -116,7 +117,9 @@ def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _unknown_columns(mapping: Mapping[str, Any]) -> list[str]:
     problems = [
-        f"{section}: {column!r} is not a canonical column.{did_you_mean(column, _CANONICAL)} Fix: one of "
+        f"{section}: 'weight' does not say what is weighed. Fix: {WEIGHT_FIX}."
+        if column == "weight"
+        else f"{section}: {column!r} is not a canonical column.{did_you_mean(column, _CANONICAL)} Fix: one of "
         f"{', '.join(_CANONICAL)}."
         for section in ("columns", "constants", "values", "drop_empty")
         for column in mapping.get(section, ())

@@ -29,7 +29,7 @@ from reward_models.sources.wide import melt
 __all__ = ["LAYOUTS", "judgement_rows"]
 
 ANSWERS = ("choice", "rating")
-_CODED = ("shown_first", "weight", "n")
+_CODED = ("shown_first", "rater_weight", "count", "n")
 _LISTS = ("options", "probs")
 
 

@@ -59,7 +59,7 @@ from reward_models.sources.wide import question_settings
 
 __all__ = ["MAP_KEYS", "load_table", "read_table"]
 
-_NUMBERS = ("rating", "weight", "n")
+_NUMBERS = ("rating", "rater_weight", "count", "n")
 
 
 def load_table(

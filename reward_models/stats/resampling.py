@@ -12,6 +12,7 @@ import numpy as np
 
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
+from reward_models.stats.design import SamplingDesign
 from reward_models.stats.verdicts import shortage
 
 
@@ -27,6 +28,8 @@ def two_way_intervals(
     level: float = 0.95,
     seed: int = 0,
     items: bool = True,
+    count: np.ndarray | None = None,
+    design: SamplingDesign | None = None,
 ) -> list[Interval]:
     """Compute percentile intervals of the mean of each gain, with raters and items resampled independently.
 
@@ -41,10 +44,13 @@ def two_way_intervals(
         level: Coverage of the interval.
         seed: Random seed.
         items: False: resample raters only; the interval then is about these very items.
+        count: (N,) how often each judgement was given; None: once.
+        design: How the raters were sampled, one entry per rater index; None: all alike. Raters are drawn as its `draw`
+            says and count by their sampling weight.
 
     Returns:
-        `M` intervals; `value` is the mean over judgements. With too few raters or items (`stats.verdicts.shortage`)
-        the ends are nan.
+        `M` intervals; `value` is the weighted mean over judgements. With too few raters or items
+        (`stats.verdicts.shortage`) the ends are nan.
 
     Example:
         >>> rater, item = np.divmod(np.arange(20 * 5), 5)  # 20 raters, 5 items
@@ -57,22 +63,25 @@ def two_way_intervals(
     """
     raters, rater = np.unique(rater, return_inverse=True)
     item_ids, item = np.unique(item, return_inverse=True)
-    means = gains.mean(0)
+    design = SamplingDesign(np.ones(len(raters))) if design is None else design.select(raters)
+    count = np.ones(len(rater)) if count is None else count
+    weight = count * design.weight[rater]
+    means = np.average(gains, axis=0, weights=weight) if weight.any() else np.full(gains.shape[1], np.nan)
     if shortage(len(raters), len(item_ids) if items else None):
         return [Interval(float(mean), np.nan, np.nan, len(raters), len(item_ids)) for mean in means]
     cells, cell = np.unique(rater * len(item_ids) + item, return_inverse=True)
-    sums = np.stack([np.bincount(cell, column) for column in np.column_stack([gains, np.ones(len(rater))]).T], axis=1)
+    columns = np.column_stack([gains, np.ones(len(rater))]) * weight[:, None]
+    sums = np.stack([np.bincount(cell, column) for column in columns.T], axis=1)
     cell_rater, cell_item = np.divmod(cells, len(item_ids))
     rng = seeded_rng(seed, "bootstrap of raters and items")
     resampled = np.empty((draws, gains.shape[1]))
+    everybody = np.ones(len(raters), dtype=bool)
     for draw in range(draws):
-        weight = np.bincount(rng.integers(len(raters), size=len(raters)), minlength=len(raters))[cell_rater]
+        times = design.draw(everybody, rng)[cell_rater]
         if items:
-            weight = (
-                weight
-                * np.bincount(rng.integers(len(item_ids), size=len(item_ids)), minlength=len(item_ids))[cell_item]
-            )
-        totals = weight.astype(np.float64) @ sums
+            drawn = rng.integers(len(item_ids), size=len(item_ids))
+            times = times * np.bincount(drawn, minlength=len(item_ids))[cell_item]
+        totals = times @ sums
         resampled[draw] = totals[:-1] / totals[-1] if totals[-1] else np.nan
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return [

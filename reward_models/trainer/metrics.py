@@ -156,7 +156,7 @@ def jury_metrics(
         frame = pd.DataFrame({"rater_id": enc.rater, "row": np.arange(len(enc))})
         numbered = Judgements(enc.kind, frame, enc.levels)
         scored[adaptation_split(numbered, adaptation, seed)[0].frame["row"]] = False
-        known = np.where(scored, 0.0, enc.weight)[:, None] * log_lik
+        known = np.where(scored, 0.0, enc.count)[:, None] * log_lik
         log_membership = log_softmax(log_membership + rater_totals(known, enc.rater, enc.n_raters)[enc.rater], axis=1)
     weight, label, m = enc.weight[scored], enc.label[scored], np.exp(log_membership[scored])
     total = weight.sum()

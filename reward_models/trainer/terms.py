@@ -73,6 +73,7 @@ def observe(batch: Mapping[str, Tensor], rewards: Tensor, kind: str, n_raters: i
         mask=~padded if bool(padded.any()) else None,
         label=batch["answer"][:, None],
         rater=torch.where(rater < 0, n_raters, rater),
+        count=batch["weight"],  # only the weight in the loss is needed here
         weight=batch["weight"],
         first=batch["first"][:, None],
         n_raters=n_raters,

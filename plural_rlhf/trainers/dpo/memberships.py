@@ -10,7 +10,7 @@ from __future__ import annotations
 import datasets
 import numpy as np
 
-from plural_rlhf.trainers.dpo.pair_clusters import Clusters
+from plural_rlhf.trainers.dpo.pair_clusters import WEIGHTS, Clusters
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.trainer.data import read_data
 from reward_models.trainer.start import random_evidence
@@ -44,7 +44,7 @@ def start_memberships(
         >>> memberships.posterior().shape, numbers
         ((2, 2), {'ann': 0, 'bob': 1})
     """
-    columns = [c for c in ("prompt", "chosen", "rejected", "rater_id", "weight") if c in dataset.column_names]
+    columns = [c for c in ("prompt", "chosen", "rejected", "rater_id", *WEIGHTS) if c in dataset.column_names]
     enc, k = read_data(dataset.select_columns(columns)).enc, len(clusters.names)
     memberships = RunningMemberships(enc, k, dirichlet=dirichlet)
     memberships.prevalence = clusters.prevalence.copy()

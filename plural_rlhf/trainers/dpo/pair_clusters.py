@@ -17,6 +17,7 @@ import datasets
 import numpy as np
 
 from reward_models.errors import JuryError
+from reward_models.judgements.sampling import WEIGHT_FIX
 from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.modeling_jury import JuryConfig
 from reward_models.jury.scorer import JuryScorer
@@ -25,7 +26,9 @@ from reward_models.raters.rater_model import RaterModel
 from reward_models.weights import parse_weights
 
 
-__all__ = ["EVERYONE", "Clusters", "find_clusters", "judgement_weights"]
+__all__ = ["EVERYONE", "WEIGHTS", "Clusters", "find_clusters", "judgement_weights"]
+
+WEIGHTS = ("count", "rater_weight")
 
 EVERYONE = "everyone"
 """Name of the only cluster of data that do not say who judged."""
@@ -172,7 +175,10 @@ def find_clusters(
         membership, count = clusters.memberships(dataset), judgement_weights(dataset)
         if "rater_id" in columns:
             rater = np.unique([str(rater) for rater in dataset["rater_id"]], return_inverse=True)[1]
-            count = 1 / np.bincount(rater)[rater]
+            people = np.ones(len(rater))
+            if "rater_weight" in columns:
+                people = np.array(list(dataset["rater_weight"]), dtype=np.float64)
+            count = people / np.bincount(rater)[rater]
         shares = count @ membership / count.sum()
     return Clusters(names, shares, source, raters, rater_model)
 
@@ -199,23 +205,30 @@ def _names_in(dataset: datasets.Dataset, source: str) -> list[str]:
 
 
 def judgement_weights(dataset: datasets.Dataset) -> np.ndarray:
-    """Return the column `weight` divided by its mean, (N,); ones without it.
+    """Return `count` times `rater_weight` of each judgement divided by the mean, (N,); ones without these columns.
 
     Raises:
-        JuryError: A weight is negative or no number, or all are 0.
+        JuryError: A count or weight is negative or no number, or all are 0; a column `weight`, which does not say what
+            is weighed.
 
     Example:
-        >>> judgement_weights(datasets.Dataset.from_dict({"weight": [1, 3]})).tolist()
+        >>> judgement_weights(datasets.Dataset.from_dict({"rater_weight": [1, 3]})).tolist()
         [0.5, 1.5]
     """
-    if "weight" not in dataset.column_names:
-        return np.ones(len(dataset))
-    weight = np.array(list(dataset["weight"]), dtype=np.float64)
-    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
-    if len(bad):
+    if "weight" in dataset.column_names and any(value != 1 for value in dataset["weight"]):
+        raise JuryError(f"column 'weight' does not say what is weighed. Fix: {WEIGHT_FIX}.")
+    total = np.ones(len(dataset))
+    for column in (name for name in WEIGHTS if name in dataset.column_names):
+        weight = np.array(list(dataset[column]), dtype=np.float64)
+        bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+        if len(bad):
+            raise JuryError(
+                f"row {bad[0]}, column {column!r} is {weight[bad[0]]}: it is a number of at least 0. Fix: correct it."
+            )
+        total = total * weight
+    if total.sum() == 0:
         raise JuryError(
-            f"row {bad[0]}, column 'weight' is {weight[bad[0]]}: the weight of a judgement is a number of at least 0."
+            "the weights of all judgements are 0, so none counts. Fix: remove or correct the columns "
+            f"{' and '.join(WEIGHTS)}."
         )
-    if weight.sum() == 0:
-        raise JuryError("the column 'weight' is 0 in all rows, so no judgement counts: remove it, or correct it.")
-    return weight / weight.mean()
+    return total / total.mean()

@@ -51,7 +51,7 @@ def label_rows(
 
     Args:
         dataset: Pairs with `chosen`, `rejected`, optional `prompt`, and the column that `clusters` reads; optional
-            `weight` (of the judgement) and `tie` (neither was preferred).
+            `rater_weight`, `count` and `tie` (neither was preferred).
         clusters: See `find_clusters`.
         objective: That of `PluralDPOConfig`.
         public_coef: 0 if the mixture needs no reading of the public.

@@ -85,7 +85,8 @@ def opinion_qa(source: Source, *, weights: bool = False) -> Rows:
 
     Args:
         source: Where to read; the limit counts respondents of each wave.
-        weights: Use the respondent's `WEIGHT_<wave>` as the weight of a judgement, instead of 1.
+        weights: Use the respondent's `WEIGHT_<wave>`, as the sampling weight of the rater (`rater_weight`).
+            Of somebody in several waves it is the mean over the judgements.
     """
     rows = Rows("choice")
     for path in files(source, ("responses.csv",)):
@@ -99,9 +100,9 @@ def opinion_qa(source: Source, *, weights: bool = False) -> Rows:
             if number == source.limit:
                 break
             of_person: dict[str, Any] = traits(person, _PANEL_TRAITS)
-            if weights:
-                of_person["weight"] = as_number(person[weight_column[0]])
             rater = as_id(person.get("QKEY")) or f"{wave}/{number}"
+            if weights:
+                of_person["rater_weight"] = as_number(person[weight_column[0]])
             for key, (prompt, options) in questions.items():
                 answer = as_text(person.get(key))
                 if answer is None:

@@ -137,6 +137,8 @@ class Rows:
             again = self._judged_again(frame)
             self.drop("by a rater who had judged the item before", int(again.sum()))
             frame = frame[~again].reset_index(drop=True)
+            if "rater_weight" in frame:  # of several waves
+                frame["rater_weight"] = frame.groupby("rater_id")["rater_weight"].transform("mean")
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in self._dropped.most_common() if n)
         if frame.empty:
             raise JudgementError(

@@ -97,7 +97,7 @@ def test_shuffled_raters_keep_counts_and_lose_taste(voters):
     enc = judgements.encode()
     shuffled = shuffle_raters(enc, seed=3)
     assert (np.bincount(shuffled.rater) == np.bincount(enc.rater)).all()
-    for name in ("item", "label", "alternatives", "weight"):
+    for name in ("item", "label", "alternatives", "count"):
         assert (getattr(shuffled, name) == getattr(enc, name)).all()  # items and their answers are untouched
     before, after = (set(zip(e.rater.tolist(), e.item.tolist(), strict=True)) for e in (enc, shuffled))
     assert before == after  # everybody judged what they had judged

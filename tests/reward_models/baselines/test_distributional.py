@@ -55,7 +55,7 @@ def camps():
 def _rows(enc: Encoded, keep: np.ndarray) -> Encoded:
     return dataclasses.replace(
         enc,
-        **{name: getattr(enc, name)[keep] for name in ("rater", "item", "alternatives", "label", "weight")},
+        **{name: getattr(enc, name)[keep] for name in ("rater", "item", "alternatives", "label", "count")},
     )
 
 

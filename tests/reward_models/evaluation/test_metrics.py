@@ -87,7 +87,7 @@ def test_what_is_ruled_out_costs_infinity():
 
 def test_weights_of_judgements_are_used():
     frame = pd.DataFrame(THREE[:2], columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
-    enc = Judgements.from_frame(frame.assign(weight=[3.0, 1.0])).encode()
+    enc = Judgements.from_frame(frame.assign(count=[3.0, 1.0])).encode()
     log_probs = log([0.9, 0.1, 0], [0.9, 0.1, 0])
     assert metrics.accuracy(log_probs, enc).value == pytest.approx(0.75)
 

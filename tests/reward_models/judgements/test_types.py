@@ -59,7 +59,7 @@ def test_what_the_type_leaves_open_is_refused_with_the_fix(choice, options, mess
 def test_truth_values_are_no_numbers():
     assert Judgements.from_frame(survey([True, False] * 2, ("TRUE", "FALSE"))).frame["choice"].tolist() == [0, 1, 0, 1]
     with pytest.raises(JudgementError, match="True is not a number of at least 0"):
-        Judgements.from_frame(survey([0, 1, 1, 0], weight=[True, True, False, True]))
+        Judgements.from_frame(survey([0, 1, 1, 0], rater_weight=[True, True, False, True]))
     votes = pd.DataFrame({"rater_id": ["a", "b"], "prompt": "Q", "response": "x", "rating": [True, False]})
     with pytest.raises(JudgementError, match="True is text in a column of numbers"):
         Judgements.from_frame(votes)

@@ -64,7 +64,7 @@ def table_of(kind, n_raters=4, n=30, n_texts=5, seed=0):
         text = np.stack([rng.permutation(n_texts)[:2] for _ in range(n)])
         first = rng.integers(-1, 2, size=n)
         table = encoded(kind, (n_raters, n_texts), rater, text, rng.integers(3, size=n), shown_first=first)
-    return dataclasses.replace(table, weight=weight.astype(float))
+    return dataclasses.replace(table, count=weight.astype(float))
 
 
 def probability(enc, row, label, reward, shared, term):
@@ -106,7 +106,7 @@ def enumerate_joint(model, tables, rewards):
                 p = probability(
                     enc, row, enc.label[row], rewards @ code, model.terms[enc.kind].shared, terms[enc.kind]
                 )
-                likelihood[enc.rater[row]] *= p ** enc.weight[row]
+                likelihood[enc.rater[row]] *= p ** enc.count[row]
         joint.append(likelihood)
     return np.stack(joint, axis=1)
 
@@ -243,8 +243,8 @@ class TestPlacement:
     def test_a_weight_counts_as_repeated_rows(self):
         model, enc = model_of("mixture", preference=PAIRS), table_of("preference")
         rewards = np.random.default_rng(1).normal(size=(5, 2))
-        rows = np.repeat(np.arange(len(enc)), enc.weight.astype(int))
-        repeated = dataclasses.replace(enc.select(rows), weight=np.ones(len(rows)))
+        rows = np.repeat(np.arange(len(enc)), enc.count.astype(int))
+        repeated = dataclasses.replace(enc.select(rows), count=np.ones(len(rows)))
         assert model.adapt(enc, rewards).posterior == pytest.approx(model.adapt(repeated, rewards).posterior)
 
     def test_answers_sum_to_one_with_padding_and_without_ties(self):
@@ -315,7 +315,7 @@ class TestPlacement:
         # One cluster, no terms: the slope of log P(a beats b) by either reward is 1 - P, up to its sign.
         model = RaterModel("mixture", np.eye(1), np.zeros(1), {"preference": KindTerms()})
         rewards = np.array([[0.0], [np.log(3)], [0.0]])
-        enc = encoded("preference", (1, 3), [0, 0], np.array([[0, 1], [1, 0]]), [0, 0], weight=[2.0, 1.0])
+        enc = encoded("preference", (1, 3), [0, 0], np.array([[0, 1], [1, 0]]), [0, 0], count=[2.0, 1.0])
         held = model.adapt(enc, rewards).information(enc, rewards)
         assert held[:, 0] == pytest.approx([2 * 0.75**2 + 0.25**2] * 2 + [0], rel=1e-3)
 
@@ -393,7 +393,7 @@ class TestMarginalLikelihood:
             rater_ids=["r0", "r1", "twin of r1"],
             **{
                 name: np.concatenate([getattr(enc, name), getattr(enc, name)[enc.rater == 1]])
-                for name in ("alternatives", "label", "weight", "item")
+                for name in ("alternatives", "label", "count", "item")
             },
             rater=np.concatenate([enc.rater, np.full((enc.rater == 1).sum(), 2)]),
         )

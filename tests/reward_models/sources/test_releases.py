@@ -244,8 +244,8 @@ def test_opinion_qa(release):
     ]
     assert j.frame["options"][0] == ("A lot", "A little", "None")
     assert table(j, "rater:polparty", "rater:sex")[0] == ("Independent", "Male")
-    assert j.frame["weight"].tolist() == [1, 1, 1, 1]
-    assert release("opinion_qa", weights=True).frame["weight"].tolist() == [0.5, 0.5, 2, 1]
+    assert "rater_weight" not in j.frame
+    assert release("opinion_qa", weights=True).frame["rater_weight"].tolist() == [0.5, 0.5, 2, 1]
 
 
 def test_popquorn(release, tmp_path):

@@ -69,14 +69,14 @@ def test_ratings_with_constants_joined_prompts_and_levels(tmp_path):
     table.to_csv(path, index=False)
     mapping = {
         "columns": {"rater_id": "u", "prompt": ["t", "x"], "response": "r", "rating": "v"},
-        "constants": {"weight": 2},
+        "constants": {"count": 2},
         "values": {"rating": {9: 4}},
         "levels": [1, 2, 3, 4, 5],
     }
     j = load_table(path, mapping)
     assert j.frame["prompt"].tolist() == ["Fix\n\nthis", "Fix"] * 2
     assert j.frame["rating"].tolist() == [1, 5, 5, 4]
-    assert j.encode().weight.tolist() == [2, 2, 2, 2]
+    assert j.encode().count.tolist() == [2, 2, 2, 2]
 
 
 def test_options_split_at_a_separator(tmp_path):

@@ -265,13 +265,15 @@ def test_row_names_of_r_and_separators_at_the_end(tmp_path):
 
 def test_decimal_commas_where_the_map_says_so(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("who;ask;say;vote;heft\nann;Q;x;1,5;1.234,5\nann;Q;y;2,5;1\nbob;Q;x;3,5;2\nbob;Q;y;\u22121,5;3\n")
-    columns = {"rater_id": "who", "prompt": "ask", "response": "say", "rating": "vote", "weight": "heft"}
+    path.write_text(
+        "who;ask;say;vote;heft\nann;Q;x;1,5;1.234,5\nann;Q;y;2,5;1.234,5\nbob;Q;x;3,5;2\nbob;Q;y;\u22121,5;2\n"
+    )
+    columns = {"rater_id": "who", "prompt": "ask", "response": "say", "rating": "vote", "rater_weight": "heft"}
     with pytest.raises(JudgementError, match=r"'1,5' is text in a column of numbers\..* state decimal: ','"):
         load_table(path, {"columns": columns})
     frame = load_table(path, {"columns": columns, "decimal": ",", "thousands": "."}).frame
     assert frame["rating"].tolist() == [1.5, 2.5, 3.5, -1.5]
-    assert frame["weight"].tolist() == [1234.5, 1, 2, 3]
+    assert frame["rater_weight"].tolist() == [1234.5, 1234.5, 2, 2]
     with pytest.raises(JudgementError, match=r"thousands: '\.' is the decimal sign too"):
         load_table(path, {"columns": columns, "thousands": "."})
 

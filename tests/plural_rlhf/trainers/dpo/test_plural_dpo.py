@@ -105,10 +105,10 @@ def test_the_likelihood_of_the_chosen_response_keeps_probability_on_the_pair(ste
 def test_robust_training_serves_the_cluster_that_the_average_gives_up(tmp_path):
     """The many are divided on item b, the few are not; the average follows the slight majority of the many."""
     rows = [
-        pair(PROMPTS[0], True, cluster="many", weight=40),
-        pair(PROMPTS[1], True, cluster="many", weight=30),
-        pair(PROMPTS[1], False, cluster="many", weight=15),
-        pair(PROMPTS[1], False, cluster="few", weight=10),
+        pair(PROMPTS[0], True, cluster="many", count=40),
+        pair(PROMPTS[1], True, cluster="many", count=30),
+        pair(PROMPTS[1], False, cluster="many", count=15),
+        pair(PROMPTS[1], False, cluster="few", count=10),
     ]
     settings = {"max_steps": 30, "objective": "average", "logging_steps": 30}
     plain = build(Dataset.from_list(rows), tmp_path, **settings)
