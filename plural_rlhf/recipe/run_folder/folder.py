@@ -136,6 +136,7 @@ class RunFolder:
                     damage(self.path, stage, f"output of the stage {stage}", f"{missing[0]}: it is missing")
                 )
         record.check_files(self.path, stage)
+        self.drop_checkpoints(stage)  # of a process that was killed between the record and this
 
 
 @contextmanager
