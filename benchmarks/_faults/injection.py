@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["Child", "at_operation", "count_operations", "die", "in_child", "start_child", "wait_for"]
+__all__ = [
+    "Child",
+    "after",
+    "at_operation",
+    "count_operations",
+    "die",
+    "in_child",
+    "refuse_from",
+    "start_child",
+    "wait_for",
+    "watch",
+]
 
 WRITES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 
@@ -82,25 +93,64 @@ def wait_for(child: tuple[int, int], limit: float = 120.0) -> Child:
     return Child(status, result, error)
 
 
+def watch(folder: Path, see: Callable[[str, str], object]) -> None:
+    """From now on call `see` with the event and the path before every writing operation below a folder."""
+    prefix = str(folder.resolve())
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in WRITES or (event == "open" and _writes(arguments)):
+            path = arguments[1 if event == "os.rename" else 0]
+            if isinstance(path, str | bytes | os.PathLike):
+                full = os.path.abspath(os.fsdecode(path))
+                if full.startswith(prefix):
+                    see(event, full)
+
+    sys.addaudithook(hook)
+
+
 def at_operation(folder: Path, number: int, hit: Callable[[], object]) -> Callable[[], int]:
-    """From now on call `hit` before the n-th writing operation below a folder (from 1), of this process for ever.
+    """From now on call `hit` before the n-th writing operation below a folder (from 1).
 
     Returns:
         What returns the number of operations so far.
     """
-    seen, prefix = 0, str(folder.resolve())
+    seen = 0
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+    def see(event: str, path: str) -> None:
         nonlocal seen
-        if event in WRITES or (event == "open" and _writes(arguments)):
-            path = arguments[0]
-            if isinstance(path, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(path)).startswith(prefix):
-                seen += 1
-                if seen == number:
-                    hit()
+        seen += 1
+        if seen == number:
+            hit()
 
-    sys.addaudithook(hook)
+    watch(folder, see)
     return lambda: seen
+
+
+def after(folder: Path, name: str, hit: Callable[[], object]) -> None:
+    """Call `hit` once, at the first writing operation after a file whose path ends with `name` got this name."""
+    state = ["wait"]
+
+    def see(event: str, path: str) -> None:
+        if state[0] == "due":
+            state[0] = "done"
+            hit()
+        elif state[0] == "wait" and event == "os.rename" and path.endswith(name):
+            state[0] = "due"
+
+    watch(folder, see)
+
+
+def refuse_from(folder: Path, number: int, code: int) -> None:
+    """From the n-th writing operation on refuse to open, make or rename anything below a folder; deleting works."""
+    seen = 0
+
+    def see(event: str, path: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen >= number and event in ("open", "os.mkdir", "os.rename"):
+            raise OSError(code, os.strerror(code), path)
+
+    watch(folder, see)
 
 
 def count_operations(folder: Path, action: Callable[[], Any]) -> int:

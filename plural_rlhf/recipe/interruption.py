@@ -28,8 +28,11 @@ class RunInterrupted(KeyboardInterrupt):
     """
 
     def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(number, message)
         self.signal = number
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class Interruption:

@@ -92,9 +92,7 @@ class Stages:
                 seconds = max(seconds, results.budget.seconds)
             files = output_records(path, WRITTEN[stage])
             inputs = self._inputs.of(stage, self._outputs)
-            self.folder.finish(stage, StageRecord(results.to_dict(), seconds, inputs, files))
-            record = self.folder.record(stage)
-            assert record is not None
+            record = self.folder.finish(stage, StageRecord(results.to_dict(), seconds, inputs, files))
         else:
             self.folder.check_stage(stage, self._inputs.of(stage, self._outputs), WRITTEN[stage])
             redone = [earlier for earlier in READ_BY_STAGE[stage][1] if earlier in self._outputs]

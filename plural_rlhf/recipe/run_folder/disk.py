@@ -16,7 +16,7 @@ from pathlib import Path
 from plural_rlhf.recipe.run_folder.errors import RunWriteError
 
 
-__all__ = ["disk_fault", "explain_disk_faults"]
+__all__ = ["disk_fault", "explain_disk_faults", "explain_removal"]
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -29,7 +29,6 @@ REASONS = {
     errno.ESTALE: "the network disk is gone",
 }
 FIXES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise the limit"}
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 def disk_fault(error: BaseException, folder: Path) -> tuple[str, str] | None:
@@ -51,8 +50,6 @@ def disk_fault(error: BaseException, folder: Path) -> tuple[str, str] | None:
     number = _errno(error)
     if number is None:
         return None
-    if number in GONE and not folder.is_dir():
-        return "the folder was removed while the run was at work", "see to it that nothing removes it"
     if number == 0:
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         return f"a file could not be written ({free / 2**20:,.0f} MiB of the disk are free)", "make room"
@@ -103,4 +100,33 @@ def explain_disk_faults(folder: Path, kept: Callable[[], str]) -> Iterator[None]
         raise RunWriteError(
             f"the output folder {str(folder)!r} could not be written to: {reason}{where}. {kept()} Fix: {fix}, then "
             "run the same command again, without --overwrite: it goes on from there."
+        ) from error
+
+
+@contextmanager
+def explain_removal(folder: Path, mark: Path) -> Iterator[None]:
+    """Say so where a folder was removed while the block was at work in it, whatever error that led to.
+
+    Args:
+        folder: The folder.
+        mark: A file that is in it from the beginning; writers make folders again, but not this file.
+
+    Raises:
+        RunWriteError: The block failed, and the mark is gone.
+
+    Example:
+        >>> with explain_removal(Path("run"), mark=Path("run/config.json")):
+        ...     _ = Path("run/jury/jury.json").read_text()
+        Traceback (most recent call last):
+        plural_rlhf.recipe.run_folder.errors.RunWriteError: the output folder 'run' was removed while the run was at
+        work in it. Fix: see to it that nothing removes it, then run the same command again: it starts over.
+    """
+    try:
+        yield
+    except Exception as error:
+        if mark.exists():
+            raise
+        raise RunWriteError(
+            f"the output folder {str(folder)!r} was removed while the run was at work in it. Fix: see to it that "
+            "nothing removes it, then run the same command again: it starts over."
         ) from error

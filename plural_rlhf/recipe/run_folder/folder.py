@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from plural_rlhf.recipe.run_folder.disk import explain_removal
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.run_folder.lock import HOLDER_FILE, LOCK_FILE, only_run
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord, damage
@@ -81,7 +82,7 @@ class RunFolder:
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     with open_run_folder(Path(parent) / "run", {"seed": 0}) as folder:
         ...         before = folder.record("jury")
-        ...         folder.finish("jury", StageRecord({"clusters": 2}, seconds=1.5))
+        ...         _ = folder.finish("jury", StageRecord({"clusters": 2}, seconds=1.5))
         ...     with open_run_folder(Path(parent) / "run", {"seed": 0}) as folder:
         ...         before, folder.record("jury").result
         (None, {'clusters': 2})
@@ -95,10 +96,12 @@ class RunFolder:
         path = self.path / STAGES / f"{stage}.json"
         return StageRecord.read(path) if path.exists() else None
 
-    def finish(self, stage: str, record: StageRecord) -> None:
-        """Mark a stage as complete, and delete its checkpoints."""
-        record.write(self.path / STAGES / f"{stage}.json")
+    def finish(self, stage: str, record: StageRecord) -> StageRecord:
+        """Mark a stage as complete, delete its checkpoints, and return the record as a later run will read it."""
+        path = self.path / STAGES / f"{stage}.json"
+        record.write(path)
         self.drop_checkpoints(stage)
+        return StageRecord.read(path)
 
     def begin(self, stage: str, inputs: StageInputs) -> Path:
         """Return the folder for the checkpoints of a stage, with a note of what the stage reads."""
@@ -170,7 +173,8 @@ def open_run_folder(
         # A kill before the configuration is written leaves nothing but an empty folder of stages: still blank.
         (path / STAGES).mkdir(exist_ok=True)
         write_json(path / CONFIG_FILE, config)
-        yield RunFolder(path)
+        with explain_removal(path, path / CONFIG_FILE):
+            yield RunFolder(path)
 
 
 def kept_in(path: Path) -> str:
