@@ -256,10 +256,14 @@ def train(
             **common,
             **sampled,
         )
-        trainer = GRPOTrainer(model, JuryReward(jury, rule="mean"), args, rows, processing_class=tokenizer)
+        trainer = GRPOTrainer(
+            model, JuryReward(jury, rule="mean", check_trainer=False), args, rows, processing_class=tokenizer
+        )
     elif setting.trainer in ("rloo", "jury-rloo"):
         mixed = (
-            JuryReward(jury, beta=setting.beta) if setting.trainer == "jury-rloo" else JuryReward(jury, rule="mean")
+            JuryReward(jury, beta=setting.beta)
+            if setting.trainer == "jury-rloo"
+            else JuryReward(jury, rule="mean", check_trainer=False)
         )
         args = RLOOConfig(**common, **sampled)
         trainer = RLOOTrainer(model, mixed, args, rows, processing_class=tokenizer)

@@ -275,7 +275,7 @@ def train_grpo(
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     trainer = GRPOTrainer(
         model,
-        reward_funcs=[JuryReward(jury, rule="mean")],
+        reward_funcs=[JuryReward(jury, rule="mean", check_trainer=False)],
         args=args,
         train_dataset=rows,
         processing_class=tokenizer,

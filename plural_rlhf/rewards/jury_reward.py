@@ -26,6 +26,7 @@ from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.rewards.calibrated import require_calibrated
 from plural_rlhf.rewards.completions import as_completions, completion_text, prompt_key, rows_of, seen_prompts
+from plural_rlhf.rewards.stock_trainers import check_stock_trainer, trainer_of
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
@@ -57,6 +58,8 @@ class JuryReward:
         offsets: Mode of `plural_rlhf.core.offsets.OffsetTracker`.
         calibrated: Whether the scorer's heads must be on one scale (`JuryScorer.calibrate`). By default only a rule
             that compares heads requires it; `False` accepts raw heads under any rule.
+        check_trainer: Whether to check, at the first call, that TRL's RLOO or GRPO trainer has settings that lead to
+            the target (`rewards.stock_trainers`); `False` for a baseline that is meant to go elsewhere.
         **rule_options: Passed to the rule, e.g. `p=0.5` for `"power_mean"`.
 
     Data set columns that are read, all optional: `weights` (a `WeightSpec` per row), `rule` (a `RuleSpec` or `"pool"`
@@ -97,6 +100,7 @@ class JuryReward:
         offset_learning_rate: float = 0.1,
         offsets: OffsetMode = "responsibility",
         calibrated: bool | None = None,
+        check_trainer: bool = True,
         **rule_options: Any,
     ) -> None:
         if rule == POOL and rule_options:
@@ -121,6 +125,8 @@ class JuryReward:
         self.weights = parse_weights(weights, self.scorer.cluster_names, self.scorer.prevalence)
         self.invalid_reward = invalid_reward
         self.offsets = OffsetTracker(len(self.scorer.cluster_names), mode=offsets, learning_rate=offset_learning_rate)
+        self.check_trainer = check_trainer
+        self._checked_trainer: int | None = None
         self._parsed: dict[str, np.ndarray] = {}
         self._rules: dict[str, Rule | None] = {}
 
@@ -242,7 +248,11 @@ class JuryReward:
 
         Returns:
             `N` floats in logits.
+
+        Raises:
+            ValueError: At the first call, if the KL of a stock trainer leads to another target (`check_trainer`).
         """
+        self._check_trainer(log_metric)
         r = self.cluster_rewards(seen_prompts(prompts, jury_prompt), completions, support)
         w = self.row_weights(weights, len(completions))
         keys = [prompt_key(prompt) for prompt in prompts]
@@ -263,6 +273,13 @@ class JuryReward:
             for k, name in enumerate(self.cluster_names):
                 log_extra(f"jury/{name}", r[:, k].tolist())
         return pooled.tolist()
+
+    def _check_trainer(self, log_metric: Any) -> None:
+        """Check the trainer that calls, once."""
+        trainer = trainer_of(log_metric) if self.check_trainer else None
+        if trainer is not None and id(trainer) != self._checked_trainer:
+            check_stock_trainer(trainer, self.target.beta)
+            self._checked_trainer = id(trainer)
 
     def pool(
         self,

@@ -64,7 +64,9 @@ def test_exact_mode_reaches_the_target_where_grpo_collapses(tmp_path):
         max_completion_length=4,
         **CPU,
     )
-    GRPOTrainer(model, [JuryReward(jury, rule="mean")], args, data, processing_class=TOKENIZER).train()
+    GRPOTrainer(
+        model, [JuryReward(jury, rule="mean", check_trainer=False)], args, data, processing_class=TOKENIZER
+    ).train()
     collapsed = distribution(model, "abcd", ELEVEN)
     assert js_with_other(target, collapsed) >= 0.1
     assert float(retention(cluster_shares(collapsed, gamma), torch.as_tensor(jury.prevalence)).min()) < 0.1
