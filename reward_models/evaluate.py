@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from reward_models.borders import any_terminal, say
 from reward_models.errors import JudgementError, JudgementWarning, JuryError
 from reward_models.evaluation.cells import Cells, evaluation_cells
 from reward_models.evaluation.clusters import Clusters, known_memberships
@@ -102,12 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     argv = sys.argv[1:] if argv is None else argv
+    any_terminal()
     try:
         run(argv)
     except (JudgementError, JuryError, UsageError, OSError) as error:
         if "--traceback" in argv:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", err=True)
         return 2
     return 0
 
@@ -262,7 +264,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
         written[args.json] = files["results.json"]
     for path, content in written.items():
         write_json(path, content)
-        print(f"Written to {path}")
+        say(f"Written to {path}")
 
 
 def _meta(args: argparse.Namespace, command: str, kind: str) -> dict[str, Any]:
@@ -290,8 +292,8 @@ def _read(path: Path, columns: Path | None) -> Judgements:
         warnings.simplefilter("always", JudgementWarning)
         reading = read_table(path, columns)
     for warning in caught:
-        print(f"note: {path.name}: {warning.message}", file=sys.stderr)
-    print(reading)
+        say(f"note: {path.name}: {warning.message}", err=True)
+    say(reading)
     return reading.judgements
 
 
@@ -324,7 +326,7 @@ def _unseen(args: argparse.Namespace) -> tuple[Judgements, Judgements | None, st
         if record is None and train is None
     ]
     fitted_to = "; ".join(facts)
-    print(f"note: what the jury was fitted to: {fitted_to}", file=sys.stderr)
+    say(f"note: what the jury was fitted to: {fitted_to}", err=True)
     return test, fitted if train is None else train, fitted_to
 
 

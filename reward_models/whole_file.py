@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _SUFFIX = ".unfinished"
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -267,7 +269,10 @@ def write_json(path: str | Path, value: Any, *, exact: bool = False, indent: int
         '{"scores": [0.5, null], "n": 2}\n'
     """
     path = Path(path)
-    text = json.dumps(_plain(value, exact), indent=indent, ensure_ascii=False, allow_nan=exact)
+    plain = _plain(value, exact)
+    text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=exact)
+    if not text.isascii() and _HALF.search(text):  # half of a character, which UTF-8 cannot hold
+        text = json.dumps(plain, indent=indent, allow_nan=exact)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(text + "\n")

@@ -18,6 +18,7 @@ from typing import TextIO
 
 import typer
 
+from reward_models.borders import any_terminal, cell, say
 from reward_models.errors import JudgementWarning
 
 
@@ -57,6 +58,7 @@ def guarded(body: Callable[[], None], traceback: bool) -> None:
     """
     from reward_models.progress import progress_bars
 
+    any_terminal()
     with warnings.catch_warnings(), progress_bars():
         warnings.showwarning = _show_warning
         try:
@@ -67,7 +69,7 @@ def guarded(body: Callable[[], None], traceback: bool) -> None:
             _print_error(error)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as stop:
-            typer.echo(f"Stopped. {stop}".strip(), err=True)
+            say(f"Stopped. {stop}".strip(), err=True)
             raise typer.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from stop
 
 
@@ -92,9 +94,9 @@ def _show_warning(
 ) -> None:
     """Print a warning of these packages as its message only, any other with its file and line."""
     if issubclass(category, JudgementWarning) or OUR_PACKAGES & set(Path(filename).parts):
-        typer.echo(f"note: {message}", err=True)
+        say(f"note: {message}", err=True)
     else:
-        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
+        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip("\n"), err=True)
 
 
 def _is_expected(error: Exception) -> bool:
@@ -121,10 +123,7 @@ def _last_frame(trace: TracebackType | None) -> str:
 def _print_error(error: Exception) -> None:
     from rich.console import Console
     from rich.panel import Panel
-    from rich.text import Text
 
     title = TITLES.get(type(error).__name__, "The command failed")
     hint = "--traceback shows where it was raised"
-    Console(stderr=True).print(
-        Panel(Text(str(error)), title=title, title_align="left", subtitle=hint, border_style="red")
-    )
+    Console(stderr=True).print(Panel(cell(error), title=title, title_align="left", subtitle=hint, border_style="red"))

@@ -12,6 +12,7 @@ import typer
 
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import Columns, JsonFile, JuryFolder, Settings, Traceback
+from reward_models.borders import cell, heading, say
 
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def headroom(
         from dataclasses import asdict
 
         from rich.console import Console
-        from rich.text import Text
 
         from plural_rlhf.recipe.inputs import read_judgements
         from plural_rlhf.report.results_jury import HeadroomSummary
@@ -80,15 +80,15 @@ def headroom(
 
         config = _data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
-        judgements = read_judgements(config.data, used_seed, typer.echo)
+        judgements = read_judgements(config.data, used_seed, say)
         ladder = measure_headroom(judgements, max_clusters=max_clusters, seed=used_seed)
         console = Console()
         console.print(headroom_table(HeadroomSummary.model_validate(ladder, from_attributes=True)))
-        console.print(Text.assemble(("Verdict: ", "bold"), ladder.verdict))
+        console.print(heading("Verdict: ", ladder.verdict, width=0))
         if json_file is not None:
             meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
             write_json(json_file, {"meta": meta, **asdict(ladder)})
-            typer.echo(f"Written to {json_file}")
+            say(f"Written to {json_file}")
 
     guarded(measure, traceback)
 
@@ -153,16 +153,16 @@ def adapt(
         from reward_models.whole_file import write_json
 
         reading = read_table(data, columns)
-        typer.echo(str(reading))
+        say(str(reading))
         logging.disable_progress_bar()
         scorer = JuryScorer.from_pretrained(jury)
         adapted = scorer.adapt(reading.judgements)
         Console().print(_raters_table(adapted, rows))
-        typer.echo(adapted.summary())
+        say(adapted.summary())
         if json_file is not None:
             meta = {"command": command_line("adapt"), "jury": jury, "data": str(data)}
             write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": _raters(adapted)})
-            typer.echo(f"Written to {json_file}")
+            say(f"Written to {json_file}")
 
     guarded(infer, traceback)
 
@@ -220,10 +220,10 @@ def export_scalar(
         spec = None if weights is None else weights_from_text(weights)
         written = write_scalar(jury, out, spec, calibrated=calibrated)
         for name, share in written.weights.items():
-            typer.echo(f"{share:6.1%}  {name}")
+            say(f"{share:6.1%}  {name}")
         sign = "-" if written.constant < 0 else "+"
-        typer.echo(f"The jury's weighted mean = the exported logit {sign} {abs(written.constant):.4f}")
-        typer.echo(f"Written to {out}")
+        say(f"The jury's weighted mean = the exported logit {sign} {abs(written.constant):.4f}")
+        say(f"Written to {out}")
 
     guarded(export, traceback)
 
@@ -269,7 +269,7 @@ def _print_releases() -> None:
     for release in RELEASES.values():
         table.add_row(release.name, release.kind, release.licence, release.hub_id or "–")
     Console().print(table)
-    typer.echo("plural-rlhf releases NAME prints what a release holds and its options. Read its licence before use.")
+    say("plural-rlhf releases NAME prints what a release holds and its options. Read its licence before use.")
 
 
 def _print_release(release: Release) -> None:
@@ -283,30 +283,29 @@ def _print_release(release: Release) -> None:
         "on the Hub": release.hub_id or "no: get a copy and pass its path",
         "options": ", ".join(release.options) or "none",
     }
-    typer.echo(f"{release.name}: {release.title}\n")
+    say(f"{release.name}: {release.title}\n")
     for name, fact in facts.items():
-        typer.echo(f"  {name:10}  {fact}")
-    typer.echo(f"\n{inspect.getdoc(release.read)}\n")
+        say(f"  {name:10}  {fact}")
+    say(f"\n{inspect.getdoc(release.read)}\n")
     source = "" if release.hub_id else ", source=PATH"
-    typer.echo(f'Python: load_release("{release.name}"{source}, limit=1000)')
+    say(f'Python: load_release("{release.name}"{source}, limit=1000)')
     source = "" if release.hub_id else " --source PATH"
-    typer.echo(f"Shell:  plural-rlhf headroom --release {release.name}{source} --set data.limit=1000")
+    say(f"Shell:  plural-rlhf headroom --release {release.name}{source} --set data.limit=1000")
 
 
 def _raters_table(adapted: Adaptation, rows: int) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE, title="Memberships of the raters", title_style="bold")
     table.add_column("rater", overflow="fold")
     table.add_column("judgements", justify="right")
     for name in adapted.cluster_names:
-        table.add_column(Text(name), justify="right")
+        table.add_column(cell(name), justify="right")
     for u, rater in enumerate(adapted.rater_ids[:rows]):
         judged = "–" if adapted.num_judgements is None else str(adapted.num_judgements[u])
         intervals = zip(adapted.memberships[u], adapted.low[u], adapted.high[u], strict=True)
-        table.add_row(Text(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in intervals))
+        table.add_row(cell(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in intervals))
     more = len(adapted.rater_ids) - rows
     table.caption = f"and {more:,} more; --rows shows them, --json writes all" if more > 0 else None
     return table

@@ -13,6 +13,7 @@ import typer
 
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import JsonFile, Traceback
+from reward_models.borders import cell, say
 
 
 if TYPE_CHECKING:
@@ -109,7 +110,6 @@ def rank(
 
     def decide() -> None:
         from rich.console import Console
-        from rich.text import Text
         from tqdm.auto import tqdm
 
         from plural_rlhf.core.rules import Rule
@@ -141,20 +141,20 @@ def rank(
             if not best:
                 console.print(_prompt_table(prompt))
             for sentence in explanations[i].sentences if explain else []:
-                console.print(Text(f"{prompt.candidates.name}: {sentence}" if best else sentence))
+                console.print(cell(f"{prompt.candidates.name}: {sentence}" if best else sentence))
         if len(ranked) > rows:
-            typer.echo(f"and {len(ranked) - rows:,} more prompts; --rows shows them, --out and --json write all")
+            say(f"and {len(ranked) - rows:,} more prompts; --rows shows them, --out and --json write all")
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_ranked(out, ranked, best=best)
-            typer.echo(f"Written to {out}")
+            say(f"Written to {out}")
         if json_file is not None:
             meta = {"command": command_line("rank"), "candidates": str(candidates), "jury": jury}
             verdicts = [
                 _as_dict(prompt, explanations[i] if explain else None, best) for i, prompt in enumerate(ranked)
             ]
             write_json(json_file, {"meta": meta, "prompts": verdicts})
-            typer.echo(f"Written to {json_file}")
+            say(f"Written to {json_file}")
 
     guarded(decide, traceback)
 
@@ -174,21 +174,20 @@ def _load(jury: str, *, calibrated: bool) -> JuryScorer:
 def _prompt_table(ranked: RankedPrompt) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from plural_rlhf.ranking.candidates import label
 
-    table = Table(box=box.SIMPLE, title=Text(ranked.candidates.name, style="bold"), title_justify="left")
+    table = Table(box=box.SIMPLE, title=cell(ranked.candidates.name, "bold"), title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("")
     table.add_column("response", overflow="fold", ratio=1)
     for name in ranked.cluster_names:
-        table.add_column(Text(name), justify="right")
-    table.add_column(Text(str(ranked.rule)), justify="right")
+        table.add_column(cell(name), justify="right")
+    table.add_column(cell(ranked.rule), justify="right")
     table.add_column("chosen", justify="right")
     for n in ranked.order:
         scores = [f"{score:+.2f}" for score in (*ranked.rewards[n], ranked.scores[n])]
-        response = Text(ranked.candidates.responses[n])
+        response = cell(ranked.candidates.responses[n])
         table.add_row(str(ranked.ranks[n]), label(n), response, *scores, f"{ranked.lottery[n]:.0%}")
     return table
 
@@ -196,7 +195,6 @@ def _prompt_table(ranked: RankedPrompt) -> Table:
 def _best_table(ranked: list[RankedPrompt]) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE)
     table.add_column("prompt", overflow="fold")
@@ -205,9 +203,9 @@ def _best_table(ranked: list[RankedPrompt]) -> Table:
     table.add_column("chosen", justify="right")
     for prompt in ranked:
         n = prompt.best
-        response = Text(prompt.candidates.responses[n])
+        response = cell(prompt.candidates.responses[n])
         chosen = f"{prompt.lottery[n]:.0%}"
-        table.add_row(Text(prompt.candidates.name), response, f"{prompt.scores[n]:+.2f}", chosen)
+        table.add_row(cell(prompt.candidates.name), response, f"{prompt.scores[n]:+.2f}", chosen)
     return table
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import ConfigFile, Output, Overwrite, Settings, Traceback
+from reward_models.borders import lines_to
 
 
 if TYPE_CHECKING:
@@ -111,4 +112,4 @@ def _run_until(
         console.print(summary_table(results))
     folder = run_config.output_dir.resolve()
     written = f"Report: {folder / 'report.html'}" if until == "report" else f"Output: {folder}"
-    console.print(written, markup=False, soft_wrap=True)
+    lines_to(console)(written)

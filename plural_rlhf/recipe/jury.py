@@ -29,6 +29,7 @@ from plural_rlhf.report.results_jury import (
 )
 from reward_models.analysis.groupings import GroupingReport, predictive_information
 from reward_models.analysis.headroom import headroom
+from reward_models.borders import cell, heading
 from reward_models.fitting.em import FitConfig
 from reward_models.jury.fit import fit_jury
 from reward_models.stats.verdicts import shortage
@@ -51,7 +52,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     """
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
     room = headroom(data.train, seed=config.seed)
-    console.print(f"[bold]Headroom[/bold]  {room.verdict}")
+    console.print(heading("Headroom", room.verdict))
     base = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     scorer = fit_jury(
         data.train,
@@ -61,14 +62,14 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         l2=config.jury.l2,
         labels=data.labels,
         config=fit_config,
-        on_step=lambda step: console.print(f"[dim]{step}[/dim]"),
+        on_step=lambda step: console.print(cell(step, "dim")),
     )
     fitted = scorer.fitted
     assert fitted is not None  # fit_jury says how the jury came about
     assert fitted.selection is not None  # candidates were given, and a run has raters
-    console.print(f"[bold]Clusters[/bold]  {fitted.selection.reason}")
+    console.print(heading("Clusters", fitted.selection.reason))
     for cluster in fitted.clusters:
-        console.print(f"  {cluster['prevalence']:4.0%}  {cluster['name']}")
+        console.print(cell(f"  {cluster['prevalence']:4.0%}  {cluster['name']}"))
     survey = describe_survey(
         fitted.label_fit,
         data.train,
@@ -82,7 +83,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     scorer.save_pretrained(folder)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
     texts = scorer.state.fitted_on["texts"]
-    console.print(f"[bold]Jury[/bold]      {heads} on features of {texts} texts, saved in {folder}")
+    console.print(heading("Jury", f"{heads} on features of {texts} texts, saved in {folder}"))
     return JuryResults(
         headroom=HeadroomSummary.model_validate(room, from_attributes=True),
         selection=ClusterSelection(
@@ -112,10 +113,10 @@ def _groupings(data: RunData, num_clusters: int, config: FitConfig, console: Con
     """
     too_few = shortage(data.everything.n_raters)
     if too_few:
-        console.print(f"[bold]Groups[/bold]    not compared: {too_few}.")
+        console.print(heading("Groups", f"not compared: {too_few}."))
         return None
     report = predictive_information(data.everything, max(2, num_clusters), config=config)
-    console.print(f"[bold]Groups[/bold]    {_comparison(report, num_clusters)}")
+    console.print(heading("Groups", _comparison(report, num_clusters)))
     return report
 
 

@@ -35,6 +35,7 @@ from plural_rlhf.report.results_policies import (
     SteeringResult,
 )
 from plural_rlhf.rewards.jury_reward import JuryReward
+from reward_models.borders import heading
 from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
@@ -82,7 +83,7 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
         SkippedPart.MARGINAL: None if Method.MARGINAL in baselines else "the questions do not offer the same answers",
         SkippedPart.RULES: why_no_rules,
     }
-    console.print(f"[bold]Evaluated[/bold] {', '.join(policies)} on {len(data.questions)} questions")
+    console.print(heading("Evaluated", f"{', '.join(policies)} on {len(data.questions)} questions"))
     return EvaluationResults(
         questions=_questions(data, panel, jury_answers, policies, baselines[Method.JURY][EVERYBODY], names),
         steering=list(_steering(data.questions, jury_answers, policies, weightings, names)),

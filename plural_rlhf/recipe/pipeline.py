@@ -32,6 +32,7 @@ from plural_rlhf.report.names import SkippedPart, Split, Stage
 from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import Budget, EvaluationResults, Skipped, TrainingResults
+from reward_models.borders import heading, lines_to
 
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def run(
     _quiet_libraries(config)
     console = console or Console()
     path, inputs, defaults = config.output_dir, RunInputs(config), default_settings()
-    interruption = Interruption(partial(console.print, markup=False, highlight=False), kept=partial(kept_in, path))
+    interruption = Interruption(lines_to(console), kept=partial(kept_in, path))
     with interruption.handled(), explain_disk_faults(path, lambda: kept_in(path)):
         # All that can be refused is refused before the folder is touched, and what takes long comes last.
         check_folder(path, inputs.of_every_stage(), defaults, overwrite=overwrite)
@@ -119,7 +120,7 @@ def _read(config: RunConfig, until: Until, inputs: RunInputs, console: Console, 
     data = read_data(
         config,
         policy=until != "jury",
-        show=partial(console.print, markup=False, highlight=False),
+        show=lines_to(console),
         former_streams=resumed and drawn_by_former_streams(config.output_dir),
     )
     inputs.add_content(data, prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed))
@@ -131,7 +132,7 @@ def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Un
 
     started, folder, console = time.strftime("%Y-%m-%dT%H:%M:%S%z"), stages.folder.path, stages.console
     summary = data.summary(config)
-    console.print(f"[bold]Data[/bold]      {_data_sentence(data, summary)}")
+    console.print(heading("Data", _data_sentence(data, summary)))
     jury = stages.complete(Stage.JURY, JuryResults, lambda: jury_stage(config, data, folder / Stage.JURY, console))
     trained = {} if until == "jury" else _train_policies(config, data, stages)
     evaluation = EvaluationResults()
@@ -217,7 +218,7 @@ def _train_policies(config: RunConfig, data: RunData, stages: Stages) -> dict[St
     for stage, train in trainings.items():
         trained[stage] = stages.complete(stage, TrainingResults, train)
         gc.collect()  # a trainer refers to itself, and with it to a whole model
-        stages.console.print(f"[bold]{stage:10}[/bold]{_budget_sentence(trained[stage].budget)}")
+        stages.console.print(heading(stage, _budget_sentence(trained[stage].budget)))
     return trained
 
 

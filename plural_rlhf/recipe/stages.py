@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from plural_rlhf.report.names import Stage
 from plural_rlhf.report.results_base import faults
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import EvaluationResults, TrainingResults
+from reward_models.borders import cell, lines_to
 from reward_models.content_hashes import value_hash
 from reward_models.evaluation.heldout import HELDOUT_FILE
 
@@ -99,7 +99,7 @@ class Stages:
             if record.inputs is None and redone:
                 reason = f"it is of an earlier version, and the stage {redone[0]} was done again since"
                 raise RunFolderError(damage(path, stage, f"record of the stage {stage}", reason))
-            self.console.print(f"[dim]{stage}: found in {path}, kept (--overwrite starts over)[/dim]")
+            self.console.print(cell(f"{stage}: found in {path}, kept (--overwrite starts over)", "dim"))
         if record.files:
             self._outputs[stage] = value_hash(record.files)
         self.seconds[stage] = record.seconds
@@ -120,5 +120,5 @@ class Stages:
             self.folder.begin(stage, self._inputs.of(stage, self._outputs)),
             self._checkpoints,
             self._interruption,
-            partial(self.console.print, markup=False, highlight=False),
+            lines_to(self.console),
         )

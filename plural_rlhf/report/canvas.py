@@ -15,11 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 
 
 __all__ = ["FONT", "GREY", "INK", "OTHER", "key_line", "new_figure", "option_colours", "panel_grid", "title"]
 
+TITLE_SIZE = 11.0
 INK = "#17202b"
 """Colour of text and axes. No data are drawn in it, so that a page may replace it by its own text colour."""
 GREY = "#8a929c"
@@ -27,6 +30,7 @@ GREY = "#8a929c"
 OTHER = "none"
 """Colour of what is no offered answer: an empty mark with a grey edge."""
 FONT = {
+    "text.parse_math": False,  # "$5 to $10" is a price
     "font.size": 9.0,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -112,9 +116,31 @@ def title(figure: Figure, text: str) -> None:
         'Plural is closest'
     """
     width, height = figure.get_size_inches()
+    font = FontProperties(size=TITLE_SIZE, weight="bold")
+    wraps = "$" not in text  # matplotlib measures dollars as mathematics when it wraps, even where it draws none
     figure.text(
-        0.1 / width, 1 - 0.1 / height, text, fontsize=11, fontweight="bold", color=INK, va="top", ha="left", wrap=True
+        0.1 / width,
+        1 - 0.1 / height,
+        text if wraps else _wrapped(text, font, width - 0.2),
+        fontproperties=font,
+        color=INK,
+        va="top",
+        ha="left",
+        wrap=wraps,
     )
+
+
+def _wrapped(text: str, font: FontProperties, width: float) -> str:
+    """Break a text into lines of at most so many inches."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        points, _, _ = text_to_path.get_text_width_height_descent(longer, font, ismath=False)
+        if points <= 72 * width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: int | None = None) -> None:

@@ -18,11 +18,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from plural_rlhf.report.canvas import INK
+from plural_rlhf.report.canvas import FONT, INK
 from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import METHOD_NAMES, Method
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.sections import report_sections
+from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
 
@@ -47,14 +48,15 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         ...     "trial: what the run found" in page.read_text(encoding="utf-8")
         True
     """
-    results = RunResults.model_validate(results)
+    results = RunResults.model_validate(_readable(RunResults.model_validate(results).to_dict()))
     folder = Path(folder)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     sections = report_sections(results)
     for section in sections:
         if section.figure is not None:
-            with whole_path(figures / f"{section.key}.png") as unfinished:
+            # Labels of ticks are made when they are drawn, and follow the settings of that moment.
+            with whole_path(figures / f"{section.key}.png") as unfinished, matplotlib.rc_context(FONT):
                 section.figure.savefig(unfinished, format="png", dpi=130, facecolor="white")
     context = {
         "name": results.name,
@@ -72,7 +74,7 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
 def _render(template: str, context: Mapping[str, Any], *, escape: bool) -> str:
     environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = _svg
-    environment.filters["cell"] = _markdown_cell
+    environment.filters["cell"] = markdown_text
     source = files("plural_rlhf.report").joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(context)
 
@@ -80,7 +82,7 @@ def _render(template: str, context: Mapping[str, Any], *, escape: bool) -> str:
 def _svg(figure: Figure, label: str) -> Markup:
     """A figure as SVG to be put into a page; ink follows the page's own text colour, for dark mode."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": label}):
+    with matplotlib.rc_context({**FONT, "svg.fonttype": "path", "svg.hashsalt": label}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -94,7 +96,10 @@ def _svg(figure: Figure, label: str) -> Markup:
     return Markup(svg.replace("<svg ", opening, 1))
 
 
-def _markdown_cell(text: str) -> str:
-    """Text that cannot break out of a Markdown table or become HTML."""
-    escaped = re.sub(r"([\\`*_\[\]|])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
-    return " ".join(escaped.split())
+def _readable(value: Any) -> Any:
+    """Write out the control characters of all texts, which neither pages nor fonts can show."""
+    if isinstance(value, Mapping):
+        return {_readable(key): _readable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(part) for part in value]
+    return visible(value) if isinstance(value, str) else value

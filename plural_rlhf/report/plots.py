@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, OTHER, key_line, new_figure, option_colours, panel_grid, title
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, Split, Stage
@@ -219,6 +220,8 @@ def plot_training(results: RunResults) -> Figure | None:
         axes.set_xlabel("optimiser step")
         if stage != Stage.GRPO and values.min() > 0 and values.max() / values.min() > 20:
             axes.set_yscale("log")
+            for axis_format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                axis_format(LogFormatter(minor_thresholds=(2, 0.5)))  # numbers, where the usual one writes mathematics
     seconds = {} if results.meta is None else results.meta.seconds
     spent = [f"{SHORT_NAMES[stage]} {seconds[stage]:.0f} s" for stage in curves if stage in seconds]
     title(figure, "Time spent: " + ", ".join(spent) if spent else "Loss and reward per step")

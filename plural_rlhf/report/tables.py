@@ -18,6 +18,7 @@ from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_jury import HeadroomSummary
 from plural_rlhf.report.results_policies import QuestionResult, Row
 from reward_models.analysis.naming import telling_parts
+from reward_models.borders import cell
 
 
 __all__ = [
@@ -332,18 +333,14 @@ def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[s
 
 
 def _rich(table: TextTable, title: str, bold_first: str = "") -> Table:
-    rich_table = Table(title=title, caption=table.caption, title_justify="left", caption_justify="left")
+    caption = cell(table.caption) if table.caption else None
+    rich_table = Table(title=cell(title), caption=caption, title_justify="left", caption_justify="left")
     for number, column in enumerate(table.header):
-        rich_table.add_column(column, justify="left" if number == 0 or column.startswith("answers") else "right")
+        rich_table.add_column(cell(column), justify="left" if number == 0 or column.startswith("answers") else "right")
     for row in table.rows:
-        rich_table.add_row(*(_plain(cell) for cell in row), style="bold" if row[0] == bold_first else None)
+        rich_table.add_row(*map(cell, row), style="bold" if row[0] == bold_first else None)
     return rich_table
 
 
-def _plain(cell: str) -> str:
-    """Rich reads [brackets] as markup."""
-    return cell.replace("[", "\\[")
-
-
-def _nothing_but_dashes(cell: str) -> str:
-    return DASH if cell == f"{DASH} / {DASH}" else cell
+def _nothing_but_dashes(text: str) -> str:
+    return DASH if text == f"{DASH} / {DASH}" else text

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from reward_models.borders import cell, heading
 from reward_models.evaluation.clusters import check_memberships
 from reward_models.evaluation.evaluate_jury import JuryEvaluation
 from reward_models.judgements.encoding import Encoded
@@ -53,12 +53,12 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
         here = {(row["method"], row["metric"]): row for row in rows if row["case"] == case}
         shown = [metric for metric in SHOWN if any(name == metric for _, name in here)]
         first = next(row for row in here.values() if row["metric"] == "nll_nats")
-        table = Table(title=f"{case}: {first['n']:,} judgements", title_justify="left")
+        table = Table(title=cell(f"{case}: {first['n']:,} judgements"), title_justify="left")
         table.add_column("model")
         for metric in shown:
             table.add_column(SHOWN[metric], justify="right")
         for method in dict.fromkeys(method for method, name in here if name == "nll_nats"):
-            table.add_row(method, *(_number(here.get((method, metric))) for metric in shown))
+            table.add_row(cell(method), *(_number(here.get((method, metric))) for metric in shown))
         console.print(table)
     if compared:
         legend = (
@@ -72,7 +72,7 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
         for row in compared:
             change = "-" if row["value"] is None or math.isnan(row["value"]) else _interval(row)
             p = "-" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.4f}"
-            table.add_row(row["case"], row["method"], row["metric"], change, p, row["outcome"])
+            table.add_row(*map(cell, (row["case"], row["method"], row["metric"], change, p, row["outcome"])))
         console.print(table)
     skipped = [row for row in rows if "skipped" in row]
     if skipped:
@@ -82,8 +82,8 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
                 f"{row['case']} / {row['method']} / {row['metric']}" for row in skipped if row["skipped"] == reason
             ]
             more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-            console.print(Text(f"  skipped: {reason} ({places[0]}{more})"))
-    console.print(Text.assemble(("Verdict: ", "bold"), evaluation.verdict))
+            console.print(cell(f"  skipped: {reason} ({places[0]}{more})"))
+    console.print(heading("Verdict: ", evaluation.verdict, width=0))
 
 
 def rewardbench(

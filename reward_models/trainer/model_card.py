@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
 import yaml
 
+from reward_models.borders import markdown_text
 from reward_models.judgements.encoding import Encoded
 
 
@@ -22,11 +24,11 @@ _TEMPLATE = """\
 ---
 {{ metadata }}---
 
-# {{ model_name }}
+# {{ model_name | text }}
 
 A reward model with one head per cluster of raters: it says how much each cluster likes a response, not only the
-average.{% if base_model %} Fine-tuned from [{{ base_model }}](https://huggingface.co/{{ base_model }}).\
-{% endif %}
+average.{% if base_model %} Fine-tuned from [{{ base_model | text }}](https://huggingface.co/\
+{{ base_model | quote }}).{% endif %}
 
 
 ## Clusters
@@ -34,20 +36,20 @@ average.{% if base_model %} Fine-tuned from [{{ base_model }}](https://huggingfa
 | cluster | share of raters | what sets it apart |
 |---|---|---|
 {% for name, share, description in clusters -%}
-| {{ name }} | {{ "%.1f" | format(100 * share) }} % | {{ description }} |
+| {{ name | text }} | {{ "%.1f" | format(100 * share) }} % | {{ description | text }} |
 {% endfor %}
 Shares are the expected shares of the raters of the training data, not of any other population.
 
 ## Data
 
 {% for name, count in counts.items() -%}
-- {{ name }}: {{ count }}
+- {{ name | text }}: {{ count | text }}
 {% endfor %}
 {% if settings -%}
 ## Training
 
 {% for name, value in settings.items() -%}
-- {{ name }}: {{ value }}
+- {{ name | text }}: {{ value | text }}
 {% endfor %}
 {% endif -%}
 {% if metrics -%}
@@ -129,14 +131,15 @@ class JuryCard:
         }
         if self.base_model:
             metadata["base_model"] = self.base_model
-        texts = [text.replace("|", "\\|") for text in (self.cluster_descriptions or [""] * len(self.cluster_names))]
-        names = [name.replace("|", "\\|") for name in self.cluster_names]
-        template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(_TEMPLATE)
+        texts = self.cluster_descriptions or [""] * len(self.cluster_names)
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+        environment.filters |= {"text": markdown_text, "quote": quote}
+        template = environment.from_string(_TEMPLATE)
         return template.render(
             metadata=yaml.safe_dump(metadata, sort_keys=False),
             model_name=self.model_name,
             base_model=self.base_model,
-            clusters=list(zip(names, self.prevalence, texts, strict=True)),
+            clusters=list(zip(self.cluster_names, self.prevalence, texts, strict=True)),
             counts=self.counts,
             settings=self.settings,
             metrics=self.metrics,
