@@ -37,7 +37,7 @@ from reward_models.raters.rater_model import KindTerms, Membership, RaterModel, 
 from reward_models.raters.state_grid import CHUNK
 
 
-__all__ = ["Params", "Problem"]
+__all__ = ["Params", "Problem", "term_prior"]
 
 Params = dict[str, np.ndarray]
 START_SD = 1.0  # prior standard deviation of rewards before it is learnt, in logits
@@ -50,6 +50,31 @@ SCALE_SPREAD = 0.5  # prior sd of the log scale of a second table: shrunk reward
 # Grid on which starting points are compared.
 COARSE_NODES = {"intercept": 7, "log_scale": 1, "log_tie": 3, "position": 1, "place": 5, "extremity": 3}
 M_STEPS = 12  # L-BFGS iterations of an M-step
+
+
+def term_prior(params: dict[str, Tensor]) -> Tensor:
+    """Compute minus the log prior of the shared terms and of the spreads of rater terms, up to a constant.
+
+    Args:
+        params: Parameters by name, `kind.term` and `kind.log_sd.term`; others are ignored.
+
+    Example:
+        A mean log scale of one standard deviation costs half a nat:
+
+        >>> float(term_prior({"rating.log_scale_mean": torch.tensor([SCALE_SPREAD])}))
+        0.5
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    for name, value in params.items():
+        if ".log_sd." in name:
+            usual = np.log(TERM_SD[name.rsplit(".", 1)[1]])
+            spread = SD_SPREAD.get(name.rsplit(".", 1)[1], USUAL_SPREAD)
+            total = total + 0.5 * ((value - usual) / spread).square().sum()
+        elif name.endswith("log_scale_mean"):
+            total = total + 0.5 * (value / SCALE_SPREAD).square().sum()
+        elif name.endswith("raw_thresholds"):
+            total = total + 0.5 * (value / 5.0).square().sum()
+    return total
 
 
 class _Marginal(torch.autograd.Function):
@@ -171,7 +196,7 @@ class Problem:
                 share = np.bincount(text[table.alternatives[:, 0]], table.weight, len(texts))
                 centre = torch.from_numpy(share / share.sum())
         matrix, size, pattern = unique_patterns(csr_array(hstack(parts, format="csr")))
-        weight = np.bincount(pattern, _rater_weights(tables, rater_ids), len(size))
+        weight = np.bincount(pattern, rater_weights(tables, rater_ids), len(size))
         first = np.empty(len(size), dtype=np.int64)
         first[pattern[::-1]] = np.arange(len(pattern))[::-1]
         return cls(
@@ -306,16 +331,7 @@ class Problem:
 
     def _penalty(self, params: dict[str, Tensor]) -> Tensor:
         """Minus log prior of the parameters, up to a constant."""
-        total = torch.zeros((), dtype=torch.float64)
-        for name, value in params.items():
-            if ".log_sd." in name:
-                usual = np.log(TERM_SD[name.rsplit(".", 1)[1]])
-                spread = SD_SPREAD.get(name.rsplit(".", 1)[1], USUAL_SPREAD)
-                total = total + 0.5 * ((value - usual) / spread).square().sum()
-            elif name.endswith("log_scale_mean"):
-                total = total + 0.5 * (value / SCALE_SPREAD).square().sum()
-            elif name.endswith("raw_thresholds"):
-                total = total + 0.5 * (value / 5.0).square().sum()
+        total = term_prior(params)
         if "code_logits" in params and self.config.dirichlet > 1.0:
             total = total - (self.config.dirichlet - 1.0) * params["code_logits"].log_softmax(0).sum()
         if "points" in params:
@@ -390,7 +406,7 @@ class Problem:
         return dataclasses.replace(self.model, code_log_prior=prior, terms=terms)
 
 
-def _rater_weights(tables: list[Encoded], rater_ids: list[str]) -> np.ndarray:
+def rater_weights(tables: list[Encoded], rater_ids: list[str]) -> np.ndarray:
     """(R,) sampling weight of each rater: the mean over the tables that have the rater."""
     number = {rater: i for i, rater in enumerate(rater_ids)}
     total, times = np.zeros(len(rater_ids)), np.zeros(len(rater_ids))

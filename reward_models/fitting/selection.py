@@ -27,7 +27,7 @@ from reward_models.stats.resampling import label_parts
 from reward_models.stats.verdicts import MIN_RATERS, outcome, rules_out_gain, shortage
 
 
-__all__ = ["CANDIDATES", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]
+__all__ = ["CANDIDATES", "Compared", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]
 
 BOOTSTRAP_DRAWS = 1000
 SMALL_TABLE = 30_000  # judgements up to which every rater is held out once
@@ -197,26 +197,29 @@ def choose_membership(
     at_most = max(1, round((1 - heldout) * enc.n_raters) // 4)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
     compared = _compare(enc, supported, config, heldout, seed)
-    rows = compared.rows(supported)
-    best, one = min(rows, key=lambda row: row["nll"]), rows[0]
-    finding = f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
-    if one["behind"] <= one["behind_se"]:
-        reason = (
-            f"{finding}), but one reward for everybody is {one['behind']:.4f} behind, within one standard error "
-            f"({one['behind_se']:.4f}) {compared.size}: {compared.sign_of('taste', supported[1:])}"
-        )
-        return MembershipChoice(rows, "mixture", 1, reason)
-    reason = f"{finding}) {compared.size}; {compared.against_one((best['membership'], best['num_clusters']))}"
-    return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
+    return compared.choice(supported)
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """Losses (R, candidates) and weights (R,) of held-out raters, and resampled mean losses (draws, candidates).
+class Compared:
+    """Losses of candidates on the same held-out judgements, and what they say.
 
-    Losses and weights of a rater are sums over judgements, times the sampling weight.
+    Attributes:
+        candidates: Membership and size of each; the first is one cluster.
+        losses: (R, candidates) summed over the held-out judgements of each rater, times the sampling weight, nats.
+        weight: (R,) held-out judgements of each rater, times the sampling weight.
+        resampled: (draws, candidates) mean losses, raters resampled.
+        n_judgements: Held-out judgements of all raters.
+        shortage: Why raters or items are too few for an interval; None if there are enough.
 
-    `shortage` says why raters or items are too few for an interval; None if there are enough.
+    Example:
+        Two clusters gain a tenth of a nat on every judgement:
+
+        >>> losses = np.column_stack([np.full(20, 1.0), np.full(20, 0.9)])
+        >>> rng, once = np.random.default_rng(0), np.ones(20)
+        >>> compared = Compared.of([("mixture", 1), ("mixture", 2)], losses, once, once, rng)
+        >>> compared.choice([("mixture", 1), ("mixture", 2)]).num_clusters
+        2
     """
 
     candidates: list[tuple[Membership, int]]
@@ -225,6 +228,39 @@ class _Compared:
     resampled: np.ndarray
     n_judgements: float
     shortage: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        candidates: list[tuple[Membership, int]],
+        losses: np.ndarray,
+        weight: np.ndarray,
+        count: np.ndarray,
+        rng: np.random.Generator,
+        shortage: str | None = None,
+    ) -> Compared:
+        """Resample the raters; `count` (R,) are their judgements without the sampling weight."""
+        draws = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=BOOTSTRAP_DRAWS)
+        resampled = (draws @ losses) / (draws @ weight)[:, None]
+        return cls(candidates, losses, weight, resampled, float(count.sum()), shortage)
+
+    def choice(self, candidates: Sequence[tuple[Membership, int]]) -> MembershipChoice:
+        """Choose the candidate with the lowest loss if it is better than one cluster by a standard error, else one.
+
+        Args:
+            candidates: Those to choose from; the first is one cluster.
+        """
+        rows = self.rows(candidates)
+        best, one = min(rows, key=lambda row: row["nll"]), rows[0]
+        finding = f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
+        if one["behind"] <= one["behind_se"]:
+            reason = (
+                f"{finding}), but one reward for everybody is {one['behind']:.4f} behind, within one standard error "
+                f"({one['behind_se']:.4f}) {self.size}: {self.sign_of('taste', candidates[1:])}"
+            )
+            return MembershipChoice(rows, "mixture", 1, reason)
+        reason = f"{finding}) {self.size}; {self.against_one((best['membership'], best['num_clusters']))}"
+        return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
 
     @property
     def size(self) -> str:
@@ -289,7 +325,7 @@ def _compare(
     config: FitConfig | None,
     heldout: float,
     seed: int,
-) -> _Compared:
+) -> Compared:
     if not 0 < heldout < 1 or enc.n_raters < 2:
         raise JuryError(
             f"heldout={heldout} of {enc.n_raters} raters: needs a share in (0, 1) that leaves a rater on each side. "
@@ -305,9 +341,7 @@ def _compare(
         out[order[fold * n_out : (fold + 1) * n_out]] = True
         parts.append(_one_fold(enc, out, candidates, config, rng))
     losses, weight, count = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    draws = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=BOOTSTRAP_DRAWS)
-    resampled = (draws @ losses) / (draws @ weight)[:, None]
-    return _Compared(candidates, losses, weight, resampled, count.sum(), shortage(len(weight), enc.n_items))
+    return Compared.of(candidates, losses, weight, count, rng, shortage(len(weight), enc.n_items))
 
 
 def _one_fold(

@@ -103,19 +103,30 @@ class Placement:
         table = np.concatenate([self.posterior, np.exp(self.model.log_prior)[None]])
         return table[positions(rater_ids, self.rater_ids)]
 
-    def log_probs(self, enc: Encoded, rewards: np.ndarray, variance: np.ndarray | None = None) -> np.ndarray:
+    def log_probs(
+        self,
+        enc: Encoded,
+        rewards: np.ndarray,
+        variance: np.ndarray | None = None,
+        *,
+        code_variance: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Compute the log-probability of every possible answer, averaged over the posterior of the rater.
 
         Args:
             enc: `N` questions; their labels are ignored.
             rewards: (U, B) basis rewards of `enc.texts`.
-            variance: (U, B) variance of basis rewards that are predictions themselves; averaged over, for ratings and
-                pairs. None: the rewards are exact.
+            variance: (U, B) variance of basis rewards that are predictions themselves, independent of each other;
+                averaged over, for ratings and pairs. None: the rewards are exact.
+            code_variance: (U, C) variance of the reward of each text for a rater with each code, where basis rewards
+                share a part of their uncertainty; replaces `variance`.
 
         Returns:
             (N, A) nats; see `predictors.Predictor`.
         """
         answers = n_answers(enc)
+        if code_variance is None and variance is not None:
+            code_variance = variance @ (self.model.codes**2).T
         posterior = self.select(enc.rater_ids)
         questions, question = Observations.from_encoded(enc).questions()
         log_p = np.full((len(enc), answers), -np.inf)
@@ -129,7 +140,7 @@ class Placement:
                 stop = start + int(np.searchsorted(question[order[start:]], part.stop))
                 rows = order[start:stop]
                 for answer in range(possible):
-                    table = self._answer_probs(block.answering(answer), basis, variance)
+                    table = self._answer_probs(block.answering(answer), basis, code_variance)
                     for some in slices(len(rows), self.model.n_states):
                         at = rows[some]
                         p = np.einsum("ns,ns->n", posterior[enc.rater[at]], table[question[at] - part.start])
@@ -137,12 +148,11 @@ class Placement:
                 start = stop
         return log_p - logsumexp(log_p, axis=1, keepdims=True)
 
-    def _answer_probs(self, cells: Observations, basis: Tensor, variance: np.ndarray | None) -> np.ndarray:
+    def _answer_probs(self, cells: Observations, basis: Tensor, code_variance: np.ndarray | None) -> np.ndarray:
         """(M, S) probability of judgements in each state, averaged over uncertain rewards."""
-        if variance is None or cells.kind == "choice":
+        if code_variance is None or cells.kind == "choice":
             return self.model.table(cells, basis).exp().numpy()
-        of_code = torch.from_numpy(variance @ (self.model.codes**2).T)
-        sd = cells.gather(of_code).sum(1).sqrt()  # of a rating's reward, or of the gap between two rewards
+        sd = cells.gather(torch.from_numpy(code_variance)).sum(1).sqrt()  # of a rating's reward, or of the gap between two rewards
         nodes, log_weight = normal_grid(5)
         parts = [
             weight * self.model.table(cells, basis, 0, float(z) * sd).exp()

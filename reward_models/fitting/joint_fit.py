@@ -1,0 +1,403 @@
+"""Fit a jury to judgements and features of texts together: texts and raters in one likelihood.
+
+Rewards are linear in the features plus a residual of the text. Where hundreds judge a text the residuals win, and the
+fit is that of `fit_raters`; where five do, the features carry it. How strong each is follows from the judgements
+(`joint_strengths`). Several tables of the same raters, of different kinds, are fitted together: one reward, one
+membership per rater. A text that nobody judged keeps the variance of its residual and of what the features leave
+open, and predictions are averaged over it. Knows nothing of where features come from.
+
+Shapes: `N` judgements, `R` raters, `U` texts, `D` features, `d` coordinates, `P` parts (consensus and tastes), `B`
+basis rewards, `C` codes, `A` answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from reward_models.errors import JuryError
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint_problem import JointProblem, Params, Strengths
+from reward_models.fitting.joint_strengths import Consensus, Curvature, fit_consensus, taste_directions
+from reward_models.fitting.text_space import TextSpace
+from reward_models.fitting.text_table import check_features
+from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.texts import Text
+from reward_models.raters.lbfgs import one_thread
+from reward_models.raters.placement import Placement
+from reward_models.raters.predictors import positions
+from reward_models.raters.rater_model import Membership, RaterModel
+from reward_models.stats.answers import adjusted_rand_index
+
+
+__all__ = ["JointFit", "JointTables", "fit_joint"]
+
+TASTE = 0.5  # usual strength of tastes as a share of that of the consensus
+START_TASTE = 0.7  # root mean square of a taste at the start, in logits
+SHORT_ITERATIONS = 30
+SPARE_DIRECTIONS = 2  # directions beyond the number of tastes that further starts are drawn from
+
+
+@dataclass(frozen=True)
+class JointTables:
+    """Tables of judgements and what is known of their texts, checked; `JointTables.of` makes them.
+
+    Attributes:
+        tables: One per kind of judgements, ratings first: their labels are about the text itself.
+        space: Where the features of the texts lie.
+        coordinates: (U', d) for the texts of each table.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating")
+        >>> JointTables.of(planted.judgements.encode(), planted.rewards).coordinates[0].shape
+        (12, 2)
+    """
+
+    tables: list[Encoded]
+    space: TextSpace
+    coordinates: list[np.ndarray]
+
+    @classmethod
+    def of(cls, enc: Encoded | Sequence[Encoded], features: np.ndarray | Sequence[np.ndarray] | None) -> JointTables:
+        """Check tables and features.
+
+        Args:
+            enc: Judgements; several tables must be of different kinds.
+            features: (U', D) rows for the texts of each table; one array for one table. None: no features.
+
+        Raises:
+            JuryError: No judgements, a `soft` table, or features that do not match the texts or are not finite.
+        """
+        tables = [enc] if isinstance(enc, Encoded) else list(enc)
+        if features is None:
+            rows = [np.zeros((table.n_texts, 0)) for table in tables]
+        else:
+            rows = [features] if isinstance(features, np.ndarray) else list(features)
+        if len(rows) != len(tables):
+            raise JuryError(
+                f"{len(rows)} arrays of features for {len(tables)} tables of judgements. Fix: pass one array per "
+                "table, with a row for each of its Encoded.texts"
+            )
+        for table, of_table in zip(tables, rows, strict=True):
+            _check_table(table)
+            check_features(table, of_table)
+        if len({of_table.shape[1] for of_table in rows}) > 1:
+            raise JuryError(
+                f"the tables have {', '.join(str(x.shape[1]) for x in rows)} features. Fix: compute the features of "
+                "all tables with one model"
+            )
+        order = sorted(range(len(tables)), key=lambda i: tables[i].kind != "rating")
+        tables, rows = [tables[i] for i in order], [rows[i].astype(np.float64) for i in order]
+        by_text = {t: row for table, of_table in zip(tables, rows, strict=True) for t, row in _judged(table, of_table)}
+        space = TextSpace.of(np.stack(list(by_text.values())))
+        return cls(tables, space, [space.coordinates(of_table) for of_table in rows])
+
+    def problem(self, membership: Membership, num_clusters: int, config: FitConfig) -> JointProblem:
+        """Join the tables on raters and texts."""
+        return JointProblem.of(self.tables, self.coordinates, membership, num_clusters, config)
+
+
+def _check_table(table: Encoded) -> None:
+    if table.kind == "soft":
+        raise JuryError(
+            "kind='soft': a table of answer shares does not say who answered, and a joint fit sums out raters. Fix: "
+            "use judgements with rater_id, or fit_mixture(judgements, 1)"
+        )
+    if not len(table):
+        raise JuryError(f"the table of {table.kind!r} judgements is empty. Fix: pass at least one judgement")
+
+
+def _judged(table: Encoded, rows: np.ndarray) -> list[tuple[Text, np.ndarray]]:
+    judged = np.unique(table.alternatives[table.alternatives >= 0])
+    return [(table.texts[i], rows[i]) for i in judged]
+
+
+@dataclass(frozen=True)
+class JointFit:
+    """Rewards of any text, and how raters vary around them. A `predictors.Predictor`.
+
+    Everything that a prediction needs is in these arrays, so that a stored jury predicts what the fitted one did.
+
+    Attributes:
+        model: States of a rater and their prior.
+        placement: Posterior of the training raters.
+        mixing: (P, B) from parts to basis rewards.
+        weight: (D, P) parts of a text that nobody judged, from its features.
+        bias: (P,) constant of the same.
+        new_variance: (P,) variance of its parts around that.
+        texts: `U` judged texts.
+        parts: (U, P) their parts.
+        variance: (U, P) variance of them.
+        strengths: Prior standard deviations of the parts, learnt or given.
+        log_likelihood: Of the judgements, raters summed out, in nats.
+        stability: Mean adjusted Rand index of the restarts' assignments with the best one's; 1 for a single start.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating", num_items=20)
+        >>> enc = planted.judgements.encode()
+        >>> jury = fit_joint(enc, planted.rewards, "mixture", 2)
+        >>> jury.heads.shape, jury.prevalence.round(1).tolist()  # basis rewards, features
+        ((2, 2), [0.5, 0.5])
+        >>> jury.log_probs(enc, planted.rewards).shape  # judgements, levels
+        (600, 3)
+    """
+
+    model: RaterModel
+    placement: Placement
+    mixing: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    new_variance: np.ndarray
+    texts: list[Text]
+    parts: np.ndarray
+    variance: np.ndarray
+    strengths: Strengths
+    log_likelihood: float
+    stability: float
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters `K` of a mixture or simplex; the rank of a factor model."""
+        return self.mixing.shape[1] - (self.model.membership == "factor")
+
+    @property
+    def prevalence(self) -> np.ndarray:
+        """Mean code (B,) of the population; for a mixture the share of raters in each cluster."""
+        return np.exp(self.model.code_log_prior) @ self.model.codes
+
+    @property
+    def rater_ids(self) -> list[str]:
+        """Names of the training raters."""
+        return self.placement.rater_ids
+
+    @property
+    def responsibilities(self) -> np.ndarray:
+        """Posterior mean code (R, B) of `rater_ids`; for a mixture the posterior over clusters."""
+        return self.placement.memberships()
+
+    @property
+    def heads(self) -> np.ndarray:
+        """Basis rewards as linear functions of the features (B, D)."""
+        return (self.weight @ self.mixing).T
+
+    @property
+    def known_rewards(self) -> np.ndarray:
+        """Basis rewards (U, B) of the judged texts, in logits."""
+        return self.parts @ self.mixing
+
+    def rewards(self, texts: Sequence[Text], features: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the mean (U', B) and the variance by part (U', P) of the basis rewards of texts.
+
+        Args:
+            texts: Any texts; those that were judged in the fit have the reward that was fitted to them.
+            features: (U', D); required if a text is new and the jury was fitted with features.
+
+        Raises:
+            JuryError: A new text without features.
+        """
+        row = positions(texts, self.texts)
+        new = row < 0
+        parts, variance = self.parts[row], self.variance[row]
+        if new.any():
+            if features is None and len(self.weight):
+                raise JuryError(
+                    f"{int(new.sum())} of {len(texts)} texts were not in the fit, the first: {texts[int(new.argmax())]!r}."
+                    " Fix: pass features, one row per text, as in the fit"
+                )
+            if features is not None and features.shape != (len(texts), len(self.weight)) and len(self.weight):
+                raise JuryError(
+                    f"features have shape {features.shape}, but there are {len(texts)} texts and the jury was fitted "
+                    f"to {len(self.weight)} features. Fix: compute them with the model that the fit used"
+                )
+            parts[new] = self.bias
+            if features is not None and len(self.weight):
+                parts[new] += features[new].astype(np.float64) @ self.weight
+            variance[new] = self.new_variance
+        return parts @ self.mixing, variance
+
+    def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
+        """Compute the (N, A) log-probability of every possible answer; see `Predictor`."""
+        rewards, variance = self.rewards(enc.texts, features)
+        return self.placement.log_probs(enc, rewards, code_variance=self._code_variance(variance))
+
+    def adapt(
+        self, enc: Encoded | Sequence[Encoded], features: np.ndarray | Sequence[np.ndarray | None] | None = None
+    ) -> JointFit:
+        """Return the same jury with the raters of `enc` adapted from their labels; all other raters are forgotten.
+
+        Args:
+            enc: Labels of the raters, in one table or one of each kind.
+            features: Rows for the texts of each table; None where all texts were judged in the fit.
+        """
+        tables = [enc] if isinstance(enc, Encoded) else list(enc)
+        if features is None or isinstance(features, np.ndarray):
+            rows: list[np.ndarray | None] = [features] * len(tables)
+        else:
+            rows = list(features)
+        rewards = [self.rewards(table.texts, of_table)[0] for table, of_table in zip(tables, rows, strict=True)]
+        return replace(self, placement=self.model.adapt(tables, rewards))
+
+    def _code_variance(self, variance: np.ndarray) -> np.ndarray:
+        """(U, C) variance of the reward of each text for a rater with each code."""
+        return variance @ (self.mixing @ self.model.codes.T) ** 2
+
+
+def fit_joint(
+    enc: Encoded | Sequence[Encoded],
+    features: np.ndarray | Sequence[np.ndarray] | None,
+    membership: Membership = "mixture",
+    num_clusters: int = 2,
+    *,
+    taste: float = TASTE,
+    config: FitConfig | None = None,
+) -> JointFit:
+    """Fit rewards as functions of texts, and how raters vary around them, in one likelihood.
+
+    Args:
+        enc: Judgements; several tables of different kinds are joined on the names of raters and on texts.
+        features: (U', D) rows for the texts of each table; one array for one table. None: residuals only.
+        membership: How a rater combines the basis rewards; see `rater_model`.
+        num_clusters: `K` clusters of a mixture, `K` prototypes of a simplex, or the rank of a factor model. One
+            cluster is one reward for everybody.
+        taste: Prior strength of tastes as a share of that of the consensus, which is learnt; `choose_joint` compares
+            several.
+        config: Restarts, priors; None: the defaults.
+
+    Returns:
+        The fit.
+
+    Raises:
+        JuryError: Tables, features or a number of clusters that cannot work; several clusters where no rater judged
+            twice.
+
+    Example:
+        Rewards of texts that nobody judged, in two clusters that want opposite things:
+
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating", num_items=20)
+        >>> jury = fit_joint(planted.judgements.encode(), planted.rewards, "mixture", 2)
+        >>> rewards, variance = jury.rewards([Text("?", "new")], np.array([[2.0, -2.0]]))
+        >>> rewards.round(0).tolist()
+        [[2.0, -2.0]]
+    """
+    with one_thread():
+        tables, config = JointTables.of(enc, features), config or FitConfig()
+        consensus = fit_consensus(tables.problem("mixture", 1, config))
+        return fit_around(tables, consensus, membership, num_clusters, taste, config)
+
+
+def fit_around(
+    tables: JointTables,
+    consensus: Consensus,
+    membership: Membership,
+    num_clusters: int,
+    taste: float,
+    config: FitConfig,
+) -> JointFit:
+    """Fit tastes and the consensus together, starting from the consensus alone."""
+    if num_clusters == 1 and membership != "factor":
+        problem = tables.problem("mixture", 1, config).with_strengths(consensus.strengths)
+        params, _ = problem.maximise(consensus.params, config.max_iter, config.tol, _scales(consensus.params))
+        return _result(tables, problem, params, 1.0)
+    problem = tables.problem(membership, num_clusters, config)
+    if max(np.bincount(_all_raters(problem))) < 2:
+        raise JuryError(
+            f"num_clusters={num_clusters}, but every rater judged one thing only, so tastes cannot be told from noise. "
+            "Fix: use num_clusters=1, or more judgements per rater"
+        )
+    n_tastes = problem.n_parts - 1
+    share = np.array([1.0, *[taste] * n_tastes])
+    problem = problem.with_strengths(
+        Strengths(consensus.strengths.features * share, consensus.strengths.residual * share)
+    )
+    rng = np.random.default_rng(config.seed)
+    directions = taste_directions(tables.problem("mixture", 1, config), consensus, n_tastes + SPARE_DIRECTIONS, rng)
+    fixed = _scales(consensus.params)
+    n_starts = 1 if membership == "factor" else config.restarts
+    runs = [
+        problem.maximise(_start(problem, consensus, directions, rng if i else None), SHORT_ITERATIONS, 1e-5, fixed)
+        for i in range(n_starts)
+    ]
+    runs.sort(key=lambda run: run[1])
+    params, _ = problem.maximise(runs[0][0], config.max_iter, config.tol, fixed)
+    best, *others = (_assignments(problem, run) for run in [params, *(run for run, _ in runs[1:])])
+    stability = float(np.mean([adjusted_rand_index(best, other) for other in others])) if others else 1.0
+    return _result(tables, problem, params, stability)
+
+
+def _scales(params: Params) -> list[str]:
+    """Scales of further kinds are learnt with the strengths: a mode would let them make up for shrinkage."""
+    return [name for name in params if name.endswith(".log_scale_mean")]
+
+
+def _all_raters(problem: JointProblem) -> np.ndarray:
+    """Rater of each judgement, over all kinds; equal judgements of one rater count once."""
+    return np.concatenate([kind.counts.tocoo().coords[0] for kind in problem.kinds])
+
+
+def _start(
+    problem: JointProblem, consensus: Consensus, directions: Params, rng: np.random.Generator | None
+) -> Params:
+    """Start from the consensus, with tastes along the strongest directions; further starts turn them at random."""
+    params = problem.start() | {k: v for k, v in consensus.params.items() if "." in k}
+    n_tastes = problem.n_parts - 1
+    turn = np.eye(directions["weight"].shape[1], n_tastes)
+    if rng is not None:
+        turn = np.linalg.qr(rng.normal(size=turn.shape))[0]
+    for name in ("weight", "residual"):
+        params[name] = np.column_stack([consensus.params[name], directions[name] @ turn])
+    with torch.no_grad():
+        parts = problem.parts({k: torch.from_numpy(params[k]) for k in ("weight", "residual")}).numpy()[:, 1:]
+    size = np.sqrt(np.average(parts**2, axis=0, weights=np.maximum(problem.judged, 1e-9)))
+    for name in ("weight", "residual"):
+        params[name][:, 1:] *= START_TASTE / np.maximum(size, 1e-9)
+    return params
+
+
+def _assignments(problem: JointProblem, params: Params) -> np.ndarray:
+    """(R,) most probable code of each rater."""
+    with torch.no_grad():
+        return problem.by_code({k: torch.from_numpy(v) for k, v in params.items()}).argmax(1).numpy()
+
+
+def _result(tables: JointTables, problem: JointProblem, params: Params, stability: float) -> JointFit:
+    """Read the fit off the mode; clusters of a mixture are sorted by prevalence."""
+    model, mixing = problem.fitted_model(params), problem.mixing
+    tensors = {k: torch.from_numpy(v) for k, v in params.items()}
+    with torch.no_grad():
+        parts = problem.parts(tensors).numpy()
+        by_code = problem.by_code(tensors)
+        log_likelihood = float(torch.from_numpy(problem.rater_weight) @ by_code.logsumexp(1))
+        mean_part = by_code.softmax(1).numpy() @ (mixing @ model.codes.T).T
+    if model.membership == "mixture":
+        order = np.argsort(-model.code_log_prior, kind="stable")
+        model, mixing = replace(model, code_log_prior=model.code_log_prior[order]), mixing[:, order]
+    # A rater whose cluster is uncertain tells little about tastes: their share is the square of the mean code.
+    share = np.average(mean_part**2, axis=0, weights=problem.rater_weight)
+    curvature = Curvature.at(problem, params)
+    s, t = problem.strengths.features, problem.strengths.residual
+    spread = [
+        curvature.variances(problem.coordinates, s[j], t[j], share[j])[:2] for j in range(problem.n_parts)
+    ]
+    weight, bias = tables.space.heads(params["weight"] * s)
+    offset = 0.0 if problem.centre is None else problem.centre @ parts
+    fit = JointFit(
+        model=model,
+        placement=Placement(model, [], np.zeros((0, model.n_states))),
+        mixing=mixing,
+        weight=weight,
+        bias=bias - offset,
+        new_variance=np.array([new for new, _ in spread]),
+        texts=problem.texts,
+        parts=parts - offset,
+        variance=np.stack([known for _, known in spread], axis=1),
+        strengths=problem.strengths,
+        log_likelihood=log_likelihood,
+        stability=stability,
+    )
+    return fit.adapt(tables.tables)

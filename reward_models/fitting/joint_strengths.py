@@ -1,0 +1,266 @@
+"""How strong the parts of a reward are, and where clusters may be found: what a joint fit needs before it can run.
+
+Strengths of the consensus are learnt by empirical Bayes: at the mode, the information of the judgements about each
+text says how many coordinates and residuals the data determine, and each prior variance becomes the mean square of
+those (MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415). The directions in which raters differ are the principal
+components of the raters' scores (gradients of their log-likelihoods) under the prior, which works for dense and sparse
+tables alike. Knows nothing of the choice of K.
+
+Shapes: `R` raters, `U` texts, `d` coordinates, `J` tastes, `M` distinct judgements.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array, csr_array
+
+from reward_models.fitting.joint_problem import JointProblem, KindCounts, Params, Strengths
+
+
+__all__ = ["Consensus", "Curvature", "fit_consensus", "taste_directions"]
+
+ROUNDS = 5  # re-estimations of the strengths
+SD_RANGE = (0.02, 5.0)  # of strengths, in logits
+SCALE_RANGE = 2.5  # largest log ratio of the scales of two kinds
+MAX_ROWS = 20_000  # rows that the curvature of the weights is computed from
+ITERATIONS = 40
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """One reward for everybody, with learnt strengths.
+
+    Attributes:
+        strengths: Of the features and of the residuals.
+        params: At the mode.
+
+    Example:
+        >>> Consensus(Strengths(np.ones(1), np.ones(1)), {}).strengths.features.tolist()
+        [1.0]
+    """
+
+    strengths: Strengths
+    params: Params
+
+
+def fit_consensus(problem: JointProblem, start: Params | None = None) -> Consensus:
+    """Fit one reward for everybody; learn its strengths and the scale of each kind of judgements.
+
+    Args:
+        problem: With one cluster.
+        start: Parameters to start from, e.g. of a larger table; None: zero rewards.
+
+    Example:
+        Rewards that are linear in two features leave little to the residuals:
+
+        >>> from reward_models import FitConfig, planted_judgements
+        >>> planted = planted_judgements("rating", num_raters=60, num_items=30)
+        >>> table, rewards = planted.judgements.encode(), planted.rewards - planted.rewards.mean(0)
+        >>> problem = JointProblem.of([table], [rewards], "mixture", 1, FitConfig())
+        >>> strengths = fit_consensus(problem).strengths
+        >>> bool(strengths.features[0] > 3 * strengths.residual[0])
+        True
+    """
+    params = problem.start() if start is None else start
+    first = problem.kinds[0].cells.kind
+    scales = [name for name in params if name.endswith(".log_scale_mean")]
+    if scales and start is None:
+        # Rewards are on the scale of the first kind; each other kind has the spread that it has when fitted alone.
+        spread = {kind.cells.kind: _spread_alone(problem, kind) for kind in problem.kinds}
+        for name in scales:
+            ratio = np.log(spread[name.split(".")[0]] / spread[first])
+            params[name] = np.array([np.clip(ratio, -SCALE_RANGE, SCALE_RANGE)])
+    return _learn(problem, params, scales)
+
+
+def _spread_alone(problem: JointProblem, kind: KindCounts) -> float:
+    """Prior standard deviation of rewards as one kind of judgements alone tells it, in its own logits."""
+    alone = dataclasses.replace(
+        problem,
+        kinds=[kind],
+        model=dataclasses.replace(problem.model, terms={kind.cells.kind: problem.model.terms[kind.cells.kind]}),
+        centre=problem.centre if kind.cells.kind == "rating" else None,
+    )
+    params = alone.start()
+    strengths = _learn(alone, params, [name for name in params if name.endswith(".log_scale_mean")]).strengths
+    return float(np.sqrt(strengths.features[0] ** 2 + strengths.residual[0] ** 2))
+
+
+def _learn(problem: JointProblem, params: Params, fixed: list[str]) -> Consensus:
+    """Alternate between the mode and the strengths."""
+    for _ in range(ROUNDS):
+        params, _ = problem.maximise(params, ITERATIONS, 1e-6, fixed)
+        strengths = _restimate(problem, params)
+        # The same rewards under the new strengths: a start that is already near the mode.
+        ratio_s = problem.strengths.features / strengths.features
+        ratio_t = problem.strengths.residual / strengths.residual
+        params = params | {"weight": params["weight"] * ratio_s, "residual": params["residual"] * ratio_t}
+        problem = problem.with_strengths(strengths)
+    return Consensus(problem.strengths, params)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Expected information of the judgements at the mode; `Curvature.at` computes it.
+
+    Attributes:
+        texts: (U,) about the reward of each text, the others held fixed, in 1 / logit^2.
+        kinds: Judgements by kind, and the (M, A) information of all equal judgements about each alternative.
+
+    Example:
+        >>> from reward_models import FitConfig, planted_judgements
+        >>> table = planted_judgements("rating").judgements.encode()
+        >>> problem = JointProblem.of([table], [np.zeros((12, 0))], "mixture", 1, FitConfig())
+        >>> Curvature.at(problem, problem.start()).texts.shape
+        (12,)
+    """
+
+    texts: np.ndarray
+    kinds: list[tuple[KindCounts, np.ndarray]]
+
+    @classmethod
+    def at(cls, problem: JointProblem, params: Params) -> Curvature:
+        """Compute the information at parameters of the problem."""
+        tensors = {name: torch.from_numpy(value) for name, value in params.items()}
+        kinds = [(kind, _judgement_information(problem, tensors, kind)) for kind in problem.kinds]
+        texts = np.zeros(len(problem.texts))
+        for kind, information in kinds:
+            np.add.at(texts, kind.cells.alternatives.numpy(), information)
+        return cls(texts, kinds)
+
+    def variances(
+        self, coordinates: np.ndarray, s: float, t: float, share: float = 1.0
+    ) -> tuple[float, np.ndarray, float, float]:
+        """Compute how uncertain one part of the rewards is after the fit (Laplace, residuals independent).
+
+        Args:
+            coordinates: (U, d).
+            s: Strength of the features.
+            t: Strength of the residuals.
+            share: Share of the information that is about this part.
+
+        Returns:
+            Variance of the part for a text that nobody judged, averaged over texts; (U,) for the judged texts; how
+            many weights and how many residuals the judgements determine.
+        """
+        information = share * self.texts
+        discount = 1.0 + t**2 * information
+        curvature = sum((_weight_curvature(coordinates, *kind, discount) for kind in self.kinds), 0.0)
+        d = coordinates.shape[1]
+        covariance = np.linalg.inv(np.eye(d) + s**2 * share * curvature)
+        uncertain = np.einsum("ud,ud->u", coordinates @ covariance, coordinates)
+        residual = 1.0 / discount + (t * s * information / discount) ** 2 * uncertain
+        new = float(t**2 + s**2 * uncertain.mean())
+        # About a judged text, its own judgements add to what the others tell.
+        return (
+            new,
+            1.0 / (1.0 / new + information),
+            float(d - np.trace(covariance)),
+            float((1.0 - residual)[information > 0].sum()),
+        )
+
+
+def _restimate(problem: JointProblem, params: Params) -> Strengths:
+    """Strengths of the consensus from the mode and the number of values that the judgements determine."""
+    s, t = problem.strengths.features[0], problem.strengths.residual[0]
+    _, _, weights, residuals = Curvature.at(problem, params).variances(problem.coordinates, s, t)
+    return Strengths(_strength(s, params["weight"], weights), _strength(t, params["residual"], residuals))
+
+
+def _strength(now: float, values: np.ndarray, determined: float) -> np.ndarray:
+    """(1,) mean square of the determined values; one more of the present size, so that none is no division by zero."""
+    mean_square = (np.square(values).sum() + 1.0) / (max(determined, 0.0) + 1.0)
+    return np.array([np.clip(now * np.sqrt(mean_square), *SD_RANGE)])
+
+
+def _judgement_information(problem: JointProblem, params: dict[str, torch.Tensor], kind: KindCounts) -> np.ndarray:
+    """(M, A) expected information of all judgements alike about the reward of each alternative; 0 at the padding."""
+    with torch.no_grad():
+        rewards = problem.rewards(params)
+        expected = problem.expected(params, kind)
+        out = np.zeros(kind.cells.alternatives.shape)
+        for alternative in range(out.shape[1]):
+            slope = problem.slopes(params, kind, rewards, alternative)
+            out[:, alternative] = (expected * slope**2).sum((1, 2))
+    return out if kind.cells.mask is None else out * kind.cells.mask.numpy()
+
+
+def _weight_curvature(
+    coordinates: np.ndarray, kind: KindCounts, information: np.ndarray, discount: np.ndarray
+) -> np.ndarray:
+    """(d, d) information of the judgements of one kind about the weights, residuals integrated out."""
+    alternatives = kind.cells.alternatives.numpy()
+    offered = np.ones(alternatives.shape, bool) if kind.cells.mask is None else kind.cells.mask.numpy()
+    share = 1.0
+    if len(alternatives) > MAX_ROWS:
+        some = np.random.default_rng(0).permutation(len(alternatives))[:MAX_ROWS]
+        share = len(some) / len(alternatives)
+        alternatives, offered, information = alternatives[some], offered[some], information[some]
+    weight = information / discount[alternatives] / share
+    x = coordinates[alternatives] * offered[:, :, None]
+    if alternatives.shape[1] > 1:  # only differences between alternatives count
+        count = offered.sum(1)[:, None]
+        x = (x - x.sum(1, keepdims=True) / count[:, :, None]) * offered[:, :, None]
+        weight = weight * count / np.maximum(count - 1, 1)
+    flat = x.reshape(weight.size, x.shape[2]) * np.sqrt(weight.reshape(-1, 1))
+    return flat.T @ flat
+
+
+def taste_directions(problem: JointProblem, consensus: Consensus, count: int, rng: np.random.Generator) -> Params:
+    """Find the directions of parts along which raters differ most from the consensus, strongest first.
+
+    Args:
+        problem: With one cluster.
+        consensus: Its fit.
+        count: Number of directions.
+        rng: Source of the randomised range finder.
+
+    Returns:
+        `weight` (d, count) and `residual` (U, count), each direction of unit length.
+
+    Example:
+        >>> from reward_models import FitConfig, planted_judgements
+        >>> table = planted_judgements("rating").judgements.encode()
+        >>> problem = JointProblem.of([table], [np.zeros((12, 0))], "mixture", 1, FitConfig())
+        >>> directions = taste_directions(problem, fit_consensus(problem), 1, np.random.default_rng(0))
+        >>> directions["residual"].shape
+        (12, 1)
+    """
+    s, t = consensus.strengths.features[0], consensus.strengths.residual[0]
+    scores = _rater_scores(problem.with_strengths(consensus.strengths), consensus.params)
+    by_residual, by_weight = scores * t, (scores @ problem.coordinates) * s
+    d = by_weight.shape[1]
+    basis = rng.normal(size=(d + len(problem.texts), count + 4))
+    for _ in range(4):
+        basis, _ = np.linalg.qr(basis)
+        of_rater = by_weight @ basis[:d] + by_residual @ basis[d:]
+        basis = np.vstack([by_weight.T @ of_rater, by_residual.T @ of_rater])
+    basis, _ = np.linalg.qr(basis)
+    _, _, turn = np.linalg.svd(by_weight @ basis[:d] + by_residual @ basis[d:], full_matrices=False)
+    directions = np.zeros((d + len(problem.texts), count))
+    directions[:, : min(count, len(turn))] = (basis @ turn.T)[:, :count]
+    return {"weight": directions[:d], "residual": directions[d:]}
+
+
+def _rater_scores(problem: JointProblem, params: Params) -> csr_array:
+    """(R, U) derivative of the log-likelihood of each rater by the reward of each text, at one reward for everybody."""
+    tensors = {name: torch.from_numpy(value) for name, value in params.items()}
+    total = csr_array((len(problem.rater_ids), len(problem.texts)))
+    with torch.no_grad():
+        rewards = problem.rewards(tensors)
+        for kind in problem.kinds:
+            posterior = problem.term_posterior(tensors, kind)[:, 0]  # (R, T)
+            counts = kind.counts.tocoo()
+            rater, cell = counts.coords
+            for alternative in range(kind.cells.alternatives.shape[1]):
+                slope = problem.slopes(tensors, kind, rewards, alternative)[:, 0]  # (M, T)
+                score = counts.data * np.einsum("nt,nt->n", posterior[rater], slope[cell])
+                if kind.cells.mask is not None:
+                    score = score * kind.cells.mask[:, alternative].numpy()[cell]
+                text = kind.cells.alternatives[:, alternative].numpy()[cell]
+                total = total + coo_array((score, (rater, text)), shape=total.shape).tocsr()
+    return csr_array(total)
