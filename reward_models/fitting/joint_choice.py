@@ -1,10 +1,9 @@
 """Choose membership, number of clusters and strength of tastes of a joint fit by held-out raters and held-out texts.
 
-In each of four folds a quarter of the raters and a quarter of the texts are unknown to the fit. All raters are adapted
+In each of three folds a third of the raters and a third of the texts are unknown to the fit. All raters are adapted
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
-that nobody has judged, of people it knows and of people it has just met. The strength of tastes is compared first, for
-two clusters; then memberships and sizes at that strength. The answer may be one cluster. Knows nothing of where features
-come from.
+that nobody has judged, of people it knows and of people it has just met. The answer may be
+one cluster. Knows nothing of where features come from.
 """
 
 from __future__ import annotations
@@ -20,27 +19,28 @@ from reward_models.fitting.joint_fit import JointFit, JointTables, fit_around
 from reward_models.fitting.joint_problem import JointProblem, Params
 from reward_models.fitting.joint_strengths import Consensus, fit_consensus
 from reward_models.fitting.selection import Compared, MembershipChoice
+from reward_models.fitting.text_space import TextSpace
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.predictors import answer_log_lik, positions
 from reward_models.raters.rater_model import Membership
+from reward_models.seeds import seeded_rng
 from reward_models.stats.verdicts import shortage
 
 
-__all__ = ["JOINT_CANDIDATES", "TASTES", "JointChoice", "choose_joint"]
+__all__ = ["JOINT_CANDIDATES", "JointChoice", "choose_joint"]
 
 JOINT_CANDIDATES: tuple[tuple[Membership, int], ...] = (
     *((("mixture", k)) for k in (1, 2, 3, 4)),
     ("simplex", 2),
-    ("simplex", 3),
     ("factor", 1),
     ("factor", 2),
 )
-TASTES = (0.25, 0.5, 1.0)
-FOLDS = 4
-FOLD_RESTARTS = 2
+FOLDS = 3
+SMALL_TABLE = 60_000  # judgements up to which every text is held out once
 FOLD_ITERATIONS = 60
+_NOT_COMPARED = "undecided: {}, so no candidates were compared; one reward for everybody is used"
 FEW_PROMPTS = 10  # with fewer prompts (answers to some questions) texts are held out, otherwise prompts
 
 
@@ -51,7 +51,6 @@ class JointChoice:
     Attributes:
         membership: The chosen membership.
         num_clusters: Its `K`, or rank; a mixture of 1 unless another candidate is better by one standard error.
-        taste: Prior strength of tastes as a share of that of the consensus.
         table: One row per candidate, as in `MembershipChoice.table`; empty where nothing was compared.
         reason: The choice in words.
         fit: The chosen jury, fitted to all judgements.
@@ -66,7 +65,6 @@ class JointChoice:
 
     membership: Membership
     num_clusters: int
-    taste: float
     table: list[dict[str, Any]]
     reason: str
     fit: JointFit
@@ -77,21 +75,19 @@ def choose_joint(
     features: np.ndarray | Sequence[np.ndarray] | None,
     candidates: Sequence[tuple[Membership, int]] = JOINT_CANDIDATES,
     *,
-    tastes: Sequence[float] = TASTES,
     config: FitConfig | None = None,
 ) -> JointChoice:
     """Choose a jury by held-out raters and texts, and fit it to all judgements.
 
-    The choice is the candidate with the lowest held-out loss if it is better than one cluster by a standard error (over
-    raters), and one cluster otherwise. With too few raters or texts, or where no rater judged twice, nothing is
-    compared and the jury has one cluster.
+    The choice is the candidate with the lowest held-out loss if it is better than one cluster by a standard
+    error, raters resampled, and one cluster otherwise. With too few raters or texts, or where no rater judged twice,
+    nothing is compared and the jury has one cluster.
 
     Args:
         enc: Judgements, as for `fit_joint`.
         features: Rows for the texts of each table, as for `fit_joint`.
         candidates: Pairs of membership and number of clusters (or rank). Pairs that the raters cannot support are
             skipped; a mixture of 1 is always compared.
-        tastes: Prior strengths of tastes to compare.
         config: Fit settings, the same for all candidates; its seed also draws the folds.
 
     Returns:
@@ -103,7 +99,7 @@ def choose_joint(
     Example:
         >>> from reward_models import planted_judgements
         >>> planted = planted_judgements("rating", num_raters=24, num_items=16)
-        >>> choice = choose_joint(planted.judgements.encode(), planted.rewards, [("mixture", 2)], tastes=[0.5])
+        >>> choice = choose_joint(planted.judgements.encode(), planted.rewards, [("mixture", 2)])
         >>> choice.membership, choice.num_clusters
         ('mixture', 2)
     """
@@ -113,11 +109,11 @@ def choose_joint(
         raters = list(dict.fromkeys(rater for table in tables.tables for rater in table.rater_ids))
         reason = _not_comparable(tables, raters)
         if reason is not None:
-            chosen, taste = MembershipChoice([], "mixture", 1, reason), tastes[0]
+            chosen = MembershipChoice([], "mixture", 1, reason)
         else:
-            chosen, taste = _choose(tables, consensus, raters, candidates, tastes, config)
-        fit = fit_around(tables, consensus, chosen.membership, chosen.num_clusters, taste, config)
-        return JointChoice(chosen.membership, chosen.num_clusters, taste, chosen.table, chosen.reason, fit)
+            chosen = _choose(tables, consensus, raters, candidates, config)
+        fit = fit_around(tables, consensus, chosen.membership, chosen.num_clusters, config)
+        return JointChoice(chosen.membership, chosen.num_clusters, chosen.table, chosen.reason, fit)
 
 
 def _not_comparable(tables: JointTables, raters: list[str]) -> str | None:
@@ -128,7 +124,7 @@ def _not_comparable(tables: JointTables, raters: list[str]) -> str | None:
     reason = shortage(int((labels > 1).sum()), len(set(_units(tables))))
     if reason is None:
         return None
-    return f"undecided: {reason}, so no candidates were compared; one reward for everybody is used"
+    return _NOT_COMPARED.format(reason)
 
 
 def _units(tables: JointTables) -> dict[Text, Any]:
@@ -143,21 +139,20 @@ def _choose(
     consensus: Consensus,
     raters: list[str],
     candidates: Sequence[tuple[Membership, int]],
-    tastes: Sequence[float],
     config: FitConfig,
-) -> tuple[MembershipChoice, float]:
-    """The choice, and the strength of tastes that predicts best with two clusters."""
-    folds = _folds(tables, raters, consensus, replace(config, restarts=min(config.restarts, FOLD_RESTARTS)))
-    tried = [fold.losses([("mixture", 2)] * len(tastes), tastes) for fold in folds]
-    taste = float(tastes[int(sum(losses for losses, _ in tried).sum(0).argmin())])
+) -> MembershipChoice:
+    folds = _folds(tables, raters, consensus, replace(config, restarts=1))
     at_most = max(1, len(raters) // 4)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
-    scored = [fold.losses(supported, [taste] * len(supported)) for fold in folds]
-    losses, weight = sum(losses for losses, _ in scored), sum(weight for _, weight in scored)
+    scored = [fold.losses(supported) for fold in folds]
+    if not scored:
+        return MembershipChoice(
+            [], "mixture", 1, _NOT_COMPARED.format("no rater judged both known and held-out texts")
+        )
+    losses, weight = np.sum([losses for losses, _ in scored], 0), np.sum([weight for _, weight in scored], 0)
     some = weight > 0
-    rng = np.random.default_rng(config.seed)
-    compared = Compared.of(supported, losses[some], weight[some], rng)
-    return compared.choice(supported), taste
+    compared = Compared.of(supported, losses[some], weight[some], seeded_rng(config.seed, "bootstrap of raters"))
+    return compared.choice(supported)
 
 
 @dataclass(frozen=True)
@@ -172,13 +167,11 @@ class _Fold:
     consensus: Consensus
     config: FitConfig
 
-    def losses(
-        self, candidates: Sequence[tuple[Membership, int]], tastes: Sequence[float]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def losses(self, candidates: Sequence[tuple[Membership, int]]) -> tuple[np.ndarray, np.ndarray]:
         """(R, candidates) summed losses of each rater on the held-out texts, and the (R,) weight of the judgements."""
         losses, weight = np.zeros((len(self.raters), len(candidates))), np.zeros(len(self.raters))
-        for column, ((membership, size), taste) in enumerate(zip(candidates, tastes, strict=True)):
-            fit = fit_around(self.train, self.consensus, membership, size, taste, self.config)
+        for column, (membership, size) in enumerate(candidates):
+            fit = fit_around(self.train, self.consensus, membership, size, self.config)
             fit = fit.adapt(self.adapt, self.coordinates)
             for test, coordinates in zip(self.test, self.coordinates, strict=True):
                 if len(test):
@@ -191,14 +184,14 @@ class _Fold:
 
 
 def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config: FitConfig) -> list[_Fold]:
-    """Divide raters and texts into four parts each; the strengths are those of the consensus of all judgements."""
-    rng = np.random.default_rng(config.seed)
+    """Divide raters and texts into parts; the strengths are those of the consensus of all judgements."""
+    rng = seeded_rng(config.seed, "folds of joint fit")
     units = _units(tables)
     names = list(dict.fromkeys(units.values()))
     fold_of = dict(zip(names, rng.permutation(len(names)) % FOLDS, strict=True))
     rater_fold = rng.permutation(len(raters)) % FOLDS
     folds = []
-    for number in range(FOLDS):
+    for number in range(FOLDS if sum(map(len, tables.tables)) <= SMALL_TABLE else 1):
         train, adapt, test = [], [], []
         for table in tables.tables:
             out = np.array([fold_of[units[text]] == number for text in table.texts] + [False])  # last: the padding
@@ -208,15 +201,20 @@ def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config:
             test.append(table.select(held))
             train.append(table.select(~held & ~unknown[table.rater], drop_raters=True))
         kept = [i for i, table in enumerate(train) if len(table)]
-        if not kept:
+        if not kept or not any(len(test[i]) for i in kept):
             continue
-        fitted = JointTables([train[i] for i in kept], tables.space, [tables.coordinates[i] for i in kept])
+        coordinates = [tables.coordinates[i] for i in kept]
+        space = TextSpace.identity(coordinates[0].shape[1])
+        fitted = JointTables([train[i] for i in kept], space, coordinates)
         problem = fitted.problem("mixture", 1, config)
+        if not problem.raters_judged_twice:
+            continue
         start = _start(problem, consensus)
         problem = problem.with_strengths(consensus.strengths)
         params, _ = problem.maximise(start, FOLD_ITERATIONS, 1e-6, [n for n in start if n.endswith(".log_scale_mean")])
         fold_consensus = Consensus(consensus.strengths, params)
-        folds.append(_Fold(fitted, adapt, test, tables.coordinates, raters, fold_consensus, config))
+        known = [adapt[i] for i in kept], [test[i] for i in kept]
+        folds.append(_Fold(fitted, *known, coordinates, raters, fold_consensus, config))
     return folds
 
 

@@ -17,11 +17,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint_problem import JointProblem, Params, Strengths
-from reward_models.fitting.joint_strengths import Consensus, Curvature, fit_consensus, taste_directions
+from reward_models.fitting.joint_strengths import (
+    Consensus,
+    Curvature,
+    fit_consensus,
+    rescaled,
+    strength,
+    taste_directions,
+)
 from reward_models.fitting.text_space import TextSpace
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded
@@ -30,14 +38,17 @@ from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import positions
 from reward_models.raters.rater_model import Membership, RaterModel
+from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import adjusted_rand_index
 
 
 __all__ = ["JointFit", "JointTables", "fit_joint"]
 
 TASTE = 0.5  # usual strength of tastes as a share of that of the consensus
+TASTE_VALUES = 30.0  # determined values that the usual strength counts for
 START_TASTE = 0.7  # root mean square of a taste at the start, in logits
 SHORT_ITERATIONS = 30
+TASTE_ROUNDS = 3
 SPARE_DIRECTIONS = 2  # directions beyond the number of tastes that further starts are drawn from
 
 
@@ -206,8 +217,8 @@ class JointFit:
         if new.any():
             if features is None and len(self.weight):
                 raise JuryError(
-                    f"{int(new.sum())} of {len(texts)} texts were not in the fit, the first: {texts[int(new.argmax())]!r}."
-                    " Fix: pass features, one row per text, as in the fit"
+                    f"{int(new.sum())} of {len(texts)} texts were not in the fit, the first: "
+                    f"{texts[int(new.argmax())]!r}. Fix: pass features, one row per text, as in the fit"
                 )
             if features is not None and features.shape != (len(texts), len(self.weight)) and len(self.weight):
                 raise JuryError(
@@ -253,7 +264,6 @@ def fit_joint(
     membership: Membership = "mixture",
     num_clusters: int = 2,
     *,
-    taste: float = TASTE,
     config: FitConfig | None = None,
 ) -> JointFit:
     """Fit rewards as functions of texts, and how raters vary around them, in one likelihood.
@@ -264,8 +274,6 @@ def fit_joint(
         membership: How a rater combines the basis rewards; see `rater_model`.
         num_clusters: `K` clusters of a mixture, `K` prototypes of a simplex, or the rank of a factor model. One
             cluster is one reward for everybody.
-        taste: Prior strength of tastes as a share of that of the consensus, which is learnt; `choose_joint` compares
-            several.
         config: Restarts, priors; None: the defaults.
 
     Returns:
@@ -288,7 +296,7 @@ def fit_joint(
     with one_thread():
         tables, config = JointTables.of(enc, features), config or FitConfig()
         consensus = fit_consensus(tables.problem("mixture", 1, config))
-        return fit_around(tables, consensus, membership, num_clusters, taste, config)
+        return fit_around(tables, consensus, membership, num_clusters, config)
 
 
 def fit_around(
@@ -296,7 +304,6 @@ def fit_around(
     consensus: Consensus,
     membership: Membership,
     num_clusters: int,
-    taste: float,
     config: FitConfig,
 ) -> JointFit:
     """Fit tastes and the consensus together, starting from the consensus alone."""
@@ -305,17 +312,17 @@ def fit_around(
         params, _ = problem.maximise(consensus.params, config.max_iter, config.tol, _scales(consensus.params))
         return _result(tables, problem, params, 1.0)
     problem = tables.problem(membership, num_clusters, config)
-    if max(np.bincount(_all_raters(problem))) < 2:
+    if not problem.raters_judged_twice:
         raise JuryError(
-            f"num_clusters={num_clusters}, but every rater judged one thing only, so tastes cannot be told from noise. "
-            "Fix: use num_clusters=1, or more judgements per rater"
+            f"num_clusters={num_clusters}, but every rater judged one thing only, so tastes cannot be told from "
+            "noise. Fix: use num_clusters=1, or more judgements per rater"
         )
     n_tastes = problem.n_parts - 1
-    share = np.array([1.0, *[taste] * n_tastes])
+    share = np.array([1.0, *[TASTE] * n_tastes])
     problem = problem.with_strengths(
         Strengths(consensus.strengths.features * share, consensus.strengths.residual * share)
     )
-    rng = np.random.default_rng(config.seed)
+    rng = seeded_rng(config.seed, "starts of joint fit")
     directions = taste_directions(tables.problem("mixture", 1, config), consensus, n_tastes + SPARE_DIRECTIONS, rng)
     fixed = _scales(consensus.params)
     n_starts = 1 if membership == "factor" else config.restarts
@@ -324,7 +331,11 @@ def fit_around(
         for i in range(n_starts)
     ]
     runs.sort(key=lambda run: run[1])
-    params, _ = problem.maximise(runs[0][0], config.max_iter, config.tol, fixed)
+    params = runs[0][0]
+    for _ in range(TASTE_ROUNDS):
+        problem, params = _learn_tastes(problem, params)
+        params, _ = problem.maximise(params, SHORT_ITERATIONS, 1e-5, fixed)
+    params, _ = problem.maximise(params, config.max_iter, config.tol, fixed)
     best, *others = (_assignments(problem, run) for run in [params, *(run for run, _ in runs[1:])])
     stability = float(np.mean([adjusted_rand_index(best, other) for other in others])) if others else 1.0
     return _result(tables, problem, params, stability)
@@ -335,14 +346,7 @@ def _scales(params: Params) -> list[str]:
     return [name for name in params if name.endswith(".log_scale_mean")]
 
 
-def _all_raters(problem: JointProblem) -> np.ndarray:
-    """Rater of each judgement, over all kinds; equal judgements of one rater count once."""
-    return np.concatenate([kind.counts.tocoo().coords[0] for kind in problem.kinds])
-
-
-def _start(
-    problem: JointProblem, consensus: Consensus, directions: Params, rng: np.random.Generator | None
-) -> Params:
+def _start(problem: JointProblem, consensus: Consensus, directions: Params, rng: np.random.Generator | None) -> Params:
     """Start from the consensus, with tastes along the strongest directions; further starts turn them at random."""
     params = problem.start() | {k: v for k, v in consensus.params.items() if "." in k}
     n_tastes = problem.n_parts - 1
@@ -365,6 +369,32 @@ def _assignments(problem: JointProblem, params: Params) -> np.ndarray:
         return problem.by_code({k: torch.from_numpy(v) for k, v in params.items()}).argmax(1).numpy()
 
 
+def _information_share(problem: JointProblem, by_code: Tensor) -> np.ndarray:
+    """(P,) share of the information that is about each part: the square of the mean code of a rater, averaged.
+
+    A rater whose cluster is uncertain tells little about tastes.
+    """
+    mean_part = by_code.softmax(1).numpy() @ (problem.mixing @ problem.model.codes.T).T
+    return np.average(mean_part**2, axis=0, weights=problem.rater_weight)
+
+
+def _learn_tastes(problem: JointProblem, params: Params) -> tuple[JointProblem, Params]:
+    """Re-estimate the strengths of tastes at the mode; the rewards stay the same."""
+    with torch.no_grad():
+        by_code = problem.by_code({k: torch.from_numpy(v) for k, v in params.items()})
+    share = _information_share(problem, by_code)
+    curvature = Curvature.at(problem, params)
+    features, residual = problem.strengths.features.copy(), problem.strengths.residual.copy()
+    for j in range(1, problem.n_parts):
+        _, _, weights, residuals = curvature.variances(problem.coordinates, features[j], residual[j], share[j])
+        features[j] = strength(features[j], params["weight"][:, j], weights, TASTE * features[0], TASTE_VALUES)
+        residual[j] = strength(residual[j], params["residual"][:, j], residuals, TASTE * residual[0], TASTE_VALUES)
+    if problem.model.membership != "factor":
+        features[1:], residual[1:] = (np.sqrt(np.mean(x[1:] ** 2)) for x in (features, residual))
+    learnt = Strengths(features, residual)
+    return problem.with_strengths(learnt), rescaled(params, problem.strengths, learnt)
+
+
 def _result(tables: JointTables, problem: JointProblem, params: Params, stability: float) -> JointFit:
     """Read the fit off the mode; clusters of a mixture are sorted by prevalence."""
     model, mixing = problem.fitted_model(params), problem.mixing
@@ -373,17 +403,13 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
         parts = problem.parts(tensors).numpy()
         by_code = problem.by_code(tensors)
         log_likelihood = float(torch.from_numpy(problem.rater_weight) @ by_code.logsumexp(1))
-        mean_part = by_code.softmax(1).numpy() @ (mixing @ model.codes.T).T
     if model.membership == "mixture":
         order = np.argsort(-model.code_log_prior, kind="stable")
         model, mixing = replace(model, code_log_prior=model.code_log_prior[order]), mixing[:, order]
-    # A rater whose cluster is uncertain tells little about tastes: their share is the square of the mean code.
-    share = np.average(mean_part**2, axis=0, weights=problem.rater_weight)
+    share = _information_share(problem, by_code)
     curvature = Curvature.at(problem, params)
     s, t = problem.strengths.features, problem.strengths.residual
-    spread = [
-        curvature.variances(problem.coordinates, s[j], t[j], share[j])[:2] for j in range(problem.n_parts)
-    ]
+    spread = [curvature.variances(problem.coordinates, s[j], t[j], share[j])[:2] for j in range(problem.n_parts)]
     weight, bias = tables.space.heads(params["weight"] * s)
     offset = 0.0 if problem.centre is None else problem.centre @ parts
     fit = JointFit(

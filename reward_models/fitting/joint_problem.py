@@ -6,8 +6,8 @@ mixed into `B` basis rewards:
     part_j(text) = s_j z . w_j + t_j e_j(text),     w_j ~ N(0, I),  e_j ~ N(0, I),
     basis = parts @ mixing + bias.
 
-`s_j` (strength of the features) and `t_j` (strength of the residual of a text) differ by part. For a mixture or simplex
-of K the K - 1 tastes are contrasts between clusters, whose deviations sum to zero; one cluster has no taste at all.
+`s_j` (strength of the features) and `t_j` (of the residual of a text) differ by part. For a mixture or simplex of K
+the K - 1 tastes are contrasts between clusters, whose deviations sum to zero; one cluster has no taste at all.
 For a factor model each factor is a taste. The likelihood of a rater sums over codes and, kind by kind, over rater
 terms, which are independent given the code; `sum_u weight_u log L_u` minus penalties is maximised by L-BFGS in
 coordinates scaled by the information of the judgements. Knows nothing of how strengths are chosen.
@@ -44,8 +44,10 @@ __all__ = ["JointProblem", "KindCounts", "Params", "Strengths", "taste_mixing"]
 
 Params = dict[str, np.ndarray]
 STEP = 0.05  # logits, of a numerical derivative
-# Some raters never call a tie and some often do: the term is wide, and a few Gauss-Hermite nodes would miss most of it.
+# Some raters never call a tie and some often do: the term is wide, and few nodes would miss most of it
 TIE_NODES = 7
+MANY_LABELS = 60  # per rater: with fewer, the posterior of two factors is wide enough for a coarser grid
+SPARSE_NODES = 7
 USUAL_INFORMATION = 0.15  # of one judgement about the reward of a text, in 1 / logit^2
 
 
@@ -199,7 +201,9 @@ class JointProblem:
             row_of |= {text: row for text, row in zip(table.texts, rows, strict=True) if text not in row_of}
         texts = list(row_of)
         text_number = {text: i for i, text in enumerate(texts)}
-        joined, terms, centre = [], {}, None
+        joined: list[tuple[Observations, csr_array]] = []
+        terms: dict[str, KindTerms] = {}
+        centre = None
         judged = np.zeros(len(texts))
         for table in tables:
             text = np.array([text_number[t] for t in table.texts], dtype=np.int64)
@@ -218,6 +222,10 @@ class JointProblem:
         widest = max((counts for _, counts in joined), key=lambda counts: counts.shape[1])
         model = affordable_model(membership, num_clusters, terms, widest)
         model = model.with_nodes({"log_tie": TIE_NODES, "log_scale": 1})
+        if membership == "factor" and num_clusters == 2 and np.median(widest.sum(1)) < MANY_LABELS:
+            z, log_prior = product_grid([normal_grid(SPARSE_NODES)] * num_clusters)
+            codes = np.column_stack([np.ones(len(z)), z])
+            model = dataclasses.replace(model, codes=codes, code_log_prior=log_prior)
         kinds = []
         for cells, counts in joined:
             names = list(terms[cells.kind].sd)
@@ -246,6 +254,11 @@ class JointProblem:
         """Number of parts, `1 + J`."""
         return len(self.mixing)
 
+    @property
+    def raters_judged_twice(self) -> bool:
+        """Whether any rater gave more than one judgement: without, tastes cannot be told from noise."""
+        return float(sum(kind.counts.sum(1) for kind in self.kinds).max()) > 1.0
+
     def with_strengths(self, strengths: Strengths) -> JointProblem:
         """Return the same problem under other prior standard deviations."""
         return dataclasses.replace(self, strengths=strengths)
@@ -262,9 +275,7 @@ class JointProblem:
         params["residual"] = np.zeros((len(self.texts), self.n_parts))
         return params
 
-    def maximise(
-        self, start: Params, max_iter: int, tol: float, fixed: Collection[str] = ()
-    ) -> tuple[Params, float]:
+    def maximise(self, start: Params, max_iter: int, tol: float, fixed: Collection[str] = ()) -> tuple[Params, float]:
         """Run L-BFGS and return the parameters and the penalised loss, in nats; `fixed` parameters stay."""
         scale = self._scales(start)
         held = {name: torch.from_numpy(value) for name, value in start.items() if name in fixed}

