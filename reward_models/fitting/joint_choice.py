@@ -149,9 +149,10 @@ def _choose(
         return MembershipChoice(
             [], "mixture", 1, _NOT_COMPARED.format("no rater judged both known and held-out texts")
         )
-    losses, weight = np.sum([losses for losses, _ in scored], 0), np.sum([weight for _, weight in scored], 0)
+    losses, weight, count = (np.sum(parts, 0) for parts in zip(*scored, strict=True))
     some = weight > 0
-    compared = Compared.of(supported, losses[some], weight[some], seeded_rng(config.seed, "bootstrap of raters"))
+    rng = seeded_rng(config.seed, "bootstrap of raters")
+    compared = Compared.of(supported, losses[some], weight[some], count[some], rng)
     return compared.choice(supported)
 
 
@@ -167,9 +168,10 @@ class _Fold:
     consensus: Consensus
     config: FitConfig
 
-    def losses(self, candidates: Sequence[tuple[Membership, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """(R, candidates) summed losses of each rater on the held-out texts, and the (R,) weight of the judgements."""
-        losses, weight = np.zeros((len(self.raters), len(candidates))), np.zeros(len(self.raters))
+    def losses(self, candidates: Sequence[tuple[Membership, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(R, candidates) losses of each rater on the held-out texts, summed; (R,) weight and number of judgements."""
+        losses = np.zeros((len(self.raters), len(candidates)))
+        weight, count = np.zeros(len(self.raters)), np.zeros(len(self.raters))
         for column, (membership, size) in enumerate(candidates):
             fit = fit_around(self.train, self.consensus, membership, size, self.config)
             fit = fit.adapt(self.adapt, self.coordinates)
@@ -180,7 +182,8 @@ class _Fold:
                     losses[:, column] -= np.bincount(rater, log_lik, len(self.raters))
                     if column == 0:
                         weight += np.bincount(rater, test.weight, len(self.raters))
-        return losses, weight
+                        count += np.bincount(rater, test.count, len(self.raters))
+        return losses, weight, count
 
 
 def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config: FitConfig) -> list[_Fold]:

@@ -30,7 +30,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.marginal import term_prior
+from reward_models.fitting.marginal import rater_weights, term_prior
 from reward_models.fitting.starting_point import affordable_model, check_tables, start_kind
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
@@ -181,7 +181,6 @@ class JointProblem:
         membership: Membership,
         num_clusters: int,
         config: FitConfig,
-        rater_weight: dict[str, float] | None = None,
     ) -> JointProblem:
         """Join tables on raters and texts.
 
@@ -191,7 +190,6 @@ class JointProblem:
             membership: Kind of codes.
             num_clusters: `K`, or the rank.
             config: Prior on prevalence, iterations, whether there are rater terms.
-            rater_weight: Sampling weight by rater; None: all equal.
         """
         check_tables(tables, membership, num_clusters, "linear")
         rater_ids = list(dict.fromkeys(rater for table in tables for rater in table.rater_ids))
@@ -211,11 +209,11 @@ class JointProblem:
             observed = Observations.from_encoded(table, text)
             cells, cell = observed.distinct()
             shape = (len(rater_ids), len(cells.label))
-            joined.append((cells, coo_array((table.weight, (rater, cell.numpy())), shape=shape).tocsr()))
+            joined.append((cells, coo_array((table.count, (rater, cell.numpy())), shape=shape).tocsr()))
             terms[table.kind] = start_kind(observed, bool(terms), config)
             offered = table.alternatives >= 0
-            weight = np.broadcast_to(table.weight[:, None], offered.shape)[offered]
-            judged += np.bincount(text[table.alternatives[offered]], weight, len(texts))
+            count = np.broadcast_to(table.count[:, None], offered.shape)[offered]
+            judged += np.bincount(text[table.alternatives[offered]], count, len(texts))
             if table.kind == "rating" and "intercept" in terms[table.kind].sd:
                 share = np.bincount(text[table.alternatives[:, 0]], table.weight, len(texts))
                 centre = share / share.sum()
@@ -241,7 +239,7 @@ class JointProblem:
             centre=centre,
             texts=texts,
             rater_ids=rater_ids,
-            rater_weight=np.array([(rater_weight or {}).get(rater, 1.0) for rater in rater_ids]),
+            rater_weight=rater_weights(tables, rater_ids),
             num_clusters=num_clusters,
             config=config,
             strengths=Strengths(np.full(len(mixing), 0.7), np.full(len(mixing), 0.5)),

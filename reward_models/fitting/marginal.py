@@ -37,7 +37,7 @@ from reward_models.raters.rater_model import KindTerms, Membership, RaterModel, 
 from reward_models.raters.state_grid import CHUNK
 
 
-__all__ = ["Params", "Problem", "term_prior"]
+__all__ = ["Params", "Problem", "rater_weights", "term_prior"]
 
 Params = dict[str, np.ndarray]
 START_SD = 1.0  # prior standard deviation of rewards before it is learnt, in logits
@@ -407,7 +407,14 @@ class Problem:
 
 
 def rater_weights(tables: list[Encoded], rater_ids: list[str]) -> np.ndarray:
-    """(R,) sampling weight of each rater: the mean over the tables that have the rater."""
+    """Return the (R,) sampling weight of each rater: the mean over the tables that have the rater.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> table = planted_judgements(num_raters=3).judgements.encode()
+        >>> rater_weights([table], table.rater_ids).tolist()
+        [1.0, 1.0, 1.0]
+    """
     number = {rater: i for i, rater in enumerate(rater_ids)}
     total, times = np.zeros(len(rater_ids)), np.zeros(len(rater_ids))
     for table in tables:
