@@ -122,7 +122,7 @@ def test_the_one_standard_error_rule_by_hand():
     weight = np.full(4, 10.0)
     draws = np.random.default_rng(0).multinomial(4, np.full(4, 0.25), size=4000)
     candidates = [("mixture", k) for k in (1, 2, 3)]
-    compared = Compared(candidates, losses, weight, (draws @ losses) / (draws @ weight)[:, None])
+    compared = Compared(candidates, losses, weight, (draws @ losses) / (draws @ weight)[:, None], 40.0)
     one, two, three = compared.rows(candidates)
     assert [row["nll"] for row in (one, two, three)] == pytest.approx([1.4, 1.05, 1.0])
     assert [row["info"] for row in (one, two, three)] == pytest.approx([0, 0.35, 0.4])
