@@ -15,7 +15,6 @@ from accelerate.utils import gather_object
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import GenerationConfig, Trainer
-from transformers import trainer as trainer_module
 from trl import DPOTrainer, GRPOConfig, GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
@@ -34,6 +33,7 @@ from reward_models.trainer._trl import (
     checkpoint_folder,
     pooled_metrics,
     real_rows,
+    rotation_last,
 )
 
 
@@ -393,23 +393,6 @@ def snapshot(trainer: GRPOTrainer) -> dict[str, Any]:
 def restore(trainer: GRPOTrainer, state: dict[str, Any]) -> None:
     """Put back what `snapshot` returned."""
     trainer._step, trainer._buffered_inputs = state["step"], state["rows"]
-
-
-@contextmanager
-def rotation_last() -> Iterator[None]:
-    """Delay the last act of `Trainer._save_checkpoint`, deleting old checkpoints, until the end of the block.
-
-    What the block adds to a checkpoint is then written before older ones are deleted. After an error none is deleted.
-    """
-    rotate = trainer_module.rotate_checkpoints
-    delayed: list[dict[str, Any]] = []
-    trainer_module.rotate_checkpoints = lambda **arguments: delayed.append(arguments)
-    try:
-        yield
-    finally:
-        trainer_module.rotate_checkpoints = rotate
-    for arguments in delayed:
-        rotate(**arguments)
 
 
 def gather_objects(values: Sequence[Any]) -> list[Any]:

@@ -1,32 +1,37 @@
 """What both trainers do with checkpoints: check one before training, add a state to each, and load it again.
 
-The state file is written last, so a checkpoint that has it is complete, and older checkpoints are deleted after that.
-Knows nothing of what a state holds.
+The state file is written last and lists all other files, so a checkpoint that has it is complete, and older ones are
+deleted after that. Knows nothing of what a state holds.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
 
 from plural_rlhf.trainers import _trl
+from reward_models.trainer.whole_checkpoints import (
+    FILES,
+    Resume,
+    checkpoint_fault,
+    checkpoint_files,
+    resumed_checkpoint,
+)
+from reward_models.whole_file import write_json
 
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["STATE_FILE", "CheckpointedTrainer", "Resume", "default_output_dir", "whole_checkpoint"]
+__all__ = ["STATE_FILE", "CheckpointedTrainer", "default_output_dir"]
 
 STATE_FILE = "plural_state.json"
 """The file of a checkpoint that is written last."""
-
-Resume = bool | str | os.PathLike[str] | None
-"""What `Trainer.train` takes as `resume_from_checkpoint`."""
 
 
 class CheckpointedTrainer(Trainer):
@@ -36,8 +41,8 @@ class CheckpointedTrainer(Trainer):
         """Raise if the state of a whole checkpoint belongs to another training."""
         raise NotImplementedError
 
-    def _save_state(self, folder: Path) -> None:
-        """Add the state to a checkpoint that TRL has written; called on every process."""
+    def _save_state(self, folder: Path) -> Mapping[str, Any]:
+        """Add files to a checkpoint that TRL has written, on every process; return what its state file holds."""
         raise NotImplementedError
 
     def _load_state(self, folder: Path) -> None:
@@ -48,71 +53,38 @@ class CheckpointedTrainer(Trainer):
         """Do what needs the policy as it was given, before a checkpoint is loaded into it."""
 
     def train(self, resume_from_checkpoint: Resume = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, as `Trainer.train`.
+        """Train, as `Trainer.train`; `resume_from_checkpoint=True` resumes from the last whole checkpoint.
+
+        A later checkpoint that was cut short, or of which a file is missing or damaged, is left out with a warning.
 
         Raises:
-            ValueError: The checkpoint to resume from was not written to its end.
+            ValueError: The checkpoint that was named, or every one there is, is not whole.
             JuryError: It belongs to another training.
         """
-        folder = whole_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        fault_of = partial(checkpoint_fault, last=STATE_FILE)
+        folder = resumed_checkpoint(resume_from_checkpoint, self.args.output_dir, fault_of)
         if folder is not None:
             self._check_state(folder)
+            resume_from_checkpoint = str(folder)
         self._before_training()
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = _trl.checkpoint_folder(self, trial)
+        if self.args.should_save:
+            (folder / STATE_FILE).unlink(missing_ok=True)  # of a run that got so far before
         with _trl.rotation_last():
             super()._save_checkpoint(model, trial)
-            self._save_state(_trl.checkpoint_folder(self, trial))
+            state = self._save_state(folder)
+            self.accelerator.wait_for_everyone()  # every process adds files, which are listed once all are there
+            if self.args.should_save:
+                files = checkpoint_files(folder, STATE_FILE)
+                write_json(folder / STATE_FILE, {**state, FILES: files}, exact=True, indent=None)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self._load_state(Path(checkpoint))
-
-
-def whole_checkpoint(resume: Resume, output_dir: str | None) -> Path | None:
-    """Return the folder that training resumes from.
-
-    Args:
-        resume: What `train` was given.
-        output_dir: Where the last checkpoint is sought if `resume` is True.
-
-    Returns:
-        The folder; None where training starts afresh, or `resume` is no folder, which TRL then refuses.
-
-    Raises:
-        ValueError: The checkpoint was not written to its end; the message names the last whole one.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as runs:
-        ...     for step in (1, 2):
-        ...         (Path(runs) / f"checkpoint-{step}").mkdir()
-        ...     _ = (Path(runs) / "checkpoint-1" / STATE_FILE).write_text("{}")
-        ...     found = whole_checkpoint(Path(runs) / "checkpoint-1", runs)
-        ...     try:
-        ...         whole_checkpoint(True, runs)  # the last one, which was cut short
-        ...     except ValueError as error:
-        ...         refusal = str(error)
-        >>> found.name, "checkpoint-2' has no plural_state.json" in refusal
-        ('checkpoint-1', True)
-    """
-    if not resume:
-        return None
-    given = get_last_checkpoint(output_dir) if resume is True and output_dir else resume
-    if not isinstance(given, str | os.PathLike) or not Path(given).is_dir():
-        return None
-    folder = Path(given)
-    if (folder / STATE_FILE).is_file():
-        return folder
-    siblings = sorted(folder.parent.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
-    whole = [str(path) for path in siblings if (path / STATE_FILE).is_file()]
-    advice = f"resume from {whole[-1]!r}" if whole else "start again"
-    raise ValueError(
-        f"the checkpoint {str(folder)!r} has no {STATE_FILE}, which is written last: it was cut short, or another "
-        f"trainer wrote it. Delete it and {advice}."
-    )
 
 
 def default_output_dir(model: str | PreTrainedModel | PeftModel, suffix: str) -> str:

@@ -55,7 +55,7 @@ from plural_rlhf.trainers.dpo.preference_rows import (
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.fitting.running_memberships import RunningMemberships
-from reward_models.whole_file import write_arrays, write_json
+from reward_models.whole_file import write_arrays
 
 
 if TYPE_CHECKING:
@@ -395,17 +395,14 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
                 "would go to the wrong people: resume with the same data, or use another output_dir."
             )
 
-    def _save_state(self, folder: Path) -> None:
-        if not self.args.should_save:
-            return
-        if self.memberships is not None:
+    def _save_state(self, folder: Path) -> dict[str, Any]:
+        if self.args.should_save and self.memberships is not None:
             write_arrays(folder / _MEMBERSHIPS_FILE, self.memberships.state())
-        state = {
+        return {
             "cluster_names": self.clusters.names,
             "balance": self.balance.state_dict(),
             "data": None if self.memberships is None else self.memberships.fingerprint,
         }
-        write_json(folder / STATE_FILE, state, exact=True, indent=None)
 
     def _load_state(self, folder: Path) -> None:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))

@@ -350,15 +350,15 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     def _check_state(self, folder: Path) -> None:
         checkpoints.check_scorer(folder, self.jury_reward.scorer)
 
-    def _save_state(self, folder: Path) -> None:
+    def _save_state(self, folder: Path) -> dict[str, Any]:
         if not self.exact:
             batch = self.sampled_mode.generations.get("train")
             rollouts = None if batch is None else batch.rollouts
             checkpoints.save_generation(folder, self.accelerator.process_index, _trl.snapshot(self), rollouts)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            scorer, micro_step = self.jury_reward.scorer, _trl.micro_step(self)
-            checkpoints.save_state(folder, scorer, self.prompts, self.multipliers, micro_step)
+        if not self.args.should_save:
+            return {}
+        scorer, micro_step = self.jury_reward.scorer, _trl.micro_step(self)
+        return checkpoints.save_state(folder, scorer, self.prompts, self.multipliers, micro_step)
 
     def _load_state(self, folder: Path) -> None:
         micro_step = checkpoints.load_state(folder, self.prompts, self.multipliers)

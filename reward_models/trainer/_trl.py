@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers import trainer as trainer_module
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.utils import create_model_from_path
@@ -35,6 +36,7 @@ __all__ = [
     "model_is_loaded",
     "pooled_metrics",
     "real_rows",
+    "rotation_last",
     "set_signature_columns",
 ]
 
@@ -275,3 +277,20 @@ def count_tokens(trainer: RewardTrainer, attention_mask: torch.Tensor) -> None:
 def checkpoint_folder(trainer: Trainer, trial: Any) -> Path:
     """Return the folder of the checkpoint of the current step, for any trainer of transformers."""
     return Path(trainer._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
+
+
+@contextmanager
+def rotation_last() -> Iterator[None]:
+    """Delay the last act of `Trainer._save_checkpoint`, deleting old checkpoints, until the end of the block.
+
+    What the block adds to a checkpoint is then written before older ones are deleted. After an error none is deleted.
+    """
+    rotate = trainer_module.rotate_checkpoints
+    delayed: list[dict[str, Any]] = []
+    trainer_module.rotate_checkpoints = lambda **arguments: delayed.append(arguments)
+    try:
+        yield
+    finally:
+        trainer_module.rotate_checkpoints = rotate
+    for arguments in delayed:
+        rotate(**arguments)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
+from transformers.trainer import TRAINER_STATE_NAME
 
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
@@ -22,12 +23,30 @@ from reward_models.jury.state import JuryState, counts
 from reward_models.raters.observation import TERM_SD, public_terms
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.trainer.terms import JudgementTerms
-from reward_models.whole_file import write_arrays
+from reward_models.trainer.whole_checkpoints import (
+    FILES,
+    Resume,
+    checkpoint_fault,
+    checkpoint_files,
+    resumed_checkpoint,
+)
+from reward_models.whole_file import write_arrays, write_json
 
 
-__all__ = ["STATE_FILE", "finished_state", "get_state", "read_reading", "read_state", "set_state", "write_state"]
+__all__ = [
+    "STATE_FILE",
+    "end_checkpoint",
+    "finished_state",
+    "folder_to_resume",
+    "get_state",
+    "read_reading",
+    "read_state",
+    "set_state",
+    "write_state",
+]
 
 STATE_FILE = "jury_state.safetensors"
+_LAST_FILE = "checkpoint_files.json"
 
 
 def get_state(memberships: RunningMemberships, terms: JudgementTerms) -> dict[str, np.ndarray]:
@@ -82,8 +101,40 @@ def write_state(
 ) -> None:
     """Write the state into the folder of a checkpoint, which is made if it does not exist; see `read_state`."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / _LAST_FILE).unlink(missing_ok=True)  # of a run that got so far before
     marks = {"fingerprint": memberships.fingerprint, "reading": json.dumps(reading.to_dict())}
     write_arrays(folder / STATE_FILE, get_state(memberships, terms), marks)
+
+
+def end_checkpoint(folder: Path) -> None:
+    """Write the list of the files of a checkpoint, the last of its files."""
+    write_json(folder / _LAST_FILE, {FILES: checkpoint_files(folder, _LAST_FILE)}, indent=None)
+
+
+def folder_to_resume(resume: Resume, output_dir: str | None) -> str | None:
+    """Return the checkpoint of `JuryRewardTrainer` that training resumes from; None where it starts afresh.
+
+    Args:
+        resume: What `train` was given. A folder without a state is returned as it is, for `read_state` to refuse.
+        output_dir: Where the last whole checkpoint is sought if `resume` is True; later ones are left out with a
+            warning.
+
+    Raises:
+        ValueError: The checkpoint that was named, or every one there is, is not whole.
+    """
+    if resume and resume is not True and not (Path(resume) / STATE_FILE).is_file():
+        return str(resume)
+    folder = resumed_checkpoint(resume, output_dir, _fault)
+    return None if folder is None else str(folder)
+
+
+def _fault(folder: Path) -> str | None:
+    if not (folder / STATE_FILE).is_file():
+        return f"it has no {STATE_FILE}: it was cut short, or another trainer wrote it"
+    if (folder / _LAST_FILE).exists():
+        return checkpoint_fault(folder, _LAST_FILE)
+    # Older versions wrote no list of files: there the file that `Trainer` writes last must be readable.
+    return checkpoint_fault(folder, TRAINER_STATE_NAME)
 
 
 def read_reading(folder: str) -> ReadingSettings | None:

@@ -24,15 +24,14 @@ from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput
 from trl import RewardTrainer
 
 from reward_models.errors import JudgementWarning
 from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
-from reward_models.trainer import _trl
-from reward_models.trainer.checkpoint import finished_state, get_state, read_state, set_state, write_state
+from reward_models.trainer import _trl, checkpoint
 from reward_models.trainer.data import JuryData, read_data, read_evaluation
 from reward_models.trainer.heads import base_jury, prepare_jury, restart_head
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
@@ -157,8 +156,8 @@ class JuryRewardTrainer(RewardTrainer):
             self.train_dataset, self.args, self.jury.config, self._was_jury
         )
         # Every process computed the same start, up to the last digits if their machines differ.
-        state = broadcast_object_list([get_state(self.memberships, self.terms)])[0]
-        set_state(self.memberships, self.terms, state)
+        state = broadcast_object_list([checkpoint.get_state(self.memberships, self.terms)])[0]
+        checkpoint.set_state(self.memberships, self.terms, state)
 
     @property
     def jury(self) -> JuryRewardModel:
@@ -206,21 +205,19 @@ class JuryRewardTrainer(RewardTrainer):
     # ── training ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, as `Trainer.train`; with memberships from the model, every text is scored once before."""
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
-        if checkpoint:
+        """Train, as `Trainer.train`, but resume from whole checkpoints only; memberships may need all texts scored."""
+        folder = checkpoint.folder_to_resume(resume_from_checkpoint, self.args.output_dir)
+        if folder:
             # Before the weights are loaded, so that a checkpoint of another training is refused with our message.
-            reading = resumed_reading(checkpoint, self.reading, self.args, self._tables[0])
+            reading = resumed_reading(folder, self.reading, self.args, self._tables[0])
             if reading != self.reading:
                 self._read_as(reading)
-            read_state(checkpoint, self.memberships, self.terms)
+            checkpoint.read_state(folder, self.memberships, self.terms)
         elif self._memberships_from == "model" and self.state.global_step == 0:
             rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)
             log_lik, _ = table_log_lik(self.train_dataset, rewards, self.terms)
             self.memberships.record(np.arange(len(log_lik)), log_lik)
-        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(folder or resume_from_checkpoint, *args, **kwargs)
         self._write_prevalence()
         return output
 
@@ -381,7 +378,7 @@ class JuryRewardTrainer(RewardTrainer):
             if self.args.should_save:
                 jury = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
                 descriptions = dict(zip(self.cluster_names, self.args.cluster_descriptions or [], strict=False))
-                state = finished_state(self.memberships, self.terms, self.train_dataset.enc, descriptions)
+                state = checkpoint.finished_state(self.memberships, self.terms, self.train_dataset.enc, descriptions)
                 folder = output_dir or self.args.output_dir
                 save_jury(jury, self.processing_class, state, folder, reading=self.reading)
             if self.args.push_to_hub and not _internal_call:
@@ -428,14 +425,18 @@ class JuryRewardTrainer(RewardTrainer):
         self.jury.config.prevalence = self.memberships.prevalence.tolist()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Before TRL's files: a checkpoint that Trainer finds complete has its memberships.
+        folder = _trl.checkpoint_folder(self, trial)
         if self.args.should_save:
-            write_state(_trl.checkpoint_folder(self, trial), self.memberships, self.terms, self.reading)
-        super()._save_checkpoint(model, trial)
+            checkpoint.write_state(folder, self.memberships, self.terms, self.reading)
+        with _trl.rotation_last():
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoint.end_checkpoint(folder)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        read_state(self.state.best_model_checkpoint, self.memberships, self.terms)
+        checkpoint.read_state(self.state.best_model_checkpoint, self.memberships, self.terms)
 
 
 class _EpochEnd(TrainerCallback):

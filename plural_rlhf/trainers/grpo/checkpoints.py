@@ -21,7 +21,7 @@ from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from reward_models.errors import JuryError
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
-from reward_models.whole_file import write_json
+from reward_models.whole_file import whole_path
 
 
 __all__ = ["check_scorer", "load_generation", "load_state", "save_generation", "save_state"]
@@ -85,8 +85,8 @@ def _shares(identity: dict[str, Any]) -> str:
 
 def save_state(
     folder: Path, scorer: ClusterScorer, prompts: PromptState, multipliers: Multipliers, micro_step: int
-) -> None:
-    """Write what all processes have in common.
+) -> dict[str, Any]:
+    """Write what all processes have in common and JSON cannot hold; return the rest, for the state file.
 
     Args:
         folder: The checkpoint.
@@ -103,19 +103,20 @@ def save_state(
         >>> scorer = SimpleNamespace(cluster_names=["all"], prevalence=np.ones(1), cluster_rewards=None)
         >>> prompts, multipliers = PromptState(OffsetTracker(1)), Multipliers(JuryReward(scorer))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_state(Path(folder), scorer, prompts, multipliers, micro_step=12)
+        ...     state = save_state(Path(folder), scorer, prompts, multipliers, micro_step=12)
+        ...     write_json(Path(folder) / STATE_FILE, state, exact=True)
         ...     load_state(Path(folder), prompts, multipliers)
         12
     """
     if prompts.replay is not None:
-        torch.save(prompts.replay.state_dict(), folder / REPLAY_FILE)
-    state = {
+        with whole_path(folder / REPLAY_FILE) as path:
+            torch.save(prompts.replay.state_dict(), path)
+    return {
         **_identity(scorer),
         "micro_step": micro_step,
         **prompts.state_dict(),
         **multipliers.state_dict(),
     }
-    write_json(folder / STATE_FILE, state, exact=True, indent=None)
 
 
 def load_state(folder: Path, prompts: PromptState, multipliers: Multipliers) -> int | None:
@@ -138,7 +139,8 @@ def save_generation(folder: Path, process: int, buffer: dict[str, Any], rollouts
         rollouts: Their residuals; None before the first completions are drawn.
     """
     parts = None if rollouts is None else rollouts.to_dict()
-    torch.save({**buffer, "rollouts": parts}, folder / _generation_file(process))
+    with whole_path(folder / _generation_file(process)) as path:
+        torch.save({**buffer, "rollouts": parts}, path)
 
 
 def load_generation(folder: Path, process: int, device: torch.device) -> tuple[dict[str, Any], Rollouts | None] | None:

@@ -81,13 +81,32 @@ def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, set
     assert resumed.prompts.state_dict() == whole.prompts.state_dict()
 
 
-def test_a_checkpoint_that_was_cut_short_is_refused_and_the_last_whole_one_named(lopsided, tmp_path):
+def test_a_checkpoint_that_was_cut_short_is_left_out_aloud_or_refused_by_name(lopsided, tmp_path):
     settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1}
-    train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 2, **settings)
-    (tmp_path / "checkpoint-2" / "plural_state.json").unlink()
-    for resume in (True, str(tmp_path / "checkpoint-2"), tmp_path / "checkpoint-2"):
-        with pytest.raises(ValueError, match=r"checkpoint-2.*cut short.*resume from '.*checkpoint-1'"):
+    whole = train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 3, **settings)
+    for step in (2, 3):
+        (tmp_path / f"checkpoint-{step}" / "plural_state.json").unlink()
+    for resume in (str(tmp_path / "checkpoint-3"), tmp_path / "checkpoint-3"):
+        with pytest.raises(ValueError, match=r"checkpoint-3.*cut short.*resume from '.*checkpoint-1'"):
             train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 3, resume=resume, **settings)
+    with pytest.warns(UserWarning, match=r"checkpoint-3' is left out: .*cut short.*resumes from '.*checkpoint-1'"):
+        resumed = train_exact(load(lopsided), three_answers(), rows("ab", THREE), tmp_path, 3, resume=True, **settings)
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["plural_replay.pt", "plural_rollouts_0.pt", "optimizer.pt"])
+def test_a_checkpoint_with_a_missing_or_damaged_companion_is_refused(lopsided, tmp_path, name):
+    """A deleted memory would resume with another result, without a word."""
+    settings = {"save_strategy": "steps", "save_steps": 1, "num_iterations": 2, "num_generations": 4}
+    settings |= {"per_device_train_batch_size": 4}
+    sampled_trainer(lopsided, three_answers(), tmp_path, 2, **settings).train()
+    file = tmp_path / "checkpoint-2" / name
+    content = file.read_bytes()
+    for damage, said in ((lambda: file.unlink(), "missing"), (lambda: file.write_bytes(content[:-1] + b"?"), "SHA")):
+        damage()
+        resumed = sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings)
+        with pytest.raises(ValueError, match=rf"checkpoint-2.*{name}.*{said}.*resume from '.*checkpoint-1'"):
+            resumed.train(resume_from_checkpoint=str(file.parent))
 
 
 def test_a_checkpoint_of_another_jury_is_refused(lopsided, tmp_path):
@@ -118,16 +137,15 @@ def test_the_last_whole_checkpoint_outlives_a_kill(lopsided, tmp_path, monkeypat
     def killed(folder, *parts):
         if folder.name == "checkpoint-2":
             raise KeyboardInterrupt
-        save(folder, *parts)
+        return save(folder, *parts)
 
     monkeypatch.setattr(checkpoints, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
         sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings).train()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"checkpoint-2.*cut short.*resume from '.*checkpoint-1'"):
-        sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings).train(resume_from_checkpoint=True)
     resumed = sampled_trainer(lopsided, three_answers(), tmp_path, 3, **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    with pytest.warns(UserWarning, match=r"checkpoint-2' is left out: .*cut short.*resumes from '.*checkpoint-1'"):
+        resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 3
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
     assert resumed.args.save_total_limit == 1
