@@ -1,4 +1,5 @@
 # make demo   the main job on real data       make test   the tests       make docs   the site       make help   the rest
+# make test-fast   most tests, two minutes
 # Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
 
 PYTHON ?= python3
@@ -14,10 +15,10 @@ CONFIG ?= configs/quickstart.yaml
 export OMP_WAIT_POLICY ?= PASSIVE
 ARGS ?=
 
-.PHONY: help install demo test lint docs clean
+.PHONY: help install demo test test-fast mutants lint docs clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 install: $(STAMP)  ## the set-up that everything else shares (runs once)
 
@@ -38,6 +39,13 @@ demo: install  ## the quickstart: survey answers in, jury, policy and report out
 
 test: install  ## the tests, on two cores and without network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-fast: install  ## the tests without those that start a process, make a run or train for seconds (two minutes)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+mutants: install  ## how many small faults in the code the tests notice, in an hour (ARGS="--rooms plural_rlhf/core")
+	@$(PIP) -e ".[mutants]"
+	$(BIN)/python benchmarks/mutants.py --json mutants.json $(ARGS)
 
 lint: install  ## style, types and the arrows between the packages
 	$(BIN)/ruff check .

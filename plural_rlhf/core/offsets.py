@@ -22,7 +22,8 @@ processes, then pass the same to the tracker of each.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,7 @@ from .checks import check_beta, checked_numbers, checked_rows
 from .estimators import group_log_mean_exp, log_average
 
 
-__all__ = ["OFFSET_MODES", "OffsetMode", "OffsetTracker", "balance"]
+__all__ = ["OFFSET_MODES", "OffsetMode", "OffsetTracker", "balance", "kept_apart"]
 
 OffsetMode = Literal["responsibility", "reference", "ema", "exact", "global"]
 
@@ -158,6 +159,7 @@ class OffsetTracker:
         self._updates: dict[str, int] = {}
         self._log_normaliser: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
+        self._apart: dict[str, dict[str, Any]] = {}
 
     def __contains__(self, key: str) -> bool:
         return self._slot(key) in self._log_z
@@ -316,6 +318,26 @@ class OffsetTracker:
         observed = checked_rows("rewards", key, rewards, self.num_clusters).amax(0)
         self._best[key] = torch.maximum(self._best.get(key, observed), observed)
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Keep what is observed inside the block apart, for evaluations: it is seen in later such blocks only.
+
+        Prompts of the training have their offsets inside too, and keep them as they were. `state_dict` knows nothing
+        of what is apart.
+
+        Example:
+            >>> tracker = OffsetTracker(num_clusters=1)
+            >>> with tracker.apart():
+            ...     tracker.initialise("evaluated", torch.tensor([[1.0]]), beta=1.0)
+            >>> "evaluated" in tracker
+            False
+            >>> with tracker.apart():
+            ...     tracker.get(["evaluated"]).tolist()
+            [[1.0]]
+        """
+        with kept_apart(self, ("_log_z", "_updates", "_log_normaliser", "_best"), self._apart):
+            yield
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs, as plain lists and numbers that JSON can write.
 
@@ -369,6 +391,34 @@ class OffsetTracker:
                 raise JuryError(f"log_weights: got {len(w)} for {len(scores)} samples: give one per row of rewards")
             scores = scores + w.unsqueeze(-1)
         return group_log_mean_exp(scores.T)
+
+
+@contextmanager
+def kept_apart(owner: object, names: Sequence[str], apart: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Let dictionaries of an object gain and change keys inside the block only; new keys are kept for the next block.
+
+    Args:
+        owner: The object.
+        names: Attributes of it that are dictionaries. Their values are replaced, never changed in place.
+        apart: By attribute, the keys of earlier blocks; filled when the block ends.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> owner, apart = SimpleNamespace(seen={"a": 1}), {}
+        >>> with kept_apart(owner, ["seen"], apart):
+        ...     owner.seen |= {"a": 2, "b": 3}
+        >>> owner.seen, apart
+        ({'a': 1}, {'seen': {'b': 3}})
+    """
+    before = {name: getattr(owner, name) for name in names}
+    for name, values in before.items():
+        setattr(owner, name, {**apart.get(name, {}), **values})
+    try:
+        yield
+    finally:
+        for name, values in before.items():
+            apart[name] = {key: value for key, value in getattr(owner, name).items() if key not in values}
+            setattr(owner, name, values)
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

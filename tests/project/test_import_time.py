@@ -11,6 +11,7 @@ import pytest
 HEAVY = ("torch", "transformers", "trl", "datasets", "peft", "pandas", "matplotlib")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement", ["import plural_rlhf", "import reward_models", "import plural_rlhf; dir(plural_rlhf)"]
 )
@@ -42,6 +43,7 @@ def test_names_are_handed_on_from_the_module_that_makes_them():
         reward_models.fit_rater  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_public_name_brings_what_it_needs():
     code = "import plural_rlhf, sys\nplural_rlhf.PoolTarget\nprint('torch' in sys.modules, 'trl' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -65,6 +65,7 @@ print("reward", [row["reward"] for row in trainer.state.log_history if "reward" 
     assert "reward" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_module_of_ours_that_is_being_loaded_delays_the_registration():
     """Then the next import of anything does it."""
     code = """

@@ -203,6 +203,7 @@ def resumed(name: str) -> Any:
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_goes_on_from_a_stored_checkpoint(name):
     """Resumed from the middle it takes the steps that it took then: same losses, metrics and state at the end.
@@ -219,6 +220,7 @@ def test_a_training_goes_on_from_a_stored_checkpoint(name):
         assert_alike(read_json(f"resumed/checkpoint-{steps}/plural_state.json"), expected["state"], "state")
 
 
+@pytest.mark.slow
 def test_a_resumed_jury_ends_as_the_stored_one():
     """`jury_finetuned` is what the training of `jury_checkpoint` left at its end, without a break."""
     resumed("jury_checkpoint").save_model("again")
@@ -232,6 +234,7 @@ def test_a_resumed_jury_ends_as_the_stored_one():
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_kept_as_it_is():
     """Where all stages are complete nothing is fitted, trained or evaluated again, and the results are the same."""
     old, before = read_json("run/results.json"), contents("run")
@@ -327,6 +330,7 @@ def test_a_report_of_stored_results_has_every_number_it_had():
     assert page.count("<svg") >= 3
 
 
+@pytest.mark.slow
 def test_a_report_of_stored_results_says_what_was_left_out():
     """Of a run without the comparison, the reason is in the report and its row is not in the summary."""
     results = read_json("run_without_grpo/results.json")

@@ -43,6 +43,7 @@ if when == "after":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "during", "before the rename", "after"])
 def test_a_killed_writer_leaves_the_old_content_or_the_new(tmp_path, when):
     path = tmp_path / "results.json"

@@ -148,7 +148,8 @@ def load_generation(folder: Path, process: int, device: torch.device) -> tuple[d
     path = folder / _generation_file(process)
     if not path.is_file():
         return None
-    buffer = torch.load(path, map_location=device, weights_only=True)
+    # accelerate numbers the processes of a CPU (cpu:0), which torch.load does not know.
+    buffer = torch.load(path, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
     parts = buffer.pop("rollouts")
     return buffer, None if parts is None else Rollouts(**parts)
 

@@ -9,13 +9,14 @@ Shapes: `n` completions of a prompt, `N` completions of a batch, `K` clusters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from plural_rlhf.core.offsets import OffsetTracker
+from plural_rlhf.core.offsets import OffsetTracker, kept_apart
 from plural_rlhf.rewards.completions import rows_of
 from plural_rlhf.trainers.grpo.replay import ReplayMemory
 
@@ -45,6 +46,7 @@ class PromptState:
         self._anchors: dict[str, Tensor] = {}
         # Per prompt: E_{π₀}[r] of each cluster over all completions so far, and log of the sum of their weights.
         self._reference_means: dict[str, tuple[Tensor, Tensor]] = {}
+        self._apart: dict[str, dict[str, Any]] = {}
 
     def observe_reference(self, key: str, r: Tensor, log_weights: Tensor) -> None:
         """Add completions to the average that estimates E_{π₀}[r], over all visits because one group tells too little.
@@ -83,6 +85,15 @@ class PromptState:
             tied = torch.where(r[rows] >= highest - tie_margin, log_pi_ref[rows][:, None], -torch.inf).amax(dim=0)
             self._anchors[key] = torch.maximum(self._anchors.get(key, tied), tied)
         return torch.stack([self._anchors[key] for key in keys])
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Keep what is learnt of prompts inside the block apart, for evaluations; see `OffsetTracker.apart`.
+
+        Remembered completions are of the training only, and are not touched.
+        """
+        with self.offsets.apart(), kept_apart(self, ("_anchors", "_reference_means"), self._apart):
+            yield
 
     def state_dict(self) -> dict[str, Any]:
         """Return what JSON can hold: all but the remembered completions, which are tensors (`ReplayMemory`)."""

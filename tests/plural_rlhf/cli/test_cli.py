@@ -172,6 +172,7 @@ def test_version_and_help_teach():
         assert f"Example: plural-rlhf {command}" in words(runner.invoke(app, [command, "--help"]).output)
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_imports_no_heavy_library():
     code = (
         "import sys\nfrom plural_rlhf.cli import main\nsys.argv = ['plural-rlhf', '--help']\n"

@@ -207,6 +207,7 @@ def test_shares_and_retention_by_hand():
     assert retention(torch.tensor([1.0, 0.0]), [1.0, 0.0]).item() == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_package_is_cheap_to_import_and_names_its_public_things():
     code = "import sys, plural_rlhf; print(plural_rlhf.__version__, 'torch' in sys.modules, 'trl' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

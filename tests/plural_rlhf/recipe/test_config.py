@@ -204,6 +204,7 @@ def test_survey_names_are_those_of_the_adapters():
     assert tuple(SURVEYS) == tuple(sources.SURVEYS)
 
 
+@pytest.mark.slow
 def test_reading_a_run_file_imports_no_heavy_library():
     heavy = ("torch", "transformers", "trl", "pandas")
     code = f"import sys, plural_rlhf.recipe.config; print([m for m in {heavy} if m in sys.modules])"

@@ -56,6 +56,7 @@ def finished(tmp_path_factory):
     return folder, run(smoke(folder), command="test", console=quietly())
 
 
+@pytest.mark.slow
 @needs_survey
 def test_results_are_tidy_and_complete(finished):
     folder, returned = finished
@@ -201,6 +202,7 @@ def test_a_second_run_keeps_what_is_finished(finished):
     assert (second.rows, second.training, second.clusters) == (first.rows, first.training, first.clusters)
 
 
+@pytest.mark.slow
 @needs_survey
 def test_what_could_not_be_measured_is_said_with_its_reason(finished, tmp_path):
     """A jury of one cluster compares no rules; without the policy there is no steering to measure."""

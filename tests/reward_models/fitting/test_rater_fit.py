@@ -169,6 +169,7 @@ class TestPlantedClusters:
 
 
 class TestPlantedBlends:
+    @pytest.mark.slow
     def test_simplex_of_two(self):
         rng = np.random.default_rng(3)
         weight = rng.random(150)

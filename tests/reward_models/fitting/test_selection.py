@@ -57,6 +57,7 @@ def lenient():
 
 
 class TestNumberOfClusters:
+    @pytest.mark.slow
     def test_planted_two_and_planted_one(self):
         selection = select_num_clusters(answers(300, 8, 2), (1, 2, 3, 4))
         assert selection.num_clusters == 2
@@ -66,6 +67,7 @@ class TestNumberOfClusters:
         assert alone.num_clusters == 1
         assert "no sign of clusters" in alone.reason
 
+    @pytest.mark.slow
     def test_leniency_is_no_cluster(self, lenient):
         judgements = as_judgements(lenient)
         assert select_num_clusters(judgements, (1, 2), QUICK).num_clusters == 1
@@ -73,6 +75,7 @@ class TestNumberOfClusters:
         rival = select_num_clusters(judgements, (1, 2), dataclasses.replace(QUICK, nuisance=False))
         assert rival.num_clusters > 1
 
+    @pytest.mark.slow
     def test_the_loss_is_that_of_raters_placed_by_their_other_labels(self, lenient):
         # The true model, leniency known, is the least loss anyone can have; a guess from the table is far worse.
         (row,) = select_num_clusters(as_judgements(lenient), (1,), QUICK).table
@@ -135,6 +138,7 @@ def test_the_one_standard_error_rule_by_hand():
 
 
 class TestMembership:
+    @pytest.mark.slow
     def test_leniency_and_shuffled_raters_are_one_cluster(self, lenient):
         choice = choose_membership(lenient, [("mixture", 2), ("simplex", 2), ("factor", 1)], QUICK)
         assert (choice.membership, choice.num_clusters) == ("mixture", 1)
@@ -146,6 +150,7 @@ class TestMembership:
             ("factor", 1),
         ]
 
+    @pytest.mark.slow
     def test_tastes_are_found_and_gone_when_raters_are_shuffled(self):
         rng = np.random.default_rng(1)
         cluster, taste = rng.integers(2, size=48), 1.5 * rng.normal(size=(16, 2))

@@ -347,6 +347,7 @@ def test_did_you_mean_keeps_silent_when_nothing_is_close():
     assert did_you_mean("xyz", ["natspac"]) == ""
 
 
+@pytest.mark.slow
 def test_the_package_is_lazy_and_every_public_name_exists():
     code = "import sys, reward_models; assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -79,6 +79,7 @@ def test_the_weights_of_a_jury_come_before_its_prevalence(tokenizer, tmp_path):
     assert export_scalar(tmp_path / "jury", tmp_path / "scalar").weights["space"] == pytest.approx(0.75)
 
 
+@pytest.mark.slow
 def test_it_loads_where_this_package_is_not(tokenizer, tmp_path):
     scorer = make(tokenizer, tmp_path / "jury")
     export = export_scalar(tmp_path / "jury", tmp_path / "scalar")

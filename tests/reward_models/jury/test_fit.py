@@ -36,6 +36,7 @@ def choices():
     return planted_judgements("choice", num_raters=20, num_items=6, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["preference", "rating", "choice"])
 @pytest.mark.filterwarnings("ignore:the jury's heads are not on one scale")
 def test_every_kind_of_judgement_makes_a_jury_that_can_be_saved(kind, tmp_path):
@@ -62,6 +63,7 @@ def test_shares_without_raters_make_one_reward():
     assert scorer.state.raters is None
 
 
+@pytest.mark.slow
 def test_the_jury_is_the_same_as_of_its_steps_by_hand(choices):
     config = FitConfig(seed=3)
     scorer = tiny_jury(choices.judgements, clusters=2, config=config, l2="auto")

@@ -256,6 +256,7 @@ print(*outcomes)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["earlier", "nothing"])
 def test_a_save_that_is_killed_before_any_file_operation_leaves_the_old_jury_or_the_new(tmp_path, before):
     command = [sys.executable, "-c", KILLS, str(tmp_path), before]

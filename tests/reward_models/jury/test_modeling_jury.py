@@ -252,6 +252,7 @@ class WeightedMean:
         return rewards.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conversational", [False, True])
 @pytest.mark.parametrize(("trainer_class", "config_class"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)])
 def test_stock_trainers_take_the_jury_by_path(tokenizer, tmp_path, trainer_class, config_class, conversational):

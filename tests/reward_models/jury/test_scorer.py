@@ -133,6 +133,7 @@ def test_is_a_jury_and_so_is_any_table(scorer):
     assert scorer.prevalence.tolist() == [0.7, 0.3]
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_scores_the_same_in_another_process(scorer, tmp_path):
     scorer.save_pretrained(tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if path.suffix in {".bin", ".pt", ".pkl", ".pth"}]

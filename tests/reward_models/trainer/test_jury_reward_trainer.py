@@ -162,6 +162,7 @@ def test_new_raters_are_the_prevalence_until_the_jury_adapts_to_some_labels(tmp_
     assert adapted["eval_new_membership_entropy"] < 0.2
 
 
+@pytest.mark.slow
 def test_a_jury_infers_the_memberships_itself(tmp_path):
     data, _ = planted()
     first = make_trainer(data, tmp_path, num_train_epochs=8, memberships_from="random", cluster_names=["one", "two"])
@@ -198,6 +199,7 @@ def test_an_empty_cluster_is_reported_and_starts_from_those_explained_worst(tmp_
 # ── votes, ties, choices, shares ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_votes_on_one_statement_cost_one_pass_and_the_same_loss(tmp_path):
     data = votes(n_raters=6, n_items=4)
     trainer = make_trainer(data, tmp_path, memberships_from="random")

@@ -1,0 +1,347 @@
+"""How many small faults in the code do its tests notice? One row a room, one row a fault that nothing noticed.
+
+A fault (mutant) is one changed token: `<` for `<=`, `+` for `-`, `and` for `or`, 1 for 2, True for False, a loop that
+is not entered. They are enumerated by the operators of cosmic-ray, drawn at random per room, and each is put into a
+copy of the repository, where the tests of its room run until one fails. Faults in annotations and in the positions of
+a figure are left out; those that cannot change what anybody sees are listed in `_mutants_equivalent.json`, with the
+reason, and not counted.
+
+Rows: `mutants`, `killed`, `survived`, `equivalent` and `score` (killed of those that are not equivalent) by room;
+`survivor` for each fault that no test noticed, with `where`, `was` and `became`.
+
+    python benchmarks/mutants.py --rooms plural_rlhf/core --per-room 20 --json mutants.json
+    python benchmarks/mutants.py --minutes 60 --json mutants.json          as many as an hour allows
+    python benchmarks/mutants.py --smoke
+
+Needs the extra `mutants`. An hour on two cores tries some 150 faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _common import environment, make_parser, print_table, row, write
+
+
+__all__ = ["main"]
+
+ROOT = Path(__file__).resolve().parents[1]
+EQUIVALENT = ROOT / "benchmarks" / "_mutants_equivalent.json"
+REAL_RUN = "tests/plural_rlhf/cli/test_cli_real_run.py"
+ROOMS: dict[str, tuple[str, ...]] = {
+    "plural_rlhf/core": (
+        "tests/plural_rlhf/core",
+        "tests/plural_rlhf/test_distribution_proofs.py",
+        "tests/plural_rlhf/test_distribution_properties.py",
+    ),
+    "plural_rlhf/trainers/grpo": ("tests/plural_rlhf/trainers",),
+    "plural_rlhf/recipe": ("tests/plural_rlhf/recipe", REAL_RUN),
+    "plural_rlhf/report": ("tests/plural_rlhf/report", REAL_RUN),
+    "plural_rlhf/evaluation": ("tests/plural_rlhf/evaluation", "tests/plural_rlhf/recipe/test_published_numbers.py"),
+    "reward_models/judgements": ("tests/reward_models/judgements", "tests/reward_models/sources"),
+    "reward_models/evaluation": ("tests/reward_models/evaluation",),
+}
+"""The tests of each room; those in a file named after the mutated one run first."""
+
+SWAPS = {
+    "Add": ("Sub",),
+    "Sub": ("Add",),
+    "Mul": ("Div",),
+    "Div": ("Mul",),
+    "FloorDiv": ("Div",),
+    "Mod": ("Mul",),
+    "Pow": ("Mul",),
+    "BitAnd": ("BitOr",),
+    "BitOr": ("BitAnd",),
+    "Lt": ("LtE", "Gt"),
+    "LtE": ("Lt", "GtE"),
+    "Gt": ("GtE", "Lt"),
+    "GtE": ("Gt", "LtE"),
+    "Eq": ("NotEq",),
+    "NotEq": ("Eq",),
+    "Is": ("IsNot",),
+    "IsNot": ("Is",),
+}
+"""Plausible slips only: a replacement that raises at once, such as `<<` between floats, proves nothing."""
+OTHERS = (
+    "AddNot",
+    "ReplaceTrueWithFalse",
+    "ReplaceFalseWithTrue",
+    "ReplaceAndWithOr",
+    "ReplaceOrWithAnd",
+    "ReplaceBreakWithContinue",
+    "ReplaceContinueWithBreak",
+    "NumberReplacer",
+    "ZeroIterationForLoop",
+    "ReplaceUnaryOperator_USub_UAdd",
+    "ReplaceUnaryOperator_Delete_USub",
+    "ReplaceUnaryOperator_Delete_Not",
+    "ReplaceUnaryOperator_Delete_Invert",
+)
+
+
+DRAWING = tuple(f"plural_rlhf/report/{name}.py" for name in ("plots", "canvas", "rules", "points", "survey"))
+"""Files whose numbers say where something is drawn; no test should pin them, and they are left alone."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One changed place: the file, its whole text with the fault, the line, and that line before and after."""
+
+    file: str
+    code: str
+    line: int
+    was: str
+    became: str
+
+
+def operators() -> list[str]:
+    swaps = [f"{a}_{b}" for a, changes in SWAPS.items() for b in changes]
+    binary = [f"ReplaceBinaryOperator_{s}" for s in swaps] + [f"ReplaceComparisonOperator_{s}" for s in swaps]
+    from cosmic_ray.plugins import operator_names
+
+    known = set(operator_names())
+    return [name for name in (f"core/{op}" for op in (*binary, *OTHERS)) if name in known]
+
+
+def mutants(file: Path, rng: random.Random) -> Iterator[Mutant]:
+    """All faults of a file in random order: first a place, then what happens to it."""
+    from cosmic_ray.ast import get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    source = file.read_text(encoding="utf-8")
+    plain = meaning(source)
+    places: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    tree = get_ast(source)
+    for name in operators():
+        operator = get_operator(name)()
+        occurrence = 0
+        stack = [tree]
+        while stack:
+            node = stack.pop()
+            for start, _ in operator.mutation_positions(node):
+                places.setdefault(tuple(start), []).append((name, occurrence))
+                occurrence += 1
+            stack.extend(reversed(getattr(node, "children", [])))
+    order = sorted(places)
+    rng.shuffle(order)
+    for place in order:
+        name, occurrence = rng.choice(places[place])
+        if file.relative_to(ROOT).as_posix() in DRAWING and ("Number" in name or "Unary" in name):
+            continue
+        code = mutate_code(source, get_operator(name)(), occurrence)
+        if code is None or code == source or meaning(code) == plain:
+            continue
+        old, new = source.splitlines(), code.splitlines()
+        changes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        _, i, j, k, m = next(change for change in changes if change[0] != "equal")
+        was, became = ("\n".join(line.strip() for line in part) for part in (old[i:j], new[k:m]))
+        yield Mutant(file.relative_to(ROOT).as_posix(), code, i + 1, was, became)
+
+
+def meaning(source: str) -> str:
+    """The syntax tree without annotations and docstrings, which no run of the code looks at."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for field in ("annotation", "returns"):
+            if getattr(node, field, None) is not None:
+                setattr(node, field, ast.Constant(None))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
+            node.value.op = (
+                ast.BitOr() if isinstance(node.value.op, ast.BitAnd) else node.value.op
+            )  # a name for a type
+    return ast.dump(tree)
+
+
+def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = False) -> list[str]:
+    """The files of the room's tests: the doctests of the mutated file, those named after it, the others."""
+    stem = Path(file).stem.strip("_")
+    found: list[str] = []
+    for place in ROOMS[room]:
+        path = copy / place
+        found += [place] if path.is_file() else [p.relative_to(copy).as_posix() for p in path.rglob("test_*.py")]
+    named = [f for f in found if stem and (stem in Path(f).stem or Path(f).stem.removeprefix("test_") in stem)]
+    others = [] if named_only else sorted(set(found) - set(named))
+    return [*([file] if file else []), *sorted(named), *others]
+
+
+def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[str, float]:
+    """Run tests in a forked process until one fails; `killed`, `survived` or `timeout`, and the seconds it took.
+
+    The parent has imported the heavy libraries, and none of the packages under test.
+    """
+    started = time.perf_counter()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(copy)
+        quiet = os.open(os.environ.get("MUTANTS_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        # Processor time: a busy machine must not turn a slow test into a fault that was noticed.
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        sys.path[:0] = [str(copy)]
+        sys.dont_write_bytecode = True
+        import pytest
+
+        marks = [] if slow else ["-m", "not slow"]
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *marks, *files])
+        os._exit(int(code))
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # what a test has left running
+    took = time.perf_counter() - started
+    if os.WIFSIGNALED(status):
+        return "timeout", took
+    outcomes = {0: "survived", 1: "killed", 2: "killed"}  # 2: the mutated module could not be imported
+    if os.WEXITSTATUS(status) not in outcomes:
+        raise SystemExit(f"pytest ended with {os.WEXITSTATUS(status)} on {' '.join(files)}: see MUTANTS_LOG=FILE")
+    return outcomes[os.WEXITSTATUS(status)], took
+
+
+def check_pass(copy: Path, files: list[str], args: argparse.Namespace) -> None:
+    """End the program where tests fail without a fault: then they would notice every one."""
+    outcome, took = run_tests(copy, files, args.cpu_seconds, args.slow)
+    print(f"without a fault {took:5.0f} s  {files[0]} and {len(files) - 1} more", flush=True)
+    if outcome != "survived":
+        raise SystemExit(f"these tests fail without a fault, so mend them first: {' '.join(files)} (MUTANTS_LOG=FILE)")
+
+
+def copy_of_repository(folder: Path) -> Path:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def sample(room: str, seed: int) -> Iterator[Mutant]:
+    """Faults of a room without end of repetition: each turn draws a file by its length, then one of its faults."""
+    rng = random.Random(f"{seed} {room}")
+    files = sorted(path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py")
+    left = {path: mutants(path, random.Random(f"{seed} {path.relative_to(ROOT)}")) for path in files}
+    while left:
+        path = rng.choices(list(left), weights=[p.stat().st_size for p in left])[0]
+        mutant = next(left[path], None)
+        if mutant is None:
+            del left[path]
+        else:
+            yield mutant
+
+
+def measure(args: argparse.Namespace, copy: Path, until: float) -> list[dict[str, Any]]:
+    known = json.loads(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.exists() else []
+    reasons = {(entry["file"], entry["was"], entry["became"]): entry["reason"] for entry in known}
+    rows, lines = [], []
+    for number, room in enumerate(args.rooms):
+        deadline = time.perf_counter() + (until - time.perf_counter()) / (len(args.rooms) - number)
+        counts = dict.fromkeys(("killed", "survived", "timeout", "equivalent"), 0)
+        if not args.named:
+            check_pass(copy, files_of_tests(copy, room), args)
+        checked: set[str] = set()
+        for mutant in sample(room, args.seed):
+            tried = sum(counts.values()) - counts["equivalent"]
+            if tried >= args.per_room or time.perf_counter() > deadline:
+                break
+            if args.only and not re.search(args.only, mutant.file):
+                continue
+            if (mutant.file, mutant.was, mutant.became) in reasons:
+                counts["equivalent"] += 1
+                continue
+            files = files_of_tests(copy, room, mutant.file, args.named)
+            if args.named and mutant.file not in checked:
+                check_pass(copy, files, args)
+                checked.add(mutant.file)
+            original = (copy / mutant.file).read_text(encoding="utf-8")
+            (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
+            outcome, took = run_tests(copy, files, args.cpu_seconds, args.slow)
+            (copy / mutant.file).write_text(original, encoding="utf-8")
+            counts[outcome] += 1
+            place = f"{mutant.file}:{mutant.line}"
+            print(f"{outcome:9}{took:6.0f} s  {place}  {mutant.was}  ->  {mutant.became}", flush=True)
+            if outcome == "survived":
+                more = {"where": place, "was": mutant.was, "became": mutant.became}
+                rows.append(row(room, "tests", "survivor", 1, "mutants", **more))
+        noticed, tried = counts["killed"] + counts["timeout"], sum(counts.values()) - counts["equivalent"]
+        if tried == 0:
+            continue
+        numbers = {"mutants": tried, "killed": noticed, "survived": counts["survived"]}
+        numbers["equivalent"] = counts["equivalent"]
+        rows += [row(room, "tests", metric, value, "mutants", n=tried) for metric, value in numbers.items()]
+        rows.append(row(room, "tests", "score", noticed / tried, "share", n=tried))
+        lines.append([room, *map(str, numbers.values()), f"{noticed / tried:.0%}"])
+    print_table("faults that tests notice", ["room", "mutants", "killed", "survived", "equivalent", "score"], lines)
+    return rows
+
+
+def main() -> None:
+    parser = make_parser(__doc__ or "")
+    parser.add_argument(
+        "--rooms", nargs="+", choices=ROOMS, default=list(ROOMS), metavar="ROOM", help=", ".join(ROOMS)
+    )
+    parser.add_argument("--per-room", type=int, default=20, help="faults per room (default: 20)")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="stop after so many, shared by the rooms (default: 60)"
+    )
+    parser.add_argument("--only", metavar="PATTERN", help="only files whose path matches this regular expression")
+    parser.add_argument(
+        "--named", action="store_true", help="run doctests of a file and tests named after it only: a lower bound"
+    )
+    parser.add_argument("--slow", action="store_true", help="run the tests marked slow, too")
+    parser.add_argument(
+        "--cpu-seconds", type=int, default=300, help="processor time per fault; more counts as noticed (default: 300)"
+    )
+    args = parser.parse_args()
+    if args.smoke:
+        args.rooms, args.per_room, args.minutes = ["plural_rlhf/core"], 1, 3
+        args.named, args.only = True, "core/clones"
+    environment()
+    os.environ.update(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1", CI="1")  # CI: hypothesis draws the same examples
+    started = time.perf_counter()
+    heavy_libraries()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = measure(args, copy_of_repository(Path(scratch).resolve()), started + 60 * args.minutes)
+    write(args, rows, started, per_room=args.per_room, minutes=args.minutes, slow=args.slow)
+
+
+def heavy_libraries() -> None:
+    """Import once what every test would import, so that a fault costs its tests and no imports."""
+    import hypothesis  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import pandas  # noqa: F401
+    import peft  # noqa: F401
+    import scipy.optimize  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+    import trl  # noqa: F401
+
+    torch.set_num_threads(1)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("reward_models", "plural_rlhf")]:
+        del sys.modules[name]
+
+
+if __name__ == "__main__":
+    main()
