@@ -35,7 +35,7 @@ app = typer.Typer(
     ),
 )
 app.command(rich_help_panel=RUNS)(runs.run)
-app.command("fit-jury", rich_help_panel=RUNS)(runs.fit_jury)
+app.command("fit-jury", rich_help_panel=RUNS)(juries.fit_jury)
 app.command(rich_help_panel=RUNS)(runs.train)
 app.command(rich_help_panel=RUNS)(runs.evaluate)
 app.command(rich_help_panel=JURIES)(juries.headroom)

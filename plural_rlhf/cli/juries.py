@@ -1,4 +1,4 @@
-"""The commands about juries and judgements: `headroom`, `releases`, `adapt`, `evaluate-jury` and `export-scalar`.
+"""Commands on juries and judgements: `fit-jury`, `headroom`, `releases`, `adapt`, `evaluate-jury`, `export-scalar`.
 
 Each reads its input, calls `reward_models`, and prints the result. Knows nothing of policies.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, JsonFile, JuryFolder, Settings, Traceback
+from plural_rlhf.cli.options import Columns, JsonFile, JuryFolder, Output, Overwrite, Settings, Traceback
 from reward_models.borders import cell, heading, say
 
 
@@ -22,9 +22,60 @@ if TYPE_CHECKING:
     from reward_models.raters.adaptation import Adaptation
     from reward_models.sources import Release
 
-__all__ = ["adapt", "evaluate_jury", "export_scalar", "headroom", "releases"]
+__all__ = ["adapt", "evaluate_jury", "export_scalar", "fit_jury", "headroom", "releases"]
 
 RUN_FILES = (".yaml", ".yml")
+
+
+def fit_jury(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG", help="Run file in YAML; with --labels-only also a table (.csv, .tsv, .parquet, .jsonl)."
+        ),
+    ],
+    settings: Settings = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    labels_only: Annotated[
+        bool,
+        typer.Option(
+            "--labels-only",
+            help="Find clusters from the labels alone, without a language model: memberships as CSV, and a report.",
+        ),
+    ] = False,
+    columns: Columns = None,
+    traceback: Traceback = False,
+) -> None:
+    """Fit the jury only: find the clusters of raters and a score for each; no policy is trained.
+
+    Example: `plural-rlhf fit-jury configs/quickstart.yaml --set jury.clusters=3`
+
+    Example: `plural-rlhf fit-jury --labels-only answers.csv --columns map.yaml --set jury.by=[country]`
+
+    Takes judgements of every kind that has raters. Saves the reward model in the folder `jury` of the output folder,
+    where `JuryReward`, `JuryRewardModel.from_pretrained` and the other commands load it from. With --labels-only no
+    model is read or saved: the output folder (runs/NAME of a table) gets `memberships.csv` (each rater's probability
+    of every cluster), `results.json` and `report.html`, with everybody and every question in the fit.
+    """
+
+    def fit() -> None:
+        from plural_rlhf.cli.runs import run_until
+
+        if labels_only:
+            _fit_labels(file, columns, [*(settings or [])], output, overwrite)
+            return
+        if file.suffix not in RUN_FILES:
+            raise typer.BadParameter(
+                f"CONFIG {file} is no run file ({' or '.join(RUN_FILES)}), and a jury that scores texts needs one, "
+                "which names the language model. Add --labels-only to find clusters in a table, or write a run file "
+                "with data.path."
+            )
+        if columns is not None:
+            raise typer.BadParameter("--columns belongs to a table. Remove it: a run file has data.columns.")
+        run_until("jury", "fit-jury", file, settings or [], output, overwrite)
+
+    guarded(fit, traceback)
 
 
 def headroom(
@@ -228,6 +279,26 @@ def export_scalar(
     guarded(export, traceback)
 
 
+def _fit_labels(file: Path, columns: Path | None, settings: list[str], output: Path | None, overwrite: bool) -> None:
+    """Find clusters in the table or run file, and print them and where they were written."""
+    import json
+
+    from rich.console import Console
+
+    from plural_rlhf.recipe.survey.labels import MEMBERSHIPS_FILE, fit_labels
+    from plural_rlhf.report.tables import clusters_table
+
+    if output is not None:
+        settings.append(f"output_dir={json.dumps(str(output))}")
+    config = _data_config(file, columns, None, None, settings)
+    results = fit_labels(config, overwrite=overwrite, command=command_line("fit-jury"))
+    console = Console()
+    console.print(clusters_table(results))
+    folder = config.output_dir.resolve()
+    for title, name in (("Memberships", MEMBERSHIPS_FILE), ("Report", "report.html")):
+        console.print(f"{title}: {folder / name}", markup=False, soft_wrap=True)
+
+
 def _data_config(
     file: Path | None, columns: Path | None, release: str | None, source: str | None, settings: list[str]
 ) -> RunConfig:
@@ -252,7 +323,7 @@ def _data_config(
     assert file is not None
     if is_table:
         data = {"source": "table", "path": str(file), "columns": None if columns is None else str(columns)}
-        return make_config({"data": data}, settings, origin=str(file))
+        return make_config({"name": file.stem, "data": data}, settings, origin=str(file))
     return load_config(file, settings)
 
 

@@ -1,4 +1,4 @@
-"""The commands that work through a run file: `run`, `fit-jury`, `train` and `evaluate`.
+"""The commands that work through a run file: `run`, `train` and `evaluate`; `fit-jury` is in `juries`.
 
 They differ in how far they go. Each reads the file, passes it to `plural_rlhf.recipe.run`, and prints the results.
 Knows nothing of how a stage works.
@@ -20,7 +20,7 @@ from reward_models.borders import lines_to
 if TYPE_CHECKING:
     from plural_rlhf.recipe import Until
 
-__all__ = ["evaluate", "fit_jury", "run", "train"]
+__all__ = ["evaluate", "run", "run_until", "train"]
 
 
 def _run_command(until: Until) -> Callable[[Callable[[], None]], Callable[..., None]]:
@@ -36,7 +36,7 @@ def _run_command(until: Until) -> Callable[[Callable[[], None]], Callable[..., N
             overwrite: Overwrite = False,
             traceback: Traceback = False,
         ) -> None:
-            guarded(lambda: _run_until(until, name, config, settings or [], output, overwrite), traceback)
+            guarded(lambda: run_until(until, name, config, settings or [], output, overwrite), traceback)
 
         command.__name__, command.__doc__ = described.__name__, described.__doc__
         return command
@@ -52,17 +52,6 @@ def run() -> None:
 
     Prints a summary table and the path of report.html. A run that was interrupted continues after its last complete
     stage; --overwrite starts over.
-    """
-
-
-@_run_command(until="jury")
-def fit_jury() -> None:
-    """Fit the jury only: find the clusters of raters and a score for each; no policy is trained.
-
-    Example: `plural-rlhf fit-jury configs/quickstart.yaml --set jury.clusters=3`
-
-    Takes judgements of every kind that has raters. Saves the reward model in the folder `jury` of the output folder,
-    where `JuryReward`, `JuryRewardModel.from_pretrained` and the other commands load it from.
     """
 
 
@@ -86,9 +75,10 @@ def evaluate() -> None:
     """
 
 
-def _run_until(
+def run_until(
     until: Until, command: str, config: Path, settings: list[str], output: Path | None, overwrite: bool
 ) -> None:
+    """Read a run file, run it as far as `until`, and print what was found."""
     from plural_rlhf.recipe.config import load_config
 
     overrides = [*settings, *([] if output is None else [f"output_dir={json.dumps(str(output))}"])]

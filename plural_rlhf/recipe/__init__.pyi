@@ -7,3 +7,4 @@ from .interruption import RunInterrupted as RunInterrupted
 from .pipeline import Until as Until
 from .pipeline import run as run
 from .run_folder.errors import RunFolderError as RunFolderError
+from .survey.labels import fit_labels as fit_labels

@@ -13,6 +13,7 @@ import numpy as np
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.report.results import DataSummary
+from reward_models.analysis.cluster_traits import check_traits
 from reward_models.analysis.naming import item_labels
 from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluation.heldout import HeldoutRecord
@@ -154,6 +155,7 @@ def read_data(
             "the judgements are of kind 'soft', published shares without raters, and a run holds out raters. Fix: "
             "bring judgements with rater_id, or call reward_models.fit_jury, which fits one reward to shares."
         )
+    check_traits(judgements, config.jury.by or ())
     train_raters, heldout_raters = split_raters(judgements, config.data.heldout_raters, raters)
     largest = max(config.jury.clusters)
     if largest > train_raters.n_raters // 2:

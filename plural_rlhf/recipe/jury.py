@@ -6,9 +6,7 @@ against demographic groups), prints it, and saves the folder. Knows nothing of p
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,23 +14,13 @@ from rich.console import Console
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from plural_rlhf.recipe.survey import describe_survey
-from plural_rlhf.report.results_jury import (
-    Cluster,
-    ClusterCount,
-    ClusterSelection,
-    DistinctiveAnswer,
-    Groupings,
-    HeadroomSummary,
-    Heads,
-    JuryResults,
-)
-from reward_models.analysis.groupings import GroupingReport, predictive_information
+from plural_rlhf.recipe.survey.clusters import cluster_results, compare_groups, print_clusters, selection_results
+from plural_rlhf.recipe.survey.description import describe_survey
+from plural_rlhf.report.results_jury import HeadroomSummary, Heads, JuryResults
 from reward_models.analysis.headroom import headroom
 from reward_models.borders import cell, heading
 from reward_models.fitting.em import FitConfig
 from reward_models.jury.fit import fit_jury
-from reward_models.stats.verdicts import shortage
 
 
 __all__ = ["jury_stage"]
@@ -67,9 +55,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     fitted = scorer.fitted
     assert fitted is not None  # fit_jury says how the jury came about
     assert fitted.selection is not None  # candidates were given, and a run has raters
-    console.print(heading("Clusters", fitted.selection.reason))
-    for cluster in fitted.clusters:
-        console.print(cell(f"  {cluster['prevalence']:4.0%}  {cluster['name']}"))
+    print_clusters(fitted.selection, fitted.clusters, console)
     survey = describe_survey(
         fitted.label_fit,
         data.train,
@@ -78,7 +64,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         by=config.jury.by or (),
         config=fit_config,
     )
-    groupings = _groupings(data, fitted.selection.num_clusters, fit_config, console)
+    groupings = compare_groups(data.everything, fitted.selection.num_clusters, fit_config, console)
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
@@ -86,51 +72,11 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     console.print(heading("Jury", f"{heads} on features of {texts} texts, saved in {folder}"))
     return JuryResults(
         headroom=HeadroomSummary.model_validate(room, from_attributes=True),
-        selection=ClusterSelection(
-            table=[ClusterCount.model_validate(row) for row in fitted.selection.table],
-            chosen=fitted.selection.num_clusters,
-            reason=fitted.selection.reason,
-        ),
-        clusters=[_cluster(described) for described in fitted.clusters],
-        groupings=None if groupings is None else Groupings.model_validate(groupings, from_attributes=True),
+        selection=selection_results(fitted.selection),
+        clusters=[cluster_results(described) for described in fitted.clusters],
+        groupings=groupings,
         survey=survey,
         features=Heads(
             l2=fitted.heads.l2, cv=fitted.heads.cv, prevalence=np.asarray(fitted.heads.prevalence).tolist()
         ),
-    )
-
-
-def _cluster(described: dict[str, Any]) -> Cluster:
-    """A cluster as the report shows it: its answers by the short names of their questions."""
-    top = [DistinctiveAnswer(**{**a, "item": a["label"], "option": a["answer"]}) for a in described["answers"]]
-    return Cluster(name=described["name"], prevalence=described["prevalence"], top=top)
-
-
-def _groupings(data: RunData, num_clusters: int, config: FitConfig, console: Console) -> GroupingReport | None:
-    """Compare clusters with demographic groups; None if the raters are too few for it.
-
-    A jury of one cluster has no groups: two clusters are fitted for the comparison, and the line says so.
-    """
-    too_few = shortage(data.everything.n_raters)
-    if too_few:
-        console.print(heading("Groups", f"not compared: {too_few}."))
-        return None
-    report = predictive_information(data.everything, max(2, num_clusters), config=config)
-    console.print(heading("Groups", _comparison(report, num_clusters)))
-    return report
-
-
-def _comparison(report: GroupingReport, num_clusters: int) -> str:
-    clusters, traits, difference = report.clusters, report.best_demographic, report.paired_difference
-    who = "clusters" if num_clusters > 1 else "two clusters, fitted for this comparison because the jury has one,"
-    gain = (
-        f"{who} tell {clusters['info']:.3f} nats per answer about people not fitted, once half of a person's answers "
-        "are known"
-    )
-    if traits is None or difference is None:
-        return f"{gain}; the data has no demographic traits to compare with."
-    interval = "" if math.isnan(difference.low) else f", 95 % {difference.low:+.3f} to {difference.high:+.3f}"
-    return (
-        f"{gain}; the best demographic grouping ({traits['grouping']}, {traits['n_groups']} groups) tells "
-        f"{traits['info']:.3f} with none of them (difference {difference.value:+.3f}{interval})."
     )

@@ -7,11 +7,7 @@ run that was stopped goes on where it was. Knows nothing of how a stage works.
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import os
-import platform
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -20,16 +16,16 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
-import plural_rlhf
 from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.meta import run_meta
 from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
 from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, kept_in, open_run_folder
 from plural_rlhf.recipe.stage_inputs import RunInputs, default_settings
 from plural_rlhf.recipe.stages import Stages
 from plural_rlhf.report.names import SkippedPart, Split, Stage
-from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
+from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, RunResults
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import Budget, EvaluationResults, Skipped, TrainingResults
 from reward_models.borders import heading, lines_to
@@ -42,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Until", "run"]
 
 Until = Literal["jury", "train", "evaluate", "report"]
-
-_PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "numpy", "scipy", "pandas")
 
 
 def run(
@@ -149,7 +143,7 @@ def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Un
         data=summary,
         training={stage: policy.history for stage, policy in trained.items()},
         budgets={stage: policy.budget for stage, policy in trained.items()},
-        meta=_meta(config, command, started, stages.seconds),
+        meta=run_meta(config.seed, command, started, stages.seconds),
         **jury.parts(),
         **{**evaluation.parts(), "skipped": [*_skipped_settings(config), *evaluation.skipped]},
     )
@@ -224,7 +218,13 @@ def _train_policies(config: RunConfig, data: RunData, stages: Stages) -> dict[St
 
 def _skipped_settings(config: RunConfig) -> list[Skipped]:
     """What the settings leave out."""
-    return [Skipped(what=SkippedPart.GRPO, reason="grpo.steps is 0")] if config.grpo.steps == 0 else []
+    reasons = {
+        SkippedPart.GRPO: "grpo.steps is 0" if config.grpo.steps == 0 else None,
+        SkippedPart.HELDOUT: "data.heldout_questions is 0: a final fit, of which nothing is known on new questions"
+        if config.data.heldout_questions == 0
+        else None,
+    }
+    return [Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None]
 
 
 def _data_sentence(data: RunData, summary: DataSummary) -> str:
@@ -245,19 +245,4 @@ def _budget_sentence(budget: Budget) -> str:
     }
     return ", ".join(
         f"{count:,} {unit}{'' if count == 1 else 's'}" for unit, count in counts.items() if count is not None
-    )
-
-
-def _meta(config: RunConfig, command: str, started: str, seconds: dict[str, float]) -> Meta:
-    # ru_maxrss is in KiB on Linux and in bytes on macOS.
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return Meta(
-        plural_rlhf_version=plural_rlhf.__version__,
-        versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
-        seed=config.seed,
-        command=command,
-        machine={"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        started=started,
-        seconds=seconds,
-        peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     )

@@ -166,9 +166,10 @@ def _clusters_sentence(results: RunResults) -> str:
     if not clusters:
         return ""
     if len(clusters) == 1:
-        return "The jury has one cluster: a plain reward model says as much."
+        return "" if results.scope == "labels" else "The jury has one cluster: a plain reward model says as much."
     named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
-    text = f"The jury tells {len(clusters)} clusters of raters apart: {named}."
+    alone = results.scope == "labels"
+    text = f"The clusters: {named}." if alone else f"The jury tells {len(clusters)} clusters of raters apart: {named}."
     if groupings is None or groupings.best_demographic is None or groupings.paired_difference is None:
         return text
     best, gap = groupings.best_demographic, groupings.paired_difference

@@ -118,3 +118,4 @@ class SkippedPart(StrEnum):
     GRPO = "stock GRPO"
     STEERING = "steering"
     RULES = "welfare rules"
+    HELDOUT = "held-out questions"

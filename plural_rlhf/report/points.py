@@ -32,7 +32,7 @@ def points_of(question: QuestionResult, method: str) -> float | None:
     The policy's answers are taken as shares of the offered answers, as all distances are.
     """
     probs = question.jury if method == Method.JURY else question.population_answers(method)
-    if probs is None:
+    if not probs:
         return None
     return float(total_variation(normalise(np.array(probs)), np.array(question.human)))
 

@@ -24,7 +24,7 @@ from reward_models.judgements.traits import MissingCodes, trait_groups
 from reward_models.stats.shares import weighted_shares
 
 
-__all__ = ["TraitRow", "cluster_traits", "corrected_memberships", "shares_by"]
+__all__ = ["TraitRow", "check_traits", "cluster_traits", "corrected_memberships", "shares_by"]
 
 MAX_CONDITION = 1e3  # of the classification table; beyond, clusters overlap so much that nothing can be corrected
 
@@ -143,14 +143,9 @@ def shares_by(
     """
     memberships, weight = _memberships(fit, rater_weight)
     groups_by_trait = _groups(fit, judgements, missing)
+    check_traits(judgements, by)
     rows = []
     for trait in by:
-        if trait not in groups_by_trait:
-            names = list(groups_by_trait)
-            raise JudgementError(
-                f"by: the table has no trait {trait!r}.{did_you_mean(trait, names)} Fix: name one of "
-                f"{', '.join(names) or 'its traits; it has none (columns rater:<trait>)'}"
-            )
         groups = groups_by_trait[trait]
         known = groups.notna().to_numpy()
         for value in groups.cat.categories:
@@ -160,6 +155,28 @@ def shares_by(
             overall = float(weight[has].sum() / weight[known].sum())
             rows.append(TraitRow(trait, str(value), int(has.sum()), overall, shares, low, high))
     return rows
+
+
+def check_traits(judgements: Judgements, names: Sequence[str]) -> None:
+    """Raise if the table lacks one of these traits.
+
+    Raises:
+        JudgementError: The message names the traits that there are.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> check_traits(planted_judgements("choice", num_raters=3, num_items=2).judgements, ["year"])
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: by: the table has no trait 'year'. Fix: name one of its traits (columns
+        rater:<trait>), of which it has none
+    """
+    known = [trait.removeprefix("rater:") for trait in judgements.traits]
+    for name in names:
+        if name not in known:
+            among = f"{', '.join(known)}" if known else "its traits (columns rater:<trait>), of which it has none"
+            raise JudgementError(
+                f"by: the table has no trait {name!r}.{did_you_mean(name, known)} Fix: name one of {among}"
+            )
 
 
 def corrected_memberships(memberships: np.ndarray, rater_weight: np.ndarray | None = None) -> np.ndarray:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from plural_rlhf.report.names import Split
+from plural_rlhf.report.results_policies import ClusterAnswers, QuestionResult
 from plural_rlhf.report.results_survey import (
     AnswerReliability,
     PairDependence,
@@ -19,17 +23,20 @@ from plural_rlhf.report.results_survey import (
 from reward_models.analysis.cluster_traits import TraitRow, cluster_traits, shares_by
 from reward_models.analysis.fit_indices import FitIndices, fit_indices, fits_by_size, prevalence_intervals
 from reward_models.analysis.local_dependence import local_dependence
+from reward_models.analysis.naming import answer_shares
 from reward_models.analysis.reliability import reliability
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import as_messages
 
 
-__all__ = ["describe_survey"]
+__all__ = ["describe_survey", "survey_questions"]
 
 MOST_VALUES = 30  # of a trait in the table
 MOST_PAIRS = 10
+MOST_QUESTIONS = 60
 ENDS = ("first", "second")
 
 
@@ -90,6 +97,73 @@ def describe_survey(
         ],
         n_pairs=len(pairs),
         reliability=_reliability(enc, config.seed),
+    )
+
+
+def survey_questions(
+    fit: RaterFit, judgements: Judgements, labels: Mapping[str, str], names: Sequence[str]
+) -> list[QuestionResult]:
+    """Describe how everybody and each cluster answered each question, for a report without policies.
+
+    Args:
+        fit: A mixture.
+        judgements: The judgements it was fitted to.
+        labels: Short names of items by id.
+        names: Names of the clusters.
+
+    Returns:
+        The questions in their order, of more than 60 those with most answers; none for pairs, whose answers are not
+        comparable from item to item.
+
+    Example:
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> planted = planted_judgements("rating", num_raters=40, num_items=6)
+        >>> fit = fit_mixture(planted.judgements.encode(), 2)
+        >>> questions = survey_questions(fit, planted.judgements, {}, ["first", "second"])
+        >>> len(questions), questions[0].options, questions[0].n
+        (6, ['-1', '0', '1'], 40)
+    """
+    enc = judgements.encode()
+    if enc.kind not in ("choice", "rating"):
+        return []
+    counts = np.bincount(enc.item, minlength=enc.n_items)
+    by_cluster, everybody = answer_shares(fit, enc)
+    return [
+        _question(enc, item, int(counts[item]), everybody[item], by_cluster[:, item], labels, names)
+        for item in np.sort(np.argsort(-counts, kind="stable")[:MOST_QUESTIONS])
+    ]
+
+
+def _question(
+    enc: Encoded,
+    item: int,
+    n: int,
+    everybody: np.ndarray,
+    by_cluster: np.ndarray,
+    labels: Mapping[str, str],
+    names: Sequence[str],
+) -> QuestionResult:
+    texts = [enc.texts[text] for text in enc.item_alternatives[item] if text >= 0]
+    wording = "\n".join(message["content"] for message in as_messages(texts[0].prompt))
+    options = [text.response for text in texts]
+    if enc.kind == "rating":
+        wording, options = f"{wording}\n{texts[0].response}".strip(), [f"{level:g}" for level in enc.levels or ()]
+
+    def shares(of: np.ndarray) -> list[float]:
+        return np.pad(of, (0, max(len(options) - len(of), 0)))[: len(options)].tolist()
+
+    return QuestionResult(
+        id=enc.item_ids[item],
+        label=labels.get(enc.item_ids[item], enc.item_ids[item]),
+        prompt=wording,
+        options=options,
+        split=Split.TRAIN,
+        n=n,
+        n_effective=float(n),
+        human=shares(everybody),
+        jury=[],
+        clusters={name: ClusterAnswers(human=shares(of), jury=[]) for name, of in zip(names, by_cluster, strict=True)},
+        policy={},
     )
 
 

@@ -1,0 +1,80 @@
+"""What a report says of clusters, with and without a language model: their number, their names, groups beside them.
+
+Knows nothing of models and policies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from plural_rlhf.report.results_jury import Cluster, ClusterCount, ClusterSelection, DistinctiveAnswer, Groupings
+from reward_models.analysis.groupings import GroupingReport, predictive_information
+from reward_models.borders import cell, heading
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.selection import KSelection
+from reward_models.judgements.records import Judgements
+from reward_models.stats.verdicts import shortage
+
+
+__all__ = ["cluster_results", "compare_groups", "print_clusters", "selection_results"]
+
+
+def selection_results(selection: KSelection) -> ClusterSelection:
+    """Turn the choice of the number of clusters into what a report stores."""
+    return ClusterSelection(
+        table=[ClusterCount.model_validate(row) for row in selection.table],
+        chosen=selection.num_clusters,
+        reason=selection.reason,
+    )
+
+
+def print_clusters(selection: KSelection, described: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print why there are so many clusters, and the share and name of each."""
+    console.print(heading("Clusters", selection.reason))
+    for cluster in described:
+        console.print(cell(f"  {cluster['prevalence']:4.0%}  {cluster['name']}"))
+
+
+def cluster_results(described: Mapping[str, Any]) -> Cluster:
+    """Turn a cluster of `describe_clusters` into what a report stores, its answers by short names of their questions.
+
+    Example:
+        >>> cluster_results({"name": "parks: yes", "prevalence": 0.4, "answers": []}).name
+        'parks: yes'
+    """
+    top = [DistinctiveAnswer(**{**a, "item": a["label"], "option": a["answer"]}) for a in described["answers"]]
+    return Cluster(name=described["name"], prevalence=described["prevalence"], top=top)
+
+
+def compare_groups(judgements: Judgements, num_clusters: int, config: FitConfig, console: Console) -> Groupings | None:
+    """Compare clusters with demographic groups, and print what was found; None if the raters are too few for it.
+
+    A jury of one cluster has no groups: two clusters are fitted for the comparison, and the line says so.
+    """
+    too_few = shortage(judgements.n_raters)
+    if too_few:
+        console.print(heading("Groups", f"not compared: {too_few}."))
+        return None
+    report = predictive_information(judgements, max(2, num_clusters), config=config)
+    console.print(heading("Groups", _comparison(report, num_clusters)))
+    return Groupings.model_validate(report, from_attributes=True)
+
+
+def _comparison(report: GroupingReport, num_clusters: int) -> str:
+    clusters, traits, difference = report.clusters, report.best_demographic, report.paired_difference
+    who = "clusters" if num_clusters > 1 else "two clusters, fitted for this comparison because the jury has one,"
+    gain = (
+        f"{who} tell {clusters['info']:.3f} nats per answer about people not fitted, once half of a person's answers "
+        "are known"
+    )
+    if traits is None or difference is None:
+        return f"{gain}; the data has no demographic traits to compare with."
+    interval = "" if math.isnan(difference.low) else f", 95 % {difference.low:+.3f} to {difference.high:+.3f}"
+    return (
+        f"{gain}; the best demographic grouping ({traits['grouping']}, {traits['n_groups']} groups) tells "
+        f"{traits['info']:.3f} with none of them (difference {difference.value:+.3f}{interval})."
+    )

@@ -1,0 +1,109 @@
+"""Clusters from labels alone: any kind of table, no language model, the memberships of everybody; and final fits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from plural_rlhf.cli import app
+from plural_rlhf.recipe import run
+from plural_rlhf.recipe.config import load_config
+from plural_rlhf.report.names import SkippedPart
+from plural_rlhf.report.results import RunResults
+from reward_models import adjusted_rand_index, planted_judgements
+from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+INDEXED = {"choice": "index: 0\n", "rating": "", "preference": ""}
+
+
+def table(tmp_path, kind="choice", raters=40, items=8):
+    planted = planted_judgements(kind, num_raters=raters, num_items=items)
+    frame = planted.judgements.frame
+    number = frame["rater_id"].str[1:].astype(int)
+    frame["rater:wave"] = np.where(number % 4 == 0, "2018", "2022")
+    path = tmp_path / "answers.jsonl"
+    frame.to_json(path, orient="records", lines=True)
+    (tmp_path / "map.yaml").write_text(INDEXED[kind])
+    return planted, path
+
+
+def command(tmp_path, *arguments):
+    return CliRunner().invoke(app, ["fit-jury", *map(str, arguments), "--output", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("kind", INDEXED)
+def test_any_table_gives_memberships_of_everybody_and_a_report(tmp_path, kind):
+    planted, path = table(tmp_path, kind)
+    columns = ("--columns", tmp_path / "map.yaml") if INDEXED[kind] else ()
+    done = command(tmp_path, "--labels-only", path, *columns, "--set", "jury.clusters=2", "--set", "jury.by=[wave]")
+    assert done.exit_code == 0, done.output
+    out = tmp_path / "out"
+    memberships = pd.read_csv(out / "memberships.csv")
+    results = RunResults.read(out / "results.json")
+    names = [cluster.name for cluster in results.clusters]
+    assert sorted(memberships["rater_id"]) == sorted(planted.judgements.raters)
+    assert memberships[names].sum(axis=1).to_numpy() == pytest.approx(1, abs=2e-4)
+    assert memberships["most_probable"].tolist() == [names[k] for k in memberships[names].to_numpy().argmax(axis=1)]
+    cluster = [planted.cluster[int(rater[1:])] for rater in memberships["rater_id"]]
+    assert adjusted_rand_index(memberships["most_probable"], cluster) > 0.8
+    assert (results.scope, results.data.train_raters, results.data.heldout_raters) == ("labels", 40, 0)
+    assert [row.value for row in results.survey.by] == ["2018", "2022"]
+    assert len(results.questions) == (0 if kind == "preference" else 8)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "No language model was used" in page
+    assert "wave: 2018" in page
+    for word in ("plural (ours)", "was not evaluated", "stock GRPO"):
+        assert word not in page
+
+
+def test_no_language_model_is_imported(tmp_path):
+    _, path = table(tmp_path)
+    code = (
+        "import sys; from plural_rlhf.recipe import fit_labels, make_config\n"
+        f"data = {{'source': 'table', 'path': {str(path)!r}, 'columns': {{'index': 0}}}}\n"
+        f"fit_labels(make_config({{'output_dir': {str(tmp_path / 'out')!r}, 'data': data}}, origin='test'))\n"
+        "print([m for m in ('transformers', 'trl', 'peft') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_nothing_is_written_over_and_what_cannot_be_used_is_refused_first(tmp_path):
+    _, path = table(tmp_path)
+    call = ("--labels-only", path, "--columns", tmp_path / "map.yaml", "--set", "jury.clusters=1")
+    unknown = command(tmp_path, *call, "--set", "jury.by=[country]")
+    assert unknown.exit_code == 2
+    assert "no trait 'country'" in unknown.output
+    assert not (tmp_path / "out").exists()
+    assert command(tmp_path, *call).exit_code == 0
+    again = command(tmp_path, *call)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.output
+    assert command(tmp_path, *call, "--overwrite").exit_code == 0
+    (tmp_path / "out" / "results.json").unlink()
+    assert "something else" in command(tmp_path, *call, "--overwrite").output
+    assert "Add --labels-only" in " ".join(command(tmp_path, path).output.replace("│", " ").split())
+
+
+def test_a_final_fit_holds_out_no_question_and_says_what_is_then_not_known(tmp_path):
+    _, path = table(tmp_path, raters=30, items=6)
+    settings = ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'run'}"]
+    settings += ["data.source=table", f"data.path={path}", "data.columns.index=0", "data.heldout_questions=0"]
+    config = load_config(SMOKE, [*settings, "jury.clusters=2", "evaluate.draws=20", "grpo.steps=0"])
+    results = run(config, command="test", console=quietly(), until="report")
+    assert len(results.data.train_questions) == 6
+    assert results.data.heldout_questions == []
+    assert {row.split for row in results.rows} == {"train"}
+    assert json.loads((tmp_path / "run" / "heldout.json").read_text())["items"]["heldout"] == []
+    assert "data.heldout_questions is 0" in results.reason(SkippedPart.HELDOUT)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "nothing is known of new questions" in page
+    assert "never trained on, the model" not in page
