@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows, lines = [], []
     for kind in args.kinds:
         for part, faults in import_module(f"_faults.{kind}").PARTS.items():
+            if args.parts is not None and part not in args.parts:
+                continue
             started = time.perf_counter()
             with tempfile.TemporaryDirectory(prefix="faults-") as work:
                 outcomes = list(faults(Path(work), effort))
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     parser = make_parser(__doc__ or "")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of fault (default: all)")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="parts of these kinds, by name (default: all)")
     parser.add_argument("--injections", type=int, default=60, help="faults per part that needs a run (default: 60)")
     parser.add_argument("--inputs", type=int, default=5000, help="inputs per parser (default: 5000)")
     parser.add_argument("--show", type=int, default=5, help="bad outcomes to print per part (default: 5)")

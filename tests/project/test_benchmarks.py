@@ -225,6 +225,24 @@ def test_rater_fit(tmp_path):
 
 
 @pytest.mark.slow
+def test_shared_machine(tmp_path):
+    _, rows = tidy("shared_machine.py", tmp_path, "--smoke")
+    assert {(row["case"], row["method"]) for row in rows} == {
+        (case, threads) for case in ("alone", "beside one busy process") for threads in ("spinning", "passive")
+    }
+    assert all(row["value"] == 1 for row in rows if row["case"] == "alone" and row["metric"] == "ratio_to_alone")
+
+
+@pytest.mark.slow
+def test_faults_lose_and_hide_nothing(tmp_path):
+    """The parts about runs are tested with the recipe; here the quickest, to see that the bench counts and tells."""
+    _, rows = tidy("faults.py", tmp_path, "--kinds", "corruption", "--parts", "finished runs", "--injections", "4")
+    count = {row["metric"]: row["value"] for row in rows}
+    assert count["injected"] == 4
+    assert count["survived"] + count["refused"] == 4
+    assert (count["lost"], count["silent"], count["foreign"]) == (0, 0, 0)
+
+
 def test_aggregation(tmp_path):
     _, rows = tidy("aggregation.py", tmp_path, "--smoke")
     assert value(rows, case="pointwise", method="cvar", metric="ratio_to_mean") > 1
