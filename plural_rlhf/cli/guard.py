@@ -18,6 +18,7 @@ from typing import TextIO
 
 import typer
 
+from plural_rlhf.recipe.run_folder.disk import disk_fault
 from reward_models.borders import any_terminal, cell, say
 from reward_models.errors import JudgementWarning
 
@@ -101,7 +102,7 @@ def _show_warning(
 
 def _is_expected(error: Exception) -> bool:
     """Whether the error explains itself: it is of a type of these packages, or was raised inside them."""
-    if isinstance(error, FileNotFoundError) or _is_ours(type(error).__module__):
+    if isinstance(error, FileNotFoundError) or _is_ours(type(error).__module__) or disk_fault(error, Path()):
         return True
     if isinstance(error, ImportError):
         return False
@@ -126,4 +127,8 @@ def _print_error(error: Exception) -> None:
 
     title = TITLES.get(type(error).__name__, "The command failed")
     hint = "--traceback shows where it was raised"
-    Console(stderr=True).print(Panel(cell(error), title=title, title_align="left", subtitle=hint, border_style="red"))
+    explained = disk_fault(error, Path())
+    message = str(error) if explained is None else f"{error}: {explained[0]}. Fix: {explained[1]}, and try again."
+    Console(stderr=True).print(
+        Panel(cell(message), title=title, title_align="left", subtitle=hint, border_style="red")
+    )

@@ -41,6 +41,7 @@ from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows
 from reward_models.trainer.start import start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
 from reward_models.trainer.text_format import resumed_reading, training_reading
+from reward_models.whole_file import whole_file
 
 
 if TYPE_CHECKING:
@@ -419,7 +420,8 @@ class JuryRewardTrainer(RewardTrainer):
             tags=[*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])],
         )
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "README.md").write_text(card.render(), encoding="utf-8")
+        with whole_file(folder / "README.md") as file:
+            file.write(card.render())
 
     def _write_prevalence(self) -> None:
         self.jury.config.prevalence = self.memberships.prevalence.tolist()
