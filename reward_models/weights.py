@@ -138,8 +138,13 @@ def named_weights(
                 f"the weights name {_quoted(unknown)}, and there is no such cluster."
                 f"{did_you_mean(str(unknown[0]), names)} The clusters are {_quoted(names)}.{words}"
             )
-        weights = [float(weights.get(name, 0.0)) for name in names]
-    w = np.asarray(weights, dtype=np.float64)
+        weights = [weights.get(name, 0.0) for name in names]
+    try:
+        w = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise JuryError(
+            f"the weights {_shown(weights)} are not all numbers: give one number per cluster ({_quoted(names)})."
+        ) from error
     if w.shape != (len(names),):
         number = f"{w.size} weight{'s' * (w.size != 1)}" if w.ndim == 1 else f"weights of shape {w.shape}"
         raise JuryError(
@@ -167,8 +172,10 @@ def named_weights(
     return w / total
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 100 else f"{text[:99]}…")
+def _shown(value: object) -> str:
+    """Return how a value is written in Python, cut to the length of a line."""
+    written = repr(value[:200] if isinstance(value, str) else value)
+    return written if len(written) <= 100 else f"{written[:99]}…"
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -255,7 +255,8 @@ def _candidates(members: list[tuple[str, dict[str, Any]]], answers: str, cluster
             scores = row.get(REWARD + cluster)
             rewards[cluster] += scores if answers == "responses" and isinstance(scores, list) else [scores]
         for number, text in enumerate(texts, 1):
-            responses.append(completion_text(text) if isinstance(text, list) and text else text)
+            is_chat = isinstance(text, list) and text and all(isinstance(message, Mapping) for message in text)
+            responses.append(completion_text(text) if is_chat else text)
             rows.append(where if answers == "response" else f"{where}, response {number}")
             columns.append({c: v for c, v in row.items() if c not in OURS and not c.startswith(REWARD)})
     first = members[0][1]

@@ -38,6 +38,7 @@ __all__ = [
 
 CHOICES = ("a", "b", "tie")
 _MAX_LEVELS = 25
+LARGEST_RATING = 10**300  # integers of Python have no end, floats have
 _DROP = "drop the row or fill it in"
 
 
@@ -70,9 +71,8 @@ def texts(values: pd.Series, column: str, faults: Faults) -> pd.Series:
     """
     is_text = values.map(lambda v: isinstance(v, str)).to_numpy(dtype=bool)
     missing = values.isna().to_numpy()
-    blank = np.zeros(len(values), dtype=bool)
-    blank[is_text] = values[is_text].str.strip().eq("").to_numpy(dtype=bool)
     listed = values.tolist()
+    blank = np.array([isinstance(value, str) and not value.strip() for value in listed], dtype=bool)
     faults.add(missing | blank, column, listed, "is empty text", _DROP)
     faults.add(~is_text & ~missing, column, listed, "is not text", "convert it to a string")
     return values.map(one_form).astype(object)
@@ -133,13 +133,18 @@ def options(values: pd.Series, faults: Faults) -> pd.Series:
     fix = "give the option texts as a list, in order"
     faults.add(~is_list, "options", listed, "is not a list of options", fix)
     tuples = np.fromiter(
-        (tuple(map(one_form, v)) if good else () for v, good in zip(listed, is_list, strict=True)), object, len(listed)
+        (_as_options(v) if good else () for v, good in zip(listed, is_list, strict=True)), object, len(listed)
     )
     code, unique = pd.factorize(tuples)
     reasons = np.array([_options_fault(options) for options in unique], dtype=object)
     rows = np.flatnonzero(is_list & (reasons[code] != ""))
     faults.add(rows, "options", listed, reasons[code[rows]].tolist(), "give at least two different, non-empty texts")
     return pd.Series(tuples, index=values.index, dtype=object)
+
+
+def _as_options(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return options as a tuple in one Unicode form; a list inside, which is no option, becomes None."""
+    return tuple(None if isinstance(v, list | tuple | dict | np.ndarray) else one_form(v) for v in values)
 
 
 def _options_fault(options: tuple[Any, ...]) -> str:
@@ -347,10 +352,12 @@ def ratings(
     """
     listed = values.tolist()
     is_text = values.map(lambda v: isinstance(v, str) or is_bool(v)).to_numpy(dtype=bool)
-    number = pd.to_numeric(values.mask(is_text), errors="coerce").astype(np.float64)
+    too_large = np.array([isinstance(value, int) and abs(value) > LARGEST_RATING for value in listed], dtype=bool)
+    number = pd.to_numeric(values.mask(is_text | too_large), errors="coerce").astype(np.float64)
     comma = any(isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()) for value in listed)
     fix = "recode the answers to ordered numbers" + (", or state decimal: ',' in the column map" if comma else "")
     faults.add(is_text, "rating", listed, "is text in a column of numbers", fix)
+    faults.add(too_large, "rating", listed, "is too large for a rating", "correct it")
     finite = np.isfinite(number.to_numpy())
     faults.add(~is_text & ~finite, "rating", listed, "is not a rating", _DROP)
     if levels is not None:

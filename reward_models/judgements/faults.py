@@ -7,7 +7,8 @@ is: `validation` decides that.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from reward_models.errors import JudgementError
 
 
-__all__ = ["Faults", "is_missing", "show"]
+__all__ = ["Faults", "is_missing", "show", "whole_characters"]
 
 _ROWS = 3
 _DISTINCT = 6
@@ -31,6 +32,28 @@ def is_missing(value: Any) -> bool:
         [True, True, False, False]
     """
     return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+@contextmanager
+def whole_characters() -> Iterator[None]:
+    r"""Raise an error of this package where a text holds half of a character, which no file and no tokenizer takes.
+
+    Raises:
+        JudgementError: See above.
+
+    Example:
+        >>> with whole_characters():
+        ...     "\ud83d".encode()
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: a text holds half of a character ('\ud83d'), which cannot be written. ...
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise JudgementError(
+            f"a text holds half of a character ({error.object[error.start : error.end]!a}), which cannot be "
+            "written. Fix: remove it, or read the file that it comes from in its own encoding."
+        ) from error
 
 
 def show(value: Any) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.judgements.encoding import Encoded, encode
+from reward_models.judgements.faults import whole_characters
 from reward_models.judgements.validation import KINDS, canonicalise
 
 
@@ -101,7 +102,8 @@ class Judgements:
             reward_models.errors.JudgementError: 1 fault in a table of 2 judgements (...):
               row 1, column 'rating': 9 is outside the levels 1, 2, 3, 4, 5. Fix: correct it, ...
         """
-        canonical = canonicalise(frame, kind, levels, duplicates=duplicates, index=index)
+        with whole_characters():
+            canonical = canonicalise(frame, kind, levels, duplicates=duplicates, index=index)
         return cls(canonical.kind, canonical.frame, canonical.levels)
 
     @classmethod
@@ -121,7 +123,8 @@ class Judgements:
             >>> Judgements.from_dataset(rows).kind
             'soft'
         """
-        frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()  # type: ignore[union-attr]
+        with whole_characters():
+            frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()  # type: ignore[union-attr]
         return cls.from_frame(frame, kind, levels, duplicates=duplicates, index=index)
 
     def __len__(self) -> int:

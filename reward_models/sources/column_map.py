@@ -6,7 +6,7 @@ Reads a map from a mapping or a YAML file and checks its keys before any row is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,7 @@ def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
             problems.append(f"{section}: {mapping[section]!r} is not a list. Fix: put it in brackets.")
     if not isinstance(mapping.get("missing", []), list | tuple | Mapping):
         problems.append(f"missing: {mapping['missing']!r} is not a list. Fix: put it in brackets.")
+    problems = problems or [*_nested_values(mapping)]
     if not problems:
         problems = [
             *_unknown_columns(mapping),
@@ -113,6 +114,23 @@ def _check_map(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     if problems:
         raise JudgementError("\n".join(["the column map cannot be used:", *(f"  {problem}" for problem in problems)]))
     return mapping
+
+
+def _nested_values(mapping: Mapping[str, Any]) -> Iterator[str]:
+    """Name lists and mappings where one value is meant, and columns that are made of none."""
+    missing = mapping.get("missing", [])
+    lists = {"options": mapping.get("options"), "levels": mapping.get("levels"), "missing": missing}
+    if isinstance(missing, Mapping):
+        lists |= {f"missing: {kind}": values for kind, values in missing.items()}
+    for place, values in lists.items():
+        for value in values if isinstance(values, list | tuple) else ():
+            if isinstance(value, list | tuple | Mapping):
+                yield f"{place}: {value!r} is not one value. Fix: write the values side by side in one list."
+    for section in ("columns", "traits"):
+        for name, column in mapping.get(section, {}).items():
+            parts = column if isinstance(column, list | tuple) else [column]
+            if not parts or any(part is None or isinstance(part, list | tuple | Mapping) for part in parts):
+                yield f"{section}: {name}: {column!r} is no column. Fix: give the title of one, or several in a list."
 
 
 def _unknown_columns(mapping: Mapping[str, Any]) -> list[str]:

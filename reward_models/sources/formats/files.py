@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ _OTHERS = {
 _SEPARATORS = (",", ";", "\t", "|")
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SAMPLE = 50
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def read_cells(
@@ -216,8 +218,12 @@ def _json_lines(text: str) -> Iterator[dict[str, Any]]:
             record = json.loads(line, parse_int=str, parse_float=str)
         except json.JSONDecodeError as error:
             raise ValueError(f"line {number} is not JSON ({error})") from error
+        except RecursionError as error:
+            raise ValueError(f"line {number} has brackets in brackets without end") from error
         if not isinstance(record, dict):
             raise ValueError(f"line {number} is not a mapping from column to value")
+        if "\\ud" in line.lower() and _HALF.search(json.dumps(record, ensure_ascii=False)):
+            raise ValueError(f"line {number} holds half of a character (such as \\ud83d), which is no text")
         yield record
 
 
