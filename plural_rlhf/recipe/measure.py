@@ -40,7 +40,6 @@ from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
 from reward_models.stats.answers import js_divergence, noise_floor, normalise, total_variation
-from reward_models.stats.shares import kish_n
 from reward_models.weights import parse_weights
 
 
@@ -162,7 +161,7 @@ def _questions(
 ) -> list[QuestionResult]:
     """What people, jury and policies answer to every question."""
     human, n = panel.human(), panel.n()
-    n_effective = kish_n(panel.answers >= 0)
+    n_effective = panel.n_effective()
     by_cluster = [panel.human(k) for k in range(len(names))]
     return [
         QuestionResult(
@@ -287,7 +286,7 @@ def _rows(
                 )
                 yield from (Row(**row) for row in rows)
             # What a perfect model would score, since the people measured against are themselves a sample.
-            n = np.maximum(np.round(part.n(cluster)).astype(int), 1)
+            n = np.maximum(np.round(part.n_effective(cluster)).astype(int), 1)
             labels |= {"stage": Method.FLOOR, "method": Method.FLOOR}
             for metric, distance in FLOORS.items():
                 floor = noise_floor(people.human[0], n, seed=config.seed, distance=distance)

@@ -20,7 +20,8 @@ import pandas as pd
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.faults import is_missing
 from reward_models.judgements.records import Judgements
-from reward_models.stats.design import effective_n, mean_one
+from reward_models.stats.design import mean_one
+from reward_models.stats.shares import kish_n
 
 
 __all__ = ["Missing", "Raking", "rake", "rater_traits"]
@@ -154,7 +155,7 @@ def rake(
             f"{gap:.4g} from its margin. Most likely some combination of the traits has no rater, so that their "
             "margins cannot all be met. Fix: merge values, leave a trait out, or allow a larger tol."
         )
-    alike = effective_n(weights)
+    alike = float(kish_n(weights))
     return Raking(weights, float((weights > 0).sum()) / alike, alike, iterations, float(gap), worst)
 
 

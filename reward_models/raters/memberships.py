@@ -120,12 +120,13 @@ def cluster_answers(
     n_items: int,
     n_options: int,
     *,
+    weight: np.ndarray | None = None,
     max_iter: int = 200,
     tol: float = 1e-6,
 ) -> np.ndarray:
     """Estimate the answer distribution of each cluster by maximum likelihood, given uncertain memberships.
 
-    Maximises `sum_n log sum_k m_nk p_k(label_n | item_n)` over `p` by EM. The membership-weighted frequencies, the
+    Maximises `sum_n w_n log sum_k m_nk p_k(label_n | item_n)` over `p` by EM. The membership-weighted frequencies, the
     first step of EM, mix the clusters wherever memberships are uncertain; the maximum does not.
 
     Args:
@@ -134,6 +135,7 @@ def cluster_answers(
         item: (N,) item index.
         n_items: Number of items `I`.
         n_options: Largest number of options `A`.
+        weight: (N,) weight of each judgement in the population; None: equal weights.
         max_iter: Most EM steps.
         tol: Stop when no probability moves by more.
 
@@ -148,10 +150,11 @@ def cluster_answers(
     """
     seen = label >= 0
     membership, cell = membership[seen], (item * n_options + label)[seen]
+    mass = np.ones(len(cell)) if weight is None else weight[seen]
     n_cells, n_clusters = n_items * n_options, membership.shape[1]
 
-    def frequencies(weight: np.ndarray) -> np.ndarray:
-        counts = np.stack([np.bincount(cell, weights=column, minlength=n_cells) for column in weight.T])
+    def frequencies(share: np.ndarray) -> np.ndarray:
+        counts = np.stack([np.bincount(cell, weights=mass * column, minlength=n_cells) for column in share.T])
         counts = counts.reshape(n_clusters, n_items, n_options)
         with np.errstate(invalid="ignore"):
             return counts / counts.sum(-1, keepdims=True)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import entr
 
 from reward_models.seeds import seeded_rng
+from reward_models.stats.design import SamplingDesign
 
 
 __all__ = [
@@ -276,6 +277,7 @@ def resample_people(
     rater_weights: np.ndarray | None = None,
     draws: int = 1000,
     seed: int = 0,
+    design: SamplingDesign | None = None,
 ) -> Resamples:
     """Resample raters and items with replacement, independently (the pigeonhole bootstrap, Owen 2007).
 
@@ -285,6 +287,8 @@ def resample_people(
         rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
         draws: Bootstrap samples `B`.
         seed: Random seed.
+        design: How the `R` raters were sampled: weights, which multiply `rater_weights`, and strata and units,
+            within which they are resampled (`SamplingDesign.draw`). None: all alike.
 
     Returns:
         The resampled distributions; call `interval` on it once per statistic.
@@ -303,15 +307,17 @@ def resample_people(
             "resample. Fix: pass (R, I) option indices with -1 = missing."
         )
     weight = np.ones(len(answers)) if rater_weights is None else np.asarray(rater_weights, dtype=np.float64)
-    matrix = weight if weight.ndim == 2 else np.broadcast_to(weight[:, None], answers.shape)
+    design = SamplingDesign(np.ones(len(answers))) if design is None else design
+    matrix = (weight if weight.ndim == 2 else weight[:, None]) * design.weight[:, None] * np.ones(answers.shape)
     n_raters, n_items = answers.shape
+    everybody = np.ones(n_raters, dtype=bool)
     # (R, I * A): one product with the raters' draw counts gives all the counts of a draw.
     onehot = np.concatenate([matrix * (answers == option) for option in range(n_options)], axis=1)
     rng = seeded_rng(seed, "bootstrap of people")
     counts = [np.ones((1, n_raters)) @ onehot]
     for start in range(0, draws, 100):  # in blocks, so that the draw counts of many raters fit in memory
-        block = rng.multinomial(n_raters, np.full(n_raters, 1 / n_raters), size=min(100, draws - start))
-        counts.append(block.astype(np.float64) @ onehot)
+        block = np.stack([design.draw(everybody, rng) for _ in range(min(100, draws - start))])
+        counts.append(block @ onehot)
     item_counts = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=draws)
     tables = np.concatenate(counts).reshape(-1, n_options, n_items).swapaxes(1, 2)
     active = ((answers >= 0) & (matrix > 0)).any(axis=1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-__all__ = ["SamplingDesign", "effective_n", "mean_one"]
+__all__ = ["SamplingDesign", "mean_one"]
 
 
 def mean_one(weights: np.ndarray) -> np.ndarray:
@@ -25,19 +25,6 @@ def mean_one(weights: np.ndarray) -> np.ndarray:
         [0.5, 1.5, 0.0]
     """
     return weights / (weights.sum() / np.count_nonzero(weights)) if weights.any() else weights
-
-
-def effective_n(weights: np.ndarray) -> float:
-    """Compute Kish's effective sample size, `(sum w)^2 / sum w^2` (Kish 1965).
-
-    It is the number of raters with equal weights that would give the same precision; 0 without a positive weight.
-
-    Example:
-        >>> effective_n(np.ones(10)), round(effective_n(np.array([1.0, 1.0, 2.0, 2.0])), 3)
-        (10.0, 3.6)
-    """
-    weights = mean_one(np.asarray(weights, dtype=np.float64))
-    return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.any() else 0.0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from reward_models.stats.answers import (
     resample_people,
     total_variation,
 )
+from reward_models.stats.design import SamplingDesign
+from reward_models.stats.shares import kish_n
 
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class ClusterPanel:
         n_options: `A`, the largest number of options.
         weights: `(K, R, I)` responsibility of cluster k for the rater's answer; a cluster's distribution is the
             weighted frequency of the answers.
+        design: How the raters were sampled; every distribution is weighted by its weights. None: all alike.
 
     Example:
         >>> answers = np.array([[0], [1], [1]])  # three raters, one question
@@ -61,27 +64,36 @@ class ClusterPanel:
     answers: np.ndarray
     n_options: int
     weights: np.ndarray
+    design: SamplingDesign | None = None
 
     def human(self, cluster: int | None = None) -> np.ndarray:
         """Return the distribution of all raters or of one cluster, `(I, A)`; uniform where there is no answer."""
-        return normalise(self._counts(cluster))
+        return normalise(answer_counts(self.answers, self.n_options, self._mass(cluster)))
 
     def n(self, cluster: int | None = None) -> np.ndarray:
         """Return the number of answers behind each distribution, `(I,)`; for a cluster, the sum of memberships."""
-        return self._counts(cluster).sum(axis=-1)
-
-    def _counts(self, cluster: int | None) -> np.ndarray:
         weights = None if cluster is None else self.weights[cluster]
-        return answer_counts(self.answers, self.n_options, weights)
+        return answer_counts(self.answers, self.n_options, weights).sum(axis=-1)
+
+    def n_effective(self, cluster: int | None = None) -> np.ndarray:
+        """Return the number of answers of equal weight that would be as precise, `(I,)` (Kish)."""
+        return kish_n(self._mass(cluster) * (self.answers >= 0))
+
+    def _mass(self, cluster: int | None) -> np.ndarray:
+        """`(R, I)` weight of each answer in the distribution of all or of a cluster."""
+        people = np.ones(len(self.answers)) if self.design is None else self.design.weight
+        return people[:, None] * (np.ones(self.answers.shape) if cluster is None else self.weights[cluster])
 
     def resample(self, cluster: int | None, *, draws: int, seed: int) -> Resamples:
         """Resample the raters, weighted by a cluster or equally, for intervals."""
         weight = None if cluster is None else self.weights[cluster]
-        return resample_people(self.answers, self.n_options, rater_weights=weight, draws=draws, seed=seed)
+        return resample_people(
+            self.answers, self.n_options, rater_weights=weight, draws=draws, seed=seed, design=self.design
+        )
 
     def select(self, items: Sequence[int]) -> ClusterPanel:
         """Select some of the questions."""
-        return ClusterPanel(self.answers[:, items], self.n_options, self.weights[:, :, items])
+        return ClusterPanel(self.answers[:, items], self.n_options, self.weights[:, :, items], self.design)
 
 
 def cluster_panel(
@@ -113,15 +125,17 @@ def cluster_panel(
     logits = np.where((enc.alternatives >= 0)[..., None], rewards[enc.alternatives], -np.inf)  # (N, A, K)
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     # An unknown question does not inform memberships.
-    log_lik = log_p[np.arange(len(enc.label)), enc.label] * known[:, None]
+    log_lik = log_p[np.arange(len(enc.label)), enc.label] * (enc.count * known)[:, None]
     membership = leave_one_out_posterior(log_lik, enc.rater, enc.n_raters, prevalence)
     n_options = enc.alternatives.shape[1]
-    answers = cluster_answers(membership, enc.label, enc.item, enc.n_items, n_options)  # (K, I, A)
+    answers = cluster_answers(  # (K, I, A)
+        membership, enc.label, enc.item, enc.n_items, n_options, weight=enc.weight
+    )
     explained = membership * np.nan_to_num(answers[:, enc.item, enc.label]).T
     responsibility = explained / explained.sum(axis=1, keepdims=True)
     weights = np.zeros((len(prevalence), enc.n_raters, enc.n_items))
     weights[:, enc.rater, enc.item] = responsibility.T
-    return ClusterPanel(enc.answer_matrix(), n_options, weights)
+    return ClusterPanel(enc.answer_matrix(), n_options, weights, enc.design)
 
 
 def metric_rows(
