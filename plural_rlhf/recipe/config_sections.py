@@ -76,6 +76,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_not_a_switch)]
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_not_a_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_not_a_switch)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_not_a_switch)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_not_a_switch)]
 RuleText = str | dict[str, Any]
 """A welfare rule as `plural_rlhf.core.rules.Rule.parse` reads it; the recipe checks its name and options."""
 Seats = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_not_a_switch)]
@@ -145,6 +146,12 @@ class DataSection(Section):
     max_raters: Annotated[int, Field(ge=2), BeforeValidator(_not_a_switch)] | None = Field(
         default=None,
         description="Use a random subset of this many raters (2 or more), for short runs; null for all.",
+    )
+    margins: dict[str, dict[str | int, Share]] = Field(
+        default={},
+        description="Shares of the population by trait and value, e.g. {region: {north: 0.4, south: 0.6}}: raters are "
+        "weighted so that their traits have these shares (raking). Sampling weights of the data (rater_weight) are "
+        "where it starts.",
     )
     heldout_questions: Count | list[str] = Field(
         default=6,

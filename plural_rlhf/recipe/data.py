@@ -97,6 +97,7 @@ class RunData:
             kind=self.everything.kind,
             n_judgements=len(self.everything),
             n_raters=self.everything.n_raters,
+            effective_raters=self.everything.encode().effective_raters if self.everything.encode().design else None,
             n_items=self.everything.n_items,
             train_raters=self.train.n_raters,
             heldout_raters=self.heldout_raters.n_raters,

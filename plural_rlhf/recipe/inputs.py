@@ -22,7 +22,7 @@ __all__ = ["read_judgements"]
 def read_judgements(
     data: DataSection, seed: int | np.random.Generator, show: Callable[[str], object] | None = None
 ) -> Judgements:
-    """Read the survey, table or release of a run, cut down to `max_raters` random raters where that is set.
+    """Read the survey, table or release of a run; draw `max_raters` and weigh to `margins` where these are set.
 
     Args:
         data: The `data` section of the run file.
@@ -48,6 +48,7 @@ def read_judgements(
         >>> judgements.kind, judgements.n_raters
         ('rating', 5)
     """
+    from reward_models.judgements.raking import rake_judgements
     from reward_models.seeds import seeded_rng
     from reward_models.sources import load_release, load_survey, read_table
 
@@ -62,7 +63,14 @@ def read_judgements(
         if show is not None:
             show(str(reading))
         judgements = reading.judgements
-    if data.max_raters is None or data.max_raters >= judgements.n_raters:
-        return judgements
-    kept = seeded_rng(seed, "raters of a run").choice(judgements.raters, size=data.max_raters, replace=False)
-    return judgements.select(judgements.frame["rater_id"].isin(kept).to_numpy())
+    if data.max_raters is not None and data.max_raters < judgements.n_raters:
+        kept = seeded_rng(seed, "raters of a run").choice(judgements.raters, size=data.max_raters, replace=False)
+        judgements = judgements.select(judgements.frame["rater_id"].isin(kept).to_numpy())
+    if data.margins:
+        judgements = rake_judgements(judgements, data.margins)
+    if show is not None and "rater_weight" in judgements.frame:
+        show(
+            f"sampling weights: {judgements.n_raters:,} raters count as {judgements.encode().effective_raters:,.1f} "
+            "of equal weight (Kish)"
+        )
+    return judgements

@@ -230,9 +230,12 @@ def _skipped_settings(config: RunConfig) -> list[Skipped]:
 def _data_sentence(data: RunData, summary: DataSummary) -> str:
     survey, other = ("people", "answers", "questions"), ("raters", "judgements", "items")
     people, answers, questions = survey if data.questions else other
+    alike = summary.effective_raters
+    weighted = "" if alike is None else f" (weighted; as precise as {alike:,.0f} of equal weight)"
     return (
-        f"{summary.source}: {summary.n_judgements:,} {answers} of {summary.n_raters:,} {people} to {summary.n_items} "
-        f"{questions}; held out: {summary.heldout_raters:,} {people} and {len(summary.heldout_questions)} {questions}"
+        f"{summary.source}: {summary.n_judgements:,} {answers} of {summary.n_raters:,} {people}{weighted} to "
+        f"{summary.n_items} {questions}; held out: {summary.heldout_raters:,} {people} and "
+        f"{len(summary.heldout_questions)} {questions}"
     )
 
 

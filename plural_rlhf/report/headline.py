@@ -53,9 +53,10 @@ def _people_sentence(results: RunResults) -> str:
     if data is None or not clusters:
         return ""
     groups = "one cluster: everybody" if len(clusters) == 1 else f"{len(clusters)} clusters by how they answered"
+    alike = "" if data.effective_raters is None else f" (weighted; as precise as {data.effective_raters:,.0f})"
     return (
-        f"{data.n_raters:,} people, {data.n_judgements:,} answers, {data.n_items:,} items: the people fall into "
-        f"{groups}. No language model was used."
+        f"{data.n_raters:,} people{alike}, {data.n_judgements:,} answers, {data.n_items:,} items: the people "
+        f"fall into {groups}. No language model was used."
     )
 
 

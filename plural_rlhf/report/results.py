@@ -64,6 +64,9 @@ class DataSummary(ResultsModel):
     kind: str = Field(description="Kind of the judgements.")
     n_judgements: int = Field(description="Judgements in all.")
     n_raters: int = Field(description="Raters in all.")
+    effective_raters: float | None = Field(
+        default=None, description="Raters of equal weight of the same precision (Kish); null without sampling weights."
+    )
     n_items: int = Field(description="Questions in all.")
     train_raters: int = Field(description="Raters that the jury was fitted to.")
     heldout_raters: int = Field(description="Raters that everything is measured against.")

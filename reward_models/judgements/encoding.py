@@ -17,6 +17,7 @@ from reward_models.judgements.columns import CHOICES
 from reward_models.judgements.items import first_rows
 from reward_models.judgements.texts import Text, freeze_prompt
 from reward_models.stats.design import SamplingDesign, mean_one
+from reward_models.stats.shares import kish_n
 
 
 __all__ = ["Encoded", "encode", "soft_as_choice"]
@@ -83,6 +84,11 @@ class Encoded:
     def rater_weight(self) -> np.ndarray:
         """(R,) sampling weight of each rater, mean one; averages over people are weighted by it."""
         return np.ones(self.n_raters) if self.design is None else self.design.weight
+
+    @property
+    def effective_raters(self) -> float:
+        """Number of raters of equal weight that would give the same precision (Kish)."""
+        return float(kish_n(self.rater_weight))
 
     @property
     def weight(self) -> np.ndarray:

@@ -24,9 +24,11 @@ from reward_models.stats.design import mean_one
 from reward_models.stats.shares import kish_n
 
 
-__all__ = ["Missing", "Raking", "rake", "rater_traits"]
+__all__ = ["Margins", "Missing", "Raking", "rake", "rake_judgements", "rater_traits"]
 
 Missing = Literal["keep", "drop", "error"]
+Margins = Mapping[str, Mapping[Any, float]]
+"""By trait the share of each value in the population."""
 SUM_TOLERANCE = 1e-3  # published shares are rounded
 
 
@@ -84,8 +86,9 @@ def rater_traits(judgements: Judgements) -> pd.DataFrame:
 
 def rake(
     traits: pd.DataFrame | Mapping[str, Sequence[Any]],
-    margins: Mapping[str, Mapping[Any, float]],
+    margins: Margins,
     *,
+    base: np.ndarray | None = None,
     max_iter: int = 1000,
     tol: float = 1e-6,
     trim: float | None = None,
@@ -96,6 +99,8 @@ def rake(
     Args:
         traits: By trait the value of each of `R` raters, None where unknown; see `rater_traits`. Compared as text.
         margins: By trait the share of each value in the population; the shares of a trait sum to one.
+        base: `(R,)` weights to start from, e.g. those of the sampling design: the result is nearest to them. None:
+            equal weights.
         max_iter: Largest number of rounds through the traits.
         tol: Largest distance of a weighted share from its margin.
         trim: Largest weight, in multiples of the mean; larger weights are cut and the raking goes on. Margins may then
@@ -128,7 +133,7 @@ def rake(
     targets = {trait: {str(value): float(share) for value, share in of.items()} for trait, of in margins.items()}
     _check_margins(frame, targets, missing)
     values = {trait: frame[trait].map(lambda v: None if is_missing(v) else str(v)) for trait in targets}
-    start = np.ones(len(frame))
+    start = np.ones(len(frame)) if base is None else mean_one(np.asarray(base, dtype=np.float64))
     if missing == "drop":
         for column in values.values():
             start[column.isna()] = 0.0
@@ -157,6 +162,38 @@ def rake(
         )
     alike = float(kish_n(weights))
     return Raking(weights, float((weights > 0).sum()) / alike, alike, iterations, float(gap), worst)
+
+
+def rake_judgements(judgements: Judgements, margins: Margins) -> Judgements:
+    """Weigh the raters of a table by raking: the result is its column `rater_weight`.
+
+    Sampling weights that the table has already are what the raking starts from. A rater who lacks a trait keeps the
+    weight in that respect.
+
+    Args:
+        judgements: A table with raters and columns `rater:<trait>`.
+        margins: By trait the share of each value in the population; see `rake`.
+
+    Raises:
+        JudgementError: As `rater_traits` and `rake`.
+
+    Example:
+        >>> import warnings
+        >>> rows = [("ann", "Hi", "Hello", 4, "north"), ("bob", "Hi", "Hello", 2, "south")]
+        >>> rows += [("cy", "Hi", "Hello", 2, "south"), ("dee", "Hi", "Hello", 1, "south")]
+        >>> columns = ["rater_id", "prompt", "response", "rating", "rater:region"]
+        >>> with warnings.catch_warnings(action="ignore"):  # one judgement each
+        ...     judgements = Judgements.from_frame(pd.DataFrame(rows, columns=columns))
+        >>> raked = rake_judgements(judgements, {"region": {"north": 0.5, "south": 0.5}})
+        >>> raked.frame["rater_weight"].round(3).tolist(), round(raked.encode().effective_raters, 3)
+        ([2.0, 0.667, 0.667, 0.667], 3.0)
+    """
+    enc = judgements.encode()
+    traits = rater_traits(judgements).reindex(enc.rater_ids)
+    raking = rake({trait: traits[trait].tolist() for trait in traits}, margins, base=enc.rater_weight)
+    return Judgements(
+        judgements.kind, judgements.frame.assign(rater_weight=raking.weights[enc.rater]), judgements.levels
+    )
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ MAP_KEYS = (
     "levels",
     "bins",
     "duplicates",
+    "margins",
     "decimal",
     "thousands",
     "separator",
@@ -52,7 +53,7 @@ _CANONICAL = tuple(
         [c for kind in KINDS for c in (*REQUIRED[kind], *OPTIONAL[kind])] + ["chosen", "rejected", "best", "worst"]
     )
 )
-_SECTIONS = ("columns", "traits", "constants", "values")
+_SECTIONS = ("columns", "traits", "constants", "values", "margins")
 _LISTS = ("drop_empty", "keep_as_option")
 _QUOTES = "put it in quotes; YAML reads a bare yes or no as true or false"
 

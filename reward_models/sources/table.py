@@ -43,6 +43,7 @@ import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning
 from reward_models.judgements.faults import Faults
+from reward_models.judgements.raking import rake_judgements
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.spelling import plain_number
 from reward_models.judgements.validation import canonicalise
@@ -159,6 +160,8 @@ def read_table(
         origin = f"{path.name}, read without a column map: " if columns is None else ""
         raise JudgementError("\n".join([f"{origin}{error}", *hints])) from error
     judgements = Judgements(canonical.kind, canonical.frame, canonical.levels)
+    if mapping.get("margins"):
+        judgements = rake_judgements(judgements, mapping["margins"])
     answer = {"rating": "rating", "soft": None}.get(canonical.kind, "choice")
     if answer is None or codes is None:
         return TableReading(
