@@ -21,6 +21,7 @@ from reward_models.errors import JudgementError, did_you_mean
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes, trait_groups
+from reward_models.raters.predictors import positions
 from reward_models.stats.shares import weighted_shares
 
 
@@ -70,7 +71,7 @@ def cluster_traits(
         fit: A mixture.
         judgements: The judgements it was fitted to; their `rater:` columns are the traits.
         missing: Values that mean "unknown", see `trait_groups`; raters without a value do not count.
-        rater_weight: (R,) sampling weight of `fit.rater_ids`; None for equal weights.
+        rater_weight: (R,) sampling weight of `fit.rater_ids`; None: those of the judgements.
         level: Coverage of the intervals.
 
     Returns:
@@ -91,7 +92,7 @@ def cluster_traits(
         north 40 [0.8, 0.0] [0.67, 0.0]
         south 60 [0.2, 1.0] [0.11, 0.93]
     """
-    memberships, weight = _memberships(fit, rater_weight)
+    memberships, weight = _memberships(fit, judgements, rater_weight)
     rows = []
     for trait, groups in _groups(fit, judgements, missing).items():
         known = groups.notna().to_numpy()
@@ -141,7 +142,7 @@ def shares_by(
         2018 40 [1.0, 0.0]
         2022 60 [0.17, 0.83]
     """
-    memberships, weight = _memberships(fit, rater_weight)
+    memberships, weight = _memberships(fit, judgements, rater_weight)
     groups_by_trait = _groups(fit, judgements, missing)
     check_traits(judgements, by)
     rows = []
@@ -207,8 +208,13 @@ def corrected_memberships(memberships: np.ndarray, rater_weight: np.ndarray | No
     return memberships @ np.linalg.inv(table)
 
 
-def _memberships(fit: RaterFit, rater_weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    weight = np.ones(len(fit.rater_ids)) if rater_weight is None else np.asarray(rater_weight, dtype=np.float64)
+def _memberships(
+    fit: RaterFit, judgements: Judgements, rater_weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if rater_weight is None:
+        enc = judgements.encode()
+        rater_weight = enc.rater_weight[positions(fit.rater_ids, enc.rater_ids)]
+    weight = np.asarray(rater_weight, dtype=np.float64)
     return corrected_memberships(fit.responsibilities, weight), weight
 
 

@@ -23,6 +23,7 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import entropy
+from reward_models.stats.design import SamplingDesign
 
 
 __all__ = ["FitIndices", "ShareIntervals", "fit_indices", "fits_by_size", "prevalence_intervals"]
@@ -188,23 +189,32 @@ def prevalence_intervals(
         assert cells is not None
         start = fit.responsibilities
         resampled = resample_prevalence(
-            enc.rater, cells.cell, enc.weight, cells.cell_item, start, config or FitConfig(), draws=draws, seed=seed
+            enc.rater,
+            cells.cell,
+            enc.count,
+            cells.cell_item,
+            start,
+            config or FitConfig(),
+            draws=draws,
+            seed=seed,
+            design=enc.design,
         )
     else:
-        resampled = _shares_of_fixed_clusters(fit, draws, seed)
+        resampled = _shares_of_fixed_clusters(fit, enc, draws, seed)
     low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
     return ShareIntervals(np.asarray(fit.prevalence), low, high, refitted, draws)
 
 
-def _shares_of_fixed_clusters(fit: RaterFit, draws: int, seed: int, iterations: int = 100) -> np.ndarray:
+def _shares_of_fixed_clusters(fit: RaterFit, enc: Encoded, draws: int, seed: int, iterations: int = 100) -> np.ndarray:
     """(draws, K) maximum-likelihood shares of resampled raters, whose likelihood in each cluster is known."""
     prevalence = np.maximum(fit.prevalence, 1e-12)
     likelihood = fit.responsibilities / prevalence  # up to a factor per rater, which does not matter
-    n = len(likelihood)
+    design = enc.design or SamplingDesign(np.ones(len(likelihood)))
     rng = seeded_rng(seed, "bootstrap of fit indices")
     shares = np.empty((draws, len(prevalence)))
     for draw in range(draws):
-        count = rng.multinomial(n, np.full(n, 1 / n)) / n
+        count = design.weight * design.draw(design.weight > 0, rng)
+        count = count / count.sum()
         share = prevalence
         for _ in range(iterations):
             joint = likelihood * share

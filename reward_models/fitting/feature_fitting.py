@@ -240,7 +240,7 @@ def fit_features(
         prevalence = enc.rater_weight @ posterior + 0.5
         prevalence = prevalence / prevalence.sum()
         heads = _regress(problem, posterior[enc.rater], enc.weight, prevalence, penalty, heads)
-        if np.abs(posterior - previous).mean() < 1e-4:
+        if np.average(np.abs(posterior - previous).mean(1), weights=enc.rater_weight) < 1e-4:
             break
     weight = heads["weight"].numpy() @ to_features
     bias = -weight @ features.mean(0)

@@ -177,7 +177,7 @@ class RaterModel:
             self.check(table, table_rewards)
             cells, cell = Observations.from_encoded(table).distinct()
             rater = positions(table.rater_ids, rater_ids)[table.rater]
-            counts = csr_array((table.weight, (rater, cell.numpy())), shape=(len(rater_ids), len(cells.label)))
+            counts = csr_array((table.count, (rater, cell.numpy())), shape=(len(rater_ids), len(cells.label)))
             with torch.no_grad():
                 for part in slices(len(cells.label), self.n_states):
                     block = self.table(cells.select(part), torch.from_numpy(table_rewards)).numpy()
