@@ -250,7 +250,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
         "judgements": len(test),
         "fitted_to": fitted_to,
         "raters": test.n_raters,
-        "effective_raters": test.effective_raters,
+        "effective_raters": test.encode().effective_raters,
         "texts": len(texts),
         "clusters": dict(zip(scorer.cluster_names, scorer.prevalence.tolist(), strict=True)),
         "rater_model": "stored" if jury.model is scorer.state.rater_model else "fitted to labels that were not scored",

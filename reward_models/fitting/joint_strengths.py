@@ -19,6 +19,7 @@ import torch
 from scipy.sparse import coo_array, csr_array
 
 from reward_models.fitting.joint_problem import JointProblem, KindCounts, Params, Strengths
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "taste_directions"]
@@ -226,7 +227,7 @@ def _weight_curvature(
     offered = np.ones(alternatives.shape, bool) if kind.cells.mask is None else kind.cells.mask.numpy()
     share = 1.0
     if len(alternatives) > MAX_ROWS:
-        some = np.random.default_rng(0).permutation(len(alternatives))[:MAX_ROWS]
+        some = seeded_rng(0, "sample of rows of joint fit").permutation(len(alternatives))[:MAX_ROWS]
         share = len(some) / len(alternatives)
         alternatives, offered, information = alternatives[some], offered[some], information[some]
     weight = information / discount[alternatives] / share

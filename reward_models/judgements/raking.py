@@ -190,7 +190,7 @@ def rake_judgements(judgements: Judgements, margins: Margins) -> Judgements:
     """
     enc = judgements.encode()
     traits = rater_traits(judgements).reindex(enc.rater_ids)
-    raking = rake({trait: traits[trait].tolist() for trait in traits}, margins, base=enc.rater_weight)
+    raking = rake({str(trait): traits[trait].tolist() for trait in traits}, margins, base=enc.rater_weight)
     return Judgements(
         judgements.kind, judgements.frame.assign(rater_weight=raking.weights[enc.rater]), judgements.levels
     )
