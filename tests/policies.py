@@ -59,10 +59,10 @@ def js_with_other(p: torch.Tensor, q: torch.Tensor) -> float:
 
 
 def train_exact(model, jury, data: Dataset, folder, steps: int, learning_rate: float = 1e-2, **settings):
-    resume = settings.pop("resume", None)
+    resume, evaluated = settings.pop("resume", None), settings.pop("eval_dataset", None)
     common = {**CPU, "per_device_train_batch_size": len(data), "lr_scheduler_type": "linear", **settings}
     args = PluralGRPOConfig(str(folder), exact=True, max_steps=steps, learning_rate=learning_rate, **common)
-    trainer = PluralGRPOTrainer(model, jury, args, data, processing_class=TOKENIZER)
+    trainer = PluralGRPOTrainer(model, jury, args, data, evaluated, processing_class=TOKENIZER)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -87,10 +87,15 @@ def sampled_trainer(policy, reward, folder, steps: int, **settings) -> PluralGRP
         "lr_scheduler_type": "linear",
         **settings,
     }
-    data = common.pop("data", None)
+    data, evaluated = common.pop("data", None), common.pop("eval_dataset", None)
     args = PluralGRPOConfig(str(folder), max_steps=steps, **common)
     return PluralGRPOTrainer(
-        policy, reward, args, rows("ab", None) if data is None else data, processing_class=TOKENIZER
+        policy,
+        reward,
+        args,
+        rows("ab", None) if data is None else data,
+        rows(evaluated, None) if evaluated else None,
+        processing_class=TOKENIZER,
     )
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -108,6 +109,8 @@ class OffsetTracker:
             during training.
         normaliser_ema: Share of the new observation in the average of `observe_normaliser`, in (0, 1]. The aggregated
             target moves with the offsets, so its log Z is tracked faster than theirs.
+        max_prompts: How many prompts are remembered (about 3 KB each). Beyond it those that were not visited for
+            longest are forgotten (`visit`), and start afresh at their next visit. Mode `"exact"` forgets none.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -129,6 +132,7 @@ class OffsetTracker:
         precondition_clip: float = 10.0,
         ema: float = 0.02,
         normaliser_ema: float = 0.1,
+        max_prompts: int = 100_000,
     ) -> None:
         if num_clusters < 1:
             raise ValueError(f"num_clusters: got {num_clusters}; a jury has at least one cluster")
@@ -144,6 +148,8 @@ class OffsetTracker:
             raise ValueError(f"n_ref: got {n_ref}; it is a number of reference samples, 0 (none are drawn) or more")
         if not precondition_clip >= 1:
             raise ValueError(f"precondition_clip: got {precondition_clip:g}; give 1 (off) or more")
+        if max_prompts < 1:
+            raise ValueError(f"max_prompts: got {max_prompts}; it is a number of prompts, at least 1")
         for name, share in (("ema", ema), ("normaliser_ema", normaliser_ema)):
             if not 0 < share <= 1:
                 raise ValueError(f"{name}: got {share:g}; it is the share of the new observation, in (0, 1]")
@@ -155,11 +161,13 @@ class OffsetTracker:
         self.precondition_clip = precondition_clip
         self.ema = ema
         self.normaliser_ema = normaliser_ema
+        self.max_prompts = max_prompts
         self._log_z: dict[str, Tensor] = {}
         self._updates: dict[str, int] = {}
         self._log_normaliser: dict[str, Tensor] = {}
         self._best: dict[str, Tensor] = {}
         self._apart: dict[str, dict[str, Any]] = {}
+        self._visited: dict[str, None] = {}  # keys, the latest visit last
 
     def __contains__(self, key: str) -> bool:
         return self._slot(key) in self._log_z
@@ -324,26 +332,36 @@ class OffsetTracker:
 
         Prompts of the training have their offsets inside too, and keep them as they were. `state_dict` knows nothing
         of what is apart.
-
-        Example:
-            >>> tracker = OffsetTracker(num_clusters=1)
-            >>> with tracker.apart():
-            ...     tracker.initialise("evaluated", torch.tensor([[1.0]]), beta=1.0)
-            >>> "evaluated" in tracker
-            False
-            >>> with tracker.apart():
-            ...     tracker.get(["evaluated"]).tolist()
-            [[1.0]]
         """
         with kept_apart(self, ("_log_z", "_updates", "_log_normaliser", "_best"), self._apart):
             yield
+
+    def visit(self, keys: Sequence[str]) -> list[str]:
+        """Record a visit of prompts and forget those not visited for longest, beyond `max_prompts`.
+
+        Args:
+            keys: Prompt keys of a batch; they are kept, however many they are.
+
+        Returns:
+            The keys that were forgotten.
+        """
+        if self.mode == "exact":
+            return []
+        latest = dict.fromkeys(keys)
+        self._visited = dict.fromkeys(key for key in self._visited if key not in latest) | latest
+        excess = len(self._visited) - max(self.max_prompts, len(latest))
+        forgotten = list(islice(self._visited, max(excess, 0)))
+        for key in forgotten:
+            for kept in (self._visited, self._log_z, self._updates, self._log_normaliser, self._best):
+                kept.pop(key, None)
+        return forgotten
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed run needs, as plain lists and numbers that JSON can write.
 
         Returns:
             `num_clusters`, `mode`, and by key `log_z` and `best` (K numbers), `updates` (a count) and
-            `log_normaliser` (a number).
+            `log_normaliser` (a number); `visited`, the keys in the order of their latest visit.
         """
         return {
             "num_clusters": self.num_clusters,
@@ -352,6 +370,7 @@ class OffsetTracker:
             "updates": dict(self._updates),
             "log_normaliser": {key: float(value) for key, value in self._log_normaliser.items()},
             "best": {key: value.tolist() for key, value in self._best.items()},
+            "visited": list(self._visited),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -378,6 +397,8 @@ class OffsetTracker:
         self._updates = {key: int(count) for key, count in state["updates"].items()}
         self._log_normaliser = _tensors(state.get("log_normaliser", {}))
         self._best = _tensors(state.get("best", {}))
+        known = [key for key in (*self._log_z, *self._log_normaliser, *self._best) if key != _EVERY_PROMPT]
+        self._visited = dict.fromkeys(state.get("visited", known))
 
     def _slot(self, key: str) -> str:
         return _EVERY_PROMPT if self.mode == "global" else key

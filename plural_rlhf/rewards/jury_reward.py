@@ -14,6 +14,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ from reward_models.weights import WeightSpec, parse_weights
 __all__ = ["JuryReward"]
 
 
+_PARSED = 10_000
+"""How many cells of a column `weights` are remembered as numbers."""
+
+
 class JuryReward:
     """A reward function for TRL trainers that keeps the disagreement between rater clusters.
 
@@ -56,6 +61,7 @@ class JuryReward:
             every cluster its lowest reward over the support plus this, in logits.
         offset_learning_rate: Step size of responsibility balancing (λ_k += η(mean γ_k − w_k)).
         offsets: Mode of `plural_rlhf.core.offsets.OffsetTracker`.
+        max_prompts: How many prompts the offsets remember; those not visited for longest are forgotten first.
         calibrated: Whether the scorer's heads must be on one scale (`JuryScorer.calibrate`). By default only a rule
             that compares heads requires it; `False` accepts raw heads under any rule.
         check_trainer: Whether to check, at the first call, that TRL's RLOO or GRPO trainer has settings that lead to
@@ -99,6 +105,7 @@ class JuryReward:
         invalid_reward: float = -10.0,
         offset_learning_rate: float = 0.1,
         offsets: OffsetMode = "responsibility",
+        max_prompts: int = 100_000,
         calibrated: bool | None = None,
         check_trainer: bool = True,
         **rule_options: Any,
@@ -124,7 +131,12 @@ class JuryReward:
         self._check_rule(self.rule)
         self.weights = parse_weights(weights, self.scorer.cluster_names, self.scorer.prevalence)
         self.invalid_reward = invalid_reward
-        self.offsets = OffsetTracker(len(self.scorer.cluster_names), mode=offsets, learning_rate=offset_learning_rate)
+        self.offsets = OffsetTracker(
+            len(self.scorer.cluster_names),
+            mode=offsets,
+            learning_rate=offset_learning_rate,
+            max_prompts=max_prompts,
+        )
         self.check_trainer = check_trainer
         self._checked_trainer: int | None = None
         self._parsed: dict[str, np.ndarray] = {}
@@ -159,6 +171,8 @@ class JuryReward:
     def _weights_of(self, cell: WeightSpec | None) -> np.ndarray:
         key = repr(cell)
         if key not in self._parsed:
+            if len(self._parsed) >= _PARSED:  # weights that are drawn anew for every prompt never come again
+                self._parsed.clear()
             spec = _without_absent_keys(cell)
             self._parsed[key] = (
                 self.weights if spec is None else parse_weights(spec, self.cluster_names, self.scorer.prevalence)
@@ -252,17 +266,22 @@ class JuryReward:
         Raises:
             ValueError: At the first call, if the KL of a stock trainer leads to another target (`check_trainer`).
         """
-        self._check_trainer(log_metric)
+        trainer = trainer_of(log_metric)
+        self._check_trainer(trainer)
         r = self.cluster_rewards(seen_prompts(prompts, jury_prompt), completions, support)
         w = self.row_weights(weights, len(completions))
         keys = [prompt_key(prompt) for prompt in prompts]
         rules = self.row_rules(rule, len(completions))
-        shaped = self.shaped(r, keys)
-        if None in rules:
-            pooled, gamma = self.pool(shaped, w, keys, rules=rules)
-            self.balance(shaped, gamma, w, keys, rules=rules)
-        else:
-            pooled = self._judged(shaped, w, keys, rules, shaped.new_empty(len(keys)))
+        training = trainer is None or trainer.model.training
+        with nullcontext() if training else self.offsets.apart():
+            shaped = self.shaped(r, keys)
+            if None in rules:
+                pooled, gamma = self.pool(shaped, w, keys, rules=rules)
+                self.balance(shaped, gamma, w, keys, rules=rules)
+            else:
+                pooled = self._judged(shaped, w, keys, rules, shaped.new_empty(len(keys)))
+        if training:
+            self.offsets.visit(keys)
         if log_metric is not None:
             for k, name in enumerate(self.cluster_names):
                 log_metric(f"jury/{name}/mean", float(r[:, k].mean()))
@@ -274,10 +293,9 @@ class JuryReward:
                 log_extra(f"jury/{name}", r[:, k].tolist())
         return pooled.tolist()
 
-    def _check_trainer(self, log_metric: Any) -> None:
+    def _check_trainer(self, trainer: Any) -> None:
         """Check the trainer that calls, once."""
-        trainer = trainer_of(log_metric) if self.check_trainer else None
-        if trainer is not None and id(trainer) != self._checked_trainer:
+        if self.check_trainer and trainer is not None and id(trainer) != self._checked_trainer:
             check_stock_trainer(trainer, self.target.beta)
             self._checked_trainer = id(trainer)
 

@@ -1,4 +1,6 @@
-"""What both trainers do with checkpoints: check one before training, add a state to each, and load it again.
+"""What both trainers do with checkpoints and evaluations: neither changes what training does afterwards.
+
+Training checks a checkpoint before it starts, adds a state to each, and loads it again.
 
 The state file is written last and lists all other files, so a checkpoint that has it is complete, and older ones are
 deleted after that. Knows nothing of what a state holds.
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from plural_rlhf.trainers import _trl
+from reward_models.trainer.random_state import randomness_aside
 from reward_models.trainer.whole_checkpoints import (
     FILES,
     Resume,
@@ -68,6 +71,11 @@ class CheckpointedTrainer(Trainer):
             resume_from_checkpoint = str(folder)
         self._before_training()
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, as `Trainer.evaluation_loop`; training then draws what it would have drawn without."""
+        with randomness_aside():
+            return super().evaluation_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = _trl.checkpoint_folder(self, trial)

@@ -39,6 +39,7 @@ _INTERVALS = {
     "kl_budget": ("(0, inf)", "a number of nats, and None keeps beta fixed"),
     "other_mass": ("[0, 1)", "a probability"),
     "offset_ema": ("(0, 1]", "a share"),
+    "max_prompts": ("[1, inf)", "a number of prompts"),
     "offset_learning_rate": (
         "[0, 1]",
         "a step size, 0.1 by default, with which the offsets stay at 0 and overshoot above 1",
@@ -115,6 +116,10 @@ class PluralGRPOConfig(GRPOConfig):
             Share of each group that π₀ draws in place of the policy (defensive sampling): answers that the policy has
             unlearnt are still tried, and importance weights for the offsets stay below one over this share. Helps
             with answers that become rare during training; 0.25 costs a quarter of the policy's own samples.
+        max_prompts (`int`, *optional*, defaults to `100000`):
+            How many prompts offsets, normalisers and running bests are remembered of (about 3 KB each; a steerable
+            policy has a normaliser for every prompt and weights). Beyond it those not visited for longest are
+            forgotten, and start afresh at their next visit. `offsets="exact"` forgets none.
         replay_size (`int`, *optional*, defaults to `10000`):
             Number of completions, of all prompts together, that are remembered if `num_iterations` is above 1 and the
             estimator is `"vargrad"` or `"tb"`. Every further use of a generation batch makes its groups up anew with
@@ -218,6 +223,9 @@ class PluralGRPOConfig(GRPOConfig):
     offset_learning_rate: float = field(default=0.1, metadata={"help": "Step size of responsibility balancing."})
     offset_ema: float = field(
         default=0.02, metadata={"help": "Least share of the new value in the average of offsets='ema'."}
+    )
+    max_prompts: int = field(
+        default=100_000, metadata={"help": "Prompts whose offsets are remembered; the longest unvisited go first."}
     )
     reference_share: float = field(
         default=0.0, metadata={"help": "Share of each group that pi_0 draws in place of the policy; 0: none."}

@@ -209,8 +209,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         """
         dataset = dataloader.dataset
         self.sampled_mode.begin_evaluation(len(dataset) if isinstance(dataset, Sized) else None)
-        device = self.accelerator.device
-        with self.prompts.apart(), torch.random.fork_rng([device] if device.type in ("cuda", "xpu") else []):
+        with self.prompts.apart():
             output = super().evaluation_loop(dataloader, *args, **kwargs)
         loss = self.sampled_mode.evaluated_loss()
         if loss is not None:

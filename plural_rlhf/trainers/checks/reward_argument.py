@@ -114,6 +114,7 @@ def _as_reward(jury: Any, args: PluralGRPOConfig) -> JuryReward:
     offsets.mode = args.offsets
     offsets.learning_rate = _either("offset_learning_rate", args, offsets.learning_rate)
     offsets.ema = _either("offset_ema", args, offsets.ema)
+    offsets.max_prompts = int(_either("max_prompts", args, offsets.max_prompts))
     return jury.with_target(args.target, offsets)
 
 

@@ -48,6 +48,12 @@ class PromptState:
         self._reference_means: dict[str, tuple[Tensor, Tensor]] = {}
         self._apart: dict[str, dict[str, Any]] = {}
 
+    def visit(self, keys: Sequence[str]) -> None:
+        """Record that training has visited these prompts, and forget what `OffsetTracker.visit` forgets."""
+        for key in self.offsets.visit(keys):
+            self._anchors.pop(key, None)
+            self._reference_means.pop(key, None)
+
     def observe_reference(self, key: str, r: Tensor, log_weights: Tensor) -> None:
         """Add completions to the average that estimates E_{π₀}[r], over all visits because one group tells too little.
 

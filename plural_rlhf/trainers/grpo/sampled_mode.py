@@ -157,9 +157,9 @@ class SampledMode:
         all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
         if self._multipliers.weights is not None:
             batch.table.w = self._multipliers.weights.expand_as(batch.table.w)
+        counted = self._counted(len(all_pi))
         if self._args.n_ref:
             self._start_offsets(rows)
-        counted = self._counted(len(all_pi))
         targets = self.targeting(
             batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, self._training, batch.reference_draws, counted
         )

@@ -145,6 +145,8 @@ class Targeting:
             metrics |= {f"share/{name}": _summed(gamma[:n, k][by_policy]), f"weight/{name}": _summed(table.w[:n, k])}
         if self._others.gated:
             metrics["valid"] = _summed(self._others.valid(table.scores)[:n][by_policy])
+        if training:
+            self._prompts.visit([*table.keys, *table.shown])
         return Targets(pooled, offsets.log_normaliser(table.shown), metrics)
 
     def start(self, key: str, r: Tensor, scores: Tensor, log_pi_ref: Tensor) -> None:

@@ -28,7 +28,7 @@ def jury() -> TableJury:
 def stand_in(stock: type, args) -> object:
     """A trainer of this class that was never made."""
     trainer = object.__new__(stock)
-    trainer.args = args
+    trainer.args, trainer.model = args, torch.nn.Linear(1, 1)
     return trainer
 
 
