@@ -251,6 +251,11 @@ class JurySection(Section):
     layers: AtLeastOne | None = Field(
         default=None, description="Backbone layers that the features are computed with, from the first; null for all."
     )
+    include_backbone: bool = Field(
+        default=True,
+        description="Whether the jury's folder holds a copy of the language model. false: it refers to it by path and "
+        "hash; the folder is small, and works only where the language model is.",
+    )
     l2: Literal["auto"] | Positive = Field(
         default="auto", description="Ridge penalty of the heads, above 0; auto chooses it on held-out questions."
     )

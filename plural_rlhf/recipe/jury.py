@@ -66,7 +66,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
     )
     groupings = compare_groups(data.everything, fitted.selection.num_clusters, fit_config, console)
     data.heldout_record().write(folder.parent)
-    scorer.save_pretrained(folder)
+    scorer.save_pretrained(folder, include_backbone=config.jury.include_backbone)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
     texts = scorer.state.fitted_on["texts"]
     console.print(heading("Jury", f"{heads} on features of {texts} texts, saved in {folder}"))

@@ -34,6 +34,8 @@ class JuryConfig(PreTrainedConfig):
         num_anchors: Number of judged texts whose residual rewards are stored beside the linear heads; 0 for none. See
             `fitting.residual_memory`.
         reading: How the heads' texts were read, `ReadingSettings.to_dict()`; None where it is unknown.
+        backbone: Where the backbone lies and the hash of its weights (`backbone.refer_to_backbone`), in a folder that
+            does not hold it; None where it does.
 
     Raises:
         JuryError: A value breaks one of these rules, or `num_labels` is not 1.
@@ -60,6 +62,7 @@ class JuryConfig(PreTrainedConfig):
     weights: list[float] | None = None
     num_anchors: int = 0
     reading: dict[str, Any] | None = None
+    backbone: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("num_labels", 1)

@@ -28,6 +28,7 @@ from transformers.utils import cached_file
 
 from reward_models.content_hashes import file_fault, folder_records, safe_name
 from reward_models.errors import JuryError
+from reward_models.jury.backbone import refer_to_backbone
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import JuryRewardModel
@@ -68,6 +69,7 @@ def save_jury(
     folder: str | Path,
     *,
     save_raters: bool = False,
+    include_backbone: bool = True,
     reading: ReadingSettings | None = None,
 ) -> None:
     """Write a jury reward model as a whole: an interrupted save leaves the jury that was there, or the new one.
@@ -78,10 +80,13 @@ def save_jury(
         state: Its state.
         folder: Made if it does not exist. A jury in it is replaced; files that are not a jury's stay.
         save_raters: Write the posteriors of `state.raters` too.
+        include_backbone: False: refer to the backbone where it was loaded from instead of copying it. The folder is
+            small, and works only where that backbone is.
         reading: How the jury reads texts; None: as its configuration says.
 
     Raises:
-        JuryError: State and model are not of one fit, `save_raters` without `state.raters`, or see `replaced_files`.
+        JuryError: State and model are not of one fit, `save_raters` without `state.raters`, a backbone that cannot be
+            referred to (`refer_to_backbone`), or see `replaced_files`.
 
     Example:
         >>> import tempfile
@@ -101,12 +106,17 @@ def save_jury(
             "save_raters=True, but the jury's state holds no raters. Fix: "
             "JuryState(..., raters=StoredRaters.of(fit.placement))."
         )
+    weights = None
+    reference = None if include_backbone else refer_to_backbone(model.model)
+    if reference is not None:
+        weights = {name: value for name, value in model.state_dict().items() if not name.startswith("model.")}
     of_model = model.config.reading
     reading = reading or ReadingSettings.stored(of_model, state.fitted_on)
     try:
         model.config.reading = replace(reading, dtype=_precision(model)).to_dict()
+        model.config.backbone = reference
         with replaced_files(folder, STATE_FILE) as unfinished:
-            model.save_pretrained(unfinished)
+            model.save_pretrained(unfinished, state_dict=weights)
             tokenizer.save_pretrained(unfinished)
             if save_raters and state.raters is not None:
                 digests = np.array([list(bytes.fromhex(p)) for p in state.raters.pseudonyms], dtype=np.uint8)
@@ -115,7 +125,7 @@ def save_jury(
             values = _to_json(model.config, state, unfinished, save_raters)
             write_json(unfinished / STATE_FILE, values, exact=True)
     finally:
-        model.config.reading = of_model
+        model.config.reading, model.config.backbone = of_model, None
 
 
 def _precision(model: JuryRewardModel) -> str:
@@ -178,13 +188,14 @@ def load_config(folder: str | Path) -> JuryConfig:
 
 
 def load_jury(
-    folder: str | Path, *, verify: bool = True
+    folder: str | Path, *, verify: bool = True, backbone: str | Path | None = None
 ) -> tuple[JuryRewardModel, PreTrainedTokenizerBase, JuryState]:
     """Read a jury reward model, its tokenizer and its state; the inverse of `save_jury`.
 
     Args:
         folder: Its folder, or a model id of the Hub.
         verify: See `load_state`.
+        backbone: Where the backbone lies now, of a jury that was saved without it; None: where it was.
 
     Returns:
         The model (its backbone in the precision in which it was saved, on the CPU, in evaluation mode), the tokenizer,
@@ -193,7 +204,7 @@ def load_jury(
     Raises:
         JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
     """
-    return _unchanged(folder, lambda: _load_jury(folder, verify))
+    return _unchanged(folder, lambda: _load_jury(folder, verify, backbone))
 
 
 def _unchanged(folder: str | Path, load: Callable[[], Result]) -> Result:
@@ -223,13 +234,22 @@ def _version(folder: str | Path) -> tuple[str, bytes | None]:
         return folder_to_read(folder), None
 
 
-def _load_jury(folder: str | Path, verify: bool) -> tuple[JuryRewardModel, PreTrainedTokenizerBase, JuryState]:
+def _load_jury(
+    folder: str | Path, verify: bool, backbone: str | Path | None
+) -> tuple[JuryRewardModel, PreTrainedTokenizerBase, JuryState]:
     config, name, source = load_config(folder), str(folder), folder_to_read(folder)
     state = load_state(folder, config, verify=verify)
     try:
         model, info = JuryRewardModel.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+            source,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            backbone=backbone,
         )
+    except JuryError:
+        raise
     except OSError as error:
         raise JuryError(
             f"the jury in {name!r} has a config.json but no weights that can be read. They are written last, so a "

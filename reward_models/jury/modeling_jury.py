@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
+from reward_models.jury.backbone import find_backbone
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.features import last_token
 from reward_models.jury.reading import ReadingSettings
@@ -158,7 +160,45 @@ class JuryRewardModel(PreTrainedModel):
         hidden_size = config.get_text_config().hidden_size
         self.score = ClusterHeads(hidden_size, config.num_clusters)
         self.memory = MemoryLayer(config.num_anchors, hidden_size, config.num_clusters) if config.num_anchors else None
+        if config.backbone is not None:
+            # `from_pretrained` puts the backbone that the folder refers to in the place of this one.
+            self._keys_to_ignore_on_load_missing = [r"^model\."]
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, backbone: str | Path | None = None, **kwargs: Any) -> Any:
+        """Load a saved model as transformers does, and the backbone that its folder refers to if it holds none.
+
+        Args:
+            *args: As for `PreTrainedModel.from_pretrained`.
+            backbone: Where that backbone lies now, if it was moved.
+            **kwargs: As for `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            JuryError: The backbone is not there, or has other weights than the one that the jury was fitted on.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.backbone is not None:
+            model._take_backbone(backbone)
+        return loaded
+
+    def _take_backbone(self, source: str | Path | None) -> None:
+        """Load the backbone that the configuration refers to; the model is then whole, and refers to nothing."""
+        reference, reading = self.config.backbone, self.config.reading
+        assert reference is not None
+        dtype = torch.float32 if reading is None else getattr(torch, ReadingSettings.from_dict(reading).dtype)
+        layers = self.config.get_text_config().num_hidden_layers
+        try:
+            found = find_backbone(reference, layers, dtype, source)
+        except JuryError as error:
+            raise JuryError(
+                f"this jury was saved without its backbone (include_backbone=False): {error} Fix: put the backbone "
+                f"back to {reference['source']!r}, or name where it lies with backbone=; where both are at hand, save "
+                "the jury again with include_backbone=True to make a folder that can be moved."
+            ) from error
+        self.model = found.to(self.device, next(self.model.parameters()).dtype)
+        self.config.backbone = None
 
     @classmethod
     def from_fit(

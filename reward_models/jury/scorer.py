@@ -123,7 +123,13 @@ class JuryScorer:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, device: str | torch.device | None = None, verify: bool = True, **kwargs: Any
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        verify: bool = True,
+        backbone: str | Path | None = None,
+        **kwargs: Any,
     ) -> JuryScorer:
         """Load a jury reward model, its tokenizer and its state.
 
@@ -132,26 +138,30 @@ class JuryScorer:
             device: Device of the model; see `default_device` if None.
             verify: Compare every file with the SHA-256 it was saved with (about a second per gigabyte); sizes are
                 always compared.
+            backbone: Where the backbone lies now, of a jury that was saved without it; None: where it was.
             **kwargs: `batch_size`, `max_length`, `cache_size` and `calibrated` of the scorer.
 
         Raises:
             JuryError: There is no jury reward model at `path`, or a file is missing or altered; see
                 `folder.load_jury`.
         """
-        model, tokenizer, state = load_jury(path, verify=verify)
+        model, tokenizer, state = load_jury(path, verify=verify, backbone=backbone)
         return cls(model.to(default_device() if device is None else device), tokenizer, state=state, **kwargs)
 
-    def save_pretrained(self, path: str | Path, *, save_raters: bool = False) -> None:
+    def save_pretrained(self, path: str | Path, *, save_raters: bool = False, include_backbone: bool = True) -> None:
         """Write model, tokenizer and state into one folder that `from_pretrained` and `reward_funcs="path"` read.
 
         Args:
             path: Made if it does not exist; a jury in it is replaced.
             save_raters: Write the posteriors of the training raters (`state.raters`) too.
+            include_backbone: False: do not copy a backbone that was not trained, but refer to it by its path, or id on
+                the Hub, and the hash of its weights. The folder then works only where that backbone is.
 
         Raises:
             JuryError: See `folder.save_jury`.
         """
-        save_jury(self.model, self.tokenizer, self.state, path, save_raters=save_raters, reading=self.reading)
+        settings = {"save_raters": save_raters, "include_backbone": include_backbone}
+        save_jury(self.model, self.tokenizer, self.state, path, reading=self.reading, **settings)
 
     def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         """Score each completion for each cluster; each different text is run through the model once.
