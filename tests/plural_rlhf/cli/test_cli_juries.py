@@ -390,7 +390,8 @@ def test_a_jury_from_a_table_adapts_to_the_raters_of_that_table(votes, tmp_path)
     assert abs(np.corrcoef(sure[0], camp)[0, 1]) > 0.9
 
     record = json.loads((tmp_path / "run" / "heldout.json").read_text(encoding="utf-8"))
-    assert {unit: {side: len(ids) for side, ids in sides.items()} for unit, sides in record.items()} == {
+    units = ("raters", "items")
+    assert {unit: {side: len(ids) for side, ids in record[unit].items()} for unit in units} == {
         "raters": {"train": 28, "heldout": 12},
         "items": {"train": 3, "heldout": 1},
     }

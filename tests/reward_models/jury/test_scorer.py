@@ -207,7 +207,7 @@ def test_a_language_model_is_refused(tmp_path):
 def test_a_jury_without_tokenizer_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(
-        JuryError, match=r"has no tokenizer beside it. Save the backbone's tokenizer there with tokenizer.save_pre"
+        JuryError, match=r"has no tokenizer beside it.*Save the backbone's tokenizer there with tokenizer.save_pre"
     ):
         JuryScorer.from_pretrained(tmp_path)
 
