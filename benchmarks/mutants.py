@@ -149,7 +149,7 @@ def mutants(file: Path, rng: random.Random) -> Iterator[Mutant]:
         if file.relative_to(ROOT).as_posix() in DRAWING and ("Number" in name or "Unary" in name):
             continue
         code = mutate_code(source, get_operator(name)(), occurrence)
-        if code is None or code == source or meaning(code) == plain:
+        if code is None or code == source or meaning(code) in (plain, None):
             continue
         old, new = source.splitlines(), code.splitlines()
         changes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
@@ -158,9 +158,12 @@ def mutants(file: Path, rng: random.Random) -> Iterator[Mutant]:
         yield Mutant(file.relative_to(ROOT).as_posix(), code, i + 1, was, became)
 
 
-def meaning(source: str) -> str:
-    """The syntax tree without annotations and docstrings, which no run of the code looks at."""
-    tree = ast.parse(source)
+def meaning(source: str) -> str | None:
+    """The syntax tree without annotations, which no run looks at; None where the fault breaks the syntax."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
     for node in ast.walk(tree):
         for field in ("annotation", "returns"):
             if getattr(node, field, None) is not None:
