@@ -31,7 +31,11 @@ __all__ = [
 
 
 def reliability_curve(
-    probability: np.ndarray, outcome: np.ndarray, n_bins: int = 10, weight: np.ndarray | None = None
+    probability: np.ndarray,
+    outcome: np.ndarray,
+    n_bins: int = 10,
+    weight: np.ndarray | None = None,
+    count: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compare predictions with outcomes in bins of equal mass, split at quantiles of the predictions.
 
@@ -40,6 +44,7 @@ def reliability_curve(
         outcome: (N,) outcomes, in [0, 1].
         n_bins: Number of bins; equal predictions share a bin, so some bins may be empty and are dropped.
         weight: (N,) weights; None for 1. The bins are those of the predictions without weights.
+        count: (N,) whole numbers, how often each prediction is there when the bins are made; None for once.
 
     Returns:
         Mean prediction, mean outcome and share of the mass of each bin.
@@ -52,7 +57,8 @@ def reliability_curve(
         ([0.15, 0.85], [0.5, 1.0], [0.5, 0.5])
     """
     weight = np.ones(len(probability)) if weight is None else weight
-    edges = np.quantile(probability, np.linspace(0, 1, n_bins + 1)[1:-1])
+    every = probability if count is None else np.repeat(probability, count.astype(np.int64))
+    edges = np.quantile(every, np.linspace(0, 1, n_bins + 1)[1:-1])
     bin_of = np.searchsorted(edges, probability)
     mass = np.bincount(bin_of, weight, n_bins)
     used = mass > 0
@@ -85,11 +91,14 @@ def calibration_error(
     answers = log_probs[:, :2] if enc.kind == "preference" else log_probs
     confidence = normalise(np.exp(answers)).max(1)
     kept = ~np.isnan(outcome)
+    count = enc.count[kept] * (enc.weight[kept] > 0)
 
     def ece(draw: Draw) -> float:
         if not draw.weight[kept].any():
             return np.nan
-        predicted, observed, mass = reliability_curve(confidence[kept], outcome[kept], n_bins, draw.weight[kept])
+        predicted, observed, mass = reliability_curve(
+            confidence[kept], outcome[kept], n_bins, draw.weight[kept], count=count
+        )
         return float(mass @ np.abs(predicted - observed))
 
     ends = bootstrap.estimate(ece, enc, (0.0, 1.0))[0]
