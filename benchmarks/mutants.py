@@ -176,15 +176,17 @@ def meaning(source: str) -> str | None:
 
 
 def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = False) -> list[str]:
-    """The files of the room's tests: the doctests of the mutated file, those named after it, the others."""
+    """The doctests of the mutated file, then its room's tests: named after it, importing it, the others."""
     stem = Path(file).stem.strip("_")
     found: list[str] = []
     for place in ROOMS[room]:
         path = copy / place
         found += [place] if path.is_file() else [p.relative_to(copy).as_posix() for p in path.rglob("test_*.py")]
     named = [f for f in found if stem and (stem in Path(f).stem or Path(f).stem.removeprefix("test_") in stem)]
-    others = [] if named_only else sorted(set(found) - set(named))
-    return [*([file] if file else []), *sorted(named), *others]
+    module = file.removesuffix(".py").replace("/", ".")
+    imports = [f for f in found if file and module in (copy / f).read_text(encoding="utf-8")]
+    first = list(dict.fromkeys([*sorted(named), *sorted(imports)]))
+    return [*([file] if file else []), *first, *([] if named_only else sorted(set(found) - set(first)))]
 
 
 def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[str, float]:
@@ -311,7 +313,9 @@ def main() -> None:
     )
     parser.add_argument("--only", metavar="PATTERN", help="only files whose path matches this regular expression")
     parser.add_argument(
-        "--named", action="store_true", help="run doctests of a file and tests named after it only: a lower bound"
+        "--named",
+        action="store_true",
+        help="run its doctests and the tests that are named after a file or import it, only: a lower bound",
     )
     parser.add_argument("--slow", action="store_true", help="run the tests marked slow, too")
     parser.add_argument(

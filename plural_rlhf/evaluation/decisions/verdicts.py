@@ -214,7 +214,7 @@ def seat_intervals(
         raise JuryError(f"n_seats is {n_seats} and draws {draws}: give at least one seat and one jury.")
     prompts, members, r, names = _groups(rewards, group, cluster_names)
     expected, parsed = named_weights(weights, names), Rule.parse(rule)
-    seats = seeded_rng(seed, "seats of verdicts").multinomial(n_seats, expected, size=draws)
+    seats = seeded_rng(seed, "seats of juries").multinomial(n_seats, expected, size=draws)
     # Few different juries are drawn, so each decides once. The expected one comes first.
     different, of_draw = np.unique(seats, axis=0, return_inverse=True)
     juries = np.concatenate([expected[None], different / n_seats])
