@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,15 @@ from transformers import TrainerCallback
 
 from plural_rlhf.recipe.config_sections import CheckpointSection
 from plural_rlhf.recipe.interruption import Interruption
-from reward_models.content_hashes import FileRecord, folder_records
+from reward_models.content_hashes import FileRecord, changed_files, folder_records
 from reward_models.whole_file import whole_folder, write_json
 
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import Trainer
 
-__all__ = ["TrainingFolder"]
+__all__ = ["Best", "TrainingFolder"]
 
 WHOLE_FILE = "whole.json"
 """The note that a checkpoint is complete."""
@@ -43,6 +45,7 @@ class TrainingFolder:
 
     Attributes:
         seconds_before: Seconds of training behind the checkpoint that training went on from.
+        best: The policy with the smallest loss on validation questions, which is the one that is saved; None without.
 
     Example:
         >>> import tempfile
@@ -64,6 +67,7 @@ class TrainingFolder:
     ) -> None:
         self.policy, self.folder = policy, folder
         self.seconds_before = 0.0
+        self.best: Best | None = None
         self._section, self._show = section or CheckpointSection(), show
         self._interruption = interruption or Interruption(show)
 
@@ -72,8 +76,9 @@ class TrainingFolder:
         for path in sorted(self.folder.glob("checkpoint-*"), key=_step, reverse=True):
             try:
                 note = json.loads((path / WHOLE_FILE).read_text(encoding="utf-8"))
-                if note["files"] == _files(path):
-                    self.seconds_before = note["seconds"]
+                best = None if note.get("best") is None else Best(**note["best"])
+                if note["files"] == _files(path) and (best is None or best.is_whole(self.folder)):
+                    self.seconds_before, self.best = note["seconds"], best
                     return path
             except (OSError, ValueError, KeyError, TypeError):
                 pass
@@ -98,10 +103,16 @@ class TrainingFolder:
         def seconds() -> float:
             return self.seconds_before + time.perf_counter() - start
 
-        trainer.add_callback(_SaveOften(self._section, self._interruption, seconds))
+        saver = _SaveOften(self._section, self._interruption, seconds, self.best)
+        trainer.add_callback(saver)
         with self._interruption.deferred():
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         self._interruption.check()
+        self.best = saver.best
+        if self.best is not None:
+            self.best.load_into(trainer.accelerator.unwrap_model(trainer.model), self.folder)
+            best = f"step {self.best.step}, with the smallest loss on validation questions ({self.best.loss:.4f})"
+            self._show(f"the policy that is kept is that of {best}")
         return seconds()
 
     def save(self, model: Any, tokenizer: Any) -> None:
@@ -113,12 +124,62 @@ class TrainingFolder:
             tokenizer.save_pretrained(unfinished)
 
 
+@dataclass(frozen=True)
+class Best:
+    """The policy with the smallest loss in an evaluation so far, saved as an adapter.
+
+    Attributes:
+        step: After how many steps.
+        loss: Its loss.
+        files: Size and hash of each file of its folder.
+
+    Example:
+        >>> Best(step=12, loss=0.25, files={}).folder_in(Path("checkpoints/plural")).name
+        'best-12'
+    """
+
+    step: int
+    loss: float
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def save(cls, model: Any, folder: Path, step: int, loss: float) -> Best:
+        """Save the adapter of a model as the best so far."""
+        target = cls(step, loss, {}).folder_in(folder)
+        shutil.rmtree(target, ignore_errors=True)  # of a process that was killed after it
+        with whole_folder(target) as unfinished:
+            model.save_pretrained(unfinished)
+        return cls(step, loss, folder_records(target))
+
+    def folder_in(self, folder: Path) -> Path:
+        """Return the folder of the adapter, below that of the checkpoints."""
+        return folder / f"best-{self.step}"
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether its files are as they were written."""
+        return not changed_files(self.folder_in(folder), self.files)
+
+    def load_into(self, model: PeftModel, folder: Path) -> None:
+        """Put the weights of the adapter into a model."""
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        set_peft_model_state_dict(model, load_file(self.folder_in(folder) / "adapter_model.safetensors"))
+
+
 class _SaveOften(TrainerCallback):
     """Save by steps, by time and when the run is to stop; mark each checkpoint as complete, then delete older ones."""
 
-    def __init__(self, section: CheckpointSection, interruption: Interruption, seconds: Callable[[], float]) -> None:
-        self.section, self.interruption, self.seconds = section, interruption, seconds
+    def __init__(
+        self, section: CheckpointSection, interruption: Interruption, seconds: Callable[[], float], best: Best | None
+    ) -> None:
+        self.section, self.interruption, self.seconds, self.best = section, interruption, seconds, best
         self.saved = time.monotonic()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss = kwargs["metrics"]["eval_loss"]
+        if self.best is None or loss < self.best.loss:
+            self.best = Best.save(kwargs["model"], Path(args.output_dir), state.global_step, loss)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
@@ -133,9 +194,13 @@ class _SaveOften(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir)
         newest = folder / f"checkpoint-{state.global_step}"
-        write_json(newest / WHOLE_FILE, {"files": _files(newest), "seconds": self.seconds()})
+        best = None if self.best is None else asdict(self.best)
+        write_json(newest / WHOLE_FILE, {"files": _files(newest), "seconds": self.seconds(), "best": best})
         for path in sorted(folder.glob("checkpoint-*"), key=_step)[: -self.section.keep]:
             shutil.rmtree(path)
+        if self.section.keep == 1 and self.best is not None:  # an older best one was that of an older checkpoint
+            for path in set(folder.glob("best-*")) - {self.best.folder_in(folder)}:
+                shutil.rmtree(path)
         self.saved = time.monotonic()
 
 

@@ -310,6 +310,14 @@ class PluralSection(Section):
         default=True,
         description="Also train on single-cluster and Dirichlet weights, so that weights in the prompt steer.",
     )
+    validation_questions: Count = Field(
+        default=0,
+        description="So many of the training questions, chosen at random, are not trained on: the policy that is kept "
+        "is that of the step with the smallest loss on them, for the population. 0 keeps the last step.",
+    )
+    evaluate_every: AtLeastOne = Field(
+        default=10, description="With validation_questions: evaluate every so many steps, 1 or more."
+    )
 
     @field_serializer("rho", when_used="json")
     def _infinity_is_text(self, rho: float) -> float | str:

@@ -7,7 +7,7 @@ Shapes: `I` questions, `A` offered answers, `K` clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,15 @@ __all__ = ["evaluate_run"]
 
 FLOORS = {Metric.JSD: js_divergence, Metric.POINTS: total_variation}
 """The distances that people have to themselves because they are few."""
+Keep = Callable[[str, Callable[[], Any]], Any]
+"""Does a piece of work, or returns its result where a run that was stopped has done it already."""
 Weightings = Mapping[str, np.ndarray]
 """Weights `(K,)` of the clusters by the name of who is asked for."""
 Answers = dict[str, dict[str, list[np.ndarray]]]
 """Per method and weighting, one answer distribution `(A,)` per question."""
 
 
-def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Console) -> EvaluationResults:
+def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Console, keep: Keep) -> EvaluationResults:
     """Score the base model and every saved policy on all questions, for the population and for each cluster.
 
     Args:
@@ -61,6 +63,7 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
         data: Its judgements; only the held-out raters are measured against.
         folder: Folder of the run, which holds the jury and the policies.
         console: Where to report progress.
+        keep: Given a name and the work, returns its result: what a stopped run has done already, or what is done now.
 
     Returns:
         What the report and `results.json` say of it.
@@ -75,7 +78,7 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
     weightings = {**clusters, **juries}
     jury_answers = _jury_answers(jury, data.questions)
     panel = _panel(data, jury)
-    policies = _policy_answers(config, data.questions, jury, weightings, folder)
+    policies = _policy_answers(config, data.questions, jury, weightings, folder, keep)
     baselines = _baseline_answers(data.questions, jury_answers, clusters)
     rules, why_no_rules = _rules(config, data.questions, jury)
     reasons = {
@@ -113,24 +116,30 @@ def _jury_answers(jury: JuryScorer, questions: Sequence[Question]) -> list[np.nd
 
 
 def _policy_answers(
-    config: RunConfig, questions: Sequence[Question], jury: JuryScorer, weightings: Weightings, folder: Path
+    config: RunConfig,
+    questions: Sequence[Question],
+    jury: JuryScorer,
+    weightings: Weightings,
+    folder: Path,
+    keep: Keep,
 ) -> Answers:
     base, tokenizer = load_base(config)
     prompts = [policy_prompt(q, w, jury) for w in weightings.values() for q in questions]
     supports = [list(q.options) for _ in weightings for q in questions]
 
-    def answers(model: Any, method: str) -> dict[str, list[np.ndarray]]:
-        flat = answer_probabilities(model, tokenizer, prompts, supports, description=f"scoring {method}")
-        n = len(questions)
-        return {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
-
-    policies: Answers = {Method.UNTOUCHED: answers(base, Method.UNTOUCHED)}
-    trained = (Method.WARM, *((Method.GRPO,) if config.grpo.steps else ()), Method.PLURAL)
-    for method in trained:
+    def score(method: str) -> list[list[float]]:
         # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
-        model = PeftModel.from_pretrained(base, folder / method)
-        policies[method] = answers(model, method)
-        base = model.unload()
+        model = base if method == Method.UNTOUCHED else PeftModel.from_pretrained(base, folder / method)
+        flat = answer_probabilities(model, tokenizer, prompts, supports, description=f"scoring {method}")
+        if method != Method.UNTOUCHED:
+            model.unload()
+        return [probabilities.tolist() for probabilities in flat]
+
+    policies: Answers = {}
+    for method in (Method.UNTOUCHED, Method.WARM, *((Method.GRPO,) if config.grpo.steps else ()), Method.PLURAL):
+        flat = [np.array(probabilities) for probabilities in keep(method.value, partial(score, method))]
+        n = len(questions)
+        policies[method] = {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
     return policies
 
 

@@ -134,7 +134,9 @@ def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Un
         from plural_rlhf.recipe.measure import evaluate_run
 
         evaluation = stages.complete(
-            Stage.EVALUATE, EvaluationResults, lambda: evaluate_run(config, data, folder, console)
+            Stage.EVALUATE,
+            EvaluationResults,
+            lambda: evaluate_run(config, data, folder, console, partial(stages.part, Stage.EVALUATE)),
         )
 
     results = RunResults(

@@ -27,8 +27,9 @@ from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.sampler import sample_weights
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
+from reward_models.errors import JudgementError
 from reward_models.jury.protocol import ClusterScorer
-from reward_models.seeds import derived_seed
+from reward_models.seeds import derived_seed, seeded_rng
 from reward_models.weights import WeightSpec, parse_weights
 
 
@@ -134,14 +135,7 @@ def training_rows(
             share, more = divmod(section.prompts_per_step, weightings_per_step)
             for _ in range(share + (i < more)):
                 question = questions[next(question_deck)]
-                rows.append(
-                    {
-                        "prompt": policy_prompt(question, weights, jury),
-                        "support": list(question.options),
-                        "weights": [float(w) for w in weights],
-                        "jury_prompt": question.messages,
-                    }
-                )
+                rows.append(_row(question, weights, jury))
     return Dataset.from_list(rows)
 
 
@@ -206,13 +200,16 @@ def _train_exact(
     rows: Dataset,
     args: PluralGRPOConfig,
     training: TrainingFolder,
+    heldout: Dataset | None = None,
 ) -> TrainingResults:
-    trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
+    trainer = PluralGRPOTrainer(model, reward, args, rows, heldout, processing_class=tokenizer)
     columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
     history, seconds = _finish(trainer, tokenizer, training, label, columns)
     per_step = args.per_device_train_batch_size * len(rows[0]["support"])
     budget = Budget(steps=args.max_steps, scored_sequences=args.max_steps * per_step, seconds=seconds)
-    return TrainingResults(history=history, budget=budget)
+    if training.best is None:
+        return TrainingResults(history=history, budget=budget)
+    return TrainingResults(history=history, budget=budget, best_step=training.best.step)
 
 
 def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, training: TrainingFolder) -> TrainingResults:
@@ -248,11 +245,40 @@ def train_plural(
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
     if section.steps == 0:
         return _untrained(model, tokenizer, training)
-    target = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
-    args = _exact_args(section, training, config.seed, **target)
-    rows = training_rows(questions, jury, section, steering=section.steering, seed=config.seed, juries=config.juries)
+    settings = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
+    trained, validation = _set_aside(questions, section.validation_questions, config.seed)
+    heldout = None
+    if validation:
+        settings |= {"eval_strategy": "steps", "eval_steps": section.evaluate_every}
+        heldout = Dataset.from_list([_row(question, np.asarray(jury.prevalence), jury) for question in validation])
+    args = _exact_args(section, training, config.seed, **settings)
+    rows = training_rows(trained, jury, section, steering=section.steering, seed=config.seed, juries=config.juries)
     reward = JuryReward(jury, rule=section.rule, rho=args.rho, beta=args.beta)
-    return _train_exact("plural", model, tokenizer, reward, rows, args, training)
+    return _train_exact("plural", model, tokenizer, reward, rows, args, training, heldout)
+
+
+def _set_aside(questions: Sequence[Question], number: int, seed: int) -> tuple[list[Question], list[Question]]:
+    """Divide questions at random into those that are trained on and `number` validation questions.
+
+    Raises:
+        JudgementError: Nothing would be left to train on.
+    """
+    if number >= len(questions):
+        raise JudgementError(
+            f"plural.validation_questions is {number} of {len(questions)} training questions, and some must be left "
+            "to train on. Fix: set aside fewer, or 0."
+        )
+    chosen = set(seeded_rng(seed, "validation questions").permutation(len(questions))[:number].tolist())
+    return [q for i, q in enumerate(questions) if i not in chosen], [q for i, q in enumerate(questions) if i in chosen]
+
+
+def _row(question: Question, weights: np.ndarray, jury: ClusterScorer) -> dict[str, Any]:
+    return {
+        "prompt": policy_prompt(question, weights, jury),
+        "support": list(question.options),
+        "weights": [float(w) for w in weights],
+        "jury_prompt": question.messages,
+    }
 
 
 def train_grpo(

@@ -5,8 +5,10 @@ Knows nothing of how a stage works, nor of how the folder keeps it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
@@ -24,6 +26,7 @@ from plural_rlhf.report.results_policies import EvaluationResults, TrainingResul
 from reward_models.borders import cell, lines_to
 from reward_models.content_hashes import value_hash
 from reward_models.evaluation.heldout import HELDOUT_FILE
+from reward_models.whole_file import write_json
 
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Stages"]
 
 StageResults = TypeVar("StageResults", JuryResults, TrainingResults, EvaluationResults)
+JsonValue = TypeVar("JsonValue")
 
 WRITTEN: dict[str, list[str]] = {
     Stage.JURY: [Stage.JURY, HELDOUT_FILE],
@@ -110,6 +114,24 @@ class Stages:
                 f"the record of the stage {stage} in {str(path)!r} cannot be read ({faults(error)}). Fix: --overwrite "
                 "deletes that run and starts over."
             ) from error
+
+    def part(self, stage: Stage, name: str, work: Callable[[], JsonValue]) -> JsonValue:
+        """Return a part of a stage's work; one that a stopped run has done is read from its checkpoints.
+
+        Args:
+            stage: The stage.
+            name: Name of the part.
+            work: Does it; the result must be plain JSON.
+        """
+        self._interruption.check()
+        path = self.folder.begin(stage, self._inputs.of(stage, self._outputs)) / f"{name}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, which is done again
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["sha256"] == value_hash(kept["value"]):
+                return kept["value"]
+        value = work()
+        write_json(path, {"value": value, "sha256": value_hash(value)}, exact=True, indent=None)
+        return value
 
     def training(self, stage: Stage) -> TrainingFolder:
         """Return where a training stage saves its policy, and what it goes on from."""

@@ -68,6 +68,9 @@ class TrainingResults(ResultsModel):
 
     history: list[LoggedStep] = Field(description="One entry per step; empty where nothing was trained.")
     budget: Budget = Field(description="What was spent.")
+    best_step: int | None = Field(
+        default=None, description="Step whose policy was kept, by its loss on validation questions; null for the last."
+    )
 
 
 class ClusterAnswers(ResultsModel):

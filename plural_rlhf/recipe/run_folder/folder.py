@@ -104,9 +104,18 @@ class RunFolder:
         return StageRecord.read(path)
 
     def begin(self, stage: str, inputs: StageInputs) -> Path:
-        """Return the folder for the checkpoints of a stage, with a note of what the stage reads."""
-        folder = self.path / CHECKPOINTS / stage
-        write_json(folder / INPUTS_FILE, asdict(inputs))
+        """Return the folder for what a stage goes on from, with a note of what the stage reads.
+
+        What was kept for other inputs, because an earlier stage was done again since, is deleted.
+        """
+        folder, now = self.path / CHECKPOINTS / stage, json.loads(json.dumps(asdict(inputs)))
+        try:
+            kept = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            kept = None
+        if kept is None or kept["settings"] != now["settings"] or kept["content"] != now["content"]:
+            self.drop_checkpoints(stage)
+        write_json(folder / INPUTS_FILE, now)
         return folder
 
     def drop_checkpoints(self, stage: str) -> None:

@@ -14,12 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load, load_file
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
-from plural_rlhf.recipe import RunFolderError, RunInterrupted
+from plural_rlhf.recipe import RunFolderError, RunInterrupted, run
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.run_folder.errors import RunWriteError
+from plural_rlhf.recipe.run_folder.folder import open_run_folder
+from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from tests.benchmark_modules import benchmark_module
 
 
@@ -50,6 +54,7 @@ def test_killed_after_each_stage_and_inside_each_training_it_ends_as_if_nothing_
         "plural/adapter_model.safetensors",
         "stages/plural.json",
         "checkpoints/grpo/checkpoint-1/whole.json",
+        "checkpoints/evaluate/warm.json",
         "stages/evaluate.json",
     ]
     for moment in moments:
@@ -89,6 +94,44 @@ def warm_run(run_file: Path, output: Path) -> None:
     shutil.copytree(run_file.parent / "run", output)
     for stage in ("plural", "grpo", "evaluate"):
         (output / "stages" / f"{stage}.json").unlink()
+
+
+def test_the_policy_that_is_kept_is_the_best_on_questions_set_aside_also_after_a_kill(whole, tmp_path):
+    """With a learning rate at which training gets worse in the end, an earlier step is the best."""
+    run_file, _ = whole
+    settings = ("plural.validation_questions=1", "plural.evaluate_every=1", "plural.learning_rate=10", "grpo.steps=0")
+
+    def trained(name: str) -> StageRecord:
+        config = small_run.config_of(run_file, tmp_path / name, *settings)
+        run(config, until="train", console=small_run.quietly())
+        return StageRecord.read(tmp_path / name / "stages" / "plural.json")
+
+    def watched() -> tuple[StageRecord, dict[str, bytes]]:
+        """The record, and the adapter of each step that was the best so far."""
+        saved = {}
+
+        def see(event: str, path: str) -> None:
+            for file in (tmp_path / "unbroken" / "checkpoints" / "plural").glob("best-*/adapter_model.safetensors"):
+                saved[file.parent.name] = file.read_bytes()
+
+        injection.watch(tmp_path, see)
+        return trained("unbroken"), saved
+
+    record, saved = injection.in_child(watched).result
+    best = record.result["best_step"]
+    assert best < 4
+    policy = tmp_path / "unbroken" / "plural" / "adapter_model.safetensors"
+    assert load_file(policy).keys() == load(saved[f"best-{best}"]).keys()
+    assert all(torch.equal(load_file(policy)[name], tensor) for name, tensor in load(saved[f"best-{best}"]).items())
+    assert len(record.result["history"]) == 4  # of the whole training
+
+    def killed() -> None:
+        injection.after(tmp_path, "plural/checkpoint-3/whole.json", injection.die)
+        trained("broken")
+
+    assert injection.in_child(killed).status == -signal.SIGKILL
+    assert trained("broken").result["best_step"] == best
+    assert (tmp_path / "broken" / "plural" / "adapter_model.safetensors").read_bytes() == policy.read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -195,6 +238,14 @@ def replaced(path: Path, text: str):
         yield
     finally:
         path.write_text(before)
+
+
+def test_what_was_kept_of_a_stage_is_not_gone_on_with_after_an_earlier_one_was_done_again(tmp_path):
+    with open_run_folder(tmp_path / "run", {}) as folder:
+        for warm, steps in (("a", [1]), ("a", [1, 2]), ("b", [2])):
+            kept = folder.begin("plural", StageInputs({"seed": 0}, {"output of the stage warm": warm}))
+            (kept / f"checkpoint-{steps[-1]}").mkdir()
+            assert sorted(path.name for path in kept.glob("checkpoint-*")) == [f"checkpoint-{n}" for n in steps]
 
 
 def test_the_last_checkpoint_that_is_whole_is_gone_on_from(tmp_path):
