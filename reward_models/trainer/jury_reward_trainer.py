@@ -41,7 +41,6 @@ from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows
 from reward_models.trainer.start import start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
 from reward_models.trainer.text_format import resumed_reading, training_reading
-from reward_models.whole_file import whole_file
 
 
 if TYPE_CHECKING:
@@ -419,9 +418,7 @@ class JuryRewardTrainer(RewardTrainer):
             special_tokens=self.reading.special_tokens and self.reading.format != "conversations",
             tags=[*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])],
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(folder / "README.md") as file:
-            file.write(card.render())
+        card.write(folder)
 
     def _write_prevalence(self) -> None:
         self.jury.config.prevalence = self.memberships.prevalence.tolist()

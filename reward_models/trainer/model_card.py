@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ import yaml
 
 from reward_models.borders import markdown_text
 from reward_models.judgements.encoding import Encoded
+from reward_models.whole_file import whole_file
 
 
 __all__ = ["JuryCard", "data_counts"]
@@ -119,6 +121,12 @@ class JuryCard:
     metrics: dict[str, float] = field(default_factory=dict)
     special_tokens: bool = False
     tags: Sequence[str] = ()
+
+    def write(self, folder: str | Path) -> None:
+        """Write the card as `README.md` into a folder, which is made if it does not exist."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(folder) / "README.md") as file:
+            file.write(self.render())
 
     def render(self) -> str:
         """Return the card as Markdown. The licence is left open, for the publisher to choose."""

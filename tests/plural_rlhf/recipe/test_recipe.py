@@ -24,7 +24,7 @@ from plural_rlhf.recipe.policies import training_rows
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.run_folder.folder import open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
-from plural_rlhf.report.names import METHOD_NAMES, Method
+from plural_rlhf.report.names import METHOD_NAMES, Method, Metric
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_policies import Budget
 from plural_rlhf.weights.wording import describe_weights
@@ -78,7 +78,7 @@ def test_results_are_tidy_and_complete(finished):
         assert all(math.isfinite(row[key]) for key in ("value", "ci_low", "ci_high")), row
         assert row["ci_low"] <= row["value"] <= row["ci_high"], row
         assert not isinstance(row["value"], dict | list)
-        assert row["unit"] == ("probability" if row["metric"] == "coverage" else "nats")
+        assert row["unit"] == ("probability" if row["metric"] in ("coverage", Metric.POINTS) else "nats")
     # The random model does not know the answer format; the baselines are made of the offered answers alone.
     assert index["untouched", "train", "all", "coverage"]["value"] < 0.01
     assert index["uniform", "train", "all", "coverage"]["value"] == pytest.approx(1)
