@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from _faults.injection import after, die, in_child
+from _faults.juries import damaged_juries
 from _faults.outcomes import Effort, Outcome, attempt
 from _faults.small_run import config_of, finish, prepare
 
@@ -74,4 +75,5 @@ def _damaged(
 PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {
     "finished runs": finished_runs,
     "checkpoints": checkpoints,
+    "saved juries": damaged_juries,
 }

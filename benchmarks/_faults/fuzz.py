@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _faults.juries import odd_values
 from _faults.outcomes import Effort, Outcome, attempt
 
 
@@ -362,4 +363,5 @@ PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {
     "tables": tables,
     "rows in Python": rows_of_judgements,
     "candidates": candidates,
+    "values of jury.json": odd_values,
 }

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from _faults.injection import at_operation, count_operations, die, in_child, start_child, wait_for
+from _faults.juries import killed_savers
 from _faults.outcomes import Effort, Outcome, attempt
 from _faults.small_run import config_of, finish, prepare, quietly
 
 
-__all__ = ["PARTS"]
+__all__ = ["PARTS", "spread"]
 
 
 def run_at_operations(work: Path, effort: Effort) -> Iterator[Outcome]:
@@ -26,7 +27,7 @@ def run_at_operations(work: Path, effort: Effort) -> Iterator[Outcome]:
     run_file = prepare(work)
     expected = finish(config_of(run_file, work / "whole"))
     counted = count_operations(work / "counted", lambda: finish(config_of(run_file, work / "counted")))
-    for number in _spread(counted, effort):
+    for number in spread(counted, effort):
         output = work / f"killed-{number}"
         config = config_of(run_file, output)
 
@@ -74,7 +75,7 @@ def overwrite_at_operations(work: Path, effort: Effort) -> Iterator[Outcome]:
 
     shutil.copytree(work / "first", work / "counted")
     counted = count_operations(work / "counted", lambda: replace(work / "counted"))
-    for number in _spread(counted, effort):
+    for number in spread(counted, effort):
         output = work / f"killed-{number}"
         shutil.copytree(work / "first", output)
 
@@ -93,7 +94,7 @@ def overwrite_at_operations(work: Path, effort: Effort) -> Iterator[Outcome]:
         shutil.rmtree(output, ignore_errors=True)
 
 
-def _spread(counted: int, effort: Effort) -> list[int]:
+def spread(counted: int, effort: Effort) -> list[int]:
     """Numbers of operations: all, or as many as the effort allows, always with the first and the last."""
     if effort.injections >= counted:
         return list(range(1, counted + 1))
@@ -105,4 +106,5 @@ PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {
     "runs, at file operations": run_at_operations,
     "runs, at any time": run_at_times,
     "runs, while overwriting": overwrite_at_operations,
+    "saved juries, at file operations": killed_savers,
 }

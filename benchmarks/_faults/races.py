@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from _faults.injection import start_child, wait_for
+from _faults.juries import two_savers
 from _faults.outcomes import Effort, Outcome, is_own
 from _faults.small_run import config_of, finish, prepare
 
@@ -44,4 +45,7 @@ def two_runs(work: Path, effort: Effort) -> Iterator[Outcome]:
         shutil.rmtree(output, ignore_errors=True)
 
 
-PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {"two runs in a folder": two_runs}
+PARTS: dict[str, Callable[[Path, Effort], Iterator[Outcome]]] = {
+    "two runs in a folder": two_runs,
+    "two savers of a jury": two_savers,
+}

@@ -14,6 +14,7 @@ Shapes: `N` responses to one prompt, `K` clusters.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -330,4 +331,8 @@ def _option(part: str, spec: str) -> tuple[str, Any]:
         number = float(value)
     except ValueError:
         return name, value
-    return name, int(number) if re.fullmatch(r"[+-]?\d+", value) else number
+    if not re.fullmatch(r"[+-]?\d+", value):
+        return name, number
+    if math.isinf(number):
+        raise ValueError(f"rule: {name} has {len(value)} digits, which is more than a number has room for")
+    return name, int(number)

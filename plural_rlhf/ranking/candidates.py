@@ -189,7 +189,7 @@ def _read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
             if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
                 raise CandidatesError("a .json file must hold a list of rows, each a mapping. Or use .jsonl.")
             numbered = [(f"row {n}", row) for n, row in enumerate(records, 1)]
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CandidatesError(f"{path.name} cannot be read: {error}") from error
     return [(where, {c: v for c, v in _plain(row).items() if not _is_blank(c, v)}) for where, row in numbered]
 
@@ -203,7 +203,7 @@ def _is_blank(column: str, value: Any) -> bool:
 def _json_row(where: str, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CandidatesError(f"{where} is not JSON ({error}).") from error
     if not isinstance(row, dict):
         raise CandidatesError(f"{where} is not a mapping from column to value.")
@@ -216,7 +216,7 @@ def _from_cell(column: str, cell: str) -> Any:
         if (column in STRUCTURED or column.startswith(REWARD)) and cell.lstrip()[:1] in ("[", "{"):
             return json.loads(cell)
         return float(cell) if cell and column.startswith(REWARD) else cell
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
 
 

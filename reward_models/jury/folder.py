@@ -15,6 +15,7 @@ Knows nothing of scoring.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from reward_models.content_hashes import file_fault, folder_records, safe_name
+from reward_models.content_hashes import file_fault, folder_records, safe_name, value_hash
 from reward_models.errors import JuryError
 from reward_models.jury.backbone import refer_to_backbone
 from reward_models.jury.calibration import Calibration
@@ -46,6 +47,8 @@ Result = TypeVar("Result")
 FORMAT_VERSION = 1
 STATE_FILE = "jury.json"
 RATERS_FILE = "raters.safetensors"
+SELF = "sha256"
+"""Key of `jury.json` with the hash of its other values; earlier versions wrote none."""
 READ_UNASKED = (
     *("model.safetensors", "model.safetensors.index.json", "adapter_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -122,8 +125,9 @@ def save_jury(
                 digests = np.array([list(bytes.fromhex(p)) for p in state.raters.pseudonyms], dtype=np.uint8)
                 raters = {"pseudonyms": digests.reshape(-1, 32), "posterior": state.raters.posterior}
                 write_arrays(unfinished / RATERS_FILE, raters)
-            values = _to_json(model.config, state, unfinished, save_raters)
-            write_json(unfinished / STATE_FILE, values, exact=True)
+            write_json(unfinished / STATE_FILE, _to_json(model.config, state, unfinished, save_raters), exact=True)
+            values = json.loads((unfinished / STATE_FILE).read_text(encoding="utf-8"))
+            write_json(unfinished / STATE_FILE, {**values, SELF: value_hash(values)}, exact=True)
     finally:
         model.config.reading, model.config.backbone = of_model, None
 
@@ -294,6 +298,9 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
     Raises:
         JuryError: A file is missing, altered or was not saved with the jury; or the state is of another version of the
             format, cannot be read, holds impossible values, or belongs to other heads or another backbone.
+
+    Warns:
+        UserWarning: `jury.json` is gone from a folder that seems to have had one.
     """
     if _find(folder, "adapter_config.json") is not None:
         raise JuryError(
@@ -302,6 +309,14 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
         )
     values = _read(folder)
     if values is None:
+        if config.reading is not None:  # which `save_jury` writes beside jury.json
+            warnings.warn(
+                f"the jury in {str(folder)!r} has no {STATE_FILE}: its heads are used alone, without rater model, "
+                "calibration and descriptions, and its files cannot be checked. If it was removed by mistake, copy "
+                "the whole folder again.",
+                UserWarning,
+                stacklevel=4,
+            )
         return JuryState()
     hidden_size = config.get_text_config().hidden_size
     if (values["num_clusters"], values["hidden_size"]) != (config.num_clusters, hidden_size):
@@ -384,6 +399,8 @@ def _read(folder: str | Path) -> dict[str, Any] | None:
     fields = set(_FIELDS) - set(values)
     if fields:
         raise _unreadable(folder, f"it lacks {sorted(fields)}")
+    if SELF in values and values[SELF] != value_hash({key: part for key, part in values.items() if key != SELF}):
+        raise _unreadable(folder, f"a value was changed after it was saved; remove its {SELF!r} to use what it says")
     return values
 
 

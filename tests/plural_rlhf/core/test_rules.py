@@ -132,3 +132,9 @@ def test_options_out_of_range_show_before_anything_long_starts():
         Rule.parse("cvar(share=2)").check(3)
     with pytest.raises((ValueError, JuryError), match="standard_error"):
         Rule.parse({"rule": "pessimistic_median", "standard_error": [0.1, 0.2]}).check(3)
+
+
+def test_an_option_of_more_digits_than_a_number_has_is_refused():
+    for digits in (400, 5000):
+        with pytest.raises(ValueError, match=rf"rule: share has {digits} digits"):
+            Rule.parse(f"cvar(share={'9' * digits})")

@@ -69,9 +69,14 @@ def folder(tokenizer, tmp_path):
     return tmp_path
 
 
-def edit(folder, **changes):
+def unsigned(folder):
+    """The values of a `jury.json` without their hash, as earlier versions wrote it."""
     values = json.loads((folder / "jury.json").read_text())
-    (folder / "jury.json").write_text(json.dumps({**values, **changes}))
+    return {key: part for key, part in values.items() if key != "sha256"}
+
+
+def edit(folder, **changes):
+    (folder / "jury.json").write_text(json.dumps({**unsigned(folder), **changes}))
 
 
 def test_everything_comes_back(folder):
@@ -128,9 +133,10 @@ def test_an_altered_weight_is_noticed_although_the_size_is_the_same(tokenizer, f
     ):
         JuryScorer.from_pretrained(folder)
     JuryScorer.from_pretrained(folder, verify=False)
-    # The fix that the message gives works.
+    # The fix that the message gives works, and says what is missing.
     (folder / "jury.json").unlink()
-    JuryScorer.from_pretrained(folder)
+    with pytest.warns(UserWarning, match=r"has no jury.json: its heads are used alone, without rater model"):
+        JuryScorer.from_pretrained(folder)
 
 
 def test_another_size_is_noticed_without_hashing(folder):
@@ -423,10 +429,22 @@ NAN = float("nan")
     ids=str,
 )
 def test_an_impossible_value_is_refused(folder, path, value):
-    values = json.loads((folder / "jury.json").read_text())
-    (folder / "jury.json").write_text(json.dumps(changed(values, path, value)))
+    (folder / "jury.json").write_text(json.dumps(changed(unsigned(folder), path, value)))
     with pytest.raises(JuryError, match=r"jury.json in|lacks 'raters|the \w+ is that of a jury|descriptions name"):
         JuryScorer.from_pretrained(folder)
+
+
+def test_a_changed_digit_of_jury_json_is_noticed(folder):
+    written = (folder / "jury.json").read_text()
+    (folder / "jury.json").write_text(written.replace("1.2", "1.3", 1))
+    for load in (JuryScorer.from_pretrained, load_rater_model):
+        with pytest.raises(JuryError, match=r"a value was changed after it was saved; remove its 'sha256'"):
+            load(folder)
+    (folder / "jury.json").write_text(json.dumps({**json.loads(written), "surprise": 1}))
+    with pytest.raises(JuryError, match="a value was changed"):
+        JuryScorer.from_pretrained(folder)
+    edit(folder, temperature=[1.3, 0.9])  # the fix that the message gives
+    assert JuryScorer.from_pretrained(folder).state.temperature.tolist() == [1.3, 0.9]
 
 
 @pytest.mark.parametrize("size", [0, 8, 100, 1000])
