@@ -87,9 +87,10 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     The other parameters are those of [`~trl.GRPOTrainer`].
 
     Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π
-    per completion), `plural/residual_std` (0 at the optimum), `plural/reward_range` and `plural/effective_answers`
+    per completion), `plural/residual_std` (0 at the optimum), `plural/effective_answers` and `plural/effective_texts`
     (per group), `plural/truncated`, and `plural/valid` with a gate; in the exact mode `plural/jsd_nats` (to the exact
-    target) and `plural/coverage`; in both `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`.
+    target) and `plural/coverage`; in both `plural/reward_range`, `plural/share/<cluster>`, `plural/weight/<cluster>`
+    and `plural/beta`. With `log_completions` a column `jury/<cluster>` has each completion's reward.
 
     Raises:
         ValueError: Something would make the result another distribution than the target; before any training.
@@ -341,9 +342,10 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         loss = exact_divergence(log_p, log_pi, self.args.divergence, mask, p_other=self.args.other_mass)
         # In a mixed batch a row stands for the completions that would have been drawn for it.
         counted = _trl.real_rows(self, len(loss)) * (self.sampled_mode.group_size if self.mixed else 1)
-        sums = exact_metrics(inputs, log_pi, self.jury_reward.cluster_names, self.args.other_mass, counted)
+        names, beta = self.jury_reward.cluster_names, self.jury_reward.target.beta
+        sums = exact_metrics(inputs, log_pi, names, self.args.other_mass, counted, beta)
         _trl.add_ratios(self, {f"plural/{name}": value for name, value in sums.items()})
-        _trl.add_metric(self, "plural/beta", self.jury_reward.target.beta)
+        _trl.add_metric(self, "plural/beta", beta)
         if self.model.training and self.multipliers.active:
             # Of the target, which is known, and not of the policy, which is still on its way there.
             both = self.accelerator.reduce(target_kl_and_gains(inputs), "mean").double().cpu()

@@ -39,6 +39,7 @@ def check_scorer(folder: Path, scorer: ClusterScorer) -> None:
     Example:
         >>> import tempfile
         >>> from types import SimpleNamespace
+        >>> from reward_models.whole_file import write_json
         >>> scorer = SimpleNamespace(cluster_names=["urban", "rural"], prevalence=[0.7, 0.3], cluster_rewards=None)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_json(Path(folder) / STATE_FILE, {"cluster_names": ["urban", "rural"], "prevalence": [0.5, 0.5]})
@@ -98,6 +99,7 @@ def save_state(
     Example:
         >>> import tempfile
         >>> from types import SimpleNamespace
+        >>> from reward_models.whole_file import write_json
         >>> from plural_rlhf.core.offsets import OffsetTracker
         >>> from plural_rlhf.rewards.jury_reward import JuryReward
         >>> scorer = SimpleNamespace(cluster_names=["all"], prevalence=np.ones(1), cluster_rewards=None)

@@ -230,8 +230,9 @@ def exact_metrics(
     cluster_names: Sequence[str],
     other_mass: float,
     counted: torch.Tensor,
+    beta: float = 1.0,
 ) -> dict[str, torch.Tensor]:
-    """Return what is logged of a batch: distance to the target, mass on the answers, share and weight of each cluster.
+    """Return what is logged of a batch: distance to the target, mass on the answers, range of rewards, shares.
 
     Args:
         inputs: From `ExactRows.collate`.
@@ -239,6 +240,7 @@ def exact_metrics(
         cluster_names: `K` names.
         other_mass: Probability that the target leaves to anything else.
         counted: `(B,)` how often each row counts.
+        beta: Temperature of the target, logits.
 
     Returns:
         `(2,)` sum over rows and number of rows by name.
@@ -247,7 +249,7 @@ def exact_metrics(
         >>> log_p = torch.tensor([[0.75, 0.25]]).log()
         >>> inputs = {
         ...     "answer_mask": torch.ones(1, 2, 1).bool(), "log_p": log_p, "gamma": torch.eye(2)[None],
-        ...     "weights": torch.tensor([[0.75, 0.25]]),
+        ...     "weights": torch.tensor([[0.75, 0.25]]), "log_pi_ref": torch.zeros(1, 2),
         ... }  # fmt: skip
         >>> sums = exact_metrics(inputs, log_p, ["warm", "cold"], 0.0, torch.ones(1))  # the policy is the target
         >>> {name: value.tolist() for name, value in sums.items() if "warm" in name or name == "coverage"}
@@ -255,7 +257,11 @@ def exact_metrics(
     """
     log_pi, counted = log_pi.detach(), counted.to(log_pi)
     pi, mask = log_pi.exp(), inputs["answer_mask"].any(dim=-1)
+    # Of the aggregated reward, which is β (log p − log π₀) up to a constant.
+    tilt = beta * (inputs["log_p"] - inputs["log_pi_ref"]).to(log_pi)
+    spread = tilt.masked_fill(~mask, -torch.inf).amax(-1) - tilt.masked_fill(~mask, torch.inf).amin(-1)
     rows = {
+        "reward_range": spread,
         "jsd_nats": exact_divergence(inputs["log_p"], log_pi, "js", mask, p_other=other_mass),
         "coverage": pi.sum(-1),
     }

@@ -29,8 +29,8 @@ __all__ = ["JuryColumn", "OtherRewards"]
 class JuryColumn:
     """The jury in TRL's list of reward functions: scores completions and hands on the K rewards of each.
 
-    TRL sees and logs the weighted mean. A `JuryReward` itself would pool the rewards and move the offsets, which here
-    waits for the log-probabilities.
+    TRL sees and logs the weighted mean, and its table of completions gets a column `jury/<cluster>` for each cluster.
+    A `JuryReward` itself would pool the rewards and move the offsets, which here waits for the log-probabilities.
 
     Args:
         reward: The jury.
@@ -61,6 +61,9 @@ class JuryColumn:
         r = self._reward.cluster_rewards(seen, completions, columns.get("support"))
         w = self._reward.row_weights(columns.get("weights"), len(completions))
         self._keep(JuryScores(r, w, self._reward.row_rules(columns.get("rule"), len(completions))))
+        if (log_extra := columns.get("log_extra")) is not None:
+            for k, name in enumerate(self._reward.cluster_names):
+                log_extra(f"jury/{name}", r[:, k].tolist())
         return (r * w).sum(-1).tolist()
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from plural_rlhf.core.shares import effective_answers
+from plural_rlhf.core.shares import effective_answers, effective_texts
+from plural_rlhf.rewards.completions import completion_text
 from plural_rlhf.rewards.validity_gate import is_async
-from plural_rlhf.trainers.monitor.curves import EFFECTIVE, ENTROPY, RANGE, SHARE, Curves, Limits, Run
+from plural_rlhf.trainers.monitor.curves import EFFECTIVE, ENTROPY, RANGE, SHARE, TEXTS, Curves, Limits, Run
 from plural_rlhf.trainers.monitor.findings import CHECKS, Finding
 
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = (
     EFFECTIVE,
+    TEXTS,
     ENTROPY,
     "plural/residual_std",
     "plural/jsd_nats",
@@ -73,8 +75,8 @@ class CollapseMonitor(TrainerCallback):
     def watch(reward: Callable[..., Any]) -> Callable[..., Any]:
         """Return the same reward function, which also logs the number of answers per prompt and the range of rewards.
 
-        It logs `plural/effective_answers` and `plural/reward_range` (largest minus smallest reward of a prompt,
-        averaged over prompts), from the completions of each prompt in this process.
+        It logs `plural/effective_answers`, `plural/effective_texts` and `plural/reward_range` (largest minus smallest
+        reward of a prompt, averaged over prompts), from the completions of each prompt in this process.
 
         Args:
             reward: A reward function in TRL's calling convention, plain or async; a `JuryReward` is one.
@@ -86,6 +88,7 @@ class CollapseMonitor(TrainerCallback):
             >>> watched = CollapseMonitor.watch(lambda prompts, completions, **columns: [1.0, 0.0, 0.0])
             >>> watched(["p"] * 3, ["a", "b", "b"], log_metric=lambda name, value: print(name, round(value, 2)))
             plural/effective_answers 1.89
+            plural/effective_texts 1.89
             plural/reward_range 1.0
             [1.0, 0.0, 0.0]
         """
@@ -197,9 +200,12 @@ def _log_groups(
         return
     # `repr`, because prompts and completions may be conversations, which cannot be hashed.
     groups: dict[str, list[tuple[str, float | None]]] = {}
+    texts: dict[str, list[str]] = {}
     for prompt, completion, reward in zip(prompts, completions, rewards, strict=True):
         groups.setdefault(repr(prompt), []).append((repr(completion), reward))
+        texts.setdefault(repr(prompt), []).append(completion_text(completion))
     log_metric(EFFECTIVE, effective_answers([text for text, _ in group] for group in groups.values()))
+    log_metric(TEXTS, effective_texts(list(texts.values())))
     scored = [[r for _, r in group if r is not None and math.isfinite(r)] for group in groups.values()]
     ranges = [max(group) - min(group) for group in scored if group]
     if ranges:

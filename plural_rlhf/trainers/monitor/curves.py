@@ -18,6 +18,7 @@ from plural_rlhf.trainers.setting_checks import check_numbers
 __all__ = ["Curves", "Limits", "Run"]
 
 EFFECTIVE = "plural/effective_answers"
+TEXTS = "plural/effective_texts"
 ENTROPY = "plural/entropy"
 RANGE = "plural/reward_range"
 SHARE = "plural/share/"
@@ -40,6 +41,8 @@ class Limits:
         truncated: Largest share of completions without an end token.
         sharpness: Largest range of the rewards of a group, in units of β; e to this power is the odds of the best
             answer against the worst.
+        flatness: Smallest range of the rewards of a group, in units of β; below it the target hardly differs from the
+            reference. 0 turns the check off.
 
     Raises:
         ValueError: A patience below 2, a share outside 0 to 1, or a limit of 0 or less.
@@ -60,11 +63,13 @@ class Limits:
     coverage: float = 0.1
     truncated: float = 0.25
     sharpness: float = 20.0
+    flatness: float = 0.2
 
     def __post_init__(self) -> None:
         share, limit = ("[0, 1]", "a share"), ("(0, inf]", "a limit, and math.inf turns the check off")
         intervals = dict.fromkeys(("diversity", "share", "settle", "coverage", "truncated"), share)
         intervals |= dict.fromkeys(("kl", "sharpness"), limit)
+        intervals |= {"flatness": ("[0, inf)", "a limit, and 0 turns the check off")}
         intervals |= {"patience": ("[2, inf)", "a number of logs whose mean has a known noise")}
         check_numbers(self, intervals)
 

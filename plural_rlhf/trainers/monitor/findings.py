@@ -6,13 +6,15 @@ keeps no state: `callback` collects the numbers and logs the messages.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from plural_rlhf.core.shares import effective_number
-from plural_rlhf.trainers.monitor.curves import EFFECTIVE, ENTROPY, RANGE, SHARE, WEIGHT, Run
+from plural_rlhf.trainers.monitor.curves import EFFECTIVE, ENTROPY, RANGE, SHARE, TEXTS, WEIGHT, Run
 
 
 __all__ = ["CHECKS", "Finding"]
@@ -87,6 +89,28 @@ def sharp_target(run: Run) -> tuple[str, str] | None:
     )
 
 
+def flat_rewards(run: Run) -> tuple[str, str] | None:
+    """Find rewards so close together, in units of β, that there is nothing to learn, within the first steps."""
+    ranges, beta = run.curves.values.get(RANGE, []), run.beta
+    steps = run.settings.get("logging_steps") or 1
+    if not beta or not ranges or len(ranges) * max(steps, 1) < run.limits.patience:
+        return None
+    gap = float(np.mean(ranges[-run.limits.patience :]))
+    answers = run.curves.values.get(EFFECTIVE)
+    alike = answers is not None and float(np.mean(answers[-run.limits.patience :])) < _ALL_ALIKE
+    # Equal answers have equal rewards, and without a reference the target of flat rewards is the uniform one.
+    if gap >= run.limits.flatness * beta or alike or run.settings.get("reference_power") == 0:
+        return None
+    return RANGE, (
+        f"rewards of one prompt lie {gap:.2g} apart and beta is {beta:g} (limit {run.limits.flatness:g} beta): the "
+        f"target prefers no answer by more than a factor of {math.exp(gap / beta):.2f} over the reference, so there "
+        "is nothing to learn, and shares that equal the weights prove nothing. Likely cause: a jury that does not "
+        "tell these completions apart (see its columns under log_completions=True, one per cluster), clusters that "
+        "cancel each other out, or a beta that is large for the scale of the rewards: fit the jury on texts like "
+        "these, or lower beta."
+    )
+
+
 def group_estimate(run: Run) -> tuple[str, str] | None:
     """Find offsets that only one group of samples informs, with a cluster that is too small for a group."""
     size, mode = run.settings.get("num_generations"), run.settings.get("offsets", "responsibility")
@@ -107,10 +131,13 @@ def group_estimate(run: Run) -> tuple[str, str] | None:
 
 def collapse(run: Run) -> tuple[str, str] | None:
     """Find fewer different answers than at the start, if nothing shows that the target has so few."""
-    metric, unit, quantity = EFFECTIVE, "", "effective answers per prompt"
-    answers, size = run.curves.recent(EFFECTIVE), run.settings.get("num_generations")
-    if answers is None or (size and answers > _ALL_DIFFERENT * size):
-        metric, unit, quantity = ENTROPY, " nats", "entropy per completion"
+    size = run.settings.get("num_generations") or math.inf
+    metric, unit, quantity = ENTROPY, " nats", "entropy per completion"
+    for name, counted in ((EFFECTIVE, "answers"), (TEXTS, "wordings")):
+        number = run.curves.recent(name)
+        if number is not None and number <= _ALL_DIFFERENT * size:
+            metric, unit, quantity = name, "", f"effective {counted} per prompt"
+            break
     first, recent = run.curves.first(metric), run.curves.recent(metric)
     if first is None or recent is None or recent >= run.limits.diversity * first or _target_is_narrow(run):
         return None
@@ -276,6 +303,7 @@ def drift(run: Run) -> tuple[str, str] | None:
 CHECKS: dict[str, Callable[[Run], tuple[str, str] | None]] = {
     "scaled_rewards": scaled_rewards,
     "sharp_target": sharp_target,
+    "flat_rewards": flat_rewards,
     "group_estimate": group_estimate,
     "collapse": collapse,
     "lost_minority": lost_minority,

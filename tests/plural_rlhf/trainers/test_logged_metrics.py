@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -11,9 +12,9 @@ from datasets import Dataset
 from plural_rlhf.core.shares import effective_answers
 from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
-from tests.juries import CPU
+from tests.juries import CPU, flat_jury
 from tests.opposed_pairs import PROMPTS, build, pair, policy
-from tests.policies import THREE, TOKENIZER, load, perturbed, spoken, three_answers
+from tests.policies import THREE, TOKENIZER, load, perturbed, sampled_trainer, spoken, three_answers
 
 
 SIZES = (1, 2, 5, 64)
@@ -47,9 +48,7 @@ def same_numbers(logged: dict[int, dict[str, float]]) -> dict[str, float]:
 
 def thirteen_pairs() -> Dataset:
     """Two clusters of unequal size and weight, and responses of unequal length."""
-    rows = [
-        pair(PROMPTS[n % 2], n % 3 > 0, cluster="urban" if n % 4 else "rural", weight=1.0 + n % 3) for n in range(13)
-    ]
+    rows = [pair(PROMPTS[n % 2], n % 3 > 0, cluster="urban" if n % 4 else "rural", count=1 + n % 3) for n in range(13)]
     return Dataset.from_list([{**row, "rejected": row["rejected"] + " or so" * (n % 3)} for n, row in enumerate(rows)])
 
 
@@ -164,3 +163,34 @@ def test_rows_with_and_without_a_support_count_alike_in_mixed_batches(lopsided, 
         evaluated[prompts] = trainer.evaluate()
     found = same_numbers(evaluated)
     assert found["eval_plural/weight/left"] == pytest.approx(np.mean([0.5 + n / 20 for n in range(10)]))
+
+
+def test_the_table_of_completions_has_a_column_for_each_cluster(lopsided, tmp_path):
+    trainer = sampled_trainer(
+        lopsided,
+        three_answers(),
+        tmp_path,
+        1,
+        num_generations=4,
+        per_device_train_batch_size=8,
+        log_completions=True,
+        logging_steps=1,
+    )
+    trainer.train()
+    table = pd.concat([pd.read_parquet(path) for path in sorted((tmp_path / "completions").glob("*.parquet"))])
+    assert len(table) == 8
+    for text, left, right in table[["completion", "jury/left", "jury/right"]].itertuples(index=False):
+        expected = three_answers().table.get(text.strip(), [-6.0, -6.0])
+        assert (left, right) == pytest.approx(tuple(expected))
+
+
+def test_the_exact_mode_logs_the_range_of_the_rewards_that_make_the_target(lopsided, tmp_path):
+    """A jury that tells nothing apart has none, whatever the reference prefers."""
+    found = []
+    for jury in (three_answers(), flat_jury(three_answers())):
+        args = PluralGRPOConfig(str(tmp_path), exact=True, rho=0.0, per_device_train_batch_size=2, max_steps=1, **CPU)
+        data = Dataset.from_list([{"prompt": f"Item {c}: ", "support": THREE[: 2 + n]} for n, c in enumerate("ab")])
+        trainer = PluralGRPOTrainer(load(lopsided), jury, args, data, data, processing_class=TOKENIZER)
+        found.append(trainer.evaluate()["eval_plural/reward_range"])
+    # .7 · (4, 0, 0) + .3 · (0, 0, 4) is (2.8, 0, 1.2): 2.8 with two answers and with three.
+    assert found == pytest.approx([2.8, 0.0], abs=1e-5)

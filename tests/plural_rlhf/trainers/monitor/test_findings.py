@@ -101,6 +101,12 @@ CASES = {
         "beta",
         r"lie 24 apart and beta is 1, which makes odds of e\^24",  # 4 times the mean of 8, 6 and 4
     ),
+    "flat_rewards": (
+        {"plural/reward_range": 0.1},
+        {},
+        "plural/reward_range",
+        r"lie 0\.1 apart and beta is 1 \(limit 0\.2 beta\).*nothing to learn.*log_completions=True.*lower beta",
+    ),
     "group_estimate": (
         {},
         {"num_generations": 8, "offsets": "reference"},
@@ -331,3 +337,41 @@ def test_a_resumed_run_knows_what_was_found_and_does_not_repeat_it(caplog):
     assert resumed.findings == whole.findings
     assert resumed.summary() == whole.summary()
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [OURS, {**OURS, "exact": True}, {**STOCK, "beta": 1.0}], ids=["ours", "exact", "stock"]
+)
+def test_flat_rewards_are_found_before_the_tenth_step(settings):
+    """A range of .02 at a beta of .2 has shares that equal the weights from the first step, and teaches nothing."""
+    curves = {**HEALTHY, "plural/reward_range": 0.02, "plural/residual_std": 0.05, "plural/beta": 0.2}
+    monitor = follow(curves, {**settings, "beta": 0.2, "logging_steps": 1}, steps=3)
+    finding = next(finding for finding in monitor.findings if finding.cause == "flat_rewards")
+    assert finding.step <= 3
+    assert "lie 0.02 apart and beta is 0.2" in finding.message
+    assert "by more than a factor of 1.11" in finding.message
+    assert "prove nothing" in finding.message
+
+
+def test_one_log_of_ten_steps_is_enough_to_find_flat_rewards_and_two_of_single_steps_are_not():
+    flat = {**HEALTHY, "plural/reward_range": 0.02}
+    assert "flat_rewards" in causes(follow(flat, {**OURS, "logging_steps": 10}, steps=1))
+    assert "flat_rewards" not in causes(follow(flat, {**OURS, "logging_steps": 1}, steps=2))
+
+
+def test_rewards_of_equal_completions_and_of_a_target_without_a_reference_are_not_called_flat():
+    flat = {**HEALTHY, "plural/reward_range": 0.02}
+    assert "flat_rewards" not in causes(follow({**flat, "plural/effective_answers": 1.0}, OURS))
+    assert "flat_rewards" not in causes(follow(flat, {**OURS, "reference_power": 0.0}))
+    assert "flat_rewards" not in causes(follow(flat, OURS, limits=Limits(flatness=0.0)))
+    assert "flat_rewards" not in causes(follow({**flat, "plural/reward_range": 0.5}, OURS))
+
+
+def test_wordings_that_come_together_are_a_collapse_where_no_two_texts_are_equal():
+    size = OURS["num_generations"]
+    texts = {**HEALTHY, "plural/effective_answers": float(size), "plural/kl": [1.0] * 6 + [9.0] * 6}
+    texts |= {"plural/residual_std": 4.0, "plural/effective_texts": [12.0] * 6 + [3.0] * 6}
+    monitor = follow(texts, OURS)
+    finding = next(finding for finding in monitor.findings if finding.cause == "collapse")
+    assert finding.metric == "plural/effective_texts"
+    assert "effective wordings per prompt fell from 12 to 3" in finding.message
