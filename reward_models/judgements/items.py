@@ -18,7 +18,7 @@ from reward_models.judgements.faults import Faults
 from reward_models.judgements.texts import freeze_prompt
 
 
-__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "check_duplicates", "check_items", "first_rows"]
+__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "check_duplicates", "check_items", "first_rows", "row_order"]
 
 ANONYMOUS = "anonymous"
 DUPLICATES = ("refuse", "first", "last", "drop")
@@ -99,6 +99,17 @@ def first_rows(code: np.ndarray, n_codes: int) -> np.ndarray:
     first = np.full(n_codes, len(code), dtype=np.int64)
     np.minimum.at(first, code, np.arange(len(code)))
     return first
+
+
+def row_order(frame: pd.DataFrame) -> np.ndarray:
+    """Return (N,) the rows of a canonical table by rater and item; rows of which both are equal keep their order.
+
+    Example:
+        >>> row_order(pd.DataFrame({"rater_id": ["bob", "ann", "ann"], "item_id": ["x", "y", "x"]})).tolist()
+        [2, 1, 0]
+    """
+    columns = [column for column in ("item_id", "rater_id") if column in frame]
+    return np.lexsort([pd.factorize(frame[column], sort=True)[0] for column in columns])
 
 
 def _number(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from reward_models.judgements.encoding import Encoded, encode
 from reward_models.judgements.faults import whole_characters
+from reward_models.judgements.items import row_order
 from reward_models.judgements.validation import KINDS, canonicalise
 
 
@@ -173,6 +174,20 @@ class Judgements:
         keep = np.asarray(mask)
         rows = np.flatnonzero(keep) if keep.dtype == bool else keep
         return Judgements(self.kind, self.frame.iloc[rows].reset_index(drop=True), self.levels)
+
+    def in_order(self) -> Judgements:
+        """Return the same judgements ordered by rater and item, whatever the order of the rows.
+
+        What draws raters or rows at random draws them by their places; on a table in order the draws are the same.
+
+        Example:
+            >>> from reward_models import planted_judgements
+            >>> judgements = planted_judgements("rating", num_raters=4, num_items=3).judgements
+            >>> reversed_rows = judgements.select(np.arange(12)[::-1])
+            >>> reversed_rows.in_order().frame.equals(judgements.in_order().frame)
+            True
+        """
+        return self.select(row_order(self.frame))
 
     def encode(self) -> Encoded:
         """Return the integer view that likelihoods and fitting work on; made once and kept, so do not change it."""

@@ -1,6 +1,7 @@
 """Divide judgements by rater, by item, by both, or within each rater.
 
 The splits differ in what the test side has not seen: new raters, new items, both, or new answers of known raters.
+Raters, items and judgements are drawn from their sorted ids, so that the order of the rows does not matter.
 Knows nothing of what is fitted or scored.
 """
 
@@ -13,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, did_you_mean
+from reward_models.judgements.items import row_order
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import prompt_codes
+from reward_models.judgements.texts import freeze_prompt, prompt_codes
 from reward_models.seeds import seeded_rng
 
 
@@ -32,7 +34,7 @@ def split_raters(
     Args:
         judgements: A table with raters.
         heldout: Share of the raters to hold out, in (0, 1); at least one rater stays on each side.
-        seed: Random seed or generator.
+        seed: Random seed, with which the order of rows does not matter; or a generator, with which it does.
 
     Returns:
         (train, heldout); no rater is in both.
@@ -59,7 +61,7 @@ def split_items(
     Args:
         judgements: Any table.
         heldout: Number of items (int), share of the items in (0, 1) (float), or the item ids themselves.
-        seed: Random seed or generator; not used with item ids.
+        seed: Random seed or generator, as in `split_raters`; not used with item ids.
         by: `"item"`, or `"prompt"` to hold out whole prompts with all their responses (numbers then count prompts).
             By item, a response of a heldout pair may still be known from another pair.
 
@@ -146,7 +148,7 @@ def adaptation_split(judgements: Judgements, fraction: float, seed: int = 0) -> 
     rater, _ = pd.factorize(judgements.frame["rater_id"])
     counts = np.bincount(rater)
     n_adapt = np.clip(np.rint(counts * fraction), np.minimum(1, counts - 1), counts - 1)
-    shuffled = seeded_rng(seed, "adaptation split").permutation(len(rater))
+    shuffled = row_order(judgements.frame)[seeded_rng(seed, "adaptation split").permutation(len(rater))]
     by_rater = shuffled[np.argsort(rater[shuffled], kind="stable")]
     rank = np.empty(len(rater), dtype=np.int64)
     starts = np.cumsum(counts) - counts
@@ -159,7 +161,7 @@ def _heldout_raters(judgements: Judgements, heldout: float, seed: int | np.rando
     """(N,) bool, True for judgements of heldout raters."""
     _require_raters(judgements, 2, "split_raters")
     _require_share(heldout, "heldout")
-    rater, names = pd.factorize(judgements.frame["rater_id"])
+    rater, names = _units(judgements.frame["rater_id"], seed)
     return _draw(len(names), round(heldout * len(names)), seeded_rng(seed, "heldout raters"))[rater]
 
 
@@ -170,7 +172,7 @@ def _heldout_items(
     frame = judgements.frame
     if isinstance(heldout, str | Sequence):
         return _named_items(frame, [heldout] if isinstance(heldout, str) else heldout, by)
-    code = prompt_codes(frame["prompt"]) if by == "prompt" else pd.factorize(frame["item_id"])[0]
+    code, _ = _units(frame["prompt"].map(freeze_prompt) if by == "prompt" else frame["item_id"], seed)
     n_units = int(code.max()) + 1
     if isinstance(heldout, float):
         _require_share(heldout, "heldout")
@@ -188,6 +190,13 @@ def _heldout_items(
             + ("Fix: split by='item'." if by == "prompt" else "Fix: add items.")
         )
     return _draw(n_units, n_heldout, seeded_rng(seed, "heldout items"))[code]
+
+
+def _units(values: pd.Series, seed: int | np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Number raters, items or prompts in sorted order, or for a generator, as former runs did, as they occur."""
+    in_order = not isinstance(seed, np.random.Generator)
+    code, units = pd.factorize(np.asarray([repr(value) for value in values], dtype=object), sort=in_order)
+    return code, units
 
 
 def _named_items(frame: pd.DataFrame, heldout: Sequence[str], by: By) -> np.ndarray:
