@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (JudgementError, JuryError, UsageError, OSError) as error:
         if "--traceback" in argv:
             raise
-        say(f"error: {error}", err=True)
+        say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), err=True)
         return 2
     return 0
 

@@ -132,3 +132,5 @@ def _print_error(error: Exception) -> None:
     Console(stderr=True).print(
         Panel(cell(message), title=title, title_align="left", subtitle=hint, border_style="red")
     )
+    for note in getattr(error, "__notes__", ()):  # below the panel, whose frame nobody wants to paste
+        say(note, err=True)

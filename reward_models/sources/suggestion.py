@@ -28,22 +28,23 @@ _CARRIED = ("missing", "levels", "decimal", "thousands", "separator", "encoding"
 _ASKED = "THE SENTENCE BEFORE EVERY STATEMENT"
 
 
-def suggest_wide(cells: Cells, mapping: Mapping[str, Any]) -> str:
-    """Return a sentence and a column map if a file looks wide, else an empty text.
+def suggest_wide(cells: Cells, mapping: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a sentence and a column map if a file looks wide, else two empty texts.
 
     Args:
         cells: The file.
         mapping: The map of a long file that did not fit it; what it says of codes is kept.
 
     Returns:
-        Text that ends in the map as YAML, which reads the file; wordings are those of the file, or columns' names.
+        What to do, and the map as YAML, which reads the file; wordings are those of the file, or columns' names.
 
     Example:
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"id": ["a", "b", "c"], "q1": ["1", "2", "1"], "q2": ["2", "2", "1"]})
-        >>> print(suggest_wide(Cells(frame), {}))
-        The file looks wide: a row per respondent, a column per question ('q1', 'q2'). Fix: use this column map, ...
-        <BLANKLINE>
+        >>> sentence, column_map = suggest_wide(Cells(frame), {})
+        >>> sentence
+        "The file looks wide: a row per respondent, a column per question ('q1', 'q2'). Fix: use the column map ...
+        >>> print(column_map)
         kind: choice
         layout: wide
         columns:
@@ -59,7 +60,7 @@ def suggest_wide(cells: Cells, mapping: Mapping[str, Any]) -> str:
     batteries = _batteries({column: texts for column, texts in codes.items() if texts and column != rater})
     questions = [column for column in codes if any(column in battery for battery in batteries)]
     if len(questions) < (2 if rater else 3) or len(cells.frame) < 2:
-        return ""
+        return "", ""
     offered = {
         column: () if cells.labels.get(column) else _in_order({code for other in battery for code in codes[other]})
         for column in questions
@@ -67,9 +68,11 @@ def suggest_wide(cells: Cells, mapping: Mapping[str, Any]) -> str:
         if column in battery
     }
     shown = ", ".join(map(repr, questions[:3])) + (f" and {len(questions) - 3:,} more" if len(questions) > 3 else "")
-    message = f"The file looks wide: a row per respondent, a column per question ({shown}). Fix: use this column map, "
+    message = (
+        f"The file looks wide: a row per respondent, a column per question ({shown}). Fix: use the column map below, "
+    )
     text = _yaml(_map(cells, mapping, rater, offered, codes))
-    return f"{message}with the wordings and the order of the options checked.\n\n{text}"
+    return f"{message}after a look at the wordings and the order of the options.", text
 
 
 def _codes(cells: Cells, column: str) -> tuple[str, ...]:

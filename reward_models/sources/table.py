@@ -129,8 +129,8 @@ def read_table(
     unknown = unknown_columns(source_columns(mapping), cells)
     if unknown:
         fix = f"Fix: choose from: {', '.join(map(repr, cells.frame.columns))}."
-        lines = [*unknown, fix, *_wide_hint(cells, mapping)]
-        raise JudgementError("\n  ".join([f"the column map does not fit {path}:", *lines]))
+        head = f"the column map does not fit {path}:"
+        raise _with_wide_map("\n  ".join([head, *unknown, fix]), cells, mapping)
     recoder = Recoder(mapping)
     frame, missing = judgement_rows(cells, mapping, recoder, path.name)
     notes = recoder.unmatched()
@@ -151,14 +151,12 @@ def read_table(
         )
     except JudgementError as error:
         hints = [f"  note: {sentence}" for sentence in notes]
-        wide = _wide_hint(cells, mapping)
-        if columns is None and not wide:
+        if columns is None:
             hints.append(
                 "  Or pass a column map (columns), which says what the columns and the codes of the file are."
             )
-        hints += [f"  {sentence}" for sentence in wide]
         origin = f"{path.name}, read without a column map: " if columns is None else ""
-        raise JudgementError("\n".join([f"{origin}{error}", *hints])) from error
+        raise _with_wide_map("\n".join([f"{origin}{error}", *hints]), cells, mapping) from error
     judgements = Judgements(canonical.kind, canonical.frame, canonical.levels)
     if mapping.get("margins"):
         judgements = rake_judgements(judgements, mapping["margins"])
@@ -171,10 +169,13 @@ def read_table(
     return TableReading(judgements, path.name, _answer_columns(cells, mapping, answer), counts, missing)
 
 
-def _wide_hint(cells: Cells, mapping: Mapping[str, Any]) -> list[str]:
-    """Return what to do with a wide file that was read as a long one, or nothing."""
-    hint = suggest_wide(cells, mapping) if mapping.get("layout", "long") == "long" else ""
-    return [hint] if hint else []
+def _with_wide_map(message: str, cells: Cells, mapping: Mapping[str, Any]) -> JudgementError:
+    """Return the error; for a wide file that was read as a long one, with the map to paste as its note."""
+    sentence, column_map = suggest_wide(cells, mapping) if mapping.get("layout", "long") == "long" else ("", "")
+    error = JudgementError(f"{message}\n  {sentence}" if sentence else message)
+    if column_map:
+        error.add_note(column_map)
+    return error
 
 
 def _origin(mapping: Mapping[str, Any], kind: str, rows: int) -> str:

@@ -204,7 +204,7 @@ def _options(
         return tuple(dict.fromkeys([*map(cell_text, stated), *recoder.kept]))
     if meaning.labels:
         return tuple(recoder.options("choice", meaning))
-    cells = ", ".join(map(repr, answers.dropna().unique()[:12]))
+    cells = ", ".join(map(repr, sorted(answers.dropna().unique())[:12]))
     raise JudgementError(
         f"questions: {column} has no options. Fix: list them in order under options, of all questions or of this one; "
         f"its answers are {cells}."

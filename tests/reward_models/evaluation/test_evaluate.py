@@ -108,7 +108,7 @@ def test_scored_labels_may_not_be_training_labels():
 
 def test_every_predictor_is_scored_in_every_case_or_says_why_not():
     train = votes(range(12), range(8))
-    test = pd.concat([votes(range(12), range(8, 12)).frame, votes(range(12, 32), range(12)).frame])
+    test = pd.concat([votes(range(12), range(8, 16)).frame, votes(range(12, 32), range(16)).frame])
     test = Judgements.from_frame(test, kind="rating", levels=[0, 1])
     encoded = train.encode()
     result = evaluate_jury(

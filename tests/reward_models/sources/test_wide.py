@@ -203,7 +203,7 @@ def pasted(path, columns):
     """The map that the message offers."""
     with pytest.raises(JudgementError, match="The file looks wide") as caught:
         load_table(path, columns)
-    return yaml.safe_load(str(caught.value).partition("checked.\n\n")[2])
+    return yaml.safe_load(caught.value.__notes__[0])
 
 
 @pytest.mark.parametrize("columns", [None, {"columns": LONG["columns"], "kind": "choice"}])
