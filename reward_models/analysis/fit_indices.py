@@ -21,6 +21,7 @@ from reward_models.fitting.mixture import answer_cells, fit_mixture
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.progress import track
+from reward_models.raters.predictors import positions
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import entropy
 from reward_models.stats.design import SamplingDesign
@@ -38,7 +39,8 @@ class FitIndices:
         log_likelihood: Marginal log-likelihood of the judgements, nats.
         n_parameters: Free parameters; None where priors bind them, so that they cannot be counted (pairs, ratings).
         bic: `-2 log L + n_parameters log R`, lower is better; None without `n_parameters`. The fit has a weak prior,
-            so that this is very slightly above the BIC of maximum likelihood.
+            so that this is very slightly above the BIC of maximum likelihood; with sampling weights, log L is a
+            pseudo-likelihood.
         entropy: `1 - Σ H(q_u) / (R log K)`: 1 if every rater's cluster is certain, 0 if none is known; 1 for `K` = 1.
         certainty: (K,) mean probability of the most probable cluster, of the raters assigned to it; nan for none.
         misclassified: Share of raters expected to be in another cluster than their most probable one.
@@ -110,11 +112,11 @@ def fit_indices(fit: RaterFit, enc: Encoded) -> FitIndices:
     """
     _require_mixture(fit)
     q, k = fit.responsibilities, fit.num_clusters
-    assigned = q.argmax(axis=1)
-    certain = q.max(axis=1)
-    count = np.bincount(assigned, minlength=k)
+    weight = enc.rater_weight[positions(fit.rater_ids, enc.rater_ids)]
+    assigned, certain = q.argmax(axis=1), q.max(axis=1)
+    total = np.bincount(assigned, weight, minlength=k)
     with np.errstate(invalid="ignore"):
-        certainty = np.bincount(assigned, certain, minlength=k) / np.where(count > 0, count, np.nan)
+        certainty = np.bincount(assigned, weight * certain, minlength=k) / np.where(total > 0, total, np.nan)
     n_parameters = None
     if answer_cells(enc) is not None and not fit.model.term_names:
         free_answers = (enc.item_alternatives >= 0).sum() - enc.n_items
@@ -124,9 +126,9 @@ def fit_indices(fit: RaterFit, enc: Encoded) -> FitIndices:
         log_likelihood=fit.log_likelihood,
         n_parameters=n_parameters,
         bic=None if n_parameters is None else float(-2 * fit.log_likelihood + n_parameters * np.log(len(q))),
-        entropy=1.0 if k == 1 else float(1 - entropy(q).mean() / np.log(k)),
+        entropy=1.0 if k == 1 else float(1 - np.average(entropy(q), weights=weight) / np.log(k)),
         certainty=certainty,
-        misclassified=float(1 - certain.mean()),
+        misclassified=float(1 - np.average(certain, weights=weight)),
         stability=fit.stability,
     )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, diags_array
 
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
@@ -39,7 +39,8 @@ class PairResidual:
         first: Item id.
         second: Item id.
         n: Raters who answered both.
-        residual: Pearson's X² over its degrees of freedom, with the raters as they are; about 1 if the fit is right.
+        residual: Pearson's X² over its degrees of freedom, for the effective number of raters; about 1 if the fit is
+            right.
         unexplained: Total variation between the table of both answers and the expected one, 0 to 1: the share of
             people whose pair of answers would have to be another one.
         alone: The same for the answers of each item as if they had nothing to do with each other, for comparison.
@@ -85,15 +86,21 @@ def local_dependence(fit: RaterFit, enc: Encoded) -> list[PairResidual]:
     cell = place[enc.item[kept]] * width + enc.item_label[kept]
     answered = coo_array((np.ones(kept.sum()), (enc.rater[kept], cell)), shape=(enc.n_raters, n_cells)).tocsr()
     answered.data[:] = np.minimum(answered.data, 1.0)  # anonymous raters may repeat an answer
-    observed = (answered.T @ answered).toarray().reshape(len(items), width, len(items), width)
+    shape = (len(items), width, len(items), width)
+    n_both = (answered.T @ answered).toarray().reshape(shape)
+    # By sampling weights that add up to the effective number of raters, to which equal weights add up as well.
+    scale = enc.effective_raters / enc.rater_weight.sum()
+    observed = (answered.T @ diags_array(scale * enc.rater_weight) @ answered).toarray().reshape(shape)
     prior = np.exp(fit.model.log_prior)
     p = _answer_probs(fit, enc, items, width)  # (I, A, S)
     expected = np.einsum("ias,jbs,s->iajb", p, p, prior, optimize=True)
     pairs = [
-        _residual(observed[i, :, j], expected[i, :, j], enc.item_ids[items[i]], enc.item_ids[items[j]])
+        _residual(
+            observed[i, :, j], expected[i, :, j], n_both[i, :, j].sum(), *(enc.item_ids[items[k]] for k in (i, j))
+        )
         for i in range(len(items))
         for j in range(i + 1, len(items))
-        if observed[i, :, j].sum() >= MIN_RATERS
+        if n_both[i, :, j].sum() >= MIN_RATERS
     ]
     return sorted(pairs, key=lambda pair: -pair.residual)
 
@@ -118,7 +125,7 @@ def _answer_probs(fit: RaterFit, enc: Encoded, items: np.ndarray, width: int) ->
     return p
 
 
-def _residual(observed: np.ndarray, expected: np.ndarray, first: str, second: str) -> PairResidual:
+def _residual(observed: np.ndarray, expected: np.ndarray, n_raters: int, first: str, second: str) -> PairResidual:
     n = observed.sum()
     expected = expected / expected.sum()
     possible = expected > 0
@@ -130,7 +137,7 @@ def _residual(observed: np.ndarray, expected: np.ndarray, first: str, second: st
     return PairResidual(
         first,
         second,
-        int(n),
+        int(n_raters),
         float(squared.sum() / degrees),
         float(np.abs(shares - expected).sum() / 2),
         float(np.abs(shares - independent).sum() / 2),

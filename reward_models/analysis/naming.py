@@ -142,7 +142,7 @@ def _shorten(text: str) -> str:
 
 
 def answer_shares(fit: RaterFit, enc: Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Compute how each cluster and everybody answered, by the memberships of those who did.
+    """Compute how each cluster and everybody answered, by the memberships and sampling weights of those who did.
 
     Args:
         fit: The mixture.
@@ -160,10 +160,14 @@ def answer_shares(fit: RaterFit, enc: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """
     label, n_options = enc.item_label, int(enc.label.max(initial=0)) + 1
     row = {rater: i for i, rater in enumerate(fit.rater_ids)}
-    membership = fit.responsibilities[[row[rater] for rater in enc.rater_ids]][enc.rater]
+    everybody = enc.weight[:, None]
+    membership = everybody * fit.responsibilities[[row[rater] for rater in enc.rater_ids]][enc.rater]
     # max_iter=0: these memberships have seen the very answers, so frequencies weighted by them are the M-step already.
-    by_cluster = cluster_answers(membership, label, enc.item, enc.n_items, n_options, max_iter=0)
-    return by_cluster, cluster_answers(np.ones((len(enc), 1)), label, enc.item, enc.n_items, n_options)[0]
+    by_cluster, population = (
+        cluster_answers(weight, label, enc.item, enc.n_items, n_options, max_iter=0)
+        for weight in (membership, everybody)
+    )
+    return by_cluster, population[0]
 
 
 def _ranked_answers(fit: RaterFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:

@@ -128,8 +128,10 @@ def survey_questions(
         return []
     counts = np.bincount(enc.item, minlength=enc.n_items)
     by_cluster, everybody = answer_shares(fit, enc)
+    squared = np.bincount(enc.item, enc.weight**2, minlength=enc.n_items)
+    effective = np.bincount(enc.item, enc.weight, minlength=enc.n_items) ** 2 / np.maximum(squared, 1e-300)  # Kish
     return [
-        _question(enc, item, int(counts[item]), everybody[item], by_cluster[:, item], labels, names)
+        _question(enc, item, (int(counts[item]), effective[item]), everybody[item], by_cluster[:, item], labels, names)
         for item in np.sort(np.argsort(-counts, kind="stable")[:MOST_QUESTIONS])
     ]
 
@@ -137,7 +139,7 @@ def survey_questions(
 def _question(
     enc: Encoded,
     item: int,
-    n: int,
+    n: tuple[int, float],
     everybody: np.ndarray,
     by_cluster: np.ndarray,
     labels: Mapping[str, str],
@@ -158,8 +160,8 @@ def _question(
         prompt=wording,
         options=options,
         split=Split.TRAIN,
-        n=n,
-        n_effective=float(n),
+        n=n[0],
+        n_effective=float(n[1]),
         human=shares(everybody),
         jury=[],
         clusters={name: ClusterAnswers(human=shares(of), jury=[]) for name, of in zip(names, by_cluster, strict=True)},

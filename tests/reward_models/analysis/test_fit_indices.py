@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reward_models import (
+    Judgements,
     JuryError,
     fit_indices,
     fit_mixture,
@@ -15,6 +17,7 @@ from reward_models import (
     prevalence_intervals,
 )
 from reward_models.analysis.fit_indices import fits_by_size
+from reward_models.analysis.naming import answer_shares
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,22 @@ def test_residuals_of_other_kinds_take_rater_terms_into_account(kind):
     residuals = [pair.residual for pair in local_dependence(fit_mixture(enc, 2), enc)]
     assert len(residuals) == 15
     assert 0.3 < np.median(residuals) < 2.5
+
+
+def test_sampling_weights_count_as_copies_of_raters_do_but_do_not_make_more_of_them(enc):
+    """Every rater of one half twice is a weight of two, but for the effective number of people."""
+    planted = planted_judgements("choice", num_raters=200, num_items=6, seed=4)
+    frame = planted.judgements.frame
+    double = frame["rater_id"].str[1:].astype(int) < 60
+    weighted = Judgements.from_frame(frame.assign(rater_weight=np.where(double, 2.0, 1.0)), kind="choice").encode()
+    copies = frame[double].assign(rater_id=frame["rater_id"] + "again")
+    copied = Judgements.from_frame(pd.concat([frame, copies], ignore_index=True), kind="choice").encode()
+    one, other = fit_mixture(weighted, 2), fit_mixture(copied, 2)
+    assert one.prevalence == pytest.approx(other.prevalence, abs=2e-3)
+    assert fit_indices(one, weighted).entropy == pytest.approx(fit_indices(other, copied).entropy, abs=5e-3)
+    for shares, expected in zip(answer_shares(one, weighted), answer_shares(other, copied), strict=True):
+        assert shares == pytest.approx(expected, abs=5e-3)
+    pair, same = ({(p.first, p.second): p for p in local_dependence(*of)} for of in ((one, weighted), (other, copied)))
+    for names, residual in pair.items():
+        assert residual.unexplained == pytest.approx(same[names].unexplained, abs=5e-3)
+        assert residual.n < same[names].n
