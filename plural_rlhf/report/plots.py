@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogFormatter
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, OTHER, key_line, new_figure, option_colours, panel_grid, title
@@ -47,6 +48,8 @@ SHORT_NAMES: Mapping[str, str] = {
     Method.GRPO: "GRPO",
     Method.PLURAL: "plural",
 }
+ON_ANY_COLOUR = withStroke(linewidth=2.4, foreground="white")
+"""Outline of a line that is drawn on bars."""
 BASELINE_LINES = {Method.UNIFORM: ":", Method.MARGINAL: "--", Method.FLOOR: "-"}
 DISTANCES: Mapping[Metric, tuple[Callable[[float], str], str]] = {
     Metric.POINTS: (format_points, "points off, of 100 people"),
@@ -78,12 +81,14 @@ def plot_distributions(results: RunResults) -> Figure | None:
     labels = short_labels(ordered)
     shared = _share_options(ordered)
     columns = min(3, len(ordered))
-    figure, grid = panel_grid(len(ordered), columns, (3.2, 1.1), gaps=(0.25, 0.42), left=0.75, bottom=0.1)
+    policies = [m for m in (Method.PLURAL, Method.GRPO, Method.UNTOUCHED) if any(m in q.policy for q in ordered)]
+    panel = (3.2, 0.2 + 0.225 * (1 + len(policies)))
+    figure, grid = panel_grid(len(ordered), columns, panel, gaps=(0.25, 0.42), left=0.75, bottom=0.1)
     for axes, question in zip(grid, ordered, strict=False):
         bars = [("people", question.human)]
         bars += [
             (SHORT_NAMES[method], probs)
-            for method in (Method.PLURAL, Method.GRPO, Method.UNTOUCHED)
+            for method in policies
             if (probs := question.population_answers(method)) is not None
         ]
         colours = option_colours(len(question.options))
@@ -105,7 +110,7 @@ def plot_distributions(results: RunResults) -> Figure | None:
             axes.set_yticklabels([])
     title(figure, _distribution_finding(results))
     if shared:
-        _legend(figure, ordered[0].options)
+        _legend(figure, ordered[0].options, others=bool(policies))
     return figure
 
 
@@ -314,12 +319,12 @@ def plot_information(results: RunResults) -> Figure | None:
     return figure
 
 
-def _legend(figure: Figure, options: Sequence[str]) -> None:
+def _legend(figure: Figure, options: Sequence[str], *, others: bool) -> None:
     colours = option_colours(len(options))
     key_line(
         figure,
         [("s", colour, option) for option, colour in zip(options, colours, strict=True)]
-        + [("s", OTHER, "anything else")],
+        + [("s", OTHER, "anything else")] * others,
     )
 
 
@@ -336,7 +341,7 @@ def _margins(axes: Axes, question: QuestionResult) -> None:
     boundaries = np.cumsum(question.human)[:-1]
     for place, low, high in zip(boundaries, *margins(question, boundaries), strict=True):
         if np.isfinite([place, low, high]).all():
-            axes.plot([low, high], [0, 0], color=INK, lw=1.1, solid_capstyle="butt")
+            axes.plot([low, high], [0, 0], color=INK, lw=1.1, solid_capstyle="butt", path_effects=[ON_ANY_COLOUR])
 
 
 def _mark_baselines(
