@@ -324,3 +324,19 @@ def test_jsonl_keeps_text_that_looks_like_a_date_or_a_number(tmp_path):
     with pytest.warns(JudgementWarning):
         frame = load_table(path, {"columns": {name: name for name in names}}).frame
     assert frame[["rater_id", "prompt", "response_a"]].to_numpy().tolist() == [["007", "1999-01-01", "12"]]
+
+
+def test_margins_of_a_map_weigh_the_raters_and_a_weight_is_asked_what_it_is(tmp_path):
+    path = tmp_path / "answers.csv"
+    columns = {"rater_id": "who", "prompt": "question", "choice": "answer"}
+    rows = [(f"r{u}", q, "yes", "north" if u == 0 else "south") for u in range(4) for q in ("a", "b")]
+    pd.DataFrame(rows, columns=["who", "question", "answer", "part"]).to_csv(path, index=False)
+    mapping = {"columns": columns, "options": ["yes", "no"], "traits": {"region": "part"}}
+    table = load_table(path, mapping | {"margins": {"region": {"north": 0.5, "south": 0.5}}}).encode()
+    assert table.rater_weight == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+    assert table.effective_raters == pytest.approx(3.0)
+    assert table.count.tolist() == [1.0] * 8
+    with pytest.raises(JudgementError, match="no rater has the value 'nord', whose share is 0.5"):
+        load_table(path, mapping | {"margins": {"region": {"nord": 0.5, "south": 0.5}}})
+    with pytest.raises(JudgementError, match="columns: 'weight' does not say what is weighed.*'rater_weight'.*'count'"):
+        load_table(path, mapping | {"columns": columns | {"weight": "part"}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,11 @@ import torch
 
 from plural_rlhf.evaluation.distribution.answers import METRICS, ClusterPanel, cluster_panel, metric_rows
 from plural_rlhf.policies.answers import answer_probabilities
+from reward_models import planted_judgements
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
 from reward_models.raters.memberships import leave_one_out_posterior
+from reward_models.stats.design import SamplingDesign
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -148,3 +152,25 @@ def test_probabilities_are_exact_and_leave_the_model_as_it_was():
         log_probs = model.eval()(input_ids=torch.tensor([ids + answer])).logits[0].log_softmax(-1)
     by_hand = sum(log_probs[len(ids) - 1 + t, token] for t, token in enumerate(answer)).exp()
     assert found[1][2] == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_people_count_by_their_sampling_weights():
+    """Rater weight 2 is the same rater twice, for everybody and for each cluster; the number of people is Kish's."""
+    planted = planted_judgements("choice", num_raters=20, num_items=4, strength=2.0)
+    enc, rewards = planted.judgements.encode(), planted.rewards
+    twins = np.arange(20) % 3 == 0
+    again = enc.select(twins[enc.rater])
+    columns = {
+        name: np.concatenate([getattr(enc, name), getattr(again, name)])
+        for name in ("item", "alternatives", "label", "count")
+    }
+    rater = np.concatenate([enc.rater, again.rater + 20])
+    twice = dataclasses.replace(enc, rater_ids=[f"r{u}" for u in range(40)], rater=rater, **columns)
+    heavy = dataclasses.replace(enc, design=SamplingDesign(np.where(twins, 2.0, 1.0) / 1.35))
+    prevalence = np.array([0.5, 0.5])
+    one, two = (cluster_panel(table, rewards, prevalence, range(4)) for table in (heavy, twice))
+    for cluster in (None, 0, 1):
+        np.testing.assert_allclose(one.human(cluster), two.human(cluster), atol=1e-9)
+    assert one.n().tolist() == [20] * 4
+    assert one.n_effective() == pytest.approx(np.full(4, 27**2 / (7 * 4 + 13)))
+    assert one.human()[0] != pytest.approx(cluster_panel(enc, rewards, prevalence, range(4)).human()[0], abs=1e-4)
