@@ -25,7 +25,7 @@ from reward_models.weights import named_weights
 if TYPE_CHECKING:
     from reward_models.jury.protocol import ClusterScorer
 
-__all__ = ["Jury"]
+__all__ = ["Jury", "sample_seats"]
 
 
 class Jury(Mapping[str, float]):
@@ -305,8 +305,18 @@ class Jury(Mapping[str, float]):
         if n_seats < 1:
             raise JuryError(f"n_seats is {n_seats}: a jury has at least one.")
         shares = named_weights(self, list(self) if cluster_names is None else cluster_names)
-        return seeded_rng(seed, "seats of juries").multinomial(n_seats, shares, size=draws)
+        return sample_seats(shares, n_seats, draws, seed)
 
     @classmethod
     def _from_shares(cls, cluster_names: Sequence[str], shares: np.ndarray, name: str | None = None) -> Jury:
         return cls(dict(zip(cluster_names, shares.tolist(), strict=True)), name)
+
+
+def sample_seats(shares: np.ndarray, n_seats: int, draws: int, seed: int) -> np.ndarray:
+    """Draw juries: `(draws, K)` whole seats, each of which goes to cluster k with probability `shares[k]`.
+
+    Example:
+        >>> sample_seats(np.array([1.0, 0.0]), n_seats=12, draws=2, seed=0).tolist()
+        [[12, 0], [12, 0]]
+    """
+    return seeded_rng(seed, "seats of juries").multinomial(n_seats, shares, size=draws)

@@ -28,8 +28,8 @@ from plural_rlhf.evaluation.decisions.one_prompt import (
     scores_under,
 )
 from plural_rlhf.evaluation.intervals import bootstrap_means
+from plural_rlhf.weights.jury import sample_seats
 from reward_models.errors import JuryError
-from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import total_variation
 from reward_models.weights import named_weights
 
@@ -214,7 +214,7 @@ def seat_intervals(
         raise JuryError(f"n_seats is {n_seats} and draws {draws}: give at least one seat and one jury.")
     prompts, members, r, names = _groups(rewards, group, cluster_names)
     expected, parsed = named_weights(weights, names), Rule.parse(rule)
-    seats = seeded_rng(seed, "seats of juries").multinomial(n_seats, expected, size=draws)
+    seats = sample_seats(expected, n_seats, draws, seed)
     # Few different juries are drawn, so each decides once. The expected one comes first.
     different, of_draw = np.unique(seats, axis=0, return_inverse=True)
     juries = np.concatenate([expected[None], different / n_seats])

@@ -30,6 +30,6 @@ def test_margins_of_a_run_file_weigh_its_raters(tmp_path):
 
 
 def test_a_seed_that_a_trainer_cannot_use_is_refused():
-    with pytest.raises(ConfigError, match="seed: .*4294967295"):
+    with pytest.raises(ConfigError, match=r"seed = 4294967296: .*4294967295"):
         make_config({"seed": 2**32}, origin="test")
     assert make_config({"seed": 2**32 - 1}, origin="test").seed == 2**32 - 1

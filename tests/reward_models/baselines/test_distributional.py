@@ -66,7 +66,7 @@ def calibration_error(predicted, enc):
 
 
 def test_pairs_are_counted_whichever_response_is_called_a():
-    enc = pairs([("u", "q", "x", "y", "a"), ("v", "q", "y", "x", "a"), ("w", "q", "y", "x", "tie")], weight=[1, 2, 4])
+    enc = pairs([("u", "q", "x", "y", "a"), ("v", "q", "y", "x", "a"), ("w", "q", "y", "x", "tie")], count=[1, 2, 4])
     counted = PairCounts.of(enc)
     assert counted.counts.tolist() == [[1, 2, 4]]
     assert counted.share().tolist() == [3 / 7]

@@ -336,7 +336,9 @@ def test_margins_of_a_map_weigh_the_raters_and_a_weight_is_asked_what_it_is(tmp_
     assert table.rater_weight == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
     assert table.effective_raters == pytest.approx(3.0)
     assert table.count.tolist() == [1.0] * 8
-    with pytest.raises(JudgementError, match="no rater has the value 'nord', whose share is 0.5"):
+    with pytest.raises(JudgementError, match=r"no rater has the value 'nord', whose share is 0\.5"):
         load_table(path, mapping | {"margins": {"region": {"nord": 0.5, "south": 0.5}}})
-    with pytest.raises(JudgementError, match="columns: 'weight' does not say what is weighed.*'rater_weight'.*'count'"):
+    with pytest.raises(
+        JudgementError, match=r"columns: 'weight' does not say what is weighed.*'rater_weight'.*'count'"
+    ):
         load_table(path, mapping | {"columns": columns | {"weight": "part"}})
