@@ -23,7 +23,8 @@ class _Bar(TrainerCallback):
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, desc=self.label, disable=not state.is_world_process_zero)
+        begun, hidden = state.global_step, not state.is_world_process_zero  # a resumed training begins in the middle
+        self.bar = tqdm(total=state.max_steps, initial=begun, desc=self.label, disable=hidden)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:

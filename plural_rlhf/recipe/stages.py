@@ -103,7 +103,9 @@ class Stages:
             if record.inputs is None and redone:
                 reason = f"it is of an earlier version, and the stage {redone[0]} was done again since"
                 raise RunFolderError(damage(path, stage, f"record of the stage {stage}", reason))
-            self.console.print(cell(f"{stage}: found in {path}, kept (--overwrite starts over)", "dim"))
+            unknown = "; it is of an earlier version, so whether its data have changed is unknown"
+            note = "" if record.inputs is not None else unknown
+            self.console.print(cell(f"{stage}: found in {path}, kept (--overwrite starts over){note}", "dim"))
         if record.files:
             self._outputs[stage] = value_hash(record.files)
         self.seconds[stage] = record.seconds

@@ -46,7 +46,8 @@ __all__ = ["MEMBERSHIPS_FILE", "fit_labels", "membership_table"]
 MEMBERSHIPS_FILE = "memberships.csv"
 RESULTS_FILE = "results.json"
 STYLES = ("same_answer", "straight_line", "acquiescence")
-WRITTEN = (MEMBERSHIPS_FILE, RESULTS_FILE, "report.html", "report.md", "figures")
+FIGURES = "figures"
+WRITTEN_BEFORE_RESULTS = {MEMBERSHIPS_FILE, "report.html", "report.md", FIGURES}
 
 
 def fit_labels(
@@ -181,6 +182,9 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise RunFolderError(f"output_dir is {str(folder)!r}, which is a file. Fix: give the name of a folder.")
     if not folder.exists() or not any(folder.iterdir()):
         return
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(".unfinished")}
+    if not names or (MEMBERSHIPS_FILE in names and names <= WRITTEN_BEFORE_RESULTS):
+        return  # results come last: this one was killed before them
     try:
         earlier = RunResults.read(folder / RESULTS_FILE).scope == "labels"
     except (OSError, ResultsError):
@@ -198,14 +202,10 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
 
 
 def _write(folder: Path, memberships: pd.DataFrame, results: RunResults) -> None:
-    for name in WRITTEN:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULTS_FILE).unlink(missing_ok=True)
     with whole_path(folder / MEMBERSHIPS_FILE) as path:
         memberships.to_csv(path, index=False)
+    shutil.rmtree(folder / FIGURES, ignore_errors=True)
     write_report(results, folder)
     results.write(folder / RESULTS_FILE)

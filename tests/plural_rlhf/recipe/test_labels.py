@@ -17,6 +17,7 @@ from plural_rlhf.recipe.config import load_config
 from plural_rlhf.report.names import SkippedPart
 from plural_rlhf.report.results import RunResults
 from reward_models import adjusted_rand_index, planted_judgements
+from tests.benchmark_modules import benchmark_module
 from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
 
 
@@ -89,6 +90,7 @@ def test_nothing_is_written_over_and_what_cannot_be_used_is_refused_first(tmp_pa
     assert "--overwrite" in again.output
     assert command(tmp_path, *call, "--overwrite").exit_code == 0
     (tmp_path / "out" / "results.json").unlink()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
     assert "something else" in command(tmp_path, *call, "--overwrite").output
     assert "Add --labels-only" in " ".join(command(tmp_path, path).output.replace("│", " ").split())
 
@@ -107,3 +109,21 @@ def test_a_final_fit_holds_out_no_question_and_says_what_is_then_not_known(tmp_p
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "nothing is known of new questions" in page
     assert "never trained on, the model" not in page
+
+
+def test_a_kill_while_the_files_are_written_leaves_a_folder_that_can_be_used(tmp_path):
+    injection = benchmark_module("_faults.injection")
+    _, path = table(tmp_path, "rating", raters=20, items=6)
+    arguments = ("--labels-only", path, "--set", "jury.clusters=2")
+    for moment, more in (("memberships.csv", ()), ("report.md", ()), ("memberships.csv", ("--overwrite",))):
+
+        def killed(moment=moment, more=more):
+            injection.after(tmp_path / "out", moment, injection.die)
+            return command(tmp_path, *arguments, *more).output
+
+        assert injection.in_child(killed).status < 0
+        assert not (tmp_path / "out" / "results.json").exists()
+        if moment == "report.md":
+            done = command(tmp_path, *arguments)
+            assert done.exit_code == 0, done.output
+    assert command(tmp_path, *arguments).exit_code == 0
