@@ -168,6 +168,10 @@ def meaning(source: str) -> str | None:
         for field in ("annotation", "returns"):
             if getattr(node, field, None) is not None:
                 setattr(node, field, ast.Constant(None))
+        if isinstance(node, ast.arguments):  # a changed `*` between arguments is the style of calls, not their result
+            node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+            node.posonlyargs, node.kwonlyargs = [], []
+            node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
             node.value.op = (
                 ast.BitOr() if isinstance(node.value.op, ast.BitAnd) else node.value.op
