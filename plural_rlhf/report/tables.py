@@ -266,7 +266,7 @@ def summary_table(results: RunResults | Mapping[str, Any]) -> Table:
         >>> from rich.console import Console
         >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
         >>> table = summary_table(RunResults(rows=[row]))
-        >>> [column.header for column in table.columns][:3]
+        >>> [str(column.header) for column in table.columns][:3]
         ['', 'JS trained', 'JS held-out']
     """
     text = summary_text(RunResults.model_validate(results))
@@ -277,7 +277,7 @@ def clusters_table(results: RunResults) -> Table:
     """Make the table of rater clusters that `fit-jury` prints.
 
     Example:
-        >>> [column.header for column in clusters_table(RunResults()).columns]
+        >>> [str(column.header) for column in clusters_table(RunResults()).columns]
         ['cluster', 'raters', 'answers that set it apart']
     """
     return _rich(clusters_text(results), title="Rater clusters")
@@ -288,7 +288,7 @@ def headroom_table(headroom: HeadroomSummary) -> Table:
 
     Example:
         >>> table = headroom_table(HeadroomSummary(rungs=[], verdict="no taste signal", best="item mean"))
-        >>> table.title
+        >>> str(table.title)
         'Headroom: what could a jury gain?'
     """
     return _rich(headroom_text(headroom), title="Headroom: what could a jury gain?")

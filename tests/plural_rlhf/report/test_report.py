@@ -334,6 +334,12 @@ def test_plots_say_the_finding(results):
     assert all(titles.values())
 
 
+def test_without_clusters_or_questions_there_is_no_map_of_them():
+    values = stored_values(1, 1)
+    assert plots.plot_clusters(RunResults.model_validate({**values, "questions": []})) is None
+    assert plots.plot_clusters(RunResults.model_validate({**values, "clusters": []})) is None
+
+
 def test_many_weightings_and_one_question_fit():
     values = stored_values(1, 0)
     for extra in range(5):
