@@ -282,7 +282,7 @@ def test_the_last_whole_checkpoint_outlives_a_kill(tmp_path, monkeypatch):
     def killed(trainer, folder):
         if trainer.state.global_step == 2:
             raise KeyboardInterrupt
-        save(trainer, folder)
+        return save(trainer, folder)
 
     monkeypatch.setattr(PluralDPOTrainer, "_save_state", killed)
     with pytest.raises(KeyboardInterrupt):
