@@ -13,7 +13,7 @@ from plural_rlhf.report.plots import plot_distributions
 from plural_rlhf.report.points import points_by_question, points_table
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.sections import report_sections
-from plural_rlhf.report.survey import plot_traits, reliability_table, traits_table
+from plural_rlhf.report.survey import plot_traits, reliability_table, sizes_table, traits_table
 from reward_models.stats.shares import share_interval
 from tests.report_fixtures import stored_values
 
@@ -51,6 +51,20 @@ def values(**changes):
 
 def sections_of(results):
     return {section.key: section for section in report_sections(results)}
+
+
+def test_the_chosen_number_of_clusters_is_marked_and_no_other():
+    sizes = [{**SURVEY["sizes"][0], "num_clusters": k} for k in (2, 3)]
+    results = RunResults.model_validate(values(survey=SURVEY | {"sizes": sizes}))
+    assert [row[0] for row in sizes_table(results).rows] == ["2", "3 (chosen)"]
+
+
+def test_traits_are_not_drawn_for_one_cluster_or_without_traits():
+    assert plot_traits(RunResults.model_validate(values(survey=SURVEY))) is not None
+    assert plot_traits(RunResults.model_validate(values(survey=SURVEY | {"traits": []}))) is None
+    one = values(survey=SURVEY)
+    one["clusters"] = one["clusters"][:1]
+    assert plot_traits(RunResults.model_validate(one)) is None
 
 
 def test_the_first_sentence_is_in_points_and_names_the_questions():
