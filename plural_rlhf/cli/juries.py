@@ -31,7 +31,7 @@ def fit_jury(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG", help="Run file in YAML; with --labels-only also a table (.csv, .tsv, .parquet, .jsonl)."
+            metavar="CONFIG", help="Run file in YAML; with --labels-only also a table (.csv, .xlsx, .sav and more)."
         ),
     ],
     settings: Settings = None,
@@ -82,7 +82,8 @@ def headroom(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", help="Table of judgements (.csv, .tsv, .parquet, .jsonl), or a run file (.yaml)."
+            metavar="FILE",
+            help="Table of judgements (.csv, .jsonl, .parquet, .xlsx, .sav, .dta), or a run file (.yaml).",
         ),
     ] = None,
     columns: Columns = None,
@@ -179,7 +180,7 @@ def adapt(
     data: Annotated[
         Path,
         typer.Option(
-            "--data", metavar="FILE", help="Table with a few judgements of each rater (.csv, .tsv, .parquet, .jsonl)."
+            "--data", metavar="FILE", help="Table with a few judgements of each rater (.csv, .xlsx, .sav and more)."
         ),
     ],
     columns: Columns = None,

@@ -406,3 +406,17 @@ def test_a_jury_from_a_table_adapts_to_the_raters_of_that_table(votes, tmp_path)
     assert known_question["uniform"] == pytest.approx(np.log(2))
     assert "jury against marginal in 3 cases" in results["meta"]["verdict"]
     assert "format" not in results["meta"]["verdict"]
+
+
+def test_the_map_of_a_wide_file_can_be_pasted_from_the_terminal(tmp_path):
+    rows = [f"p{i},{1 + i % 2},{2 - i % 2},{1 + i % 3 // 2}" for i in range(30)]
+    table = tmp_path / "wide.csv"
+    table.write_text("\n".join(["id,parks,roads,trams", *rows]))
+    refused = runner.invoke(app, ["headroom", str(table)])
+    assert refused.exit_code == 2
+    assert "The file looks wide" in " ".join(refused.output.replace("│", " ").split())
+    pasted = tmp_path / "map.yaml"
+    pasted.write_text(refused.output[refused.output.rindex("\nkind: choice\n") :])
+    measured = runner.invoke(app, ["headroom", str(table), "--columns", str(pasted)])
+    assert measured.exit_code == 0, measured.output
+    assert "wide.csv: 90 judgements (choice)" in measured.output
