@@ -18,16 +18,20 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from reward_models.content_hashes import file_fault, safe_name
 from reward_models.errors import JuryError
 from reward_models.whole_file import flush_folder, locked_folder, move_into_place, remove_left_over, unfinished_folder
 
 
-__all__ = ["folder_to_read", "replaced_files"]
+__all__ = ["folder_to_read", "read_unchanged", "replaced_files"]
+
+Result = TypeVar("Result")
+TRIES = 5
 
 SAVED = ".saved"
 """A complete model whose files are on their way to the folder that it lies in."""
@@ -145,3 +149,34 @@ def _stale(target: Path, names: Iterable[str], listing: str) -> list[str]:
             if name not in set(names) and file_fault(target / safe_name(name), record) is None
         ]
     return []
+
+
+def read_unchanged(load: Callable[[], Result], version: Callable[[], object], what: str) -> Result:
+    """Return what `load` reads; again, if the model was replaced by another meanwhile.
+
+    Args:
+        load: Reads the model.
+        version: Returns what tells one model of the folder from the next.
+        what: Name of the model, for messages.
+
+    Raises:
+        JuryError: As `load`; or the model was replaced at every try.
+
+    Example:
+        >>> read_unchanged(lambda: "weights", lambda: 1, "the jury in 'runs/jury'")
+        'weights'
+    """
+    for _ in range(TRIES):
+        before = version()
+        try:
+            result = load()
+        except JuryError:
+            if before == version():
+                raise
+        else:
+            if before == version():
+                return result
+    raise JuryError(
+        f"{what} was replaced {TRIES} times while it was read: another process keeps saving there. Load it when that "
+        "is done."
+    )

@@ -34,7 +34,7 @@ class JuryConfig(PreTrainedConfig):
         num_anchors: Number of judged texts whose residual rewards are stored beside the linear heads; 0 for none. See
             `fitting.residual_memory`.
         reading: How the heads' texts were read, `ReadingSettings.to_dict()`; None where it is unknown.
-        backbone: Where the backbone lies and the hash of its weights (`backbone.refer_to_backbone`), in a folder that
+        backbone: Where the backbone lies and the hash of its weights (`features.refer_to_backbone`), in a folder that
             does not hold it; None where it does.
 
     Raises:

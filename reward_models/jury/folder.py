@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,20 +29,19 @@ from transformers.utils import cached_file
 
 from reward_models.content_hashes import file_fault, folder_records, safe_name, value_hash
 from reward_models.errors import JuryError
-from reward_models.jury.backbone import refer_to_backbone
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
+from reward_models.jury.features import refer_to_backbone
 from reward_models.jury.modeling_jury import JuryRewardModel
-from reward_models.jury.reading import ReadingSettings
+from reward_models.jury.reading import ReadingSettings, precision_of
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
-from reward_models.replaced_files import folder_to_read, replaced_files
+from reward_models.replaced_files import folder_to_read, read_unchanged, replaced_files
 from reward_models.whole_file import write_arrays, write_json
 
 
 __all__ = ["FORMAT_VERSION", "load_config", "load_jury", "load_rater_model", "load_state", "save_jury"]
 
-Result = TypeVar("Result")
 
 FORMAT_VERSION = 1
 STATE_FILE = "jury.json"
@@ -57,7 +56,6 @@ READ_UNASKED = (
 """Files that transformers reads where they are; one that the jury was saved without would change its scores."""
 DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
 """What values of another type or shape than expected raise when they are read."""
-TRIES = 5
 SAVE_AGAIN = "save the jury again with JuryScorer.save_pretrained"
 _FIELDS = (
     *("num_clusters", "hidden_size", "clusters", "fitted_on"),
@@ -116,7 +114,7 @@ def save_jury(
     of_model = model.config.reading
     reading = reading or ReadingSettings.stored(of_model, state.fitted_on)
     try:
-        model.config.reading = replace(reading, dtype=_precision(model)).to_dict()
+        model.config.reading = replace(reading, dtype=precision_of(model.model)).to_dict()
         model.config.backbone = reference
         with replaced_files(folder, STATE_FILE) as unfinished:
             model.save_pretrained(unfinished, state_dict=weights)
@@ -130,12 +128,6 @@ def save_jury(
             write_json(unfinished / STATE_FILE, {**values, SELF: value_hash(values)}, exact=True)
     finally:
         model.config.reading, model.config.backbone = of_model, None
-
-
-def _precision(model: JuryRewardModel) -> str:
-    """Return the precision of the backbone; float32 where it is quantised or mixed, in which it is then loaded."""
-    dtypes = {parameter.dtype for parameter in model.model.parameters()}
-    return str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else "float32"
 
 
 def _to_json(config: JuryConfig, state: JuryState, folder: Path, save_raters: bool) -> dict[str, Any]:
@@ -208,25 +200,8 @@ def load_jury(
     Raises:
         JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
     """
-    return _unchanged(folder, lambda: _load_jury(folder, verify, backbone))
-
-
-def _unchanged(folder: str | Path, load: Callable[[], Result]) -> Result:
-    """Return what `load` reads; again, if the jury was replaced by another meanwhile."""
-    for _ in range(TRIES):
-        before = _version(folder)
-        try:
-            result = load()
-        except JuryError:
-            if before == _version(folder):
-                raise
-        else:
-            if before == _version(folder):
-                return result
-    raise JuryError(
-        f"the jury in {str(folder)!r} was replaced {TRIES} times while it was read: another process keeps saving "
-        "there. Load it when that is done."
-    )
+    what = f"the jury in {str(folder)!r}"
+    return read_unchanged(lambda: _load_jury(folder, verify, backbone), lambda: _version(folder), what)
 
 
 def _version(folder: str | Path) -> tuple[str, bytes | None]:

@@ -28,9 +28,8 @@ from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
-from reward_models.jury.backbone import find_backbone
 from reward_models.jury.configuration_jury import JuryConfig
-from reward_models.jury.features import last_token
+from reward_models.jury.features import find_backbone, last_token
 from reward_models.jury.reading import ReadingSettings
 
 

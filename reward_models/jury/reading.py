@@ -17,9 +17,9 @@ from reward_models.judgements.texts import Prompt, Text, as_messages
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["MAX_LENGTH", "SEPARATOR", "ReadingSettings", "Rendered", "TextFormat", "render", "shorten"]
+__all__ = ["MAX_LENGTH", "SEPARATOR", "ReadingSettings", "Rendered", "TextFormat", "precision_of", "render", "shorten"]
 
 MAX_LENGTH = 1024
 """Longest text in tokens where nothing else is said, for features and for scores."""
@@ -287,3 +287,15 @@ def _messages(prompt: Prompt | Messages) -> list[Any]:
 def _shown(prompt: Messages) -> str:
     line = repr(list(prompt))
     return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+def precision_of(backbone: PreTrainedModel) -> str:
+    """Return the precision of a backbone; float32 where it is quantised or mixed, in which it is then loaded.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> precision_of(tiny_causal_lm())
+        'float32'
+    """
+    dtypes = {parameter.dtype for parameter in backbone.parameters()}
+    return str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else "float32"
