@@ -215,6 +215,9 @@ def test_a_jury_without_tokenizer_is_refused(model, tmp_path):
 def test_a_jury_without_weights_is_refused(scorer, tmp_path):
     scorer.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(JuryError, match=r"lacks 'model.safetensors', which it was saved with"):
+        JuryScorer.from_pretrained(tmp_path)
+    (tmp_path / "jury.json").unlink()  # which says what the folder holds
     with pytest.raises(JuryError, match=r"has a config.json but no weights that can be read"):
         JuryScorer.from_pretrained(tmp_path)
 
@@ -223,6 +226,7 @@ def test_a_jury_with_half_its_weights_is_refused(scorer, model, tmp_path):
     scorer.save_pretrained(tmp_path)
     half = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("score")}
     model.save_pretrained(tmp_path, state_dict=half)
+    (tmp_path / "jury.json").unlink()  # with it the folder is refused because its files are others
     with pytest.raises(JuryError, match=r"lacks the weights \['score.bias', 'score.weight'\]"):
         JuryScorer.from_pretrained(tmp_path)
 
