@@ -245,7 +245,11 @@ def _run(args: argparse.Namespace, command: str) -> None:
         bootstrap=bootstrap,
     )
     console = Console()
-    print_report(result, console if console.is_terminal else Console(width=160))
+    console = console if console.is_terminal else Console(width=160)
+    print_report(result, console)
+    if "rater_weight" in test.frame:
+        alike = test.encode().effective_raters
+        console.print(f"Sampling weights: {test.n_raters:,} raters count as {alike:,.1f} of equal weight (Kish).")
     facts = {
         "judgements": len(test),
         "fitted_to": fitted_to,
