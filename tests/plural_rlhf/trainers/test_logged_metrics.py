@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -14,6 +20,7 @@ from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from tests.juries import CPU, flat_jury
 from tests.opposed_pairs import PROMPTS, build, pair, policy
+from tests.paths import ROOT
 from tests.policies import THREE, TOKENIZER, load, perturbed, sampled_trainer, spoken, three_answers
 
 
@@ -46,6 +53,14 @@ def same_numbers(logged: dict[int, dict[str, float]]) -> dict[str, float]:
     return first
 
 
+def move(model: torch.nn.Module) -> None:
+    """Move a policy away from its reference, always to the same place."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+
+
 def thirteen_pairs() -> Dataset:
     """Two clusters of unequal size and weight, and responses of unequal length."""
     rows = [pair(PROMPTS[n % 2], n % 3 > 0, cluster="urban" if n % 4 else "rural", count=1 + n % 3) for n in range(13)]
@@ -59,10 +74,7 @@ def test_no_metric_of_dpo_depends_on_the_batch_size(tmp_path, objective):
     for size in SIZES:
         sizes = {"per_device_train_batch_size": size, "per_device_eval_batch_size": size}
         moved = policy()
-        torch.manual_seed(0)
-        with torch.no_grad():
-            for parameter in moved.parameters():
-                parameter += 0.02 * torch.randn_like(parameter)
+        move(moved)
         data = thirteen_pairs()
         trainer = build(data, tmp_path, moved, eval_dataset=data, objective=objective, **{**STILL, **sizes})
         trainer.train()
@@ -194,3 +206,56 @@ def test_the_exact_mode_logs_the_range_of_the_rewards_that_make_the_target(lopsi
         found.append(trainer.evaluate()["eval_plural/reward_range"])
     # .7 · (4, 0, 0) + .3 · (0, 0, 4) is (2.8, 0, 1.2): 2.8 with two answers and with three.
     assert found == pytest.approx([2.8, 0.0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_evaluations_on_two_processes_count_every_row_once(lopsided, tmp_path):
+    """Thirteen pairs, five prompts with a list and five without; the last batch of two processes is filled up."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+            from tests.juries import CPU
+            from tests.opposed_pairs import build, policy
+            from tests.plural_rlhf.trainers import test_logged_metrics as tests
+            from tests.policies import TOKENIZER, load, three_answers
+            from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+
+            policy_folder, file = sys.argv[1:]
+            pairs = tests.thirteen_pairs()
+            moved = policy()
+            tests.move(moved)
+            trainer = build(pairs, "out", moved, eval_dataset=pairs, per_device_eval_batch_size=2)
+            found = {"pairs": trainer.evaluate()}
+            main = trainer.is_world_process_zero()
+            for mode in ("exact", "sampled"):
+                exact = mode == "exact"
+                data = tests.ten_rows(exact).select(range(5))
+                settings = dict(exact=True) if exact else dict(num_generations=2, max_completion_length=4)
+                settings |= dict(per_device_eval_batch_size=2, per_device_train_batch_size=2)
+                args = PluralGRPOConfig("out", **settings, **CPU)
+                model = load(policy_folder) if exact else policy_folder
+                trainer = PluralGRPOTrainer(model, three_answers(), args, data, data, processing_class=TOKENIZER)
+                tests.say_by_table(2)
+                found[mode] = trainer.evaluate()
+            if main:
+                json.dump(found, open(file, "w"))
+            """
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = []
+    for launch in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]):
+        file = tmp_path / f"{len(found)}.json"
+        command = [sys.executable, *launch, str(script), lopsided, str(file)]
+        run = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        found.append(json.loads(file.read_text()))
+    for kind, one in found[0].items():
+        names = [name for name in one if "plural/" in name or "rewards/" in name or "logps" in name]
+        assert len(names) > 5
+        for name in names:
+            assert found[1][kind][name] == pytest.approx(one[name], abs=2e-5), (kind, name)
