@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from _common import environment, make_parser, row, write
 from _jury.cases import CASES, CELLS, DATA, FEATURES, SURVEYS, Case, Unavailable, load_case
 from _jury.cells import Parts, measure, open_cell
-from _jury.methods import LARGEST, METHODS, OURS
+from _jury.methods import CHOOSING, LARGEST, METHODS, OURS
 from _jury.report import plot, show, summarise
 
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-ALL_METHODS = (*METHODS, "auto")
+ALL_METHODS = (*METHODS, *CHOOSING)
 SMOKE = {
     "cases": ["polis/15-per-hour-seattle", "polis/canadian-electoral-reform"],
     "methods": ["bt", "bias-only", "mixture"],
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:
                 rows += of_cell
                 found["Controls" if name.endswith(":shuffled") else "Verdict"] += comparisons
     for title, comparisons in found.items():
-        ours = [c for c in comparisons if c.method in (*OURS, "bias-only")]
+        ours = [c for c in comparisons if c.method in (*OURS, "bias-only", "joint-one")]
         if ours:
             print(f"{title}: {in_words(ours)}")
     return rows
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument(
         "--max-raters", type=int, default=5000, help="random sample of a survey's raters (default: 5000)"
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with polis/, ukpconvarg1/ and pandalm/")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with polis/, ukpconvarg1/, ... (see cases)")
     parser.add_argument(
         "--fresh", action="store_true", help="discard the results saved beside --json, e.g. after a change of code"
     )

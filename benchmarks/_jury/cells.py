@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _jury.cases import FEATURES, Case, Split, make_split, shuffled_case, text_features
-from _jury.methods import LARGEST, METHODS, TUNED, Training, choose_size, fit_auto
+from _jury.methods import CHOOSING, LARGEST, METHODS, TUNED, Training, choose_size
 
 from reward_models.whole_file import whole_path, write_json
 
@@ -108,7 +108,8 @@ def measure(cell: Cell, number: int, method: str, parts: Parts, candidates: Sequ
         return done
     split = cell.splits[number]
     enc = split.train.encode()
-    training = Training(split.train, enc, cell.features(enc.texts), number, cell.case.judgements)
+    others = [(other, cell.features(other.texts)) for other in (table.encode() for table in split.others)]
+    training = Training(split.train, enc, cell.features(enc.texts), number, cell.case.judgements, others)
     size, choosing = 1, 0.0
     if method in TUNED:
         # Vectors of texts play no part in the choice: cells that hold out the same texts share it.
@@ -123,8 +124,8 @@ def measure(cell: Cell, number: int, method: str, parts: Parts, candidates: Sequ
         size, choosing = choice["size"], choice["seconds"]
     start = time.perf_counter()
     chosen = str(size)
-    if method == "auto":
-        predictor, chosen = fit_auto(training)
+    if method in CHOOSING:
+        predictor, chosen = CHOOSING[method](training)
     else:
         predictor = METHODS[method](training, size)
     seconds = time.perf_counter() - start + choosing

@@ -10,6 +10,8 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `bias-only` | `bt` with rater terms (leniency, scale, ties, position), which are no taste |
 | `mixture`, `simplex`, `factor`, `encoder` | the memberships of this package, with rater terms |
 | `auto` | what `choose_membership` takes for the training raters |
+| `joint-one` | one reward with rater terms, texts and raters in one likelihood, all tables of the raters together |
+| `joint` | the same with the membership and size that `choose_joint` takes |
 | `pal` | PAL (Chen et al., ICLR 2025): ideal points, blends of prototypes; given our rater terms |
 | `lore` | LoRe (Bose et al., COLM 2025): blends of linear rewards, no rater terms |
 | `pref` | PReF (Shenfeld et al., 2025): factors, no rater terms |
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
     from reward_models.raters.predictors import Predictor
 
-__all__ = ["LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size", "fit_auto"]
+__all__ = ["CHOOSING", "LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Training:
         seed: Of whatever is random in the fit.
         people: A table in which the traits of everybody are found, those who will be scored too; nothing else of it
             is read. None: the training judgements.
+        others: Tables of other kinds by the same raters, and rows for their texts; for methods that fit several.
     """
 
     judgements: Judgements
@@ -56,6 +59,7 @@ class Training:
     features: np.ndarray | None
     seed: int
     people: Judgements | None = None
+    others: Sequence[tuple[Encoded, np.ndarray | None]] = ()
 
 
 Fit = Callable[[Training, int], "Predictor"]
@@ -85,6 +89,30 @@ def fit_auto(training: Training) -> tuple[Predictor, str]:
     chosen = choose_membership(training.enc, config=FitConfig(seed=training.seed))
     size = int(chosen.num_clusters)
     return fit_jury(training, size, chosen.membership), f"{chosen.membership} {size}"
+
+
+def _joint_one(training: Training, size: int) -> Predictor:
+    from reward_models.fitting.em import FitConfig
+    from reward_models.fitting.joint_fit import fit_joint
+
+    tables, features = _tables(training)
+    return fit_joint(tables, features, "mixture", 1, config=FitConfig(seed=training.seed))
+
+
+def fit_joint_choice(training: Training) -> tuple[Predictor, str]:
+    """Texts and raters in one likelihood, all tables together; chosen on held-out raters and texts."""
+    from reward_models.fitting.em import FitConfig
+    from reward_models.fitting.joint_choice import choose_joint
+
+    choice = choose_joint(*_tables(training), config=FitConfig(seed=training.seed))
+    return choice.fit, f"{choice.membership} {choice.num_clusters}"
+
+
+def _tables(training: Training) -> tuple[list[Encoded], list[np.ndarray] | None]:
+    """All tables of a training set, and rows for their texts where there are features."""
+    tables = [training.enc, *(enc for enc, _ in training.others)]
+    rows = [training.features, *(features for _, features in training.others)]
+    return tables, None if training.features is None else [features for features in rows if features is not None]
 
 
 def _item_mean(training: Training, size: int) -> Predictor:
@@ -127,6 +155,7 @@ METHODS: dict[str, Fit] = {
     "item-mean": _item_mean,
     "bt": partial(fit_jury, terms=False),
     "bias-only": fit_jury,
+    "joint-one": _joint_one,
     "mixture": fit_jury,
     "simplex": partial(fit_jury, membership="simplex"),
     "factor": partial(fit_jury, membership="factor"),
@@ -144,7 +173,12 @@ LARGEST = {"factor": 2, "pref": 2}
 """Sizes above cost minutes: codes of a factor model are summed over a grid in as many dimensions."""
 
 TUNED = ("mixture", "simplex", "factor", "encoder", "pal", "lore", "pref", "vpl", "k-models")
-OURS = ("mixture", "simplex", "factor", "encoder", "auto")
+OURS = ("mixture", "simplex", "factor", "encoder", "auto", "joint")
+
+CHOOSING = {"auto": fit_auto, "joint": fit_joint_choice}
+"""Methods of this package that choose membership and size themselves; they return the fit and the choice."""
+
+
 UNSEEN_RATERS = 0.25
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from _common import print_table, row
 from _jury.cells import Cell, Parts, reference_memberships
-from _jury.methods import OURS, TUNED
+from _jury.methods import CHOOSING, OURS, TUNED
 
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot", "show", "summarise"]
 
-BASES = ("bt", "bias-only")
+BASES = ("bt", "bias-only", "joint-one")
+RATER_TERMS = ("joint-one", "bias-only")  # one reward whose raters differ in habits; the first that was measured
 UNSEEN = {"labels:seen": "labels", "labels:unseen": "raters", "labels:seen:shuffled": "labels"}
 
 
@@ -72,7 +73,7 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
             add(method, metric, value, unit, low, high, len(pooled))
         spent = [part["seconds"] for part in cell.found[method]]
         add(method, "seconds", float(np.mean(spent)), "s", min(spent), max(spent), len(spent))
-        if method in (*TUNED, "auto"):
+        if method in (*TUNED, *CHOOSING):
             chosen = [part["chosen"] for part in cell.found[method]]
             sizes = [int(choice.split()[-1]) for choice in chosen]
             add(
@@ -92,7 +93,34 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
                 )  # fmt: skip
                 if base == "bt":
                     comparisons.append(found)
+    base = next((method for method in RATER_TERMS if method in said), None)
+    for method, log_probs in said.items() if base else ():
+        if method in OURS:
+            for split, found in minus_rater_terms(cell, log_probs, said[str(base)], bootstrap):
+                add(
+                    method, "delta_nll_vs_bias", found.value, "nats", found.low, found.high, found.n,
+                    split=split, base=base, outcome=found.outcome,
+                )  # fmt: skip
     return rows, comparisons
+
+
+def minus_rater_terms(
+    cell: Cell, ours: list[np.ndarray], base: list[np.ndarray], bootstrap: Bootstrap
+) -> list[tuple[str, Comparison]]:
+    """Difference to one reward with rater terms in each split, and on the judgements of all splits ("mean")."""
+    import numpy as np
+
+    from reward_models.evaluation.comparisons import compare
+
+    rows = [split.test_rows for split in cell.splits]
+    parts = [(str(i), *part) for i, part in enumerate(zip(rows, ours, base, strict=True))]
+    parts.append(("mean", *(np.concatenate(values) for values in (rows, ours, base))))
+    out = []
+    for name, scored, of_method, of_base in parts:
+        enc = cell.case.judgements.select(scored).encode()
+        found = compare({"base": of_base, "method": of_method}, enc, "base", bootstrap=bootstrap, permutations=99)
+        out.append((name, found[0]))
+    return out
 
 
 def within_splits(

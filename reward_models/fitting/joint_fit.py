@@ -378,6 +378,12 @@ def _information_share(problem: JointProblem, by_code: Tensor) -> np.ndarray:
     return np.average(mean_part**2, axis=0, weights=problem.rater_weight)
 
 
+def _alike(problem: JointProblem) -> list[np.ndarray]:
+    """Tastes of one strength: contrasts between clusters are arbitrary axes of one space, factors are not."""
+    tastes = np.arange(1, problem.n_parts)
+    return [tastes[[i]] for i in range(len(tastes))] if problem.model.membership == "factor" else [tastes]
+
+
 def _learn_tastes(problem: JointProblem, params: Params) -> tuple[JointProblem, Params]:
     """Re-estimate the strengths of tastes at the mode; the rewards stay the same."""
     with torch.no_grad():
@@ -385,12 +391,14 @@ def _learn_tastes(problem: JointProblem, params: Params) -> tuple[JointProblem, 
     share = _information_share(problem, by_code)
     curvature = Curvature.at(problem, params)
     features, residual = problem.strengths.features.copy(), problem.strengths.residual.copy()
-    for j in range(1, problem.n_parts):
-        _, _, weights, residuals = curvature.variances(problem.coordinates, features[j], residual[j], share[j])
-        features[j] = strength(features[j], params["weight"][:, j], weights, TASTE * features[0], TASTE_VALUES)
-        residual[j] = strength(residual[j], params["residual"][:, j], residuals, TASTE * residual[0], TASTE_VALUES)
-    if problem.model.membership != "factor":
-        features[1:], residual[1:] = (np.sqrt(np.mean(x[1:] ** 2)) for x in (features, residual))
+    for part in _alike(problem):
+        j, size = part[0], len(part)
+        _, _, weights, residuals = curvature.variances(
+            problem.coordinates, features[j], residual[j], share[part].mean()
+        )
+        usual = TASTE * features[0], TASTE * residual[0]
+        features[part] = strength(features[j], params["weight"][:, part], size * weights, usual[0], TASTE_VALUES)
+        residual[part] = strength(residual[j], params["residual"][:, part], size * residuals, usual[1], TASTE_VALUES)
     learnt = Strengths(features, residual)
     return problem.with_strengths(learnt), rescaled(params, problem.strengths, learnt)
 
@@ -409,7 +417,11 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
     share = _information_share(problem, by_code)
     curvature = Curvature.at(problem, params)
     s, t = problem.strengths.features, problem.strengths.residual
-    spread = [curvature.variances(problem.coordinates, s[j], t[j], share[j])[:2] for j in range(problem.n_parts)]
+    new_variance, variance = np.zeros(problem.n_parts), np.zeros((len(problem.texts), problem.n_parts))
+    for part in [np.array([0]), *(_alike(problem) if problem.n_parts > 1 else [])]:
+        j = part[0]
+        new, known, *_ = curvature.variances(problem.coordinates, s[j], t[j], share[part].mean())
+        new_variance[part], variance[:, part] = new, known[:, None]
     weight, bias = tables.space.heads(params["weight"] * s)
     offset = 0.0 if problem.centre is None else problem.centre @ parts
     fit = JointFit(
@@ -418,10 +430,10 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
         mixing=mixing,
         weight=weight,
         bias=bias - offset,
-        new_variance=np.array([new for new, _ in spread]),
+        new_variance=new_variance,
         texts=problem.texts,
         parts=parts - offset,
-        variance=np.stack([known for _, known in spread], axis=1),
+        variance=variance,
         strengths=problem.strengths,
         log_likelihood=log_likelihood,
         stability=stability,
