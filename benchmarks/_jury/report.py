@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from reward_models.evaluation.comparisons import Comparison
     from reward_models.evaluation.judgement_bootstrap import Bootstrap
+    from reward_models.stats.answers import Interval
 
 __all__ = ["plot", "show", "summarise"]
 
@@ -96,21 +97,26 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
     base = next((method for method in RATER_TERMS if method in said), None)
     for method, log_probs in said.items() if base else ():
         if method in OURS:
-            for split, found in minus_rater_terms(cell, log_probs, said[str(base)], bootstrap):
+            for split, n_scored, found, both in minus_rater_terms(cell, log_probs, said[str(base)], draws):
                 add(
-                    method, "delta_nll_vs_bias", found.value, "nats", found.low, found.high, found.n,
-                    split=split, base=base, outcome=found.outcome,
+                    method, "delta_nll_vs_bias", found.value, "nats", found.low, found.high, n_scored,
+                    split=split, base=base, ci_low_items=both.low, ci_high_items=both.high,
                 )  # fmt: skip
     return rows, comparisons
 
 
 def minus_rater_terms(
-    cell: Cell, ours: list[np.ndarray], base: list[np.ndarray], bootstrap: Bootstrap
-) -> list[tuple[str, Comparison]]:
-    """Difference to one reward with rater terms in each split, and on the judgements of all splits ("mean")."""
+    cell: Cell, ours: list[np.ndarray], base: list[np.ndarray], draws: int
+) -> list[tuple[str, int, Interval, Interval]]:
+    """Loss minus that of one reward with rater terms, in each split and on the judgements of all splits ("mean").
+
+    Returns:
+        Split, number of judgements, and two intervals: raters resampled, and raters and items resampled.
+    """
     import numpy as np
 
-    from reward_models.evaluation.comparisons import compare
+    from reward_models.raters.predictors import answer_log_lik
+    from reward_models.stats.resampling import two_way_intervals
 
     rows = [split.test_rows for split in cell.splits]
     parts = [(str(i), *part) for i, part in enumerate(zip(rows, ours, base, strict=True))]
@@ -118,8 +124,12 @@ def minus_rater_terms(
     out = []
     for name, scored, of_method, of_base in parts:
         enc = cell.case.judgements.select(scored).encode()
-        found = compare({"base": of_base, "method": of_method}, enc, "base", bootstrap=bootstrap, permutations=99)
-        out.append((name, found[0]))
+        change = (answer_log_lik(of_base, enc) - answer_log_lik(of_method, enc))[:, None]
+        if np.isfinite(change).all():
+            over_raters, over_both = (
+                two_way_intervals(change, enc.rater, enc.item, draws=draws, items=items)[0] for items in (False, True)
+            )
+            out.append((name, len(enc), over_raters, over_both))
     return out
 
 

@@ -1,9 +1,9 @@
-"""Choose membership, number of clusters and strength of tastes of a joint fit by held-out raters and held-out texts.
+"""Choose membership and number of clusters of a joint fit by held-out raters and held-out texts.
 
-In each of three folds a third of the raters and a third of the texts are unknown to the fit. All raters are adapted
+In each of five folds a fifth of the raters and a fifth of the texts are unknown to the fit. All raters are adapted
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
-that nobody has judged, of people it knows and of people it has just met. The answer may be
-one cluster. Knows nothing of where features come from.
+that nobody has judged, of people it knows and of people it has just met. The answer may be one cluster. Knows nothing
+of where features come from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ JOINT_CANDIDATES: tuple[tuple[Membership, int], ...] = (
 )
 """Compared by default. Two factors often predict a little better still, but cost several times as much."""
 
-FOLDS = 3
+FOLDS = 5
 SMALL_TABLE = 60_000  # judgements up to which every text is held out once
 FOLD_ITERATIONS = 60
 _NOT_COMPARED = "undecided: {}, so no candidates were compared; one reward for everybody is used"

@@ -61,12 +61,25 @@ def texts(judgements: Judgements) -> set[str]:
         ("polis/vtaiwan-uberx", "rating", 41_068, 1_091, 167),
         ("polis/biodiversity", "rating", 24_395, 413, 300),
         ("pandalm", "preference", 2_517, 3, 695),
+        ("polarized/campus-protests", "rating", 6_066, 309, 1_017),
+        ("polarized/right-to-assemble", "rating", 7_541, 307, 1_278),
     ],
 )
 def test_cases_have_the_stated_shapes(cases, name, kind, n_judgements, n_raters, n_texts):
     judgements = cases.load_case(name).judgements
     found = (judgements.kind, len(judgements), judgements.n_raters, judgements.encode().n_texts)
     assert found == (kind, n_judgements, n_raters, n_texts)
+
+
+@with_data
+def test_no_table_of_a_split_holds_an_answer_that_is_scored(cases):
+    case = cases.load_case("polarized/campus-protests")
+    split = cases.make_split(case, "minilm:unseen", seed=0)
+    (pairs,) = split.others
+    assert 3_000 < len(pairs) < len(case.others[0])
+    unseen = texts(split.test)
+    assert not unseen & texts(split.train)
+    assert not unseen & texts(pairs)
 
 
 @pytest.mark.parametrize(
