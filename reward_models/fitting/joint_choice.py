@@ -51,7 +51,7 @@ class JointChoice:
 
     Attributes:
         membership: The chosen membership.
-        num_clusters: Its `K`, or rank; a mixture of 1 unless another candidate is better by one standard error.
+        num_clusters: Its `K`, or rank; a mixture of 1 unless another candidate is surely better.
         table: One row per candidate, as in `MembershipChoice.table`; empty where nothing was compared.
         reason: The choice in words.
         fit: The chosen jury, fitted to all judgements.
@@ -154,7 +154,7 @@ def _choose(
     some = weight > 0
     rng = seeded_rng(config.seed, "bootstrap of raters")
     compared = Compared.of(supported, losses[some], weight[some], count[some], rng)
-    return compared.choice(supported)
+    return compared.choice(supported, decided=True)
 
 
 @dataclass(frozen=True)

@@ -244,11 +244,12 @@ class Compared:
         resampled = (draws @ losses) / (draws @ weight)[:, None]
         return cls(candidates, losses, weight, resampled, float(count.sum()), shortage)
 
-    def choice(self, candidates: Sequence[tuple[Membership, int]]) -> MembershipChoice:
+    def choice(self, candidates: Sequence[tuple[Membership, int]], decided: bool = False) -> MembershipChoice:
         """Choose the candidate with the lowest loss if it is better than one cluster by a standard error, else one.
 
         Args:
             candidates: Those to choose from; the first is one cluster.
+            decided: Whether the 95 % interval of its gain must be above zero as well.
         """
         rows = self.rows(candidates)
         best, one = min(rows, key=lambda row: row["nll"]), rows[0]
@@ -262,6 +263,9 @@ class Compared:
             )
             return MembershipChoice(rows, "mixture", 1, reason)
         reason = f"{finding}) {self.size}; {self.against_one((best['membership'], best['num_clusters']))}"
+        if decided and outcome(*self._gain((best["membership"], best["num_clusters"]))[1:]) != "better":
+            reason += "; one reward for everybody is the simplest choice"
+            return MembershipChoice(rows, "mixture", 1, reason)
         return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
 
     @property
