@@ -68,7 +68,7 @@ def one_size(judgements: int, args: argparse.Namespace) -> dict[str, float]:
     """Fit one size in this process."""
     import numpy as np
 
-    from reward_models.fitting.joint_fit import fit_joint
+    from reward_models.fitting.joint.fit import fit_joint
     from reward_models.fitting.rater_fit import fit_raters
     from reward_models.fitting.text_fit import fit_texts
     from reward_models.stats.answers import adjusted_rand_index

@@ -58,10 +58,10 @@ from .fitting import MixtureFit as MixtureFit
 from .fitting import fit_features as fit_features
 from .fitting import fit_mixture as fit_mixture
 from .fitting import select_num_clusters as select_num_clusters
-from .fitting.joint_choice import JointChoice as JointChoice
-from .fitting.joint_choice import choose_joint as choose_joint
-from .fitting.joint_fit import JointFit as JointFit
-from .fitting.joint_fit import fit_joint as fit_joint
+from .fitting.joint.choice import JointChoice as JointChoice
+from .fitting.joint.choice import choose_joint as choose_joint
+from .fitting.joint.fit import JointFit as JointFit
+from .fitting.joint.fit import fit_joint as fit_joint
 from .fitting.rater_fit import RaterFit as RaterFit
 from .fitting.rater_fit import fit_raters as fit_raters
 from .fitting.selection import MembershipChoice as MembershipChoice

@@ -93,7 +93,7 @@ def fit_auto(training: Training) -> tuple[Predictor, str]:
 
 def _joint_one(training: Training, size: int) -> Predictor:
     from reward_models.fitting.em import FitConfig
-    from reward_models.fitting.joint_fit import fit_joint
+    from reward_models.fitting.joint.fit import fit_joint
 
     tables, features = _tables(training)
     return fit_joint(tables, features, "mixture", 1, config=FitConfig(seed=training.seed))
@@ -102,7 +102,7 @@ def _joint_one(training: Training, size: int) -> Predictor:
 def fit_joint_choice(training: Training) -> tuple[Predictor, str]:
     """Texts and raters in one likelihood, all tables together; chosen on held-out raters and texts."""
     from reward_models.fitting.em import FitConfig
-    from reward_models.fitting.joint_choice import choose_joint
+    from reward_models.fitting.joint.choice import choose_joint
 
     choice = choose_joint(*_tables(training), config=FitConfig(seed=training.seed))
     return choice.fit, f"{choice.membership} {choice.num_clusters}"

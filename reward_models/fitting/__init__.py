@@ -3,8 +3,8 @@
 Steps, each a file: `rater_fit` fits rewards per text and how raters vary, on labels alone, in seconds (`mixture` is
 its default, with closed forms for choices); `selection` chooses the membership and K on held-out raters;
 `feature_fitting` and `text_fit` turn the rewards into linear functions of frozen features, for texts that nobody
-judged: the first beside a memory of the judged texts, the second with a variance and for any membership. `joint_fit`
-does both in one likelihood, for few judgements per text and for several tables of the same raters, and `joint_choice`
+judged: the first beside a memory of the judged texts, the second with a variance and for any membership. `joint.fit`
+does both in one likelihood, for few judgements per text and for several tables of the same raters, and `joint.choice`
 chooses for it. Knows nothing of training a language model; that is `reward_models.trainer`.
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.feature_fitting import FeatureFit, fit_features
-from reward_models.fitting.joint_choice import JointChoice, choose_joint
-from reward_models.fitting.joint_fit import JointFit, fit_joint
+from reward_models.fitting.joint.choice import JointChoice, choose_joint
+from reward_models.fitting.joint.fit import JointFit, fit_joint
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.selection import KSelection, MembershipChoice, choose_membership, select_num_clusters

@@ -14,10 +14,10 @@ from scipy.stats import norm
 from reward_models.baselines.shuffle import shuffle_raters
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.joint_choice import choose_joint
-from reward_models.fitting.joint_fit import JointFit, JointTables, fit_joint
-from reward_models.fitting.joint_problem import Strengths, taste_mixing
-from reward_models.fitting.joint_strengths import fit_consensus
+from reward_models.fitting.joint.choice import choose_joint
+from reward_models.fitting.joint.fit import JointFit, JointTables, fit_joint
+from reward_models.fitting.joint.problem import Strengths, taste_mixing
+from reward_models.fitting.joint.strengths import fit_consensus
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.fitting.text_fit import fit_texts
 from reward_models.judgements.texts import Text

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.joint_fit import JointFit, JointTables, fit_around
-from reward_models.fitting.joint_problem import JointProblem, Params
-from reward_models.fitting.joint_strengths import Consensus, fit_consensus
+from reward_models.fitting.joint.fit import JointFit, JointTables, fit_around
+from reward_models.fitting.joint.problem import JointProblem, Params
+from reward_models.fitting.joint.strengths import Consensus, fit_consensus
+from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.selection import Compared, MembershipChoice
-from reward_models.fitting.text_space import TextSpace
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.lbfgs import one_thread

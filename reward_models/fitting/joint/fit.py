@@ -2,7 +2,7 @@
 
 Rewards are linear in the features plus a residual of the text. Where hundreds judge a text the residuals win, and the
 fit is that of `fit_raters`; where five do, the features carry it. How strong each is follows from the judgements
-(`joint_strengths`). Several tables of the same raters, of different kinds, are fitted together: one reward, one
+(`strengths`). Several tables of the same raters, of different kinds, are fitted together: one reward, one
 membership per rater. A text that nobody judged keeps the variance of its residual and of what the features leave
 open, and predictions are averaged over it. Knows nothing of where features come from.
 
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.joint_problem import JointProblem, Params, Strengths
-from reward_models.fitting.joint_strengths import (
+from reward_models.fitting.joint.problem import JointProblem, Params, Strengths
+from reward_models.fitting.joint.strengths import (
     Consensus,
     Curvature,
     fit_consensus,
@@ -30,7 +30,7 @@ from reward_models.fitting.joint_strengths import (
     strength,
     taste_directions,
 )
-from reward_models.fitting.text_space import TextSpace
+from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 
-from reward_models.fitting.joint_problem import JointProblem, KindCounts, Params, Strengths
+from reward_models.fitting.joint.problem import JointProblem, KindCounts, Params, Strengths
 from reward_models.seeds import seeded_rng
 
 
