@@ -243,6 +243,19 @@ def test_faults_lose_and_hide_nothing(tmp_path):
     assert (count["lost"], count["silent"], count["foreign"]) == (0, 0, 0)
 
 
+@pytest.mark.slow
+def test_faults_of_parsers_and_juries_lose_and_hide_nothing(tmp_path):
+    """Each parser with a few inputs and each part about saved juries with a few faults; 32,000 were tried once."""
+    parsers = ("YAML", "run files", "weights", "rules", "column maps", "tables", "rows in Python", "candidates")
+    juries = ("saved juries", "saved juries, at file operations", "two savers of a jury", "values of jury.json")
+    kinds = ("fuzz", "corruption", "kills", "races")
+    effort = ("--inputs", "25", "--injections", "4")
+    _, rows = tidy("faults.py", tmp_path, "--kinds", *kinds, "--parts", *parsers, *juries, *effort)
+    assert [row for row in rows if row["metric"] in ("lost", "silent", "foreign") and row["value"]] == []
+    tried = {row["method"]: row["value"] for row in rows if row["metric"] in ("inputs", "injected")}
+    assert tried == {**dict.fromkeys(parsers, 25), **dict.fromkeys(juries, 4), "values of jury.json": 25}
+
+
 def test_aggregation(tmp_path):
     _, rows = tidy("aggregation.py", tmp_path, "--smoke")
     assert value(rows, case="pointwise", method="cvar", metric="ratio_to_mean") > 1
