@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from plural_rlhf.policies.log_probs import completion_log_probs
-from reward_models.jury.inference import evaluating
+from reward_models.inference import evaluating
 
 
 if TYPE_CHECKING:

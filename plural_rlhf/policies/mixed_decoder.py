@@ -36,7 +36,7 @@ from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.policies.steerer import end_tokens, is_one_per_prompt
 from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.jury.inference import evaluating
+from reward_models.inference import evaluating
 from reward_models.weights import WeightSpec, parse_weights
 
 

@@ -22,7 +22,7 @@ from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
-from reward_models.jury.inference import default_device, evaluating
+from reward_models.inference import default_device, evaluating
 from reward_models.raters.adaptation import Adaptation
 from reward_models.raters.placement import Placement
 from reward_models.weights import WeightSpec, parse_weights

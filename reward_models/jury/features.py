@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError
+from reward_models.inference import evaluating
 from reward_models.judgements.texts import Text
 from reward_models.jury.feature_cache import FeatureCache, row_key
-from reward_models.jury.inference import evaluating
 from reward_models.jury.reading import ReadingSettings, shorten
 
 

@@ -21,10 +21,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError
+from reward_models.inference import default_device
 from reward_models.judgements.texts import prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches
-from reward_models.jury.inference import default_device
 from reward_models.jury.protocol import check_lengths
 from reward_models.jury.reading import ReadingSettings, Rendered, shorten
 from reward_models.weights import named_weights

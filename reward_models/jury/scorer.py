@@ -20,12 +20,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError, renamed_arguments
+from reward_models.inference import default_device
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, prompt_codes
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches
 from reward_models.jury.folder import load_jury, save_jury
-from reward_models.jury.inference import default_device
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.protocol import check_lengths
 from reward_models.jury.reading import ReadingSettings, Rendered, shorten

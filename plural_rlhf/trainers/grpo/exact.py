@@ -22,7 +22,7 @@ from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_a
 from plural_rlhf.rewards.completions import as_completions, prompt_key
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
-from reward_models.jury.inference import evaluating
+from reward_models.inference import evaluating
 
 
 if TYPE_CHECKING:

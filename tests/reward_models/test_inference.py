@@ -1,13 +1,13 @@
-"""Evaluation mode for the time, and the device of a process: `reward_models.jury.inference`."""
+"""Evaluation mode for the time, and the device of a process: `reward_models.inference`."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from reward_models.inference import default_device, evaluating
 from reward_models.judgements.texts import Text
 from reward_models.jury.features import pooled_features, truncate_backbone
-from reward_models.jury.inference import default_device, evaluating
 from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 
 
