@@ -112,6 +112,14 @@ DPO_OVERRIDDEN: dict[str, list[str]] = {
     "compute_ref_log_probs": ["self", "model", "inputs"],
     "_save_checkpoint": ["self", "model", "trial"],
     "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+    "evaluation_loop": [
+        "self",
+        "dataloader",
+        "description",
+        "prediction_loss_only",
+        "ignore_keys",
+        "metric_key_prefix",
+    ],
 }
 """Methods of `DPOTrainer` that `PluralDPOTrainer` overrides, with the parameters they had when this was written."""
 

@@ -300,7 +300,7 @@ class Jury(Mapping[str, float]):
 
         Example:
             >>> Jury({"urban": 7, "rural": 5}).sample(n_seats=12, draws=3).tolist()
-            [[6, 6], [8, 4], [10, 2]]
+            [[8, 4], [5, 7], [8, 4]]
         """
         if n_seats < 1:
             raise JuryError(f"n_seats is {n_seats}: a jury has at least one.")

@@ -204,13 +204,15 @@ def load_jury(
     return read_unchanged(lambda: _load_jury(folder, verify, backbone), lambda: _version(folder), what)
 
 
-def _version(folder: str | Path) -> tuple[str, bytes | None]:
-    """Return what tells one jury of a folder from the next: where it lies and what its `jury.json` says."""
-    path = _find(folder, STATE_FILE)
+def _version(folder: str | Path) -> tuple[str, int | None, bytes | None]:
+    """Return what tells one save of a folder from the next, also one of the same jury: place, time, `jury.json`."""
+    source, path = folder_to_read(folder), _find(folder, STATE_FILE)
     try:
-        return folder_to_read(folder), None if path is None else path.read_bytes()
-    except OSError:
-        return folder_to_read(folder), None
+        if path is not None:
+            return source, path.stat().st_mtime_ns, path.read_bytes()
+    except OSError:  # it was replaced just now
+        pass
+    return source, None, None
 
 
 def _load_jury(

@@ -99,7 +99,12 @@ def warm_run(run_file: Path, output: Path) -> None:
 def test_the_policy_that_is_kept_is_the_best_on_questions_set_aside_also_after_a_kill(whole, tmp_path):
     """With a learning rate at which training gets worse in the end, an earlier step is the best."""
     run_file, _ = whole
-    settings = ("plural.validation_questions=1", "plural.evaluate_every=1", "plural.learning_rate=10", "grpo.steps=0")
+    settings = (
+        "plural.validation_questions=1",
+        "plural.evaluate_every=1",
+        "plural.learning_rate=1000",
+        "grpo.steps=0",
+    )
 
     def trained(name: str) -> StageRecord:
         config = small_run.config_of(run_file, tmp_path / name, *settings)
