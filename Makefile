@@ -44,7 +44,6 @@ test-fast: install  ## the tests without those that start a process, make a run 
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 mutants: install  ## how many small faults in the code the tests notice, in an hour (ARGS="--rooms plural_rlhf/core")
-	@$(PIP) -e ".[mutants]"
 	$(BIN)/python benchmarks/mutants.py --json mutants.json $(ARGS)
 
 lint: install  ## style, types and the arrows between the packages
