@@ -37,7 +37,7 @@ from reward_models.raters.rater_model import KindTerms, Membership, RaterModel, 
 from reward_models.raters.state_grid import CHUNK
 
 
-__all__ = ["Params", "Problem", "rater_weights", "term_prior"]
+__all__ = ["Params", "Problem", "fitted_terms", "rater_weights", "term_params", "term_prior"]
 
 Params = dict[str, np.ndarray]
 START_SD = 1.0  # prior standard deviation of rewards before it is learnt, in logits
@@ -230,7 +230,7 @@ class Problem:
 
     def start(self, rng: np.random.Generator) -> Params:
         """Draw a starting point along the directions in which raters differ most."""
-        params = self._shared_start()
+        params = term_params(self.model)
         if self.model.membership == "factor":
             _, loadings = spectral_embedding(self.deviations, self.counts.weight, self.num_clusters, rng)
             scale = np.abs(loadings).max() or 1.0
@@ -384,26 +384,33 @@ class Problem:
             total += self.model.reward_information(cells, count, len(self.texts), moved)
         return total
 
-    def _shared_start(self) -> Params:
-        params: Params = {}
-        for kind, terms in self.model.terms.items():
-            params |= {f"{kind}.{name}": value for name, value in terms.shared.items()}
-            params |= {f"{kind}.log_sd.{name}": np.array([np.log(sd)]) for name, sd in terms.sd.items()}
-        return params
-
     def fitted_model(self, params: Params) -> RaterModel:
         """Return the rater model at the fitted parameters."""
-        terms = {}
-        for kind, usual in self.model.terms.items():
-            shared = {name: torch.from_numpy(params[f"{kind}.{name}"]) for name in usual.shared}
-            terms[kind] = KindTerms(
-                {name: value.numpy() for name, value in torch_terms(shared).items()},
-                {name: float(np.exp(params[f"{kind}.log_sd.{name}"][0])) for name in usual.sd},
-            )
         prior = self.model.code_log_prior
         if "code_logits" in params:
             prior = torch.from_numpy(params["code_logits"]).log_softmax(0).numpy()
-        return dataclasses.replace(self.model, code_log_prior=prior, terms=terms)
+        return dataclasses.replace(self.model, code_log_prior=prior, terms=fitted_terms(self.model, params))
+
+
+def term_params(model: RaterModel) -> Params:
+    """Return the terms of a rater model as free parameters, `kind.term` and `kind.log_sd.term`."""
+    params: Params = {}
+    for kind, terms in model.terms.items():
+        params |= {f"{kind}.{name}": value for name, value in terms.shared.items()}
+        params |= {f"{kind}.log_sd.{name}": np.array([np.log(sd)]) for name, sd in terms.sd.items()}
+    return params
+
+
+def fitted_terms(model: RaterModel, params: Params) -> dict[str, KindTerms]:
+    """Return the terms of a rater model, by kind of judgements, at free parameters that `term_params` names."""
+    terms = {}
+    for kind, usual in model.terms.items():
+        shared = {name: torch.from_numpy(params[f"{kind}.{name}"]) for name in usual.shared}
+        terms[kind] = KindTerms(
+            {name: value.numpy() for name, value in torch_terms(shared).items()},
+            {name: float(np.exp(params[f"{kind}.log_sd.{name}"][0])) for name in usual.sd},
+        )
+    return terms
 
 
 def rater_weights(tables: list[Encoded], rater_ids: list[str]) -> np.ndarray:

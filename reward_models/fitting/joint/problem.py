@@ -30,7 +30,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.marginal import rater_weights, term_prior
+from reward_models.fitting.marginal import fitted_terms, rater_weights, term_params, term_prior
 from reward_models.fitting.starting_point import affordable_model, check_tables, start_kind
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
@@ -263,10 +263,7 @@ class JointProblem:
 
     def start(self) -> Params:
         """Return parameters at which every text has the reward zero."""
-        params: Params = {}
-        for kind, terms in self.model.terms.items():
-            params |= {f"{kind}.{name}": value for name, value in terms.shared.items()}
-            params |= {f"{kind}.log_sd.{name}": np.array([np.log(sd)]) for name, sd in terms.sd.items()}
+        params = term_params(self.model)
         if self.model.membership != "factor" and len(self.model.codes) > 1:
             params["code_logits"] = np.zeros(len(self.model.codes))
         params["weight"] = np.zeros((self.coordinates.shape[1], self.n_parts))
@@ -380,12 +377,5 @@ class JointProblem:
 
     def fitted_model(self, params: Params) -> RaterModel:
         """Return the rater model at the fitted parameters."""
-        terms = {}
-        for kind, usual in self.model.terms.items():
-            shared = {name: torch.from_numpy(params[f"{kind}.{name}"]) for name in usual.shared}
-            terms[kind] = KindTerms(
-                {name: value.numpy() for name, value in torch_terms(shared).items()},
-                {name: float(np.exp(params[f"{kind}.log_sd.{name}"][0])) for name in usual.sd},
-            )
         prior = self.log_prior({k: torch.from_numpy(v) for k, v in params.items()}).numpy()
-        return dataclasses.replace(self.model, code_log_prior=prior, terms=terms)
+        return dataclasses.replace(self.model, code_log_prior=prior, terms=fitted_terms(self.model, params))
