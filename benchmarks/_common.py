@@ -116,8 +116,13 @@ def row(
     }
 
 
-def write(args: argparse.Namespace, rows: list[dict[str, Any]], started: float, **meta: Any) -> None:
-    """Writes `{"meta": …, "rows": …}` to `--json`; NaN becomes null. `started` is a `time.perf_counter()`."""
+def write(
+    args: argparse.Namespace, rows: list[dict[str, Any]], started: float, *, finished: bool = True, **meta: Any
+) -> None:
+    """Writes `{"meta": …, "rows": …}` to `--json`; NaN becomes null. `started` is a `time.perf_counter()`.
+
+    A benchmark that takes long calls it on the way too, with `finished=False`: what was measured is kept if it stops.
+    """
     if args.json is None:
         return
     about = {
@@ -132,10 +137,12 @@ def write(args: argparse.Namespace, rows: list[dict[str, Any]], started: float, 
             "threads": os.environ.get("OMP_NUM_THREADS", "default"),
         },
         "seconds": time.perf_counter() - started,
+        "finished": finished,
         **meta,
     }
     write_json(args.json, {"meta": about, "rows": rows})
-    print(f"Written to {args.json}")
+    if finished:
+        print(f"Written to {args.json}")
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:

@@ -33,8 +33,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,16 +265,20 @@ def sample(room: str, seed: int) -> Iterator[Mutant]:
             yield mutant
 
 
-def measure(args: argparse.Namespace, copy: Path, until: float) -> list[dict[str, Any]]:
+def measure(
+    args: argparse.Namespace, copy: Path, until: float, keep: Callable[[list[dict[str, Any]]], None]
+) -> list[dict[str, Any]]:
+    """Try the faults; `keep` is called with the rows so far after each, so that a stopped measurement is not lost."""
     known = json.loads(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.exists() else []
     reasons = {(entry["file"], entry["was"], entry["became"]): entry["reason"] for entry in known}
-    rows, lines = [], []
+    rows: list[dict[str, Any]] = []
     for number, room in enumerate(args.rooms):
         deadline = time.perf_counter() + (until - time.perf_counter()) / (len(args.rooms) - number)
         counts = dict.fromkeys(("killed", "survived", "timeout", "equivalent"), 0)
         if not args.named:
             check_pass(copy, files_of_tests(copy, room), args)
         checked: set[str] = set()
+        survivors: list[dict[str, Any]] = []
         for mutant in sample(room, args.seed):
             tried = sum(counts.values()) - counts["equivalent"]
             if tried >= args.per_room or time.perf_counter() > deadline:
@@ -296,17 +301,32 @@ def measure(args: argparse.Namespace, copy: Path, until: float) -> list[dict[str
             print(f"{outcome:9}{took:6.0f} s  {place}  {mutant.was}  ->  {mutant.became}", flush=True)
             if outcome == "survived":
                 more = {"where": place, "was": mutant.was, "became": mutant.became}
-                rows.append(row(room, "tests", "survivor", 1, "mutants", **more))
-        noticed, tried = counts["killed"] + counts["timeout"], sum(counts.values()) - counts["equivalent"]
-        if tried == 0:
-            continue
-        numbers = {"mutants": tried, "killed": noticed, "survived": counts["survived"]}
-        numbers["equivalent"] = counts["equivalent"]
-        rows += [row(room, "tests", metric, value, "mutants", n=tried) for metric, value in numbers.items()]
-        rows.append(row(room, "tests", "score", noticed / tried, "share", n=tried))
-        lines.append([room, *map(str, numbers.values()), f"{noticed / tried:.0%}"])
-    print_table("faults that tests notice", ["room", "mutants", "killed", "survived", "equivalent", "score"], lines)
+                survivors.append(row(room, "tests", "survivor", 1, "mutants", **more))
+            keep(rows + survivors + rows_of(room, counts))
+        rows += survivors + rows_of(room, counts)
+    show(rows)
     return rows
+
+
+def rows_of(room: str, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """The numbers of a room; none where no fault was tried."""
+    noticed, tried = counts["killed"] + counts["timeout"], sum(counts.values()) - counts["equivalent"]
+    if tried == 0:
+        return []
+    numbers = {"mutants": tried, "killed": noticed, "survived": counts["survived"]}
+    numbers["equivalent"] = counts["equivalent"]
+    rows = [row(room, "tests", metric, value, "mutants", n=tried) for metric, value in numbers.items()]
+    return [*rows, row(room, "tests", "score", noticed / tried, "share", n=tried)]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    lines: dict[str, list[str]] = {}
+    for one in rows:
+        if one["metric"] != "survivor":
+            text = f"{one['value']:.0%}" if one["metric"] == "score" else str(one["value"])
+            lines.setdefault(one["case"], []).append(text)
+    header = ["room", "mutants", "killed", "survived", "equivalent", "score"]
+    print_table("faults that tests notice", header, [[room, *numbers] for room, numbers in lines.items()])
 
 
 def main() -> None:
@@ -337,8 +357,11 @@ def main() -> None:
     started = time.perf_counter()
     heavy_libraries()
     with tempfile.TemporaryDirectory() as scratch:
-        rows = measure(args, copy_of_repository(Path(scratch).resolve()), started + 60 * args.minutes)
-    write(args, rows, started, per_room=args.per_room, minutes=args.minutes, slow=args.slow)
+        about = {"per_room": args.per_room, "minutes": args.minutes, "slow": args.slow}
+        copy = copy_of_repository(Path(scratch).resolve())
+        keep = partial(write, args, started=started, finished=False, **about)
+        rows = measure(args, copy, started + 60 * args.minutes, keep)
+    write(args, rows, started, **about)
 
 
 def heavy_libraries() -> None:

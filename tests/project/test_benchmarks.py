@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,27 @@ def test_faults_of_parsers_and_juries_lose_and_hide_nothing(tmp_path):
     assert [row for row in rows if row["metric"] in ("lost", "silent", "foreign") and row["value"]] == []
     tried = {row["method"]: row["value"] for row in rows if row["metric"] in ("inputs", "injected")}
     assert tried == {**dict.fromkeys(parsers, 25), **dict.fromkeys(juries, 4), "values of jury.json": 25}
+
+
+@pytest.mark.slow
+def test_faults_that_are_stopped_keep_what_they_finished(tmp_path):
+    effort, file = ("--kinds", "fuzz", "--inputs", "500"), tmp_path / "faults.json"
+    command = [sys.executable, str(FOLDER / "faults.py"), *effort, "--json", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
+        while not file.exists():
+            assert bench.poll() is None, "it ended without a file"
+            time.sleep(0.01)
+        bench.kill()
+    stopped = json.loads(file.read_text())
+    assert stopped["meta"]["finished"] is False
+    first = [row for row in stopped["rows"] if row["method"] == "YAML"]
+    assert [row["value"] for row in first if row["metric"] == "inputs" and row["finished"]] == [500]
+    again = launch("faults.py", *effort, "--parts", "YAML", "--resume", "--json", str(file))
+    assert "YAML: kept from" in again.stdout
+    resumed = json.loads(file.read_text())
+    assert (resumed["meta"]["finished"], resumed["rows"]) == (True, first)
+    other = launch("faults.py", "--inputs", "3", "--resume", "--json", str(file), check=False)
+    assert "another effort" in other.stderr
 
 
 def test_aggregation(tmp_path):
