@@ -46,6 +46,7 @@ _INTERVALS = {
     ),
     "n_ref": ("[0, inf)", "a number of completions, 0 for none"),
     "reference_share": ("[0, 1)", "a share"),
+    "given_share": ("[0, 1)", "a share"),
     "replay_size": ("[0, inf)", "a number of completions, 0 for none"),
     "replay_share": ("(0, 1]", "a share"),
 }
@@ -116,6 +117,10 @@ class PluralGRPOConfig(GRPOConfig):
             Share of each group that π₀ draws in place of the policy (defensive sampling): answers that the policy has
             unlearnt are still tried, and importance weights for the offsets stay below one over this share. Helps
             with answers that become rare during training; 0.25 costs a quarter of the policy's own samples.
+        given_share (`float`, *optional*, defaults to `0.5`):
+            Share of each group that is taken from the row's column `given_completions`, such as what people wrote, if
+            the data set has that column. They are learnt from like the policy's own and cost no generation; the target
+            stays the same whoever wrote them. Needs `estimator="vargrad"` or `"tb"`. 0 leaves the column unread.
         max_prompts (`int`, *optional*, defaults to `100000`):
             How many prompts offsets, normalisers and running bests are remembered of (about 3 KB each; a steerable
             policy has a normaliser for every prompt and weights). Beyond it those not visited for longest are
@@ -230,6 +235,10 @@ class PluralGRPOConfig(GRPOConfig):
     reference_share: float = field(
         default=0.0, metadata={"help": "Share of each group that pi_0 draws in place of the policy; 0: none."}
     )
+    given_share: float = field(
+        default=0.5,
+        metadata={"help": "Share of each group from the column `given_completions`, where the data set has it."},
+    )
     replay_size: int = field(
         default=10_000,
         metadata={"help": "Completions remembered for the further uses of a batch (num_iterations > 1); 0: none."},
@@ -290,6 +299,11 @@ class PluralGRPOConfig(GRPOConfig):
     def reference_draws(self) -> int:
         """How many completions of each group the reference draws."""
         return round(self.reference_share * (self.num_generations or 0))
+
+    @property
+    def given_draws(self) -> int:
+        """How many completions of each group are given, in rows that have so many."""
+        return round(self.given_share * (self.num_generations or 0))
 
     @property
     def replays(self) -> bool:

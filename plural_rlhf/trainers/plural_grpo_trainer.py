@@ -30,16 +30,18 @@ import torch
 from trl import GRPOTrainer
 
 from plural_rlhf.core.estimators import exact_divergence
-from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
+from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_answers
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.checkpointed_trainer import CheckpointedTrainer, default_output_dir
 from plural_rlhf.trainers.checks.construction import check_after_loading, check_before_loading
 from plural_rlhf.trainers.checks.datasets import answered_rows, each_dataset, modes
+from plural_rlhf.trainers.checks.given_completions import is_given
 from plural_rlhf.trainers.checks.reward_argument import find_jury
 from plural_rlhf.trainers.checks.weight_sampler import weight_sampler_of
 from plural_rlhf.trainers.grpo import checkpoints
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
+from plural_rlhf.trainers.grpo.given_completions import GivenCompletions
 from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
@@ -77,8 +79,9 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         train_dataset ([`~datasets.Dataset`]):
             Column `prompt`; optional columns `support` (all allowed answers: exact mode for the rows that have one),
             `weights` and `rule` (weights over clusters and welfare rule of the row), `jury_prompt` (the prompt that
-            the scorer sees) and `reference_prompt` (the prompt under which π₀ is scored, if the policy's own has
-            steering text).
+            the scorer sees), `reference_prompt` (the prompt under which π₀ is scored, if the policy's own has
+            steering text) and `given_completions` (texts by others that the policy learns from beside its own,
+            `args.given_share`).
         weight_sampler ([`WeightSampler`], *optional*):
             Draws the weights of a steerable policy over the jury's clusters, in their order, and names them in
             prompts; made from `args` by default if `args.steerable`. Evaluation uses the column `weights`, or else
@@ -88,9 +91,10 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
 
     Metrics, besides TRL's: in the sampled mode `plural/kl` (sequence KL to π₀, nats), `plural/entropy` (mean −log π
     per completion), `plural/residual_std` (0 at the optimum), `plural/effective_answers` and `plural/effective_texts`
-    (per group), `plural/truncated`, and `plural/valid` with a gate; in the exact mode `plural/jsd_nats` (to the exact
-    target) and `plural/coverage`; in both `plural/reward_range`, `plural/share/<cluster>`, `plural/weight/<cluster>`
-    and `plural/beta`. With `log_completions` a column `jury/<cluster>` has each completion's reward.
+    (per group), `plural/truncated`, `plural/given` with given completions, and `plural/valid` with a gate; in the
+    exact mode `plural/jsd_nats` (to the exact target) and `plural/coverage`; in both `plural/reward_range`,
+    `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`. With `log_completions` a column
+    `jury/<cluster>` has each completion's reward, and `drawn_by` says who drew it where others than the policy do.
 
     Raises:
         ValueError: Something would make the result another distribution than the target; before any training.
@@ -157,7 +161,11 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         )
         if not isinstance(model, str):
             _trl.use_own_forward(model)
-        column = JuryColumn(self.jury_reward, keep=lambda scores: self.sampled_mode.keep_jury_scores(scores))
+        column = JuryColumn(
+            self.jury_reward,
+            keep=lambda scores: self.sampled_mode.keep_jury_scores(scores),
+            drawn_by=lambda n: self.sampled_mode.drawn_by(n),
+        )
         with _trl.without_reference_model(args, self.exact):
             super().__init__(
                 model=model,
@@ -183,6 +191,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             generation_kwargs=self.generation_kwargs if by_transformers else None,
             tools=bool(self.tools),
             rollout_func=self.rollout_func is not None,
+            given=is_given(train_dataset, args),
         )
         self.multipliers = Multipliers.from_config(args, self.jury_reward)
         # TRL has loaded reward functions that were named, and added those of environments.
@@ -194,7 +203,11 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         self.prompts = PromptState(self.jury_reward.offsets, replay)
         encode = partial(_trl.encode_prompt, self)
         self.exact_rows = ExactRows(self.jury_reward, tokenizer, _trl.eos_token_id(self), encode, others)
-        self.sampled_mode = SampledMode(self, self.jury_reward, others, self.prompts, self.multipliers, encode)
+        given = None
+        if is_given(train_dataset, args):
+            texts = partial(encode_answers, tokenizer=tokenizer, eos_token_id=_trl.eos_token_id(self))
+            given = GivenCompletions(args.given_draws, texts, self.max_completion_length, args.seed)
+        self.sampled_mode = SampledMode(self, self.jury_reward, others, self.prompts, self.multipliers, encode, given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""

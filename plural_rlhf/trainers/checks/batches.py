@@ -11,7 +11,7 @@ from typing import Any
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 
 
-__all__ = ["check_batches", "check_enough_prompts", "check_groups", "check_reference_draws"]
+__all__ = ["check_batches", "check_draws", "check_enough_prompts", "check_groups"]
 
 
 def check_batches(args: PluralGRPOConfig, num_processes: int) -> None:
@@ -87,20 +87,22 @@ def check_enough_prompts(dataset: Any, args: PluralGRPOConfig) -> None:
         )
 
 
-def check_reference_draws(args: PluralGRPOConfig, *, tools: bool, rollout_func: bool) -> None:
-    """Raise if the reference is to draw completions but cannot, or would draw something else than the policy.
+def check_draws(args: PluralGRPOConfig, *, tools: bool, rollout_func: bool, given: bool = False) -> None:
+    """Raise if not only the policy is to draw completions and that cannot be, or would be something else than it does.
 
     Args:
         args: The settings.
         tools: Whether the policy uses tools.
         rollout_func: Whether a function of the user draws the completions.
+        given: Whether the data set brings completions along.
 
     Raises:
-        ValueError: `n_ref` or `reference_share` with one of them, without `shared_prefix`, or with parts of groups.
+        ValueError: `n_ref`, `reference_share` or `given_share` with tools or a function, or a share without
+            `shared_prefix` or with parts of groups.
 
     Example:
         >>> args = PluralGRPOConfig("out", n_ref=16, use_cpu=True, bf16=False)
-        >>> check_reference_draws(args, tools=True, rollout_func=False)
+        >>> check_draws(args, tools=True, rollout_func=False)
         Traceback (most recent call last):
         ValueError: n_ref is 16 and there are tools, which the reference does without when it draws: ...
     """
@@ -115,15 +117,20 @@ def check_reference_draws(args: PluralGRPOConfig, *, tools: bool, rollout_func: 
             f"or {cure}."
         )
     obstacles += [] if args.shared_prefix else [("shared_prefix is False", "set shared_prefix=True")]
-    for obstacle, cure in obstacles if args.reference_share else ():
-        raise ValueError(
-            f"reference_share is {args.reference_share} and {obstacle}, where all completions are drawn at once, none "
-            f"by the reference: set reference_share=0.0, or {cure}."
-        )
+    shares = {"reference_share": ("by the reference", args.reference_share)}
+    shares |= {"given_share": ("from given_completions", args.given_share)} if given else {}
     size = args.per_device_train_batch_size * args.steps_per_generation
-    if args.reference_share and size % args.num_generations:
-        raise ValueError(
-            f"reference_share is {args.reference_share}, so each process must draw whole groups, but one draws {size} "
-            f"completions (per_device_train_batch_size × steps_per_generation): make it a multiple of num_generations "
-            f"({args.num_generations}), or set reference_share=0.0."
-        )
+    for name, (source, share) in shares.items():
+        if not share:
+            continue
+        for obstacle, cure in obstacles:
+            raise ValueError(
+                f"{name} is {share} and {obstacle}, where all completions are drawn at once, none {source}: set "
+                f"{name}=0.0, or {cure}."
+            )
+        if size % args.num_generations:
+            raise ValueError(
+                f"{name} is {share}, so each process must draw whole groups, but one draws {size} completions "
+                "(per_device_train_batch_size × steps_per_generation): make it a multiple of num_generations "
+                f"({args.num_generations}), or set {name}=0.0."
+            )

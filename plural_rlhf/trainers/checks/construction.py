@@ -14,11 +14,12 @@ from plural_rlhf.policies.sampling_settings import check_model_sampling
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.checks.batches import (
     check_batches,
+    check_draws,
     check_enough_prompts,
     check_groups,
-    check_reference_draws,
 )
 from plural_rlhf.trainers.checks.datasets import check_datasets
+from plural_rlhf.trainers.checks.given_completions import check_given
 from plural_rlhf.trainers.checks.policy import check_reloadable, check_tokenizer, warn_of_dropout, warn_of_other_start
 from plural_rlhf.trainers.checks.weight_sampler import check_steering_tokens
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
@@ -72,6 +73,7 @@ def check_before_loading(
         check_batches(args, args.world_size)
     if not args.exact:
         check_enough_prompts(train_dataset, args)
+    check_given(train_dataset, args)
 
 
 def check_after_loading(
@@ -84,6 +86,7 @@ def check_after_loading(
     generation_kwargs: Mapping[str, Any] | None,
     tools: bool,
     rollout_func: bool,
+    given: bool = False,
 ) -> None:
     """Raise if the loaded models or the tokenizer cannot work; warn if the policy is not what it seems.
 
@@ -96,10 +99,11 @@ def check_after_loading(
         generation_kwargs: What the trainer sets on top of the policy's generation config; None where that is not used.
         tools: Whether the policy uses tools.
         rollout_func: Whether a function of the user draws the completions.
+        given: Whether the data set brings completions along.
 
     Raises:
         ValueError: The tokenizer lacks an end or padding token, the generation config changes the distribution of
-            samples, or the reference cannot draw what `args` ask of it.
+            samples, or nobody but the policy can draw, but `args` ask for it.
         JuryError: Tokens of the weight sampler are missing.
     """
     check_tokenizer(tokenizer)
@@ -109,4 +113,4 @@ def check_after_loading(
     check_steering_tokens(sampler, tokenizer, model, reference)
     if generation_kwargs is not None:
         check_model_sampling(model.generation_config, generation_kwargs)
-    check_reference_draws(args, tools=tools, rollout_func=rollout_func)
+    check_draws(args, tools=tools, rollout_func=rollout_func, given=given)

@@ -13,7 +13,6 @@ reward functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from plural_rlhf.core.estimators import forward_kl_coefficients, js_coefficients, leave_one_out
 from plural_rlhf.core.rules import Rule
-from plural_rlhf.trainers.grpo.reference_draws import Row, drawn_by_policy, reference_prompts
+from plural_rlhf.trainers.grpo.drawers import GIVEN, POLICY, REFERENCE
 
 
 __all__ = ["GenerationBatch", "JuryScores", "RewardTable", "Rollouts"]
@@ -91,7 +90,7 @@ class Rollouts:
         reward: `(N,)` aggregated reward over β, nats.
         log_pi_ref: `(N,)` sequence log-probability under the reference, nats.
         log_pi: `(N,)` the same under the policy, as it was last seen.
-        log_pi_drawn: `(N,)` the same under what drew the completions.
+        log_pi_drawn: `(N,)` the same under what drew the completions, as far as that is known.
         log_z: `(N,)` log normaliser of each row's target, nats; read by every estimator but `vargrad`.
         group_size: G.
 
@@ -146,54 +145,34 @@ class Rollouts:
 
 @dataclass
 class GenerationBatch:
-    """One generation, from what the reference is to draw to what the loss reads; a trainer has one per mode.
+    """One generation, from who draws which completion to what the loss reads; a trainer has one per mode.
 
     TRL calls hooks of the trainer while it generates. Each fills in an attribute, in this order, and reads those
     before it. A replayed batch has new `rollouts`; a resumed one has `rollouts` only.
 
     Attributes:
         group_size: G, completions per prompt.
-        reference_draws: How many completions of each group, its last, π₀ draws and not the policy.
         reference_prompts: Tokens of the prompt that π₀ completes, by row of this process that it draws.
+        given: Tokens of the completions that are given, by row of this process.
         jury_scores: What the jury gave the completions of this process.
         table: All rewards of the completions of all processes.
         rollouts: The residuals of the completions of all processes.
 
     Example:
-        >>> GenerationBatch(group_size=4, reference_draws=1).by_policy(8).tolist()
-        [True, True, True, False, True, True, True, False]
+        >>> GenerationBatch(group_size=4, reference_prompts={3: [5]}, given={2: [7]}).drawn_by(4).tolist()
+        [0, 0, 2, 1]
     """
 
     group_size: int
-    reference_draws: int = 0
     reference_prompts: dict[int, list[int]] = field(default_factory=dict)
+    given: dict[int, list[int]] = field(default_factory=dict)
     jury_scores: JuryScores = field(init=False)
     table: RewardTable = field(init=False)
     rollouts: Rollouts = field(init=False)
 
-    @classmethod
-    def begin(
-        cls, rows: Sequence[Row], group_size: int, reference_draws: int, encode_prompt: Callable[[Any], list[int]]
-    ) -> GenerationBatch:
-        """Return a batch that knows which rows of this process the reference draws, and from which prompts.
-
-        Args:
-            rows: Rows of the data set, one per completion.
-            group_size: G.
-            reference_draws: How many completions of each group π₀ draws.
-            encode_prompt: Tokenises a prompt as the policy's prompts are tokenised.
-        """
-        batch = cls(group_size, reference_draws)
-        drawn = (~batch.by_policy(len(rows))).nonzero().flatten().tolist()
-        prompts = reference_prompts([rows[n] for n in drawn], encode_prompt)
-        batch.reference_prompts = dict(zip(drawn, prompts, strict=True))
-        return batch
-
-    @property
-    def reference_share(self) -> float:
-        """Share of each group that π₀ draws."""
-        return self.reference_draws / self.group_size
-
-    def by_policy(self, n: int) -> Tensor:
-        """Return `(n,)` whether the policy draws each of `n` completions; the last of every group are those of π₀."""
-        return drawn_by_policy(n, self.group_size, self.reference_draws)
+    def drawn_by(self, n: int) -> Tensor:
+        """Return `(n,)` who draws each of the `n` completions of this process, `POLICY`, `REFERENCE` or `GIVEN`."""
+        by = torch.full((n,), POLICY)
+        by[list(self.reference_prompts)] = REFERENCE
+        by[list(self.given)] = GIVEN
+        return by

@@ -35,6 +35,7 @@ class JuryColumn:
     Args:
         reward: The jury.
         keep: Receives the scores of each call.
+        drawn_by: Returns who drew each of so many completions, by name; None where the policy draws all.
 
     Example:
         >>> import numpy as np
@@ -51,9 +52,15 @@ class JuryColumn:
 
     __name__ = "jury"
 
-    def __init__(self, reward: JuryReward, keep: Callable[[JuryScores], None]) -> None:
+    def __init__(
+        self,
+        reward: JuryReward,
+        keep: Callable[[JuryScores], None],
+        drawn_by: Callable[[int], list[str] | None] = lambda n: None,
+    ) -> None:
         self._reward = reward
         self._keep = keep
+        self._drawn_by = drawn_by
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """Return the weighted means `(n,)` of this process's completions."""
@@ -64,6 +71,8 @@ class JuryColumn:
         if (log_extra := columns.get("log_extra")) is not None:
             for k, name in enumerate(self._reward.cluster_names):
                 log_extra(f"jury/{name}", r[:, k].tolist())
+            if (drawn_by := self._drawn_by(len(completions))) is not None:
+                log_extra("drawn_by", drawn_by)
         return (r * w).sum(-1).tolist()
 
 

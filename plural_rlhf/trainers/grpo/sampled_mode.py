@@ -23,16 +23,13 @@ from plural_rlhf.rewards.completions import as_completions, completion_text
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.grpo.completion_rows import finished, own_tokens, policy_log_probs, reference_log_probs
+from plural_rlhf.trainers.grpo.drawers import GIVEN, NAMES, POLICY, draw_each, reference_shares
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, JuryScores, RewardTable, Rollouts
+from plural_rlhf.trainers.grpo.given_completions import GivenCompletions
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
-from plural_rlhf.trainers.grpo.reference_draws import (
-    drawn_by_both,
-    judge,
-    reference_prompts,
-    under_reference_prompts,
-)
+from plural_rlhf.trainers.grpo.reference_draws import judge, reference_prompts, under_reference_prompts
 from plural_rlhf.trainers.grpo.replay import replayed_columns, signed_tokens
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from plural_rlhf.trainers.grpo.targeting import Targeting, Targets
@@ -54,6 +51,7 @@ class SampledMode:
         prompts: What is kept of every prompt.
         multipliers: Moved after every training generation.
         encode_prompt: Tokenises a prompt as the policy's prompts are tokenised.
+        given: Chooses the completions that the data set brings along; None where it has none.
 
     Attributes:
         generations: The latest generation of each mode, `"train"` and `"eval"`.
@@ -68,6 +66,7 @@ class SampledMode:
         prompts: PromptState,
         multipliers: Multipliers,
         encode_prompt: Callable[[Any], list[int]],
+        given: GivenCompletions | None = None,
     ) -> None:
         self._trainer = trainer
         self._args = trainer.args
@@ -76,6 +75,7 @@ class SampledMode:
         self._prompts = prompts
         self._multipliers = multipliers
         self._encode = encode_prompt
+        self._given = given
         self.targeting = Targeting(reward, others, prompts, log_z=trainer.args.estimator != "vargrad")
         self.generations: dict[str, GenerationBatch] = {}
         self._to_count: int | None = None  # completions that an evaluation has still to count
@@ -99,18 +99,33 @@ class SampledMode:
 
     def begin(self, rows: Rows) -> None:
         """Begin a generation for rows of the data set, one per completion of this process."""
-        draws = self._args.reference_draws if self._training else 0
-        batch = GenerationBatch.begin(rows, self.group_size, draws, self._encode)
+        batch, group = GenerationBatch(self.group_size), self.group_size
         self.generations["train" if self._training else "eval"] = batch
+        if not self._training:
+            return
+        last = group - self._args.reference_draws
+        drawn = [n for n in range(len(rows)) if n % group >= last]
+        prompts = reference_prompts([rows[n] for n in drawn], self._encode)
+        batch.reference_prompts = dict(zip(drawn, prompts, strict=True))
+        if self._given is not None:
+            first = self._trainer.accelerator.process_index * (len(rows) // group)
+            keys = _trl.micro_step(self._trainer), first
+            batch.given = self._given.of_rows(rows, group=group, last=last, keys=keys)
 
     def draw(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
         """Draw a completion of each prompt; return tokens and the policy's log-probability of each, NaN if unknown."""
-        return drawn_by_both(
+        return draw_each(
             prompt_ids,
+            self.generation.given,
             self.generation.reference_prompts,
             by_policy=lambda prompts: _trl.generate(self._trainer, prompts),
             by_reference=lambda prompts: _trl.reference_generate(self._trainer, prompts),
         )
+
+    def drawn_by(self, n: int) -> list[str] | None:
+        """Return who drew each of the `n` completions of this process, by name; None where the policy draws all."""
+        others = self._training and (self._given is not None or self._args.reference_draws > 0)
+        return [NAMES[by] for by in self.generation.drawn_by(n).tolist()] if others else None
 
     def keep_jury_scores(self, scores: JuryScores) -> None:
         """Keep the K rewards of the completions of this process."""
@@ -157,19 +172,22 @@ class SampledMode:
         all_pi, all_ref = gather((log_pi * own).sum(-1)), gather((log_ref * own).sum(-1))
         if self._multipliers.weights is not None:
             batch.table.w = self._multipliers.weights.expand_as(batch.table.w)
+        drawn_by = gather(batch.drawn_by(len(own)).to(all_pi.device)).cpu()
         counted = self._counted(len(all_pi))
         if self._args.n_ref:
             self._start_offsets(rows)
         targets = self.targeting(
-            batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, self._training, batch.reference_draws, counted
+            batch.table, all_ref.cpu(), all_pi.cpu(), batch.group_size, self._training, drawn_by, counted
         )
+        share = reference_shares(drawn_by, batch.group_size).to(all_pi.device)
         batch.rollouts = targets.rollouts(
-            all_ref, all_pi, beta=beta, group_size=batch.group_size, reference_share=batch.reference_share
+            all_ref, all_pi, beta=beta, group_size=batch.group_size, reference_share=share
         )
-        n, by_policy = len(own), batch.by_policy(len(all_pi))
-        log_ratio = (all_pi - all_ref)[by_policy.to(all_pi.device)].double()
-        kl = float(log_ratio.mean())
-        self._log(targets, batch, log_ratio, gather(finished(columns, trainer.eos_token_ids).double()), counted)
+        n, by_policy = len(own), drawn_by == POLICY
+        log_ratio = (all_pi - all_ref).double()
+        kl = float(log_ratio[by_policy.to(all_pi.device)].mean())
+        ended = gather(finished(columns, trainer.eos_token_ids).double())
+        self._log(targets, batch.table, log_ratio[:counted], ended[:counted], drawn_by[:counted])
         if self._training:
             if self._prompts.replay is not None:
                 tokens = _trl.gather_objects(signed_tokens(columns))
@@ -200,15 +218,21 @@ class SampledMode:
         self._to_count -= counted
         return counted
 
-    def _log(self, targets: Targets, batch: GenerationBatch, log_ratio: Tensor, ended: Tensor, counted: int) -> None:
-        """Log a generation: what the targeting measured, the rewards, and the KL of the policy's `(n,)` log-ratios."""
-        trainer, scores = self._trainer, batch.table.scores[:counted]
-        log_ratio = log_ratio[: int(batch.by_policy(counted).sum())]
+    def _log(self, targets: Targets, table: RewardTable, log_ratio: Tensor, ended: Tensor, drawn_by: Tensor) -> None:
+        """Log a generation, as far as its rows count: what the targeting measured, the rewards, and the KL to π₀.
+
+        The KL is of the policy's own completions. Rewards and ends are of all but the given ones, about which the
+        policy has no say.
+        """
+        trainer, scores = self._trainer, table.scores[: len(drawn_by)][drawn_by != GIVEN]
+        own, ended = log_ratio[(drawn_by == POLICY).to(log_ratio.device)], ended[(drawn_by != GIVEN).to(ended.device)]
         metrics = {
             **targets.metrics,
-            "kl": (float(log_ratio.sum()), len(log_ratio)),
-            "truncated": (counted - float(ended[:counted].sum()), counted),
+            "kl": (float(own.sum()), len(own)),
+            "truncated": (len(ended) - float(ended.sum()), len(ended)),
         }
+        if self._given is not None and self._training:
+            metrics["given"] = (float((drawn_by == GIVEN).sum()), len(drawn_by))
         for name, (total, count) in metrics.items():
             _trl.add_ratio(trainer, f"plural/{name}", total, count)
         _trl.add_metric(trainer, "plural/beta", self._reward.target.beta)
@@ -216,9 +240,9 @@ class SampledMode:
         of_functions = zip(trainer.reward_func_names, scores.T, strict=True)
         rewards = {f"rewards/{name}": values for name, values in of_functions} | {"": of_all}
         for prefix, values in rewards.items():
-            given = values[~values.isnan()]
-            _trl.add_ratio(trainer, f"{prefix}/mean" if prefix else "reward", float(given.sum()), len(given))
-            _trl.add_spread(trainer, f"{prefix}/std" if prefix else "reward_std", given)
+            known = values[~values.isnan()]
+            _trl.add_ratio(trainer, f"{prefix}/mean" if prefix else "reward", float(known.sum()), len(known))
+            _trl.add_spread(trainer, f"{prefix}/std" if prefix else "reward_std", known)
 
     def _start_offsets(self, rows: Rows) -> None:
         """Start the offsets of new prompts from `n_ref` completions of the reference; every process gets them all."""

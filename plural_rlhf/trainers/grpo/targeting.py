@@ -18,9 +18,9 @@ from plural_rlhf.core.shares import effective_answers, effective_texts
 from plural_rlhf.core.typicality import debias
 from plural_rlhf.rewards.completions import rows_of
 from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.trainers.grpo.drawers import GIVEN, POLICY, log_drawn, reference_shares
 from plural_rlhf.trainers.grpo.generation_batch import RewardTable, Rollouts
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
-from plural_rlhf.trainers.grpo.reference_draws import drawn_by_policy, log_drawn
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 
 
@@ -47,7 +47,13 @@ class Targets:
     metrics: dict[str, tuple[float, float]]
 
     def rollouts(
-        self, log_pi_ref: Tensor, log_pi: Tensor, *, beta: float, group_size: int, reference_share: float = 0.0
+        self,
+        log_pi_ref: Tensor,
+        log_pi: Tensor,
+        *,
+        beta: float,
+        group_size: int,
+        reference_share: Tensor | float = 0.0,
     ) -> Rollouts:
         """Return the parts of the residuals, of the type and on the device of the log-probabilities.
 
@@ -56,7 +62,7 @@ class Targets:
             log_pi: `(N,)` the same under the policy.
             beta: Temperature of the target, logits.
             group_size: G.
-            reference_share: Share of each group that π₀ has drawn.
+            reference_share: `(N,)` from `reference_shares`, or one share for all.
         """
         return Rollouts(
             reward=(self.reward / beta).to(log_pi),
@@ -107,10 +113,13 @@ class Targeting:
         log_pi: Tensor,
         group: int,
         training: bool,
-        reference_draws: int = 0,
+        drawn_by: Tensor | None = None,
         counted: int | None = None,
     ) -> Targets:
         """Aggregate the table and, if `training`, move the offsets once.
+
+        Given completions are aggregated like all others, but they tell nothing of what π₀ would say: offsets,
+        normalisers and means under π₀ come from the others alone.
 
         Args:
             table: The rewards.
@@ -118,26 +127,34 @@ class Targeting:
             log_pi: `(N,)` the same under the policy.
             group: G, completions per prompt.
             training: Whether offsets and running bests may move.
-            reference_draws: How many completions of a group, its last, π₀ has drawn; metrics leave them out.
+            drawn_by: `(N,)` who has drawn each completion, see `drawers`; metrics are about the policy's own. None:
+                the policy, all of them.
             counted: How many completions, the first of the table, metrics are about; None for all.
         """
         reward, beta, offsets = self._reward, self._reward.target.beta, self._prompts.offsets
         log_pi_ref, log_pi = log_pi_ref.double(), log_pi.double()
-        log_weights = log_pi_ref - log_drawn(log_pi, log_pi_ref, reference_draws / group)
+        drawn_by = torch.full((len(log_pi),), POLICY) if drawn_by is None else drawn_by
+        log_weights = log_pi_ref - log_drawn(log_pi, log_pi_ref, reference_shares(drawn_by, group))
+        known = (drawn_by != GIVEN).nonzero().flatten().tolist()
+        keys, shown = [table.keys[i] for i in known], [table.shown[i] for i in known]
         if training:
-            for key, rows in rows_of(table.keys).items():
+            for key, rows in _places(keys, known):
                 self._prompts.observe_reference(key, table.r[rows], log_weights[rows])
         r = self._others.together(table.r, table.scores, table.keys)
         r = self._shaped(r, table.keys, log_pi_ref, training)
+        for key, rows in _places(keys, known):
+            if key not in offsets:
+                offsets.initialise(key, r[rows], beta, log_weights[rows])
         pooled, gamma = reward.pool(r, table.w, table.keys, log_weights, table.rules)
         if training:
-            reward.balance(r, gamma, table.w, table.keys, log_weights, table.rules)
+            rules = [table.rules[i] for i in known]
+            reward.balance(r[known], gamma[known], table.w[known], keys, log_weights[known], rules)
         weighted = pooled / beta + log_weights
-        for key, rows in rows_of(table.shown).items() if self._keeps_log_z else ():
+        for key, rows in _places(shown, known) if self._keeps_log_z else ():
             if training or bool(offsets.log_normaliser([key]).isnan().any()):
                 offsets.observe_normaliser(key, weighted[rows])
         n = len(pooled) if counted is None else counted
-        by_policy = drawn_by_policy(n, group, reference_draws)
+        by_policy = drawn_by[:n] == POLICY
         residual = pooled / beta + log_pi_ref - log_pi
         metrics = _group_metrics(table, pooled[:n], residual[:n], group, by_policy) if n else {}
         metrics["entropy"] = _summed(-log_pi[:n][by_policy])
@@ -188,16 +205,20 @@ def _group_metrics(
         "reward_range": _summed(spread.amax(dim=1) - spread.amin(dim=1)),
         "residual_std": _summed(d.std(dim=1)) if group > 1 else (0.0, float(count)),
     }
-    size = int(by_policy.sum()) // count
+    own = [by.nonzero().flatten().tolist() for by in by_policy.view(-1, group)]
     for name, measure, completions in (
         ("effective_answers", effective_answers, table.drawn),
         ("effective_texts", effective_texts, table.texts),
     ):
-        own = [completion for completion, by in zip(completions, by_policy.tolist(), strict=False) if by]
-        if own:
-            groups = [own[i : i + size] for i in range(0, len(own), size)]
+        if completions:
+            groups = [[completions[n * group + place] for place in places] for n, places in enumerate(own)]
             metrics[name] = measure(groups) * count, float(count)
     return metrics
+
+
+def _places(keys: list[str], rows: list[int]) -> list[tuple[str, list[int]]]:
+    """Return each key with those of `rows` that have it."""
+    return [(key, [rows[i] for i in places]) for key, places in rows_of(keys).items()]
 
 
 def _summed(values: Tensor) -> tuple[float, float]:

@@ -99,6 +99,18 @@ def test_sampled_training(lopsided, tmp_path, settings, adapter):
     check_trained(trainer, 2)
 
 
+@pytest.mark.parametrize("adapter", [True, False], ids=["LoRA", "all weights"])
+def test_texts_of_others_and_memory(lopsided, tmp_path, adapter):
+    data = Dataset.from_list([{"prompt": f"Item {c}: ", "given_completions": THREE} for c in "ab"])
+    sizes = {"per_device_train_batch_size": 8, "num_generations": 8, "max_completion_length": 4}
+    settings = {"n_ref": 4, "reference_share": 0.25, "given_share": 0.25, "num_iterations": 2}
+    args = PluralGRPOConfig(str(tmp_path), max_steps=2, learning_rate=1e-3, **sizes, **settings, **DEFAULTS)
+    trainer = PluralGRPOTrainer(
+        lopsided, three_answers(), args, data, processing_class=TOKENIZER, peft_config=lora(adapter)
+    )
+    check_trained(trainer, 2)
+
+
 @each(EXACT)
 def test_answers_that_can_be_listed(lopsided, tmp_path, settings, adapter):
     sizes = {"per_device_train_batch_size": 4, "exact": True}

@@ -11,6 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.numpy import load_file
 
 from plural_rlhf.trainers.grpo import checkpoints
@@ -66,13 +67,23 @@ def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided
         {"steerable": True},
         {"kl_budget": 0.5, "offsets": "ema", "estimator": "js"},
         {"rho": 0.0, "max_min": True},
+        {"data": [{"prompt": f"Item {c}: ", "given_completions": THREE} for c in "ab"], "given_share": 0.125},
     ],
-    ids=["completions in use", "completions remembered", "weights drawn", "budget and normalisers", "max-min weights"],
+    ids=[
+        "completions in use",
+        "completions remembered",
+        "weights drawn",
+        "budget and normalisers",
+        "max-min weights",
+        "texts of others",
+    ],
 )
 def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, settings):
     """Stopped after three steps: with several uses of each generation batch, in the middle of one."""
     common = {"save_strategy": "steps", "save_steps": 3, "num_generations": 8, "per_device_train_batch_size": 8}
     settings = {**common, **settings}
+    if "data" in settings:
+        settings["data"] = Dataset.from_list(settings["data"])
     whole = sampled_trainer(lopsided, three_answers(calibrated=True), tmp_path / "whole", 6, **settings)
     whole.train()
     resumed = sampled_trainer(lopsided, three_answers(calibrated=True), tmp_path / "resumed", 6, **settings)

@@ -11,10 +11,10 @@ import torch
 from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
-from plural_rlhf.trainers.checks.batches import check_reference_draws
+from plural_rlhf.trainers.checks.batches import check_draws
+from plural_rlhf.trainers.grpo.drawers import POLICY, REFERENCE, log_drawn
 from plural_rlhf.trainers.grpo.generation_batch import RewardTable
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
-from plural_rlhf.trainers.grpo.reference_draws import drawn_by_policy, log_drawn
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from plural_rlhf.trainers.grpo.targeting import Targeting
 from tests.juries import CPU, TableJury
@@ -48,7 +48,6 @@ def test_what_draws_a_group_is_the_mixture_and_bounds_the_weights():
     torch.testing.assert_close(drawn.exp(), 0.75 * pi.exp() + 0.25 * ref.exp())
     assert float((ref - drawn).exp().max()) <= 4
     assert torch.equal(log_drawn(pi, ref, 0.0), pi)
-    assert drawn_by_policy(6, 3, 1).tolist() == [True, True, False] * 2
 
 
 def test_offsets_from_both_samplers_are_unbiased():
@@ -65,7 +64,8 @@ def test_offsets_from_both_samplers_are_unbiased():
     reward = JuryReward(TableJury({}, ["a", "b"], [0.5, 0.5]))
     reward.offsets.mode = "ema"
     targeting = Targeting(reward, OtherRewards(reward, [reward]), PromptState(reward.offsets))
-    found = targeting(table, ref.log()[said], pi.log()[said], n, training=True, reference_draws=n // 2)
+    drawn_by = torch.tensor([POLICY] * (n // 2) + [REFERENCE] * (n // 2))
+    found = targeting(table, ref.log()[said], pi.log()[said], n, training=True, drawn_by=drawn_by)
     log_z = reward.offsets.get(["x"])[0]
     torch.testing.assert_close(log_z, log_partition(r[None], ref.log()[None], 1.0)[0])
     entropy = -float((pi * pi.log()).sum())
@@ -188,12 +188,12 @@ def test_what_cannot_draw_for_the_reference_is_refused(changed, tools, message):
         steps_per_generation=1,
         num_generations=4,
     )
-    check_reference_draws(args, tools=False, rollout_func=False)
+    check_draws(args, tools=False, rollout_func=False)
     vars(args).update(changed)
     with pytest.raises(ValueError, match=message):
-        check_reference_draws(args, tools=tools, rollout_func=False)
+        check_draws(args, tools=tools, rollout_func=False)
     args.exact = True
-    check_reference_draws(args, tools=tools, rollout_func=False)
+    check_draws(args, tools=tools, rollout_func=False)
 
 
 def test_a_rollout_func_that_draws_everything_is_refused(lopsided, tmp_path):
