@@ -62,7 +62,10 @@ selection = select_num_clusters(judgements, (1, 2, 3))
 print(f"{selection.num_clusters} clusters")
 encoded = judgements.encode()
 fit = fit_mixture(encoded, selection.num_clusters)
-clusters = describe_clusters(fit, encoded, top=3)
+short = {
+    item: item for item in encoded.item_ids
+}  # without names, statements are shown by their beginning
+clusters = describe_clusters(fit, encoded, top=3, labels=short)
 words = {"-1": "disagree", "0": "pass", "1": "agree"}
 for cluster in clusters:
     print(f"\n{cluster['prevalence']:.0%} of the voters, named {cluster['name']!r}")

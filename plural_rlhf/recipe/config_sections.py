@@ -241,6 +241,11 @@ class JurySection(Section):
         default=[1, 2, 3],
         description="Candidates for the number of rater clusters (1 or more each), or one number.",
     )
+    names: list[str] | dict[str, str] | None = Field(
+        default=None,
+        description="Names of the clusters, the largest first; or new names by the name that the run finds. null: the "
+        "names that it finds.",
+    )
     by: list[str] | None = Field(
         default=None,
         description="Traits of the raters by which the report has the shares of the clusters, e.g. [year, country].",

@@ -49,6 +49,7 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         layers=config.jury.layers,
         l2=config.jury.l2,
         labels=data.labels,
+        names=config.jury.names,
         config=fit_config,
         on_step=lambda step: console.print(cell(step, "dim")),
     )

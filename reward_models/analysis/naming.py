@@ -1,7 +1,8 @@
-"""Names for clusters: the answers that set each one apart from the population.
+"""Names for clusters: what sets each one apart from the others.
 
-A name is made of a cluster's answers, never of who is in it. Needs a fit and the table it was fitted to; knows nothing
-of demographics or models.
+Clusters of answers to questions are named by their answers; clusters of judgements about texts (pairs, votes, ratings)
+by the words of the texts that they reward more than the others do, see `text_contrasts`. Never by who is in them.
+Needs a fit and the table it was fitted to; knows nothing of demographics or models.
 
 Shapes: `K` clusters, `S` cells (every option of every item).
 """
@@ -13,35 +14,49 @@ from typing import Any
 
 import numpy as np
 
+from reward_models.analysis.text_contrasts import JudgedTexts, plain_line, text_evidence, words_of_clusters
+from reward_models.errors import JuryError, did_you_mean
+from reward_models.fitting.joint.fit import JointFit
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import as_messages
 from reward_models.raters.memberships import cluster_answers
+from reward_models.weights import WORDS
 
 
-__all__ = ["answer_shares", "describe_clusters", "item_labels", "name_clusters", "telling_parts"]
+__all__ = ["answer_shares", "changed_names", "describe_clusters", "item_labels", "name_clusters", "telling_parts"]
 
+TEXT_KINDS = ("preference", "rating")
 NAME_WORDS = 3  # items in a name
+SPARE_WORDS = 6  # of which a name takes more where two clusters would have the same
+MOST_LETTERS = 80  # of a name
 LABEL_LENGTH = 40
 
 
 def describe_clusters(
-    fit: RaterFit, enc: Encoded, *, top: int = 5, labels: Mapping[str, str] | None = None
+    fit: RaterFit | JointFit,
+    enc: Encoded | Sequence[Encoded],
+    *,
+    top: int = 5,
+    labels: Mapping[str, str] | None = None,
+    names: Sequence[str] | Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """List the answers that set each cluster apart from the population.
+    """List what sets each cluster apart, and name it.
 
-    Answers are ranked by their contribution to the divergence from the population, `p_cluster log(p_cluster /
-    p_population)`: an answer must be both common in the cluster and more common than elsewhere.
+    Answers to questions are ranked by their contribution to the divergence from the population, `p_cluster
+    log(p_cluster / p_population)`: an answer must be both common in the cluster and more common than elsewhere. Judged
+    texts are ranked likewise, with shares that are shrunk to the population's; see `text_evidence`.
 
     Args:
-        fit: The mixture.
+        fit: The fit, a mixture.
         enc: The judgements it was fitted to.
-        top: Number of answers per cluster.
-        labels: Short names of items by item id; the id itself where there is none.
+        top: Number of answers or texts per cluster.
+        labels: Short names of items by item id; the id itself (of a rated text, its beginning) where there is none.
+        names: Names to use, the largest cluster first, or new names by the name that is found; see `changed_names`.
 
     Returns:
         Per cluster: `name`, `prevalence`, and `answers`, each with `item`, `label`, `answer`, `p_cluster`,
-        `p_population`, `lift`.
+        `p_population`, `lift`; of judged texts also `judgements`, the number of this text.
 
     Example:
         >>> from reward_models import fit_mixture, planted_judgements
@@ -52,24 +67,34 @@ def describe_clusters(
         >>> first["label"], first["answer"], round(first["lift"], 1)
         ('taxes', 'answer B', 1.9)
     """
-    answers = _ranked_answers(fit, enc, labels or {})
-    names = _names(answers)
+    tables = [enc] if isinstance(enc, Encoded) else list(enc)
+    if tables[0].kind in TEXT_KINDS:
+        found, answers = _from_texts(_judged_texts(fit, tables), top, labels or {})
+    else:
+        answers = _ranked_answers(fit, tables[0], labels or {})
+        found = _names(answers)
+    named = found if names is None else changed_names(names, found)
     return [
         {"name": name, "prevalence": float(prevalence), "answers": ranked[:top]}
-        for name, prevalence, ranked in zip(names, fit.prevalence, answers, strict=True)
+        for name, prevalence, ranked in zip(named, fit.prevalence, answers, strict=True)
     ]
 
 
-def name_clusters(fit: RaterFit, enc: Encoded, labels: Mapping[str, str] | None = None) -> list[str]:
-    """Give each cluster a short unique name from the answers that set it apart, e.g. `"cities, welfare: too little"`.
+def name_clusters(
+    fit: RaterFit | JointFit, enc: Encoded | Sequence[Encoded], labels: Mapping[str, str] | None = None
+) -> list[str]:
+    """Give each cluster a short unique name from what sets it apart.
+
+    Clusters of answers are named by answers (`"cities, welfare: too little"`), clusters of judgements about texts by
+    words of the texts that they reward more than the others do (`"peaceful + free speech + opinions"`).
 
     Args:
-        fit: The mixture.
+        fit: The fit, a mixture.
         enc: The judgements it was fitted to.
         labels: Short names of items by item id; the id itself where there is none.
 
     Returns:
-        `K` unique names; `["everyone"]` for a single cluster.
+        `K` unique names of one line, in the order of the fit; `["everyone"]` for a single cluster.
 
     Example:
         >>> from reward_models import fit_mixture, planted_judgements
@@ -78,7 +103,117 @@ def name_clusters(fit: RaterFit, enc: Encoded, labels: Mapping[str, str] | None 
         >>> name_clusters(fit_mixture(enc, 2), enc, labels)
         ['taxes, trams, parks: answer B', 'parks, trams, taxes: answer A']
     """
-    return _names(_ranked_answers(fit, enc, labels or {}))
+    return [cluster["name"] for cluster in describe_clusters(fit, enc, top=0, labels=labels)]
+
+
+def changed_names(names: Sequence[str] | Mapping[str, str], found: Sequence[str]) -> list[str]:
+    """Return the names of clusters after a user's changes.
+
+    Args:
+        names: One name per cluster, in the order of `found` (by falling prevalence); or new names by present name.
+        found: The present names.
+
+    Returns:
+        `K` names.
+
+    Raises:
+        JuryError: Another number of names, a present name that there is not, a name that is empty, longer than a line,
+            holds control characters or `=`, means something else in weights, or is given twice.
+
+    Example:
+        >>> changed_names({"cluster 2": "rural"}, ["cluster 1", "cluster 2"])
+        ['cluster 1', 'rural']
+        >>> changed_names(["urban"], ["cluster 1", "cluster 2"])
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: 1 name for 2 clusters ('cluster 1', 'cluster 2'). Fix: give one per cluster,
+        the largest first, or new names by present name
+    """
+    listed = ", ".join(map(repr, found))
+    if isinstance(names, Mapping):
+        for name in names:
+            if name not in found:
+                raise JuryError(
+                    f"there is no cluster {name!r} to rename.{did_you_mean(str(name), found)} The clusters are "
+                    f"{listed}"
+                )
+        changed = [names.get(name, name) for name in found]
+    elif isinstance(names, str):
+        raise JuryError(f"names={names!r} is one text. Fix: give a list with one name per cluster ({listed})")
+    else:
+        changed = list(names)
+    if len(changed) != len(found):
+        raise JuryError(
+            f"{len(changed)} name{'s' * (len(changed) != 1)} for {len(found)} clusters ({listed}). Fix: give one per "
+            "cluster, the largest first, or new names by present name"
+        )
+    for name in set(changed) - set(found):
+        _check_name(name)
+    for name in changed:
+        if changed.count(name) > 1:
+            raise JuryError(f"two clusters would be named {name!r}. Fix: give each a name of its own")
+    return changed
+
+
+def _check_name(name: object) -> None:
+    """Raise unless a name can stand in a prompt, in a table and in weights."""
+    if not isinstance(name, str) or not name.strip():
+        raise JuryError(f"the name {name!r} of a cluster is empty or no text. Fix: give a word or a few")
+    if name != plain_line(name, MOST_LETTERS):
+        raise JuryError(
+            f"the name {name[:MOST_LETTERS]!r} of a cluster is not one line of at most {MOST_LETTERS} characters "
+            f"without control characters and spaces around it. Fix: shorten it to {plain_line(name, MOST_LETTERS)!r}"
+        )
+    if name in WORDS or "=" in name:
+        raise JuryError(
+            f"the name {name!r} of a cluster cannot be used in weights, where `=` stands before a number and "
+            f"{' and '.join(map(repr, WORDS))} have their own meaning. Fix: choose another name"
+        )
+
+
+def _judged_texts(fit: RaterFit | JointFit, tables: Sequence[Encoded]) -> JudgedTexts:
+    rewards = fit.known_rewards if isinstance(fit, JointFit) else fit.rewards
+    return JudgedTexts(tables, fit.texts, rewards, fit.rater_ids, fit.responsibilities, fit.prevalence)
+
+
+def _from_texts(
+    judged: JudgedTexts, top: int, labels: Mapping[str, str]
+) -> tuple[list[str], list[list[dict[str, Any]]]]:
+    """Name clusters by words; by a text where no words tell them apart; with a number where nothing does."""
+    evidence = text_evidence(judged, max(top, 1), labels)
+    if len(evidence) == 1:
+        return ["everyone"], evidence
+    names: list[str] = []
+    for k, (words, answers) in enumerate(zip(words_of_clusters(judged, SPARE_WORDS), evidence, strict=True)):
+        options = [
+            *_joined([word for word, _ in words]),
+            *_short(_by_answer(answers, shorter=True)),
+            f"cluster {k + 1}",
+        ]
+        names.append(next((name for name in options if name not in names), f"cluster {k + 1}"))
+    return names, evidence
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return names of a few words, the best first: more words where those are taken, fewer where they are long."""
+    numbers = (*range(min(NAME_WORDS, len(words)), 0, -1), *range(NAME_WORDS + 1, len(words) + 1))
+    return _short([" + ".join(words[:n]) for n in numbers])
+
+
+def _by_answer(answers: Sequence[Mapping[str, Any]], *, shorter: bool = False) -> list[str]:
+    """Return names of the items that share the strongest answer, then the answer: with more items, then `shorter`."""
+    if not answers:
+        return []
+    answer = answers[0]["answer"]
+    same = [a["label"] for a in answers if a["answer"] == answer]
+    usual = min(NAME_WORDS, len(same))
+    numbers = (*range(usual, len(same) + 1), *range(usual - 1 if shorter else 0, 0, -1))
+    return [f"{', '.join(same[:n])}: {answer}" for n in numbers]
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Keep the names that fit a line; if there is none, the beginning of the last, which is the shortest."""
+    lines = [plain_line(name, len(name)) for name in names]
+    return [line for line in lines if len(line) <= MOST_LETTERS] or [plain_line(n, MOST_LETTERS) for n in names[-1:]]
 
 
 def item_labels(enc: Encoded) -> dict[str, str]:
@@ -141,7 +276,7 @@ def _shorten(text: str) -> str:
     return line if len(line) <= LABEL_LENGTH else line[: LABEL_LENGTH - 1] + "…"
 
 
-def answer_shares(fit: RaterFit, enc: Encoded) -> tuple[np.ndarray, np.ndarray]:
+def answer_shares(fit: RaterFit | JointFit, enc: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Compute how each cluster and everybody answered, by the memberships and sampling weights of those who did.
 
     Args:
@@ -170,7 +305,7 @@ def answer_shares(fit: RaterFit, enc: Encoded) -> tuple[np.ndarray, np.ndarray]:
     return by_cluster, population[0]
 
 
-def _ranked_answers(fit: RaterFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:
+def _ranked_answers(fit: RaterFit | JointFit, enc: Encoded, labels: Mapping[str, str]) -> list[list[dict[str, Any]]]:
     """Return, per cluster, all answers by falling contribution to its divergence from the population."""
     by_cluster, population = answer_shares(fit, enc)
     n_options = population.shape[1]
@@ -213,12 +348,7 @@ def _names(ranked: list[list[dict[str, Any]]]) -> list[str]:
         return ["everyone"]
     names: list[str] = []
     for answers in ranked:
-        if not answers:
-            names.append("average")
-            continue
-        answer = answers[0]["answer"]
-        same = [a["label"] for a in answers if a["answer"] == answer]
-        options = [f"{', '.join(same[:n])}: {answer}" for n in range(min(NAME_WORDS, len(same)), len(same) + 1)]
+        options = _by_answer(answers) or ["average"]
         names.append(next((name for name in options if name not in names), options[0]))
     seen: dict[str, int] = {}
     for i, name in enumerate(names):

@@ -79,6 +79,7 @@ def fit_jury(
     layers: int | None = None,
     l2: float | Literal["auto"] = "auto",
     labels: Mapping[str, str] | None = None,
+    names: Sequence[str] | Mapping[str, str] | None = None,
     config: FitConfig | None = None,
     max_length: int = MAX_LENGTH,
     progress: bool = True,
@@ -96,6 +97,7 @@ def fit_jury(
         layers: Use only so many of the backbone's layers; None for all.
         l2: Ridge penalty of the heads; `"auto"` chooses it on held-out questions.
         labels: Short names of items by item id, for the names of the clusters. None: `item_labels`, from the wordings.
+        names: Names of the clusters, see `describe_clusters`. None: those that are found.
         config: Restarts, priors and seed of the label-level fit; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
         progress: Show progress bars.
@@ -134,7 +136,9 @@ def fit_jury(
     announce("fitting clusters of raters to the labels")
     label_fit = fit_mixture(enc, num_clusters, config)
     described = (
-        describe_clusters(label_fit, enc, labels=labels or item_labels(enc)) if enc.kind != "soft" else _everyone()
+        describe_clusters(label_fit, enc, labels=labels or item_labels(enc), names=names)
+        if enc.kind != "soft"
+        else _everyone()
     )
     announce("computing the language model's features of each text")
     if layers is not None:

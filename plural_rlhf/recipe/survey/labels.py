@@ -106,7 +106,7 @@ def fit_labels(
     console.print(heading("Headroom", room.verdict))
     selection = select_num_clusters(judgements, config.jury.clusters, settings, seed=config.seed)
     fit = fit_mixture(enc, selection.num_clusters, settings)
-    described = describe_clusters(fit, enc, labels=labels)
+    described = describe_clusters(fit, enc, labels=labels, names=config.jury.names)
     print_clusters(selection, described, console)
     survey = describe_survey(fit, judgements, labels=labels, candidates=config.jury.clusters, by=by, config=settings)
     groupings = compare_groups(judgements, selection.num_clusters, settings, console)
