@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["UsageError", "main", "run"]
 
 ONE_REWARD, BASE_JURY = "one reward, rater terms", "base jury"
+REPORT_FILE = "evaluation.md"
 PROG = "python -m reward_models.evaluate"
 DESCRIPTION = """\
 Measure a saved jury on judgements that it was not fitted to.
@@ -186,7 +187,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--max-length", type=int, help="longest text in tokens (default: that of the jury)")
     parser.add_argument("--device", help="device of the model (default: the accelerator if there is one)")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write results.json and, for pairs, rewardbench.json here"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write results.json, evaluation.md and, for pairs, rewardbench.json here",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write results.json under this name")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
@@ -209,10 +213,11 @@ def _run(args: argparse.Namespace, command: str) -> None:
 
     from rich.console import Console
 
-    from reward_models.evaluation.report import print_report
+    from reward_models.evaluation.report import report_sheets
     from reward_models.evaluation.saved_jury import score_texts
+    from reward_models.evaluation.sheets import markdown, show
     from reward_models.jury.scorer import JuryScorer
-    from reward_models.whole_file import write_json
+    from reward_models.whole_file import whole_file, write_json
 
     settings = {"device": args.device, "batch_size": args.batch_size, "max_length": args.max_length}
     scorer = JuryScorer.from_pretrained(args.jury, **settings)
@@ -246,10 +251,11 @@ def _run(args: argparse.Namespace, command: str) -> None:
     )
     console = Console()
     console = console if console.is_terminal else Console(width=160)
-    print_report(result, console)
+    sheets = report_sheets(result)
     if "rater_weight" in test.frame:
         alike = test.encode().effective_raters
-        console.print(f"Sampling weights: {test.n_raters:,} raters count as {alike:,.1f} of equal weight (Kish).")
+        sheets.append(f"Sampling weights: {test.n_raters:,} raters count as {alike:,.1f} of equal weight (Kish).")
+    show(sheets, console)
     facts = {
         "judgements": len(test),
         "fitted_to": fitted_to,
@@ -270,6 +276,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
     for path, content in written.items():
         write_json(path, content)
         say(f"Written to {path}")
+    if args.output is not None:
+        with whole_file(args.output / REPORT_FILE) as page:
+            page.write(markdown(f"{args.jury} on {args.data}", sheets) + "\n")
+        say(f"Written to {args.output / REPORT_FILE}")
 
 
 def _meta(args: argparse.Namespace, command: str, kind: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.seeds import seeded_rng
-from reward_models.stats.verdicts import outcome
+from reward_models.stats.verdicts import minimum_detectable, outcome
 
 
 __all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]
@@ -67,6 +67,11 @@ class Comparison:
     p_holm: float
     outcome: Outcome
 
+    @property
+    def detectable(self) -> float:
+        """Smallest true difference that judgements like these would show four times in five; nan without interval."""
+        return minimum_detectable(self.low, self.high)
+
     def row(self, case: str) -> dict[str, Any]:
         """Return the comparison as a flat row of `results.json`."""
         accuracy = self.metric == "delta_accuracy"
@@ -84,6 +89,7 @@ class Comparison:
             "p_value": self.p_value,
             "p_holm": self.p_holm,
             "outcome": self.outcome,
+            "minimum_detectable": self.detectable,
         }
 
 

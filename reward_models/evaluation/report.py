@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from reward_models.borders import cell, heading
 from reward_models.evaluation.clusters import check_memberships
 from reward_models.evaluation.evaluate_jury import JuryEvaluation
+from reward_models.evaluation.sheets import Sheet, interval_text, number_text, show
 from reward_models.judgements.encoding import Encoded
 
 
-__all__ = ["print_report", "rewardbench", "versions"]
+__all__ = ["print_report", "report_sheets", "rewardbench", "versions"]
 
 # The metrics of the printed table; results.json has all.
 SHOWN = {
@@ -36,6 +35,11 @@ SHOWN = {
     "jsd_nats": "JSD, nats",
     "regret_mean": "regret",
 }
+COMPARED = """\
+outcome: better or worse if the whole interval is; undecided if it contains 0. The interval is about other raters and
+other items. detectable: the smallest true difference that judgements like these would show four times in five.
+p (Holm): about other raters on these very items, so that it can be small beside an interval that contains 0: the
+finding then holds for these items, and perhaps for no others."""
 PACKAGES = ("plural-rlhf", "torch", "transformers", "numpy", "scipy")
 
 
@@ -47,43 +51,56 @@ def print_report(evaluation: JuryEvaluation, console: Console) -> None:
         >>> print_report(JuryEvaluation([], [], None, "two clusters is better than bt."), Console(width=80))
         Verdict: two clusters is better than bt.
     """
+    show(report_sheets(evaluation), console)
+
+
+def report_sheets(evaluation: JuryEvaluation) -> list[Sheet | str]:
+    """Return a table per case, the comparisons, what was skipped, and the verdict.
+
+    Example:
+        >>> from reward_models.evaluation.evaluate_jury import JuryEvaluation
+        >>> report_sheets(JuryEvaluation([], [], None, "two clusters is better than bt."))
+        ['Verdict: two clusters is better than bt.']
+    """
     rows = evaluation.rows
-    compared = [row for row in rows if "p_holm" in row]
+    sheets: list[Sheet | str] = []
     for case in dict.fromkeys(row["case"] for row in rows if row["metric"] == "nll_nats"):
         here = {(row["method"], row["metric"]): row for row in rows if row["case"] == case}
         shown = [metric for metric in SHOWN if any(name == metric for _, name in here)]
         first = next(row for row in here.values() if row["metric"] == "nll_nats")
-        table = Table(title=cell(f"{case}: {first['n']:,} judgements"), title_justify="left")
-        table.add_column("model")
-        for metric in shown:
-            table.add_column(SHOWN[metric], justify="right")
-        for method in dict.fromkeys(method for method, name in here if name == "nll_nats"):
-            table.add_row(cell(method), *(_number(here.get((method, metric))) for metric in shown))
-        console.print(table)
+        methods = dict.fromkeys(method for method, name in here if name == "nll_nats")
+        lines = [[method, *(_number(here.get((method, metric))) for metric in shown)] for method in methods]
+        sheets.append(Sheet(f"{case}: {first['n']:,} judgements", ["model", *(SHOWN[m] for m in shown)], lines))
+    compared = [row for row in rows if "p_holm" in row]
     if compared:
-        legend = (
-            "outcome: better or worse if the whole interval is; undecided if it contains 0. The interval is about "
-            "other raters and other items.\np (Holm): about other raters on these very items, so that it can be small "
-            "beside an interval that contains 0: the finding then holds for these items, and perhaps for no others."
-        )
-        table = Table(title="Against the base", title_justify="left", caption=legend, caption_justify="left")
-        for column in ("case", "model", "metric", "difference, 95 % interval", "p (Holm)", "outcome"):
-            table.add_column(column, justify="left" if column in ("case", "model", "metric") else "right")
-        for row in compared:
-            change = "-" if row["value"] is None or math.isnan(row["value"]) else _interval(row)
-            p = "-" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.4f}"
-            table.add_row(*map(cell, (row["case"], row["method"], row["metric"], change, p, row["outcome"])))
-        console.print(table)
+        columns = ["case", "model", "metric", "difference, 95 % interval", "detectable", "p (Holm)", "outcome"]
+        lines = [
+            [
+                row["case"],
+                row["method"],
+                row["metric"],
+                interval_text(row, 4),
+                number_text(row["minimum_detectable"], 4),
+                number_text(row["p_holm"], 4),
+                row["outcome"],
+            ]
+            for row in compared
+        ]
+        sheets.append(Sheet("Against the base", columns, lines, COMPARED, words=3))
     skipped = [row for row in rows if "skipped" in row]
     if skipped:
-        console.print(f"{len(skipped)} rows could not be measured:")
-        for reason in dict.fromkeys(row["skipped"] for row in skipped):
-            places = [
-                f"{row['case']} / {row['method']} / {row['metric']}" for row in skipped if row["skipped"] == reason
-            ]
-            more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-            console.print(cell(f"  skipped: {reason} ({places[0]}{more})"))
-    console.print(heading("Verdict: ", evaluation.verdict, width=0))
+        sheets.append("\n".join([f"{len(skipped)} rows could not be measured:", *_reasons(skipped)]))
+    return [*sheets, f"Verdict: {evaluation.verdict}"]
+
+
+def _reasons(skipped: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line per reason, with the first place where it applies."""
+    lines = []
+    for reason in dict.fromkeys(row["skipped"] for row in skipped):
+        places = [f"{row['case']} / {row['method']} / {row['metric']}" for row in skipped if row["skipped"] == reason]
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        lines.append(f"  skipped: {reason} ({places[0]}{more})")
+    return lines
 
 
 def rewardbench(
@@ -160,9 +177,3 @@ def _number(row: Mapping[str, Any] | None) -> str:
         return f"{row['value']:.3f}"
     half = f"{(row['ci_high'] - row['ci_low']) / 2:.3f}"
     return f"{row['value']:.3f} ±{half.removeprefix('0')}"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    if math.isnan(row["ci_low"]):
-        return f"{row['value']:+.4f}"
-    return f"{row['value']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"

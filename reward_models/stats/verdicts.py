@@ -10,8 +10,19 @@ from __future__ import annotations
 
 from typing import Literal
 
+from scipy.stats import norm
 
-__all__ = ["MIN_ITEMS", "MIN_RATERS", "NEGLIGIBLE", "Outcome", "outcome", "rules_out_gain", "shortage"]
+
+__all__ = [
+    "MIN_ITEMS",
+    "MIN_RATERS",
+    "NEGLIGIBLE",
+    "Outcome",
+    "minimum_detectable",
+    "outcome",
+    "rules_out_gain",
+    "shortage",
+]
 
 MIN_RATERS = 12
 """Fewest raters for an interval, or for holding some of them out."""
@@ -52,6 +63,27 @@ def rules_out_gain(high: float) -> bool:
         (True, False, False)
     """
     return high <= NEGLIGIBLE
+
+
+def minimum_detectable(low: float, high: float, level: float = 0.95, power: float = 0.8) -> float:
+    """Compute the smallest true difference that data like these would probably have shown.
+
+    A difference of this size has an interval without 0 with probability `power`. Beside "undecided" it says what was
+    ruled out: a large one means that the data are few, a small one that there is little to find. It is half the
+    interval times `1 + z(power) / z(level)`, 1.43 at the usual values, and depends on the spread alone, not on the
+    difference that was observed (Bloom 1995, https://doi.org/10.1177/0193841X9501900504).
+
+    Args:
+        low: Lower end of the interval of the difference; nan where there is no interval.
+        high: Upper end.
+        level: Coverage of the interval.
+        power: Probability of noticing a difference of that size.
+
+    Example:
+        >>> round(minimum_detectable(-0.196, 0.196), 3)  # 2.8 standard errors of 0.1
+        0.28
+    """
+    return float((high - low) / 2 * (1 + norm.ppf(power) / norm.ppf((1 + level) / 2)))
 
 
 def shortage(n_raters: int, n_items: int | None = None) -> str | None:

@@ -250,6 +250,14 @@ def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
         metric for method, metric in found if method == "jury"
     }
     assert found["jury", "accuracy[farms]"]["n"] == 12
+    page, against = (
+        (tmp_path / "evaluation.md").read_text(),
+        found["jury", "delta_nll_nats_vs_one reward, rater terms"],
+    )
+    assert f"{against['value']:+.4f}" in printed  # the same numbers in all three
+    assert f"{against['value']:+.4f}" in page
+    half = (against["ci_high"] - against["ci_low"]) / 2
+    assert against["minimum_detectable"] == pytest.approx(1.4294 * half, rel=1e-3)
     bench = json.loads((tmp_path / "rewardbench.json").read_text())
     assert list(bench) == ["model", "model_type", "chat_template", "all", "raters: cities, yes", "raters: farms"]
     assert bench["model_type"] == "Seq. Classifier"

@@ -1,0 +1,120 @@
+"""Candidate responses by prompt, scored by a jury, and whose cluster is whose in two juries.
+
+Knows nothing of how candidates are chosen.
+
+Shapes: `M` candidates of a prompt, `K` clusters, `J` clusters of another jury.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reward_models.errors import JuryError
+from reward_models.judgements.texts import Prompt, Text
+
+
+__all__ = ["Pool", "matched_clusters", "pools_of"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidate responses to one prompt, and how a jury scores them.
+
+    Attributes:
+        prompt: The prompt.
+        responses: `M` different responses.
+        rewards: (M, K) rewards, in logits.
+
+    Example:
+        >>> pool = Pool("Pet?", ["cat", "dog"], np.array([[1.0, -1.0], [0.0, 2.0]]))
+        >>> pool.weighted(np.array([0.75, 0.25])).tolist()
+        [0.5, 0.5]
+    """
+
+    prompt: Prompt
+    responses: list[str]
+    rewards: np.ndarray
+
+    def weighted(self, weights: np.ndarray) -> np.ndarray:
+        """Return (M,) mean rewards under weights (K,) of the clusters."""
+        return self.rewards @ weights
+
+
+def pools_of(texts: Sequence[Text], rewards: np.ndarray, least: int = 2) -> list[Pool]:
+    """Sort scored texts by their prompt.
+
+    Args:
+        texts: `U` texts, each once.
+        rewards: (U, K) their rewards.
+        least: Fewest responses of a prompt that is kept.
+
+    Returns:
+        A pool per prompt with enough responses, in the order in which prompts occur.
+
+    Raises:
+        JuryError: No prompt has enough responses.
+
+    Example:
+        >>> texts = [Text("Pet?", "cat"), Text("Tea?", "yes"), Text("Pet?", "dog")]
+        >>> [pool] = pools_of(texts, np.array([[1.0], [2.0], [3.0]]))
+        >>> pool.responses, pool.rewards[:, 0].tolist()
+        (['cat', 'dog'], [1.0, 3.0])
+    """
+    rows: dict[Prompt, list[int]] = {}
+    for i, text in enumerate(texts):
+        rows.setdefault(text.prompt, []).append(i)
+    pools = [Pool(p, [texts[i].response for i in at], rewards[at]) for p, at in rows.items() if len(at) >= least]
+    if not pools:
+        raise JuryError(
+            f"none of {len(rows)} prompts has {least} different responses, so there is nothing to choose among. Fix: "
+            "give a table in which prompts have several responses"
+        )
+    return pools
+
+
+def matched_clusters(pools: Sequence[Pool], others: Sequence[Pool]) -> list[np.ndarray]:
+    """Say which cluster of a jury corresponds to each cluster of another jury, prompt by prompt.
+
+    The counterpart of a cluster is the one whose rewards correlate most with its own. For each prompt this is asked of
+    all *other* prompts, so that a match by chance does not make the jury look better on the prompt where it occurred;
+    with a single prompt there is nothing else to ask.
+
+    Args:
+        pools: Candidates, scored by a jury of `K` clusters.
+        others: The same candidates, scored by another jury of `J` clusters.
+
+    Returns:
+        For each prompt, (J,) the cluster of the first jury that corresponds to each cluster of the other.
+
+    Raises:
+        JuryError: The pools do not have the same candidates.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> pools = [Pool(f"{i}?", list("abcdef"), rng.normal(size=(6, 2))) for i in range(3)]
+        >>> turned = [Pool(p.prompt, p.responses, p.rewards[:, ::-1]) for p in pools]
+        >>> [match.tolist() for match in matched_clusters(pools, turned)]
+        [[1, 0], [1, 0], [1, 0]]
+    """
+    for pool, other in zip(pools, others, strict=True):
+        if (pool.prompt, pool.responses) != (other.prompt, other.responses):
+            raise JuryError(
+                f"the candidates of the prompt {pool.prompt!r} are not those that the other jury scored. Fix: score "
+                "the same texts with both juries"
+            )
+    products, squares, other_squares = [], [], []
+    for pool, other in zip(pools, others, strict=True):
+        mine, its = (p.rewards - p.rewards.mean(0) for p in (pool, other))
+        products.append(mine.T @ its)
+        squares.append((mine**2).sum(0))
+        other_squares.append((its**2).sum(0))
+    matches = []
+    for i in range(len(pools)):
+        rest = [j for j in range(len(pools)) if j != i] or [i]
+        scale = np.sqrt(np.outer(*(sum(part[j] for j in rest) for part in (squares, other_squares))))
+        correlation = sum(products[j] for j in rest) / np.where(scale > 0, scale, 1.0)
+        matches.append(np.asarray(correlation).argmax(0))
+    return matches
