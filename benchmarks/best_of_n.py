@@ -95,7 +95,7 @@ def measure(topic: Topic, split: int, order: list[Pool] | None, counts: tuple[in
     weights, worth = topic.fit(set(mixed) - half, 2, "smollm2", split)
     mine, judges = pools_of(topic.texts, rewards), pools_of(topic.texts, worth)
     if order is not None:
-        first = np.median([match for match in matched_clusters(judges, order)], axis=0).round().astype(int)
+        first = np.median(matched_clusters(judges, order), axis=0).round().astype(int)
         if len(set(first.tolist())) == len(first):  # each cluster has a counterpart of its own
             weights = weights[first]
             judges = [replace(pool, rewards=pool.rewards[:, first]) for pool in judges]
