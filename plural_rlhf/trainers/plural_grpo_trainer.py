@@ -40,8 +40,8 @@ from plural_rlhf.trainers.checks.given_completions import is_given
 from plural_rlhf.trainers.checks.reward_argument import find_jury
 from plural_rlhf.trainers.checks.weight_sampler import weight_sampler_of
 from plural_rlhf.trainers.grpo import checkpoints
+from plural_rlhf.trainers.grpo.drawers import GivenCompletions
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, row_key, target_kl_and_gains
-from plural_rlhf.trainers.grpo.given_completions import GivenCompletions
 from plural_rlhf.trainers.grpo.mixing import exact_columns, exact_share, mixed_micro_batches
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
 from plural_rlhf.trainers.grpo.prompt_state import PromptState

@@ -10,7 +10,7 @@ from typing import Any
 
 from plural_rlhf.core.estimators import OFF_POLICY
 from plural_rlhf.trainers.checks.datasets import columns_of
-from plural_rlhf.trainers.grpo.given_completions import GIVEN_COLUMN
+from plural_rlhf.trainers.grpo.drawers import GIVEN_COLUMN
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
 
 

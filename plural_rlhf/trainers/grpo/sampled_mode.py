@@ -23,10 +23,9 @@ from plural_rlhf.rewards.completions import as_completions, completion_text
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.grpo.completion_rows import finished, own_tokens, policy_log_probs, reference_log_probs
-from plural_rlhf.trainers.grpo.drawers import GIVEN, NAMES, POLICY, draw_each, reference_shares
+from plural_rlhf.trainers.grpo.drawers import GIVEN, NAMES, POLICY, GivenCompletions, draw_each, reference_shares
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, JuryScores, RewardTable, Rollouts
-from plural_rlhf.trainers.grpo.given_completions import GivenCompletions
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from plural_rlhf.trainers.grpo.reference_draws import judge, reference_prompts, under_reference_prompts

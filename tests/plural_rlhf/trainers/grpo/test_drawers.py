@@ -12,9 +12,8 @@ from plural_rlhf.core.targets import log_partition
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from plural_rlhf.trainers.checks.batches import check_draws
-from plural_rlhf.trainers.grpo.drawers import GIVEN, POLICY, REFERENCE, log_drawn
+from plural_rlhf.trainers.grpo.drawers import GIVEN, POLICY, REFERENCE, GivenCompletions, log_drawn
 from plural_rlhf.trainers.grpo.generation_batch import RewardTable
-from plural_rlhf.trainers.grpo.given_completions import GivenCompletions
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from plural_rlhf.trainers.grpo.targeting import Targeting
