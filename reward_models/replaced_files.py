@@ -28,7 +28,7 @@ from reward_models.errors import JuryError
 from reward_models.whole_file import flush_folder, locked_folder, move_into_place, remove_left_over, unfinished_folder
 
 
-__all__ = ["folder_to_read", "read_unchanged", "replaced_files"]
+__all__ = ["folder_to_read", "folder_version", "read_unchanged", "replaced_files"]
 
 Result = TypeVar("Result")
 TRIES = 5
@@ -49,6 +49,25 @@ def folder_to_read(folder: str | Path) -> str:
     """
     saved = Path(folder) / SAVED
     return str(saved) if saved.is_dir() else str(folder)
+
+
+def folder_version(folder: str | Path, listing: str) -> tuple[str, int | None, bytes | None]:
+    """Return what tells one save of a folder from the next, also one of the same model: place, time and list of files.
+
+    Args:
+        folder: The folder; of an id on the Hub, which is not replaced, every version is the same.
+        listing: See `replaced_files`.
+
+    Example:
+        >>> folder_version("runs/nothing-here", "jury.json")
+        ('runs/nothing-here', None, None)
+    """
+    source = folder_to_read(folder)
+    path = Path(source, listing)
+    try:
+        return source, path.stat().st_mtime_ns, path.read_bytes()
+    except OSError:  # there is none, or it was replaced just now
+        return source, None, None
 
 
 @contextmanager

@@ -28,15 +28,20 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from reward_models.content_hashes import folder_records
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.jury.features import last_token
+from reward_models.jury.folder import STATE_FILE
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
+from reward_models.replaced_files import folder_to_read, replaced_files
 from reward_models.weights import WeightSpec, parse_weights
+from reward_models.whole_file import write_json
 
 
 __all__ = ["ScalarExport", "export_scalar"]
 
+EXPORT_FILE = "jury_export.json"
 PAD_TOKEN = "<|jury_pad|>"
 PROBES = ("Yes.", "Which of the two is better, and why?\nThe first: it says what was asked, in fewer words.")
 TOLERANCE = 1e-3  # logits
@@ -74,7 +79,8 @@ def export_scalar(
 
     Args:
         scorer: Folder of the jury reward model, or its id on the Hub.
-        out: Folder to write; not that of the jury.
+        out: Folder to write; not that of a jury. An earlier export in it is replaced as one, and `jury_export.json`
+            holds size and SHA-256 of each file.
         weights: See `WeightSpec`, e.g. `{"urban": 7, "rural": 5}` or `"uniform"`. None: the jury's own weights, which
             are the prevalence unless it was saved with others.
         calibrated: Weigh the heads on their common scale, see `calibration`; otherwise as raw logits.
@@ -103,8 +109,10 @@ def export_scalar(
         ('LlamaForSequenceClassification', {'urban': 0.75, 'rural': 0.25}, 1.25)
     """
     target = Path(out)
-    if target.resolve() == Path(scorer).resolve():
-        raise JuryError(f"out={str(out)!r} is the jury itself, which would be overwritten. Give another folder.")
+    same = target.resolve() == Path(scorer).resolve()
+    if same or Path(folder_to_read(target), STATE_FILE).is_file():
+        whose = "the jury itself" if same else "the folder of a jury reward model"
+        raise JuryError(f"out={str(out)!r} is {whose}, which would be overwritten. Give another folder.")
     loaded = JuryScorer.from_pretrained(scorer, device="cpu", calibrated=calibrated)
     model, tokenizer = loaded.model, loaded.tokenizer
     if weights is None:
@@ -137,9 +145,12 @@ def export_scalar(
     exported = _without_added_tokens(tokenizer)
     _check_equal(model, tokenizer, scalar, exported, torch.from_numpy(shares / scale))
     by_name = dict(zip(loaded.cluster_names, shares.tolist(), strict=True))
-    scalar.config.jury_export = {"weights": by_name, "dropped_constant": constant, "calibrated": calibrated}
-    scalar.save_pretrained(target)
-    exported.save_pretrained(target)
+    about = {"weights": by_name, "dropped_constant": constant, "calibrated": calibrated}
+    scalar.config.jury_export = about
+    with replaced_files(target, EXPORT_FILE) as unfinished:
+        scalar.save_pretrained(unfinished)
+        exported.save_pretrained(unfinished)
+        write_json(unfinished / EXPORT_FILE, {**about, "files": folder_records(unfinished)})
     return ScalarExport(target, by_name, constant)
 
 

@@ -36,7 +36,7 @@ from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings, precision_of
 from reward_models.jury.state import JuryState, StoredRaters
 from reward_models.raters.rater_model import RaterModel
-from reward_models.replaced_files import folder_to_read, read_unchanged, replaced_files
+from reward_models.replaced_files import folder_to_read, folder_version, read_unchanged, replaced_files
 from reward_models.whole_file import write_arrays, write_json
 
 
@@ -201,18 +201,9 @@ def load_jury(
         JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
     """
     what = f"the jury in {str(folder)!r}"
-    return read_unchanged(lambda: _load_jury(folder, verify, backbone), lambda: _version(folder), what)
-
-
-def _version(folder: str | Path) -> tuple[str, int | None, bytes | None]:
-    """Return what tells one save of a folder from the next, also one of the same jury: place, time, `jury.json`."""
-    source, path = folder_to_read(folder), _find(folder, STATE_FILE)
-    try:
-        if path is not None:
-            return source, path.stat().st_mtime_ns, path.read_bytes()
-    except OSError:  # it was replaced just now
-        pass
-    return source, None, None
+    return read_unchanged(
+        lambda: _load_jury(folder, verify, backbone), lambda: folder_version(folder, STATE_FILE), what
+    )
 
 
 def _load_jury(

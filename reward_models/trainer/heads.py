@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from reward_models.errors import JuryError
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.jury.configuration_jury import JuryConfig
+from reward_models.jury.folder import STATE_FILE, load_config, load_state
 from reward_models.jury.modeling_jury import ClusterHeads, JuryRewardModel
+from reward_models.replaced_files import folder_to_read, folder_version, read_unchanged
 from reward_models.seeds import derived_seed
 from reward_models.trainer import _trl
 from reward_models.trainer.data import JuryData
@@ -138,7 +141,22 @@ def prepare_jury(
 
 
 def _load_pretrained(name: str, args: JuryRewardConfig, quantization_config: Any = None) -> PreTrainedModel:
-    """Load a backbone, a reward model with one head, or a jury from a folder or the hub."""
+    """Load a backbone, a reward model with one head, or a jury from a folder or the hub.
+
+    Raises:
+        JuryError: The folder of a jury is not as it was saved, see `load_state`.
+    """
+    if not Path(name, STATE_FILE).is_file() and folder_to_read(name) == name:
+        return _load_from(name, args, quantization_config)
+
+    def load() -> PreTrainedModel:
+        load_state(name, load_config(name))
+        return _load_from(folder_to_read(name), args, quantization_config)
+
+    return read_unchanged(load, lambda: folder_version(name, STATE_FILE), f"the jury in {name!r}")
+
+
+def _load_from(name: str, args: JuryRewardConfig, quantization_config: Any) -> PreTrainedModel:
     revision = (args.model_init_kwargs or {}).get("revision")
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=args.trust_remote_code)
     architecture = (config.architectures or [""])[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 from tokenizers import processors
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Model, pipeline
 
+from reward_models.content_hashes import changed_files
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import remember
 from reward_models.jury.calibration import Calibration
@@ -18,9 +21,11 @@ from reward_models.jury.export import export_scalar
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
+from tests.benchmark_modules import benchmark_module
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
+injection = benchmark_module("_faults.injection")
 NAMES = ["city", "country", "space"]
 # The second ends with the end token, which is also the padding token of the tiny tokenizer.
 TEXTS = ["yes", "too little?<|im_end|>", "Is it about right? I think so, and so do you.", "no"]
@@ -175,8 +180,51 @@ def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(tokenize
     assert not (tmp_path / "scalar").exists()
 
 
-def test_the_jury_is_not_overwritten_and_not_called_calibrated(tokenizer, tmp_path):
+def test_an_export_over_an_earlier_one_that_is_killed_leaves_one_of_the_two(tokenizer, tmp_path):
+    """Before its one rename the old files are untouched; after it weights are missing, or the new ones are whole."""
+    from safetensors.numpy import load_file
+
+    jury, target = tmp_path / "jury", tmp_path / "scalar"
+    make(tokenizer, jury)
+    heads = []
+    for name in ("city", "country"):
+        export_scalar(jury, tmp_path / name, {name: 1})
+        heads.append(load_file(tmp_path / name / "model.safetensors")["score.weight"])
+    shutil.copytree(tmp_path / "city", tmp_path / "counted")
+
+    def export(folder):
+        return export_scalar(jury, folder, {"country": 1})
+
+    operations = injection.count_operations(tmp_path / "counted", lambda: export(tmp_path / "counted"))
+    outcomes = []
+    for number in range(1, operations + 1, 3):
+        shutil.copytree(tmp_path / "city", target)
+
+        def killed(number=number):
+            injection.at_operation(target, number, injection.die)
+            export(target)
+
+        assert injection.in_child(killed).status == -signal.SIGKILL
+        if (target / "model.safetensors").exists():
+            found = load_file(target / "model.safetensors")["score.weight"]
+            outcomes.append([np.array_equal(found, head) for head in heads].index(True))
+            weights = json.loads((target / "config.json").read_text())["jury_export"]["weights"]
+            assert weights[("city", "country")[outcomes[-1]]] == 1  # weights and configuration are of one export
+        export(target)
+        assert np.array_equal(load_file(target / "model.safetensors")["score.weight"], heads[1])
+        records = json.loads((target / "jury_export.json").read_text())["files"]
+        assert changed_files(target, records) == {}
+        assert {path.name for path in target.iterdir()} == {*records, "jury_export.json"}
+        shutil.rmtree(target)
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {0, 1}
+
+
+def test_a_jury_is_not_overwritten_and_not_called_calibrated(tokenizer, tmp_path):
     make(tokenizer, tmp_path / "jury")
+    make(tokenizer, tmp_path / "another")
+    with pytest.raises(JuryError, match="is the folder of a jury reward model, which would be overwritten"):
+        export_scalar(tmp_path / "jury", tmp_path / "another")
     with pytest.raises(JuryError, match="is the jury itself, which would be overwritten"):
         export_scalar(tmp_path / "jury", tmp_path / "jury" / ".." / "jury")
     with pytest.raises(TypeError, match="`jury=` is now `scorer=`"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -167,6 +168,26 @@ def test_what_a_jury_starts_from(tmp_path, kind):
         torch.testing.assert_close(heads.weight, one_head().score.weight)
     else:
         assert 0 < (heads.weight[0] - heads.weight[1]).abs().max().item() < 0.01
+
+
+def test_a_jury_whose_files_were_changed_is_no_start_and_one_whose_save_was_killed_is_the_newer(tmp_path):
+    data, _ = planted(n_raters=6, per_rater=4, n_items=8)
+    folder = tmp_path / "jury"
+    JuryScorer(one_head(seed=1), TOKENIZER).save_pretrained(folder)
+    args = JuryRewardConfig(str(tmp_path / "run"), **CPU, rater_terms=False)
+
+    JuryScorer(one_head(seed=2), TOKENIZER).save_pretrained(
+        folder / ".saved"
+    )  # its files are on their way to `folder`
+    trainer = JuryRewardTrainer(str(folder), args, data)
+    torch.testing.assert_close(trainer.jury.score.weight, one_head(seed=2).score.weight)
+    shutil.rmtree(folder / ".saved")
+
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(JuryError, match=r"'model\.safetensors' of the jury in .* is not the file that was saved"):
+        JuryRewardTrainer(str(folder), args, data)
 
 
 @pytest.mark.slow
