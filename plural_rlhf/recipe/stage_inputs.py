@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.config_sections import Section
-from plural_rlhf.recipe.run_folder.fingerprints import judgements_hash, model_hash
+from plural_rlhf.recipe.run_folder.fingerprints import judgements_hash, large_files_hash, model_hash
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs
 from plural_rlhf.report.names import Stage
 from reward_models.content_hashes import file_hash, value_hash
@@ -84,6 +84,8 @@ class RunInputs:
         content = {f"output of the stage {earlier}": (outputs or {}).get(earlier) for earlier in before}
         if self._model is not None:
             content["base model"] = model_hash(self._model)  # not kept: a download may be going on
+            # Beside it, because records of earlier versions know the quick hash only.
+            content["weights of the base model"] = large_files_hash(self._model)
         return StageInputs(settings, {**content, **self._content}, self._sources)
 
     def of_every_stage(self) -> dict[str, StageInputs]:

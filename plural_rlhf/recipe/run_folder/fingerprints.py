@@ -6,6 +6,7 @@ Knows nothing of runs; hashes of files and values are in `reward_models.content_
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,12 @@ from reward_models.content_hashes import FileRecord, file_hash, folder_records, 
 if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
 
-__all__ = ["judgements_hash", "model_hash", "output_records"]
+__all__ = ["judgements_hash", "large_files_hash", "model_hash", "output_records"]
 
 MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")
 """Endings of the files that decide what a folder of model weights computes."""
 SAMPLED_ABOVE = 2**24
-"""Of weights that are larger (bytes) only the head and evenly spaced blocks are read."""
+"""Of weights that are larger (bytes) `model_hash` reads the head and evenly spaced blocks only."""
 HEAD, BLOCKS, BLOCK = 2**20, 64, 2**16
 
 
@@ -50,7 +51,7 @@ def model_hash(model: str | Path) -> str | None:
     """Return a hash of model weights and tokenizer that takes well under a second, whatever their size.
 
     Files of more than 16 MiB count with their size, their first MiB (which holds the header of a safetensors file) and
-    64 blocks, so that retrained weights are another model; one changed weight may be missed.
+    64 blocks; `large_files_hash` reads the rest of them.
 
     Args:
         model: A folder, or an id on the Hub, whose commit in the local cache is taken.
@@ -72,8 +73,43 @@ def model_hash(model: str | Path) -> str | None:
 
         cached = try_to_load_from_cache(str(model), "config.json")
         return value_hash([str(model), Path(cached).parent.name]) if isinstance(cached, str) else None
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
-    return value_hash([[path.name, _sampled_hash(path)] for path in files])
+    return value_hash([[path.name, _sampled_hash(path)] for path in _model_files(folder)])
+
+
+def large_files_hash(model: str | Path) -> str | None:
+    """Return a hash of every byte of the files of more than 16 MiB in a folder of model weights.
+
+    It takes about a second per gigabyte, once per process: a file is read again if its size, its time of change or its
+    inode is another.
+
+    Args:
+        model: As for `model_hash`.
+
+    Returns:
+        The hash; None for an id on the Hub, whose commit names the content, and where no file is so large.
+
+    Example:
+        >>> large_files_hash("an/id") is None
+        True
+    """
+    large = [path for path in _model_files(Path(model)) if path.stat().st_size > SAMPLED_ABOVE]
+    return value_hash([[path.name, _whole_hash(path, *_version(path))] for path in large]) if large else None
+
+
+def _model_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@cache
+def _whole_hash(path: Path, size: int, changed_ns: int, inode: int) -> str:
+    return file_hash(path)
 
 
 def _sampled_hash(path: Path) -> str:
