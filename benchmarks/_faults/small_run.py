@@ -44,7 +44,7 @@ def prepare(folder: Path) -> Path:
                 "plural": {"steps": 4, "prompts_per_step": 2},
                 "grpo": {"steps": 2, "prompts_per_step": 1, "num_generations": 2},
                 "evaluate": {"draws": 20, "rules": ["mean", "min"]},
-                "checkpoints": {"every_steps": 1},
+                "checkpoints": {"every_steps": 1, "every_minutes": 1e-9},
             }
         ),
         encoding="utf-8",

@@ -370,7 +370,7 @@ class EvaluateSection(Section):
 
 
 class CheckpointSection(Section):
-    """How often a training stage can be gone on from after a kill. No result depends on it.
+    """How often what a stage has done is saved, to go on from after a kill. No result depends on it.
 
     Example:
         >>> CheckpointSection(every_steps=10).every_minutes
@@ -378,7 +378,7 @@ class CheckpointSection(Section):
     """
 
     every_minutes: Positive = Field(
-        default=2.0, description="Save a checkpoint in the middle of a training after so many minutes; above 0."
+        default=2.0, description="Save in the middle of a training or an evaluation after so many minutes; above 0."
     )
     every_steps: AtLeastOne | None = Field(
         default=None, description="Save a checkpoint every so many optimiser steps, too; null for by time only."

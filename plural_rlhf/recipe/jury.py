@@ -6,7 +6,10 @@ against demographic groups), prints it, and saves the folder. Knows nothing of p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,19 +17,34 @@ from rich.console import Console
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from plural_rlhf.recipe.survey.clusters import cluster_results, compare_groups, print_clusters, selection_results
+from plural_rlhf.recipe.survey.clusters import (
+    cluster_results,
+    compare_groups,
+    print_clusters,
+    print_groups,
+    selection_results,
+)
 from plural_rlhf.recipe.survey.description import describe_survey
-from plural_rlhf.report.results_jury import HeadroomSummary, Heads, JuryResults
+from plural_rlhf.report.results_jury import Groupings, HeadroomSummary, Heads, JuryResults
+from plural_rlhf.report.results_survey import SurveyResults
 from reward_models.analysis.headroom import headroom
 from reward_models.borders import cell, heading
 from reward_models.fitting.em import FitConfig
+from reward_models.fitting.selection import KSelection, select_num_clusters
+from reward_models.judgements.records import Judgements
 from reward_models.jury.fit import fit_jury
 
 
 __all__ = ["jury_stage"]
 
 
-def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console) -> JuryResults:
+Keep = Callable[[str, Callable[[], Any]], Any]
+"""Does a piece of work, or returns its result where a run that was stopped has done it already."""
+
+
+def jury_stage(
+    config: RunConfig, data: RunData, folder: Path, console: Console, keep: Keep, features: Path
+) -> JuryResults:
     """Fit and save the jury of a run.
 
     Args:
@@ -34,50 +52,71 @@ def jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console)
         data: Its judgements; only `data.train` reaches the jury.
         folder: Where the jury is saved; `heldout.json` beside it says which raters and items were held out.
         console: Where progress is printed.
+        keep: Given a name and the work, returns its result: what a stopped run has done already, or what is done now.
+        features: Folder in which the features of the texts are kept until the stage is complete.
 
     Returns:
         What the report says of the jury.
     """
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
-    room = headroom(data.train, seed=config.seed)
+    room = HeadroomSummary.model_validate(keep("headroom", lambda: _headroom(data.train, config.seed)))
     console.print(heading("Headroom", room.verdict))
+    console.print(cell("choosing the number of clusters on held-out raters", "dim"))
+    selection = KSelection(**keep("selection", lambda: _selection(config, data.train, fit_config)))
     base = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     scorer = fit_jury(
         data.train,
         base,
-        clusters=config.jury.clusters,
+        clusters=selection,
         layers=config.jury.layers,
         l2=config.jury.l2,
         labels=data.labels,
         names=config.jury.names,
         config=fit_config,
+        cache_dir=features,
         on_step=lambda step: console.print(cell(step, "dim")),
     )
     fitted = scorer.fitted
     assert fitted is not None  # fit_jury says how the jury came about
-    assert fitted.selection is not None  # candidates were given, and a run has raters
-    print_clusters(fitted.selection, fitted.clusters, console)
-    survey = describe_survey(
-        fitted.label_fit,
-        data.train,
-        labels=data.labels,
-        candidates=config.jury.clusters,
-        by=config.jury.by or (),
-        config=fit_config,
-    )
-    groupings = compare_groups(data.everything, fitted.selection.num_clusters, fit_config, console)
+    print_clusters(selection, fitted.clusters, console)
+
+    def survey() -> dict[str, Any]:
+        return describe_survey(
+            fitted.label_fit,
+            data.train,
+            labels=data.labels,
+            candidates=config.jury.clusters,
+            by=config.jury.by or (),
+            config=fit_config,
+        ).to_dict()
+
+    def groupings() -> dict[str, Any] | None:
+        compared = compare_groups(data.everything, selection.num_clusters, fit_config)
+        return None if compared is None else compared.to_dict()
+
+    described = SurveyResults.model_validate(keep("survey", survey))
+    groups = None if (kept := keep("groupings", groupings)) is None else Groupings.model_validate(kept)
+    print_groups(groups, data.everything.n_raters, selection.num_clusters, console)
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder, include_backbone=config.jury.include_backbone)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
     texts = scorer.state.fitted_on["texts"]
     console.print(heading("Jury", f"{heads} on features of {texts} texts, saved in {folder}"))
     return JuryResults(
-        headroom=HeadroomSummary.model_validate(room, from_attributes=True),
-        selection=selection_results(fitted.selection),
-        clusters=[cluster_results(described) for described in fitted.clusters],
-        groupings=groupings,
-        survey=survey,
+        headroom=room,
+        selection=selection_results(selection),
+        clusters=[cluster_results(cluster) for cluster in fitted.clusters],
+        groupings=groups,
+        survey=described,
         features=Heads(
             l2=fitted.heads.l2, cv=fitted.heads.cv, prevalence=np.asarray(fitted.heads.prevalence).tolist()
         ),
     )
+
+
+def _headroom(judgements: Judgements, seed: int) -> dict[str, Any]:
+    return HeadroomSummary.model_validate(headroom(judgements, seed=seed), from_attributes=True).to_dict()
+
+
+def _selection(config: RunConfig, judgements: Judgements, fit_config: FitConfig) -> dict[str, Any]:
+    return asdict(select_num_clusters(judgements, config.jury.clusters, fit_config, seed=config.seed))

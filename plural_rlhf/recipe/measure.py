@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from peft import PeftModel
@@ -43,19 +43,26 @@ from reward_models.stats.answers import js_divergence, noise_floor, normalise, t
 from reward_models.weights import parse_weights
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 __all__ = ["evaluate_run"]
 
 FLOORS = {Metric.JSD: js_divergence, Metric.POINTS: total_variation}
 """The distances that people have to themselves because they are few."""
-Keep = Callable[[str, Callable[[], Any]], Any]
-"""Does a piece of work, or returns its result where a run that was stopped has done it already."""
+KeepPieces = Callable[[str, Sequence[Callable[[], Any]]], list[Any]]
+"""Does pieces of work, or returns their results where a run that was stopped has done them already."""
+BATCH = 12
+"""Prompts that a policy answers at once; a piece of work, so that the numbers of a resumed run are the same."""
 Weightings = Mapping[str, np.ndarray]
 """Weights `(K,)` of the clusters by the name of who is asked for."""
 Answers = dict[str, dict[str, list[np.ndarray]]]
 """Per method and weighting, one answer distribution `(A,)` per question."""
 
 
-def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Console, keep: Keep) -> EvaluationResults:
+def evaluate_run(
+    config: RunConfig, data: RunData, folder: Path, console: Console, keep: KeepPieces
+) -> EvaluationResults:
     """Score the base model and every saved policy on all questions, for the population and for each cluster.
 
     Args:
@@ -63,7 +70,8 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
         data: Its judgements; only the held-out raters are measured against.
         folder: Folder of the run, which holds the jury and the policies.
         console: Where to report progress.
-        keep: Given a name and the work, returns its result: what a stopped run has done already, or what is done now.
+        keep: Given a name and pieces of work, returns their results: what a stopped run has done already, or what is
+            done now.
 
     Returns:
         What the report and `results.json` say of it.
@@ -76,8 +84,8 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
     }
     juries = {name: parse_weights(seats, names, jury.prevalence) for name, seats in config.juries.items()}
     weightings = {**clusters, **juries}
-    jury_answers = _jury_answers(jury, data.questions)
-    panel = _panel(data, jury)
+    jury_answers = _jury_answers(jury, data.questions, keep)
+    panel = _panel(data, jury, keep)
     policies = _policy_answers(config, data.questions, jury, weightings, folder, keep)
     baselines = _baseline_answers(data.questions, jury_answers, clusters)
     rules, why_no_rules = _rules(config, data.questions, jury)
@@ -95,24 +103,30 @@ def evaluate_run(config: RunConfig, data: RunData, folder: Path, console: Consol
     )
 
 
-def _panel(data: RunData, jury: JuryScorer) -> ClusterPanel:
+def _panel(data: RunData, jury: JuryScorer, keep: KeepPieces) -> ClusterPanel:
     encoded = data.heldout_raters.encode()
-    rewards = jury.cluster_rewards(
-        [as_messages(text.prompt) for text in encoded.texts],
-        [[{"role": "assistant", "content": text.response}] for text in encoded.texts],
-    ).numpy()
+
+    def score() -> list[list[float]]:
+        return jury.cluster_rewards(
+            [as_messages(text.prompt) for text in encoded.texts],
+            [[{"role": "assistant", "content": text.response}] for text in encoded.texts],
+        ).tolist()
+
+    rewards = np.array(keep("rewards", [score])[0])
     known_items = [encoded.item_ids.index(q.id) for q in data.of(Split.TRAIN) if q.id in encoded.item_ids]
-    panel = cluster_panel(encoded, rewards.astype(np.float64), jury.prevalence, known_items)
+    panel = cluster_panel(encoded, rewards, jury.prevalence, known_items)
     return panel.select([encoded.item_ids.index(q.id) for q in data.questions])
 
 
-def _jury_answers(jury: JuryScorer, questions: Sequence[Question]) -> list[np.ndarray]:
+def _jury_answers(jury: JuryScorer, questions: Sequence[Question], keep: KeepPieces) -> list[np.ndarray]:
     """Per question `(K, A)`: each cluster's answer distribution as the jury predicts it."""
     reward = JuryReward(jury)
-    return [
-        reward.support_rewards(q.messages, q.options).softmax(dim=0).T.numpy()
-        for q in track(questions, "what the jury predicts")
-    ]
+
+    def predict(question: Question) -> list[list[float]]:
+        return reward.support_rewards(question.messages, question.options).softmax(dim=0).T.tolist()
+
+    predicted = keep("predicted", [partial(predict, question) for question in questions])
+    return [np.array(answers, dtype=np.float32) for answers in predicted]
 
 
 def _policy_answers(
@@ -121,23 +135,31 @@ def _policy_answers(
     jury: JuryScorer,
     weightings: Weightings,
     folder: Path,
-    keep: Keep,
+    keep: KeepPieces,
 ) -> Answers:
     base, tokenizer = load_base(config)
     prompts = [policy_prompt(q, w, jury) for w in weightings.values() for q in questions]
     supports = [list(q.options) for _ in weightings for q in questions]
 
-    def score(method: str) -> list[list[float]]:
-        # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
-        model = base if method == Method.UNTOUCHED else PeftModel.from_pretrained(base, folder / method)
-        flat = answer_probabilities(model, tokenizer, prompts, supports, description=f"scoring {method}")
-        if method != Method.UNTOUCHED:
-            model.unload()
-        return [probabilities.tolist() for probabilities in flat]
+    starts = range(0, len(prompts), BATCH)
+
+    def pieces(model: PreTrainedModel) -> list[Callable[[], Any]]:
+        def score(start: int) -> list[list[float]]:
+            part = slice(start, start + BATCH)
+            flat = answer_probabilities(
+                model, tokenizer, prompts[part], supports[part], batch_size=BATCH, progress=False
+            )
+            return [probabilities.tolist() for probabilities in flat]
+
+        return [partial(score, start) for start in starts]
 
     policies: Answers = {}
     for method in (Method.UNTOUCHED, Method.WARM, *((Method.GRPO,) if config.grpo.steps else ()), Method.PLURAL):
-        flat = [np.array(probabilities) for probabilities in keep(method.value, partial(score, method))]
+        # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
+        model = base if method == Method.UNTOUCHED else PeftModel.from_pretrained(base, folder / method)
+        flat = [np.array(p) for piece in keep(method.value, pieces(model)) for p in piece]
+        if method != Method.UNTOUCHED:
+            model.unload()
         n = len(questions)
         policies[method] = {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
     return policies

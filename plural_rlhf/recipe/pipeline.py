@@ -127,7 +127,12 @@ def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Un
     started, folder, console = time.strftime("%Y-%m-%dT%H:%M:%S%z"), stages.folder.path, stages.console
     summary = data.summary(config)
     console.print(heading("Data", _data_sentence(data, summary)))
-    jury = stages.complete(Stage.JURY, JuryResults, lambda: jury_stage(config, data, folder / Stage.JURY, console))
+
+    def fit_jury() -> JuryResults:
+        features = stages.kept_in(Stage.JURY) / "features"
+        return jury_stage(config, data, folder / Stage.JURY, console, partial(stages.part, Stage.JURY), features)
+
+    jury = stages.complete(Stage.JURY, JuryResults, fit_jury)
     trained = {} if until == "jury" else _train_policies(config, data, stages)
     evaluation = EvaluationResults()
     if until in ("evaluate", "report"):
@@ -136,7 +141,7 @@ def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Un
         evaluation = stages.complete(
             Stage.EVALUATE,
             EvaluationResults,
-            lambda: evaluate_run(config, data, folder, console, partial(stages.part, Stage.EVALUATE)),
+            lambda: evaluate_run(config, data, folder, console, partial(stages.pieces, Stage.EVALUATE)),
         )
 
     results = RunResults(

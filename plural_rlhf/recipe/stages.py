@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from plural_rlhf.report.results_policies import EvaluationResults, TrainingResul
 from reward_models.borders import cell, lines_to
 from reward_models.content_hashes import value_hash
 from reward_models.evaluation.heldout import HELDOUT_FILE
+from reward_models.progress import track
 from reward_models.whole_file import write_json
 
 
@@ -125,15 +127,44 @@ class Stages:
             name: Name of the part.
             work: Does it; the result must be plain JSON.
         """
+        return self.pieces(stage, name, [work])[0]
+
+    def pieces(self, stage: Stage, name: str, works: Sequence[Callable[[], JsonValue]]) -> list[JsonValue]:
+        """Return the results of a part of a stage's work that is done piece by piece, in their order.
+
+        They are kept every `checkpoints.every_minutes`, when the run is stopped and at the end.
+
+        Args:
+            stage: The stage.
+            name: Name of the part.
+            works: Each does a piece; its result must be plain JSON, and may not depend on when it is done.
+        """
         self._interruption.check()
-        path = self.folder.begin(stage, self._inputs.of(stage, self._outputs)) / f"{name}.json"
+        path = self.kept_in(stage) / f"{name}.json"
+        done: list[JsonValue] = []
         with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, which is done again
             kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["sha256"] == value_hash(kept["value"]):
-                return kept["value"]
-        value = work()
-        write_json(path, {"value": value, "sha256": value_hash(value)}, exact=True, indent=None)
-        return value
+            if kept["sha256"] == value_hash([kept["pieces"], len(works)]):
+                done = kept["pieces"]
+        before, saved = len(done), time.monotonic()
+
+        def keep() -> None:
+            write_json(path, {"pieces": done, "sha256": value_hash([done, len(works)])}, exact=True, indent=None)
+
+        try:
+            for work in track(works[before:], f"{stage}: {name}"):
+                done.append(work())
+                if len(done) < len(works) and time.monotonic() - saved >= 60 * self._checkpoints.every_minutes:
+                    keep()
+                    saved = time.monotonic()
+        finally:
+            if len(done) > before:
+                keep()
+        return done
+
+    def kept_in(self, stage: Stage) -> Path:
+        """Return the folder for what a stage goes on from; it is deleted when the stage is complete."""
+        return self.folder.begin(stage, self._inputs.of(stage, self._outputs))
 
     def training(self, stage: Stage) -> TrainingFolder:
         """Return where a training stage saves its policy, and what it goes on from."""
@@ -141,7 +172,7 @@ class Stages:
 
         return TrainingFolder(
             self.folder.path / stage,
-            self.folder.begin(stage, self._inputs.of(stage, self._outputs)),
+            self.kept_in(stage),
             self._checkpoints,
             self._interruption,
             lines_to(self.console),

@@ -4,7 +4,8 @@ Each backbone has a folder of safetensors shards. The key of a row is the SHA-25
 read, so whatever changes them (the text, the chat template, the tokenizer, a shorter `max_length`) makes another row.
 The name of the folder is the SHA-256 of the backbone's configuration (with its number of layers) and of every weight.
 Shards hold float16, half the bytes of float32 and more precise than what a bfloat16 backbone computes; a shard with a
-number out of float16's range holds float32. Knows nothing of texts, tokenizers or how features are computed.
+number out of float16's range holds float32. On request all hold float32, in a folder of their own: then a row is what
+it would be without a cache. Knows nothing of texts, tokenizers or how features are computed.
 
 Shapes: `U` rows, `n` rows of a shard, `D` features.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,8 @@ from reward_models.whole_file import write_arrays
 __all__ = ["FeatureCache", "backbone_identity", "row_key"]
 
 SHARD_ROWS = 512
+SHARD_SECONDS = 60.0
+"""A shard is written after so many rows or seconds, whichever comes first: a kill loses no more than that."""
 FLOAT16_MAX = 65504.0
 # Fields of a configuration that may differ between a model and the same model saved and loaded again.
 UNRELATED = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -73,6 +77,7 @@ class FeatureCache:
     Args:
         cache_dir: Folder of all backbones' features; made when the first shard is written.
         backbone: The backbone.
+        exact: Keep float32 instead of rounding to float16.
 
     Attributes:
         folder: Folder of this backbone's shards.
@@ -88,8 +93,9 @@ class FeatureCache:
         ([], [[0.5, 2.0]])
     """
 
-    def __init__(self, cache_dir: str | Path, backbone: PreTrainedModel) -> None:
-        self.folder = Path(cache_dir) / backbone_identity(backbone)[:32]
+    def __init__(self, cache_dir: str | Path, backbone: PreTrainedModel, *, exact: bool = False) -> None:
+        self.folder = Path(cache_dir) / f"{backbone_identity(backbone)[:32]}{'-float32' if exact else ''}"
+        self._exact = exact
 
     def complete(
         self,
@@ -106,16 +112,19 @@ class FeatureCache:
         """
         todo = self.read(keys, out)
         unsaved: list[int] = []
+        saved = time.monotonic()
 
         def save() -> None:
+            nonlocal saved
             out[unsaved] = self.write([keys[i] for i in unsaved], out[unsaved])
             unsaved.clear()
+            saved = time.monotonic()
 
         try:
             for positions, rows in compute(todo):
                 out[positions] = rows
                 unsaved.extend(positions.tolist())
-                if len(unsaved) >= SHARD_ROWS:
+                if len(unsaved) >= SHARD_ROWS or time.monotonic() - saved >= SHARD_SECONDS:
                     save()
         finally:
             if unsaved:  # an interruption loses one batch only
@@ -162,10 +171,10 @@ class FeatureCache:
             features: (n, D) float32.
 
         Returns:
-            (n, D) float32 as `read` will return them: rounded to float16, unless one is out of its range.
+            (n, D) float32 as `read` will return them: rounded to float16, unless `exact` or one is out of its range.
         """
         in_range = bool((np.abs(features) <= FLOAT16_MAX).all())  # False where there is NaN, too
-        stored = features.astype(np.float16 if in_range else np.float32)
+        stored = features.astype(np.float16 if in_range and not self._exact else np.float32)
         table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
         self.folder.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex

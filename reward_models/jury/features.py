@@ -122,13 +122,14 @@ def pooled_features(
     max_length: int | None = None,
     progress: bool = True,
     cache_dir: str | Path | None = None,
+    exact: bool = False,
     reading: ReadingSettings | None = None,
 ) -> np.ndarray:
     """Compute the backbone's vector of each text: the final hidden state of its last token.
 
     With `cache_dir` each different text is embedded once for all runs: vectors are stored while they are computed
     (see `feature_cache`), and an interrupted run continues where it stopped. Stored and new vectors are both rounded
-    to float16, so that a text has the same vector in every run.
+    to float16, so that a text has the same vector in every run; with `exact` neither is.
 
     Args:
         backbone: A decoder or a causal language model (its head is not run). Left on its device and in its mode;
@@ -139,6 +140,7 @@ def pooled_features(
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. None: that of `reading`.
         progress: Show a progress bar when there are more than four batches.
         cache_dir: Folder of stored vectors, of any number of backbones; None computes all and stores none.
+        exact: Store vectors in float32, so that the result is what it is without `cache_dir`.
         reading: How texts are read; None: as they come, up to 1,024 tokens. Give the same to the jury:
             `JuryRewardModel.from_fit(..., reading=reading)`.
 
@@ -177,7 +179,7 @@ def pooled_features(
             for index, vectors in embed(np.arange(len(rows))):
                 features[index] = vectors
         else:
-            FeatureCache(cache_dir, base).complete([row_key(row) for row in rows], features, embed)
+            FeatureCache(cache_dir, base, exact=exact).complete([row_key(row) for row in rows], features, embed)
     return features
 
 

@@ -75,13 +75,14 @@ def fit_jury(
     backbone: str | Path | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    clusters: int | Sequence[int] = (1, 2, 3),
+    clusters: int | Sequence[int] | KSelection = (1, 2, 3),
     layers: int | None = None,
     l2: float | Literal["auto"] = "auto",
     labels: Mapping[str, str] | None = None,
     names: Sequence[str] | Mapping[str, str] | None = None,
     config: FitConfig | None = None,
     max_length: int = MAX_LENGTH,
+    cache_dir: str | Path | None = None,
     progress: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> JuryScorer:
@@ -93,13 +94,15 @@ def fit_jury(
         judgements: A table of any kind. Without raters (`soft`) the jury has one cluster.
         backbone: A decoder (path, hub id or model) whose last token's hidden state gives the features.
         tokenizer: Tokenizer of a backbone that is given as a model.
-        clusters: K, or candidates of which held-out raters choose one.
+        clusters: K; candidates of which held-out raters choose one; or that choice, from `select_num_clusters`.
         layers: Use only so many of the backbone's layers; None for all.
         l2: Ridge penalty of the heads; `"auto"` chooses it on held-out questions.
         labels: Short names of items by item id, for the names of the clusters. None: `item_labels`, from the wordings.
         names: Names of the clusters, see `describe_clusters`. None: those that are found.
         config: Restarts, priors and seed of the label-level fit; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
+        cache_dir: Folder in which features are kept while they are computed, so that a fit that was killed goes on
+            with the same result; it may be deleted afterwards. None: nothing is kept.
         progress: Show progress bars.
         on_step: Called with a sentence when a step begins.
 
@@ -129,6 +132,8 @@ def fit_jury(
     selection, num_clusters = None, 1
     if isinstance(clusters, int):
         num_clusters = clusters
+    elif isinstance(clusters, KSelection):
+        selection, num_clusters = clusters, clusters.num_clusters
     elif enc.kind != "soft":
         announce("choosing the number of clusters on held-out raters")
         selection = select_num_clusters(judgements, clusters, config, seed=config.seed)
@@ -144,7 +149,9 @@ def fit_jury(
     if layers is not None:
         model = truncate_backbone(model, layers)
     reading = ReadingSettings.for_tables(tokenizer, max_length)
-    features = pooled_features(model, tokenizer, enc.texts, progress=progress, reading=reading)
+    features = pooled_features(
+        model, tokenizer, enc.texts, progress=progress, cache_dir=cache_dir, exact=True, reading=reading
+    )
     announce("fitting the heads")
     heads = fit_features(enc, features, num_clusters, init=label_fit, l2=l2, seed=config.seed)
     names = [cluster["name"] for cluster in described]

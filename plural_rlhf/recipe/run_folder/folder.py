@@ -194,10 +194,14 @@ def kept_in(path: Path) -> str:
         'No stage is complete.'
     """
     complete = [stage.value for stage in Stage if (path / STAGES / f"{stage}.json").exists()]
-    steps = [
-        f"{c.parent.name} up to step {c.name.rpartition('-')[2]}" for c in (path / CHECKPOINTS).glob("*/checkpoint-*")
-    ]
-    return f"Kept: {', '.join([*complete, *steps])}." if complete or steps else "No stage is complete."
+    begun = []
+    for folder in (path / CHECKPOINTS / stage for stage in Stage if stage not in complete):
+        steps = [int(c.name.rpartition("-")[2]) for c in folder.glob("checkpoint-*[0-9]")]
+        if steps:
+            begun.append(f"{folder.name} up to step {max(steps)}")
+        elif any(entry.name != INPUTS_FILE for entry in folder.glob("*")):
+            begun.append(f"a part of {folder.name}")
+    return f"Kept: {', '.join([*complete, *begun])}." if complete or begun else "No stage is complete."
 
 
 def _is_blank(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from plural_rlhf.report.results_jury import Cluster, ClusterCount, ClusterSelection, DistinctiveAnswer, Groupings
-from reward_models.analysis.groupings import GroupingReport, predictive_information
+from reward_models.analysis.groupings import predictive_information
 from reward_models.borders import cell, heading
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.selection import KSelection
@@ -20,7 +20,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.stats.verdicts import shortage
 
 
-__all__ = ["cluster_results", "compare_groups", "print_clusters", "selection_results"]
+__all__ = ["cluster_results", "compare_groups", "print_clusters", "print_groups", "selection_results"]
 
 
 def selection_results(selection: KSelection) -> ClusterSelection:
@@ -50,31 +50,34 @@ def cluster_results(described: Mapping[str, Any]) -> Cluster:
     return Cluster(name=described["name"], prevalence=described["prevalence"], top=top)
 
 
-def compare_groups(judgements: Judgements, num_clusters: int, config: FitConfig, console: Console) -> Groupings | None:
-    """Compare clusters with demographic groups, and print what was found; None if the raters are too few for it.
+def compare_groups(judgements: Judgements, num_clusters: int, config: FitConfig) -> Groupings | None:
+    """Compare clusters with demographic groups; None if the raters are too few for it.
 
-    A jury of one cluster has no groups: two clusters are fitted for the comparison, and the line says so.
+    A jury of one cluster has no groups: two clusters are fitted for the comparison.
     """
-    too_few = shortage(judgements.n_raters)
-    if too_few:
-        console.print(heading("Groups", f"not compared: {too_few}."))
+    if shortage(judgements.n_raters):
         return None
     report = predictive_information(judgements, max(2, num_clusters), config=config)
-    console.print(heading("Groups", _comparison(report, num_clusters)))
     return Groupings.model_validate(report, from_attributes=True)
 
 
-def _comparison(report: GroupingReport, num_clusters: int) -> str:
-    clusters, traits, difference = report.clusters, report.best_demographic, report.paired_difference
+def print_groups(groupings: Groupings | None, num_raters: int, num_clusters: int, console: Console) -> None:
+    """Print what the comparison with demographic groups found, or why there is none."""
+    sentence = f"not compared: {shortage(num_raters)}." if groupings is None else _comparison(groupings, num_clusters)
+    console.print(heading("Groups", sentence))
+
+
+def _comparison(groupings: Groupings, num_clusters: int) -> str:
+    clusters, traits, difference = groupings.clusters, groupings.best_demographic, groupings.paired_difference
     who = "clusters" if num_clusters > 1 else "two clusters, fitted for this comparison because the jury has one,"
     gain = (
-        f"{who} tell {clusters['info']:.3f} nats per answer about people not fitted, once half of a person's answers "
+        f"{who} tell {clusters.info:.3f} nats per answer about people not fitted, once half of a person's answers "
         "are known"
     )
     if traits is None or difference is None:
         return f"{gain}; the data has no demographic traits to compare with."
     interval = "" if math.isnan(difference.low) else f", 95 % {difference.low:+.3f} to {difference.high:+.3f}"
     return (
-        f"{gain}; the best demographic grouping ({traits['grouping']}, {traits['n_groups']} groups) tells "
-        f"{traits['info']:.3f} with none of them (difference {difference.value:+.3f}{interval})."
+        f"{gain}; the best demographic grouping ({traits.grouping}, {traits.n_groups} groups) tells "
+        f"{traits.info:.3f} with none of them (difference {difference.value:+.3f}{interval})."
     )

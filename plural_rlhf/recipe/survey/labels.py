@@ -20,7 +20,13 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.meta import run_meta
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
-from plural_rlhf.recipe.survey.clusters import cluster_results, compare_groups, print_clusters, selection_results
+from plural_rlhf.recipe.survey.clusters import (
+    cluster_results,
+    compare_groups,
+    print_clusters,
+    print_groups,
+    selection_results,
+)
 from plural_rlhf.recipe.survey.description import describe_survey, survey_questions
 from plural_rlhf.report.html import write_report
 from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, ResultsError, RunResults
@@ -109,7 +115,8 @@ def fit_labels(
     described = describe_clusters(fit, enc, labels=labels, names=config.jury.names)
     print_clusters(selection, described, console)
     survey = describe_survey(fit, judgements, labels=labels, candidates=config.jury.clusters, by=by, config=settings)
-    groupings = compare_groups(judgements, selection.num_clusters, settings, console)
+    groupings = compare_groups(judgements, selection.num_clusters, settings)
+    print_groups(groupings, judgements.n_raters, selection.num_clusters, console)
     names = [cluster["name"] for cluster in described]
     results = RunResults(
         schema_version=SCHEMA_VERSION,

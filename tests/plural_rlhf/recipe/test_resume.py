@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from safetensors.torch import load, load_file
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
-from plural_rlhf.recipe import RunFolderError, RunInterrupted, run
+from plural_rlhf.recipe import RunFolderError, RunInterrupted, make_config, measure, run
 from plural_rlhf.recipe.checkpoints import TrainingFolder
+from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.run_folder.errors import RunWriteError
 from plural_rlhf.recipe.run_folder.folder import open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
+from plural_rlhf.recipe.stage_inputs import RunInputs
+from plural_rlhf.recipe.stages import Stages
+from plural_rlhf.report.names import Stage
 from tests.benchmark_modules import benchmark_module
 
 
@@ -43,9 +48,13 @@ def again(run_file: Path, output: Path):
     return small_run.finish(small_run.config_of(run_file, output))
 
 
-def test_killed_after_each_stage_and_inside_each_training_it_ends_as_if_nothing_had_happened(whole, tmp_path):
+def test_killed_after_each_stage_and_inside_each_it_ends_as_if_nothing_had_happened(whole, tmp_path):
     run_file, expected = whole
     moments = [
+        "checkpoints/jury/headroom.json",
+        "checkpoints/jury/selection.json",
+        ".safetensors",  # the features of the texts
+        "checkpoints/jury/survey.json",
         "stages/jury.json",
         "checkpoints/warm/checkpoint-1/whole.json",
         "stages/warm.json",
@@ -54,6 +63,7 @@ def test_killed_after_each_stage_and_inside_each_training_it_ends_as_if_nothing_
         "plural/adapter_model.safetensors",
         "stages/plural.json",
         "checkpoints/grpo/checkpoint-1/whole.json",
+        "checkpoints/evaluate/rewards.json",
         "checkpoints/evaluate/warm.json",
         "stages/evaluate.json",
     ]
@@ -66,6 +76,65 @@ def test_killed_after_each_stage_and_inside_each_training_it_ends_as_if_nothing_
         assert injection.in_child(killed).status == -signal.SIGKILL, moment
     assert again(run_file, tmp_path / "run") == expected
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_evaluation_goes_on_in_the_middle_of_a_policy(whole, tmp_path):
+    """15 prompts are two batches; after the first one a process is killed, and only the second is left to do."""
+    run_file, expected = whole
+    shutil.copytree(run_file.parent / "run", tmp_path / "run")
+    (tmp_path / "run" / "stages" / "evaluate.json").unlink()
+
+    def killed() -> None:
+        injection.after(tmp_path, "checkpoints/evaluate/warm.json", injection.die)
+        again(run_file, tmp_path / "run")
+
+    injection.in_child(killed)
+    kept = json.loads((tmp_path / "run" / "checkpoints" / "evaluate" / "warm.json").read_text())
+    assert [len(piece) for piece in kept["pieces"]] == [12]
+
+    def resumed() -> tuple[list[int], object]:
+        answered, score = [], measure.answer_probabilities
+
+        def counted(model, tokenizer, prompts, *args, **kwargs):
+            answered.append(len(prompts))
+            return score(model, tokenizer, prompts, *args, **kwargs)
+
+        measure.answer_probabilities = counted
+        return answered, again(run_file, tmp_path / "run")
+
+    answered, result = injection.in_child(resumed).result
+    assert answered == [3, 12, 3, 12, 3]  # the rest of the warm-up, then stock GRPO and ours
+    assert result == expected
+
+
+def test_pieces_of_work_are_kept_when_a_run_is_stopped_and_belong_to_one_division_of_the_work(tmp_path):
+    done: list[int] = []
+
+    def piece(number: int) -> Callable[[], int]:
+        def work() -> int:
+            if number == 2 and not done.count(1) > 1:
+                raise RunInterrupted(signal.SIGINT, "")
+            done.append(number)
+            return number
+
+        return work
+
+    with open_run_folder(tmp_path / "run", {}) as folder:
+        config = make_config({"output_dir": str(tmp_path / "run")}, origin="test")
+        inputs, interruption = RunInputs(config), Interruption(print)
+        stages = Stages(folder, inputs, interruption, config.checkpoints, small_run.quietly())
+        with pytest.raises(RunInterrupted):
+            stages.pieces(Stage.EVALUATE, "warm", [piece(n) for n in range(4)])
+        assert done == [0, 1]
+        kept = json.loads((tmp_path / "run" / "checkpoints" / "evaluate" / "warm.json").read_text())
+        assert kept["pieces"] == [0, 1]
+        done.append(1)
+        assert stages.pieces(Stage.EVALUATE, "warm", [piece(n) for n in range(4)]) == [0, 1, 2, 3]
+        assert done == [0, 1, 1, 2, 3]
+        assert stages.pieces(Stage.EVALUATE, "warm", [piece(n) for n in range(4)]) == [0, 1, 2, 3]
+        assert done == [0, 1, 1, 2, 3]
+        assert stages.pieces(Stage.EVALUATE, "warm", [piece(n) for n in range(2)]) == [0, 1]  # other batches
+        assert done == [0, 1, 1, 2, 3, 0, 1]
 
 
 def test_training_goes_on_from_the_checkpoint_and_takes_only_the_steps_that_are_left(whole, tmp_path):

@@ -110,6 +110,21 @@ def test_an_interrupted_run_goes_on_where_it_was(lm, tokenizer, embedded, tmp_pa
     np.testing.assert_array_equal(resumed, unbroken)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_shard_is_written_after_a_minute_too(lm, tokenizer, tmp_path, monkeypatch, exact):
+    monkeypatch.setattr(feature_cache, "SHARD_SECONDS", 0)
+    texts = [Text("x", " yes" * n) for n in range(1, 4)]
+    stored = pooled_features(lm, tokenizer, texts, batch_size=1, cache_dir=tmp_path, exact=exact)
+    assert len(shards(tmp_path)) == 3
+    plain = pooled_features(lm, tokenizer, texts, batch_size=1)
+    assert np.array_equal(stored, plain) == exact
+    again = pooled_features(lm, tokenizer, texts, batch_size=1, cache_dir=tmp_path, exact=exact)
+    np.testing.assert_array_equal(again, stored)
+    # Exact and rounded vectors of one backbone lie apart.
+    other = pooled_features(lm, tokenizer, texts, batch_size=1, cache_dir=tmp_path, exact=not exact)
+    assert np.array_equal(other, plain) != exact
+
+
 def cut_short(path):
     path.write_bytes(path.read_bytes()[:-20])
 

@@ -19,7 +19,9 @@ from reward_models import (
     planted_judgements,
     pooled_features,
 )
+from reward_models.fitting.selection import select_num_clusters
 from reward_models.judgements import records
+from reward_models.jury import feature_cache
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -52,6 +54,29 @@ def test_every_kind_of_judgement_makes_a_jury_that_can_be_saved(kind, tmp_path):
     assert loaded.cluster_names == [c["name"] for c in scorer.fitted.clusters]
     stored = loaded.remembered(scorer.fitted.label_fit.rater_ids).memberships
     assert stored == pytest.approx(scorer.fitted.label_fit.placement.memberships(), abs=1e-5)
+
+
+def test_a_fit_that_was_stopped_while_it_computed_features_goes_on_to_the_same_jury(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "SHARD_SECONDS", 0)  # each batch is kept
+    judgements = planted_judgements("choice", num_raters=20, num_items=20, seed=1).judgements  # 60 texts: 4 batches
+    settings = {"clusters": select_num_clusters(judgements, (1, 2)), "cache_dir": tmp_path}
+    unbroken = tiny_jury(judgements, clusters=(1, 2))
+    backbone, rows = tiny_causal_lm(TOKENIZER), []
+
+    def stop(module, args, kwargs):
+        rows.append(len(kwargs["input_ids"]))
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+
+    backbone.model.register_forward_pre_hook(stop, with_kwargs=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit_jury(judgements, backbone, TOKENIZER, progress=False, l2=0.01, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(JuryScorer, "calibrate", lambda *_: None)  # which scores some texts again
+        resumed = fit_jury(judgements, backbone, TOKENIZER, progress=False, l2=0.01, **settings)
+    assert rows == [16, 16, 16, 16, 12]
+    np.testing.assert_array_equal(resumed.fitted.heads.weight, unbroken.fitted.heads.weight)
+    assert resumed.fitted.selection == unbroken.fitted.selection
 
 
 def test_shares_without_raters_make_one_reward():
