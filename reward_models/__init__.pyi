@@ -98,6 +98,7 @@ from .jury.objectives import ScalarRewardModel as ScalarRewardModel
 from .jury.protocol import ClusterScorer as ClusterScorer
 from .jury.reading import ReadingSettings as ReadingSettings
 from .jury.reading import render as render
+from .jury.rename import rename_clusters as rename_clusters
 from .jury.scorer import JuryScorer as JuryScorer
 from .jury.state import JuryState as JuryState
 from .jury.state import StoredRaters as StoredRaters

@@ -28,7 +28,7 @@ from reward_models.errors import JuryError
 from reward_models.whole_file import flush_folder, locked_folder, move_into_place, remove_left_over, unfinished_folder
 
 
-__all__ = ["folder_to_read", "folder_version", "read_unchanged", "replaced_files"]
+__all__ = ["folder_to_read", "folder_version", "link_or_copy", "read_unchanged", "replaced_files"]
 
 Result = TypeVar("Result")
 TRIES = 5
@@ -142,7 +142,7 @@ def _move_files(target: Path, listing: str) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         link = target / f".{uuid.uuid4().hex[:12]}.link"  # see `_LINK`
         try:
-            _link(saved / name, link)
+            link_or_copy(saved / name, link)
             move_into_place(link, target / name)
         finally:
             link.unlink(missing_ok=True)
@@ -151,7 +151,17 @@ def _move_files(target: Path, listing: str) -> None:
     shutil.rmtree(done, ignore_errors=True)
 
 
-def _link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link a file to a second place, or copy it where the file system has no links.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = Path(folder, "a").write_text("weights")
+        ...     link_or_copy(Path(folder, "a"), Path(folder, "b"))
+        ...     Path(folder, "b").read_text()
+        'weights'
+    """
     try:
         os.link(source, target)
     except OSError:  # a file system without links

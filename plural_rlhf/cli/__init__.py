@@ -48,6 +48,7 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(juries.evaluate_jury)
 app.command(rich_help_panel=JURIES)(ranking.rank)
+app.command(rich_help_panel=JURIES)(juries.rename)
 app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
 
 

@@ -231,6 +231,40 @@ def evaluate_jury(context: typer.Context) -> None:
     guarded(lambda: run(context.args, prog="plural-rlhf evaluate-jury"), "--traceback" in context.args)
 
 
+def rename(
+    jury: JuryFolder,
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="OLD=NEW...", help="Present name, or number from 1 (the largest), and new name."),
+    ],
+    traceback: Traceback = False,
+) -> None:
+    """Rename clusters of a saved jury; its scores stay the same.
+
+    Example: `plural-rlhf rename runs/protests/jury "peaceful + free speech + opinions=rights" 2=order`
+
+    A policy that was trained with the former names follows these names only; the jury's folder keeps them. To name
+    clusters before a policy is trained, set `jury.names` in the run file.
+    """
+
+    def rename_in_folder() -> None:
+        from reward_models.jury.folder import load_config
+        from reward_models.jury.rename import rename_clusters
+
+        before = load_config(jury).cluster_names
+        changes = dict(_old_and_new(change, before) for change in names)
+        after = rename_clusters(jury, changes)
+        for old, new in zip(before, after, strict=True):
+            say(new if old == new else f"{new} (was {old})")
+        if before != after:
+            say(
+                "A policy that was trained with this jury knows the former names: steer it with "
+                f"Steerer.from_pretrained(policy, {jury!r}, prompt_names={load_config(jury).former_names or before})."
+            )
+
+    guarded(rename_in_folder, traceback)
+
+
 def export_scalar(
     jury: JuryFolder,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
@@ -278,6 +312,16 @@ def export_scalar(
         say(f"Written to {out}")
 
     guarded(export, traceback)
+
+
+def _old_and_new(change: str, names: list[str]) -> tuple[str, str]:
+    """Split `old=new`; the old name may hold `=`, the new one may not."""
+    old, equals, new = change.rpartition("=")
+    if not equals:
+        raise typer.BadParameter(f"{change!r} is not of the form OLD=NEW. The clusters are {names}.")
+    if old not in names and old.isdecimal() and 1 <= int(old) <= len(names):
+        old = names[int(old) - 1]
+    return old, new.strip()
 
 
 def _fit_labels(file: Path, columns: Path | None, settings: list[str], output: Path | None, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ Shapes: `B` prompts, `A` answers, `K` clusters.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ class Steerer:
         levels: Number of levels of a rendering in tokens.
         batch_size: Sequences per pass.
         chat_template_kwargs: Arguments of the chat template in training, other than the conversation.
+        prompt_names: Names of the clusters in the prompts of training, where they have been renamed since; None: the
+            same names.
 
     Raises:
         JuryError: If the tokenizer lacks the tokens of the rendering.
@@ -90,12 +93,20 @@ class Steerer:
         levels: int = 21,
         batch_size: int = 32,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        prompt_names: Sequence[str] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.chat_template_kwargs = chat_template_kwargs
-        self._sampler = WeightSampler(cluster_names, prevalence, rendering=rendering, levels=levels)
+        self.cluster_names = list(cluster_names)
+        """The clusters, in the order of every K."""
+        self._sampler = WeightSampler(
+            self.cluster_names if prompt_names is None else prompt_names,
+            prevalence,
+            rendering=rendering,
+            levels=levels,
+        )
         _check_tokens(self._sampler, tokenizer)
 
     @classmethod
@@ -108,6 +119,7 @@ class Steerer:
         device: str | torch.device | None = None,
         batch_size: int = 32,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        prompt_names: Sequence[str] | None = None,
     ) -> Steerer:
         """Load a policy, and the names and prevalence of the clusters that it was trained with.
 
@@ -118,6 +130,11 @@ class Steerer:
             device: Device of the policy; by default this process's accelerator if there is one, else the CPU.
             batch_size: Sequences per pass.
             chat_template_kwargs: Arguments of the chat template in training, other than the conversation.
+            prompt_names: Names of the clusters in the prompts of training, where the jury's clusters have been renamed
+                since. None: the names that the jury has, or those that the policy has tokens for.
+
+        Warns:
+            UserWarning: The jury's clusters were renamed, and nothing tells which names the policy was trained with.
 
         Raises:
             JuryError: If there is no jury reward model at `scorer`, or it has other clusters than the policy's tokens,
@@ -134,8 +151,9 @@ class Steerer:
         tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left", trust_remote_code=False)
         vocabulary = tokenizer.get_vocab()
         rendering: Rendering = "tokens" if POPULATION_TOKEN in vocabulary else "text"
-        levels = sum(token.startswith(f"<|{names[0]}:") for token in vocabulary) or 21
-        sampler = WeightSampler(names, prevalence, rendering=rendering, levels=levels)
+        trained = list(prompt_names or _names_of_training(names, config.former_names, vocabulary, rendering))
+        levels = sum(token.startswith(f"<|{trained[0]}:") for token in vocabulary) or 21
+        sampler = WeightSampler(trained, prevalence, rendering=rendering, levels=levels)
         _check_tokens(sampler, tokenizer)
         adapter = find_adapter_config_file(str(policy))
         if adapter is None:
@@ -156,12 +174,8 @@ class Steerer:
             levels=levels,
             batch_size=batch_size,
             chat_template_kwargs=chat_template_kwargs,
+            prompt_names=trained,
         )
-
-    @property
-    def cluster_names(self) -> list[str]:
-        """The clusters, in the order of every K."""
-        return self._sampler.cluster_names
 
     @property
     def prevalence(self) -> np.ndarray:
@@ -368,6 +382,24 @@ def _check_generation(arguments: Mapping[str, Any], defaults: GenerationConfig) 
                 f"{name}={arguments[name]!r} is neither weights= nor a field of transformers' GenerationConfig."
                 f"{did_you_mean(name, ['weights', *known])}"
             )
+
+
+def _names_of_training(
+    names: Sequence[str], former: Sequence[str] | None, vocabulary: Mapping[str, int], rendering: Rendering
+) -> Sequence[str]:
+    """Return the names that a policy's tokens have; in words the present ones, and warn if there were others."""
+    if former is None:
+        return names
+    if rendering == "tokens":
+        return former if any(token.startswith(f"<|{former[0]}:") for token in vocabulary) else names
+    warnings.warn(
+        f"the clusters of the jury were renamed, from {list(former)} to {list(names)}. A policy follows only the "
+        f"words that it was trained on: if it was trained before, pass prompt_names={list(former)}; if after, pass "
+        f"prompt_names={list(names)}, which is what is used now.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return names
 
 
 def _check_policy(folder: Path) -> None:

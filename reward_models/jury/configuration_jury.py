@@ -36,6 +36,8 @@ class JuryConfig(PreTrainedConfig):
         reading: How the heads' texts were read, `ReadingSettings.to_dict()`; None where it is unknown.
         backbone: Where the backbone lies and the hash of its weights (`features.refer_to_backbone`), in a folder that
             does not hold it; None where it does.
+        former_names: `K` names that the clusters had before they were renamed, as prompts of policies may have them;
+            None where they were not.
 
     Raises:
         JuryError: A value breaks one of these rules, or `num_labels` is not 1.
@@ -63,6 +65,7 @@ class JuryConfig(PreTrainedConfig):
     num_anchors: int = 0
     reading: dict[str, Any] | None = None
     backbone: dict[str, Any] | None = None
+    former_names: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("num_labels", 1)
@@ -108,6 +111,8 @@ class JuryConfig(PreTrainedConfig):
                 "Rename one of them."
             )
         self._check_length("cluster_names", names)
+        if self.former_names is not None:
+            self._check_length("former_names", self.former_names)
         self._check_numbers("prevalence", self.prevalence)
         total = math.fsum(self.prevalence)
         if abs(total - 1.0) > 1e-4:

@@ -270,6 +270,24 @@ def test_adapt_refuses_a_jury_without_a_rater_model(tokenizer, tmp_path):
     assert runner.invoke(app, ["adapt", str(tmp_path / "none"), "--data", data]).exit_code == 2
 
 
+def test_rename_takes_names_that_hold_signs_and_numbers_and_tells_of_trained_policies(tokenizer, tmp_path):
+    jury = save(tokenizer, tmp_path / "jury")
+    done = runner.invoke(app, ["rename", jury, "cars, roads: yes=cars", "2=rails"])
+    assert done.exit_code == 0, done.output
+    assert "cars (was cars, roads: yes) rails (was trams)" in words(done.output)
+    assert "prompt_names=['cars, roads: yes', 'trams']" in words(done.output)
+    assert JuryScorer.from_pretrained(jury).cluster_names == ["cars", "rails"]
+    for change, reason in (
+        ("bus=coach", "no cluster 'bus'"),
+        ("cars=", "empty"),
+        ("cars", "not of the form"),
+        ("3=x", "no cluster '3'"),
+    ):
+        done = runner.invoke(app, ["rename", jury, change])
+        assert done.exit_code == 2, done.output
+        assert reason in words(done.output)
+
+
 def test_export_scalar_writes_a_model_for_the_weights_that_were_asked_for(tokenizer, tmp_path):
     jury, out = save(tokenizer, tmp_path / "jury"), tmp_path / "scalar"
     done = runner.invoke(app, ["export-scalar", jury, str(out), "--weights", "cars, roads: yes=1, trams = 3"])

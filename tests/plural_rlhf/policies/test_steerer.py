@@ -238,6 +238,19 @@ def test_a_saved_adapter_answers_as_it_did(saved, rendering):
     for jury in ("uniform", "rural"):
         expected = steerer.answer_probabilities(CHAT, ["yes", "no"], jury)[0]
         np.testing.assert_allclose(loaded.answer_probabilities(CHAT, ["yes", "no"], jury)[0], expected, rtol=1e-5)
+    renamed = JuryConfig(num_clusters=3, cluster_names=["a", "b", "c"], prevalence=PREVALENCE, former_names=NAMES)
+    renamed.save_pretrained(folder / "renamed")
+    new_name_of = dict(zip(NAMES, renamed.cluster_names, strict=True))
+    if rendering == "tokens":  # the tokens tell which names the policy was trained with
+        steered = Steerer.from_pretrained(folder / "policy", folder / "renamed", device="cpu")
+    else:
+        with pytest.warns(UserWarning, match=r"were renamed, from \['urban'.*pass prompt_names=\['urban'"):
+            steered = Steerer.from_pretrained(folder / "policy", folder / "renamed", device="cpu")
+        assert "a" in steered.render("Which?", "a")
+        steered = Steerer.from_pretrained(folder / "policy", folder / "renamed", device="cpu", prompt_names=NAMES)
+    assert steered.cluster_names == ["a", "b", "c"]
+    for name in NAMES:
+        assert steered.render("Which?", new_name_of[name]) == steerer.render("Which?", name)
     if rendering == "tokens":
         JuryConfig(num_clusters=2, cluster_names=["left", "right"]).save_pretrained(folder / "other")
         with pytest.raises(JuryError, match=r"lacks 42 of the tokens.*'<\|left:0\|>'.*clusters"):

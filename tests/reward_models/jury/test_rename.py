@@ -1,0 +1,103 @@
+"""Renaming the clusters of a saved jury: same scores, hashes that fit, the former names kept, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from reward_models import fit_jury, planted_judgements
+from reward_models.content_hashes import changed_files
+from reward_models.errors import JuryError
+from reward_models.jury import rename
+from reward_models.jury.folder import load_config
+from reward_models.jury.rename import rename_clusters
+from reward_models.jury.scorer import JuryScorer
+from reward_models.trainer.model_card import JuryCard
+from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+TEXTS = ["Question 1?"] * 2, ["answer A", "answer B"]
+
+
+@pytest.fixture
+def jury(tmp_path):
+    tokenizer = tiny_tokenizer()
+    planted = planted_judgements("preference", num_raters=16, num_items=6)
+    scorer = fit_jury(
+        planted.judgements,
+        tiny_causal_lm(tokenizer),
+        tokenizer,
+        clusters=2,
+        names=["city | centre", "b"],
+        l2=0.1,
+        progress=False,
+    )
+    scorer.save_pretrained(tmp_path / "jury", save_raters=True)
+    return tmp_path / "jury"
+
+
+def test_a_renamed_jury_scores_as_before_and_passes_its_checks(jury):
+    before, other = JuryScorer.from_pretrained(jury), (jury / "notes.txt")
+    other.write_text("mine")
+    assert rename_clusters(jury, {"b": "rural"}) == ["city | centre", "rural"]
+    after = JuryScorer.from_pretrained(jury)  # verifies every file
+    assert after.cluster_names == ["city | centre", "rural"]
+    assert (after.cluster_rewards(*TEXTS) == before.cluster_rewards(*TEXTS)).all()
+    assert after.state.descriptions == {
+        {"b": "rural"}.get(name, name): text for name, text in before.state.descriptions.items()
+    }
+    assert np.array_equal(after.state.raters.posterior, before.state.raters.posterior)
+    assert after.state.calibration.to_dict() == before.state.calibration.to_dict()
+    assert other.read_text() == "mine"
+    assert not changed_files(jury, json.loads((jury / "jury.json").read_text())["files"])
+
+
+def test_the_names_before_the_first_renaming_are_kept_until_they_are_back(jury):
+    rename_clusters(jury, ["x", "y"])
+    rename_clusters(jury, {"y": "z"})
+    assert load_config(jury).former_names == ["city | centre", "b"]
+    rename_clusters(jury, ["city | centre", "b"])
+    assert load_config(jury).former_names is None
+
+
+def test_names_can_be_swapped_and_the_card_follows(jury):
+    JuryCard("card", ["city | centre", "b"], [0.6, 0.4], counts={"Raters": "16"}).write(jury)
+    rename_clusters(jury, {"city | centre": "b", "b": "city | centre"})
+    rows = [line for line in (jury / "README.md").read_text().splitlines() if line.endswith(" % |  |")]
+    assert rows == [r"| b | 60.0 % |  |", r"| city \| centre | 40.0 % |  |"]
+    assert JuryScorer.from_pretrained(jury).cluster_names == ["b", "city | centre"]
+
+
+def test_a_jury_that_was_damaged_is_refused_and_stays(jury):
+    config = jury / "config.json"
+    config.write_text(config.read_text().replace('"b"', '"forged"'))
+    content = config.read_bytes()
+    with pytest.raises(JuryError, match="not the file that was saved"):
+        rename_clusters(jury, {"forged": "rural"})
+    assert config.read_bytes() == content
+
+
+def test_a_renaming_that_fails_half_way_leaves_the_jury(jury, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(rename, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        rename_clusters(jury, {"b": "rural"})
+    assert JuryScorer.from_pretrained(jury).cluster_names == ["city | centre", "b"]
+
+
+@pytest.mark.parametrize(("names", "fault"), [({"c": "d"}, "no cluster 'c'"), (["one"], "1 name for 2 clusters")])
+def test_names_that_cannot_be_used_change_nothing(jury, names, fault):
+    content = (jury / "config.json").read_bytes()
+    with pytest.raises(JuryError, match=fault):
+        rename_clusters(jury, names)
+    assert (jury / "config.json").read_bytes() == content
+
+
+def test_a_folder_without_a_jury_is_refused(jury):
+    (jury / "jury.json").unlink()
+    with pytest.raises(JuryError, match=r"no folder with jury\.json"):
+        rename_clusters(jury, {"b": "rural"})
