@@ -397,8 +397,9 @@ def _rewardbench(
     from reward_models.evaluation.report import rewardbench
 
     frames = {case: table.frame for case, table in cells.scored.items()}
-    enc = Judgements("preference", pd.concat(frames.values(), ignore_index=True)).encode()
-    case = np.repeat(list(frames), [len(frame) for frame in frames.values()])
+    scored = Judgements("preference", pd.concat(frames.values(), ignore_index=True))
+    enc = scored.encode()
+    case = np.repeat(list(frames), [len(frame) for frame in frames.values()])[scored.encoded_rows]
     subsets = {"all": np.ones(len(enc), dtype=bool)}
     subsets |= {name: case == name for name in frames if len(frames) > 1}
     memberships = None if clusters is None else known_memberships(clusters, unscored, enc)

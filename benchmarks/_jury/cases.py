@@ -95,7 +95,7 @@ class Case:
 
     Attributes:
         name: One of `CASES`.
-        judgements: The table.
+        judgements: The table, in order: the rows of its integer view are its own.
         unit: What is held out whole: a `"response"` (statements, arguments) or a `"prompt"` with all its responses.
         language: `"en"`, or `"zh"`, which neither of the models behind the features reads.
         others: Tables of other kinds by the same raters, for methods that fit several tables; never scored.
@@ -106,6 +106,10 @@ class Case:
     unit: Literal["response", "prompt"]
     language: str = "en"
     others: tuple[Judgements, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judgements", self.judgements.in_order())
+        object.__setattr__(self, "others", tuple(table.in_order() for table in self.others))
 
     def reading(self, prompt: str, response: str) -> str:
         """What a language model reads of a text: a statement or an argument alone, else the question before it."""

@@ -37,12 +37,13 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
 
     bootstrap = Bootstrap(draws=draws)
     rows_of_all = np.concatenate([split.test_rows for split in cell.splits])
-    pooled = cell.case.judgements.select(rows_of_all).encode()
+    scored = cell.case.judgements.select(rows_of_all)
+    pooled = scored.encode()
     said = {
         method: [part["arrays"][f"log_probs_{n}"].astype(np.float64) for part in found]
         for method, found in cell.found.items()
     }
-    everything = {method: np.concatenate(values) for method, values in said.items()}
+    everything = {method: np.concatenate(values)[scored.encoded_rows] for method, values in said.items()}
     more: dict[str, Any] = {
         "cell": cell.name,
         "unseen": UNSEEN.get(cell.name, "texts"),
@@ -123,11 +124,13 @@ def minus_rater_terms(
     parts.append(("mean", *(np.concatenate(values) for values in (rows, ours, base))))
     out = []
     for name, scored, of_method, of_base in parts:
-        enc = cell.case.judgements.select(scored).encode()
-        change = (answer_log_lik(of_base, enc) - answer_log_lik(of_method, enc))[:, None]
+        table = cell.case.judgements.select(scored)
+        enc = table.encode()
+        change = answer_log_lik(of_base[table.encoded_rows], enc) - answer_log_lik(of_method[table.encoded_rows], enc)
         if np.isfinite(change).all():
             over_raters, over_both = (
-                two_way_intervals(change, enc.rater, enc.item, draws=draws, items=items)[0] for items in (False, True)
+                two_way_intervals(change[:, None], enc.rater, enc.item, draws=draws, items=items)[0]
+                for items in (False, True)
             )
             out.append((name, len(enc), over_raters, over_both))
     return out

@@ -5,7 +5,7 @@ This file knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from plural_rlhf.report.results import DataSummary
 from reward_models.analysis.cluster_traits import check_traits
 from reward_models.analysis.naming import item_labels
 from reward_models.errors import JudgementError, JuryError
-from reward_models.evaluation.heldout import HeldoutRecord
+from reward_models.evaluation.heldout import STREAMS, HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
 from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
@@ -66,7 +66,8 @@ class RunData:
         everything: All judgements.
         train: Train raters' judgements of the train items: all that the jury and RL learn from.
         heldout_raters: The other raters' judgements of all items: all that is measured against.
-        heldout_items: Items (questions of a survey) that neither the jury nor RL sees.
+        train_items: Ids of the items (questions of a survey) that the jury and RL see, in order.
+        heldout_items: Ids of those that neither sees.
         questions: The questions of a `choice` table, train questions first; empty for other kinds.
         labels: Short names of items for tables, by id, from their wordings.
     """
@@ -74,6 +75,7 @@ class RunData:
     everything: Judgements
     train: Judgements
     heldout_raters: Judgements
+    train_items: list[str]
     heldout_items: list[str]
     questions: list[Question]
     labels: dict[str, str]
@@ -84,11 +86,7 @@ class RunData:
 
     def heldout_record(self) -> HeldoutRecord:
         """Return the ids on both sides of the split, for measuring the jury later."""
-        return HeldoutRecord(self.train.raters, self.heldout_raters.raters, self._train_items(), self.heldout_items)
-
-    def _train_items(self) -> list[str]:
-        heldout = set(self.heldout_items)
-        return [item for item in self.everything.items if item not in heldout]
+        return HeldoutRecord(self.train.raters, self.heldout_raters.raters, self.train_items, self.heldout_items)
 
     def summary(self, config: RunConfig) -> DataSummary:
         """Return the counts for the report."""
@@ -101,7 +99,7 @@ class RunData:
             n_items=self.everything.n_items,
             train_raters=self.train.n_raters,
             heldout_raters=self.heldout_raters.n_raters,
-            train_questions=self._train_items(),
+            train_questions=self.train_items,
             heldout_questions=self.heldout_items,
         )
 
@@ -111,7 +109,7 @@ def read_data(
     *,
     policy: bool = True,
     show: Callable[[str], object] | None = None,
-    former_streams: bool = False,
+    streams: int = STREAMS,
 ) -> RunData:
     """Read, validate and split the data of a run.
 
@@ -119,7 +117,7 @@ def read_data(
         config: The run.
         policy: Whether a policy will be trained, which needs `choice` judgements; a jury takes all kinds with raters.
         show: Called with a text that says how the codes of a table were understood, e.g. `print`.
-        former_streams: Whether to draw the split as earlier versions did: a run that began with it goes on with it.
+        streams: How raters, items and questions are drawn (`streams_of`): a run goes on as it began.
 
     Returns:
         The judgements and their splits.
@@ -142,9 +140,9 @@ def read_data(
         (14, 6, 4, 2)
     """
     choice, raters, items = (
-        [np.random.default_rng(config.seed + n) for n in (0, 0, 1)] if former_streams else [config.seed] * 3
+        [np.random.default_rng(config.seed + n) for n in (0, 0, 1)] if streams == 1 else [config.seed] * 3
     )
-    judgements = read_judgements(config.data, choice, show)
+    judgements = read_judgements(config.data, choice, show, by_rows=streams < STREAMS)
     if policy and judgements.kind != "choice":
         raise JudgementError(
             f"the judgements are of kind {judgements.kind!r}, but a run trains a policy on `choice` judgements (a "
@@ -168,19 +166,33 @@ def read_data(
     if config.data.heldout_questions != 0:
         train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, items)
         held = set(of_heldout_items.items)
-    questions = _questions(judgements, held) if judgements.kind == "choice" else []
     known = survey_labels(config.data.name) if config.data.source == "survey" else {}
     labels = {**item_labels(judgements.encode()), **known}
-    heldout_items = [item for item in judgements.items if item in held]
-    return RunData(judgements, train, heldout_raters, heldout_items, questions, labels)
+    order = judgements.items if streams < STREAMS else _item_order(judgements, known)
+    questions = _questions(judgements, order, held) if judgements.kind == "choice" else []
+    return RunData(
+        everything=judgements,
+        train=train,
+        heldout_raters=heldout_raters,
+        train_items=[item for item in order if item not in held],
+        heldout_items=[item for item in order if item in held],
+        questions=questions,
+        labels=labels,
+    )
 
 
-def _questions(judgements: Judgements, held: set[str]) -> list[Question]:
+def _item_order(judgements: Judgements, known: Collection[str]) -> list[str]:
+    """The ids of the items, in the order of the survey where it is known, else by id."""
+    place = {item: n for n, item in enumerate(known)}
+    return sorted(judgements.encode().item_ids, key=lambda item: place.get(item, len(place)))
+
+
+def _questions(judgements: Judgements, order: list[str], held: set[str]) -> list[Question]:
     """The questions of a `choice` table, train questions first."""
-    first = judgements.frame.drop_duplicates("item_id")
+    first = judgements.frame.drop_duplicates("item_id").set_index("item_id").loc[order]
     questions = [
         Question(str(item), freeze_prompt(prompt), tuple(options), "heldout" if item in held else "train")
-        for item, prompt, options in zip(first["item_id"], first["prompt"], first["options"], strict=True)
+        for item, prompt, options in zip(order, first["prompt"], first["options"], strict=True)
     ]
     return sorted(questions, key=lambda q: q.split != "train")
 

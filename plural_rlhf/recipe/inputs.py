@@ -20,7 +20,11 @@ __all__ = ["read_judgements"]
 
 
 def read_judgements(
-    data: DataSection, seed: int | np.random.Generator, show: Callable[[str], object] | None = None
+    data: DataSection,
+    seed: int | np.random.Generator,
+    show: Callable[[str], object] | None = None,
+    *,
+    by_rows: bool = False,
 ) -> Judgements:
     """Read the survey, table or release of a run; draw `max_raters` and weigh to `margins` where these are set.
 
@@ -28,6 +32,7 @@ def read_judgements(
         data: The `data` section of the run file.
         seed: Random seed or generator of the choice of raters.
         show: Called with a text that says how the codes of a table were understood, e.g. `print`.
+        by_rows: Whether to draw from the raters as they occur, as runs of earlier versions did; else from their ids.
 
     Returns:
         The validated judgements.
@@ -64,7 +69,8 @@ def read_judgements(
             show(str(reading))
         judgements = reading.judgements
     if data.max_raters is not None and data.max_raters < judgements.n_raters:
-        kept = seeded_rng(seed, "raters of a run").choice(judgements.raters, size=data.max_raters, replace=False)
+        raters = judgements.raters if by_rows else sorted(judgements.raters)
+        kept = seeded_rng(seed, "raters of a run").choice(raters, size=data.max_raters, replace=False)
         judgements = judgements.select(judgements.frame["rater_id"].isin(kept).to_numpy())
     if data.margins:
         judgements = rake_judgements(judgements, data.margins)

@@ -108,14 +108,14 @@ def run(
 
 def _read(config: RunConfig, until: Until, inputs: RunInputs, console: Console, *, overwrite: bool) -> RunData:
     from plural_rlhf.recipe.data import read_data
-    from reward_models.evaluation.heldout import drawn_by_former_streams
+    from reward_models.evaluation.heldout import STREAMS, streams_of
 
     resumed = not overwrite and (config.output_dir / STAGES / f"{Stage.JURY}.json").exists()
     data = read_data(
         config,
         policy=until != "jury",
         show=lines_to(console),
-        former_streams=resumed and drawn_by_former_streams(config.output_dir),
+        streams=streams_of(config.output_dir) if resumed else STREAMS,
     )
     inputs.add_content(data, prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed))
     return data

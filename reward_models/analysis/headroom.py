@@ -60,10 +60,10 @@ class Headroom:
         >>> for rung in ladder.rungs:
         ...     print(f"{rung['name']:14}{rung['info']:+.2f}")
         item mean     +0.00
-        rater terms   -0.03
-        rank 1        +0.25
-        rank 2        +0.24
-        mixture K=2   +0.37
+        rater terms   -0.01
+        rank 1        +0.36
+        rank 2        +0.35
+        mixture K=2   +0.40
     """
 
     rungs: list[dict[str, Any]]
@@ -105,8 +105,7 @@ def headroom(
         >>> headroom(three.judgements, max_clusters=2).verdict
         'undecided: 3 raters are too few to tell a difference from chance (at least 12 are needed). ...'
     """
-    # In order, so that no draw depends on the order of rows; rows of features are in the order of the table's texts.
-    enc = (judgements.in_order() if features is None else judgements).encode()
+    enc = judgements.encode()
     if enc.kind == "soft":
         raise JuryError(
             "kind='soft': a table of answer shares does not say who answered, so headroom cannot be measured. Fix: "

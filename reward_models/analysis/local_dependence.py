@@ -74,7 +74,7 @@ def local_dependence(fit: RaterFit, enc: Encoded) -> list[PairResidual]:
         >>> again = frame[frame["item_id"] == frame["item_id"].iloc[8]].assign(item_id="again", prompt="Once more?")
         >>> enc = Judgements.from_frame(pd.concat([frame, again], ignore_index=True), kind="choice").encode()
         >>> worst, second, *_ = local_dependence(fit_mixture(enc, 2), enc)
-        >>> worst.second, round(worst.unexplained, 1), worst.residual > 10 * second.residual
+        >>> worst.first, round(worst.unexplained, 1), worst.residual > 10 * second.residual
         ('again', 0.1, True)
     """
     items = np.sort(np.argsort(-np.bincount(enc.item, minlength=enc.n_items), kind="stable")[:MOST_ITEMS])

@@ -20,10 +20,11 @@ from reward_models.judgements.records import Judgements
 from reward_models.whole_file import write_json
 
 
-__all__ = ["HELDOUT_FILE", "HeldoutRecord", "divide", "drawn_by_former_streams"]
+__all__ = ["HELDOUT_FILE", "STREAMS", "HeldoutRecord", "divide", "streams_of"]
 
 HELDOUT_FILE = "heldout.json"
-STREAMS = 2  # by which the split was drawn; see `drawn_by_former_streams`
+STREAMS = 3
+"""How this version draws: of a run, see `streams_of`."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,12 @@ class HeldoutRecord:
         return by_train_rater.to_numpy(dtype=bool)
 
 
-def drawn_by_former_streams(run_folder: str | Path) -> bool:
-    """Return whether an earlier version drew the split of a run, with generators seeded by the bare seed.
+def streams_of(run_folder: str | Path) -> int:
+    """Return how a run draws raters, items and questions; it goes on so when it is resumed.
 
-    The run must be divided in the same way when it is resumed.
+    1: by generators seeded with the bare seed, as they occur in the table. 2: by streams of their own (`seeds`), the
+    split by ids, the rest as they occur. 3: all by ids (`judgements.ordering`), so that the order of rows does not
+    matter.
 
     Args:
         run_folder: A run folder whose jury is fitted.
@@ -104,11 +107,11 @@ def drawn_by_former_streams(run_folder: str | Path) -> bool:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as run:
         ...     HeldoutRecord(["ann", "bob"], ["eve"], ["parks"], ["roads"]).write(run)
-        ...     drawn_by_former_streams(run)
-        False
+        ...     streams_of(run)
+        3
     """
     path = Path(run_folder) / HELDOUT_FILE
-    return not path.is_file() or "streams" not in json.loads(path.read_text(encoding="utf-8"))
+    return int(json.loads(path.read_text(encoding="utf-8")).get("streams", 1)) if path.is_file() else 1
 
 
 def divide(judgements: Judgements, records: Sequence[HeldoutRecord]) -> tuple[Judgements | None, Judgements]:

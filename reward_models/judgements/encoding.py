@@ -46,6 +46,9 @@ class Encoded:
         probs: (N, A) `soft` only: share of each option, 0 at the padding.
         levels: The ordered levels of a `rating` table.
         item_alternatives: (I, A) index into `texts` per item, -1 = padding. A pair is in the order of its first row.
+
+    `Judgements.encode` puts judgements in order by rater and item, and numbers raters, items and texts in order (see
+    `ordering`), so that nothing depends on the order of the table's rows.
         design: How the raters were sampled; None: all alike.
 
     Example:
@@ -175,16 +178,19 @@ class Encoded:
         return matrix
 
 
-def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> Encoded:
-    """Encode a validated table; `Judgements.encode` calls it.
+def encode(
+    kind: str, frame: pd.DataFrame, levels: Sequence[float] | None, items: Sequence[str] | None = None
+) -> Encoded:
+    """Encode a validated table row by row; `Judgements.encode` calls it on the table in order.
 
     Args:
         kind: Kind of judgement.
         frame: `N` judgements in canonical columns.
         levels: The ordered levels of a `rating` table, else None.
+        items: The item ids in the order in which they and their texts are numbered; None: that of their first rows.
 
     Returns:
-        The integer view; raters, items and texts are numbered in the order of their first row.
+        The integer view; raters are numbered in the order of their first row.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -193,7 +199,8 @@ def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> En
         [0, 0, 1, 1]
     """
     n_rows = len(frame)
-    item, item_ids = pd.factorize(frame["item_id"])
+    item_ids = pd.unique(frame["item_id"]) if items is None else list(items)
+    item = pd.Index(item_ids).get_indexer(pd.Index(frame["item_id"]))
     first_row = first_rows(item, len(item_ids))
     if kind == "soft":
         rater, rater_ids = np.full(n_rows, -1, dtype=np.int64), []
@@ -214,7 +221,7 @@ def encode(kind: str, frame: pd.DataFrame, levels: Sequence[float] | None) -> En
             count = frame["n"].to_numpy(dtype=np.float64)
     else:
         columns = ["response_a", "response_b"] if kind == "preference" else ["response"]
-        texts, alternatives = _response_texts(frame, columns)
+        texts, alternatives = _response_texts(frame, columns, None if items is None else item)
         item_alternatives = alternatives[first_row]
         if kind == "preference":
             label = pd.Categorical(frame["choice"], categories=list(CHOICES)).codes.astype(np.int64)
@@ -248,9 +255,8 @@ def _design(frame: pd.DataFrame, rater: np.ndarray, n_raters: int) -> SamplingDe
         return None
     first = frame[columns].iloc[first_rows(rater, n_raters)]
     weight = first["rater_weight"].to_numpy(dtype=np.float64) if "rater_weight" in first else np.ones(n_raters)
-    stratum, psu = (
-        pd.factorize(first[column])[0] if column in first else None for column in ("rater_stratum", "rater_psu")
-    )
+    groups = ("rater_stratum", "rater_psu")
+    stratum, psu = (pd.factorize(first[name], sort=True)[0] if name in first else None for name in groups)
     return SamplingDesign(mean_one(weight), stratum, psu)
 
 
@@ -266,16 +272,20 @@ def _option_texts(items: pd.DataFrame) -> tuple[list[Text], np.ndarray]:
     return list(index), alternatives
 
 
-def _response_texts(frame: pd.DataFrame, columns: list[str]) -> tuple[list[Text], np.ndarray]:
-    """Number the texts of `N` rows with one response per column: U texts and (N, len(columns)) indices."""
+def _response_texts(frame: pd.DataFrame, columns: list[str], item: np.ndarray | None) -> tuple[list[Text], np.ndarray]:
+    """Number the texts of `N` rows with one response per column: U texts and (N, len(columns)) indices.
+
+    They are numbered item by item, or without items row by row; a before b of the same row.
+    """
     prompts = (freeze_prompt(prompt) for prompt in frame["prompt"])
     prompt, unique_prompts = pd.factorize(np.fromiter(prompts, dtype=object, count=len(frame)))
     responses = np.concatenate([frame[column].to_numpy(dtype=object) for column in columns])
     response, unique_responses = pd.factorize(responses)
     key = np.tile(prompt, len(columns)).astype(np.int64) * max(len(unique_responses), 1) + response
-    # Numbered row by row (a before b of the same row), not column by column.
     by_row = key.reshape(len(columns), -1).T
-    code, unique_keys = pd.factorize(by_row.ravel())
+    visited = slice(None) if item is None else np.argsort(item, kind="stable")
+    unique_keys = pd.unique(by_row[visited].ravel())
+    code = pd.Index(unique_keys).get_indexer(by_row.ravel())
     texts = [
         Text(unique_prompts[k // len(unique_responses)], unique_responses[k % len(unique_responses)])
         for k in unique_keys

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 
 import numpy as np
@@ -18,9 +19,11 @@ from reward_models.judgements.faults import Faults
 from reward_models.judgements.texts import freeze_prompt
 
 
-__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "check_duplicates", "check_items", "first_rows", "row_order"]
+__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "MADE_ID", "check_duplicates", "check_items", "first_rows"]
 
 ANONYMOUS = "anonymous"
+MADE_ID = re.compile(r"item-[0-9a-f]{12}")
+"""Item ids that were made of the texts, see `check_items`."""
 DUPLICATES = ("refuse", "first", "last", "drop")
 """What may be done where a rater judged an item more than once."""
 CONTENT = {
@@ -99,17 +102,6 @@ def first_rows(code: np.ndarray, n_codes: int) -> np.ndarray:
     first = np.full(n_codes, len(code), dtype=np.int64)
     np.minimum.at(first, code, np.arange(len(code)))
     return first
-
-
-def row_order(frame: pd.DataFrame) -> np.ndarray:
-    """Return (N,) the rows of a canonical table by rater and item; rows of which both are equal keep their order.
-
-    Example:
-        >>> row_order(pd.DataFrame({"rater_id": ["bob", "ann", "ann"], "item_id": ["x", "y", "x"]})).tolist()
-        [2, 1, 0]
-    """
-    columns = [column for column in ("item_id", "rater_id") if column in frame]
-    return np.lexsort([pd.factorize(frame[column], sort=True)[0] for column in columns])
 
 
 def _number(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

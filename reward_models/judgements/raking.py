@@ -61,7 +61,7 @@ class Raking:
 def rater_traits(judgements: Judgements) -> pd.DataFrame:
     """Return the traits of each rater: one row per rater in order of appearance, one column per trait.
 
-    Of several values of a trait the first is used; a rater without a value has None.
+    Of several values of a trait the first one by item (`Judgements.in_order`) is used; a rater without one has None.
 
     Raises:
         JudgementError: A table without raters or without columns `rater:<trait>`.
@@ -80,8 +80,8 @@ def rater_traits(judgements: Judgements) -> pd.DataFrame:
             f"{len(judgements.traits)} columns rater:<trait>: both are needed. Fix: add such columns, with one value "
             "per rater."
         )
-    first = judgements.frame.groupby("rater_id", sort=False)[judgements.traits].first()
-    return first.rename(columns=lambda column: column.removeprefix("rater:"))
+    first = judgements.in_order().frame.groupby("rater_id", sort=False)[judgements.traits].first()
+    return first.reindex(judgements.raters).rename(columns=lambda column: column.removeprefix("rater:"))
 
 
 def rake(
@@ -191,9 +191,8 @@ def rake_judgements(judgements: Judgements, margins: Margins) -> Judgements:
     enc = judgements.encode()
     traits = rater_traits(judgements).reindex(enc.rater_ids)
     raking = rake({str(trait): traits[trait].tolist() for trait in traits}, margins, base=enc.rater_weight)
-    return Judgements(
-        judgements.kind, judgements.frame.assign(rater_weight=raking.weights[enc.rater]), judgements.levels
-    )
+    weight = judgements.frame["rater_id"].map(dict(zip(enc.rater_ids, raking.weights.tolist(), strict=True)))
+    return Judgements(judgements.kind, judgements.frame.assign(rater_weight=weight), judgements.levels)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from reward_models.judgements.encoding import Encoded, encode
 from reward_models.judgements.faults import whole_characters
-from reward_models.judgements.items import row_order
+from reward_models.judgements.ordering import item_order, row_order
 from reward_models.judgements.validation import KINDS, canonicalise
 
 
@@ -176,9 +176,7 @@ class Judgements:
         return Judgements(self.kind, self.frame.iloc[rows].reset_index(drop=True), self.levels)
 
     def in_order(self) -> Judgements:
-        """Return the same judgements ordered by rater and item, whatever the order of the rows.
-
-        What draws raters or rows at random draws them by their places; on a table in order the draws are the same.
+        """Return the same judgements ordered by rater and item, whatever the order of the rows; see `ordering`.
 
         Example:
             >>> from reward_models import planted_judgements
@@ -190,12 +188,24 @@ class Judgements:
         return self.select(row_order(self.frame))
 
     def encode(self) -> Encoded:
-        """Return the integer view that likelihoods and fitting work on; made once and kept, so do not change it."""
-        return self._encoded
+        """Return the integer view that likelihoods and fitting work on; made once and kept, so do not change it.
+
+        Judgements, raters, items and texts are in order (see `ordering`), not in that of the rows, so that all that is
+        computed from them is the same in any order of the rows; `encoded_rows` says which row a judgement is.
+        """
+        return self._encoded[0]
+
+    @property
+    def encoded_rows(self) -> np.ndarray:
+        """(N,) row of `frame` of each judgement of `encode()`."""
+        return self._encoded[1]
 
     @cached_property
-    def _encoded(self) -> Encoded:
-        return encode(self.kind, self.frame, self.levels)
+    def _encoded(self) -> tuple[Encoded, np.ndarray]:
+        items = item_order(self.frame)
+        rows = row_order(self.frame, items)
+        judged = self.frame[[column for column in self.frame if column not in self.traits]]
+        return encode(self.kind, judged.iloc[rows], self.levels, items), rows
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_encoded"}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, did_you_mean
-from reward_models.judgements.items import row_order
+from reward_models.judgements.ordering import row_order
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import freeze_prompt, prompt_codes
 from reward_models.seeds import seeded_rng

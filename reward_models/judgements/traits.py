@@ -35,7 +35,7 @@ def trait_groups(judgements: Judgements, missing: MissingCodes = ()) -> pd.DataF
 
     Args:
         judgements: A table with raters; its `rater:` columns are the traits. Of several values the first known one
-            is used.
+            is used, by item (`Judgements.in_order`).
         missing: Values that say that the trait is unknown, besides empty cells and `MISSING_WORDS`: of all traits, or
             by trait. Compared as text, or as numbers if they are. A column map has `missing` for the same purpose.
 
@@ -59,10 +59,11 @@ def trait_groups(judgements: Judgements, missing: MissingCodes = ()) -> pd.DataF
     """
     names = [column.removeprefix("rater:") for column in judgements.traits]
     codes = _codes_by_trait(missing, names)
-    rater = judgements.frame["rater_id"].astype(str)
+    frame = judgements.in_order().frame
+    rater = frame["rater_id"].astype(str)
     groups = {}
     for name in names:
-        values = judgements.frame[f"rater:{name}"].astype(object)
+        values = frame[f"rater:{name}"].astype(object)
         unknown = [value for value in values.unique() if is_missing(value) or _comparable(value) in codes[name]]
         known = ~values.isin(unknown) & values.notna()
         groups[name] = _grouped(values[known].groupby(rater[known], sort=False).first().reindex(judgements.raters))

@@ -39,6 +39,7 @@ __all__ = [
     "finished_state",
     "folder_to_resume",
     "get_state",
+    "is_of",
     "read_reading",
     "read_state",
     "set_state",
@@ -144,6 +145,15 @@ def read_reading(folder: str) -> ReadingSettings | None:
     return None if reading is None else ReadingSettings.from_dict(json.loads(reading))
 
 
+def is_of(folder: str, memberships: RunningMemberships) -> bool:
+    """Return whether a checkpoint has a state, and is of the judgements of these memberships in this order."""
+    path = os.path.join(folder, STATE_FILE)
+    if not os.path.exists(path):
+        return False
+    with safe_open(path, "numpy") as file:
+        return bool((file.metadata() or {}).get("fingerprint") == memberships.fingerprint)
+
+
 def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTerms) -> None:
     """Restore memberships and terms from a checkpoint.
 
@@ -186,7 +196,6 @@ def read_state(folder: str, memberships: RunningMemberships, terms: JudgementTer
         raise JuryError(
             f"the checkpoint {folder!r} belongs to other judgements ({n_rows} by {n_raters} raters; here "
             f"{len(memberships.log_lik)} by {len(memberships.totals)}), so its memberships would be assigned to the "
-            "wrong raters. Resume with the data it was trained on, in the same order, or start a new training in "
-            "another output_dir."
+            "wrong raters. Resume with the data it was trained on, or start a new training in another output_dir."
         )
     set_state(memberships, terms, state)

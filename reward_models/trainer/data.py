@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from reward_models.errors import JudgementError, JudgementWarning
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encode
 from reward_models.judgements.items import ANONYMOUS
 from reward_models.judgements.records import Judgements
 
@@ -33,7 +33,8 @@ class JuryData:
     Attributes:
         judgements: The table.
         enc: Its integer view.
-        margin: (N,) how far the reward of a must be above that of b, in logits: TRL's `margin` column; None without.
+        margin: (N,) per judgement of `enc`, how far the reward of a must be above that of b, in logits: TRL's `margin`
+            column; None without.
         from_trl: Whether it was `chosen`/`rejected` data.
 
     Example:
@@ -52,6 +53,16 @@ class JuryData:
     def anonymous(self) -> bool:
         """Whether no rater is known by name, so that there are no clusters to tell apart."""
         return self.enc.rater_ids in ([], [ANONYMOUS])
+
+    def by_rows(self) -> JuryData:
+        """Return the same data with judgements, raters and items in the order of the table's rows.
+
+        So they are numbered where the number of a judgement is that of its row, and in trainings that an earlier
+        version began.
+        """
+        table = self.judgements
+        margin = None if self.margin is None else self.margin[np.argsort(table.encoded_rows)]
+        return replace(self, enc=encode(table.kind, table.frame, table.levels), margin=margin)
 
 
 def read_data(data: Any, levels: Sequence[float] | None = None) -> JuryData:
@@ -97,6 +108,7 @@ def read_data(data: Any, levels: Sequence[float] | None = None) -> JuryData:
     else:
         judgements = Judgements.from_dataset(data, levels=levels if "rating" in data.column_names else None)
     enc = judgements.encode()
+    margin = None if margin is None else margin[judgements.encoded_rows]
     _warn_contradictions(enc)
     return JuryData(judgements, enc, margin, from_trl)
 

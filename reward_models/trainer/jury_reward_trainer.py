@@ -183,14 +183,15 @@ class JuryRewardTrainer(RewardTrainer):
             train=None if data is train else train,
         )
 
-    def _read_as(self, reading: ReadingSettings) -> None:
-        """Read all texts anew, as the training of a checkpoint does that is resumed."""
+    def _read_as(self, reading: ReadingSettings, *, by_rows: bool = False) -> None:
+        """Read all tables anew, as the training of a checkpoint does that is resumed."""
         self.reading, trainer = reading, cast(Any, self)  # transformers takes the data sets for its own
-        trainer.train_dataset = trainer.train_dataset.read_as(reading)
+        trainer.train_dataset = trainer.train_dataset.read_as(reading, by_rows=by_rows)
+        self._tables[0] = trainer.train_dataset.data
         if isinstance(evaluation := trainer.eval_dataset, dict):
-            trainer.eval_dataset = {name: rows.read_as(reading) for name, rows in evaluation.items()}
+            trainer.eval_dataset = {name: rows.read_as(reading, by_rows=by_rows) for name, rows in evaluation.items()}
         elif evaluation is not None:
-            trainer.eval_dataset = evaluation.read_as(reading)
+            trainer.eval_dataset = evaluation.read_as(reading, by_rows=by_rows)
         self._start()
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -212,6 +213,8 @@ class JuryRewardTrainer(RewardTrainer):
             reading = resumed_reading(folder, self.reading, self.args, self._tables[0])
             if reading != self.reading:
                 self._read_as(reading)
+            if not checkpoint.is_of(folder, self.memberships):
+                self._read_as(reading, by_rows=True)  # earlier versions numbered judgements by the rows of the table
             checkpoint.read_state(folder, self.memberships, self.terms)
         elif self._memberships_from == "model" and self.state.global_step == 0:
             rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)

@@ -142,9 +142,12 @@ class JudgementRows(Dataset):
             "margin": self.margin[judgement],
         }
 
-    def read_as(self, reading: ReadingSettings) -> JudgementRows:
-        """Return the same table read in another way."""
-        return JudgementRows(**self._arguments, reading=reading)
+    def read_as(self, reading: ReadingSettings, *, by_rows: bool = False) -> JudgementRows:
+        """Return the same table read in another way, and with `by_rows` numbered as `JuryData.by_rows` numbers it."""
+        arguments, train = self._arguments, self._arguments["train"]
+        if by_rows:
+            arguments = arguments | {"data": self.data.by_rows(), "train": None if train is None else train.by_rows()}
+        return JudgementRows(**arguments, reading=reading)
 
     def prompts(self) -> np.ndarray:
         """Return (number of rows,) a number for each row's prompt."""

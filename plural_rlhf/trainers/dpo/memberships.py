@@ -45,7 +45,8 @@ def start_memberships(
         ((2, 2), {'ann': 0, 'bob': 1})
     """
     columns = [c for c in ("prompt", "chosen", "rejected", "rater_id", *WEIGHTS) if c in dataset.column_names]
-    enc, k = read_data(dataset.select_columns(columns)).enc, len(clusters.names)
+    # By rows: batches know the number of a pair in the data set.
+    enc, k = read_data(dataset.select_columns(columns)).by_rows().enc, len(clusters.names)
     memberships = RunningMemberships(enc, k, dirichlet=dirichlet)
     memberships.prevalence = clusters.prevalence.copy()
     memberships.evidence = random_evidence(enc.n_raters, k, seed)

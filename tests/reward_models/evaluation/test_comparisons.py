@@ -178,12 +178,9 @@ def debate(seed, *, n_pairs=120, n_raters=40, each=12, listed=False, length_tast
         return np.log(np.stack([p, 1 - p, np.full(len(p), 1e-300)], axis=1))
 
     members = np.eye(2)[cluster]
-    return (
-        Judgements.from_frame(frame, kind="preference").encode(),
-        predict(gap),
-        predict(mean[pair, 0] - mean[pair, 1]),
-        members,
-    )
+    judgements = Judgements.from_frame(frame, kind="preference")
+    gaps = (values[judgements.encoded_rows] for values in (gap, mean[pair, 0] - mean[pair, 1]))
+    return judgements.encode(), *map(predict, gaps), members
 
 
 def leak_of(memberships=False, **options):

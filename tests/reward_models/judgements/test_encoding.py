@@ -30,8 +30,8 @@ def test_choice_with_unequal_numbers_of_options():
         Text("Which pet?", "none"),
     ]
     assert e.item_alternatives.tolist() == [[0, 1, -1], [2, 3, 4]]
-    assert e.alternatives.tolist() == [[0, 1, -1], [2, 3, 4], [0, 1, -1], [2, 3, 4]]
-    assert e.label.tolist() == [1, 2, 0, 0]
+    assert e.alternatives.tolist() == [[0, 1, -1], [2, 3, 4], [0, 1, -1], [2, 3, 4]]  # by rater, then by item
+    assert e.label.tolist() == [1, 0, 0, 2]
     assert e.answer_matrix().tolist() == [[1, 0], [0, 2]]
     assert (e.n_raters, e.n_items, e.n_texts, len(e)) == (2, 2, 5, 4)
     assert e.weight.tolist() == [1, 1, 1, 1]
@@ -49,11 +49,11 @@ def test_preference_in_both_orders_is_one_item():
     ]
     e = Judgements.from_frame(pd.DataFrame(rows, columns=columns)).encode()
     assert e.texts == [Text("p", "x"), Text("p", "y"), Text("q", "x"), Text("q", "z")]
-    assert e.alternatives.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
-    assert e.item.tolist() == [0, 0, 1, 1]
+    assert e.alternatives.tolist() == [[0, 1], [2, 3], [1, 0], [3, 2]]
+    assert e.item.tolist() == [0, 1, 0, 1]
     assert e.item_alternatives.tolist() == [[0, 1], [2, 3]]
-    assert e.label.tolist() == [0, 0, 2, 2]
-    assert e.shown_first.tolist() == [0, -1, 1, 0]
+    assert e.label.tolist() == [0, 2, 0, 2]
+    assert e.shown_first.tolist() == [0, 1, -1, 0]
     # bob preferred y, which the item calls b.
     assert e.answer_matrix().tolist() == [[0, 2], [1, 2]]
 
@@ -69,7 +69,7 @@ def test_rating_counts_levels_from_the_lowest_even_if_unused():
 
 
 def test_soft_has_shares_weighted_by_the_people_behind_them():
-    rows = [("Tea?", ["tea", "coffee"], [0.25, 0.75], 40), ("Pet?", ["cat", "dog", "none"], [0.2, 0.3, 0.5], 10)]
+    rows = [("Tea?", ["tea", "coffee"], [0.25, 0.75], 40), ("Which pet?", ["cat", "dog", "none"], [0.2, 0.3, 0.5], 10)]
     e = Judgements.from_frame(pd.DataFrame(rows, columns=["prompt", "options", "probs", "n"])).encode()
     np.testing.assert_allclose(e.probs, [[0.25, 0.75, 0], [0.2, 0.3, 0.5]])
     assert e.weight.tolist() == [40, 10]
@@ -106,7 +106,8 @@ def test_decoding_gives_back_every_judgement(rows):
             "choice": [c for _, _, c in rows],
         }
     )
-    e = Judgements.from_frame(frame).encode()
+    judgements = Judgements.from_frame(frame)
+    e, frame = judgements.encode(), frame.iloc[judgements.encoded_rows]
     chosen = e.alternatives[np.arange(len(e)), e.label]
     assert [e.texts[t] for t in chosen] == [
         Text(p, o[c]) for p, o, c in zip(frame["prompt"], frame["options"], frame["choice"], strict=True)

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
-from reward_models import fit_mixture, headroom, planted_judgements
+from reward_models import fit_jury, fit_mixture, headroom, planted_judgements, predictive_information
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint.choice import choose_joint
+from reward_models.fitting.selection import choose_membership, select_num_clusters
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import adaptation_split, split_four_ways, split_items, split_raters
+from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 
 
 TABLES = {
@@ -43,10 +48,83 @@ def test_splits_hold_out_the_same_judgements(kind, split):
     assert list(map(rows, split(table))) != list(map(rows, reversed(list(split(table)))))
 
 
-@pytest.mark.parametrize("kind", ["rating", "choice"])
-def test_headroom_is_the_same_to_the_last_digit(kind):
-    one, other = (headroom(table, max_clusters=2) for table in (TABLES[kind], shuffled(TABLES[kind])))
+def arrays(enc):
+    """What an encoded table holds, as lists."""
+    fields = dict(vars(enc))
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_integer_view_is_the_same(kind):
+    table, other = TABLES[kind], shuffled(TABLES[kind])
+    assert arrays(table.encode()) == arrays(other.encode())
+    columns = ["rater_id", "item_id"]
+    one, two = (j.frame[columns].iloc[j.encoded_rows].to_numpy().tolist() for j in (table, other))
+    assert one == two
+    assert table.frame["rater_id"].tolist() != other.frame["rater_id"].tolist()
+
+
+def test_anonymous_judgements_of_one_item_are_ordered_by_what_they_say():
+    """Ten pairs by raters who are not known, five of one item; two are shown the other way round."""
+    frame = planted_judgements("preference", num_raters=5, num_items=2, seed=3).judgements.frame.copy()
+    frame["rater_id"] = "anonymous"
+    turned = frame.index < 2
+    frame.loc[turned, ["response_a", "response_b"]] = frame.loc[turned, ["response_b", "response_a"]].to_numpy()
+    table = Judgements.from_frame(frame)
+    for seed in range(5):
+        assert arrays(shuffled(table, seed).encode()) == arrays(table.encode())
+
+
+def test_numbers_in_ids_are_ordered_as_numbers_and_made_ids_by_their_texts():
+    enc = shuffled(planted_judgements("choice", num_raters=12, num_items=11).judgements).encode()
+    assert enc.rater_ids == [f"r{n}" for n in range(12)]
+    assert [enc.texts[row[0]].prompt for row in enc.item_alternatives] == [f"Question {n + 1}?" for n in range(11)]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda j: headroom(j, max_clusters=2),
+        lambda j: select_num_clusters(j, (1, 2), FitConfig(restarts=1)),
+        lambda j: choose_membership(j, [("factor", 1)], FitConfig(restarts=1)),
+        lambda j: predictive_information(j, 2, seeds=1, config=FitConfig(restarts=1)),
+    ],
+    ids=["headroom", "select_num_clusters", "choose_membership", "predictive_information"],
+)
+def test_what_is_measured_is_the_same_to_the_last_digit(kind, measure):
+    one, other = measure(TABLES[kind]), measure(shuffled(TABLES[kind]))
     assert one == other
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_saved_jury_is_the_same_to_the_last_digit(kind):
+    """Clusters, prevalence, heads, rewards of each text, memberships of each rater."""
+    tokenizer = tiny_tokenizer()
+    backbone = tiny_causal_lm(tokenizer)
+
+    def fitted(judgements):
+        scorer = fit_jury(judgements, backbone, tokenizer, clusters=2, l2=0.1, progress=False)
+        fit, texts = scorer.fitted.label_fit, TABLES[kind].encode().texts
+        rewards = scorer.cluster_rewards([text.prompt for text in texts], [text.response for text in texts])
+        raters = dict(zip(fit.rater_ids, fit.responsibilities.tolist(), strict=True))
+        return rewards, raters, scorer.prevalence.tolist(), scorer.cluster_names
+
+    one, other = fitted(TABLES[kind]), fitted(shuffled(TABLES[kind]))
+    assert torch.equal(one[0], other[0])
+    assert one[1:] == other[1:]
+
+
+def test_a_joint_fit_is_the_same_to_the_last_digit():
+    table = TABLES["rating"]
+    one, other = (choose_joint(j.encode(), features(j.encode()), [("mixture", 2)]) for j in (table, shuffled(table)))
+    assert one.reason == other.reason
+    assert one.table == other.table
+
+
+def features(enc):
+    """Two made-up features of each text."""
+    return np.array([[len(text.prompt), sum(map(ord, text.prompt + text.response)) % 7] for text in enc.texts], float)
 
 
 def test_a_fit_is_the_same_in_any_order_of_options():

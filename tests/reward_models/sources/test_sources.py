@@ -313,7 +313,7 @@ def test_polis_votes_encode_one_text_per_statement(real_data):
     assert len(e) == (334_503 if real_data == SHARED_DATA else 14_822)
     assert e.levels == (-1.0, 0.0, 1.0)
     assert e.n_texts == votes["response_id"].nunique()
-    np.testing.assert_array_equal(e.label, frame["rating"].to_numpy() + 1)
+    np.testing.assert_array_equal(e.label, frame["rating"].to_numpy()[j.encoded_rows] + 1)
 
 
 def test_jsonl_keeps_text_that_looks_like_a_date_or_a_number(tmp_path):
