@@ -188,10 +188,9 @@ class JuryRewardTrainer(RewardTrainer):
         self.reading, trainer = reading, cast(Any, self)  # transformers takes the data sets for its own
         trainer.train_dataset = trainer.train_dataset.read_as(reading, by_rows=by_rows)
         self._tables[0] = trainer.train_dataset.data
-        if isinstance(evaluation := trainer.eval_dataset, dict):
-            trainer.eval_dataset = {name: rows.read_as(reading, by_rows=by_rows) for name, rows in evaluation.items()}
-        elif evaluation is not None:
-            trainer.eval_dataset = evaluation.read_as(reading, by_rows=by_rows)
+        several = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+        read = {name: rows and rows.read_as(reading, by_rows=by_rows) for name, rows in several.items()}
+        trainer.eval_dataset = read if isinstance(trainer.eval_dataset, dict) else read[""]
         self._start()
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -208,8 +207,7 @@ class JuryRewardTrainer(RewardTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, as `Trainer.train`, but resume from whole checkpoints only; memberships may need all texts scored."""
         folder = checkpoint.folder_to_resume(resume_from_checkpoint, self.args.output_dir)
-        if folder:
-            # Before the weights are loaded, so that a checkpoint of another training is refused with our message.
+        if folder:  # before the weights are loaded, so that another training's is refused with our message
             reading = resumed_reading(folder, self.reading, self.args, self._tables[0])
             if reading != self.reading:
                 self._read_as(reading)

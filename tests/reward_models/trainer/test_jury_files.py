@@ -49,7 +49,8 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one_bit_for_bit(tmp_path):
     }
     unbroken = make_trainer(data, tmp_path / "a", **settings)
     unbroken.train()
-    resumed = make_trainer(data, tmp_path / "b", model=tiny_causal_lm(TOKENIZER, seed=9), **settings)
+    shuffled = data.select(np.random.default_rng(0).permutation(len(data)))  # the order of rows does not matter
+    resumed = make_trainer(shuffled, tmp_path / "b", model=tiny_causal_lm(TOKENIZER, seed=9), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
     for (name, a), (_, b) in zip(unbroken.model.named_parameters(), resumed.model.named_parameters(), strict=True):
         assert torch.equal(a, b), name
