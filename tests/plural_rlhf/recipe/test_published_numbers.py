@@ -426,6 +426,8 @@ def test_the_best_demographic_grouping_is_computed_from_shares_by_region(real_ru
     from reward_models.stats.resampling import halve_labels
 
     table = real_run.answers.assign(code=real_run.answers["answer"].map(OPTIONS.index))
+    table["number"] = table["person"].str.removeprefix("p").astype(int)
+    table = table.sort_values(["number", "topic"])
     raters = list(dict.fromkeys(table["person"]))
     rater = table["person"].map(raters.index).to_numpy()
     gains = []
