@@ -101,6 +101,7 @@ from .jury.reading import render as render
 from .jury.rename import rename_clusters as rename_clusters
 from .jury.scorer import JuryScorer as JuryScorer
 from .jury.state import JuryState as JuryState
+from .jury.state import RewardUncertainty as RewardUncertainty
 from .jury.state import StoredRaters as StoredRaters
 from .raters.adaptation import Adaptation as Adaptation
 from .raters.adaptation import Question as Question

@@ -20,6 +20,7 @@ from reward_models.jury.reading import ReadingSettings
 __all__ = ["JuryConfig"]
 
 MOST_CLUSTERS = 100_000
+MOST_TEXTS = 10**9
 
 
 class JuryConfig(PreTrainedConfig):
@@ -31,8 +32,10 @@ class JuryConfig(PreTrainedConfig):
         cluster_names: `K` unique names; `"cluster 1"`, … when not given.
         prevalence: `K` shares of the population that sum to one; equal when not given.
         weights: `K` non-negative weights of the mean in `logits`, normalised when used; the prevalence when not given.
-        num_anchors: Number of judged texts whose residual rewards are stored beside the linear heads; 0 for none. See
-            `fitting.residual_memory`.
+        num_judged: Number of judged texts whose residual rewards are stored beside the linear heads, by their tokens;
+            0 for none. See `memory.JudgedTexts`.
+        num_parts: Number of parts of a reward whose variances are stored with them, see `JointFit`.
+        num_anchors: The same number in juries of earlier versions, by their features; see `memory.MemoryLayer`.
         reading: How the heads' texts were read, `ReadingSettings.to_dict()`; None where it is unknown.
         backbone: Where the backbone lies and the hash of its weights (`features.refer_to_backbone`), in a folder that
             does not hold it; None where it does.
@@ -62,6 +65,8 @@ class JuryConfig(PreTrainedConfig):
     cluster_names: list[str] = field(default_factory=list)
     prevalence: list[float] = field(default_factory=list)
     weights: list[float] | None = None
+    num_judged: int = 0
+    num_parts: int = 0
     num_anchors: int = 0
     reading: dict[str, Any] | None = None
     backbone: dict[str, Any] | None = None
@@ -90,11 +95,13 @@ class JuryConfig(PreTrainedConfig):
             JuryError: See the class.
         """
         names = self.cluster_names
-        if isinstance(self.num_anchors, bool) or not isinstance(self.num_anchors, int) or self.num_anchors < 0:
-            raise JuryError(
-                f"num_anchors={self.num_anchors!r}: the number of stored texts is an integer from 0 up. Give 0 for a "
-                "model without a memory of judged texts."
-            )
+        for name in ("num_anchors", "num_judged", "num_parts"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST_TEXTS:
+                raise JuryError(
+                    f"{name}={number!r}: the number of stored texts is an integer from 0 up. Give 0 for a model "
+                    "without a memory of judged texts."
+                )
         if self.reading is not None:
             ReadingSettings.from_dict(self.reading)
         if self.num_labels != 1:

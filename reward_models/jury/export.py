@@ -123,9 +123,10 @@ def export_scalar(
         scale, offset = loaded.state.calibration.scale, loaded.state.calibration.offset
     head = model.score.weight.detach().double().T.numpy() @ (shares / scale)  # (D,)
     constant = float((model.score.bias.detach().double().numpy() - offset) @ (shares / scale))
-    if model.memory is not None:
+    remembered = model.config.num_anchors + model.config.num_judged
+    if remembered:
         warnings.warn(
-            f"the jury stores residual rewards of {model.config.num_anchors} judged texts, and a scalar model cannot: "
+            f"the jury stores residual rewards of {remembered} judged texts, and a scalar model cannot: "
             "these texts now get the reward of the linear heads alone.",
             UserWarning,
             stacklevel=3,  # past the decorator

@@ -25,7 +25,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from reward_models.errors import JuryError
 from reward_models.inference import evaluating
 from reward_models.judgements.texts import Text
-from reward_models.jury.feature_cache import FeatureCache, row_key
+from reward_models.jury.backbones.feature_cache import FeatureCache, row_key
 from reward_models.jury.reading import ReadingSettings, shorten
 
 

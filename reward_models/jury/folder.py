@@ -1,8 +1,8 @@
 """The folder of a saved jury reward model: how it is written, checked and read.
 
 Beside the files of transformers there is `jury.json`. It says what the heads mean (names, descriptions), how raters
-vary around them (`RaterModel`, with the priors of the rater terms), how the heads are calibrated, what they were
-fitted on (counts only), and the size and SHA-256 of every file that belongs to the jury. How texts are read is in
+vary around them (`RaterModel`), how sure rewards are (`RewardUncertainty`), how the heads are calibrated, what they
+were fitted on (counts only), and the size and SHA-256 of every file that belongs to the jury. How texts are read is in
 `config.json` (`JuryConfig.reading`). `raters.safetensors`, on request, holds the posteriors of the training raters.
 Nothing is pickled, and no code of a folder is run.
 
@@ -34,7 +34,7 @@ from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.features import refer_to_backbone
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings, precision_of
-from reward_models.jury.state import JuryState, StoredRaters
+from reward_models.jury.state import JuryState, RewardUncertainty, StoredRaters
 from reward_models.raters.rater_model import RaterModel
 from reward_models.replaced_files import folder_to_read, folder_version, read_unchanged, replaced_files
 from reward_models.whole_file import write_arrays, write_json
@@ -42,8 +42,8 @@ from reward_models.whole_file import write_arrays, write_json
 
 __all__ = ["FORMAT_VERSION", "load_config", "load_jury", "load_rater_model", "load_state", "save_jury"]
 
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1
 STATE_FILE = "jury.json"
 RATERS_FILE = "raters.safetensors"
 SELF = "sha256"
@@ -55,12 +55,12 @@ READ_UNASKED = (
 )
 """Files that transformers reads where they are; one that the jury was saved without would change its scores."""
 DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError)
-"""What values of another type or shape than expected raise when they are read."""
+"""What values of another type or shape than expected raise."""
 SAVE_AGAIN = "save the jury again with JuryScorer.save_pretrained"
-_FIELDS = (
-    *("num_clusters", "hidden_size", "clusters", "fitted_on"),
-    *("calibration", "temperature", "raters_salt", "rater_model", "files"),
-)
+_FIELDS = {
+    *("num_clusters", "hidden_size", "clusters", "fitted_on", "files"),
+    *("calibration", "temperature", "raters_salt", "rater_model"),
+}
 
 
 def save_jury(
@@ -141,6 +141,7 @@ def _to_json(config: JuryConfig, state: JuryState, folder: Path, save_raters: bo
         "temperature": None if state.temperature is None else np.asarray(state.temperature).tolist(),
         "raters_salt": state.raters.salt if save_raters and state.raters is not None else None,
         "rater_model": None if state.rater_model is None else state.rater_model.to_dict(),
+        "uncertainty": None if state.uncertainty is None else state.uncertainty.to_dict(),
         "files": folder_records(folder),
     }
 
@@ -295,7 +296,7 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
         )
     _verify(folder, values["files"], verify)
     try:
-        temperature, salt = values["temperature"], values["raters_salt"]
+        temperature, salt, parts = (values.get(name) for name in ("temperature", "raters_salt", "uncertainty"))
         state = JuryState(
             rater_model=_rater_model(values),
             calibration=None if values["calibration"] is None else Calibration.from_dict(values["calibration"]),
@@ -303,6 +304,7 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
             descriptions={c["name"]: c["description"] for c in values["clusters"] if c["description"]},
             fitted_on=values["fitted_on"],
             raters=None if salt is None else _read_raters(folder, salt),
+            uncertainty=None if parts is None else RewardUncertainty.from_dict(parts),
         )
         state.check_values()
     except DAMAGED as error:
@@ -359,12 +361,12 @@ def _read(folder: str | Path) -> dict[str, Any] | None:
             f"the jury in {str(folder)!r} has format version {version}, this package reads {FORMAT_VERSION}. Upgrade "
             "it: pip install --upgrade plural-rlhf."
         )
-    if version < FORMAT_VERSION:
+    if version < OLDEST_VERSION:
         raise JuryError(
-            f"the jury in {str(folder)!r} has format version {version}, this package reads {FORMAT_VERSION}. Fit the "
+            f"the jury in {str(folder)!r} has format version {version}, this package reads {OLDEST_VERSION}. Fit the "
             f"jury again; or delete {STATE_FILE} to keep the heads alone, without rater model and calibration."
         )
-    fields = set(_FIELDS) - set(values)
+    fields = _FIELDS - set(values)
     if fields:
         raise _unreadable(folder, f"it lacks {sorted(fields)}")
     if SELF in values and values[SELF] != value_hash({key: part for key, part in values.items() if key != SELF}):

@@ -14,7 +14,7 @@ Shapes: `B` texts, `T` tokens, `D` hidden size, `K` clusters.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
-from reward_models.fitting.residual_memory import ResidualMemory, residual_rewards
+from reward_models.fitting.residual_memory import ResidualMemory
+from reward_models.jury.backbones.memory import JudgedRewards, JudgedTexts, MemoryLayer
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.features import find_backbone, last_token
 from reward_models.jury.reading import ReadingSettings
 
 
-__all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel", "MemoryLayer"]
+__all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel"]
 
 
 @dataclass
@@ -78,46 +79,6 @@ class ClusterHeads(nn.Linear):
             return nn.functional.linear(input.float(), self.weight.float(), self.bias.float())
 
 
-class MemoryLayer(nn.Module):
-    """Residual rewards of judged texts as float32 buffers; see `fitting.residual_memory.residual_rewards`.
-
-    Rounded to bfloat16, the features of a text would be further from its own anchor than a kernel is wide.
-
-    Example:
-        >>> memory = MemoryLayer(num_anchors=1, hidden_size=2, num_clusters=1)
-        >>> memory.values[0] = 3.0
-        >>> memory(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).round(decimals=3).tolist()
-        [[3.0], [0.0]]
-    """
-
-    anchors: torch.Tensor
-    values: torch.Tensor
-    scale: torch.Tensor
-    length_scale: torch.Tensor
-
-    def __init__(self, num_anchors: int, hidden_size: int, num_clusters: int) -> None:
-        super().__init__()
-        self.register_buffer("anchors", torch.zeros(num_anchors, hidden_size, dtype=torch.float32))
-        self.register_buffer("values", torch.zeros(num_anchors, num_clusters, dtype=torch.float32))
-        self.register_buffer("scale", torch.ones(hidden_size, dtype=torch.float32))
-        self.register_buffer("length_scale", torch.ones(num_anchors, dtype=torch.float32))
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> MemoryLayer:
-        """Follow the model to another device, but not to another precision."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in before.items():
-            after = self._buffers[name]
-            if buffer is not None and after is not None and after.dtype != torch.float32:
-                self._buffers[name] = buffer.to(after.device)
-        return self
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Map (B, D) features to (B, K) float32 residual rewards."""
-        with torch.autocast(input.device.type, enabled=False):
-            return residual_rewards(input.float(), self.anchors, self.values, self.scale, self.length_scale)
-
-
 class JuryRewardModel(PreTrainedModel):
     """A decoder with one reward head per rater cluster.
 
@@ -125,8 +86,10 @@ class JuryRewardModel(PreTrainedModel):
     positions, such as GPT-2, needs right padding, which TRL and `JuryScorer` use.) With PEFT, keep the heads trainable
     by `modules_to_save=["score"]`.
 
-    The memory of judged texts (`config.num_anchors`) finds them by their features: keep the backbone in the precision
-    it was fitted in, usually float32. Training the backbone changes the features, and only the linear heads remain.
+    Judged texts (`config.num_judged`) have the reward that was fitted to them; they are known by their tokens, so that
+    `inputs_embeds` gets the linear heads alone. Juries of earlier versions (`config.num_anchors`) find them by their
+    features: keep their backbone in the precision it was fitted in, usually float32. Training the backbone changes the
+    features, and only the linear heads remain.
 
     Example:
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
@@ -146,7 +109,7 @@ class JuryRewardModel(PreTrainedModel):
     config_class = JuryConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _keep_in_fp32_modules_strict = frozenset({"memory"})
+    _keep_in_fp32_modules_strict = frozenset({"memory", "judged"})
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -159,6 +122,8 @@ class JuryRewardModel(PreTrainedModel):
         hidden_size = config.get_text_config().hidden_size
         self.score = ClusterHeads(hidden_size, config.num_clusters)
         self.memory = MemoryLayer(config.num_anchors, hidden_size, config.num_clusters) if config.num_anchors else None
+        sizes = config.num_judged, config.num_clusters, config.num_parts
+        self.judged = JudgedTexts(*sizes) if config.num_judged else None
         if config.backbone is not None:
             # `from_pretrained` puts the backbone that the folder refers to in the place of this one.
             self._keys_to_ignore_on_load_missing = [r"^model\."]
@@ -210,6 +175,7 @@ class JuryRewardModel(PreTrainedModel):
         weights: Sequence[float] | np.ndarray | None = None,
         memory: ResidualMemory | None = None,
         reading: ReadingSettings | None = None,
+        judged: JudgedRewards | None = None,
     ) -> JuryRewardModel:
         """Attach fitted linear heads to the backbone whose features they were fitted on.
 
@@ -221,12 +187,13 @@ class JuryRewardModel(PreTrainedModel):
             prevalence: (K,) shares of the population.
             cluster_names: `K` unique names.
             weights: (K,) weights of the mean in `logits`; the prevalence if None.
-            memory: Residual rewards of the judged texts, `FeatureFit.memory`; None for linear heads only.
+            memory: Residual rewards of the judged texts by their features, `FeatureFit.memory`; None for none.
             reading: How the texts were read of which the features are; None: as `pooled_features` does by default.
+            judged: Residual rewards of the judged texts by their tokens; None for none.
 
         Returns:
-            A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`, plus
-            `memory.rewards(features)`.
+            A model in evaluation mode with `cluster_rewards == features @ weight.T + bias`, plus the residual of a
+            text that was judged.
 
         Raises:
             JuryError: Shapes do not match each other or the backbone, a head is not finite, or see `JuryConfig`.
@@ -235,10 +202,12 @@ class JuryRewardModel(PreTrainedModel):
         hidden_size = base.config.get_text_config().hidden_size
         heads = torch.as_tensor(np.asarray(weight, dtype=np.float64))
         offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
-        _check_fit(heads, offsets, memory, hidden_size, type(base).__name__)
+        _check_fit(heads, offsets, memory, judged, hidden_size, type(base).__name__)
         num_anchors = 0 if memory is None else len(memory.anchors)
         config = JuryConfig(
             num_anchors=num_anchors,
+            num_judged=0 if judged is None else len(judged.rows),
+            num_parts=0 if judged is None else judged.variance.shape[1],
             reading=None if reading is None else reading.to_dict(),
             text_config=copy.deepcopy(base.config),
             num_clusters=heads.shape[0],
@@ -262,7 +231,16 @@ class JuryRewardModel(PreTrainedModel):
             for name, buffer in jury.memory.named_buffers():
                 buffer.copy_(torch.from_numpy(np.asarray(getattr(memory, name), dtype=np.float64)))
             jury.memory.to(base.device)
+        if judged is not None:
+            jury.judged = JudgedTexts.of(judged).to(base.device) if judged.rows else None
         return jury.eval()
+
+    def forget_texts(self) -> int:
+        """Drop what is remembered of the judged texts, before their features change; return how many they were."""
+        forgotten = self.config.num_anchors + self.config.num_judged
+        self.memory = self.judged = None
+        self.config.num_anchors = self.config.num_judged = self.config.num_parts = 0
+        return forgotten
 
     @can_return_tuple
     def forward(
@@ -297,6 +275,8 @@ class JuryRewardModel(PreTrainedModel):
         rewards = self.score(features)
         if self.memory is not None:
             rewards = rewards + self.memory(features)
+        if self.judged is not None and input_ids is not None:
+            rewards = rewards + self.judged(input_ids, attention_mask)
         prevalence = rewards.new_tensor(self.config.prevalence)
         weights = prevalence if self.config.weights is None else rewards.new_tensor(self.config.weights)
         return JuryOutput(
@@ -305,9 +285,14 @@ class JuryRewardModel(PreTrainedModel):
 
 
 def _check_fit(
-    heads: torch.Tensor, offsets: torch.Tensor, memory: ResidualMemory | None, hidden_size: int, backbone: str
+    heads: torch.Tensor,
+    offsets: torch.Tensor,
+    memory: ResidualMemory | None,
+    judged: JudgedRewards | None,
+    hidden_size: int,
+    backbone: str,
 ) -> None:
-    """Raise unless heads (K, D), offsets (K,) and memory match each other and the backbone, and heads are finite."""
+    """Raise unless heads (K, D), offsets (K,), memory and judged texts match, and all of them are finite."""
     if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
         raise JuryError(
             f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {backbone}: they must be (K, "
@@ -322,6 +307,15 @@ def _check_fit(
                 f"the memory's anchors {shapes[0]} and values {shapes[1]} do not match {hidden_size} features and "
                 f"{heads.shape[0]} clusters. Pass weight, bias and memory of one fit."
             )
+    if judged is not None:
+        shapes = judged.residual.shape, judged.variance.shape
+        if shapes != ((len(judged.rows), heads.shape[0]), (len(judged.rows), *judged.variance.shape[1:])):
+            raise JuryError(
+                f"residuals {shapes[0]} and variances {shapes[1]} do not match {len(judged.rows)} judged texts and "
+                f"{heads.shape[0]} clusters. Pass weight, bias and judged texts of one fit."
+            )
+        if not (np.isfinite(judged.residual).all() and np.isfinite(judged.variance).all()):
+            raise JuryError("a judged text has a reward or variance of NaN or infinity: the fit did not converge.")
 
 
 def _mean(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

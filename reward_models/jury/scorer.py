@@ -17,24 +17,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.inference import default_device
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, prompt_codes
+from reward_models.jury.backbones.memory import JudgedRewards
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
 from reward_models.jury.features import batches
 from reward_models.jury.folder import load_jury, save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.protocol import check_lengths
 from reward_models.jury.reading import ReadingSettings, Rendered, shorten
-from reward_models.jury.state import JuryState
+from reward_models.jury.state import JuryState, RewardUncertainty, StoredRaters
 from reward_models.raters.adaptation import Adaptation, Question, adapt, rank_questions
 from reward_models.raters.rater_model import RaterModel
 
 
 if TYPE_CHECKING:
+    from reward_models.fitting.joint.fit import JointFit
     from reward_models.jury.fit import FittedJury
 
 __all__ = ["JuryScorer"]
@@ -148,6 +150,66 @@ class JuryScorer:
         model, tokenizer, state = load_jury(path, verify=verify, backbone=backbone)
         return cls(model.to(default_device() if device is None else device), tokenizer, state=state, **kwargs)
 
+    @classmethod
+    def from_joint_fit(
+        cls,
+        fit: JointFit,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        features: np.ndarray,
+        *,
+        reading: ReadingSettings | None = None,
+        cluster_names: Sequence[str] | None = None,
+        **state: Any,
+    ) -> JuryScorer:
+        """Make the jury of a joint fit: it scores and predicts as the fit does, also after saving and loading.
+
+        Args:
+            fit: The fit.
+            backbone: The model that the features are of; shared, not copied.
+            tokenizer: Its tokenizer.
+            features: (U, D) rows for `fit.texts`.
+            reading: How the texts were read of which these are the features; None: as `pooled_features` does.
+            cluster_names: `K` unique names; for a factor model those of the consensus and of each taste.
+            **state: Other fields of `JuryState`, such as `descriptions` and `fitted_on`.
+
+        Raises:
+            JuryError: Two texts that the backbone reads as the same tokens have different rewards; or features that
+                do not match the fit.
+
+        Example:
+            >>> from reward_models import fit_joint, planted_judgements, pooled_features
+            >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+            >>> judgements = planted_judgements("rating", num_raters=20, num_items=8).judgements
+            >>> enc, backbone, tokenizer = judgements.encode(), tiny_causal_lm(), tiny_tokenizer()
+            >>> features = pooled_features(backbone, tokenizer, enc.texts)
+            >>> fit = fit_joint(enc, features, "mixture", 2)
+            >>> scorer = JuryScorer.from_joint_fit(fit, backbone, tokenizer, features)
+            >>> raters = scorer.adapt(judgements)
+            >>> bool(np.allclose(scorer.log_probs(judgements, raters), fit.log_probs(enc, features), atol=1e-5))
+            True
+        """
+        settings = reading or ReadingSettings()
+        whole = settings.tokenise(settings.render_all(fit.texts, tokenizer), tokenizer)
+        rows, _ = shorten(whole, settings.max_length)
+        residual = fit.known_rewards - fit.linear_rewards(features)
+        model = JuryRewardModel.from_fit(
+            backbone,
+            fit.heads,
+            fit.bias @ fit.mixing,
+            np.maximum(fit.prevalence, 0.0),  # tastes average to 0 up to rounding
+            cluster_names,
+            reading=reading,
+            judged=JudgedRewards(rows, residual, fit.variance).of_different_rows(fit.texts),
+        )
+        known = JuryState(
+            rater_model=fit.model,
+            uncertainty=RewardUncertainty.of(fit),
+            raters=StoredRaters.of(fit.placement) if fit.rater_ids else None,
+            **state,
+        )
+        return cls(model, tokenizer, state=known)
+
     def save_pretrained(self, path: str | Path, *, save_raters: bool = False, include_backbone: bool = True) -> None:
         """Write model, tokenizer and state into one folder that `from_pretrained` and `reward_funcs="path"` read.
 
@@ -223,6 +285,47 @@ class JuryScorer:
         model = self._rater_model()
         tables = [j.encode() for j in ([judgements] if isinstance(judgements, Judgements) else judgements)]
         return adapt(model, tables, [self._basis(enc.texts) for enc in tables], self.cluster_names)
+
+    def log_probs(self, judgements: Judgements, raters: Adaptation | None = None) -> np.ndarray:
+        """Compute the log-probability of every possible answer to some questions, as the fit would.
+
+        What is not known of a rater is averaged over, and so is what is not known of a text's rewards.
+
+        Args:
+            judgements: `N` questions, each with its rater; their answers are ignored.
+            raters: What is known of the raters, from `adapt` or `remembered`; a rater who is not there, or None, is
+                predicted as a random member of the population.
+
+        Returns:
+            (N, A) nats: a, b, tie for pairs; the levels of a rating; the options of a choice, -inf at those an item
+            lacks.
+
+        Raises:
+            JuryError: The state has no rater model, or judgements of a kind that the jury was not fitted to.
+        """
+        model = self._rater_model()
+        placement = model.prior_placement() if raters is None else raters.placement
+        enc = judgements.encode()
+        rewards = self._basis(enc.texts)
+        model.check(enc, rewards)
+        return placement.log_probs(enc, rewards, code_variance=self.reward_variance(enc.texts))
+
+    def reward_variance(self, texts: Sequence[Text]) -> np.ndarray | None:
+        """Compute how unsure the jury is of its rewards of texts.
+
+        Returns:
+            (U, C) variance of the reward of each text for a rater with each code of the rater model, in logits
+            squared (at the stored temperature); None where the jury was saved without it.
+        """
+        uncertainty, judged = self.state.uncertainty, self.model.judged
+        if uncertainty is None:
+            return None
+        variance = np.tile(uncertainty.new_variance, (len(texts), 1))
+        if judged is not None:
+            rows = self.reading.tokenise(self.reading.render_all(texts, self.tokenizer), self.tokenizer)
+            number = judged.find(shorten(rows, self.reading.max_length)[0]).numpy()
+            variance[number >= 0] = judged.variance.cpu().double().numpy()[number[number >= 0]]
+        return uncertainty.of_codes(variance, self._rater_model().codes, self.state.temperature)
 
     def remembered(self, rater_ids: Sequence[str]) -> Adaptation:
         """Return what is known of training raters, if the jury was saved with `save_raters`; others are the prior.

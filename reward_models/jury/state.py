@@ -2,7 +2,7 @@
 
 Knows nothing of files (that is `folder`) or of scoring.
 
-Shapes: `R` raters, `K` clusters, `S` states of a rater model.
+Shapes: `R` raters, `K` clusters, `S` states of a rater model, `P` parts of a reward (see `JointFit`), `C` codes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from reward_models.raters.rater_model import RaterModel
 
 
 if TYPE_CHECKING:
+    from reward_models.fitting.joint.fit import JointFit
     from reward_models.jury.configuration_jury import JuryConfig
 
-__all__ = ["JuryState", "StoredRaters", "counts"]
+__all__ = ["JuryState", "RewardUncertainty", "StoredRaters", "counts"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,72 @@ class StoredRaters:
 
 
 @dataclass(frozen=True)
+class RewardUncertainty:
+    """How sure a jury is of its rewards: independent parts of known variance, mixed into the rewards of the heads.
+
+    Attributes:
+        mixing: (P, K) from parts to heads.
+        new_variance: (P,) variance of the parts of a text that nobody judged; those of judged texts are beside their
+            rewards (`memory.JudgedTexts`).
+        features: (P,) prior standard deviation of what the features tell of each part, in logits.
+        residual: (P,) the same of what a text has beyond its features.
+
+    Example:
+        A text that nobody judged, of a jury of two clusters that want opposite things; raters are in one of them:
+
+        >>> mixing, strengths = np.array([[1.0, 1.0], [1.0, -1.0]]), np.ones(2)
+        >>> parts = RewardUncertainty(mixing, np.array([0.2, 0.1]), strengths, strengths)
+        >>> parts.of_codes(parts.new_variance[None], np.eye(2)).round(2).tolist()
+        [[0.3, 0.3]]
+    """
+
+    mixing: np.ndarray
+    new_variance: np.ndarray
+    features: np.ndarray
+    residual: np.ndarray
+
+    @classmethod
+    def of(cls, fit: JointFit) -> RewardUncertainty:
+        """Take it from a joint fit."""
+        return cls(fit.mixing, fit.new_variance, fit.strengths.features, fit.strengths.residual)
+
+    def of_codes(self, variance: np.ndarray, codes: np.ndarray, temperature: np.ndarray | None = None) -> np.ndarray:
+        """Compute the (U, C) variance of the reward of each text for a rater with each code.
+
+        Args:
+            variance: (U, P) of the parts.
+            codes: (C, K).
+            temperature: (K,) by which the rewards of the heads are divided; None: 1.
+        """
+        mixing = self.mixing if temperature is None else self.mixing / temperature
+        return variance @ (mixing @ codes.T) ** 2
+
+    def check_values(self) -> None:
+        """Raise unless the values are those that a fit can have.
+
+        Raises:
+            JuryError: Shapes that do not match, a number that is not finite, or a negative variance.
+        """
+        parts = len(self.new_variance)
+        shapes = {self.new_variance.shape, self.features.shape, self.residual.shape}
+        if self.mixing.ndim != 2 or shapes != {(parts,)} or len(self.mixing) != parts:
+            raise JuryError(f"the uncertainty of {parts} parts has a mixing of shape {self.mixing.shape}")
+        if not all(np.isfinite(value).all() for value in vars(self).values()):
+            raise JuryError("a value of the uncertainty is no finite number")
+        if any((value < 0).any() for value in (self.new_variance, self.features, self.residual)):
+            raise JuryError("a variance is negative")
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return the values as plain lists, for JSON."""
+        return {name: value.tolist() for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RewardUncertainty:
+        """Read back what `to_dict` returned."""
+        return cls(**{name: np.asarray(value, dtype=np.float64) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
 class JuryState:
     """What is known of a jury reward model besides its weights. Every part may be missing.
 
@@ -112,6 +179,7 @@ class JuryState:
         descriptions: What sets a cluster apart, by cluster name.
         fitted_on: What the jury was fitted on, as numbers by name; see `counts`.
         raters: Posteriors of the training raters; written only when a save asks for them.
+        uncertainty: How sure the jury is of its rewards; predictions of answers average over it.
 
     Example:
         >>> from reward_models import JuryConfig
@@ -129,6 +197,7 @@ class JuryState:
     descriptions: dict[str, str] = field(default_factory=dict)
     fitted_on: dict[str, int] = field(default_factory=dict)
     raters: StoredRaters | None = None
+    uncertainty: RewardUncertainty | None = None
 
     def check(self, config: JuryConfig) -> None:
         """Check that this is the state of a jury with these heads.
@@ -140,6 +209,7 @@ class JuryState:
             "rater_model": None if self.rater_model is None else self.rater_model.n_basis,
             "calibration": None if self.calibration is None else len(self.calibration.scale),
             "temperature": None if self.temperature is None else len(self.temperature),
+            "uncertainty": None if self.uncertainty is None else self.uncertainty.mixing.shape[1],
         }
         for name, size in sizes.items():
             if size is not None and size != config.num_clusters:
@@ -147,6 +217,11 @@ class JuryState:
                     f"the {name} is that of a jury with {size} heads, but this one has {config.num_clusters}. Pass "
                     "weights and state of one fit."
                 )
+        if self.uncertainty is not None and config.num_judged and len(self.uncertainty.mixing) != config.num_parts:
+            raise JuryError(
+                f"the uncertainty has {len(self.uncertainty.mixing)} parts, but those of the judged texts have "
+                f"{config.num_parts}. Pass weights and state of one fit."
+            )
         unknown = [name for name in self.descriptions if name not in config.cluster_names]
         if unknown:
             raise JuryError(
@@ -171,6 +246,8 @@ class JuryState:
             self.rater_model.check_values()
         if self.calibration is not None:
             self.calibration.check_values()
+        if self.uncertainty is not None:
+            self.uncertainty.check_values()
         temperature = np.ones(1) if self.temperature is None else self.temperature
         if temperature.ndim != 1 or not (np.isfinite(temperature) & (temperature > 0)).all():
             raise JuryError(f"the temperature {temperature.tolist()} must be positive numbers, one per head")

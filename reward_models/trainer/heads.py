@@ -204,13 +204,12 @@ def make_jury(
             )
         if names is not None:
             jury.config.cluster_names = list(names)
-        if jury.memory is not None:
+        if jury.forget_texts():
             warnings.warn(
-                "the jury's memory of judged texts is dropped: it finds texts by features, which training changes. "
-                "The linear heads remain.",
+                "the jury's memory of judged texts is dropped: what it says beyond the heads is true of features that "
+                "training changes. The linear heads remain.",
                 stacklevel=4,
             )
-            jury.memory, jury.config.num_anchors = None, 0
         jury.config.check()
         return model
     if isinstance(model, PeftModel):

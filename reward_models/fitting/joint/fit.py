@@ -201,6 +201,10 @@ class JointFit:
         """Basis rewards (U, B) of the judged texts, in logits."""
         return self.parts @ self.mixing
 
+    def linear_rewards(self, features: np.ndarray) -> np.ndarray:
+        """Compute the basis rewards (U', B) of texts that nobody judged, from their features (U', D)."""
+        return (features.astype(np.float64) @ self.weight + self.bias) @ self.mixing
+
     def rewards(self, texts: Sequence[Text], features: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute the mean (U', B) and the variance by part (U', P) of the basis rewards of texts.
 

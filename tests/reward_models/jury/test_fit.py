@@ -21,7 +21,7 @@ from reward_models import (
 )
 from reward_models.fitting.selection import select_num_clusters
 from reward_models.judgements import records
-from reward_models.jury import feature_cache
+from reward_models.jury.backbones import feature_cache
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 

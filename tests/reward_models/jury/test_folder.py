@@ -149,7 +149,7 @@ def test_another_size_is_noticed_without_hashing(folder):
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (2, "has format version 2, this package reads 1. Upgrade it: pip install"),
+        (3, "has format version 3, this package reads 2. Upgrade it: pip install"),
         (0, "format version 0.*Fit the jury again"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Features on disk: `reward_models.jury.feature_cache` and `pooled_features(cache_dir=...)`."""
+"""Features on disk: `reward_models.jury.backbones.feature_cache` and `pooled_features(cache_dir=...)`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import AutoModel
 
 from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.texts import Text
-from reward_models.jury import feature_cache
-from reward_models.jury.feature_cache import FeatureCache, backbone_identity, row_key
+from reward_models.jury.backbones import feature_cache
+from reward_models.jury.backbones.feature_cache import FeatureCache, backbone_identity, row_key
 from reward_models.jury.features import pooled_features, truncate_backbone
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

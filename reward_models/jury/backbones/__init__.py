@@ -1,0 +1,1 @@
+"""Language models under a jury: vectors of texts, where they are kept, and what was fitted to each judged text."""
