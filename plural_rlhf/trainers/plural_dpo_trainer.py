@@ -32,8 +32,10 @@ from plural_rlhf.core.preference_losses import (
 )
 from plural_rlhf.trainers import _trl
 from plural_rlhf.trainers.checkpointed_trainer import STATE_FILE, CheckpointedTrainer, default_output_dir
+from plural_rlhf.trainers.checks.datasets import each_dataset
 from plural_rlhf.trainers.checks.pairs import check_pair_dataset, check_pair_training
 from plural_rlhf.trainers.dpo.balance import ClusterBalance
+from plural_rlhf.trainers.dpo.judged_pairs import as_pairs, has_chat_template
 from plural_rlhf.trainers.dpo.losses import pair_losses, per_cluster
 from plural_rlhf.trainers.dpo.memberships import batch_memberships, start_memberships
 from plural_rlhf.trainers.dpo.metrics import (
@@ -55,6 +57,7 @@ from plural_rlhf.trainers.dpo.preference_rows import (
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.fitting.running_memberships import RunningMemberships
+from reward_models.judgements.records import Judgements
 from reward_models.whole_file import write_arrays
 
 
@@ -88,16 +91,18 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             The reference π₀. `None`: the model as it is saved, or without its adapter.
         args ([`PluralDPOConfig`], *optional*):
             Configuration; the defaults if not given.
-        train_dataset ([`~datasets.Dataset`]):
-            TRL's preference data (`prompt`, `chosen`, `rejected`) with one of the columns `cluster` (a name),
-            `membership` (probabilities: K numbers or `{cluster: number}`) or `weights` (the public that a row speaks
-            for), or with `rater_id`. Optional: `rater_weight` (sampling weight of the rater), `count`
-            (how often the judgement was given), `tie` (neither was preferred).
-        eval_dataset ([`~datasets.Dataset`] or a dictionary of them, *optional*):
+        train_dataset ([`Judgements`] or [`~datasets.Dataset`]):
+            A table of pairs with raters, or TRL's preference data (`prompt`, `chosen`, `rejected`) with one of the
+            columns `cluster` (a name), `membership` (probabilities: K numbers or `{cluster: number}`) or `weights`
+            (the public that a row speaks for), or with `rater_id`. Optional: `rater_weight` (sampling weight of the
+            rater), `count` (how often the judgement was given), `tie` (neither was preferred). A table's prompts in
+            plain words become conversations of one user message where the policy has a chat template.
+        eval_dataset ([`Judgements`], [`~datasets.Dataset`] or a dictionary of them, *optional*):
             Pairs with the same columns.
         scorer (`str`, `Path` or [`JuryScorer`], *optional*):
-            A jury reward model that gives the clusters' names and prevalence and, saved with `save_raters=True`, the
-            memberships of the raters in `rater_id`; a rater it does not know gets the prevalence.
+            A jury reward model that gives the clusters' names and prevalence, and the memberships of the raters in
+            `rater_id`: those that it was saved with (`save_raters=True`), the others adapted from the training pairs.
+            A rater of the evaluation alone gets the prevalence.
 
     The other parameters are those of [`~trl.DPOTrainer`], except `data_collator` and `compute_metrics`, which this
     trainer defines itself. With `rater_id`, `cluster_names` and no `scorer`, `objective="mixture"` finds the clusters
@@ -144,8 +149,8 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         model: str | PreTrainedModel | PeftModel,
         ref_model: PreTrainedModel | None = None,
         args: PluralDPOConfig | None = None,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | Mapping[str, Dataset] | None = None,
+        train_dataset: Judgements | Dataset | None = None,
+        eval_dataset: Judgements | Dataset | Mapping[str, Judgements | Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         scorer: str | Path | JuryScorer | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -154,6 +159,11 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
         peft_config: PeftConfig | None = None,
     ) -> None:
         args = PluralDPOConfig(default_output_dir(model, "PluralDPO")) if args is None else args
+        table = train_dataset if isinstance(train_dataset, Judgements) else None
+        if any(isinstance(data, Judgements) for data in each_dataset(train_dataset, eval_dataset)):
+            conversations = has_chat_template(model, processing_class)
+            train_dataset = as_pairs(train_dataset, conversations=conversations)
+            eval_dataset = as_pairs(eval_dataset, conversations=conversations)
         check_pair_training(
             args,
             model=model,
@@ -162,7 +172,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             eval_dataset=eval_dataset,
             peft_config=peft_config,
         )
-        assert train_dataset is not None
+        assert isinstance(train_dataset, Dataset)  # it was checked
         self.args = args
         self.clusters = find_clusters(
             train_dataset,
@@ -170,6 +180,7 @@ class PluralDPOTrainer(CheckpointedTrainer, DPOTrainer):
             scorer=scorer,
             names=args.cluster_names,
             prevalence=args.prevalence,
+            judgements=table,
         )
         self.memberships: RunningMemberships | None = None
         self._rater_numbers: dict[str, int] | None = None

@@ -93,6 +93,11 @@ class StoredRaters:
                 stacklevel=2,
             )
 
+    def knows(self, rater_ids: Sequence[str]) -> np.ndarray:
+        """Return (len(rater_ids),) whether each rater is stored."""
+        stored = set(self.pseudonyms)
+        return np.array([_pseudonym(rater, self.salt) in stored for rater in rater_ids], dtype=bool)
+
     def placement(self, rater_ids: Sequence[str], model: RaterModel) -> Placement:
         """Look raters up by their ids; the posterior of one who is not stored is the prior."""
         number = {pseudonym: i for i, pseudonym in enumerate(self.pseudonyms)}

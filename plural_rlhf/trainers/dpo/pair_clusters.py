@@ -1,8 +1,8 @@
 """Who judged a preference pair: the clusters of a training, and the source of the raters' memberships.
 
 The source is one of four columns: `cluster` (a name), `membership` (the probability that the rater is in each
-cluster), `weights` (the public that the row speaks for), or `rater_id`, with a scorer that remembers its raters or,
-for a mixture, with the choices alone. Knows nothing of models, tokens or losses.
+cluster), `weights` (the public that the row speaks for), or `rater_id`, with a scorer that knows the raters or adapts
+them, or, for a mixture, with the choices alone. Knows nothing of models, tokens or losses.
 
 Shapes: `N` pairs, `K` clusters.
 """
@@ -16,7 +16,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from plural_rlhf.trainers.dpo.judged_pairs import adapted_raters
 from reward_models.errors import JuryError
+from reward_models.judgements.records import Judgements
 from reward_models.judgements.sampling import WEIGHT_FIX
 from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.modeling_jury import JuryConfig
@@ -111,17 +113,19 @@ def find_clusters(
     scorer: str | Path | JuryScorer | None,
     names: Sequence[str] | None,
     prevalence: Sequence[float] | None,
+    judgements: Judgements | None = None,
 ) -> Clusters:
     """Find the clusters of the training data.
 
     Args:
         dataset: The training pairs.
         objective: That of `PluralDPOConfig`.
-        scorer: A jury reward model with these clusters; if the data say who judged by `rater_id` only, it must have
-            been saved with its raters.
+        scorer: A jury reward model with these clusters; if the data say who judged by `rater_id` only, it adapts the
+            raters that it was not saved with from these pairs.
         names: `K` names; None for those of the scorer, or of the data.
         prevalence: (K,) shares; None for those of the scorer, else of the training data: of their raters if there is a
             `rater_id`, else of their judgements by weight.
+        judgements: The table that the pairs were made of, for a jury to read as it was written; None: the pairs.
 
     Raises:
         JuryError: No column says who judged, two columns do, or names, scorer and prevalence contradict each other.
@@ -147,18 +151,20 @@ def find_clusters(
         names = config.cluster_names
         prevalence = config.prevalence if prevalence is None else prevalence
         if source is None and "rater_id" in columns:
-            if state.raters is None or state.rater_model is None:
+            if state.rater_model is None:
                 raise JuryError(
-                    "the scorer was saved without its raters, so it does not know whose clusters the column "
-                    "'rater_id' stands for. Save it with save_raters=True, or add a column 'membership'."
+                    "the scorer has no rater model, so it cannot tell which clusters the raters of the column "
+                    "'rater_id' are in. Save the jury with JuryScorer.save_pretrained, or add a column 'membership'."
                 )
             source, raters, rater_model = "rater_id", state.raters, state.rater_model
+            if raters is None or not raters.knows([str(rater) for rater in set(dataset["rater_id"])]).all():
+                raters = adapted_raters(scorer, dataset if judgements is None else judgements, raters)
     if source is None and objective == "mixture" and "rater_id" in columns and names is not None:
         source = "rater_id"
     if source is None:
         if objective == "average" and names is None:
             return Clusters([EVERYONE], np.ones(1), None)
-        by_id = "scorer= (saved with save_raters=True), or cluster_names and objective='mixture', which finds clusters"
+        by_id = "scorer= (a jury, which adapts them), or cluster_names and objective='mixture', which finds clusters"
         by_id = f"or pass {by_id}" if "rater_id" in columns else f"or 'rater_id' with {by_id}"
         raise JuryError(
             f"no column says which clusters the raters are in (columns: {', '.join(columns)}). Add a column 'cluster' "

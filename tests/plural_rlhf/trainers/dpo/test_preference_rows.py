@@ -15,6 +15,9 @@ from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
 from plural_rlhf.weights.wording import POPULATION, describe_weights, steer_prompt
 from reward_models.errors import JudgementError, JudgementWarning, JuryError
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import Text
+from reward_models.jury.features import pooled_features
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState, StoredRaters
@@ -109,8 +112,9 @@ def jury(save_raters: bool, folder=None):
     return folder or scorer
 
 
-def test_a_jury_places_its_raters_and_strangers_are_the_population(tmp_path):
+def test_a_jury_knows_its_raters_and_adapts_strangers_from_their_pairs(tmp_path):
     rows = Dataset.from_list([pair(PROMPTS[0], True, rater_id=rater) for rater in ("bob", "eve", "ann")])
+    # The heads of this jury are 0: pairs tell nothing, and a stranger is the population.
     for given in (jury(True), jury(True, tmp_path / "jury")):
         clusters = find_clusters(rows, objective="steerable", scorer=given, names=None, prevalence=None)
         assert clusters.names == ["urban", "rural"]
@@ -120,6 +124,64 @@ def test_a_jury_places_its_raters_and_strangers_are_the_population(tmp_path):
     trainer = build(rows, tmp_path, scorer=tmp_path / "jury", min_membership=0.35)
     words = [label["words"] for label in trainer.train_dataset[LABELS]]
     assert words == [[URBAN, RURAL], [URBAN], [RURAL]]
+
+
+def heads_that_disagree(folder=None):
+    """A jury whose clusters want opposite answers, saved the normal way: without its raters."""
+    backbone = tiny_causal_lm(TOKENIZER)
+    texts = [Text(prompt, answer) for prompt in PROMPTS for answer in ("yes", "no")]
+    features = pooled_features(backbone, TOKENIZER, texts, progress=False)
+    difference = (features[::2] - features[1::2]).mean(0)
+    head = 4 * difference / (difference @ difference)  # yes is about 4 logits above no
+    model = RaterModel("mixture", np.eye(2), np.log([0.7, 0.3]), {"preference": KindTerms({}, {})})
+    heads = JuryRewardModel.from_fit(backbone, np.stack([head, -head]), np.zeros(2), [0.7, 0.3], ["urban", "rural"])
+    scorer = JuryScorer(heads, TOKENIZER, state=JuryState(rater_model=model))
+    if folder is not None:
+        scorer.save_pretrained(folder)
+    return folder or scorer
+
+
+def who_wants(yes: dict[str, bool], as_ties=()) -> Judgements:
+    rows = [
+        {
+            "rater_id": rater,
+            "prompt": prompt,
+            "response_a": "no",
+            "response_b": "yes",
+            "choice": "tie" if rater in as_ties else "b" if wants_yes else "a",
+        }
+        for rater, wants_yes in yes.items()
+        for prompt in PROMPTS
+    ]
+    return Judgements.from_dataset(rows)
+
+
+def test_a_table_and_a_jury_saved_the_normal_way_train_a_policy(tmp_path):
+    table, jury_folder = who_wants({"ann": False, "bob": True}), heads_that_disagree(tmp_path / "jury")
+    for scorer in (jury_folder, heads_that_disagree()):
+        trainer = build(table, tmp_path / "out", scorer=scorer, eval_dataset=who_wants({"eve": False}))
+        rows = trainer.train_dataset
+        by_rater = dict(zip(rows["rater_id"], [label["membership"] for label in rows[LABELS]], strict=True))
+        assert by_rater["ann"][1] > 0.95
+        assert by_rater["bob"][0] > 0.95
+        # Of an evaluation rater nothing is taken from the choices that are to be predicted.
+        assert trainer.eval_dataset[LABELS][0]["membership"] == pytest.approx([0.7, 0.3])
+    assert rows["chosen"][0] == [{"content": "no", "role": "assistant"}]  # the tiny model has a chat template
+    trainer.train()
+
+
+def test_ties_of_a_table_are_ties_and_do_not_adapt(tmp_path):
+    table = who_wants({"ann": False, "bob": True}, as_ties=("bob",))
+    trainer = build(table, tmp_path, scorer=heads_that_disagree(), tie_propensity=1.0)
+    labels = dict(zip(trainer.train_dataset["rater_id"], trainer.train_dataset[LABELS], strict=True))
+    assert [labels["ann"]["tie"], labels["bob"]["tie"]] == [False, True]
+    assert labels["bob"]["membership"] == pytest.approx([0.7, 0.3])
+
+
+def test_a_table_of_votes_is_no_table_of_pairs(tmp_path):
+    votes = Judgements.from_dataset([{"rater_id": "a", "prompt": "?", "response": "x", "rating": 1}], levels=(-1, 1))
+    with pytest.raises(JudgementError, match=r"'rating' judgements, and a policy is trained on pairs"):
+        build(votes, tmp_path, scorer=heads_that_disagree())
 
 
 def test_prevalence_is_counted_by_raters_not_by_judgements():
@@ -164,7 +226,7 @@ NAMES = {"cluster_names": ["urban", "rural"]}
         (
             {"rater_id": "ann"},
             {},
-            "no column says which clusters.*or pass scorer=.*save_raters=True.*objective='mixture'",
+            "no column says which clusters.*or pass scorer=.*a jury, which adapts them.*objective='mixture'",
         ),
         ({"cluster": "urban", "membership": [1.0, 0.0]}, NAMES, "'cluster' and 'membership' both say"),
         ({"cluster": "urbane"}, NAMES, "row 0, column 'cluster' is 'urbane'.*no such cluster.*Did you mean 'urban'"),
@@ -207,8 +269,9 @@ def test_settings_that_cannot_work_are_refused(settings, message, tmp_path):
 
 def test_what_is_given_must_fit_together(tmp_path):
     rows = Dataset.from_list([pair(PROMPTS[0], True, rater_id="ann")])
-    with pytest.raises(JuryError, match="saved without its raters"):
-        build(rows, tmp_path, scorer=jury(False))
+    without_raters = JuryScorer(jury(False).model, TOKENIZER)
+    with pytest.raises(JuryError, match="the scorer has no rater model"):
+        build(rows, tmp_path, scorer=without_raters)
     with pytest.raises(JuryError, match="the scorer's are"):
         build(rows, tmp_path, scorer=jury(True), cluster_names=["rural", "urban"])
     with pytest.raises(TypeError, match=r"PluralDPOTrainer: `jury=` is now `scorer=`"):
