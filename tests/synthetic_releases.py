@@ -250,6 +250,38 @@ def polis(folder):
     return folder.parent
 
 
+def polarized_issues(folder):
+    start, question = folder / "The square" / "the_square", ("q1", "What would you change?")
+    about = [["Name", "The square"], ["Participants", "2"], ["Total Screener Polls", "2"], [""]]
+
+    def part(name, header, *rows):
+        path = write_csv(start.with_name(f"the_square_{name}.csv"), *about, header, *rows)
+        path.write_text("\ufeff" + path.read_text() if name == "participants" else path.read_text())
+
+    answers = ("t1", "More benches."), ("t2", "Nothing, it is fine."), ("t3", "Less noise."), ("t4", "")
+    header = ["Question ID", "Question Text", "Participant ID", "Thought ID", "Thought Text"]
+    part("verbatim_map", header, *([*question, "p1", *answer] for answer in answers))
+    votes = ("p1", "t2", "Agree"), ("p1", "t1", "Disagree"), ("p9", "t1", "Agree"), ("p1", "t2", "Disagree")
+    header = ["Question ID", "Participant ID", "Thought ID", "Vote", "Timestamp"]
+    part("binary", header, *(["q1", *vote, "noon"] for vote in (*votes, ("p1", "t4", "Agree"))))
+    pairs = (
+        ("p1", "t1", "t2", "Thought A"),
+        ("p2", "t1", "t2", "I'm not sure"),
+        ("p2", "t3", "t1", "These are similar"),
+    )
+    header = ["Question ID", "Participant ID", "Thought A ID", "Thought B ID", "Vote", "Timestamp"]
+    part("preference", header, *(["q1", *pair, "noon"] for pair in pairs))
+    lives = ["Where do you live? - Town", "Where do you live? - Country"]
+    header = ["", "", "Participant Id", "Sample Provider Id", "What is your age?", *lives]
+    part(
+        "participants",
+        [*header, "What would you change?", "Sentiment", "All (%agree)", "Sentiment"],
+        ["", "", "p1", "", "18-29", "--", "Country", "More benches.", "Neutral", "50%", "Positive"],
+        ["", "", "p2", "", "--", "--", "--", "--", "--", "--"],
+    )
+    return folder
+
+
 def pandalm(folder):
     record = {"idx": 0, "instruction": "Rewrite.", "input": float("nan"), "response1": "So.", "response2": "Thus."}
     answers = {"annotator1": 1, "annotator2": 0, "annotator3": 2}
@@ -300,6 +332,7 @@ SYNTHETIC = {
     "lewidi": lewidi,
     "ukpconvarg1": ukpconvarg1,
     "polis": polis,
+    "polarized_issues": polarized_issues,
     "pandalm": pandalm,
     "value_prism": value_prism,
     "ultrafeedback": ultrafeedback,

@@ -1,8 +1,8 @@
 """Original releases of multi-rater data, by name, as validated judgement tables.
 
 `RELEASES` lists them with licence and address; `load_release` reads one from a local copy or from the Hub. No data is
-shipped. `pairs`, `scores`, `ratings` and `answers` hold one function per release; `reading` opens files. Knows nothing
-of models.
+shipped. `pairs`, `scores`, `ratings`, `dialogues` and `answers` hold one function per release; `reading` opens files.
+Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.records import Judgements
 from reward_models.sources.releases.answers import community_alignment, global_opinion_qa, opinion_qa, value_prism
+from reward_models.sources.releases.dialogues import polarized_issues
 from reward_models.sources.releases.pairs import (
     chatbot_arena,
     helpsteer3,
@@ -219,6 +220,16 @@ _ENTRIES = (
         "https://github.com/compdemocracy/openData",
         "participants, with Polis' own opinion group as a trait",
         polis,
+    ),
+    Release(
+        "polarized_issues",
+        "rating",
+        "what people wrote on campus protests, the right to assemble and foreign intervention, and their votes on it",
+        None,
+        "CC BY 4.0",
+        "https://github.com/akonya/polarized-issues-data",
+        "about 310 people a topic, representative of the US in age, gender and politics; pairs by the same people",
+        polarized_issues,
     ),
     Release(
         "pandalm",

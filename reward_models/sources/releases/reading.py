@@ -7,6 +7,7 @@ particular release.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import json
@@ -21,7 +22,18 @@ import pandas as pd
 from reward_models.errors import JudgementError, did_you_mean
 
 
-__all__ = ["TABLES", "Record", "Source", "beside", "check_columns", "files", "open_source", "read_file", "records"]
+__all__ = [
+    "TABLES",
+    "Record",
+    "Source",
+    "beside",
+    "check_columns",
+    "files",
+    "open_source",
+    "read_below",
+    "read_file",
+    "records",
+]
 
 Record = dict[str, Any]
 TABLES = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.json", "*.csv", "*.tsv")
@@ -206,6 +218,51 @@ def read_file(path: Path, columns: Sequence[str] = ()) -> Iterator[Record]:
         raise JudgementError(f"{path.name!r} is none of {', '.join(_READABLE)}. Fix: convert it to one of them.")
     reader = {".json": _from_json, ".jsonl": _from_lines, ".parquet": _from_parquet}.get(suffix, _from_csv)
     return _checked(_parsed(path, reader(path)), str(path), columns)
+
+
+def read_below(path: Path, columns: Sequence[str], preamble: dict[str, str] | None = None) -> Iterator[Record]:
+    r"""Read a CSV file whose table stands below lines about the file, one name and value each.
+
+    Args:
+        path: The file.
+        columns: Columns that the table must have; the first row that has them all is its header.
+        preamble: Receives the names and values above the table.
+
+    Yields:
+        Records as in `read_file`: text, None for an empty cell; of columns with equal names the first.
+
+    Raises:
+        JudgementError: If no row has these columns, or the file is no text.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "votes.csv"
+        ...     size = path.write_text('"Title","Benches"\n\n"Person","Vote"\n"ann","yes"\n')
+        ...     about = {}
+        ...     list(read_below(path, ("Person", "Vote"), about)), about
+        ([{'Person': 'ann', 'Vote': 'yes'}], {'Title': 'Benches'})
+    """
+    header: list[str] | None = None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            for row in csv.reader(lines):
+                if header is None:
+                    if set(columns) <= set(row):
+                        header = row
+                    elif preamble is not None and len(row) > 1 and row[0]:
+                        preamble[row[0]] = row[1]
+                elif any(row):
+                    cells = zip(reversed(header), reversed([*row, *[""] * (len(header) - len(row))]), strict=False)
+                    record = {name: cell or None for name, cell in cells if name}
+                    yield dict(reversed(record.items()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise JudgementError(f"{path} cannot be read: {error}. Fix: check that the download is whole.") from error
+    if header is None:
+        raise JudgementError(
+            f"no row of {path} has the columns {', '.join(map(repr, columns))}. Fix: pass the release as it was "
+            "published; for a table of your own use load_table."
+        )
 
 
 def _parsed(path: Path, table: Iterator[Record]) -> Iterator[Record]:

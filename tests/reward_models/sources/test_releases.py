@@ -309,6 +309,26 @@ def test_ukpconvarg1(release):
     assert release("ukpconvarg1", pseudonyms=False).raters == ["A3XX", "A1YY"]
 
 
+def test_polarized_issues(release):
+    with pytest.warns(JudgementWarning, match=r"2 of 5 .*: 1 with an empty text, 1 by a rater who had judged"):
+        votes = release("polarized_issues")
+    lives = ("rater:where_do_you_live?_-_town", "rater:where_do_you_live?_-_country")
+    assert table(votes, "rater_id", "prompt", "response", "rating", "rater:what_is_your_age?", *lives) == [
+        ("p1", "What would you change?", "Nothing, it is fine.", 1, "18-29", "no", "yes"),
+        ("p1", "What would you change?", "More benches.", -1, "18-29", "no", "yes"),
+        ("p9", "What would you change?", "More benches.", 1, None, None, None),
+    ]
+    assert [column for column in votes.frame if column.startswith("rater:")] == ["rater:what_is_your_age?", *lives]
+    with pytest.warns(JudgementWarning, match=r"1 of 3 .*: 1 by people who were not sure"):
+        pairs = release("polarized_issues", kind="preference", topic="The square")
+    assert table(pairs, "rater_id", "response_a", "response_b", "choice", "rater:what_is_your_age?") == [
+        ("p1", "More benches.", "Nothing, it is fine.", "a", "18-29"),
+        ("p2", "Less noise.", "More benches.", "tie", None),
+    ]
+    with pytest.raises(JudgementError, match=r"topic='the square' is not known.*'The square'"):
+        release("polarized_issues", topic="the square")
+
+
 def test_polis(release):
     with pytest.warns(JudgementWarning, match="1 of 4 judgements left out: 1 on statements without a text"):
         j = release("polis")
