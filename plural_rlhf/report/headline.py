@@ -116,7 +116,8 @@ def _distance_sentence(results: RunResults, rows: Rows) -> str:
     if rows.get(Method.PLURAL, Split.HELDOUT, Metric.JSD) is None:
         return "The distribution-preserving policy was not evaluated in this run."
     data = results.data
-    questions = "questions" if data is None else f"the {len(data.heldout_questions)} questions"
+    heldout = 0 if data is None else len(data.heldout_questions)
+    questions = "questions" if data is None else f"the {heldout} question{'' if heldout == 1 else 's'}"
     people = "people" if data is None else f"{data.heldout_raters} people"
     distance = rows.text(Method.PLURAL, Split.HELDOUT, Metric.JSD)
     text = (

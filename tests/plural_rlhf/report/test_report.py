@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from plural_rlhf.report import plots, summary_table, write_report
+from plural_rlhf.report import canvas, plots, summary_table, write_report
 from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
 from plural_rlhf.report.results import RunResults
@@ -332,6 +332,21 @@ def test_plots_say_the_finding(results):
         "Knowing the cluster is worth 0.271 nats per answer; knowing education (merged), 0.0077"
     )
     assert all(titles.values())
+
+
+def test_a_long_title_is_broken_into_lines_that_fit_also_with_prices():
+    price, plain = ("a price of $5 to $10 " * 8).strip(), ("a price of five to ten " * 8).strip()
+    figure = canvas.new_figure(4.0, 2.0)
+    for text in (price, plain):
+        canvas.title(figure, text)
+    priced, wrapped = figure.texts
+    assert priced.get_text().split() == price.split()
+    assert priced.get_text().count("\n") >= 2
+    assert not priced.get_wrap()
+    assert (wrapped.get_text(), wrapped.get_wrap()) == (plain, True)  # matplotlib breaks it when it is drawn
+    widths = [priced.get_window_extent().width, wrapped.get_window_extent().width]
+    assert max(widths) <= figure.bbox.width
+    assert min(widths) > 0.7 * figure.bbox.width
 
 
 def test_without_clusters_or_questions_there_is_no_map_of_them():

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from plural_rlhf.evaluation.distribution.answers import METRICS
-from plural_rlhf.report import RunResults, results, results_jury, results_policies, write_report
+from plural_rlhf.report import RunResults, results, results_jury, results_policies, results_survey, write_report
 from plural_rlhf.report.names import METHOD_NAMES, Method, Metric, SkippedPart
 from plural_rlhf.report.results import SCHEMA_VERSION, ResultsError
 from plural_rlhf.report.results_base import ResultsModel
@@ -98,12 +98,29 @@ def test_results_do_not_change():
         RunResults().rows = []
 
 
-def test_every_field_is_described():
-    parts = [getattr(m, name) for m in (results, results_jury, results_policies) for name in m.__all__]
+def every_field():
+    modules = (results, results_jury, results_policies, results_survey)
+    parts = [getattr(module, name) for module in modules for name in module.__all__]
     models = [part for part in parts if isinstance(part, type) and issubclass(part, ResultsModel)]
-    fields = [(model, name, field) for model in models for name, field in model.model_fields.items()]
+    return [(model.__name__, name, field) for model in models for name, field in model.model_fields.items()]
+
+
+def test_every_field_is_described():
+    fields = every_field()
     assert len(fields) > 100
-    assert [(model.__name__, name) for model, name, field in fields if not field.description] == []
+    assert [(model, name) for model, name, field in fields if not field.description] == []
+
+
+def test_what_a_file_lacks_is_nothing_and_never_a_number():
+    """A default other than empty, zero or unknown would be a result that nobody measured."""
+    others = {
+        (model, name): field.default
+        for model, name, field in every_field()
+        if not field.is_required()
+        and field.get_default(call_default_factory=True) not in (None, "", 0, [], {})
+        and field.default == field.default  # NaN is not
+    }
+    assert {name: value for (model, name), value in others.items()} == {"schema_version": 1, "scope": "run"}
 
 
 def test_names_are_those_of_the_evaluation_and_of_the_summary():
