@@ -123,10 +123,11 @@ def _jury_answers(jury: JuryScorer, questions: Sequence[Question], keep: KeepPie
     reward = JuryReward(jury)
 
     def predict(question: Question) -> list[list[float]]:
-        return reward.support_rewards(question.messages, question.options).softmax(dim=0).T.tolist()
+        # In double precision, in which the answers of a cluster sum to 1 to the last digit that is printed.
+        return reward.support_rewards(question.messages, question.options).double().softmax(dim=0).T.tolist()
 
     predicted = keep("predicted", [partial(predict, question) for question in questions])
-    return [np.array(answers, dtype=np.float32) for answers in predicted]
+    return [np.array(answers) for answers in predicted]
 
 
 def _policy_answers(
