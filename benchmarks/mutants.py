@@ -56,7 +56,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "plural_rlhf/trainers/grpo": ("tests/plural_rlhf/trainers",),
     "plural_rlhf/recipe": ("tests/plural_rlhf/recipe", REAL_RUN),
     "plural_rlhf/report": ("tests/plural_rlhf/report", REAL_RUN),
-    "plural_rlhf/evaluation": ("tests/plural_rlhf/evaluation", "tests/plural_rlhf/recipe/test_published_numbers.py"),
+    "plural_rlhf/evaluation": (
+        "tests/plural_rlhf/evaluation",
+        "tests/plural_rlhf/recipe/test_published_numbers.py",
+        "tests/plural_rlhf/recipe/test_published_policies.py",
+    ),
     "reward_models/judgements": ("tests/reward_models/judgements", "tests/reward_models/sources"),
     "reward_models/evaluation": ("tests/reward_models/evaluation",),
 }
@@ -183,7 +187,7 @@ def meaning(source: str) -> str | None:
 
 
 def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = False) -> list[str]:
-    """The doctests of the mutated file, then its room's tests: named after it, importing it, the others."""
+    """The doctests of the mutated file, then its room's tests: named after it, importing it, the others, slow last."""
     stem = Path(file).stem.strip("_")
     found: list[str] = []
     for place in ROOMS[room]:
@@ -193,7 +197,7 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     module = file.removesuffix(".py").replace("/", ".")
     imports = [f for f in found if file and module in (copy / f).read_text(encoding="utf-8")]
     first = list(dict.fromkeys([*sorted(named), *sorted(imports)]))
-    others = [] if named_only and first else sorted(set(found) - set(first))
+    others = [] if named_only and first else sorted(set(found) - set(first), key=lambda f: (f == REAL_RUN, f))
     return [*([file] if file else []), *first, *others]
 
 

@@ -34,7 +34,7 @@ class RealRun:
         folder: Its output folder.
         run_file: The run file.
         answers: What the people answered, as the table on disk has it (columns person, topic, question, answer,
-            region).
+            region, weight).
         results: What `results.json` holds.
         printed: What each command printed.
     """
@@ -65,7 +65,11 @@ def make_run(folder: Path) -> RealRun:
 
 
 def made_up_answers() -> pd.DataFrame:
-    """Two publics, one twice as large as the other, that mostly want opposite things; a fifth was never asked."""
+    """Two publics, one twice as large as the other, that mostly want opposite things; a fifth was never asked.
+
+    A person's sampling weight has nothing to do with what the person wants.
+    """
+    weight = np.random.default_rng(1).lognormal(sigma=0.7, size=90).round(2)
     rng = np.random.default_rng(0)
     rows = []
     for person in range(90):
@@ -75,14 +79,14 @@ def made_up_answers() -> pd.DataFrame:
             if rng.random() < 0.2:
                 continue
             p = [0.13, 0.7, 0.17] if saves == (number % 3 > 0) else [0.7, 0.1, 0.2]
-            rows.append(
-                (f"p{person}", topic, f"Should the city build more {topic}?", rng.choice(OPTIONS, p=p), region)
-            )
-    return pd.DataFrame(rows, columns=["person", "topic", "question", "answer", "region"])
+            answer, question = rng.choice(OPTIONS, p=p), f"Should the city build more {topic}?"
+            rows.append((f"p{person}", topic, question, answer, region, weight[person]))
+    return pd.DataFrame(rows, columns=["person", "topic", "question", "answer", "region", "weight"])
 
 
 def write_run_file(path: Path, juries: dict[str, dict[str, float]]) -> None:
     columns = {"rater_id": "person", "item_id": "topic", "prompt": "question", "choice": "answer"}
+    columns |= {"rater_weight": "weight"}
     settings = {
         "name": "published",
         "output_dir": str(path.parent / "run"),
