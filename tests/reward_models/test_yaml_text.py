@@ -11,7 +11,11 @@ import pytest
 from reward_models import JudgementError
 from reward_models.sources.column_map import load_map
 from reward_models.yaml_text import MAX_CHARACTERS, YamlError, parse_yaml, read_yaml
+from tests.benchmark_modules import benchmark_module
 from tests.paths import ROOT
+
+
+fuzz = benchmark_module("_faults.fuzz")
 
 
 @pytest.mark.parametrize(
@@ -112,44 +116,11 @@ def test_mutated_maps_are_read_or_refused():
     seed = (
         "columns: {rater_id: person, item_id: &q question}\nvalues:\n  choice: {1: 'agree', 010: disagree}\nindex: 1\n"
     )
-    parts = [
-        "[",
-        "]",
-        "{",
-        "}",
-        ": ",
-        "- ",
-        "&a ",
-        "*a",
-        "*q",
-        "!!int ",
-        "'",
-        '"',
-        "\n",
-        "  ",
-        "\t",
-        "|",
-        ">",
-        "%",
-        "#",
-        "---\n",
-        "<<: ",
-        "? ",
-        "\ufeff",
-        "\x85",
-        "\ud800",
-        "1:3",
-        "0x",
-    ]
-    rng = random.Random(0)
+    draw = random.Random(0)
     outcomes = {"read": 0, "refused": 0}
     for _ in range(1000):
-        text = seed
-        for _ in range(rng.randint(1, 8)):
-            at = rng.randrange(len(text))
-            text = text[:at] + rng.choice(parts) + text[at + rng.randint(0, 3) :]
         try:
-            parse_yaml(text)
+            parse_yaml(fuzz.mutated(seed, draw))
             outcomes["read"] += 1
         except YamlError:
             outcomes["refused"] += 1

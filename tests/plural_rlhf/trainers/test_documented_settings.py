@@ -62,14 +62,23 @@ PAIRS = {
 }
 
 
+OF_MODE: dict[str, tuple[dict, list[str] | None, int]] = {
+    "sampled": ({"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 4}, None, 2),
+    "exact": ({"per_device_train_batch_size": 4, "exact": True}, THREE, 1),
+}
+"""Settings, listed answers and steps."""
 WITHOUT_ADAPTER = ("n_ref and reference_share", "rao_blackwell", "whole prompts", "sampled offsets", "precomputed")
 
 
-def each(table: dict[str, dict]) -> pytest.MarkDecorator:
-    cases = [(settings, True) for settings in table.values()]
-    cases += [(settings, False) for name, settings in table.items() if name in WITHOUT_ADAPTER]
-    names = [f"{name}-LoRA" for name in table] + [f"{name}-all weights" for name in table if name in WITHOUT_ADAPTER]
-    return pytest.mark.parametrize(("settings", "adapter"), cases, ids=names)
+def each(**tables: dict[str, dict]) -> pytest.MarkDecorator:
+    """A case per mode and settings, with LoRA and, for some, without."""
+    cases = [
+        pytest.param(mode, settings, adapter, id=f"{mode}-{name}-{'LoRA' if adapter else 'all weights'}")
+        for mode, table in tables.items()
+        for name, settings in table.items()
+        for adapter in ((True, False) if name in WITHOUT_ADAPTER else (True,))
+    ]
+    return pytest.mark.parametrize(("mode", "settings", "adapter"), cases)
 
 
 def lora(adapter: bool) -> LoraConfig | None:
@@ -84,19 +93,19 @@ def check_trained(trainer, steps: int) -> None:
     assert any(not torch.equal(p, before[n]) for n, p in trainer.model.named_parameters() if n in before)
 
 
-@each(SAMPLED)
-def test_sampled_training(lopsided, tmp_path, settings, adapter):
-    sizes = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 4}
-    args = PluralGRPOConfig(str(tmp_path), max_steps=2, learning_rate=1e-3, **{**sizes, **DEFAULTS, **settings})
+@each(sampled=SAMPLED, exact=EXACT)
+def test_training_on_rewards(lopsided, tmp_path, mode, settings, adapter):
+    sizes, answers, steps = OF_MODE[mode]
+    args = PluralGRPOConfig(str(tmp_path), max_steps=steps, learning_rate=1e-3, **{**sizes, **DEFAULTS, **settings})
     trainer = PluralGRPOTrainer(
         lopsided,
         three_answers(calibrated=True),
         args,
-        rows("ab", None),
+        rows("ab", answers),
         processing_class=TOKENIZER,
         peft_config=lora(adapter),
     )
-    check_trained(trainer, 2)
+    check_trained(trainer, steps)
 
 
 @pytest.mark.parametrize("adapter", [True, False], ids=["LoRA", "all weights"])
@@ -111,21 +120,6 @@ def test_texts_of_others_and_memory(lopsided, tmp_path, adapter):
     check_trained(trainer, 2)
 
 
-@each(EXACT)
-def test_answers_that_can_be_listed(lopsided, tmp_path, settings, adapter):
-    sizes = {"per_device_train_batch_size": 4, "exact": True}
-    args = PluralGRPOConfig(str(tmp_path), max_steps=1, learning_rate=1e-3, **{**sizes, **DEFAULTS, **settings})
-    trainer = PluralGRPOTrainer(
-        lopsided,
-        three_answers(calibrated=True),
-        args,
-        rows("ab", THREE),
-        processing_class=TOKENIZER,
-        peft_config=lora(adapter),
-    )
-    check_trained(trainer, 1)
-
-
 def test_rows_with_and_without_a_list_together(lopsided, tmp_path):
     data = Dataset.from_list([{"prompt": f"Item {c}: ", "support": THREE if c == "a" else None} for c in "ab"])
     sizes = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 4, "n_ref": 4}
@@ -136,8 +130,8 @@ def test_rows_with_and_without_a_list_together(lopsided, tmp_path):
     check_trained(trainer, 1)
 
 
-@each(PAIRS)
-def test_pairs(tmp_path, settings, adapter):
+@each(pairs=PAIRS)
+def test_pairs(tmp_path, mode, settings, adapter):
     args = PluralDPOConfig(
         str(tmp_path), max_steps=1, learning_rate=1e-2, per_device_train_batch_size=4, **{**DEFAULTS, **settings}
     )
