@@ -238,3 +238,20 @@ def test_less_noisy_losses_have_the_exact_gradient_in_expectation(loss):
             total += probability * part
     for got, want in zip(expected, exact, strict=True):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=0)
+
+
+def test_a_prompt_is_started_from_the_reference_once():
+    """Offsets are the log mean of exp r over completions of π₀; a prompt that is known keeps its own."""
+    reward = JuryReward(JURY)
+    targeting = aiming(reward)
+    r = torch.tensor(R, dtype=torch.float64)
+    nothing = torch.zeros(4, 1, dtype=torch.float64)
+    assert "p" not in reward.offsets
+    targeting.start("p", r, nothing, REF.double())
+    expected = torch.logsumexp(r, 0) - math.log(4)
+    torch.testing.assert_close(reward.offsets.get(["p"])[0], expected)
+    torch.testing.assert_close(
+        targeting.gains(table(R), torch.tensor([True] * 4)), torch.zeros(2, dtype=torch.float64)
+    )
+    targeting.start("p", r + 5, nothing, REF.double())
+    torch.testing.assert_close(reward.offsets.get(["p"])[0], expected)
