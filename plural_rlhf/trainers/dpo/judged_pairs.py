@@ -90,10 +90,11 @@ def adapted_raters(
         stored: Posteriors of training raters of the jury.
 
     Returns:
-        Posteriors of all raters who preferred something.
+        Posteriors of all raters who preferred something; of the stored ones alone if the jury was fitted to judgements
+        of another kind than pairs, so that it can adapt nobody.
 
     Raises:
-        JuryError: The jury cannot be loaded, has no rater model, or its rater model knows nothing of pairs.
+        JuryError: The jury cannot be loaded, has no rater model, or can adapt nobody and has no raters stored.
 
     Example:
         >>> from reward_models import fit_jury, planted_judgements
@@ -115,7 +116,7 @@ def adapted_raters(
     if stored is not None:
         placement = stored.placement(remembered, model)
     of_strangers = ~table.frame["rater_id"].isin(remembered) & (table.frame["choice"] != "tie")
-    if of_strangers.any():
+    if of_strangers.any() and (stored is None or "preference" in model.terms):
         found = jury.adapt(table.select(of_strangers.to_numpy())).placement
         placement = Placement(
             model, placement.rater_ids + found.rater_ids, np.concatenate([placement.posterior, found.posterior])
