@@ -5,8 +5,9 @@ halved at random. A jury and one reward are fitted to the votes and pairs of one
 the other half, on vectors of SmolLM2, says what a selected answer is worth to each of its clusters. Best-of-n is
 computed in closed form over all subsets of n answers.
 
-Selection is by one reward; by the jury's mean under its prevalence; by its worst cluster; and once for each cluster,
-by that cluster's score, where the clusters of the two juries are matched on the other questions. Gains of all splits
+Selection is by one reward; by the jury's mean under its prevalence; by its worst cluster; and once for each cluster of
+the judging jury: by the jury under weights that were chosen for that cluster on the *other* questions ("each
+audience"), or by the jury's cluster that correlates most with it there ("each cluster"). Gains of all splits
 are averaged by question; intervals (Student's t) and differences are over questions, paired.
 
   python benchmarks/best_of_n.py --smoke
@@ -84,7 +85,7 @@ def measure(topic: Topic, split: int, order: list[Pool] | None, counts: tuple[in
     import numpy as np
 
     from reward_models.evaluation.candidates.best_of_n import best_of_n
-    from reward_models.evaluation.candidates.pools import matched_clusters, pools_of
+    from reward_models.evaluation.candidates.pools import audience_weights, matched_clusters, pools_of
     from reward_models.seeds import seeded_rng
 
     raters = topic.case.judgements.raters
@@ -99,12 +100,13 @@ def measure(topic: Topic, split: int, order: list[Pool] | None, counts: tuple[in
         if len(set(first.tolist())) == len(first):  # each cluster has a counterpart of its own
             weights = weights[first]
             judges = [replace(pool, rewards=pool.rewards[:, first]) for pool in judges]
-    matches = matched_clusters(mine, judges)
+    matches, audiences = matched_clusters(mine, judges), audience_weights(mine, judges)
     selections = {
         ONE: [pool.rewards[:, 0] for pool in pools_of(topic.texts, one)],
         "jury, mean": [pool.weighted(prevalence) for pool in mine],
         "jury, worst cluster": [(pool.rewards - pool.rewards.mean(0)).min(1) for pool in mine],
         "jury, each cluster": [pool.rewards[:, match] for pool, match in zip(mine, matches, strict=True)],
+        "jury, each audience": [pool.rewards @ columns for pool, columns in zip(mine, audiences, strict=True)],
     }
     judge = "a jury of other raters, on other vectors"
     curves = best_of_n(selections, judges, CLUSTERS, weights, base=ONE, judge=judge, counts=counts)

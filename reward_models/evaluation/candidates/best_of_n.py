@@ -155,7 +155,7 @@ class BestOfN:
         fewest = min((self.mean(m, used[-1], self.columns[0]).n for m in self.gains), default=0)
         note = (
             f"Gain over a random response in logits of {self.judge}; mean over prompts ({fewest} have "
-            f"{used[-1]} candidates). 'each cluster' selects once per cluster, by that cluster's score."
+            f"{used[-1]} candidates). 'each' selects once per cluster, by scores for that cluster."
         )
         sheets: list[Sheet | str] = [
             Sheet("Best of n", ["selected by", "worth to", *(f"n={n}" for n in used)], curves, note, words=2)

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 
 from reward_models.errors import JuryError
 from reward_models.judgements.texts import Prompt, Text
 
 
-__all__ = ["Pool", "matched_clusters", "pools_of"]
+__all__ = ["Pool", "audience_weights", "matched_clusters", "pools_of"]
 
 
 @dataclass(frozen=True)
@@ -99,22 +100,65 @@ def matched_clusters(pools: Sequence[Pool], others: Sequence[Pool]) -> list[np.n
         >>> [match.tolist() for match in matched_clusters(pools, turned)]
         [[1, 0], [1, 0], [1, 0]]
     """
+    moments = _moments(pools, others)
+    matches = []
+    for rest in _others(len(pools)):
+        mine, both, its = (sum(part[j] for j in rest) for part in moments)
+        scale = np.sqrt(np.outer(np.diag(mine), np.diag(its)))
+        matches.append((both / np.where(scale > 0, scale, 1.0)).argmax(0))
+    return matches
+
+
+def audience_weights(pools: Sequence[Pool], others: Sequence[Pool]) -> list[np.ndarray]:
+    """Choose weights under which a jury speaks for each cluster of another jury, prompt by prompt.
+
+    The weights are those of the non-negative combination of the jury's rewards that is closest to the rewards of the
+    other jury's cluster (least squares within prompts) on all *other* prompts. Estimated clusters are seldom one to
+    one: where a jury knows little of a small cluster, the weights fall back to what all clusters share.
+
+    Args:
+        pools: Candidates, scored by a jury of `K` clusters.
+        others: The same candidates, scored by another jury of `J` clusters.
+
+    Returns:
+        For each prompt, (K, J) weights; each column sums to one.
+
+    Raises:
+        JuryError: The pools do not have the same candidates.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> pools = [Pool(f"{i}?", list("abcdef"), rng.normal(size=(6, 2))) for i in range(3)]
+        >>> mixed = [Pool(p.prompt, p.responses, p.rewards @ [[0.0, 1.5], [1.0, 0.5]]) for p in pools]
+        >>> audience_weights(pools, mixed)[0].round(2).tolist()
+        [[0.0, 0.75], [1.0, 0.25]]
+    """
+    mine, both, _ = _moments(pools, others)
+    weights = []
+    for rest in _others(len(pools)):
+        normal, right = sum(mine[j] for j in rest), sum(both[j] for j in rest)
+        root = np.linalg.cholesky(normal + 1e-9 * np.trace(normal) * np.eye(len(normal)) + 1e-12 * np.eye(len(normal)))
+        columns = np.stack([nnls(root.T, np.linalg.solve(root, column))[0] for column in right.T], axis=1)
+        total = columns.sum(0)
+        weights.append(np.where(total > 0, columns / np.where(total > 0, total, 1.0), 1 / len(columns)))
+    return weights
+
+
+def _others(count: int) -> list[list[int]]:
+    """For each prompt, the other ones; for a single prompt itself."""
+    return [[j for j in range(count) if j != i] or [i] for i in range(count)]
+
+
+def _moments(pools: Sequence[Pool], others: Sequence[Pool]) -> tuple[list[np.ndarray], ...]:
+    """Sums of products of rewards within prompts: (K, K) of the jury, (K, J) of both, (J, J) of the other."""
+    moments: tuple[list[np.ndarray], ...] = ([], [], [])
     for pool, other in zip(pools, others, strict=True):
         if (pool.prompt, pool.responses) != (other.prompt, other.responses):
             raise JuryError(
                 f"the candidates of the prompt {pool.prompt!r} are not those that the other jury scored. Fix: score "
                 "the same texts with both juries"
             )
-    products, squares, other_squares = [], [], []
-    for pool, other in zip(pools, others, strict=True):
         mine, its = (p.rewards - p.rewards.mean(0) for p in (pool, other))
-        products.append(mine.T @ its)
-        squares.append((mine**2).sum(0))
-        other_squares.append((its**2).sum(0))
-    matches = []
-    for i in range(len(pools)):
-        rest = [j for j in range(len(pools)) if j != i] or [i]
-        scale = np.sqrt(np.outer(*(sum(part[j] for j in rest) for part in (squares, other_squares))))
-        correlation = sum(products[j] for j in rest) / np.where(scale > 0, scale, 1.0)
-        matches.append(np.asarray(correlation).argmax(0))
-    return matches
+        for part, product in zip(moments, (mine.T @ mine, mine.T @ its, its.T @ its), strict=True):
+            part.append(product)
+    return moments

@@ -9,7 +9,7 @@ import pytest
 
 from reward_models.errors import JuryError
 from reward_models.evaluation.candidates.best_of_n import best_of_n, expected_best
-from reward_models.evaluation.candidates.pools import Pool, matched_clusters, pools_of
+from reward_models.evaluation.candidates.pools import Pool, audience_weights, matched_clusters, pools_of
 from reward_models.judgements.texts import Text
 from reward_models.stats.means import UnitMean
 
@@ -87,6 +87,25 @@ def test_clusters_are_matched_on_other_prompts():
     other = [Pool(p.prompt, p.responses[::-1], p.rewards) for p in mine]
     with pytest.raises(JuryError, match="are not those that the other jury scored"):
         matched_clusters(mine, other)
+
+
+def test_an_audience_that_the_jury_hardly_knows_gets_what_all_share():
+    """A cluster whose own estimate is nearly noise is served better by weights than by its counterpart alone."""
+    rng = np.random.default_rng(5)
+    mine, its = [], []
+    for i in range(12):
+        common, apart, noise = rng.normal(size=(3, 60))
+        names = [f"a{j}" for j in range(60)]
+        mine.append(Pool(f"q{i}", names, np.stack([common + apart, common - 0.3 * apart + 2 * noise], axis=1)))
+        its.append(Pool(f"q{i}", names, np.stack([common + apart, common - 0.3 * apart], axis=1)))
+    weights = audience_weights(mine, its)
+    assert all(0.5 < w[0, 0] <= 1.0 and np.allclose(w.sum(0), 1.0) and (w >= 0).all() for w in weights)
+    selections = {
+        "its counterpart": [pool.rewards for pool in mine],
+        "weights": [pool.rewards @ w for pool, w in zip(mine, weights, strict=True)],
+    }
+    curves = best_of_n(selections, its, ["x", "y"], np.array([0.7, 0.3]), base="its counterpart", counts=(16,))
+    assert curves.difference("weights", 16, "y").outcome == "better"
 
 
 def test_faults_name_the_fix():
