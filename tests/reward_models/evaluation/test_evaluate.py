@@ -264,6 +264,44 @@ def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
     assert bench["raters: cities, yes"] > 0.6 > 0.4 > bench["raters: farms"]  # one reward speaks for the larger
 
 
+def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
+    options = ["--best-of-n", "--against", folder / "jury", "--base", folder / "one", "--output", tmp_path]
+    assert command(folder, *options) == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "evaluation.md").read_text()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    found = {(r["method"], r["metric"]): r for r in rows if r["case"] in ("best of n", "landscape")}
+    steered = found["jury, each audience", "best_of_2_gain[farms]_vs_one reward"]
+    assert steered["outcome"] == "better"  # the base is the other cluster's own reward
+    assert steered["scored_by"] == "a held-out jury"
+    assert steered["minimum_detectable"] > 0
+    assert found["one reward", "best_of_2_regret[cities, yes]"]["value"] == pytest.approx(0, abs=1e-6)
+    assert 0 <= found["jury", "one_answer_share"]["value"] < 1
+    assert f"{steered['value']:+.3f} " in page
+    assert f"{steered['value']:+.3f} [" in printed
+    for plot in ("best_of_n.png", "landscape.png"):
+        assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
+
+
+def test_published_benchmarks_need_no_judgements(folder, tmp_path, capsys):
+    rows = [
+        {"id": i, "prompt": f"Should we pay for {w}?", "chosen": f" yes, {w}", "rejected": f" no {i}", "subset": w}
+        for i, w in enumerate(["tax", "school", "river"])
+    ]
+    (tmp_path / "bench.json").write_text(json.dumps(rows))
+    arguments = [folder / "jury", "--benchmark", tmp_path / "bench.json", "--output", tmp_path / "out"]
+    assert main([str(argument) for argument in arguments]) == 0
+    result = json.loads((tmp_path / "out" / "bench.json").read_text())
+    samples = json.loads((tmp_path / "out" / "bench-scores.json").read_text())
+    assert {"tax", "school", "river"} < result.keys()
+    ahead = np.array(samples["scores_chosen"]) > np.array(samples["scores_rejected"])
+    assert samples["results"] == ahead.astype(float).tolist() == [result[w] for w in ("tax", "school", "river")]
+    assert set(result["clusters"]) == {"cities, yes", "farms"}
+    assert "rewardbench" in capsys.readouterr().out
+    assert main([str(folder / "jury"), "--benchmark", str(tmp_path / "none.json")]) == 2
+    assert main([str(folder / "jury")]) == 2
+    assert "required: --data, or --benchmark" in capsys.readouterr().err
+
+
 def test_the_command_tells_seen_from_unseen(folder, tmp_path):
     table = pd.read_csv(folder / "pairs.csv")
     old = table["who"].str[1:].astype(int) < 20
@@ -324,7 +362,7 @@ def test_weights_are_read_as_by_every_command(folder, capsys, monkeypatch, text,
     def stop(*args, clusters, **options):
         raise JuryError(f"weights {clusters.weights.tolist()}")
 
-    monkeypatch.setattr("reward_models.evaluate.evaluate_jury", stop)
+    monkeypatch.setattr("reward_models.evaluation.command.measured.evaluate_jury", stop)
     assert command(folder, "--weights", text) == 2
     assert f"weights {weights}" in capsys.readouterr().err
 

@@ -1,0 +1,1 @@
+"""What the command `evaluate-jury` does: its options, the models it compares, and the parts that it measures."""

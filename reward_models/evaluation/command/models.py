@@ -1,0 +1,70 @@
+"""The models that `evaluate-jury` sets side by side: the jury, one reward for everybody, and answers without a reward.
+
+All know of leniency, scale, ties and position what the jury knows, so that a comparison is about taste alone. Knows
+nothing of metrics or files.
+
+Shapes: `U` texts, `K` clusters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reward_models.evaluation.cells import Cells
+from reward_models.evaluation.controls import FixedAnswers, Strangers
+from reward_models.evaluation.saved_jury import SavedJury, fit_rater_model
+from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import Text
+from reward_models.jury.scorer import JuryScorer
+from reward_models.raters.predictors import Predictor
+from reward_models.raters.rater_model import RaterModel
+
+
+__all__ = ["BASE_JURY", "ONE_REWARD", "measured_models"]
+
+ONE_REWARD, BASE_JURY = "one reward, rater terms", "base jury"
+
+
+def measured_models(
+    scorer: JuryScorer,
+    base: JuryScorer | None,
+    texts: list[Text],
+    rewards: np.ndarray,
+    base_rewards: np.ndarray | None,
+    cells: Cells,
+    train: Judgements | None,
+) -> tuple[SavedJury, dict[str, Predictor]]:
+    """Return the jury, and by name all models that are measured; they adapt to raters of the training table.
+
+    Args:
+        scorer: The jury.
+        base: A jury of one cluster to compare with, or None.
+        texts: `U` texts of all tables.
+        rewards: (U, K) rewards of the jury.
+        base_rewards: (U, 1) rewards of the base; None without one.
+        cells: The judgements by case.
+        train: Judgements that the jury was fitted to; None if they are not known.
+    """
+    known = train if train is not None else cells.adapt
+    assert known is not None  # the command raised for a table without labels to adapt by
+    labels = known.encode()
+    row = {text: i for i, text in enumerate(texts)}
+    of_labels = [row[text] for text in labels.texts]
+
+    def saved(
+        values: np.ndarray, prevalence: np.ndarray, stored: RaterModel | None = None, rater_terms: bool = True
+    ) -> SavedJury:
+        fits = stored is not None and stored.n_basis == values.shape[1] and labels.kind in stored.terms
+        model = stored if fits else fit_rater_model(labels, values[of_labels], prevalence, rater_terms=rater_terms)
+        assert model is not None
+        jury = SavedJury.unadapted(model, texts, values)
+        return jury if train is None else jury.adapt(labels)
+
+    one, mean = np.ones(1), rewards @ scorer.prevalence[:, None]
+    jury = saved(rewards, scorer.prevalence, scorer.state.rater_model)
+    models: dict[str, Predictor] = {"jury": jury, "jury, raters unknown": Strangers(jury)}
+    models["one reward"] = saved(mean, one, rater_terms=False)
+    models[ONE_REWARD] = saved(mean, one, scorer.state.rater_model)  # used only if the jury itself is of one cluster
+    if base is not None and base_rewards is not None:
+        models[BASE_JURY] = saved(base_rewards, one, base.state.rater_model)
+    return jury, models | {"marginal": FixedAnswers(labels), "uniform": FixedAnswers()}
