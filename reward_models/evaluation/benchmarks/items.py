@@ -128,7 +128,8 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
         if path.suffix == ".parquet":
             import pandas as pd
 
-            return pd.read_parquet(path).to_dict("records")
+            rows = pd.read_parquet(path).to_dict("records")
+            return [{str(name): value for name, value in row.items()} for row in rows]
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in text.splitlines() if line.strip()]

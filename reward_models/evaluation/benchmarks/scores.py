@@ -134,7 +134,7 @@ class BenchmarkScores:
 
     def _row(self, column: str, subset: str, metric: str, credits: np.ndarray) -> dict[str, Any]:
         share, n = float(credits.mean()), len(credits)
-        low, high = map(float, share_interval(share, n))
+        low, high = map(float, share_interval(np.array(share), np.array(n)))
         return self._flat(column, subset, metric, (share, low, high), n, "items")
 
     def _ties_row(self, column: str, here: np.ndarray) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reward_models.borders import visible
 from reward_models.evaluation.candidates.best_of_n import BestOfN
 from reward_models.evaluation.candidates.landscape import Landscape, PromptLandscape
-from reward_models.stats.means import UnitMean
 from reward_models.whole_file import whole_path
 
 
@@ -27,6 +27,11 @@ __all__ = ["plot_best_of_n", "plot_landscape"]
 
 COLOURS = ("#8a929c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 INK = "#17202b"
+MARKS = (
+    (COLOURS[3], "^", "favourite of the cluster across"),
+    (COLOURS[4], "v", "favourite of the cluster upwards"),
+    (COLOURS[1], "o", "compromise"),
+)
 STYLE = {
     "text.parse_math": False,  # "$5 to $10" is a price
     "font.size": 9.0,
@@ -36,7 +41,7 @@ STYLE = {
     "axes.spines.right": False,
 }
 SCATTERED = 3  # prompts that are shown response by response
-LEGEND_HEIGHT, TITLE_HEIGHT, PANEL = 0.3, 0.45, (3.6, 2.9)  # inches
+LINE_HEIGHT, PANEL = 0.2, (3.6, 2.9)  # inches
 
 
 @matplotlib.rc_context(STYLE)
@@ -59,7 +64,7 @@ def plot_best_of_n(curves: BestOfN, path: str | Path) -> None:
         True
     """
     used = [n for n in curves.counts if any(curves.mean(m, n, curves.columns[0]).n for m in curves.gains)]
-    best = [max(curves.gains, key=lambda m, c=c: _value(curves.mean(m, used[-1], c))) for c in curves.columns]
+    best = [_best(curves, used[-1], column) for column in curves.columns]
     finding = "; ".join(f"{column}: {method}" for column, method in zip(curves.columns, best, strict=True))
     figure, axes = _panels(len(curves.columns), f"Best of {used[-1]}, who gains most by which selection: {finding}")
     for panel, column in zip(axes, curves.columns, strict=True):
@@ -111,9 +116,11 @@ def plot_landscape(landscape: Landscape, path: str | Path) -> None:
     first.set_xlabel("prompts, most divided first")
     first.set_ylabel("regret, logits")
     first.set_ylim(bottom=0)
-    first.xaxis.get_major_locator().set_params(integer=True)
+    first.xaxis.set_major_locator(MaxNLocator(integer=True))
     for panel, prompt in zip(axes[1:], shown, strict=True):
         _scatter(panel, prompt, landscape)
+    for colour, marker, label in MARKS if shown else ():
+        first.plot([], [], marker, color=colour, markerfacecolor="none", markersize=8, label=label)
     _legend(figure, first)
     _save(figure, path)
 
@@ -124,11 +131,8 @@ def _scatter(panel: Axes, prompt: PromptLandscape, landscape: Landscape) -> None
     gap = rewards.max(0) - rewards[prompt.favourites]  # (K of the favourite, K)
     one, other = np.unravel_index(np.argmax(gap + gap.T - np.eye(len(gap))), gap.shape)
     panel.plot(rewards[:, one], rewards[:, other], ".", color=COLOURS[0], markersize=4, alpha=0.6)
-    for colour, marker, index in (
-        (COLOURS[3], "^", prompt.favourites[one]),
-        (COLOURS[4], "v", prompt.favourites[other]),
-        (COLOURS[1], "o", prompt.compromise),
-    ):
+    places = (prompt.favourites[one], prompt.favourites[other], prompt.compromise)
+    for (colour, marker, _), index in zip(MARKS, places, strict=True):
         panel.plot(
             rewards[index, one], rewards[index, other], marker, color=colour, markersize=8, markerfacecolor="none"
         )
@@ -144,16 +148,19 @@ def _spread(order: Sequence[PromptLandscape]) -> list[PromptLandscape]:
     return [order[i] for i in places]
 
 
-def _value(mean: UnitMean) -> float:
-    return -np.inf if np.isnan(mean.value) else mean.value
+def _best(curves: BestOfN, n: int, column: str) -> str:
+    """Return the method with the largest gain."""
+    gains = {method: curves.mean(method, n, column).value for method in curves.gains}
+    return max((method for method in gains if not np.isnan(gains[method])), key=gains.__getitem__)
 
 
 def _panels(count: int, finding: str) -> tuple[Figure, list[Axes]]:
     """Make a line of panels under a finding and room for a legend."""
-    width, height = 0.5 + count * (PANEL[0] + 0.6), PANEL[1] + 1.3 + LEGEND_HEIGHT + TITLE_HEIGHT
-    figure = Figure(figsize=(width, height), layout="none")
+    width = 0.5 + count * (PANEL[0] + 0.6)
+    lines = textwrap.wrap(visible(finding), int(width * 10))
+    height = PANEL[1] + 1.5 + LINE_HEIGHT * len(lines)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    lines = textwrap.wrap(visible(finding), int(width * 12))
     figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(lines), va="top", fontsize=11, fontweight="bold", color=INK)
     axes = []
     for i in range(count):
@@ -166,7 +173,8 @@ def _legend(figure: Figure, panel: Axes) -> None:
     """Draw the legend of a panel between the finding and the panels."""
     _, height = figure.get_size_inches()
     handles, labels = panel.get_legend_handles_labels()
-    place = (0.0, 1 - (0.15 + TITLE_HEIGHT) / height)
+    lines = figure.texts[0].get_text().count("\n") + 1
+    place = (0.0, 1 - (0.15 + LINE_HEIGHT * lines) / height)
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=place, ncols=6, frameon=False)
 
 

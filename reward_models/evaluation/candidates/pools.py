@@ -103,7 +103,7 @@ def matched_clusters(pools: Sequence[Pool], others: Sequence[Pool]) -> list[np.n
     moments = _moments(pools, others)
     matches = []
     for rest in _others(len(pools)):
-        mine, both, its = (sum(part[j] for j in rest) for part in moments)
+        mine, both, its = (np.sum([part[j] for j in rest], axis=0) for part in moments)
         scale = np.sqrt(np.outer(np.diag(mine), np.diag(its)))
         matches.append((both / np.where(scale > 0, scale, 1.0)).argmax(0))
     return matches
@@ -136,7 +136,7 @@ def audience_weights(pools: Sequence[Pool], others: Sequence[Pool]) -> list[np.n
     mine, both, _ = _moments(pools, others)
     weights = []
     for rest in _others(len(pools)):
-        normal, right = sum(mine[j] for j in rest), sum(both[j] for j in rest)
+        normal, right = (np.sum([part[j] for j in rest], axis=0) for part in (mine, both))
         root = np.linalg.cholesky(normal + 1e-9 * np.trace(normal) * np.eye(len(normal)) + 1e-12 * np.eye(len(normal)))
         columns = np.stack([nnls(root.T, np.linalg.solve(root, column))[0] for column in right.T], axis=1)
         total = columns.sum(0)

@@ -55,7 +55,7 @@ def select_by_jury(
         >>> curves = select_by_jury(texts, rewards, common, ["city", "country"], np.array([0.5, 0.5]))
         >>> curves.difference("jury, each cluster", 16, "country").outcome
         'better'
-        >>> judge = (rewards + rng.normal(size=rewards.shape), ["a", "b"], np.array([0.5, 0.5]))
+        >>> judge = (rewards + 0.3 * rng.normal(size=rewards.shape), ["a", "b"], np.array([0.5, 0.5]))
         >>> curves = select_by_jury(texts, rewards, common, ["city", "country"], np.array([0.5, 0.5]), judge)
         >>> curves.difference("jury, each audience", 16, "b").outcome
         'better'
