@@ -28,6 +28,7 @@ REASONS = {
     errno.EIO: "the disk reports an error",
     errno.ESTALE: "the network disk is gone",
 }
+TORCH_COULD_NOT_WRITE = re.compile(r"PytorchStreamWriter|file write failed|iostream|inline_container")
 FIXES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise the limit"}
 
 
@@ -65,7 +66,7 @@ def _errno(error: BaseException) -> int | None:
     if type(error).__name__ == "SafetensorError":
         number = re.search(r"os error (\d+)", str(error))
         return int(number[1]) if number else None
-    if isinstance(error, RuntimeError) and re.search(r"PytorchStreamWriter|file write failed|iostream", str(error)):
+    if isinstance(error, RuntimeError) and TORCH_COULD_NOT_WRITE.search(str(error)):
         return 0
     return None
 

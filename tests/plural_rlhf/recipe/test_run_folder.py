@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
@@ -196,6 +197,16 @@ def test_a_damaged_configuration_of_an_earlier_version_is_an_own_error(tmp_path)
     with open_run_folder(tmp_path / "run", {"seed": 0}, inputs, overwrite=True) as run:
         assert run.record("jury") is None
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 0}
+
+
+@pytest.mark.parametrize("numbers", [1, 10, 1000, 100_000])
+def test_a_disk_that_is_full_while_torch_writes_is_a_fault_of_the_disk(tmp_path, numbers):
+    """What torch raises depends on how much of the file was written; it never says that the disk is full."""
+    with (
+        pytest.raises(RunWriteError, match=r"a file could not be written .* Kept: jury\. Fix: make room"),
+        explain_disk_faults(tmp_path, lambda: "Kept: jury."),
+    ):
+        torch.save(torch.zeros(numbers), "/dev/full")
 
 
 def test_what_is_no_fault_of_the_disk_keeps_its_error(tmp_path):

@@ -33,9 +33,9 @@ SUMMARY = DataSummary(
         (
             [1],
             None,
-            "answers.csv: 12,345 answers of 1,200 people to 9 questions; held out: 300 people and 2 questions",
+            "12,345 answers of 1,200 people to 9 questions; held out: 300 people and 2 questions",
         ),
-        ([], None, "answers.csv: 12,345 judgements of 1,200 raters to 9 items; held out: 300 raters and 2 items"),
+        ([], None, "12,345 judgements of 1,200 raters to 9 items; held out: 300 raters and 2 items"),
         (
             [1],
             1000.4,
