@@ -22,6 +22,7 @@ import pandas as pd
 from plural_rlhf.core.rules import RuleSpec
 from plural_rlhf.rewards.completions import completion_text
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.judgements.spelling import one_form
 from reward_models.judgements.texts import freeze_prompt
 from reward_models.weights import WeightSpec, weights_from_text
 
@@ -221,12 +222,12 @@ def _from_cell(column: str, cell: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Convert numpy's arrays and numbers to Python's, and drop None from mappings: they are keys of other rows."""
+    """Convert numpy's values to Python's and texts to NFC, and drop None from mappings: keys of other rows."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, np.ndarray | list):
         return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, np.generic) else one_form(value)
 
 
 def _prompt_key(where: str, row: dict[str, Any]) -> Any:

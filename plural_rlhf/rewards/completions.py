@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reward_models.judgements.spelling import one_form
+
 
 __all__ = ["as_completions", "completion_text", "prompt_key", "rows_of", "seen_prompts"]
 
@@ -52,7 +54,7 @@ def seen_prompts(prompts: Sequence[Any], jury_prompts: Sequence[Any] | None) -> 
 
 
 def prompt_key(prompt: Any) -> str:
-    """Hash the canonical JSON of a prompt: a key that is the same in every process and after every restart.
+    """Hash the canonical JSON of a prompt in NFC: a key that is the same in every process and after every restart.
 
     Args:
         prompt: A string, a conversation (a list of messages), or anything else that JSON can write.
@@ -66,7 +68,7 @@ def prompt_key(prompt: Any) -> str:
         >>> prompt_key([{"role": "user", "content": "hi"}]) == prompt_key([{"content": "hi", "role": "user"}])
         True
     """
-    canonical = json.dumps(prompt, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    canonical = json.dumps(one_form(prompt), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 

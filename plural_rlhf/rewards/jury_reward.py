@@ -29,6 +29,7 @@ from plural_rlhf.rewards.calibrated import require_calibrated
 from plural_rlhf.rewards.completions import as_completions, completion_text, prompt_key, rows_of, seen_prompts
 from plural_rlhf.rewards.stock_trainers import check_stock_trainer, trainer_of
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
+from reward_models.judgements.spelling import one_form
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 from reward_models.weights import WeightSpec, parse_weights
@@ -209,7 +210,7 @@ class JuryReward:
         """Score completions per cluster, `(N, K)` float64 in logits.
 
         A completion outside of its row's `support` gets a reward below all answers of the support. Whitespace around a
-        completion or an answer is ignored, because it depends on the tokenizer.
+        completion or an answer is ignored, because it depends on the tokenizer, and so is its Unicode form.
 
         Raises:
             JuryError: If the scorer returns rewards of another shape, or one that is not finite.
@@ -217,9 +218,9 @@ class JuryReward:
         rewards = self._scored(prompts, completions)
         if support is None:
             return rewards
-        texts = [completion_text(completion).strip() for completion in completions]
+        texts = [one_form(completion_text(completion).strip()) for completion in completions]
         for n, (text, allowed) in enumerate(zip(texts, support, strict=True)):
-            if allowed is not None and text not in {answer.strip() for answer in allowed}:
+            if allowed is not None and text not in {one_form(answer.strip()) for answer in allowed}:
                 rewards[n] = self.support_rewards(prompts[n], allowed).amin(dim=0) + self.invalid_reward
         return rewards
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from reward_models.judgements.spelling import one_form
+
 
 __all__ = ["Prompt", "Text", "as_messages", "freeze_prompt", "prompt_codes", "prompt_groups"]
 
@@ -36,15 +38,15 @@ class Text(NamedTuple):
 
 
 def freeze_prompt(prompt: Any) -> Prompt:
-    """Return a prompt in hashable form: a string as it is, a list of messages as (role, content) pairs.
+    """Return a prompt in hashable form and NFC: a string as it is, a list of messages as (role, content) pairs.
 
     Example:
         >>> freeze_prompt([{"role": "user", "content": "Hi"}])
         (('user', 'Hi'),)
     """
     if isinstance(prompt, str):
-        return prompt
-    return tuple((message["role"], message["content"]) for message in prompt)
+        return one_form(prompt)  # type: ignore[no-any-return]
+    return tuple((message["role"], one_form(message["content"])) for message in prompt)
 
 
 def as_messages(prompt: Prompt) -> list[dict[str, str]]:

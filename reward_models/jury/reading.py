@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from reward_models.errors import JuryError, did_you_mean
+from reward_models.judgements.spelling import one_form
 from reward_models.judgements.texts import Prompt, Text, as_messages
 
 
@@ -196,11 +197,12 @@ class ReadingSettings:
     def render(
         self, prompt: Prompt | Messages, response: str | Messages, tokenizer: PreTrainedTokenizerBase
     ) -> Rendered:
-        """Write a prompt and a response as one string, in the format of the jury.
+        """Write a prompt and a response as one string, in the format of the jury and, as in tables, in NFC.
 
         Raises:
             JuryError: A conversation that cannot be written as the jury's plain texts, or see `render`.
         """
+        prompt, response = one_form(prompt), one_form(response)
         if self.format == "conversations" and isinstance(prompt, str):
             prompt = as_messages(prompt)
         elif self.format == "text" and not isinstance(prompt, str):

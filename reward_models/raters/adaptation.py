@@ -24,6 +24,7 @@ from scipy.special import entr
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.spelling import one_form
 from reward_models.judgements.texts import Text, freeze_prompt
 from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
@@ -235,7 +236,7 @@ def rank_questions(
                 f"entry {index} of the pool has {len(responses)} responses: a {kind!r} question has {needed}. Fix: "
                 "change or drop the entry"
             )
-        alternatives = [Text(freeze_prompt(prompt), response) for response in responses]
+        alternatives = [Text(freeze_prompt(prompt), one_form(response)) for response in responses]
         if frozenset(alternatives) not in exclude:
             rows.append([texts.setdefault(text, len(texts)) for text in alternatives])
             kept.append((prompt, responses, index))
