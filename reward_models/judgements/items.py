@@ -16,10 +16,19 @@ import pandas as pd
 
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.faults import Faults
-from reward_models.judgements.texts import freeze_prompt
+from reward_models.judgements.texts import freeze_prompt, prompt_codes
 
 
-__all__ = ["ANONYMOUS", "CONTENT", "DUPLICATES", "MADE_ID", "check_duplicates", "check_items", "first_rows"]
+__all__ = [
+    "ANONYMOUS",
+    "CONTENT",
+    "DUPLICATES",
+    "MADE_ID",
+    "check_duplicates",
+    "check_items",
+    "first_rows",
+    "one_option_order",
+]
 
 ANONYMOUS = "anonymous"
 MADE_ID = re.compile(r"item-[0-9a-f]{12}")
@@ -83,6 +92,63 @@ def check_items(kind: str, table: pd.DataFrame, faults: Faults) -> pd.Series:
             names[item] = _digest([unique_prompts[prompt[row]], *texts])
         item_id = pd.Series(names[code], index=table.index)
     return item_id
+
+
+def one_option_order(table: pd.DataFrame, faults: Faults) -> pd.DataFrame:
+    """Give the options of a question one order where rows have them in several, as surveys do that shuffle them.
+
+    It is the most frequent order, and of equally frequent ones the first by alphabet. Answers are renumbered.
+
+    Args:
+        table: `N` rows with `prompt`, `options` and `choice` or `probs`, and perhaps `item_id`.
+        faults: Rows already at fault are left as they are.
+
+    Warns:
+        JudgementWarning: Number of such questions.
+
+    Example:
+        >>> rows = [("Tea?", ("yes", "no"), 0), ("Tea?", ("no", "yes"), 0), ("Tea?", ("yes", "no"), 1)]
+        >>> table = pd.DataFrame(rows, columns=["prompt", "options", "choice"])
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     one_option_order(table, Faults(3))["choice"].tolist()
+        [0, 1, 1]
+    """
+    code, offered = pd.factorize(table["options"])
+    alphabetical = [tuple(sorted(options, key=str)) for options in offered]
+    if len(set(alphabetical)) == len(offered):
+        return table
+    usable = np.flatnonzero(~faults.bad)
+    content, _ = pd.factorize(np.fromiter(alphabetical, object, len(offered)))
+    parts = [pd.Series(prompt_codes(table["prompt"].iloc[usable])), pd.Series(content[code[usable]])]
+    if "item_id" in table:
+        parts.append(pd.Series(pd.factorize(table["item_id"].iloc[usable])[0]))
+    question = pd.DataFrame(dict(enumerate(parts))).groupby(list(range(len(parts)))).ngroup().to_numpy()
+    pairs, number = np.unique(np.stack([question, code[usable]]), axis=1, return_counts=True)
+    ranked = sorted(zip(*pairs.tolist(), number.tolist(), strict=True), key=lambda row: (-row[2], offered[row[1]]))
+    order: dict[int, int] = {}
+    for of_question, options, _ in ranked:
+        order.setdefault(of_question, options)
+    wanted = np.array([order[n] for n in range(len(order))], dtype=np.int64)[question]
+    turned = usable[code[usable] != wanted]
+    if not len(turned):
+        return table
+    table = table.copy()
+    answer = "choice" if "choice" in table else "probs"
+    options, answers = table["options"].tolist(), table[answer].tolist()
+    for row, target in zip(turned, wanted[code[usable] != wanted], strict=True):
+        former, options[row] = options[row], offered[target]
+        places = [former.index(option) for option in options[row]]
+        answers[row] = places.index(answers[row]) if answer == "choice" else tuple(answers[row][n] for n in places)
+    table["options"], table[answer] = pd.Series(options, table.index), pd.Series(answers, table.index)
+    several = len(np.unique(question[code[usable] != wanted]))
+    warnings.warn(
+        f"{several:,} question{'s offer their' if several > 1 else ' offers its'} options in several orders, e.g. "
+        f"{options[turned[0]]}. The most frequent order is used for all judgements of a question ({len(turned):,} are "
+        "renumbered); where an option stood is not used.",
+        JudgementWarning,
+        stacklevel=5,
+    )
+    return table
 
 
 def first_rows(code: np.ndarray, n_codes: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import pandas as pd
 from reward_models.errors import JudgementError, JudgementWarning, did_you_mean
 from reward_models.judgements import columns
 from reward_models.judgements.faults import Faults
-from reward_models.judgements.items import ANONYMOUS, DUPLICATES, check_duplicates, check_items
+from reward_models.judgements.items import ANONYMOUS, DUPLICATES, check_duplicates, check_items, one_option_order
 from reward_models.judgements.sampling import SAMPLING, add_sampling, drop_old_weight
 from reward_models.judgements.spelling import is_bool
 from reward_models.judgements.trl_pairs import from_chosen_rejected
@@ -146,6 +146,8 @@ def canonicalise(
         if str(column).startswith("rater:"):
             out[column] = columns.trait(table[column])
 
+    if kind in ("choice", "soft"):
+        out = one_option_order(out, faults)
     out["item_id"] = check_items(kind, out, faults)
     again = np.zeros(len(out), dtype=bool) if kind == "soft" else check_duplicates(out, faults, duplicates)
     if kind == "choice" and out["rater_id"].nunique() == 1:

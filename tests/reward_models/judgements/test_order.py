@@ -1,10 +1,12 @@
 """No number depends on the order of rows, of columns or of options."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from reward_models import fit_jury, fit_mixture, headroom, planted_judgements, predictive_information
+from reward_models.errors import JudgementWarning
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.choice import choose_joint
 from reward_models.fitting.selection import choose_membership, select_num_clusters
@@ -141,3 +143,29 @@ def test_a_fit_is_the_same_in_any_order_of_options():
 
     for one, other in zip(fitted(table), fitted(Judgements.from_frame(frame, "choice")), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-4)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_options_that_are_shuffled_per_respondent_are_one_question(named):
+    """The most frequent order stands; the answers mean what they meant, and nothing else changes."""
+    rng = np.random.default_rng(0)
+    table = planted_judgements("choice", num_raters=60, num_items=10, seed=3).judgements
+    frame = table.frame if named else table.frame.drop(columns="item_id")
+    offers = [rng.permutation(3) if rng.random() < 0.5 else np.arange(3) for _ in range(len(frame))]
+    turned = frame.assign(
+        options=[[options[n] for n in offer] for options, offer in zip(frame["options"], offers, strict=True)],
+        choice=[list(offer).index(choice) for choice, offer in zip(frame["choice"], offers, strict=True)],
+    )
+    with pytest.warns(JudgementWarning, match=r"10 questions offer their options in several orders.* renumbered"):
+        read = Judgements.from_frame(turned)
+    assert read.frame.equals(table.frame)
+
+
+def test_shares_follow_options_that_are_shuffled():
+    rows = [("Tea?", ["yes", "no"], [0.25, 0.75], 8), ("Tea?", ["no", "yes"], [0.5, 0.5], 8)]
+    rows += [("Tea?", ["no", "yes"], [0.9, 0.1], 4)]
+    with pytest.warns(JudgementWarning, match="1 question offers its options in several orders"):
+        read = Judgements.from_frame(pd.DataFrame(rows, columns=["prompt", "options", "probs", "n"]))
+    assert read.frame["options"].tolist() == [("no", "yes")] * 3
+    assert [list(shares) for shares in read.frame["probs"]] == [[0.75, 0.25], [0.5, 0.5], [0.9, 0.1]]
+    assert read.n_items == 1
