@@ -27,6 +27,7 @@ from reward_models.judgements.spelling import one_form
 from reward_models.sources.formats.cells import Cells, cell_text
 from reward_models.sources.formats.excel import EXCEL, read_excel
 from reward_models.sources.formats.labelled_files import LABELLED, read_labelled
+from reward_models.sources.formats.qualtrics import without_title_rows
 
 
 __all__ = ["SUFFIXES", "existing_file", "read_cells"]
@@ -63,7 +64,8 @@ def read_cells(
         sheet: Name or number (from 1) of an Excel sheet; None if one sheet only holds rows.
 
     Returns:
-        The cells. An empty text is None.
+        The cells. An empty text is None. The two further rows of titles of a Qualtrics export are no rows; see
+        `qualtrics`.
 
     Raises:
         JudgementError: The file is of another type, cannot be read, or has a column twice.
@@ -102,7 +104,7 @@ def read_cells(
     if twice:
         raise JudgementError(f"{path} has the column {twice[0]!r} more than once. Fix: rename or remove one of them.")
     cells.frame.columns = pd.Index(names, dtype=object)
-    return cells
+    return cells if suffix in LABELLED else without_title_rows(cells, path.name)
 
 
 def _suffix(path: Path) -> str:

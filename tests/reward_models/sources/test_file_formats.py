@@ -1,7 +1,9 @@
 """Files of SPSS, Stata and Excel: labels become options, missing values are missing, cells are as they are shown."""
 
 import datetime
+import re
 import sys
+import zipfile
 
 import numpy as np
 import openpyxl
@@ -239,3 +241,39 @@ def test_columns_without_a_name_and_twice(tmp_path):
     write_excel(path, sheets={"a": [["a", "a "], ["x", 1]]})
     with pytest.raises(JudgementError, match="has the column 'a' more than once"):
         read_cells(path)
+
+
+FORMULA = '=IF(B2="yes",1,"")'
+
+
+def with_formulas(path, result):
+    """A sheet whose answers are formulas with this stored result, as its XML; programs that cannot calculate: ""."""
+    book = openpyxl.Workbook()
+    rows = [("person", "said", "q1"), ("a", "yes", FORMULA), ("b", "no", FORMULA), ("c", "yes", FORMULA)]
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    with zipfile.ZipFile(path) as parts:
+        contents = {name: parts.read(name) for name in parts.namelist()}
+    sheet = contents["xl/worksheets/sheet1.xml"]
+    written = re.compile(rb'<c r="(C\d)"><f>(.*?)</f><v ?/?>(</v>)?</c>')
+    assert len(written.findall(sheet)) == 3
+    if result:
+        sheet = written.sub(result, sheet)
+    with zipfile.ZipFile(path, "w") as parts:
+        for name, content in (contents | {"xl/worksheets/sheet1.xml": sheet}).items():
+            parts.writestr(name, content)
+    return path
+
+
+def test_formulas_without_their_results_are_refused(tmp_path):
+    """They were read as empty cells: answers that nobody had left out."""
+    with pytest.raises(JudgementError, match=r"3 cells hold a formula whose result was not saved \(C2, C3, C4\)"):
+        read_cells(with_formulas(tmp_path / "a.xlsx", None))
+
+
+def test_formulas_with_their_results_are_read(tmp_path):
+    path = with_formulas(tmp_path / "a.xlsx", rb'<c r="\1"><f>\2</f><v>1</v></c>')
+    assert read_cells(path).frame["q1"].tolist() == ["1", "1", "1"]
+    path = with_formulas(tmp_path / "b.xlsx", rb'<c r="\1" t="str"><f>\2</f><v></v></c>')
+    assert read_cells(path).frame["person"].tolist() == ["a", "b", "c"]  # the result is an empty text

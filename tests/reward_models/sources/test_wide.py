@@ -11,6 +11,7 @@ import yaml
 
 from reward_models.errors import JudgementError, JudgementWarning
 from reward_models.sources import load_table, read_table
+from reward_models.sources.formats.files import read_cells
 
 
 pytestmark = [
@@ -267,3 +268,39 @@ def test_json_lines_may_be_wide(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     wide = load_table(save(FRAME, tmp_path / "a.csv"), WIDE)
     pd.testing.assert_frame_equal(load_table(tmp_path / "a.jsonl", WIDE).frame, wide.frame)
+
+
+QUALTRICS = [
+    ["StartDate", "Status", "ResponseId", "Q1", "Q2"],
+    ["Start Date", "Response Type", "Response ID", "<b>More parks?</b>\n", "More roads & paths?"],
+    [f'{{"ImportId":"{name}","timeZone":"UTC"}}' for name in ("startDate", "status", "_recordId", "QID1", "QID2")],
+    ["2024-01-01 10:00:00", "IP Address", "R_1", "yes", "no"],
+    ["2024-01-01 10:05:00", "IP Address", "R_2", "no", "no"],
+    ["2024-01-01 10:09:00", "IP Address", "R_3", "yes", "yes"],
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".xlsx"])
+def test_an_export_of_qualtrics(tmp_path, suffix):
+    """Its second row has the wordings, its third the import ids; both were read as respondents."""
+    path = tmp_path / f"export{suffix}"
+    frame = pd.DataFrame(QUALTRICS)
+    if suffix == ".xlsx":
+        frame.to_excel(path, index=False, header=False)
+    else:
+        frame.to_csv(path, index=False, header=False, sep="," if suffix == ".csv" else "\t")
+    columns = {"kind": "choice", "layout": "wide", "columns": {"rater_id": "ResponseId"}, "questions": ["Q1", "Q2"]}
+    with pytest.warns(JudgementWarning, match="is an export of Qualtrics"):
+        judgements = load_table(path, columns | {"options": ["yes", "no"]})
+    assert judgements.raters == ["R_1", "R_2", "R_3"]
+    assert judgements.frame.drop_duplicates("item_id").set_index("item_id")["prompt"].to_dict() == {
+        "Q1": "More parks?",
+        "Q2": "More roads & paths?",
+    }
+    assert judgements.frame["choice"].tolist() == [0, 1, 1, 1, 0, 0]
+
+
+def test_answers_about_import_ids_are_not_taken_for_qualtrics(tmp_path):
+    path = tmp_path / "answers.csv"
+    path.write_text('person,q1\na,"{""ImportId"":""x""}"\nb,no\n', encoding="utf-8")
+    assert len(read_cells(path).frame) == 2
