@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.inputs import read_judgements
+from plural_rlhf.recipe.inputs import read_source
 from plural_rlhf.report.results import DataSummary
 from reward_models.analysis.cluster_traits import check_traits
 from reward_models.analysis.naming import item_labels
@@ -21,6 +21,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
 from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
 from reward_models.sources import survey_labels
+from reward_models.sources.codes import TableReading
 
 
 __all__ = ["Question", "RunData", "read_data", "render_question"]
@@ -70,6 +71,7 @@ class RunData:
         heldout_items: Ids of those that neither sees.
         questions: The questions of a `choice` table, train questions first; empty for other kinds.
         labels: Short names of items for tables, by id, from their wordings.
+        reading: The table as it was read, which knows the missing answers; None for other sources.
     """
 
     everything: Judgements
@@ -79,6 +81,7 @@ class RunData:
     heldout_items: list[str]
     questions: list[Question]
     labels: dict[str, str]
+    reading: TableReading | None = None
 
     def of(self, split: str) -> list[Question]:
         """Return the questions of a split."""
@@ -142,7 +145,8 @@ def read_data(
     choice, raters, items = (
         [np.random.default_rng(config.seed + n) for n in (0, 0, 1)] if streams == 1 else [config.seed] * 3
     )
-    judgements = read_judgements(config.data, choice, show, by_rows=streams < STREAMS)
+    source = read_source(config.data, choice, show, by_rows=streams < STREAMS)
+    judgements = source.judgements
     if policy and judgements.kind != "choice":
         raise JudgementError(
             f"the judgements are of kind {judgements.kind!r}, but a run trains a policy on `choice` judgements (a "
@@ -178,6 +182,7 @@ def read_data(
         heldout_items=[item for item in order if item in held],
         questions=questions,
         labels=labels,
+        reading=source.reading,
     )
 
 

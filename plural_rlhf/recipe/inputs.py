@@ -6,6 +6,7 @@ Knows the `data` section and the adapters of `reward_models.sources`; knows noth
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plural_rlhf.recipe.config_sections import DataSection
@@ -15,8 +16,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from reward_models.judgements.records import Judgements
+    from reward_models.sources.codes import TableReading
 
-__all__ = ["read_judgements"]
+__all__ = ["SourceData", "read_judgements", "read_source"]
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """What the `data` section of a run file names.
+
+    Attributes:
+        judgements: The judgements, of the raters who were drawn and with their weights.
+        reading: How the codes of a table were understood, and which answers are missing; None for other sources.
+    """
+
+    judgements: Judgements
+    reading: TableReading | None
 
 
 def read_judgements(
@@ -53,10 +68,22 @@ def read_judgements(
         >>> judgements.kind, judgements.n_raters
         ('rating', 5)
     """
+    return read_source(data, seed, show, by_rows=by_rows).judgements
+
+
+def read_source(
+    data: DataSection,
+    seed: int | np.random.Generator,
+    show: Callable[[str], object] | None = None,
+    *,
+    by_rows: bool = False,
+) -> SourceData:
+    """Read the judgements of a run, and keep which answers are missing; see `read_judgements` for the arguments."""
     from reward_models.judgements.raking import rake_judgements
     from reward_models.seeds import seeded_rng
     from reward_models.sources import load_release, load_survey, read_table
 
+    reading = None
     if data.source == "survey":
         judgements = load_survey(data.name, year=data.year, kind=data.kind)
     elif data.source == "release":
@@ -79,4 +106,4 @@ def read_judgements(
             f"sampling weights: {judgements.n_raters:,} raters count as {judgements.encode().effective_raters:,.1f} "
             "of equal weight (Kish)"
         )
-    return judgements
+    return SourceData(judgements, reading)

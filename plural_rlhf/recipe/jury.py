@@ -88,6 +88,7 @@ def jury_stage(
             candidates=config.jury.clusters,
             by=config.jury.by or (),
             config=fit_config,
+            reading=data.reading,
         ).to_dict()
 
     def groupings() -> dict[str, Any] | None:

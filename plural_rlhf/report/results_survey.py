@@ -12,7 +12,15 @@ from pydantic import Field
 from plural_rlhf.report.results_base import Number, ResultsModel, Shares
 
 
-__all__ = ["AnswerReliability", "PairDependence", "RetestResult", "SizeIndices", "SurveyResults", "TraitShares"]
+__all__ = [
+    "AnswerReliability",
+    "MissingAnswers",
+    "PairDependence",
+    "RetestResult",
+    "SizeIndices",
+    "SurveyResults",
+    "TraitShares",
+]
 
 
 class TraitShares(ResultsModel):
@@ -52,6 +60,22 @@ class SizeIndices(ResultsModel):
     certainty: Shares = Field(description="Mean probability of the most probable cluster, by that cluster.")
     misclassified: Number = Field(description="Share of raters expected in another than their most probable cluster.")
     stability: Number = Field(description="Agreement of the starting points, adjusted Rand index.")
+
+
+class MissingAnswers(ResultsModel):
+    """One question that was not answered, in one way: by how many, and by which share of each cluster.
+
+    Example:
+        >>> row = MissingAnswers(question="income", kind="refused", n=30, overall=0.1, shares=[0.02, 0.3])
+        >>> max(row.shares)  # of the second cluster, three in ten refused
+        0.3
+    """
+
+    question: str = Field(description="Short name of the question.")
+    kind: str = Field(description="Why there is no answer, as the column map or the file names it, else the code.")
+    n: int = Field(description="Raters who gave none for this reason.")
+    overall: Number = Field(description="Share of all raters of whom the table has an answer or a reason.")
+    shares: Shares = Field(description="The same of each cluster; a rater counts by the probability of the cluster.")
 
 
 class PairDependence(ResultsModel):
@@ -132,3 +156,7 @@ class SurveyResults(ResultsModel):
     dependence: list[PairDependence] = Field(default=[], description="The pairs with the largest residuals.")
     n_pairs: int = Field(default=0, description="Number of all pairs that were compared.")
     reliability: AnswerReliability | None = Field(default=None, description="How far the answers can be relied on.")
+    missing: list[MissingAnswers] = Field(default=[], description="Missing answers, the most frequent first.")
+    n_missing: int = Field(
+        default=0, description="Missing answers of all questions, also of those that are not listed."
+    )

@@ -22,6 +22,7 @@ from plural_rlhf.report.survey import (
     NO_KINDS_OF_PEOPLE,
     by_table,
     dependence_table,
+    missing_table,
     plot_traits,
     reliability_table,
     shares_sentence,
@@ -207,7 +208,7 @@ def _survey(results: RunResults) -> list[Section]:
             "reliability",
             "Can the answers be relied on?",
             "Agreement, repetition, and raters who may have answered without reading. Nobody was left out for it.",
-            tables=[reliability_table(results)],
+            tables=[reliability_table(results), *([missing_table(results)] if survey.missing else [])],
             missing=_missing(survey.reliability, "it was not measured"),
         ),
     ]

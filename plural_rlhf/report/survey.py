@@ -22,6 +22,7 @@ __all__ = [
     "NO_KINDS_OF_PEOPLE",
     "by_table",
     "dependence_table",
+    "missing_table",
     "plot_traits",
     "reliability_table",
     "sizes_table",
@@ -201,6 +202,31 @@ def reliability_table(results: RunResults) -> TextTable:
             ],
         ]
     return TextTable(header, body, "Reliability of the answers.")
+
+
+def missing_table(results: RunResults) -> TextTable:
+    """Tabulate who did not answer what: one row per question and reason, one column per cluster.
+
+    Example:
+        >>> missing_table(RunResults()).rows
+        []
+    """
+    survey = results.survey
+    if survey is None or not survey.missing:
+        return TextTable([], [])
+    body = [
+        [row.question, row.kind, f"{row.n:,}", *map(format_percent, (row.overall, *row.shares))]
+        for row in survey.missing
+    ]
+    shown = sum(row.n for row in survey.missing)
+    hidden = "" if shown == survey.n_missing else f" Not shown: {survey.n_missing - shown:,} rarer ones."
+    return TextTable(
+        ["question", "no answer", "raters", "of all raters", *_names(results)],
+        body,
+        "Missing answers, as the table or its column map names them, of the raters the clusters were fitted to; they "
+        "are no judgements. Of a cluster a rater counts by the probability of belonging to it. Where a cluster often "
+        f"gives no answer, what is said of it is said of those who did.{hidden}",
+    )
 
 
 @matplotlib.rc_context(FONT)

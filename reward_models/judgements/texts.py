@@ -45,7 +45,7 @@ def freeze_prompt(prompt: Any) -> Prompt:
         (('user', 'Hi'),)
     """
     if isinstance(prompt, str):
-        return one_form(prompt)  # type: ignore[no-any-return]
+        return one_form(prompt)
     return tuple((message["role"], one_form(message["content"])) for message in prompt)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from plural_rlhf.report.results_jury import Cluster, ClusterCount, ClusterSelection, DistinctiveAnswer, Groupings
+from plural_rlhf.report.results_survey import SurveyResults
 from reward_models.analysis.groupings import predictive_information
 from reward_models.borders import cell, heading
 from reward_models.fitting.em import FitConfig
@@ -20,7 +21,9 @@ from reward_models.judgements.records import Judgements
 from reward_models.stats.verdicts import shortage
 
 
-__all__ = ["cluster_results", "compare_groups", "print_clusters", "print_groups", "selection_results"]
+__all__ = ["cluster_results", "compare_groups", "print_clusters", "print_groups", "print_missing", "selection_results"]
+
+PRINTED_MISSING = 8
 
 
 def selection_results(selection: KSelection) -> ClusterSelection:
@@ -65,6 +68,18 @@ def print_groups(groupings: Groupings | None, num_raters: int, num_clusters: int
     """Print what the comparison with demographic groups found, or why there is none."""
     sentence = f"not compared: {shortage(num_raters)}." if groupings is None else _comparison(groupings, num_clusters)
     console.print(heading("Groups", sentence))
+
+
+def print_missing(survey: SurveyResults, console: Console) -> None:
+    """Print the most frequent missing answers, if there are any, and how often each cluster gives none."""
+    if not survey.missing:
+        return
+    most = survey.missing[:PRINTED_MISSING]
+    more = " The report has more." if len(survey.missing) > len(most) else ""
+    console.print(heading("No answer", f"{survey.n_missing:,} times; by cluster, in its order above.{more}"))
+    for row in most:
+        by_cluster = ", ".join(f"{share:.0%}" for share in row.shares)
+        console.print(cell(f"  {row.overall:4.0%}  {row.question}: {row.kind} ({by_cluster})"))
 
 
 def _comparison(groupings: Groupings, num_clusters: int) -> str:

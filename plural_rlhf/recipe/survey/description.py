@@ -14,6 +14,7 @@ from plural_rlhf.report.names import Split
 from plural_rlhf.report.results_policies import ClusterAnswers, QuestionResult
 from plural_rlhf.report.results_survey import (
     AnswerReliability,
+    MissingAnswers,
     PairDependence,
     RetestResult,
     SizeIndices,
@@ -30,13 +31,15 @@ from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import as_messages
+from reward_models.sources.codes import TableReading
 
 
-__all__ = ["describe_survey", "survey_questions"]
+__all__ = ["describe_survey", "missing_answers", "survey_questions"]
 
 MOST_VALUES = 30  # of a trait in the table
 MOST_PAIRS = 10
 MOST_QUESTIONS = 60
+MOST_MISSING = 30  # questions and kinds of missing answers
 ENDS = ("first", "second")
 
 
@@ -48,6 +51,7 @@ def describe_survey(
     candidates: Sequence[int] = (),
     by: Sequence[str] = (),
     config: FitConfig | None = None,
+    reading: TableReading | None = None,
 ) -> SurveyResults:
     """Describe the clusters of a fit.
 
@@ -59,6 +63,7 @@ def describe_survey(
             be counted.
         by: Traits by which the shares of the clusters are tabulated, e.g. `["year"]`.
         config: Settings of the fit.
+        reading: The table as it was read, which knows the missing answers; None if it was not read from a file.
 
     Raises:
         JudgementError: `by` names a trait that the table does not have.
@@ -82,6 +87,7 @@ def describe_survey(
     rows = cluster_traits(fit, judgements)
     counts = {trait: sum(row.trait == trait for row in rows) for trait in dict.fromkeys(row.trait for row in rows)}
     pairs = local_dependence(fit, enc)
+    missing = [] if reading is None or reading.missing.empty else missing_answers(fit, reading, labels)
     return SurveyResults(
         n_raters=len(fit.rater_ids),
         shares_low=intervals.low.tolist(),
@@ -97,7 +103,46 @@ def describe_survey(
         ],
         n_pairs=len(pairs),
         reliability=_reliability(enc, config.seed),
+        missing=missing[:MOST_MISSING],
+        n_missing=sum(row.n for row in missing),
     )
+
+
+def missing_answers(fit: RaterFit, reading: TableReading, labels: Mapping[str, str]) -> list[MissingAnswers]:
+    """Say who did not answer what, by question, reason and cluster; the most frequent first.
+
+    Args:
+        fit: A mixture. Raters who are not in it, e.g. because they answered nothing, are left out.
+        reading: The table that it was fitted to, or a larger one.
+        labels: Short names of items by id.
+
+    Example:
+        >>> import pandas as pd
+        >>> from reward_models import fit_mixture, planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=20, num_items=8)
+        >>> fit = fit_mixture(planted.judgements.encode(), 2)
+        >>> silent = [(rater, "income", "9", "refused") for rater, k in zip(fit.rater_ids, planted.cluster) if k]
+        >>> missing = pd.DataFrame(silent, columns=["rater_id", "question", "code", "kind"])
+        >>> [row] = missing_answers(fit, TableReading(planted.judgements, "a.csv", missing=missing), {})
+        >>> row.question, row.kind, row.n, row.overall  # nobody answered, and all of them refused
+        ('income', 'refused', 10, 1.0)
+    """
+    table = reading.missing_counts(fit.rater_ids, fit.responsibilities)
+    questions = table.index.get_level_values("question").unique()
+    counts = table.to_numpy().reshape(len(questions), -1, len(table.columns))  # (I, K, answered and kinds)
+    number, asked = counts.sum(axis=1), counts.sum(axis=2)
+    rows = [
+        MissingAnswers(
+            question=labels.get(str(questions[item]), str(questions[item])),
+            kind=str(table.columns[kind]),
+            n=round(number[item, kind]),
+            overall=number[item, kind] / number[item].sum(),
+            shares=(counts[item, :, kind] / np.maximum(asked[item], 1e-12)).tolist(),
+        )
+        for item, kind in np.argwhere(number >= 0.5).tolist()
+        if kind > 0
+    ]
+    return sorted(rows, key=lambda row: -row.n)
 
 
 def survey_questions(

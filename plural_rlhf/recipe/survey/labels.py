@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.inputs import read_judgements
+from plural_rlhf.recipe.inputs import read_source
 from plural_rlhf.recipe.meta import run_meta
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.survey.clusters import (
@@ -25,6 +25,7 @@ from plural_rlhf.recipe.survey.clusters import (
     compare_groups,
     print_clusters,
     print_groups,
+    print_missing,
     selection_results,
 )
 from plural_rlhf.recipe.survey.description import describe_survey, survey_questions
@@ -93,7 +94,8 @@ def fit_labels(
     console = console or Console()
     started, start, folder = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter(), config.output_dir
     _check_folder(folder, overwrite)
-    judgements = read_judgements(config.data, config.seed, partial(console.print, markup=False, highlight=False))
+    source = read_source(config.data, config.seed, partial(console.print, markup=False, highlight=False))
+    judgements = source.judgements
     if judgements.kind == "soft":
         raise JudgementError(
             "the judgements are of kind 'soft', published shares without raters, of whom there are no clusters. Fix: "
@@ -114,7 +116,16 @@ def fit_labels(
     fit = fit_mixture(enc, selection.num_clusters, settings)
     described = describe_clusters(fit, enc, labels=labels, names=config.jury.names)
     print_clusters(selection, described, console)
-    survey = describe_survey(fit, judgements, labels=labels, candidates=config.jury.clusters, by=by, config=settings)
+    survey = describe_survey(
+        fit,
+        judgements,
+        labels=labels,
+        candidates=config.jury.clusters,
+        by=by,
+        config=settings,
+        reading=source.reading,
+    )
+    print_missing(survey, console)
     groupings = compare_groups(judgements, selection.num_clusters, settings)
     print_groups(groupings, judgements.n_raters, selection.num_clusters, console)
     names = [cluster["name"] for cluster in described]
@@ -178,7 +189,7 @@ def _summary(config: RunConfig, judgements: Judgements) -> DataSummary:
         n_items=judgements.n_items,
         train_raters=judgements.n_raters,
         heldout_raters=0,
-        train_questions=judgements.items,
+        train_questions=judgements.encode().item_ids,
         heldout_questions=[],
     )
 

@@ -127,3 +127,32 @@ def test_a_kill_while_the_files_are_written_leaves_a_folder_that_can_be_used(tmp
             done = command(tmp_path, *arguments)
             assert done.exit_code == 0, done.output
     assert command(tmp_path, *arguments).exit_code == 0
+
+
+def test_who_did_not_answer_what_is_said_by_cluster(tmp_path):
+    """Savers refuse to say what they earn; a tenth of everybody was never asked about parks."""
+    planted = planted_judgements("choice", num_raters=60, num_items=8, strength=4.0)
+    table = planted.judgements.frame.pivot(index="rater_id", columns="prompt", values="choice")
+    wide = table.map(lambda choice: "ABC"[choice])
+    wide.columns = [f"q{n}" for n in range(1, 9)]
+    cluster = np.array([planted.cluster[int(rater[1:])] for rater in wide.index])
+    wide["income"] = np.where(cluster == 1, "refused", "A")
+    wide["parks"] = np.where(np.arange(60) % 10 == 0, "", "B")
+    wide.to_csv(tmp_path / "wide.csv")
+    (tmp_path / "map.yaml").write_text(
+        "kind: choice\nlayout: wide\ncolumns: {rater_id: rater_id}\nquestions: ['q*', income, parks]\n"
+        "options: [A, B, C]\nmissing: [refused]\n"
+    )
+    columns = ("--columns", tmp_path / "map.yaml", "--set", "jury.clusters=2")
+    done = command(tmp_path, "--labels-only", tmp_path / "wide.csv", *columns)
+    assert done.exit_code == 0, done.output
+    survey = RunResults.read(tmp_path / "out" / "results.json").survey
+    income, parks = survey.missing
+    assert (income.question, income.kind, income.n, parks.kind, parks.n) == ("income", "refused", 30, "empty", 6)
+    assert (income.overall, parks.overall) == (pytest.approx(0.5), pytest.approx(0.1))
+    assert sorted(income.shares) == pytest.approx([0, 1], abs=0.03)
+    assert parks.shares == pytest.approx([0.1, 0.1], abs=0.04)
+    assert survey.n_missing == 36
+    assert "50%  income: refused" in done.output
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "| income | refused | 30 | 50" in report
