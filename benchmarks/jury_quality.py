@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from _common import environment, make_parser, row, write
 from _jury.cases import CASES, CELLS, DATA, FEATURES, SURVEYS, Case, Unavailable, load_case
 from _jury.cells import Parts, measure, open_cell
-from _jury.methods import CHOOSING, LARGEST, METHODS, OURS
+from _jury.methods import ASKED, CHOOSING, LARGEST, METHODS, OURS
 from _jury.report import plot, show, summarise
 
 
@@ -126,8 +126,9 @@ def main() -> None:
         "--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES)
     )
     parser.add_argument(
-        "--methods", nargs="+", choices=ALL_METHODS, default=list(ALL_METHODS), metavar="METHOD",
-        help=", ".join(ALL_METHODS),
+        "--methods", nargs="+", choices=ALL_METHODS, metavar="METHOD",
+        default=[method for method in ALL_METHODS if method not in ASKED],
+        help=f"{', '.join(ALL_METHODS)} (default: all but {', '.join(ASKED)}, which ask a language model)",
     )  # fmt: skip
     parser.add_argument(
         "--sizes",

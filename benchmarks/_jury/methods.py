@@ -18,6 +18,8 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `vpl` | VPL (Poddar et al., NeurIPS 2024): amortised latent of 4, 8, 16, 32 for sizes 1, 2, 3, 4; no rater terms |
 | `k-models` | K separate models, raters assigned to one (MaxMin-RLHF; Chakraborty et al., ICML 2024) |
 | `demographics` | rewards per demographic group, shrunk to the population's |
+| `log-probability`, `log-probability-per-token` | how probable SmolLM2 finds the text, untrained; our rater terms |
+| `in-context` | SmolLM2 reads up to eight judgements of the rater; one scale and a level per answer are fitted |
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from _jury.cases import Unavailable, known_texts
+from _jury.language_models import ASKED
 
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
     from reward_models.raters.predictors import Predictor
 
-__all__ = ["CHOOSING", "LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size"]
+__all__ = ["ASKED", "CHOOSING", "LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ METHODS: dict[str, Fit] = {
     "vpl": _vpl,
     "k-models": _k_models,
     "demographics": _demographics,
+    **ASKED,
 }
 """How each method is fitted, given its size (clusters, prototypes, rank or length of the code)."""
 

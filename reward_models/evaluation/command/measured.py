@@ -29,6 +29,7 @@ from reward_models.evaluation.command.models import BASE_JURY, ONE_REWARD, measu
 from reward_models.evaluation.command.tables import Judged
 from reward_models.evaluation.evaluate_jury import evaluate_jury
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
+from reward_models.evaluation.language_models.continuations import LanguageModel
 from reward_models.evaluation.report import report_sheets, rewardbench
 from reward_models.evaluation.saved_jury import SavedJury, score_texts
 from reward_models.evaluation.sheets import Sheet
@@ -80,7 +81,9 @@ def measure_judgements(
     test, train, cells, texts = judged.test, judged.train, judged.cells, judged.texts
     rewards = score_texts(scorer, texts)
     base_rewards = None if base is None else score_texts(base, texts)
-    jury, models = measured_models(scorer, base, texts, rewards, base_rewards, cells, train)
+    lm = LanguageModel.from_pretrained(args.language_model, args.cache) if args.baselines else None
+    further = {"baselines": args.baselines, "lm": lm, "seed": args.seed}
+    jury, models = measured_models(scorer, base, texts, rewards, base_rewards, cells, train, **further)
     clusters = None
     if jury.model.membership != "factor":
         clusters = Clusters(jury.memberships, scorer.cluster_names, weights)

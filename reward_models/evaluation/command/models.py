@@ -8,10 +8,15 @@ Shapes: `U` texts, `K` clusters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from reward_models.evaluation.cells import Cells
 from reward_models.evaluation.controls import FixedAnswers, Strangers
+from reward_models.evaluation.language_models.continuations import LanguageModel
+from reward_models.evaluation.language_models.in_context import fit_in_context
+from reward_models.evaluation.language_models.log_probability import response_log_probs
 from reward_models.evaluation.saved_jury import SavedJury, fit_rater_model
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text
@@ -33,6 +38,9 @@ def measured_models(
     base_rewards: np.ndarray | None,
     cells: Cells,
     train: Judgements | None,
+    baselines: Sequence[str] = (),
+    lm: LanguageModel | None = None,
+    seed: int = 0,
 ) -> tuple[SavedJury, dict[str, Predictor]]:
     """Return the jury, and by name all models that are measured; they adapt to raters of the training table.
 
@@ -44,6 +52,9 @@ def measured_models(
         base_rewards: (U, 1) rewards of the base; None without one.
         cells: The judgements by case.
         train: Judgements that the jury was fitted to; None if they are not known.
+        baselines: `"in-context"`, `"log-probability"`: further models, of the language model.
+        lm: That language model.
+        seed: Random seed of the labels that the in-context baseline is calibrated by.
     """
     known = train if train is not None else cells.adapt
     assert known is not None  # the command raised for a table without labels to adapt by
@@ -67,4 +78,10 @@ def measured_models(
     models[ONE_REWARD] = saved(mean, one, scorer.state.rater_model)  # used only if the jury itself is of one cluster
     if base is not None and base_rewards is not None:
         models[BASE_JURY] = saved(base_rewards, one, base.state.rater_model)
+    if lm is not None and "log-probability" in baselines:
+        log_probs = response_log_probs(lm, texts)
+        models["log-probability"] = saved(log_probs[:, :1], one)
+        models["log-probability per token"] = saved(log_probs[:, 1:], one)
+    if lm is not None and "in-context" in baselines:
+        models["in-context"] = fit_in_context(labels, lm, seed=seed)
     return jury, models | {"marginal": FixedAnswers(labels), "uniform": FixedAnswers()}

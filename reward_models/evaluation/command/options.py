@@ -36,6 +36,10 @@ models in the table:
   marginal                answers by their frequency: in each question for choices, in the table for other kinds; for
                           choices the verdict compares the jury with it, too
   uniform                 all answers equally probable
+  log-probability         (with --baselines) the reward is how probable a language model finds the response, in all or
+                          per token; it is not trained on judgements, rater terms are fitted as to one reward
+  in-context              (with --baselines) a language model reads up to eight of the rater's own judgements and
+                          answers the next; one scale and a level per answer are fitted, no weight
 
 examples:
   %(prog)s runs/quickstart/jury --data all.csv --columns map.yaml
@@ -43,6 +47,7 @@ examples:
   %(prog)s runs/jury --data test.parquet --columns map.yaml --train train.parquet \\
       --base runs/jury-k1 --weights "urban=2,rural=1" --output runs/evaluation
   %(prog)s runs/jury --data votes.csv --best-of-n --against runs/jury-of-others --output runs/evaluation
+  %(prog)s runs/jury --data votes.csv --baselines in-context log-probability --language-model models/base
   %(prog)s runs/jury --benchmark reward-bench-2.parquet rm-bench.json --output runs/evaluation
 
 Exit status: 0 when something was measured, whatever the verdict; 2 when the input cannot be used.
@@ -99,6 +104,23 @@ def parse_options(prog: str, argv: Sequence[str]) -> argparse.Namespace:
         "folder says which of --data they are)",
     )
     parser.add_argument("--base", metavar="FOLDER_OR_ID", help="a saved jury of one cluster to compare with")
+    parser.add_argument(
+        "--baselines",
+        nargs="+",
+        choices=("in-context", "log-probability"),
+        default=[],
+        metavar="NAME",
+        help="further models, of --language-model: in-context, log-probability",
+    )
+    parser.add_argument(
+        "--language-model", metavar="FOLDER_OR_ID", help="a causal language model, e.g. the base model of the jury"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep what the language model says, to go on after a stop",
+    )
     parser.add_argument(
         "--best-of-n",
         action="store_true",
@@ -160,6 +182,11 @@ def parse_options(prog: str, argv: Sequence[str]) -> argparse.Namespace:
     if args.data is None and not args.benchmark:
         raise UsageError(
             f"the following arguments are required: --data, or --benchmark. {prog} --help lists the options."
+        )
+    if args.baselines and args.language_model is None:
+        raise UsageError(
+            f"--baselines {' '.join(args.baselines)} asks a language model, and none is named. Fix: give "
+            "--language-model, e.g. the folder of the base model that the jury was made of."
         )
     args.jury = args.jury or args.jury_option
     return args

@@ -282,6 +282,23 @@ def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
         assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
 
 
+def test_baselines_of_a_language_model_are_rows_like_others(folder, tmp_path, capsys):
+    from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+    tiny_causal_lm(tiny_tokenizer()).save_pretrained(tmp_path / "lm")
+    tiny_tokenizer().save_pretrained(tmp_path / "lm")
+    options = ["--baselines", "in-context", "log-probability"]
+    assert command(folder, *options) == 2
+    assert "Fix: give --language-model" in capsys.readouterr().err
+    options += ["--language-model", tmp_path / "lm", "--cache", tmp_path / "cache", "--json", tmp_path / "r.json"]
+    assert command(folder, *options) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    loss = {row["method"]: row["value"] for row in rows if row["metric"] == "nll_nats"}
+    assert {"in-context", "log-probability", "log-probability per token"} < loss.keys()
+    assert loss["jury"] < min(loss["in-context"], loss["log-probability"])
+    assert any((tmp_path / "cache").rglob("*.safetensors"))
+
+
 def test_published_benchmarks_need_no_judgements(folder, tmp_path, capsys):
     rows = [
         {"id": i, "prompt": f"Should we pay for {w}?", "chosen": f" yes, {w}", "rejected": f" no {i}", "subset": w}
