@@ -166,7 +166,7 @@ def mutants(file: Path, rng: random.Random) -> Iterator[Mutant]:
 
 
 def meaning(source: str) -> str | None:
-    """The syntax tree without annotations, which no run looks at; None where the fault breaks the syntax."""
+    """The syntax tree without annotations and their imports, which no run looks at; None for broken syntax."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -179,6 +179,8 @@ def meaning(source: str) -> str | None:
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.posonlyargs, node.kwonlyargs = [], []
             node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):  # imports for annotations only
+            node.test = ast.Constant(None)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
             node.value.op = (
                 ast.BitOr() if isinstance(node.value.op, ast.BitAnd) else node.value.op
