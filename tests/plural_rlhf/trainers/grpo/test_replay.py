@@ -199,11 +199,17 @@ def test_a_replayed_group_that_is_spread_over_micro_batches_takes_the_step_of_a_
     torch.testing.assert_close(found[2], found[0], atol=1e-5, rtol=0)
 
 
-def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path, monkeypatch):
-    """Row by row: the reward of its completion, its reference, and the policy as it is now."""
-    jury = three_answers()
-    settings = {**REUSED, "num_generations": 4, "per_device_train_batch_size": 4, "num_iterations": 2}
-    trainer = sampled_trainer(lopsided, jury, tmp_path, 4, data=rows("a", None), learning_rate=0.05, **settings)
+@pytest.mark.parametrize("batch", [4, 2])
+def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path, monkeypatch, batch):
+    """Row by row: the reward of its completion, its reference, and the policy as it is now.
+
+    A micro-batch of two holds half of the group; the other half has its residuals before it is seen.
+    """
+    parts = 4 // batch
+    settings = {**REUSED, "per_device_train_batch_size": batch, "gradient_accumulation_steps": parts}
+    trainer = sampled_trainer(
+        lopsided, three_answers(), tmp_path, 4, data=rows("a", None), learning_rate=0.05, num_iterations=2, **settings
+    )
     monkeypatch.setattr(_trl, "generate", says(lambda n: ["3", "3", "1", "2"] if n == 0 else ["2", "2", "2", "2"]))
     seen = []
 
@@ -211,12 +217,16 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
         model_now = distribution(trainer.model, "a", THREE)[0].log()
         loss = type(trainer).compute_loss(trainer, model, inputs, *args, **kwargs)
         said = [TOKENIZER.decode(row, skip_special_tokens=True) for row in inputs["completion_ids"]]
-        seen.append((said, model_now, rollouts_of(trainer).residual.clone(), rollouts_of(trainer)))
+        answers = dict(zip(inputs["row"].tolist(), said, strict=True))
+        seen.append((answers, model_now, rollouts_of(trainer).residual.clone(), rollouts_of(trainer)))
         return loss
 
     monkeypatch.setattr(trainer, "compute_loss", watched)
     trainer.train()
-    said, log_pi, residual, rollouts = seen[3]  # the second batch, used again
+    again = seen[3 * parts : 4 * parts]  # the second batch, used again
+    answers = {row: answer for of_part, *_ in again for row, answer in of_part.items()}
+    said = [answers[row] for row in range(4)]
+    _, log_pi, residual, rollouts = again[0]
     assert said.count("2") < 4
     assert set(said) <= {"1", "2", "3"}
     log_ref = distribution(load(lopsided), "a", THREE)[0].log()
