@@ -253,6 +253,26 @@ class JurySection(Section):
     restarts: AtLeastOne = Field(
         default=3, description="Random restarts of the clustering, 1 or more; the best one is used."
     )
+    backbone: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Model whose features the scores are computed from: path or Hub id of a language model or "
+        "sentence embedder; null for policy.model.",
+    )
+    pooling: Literal["last_token", "mean", "first_token", "auto"] | None = Field(
+        default=None,
+        description="What is read of the hidden states of a text's tokens; null as the model was trained, auto the "
+        "one that predicts held-out texts best.",
+    )
+    hidden_layers: Literal["auto"] | Annotated[list[AtLeastOne], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Layers whose hidden states are read, from 1, e.g. [15, 30]; null for the last, auto for the best "
+        "on held-out texts of the last, the middle, and three from the middle on.",
+    )
+    read_prompt: Literal["auto"] | bool = Field(
+        default=True,
+        description="Whether prompts are read before responses; false for responses that stand by themselves, auto to "
+        "compare both on held-out texts.",
+    )
     layers: AtLeastOne | None = Field(
         default=None, description="Backbone layers that the features are computed with, from the first; null for all."
     )
@@ -262,7 +282,8 @@ class JurySection(Section):
         "hash; the folder is small, and works only where the language model is.",
     )
     l2: Literal["auto"] | Positive = Field(
-        default="auto", description="Ridge penalty of the heads, above 0; auto chooses it on held-out questions."
+        default="auto",
+        description="Without effect, for runs of version 0.1: strengths of heads are learnt from the judgements.",
     )
 
 

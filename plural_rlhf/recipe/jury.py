@@ -7,11 +7,9 @@ against demographic groups), prints it, and saves the folder. Knows nothing of p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from plural_rlhf.policies.base_models import prepare_base_model
@@ -30,7 +28,7 @@ from plural_rlhf.report.results_survey import SurveyResults
 from reward_models.analysis.headroom import headroom
 from reward_models.borders import cell, heading
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.selection import KSelection, select_num_clusters
+from reward_models.fitting.selection import only_candidate
 from reward_models.judgements.records import Judgements
 from reward_models.jury.fit import fit_jury
 
@@ -61,15 +59,18 @@ def jury_stage(
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
     room = HeadroomSummary.model_validate(keep("headroom", lambda: _headroom(data.train, config.seed)))
     console.print(heading("Headroom", room.verdict))
-    console.print(cell("choosing the number of clusters on held-out raters", "dim"))
-    selection = KSelection(**keep("selection", lambda: _selection(config, data.train, fit_config)))
-    base = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    section = config.jury
+    if section.l2 != "auto":
+        console.print(cell("jury.l2 has no effect: the strengths of the heads are learnt from the judgements", "dim"))
+    base = section.backbone or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     scorer = fit_jury(
         data.train,
         base,
-        clusters=selection,
-        layers=config.jury.layers,
-        l2=config.jury.l2,
+        clusters=section.clusters,
+        pooling=section.pooling,
+        hidden_layers=section.hidden_layers,
+        read_prompt=section.read_prompt,
+        layers=section.layers,
         labels=data.labels,
         names=config.jury.names,
         config=fit_config,
@@ -78,6 +79,7 @@ def jury_stage(
     )
     fitted = scorer.fitted
     assert fitted is not None  # fit_jury says how the jury came about
+    selection = fitted.selection or only_candidate(section.clusters[0])
     print_clusters(selection, fitted.clusters, console)
 
     def survey() -> dict[str, Any]:
@@ -110,14 +112,12 @@ def jury_stage(
         groupings=groups,
         survey=described,
         features=Heads(
-            l2=fitted.heads.l2, cv=fitted.heads.cv, prevalence=np.asarray(fitted.heads.prevalence).tolist()
+            reading=scorer.reading.to_dict(),
+            choice=None if fitted.features is None else fitted.features.reason,
+            prevalence=scorer.prevalence.tolist(),
         ),
     )
 
 
 def _headroom(judgements: Judgements, seed: int) -> dict[str, Any]:
     return HeadroomSummary.model_validate(headroom(judgements, seed=seed), from_attributes=True).to_dict()
-
-
-def _selection(config: RunConfig, judgements: Judgements, fit_config: FitConfig) -> dict[str, Any]:
-    return asdict(select_num_clusters(judgements, config.jury.clusters, fit_config, seed=config.seed))

@@ -173,13 +173,15 @@ class Heads(ResultsModel):
     """How the heads of the jury were fitted to the features.
 
     Example:
-        >>> Heads(l2=1.0, cv=[], prevalence=[0.7, 0.3]).prevalence
+        >>> Heads(prevalence=[0.7, 0.3]).prevalence
         [0.7, 0.3]
     """
 
-    l2: Number = Field(description="Ridge penalty.")
-    cv: list[dict[str, Any]] = Field(description="Loss of held-out questions per penalty; empty for a fixed one.")
     prevalence: Shares = Field(description="Share of the raters per cluster, as the saved jury has it.")
+    reading: dict[str, Any] = Field(default={}, description="How texts were read, see ReadingSettings.")
+    choice: str | None = Field(default=None, description="Why they were read so; null where there was one way.")
+    l2: Number | None = Field(default=None, description="Ridge penalty, in runs of version 0.1.")
+    cv: list[dict[str, Any]] = Field(default=[], description="Loss of held-out questions per penalty, in those runs.")
 
 
 class JuryResults(ResultsModel):

@@ -27,7 +27,15 @@ from reward_models.stats.resampling import label_parts
 from reward_models.stats.verdicts import MIN_RATERS, outcome, rules_out_gain, shortage
 
 
-__all__ = ["CANDIDATES", "Compared", "KSelection", "MembershipChoice", "choose_membership", "select_num_clusters"]
+__all__ = [
+    "CANDIDATES",
+    "Compared",
+    "KSelection",
+    "MembershipChoice",
+    "choose_membership",
+    "only_candidate",
+    "select_num_clusters",
+]
 
 BOOTSTRAP_DRAWS = 1000
 SMALL_TABLE = 30_000  # judgements up to which every rater is held out once
@@ -61,6 +69,16 @@ class KSelection:
     table: list[dict[str, float]]
     num_clusters: int
     reason: str
+
+
+def only_candidate(num_clusters: int) -> KSelection:
+    """Return the choice of a number of clusters that was given.
+
+    Example:
+        >>> only_candidate(2).reason
+        'K=2 is the only candidate, so no other number of clusters was compared'
+    """
+    return KSelection([], num_clusters, _only(num_clusters))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from reward_models.content_hashes import folder_records
 from reward_models.errors import JuryError, renamed_arguments
-from reward_models.jury.features import last_token
+from reward_models.jury.backbones.pooling import last_token
 from reward_models.jury.folder import STATE_FILE
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer

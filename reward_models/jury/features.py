@@ -1,71 +1,36 @@
-"""Texts to vectors: batches sorted by length, and the hidden state of the last token.
+"""Texts to vectors: batches sorted by length, and a vector of the hidden states of each text.
 
-How a text becomes tokens is in `reading`, for features and for scores alike. The backbone may be any decoder of
-transformers. A jury's folder may refer to it, by place and hash of its weights, instead of holding it. Knows nothing
-of judgements, raters or rewards.
+How a text becomes tokens is in `reading`, and what becomes of hidden states in `backbones.pooling`, for features and
+for scores alike. The backbone may be any decoder or encoder of transformers. Knows nothing of judgements, raters or
+rewards.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError
 from reward_models.inference import evaluating
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.feature_cache import FeatureCache, row_key
+from reward_models.jury.backbones.pooling import text_vectors, vector_size
 from reward_models.jury.reading import ReadingSettings, shorten
 
 
-__all__ = [
-    "Batch",
-    "batches",
-    "find_backbone",
-    "last_token",
-    "pooled_features",
-    "refer_to_backbone",
-    "truncate_backbone",
-    "weights_hash",
-]
+__all__ = ["Batch", "batches", "pooled_features", "pooled_features_of_readings"]
 
 Batch = tuple[list[int], torch.Tensor, torch.Tensor]
 FEW_BATCHES = 4
-
-
-def last_token(hidden: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Select the hidden state of each row's last real token, whichever side the padding is on.
-
-    The mask decides, not the token ids: where the padding token is also the end token, an id cannot tell them apart.
-
-    Args:
-        hidden: (B, T, D) hidden states.
-        attention_mask: (B, T), 1 at real tokens; None when there is no padding.
-
-    Returns:
-        (B, D).
-
-    Example:
-        >>> hidden = torch.arange(3.0).view(1, 3, 1)
-        >>> last_token(hidden, torch.tensor([[1, 1, 0]])).tolist(), last_token(hidden).tolist()
-        ([[1.0]], [[2.0]])
-    """
-    if attention_mask is None:
-        return hidden[:, -1]
-    positions = torch.arange(hidden.shape[1], device=hidden.device)
-    last = (positions * attention_mask.to(hidden.device).ne(0)).argmax(-1)
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
 def batches(
@@ -162,146 +127,82 @@ def pooled_features(
     reading = reading or ReadingSettings()
     if max_length is not None:
         reading = replace(reading, max_length=max_length)
-    base = backbone.base_model
-    rows, cut = shorten(reading.tokenise(reading.render_all(texts, tokenizer), tokenizer), reading.max_length)
+    return pooled_features_of_readings(
+        backbone,
+        tokenizer,
+        texts,
+        [reading],
+        batch_size=batch_size,
+        progress=progress,
+        cache_dir=cache_dir,
+        exact=exact,
+        stacklevel=4,
+    )[0]
+
+
+@torch.no_grad()
+def pooled_features_of_readings(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    readings: Sequence[ReadingSettings],
+    *,
+    batch_size: int = 16,
+    progress: bool = True,
+    cache_dir: str | Path | None = None,
+    exact: bool = False,
+    stacklevel: int = 3,
+) -> list[np.ndarray]:
+    """Compute the vectors of each text by several settings in one pass; texts that read the same are run once.
+
+    Args:
+        backbone: As for `pooled_features`, like all that follow.
+        tokenizer: The backbone's tokenizer.
+        texts: `U` texts.
+        readings: Settings that differ in pooling, layers and length of the vectors only.
+        batch_size: Texts per forward pass.
+        progress: Show a progress bar.
+        cache_dir: Folder of stored vectors. With it, every setting takes a pass of its own.
+        exact: Store vectors in float32.
+        stacklevel: Of the warning about texts that were cut.
+
+    Returns:
+        (U, D) float32 for each setting.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
+        >>> texts = [Text("Which is best?", " the city"), Text("Which is best?", " the country")]
+        >>> readings = [ReadingSettings(), ReadingSettings(pooling="mean", layers=(1, 2))]
+        >>> [x.shape for x in pooled_features_of_readings(tiny_causal_lm(), tiny_tokenizer(), texts, readings)]
+        [(2, 32), (2, 64)]
+    """
+    base, first = backbone.base_model, readings[0]
+    rows, cut = shorten(first.tokenise(first.render_all(texts, tokenizer), tokenizer), first.max_length)
     if cut is not None:
-        warnings.warn(f"{cut} Raise max_length to read them whole.", UserWarning, stacklevel=3)  # past no_grad
-    features = np.empty((len(rows), base.config.get_text_config().hidden_size), dtype=np.float32)
+        message = f"{cut} Raise max_length to read them whole."
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)  # past no_grad
+    number: dict[bytes, int] = {}
+    text_row = np.array([number.setdefault(row_key(row), len(number)) for row in rows], dtype=np.int64)
+    unique = [rows[i] for i in np.unique(text_row, return_index=True)[1]]
 
-    def embed(todo: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index, input_ids, mask in batches([rows[i] for i in todo], batch_size=batch_size, progress=progress):
-            mask = mask.to(base.device)
-            hidden = base(input_ids=input_ids.to(base.device), attention_mask=mask, use_cache=False).last_hidden_state
-            yield todo[index], last_token(hidden, mask).float().cpu().numpy()
+    def embed(todo: np.ndarray, some: Sequence[ReadingSettings]) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        for index, input_ids, mask in batches([unique[i] for i in todo], batch_size=batch_size, progress=progress):
+            inputs = {"input_ids": input_ids.to(base.device), "attention_mask": mask.to(base.device)}
+            vectors = text_vectors(base, inputs, some)
+            yield todo[index], [vector.float().cpu().numpy() for vector in vectors]
 
+    def embed_by(reading: ReadingSettings, todo: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index, vectors in embed(todo, [reading]):
+            yield index, vectors[0]
+
+    features = [np.empty((len(unique), vector_size(base, reading)), dtype=np.float32) for reading in readings]
     with evaluating(base):
         if cache_dir is None:
-            for index, vectors in embed(np.arange(len(rows))):
-                features[index] = vectors
+            for index, vectors in embed(np.arange(len(unique)), readings):
+                for of_reading, vector in zip(features, vectors, strict=True):
+                    of_reading[index] = vector
         else:
-            FeatureCache(cache_dir, base, exact=exact).complete([row_key(row) for row in rows], features, embed)
-    return features
-
-
-def truncate_backbone(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
-    """Keep the first layers of a decoder only, so that features come from its middle and cost less.
-
-    Embeddings and final norm are kept. The layers are shared with `model`, not copied: training one trains the other.
-
-    Args:
-        model: A decoder such as `AutoModel` gives, or a causal language model, whose head is dropped.
-        num_layers: How many layers to keep, from 1 to all of them.
-
-    Returns:
-        A model of the same class as `model`'s decoder. Its last hidden state is the final norm of
-        `hidden_states[num_layers]`.
-
-    Raises:
-        JuryError: `num_layers` is out of range, or the decoder does not keep its layers in one list.
-
-    Example:
-        >>> from reward_models.jury.tiny import tiny_causal_lm
-        >>> len(truncate_backbone(tiny_causal_lm(num_hidden_layers=4), 3).layers)
-        3
-    """
-    base = model.base_model
-    total = base.config.num_hidden_layers
-    if not 1 <= num_layers <= total:
-        raise JuryError(
-            f"num_layers={num_layers}: {type(base).__name__} has {total} layers; give a number from 1 to {total}."
-        )
-    names = [name for name, child in base.named_children() if isinstance(child, nn.ModuleList) and len(child) == total]
-    if len(names) != 1:
-        raise JuryError(
-            f"{type(base).__name__} does not keep its {total} layers in one torch.nn.ModuleList, so the first "
-            f"{num_layers} cannot be cut out. Use the whole backbone."
-        )
-    config = copy.deepcopy(base.config)
-    config.num_hidden_layers = num_layers
-    if getattr(config, "layer_types", None) is not None:
-        config.layer_types = config.layer_types[:num_layers]
-    truncated = copy.copy(base)
-    # A shallow copy shares the dictionary of submodules too; ours must be its own before a list in it is replaced.
-    truncated._modules = {**base._modules, names[0]: base.get_submodule(names[0])[:num_layers]}
-    truncated.config = config
-    return truncated
-
-
-def weights_hash(model: PreTrainedModel) -> str:
-    """Return the SHA-256 of a model's weights: names, precision, shapes and values, whatever files they lie in.
-
-    Example:
-        >>> from reward_models.jury.tiny import tiny_causal_lm
-        >>> model = tiny_causal_lm().base_model
-        >>> before = weights_hash(model)
-        >>> with torch.no_grad():
-        ...     _ = next(model.parameters()).add_(1e-3)
-        >>> before == weights_hash(model)
-        False
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def refer_to_backbone(backbone: PreTrainedModel) -> dict[str, Any]:
-    """Make the reference to a backbone that was not changed since it was loaded.
-
-    Args:
-        backbone: The decoder in a jury; its `name_or_path` says where it came from.
-
-    Returns:
-        `source` (an absolute path, or an id of the Hub) and `sha256` of the weights, for `JuryConfig.backbone`.
-
-    Raises:
-        JuryError: It was not loaded from a place that is still there, or its weights are others than there.
-    """
-    source = str(backbone.config.name_or_path or "")
-    source = str(Path(source).resolve()) if source and Path(source).is_dir() else source
-    copied = "Fix: save with include_backbone=True, which copies the backbone."
-    if not source:
-        raise JuryError(f"include_backbone=False: the backbone was not loaded from a folder or from the Hub. {copied}")
-    reference = {"source": source, "sha256": weights_hash(backbone)}
-    layers, dtype = backbone.config.get_text_config().num_hidden_layers, next(backbone.parameters()).dtype
-    try:
-        find_backbone(reference, layers, dtype)
-    except JuryError as error:
-        raise JuryError(f"include_backbone=False: {error} {copied}") from error
-    return reference
-
-
-def find_backbone(
-    reference: dict[str, Any], layers: int, dtype: torch.dtype, source: str | Path | None = None
-) -> PreTrainedModel:
-    """Load the backbone that a reference names, and check that it is the one.
-
-    Args:
-        reference: See `refer_to_backbone`.
-        layers: Number of its layers that are used.
-        dtype: Precision of the weights.
-        source: Where it lies now; None: where the reference says.
-
-    Returns:
-        The decoder, on the CPU.
-
-    Raises:
-        JuryError: It is not there, or has other weights.
-
-    Example:
-        >>> find_backbone({"source": "models/moved-away", "sha256": "0"}, 2, torch.float32)
-        Traceback (most recent call last):
-        reward_models.errors.JuryError: the backbone 'models/moved-away' is not there, or cannot be read (...).
-    """
-    name = str(source or reference["source"])
-    try:
-        backbone = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False, use_safetensors=True)
-    except Exception as error:  # whatever a missing or damaged folder makes of transformers
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise JuryError(f"the backbone {name!r} is not there, or cannot be read ({line}).") from error
-    if layers < backbone.config.get_text_config().num_hidden_layers:
-        backbone = truncate_backbone(backbone, layers)
-    if weights_hash(backbone) != reference["sha256"]:
-        raise JuryError(f"the backbone {name!r} has other weights than the one that the jury was fitted on (SHA-256).")
-    return backbone.eval()
+            for of_reading, reading in zip(features, readings, strict=True):
+                cache = FeatureCache(cache_dir, base, exact=exact, vector=reading.vector_name)
+                cache.complete([row_key(row) for row in unique], of_reading, partial(embed_by, reading))
+    return [of_reading[text_row] for of_reading in features]

@@ -1,106 +1,97 @@
-"""From judgements to a jury reward model on a frozen language model: `fit_jury`, the front door.
+"""From judgements to a jury reward model: `fit_jury`, the front door.
 
-The steps, each in a room of its own: choose the number of clusters on held-out raters (`fitting.selection`), fit
-clusters and rewards per text on the labels (`fitting.mixture`), name the clusters by their answers
-(`analysis.naming`), read the rewards off the model's features (`fitting.feature_fitting`), and put the heads on one
-scale (`jury.calibration`). The table is encoded once. Fine-tuning the language model is `JuryRewardTrainer`; this file
-knows nothing of it, nor of policies.
+The steps, each in a room of its own: read the texts and compute their features once (`jury.fitting.features`), choose
+features and clusters on held-out raters and held-out texts and fit both together (`fitting.joint`), name the clusters
+(`analysis.naming`), and put the heads on one scale (`jury.calibration`). What is returned predicts what was fitted,
+also after it was saved. Fine-tuning the language model is `JuryRewardTrainer`; this file knows nothing of it, nor of
+policies.
+
+Shapes: `U` texts, `D` features.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.analysis.naming import describe_clusters, item_labels
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.feature_fitting import FeatureFit, fit_features
-from reward_models.fitting.mixture import fit_mixture
-from reward_models.fitting.rater_fit import RaterFit
-from reward_models.fitting.selection import KSelection, select_num_clusters
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, as_messages
-from reward_models.jury.features import pooled_features, truncate_backbone
-from reward_models.jury.modeling_jury import JuryRewardModel
-from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
+from reward_models.jury.backbones.loading import load_backbone, truncate_backbone
+from reward_models.jury.fitting.features import TextOptions, text_features
+from reward_models.jury.fitting.steps import (
+    Clusters,
+    JudgedTables,
+    Names,
+    described_clusters,
+    fit_texts_and_raters,
+)
 from reward_models.jury.scorer import JuryScorer
-from reward_models.jury.state import JuryState, StoredRaters, counts
 from reward_models.progress import with_progress_bars
+from reward_models.raters.rater_model import Membership
 
 
-__all__ = ["FittedJury", "fit_jury"]
+__all__ = ["fit_jury"]
 
 ANSWERS_IN_DESCRIPTION = 3
 CALIBRATION_PROMPTS = 200  # give a scale to about two percent
 
 
-@dataclass(frozen=True)
-class FittedJury:
-    """What `fit_jury` found on the way; `JuryScorer.fitted` holds it until the process ends.
-
-    Attributes:
-        selection: The comparison of numbers of clusters; None where K was given or the table has no raters.
-        label_fit: Clusters of raters and rewards per text, from the labels alone.
-        clusters: Per cluster `name`, `prevalence` and `answers`, see `describe_clusters`.
-        heads: The linear heads on the model's features.
-        uncalibrated: Why the heads were not put on one scale; None where they were.
-
-    Example:
-        >>> from reward_models import planted_judgements
-        >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
-        >>> planted = planted_judgements("preference", num_raters=20, num_items=6)
-        >>> tokenizer = tiny_tokenizer()
-        >>> backbone = tiny_causal_lm(tokenizer)
-        >>> scorer = fit_jury(planted.judgements, backbone, tokenizer, l2=0.1, progress=False)
-        >>> scorer.fitted.selection.num_clusters, len(scorer.fitted.label_fit.rater_ids)
-        (2, 20)
-    """
-
-    selection: KSelection | None
-    label_fit: RaterFit
-    clusters: list[dict[str, Any]]
-    heads: FeatureFit
-    uncalibrated: str | None
-
-
 @with_progress_bars
 def fit_jury(
-    judgements: Judgements,
+    judgements: Judgements | Sequence[Judgements],
     backbone: str | Path | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    clusters: int | Sequence[int] | KSelection = (1, 2, 3),
+    clusters: Clusters = (1, 2, 3),
+    membership: Membership | Literal["auto"] = "mixture",
+    pooling: str | None = None,
+    hidden_layers: Sequence[int] | Literal["auto"] | None = None,
+    read_prompt: bool | Literal["auto"] = True,
     layers: int | None = None,
-    l2: float | Literal["auto"] = "auto",
+    l2: Literal["auto"] = "auto",
     labels: Mapping[str, str] | None = None,
-    names: Sequence[str] | Mapping[str, str] | None = None,
+    names: Names | None = None,
     config: FitConfig | None = None,
-    max_length: int = MAX_LENGTH,
+    max_length: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> JuryScorer:
     """Fit a jury reward model: clusters of raters, and a reward of any text for each of them.
 
-    The language model is not trained: its features of each judged text are computed once, and the heads are linear.
+    Texts and raters are fitted in one likelihood (`fit_joint`). The language model is not trained: its features of
+    each text are computed once, and the rewards of texts that nobody judged are linear in them.
 
     Args:
-        judgements: A table of any kind. Without raters (`soft`) the jury has one cluster.
-        backbone: A decoder (path, hub id or model) whose last token's hidden state gives the features.
+        judgements: A table of any kind, or several tables of different kinds by the same raters. Without raters
+            (`soft`) the jury has one cluster.
+        backbone: Path, hub id or model. A decoder gives the last token's hidden state, an encoder or sentence embedder
+            what it was trained to give (the mean over tokens, unless its folder says otherwise).
         tokenizer: Tokenizer of a backbone that is given as a model.
-        clusters: K; candidates of which held-out raters choose one; or that choice, from `select_num_clusters`.
+        clusters: K; candidates of which held-out raters and texts choose one; or that choice.
+        membership: How a rater combines the rewards of clusters, see `RaterModel`; "auto" compares them.
+        pooling: "last_token", "mean" or "first_token"; None: as the backbone was trained; "auto": the one whose
+            features predict held-out texts best.
+        hidden_layers: Layers to read, from 1, one after the other; None: the last; "auto": the last, the middle, or
+            three from the middle to the last, by held-out texts. Poolings and layers share one pass.
+        read_prompt: Whether prompts are read before responses; False for responses that stand by themselves; "auto"
+            compares both by held-out texts, in two passes.
         layers: Use only so many of the backbone's layers; None for all.
-        l2: Ridge penalty of the heads; `"auto"` chooses it on held-out questions.
+        l2: The strengths of the heads are learnt from the judgements: "auto" is all there is.
         labels: Short names of items by item id, for the names of the clusters. None: `item_labels`, from the wordings.
         names: Names of the clusters, see `describe_clusters`. None: those that are found.
-        config: Restarts, priors and seed of the label-level fit; the seed serves every step.
+        config: Restarts, priors and seed; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
+            None: 1,024, or what a sentence embedder was trained on.
         cache_dir: Folder in which features are kept while they are computed, so that a fit that was killed goes on
             with the same result; it may be deleted afterwards. None: nothing is kept.
         progress: Show progress bars.
@@ -113,67 +104,56 @@ def fit_jury(
 
     Raises:
         JuryError: K that the raters cannot support, a backbone that cannot be loaded or comes without its tokenizer,
-            or a table whose texts or questions are too few, see `select_num_clusters` and `fit_features`.
+            features that do not match the texts, or tables that cannot be joined, see `fit_joint`.
 
     Example:
         >>> from reward_models import planted_judgements
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
         >>> planted = planted_judgements("choice", num_raters=20, num_items=6)
-        >>> tokenizer = tiny_tokenizer()
-        >>> backbone = tiny_causal_lm(tokenizer)  # in earnest: the path of a language model, and no tokenizer
-        >>> scorer = fit_jury(planted.judgements, backbone, tokenizer, clusters=2, l2=0.1, progress=False)
+        >>> backbone = tiny_causal_lm()  # in earnest: the path of a language model, and no tokenizer
+        >>> scorer = fit_jury(planted.judgements, backbone, tiny_tokenizer(), clusters=2, progress=False)
         >>> scorer.cluster_rewards(["Question 1?"] * 3, ["answer A", "answer B", "answer C"]).shape
         torch.Size([3, 2])
     """
-    config = config or FitConfig()
-    announce = on_step or _ignore
-    enc = judgements.encode()
-    model, tokenizer = _load(backbone, tokenizer)
-    selection, num_clusters = None, 1
-    if isinstance(clusters, int):
-        num_clusters = clusters
-    elif isinstance(clusters, KSelection):
-        selection, num_clusters = clusters, clusters.num_clusters
-    elif enc.kind != "soft":
-        announce("choosing the number of clusters on held-out raters")
-        selection = select_num_clusters(judgements, clusters, config, seed=config.seed)
-        num_clusters = selection.num_clusters
-    announce("fitting clusters of raters to the labels")
-    label_fit = fit_mixture(enc, num_clusters, config)
-    described = (
-        describe_clusters(label_fit, enc, labels=labels or item_labels(enc), names=names)
-        if enc.kind != "soft"
-        else _everyone()
-    )
-    announce("computing the language model's features of each text")
+    if l2 != "auto":
+        raise JuryError(
+            f"l2={l2!r}: the strengths of the heads are learnt from the judgements, and there is no penalty to set. "
+            "Fix: leave l2 out."
+        )
+    if isinstance(backbone, np.ndarray):
+        raise JuryError("the backbone is an array. Fix: fit_vector_jury(judgements, features) takes vectors of texts.")
+    config, announce = config or FitConfig(), on_step or _ignore
+    tables = JudgedTables.of(judgements, config)
+    model, tokenizer, usual = load_backbone(backbone, tokenizer)
     if layers is not None:
         model = truncate_backbone(model, layers)
-    reading = ReadingSettings.for_tables(tokenizer, max_length)
-    features = pooled_features(
-        model, tokenizer, enc.texts, progress=progress, cache_dir=cache_dir, exact=True, reading=reading
+    options = TextOptions(pooling, hidden_layers, read_prompt, max_length)
+    texts = text_features(
+        model, tokenizer, tables.encoded, usual, options, tables.config, cache_dir, progress, announce
     )
-    announce("fitting the heads")
-    heads = fit_features(enc, features, num_clusters, init=label_fit, l2=l2, seed=config.seed)
-    names = [cluster["name"] for cluster in described]
-    jury = JuryRewardModel.from_fit(
-        model, heads.weight, heads.bias, heads.prevalence, names, memory=heads.memory, reading=reading
+    read = replace(tables, encoded=texts.tables)
+    found = fit_texts_and_raters(read, texts.rows, clusters, membership, announce)
+    described = described_clusters(found.fit, tables, labels, names)
+    fit = found.fit
+    conversations = len(fit.texts) if texts.reading.format == "conversations" else 0
+    scorer = JuryScorer.from_joint_fit(
+        fit,
+        model,
+        tokenizer,
+        texts.of(fit.texts),
+        reading=texts.reading,
+        cluster_names=[cluster["name"] for cluster in described],
+        descriptions={c["name"]: line for c in described if (line := _description(c["answers"]))},
+        fitted_on={**tables.counts, "conversations": conversations},
     )
-    conversations = enc.n_texts if reading.format == "conversations" else 0
-    state = JuryState(
-        rater_model=label_fit.model,
-        descriptions={cluster["name"]: _description(cluster["answers"]) for cluster in described},
-        fitted_on={**counts(enc), "conversations": conversations},
-        raters=StoredRaters.of(label_fit.placement) if label_fit.rater_ids else None,
-    )
-    scorer = JuryScorer(jury, tokenizer, state=state)
-    uncalibrated = _put_on_one_scale(scorer, enc.texts)
+    uncalibrated = _put_on_one_scale(scorer, tables.encoded)
     if uncalibrated is not None:
         warnings.warn(
             f"the jury's heads are not on one scale, and rules that compare clusters will be refused: {uncalibrated}",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,  # past the decorator
         )
-    scorer.fitted = FittedJury(selection, label_fit, described, heads, uncalibrated)
+    scorer.fitted = replace(found, features=texts.choice, clusters=described, uncalibrated=uncalibrated)
     return scorer
 
 
@@ -181,28 +161,7 @@ def _ignore(_: str) -> None:
     """Announce nothing."""
 
 
-def _load(
-    backbone: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load what was given as a path; float32, because features of half precision blur near-ties."""
-    if isinstance(backbone, PreTrainedModel):
-        if tokenizer is None:
-            raise JuryError(
-                f"the backbone is a {type(backbone).__name__} without its tokenizer, which turns texts into its "
-                "tokens. Pass tokenizer=, or the path that both are loaded from."
-            )
-        return backbone, tokenizer
-    try:
-        model = AutoModel.from_pretrained(str(backbone), dtype="float32", trust_remote_code=False)
-        return model, tokenizer or AutoTokenizer.from_pretrained(str(backbone), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise JuryError(
-            f"no language model at {str(backbone)!r}: neither a folder in from_pretrained form nor a model id that "
-            "can be reached. Correct the path."
-        ) from error
-
-
-def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
+def _put_on_one_scale(scorer: JuryScorer, tables: Sequence[Encoded]) -> str | None:
     """Calibrate the heads on the judged responses, each once, as a stand-in for samples of a reference policy.
 
     Welfare rules that compare clusters need it; the pool takes the heads as they are. Scores stay logits until a rule
@@ -211,6 +170,7 @@ def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
     Returns:
         Why there is no calibration; None where there is one.
     """
+    texts: list[Text] = list(dict.fromkeys(text for table in tables for text in table.texts))
     some = set(list(dict.fromkeys(text.prompt for text in texts))[:CALIBRATION_PROMPTS])
     samples = [text for text in texts if text.prompt in some]
     # A question asked in plain words and as a conversation is one prompt, where it is read as one.
@@ -222,10 +182,6 @@ def _put_on_one_scale(scorer: JuryScorer, texts: Sequence[Text]) -> str | None:
         return str(error)
     scorer.calibrated = False
     return None
-
-
-def _everyone() -> list[dict[str, Any]]:
-    return [{"name": "everyone", "prevalence": 1.0, "answers": []}]
 
 
 def _description(answers: Sequence[Mapping[str, Any]]) -> str:

@@ -29,9 +29,9 @@ from transformers.utils import cached_file
 
 from reward_models.content_hashes import file_fault, folder_records, safe_name, value_hash
 from reward_models.errors import JuryError
+from reward_models.jury.backbones.loading import refer_to_backbone
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
-from reward_models.jury.features import refer_to_backbone
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings, precision_of
 from reward_models.jury.state import JuryState, RewardUncertainty, StoredRaters

@@ -28,9 +28,10 @@ from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import ResidualMemory
+from reward_models.jury.backbones.loading import find_backbone
 from reward_models.jury.backbones.memory import JudgedRewards, JudgedTexts, MemoryLayer
+from reward_models.jury.backbones.pooling import text_vectors, vector_size
 from reward_models.jury.configuration_jury import JuryConfig
-from reward_models.jury.features import find_backbone, last_token
 from reward_models.jury.reading import ReadingSettings
 
 
@@ -119,7 +120,8 @@ class JuryRewardModel(PreTrainedModel):
         config.check()
         super().__init__(config)
         self.model = AutoModel.from_config(config.text_config, trust_remote_code=False)
-        hidden_size = config.get_text_config().hidden_size
+        self._reading = ReadingSettings() if config.reading is None else ReadingSettings.from_dict(config.reading)
+        hidden_size = vector_size(self.model, self._reading)
         self.score = ClusterHeads(hidden_size, config.num_clusters)
         self.memory = MemoryLayer(config.num_anchors, hidden_size, config.num_clusters) if config.num_anchors else None
         sizes = config.num_judged, config.num_clusters, config.num_parts
@@ -199,7 +201,7 @@ class JuryRewardModel(PreTrainedModel):
             JuryError: Shapes do not match each other or the backbone, a head is not finite, or see `JuryConfig`.
         """
         base = backbone.base_model
-        hidden_size = base.config.get_text_config().hidden_size
+        hidden_size = vector_size(base, reading or ReadingSettings())
         heads = torch.as_tensor(np.asarray(weight, dtype=np.float64))
         offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
         _check_fit(heads, offsets, memory, judged, hidden_size, type(base).__name__)
@@ -263,15 +265,13 @@ class JuryRewardModel(PreTrainedModel):
         Returns:
             The rewards; see `JuryOutput`.
         """
-        positions = {} if position_ids is None else {"position_ids": position_ids}
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            use_cache=False,
-            **positions,
-        )
-        features = last_token(outputs.last_hidden_state, attention_mask)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "inputs_embeds": inputs_embeds,
+            "position_ids": position_ids,
+        }
+        features = text_vectors(self.model, inputs, [self._reading])[0]
         rewards = self.score(features)
         if self.memory is not None:
             rewards = rewards + self.memory(features)

@@ -20,8 +20,19 @@ from reward_models.judgements.texts import Prompt, Text, as_messages
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["MAX_LENGTH", "SEPARATOR", "ReadingSettings", "Rendered", "TextFormat", "precision_of", "render", "shorten"]
+__all__ = [
+    "MAX_LENGTH",
+    "POOLINGS",
+    "SEPARATOR",
+    "ReadingSettings",
+    "Rendered",
+    "TextFormat",
+    "precision_of",
+    "render",
+    "shorten",
+]
 
+POOLINGS = ("last_token", "mean", "first_token")
 MAX_LENGTH = 1024
 """Longest text in tokens where nothing else is said, for features and for scores."""
 SEPARATOR = "\n"
@@ -99,7 +110,7 @@ def render(
 class ReadingSettings:
     r"""All that decides which tokens a jury reads of a text, and how exactly it computes with them.
 
-    The chat template is the tokenizer's and the layer is the last of the backbone, both saved with the jury.
+    The chat template is the tokenizer's, saved with the jury.
 
     Attributes:
         max_length: Longest text in tokens; a longer one loses its beginning, because the response is what is judged.
@@ -111,8 +122,15 @@ class ReadingSettings:
         special_tokens: Give plain texts the tokenizer's special tokens and an end token, as TRL's reward trainer
             does; conversations have those of the chat template.
         truncation_side: Side on which long texts are cut: `"left"`.
-        pooling: Hidden state that the heads read: `"last_token"`.
+        pooling: What the heads read of the hidden states of the tokens: `"last_token"`, their `"mean"`, or the
+            `"first_token"` (of encoders that were trained so).
         dtype: Precision of the backbone.
+        layers: Layers of which the heads read the hidden states, one after the other, from 1; None: the last. Those
+            before the last are scaled to a mean square of 1, as the final norm would.
+        read_prompt: Whether the prompt is read before the response. False: the response alone, for texts that stand by
+            themselves.
+        unit_length: Scale the vector of a text to length 1, as some sentence embedders were trained.
+        end_token: With `special_tokens`, whether the tokenizer's end token is put after a plain text.
 
     Raises:
         JuryError: A value that this version does not know.
@@ -134,6 +152,10 @@ class ReadingSettings:
     truncation_side: str = "left"
     pooling: str = "last_token"
     dtype: str = "float32"
+    layers: tuple[int, ...] | None = None
+    read_prompt: bool = True
+    unit_length: bool = False
+    end_token: bool = True
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 1:
@@ -141,9 +163,13 @@ class ReadingSettings:
         known = {
             "format": get_args(TextFormat),
             "truncation_side": ("left",),
-            "pooling": ("last_token",),
+            "pooling": POOLINGS,
             "dtype": ("float32", "bfloat16", "float16", "float64"),
         }
+        if self.layers is not None and (not self.layers or min(self.layers) < 1):
+            raise JuryError(
+                f"layers={self.layers} must name layers of the backbone, from 1. Leave it out for the last."
+            )
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
                 raise JuryError(
@@ -162,6 +188,21 @@ class ReadingSettings:
         if tokenizer.chat_template is None:
             return cls(max_length, "text", SEPARATOR)
         return cls(max_length, "conversations")
+
+    @classmethod
+    def for_embedder(cls, **settings: Any) -> ReadingSettings:
+        r"""Return how a sentence embedder reads texts: in plain words, with its special tokens.
+
+        Args:
+            **settings: Its `pooling`, `unit_length` and `max_length`.
+
+        Example:
+            >>> ReadingSettings.for_embedder(pooling="mean", max_length=256).separator
+            '\\n'
+        """
+        return cls(
+            **{"format": "text", "separator": SEPARATOR, "special_tokens": True, "end_token": False, **settings}
+        )
 
     @classmethod
     def stored(cls, values: Mapping[str, Any] | None, fitted_on: Mapping[str, int]) -> ReadingSettings:
@@ -188,11 +229,19 @@ class ReadingSettings:
                 f"the jury reads texts by {', '.join(unknown)}, which this version does not know, and its scores "
                 "would differ. Upgrade: pip install --upgrade plural-rlhf."
             )
-        return cls(**values)
+        layers = values.get("layers")
+        return cls(**{**values, "layers": None if layers is None else tuple(layers)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "layers": None if self.layers is None else list(self.layers)}
+
+    @property
+    def vector_name(self) -> str:
+        """Short name of what is made of the hidden states; empty for the last layer's last token."""
+        layers = "" if self.layers is None else "-".join(map(str, self.layers))
+        parts = ["" if self.pooling == "last_token" else self.pooling, layers, "unit" if self.unit_length else ""]
+        return "-".join(part for part in parts if part)
 
     def render(
         self, prompt: Prompt | Messages, response: str | Messages, tokenizer: PreTrainedTokenizerBase
@@ -203,6 +252,8 @@ class ReadingSettings:
             JuryError: A conversation that cannot be written as the jury's plain texts, or see `render`.
         """
         prompt, response = one_form(prompt), one_form(response)
+        if not self.read_prompt:
+            return self._of_response(response)
         if self.format == "conversations" and isinstance(prompt, str):
             prompt = as_messages(prompt)
         elif self.format == "text" and not isinstance(prompt, str):
@@ -211,8 +262,15 @@ class ReadingSettings:
         text = render(prompt, response, tokenizer, separator=self.separator)
         if not (plain and self.special_tokens):
             return Rendered(text)
-        end = tokenizer.eos_token or ""
+        end = tokenizer.eos_token or "" if self.end_token else ""
         return Rendered(text if text.endswith(end) else text + end, special_tokens=True)
+
+    def _of_response(self, response: str | Messages) -> Rendered:
+        """Write a response alone."""
+        text = response if isinstance(response, str) else SEPARATOR.join(m["content"] for m in response)
+        if not text.strip():
+            raise JuryError("a response is empty, and the jury reads responses alone (read_prompt=False): drop it.")
+        return Rendered(text, special_tokens=self.special_tokens)
 
     def render_all(self, texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> list[Rendered]:
         """Render `U` texts, see `render`."""

@@ -37,7 +37,7 @@ from reward_models.raters.rater_model import RaterModel
 
 if TYPE_CHECKING:
     from reward_models.fitting.joint.fit import JointFit
-    from reward_models.jury.fit import FittedJury
+    from reward_models.jury.fitting.steps import FittedJury
 
 __all__ = ["JuryScorer"]
 

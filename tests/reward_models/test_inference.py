@@ -7,7 +7,8 @@ import torch
 
 from reward_models.inference import default_device, evaluating
 from reward_models.judgements.texts import Text
-from reward_models.jury.features import pooled_features, truncate_backbone
+from reward_models.jury.backbones.loading import truncate_backbone
+from reward_models.jury.features import pooled_features
 from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 
 

@@ -219,7 +219,7 @@ def _sizes(fit: RaterFit, enc: Encoded, candidates: Sequence[int], config: FitCo
     if own.bic is None:
         return [own]
     supported = [size for size in candidates if size <= enc.n_raters]
-    return fits_by_size(enc, [*supported, fit.num_clusters], config, known=fit)
+    return fits_by_size(enc, [*supported, fit.num_clusters], config)  # all without features, to be comparable
 
 
 def _trait_shares(row: TraitRow) -> TraitShares:

@@ -2,8 +2,9 @@
 
 In each of five folds a fifth of the raters and a fifth of the texts are unknown to the fit. All raters are adapted
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
-that nobody has judged, of people it knows and of people it has just met. The answer may be one cluster. Knows nothing
-of where features come from.
+that nobody has judged, of people it knows and of people it has just met. Where features do not tell tastes on new
+texts, it may still be worth what it says about known ones: the unknown raters, adapted from three quarters of their
+judgements of them, are scored on the rest. The choice may be one cluster. Knows nothing of where features come from.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.selection import Compared, MembershipChoice
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
+from reward_models.progress import track
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.predictors import answer_log_lik, positions
 from reward_models.raters.rater_model import Membership
 from reward_models.seeds import seeded_rng
+from reward_models.stats.resampling import label_parts
 from reward_models.stats.verdicts import shortage
 
 
@@ -43,6 +46,7 @@ SMALL_TABLE = 60_000  # judgements up to which every text is held out once
 FOLD_ITERATIONS = 60
 _NOT_COMPARED = "undecided: {}, so no candidates were compared; one reward for everybody is used"
 FEW_PROMPTS = 10  # with fewer prompts (answers to some questions) texts are held out, otherwise prompts
+LABEL_PARTS = 4  # of the judgements of known texts by unknown raters; each is scored after adapting from the others
 
 
 @dataclass(frozen=True)
@@ -122,16 +126,24 @@ def _not_comparable(tables: JointTables, raters: list[str]) -> str | None:
     labels = np.zeros(len(raters))
     for table in tables.tables:
         labels += np.bincount(positions(table.rater_ids, raters)[table.rater], minlength=len(raters))
-    reason = shortage(int((labels > 1).sum()), len(set(_units(tables))))
+    units = heldout_units([text for table in tables.tables for text in table.texts])
+    reason = shortage(int((labels > 1).sum()), len(set(units.values())))
     if reason is None:
         return None
     return _NOT_COMPARED.format(reason)
 
 
-def _units(tables: JointTables) -> dict[Text, Any]:
-    """What each text is held out with: its prompt, or all texts with the same response where prompts are few."""
-    texts = [text for table in tables.tables for text in table.texts]
-    by_prompt = len({text.prompt for text in texts}) >= FEW_PROMPTS
+def heldout_units(texts: Sequence[Text]) -> dict[Text, Any]:
+    """Say what each text is held out with: its prompt, or all texts with the same response.
+
+    The latter where there are few prompts with many answers, unless the same answers are offered to all of them.
+
+    Example:
+        >>> heldout_units([Text("Which?", "tea"), Text("Which?", "rain")])
+        {Text(prompt='Which?', response='tea'): 'tea', Text(prompt='Which?', response='rain'): 'rain'}
+    """
+    prompts, responses = len({text.prompt for text in texts}), len({text.response for text in texts})
+    by_prompt = prompts >= FEW_PROMPTS or responses <= prompts
     return {text: text.prompt if by_prompt else text.response for text in texts}
 
 
@@ -145,68 +157,103 @@ def _choose(
     folds = _folds(tables, raters, consensus, replace(config, restarts=1))
     at_most = max(1, len(raters) // 4)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
-    scored = [fold.losses(supported) for fold in folds]
+    scored = [fold.losses(supported) for fold in track(folds, "choosing clusters: held-out raters and texts")]
     if not scored:
         return MembershipChoice(
             [], "mixture", 1, _NOT_COMPARED.format("no rater judged both known and held-out texts")
         )
+    on_new, on_known = (
+        _choice(supported, [of_fold[kind] for of_fold in scored], config) for kind in ("new texts", "known texts")
+    )
+    if on_known is not None and _several(on_known) and not (on_new is not None and _several(on_new)):
+        new = "no judgement of one was scored" if on_new is None else on_new.reason
+        return replace(on_known, reason=f"on known texts {on_known.reason}. On new texts: {new}")
+    return on_new or MembershipChoice([], "mixture", 1, _NOT_COMPARED.format("no judgement of a new text was scored"))
+
+
+def _several(choice: MembershipChoice) -> bool:
+    """Whether raters differ in taste under a choice."""
+    return choice.num_clusters > 1 or choice.membership == "factor"
+
+
+def _choice(
+    candidates: list[tuple[Membership, int]], scored: Sequence[_Losses], config: FitConfig
+) -> MembershipChoice | None:
+    """Choose by the losses on one kind of texts; None if nothing was scored."""
     losses, weight, count = (np.sum(parts, 0) for parts in zip(*scored, strict=True))
     some = weight > 0
+    if not some.any():
+        return None
     rng = seeded_rng(config.seed, "bootstrap of raters")
-    compared = Compared.of(supported, losses[some], weight[some], count[some], rng)
-    return compared.choice(supported, decided=True)
+    return Compared.of(candidates, losses[some], weight[some], count[some], rng).choice(candidates, decided=True)
+
+
+_Losses = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(R, candidates) losses of each rater, summed; (R,) weight; (R,) number of judgements."""
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """One division: tables to fit to, to adapt all raters from, and to score, with the coordinates of their texts."""
+    """One division: tables to fit to; by kind of text, tables to adapt raters from and to score; and coordinates."""
 
     train: JointTables
-    adapt: list[Encoded]
-    test: list[Encoded]
+    scored: dict[str, list[tuple[list[Encoded], list[Encoded]]]]
     coordinates: list[np.ndarray]
     raters: list[str]
     consensus: Consensus
     config: FitConfig
 
-    def losses(self, candidates: Sequence[tuple[Membership, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(R, candidates) losses of each rater on the held-out texts, summed; (R,) weight and number of judgements."""
-        losses = np.zeros((len(self.raters), len(candidates)))
-        weight, count = np.zeros(len(self.raters)), np.zeros(len(self.raters))
+    def losses(self, candidates: Sequence[tuple[Membership, int]]) -> dict[str, _Losses]:
+        """Fit each candidate and score it, by kind of text."""
+        n = len(self.raters)
+        losses = {kind: (np.zeros((n, len(candidates))), np.zeros(n), np.zeros(n)) for kind in self.scored}
         for column, (membership, size) in enumerate(candidates):
             fit = fit_around(self.train, self.consensus, membership, size, self.config)
-            fit = fit.adapt(self.adapt, self.coordinates)
-            for test, coordinates in zip(self.test, self.coordinates, strict=True):
-                if len(test):
-                    rater = positions(test.rater_ids, self.raters)[test.rater]
-                    log_lik = test.weight * answer_log_lik(fit.log_probs(test, coordinates), test)
-                    losses[:, column] -= np.bincount(rater, log_lik, len(self.raters))
-                    if column == 0:
-                        weight += np.bincount(rater, test.weight, len(self.raters))
-                        count += np.bincount(rater, test.count, len(self.raters))
-        return losses, weight, count
+            for kind, (summed, weight, count) in losses.items():
+                for adapt, tests in self.scored[kind]:
+                    adapted = fit.adapt(adapt, self.coordinates)
+                    for test, coordinates in zip(tests, self.coordinates, strict=True):
+                        if not len(test):
+                            continue
+                        rater = positions(test.rater_ids, self.raters)[test.rater]
+                        log_lik = test.weight * answer_log_lik(adapted.log_probs(test, coordinates), test)
+                        summed[:, column] -= np.bincount(rater, log_lik, n)
+                        if column == 0:
+                            weight += np.bincount(rater, test.weight, n)
+                            count += np.bincount(rater, test.count, n)
+        return losses
 
 
 def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config: FitConfig) -> list[_Fold]:
     """Divide raters and texts into parts; the strengths are those of the consensus of all judgements."""
     rng = seeded_rng(config.seed, "folds of joint fit")
-    units = _units(tables)
+    of_known = seeded_rng(config.seed, "parts of judgements of known texts")
+    units = heldout_units([text for table in tables.tables for text in table.texts])
     names = list(dict.fromkeys(units.values()))
     fold_of = dict(zip(names, rng.permutation(len(names)) % FOLDS, strict=True))
     rater_fold = rng.permutation(len(raters)) % FOLDS
     folds = []
     for number in range(FOLDS if sum(map(len, tables.tables)) <= SMALL_TABLE else 1):
-        train, adapt, test = [], [], []
+        train: list[Encoded] = []
+        rows: list[list[tuple[np.ndarray, np.ndarray]]] = []
         for table in tables.tables:
             out = np.array([fold_of[units[text]] == number for text in table.texts] + [False])  # last: the padding
             held = out[table.alternatives].any(1)
-            unknown = rater_fold[positions(table.rater_ids, raters)] == number
-            adapt.append(table.select(~held))
-            test.append(table.select(held))
-            train.append(table.select(~held & ~unknown[table.rater], drop_raters=True))
+            unknown = (rater_fold[positions(table.rater_ids, raters)] == number)[table.rater]
+            train.append(table.select(~held & ~unknown, drop_raters=True))
+            known = ~held & unknown
+            part = np.where(known, label_parts(table.rater, LABEL_PARTS, of_known), -1)
+            rows.append([(~held, held), *((known & (part != i), part == i) for i in range(LABEL_PARTS))])
         kept = [i for i, table in enumerate(train) if len(table)]
-        if not kept or not any(len(test[i]) for i in kept):
+        if not kept or not any(rows[i][n][1].any() for i in kept for n in range(1 + LABEL_PARTS)):
             continue
+        pairs = [
+            (
+                [tables.tables[i].select(rows[i][n][0]) for i in kept],
+                [tables.tables[i].select(rows[i][n][1]) for i in kept],
+            )
+            for n in range(1 + LABEL_PARTS)
+        ]
         coordinates = [tables.coordinates[i] for i in kept]
         space = TextSpace.identity(coordinates[0].shape[1])
         fitted = JointTables([train[i] for i in kept], space, coordinates)
@@ -217,8 +264,8 @@ def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config:
         problem = problem.with_strengths(consensus.strengths)
         params, _ = problem.maximise(start, FOLD_ITERATIONS, 1e-6, [n for n in start if n.endswith(".log_scale_mean")])
         fold_consensus = Consensus(consensus.strengths, params)
-        known = [adapt[i] for i in kept], [test[i] for i in kept]
-        folds.append(_Fold(fitted, *known, coordinates, raters, fold_consensus, config))
+        scored = {"new texts": pairs[:1], "known texts": pairs[1:]}
+        folds.append(_Fold(fitted, scored, coordinates, raters, fold_consensus, config))
     return folds
 
 

@@ -1,10 +1,10 @@
 """Fit a jury to judgements and features of texts together: texts and raters in one likelihood.
 
-Rewards are linear in the features plus a residual of the text. Where hundreds judge a text the residuals win, and the
-fit is that of `fit_raters`; where five do, the features carry it. How strong each is follows from the judgements
-(`strengths`). Several tables of the same raters, of different kinds, are fitted together: one reward, one
-membership per rater. A text that nobody judged keeps the variance of its residual and of what the features leave
-open, and predictions are averaged over it. Knows nothing of where features come from.
+Rewards are linear in the features plus a residual of the text. Where hundreds judge a text the residuals win; where
+five do, the features carry it. How strong each is follows from the judgements (`strengths`). Several tables of the
+same raters, of different kinds, are fitted together: one reward, one membership per rater. A text that nobody judged
+keeps the variance of its residual and of what the features leave open, and predictions are averaged over it. Knows
+nothing of where features come from.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `D` features, `d` coordinates, `P` parts (consensus and tastes), `B`
 basis rewards, `C` codes, `A` answers.
@@ -12,6 +12,7 @@ basis rewards, `C` codes, `A` answers.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -105,6 +106,11 @@ class JointTables:
         tables, rows = [tables[i] for i in order], [rows[i].astype(np.float64) for i in order]
         by_text = {t: row for table, of_table in zip(tables, rows, strict=True) for t, row in _judged(table, of_table)}
         space = TextSpace.of(np.stack(list(by_text.values())))
+        if rows[0].shape[1] and not space.axes.shape[1] and len(by_text) > 1:
+            message = (
+                "the features of all texts are equal, so they say nothing of new texts. Check where they are from."
+            )
+            warnings.warn(message, UserWarning, stacklevel=4)
         return cls(tables, space, [space.coordinates(of_table) for of_table in rows])
 
     def problem(self, membership: Membership, num_clusters: int, config: FitConfig) -> JointProblem:

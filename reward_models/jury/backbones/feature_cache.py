@@ -78,6 +78,7 @@ class FeatureCache:
         cache_dir: Folder of all backbones' features; made when the first shard is written.
         backbone: The backbone.
         exact: Keep float32 instead of rounding to float16.
+        vector: Name of what is made of the hidden states, `ReadingSettings.vector_name`.
 
     Attributes:
         folder: Folder of this backbone's shards.
@@ -93,8 +94,11 @@ class FeatureCache:
         ([], [[0.5, 2.0]])
     """
 
-    def __init__(self, cache_dir: str | Path, backbone: PreTrainedModel, *, exact: bool = False) -> None:
-        self.folder = Path(cache_dir) / f"{backbone_identity(backbone)[:32]}{'-float32' if exact else ''}"
+    def __init__(
+        self, cache_dir: str | Path, backbone: PreTrainedModel, *, exact: bool = False, vector: str = ""
+    ) -> None:
+        name = f"{backbone_identity(backbone)[:32]}{'-float32' if exact else ''}"
+        self.folder = Path(cache_dir) / (f"{name}-{vector}" if vector else name)
         self._exact = exact
 
     def complete(

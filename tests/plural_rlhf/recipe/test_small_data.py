@@ -23,7 +23,7 @@ def test_a_jury_of_few_raters_is_fitted_and_nothing_is_claimed_of_it(tmp_path, n
     table.to_json(path, orient="records", lines=True)
     settings = ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'run'}"]
     settings += ["data.source=table", f"data.path={path}", "data.columns.index=0", "data.heldout_questions=2"]
-    config = load_config(SMOKE, [*settings, f"jury.clusters={clusters}", "jury.l2=1.0"])
+    config = load_config(SMOKE, [*settings, f"jury.clusters={clusters}"])
     console = quietly()
     results = run(config, command="test", console=console, until="jury")
     printed = " ".join(console.file.getvalue().split())
@@ -45,7 +45,7 @@ def test_a_jury_of_one_cluster_says_that_two_were_fitted_to_compare_groups(tmp_p
     table.to_json(path, orient="records", lines=True)
     settings = ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'run'}"]
     settings += ["data.source=table", f"data.path={path}", "data.columns.index=0", "data.heldout_questions=2"]
-    config = load_config(SMOKE, [*settings, "jury.clusters=1", "jury.l2=1.0"])
+    config = load_config(SMOKE, [*settings, "jury.clusters=1"])
     console = quietly()
     results = run(config, command="test", console=console, until="jury")
     assert len(results.clusters) == 1

@@ -21,7 +21,7 @@ def fitted(tmp_path, layers=None):
     tiny_causal_lm(tokenizer).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     table = planted_judgements("choice", num_raters=20, num_items=6).judgements
-    return fit_jury(table, tmp_path / "base", clusters=2, l2=0.1, layers=layers, progress=False)
+    return fit_jury(table, tmp_path / "base", clusters=2, layers=layers, progress=False)
 
 
 @pytest.mark.parametrize("layers", [None, 1])
@@ -79,7 +79,7 @@ def test_a_backbone_that_was_trained_or_has_no_place_is_not_referred_to(tmp_path
         scorer.save_pretrained(tmp_path / "small", include_backbone=False)
     tokenizer = tiny_tokenizer()
     table = planted_judgements("choice", num_raters=20, num_items=6).judgements
-    made = fit_jury(table, tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=0.1, progress=False)
+    made = fit_jury(table, tiny_causal_lm(tokenizer), tokenizer, clusters=2, progress=False)
     with pytest.raises(JuryError, match=r"was not loaded from a folder.*include_backbone=True"):
         made.save_pretrained(tmp_path / "small", include_backbone=False)
     assert not (tmp_path / "small").exists()

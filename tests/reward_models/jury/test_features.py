@@ -9,7 +9,9 @@ from transformers import AutoModel
 
 from reward_models.errors import JuryError
 from reward_models.judgements.texts import Text, freeze_prompt
-from reward_models.jury.features import batches, last_token, pooled_features, truncate_backbone
+from reward_models.jury.backbones.loading import truncate_backbone
+from reward_models.jury.backbones.pooling import last_token
+from reward_models.jury.features import batches, pooled_features
 from reward_models.jury.reading import render
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

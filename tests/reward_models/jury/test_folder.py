@@ -240,7 +240,7 @@ def test_stored_raters_keep_their_posteriors_whatever_the_order_of_the_array_in_
     """safetensors writes an array's memory as it lies: a column-major posterior came back with its raters mixed."""
     tokenizer = tiny_tokenizer()
     judgements = planted_judgements("choice", num_raters=20, num_items=6).judgements
-    scorer = fit_jury(judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=0.01, progress=False)
+    scorer = fit_jury(judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=2, progress=False)
     placement = scorer.fitted.label_fit.placement
     for order in ("C", "F"):
         posterior = np.asarray(placement.posterior, order=order)

@@ -13,7 +13,8 @@ from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, RLOOConfig
 from reward_models.errors import JuryError
 from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.texts import Text
-from reward_models.jury.features import pooled_features, truncate_backbone
+from reward_models.jury.backbones.loading import truncate_backbone
+from reward_models.jury.features import pooled_features
 from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.likelihoods import davidson_log_lik

@@ -121,7 +121,7 @@ def test_texts_of_700_tokens_keep_their_remembered_rewards_through_saving(tokeni
     backbone = tiny_causal_lm(tokenizer)
     lengths = [len(ids) for ids in tokenizer([text.response for text in texts])["input_ids"]]
     assert min(lengths) >= 700
-    scorer = fit_jury(judgements, backbone, tokenizer, clusters=2, l2=1.0, progress=False)
+    scorer = fit_jury(judgements, backbone, tokenizer, clusters=2, progress=False)
     before = scored(scorer, texts)
     heads = scorer.fitted.heads
     features = pooled_features(backbone, tokenizer, texts, reading=scorer.reading, progress=False)
@@ -149,7 +149,7 @@ def test_features_and_scores_have_the_same_length_where_nothing_is_said(tokenize
 def test_the_length_that_a_jury_was_fitted_with_is_used_when_it_is_loaded(tokenizer, tmp_path):
     with pytest.warns(UserWarning, match=r"^12 of 12 texts are longer than max_length=300 tokens"):
         scorer = fit_jury(
-            long_pairs(), tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=1.0, max_length=300, progress=False
+            long_pairs(), tiny_causal_lm(tokenizer), tokenizer, clusters=2, max_length=300, progress=False
         )
     scorer.save_pretrained(tmp_path / "jury")
     loaded = JuryScorer.from_pretrained(tmp_path / "jury")
@@ -190,7 +190,7 @@ def test_an_objective_says_how_many_texts_it_cuts(tmp_path):
 def test_a_jury_of_a_table_knows_its_format_without_its_state(tokenizer, tmp_path):
     judgements = long_pairs(num_words=5)
     texts = judgements.encode().texts
-    scorer = fit_jury(judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=1.0, progress=False)
+    scorer = fit_jury(judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=2, progress=False)
     JuryScorer(scorer.model, scorer.tokenizer).save_pretrained(tmp_path / "jury")
     assert JuryScorer.from_pretrained(tmp_path / "jury").state.fitted_on == {}
     found = scored(JuryScorer.from_pretrained(tmp_path / "jury"), texts)
@@ -274,7 +274,7 @@ def test_settings_of_a_later_version_are_refused(tokenizer, setting, message, tm
 def test_cut_layers_are_those_of_the_saved_jury(tmp_path):
     judgements = long_pairs(num_words=5)
     texts = judgements.encode().texts
-    scorer = fit_jury(judgements, save_tiny(tmp_path / "base"), clusters=2, layers=1, l2=1.0, progress=False)
+    scorer = fit_jury(judgements, save_tiny(tmp_path / "base"), clusters=2, layers=1, progress=False)
     scorer.save_pretrained(tmp_path / "jury")
     loaded = JuryScorer.from_pretrained(tmp_path / "jury")
     assert loaded.model.config.get_text_config().num_hidden_layers == 1

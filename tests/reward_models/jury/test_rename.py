@@ -31,7 +31,6 @@ def jury(tmp_path):
         tokenizer,
         clusters=2,
         names=["city | centre", "b"],
-        l2=0.1,
         progress=False,
     )
     scorer.save_pretrained(tmp_path / "jury", save_raters=True)

@@ -11,7 +11,8 @@ from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones import feature_cache
 from reward_models.jury.backbones.feature_cache import FeatureCache, backbone_identity, row_key
-from reward_models.jury.features import pooled_features, truncate_backbone
+from reward_models.jury.backbones.loading import truncate_backbone
+from reward_models.jury.features import pooled_features
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
