@@ -309,7 +309,10 @@ def _short(text: str, width: int = 34) -> str:
 
 def _traits_finding(rows: Sequence[TraitShares], names: Sequence[str]) -> str:
     row = max(rows, key=_spread)
+    nothing = "No trait tells the clusters apart beyond chance"
+    if _spread(row) == 0 or not row.low:  # also where the shares of a cluster of nobody are not known
+        return nothing
     low, high = int(np.nanargmin(row.shares)), int(np.nanargmax(row.shares))
-    if _spread(row) == 0 or not row.low or row.low[high] <= row.high[low]:
-        return "No trait tells the clusters apart beyond chance"
+    if row.low[high] <= row.high[low]:
+        return nothing
     return f"Largest difference: {row.trait} {row.value}, {_whole(row.shares[low])} to {_whole(row.shares[high])}"

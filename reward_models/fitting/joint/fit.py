@@ -3,8 +3,7 @@
 Rewards are linear in the features plus a residual of the text. Where hundreds judge a text the residuals win; where
 five do, the features carry it. How strong each is follows from the judgements (`strengths`). Several tables of the
 same raters, of different kinds, are fitted together: one reward, one membership per rater. A text that nobody judged
-keeps the variance of its residual and of what the features leave open, and predictions are averaged over it. Knows
-nothing of where features come from.
+keeps the variance of its residual and of what the features leave open. Knows nothing of where features come from.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `D` features, `d` coordinates, `P` parts (consensus and tastes), `B`
 basis rewards, `C` codes, `A` answers.
