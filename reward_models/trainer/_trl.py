@@ -37,6 +37,7 @@ __all__ = [
     "pooled_metrics",
     "real_rows",
     "rotation_last",
+    "save_as_best",
     "set_signature_columns",
 ]
 
@@ -49,7 +50,7 @@ OVERRIDDEN: dict[str, list[str]] = {
 }
 """Methods of `RewardTrainer` that `JuryRewardTrainer` overrides, with the parameters they had when written."""
 
-CALLED = ("_get_output_dir",)
+CALLED = ("_get_output_dir", "_determine_best_metric")
 """Methods of `RewardTrainer` that are called here and not overridden."""
 
 
@@ -277,6 +278,14 @@ def count_tokens(trainer: RewardTrainer, attention_mask: torch.Tensor) -> None:
 def checkpoint_folder(trainer: Trainer, trial: Any) -> Path:
     """Return the folder of the checkpoint of the current step, for any trainer of transformers."""
     return Path(trainer._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
+
+
+def save_as_best(trainer: Trainer) -> None:
+    """Evaluate the model as it is, save it as a checkpoint, and note that it is the best one so far."""
+    trainer._determine_best_metric(trainer.evaluate(), None)
+    trainer._save_checkpoint(trainer.model, None)
+    trainer.state.best_global_step = trainer.state.global_step
+    trainer.state.best_model_checkpoint = str(checkpoint_folder(trainer, None))
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.reading import ReadingSettings
-from reward_models.jury.state import JuryState, counts
-from reward_models.raters.observation import TERM_SD, public_terms
+from reward_models.jury.state import JuryState, StoredRaters, counts
+from reward_models.raters.observation import public_terms
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.trainer.terms import JudgementTerms
 from reward_models.trainer.whole_checkpoints import (
@@ -78,9 +78,20 @@ def set_state(memberships: RunningMemberships, terms: JudgementTerms, state: dic
 
 
 def finished_state(
-    memberships: RunningMemberships, terms: JudgementTerms, enc: Encoded, descriptions: Mapping[str, str]
+    memberships: RunningMemberships,
+    terms: JudgementTerms,
+    enc: Encoded,
+    descriptions: Mapping[str, str],
+    rewards: np.ndarray | None = None,
 ) -> JuryState:
     """Return the state of the finished jury: what it needs to adapt to new raters, and counts of the data.
+
+    Args:
+        memberships: Memberships at the end of training.
+        terms: Terms at the end of training.
+        enc: The training judgements.
+        descriptions: What sets each cluster apart, by its name.
+        rewards: (U, K) rewards of `enc.texts`, to store the posteriors of the training raters; None stores none.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -91,10 +102,11 @@ def finished_state(
     """
     shared = public_terms(terms.shared)
     kind = "choice" if enc.kind == "soft" else enc.kind
-    spread = {name: TERM_SD[name] for name in terms.of_raters}
+    spread = {name: terms.spread[name].item() for name in terms.of_raters}
     prevalence = memberships.prevalence
     model = RaterModel("mixture", np.eye(len(prevalence)), np.log(prevalence), {kind: KindTerms(shared, spread)})
-    return JuryState(rater_model=model, descriptions=dict(descriptions), fitted_on=counts(enc))
+    raters = None if rewards is None else StoredRaters.of(model.adapt(enc, rewards))
+    return JuryState(rater_model=model, descriptions=dict(descriptions), fitted_on=counts(enc), raters=raters)
 
 
 def write_state(

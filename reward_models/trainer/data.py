@@ -17,13 +17,16 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from reward_models.errors import JudgementError, JudgementWarning
+from reward_models.errors import JudgementError, JudgementWarning, JuryError
 from reward_models.judgements.encoding import Encoded, encode
 from reward_models.judgements.items import ANONYMOUS
 from reward_models.judgements.records import Judgements
+from reward_models.seeds import seeded_rng
 
 
-__all__ = ["JuryData", "read_data", "read_evaluation"]
+__all__ = ["JuryData", "divide", "hold_out_texts", "read_data", "read_evaluation"]
+
+FEW_PROMPTS = 10  # with fewer, texts are held out and not all answers to a prompt
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def read_data(data: Any, levels: Sequence[float] | None = None) -> JuryData:
     """Validate a training or evaluation set.
 
     Args:
-        data: `Judgements`, or a `datasets.Dataset` with the columns of a judgement table or of TRL's preference data
-            (`chosen`, `rejected`, optional `prompt`, `rater_id`, `margin`), conversational or plain.
+        data: `Judgements`, or a `datasets.Dataset` or `pandas.DataFrame` with the columns of a judgement table or of
+            TRL's preference data (`chosen`, `rejected`, optional `prompt`, `rater_id`, `margin`), conversational or
+            plain.
         levels: Levels of a rating table, for data that do not state them.
 
     Raises:
@@ -89,13 +93,15 @@ def read_data(data: Any, levels: Sequence[float] | None = None) -> JuryData:
         (2, 2, True)
     """
     margin, from_trl = None, False
+    if isinstance(data, pd.DataFrame):
+        data = datasets.Dataset.from_pandas(data, preserve_index=False)
     if isinstance(data, Judgements):
         judgements = data
     elif not isinstance(data, datasets.Dataset):
         hint = (
             "the raters and their numbers of judgements must be known before training: load it without streaming=True"
             if isinstance(data, datasets.IterableDataset)
-            else "give Judgements or a datasets.Dataset"
+            else "give Judgements, a datasets.Dataset or a pandas.DataFrame"
         )
         raise JudgementError(f"a {type(data).__name__} cannot be trained on. Fix: {hint}.")
     elif {"chosen", "rejected"} <= set(data.column_names):
@@ -146,6 +152,69 @@ def read_evaluation(dataset: Any, train: JuryData) -> JuryData:
             "predicts ties with probability 0. Train on ties too, or drop them from the evaluation."
         )
     return data
+
+
+def divide(data: JuryData, evaluation: Any, share: float, seed: int) -> tuple[JuryData, Judgements]:
+    """Divide the training data of a training that stops early; see `hold_out_texts`.
+
+    Raises:
+        JuryError: There are evaluation data already.
+    """
+    if evaluation is not None:
+        raise JuryError(
+            f"heldout_texts={share:g} makes evaluation data of the training data, and eval_dataset gives others: "
+            "leave one out."
+        )
+    kept, heldout = hold_out_texts(data, share, seed)
+    return kept, heldout.judgements
+
+
+def hold_out_texts(data: JuryData, share: float, seed: int) -> tuple[JuryData, JuryData]:
+    """Divide judgements by texts: those of texts that remain, and those with a held-out text.
+
+    Texts are held out with all texts of their prompt where there are ten prompts or more, and one by one otherwise; of
+    questions with options always with their prompt.
+
+    Args:
+        data: The judgements.
+        share: Share of the prompts or texts that are held out.
+        seed: Random seed.
+
+    Raises:
+        JudgementError: Nothing is left on one side.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> data = read_data(planted_judgements("rating", num_raters=10, num_items=20).judgements)
+        >>> train, heldout = hold_out_texts(data, share=0.25, seed=0)
+        >>> train.enc.n_texts, heldout.enc.n_texts
+        (15, 5)
+    """
+    enc = data.enc
+    prompts = {text.prompt for text in enc.texts}
+    by_prompt = len(prompts) >= FEW_PROMPTS or enc.kind in ("choice", "soft")
+    units = [text.prompt if by_prompt else text.response for text in enc.texts]
+    unit = pd.factorize(np.fromiter(units, dtype=object, count=len(units)))[0]
+    n_units = int(unit.max()) + 1
+    drawn = seeded_rng(seed, "held-out texts of training").permutation(n_units)[: max(1, round(share * n_units))]
+    out = np.append(np.isin(unit, drawn), False)  # last: the padding
+    held = out[enc.alternatives].any(axis=1)
+    if held.all() or not held.any():
+        raise JudgementError(
+            f"heldout_texts={share:g} of {n_units} {'prompts' if by_prompt else 'texts'} puts {int(held.sum())} of "
+            f"{len(held)} judgements aside, so that one side is empty. Fix: another share, or pass eval_dataset."
+        )
+    rows = data.judgements.encoded_rows
+    in_rows = np.zeros(len(rows), dtype=bool)
+    in_rows[rows] = held
+    margin = None if data.margin is None else data.margin[np.argsort(rows)]
+
+    def part(mask: np.ndarray) -> JuryData:
+        table = data.judgements.select(mask)
+        of_part = None if margin is None else margin[mask][table.encoded_rows]
+        return JuryData(table, table.encode(), of_part, data.from_trl)
+
+    return part(~in_rows), part(in_rows)
 
 
 def _name_repeated(frame: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,15 @@ from reward_models.trainer.data import JuryData
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 
 
-__all__ = ["base_jury", "check_raters", "choose_num_clusters", "make_jury", "prepare_jury", "restart_head"]
+__all__ = [
+    "base_jury",
+    "check_raters",
+    "choose_num_clusters",
+    "make_jury",
+    "prepare_jury",
+    "restart_head",
+    "set_heads",
+]
 
 
 def base_jury(model: Any) -> Any:
@@ -265,3 +273,19 @@ def restart_head(
     with torch.no_grad():
         heads.weight[cluster] = others @ heads.weight / others.sum() + apart.to(heads.weight)
         heads.bias[cluster] = others @ heads.bias / others.sum()
+
+
+def set_heads(jury: JuryRewardModel, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Replace the heads (K, D) and their biases (K,), also of the copy that an adapter trains.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> jury = make_jury(tiny_causal_lm(), 2, None, deviation_scale=1.0, seed=0)
+        >>> set_heads(jury, np.ones((2, 32)), np.zeros(2))
+        >>> float(jury.score.weight.sum())
+        64.0
+    """
+    with torch.no_grad():
+        for heads in (module for module in jury.modules() if isinstance(module, ClusterHeads)):
+            heads.weight.copy_(torch.from_numpy(weight))
+            heads.bias.copy_(torch.from_numpy(bias))

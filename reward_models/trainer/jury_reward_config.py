@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import RewardConfig
 
@@ -16,7 +17,7 @@ from reward_models.errors import JuryError, did_you_mean
 
 __all__ = ["MEMBERSHIPS_FROM", "JuryRewardConfig"]
 
-MEMBERSHIPS_FROM = ("auto", "labels", "model", "random")
+MEMBERSHIPS_FROM = ("auto", "joint", "labels", "model", "random")
 
 
 @dataclass
@@ -37,13 +38,14 @@ class JuryRewardConfig(RewardConfig):
         cluster_descriptions (`list[str]`, *optional*):
             K sentences for the model card: what sets each cluster apart.
         memberships_from (`str`, *optional*, defaults to `"auto"`):
-            Source of the first memberships: `"labels"` (a label-level mixture of the same judgements, fixed during
-            `annealing_share`), `"model"` (the heads of a jury), `"random"`. `"auto"`: the model for a jury with K
-            above 1, else labels if most judgements are of texts that several raters judged, else random.
+            Source of the first memberships: `"joint"` (the heads, memberships and rater terms of `fit_joint` on the
+            backbone's features before training; memberships are fixed during `annealing_share`), `"labels"` (a
+            label-level mixture of the same judgements, fixed likewise), `"model"` (the heads of a jury), `"random"`.
+            `"auto"`: the model for a jury with K above 1, else joint; random where every rater judged one thing.
         temperature (`float`, *optional*, defaults to `4.0`):
             Initial temperature of the E-step for random memberships; it falls linearly to 1.
         annealing_share (`float`, *optional*, defaults to `0.3`):
-            Share of the training during which that temperature falls, or memberships from labels are fixed.
+            Share of the training during which that temperature falls, or memberships from a fit are fixed.
         dirichlet (`float`, *optional*, defaults to `1.5`):
             α of the Dirichlet prior on the prevalence; above 1 it keeps clusters from becoming empty.
         deviation_scale (`float`, *optional*, defaults to `0.01`):
@@ -84,6 +86,16 @@ class JuryRewardConfig(RewardConfig):
         eval_adaptation (`float`, *optional*, defaults to `0.0`):
             Share of each rater's evaluation judgements that the jury adapts by; they are not scored. 0: raters of the
             training data keep their memberships, others have the prevalence.
+        heldout_texts (`float`, *optional*, defaults to `0.0`):
+            Share of the texts (of the prompts, where there are ten or more) whose judgements are not trained on: they
+            are the evaluation data, the model is evaluated on them before the first step and after every epoch
+            (`eval_strategy`), training stops after `patience` evaluations without a better loss, and the best of these
+            models is kept, which may be the one before the first step.
+        patience (`int`, *optional*, defaults to `2`):
+            See `heldout_texts`.
+        save_raters (`bool`, *optional*, defaults to `False`):
+            Whether the finished jury stores the posteriors of the training raters, under pseudonyms
+            (`JuryScorer.remembered`).
 
     Raises:
         JuryError: A value cannot work; the message says why and what to set.
@@ -108,16 +120,14 @@ class JuryRewardConfig(RewardConfig):
     )
     memberships_from: str = field(
         default="auto",
-        metadata={"help": "Source of the first memberships: auto, labels, model or random."},
+        metadata={"help": "Source of the first memberships: auto, joint, labels, model or random."},
     )
     temperature: float = field(
         default=4.0, metadata={"help": "Initial temperature of the E-step for random memberships."}
     )
     annealing_share: float = field(
         default=0.3,
-        metadata={
-            "help": "Share of the training in which the temperature falls, or memberships from labels are fixed."
-        },
+        metadata={"help": "Share of the training in which the temperature falls, or first memberships are fixed."},
     )
     dirichlet: float = field(default=1.5, metadata={"help": "Dirichlet prior on the prevalence; at least 1."})
     deviation_scale: float = field(
@@ -157,10 +167,30 @@ class JuryRewardConfig(RewardConfig):
     eval_adaptation: float = field(
         default=0.0, metadata={"help": "Share of each rater's evaluation judgements to adapt by."}
     )
+    heldout_texts: float = field(
+        default=0.0,
+        metadata={"help": "Share of the texts held out to stop early and to keep the best model; 0: none."},
+    )
+    patience: int = field(
+        default=2, metadata={"help": "Evaluations on held-out texts without a better loss after which training stops."}
+    )
+    save_raters: bool = field(
+        default=False, metadata={"help": "Store the posteriors of the training raters with the jury."}
+    )
 
     def __post_init__(self) -> None:
         _check_values(self)
+        if self.heldout_texts > 0:
+            _evaluate_and_keep_the_best(self)
         super().__post_init__()
+
+
+def _evaluate_and_keep_the_best(config: Any) -> None:
+    """Evaluate after every epoch, unless another strategy is set, and end with the model of the lowest loss."""
+    if config.eval_strategy == "no":
+        config.eval_strategy = "epoch"
+    config.save_strategy, config.save_steps = config.eval_strategy, config.eval_steps or config.save_steps
+    config.load_best_model_at_end, config.metric_for_best_model, config.greater_is_better = True, "loss", False
 
 
 def _check_values(config: JuryRewardConfig) -> None:
@@ -188,6 +218,8 @@ def _check_values(config: JuryRewardConfig) -> None:
         ("min_cluster_size", 0.0, False, "it is a number of raters"),
         ("term_learning_rate", 0.0, False, "it is a step size, and 0 keeps the terms"),
         ("eval_adaptation", 0.0, True, "it is a share of the judgements"),
+        ("heldout_texts", 0.0, True, "it is a share of the texts"),
+        ("patience", 1.0, False, "it is a number of evaluations"),
     ):
         value = getattr(config, name)
         if not (math.isfinite(value) and value >= lowest) or (is_share and value > 1):
@@ -195,6 +227,8 @@ def _check_values(config: JuryRewardConfig) -> None:
             raise JuryError(f"{name}={value}: {why}, so it must be at least {lowest:g}{upper}.")
     if config.eval_adaptation == 1:
         raise JuryError("eval_adaptation=1.0 leaves no judgement to score. Set a share below 1, such as 0.3.")
+    if config.heldout_texts == 1:
+        raise JuryError("heldout_texts=1.0 leaves no text to train on. Set a share below 1, such as 0.1.")
     for name in ("cluster_names", "cluster_descriptions"):
         values = getattr(config, name)
         if values is not None and config.num_clusters is not None and len(values) != config.num_clusters:

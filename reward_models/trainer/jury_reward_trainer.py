@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,22 +22,24 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import RewardTrainer
 
-from reward_models.errors import JudgementWarning
+from reward_models.errors import JuryError
+from reward_models.jury.features import pooled_features
 from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
 from reward_models.trainer import _trl, checkpoint
-from reward_models.trainer.data import JuryData, read_data, read_evaluation
-from reward_models.trainer.heads import base_jury, prepare_jury, restart_head
+from reward_models.trainer.data import JuryData, divide, read_data, read_evaluation
+from reward_models.trainer.heads import base_jury, prepare_jury, set_heads
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
+from reward_models.trainer.milestones import Milestones, revive_empty_clusters
 from reward_models.trainer.model_card import JuryCard, data_counts
 from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows, PromptSampler
-from reward_models.trainer.start import start_memberships
+from reward_models.trainer.start import joint_start, start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
 from reward_models.trainer.text_format import resumed_reading, training_reading
 
@@ -61,10 +62,10 @@ class JuryRewardTrainer(RewardTrainer):
             one head, from which all K start; or a [`JuryRewardModel`], whose heads are trained further.
         args ([`JuryRewardConfig`], *optional*):
             Configuration; the defaults if not given.
-        train_dataset ([`Judgements`] or [`~datasets.Dataset`]):
+        train_dataset ([`Judgements`], [`~datasets.Dataset`] or `pandas.DataFrame`):
             Judgements of any kind, or TRL preference data (`chosen`, `rejected`, optional `prompt`, `margin`) with a
             column `rater_id`; without it there is one cluster. Repeated judgements of a rater are kept.
-        eval_dataset ([`Judgements`], [`~datasets.Dataset`] or a dictionary of them, *optional*):
+        eval_dataset ([`Judgements`], [`~datasets.Dataset`], `pandas.DataFrame` or a dictionary of them, *optional*):
             Judgements of the same kind, of the same or of other raters.
         peft_config ([`~peft.PeftConfig`], *optional*):
             Adapter of the backbone. The heads are trained in full, whether or not `modules_to_save` names `"score"`.
@@ -118,6 +119,9 @@ class JuryRewardTrainer(RewardTrainer):
         if train_dataset is None:
             raise ValueError("`train_dataset` is required")
         data = read_data(train_dataset)
+        if args.heldout_texts > 0:
+            data, eval_dataset = divide(data, eval_dataset, args.heldout_texts, args.data_seed or args.seed)
+            callbacks = [*(callbacks or []), EarlyStoppingCallback(args.patience)]
         evaluation = dict(eval_dataset) if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
         self._tables: list[JuryData] = [data]
         # `RewardTrainer` accepts data sets only: it gets the numbers of these tables, and asks for their rows later.
@@ -147,7 +151,9 @@ class JuryRewardTrainer(RewardTrainer):
         self.cluster_names: list[str] = list(self.jury.config.cluster_names)
         self._last_metrics: dict[str, float] = {}
         self._start()
-        self.add_callback(_EpochEnd(self))
+        if args.save_raters and self.train_dataset.data.anonymous:
+            raise JuryError("save_raters=True, but the data do not say who judged. Add rater_id, or leave it out.")
+        self.add_callback(Milestones(self))
 
     def _start(self) -> None:
         """Start memberships and terms, and note in the model how texts are read."""
@@ -218,9 +224,27 @@ class JuryRewardTrainer(RewardTrainer):
             rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)
             log_lik, _ = table_log_lik(self.train_dataset, rewards, self.terms)
             self.memberships.record(np.arange(len(log_lik)), log_lik)
+        elif self._memberships_from == "joint" and self.state.global_step == 0:
+            self._start_jointly()
         output = super().train(folder or resume_from_checkpoint, *args, **kwargs)
         self._write_prevalence()
         return output
+
+    def _start_jointly(self) -> None:
+        """Start heads, memberships and terms from a joint fit on the features of the backbone as it is."""
+        texts, reading = self.train_dataset.enc.texts, self.reading
+        batch_size = self.args.per_device_eval_batch_size
+        features = pooled_features(
+            self.jury.model, self.processing_class, texts, batch_size=batch_size, reading=reading, progress=False
+        )
+        start = joint_start(self.train_dataset, features, self.args, self.memberships)
+        self.terms = start.terms
+        # As in `_start`: the same on every process.
+        parts = (checkpoint.get_state(self.memberships, self.terms), start.heads, start.bias)
+        state, heads, bias = broadcast_object_list([parts])[0]
+        checkpoint.set_state(self.memberships, self.terms, state)
+        set_heads(self.jury, heads, bias)
+        self._write_prevalence()
 
     def compute_loss(
         self,
@@ -264,12 +288,12 @@ class JuryRewardTrainer(RewardTrainer):
     def _cool(self) -> None:
         share = self.args.annealing_share
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        anneals = share > 0 and self._memberships_from in ("random", "labels")
+        anneals = share > 0 and self._memberships_from in ("random", "labels", "joint")
         self.memberships.annealing = max(0.0, 1.0 - progress / share) if anneals else 0.0
 
     def _record(self, judgement: torch.Tensor, log_lik: torch.Tensor) -> None:
         """Record the judgements of this batch of all processes; every process then has the same memberships."""
-        if self._memberships_from == "labels" and self.memberships.annealing > 0:
+        if self._memberships_from in ("labels", "joint") and self.memberships.annealing > 0:
             return
         number, new = self._gather(judgement).numpy(), self._gather(log_lik).numpy()
         self.memberships.record(number[number >= 0], new[number >= 0])
@@ -290,35 +314,8 @@ class JuryRewardTrainer(RewardTrainer):
                 _trl.add_metric(self, f"jury/prevalence/{name}", float(share))
 
     def revive_empty_clusters(self, *, reseed: bool = True) -> list[str]:
-        """Warn of clusters with fewer than `min_cluster_size` expected raters, and restart them.
-
-        The head of such a cluster becomes the consensus of the others plus a small random deviation, and the raters
-        who are predicted worst become its members until their judgements are in a batch again.
-
-        Args:
-            reseed: Whether to restart them, or only to warn.
-
-        Returns:
-            Their names.
-        """
-        empty = np.flatnonzero(self.memberships.sizes() < self.args.min_cluster_size)
-        # Sharded heads cannot be written to from here.
-        reseed = reseed and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        for cluster in empty.tolist():
-            size, prevalence = self.memberships.sizes()[cluster], self.memberships.prevalence.copy()
-            outcome = "It is not restarted: no training is left, or the heads are sharded"
-            if reseed:
-                raters = self.memberships.reseed(cluster)
-                scale, seed = self.args.deviation_scale, self.args.seed + self.state.global_step
-                restart_head(self.jury, cluster, prevalence, scale, seed)
-                outcome = f"It restarts from the {len(raters)} raters that are predicted worst"
-            warnings.warn(
-                f"cluster {self.cluster_names[cluster]!r} is empty: {size:.2f} expected raters, below "
-                f"min_cluster_size={self.args.min_cluster_size:g}. {outcome}. If this repeats, use fewer clusters.",
-                JudgementWarning,
-                stacklevel=2,
-            )
-        return [self.cluster_names[cluster] for cluster in empty]
+        """Warn of empty clusters and restart them, or only warn; return their names. See `milestones`."""
+        return revive_empty_clusters(self, reseed)
 
     # ── evaluation ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -348,6 +345,11 @@ class JuryRewardTrainer(RewardTrainer):
         self._last_metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(rewards, None, dict(self._last_metrics), num_samples=len(rows))
 
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Score the texts of a table, a data set or rows of either; see `evaluation_loop`."""
+        rows = self._prepare_dataset(test_dataset, self.processing_class, self.args, "test")
+        return super().predict(cast(Any, rows), *args, **kwargs)
+
     def _score(self, dataloader: DataLoader, n_texts: int) -> np.ndarray:
         """Compute (U, K) rewards of the texts that a data loader's rows need; 0 for others."""
         rewards = np.zeros((n_texts, self.jury.config.num_clusters))
@@ -373,15 +375,20 @@ class JuryRewardTrainer(RewardTrainer):
         in_checkpoint = _internal_call and output_dir is not None
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         model = self.accelerator.unwrap_model(self.model)
+        rewards = None
+        if self.args.save_raters and not (in_checkpoint or sharded):
+            rewards = self._score(self.get_eval_dataloader(self.train_dataset), self.train_dataset.enc.n_texts)
         if in_checkpoint or sharded:
             super().save_model(output_dir, _internal_call)
         else:
             if self.args.should_save:
                 jury = copy.deepcopy(model).merge_and_unload() if isinstance(model, PeftModel) else model
                 descriptions = dict(zip(self.cluster_names, self.args.cluster_descriptions or [], strict=False))
-                state = checkpoint.finished_state(self.memberships, self.terms, self.train_dataset.enc, descriptions)
-                folder = output_dir or self.args.output_dir
-                save_jury(jury, self.processing_class, state, folder, reading=self.reading)
+                enc, folder = self.train_dataset.enc, output_dir or self.args.output_dir
+                state = checkpoint.finished_state(self.memberships, self.terms, enc, descriptions, rewards)
+                save_jury(
+                    jury, self.processing_class, state, folder, reading=self.reading, save_raters=rewards is not None
+                )
             if self.args.push_to_hub and not _internal_call:
                 self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
         if self.args.should_save:
@@ -437,14 +444,3 @@ class JuryRewardTrainer(RewardTrainer):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         checkpoint.read_state(self.state.best_model_checkpoint, self.memberships, self.terms)
-
-
-class _EpochEnd(TrainerCallback):
-    """Look for empty clusters at the end of each epoch."""
-
-    def __init__(self, trainer: JuryRewardTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.memberships.log_lik.shape[1] > 1:
-            self.trainer.revive_empty_clusters(reseed=state.global_step < state.max_steps)

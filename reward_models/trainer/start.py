@@ -1,16 +1,19 @@
 """The start of a training: first memberships, and terms of the likelihood.
 
-New heads cannot tell raters apart, so memberships start from the labels alone, if raters share texts. Knows nothing of
-models and training steps.
+New heads cannot tell raters apart, so heads and memberships start from a joint fit of texts and raters on the features
+of the backbone, or memberships from the labels alone. Knows nothing of models and training steps.
 
 Shapes: `N` judgements, `R` raters, `K` clusters.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
@@ -18,11 +21,20 @@ from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.raters.observation import TERM_SD, Observations, start_terms
 from reward_models.seeds import seeded_rng
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
+from reward_models.trainer.metrics import table_log_lik
 from reward_models.trainer.rows import JudgementRows
 from reward_models.trainer.terms import JudgementTerms, raw_terms
 
 
-__all__ = ["first_terms", "random_evidence", "start_memberships", "texts_are_shared"]
+__all__ = [
+    "JointStart",
+    "first_terms",
+    "joint_start",
+    "random_evidence",
+    "some_rater_judged_twice",
+    "start_memberships",
+    "texts_are_shared",
+]
 
 EVIDENCE_SD = 1.0  # nats: standard deviation of the random evidence about a rater
 SHARED_SHARE = 0.5  # share of judgements on texts of several raters, above which labels alone tell raters apart
@@ -76,13 +88,81 @@ def first_terms(
     order = {rater: i for i, rater in enumerate(fit.rater_ids)}
     position = [order[rater] for rater in enc.rater_ids]
     terms = {name: value[position] if name in TERM_SD else value for name, value in fit.nuisance.items()}
-    return JudgementTerms(raw_terms(terms), args.term_learning_rate)
+    return JudgementTerms(raw_terms(terms), args.term_learning_rate, fit.model.term_sd)
+
+
+@dataclass(frozen=True)
+class JointStart:
+    """Where a training starts that begins with a joint fit; `joint_start` makes it.
+
+    Attributes:
+        heads: (K, D) rewards as functions of the backbone's features.
+        bias: (K,) constant of them.
+        terms: Terms of the likelihood.
+
+    Example:
+        >>> JointStart(np.zeros((2, 32)), np.zeros(2), JudgementTerms({}, 0.0)).heads.shape
+        (2, 32)
+    """
+
+    heads: np.ndarray
+    bias: np.ndarray
+    terms: JudgementTerms
+
+
+def joint_start(
+    rows: JudgementRows, features: np.ndarray, args: JuryRewardConfig, memberships: RunningMemberships
+) -> JointStart:
+    """Fit texts and raters in one likelihood, on features of the backbone before training, and start from there.
+
+    Args:
+        rows: The training data.
+        features: (U, D) rows for the texts of the table.
+        args: Prior, seed, step size.
+        memberships: Started in place.
+
+    Returns:
+        Heads and terms.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> from reward_models.jury.tiny import tiny_tokenizer
+        >>> from reward_models.trainer.data import read_data
+        >>> planted = planted_judgements("rating", num_items=20)
+        >>> rows = JudgementRows(read_data(planted.judgements), tiny_tokenizer())
+        >>> memberships = RunningMemberships(rows.enc, 2, dirichlet=1.5)
+        >>> start = joint_start(rows, planted.rewards, JuryRewardConfig("out", bf16=False), memberships)
+        >>> start.heads.shape, memberships.posterior().max(axis=1).min() > 0.9
+        ((2, 2), np.True_)
+    """
+    enc = rows.enc
+    config = FitConfig(dirichlet=args.dirichlet, nuisance=args.rater_terms is not False, seed=args.seed)
+    fit = fit_joint(enc, features, "mixture", len(memberships.prevalence), config=config)
+    order = {rater: i for i, rater in enumerate(fit.rater_ids)}
+    position = [order[rater] for rater in enc.rater_ids]
+    of_raters = {name: value[position] for name, value in fit.placement.terms().items()}
+    terms = JudgementTerms(raw_terms(of_raters | fit.model.shared), args.term_learning_rate, fit.model.term_sd)
+    memberships.prevalence = fit.prevalence.copy()
+    log_lik, _ = table_log_lik(rows, fit.rewards(enc.texts, features)[0], terms)
+    memberships.record(np.arange(len(enc)), log_lik)
+    return JointStart(fit.heads, fit.bias @ fit.mixing, terms)
+
+
+def some_rater_judged_twice(enc: Encoded) -> bool:
+    """Return whether any rater judged two things, without which nobody's taste can be told from noise.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> some_rater_judged_twice(planted_judgements().judgements.encode())
+        True
+    """
+    return bool((np.bincount(enc.rater[enc.rater >= 0], minlength=1) > 1).any())
 
 
 def start_memberships(
     rows: JudgementRows, args: JuryRewardConfig, config: JuryConfig, was_jury: bool
 ) -> tuple[RunningMemberships, JudgementTerms, str]:
-    """Start memberships and terms; a start from the model is left to the trainer, because it must score every text.
+    """Start memberships and terms; starts from the model and joint ones are left to the trainer, which runs the model.
 
     Args:
         rows: The training data.
@@ -91,8 +171,8 @@ def start_memberships(
         was_jury: Whether the model came with heads.
 
     Returns:
-        Memberships, terms, and where memberships start from: `"labels"`, `"model"`, `"random"`, or `"none"` for one
-        cluster.
+        Memberships, terms, and where memberships start from: `"joint"`, `"labels"`, `"model"`, `"random"`, or `"none"`
+        for one cluster.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -103,22 +183,24 @@ def start_memberships(
         >>> args = JuryRewardConfig("out", bf16=False)
         >>> memberships, terms, source = start_memberships(rows, args, JuryConfig(num_clusters=2), was_jury=False)
         >>> source, memberships.prevalence.round(1).tolist()
-        ('labels', [0.5, 0.5])
+        ('joint', [0.5, 0.5])
     """
     enc, num_clusters, anonymous = rows.enc, config.num_clusters, rows.data.anonymous
     plain_pairs = enc.kind == "preference" and num_clusters == 1 and not (enc.label == 2).any()
     rater_terms = not anonymous and (not plain_pairs if args.rater_terms is None else args.rater_terms)
     shared = not anonymous and texts_are_shared(enc)
     source = args.memberships_from
-    if num_clusters == 1:
+    if num_clusters == 1 and source != "joint":
         source = "none"
     elif source == "auto":
-        source = "model" if was_jury else "labels" if shared else "random"
+        joint = not anonymous and enc.kind != "soft" and some_rater_judged_twice(enc)
+        source = "model" if was_jury else "joint" if joint else "random"
     temperature = args.temperature if source == "random" else 1.0
     memberships = RunningMemberships(enc, num_clusters, dirichlet=args.dirichlet, temperature=temperature)
     if was_jury:
         memberships.prevalence = np.asarray(config.prevalence, dtype=np.float64)
     from_labels = memberships if source == "labels" else None
+    shared &= source != "joint"  # whose terms come with it
     terms = first_terms(enc, args, rater_terms=rater_terms, shared=shared, memberships=from_labels)
     if source == "random":
         memberships.evidence = random_evidence(enc.n_raters, num_clusters, args.seed)

@@ -155,11 +155,13 @@ class JudgementTerms:
     Args:
         terms: Rater terms (R,) and shared terms by name, thresholds raw.
         learning_rate: Step size of the shared terms (Adagrad, logits).
+        spread: Standard deviation of each rater term over raters, where a fit estimated it.
 
     Attributes:
         of_raters: (R + 1,) float64 by name; the last entry, 0, is for raters who are not in the training data.
         shared: Float64 arrays by name.
         squares: Sums of squared gradients of the shared terms.
+        spread: Standard deviations of the rater terms by name: estimated, or the usual ones.
 
     Example:
         >>> terms = JudgementTerms({"intercept": np.array([0.3]), "log_tie_mean": np.zeros(1)}, learning_rate=0.05)
@@ -170,11 +172,14 @@ class JudgementTerms:
         [-0.05]
     """
 
-    def __init__(self, terms: Mapping[str, np.ndarray], learning_rate: float) -> None:
+    def __init__(
+        self, terms: Mapping[str, np.ndarray], learning_rate: float, spread: Mapping[str, float] | None = None
+    ) -> None:
         self.learning_rate = learning_rate
         self.of_raters = {name: np.append(value, 0.0) for name, value in terms.items() if name in TERM_SD}
         self.shared = {name: value.copy() for name, value in terms.items() if name not in TERM_SD}
         self.squares = {name: np.zeros_like(value) for name, value in self.shared.items()}
+        self.spread = {name: np.array((spread or TERM_SD)[name]) for name in self.of_raters}
 
     def tensors(self, like: Tensor) -> dict[str, Tensor]:
         """Return all terms as `Observations.log_lik` takes them, with the device and precision of `like`."""
@@ -204,11 +209,13 @@ class JudgementTerms:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the arrays that a checkpoint must hold, by name."""
-        parts = {"of_raters": self.of_raters, "shared": self.shared, "squares": self.squares}
+        parts = {"of_raters": self.of_raters, "shared": self.shared, "squares": self.squares, "spread": self.spread}
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restore the result of `state`."""
-        for part, values in (("of_raters", self.of_raters), ("shared", self.shared), ("squares", self.squares)):
+        """Restore the result of `state`; of earlier versions, which stored no spread, with the usual one."""
+        parts = (("of_raters", self.of_raters), ("shared", self.shared), ("squares", self.squares))
+        for part, values in (*parts, ("spread", self.spread)):
             values.clear()
             values |= {name.split(".", 1)[1]: v.copy() for name, v in state.items() if name.startswith(f"{part}.")}
+        self.spread |= {name: np.array(TERM_SD[name]) for name in self.of_raters if name not in self.spread}

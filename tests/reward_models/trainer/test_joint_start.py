@@ -1,0 +1,171 @@
+"""Trainings that start from a joint fit of texts and raters, stop early on held-out texts, and keep the best model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from peft import LoraConfig
+
+from reward_models.errors import JudgementError, JuryError
+from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint.fit import fit_joint
+from reward_models.judgements.records import Judgements
+from reward_models.jury.features import pooled_features
+from reward_models.jury.scorer import JuryScorer
+from reward_models.raters.observation import TERM_SD
+from reward_models.trainer.data import hold_out_texts, read_data
+from tests.jury_training import make_trainer, planted, votes
+
+
+def sparse(n_raters=30, per_rater=12, seed=0) -> tuple[Judgements, np.ndarray]:
+    """Nobody judges a text that another judged: clusters can be told apart by what texts have in common alone."""
+    rng = np.random.default_rng(seed)
+    says_no = np.arange(n_raters) % 3 == 0
+    rows = [
+        (f"r{rater}", f"Question {rater}-{i}? ", "yes", "no", "a" if says_no[rater] == (rng.random() < 0.1) else "b")
+        for rater in range(n_raters)
+        for i in range(per_rater)
+    ]
+    return Judgements.from_frame(
+        pd.DataFrame(rows, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
+    ), says_no
+
+
+def losses(trainer) -> list[float]:
+    return [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+
+
+@pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
+def test_clusters_are_there_before_the_first_step_where_no_text_is_judged_twice(tmp_path):
+    judgements, says_no = sparse()
+    trainer = make_trainer(judgements, tmp_path, num_clusters=2, max_steps=1, learning_rate=0.0)
+    assert trainer._memberships_from == "joint"
+    trainer.train()
+    found = trainer.memberships.posterior().argmax(1) == 1  # the smaller cluster is the second
+    assert (found == says_no).mean() > 0.9
+    rival = make_trainer(
+        judgements, tmp_path, num_clusters=2, max_steps=1, learning_rate=0.0, memberships_from="random"
+    )
+    rival.train()
+    by_chance = rival.memberships.posterior().argmax(1) == 1
+    assert max((by_chance == says_no).mean(), (by_chance != says_no).mean()) < 0.9
+
+
+@pytest.mark.parametrize("adapter", [None, LoraConfig(target_modules=["q_proj"], task_type="SEQ_CLS")])
+def test_the_start_is_the_joint_fit_on_the_features_of_the_backbone(tmp_path, adapter):
+    judgements, _ = planted(n_raters=16, n_items=16)
+    trainer = make_trainer(
+        judgements, tmp_path, num_clusters=2, max_steps=1, learning_rate=0.0, rater_terms=None, peft_config=adapter
+    )
+    enc = trainer.train_dataset.enc
+    features = pooled_features(trainer.jury.model, trainer.processing_class, enc.texts, reading=trainer.reading)
+    fit = fit_joint(enc, features, "mixture", 2, config=FitConfig(seed=trainer.args.seed))
+    trainer.train()
+    rewards = trainer.predict(judgements).predictions
+    assert np.allclose(rewards, features @ fit.heads.T + fit.bias @ fit.mixing, atol=1e-4)
+    assert trainer.memberships.prevalence == pytest.approx(fit.prevalence, abs=1e-4)
+    assert trainer.memberships.posterior().argmax(1).tolist() == fit.responsibilities.argmax(1).tolist()
+
+
+def test_a_training_that_makes_it_worse_stops_and_ends_where_it_started(tmp_path):
+    judgements, _ = planted()
+    settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 2, "num_train_epochs": 9, "learning_rate": 3.0}
+    trainer = make_trainer(judgements, tmp_path, **settings)
+    trainer.train()
+    first, *later = losses(trainer)
+    assert len(later) == 2  # and not nine
+    assert min(later) > first
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-0")
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(first, abs=1e-6)
+
+
+def test_the_best_of_the_epochs_is_kept_with_its_memberships(tmp_path):
+    judgements, says_no = planted()
+    trainer = make_trainer(judgements, tmp_path, num_clusters=2, heldout_texts=0.25, patience=9)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses(trainer)), abs=1e-6)
+    assert min(losses(trainer)) < losses(trainer)[0]
+    assert (trainer.memberships.posterior().argmax(1) == says_no).mean() > 0.9
+
+
+@pytest.mark.parametrize("judgements", [planted()[0], votes(n_items=30)], ids=["pairs", "votes"])
+def test_no_text_that_is_held_out_is_trained_on(tmp_path, judgements):
+    trainer = make_trainer(judgements, tmp_path, heldout_texts=0.2, max_steps=1)
+    train, heldout = trainer.train_dataset.enc, trainer.eval_dataset.enc
+    assert not set(train.texts) & set(heldout.texts)
+    assert len(train) + len(heldout) == len(judgements)
+
+
+def test_margins_go_with_their_judgements(tmp_path):
+    pairs = [
+        {"prompt": f"Q{i}?", "chosen": f"yes {i}", "rejected": "no", "margin": float(i)}
+        for i in np.r_[9:30, 0:9].tolist()
+    ]
+    train, heldout = hold_out_texts(read_data(Dataset.from_list(pairs)), 0.3, seed=0)
+    for part in (train, heldout):
+        numbers = [float(part.enc.texts[a].response.split()[1]) for a in part.enc.alternatives[:, 0]]
+        assert part.margin.tolist() == numbers
+
+
+def test_evaluation_data_beside_held_out_texts_are_refused(tmp_path):
+    judgements, _ = planted()
+    with pytest.raises(JuryError, match=r"heldout_texts=0\.2 makes evaluation data .* leave one out"):
+        make_trainer(judgements, tmp_path, evaluation=judgements, heldout_texts=0.2)
+    with pytest.raises(JudgementError, match="one side is empty"):
+        make_trainer(planted(n_items=1, per_rater=1)[0], tmp_path, heldout_texts=0.2)
+    with pytest.raises(JuryError, match="leaves no text to train on"):
+        make_trainer(judgements, tmp_path, heldout_texts=1.0)
+
+
+def test_the_fitted_spread_of_rater_terms_is_stored_and_survives_a_checkpoint(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"r{rater}", "Vote: ", f"text {item}", int(np.searchsorted([-1, 1], leniency + rng.logistic())) - 1)
+        for rater, leniency in enumerate(rng.normal(scale=4.0, size=40))
+        for item in range(12)
+    ]
+    table = Judgements.from_frame(pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"]))
+    settings = {"num_clusters": 2, "max_steps": 2, "rater_terms": None, "save_strategy": "steps", "save_steps": 1}
+    trainer = make_trainer(table, tmp_path, **settings)
+    trainer.train()
+    trainer.save_model(tmp_path / "jury")
+    spread = JuryScorer.from_pretrained(tmp_path / "jury").state.rater_model.term_sd["intercept"]
+    assert spread > 1.5 * TERM_SD["intercept"]
+    resumed = make_trainer(table, tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert resumed.terms.spread["intercept"] == pytest.approx(spread)
+
+
+def test_raters_are_stored_on_request_as_the_finished_jury_would_adapt_them(tmp_path):
+    judgements, says_no = planted()
+    trainer = make_trainer(judgements, tmp_path, num_clusters=2, save_raters=True)
+    trainer.train()
+    trainer.save_model(tmp_path / "jury")
+    scorer = JuryScorer.from_pretrained(tmp_path / "jury")
+    remembered, adapted = scorer.remembered(judgements.raters), scorer.adapt(judgements)
+    order = [adapted.rater_ids.index(rater) for rater in remembered.rater_ids]
+    assert np.allclose(remembered.memberships, adapted.memberships[order], atol=1e-3)
+    assert (remembered.memberships.argmax(1) == says_no).mean() > 0.9
+    frame = judgements.frame
+    a_wins = frame["choice"] == "a"
+    nameless = pd.DataFrame(
+        {
+            "prompt": frame["prompt"],
+            "chosen": frame["response_a"].where(a_wins, frame["response_b"]),
+            "rejected": frame["response_b"].where(a_wins, frame["response_a"]),
+        }
+    )
+    with pytest.raises(JuryError, match="do not say who judged"):
+        make_trainer(nameless, tmp_path, save_raters=True)
+
+
+def test_tables_of_every_form_are_taken_for_training_evaluation_and_prediction(tmp_path):
+    judgements, _ = planted(n_raters=8, per_rater=6, n_items=10)
+    frame = judgements.frame
+    trainer = make_trainer(frame, tmp_path, evaluation={"frame": frame, "table": judgements}, max_steps=1)
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert metrics["eval_frame_loss"] == metrics["eval_table_loss"]
+    assert np.array_equal(trainer.predict(judgements).predictions, trainer.predict(frame).predictions)
