@@ -19,6 +19,8 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `k-models` | K separate models, raters assigned to one (MaxMin-RLHF; Chakraborty et al., ICML 2024) |
 | `demographics` | rewards per demographic group, shrunk to the population's |
 | `log-probability`, `log-probability-per-token` | how probable SmolLM2 finds the text, untrained; our rater terms |
+| `fine-tuned` | two clusters, SmolLM2 with adapters, started from the joint fit on its frozen features; one table |
+| `fine-tuned-start` | that joint fit itself: the same features, table and clusters, frozen |
 | `in-context` | SmolLM2 reads up to eight judgements of the rater; one scale and a level per answer are fitted |
 """
 
@@ -30,6 +32,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from _jury.cases import Unavailable, known_texts
+from _jury.fine_tuned import TRAINED
 from _jury.language_models import ASKED
 
 
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
     from reward_models.raters.predictors import Predictor
 
-__all__ = ["ASKED", "CHOOSING", "LARGEST", "METHODS", "OURS", "TUNED", "Training", "choose_size"]
+__all__ = ["ASKED", "CHOOSING", "LARGEST", "METHODS", "OURS", "TRAINED", "TUNED", "Training", "choose_size"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ METHODS: dict[str, Fit] = {
     "k-models": _k_models,
     "demographics": _demographics,
     **ASKED,
+    **TRAINED,
 }
 """How each method is fitted, given its size (clusters, prototypes, rank or length of the code)."""
 

@@ -17,7 +17,9 @@ import pytest
 
 from reward_models.judgements.records import Judgements
 from tests.benchmark_modules import FOLDER, benchmark_module
+from tests.jury_training import TOKENIZER, planted
 from tests.paths import EXCERPTS, NO_SHARED_DATA, ROOT, SHARED_DATA
+from tests.tiny import tiny_causal_lm
 
 
 with_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=NO_SHARED_DATA)
@@ -210,6 +212,28 @@ def test_shuffled_control_keeps_answers_per_item_and_breaks_taste(cases):
     agree = after.pivot_table(index="rater_id", columns="item_id", values="rating").to_numpy()
     camps = np.abs(np.corrcoef(agree)[np.triu_indices(40, 1)]).mean()
     assert camps < 0.3  # of two camps it is about 0.6
+
+
+def test_a_fine_tuned_jury_scores_unseen_texts_and_starts_as_its_frozen_features(tmp_path):
+    methods, fine_tuned = benchmark_module("_jury.methods"), benchmark_module("_jury.fine_tuned")
+    judgements, _ = planted(n_raters=20, n_items=24, per_rater=14)
+    known = judgements.frame["prompt"].str.extract(r"(\d+)")[0].astype(int) < 18
+    train, test = judgements.select(known), judgements.select(~known)
+    training = methods.Training(train, train.encode(), np.zeros((train.encode().n_texts, 1)), 0)
+    losses = {}
+    for name, options in (
+        ("frozen", {"frozen": True}),
+        ("start", {"learning_rate": 0.0}),
+        ("tuned", {"learning_rate": 3e-3, "num_train_epochs": 8}),
+    ):
+        fit = fine_tuned.fit_trained(training, 2, load=lambda: (tiny_causal_lm(TOKENIZER), TOKENIZER), **options)
+        enc = test.encode()
+        losses[name] = -fit.log_probs(enc)[np.arange(len(enc)), enc.label].mean()
+    # The start is fitted without the held-out texts, and the frozen fit with them.
+    assert losses["start"] == pytest.approx(losses["frozen"], abs=0.05)
+    assert losses["tuned"] < losses["start"]
+    with pytest.raises(benchmark_module("_jury.cases").Unavailable, match="labels alone"):
+        fine_tuned.fit_trained(replace(training, features=None), 2)
 
 
 def test_size_is_chosen_by_held_out_raters(cases):
