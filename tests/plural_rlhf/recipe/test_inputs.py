@@ -9,6 +9,7 @@ import pytest
 
 from plural_rlhf.recipe.config import ConfigError, make_config
 from plural_rlhf.recipe.config_sections import DataSection
+from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.run_folder import fingerprints
 from plural_rlhf.recipe.run_folder.fingerprints import large_files_hash, model_hash
@@ -17,6 +18,7 @@ from plural_rlhf.recipe.stage_inputs import RunInputs
 from plural_rlhf.report.names import Stage
 from reward_models import fit_mixture, planted_judgements
 from reward_models.content_hashes import file_hash
+from reward_models.errors import JudgementError, JuryError
 
 
 def test_margins_of_a_run_file_weigh_its_raters(tmp_path):
@@ -80,3 +82,51 @@ def test_large_weights_are_read_once_per_process_and_small_ones_need_no_second_h
         file.write(b"1")
     assert large_files_hash(tmp_path) != first
     assert read == ["a.safetensors", "b.safetensors", "b.safetensors"]
+
+
+def table_on_disk(folder, kind="choice", **size):
+    frame = planted_judgements(kind, **size).judgements.frame
+    frame.to_json(folder / "answers.jsonl", orient="records", lines=True)
+    return {"source": "table", "path": str(folder / "answers.jsonl"), "columns": {"index": 0}}
+
+
+def test_as_many_raters_as_there_are_is_all_of_them_and_fewer_are_drawn_by_the_seed(tmp_path):
+    section = table_on_disk(tmp_path, num_raters=20, num_items=4)
+
+    def raters(seed=0, **more):
+        return set(read_judgements(DataSection(**section, **more), seed).raters)
+
+    everybody = raters()
+    assert len(everybody) == 20
+    assert raters(max_raters=20) == raters(max_raters=21) == everybody
+    drawn = raters(max_raters=19)
+    assert len(drawn) == 19
+    assert raters(max_raters=19) == drawn
+    assert any(raters(seed=seed, max_raters=19) != drawn for seed in (1, 2, 3))
+
+
+def test_half_as_many_clusters_as_training_raters_are_the_most(tmp_path):
+    """20 raters, of whom 6 are held out: 14 are left, for 7 clusters."""
+    section = table_on_disk(tmp_path, num_raters=20, num_items=6) | {"heldout_questions": 2}
+
+    def read(largest: int):
+        return read_data(make_config({"data": dict(section), "jury": {"clusters": [1, largest]}}, origin="test"))
+
+    data = read(7)
+    assert (data.train.n_raters, data.heldout_raters.n_raters) == (14, 6)
+    assert {q.split for q in data.questions} == {"train", "heldout"}
+    assert [q.id for q in data.questions] == [*data.train_items, *data.heldout_items]
+    assert not set(data.train.items) & set(data.heldout_items)
+    assert set(data.heldout_raters.items) == {*data.train_items, *data.heldout_items}
+    with pytest.raises(JuryError, match=r"asks for 8 clusters of 14 training raters"):
+        read(8)
+
+
+def test_a_policy_needs_choices_and_a_jury_does_not(tmp_path):
+    section = table_on_disk(tmp_path, "rating", num_raters=20, num_items=6)
+    del section["columns"]
+    config = make_config({"data": section | {"heldout_questions": 2}, "jury": {"clusters": [2]}}, origin="test")
+    with pytest.raises(JudgementError, match=r"of kind 'rating', but a run trains a policy on `choice`.*fit-jury"):
+        read_data(config)
+    data = read_data(config, policy=False)
+    assert (data.questions, len(data.heldout_items)) == ([], 2)
