@@ -130,3 +130,26 @@ def test_a_policy_needs_choices_and_a_jury_does_not(tmp_path):
         read_data(config)
     data = read_data(config, policy=False)
     assert (data.questions, len(data.heldout_items)) == ([], 2)
+
+
+def test_the_quick_hash_reads_blocks_of_64_kib_and_stays_what_records_of_earlier_runs_hold(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    size, block = 2**24 + 2**20, 2**16
+    with weights.open("wb") as file:
+        file.truncate(size)
+    assert model_hash(tmp_path)[:16] == "3fa4e6427892cba2"
+
+    def noticed(position: int) -> bool:
+        before = model_hash(tmp_path)
+        with weights.open("r+b") as file:
+            file.seek(position)
+            file.write(b"1")
+        after = model_hash(tmp_path)
+        with weights.open("r+b") as file:
+            file.seek(position)
+            file.write(b"\0")
+        return after != before
+
+    middle = (size - block) * 32 // 64
+    places = {0: True, 2**20 - 1: True, middle - 1: False, middle: True, middle + block - 1: True, size - 1: True}
+    assert {place: noticed(place) for place in places} == places

@@ -95,7 +95,9 @@ def figure_lines(figure: Figure) -> Iterator[str]:
     for legend in figure.legends:
         handles = [to_hex(handle.get_color()) for handle in legend.legend_handles]
         entries = zip(legend.get_texts(), handles, strict=True)
-        yield "legend " + ", ".join(f"{text.get_text()!r} {colour}" for text, colour in entries)
+        yield f"legend frame={legend.get_frame_on()} " + ", ".join(
+            f"{text.get_text()!r} {colour}" for text, colour in entries
+        )
     for number, axes in enumerate(figure.axes):
         yield f"## panel {number}"
         yield from axes_lines(axes)

@@ -62,6 +62,14 @@ def test_one_trait_is_post_stratification():
     assert raking.effective_n == pytest.approx(3)
 
 
+def test_shares_that_were_rounded_count_as_parts_of_their_sum():
+    raking = rake(
+        {"region": ["north", "south", "south", "west"]}, {"region": dict.fromkeys(("north", "south", "west"), 0.33)}
+    )
+    np.testing.assert_allclose(raking.weights, [4 / 3, 2 / 3, 2 / 3, 4 / 3])
+    assert raking.worst_gap <= 1e-12
+
+
 def test_a_sample_like_the_population_is_left_alone():
     raking = rake({"sex": ["f", "m"] * 5}, {"sex": {"f": 0.5, "m": 0.5}})
     np.testing.assert_allclose(raking.weights, 1)
