@@ -64,7 +64,7 @@ def test_one_trait_is_post_stratification():
 
 def test_shares_that_were_rounded_count_as_parts_of_their_sum():
     raking = rake(
-        {"region": ["north", "south", "south", "west"]}, {"region": dict.fromkeys(("north", "south", "west"), 0.33)}
+        {"region": ["north", "south", "south", "west"]}, {"region": dict.fromkeys(("north", "south", "west"), 0.3333)}
     )
     np.testing.assert_allclose(raking.weights, [4 / 3, 2 / 3, 2 / 3, 4 / 3])
     assert raking.worst_gap <= 1e-12

@@ -164,3 +164,13 @@ def test_index_is_0_or_1_and_for_choices(index):
     ratings = pd.DataFrame({"rater_id": ["a", "b"], "prompt": "Q", "response": "x", "rating": np.arange(2)})
     with pytest.raises(JudgementError, match="index=0 is set for a 'rating' table"):
         Judgements.from_frame(ratings, index=0)
+
+
+def test_a_missing_column_is_told_how_to_be_had():
+    with pytest.raises(JudgementError, match=r"rater_id.*add a column that says who judged"):
+        Judgements.from_dataset([{"prompt": "p", "response_a": "a", "response_b": "b", "choice": "a"}])
+    with pytest.raises(JudgementError, match=r"response_b.*add or rename it") as caught:
+        Judgements.from_dataset(
+            [{"rater_id": "r", "prompt": "p", "response_a": "a", "choice": "a"}], kind="preference"
+        )
+    assert "who judged" not in str(caught.value)
