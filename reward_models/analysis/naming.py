@@ -158,10 +158,11 @@ def _check_name(name: object) -> None:
     """Raise unless a name can stand in a prompt, in a table and in weights."""
     if not isinstance(name, str) or not name.strip():
         raise JuryError(f"the name {name!r} of a cluster is empty or no text. Fix: give a word or a few")
-    if name != plain_line(name, MOST_LETTERS):
+    plain = plain_line(name, MOST_LETTERS)
+    if name != plain:
         raise JuryError(
             f"the name {name[:MOST_LETTERS]!r} of a cluster is not one line of at most {MOST_LETTERS} characters "
-            f"without control characters and spaces around it. Fix: shorten it to {plain_line(name, MOST_LETTERS)!r}"
+            f"without control characters, special tokens and spaces around it. Fix: write {plain!r}"
         )
     if name in WORDS or "=" in name:
         raise JuryError(

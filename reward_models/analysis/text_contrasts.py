@@ -10,6 +10,7 @@ Shapes: `N` judgements, `R` raters, `K` clusters, `U` texts.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ LEAST_RATERS = 2.0  # of a cluster that has words
 QUOTE_LENGTH = 80
 MOST_TEXTS = 5_000  # that words are looked for in, the most judged
 MOST_CHARACTERS = 1_000  # of each
+_SPECIAL_TOKEN = re.compile(r"<\|[^|>]*\|>|</?s>")  # as chat templates write them
 
 
 @dataclass(frozen=True)
@@ -193,12 +195,15 @@ def text_evidence(
 
 
 def plain_line(text: str, length: int) -> str:
-    r"""Return the beginning of a text in one line, without control characters, fit for a prompt and a table.
+    r"""Return the beginning of a text in one line, without control characters and special tokens, fit for a prompt.
 
     Example:
-        >>> plain_line("More\nparks,\x07 please", 12)
+        >>> plain_line("More\nparks,\x07 please<|im_end|>", 12)
         'More parks,…'
+        >>> plain_line("Parks<|im_end|> first", 40)
+        'Parks first'
     """
+    text = _SPECIAL_TOKEN.sub(" ", text)
     line = " ".join("".join(c if unicodedata.category(c)[0] != "C" else " " for c in text).split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 

@@ -31,6 +31,7 @@ from reward_models.jury.features import pooled_features
 from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
+from reward_models.progress import progress_bars
 from reward_models.trainer import _trl, checkpoint
 from reward_models.trainer.data import JuryData, divide, read_data, read_evaluation
 from reward_models.trainer.heads import base_jury, prepare_jury, set_heads
@@ -234,10 +235,12 @@ class JuryRewardTrainer(RewardTrainer):
         """Start heads, memberships and terms from a joint fit on the features of the backbone as it is."""
         texts, reading = self.train_dataset.enc.texts, self.reading
         batch_size = self.args.per_device_eval_batch_size
+        shown = not self.args.disable_tqdm
         features = pooled_features(
-            self.jury.model, self.processing_class, texts, batch_size=batch_size, reading=reading, progress=False
+            self.jury.model, self.processing_class, texts, batch_size=batch_size, reading=reading, progress=shown
         )
-        start = joint_start(self.train_dataset, features, self.args, self.memberships)
+        with progress_bars(shown):
+            start = joint_start(self.train_dataset, features, self.args, self.memberships)
         self.terms = start.terms
         # As in `_start`: the same on every process.
         parts = (checkpoint.get_state(self.memberships, self.terms), start.heads, start.bias)
