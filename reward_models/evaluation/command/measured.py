@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reward_models.errors import JuryError
 from reward_models.evaluation.benchmarks.items import Benchmark
 from reward_models.evaluation.benchmarks.scores import score_benchmark
 from reward_models.evaluation.candidates.landscape import landscape
@@ -33,6 +34,7 @@ from reward_models.evaluation.language_models.continuations import LanguageModel
 from reward_models.evaluation.report import report_sheets, rewardbench
 from reward_models.evaluation.saved_jury import SavedJury, score_texts
 from reward_models.evaluation.sheets import Sheet
+from reward_models.evaluation.style.drivers import reward_drivers
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, as_messages, freeze_prompt
@@ -123,7 +125,18 @@ def measure_judgements(
         measured.files["rewardbench.json"] = _rewardbench(args.jury, scorer, jury, cells, unscored, clusters, weights)
     if args.best_of_n or against is not None:
         measured.add(_measure_candidates(args, texts, rewards, base_rewards, scorer, against, weights))
+    if args.explain:
+        measured.add(_explain(texts, rewards, scorer.cluster_names))
     return measured
+
+
+def _explain(texts: list[Text], rewards: np.ndarray, names: list[str]) -> Measured:
+    """Say what each cluster rewards, or why that cannot be said of these texts."""
+    try:
+        found = reward_drivers(texts, rewards, names)
+    except JuryError as error:
+        return Measured({"explained": None}, [f"What is rewarded: skipped: {error}."])
+    return Measured({"explained": found.explained}, found.sheets(), found.rows())
 
 
 def _measure_candidates(
@@ -136,10 +149,14 @@ def _measure_candidates(
     weights: np.ndarray,
 ) -> Measured:
     """Measure best-of-n among the judged responses, and whether one of them would please everybody."""
+    try:
+        pools = pools_of(texts, rewards)
+    except JuryError as error:
+        return Measured({"landscape": None}, [f"Best of n: skipped: {error}."])
     one = rewards @ scorer.prevalence[:, None] if base_rewards is None else base_rewards
     judge = None if against is None else (score_texts(against, texts), against.cluster_names, against.prevalence)
     curves = select_by_jury(texts, rewards, one, scorer.cluster_names, weights, judge)
-    found = landscape(pools_of(texts, rewards), weights, names=scorer.cluster_names, seed=args.seed)
+    found = landscape(pools, weights, names=scorer.cluster_names, seed=args.seed)
     return Measured(
         {"against": args.against, "landscape": found.verdict()},
         [*curves.sheets(), *found.sheets()],

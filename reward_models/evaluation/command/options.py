@@ -122,6 +122,12 @@ def parse_options(prog: str, argv: Sequence[str]) -> argparse.Namespace:
         help="keep what the language model says, to go on after a stop",
     )
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say which differences of style and content each cluster rewards, all else equal, and where clusters "
+        "differ (English texts)",
+    )
+    parser.add_argument(
         "--best-of-n",
         action="store_true",
         help="also measure selection among the responses of each prompt of --data: best of n, and whether one of them "

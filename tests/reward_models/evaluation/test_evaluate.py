@@ -266,7 +266,7 @@ def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
 
 def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
     options = ["--best-of-n", "--against", folder / "jury", "--base", folder / "one", "--output", tmp_path]
-    assert command(folder, *options) == 0
+    assert command(folder, *options, "--explain") == 0
     printed, page = capsys.readouterr().out, (tmp_path / "evaluation.md").read_text()
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     found = {(r["method"], r["metric"]): r for r in rows if r["case"] in ("best of n", "landscape")}
@@ -278,6 +278,7 @@ def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
     assert 0 <= found["jury", "one_answer_share"]["value"] < 1
     assert f"{steered['value']:+.3f} " in page
     assert f"{steered['value']:+.3f} [" in printed
+    assert "What is rewarded: skipped: 48 texts of 24 prompts are too few" in page  # said, and the rest is measured
     for plot in ("best_of_n.png", "landscape.png"):
         assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,1 @@
+"""What a cluster rewards, in words: differences of style and content between responses."""
