@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from _common import environment, make_parser, row, write
 from _jury.cases import CASES, CELLS, DATA, FEATURES, SURVEYS, Case, Unavailable, load_case
 from _jury.cells import Parts, measure, open_cell
-from _jury.methods import ASKED, CHOOSING, LARGEST, METHODS, OURS, TRAINED
+from _jury.methods import CHOOSING, LARGEST, METHODS, ONLY_NAMED, OURS
 from _jury.report import plot, show, summarise
 
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 ALL_METHODS = (*METHODS, *CHOOSING)
-SLOW = (*ASKED, *TRAINED)
 SMOKE = {
     "cases": ["polis/15-per-hour-seattle", "polis/canadian-electoral-reform"],
     "methods": ["bt", "bias-only", "mixture"],
@@ -128,8 +127,8 @@ def main() -> None:
     )
     parser.add_argument(
         "--methods", nargs="+", choices=ALL_METHODS, metavar="METHOD",
-        default=[method for method in ALL_METHODS if method not in SLOW],
-        help=f"{', '.join(ALL_METHODS)} (default: all but {', '.join(SLOW)}, which run a language model)",
+        default=[method for method in ALL_METHODS if method not in ONLY_NAMED],
+        help=f"{', '.join(ALL_METHODS)} (default: all but {', '.join(ONLY_NAMED)})",
     )  # fmt: skip
     parser.add_argument(
         "--sizes",

@@ -18,6 +18,7 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `vpl` | VPL (Poddar et al., NeurIPS 2024): amortised latent of 4, 8, 16, 32 for sizes 1, 2, 3, 4; no rater terms |
 | `k-models` | K separate models, raters assigned to one (MaxMin-RLHF; Chakraborty et al., ICML 2024) |
 | `demographics` | rewards per demographic group, shrunk to the population's |
+| `mixture-by-judgements` | the mixture, strangers predicted as whoever gave a random judgement |
 | `log-probability`, `log-probability-per-token` | how probable SmolLM2 finds the text, untrained; our rater terms |
 | `fine-tuned` | two clusters, SmolLM2 with adapters, started from the joint fit on its frozen features; one table |
 | `fine-tuned-start` | that joint fit itself: the same features, table and clusters, frozen |
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
     from reward_models.raters.predictors import Predictor
 
-__all__ = ["ASKED", "CHOOSING", "LARGEST", "METHODS", "OURS", "TRAINED", "TUNED", "Training", "choose_size"]
+__all__ = ["CHOOSING", "LARGEST", "METHODS", "ONLY_NAMED", "OURS", "TRAINED", "TUNED", "Training", "choose_size"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,14 @@ def fit_auto(training: Training) -> tuple[Predictor, str]:
     chosen = choose_membership(training.enc, config=FitConfig(seed=training.seed))
     size = int(chosen.num_clusters)
     return fit_jury(training, size, chosen.membership), f"{chosen.membership} {size}"
+
+
+def _by_judgements(training: Training, size: int) -> Predictor:
+    """The mixture, with strangers weighted by judgements, as one reward without rater terms weighs them."""
+    import dataclasses
+
+    fit = fit_jury(training, size)
+    return dataclasses.replace(fit, placement=fit.placement.by_judgements(training.enc))  # type: ignore
 
 
 def _joint_one(training: Training, size: int) -> Predictor:
@@ -172,6 +181,7 @@ METHODS: dict[str, Fit] = {
     "vpl": _vpl,
     "k-models": _k_models,
     "demographics": _demographics,
+    "mixture-by-judgements": _by_judgements,
     **ASKED,
     **TRAINED,
 }
@@ -180,7 +190,9 @@ METHODS: dict[str, Fit] = {
 LARGEST = {"factor": 2, "pref": 2}
 """Sizes above cost minutes: codes of a factor model are summed over a grid in as many dimensions."""
 
-TUNED = ("mixture", "simplex", "factor", "encoder", "pal", "lore", "pref", "vpl", "k-models")
+TUNED = ("mixture", "mixture-by-judgements", "simplex", "factor", "encoder", "pal", "lore", "pref", "vpl", "k-models")
+ONLY_NAMED = ("mixture-by-judgements", *ASKED, *TRAINED)
+"""Methods that run only where they are named: they run a language model, or differ for strangers alone."""
 OURS = ("mixture", "simplex", "factor", "encoder", "auto", "joint")
 
 CHOOSING = {"auto": fit_auto, "joint": fit_joint_choice}

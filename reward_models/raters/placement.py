@@ -10,7 +10,7 @@ of rater terms, `S = C T` states, `A` answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,7 @@ class Placement:
         model: How raters vary.
         rater_ids: `R` names.
         posterior: (R, S) over the model's states.
+        strangers: (S,) what is taken for raters who are not known; None: the model's prior. See `by_judgements`.
 
     Example:
         A population with two equally large clusters, and one rater who almost surely belongs to the first:
@@ -57,6 +58,7 @@ class Placement:
     model: RaterModel
     rater_ids: list[str]
     posterior: np.ndarray
+    strangers: np.ndarray | None = None
 
     def code_posterior(self) -> np.ndarray:
         """Sum the rater terms out: (R, C) posterior over codes."""
@@ -99,9 +101,36 @@ class Placement:
         }
 
     def select(self, rater_ids: Sequence[str]) -> np.ndarray:
-        """Return the (len, S) posterior of the named raters; the prior for a rater who is not known."""
-        table = np.concatenate([self.posterior, np.exp(self.model.log_prior)[None]])
+        """Return the (len, S) posterior of the named raters; `strangers` or the prior for a rater who is not known."""
+        unknown = np.exp(self.model.log_prior) if self.strangers is None else self.strangers
+        table = np.concatenate([self.posterior, unknown[None]])
         return table[positions(rater_ids, self.rater_ids)]
+
+    def by_judgements(self, enc: Encoded) -> Placement:
+        """Return the same with strangers predicted as whoever gave a random judgement, not as a random rater.
+
+        The prior counts raters. Where a few raters gave most of the judgements, what is scored later is mostly theirs,
+        too, and a model that counts judgements, such as plain Bradley-Terry, then predicts strangers better. Here the
+        posteriors of the known raters, memberships and terms together, are averaged with the number of their
+        judgements as weights. How known raters are predicted, and new ones adapted, does not change.
+
+        Args:
+            enc: The judgements of the known raters.
+
+        Example:
+            >>> from reward_models import fit_raters, planted_judgements
+            >>> enc = planted_judgements("rating", num_raters=10).judgements.encode()
+            >>> fit = fit_raters(enc)
+            >>> busy = enc.select(np.isin(enc.rater, np.flatnonzero(fit.responsibilities[:, 0] > 0.5)))
+            >>> placement = fit.placement.by_judgements(busy)  # all judgements are of the first cluster
+            >>> (placement.select(["somebody"]).reshape(2, -1).sum(1) > 0.9).tolist()
+            [True, False]
+        """
+        counts = dict(zip(enc.rater_ids, np.bincount(enc.rater, enc.weight, enc.n_raters), strict=True))
+        weight = np.array([counts.get(rater, 0.0) for rater in self.rater_ids])
+        if not weight.sum():
+            return self
+        return replace(self, strangers=weight @ self.posterior / weight.sum())
 
     def log_probs(
         self,
