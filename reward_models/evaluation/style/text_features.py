@@ -59,7 +59,7 @@ def _count(name: str, ending: str | None = None) -> Callable[[str], float]:
 STYLE_FEATURES: dict[str, Callable[[str], float]] = {
     "length": lambda text: float(np.log1p(len(_words(text)))),
     "long sentences": lambda text: float(np.log1p(len(_words(text)) / max(len(re.findall(r"[.!?]+", text)), 1))),
-    "long words": lambda text: float(np.mean([len(word) for word in _words(text)] or [0.0])),
+    "long words": lambda text: float(np.mean([len(word) for word in _words(text)] or [0])),
     **{name: _count(name, "n't" if name == "negation" else None) for name in LISTED},
     "question marks": lambda text: float(np.log1p(text.count("?"))),
     "exclamation marks": lambda text: float(np.log1p(text.count("!"))),
