@@ -143,8 +143,10 @@ class LanguageModel:
             ).past_key_values
         rows = [[start[-1], *given, *scored][: MAX_CONTINUATION + 1] for given, scored in parts]
         out = np.zeros((len(rows), COLUMNS), dtype=np.float32)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of one length need no padding
         for begin in range(0, len(rows), self.batch_size):
-            some = rows[begin : begin + self.batch_size]
+            index = order[begin : begin + self.batch_size]
+            some = [rows[i] for i in index]
             width = max(map(len, some))
             ids = torch.tensor([row + [0] * (width - len(row)) for row in some], device=device)
             real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in some], device=device)
@@ -155,9 +157,9 @@ class LanguageModel:
                 cache.batch_repeat_interleave(len(some))
             logits = self.model(ids, attention_mask=mask, past_key_values=cache, use_cache=past is not None).logits
             log_probs = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].cpu().numpy()
-            for i, row in enumerate(some):
-                scored = slice(min(len(parts[begin + i][0]), len(row) - 1), len(row) - 1)
-                out[begin + i] = log_probs[i, scored].sum(), scored.stop - scored.start
+            for at, (i, row) in enumerate(zip(index, some, strict=True)):
+                scored = slice(min(len(parts[i][0]), len(row) - 1), len(row) - 1)
+                out[i] = log_probs[at, scored].sum(), scored.stop - scored.start
         return out
 
 
