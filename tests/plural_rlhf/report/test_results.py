@@ -45,6 +45,13 @@ def test_a_later_version_is_refused(tmp_path):
         RunResults.read(path)
 
 
+def test_a_version_below_the_first_is_refused(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"schema_version": 0}), encoding="utf-8")
+    with pytest.raises(ResultsError, match=r"schema_version: Input should be greater than or equal to 1"):
+        RunResults.read(path)
+
+
 def test_a_damaged_file_is_refused_with_every_fault(tmp_path):
     path = tmp_path / "results.json"
     with pytest.raises(FileNotFoundError):

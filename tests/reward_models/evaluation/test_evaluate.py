@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from reward_models.errors import JudgementError, JuryError
 from reward_models.evaluate import main
 from reward_models.evaluation.cells import evaluation_cells
 from reward_models.evaluation.clusters import Clusters
+from reward_models.evaluation.command.options import parse_options
 from reward_models.evaluation.controls import FixedAnswers, Strangers
 from reward_models.evaluation.evaluate_jury import evaluate_jury
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
@@ -434,3 +436,13 @@ def test_fitted_rater_terms_recover_scale_and_ties():
     varied = fit_rater_model(enc, rewards, np.ones(1))
     assert set(varied.term_sd) == {"log_scale", "log_tie"}
     assert varied.term_sd["log_tie"] < 0.5  # raters do not differ here; its usual spread is 1
+
+
+@pytest.mark.parametrize("name", ["draws", "seed", "batch_size"])
+def test_help_names_the_default_that_counts(capsys, name):
+    with pytest.raises(SystemExit):
+        parse_options("evaluate", ["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    option = rf"--{name.replace('_', '-')} {name.upper()} (?:(?! --).)*?\(default: (\d+)\)"
+    default = vars(parse_options("evaluate", ["--jury", "folder", "--data", "table.csv"]))[name]
+    assert re.search(option, said)[1] == str(default)

@@ -77,3 +77,7 @@ def test_the_numbers_of_the_rows_are_those_of_the_page():
 def test_weights_of_another_length_are_refused():
     with pytest.raises(JuryError, match="2 clusters, weights of shape"):
         landscape(prompts(1.0, count=1), np.ones(3) / 3)
+
+
+def test_texts_without_words_have_nothing_in_common():
+    assert shared_words(["", "...", "trees"]).tolist() == np.eye(3).tolist()
