@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["adapt", "evaluate_jury", "export_scalar", "fit_jury", "headroom", "releases"]
 
 RUN_FILES = (".yaml", ".yml")
+MODELS_BY_NAME = ("smollm2-135m", "tiny")
 
 
 def fit_jury(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="CONFIG", help="Run file in YAML; with --labels-only also a table (.csv, .xlsx, .sav and more)."
+            metavar="FILE", help="Run file in YAML, or a table of judgements (.csv, .xlsx, .sav and more)."
         ),
     ],
     settings: Settings = None,
@@ -44,6 +45,15 @@ def fit_jury(
             help="Find clusters from the labels alone, without a language model: memberships as CSV, and a report.",
         ),
     ] = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="MODEL",
+            help="Language model or sentence embedder whose features the scores are computed from: a path, a Hub id, "
+            "or smollm2-135m. Default: jury.backbone of the run file; smollm2-135m for a table.",
+        ),
+    ] = None,
     columns: Columns = None,
     traceback: Traceback = False,
 ) -> None:
@@ -51,29 +61,35 @@ def fit_jury(
 
     Example: `plural-rlhf fit-jury configs/quickstart.yaml --set jury.clusters=3`
 
+    Example: `plural-rlhf fit-jury votes.csv --columns votes.yaml --backbone models/all-MiniLM-L6-v2`
+
     Example: `plural-rlhf fit-jury --labels-only answers.csv --columns map.yaml --set jury.by=[country]`
 
-    Takes judgements of every kind that has raters. Saves the reward model in the folder `jury` of the output folder,
-    where `JuryReward`, `JuryRewardModel.from_pretrained` and the other commands load it from. With --labels-only no
-    model is read or saved: the output folder (runs/NAME of a table) gets `memberships.csv` (each rater's probability
-    of every cluster), `results.json` and `report.html`, with everybody and every question in the fit.
+    Takes judgements of every kind that has raters, and several tables of the same raters together (data.tables of a
+    run file). Saves the reward model in the folder `jury` of the output folder (runs/NAME of a table), where
+    `JuryReward`, `JuryRewardModel.from_pretrained` and the other commands load it from. With --labels-only no model is
+    read or saved: the output folder gets `memberships.csv` (each rater's probability of every cluster), `results.json`
+    and `report.html`, with everybody and every question in the fit.
     """
 
     def fit() -> None:
-        from plural_rlhf.cli.runs import run_until
+        import json
+
+        from plural_rlhf.cli.runs import output_setting, run_as_far_as, run_until
 
         if labels_only:
             _fit_labels(file, columns, [*(settings or [])], output, overwrite)
             return
+        chosen = [*(settings or []), *output_setting(output)]
+        if backbone is not None:
+            section = "policy.model" if backbone in MODELS_BY_NAME else "jury.backbone"
+            chosen.append(f"{section}={json.dumps(backbone)}")
         if file.suffix not in RUN_FILES:
-            raise typer.BadParameter(
-                f"CONFIG {file} is no run file ({' or '.join(RUN_FILES)}), and a jury that scores texts needs one, "
-                "which names the language model. Add --labels-only to find clusters in a table, or write a run file "
-                "with data.path."
-            )
+            run_as_far_as("jury", "fit-jury", _data_config(file, columns, None, None, chosen), overwrite)
+            return
         if columns is not None:
             raise typer.BadParameter("--columns belongs to a table. Remove it: a run file has data.columns.")
-        run_until("jury", "fit-jury", file, settings or [], output, overwrite)
+        run_until("jury", "fit-jury", file, chosen, None, overwrite)
 
     guarded(fit, traceback)
 

@@ -19,8 +19,9 @@ from reward_models.borders import lines_to
 
 if TYPE_CHECKING:
     from plural_rlhf.recipe import Until
+    from plural_rlhf.recipe.config import RunConfig
 
-__all__ = ["evaluate", "run", "run_until", "train"]
+__all__ = ["evaluate", "output_setting", "run", "run_as_far_as", "run_until", "train"]
 
 
 def _run_command(until: Until) -> Callable[[Callable[[], None]], Callable[..., None]]:
@@ -81,9 +82,16 @@ def run_until(
     """Read a run file, run it as far as `until`, and print what was found."""
     from plural_rlhf.recipe.config import load_config
 
-    overrides = [*settings, *([] if output is None else [f"output_dir={json.dumps(str(output))}"])]
-    run_config = load_config(config, overrides)
+    run_as_far_as(until, command, load_config(config, [*settings, *output_setting(output)]), overwrite)
 
+
+def output_setting(output: Path | None) -> list[str]:
+    """Return `--output` as a setting of a run file."""
+    return [] if output is None else [f"output_dir={json.dumps(str(output))}"]
+
+
+def run_as_far_as(until: Until, command: str, run_config: RunConfig, overwrite: bool) -> None:
+    """Run as far as `until`, and print what was found."""
     from rich.console import Console
 
     from plural_rlhf import recipe

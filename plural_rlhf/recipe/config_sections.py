@@ -36,6 +36,7 @@ __all__ = [
     "Seats",
     "Section",
     "Seed",
+    "TableSection",
     "WarmupSection",
 ]
 
@@ -98,6 +99,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TableSection(Section):
+    """A further table of judgements by the same raters.
+
+    Example:
+        >>> TableSection(path="pairs.csv").columns is None
+        True
+    """
+
+    path: Path = Field(description="The CSV, TSV, Parquet, JSONL, Excel, SPSS or Stata file.")
+    columns: dict[str, Any] | Path | None = Field(
+        default=None, description="Its column map, or the path of one; null if the columns have the standard names."
+    )
+    duplicates: Literal["refuse", "first", "last", "drop"] | None = Field(
+        default=None, description="What to do where a rater judged an item more than once; null as the map says."
+    )
+
+
 class DataSection(Section):
     """Which judgements are read, and which of them are held out for the test.
 
@@ -136,6 +154,11 @@ class DataSection(Section):
         default=None,
         description="With source: table, what to do where a rater judged an item more than once: refuse, keep the "
         "first or the last judgement, or drop all; null as the column map says (refuse by default).",
+    )
+    tables: list[TableSection] = Field(
+        default=[],
+        description="Further tables of the same raters, each of another kind (pairs beside votes), which the jury is "
+        "fitted to as well: a list of {path, columns}. Raters and texts that are held out are held out of them too.",
     )
     options: dict[str, Any] = Field(
         default={}, description="With source: release, options of the release; plural-rlhf releases NAME lists them."

@@ -6,12 +6,12 @@ This file knows nothing of models.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.inputs import read_source
+from plural_rlhf.recipe.inputs import read_other_tables, read_source
 from plural_rlhf.report.results import DataSummary
 from reward_models.analysis.cluster_traits import check_traits
 from reward_models.analysis.naming import item_labels
@@ -72,6 +72,8 @@ class RunData:
         questions: The questions of a `choice` table, train questions first; empty for other kinds.
         labels: Short names of items for tables, by id, from their wordings.
         reading: The table as it was read, which knows the missing answers; None for other sources.
+        other_tables: Other kinds of judgements that the jury is fitted to as well, without raters and texts that are
+            held out.
     """
 
     everything: Judgements
@@ -82,6 +84,7 @@ class RunData:
     questions: list[Question]
     labels: dict[str, str]
     reading: TableReading | None = None
+    other_tables: list[Judgements] = field(default_factory=list)
 
     def of(self, split: str) -> list[Question]:
         """Return the questions of a split."""
@@ -183,7 +186,50 @@ def read_data(
         questions=questions,
         labels=labels,
         reading=source.reading,
+        other_tables=_other_tables(config, judgements, heldout_raters, held, show),
     )
+
+
+def _other_tables(
+    config: RunConfig,
+    judgements: Judgements,
+    heldout_raters: Judgements,
+    heldout_items: set[str],
+    show: Callable[[str], object] | None,
+) -> list[Judgements]:
+    """Read `data.tables` without the raters and the texts that are held out.
+
+    Raises:
+        JudgementError: A kind that there is already, or nothing is left of a table.
+    """
+    tables: list[Judgements] = []
+    enc = judgements.encode()
+    held = {t for item in heldout_items for t in enc.item_alternatives[enc.item_ids.index(item)] if t >= 0}
+    unseen = {enc.texts[t] for t in held}
+    out_of_reach = set(heldout_raters.raters)
+    for section, table in zip(config.data.tables, read_other_tables(config.data, show), strict=True):
+        if table.kind in {judgements.kind, *(other.kind for other in tables)} or table.kind == "soft":
+            raise JudgementError(
+                f"data.tables: {str(section.path)!r} holds {table.kind!r} judgements, but tables that are fitted "
+                "together are of different kinds, with raters. Fix: put judgements of one kind into one file."
+            )
+        of_table = table.encode()
+        new = np.array([text in unseen for text in of_table.texts] + [False])  # last: the padding
+        touched = new[of_table.alternatives].any(1)
+        # Rows of the encoded table are in another order than those of the frame; a row is known by rater and item.
+        raters = np.array(of_table.rater_ids, dtype=object)[of_table.rater]
+        items = np.array(of_table.item_ids, dtype=object)[of_table.item]
+        dropped = set(zip(raters[touched], items[touched], strict=True))
+        frame = table.frame
+        pairs = zip(frame["rater_id"], frame["item_id"], strict=True)
+        keep = np.array([rater not in out_of_reach and (rater, item) not in dropped for rater, item in pairs])
+        if not keep.any():
+            raise JudgementError(
+                f"data.tables: nothing is left of {str(section.path)!r} after the raters and questions of the test "
+                "were held out. Fix: lower data.heldout_raters or data.heldout_questions, or remove the table."
+            )
+        tables.append(table.select(keep))
+    return tables
 
 
 def _item_order(judgements: Judgements, known: Collection[str]) -> list[str]:

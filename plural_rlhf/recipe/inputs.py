@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
     from reward_models.sources.codes import TableReading
 
-__all__ = ["SourceData", "read_judgements", "read_source"]
+__all__ = ["SourceData", "read_judgements", "read_other_tables", "read_source"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,28 @@ def read_source(
             "of equal weight (Kish)"
         )
     return SourceData(judgements, reading)
+
+
+def read_other_tables(data: DataSection, show: Callable[[str], object] | None = None) -> list[Judgements]:
+    """Read the further tables of a run (`data.tables`), which hold other kinds of judgements by the same raters.
+
+    Args:
+        data: The `data` section of the run file.
+        show: As for `read_judgements`.
+
+    Raises:
+        JudgementError: A table is not usable; the message lists every fault.
+
+    Example:
+        >>> read_other_tables(DataSection())
+        []
+    """
+    from reward_models.sources import read_table
+
+    tables = []
+    for section in data.tables:
+        reading = read_table(section.path, section.columns, duplicates=section.duplicates)
+        if show is not None:
+            show(str(reading))
+        tables.append(reading.judgements)
+    return tables

@@ -64,7 +64,7 @@ def jury_stage(
         console.print(cell("jury.l2 has no effect: the strengths of the heads are learnt from the judgements", "dim"))
     base = section.backbone or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     scorer = fit_jury(
-        data.train,
+        [data.train, *data.other_tables],
         base,
         clusters=section.clusters,
         pooling=section.pooling,

@@ -67,6 +67,8 @@ class RunInputs:
             "judgements": judgements_hash(data.everything),
             "split of raters and items": value_hash(split),
         }
+        if data.other_tables:
+            self._content["further tables"] = value_hash([judgements_hash(table) for table in data.other_tables])
 
     def of(self, stage: Stage, outputs: Mapping[Stage, str] | None = None) -> StageInputs:
         """Return what one stage reads.
@@ -116,5 +118,6 @@ def _settings(section: Section, values: Mapping[str, Any], prefix: str = "") -> 
 
 def _files(config: RunConfig) -> list[Path]:
     """The files that the judgements are read from, where they are files."""
-    paths = [path for path in (config.data.path, config.data.columns) if isinstance(path, Path)]
+    tables = [(config.data.path, config.data.columns), *((t.path, t.columns) for t in config.data.tables)]
+    paths = [path for table in tables for path in table if isinstance(path, Path)]
     return [path for path in paths if path.is_file()]

@@ -121,8 +121,8 @@ def cluster_answers(
     n_options: int,
     *,
     weight: np.ndarray | None = None,
-    max_iter: int = 200,
-    tol: float = 1e-6,
+    max_iter: int = 2000,
+    tol: float = 1e-7,
 ) -> np.ndarray:
     """Estimate the answer distribution of each cluster by maximum likelihood, given uncertain memberships.
 

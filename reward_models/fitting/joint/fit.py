@@ -29,6 +29,7 @@ from reward_models.fitting.joint.strengths import (
     rescaled,
     strength,
     taste_directions,
+    usual_tastes,
 )
 from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.text_table import check_features
@@ -44,7 +45,6 @@ from reward_models.stats.answers import adjusted_rand_index
 
 __all__ = ["JointFit", "JointTables", "fit_joint"]
 
-TASTE = 0.5  # usual strength of tastes as a share of that of the consensus
 TASTE_VALUES = 30.0  # determined values that the usual strength counts for
 START_TASTE = 0.7  # root mean square of a taste at the start, in logits
 SHORT_ITERATIONS = 30
@@ -327,10 +327,9 @@ def fit_around(
             "noise. Fix: use num_clusters=1, or more judgements per rater"
         )
     n_tastes = problem.n_parts - 1
-    share = np.array([1.0, *[TASTE] * n_tastes])
-    problem = problem.with_strengths(
-        Strengths(consensus.strengths.features * share, consensus.strengths.residual * share)
-    )
+    tastes = [np.repeat(usual, n_tastes) for usual in usual_tastes(consensus.strengths, problem.coordinates.shape[1])]
+    learnt = consensus.strengths.features, consensus.strengths.residual
+    problem = problem.with_strengths(Strengths(*(np.append(*parts) for parts in zip(learnt, tastes, strict=True))))
     rng = seeded_rng(config.seed, "starts of joint fit")
     directions = taste_directions(tables.problem("mixture", 1, config), consensus, n_tastes + SPARE_DIRECTIONS, rng)
     fixed = _scales(consensus.params)
@@ -405,7 +404,7 @@ def _learn_tastes(problem: JointProblem, params: Params) -> tuple[JointProblem, 
         _, _, weights, residuals = curvature.variances(
             problem.coordinates, features[j], residual[j], share[part].mean()
         )
-        usual = TASTE * features[0], TASTE * residual[0]
+        usual = usual_tastes(problem.strengths, problem.coordinates.shape[1])
         features[part] = strength(features[j], params["weight"][:, part], size * weights, usual[0], TASTE_VALUES)
         residual[part] = strength(residual[j], params["residual"][:, part], size * residuals, usual[1], TASTE_VALUES)
     learnt = Strengths(features, residual)

@@ -22,9 +22,11 @@ from reward_models.fitting.joint.problem import JointProblem, KindCounts, Params
 from reward_models.seeds import seeded_rng
 
 
-__all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "taste_directions"]
+__all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "taste_directions", "usual_tastes"]
 
 ROUNDS = 5  # re-estimations of the strengths
+TASTE = 0.5  # usual strength of tastes as a share of that of the consensus
+LEAST_CONSENSUS = 1.0  # logits; of a weaker consensus the usual strength of tastes is that of this one
 SD_RANGE = (0.02, 5.0)  # of strengths, in logits
 SCALE_RANGE = 2.5  # largest log ratio of the scales of two kinds
 MAX_ROWS = 20_000  # rows that the curvature of the weights is computed from
@@ -112,6 +114,24 @@ def rescaled(params: Params, before: Strengths, after: Strengths) -> Params:
     """
     ratio_s, ratio_t = before.features / after.features, before.residual / after.residual
     return params | {"weight": params["weight"] * ratio_s, "residual": params["residual"] * ratio_t}
+
+
+def usual_tastes(strengths: Strengths, dimensions: int) -> tuple[float, float]:
+    """Return the usual strengths of tastes: half of the consensus, but not nothing where people agree on nothing.
+
+    Args:
+        strengths: Of the consensus.
+        dimensions: Number of coordinates of a text; without any, the strength of the features says nothing.
+
+    Example:
+        >>> usual_tastes(Strengths(np.array([1.6]), np.array([1.2])), dimensions=8)
+        (0.8, 0.6)
+        >>> [round(strength, 2) for strength in usual_tastes(Strengths(np.array([0.03]), np.array([0.04])), 8)]
+        [0.3, 0.4]
+    """
+    s, t = float(strengths.features[0]) if dimensions else 0.0, float(strengths.residual[0])
+    share = TASTE * max(1.0, LEAST_CONSENSUS / float(np.hypot(s, t)))
+    return share * s if dimensions else TASTE, share * t
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 from reward_models.raters.rater_model import KindTerms, RaterModel
-from reward_models.sources import RELEASES, load_table
+from reward_models.sources import RELEASES, load_table, planted_judgements
 from tests.paths import ROOT
 from tests.printed import words
 from tests.synthetic_releases import SYNTHETIC
@@ -441,3 +441,18 @@ def test_the_map_of_a_wide_file_can_be_pasted_from_the_terminal(tmp_path):
     measured = runner.invoke(app, ["headroom", str(table), "--columns", str(pasted)])
     assert measured.exit_code == 0, measured.output
     assert "wide.csv: 90 judgements (choice)" in measured.output
+
+
+@pytest.mark.filterwarnings("ignore:the jury's heads are not on one scale")
+def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("rating", "preference"):
+        frame = planted_judgements(kind, num_raters=24, num_items=10, seed=1).judgements.frame
+        frame.drop(columns="item_id").to_csv(f"{kind}.csv", index=False)
+    settings = ["data.columns={levels: [-1, 0, 1]}", "data.tables=[{path: preference.csv}]", "jury.clusters=2"]
+    sets = [part for setting in (*settings, "data.heldout_questions=2") for part in ("--set", setting)]
+    result = runner.invoke(app, ["fit-jury", "rating.csv", "--backbone", "tiny", *sets, "--traceback"])
+    assert result.exit_code == 0, result.output
+    jury = JuryScorer.from_pretrained("runs/rating/jury")
+    assert set(jury.state.rater_model.terms) == {"rating", "preference"}
+    assert len(jury.cluster_names) == 2

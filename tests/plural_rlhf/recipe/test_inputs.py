@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from plural_rlhf.recipe.config import ConfigError, make_config
+from plural_rlhf.recipe.config import ConfigError, RunConfig, make_config
 from plural_rlhf.recipe.config_sections import DataSection
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.inputs import read_judgements
@@ -153,3 +153,39 @@ def test_the_quick_hash_reads_blocks_of_64_kib_and_stays_what_records_of_earlier
     middle = (size - block) * 32 // 64
     places = {0: True, 2**20 - 1: True, middle - 1: False, middle: True, middle + block - 1: True, size - 1: True}
     assert {place: noticed(place) for place in places} == places
+
+
+def _two_tables(tmp_path, kinds=("rating", "preference")):
+    """Votes and pairs of the same raters about the same texts, as files."""
+    for kind in kinds:
+        frame = planted_judgements(kind, num_raters=24, num_items=10, seed=1).judgements.frame
+        frame.drop(columns="item_id").to_json(tmp_path / f"{kind}.jsonl", orient="records", lines=True)
+    return {
+        "source": "table",
+        "path": tmp_path / f"{kinds[0]}.jsonl",
+        "columns": {"levels": [-1, 0, 1]},
+        "tables": [{"path": tmp_path / f"{kinds[1]}.jsonl"}],
+        "heldout_questions": 3,
+    }
+
+
+def test_further_tables_lose_the_raters_and_the_texts_that_are_held_out(tmp_path):
+    data = read_data(RunConfig(data=_two_tables(tmp_path)), policy=False)
+    [pairs] = data.other_tables
+    assert pairs.kind == "preference"
+    assert set(pairs.raters) == set(data.train.raters)
+    everything = data.everything.encode()
+    unseen = {everything.item_alternatives[everything.item_ids.index(item), 0] for item in data.heldout_items}
+    texts = {everything.texts[t] for t in unseen}
+    encoded = pairs.encode()
+    used = {encoded.texts[t] for t in np.unique(encoded.alternatives)}
+    assert texts
+    assert not used & texts
+    assert len(pairs) == 7 * data.train.n_raters
+
+
+def test_two_tables_of_one_kind_are_refused(tmp_path):
+    section = _two_tables(tmp_path)
+    section["tables"] = [{"path": section["path"], "columns": section["columns"]}]
+    with pytest.raises(JudgementError, match=r"data\.tables: .*rating.*are of different kinds"):
+        read_data(RunConfig(data=section), policy=False)
