@@ -26,6 +26,9 @@ from reward_models.sources.codes import TableReading
 
 __all__ = ["Question", "RunData", "read_data", "render_question"]
 
+LEAST_QUESTIONS = 3
+"""Fewer leave no judgement to hold out of a rater's others."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -171,6 +174,7 @@ def read_data(
         )
     train, held = train_raters, set[str]()
     if config.data.heldout_questions != 0:
+        _check_questions(train_raters.n_items, config.data.heldout_questions)
         train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, items)
         held = set(of_heldout_items.items)
     known = survey_labels(config.data.name) if config.data.source == "survey" else {}
@@ -230,6 +234,18 @@ def _other_tables(
             )
         tables.append(table.select(keep))
     return tables
+
+
+def _check_questions(n_items: int, heldout: int | list[str]) -> None:
+    number = heldout if isinstance(heldout, int) else len(heldout)
+    if n_items - number < LEAST_QUESTIONS:
+        most = n_items - LEAST_QUESTIONS
+        fewer = f"hold out at most {most}, e.g. data.heldout_questions={most}, or" if most > 0 else "set it to"
+        raise JudgementError(
+            f"data.heldout_questions holds out {number} questions of {n_items}, and a jury needs at least "
+            f"{LEAST_QUESTIONS} to be fitted to. Fix: {fewer} 0 for a final fit to all questions, of which nothing "
+            "can be said on new ones."
+        )
 
 
 def _item_order(judgements: Judgements, known: Collection[str]) -> list[str]:

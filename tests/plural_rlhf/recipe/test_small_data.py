@@ -8,6 +8,7 @@ from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import load_config
 from plural_rlhf.report.sections import report_sections
 from reward_models import planted_judgements
+from reward_models.errors import JudgementError
 from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
 
 
@@ -55,3 +56,24 @@ def test_a_jury_of_one_cluster_says_that_two_were_fitted_to_compare_groups(tmp_p
     [information] = [section for section in report_sections(results) if section.key == "information"]
     assert "two were fitted for this comparison only" in information.reading
     assert "half of their answers" in information.reading
+
+
+@pytest.mark.parametrize(
+    ("n_items", "heldout", "fix"),
+    [
+        (8, None, "hold out at most 5, e.g. data.heldout_questions=5, or 0"),
+        (5, "3", "at most 2"),
+        (3, "2", "set it to 0"),
+    ],
+)
+def test_questions_that_are_too_few_for_what_is_held_out_are_named_with_the_setting(tmp_path, n_items, heldout, fix):
+    """The default of six, on a survey of eight, ended in advice to use another table."""
+    path = tmp_path / "answers.jsonl"
+    table = planted_judgements("choice", num_raters=30, num_items=n_items).judgements.frame
+    table.to_json(path, orient="records", lines=True)
+    settings = ["data.source=table", f"data.path={path}", "data.columns.index=0", f"output_dir={tmp_path / 'run'}"]
+    settings += ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", "jury.clusters=2"]
+    settings += [f"data.heldout_questions={heldout or 6}"]
+    with pytest.raises(JudgementError, match=rf"holds out {heldout or 6} questions of {n_items}, .*Fix: .*{fix}"):
+        run(load_config(SMOKE, settings), console=quietly(), until="jury")
+    assert not (tmp_path / "run").exists()
