@@ -232,7 +232,8 @@ def check_duplicates(table: pd.DataFrame, faults: Faults, duplicates: str) -> np
         ]
         fix = (
             "keep one of the two with duplicates='first' or 'last' ('drop' keeps none), or give the second occasion "
-            "its own item_id"
+            "its own item_id; if ids restart in every sample, these are different people: join the ids in the column "
+            "map, rater_id: [sample, id]"
         )
         faults.add(rows[again], "rater_id", table["rater_id"].tolist(), reasons, fix)
         return out

@@ -354,3 +354,10 @@ def test_the_package_is_lazy_and_every_public_name_exists():
     assert not [name for name in reward_models.__all__ if getattr(reward_models, name) is None]
     with pytest.raises(AttributeError, match=r"no attribute 'Judgement'\. Did you mean 'Judgements'"):
         _ = reward_models.Judgement
+
+
+def test_ids_that_restart_in_every_sample_are_told_how_to_be_joined():
+    rows = [(person, f"q{n}", "x", n, wave) for wave in ("2018", "2022") for person in ("1", "2") for n in (1, 2)]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating", "rater:wave"])
+    with pytest.raises(JudgementError, match=r"ids restart in every sample.* rater_id: \[sample, id\]"):
+        Judgements.from_frame(frame)
