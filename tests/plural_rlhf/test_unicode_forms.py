@@ -34,7 +34,7 @@ def scorer():
     rows = [(f"r{r}", q, list(OPTIONS), (r + n) % 2) for r in range(16) for n, q in enumerate(QUESTIONS)]
     table = Judgements.from_frame(pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"]))
     tokenizer = tiny_tokenizer()
-    return fit_jury(table, tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=0.1, progress=False)
+    return fit_jury(table, tiny_causal_lm(tokenizer), tokenizer, clusters=2, progress=False)
 
 
 def test_a_jury_remembers_a_text_in_both_forms(scorer):

@@ -101,7 +101,7 @@ def adapted_raters(
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
         >>> table = planted_judgements("preference", num_raters=12, num_items=8).judgements
         >>> tokenizer = tiny_tokenizer()
-        >>> jury = fit_jury(table, tiny_causal_lm(tokenizer), tokenizer, clusters=2, l2=0.1, progress=False)
+        >>> jury = fit_jury(table, tiny_causal_lm(tokenizer), tokenizer, clusters=2, progress=False)
         >>> len(adapted_raters(jury, table).pseudonyms)
         12
     """

@@ -15,10 +15,19 @@ from reward_models.judgements.splits import adaptation_split, split_four_ways, s
 from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 
 
-TABLES = {
-    kind: planted_judgements(kind, num_raters=24, num_items=8, seed=5).judgements
-    for kind in ("preference", "rating", "choice")
-}
+def with_traits(kind):
+    """Raters with a region, an age that is not always known, and sampling weights."""
+    judgements = planted_judgements(kind, num_raters=24, num_items=8, seed=5).judgements
+    number = judgements.frame["rater_id"].str[1:].astype(int)
+    traits = {
+        "rater:region": number.map(lambda n: ("north", "south", "coast")[n % 3]),
+        "rater:age": (20.0 + number).where(number % 5 > 0),
+        "rater_weight": 0.1 + 0.3 * (number % 4),
+    }
+    return Judgements.from_frame(judgements.frame.assign(**traits), kind, judgements.levels)
+
+
+TABLES = {kind: with_traits(kind) for kind in ("preference", "rating", "choice")}
 
 
 def shuffled(judgements, seed=1):
@@ -53,6 +62,7 @@ def test_splits_hold_out_the_same_judgements(kind, split):
 def arrays(enc):
     """What an encoded table holds, as lists."""
     fields = dict(vars(enc))
+    fields["design"] = None if enc.design is None else enc.design.weight
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
 
 
@@ -106,7 +116,7 @@ def test_a_saved_jury_is_the_same_to_the_last_digit(kind):
     backbone = tiny_causal_lm(tokenizer)
 
     def fitted(judgements):
-        scorer = fit_jury(judgements, backbone, tokenizer, clusters=2, l2=0.1, progress=False)
+        scorer = fit_jury(judgements, backbone, tokenizer, clusters=2, progress=False)
         fit, texts = scorer.fitted.label_fit, TABLES[kind].encode().texts
         rewards = scorer.cluster_rewards([text.prompt for text in texts], [text.response for text in texts])
         raters = dict(zip(fit.rater_ids, fit.responsibilities.tolist(), strict=True))

@@ -60,7 +60,7 @@ def test_a_jury_from_spss_is_the_jury_from_csv(tmp_path):
     tokenizer = tiny_tokenizer()
     backbone = tiny_causal_lm(tokenizer)
     one, other = (
-        fit_jury(read("choice", tmp_path, suffix), backbone, tokenizer, clusters=2, l2=0.1, progress=False)
+        fit_jury(read("choice", tmp_path, suffix), backbone, tokenizer, clusters=2, progress=False)
         for suffix in (".csv", ".sav")
     )
     assert one.cluster_names == other.cluster_names
