@@ -224,8 +224,11 @@ def _name_repeated(frame: pd.DataFrame) -> pd.DataFrame:
         json.dumps([p, *sorted(json.dumps(side, default=list) for side in pair)], default=list)
         for p, *pair in zip(prompts, frame["chosen"], frame["rejected"], strict=True)
     ]
-    code, _ = pd.factorize(np.array(key, dtype=object))
-    occasion = pd.Series(code).groupby([frame["rater_id"].to_numpy(), code]).cumcount()
+    code, _ = pd.factorize(np.array(key, dtype=object), sort=True)
+    # Occasions are numbered by the answer, so that names do not depend on the order of rows.
+    answer = pd.Series([json.dumps(side, default=list) for side in frame["chosen"]]).sort_values(kind="stable")
+    rater = frame["rater_id"].to_numpy()[answer.index]
+    occasion = answer.groupby([rater, code[answer.index]]).cumcount().sort_index()
     if not occasion.any():
         return frame
     names = [f"pair {c}" + (f", occasion {o + 1}" if o else "") for c, o in zip(code, occasion, strict=True)]

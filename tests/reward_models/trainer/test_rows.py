@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -76,3 +78,19 @@ def test_padding_to_a_multiple_changes_no_reward(tmp_path):
     trainer.model.eval()
     a, b = (trainer.compute_loss(trainer.model, batch).item() for batch in (plain, padded))
     assert a == pytest.approx(b, abs=1e-6)
+
+
+def test_repeated_pairs_are_named_alike_in_any_order_of_rows():
+    """One rater says the same twice and then the contrary; which row comes first does not matter."""
+    rows = [("ann", "yes", "no")] * 2 + [("ann", "no", "yes"), ("bob", "yes", "no"), ("bob", "no", "yes")]
+    rows += [(rater, "tea", "milk") for rater in ("ann", "bob", "cyn")]
+    columns = ("rater_id", "chosen", "rejected")
+    margin = {row: n for n, row in enumerate(dict.fromkeys(rows))}
+    encoded = []
+    for order in (range(8), [7, 2, 5, 0, 4, 1, 6, 3]):
+        table = {name: [rows[n][place] for n in order] for place, name in enumerate(columns)}
+        with warnings.catch_warnings(action="ignore"):
+            data = read_data(Dataset.from_dict(table | {"margin": [float(margin[rows[n]]) for n in order]}))
+        encoded.append((data.enc.item_ids, data.enc.texts, data.enc.label.tolist(), data.margin.tolist()))
+    assert encoded[0] == encoded[1]
+    assert len(encoded[0][0]) == 4  # ann's third judgement of the pair is an item of its own
