@@ -52,7 +52,6 @@ def test_killed_after_each_stage_and_inside_each_it_ends_as_if_nothing_had_happe
     run_file, expected = whole
     moments = [
         "checkpoints/jury/headroom.json",
-        "checkpoints/jury/selection.json",
         ".safetensors",  # the features of the texts
         "checkpoints/jury/survey.json",
         "stages/jury.json",
