@@ -115,12 +115,18 @@ def _joint_one(training: Training, size: int) -> Predictor:
 
 
 def fit_joint_choice(training: Training) -> tuple[Predictor, str]:
-    """Texts and raters in one likelihood, all tables together; chosen on held-out raters and texts."""
-    from reward_models.fitting.em import FitConfig
-    from reward_models.fitting.joint.choice import choose_joint
+    """Texts and raters in one likelihood, all tables together, by the steps of `fit_jury`: what users get."""
+    import numpy as np
 
-    choice = choose_joint(*_tables(training), config=FitConfig(seed=training.seed))
-    return choice.fit, f"{choice.membership} {choice.num_clusters}"
+    from reward_models.fitting.em import FitConfig
+    from reward_models.jury.fitting.steps import JudgedTables, fit_texts_and_raters
+    from reward_models.jury.state import counts
+
+    tables, features = _tables(training)
+    rows = [np.zeros((table.n_texts, 0)) for table in tables] if features is None else features
+    judged = JudgedTables(tables, tables[0], True, counts(*tables), FitConfig(seed=training.seed))
+    found = fit_texts_and_raters(judged, rows, (1, 2, 3, 4), "auto", lambda _: None)
+    return found.fit, f"{found.membership} {found.fit.num_clusters}"
 
 
 def _tables(training: Training) -> tuple[list[Encoded], list[np.ndarray] | None]:
