@@ -2,9 +2,10 @@
 
 The ladder is: item mean; + rater terms; + taste of rank 1, 2; mixture of K = 2, 3, ... clusters. Every rung is fitted
 to the same labels and scored on the same heldout labels of the same raters. Without features no text is read: every
-text has free parameters. With features every rung predicts rewards from them, and is scored on texts that nobody
-judged in training. The item mean is Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings):
-the best that one reward for everybody can do.
+text has free parameters. With features every rung is a joint fit of texts and raters (`fitting.joint`, without rank
+2, which costs several times as much), and is scored on texts that nobody judged in training. The item mean is
+Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings): the best that one reward for
+everybody can do.
 
 Rater terms are differences between raters besides taste: leniency and scale of ratings; scale, tie propensity and
 position of pairs; for choices a tendency to the end, and to the ends, of the list of options. Knows nothing of where
@@ -22,9 +23,9 @@ import numpy as np
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
-from reward_models.fitting.rater_fit import RaterFit, fit_raters
-from reward_models.fitting.text_fit import fit_texts
+from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.progress import track
@@ -84,8 +85,9 @@ def headroom(
         judgements: A table with raters; those with fewer than three judgements are fitted but not scored.
         max_clusters: Largest K of the mixtures.
         seed: Random seed of the split, the starting points and the resamples.
-        features: (U, D) rows for `judgements.encode().texts`: every rung predicts rewards from them (`text_fit`) and
-            is scored on texts that nobody judged in training. None: labels only, on texts that others judged.
+        features: (U, D) rows for `judgements.encode().texts`: every rung predicts rewards from them, texts and
+            raters in one likelihood, and is scored on texts that nobody judged in training. None: labels only, on
+            texts that others judged.
 
     Returns:
         Rungs, verdict and best rung.
@@ -116,24 +118,15 @@ def headroom(
             f"{enc.n_raters} rater: headroom is the gain from telling raters apart. Fix: use a table with at least 2"
         )
     train, test = _split(enc, seed) if features is None else _split_texts(enc, seed)
-    config = FitConfig(seed=seed, restarts=2)
-
-    def score(fit: RaterFit) -> np.ndarray:
-        predictor: Predictor = fit if features is None else fit_texts(fit, train, features)
-        return answer_log_lik(predictor.log_probs(test, features), test)
-
-    prefix = "" if enc.kind == "choice" else f"{RATER_TERMS} + "
-    fits: dict[str, Callable[[], RaterFit]] = {
-        ITEM_MEAN: lambda: fit_mixture(train, 1, FitConfig(seed=seed, nuisance=False)),
-        RATER_TERMS: lambda: fit_raters(train, "mixture", 1, config=FitConfig(seed=seed, style=True)),
-    }
-    for rank in (1, 2):
-        fits[f"{prefix}rank {rank}"] = partial(fit_raters, train, "factor", rank, config=config)
-    for num_clusters in range(2, min(max_clusters, enc.n_raters) + 1):
-        fits[f"{prefix}mixture K={num_clusters}"] = partial(fit_mixture, train, num_clusters, config)
-
+    fits = _ladder(train, features, min(max_clusters, enc.n_raters), seed)
     names = list(fits)
-    log_lik = np.stack([score(fit()) for fit in track(fits.values(), "headroom: models", len(fits))], axis=1)
+    log_lik = np.stack(
+        [
+            answer_log_lik(fit().log_probs(test, features), test)
+            for fit in track(fits.values(), "headroom: models", len(fits))
+        ],
+        axis=1,
+    )
     mean = np.average(log_lik, axis=0, weights=test.weight)
     best, taste = int(mean.argmax()), 2 + int(mean[2:].argmax())
     gains = np.column_stack([log_lik - log_lik[:, [0]], log_lik[:, taste] - log_lik[:, 1]])
@@ -144,6 +137,31 @@ def headroom(
     ]
     verdict = _verdict(names[taste], intervals[taste], intervals[1], intervals[-1], enc.kind)
     return Headroom(rungs=rungs, verdict=verdict, best=names[best], n_judgements=len(test))
+
+
+def _ladder(
+    train: Encoded, features: np.ndarray | None, max_clusters: int, seed: int
+) -> dict[str, Callable[[], Predictor]]:
+    """How to fit each rung, by name, simplest first."""
+    plain, terms = FitConfig(seed=seed, nuisance=False), FitConfig(seed=seed, style=True)
+    config = FitConfig(seed=seed, restarts=2)
+    prefix = "" if train.kind == "choice" else f"{RATER_TERMS} + "
+    if features is not None:
+        fit = partial(fit_joint, train, features)
+        return {
+            ITEM_MEAN: partial(fit, "mixture", 1, config=plain),
+            RATER_TERMS: partial(fit, "mixture", 1, config=terms),
+            f"{prefix}rank 1": partial(fit, "factor", 1, config=config),
+            **{
+                f"{prefix}mixture K={k}": partial(fit, "mixture", k, config=config) for k in range(2, max_clusters + 1)
+            },
+        }
+    return {
+        ITEM_MEAN: partial(fit_mixture, train, 1, plain),
+        RATER_TERMS: partial(fit_raters, train, "mixture", 1, config=terms),
+        **{f"{prefix}rank {rank}": partial(fit_raters, train, "factor", rank, config=config) for rank in (1, 2)},
+        **{f"{prefix}mixture K={k}": partial(fit_mixture, train, k, config) for k in range(2, max_clusters + 1)},
+    }
 
 
 def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:

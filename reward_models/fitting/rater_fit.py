@@ -25,7 +25,7 @@ from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.progress import track
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.observation import TERM_SD, Observations
-from reward_models.raters.placement import Placement
+from reward_models.raters.placement import OfRaters, Placement
 from reward_models.raters.predictors import positions
 from reward_models.raters.rater_model import DEFAULT_NODES, Membership, RaterModel
 from reward_models.raters.state_grid import CHUNK
@@ -44,7 +44,7 @@ SPREAD_ROUNDS = 2  # re-estimations of the spread of rewards
 
 
 @dataclass(frozen=True)
-class RaterFit:
+class RaterFit(OfRaters):
     """Rewards of the texts that were judged, and how raters vary around them. A `predictors.Predictor`.
 
     Attributes:
@@ -83,26 +83,6 @@ class RaterFit:
     def kind(self) -> str:
         """Kind of judgements of the fit, the first if there are several."""
         return self.model.kind
-
-    @property
-    def num_clusters(self) -> int:
-        """Number of clusters `K` of a mixture or simplex; the rank of a factor model."""
-        return self.rewards.shape[1] - (self.model.membership == "factor")
-
-    @property
-    def prevalence(self) -> np.ndarray:
-        """Mean code (B,) of the population; for a mixture the share of raters in each cluster."""
-        return np.exp(self.model.code_log_prior) @ self.model.codes
-
-    @property
-    def rater_ids(self) -> list[str]:
-        """Names of the training raters."""
-        return self.placement.rater_ids
-
-    @property
-    def responsibilities(self) -> np.ndarray:
-        """Posterior mean code (R, B) of `rater_ids`; for a mixture the posterior over clusters."""
-        return self.placement.memberships()
 
     @property
     def nuisance(self) -> dict[str, np.ndarray]:

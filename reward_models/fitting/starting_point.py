@@ -20,7 +20,15 @@ from reward_models.raters.rater_model import KindTerms, Membership, RaterModel
 from reward_models.raters.state_grid import normal_grid, product_grid, simplex_lattice
 
 
-__all__ = ["Basis", "affordable_model", "check_num_clusters", "check_tables", "rater_deviations", "start_kind"]
+__all__ = [
+    "COARSENING",
+    "Basis",
+    "affordable_model",
+    "check_num_clusters",
+    "check_tables",
+    "rater_deviations",
+    "start_kind",
+]
 
 Basis = Literal["linear", "ideal_point"]
 # Coarser grids, one term after the other, until the table of distinct judgements and states is small enough.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from reward_models.raters.rater_model import RaterModel
 
 
-__all__ = ["Placement"]
+__all__ = ["OfRaters", "Placement"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,15 @@ class Placement:
             for i, (kind, name) in enumerate(self.model.term_names)
         }
 
+    def of_kind(self, kind: str) -> Placement:
+        """Sum the terms of other kinds of judgements out: what a prediction of one kind needs."""
+        if list(self.model.terms) == [kind]:
+            return self
+        sizes = [len(self.model.of_kind(other).term_grid[1]) for other in self.model.terms]
+        by_kind = self.posterior.reshape(len(self.posterior), len(self.model.codes), *sizes)
+        others = tuple(2 + i for i, other in enumerate(self.model.terms) if other != kind)
+        return Placement(self.model.of_kind(kind), self.rater_ids, by_kind.sum(others).reshape(len(by_kind), -1))
+
     def select(self, rater_ids: Sequence[str]) -> np.ndarray:
         """Return the (len, S) posterior of the named raters; `strangers` or the prior for a rater who is not known."""
         unknown = np.exp(self.model.log_prior) if self.strangers is None else self.strangers
@@ -153,6 +162,8 @@ class Placement:
         Returns:
             (N, A) nats; see `predictors.Predictor`.
         """
+        if list(self.model.terms) != [enc.kind]:
+            return self.of_kind(enc.kind).log_probs(enc, rewards, variance, code_variance=code_variance)
         answers = n_answers(enc)
         if code_variance is None and variance is not None:
             code_variance = variance @ (self.model.codes**2).T
@@ -201,6 +212,8 @@ class Placement:
         Returns:
             (U, B) Fisher information, in 1 / logits squared.
         """
+        if list(self.model.terms) != [enc.kind]:
+            return self.of_kind(enc.kind).information(enc, rewards)
         cells, cell = Observations.from_encoded(enc).distinct()
         shape = (enc.n_raters, len(cells.label))
         counts = csr_array((enc.weight, (enc.rater, cell.numpy())), shape=shape)
@@ -213,3 +226,41 @@ class Placement:
                 enc.n_texts,
                 lambda a, step: self.model.table(cells, basis, a, step),
             )
+
+
+class OfRaters:
+    """What every fitted jury says of its raters, whatever it was fitted to.
+
+    Attributes:
+        model: States of a rater and their prior.
+        placement: Posterior of the training raters.
+
+    Example:
+        >>> from reward_models import fit_raters, planted_judgements
+        >>> fit = fit_raters(planted_judgements("rating").judgements.encode(), "mixture", 2)
+        >>> fit.num_clusters, fit.prevalence.round(1).tolist(), fit.responsibilities.shape
+        (2, [0.5, 0.5], (30, 2))
+    """
+
+    model: RaterModel
+    placement: Placement
+
+    @property
+    def num_clusters(self) -> int:
+        """Number of clusters `K` of a mixture or simplex; the rank of a factor model."""
+        return self.model.n_basis - (self.model.membership == "factor")
+
+    @property
+    def prevalence(self) -> np.ndarray:
+        """Mean code (B,) of the population; for a mixture the share of raters in each cluster."""
+        return np.exp(self.model.code_log_prior) @ self.model.codes
+
+    @property
+    def rater_ids(self) -> list[str]:
+        """Names of the training raters."""
+        return self.placement.rater_ids
+
+    @property
+    def responsibilities(self) -> np.ndarray:
+        """Posterior mean code (R, B) of `rater_ids`; for a mixture the posterior over clusters."""
+        return self.placement.memberships()

@@ -145,6 +145,10 @@ class RaterModel:
         """Return the same model on another grid of rater terms."""
         return replace(self, nodes={**self.nodes, **nodes})
 
+    def of_kind(self, kind: str) -> RaterModel:
+        """Return the model of judgements of one kind: terms of other kinds do not change how probable they are."""
+        return replace(self, terms={kind: self.terms[kind]})
+
     def table(self, cells: Observations, rewards: Tensor, alternative: int = 0, step: Tensor | float = 0.0) -> Tensor:
         """Compute the log-likelihood (M, S) of each distinct judgement in each state, given basis rewards (U, B).
 
@@ -173,15 +177,21 @@ class RaterModel:
         basis = [rewards] if isinstance(rewards, np.ndarray) else list(rewards)
         rater_ids = list(dict.fromkeys(rater for table in tables for rater in table.rater_ids))
         joint = np.tile(self.log_prior, (len(rater_ids), 1))
+        sizes = [len(self.of_kind(kind).term_grid[1]) for kind in self.terms]
+        by_kind = joint.reshape(len(rater_ids), len(self.codes), *sizes)
         for table, table_rewards in zip(tables, basis, strict=True):
             self.check(table, table_rewards)
             cells, cell = Observations.from_encoded(table).distinct()
             rater = positions(table.rater_ids, rater_ids)[table.rater]
             counts = csr_array((table.count, (rater, cell.numpy())), shape=(len(rater_ids), len(cells.label)))
+            model = self.of_kind(table.kind)
+            log_lik = np.zeros((len(rater_ids), model.n_states))
             with torch.no_grad():
-                for part in slices(len(cells.label), self.n_states):
-                    block = self.table(cells.select(part), torch.from_numpy(table_rewards)).numpy()
-                    joint += counts[:, part] @ block
+                for part in slices(len(cells.label), model.n_states):
+                    block = model.table(cells.select(part), torch.from_numpy(table_rewards)).numpy()
+                    log_lik += counts[:, part] @ block
+            own = [n if kind == table.kind else 1 for kind, n in zip(self.terms, sizes, strict=True)]
+            by_kind += log_lik.reshape(len(rater_ids), len(self.codes), *own)
         return Placement(self, rater_ids, _softmax(joint))
 
     def prior_placement(self) -> Placement:

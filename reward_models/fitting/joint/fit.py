@@ -22,34 +22,35 @@ from torch import Tensor
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.problem import JointProblem, Params, Strengths
+from reward_models.fitting.joint.starts import start_from, taste_starts
 from reward_models.fitting.joint.strengths import (
     Consensus,
     Curvature,
     fit_consensus,
     rescaled,
     strength,
-    taste_directions,
     usual_tastes,
 )
+from reward_models.fitting.joint.text_posterior import text_posterior
 from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.lbfgs import one_thread
-from reward_models.raters.placement import Placement
+from reward_models.raters.placement import OfRaters, Placement
 from reward_models.raters.predictors import positions
 from reward_models.raters.rater_model import Membership, RaterModel
-from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import adjusted_rand_index
 
 
 __all__ = ["JointFit", "JointTables", "fit_joint"]
 
-TASTE_VALUES = 30.0  # determined values that the usual strength counts for
-START_TASTE = 0.7  # root mean square of a taste at the start, in logits
 SHORT_ITERATIONS = 30
-TASTE_ROUNDS = 3
-SPARE_DIRECTIONS = 2  # directions beyond the number of tastes that further starts are drawn from
+# Where texts have few judgements, tastes that are learnt freely are noise. Where they have many, tastes may be much
+# stronger than usual, and are found in fewer rounds from above.
+FIRST_TASTE = {"few": 1.0, "many": 2.0}  # strength of tastes before it is learnt, in units of the usual one
+TASTE_VALUES = {"few": 30.0, "many": 10.0}  # determined values that the usual strength counts for
+TASTE_ROUNDS = {"few": 3, "many": 6}
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _judged(table: Encoded, rows: np.ndarray) -> list[tuple[Text, np.ndarray]]:
 
 
 @dataclass(frozen=True)
-class JointFit:
+class JointFit(OfRaters):
     """Rewards of any text, and how raters vary around them. A `predictors.Predictor`.
 
     Everything that a prediction needs is in these arrays, so that a stored jury predicts what the fitted one did.
@@ -175,26 +176,6 @@ class JointFit:
     strengths: Strengths
     log_likelihood: float
     stability: float
-
-    @property
-    def num_clusters(self) -> int:
-        """Number of clusters `K` of a mixture or simplex; the rank of a factor model."""
-        return self.mixing.shape[1] - (self.model.membership == "factor")
-
-    @property
-    def prevalence(self) -> np.ndarray:
-        """Mean code (B,) of the population; for a mixture the share of raters in each cluster."""
-        return np.exp(self.model.code_log_prior) @ self.model.codes
-
-    @property
-    def rater_ids(self) -> list[str]:
-        """Names of the training raters."""
-        return self.placement.rater_ids
-
-    @property
-    def responsibilities(self) -> np.ndarray:
-        """Posterior mean code (R, B) of `rater_ids`; for a mixture the posterior over clusters."""
-        return self.placement.memberships()
 
     @property
     def heads(self) -> np.ndarray:
@@ -327,22 +308,24 @@ def fit_around(
             "noise. Fix: use num_clusters=1, or more judgements per rater"
         )
     n_tastes = problem.n_parts - 1
-    tastes = [np.repeat(usual, n_tastes) for usual in usual_tastes(consensus.strengths, problem.coordinates.shape[1])]
+    first = FIRST_TASTE[problem.density]
+    usual = usual_tastes(consensus.strengths, problem.coordinates.shape[1])
+    tastes = [np.repeat(first * strength_of_part, n_tastes) for strength_of_part in usual]
     learnt = consensus.strengths.features, consensus.strengths.residual
     problem = problem.with_strengths(Strengths(*(np.append(*parts) for parts in zip(learnt, tastes, strict=True))))
-    rng = seeded_rng(config.seed, "starts of joint fit")
-    directions = taste_directions(tables.problem("mixture", 1, config), consensus, n_tastes + SPARE_DIRECTIONS, rng)
     fixed = _scales(consensus.params)
-    n_starts = 1 if membership == "factor" else config.restarts
     runs = [
-        problem.maximise(_start(problem, consensus, directions, rng if i else None), SHORT_ITERATIONS, 1e-5, fixed)
-        for i in range(n_starts)
+        problem.maximise(start_from(problem, consensus, tastes), SHORT_ITERATIONS, 1e-5, fixed)
+        for tastes in taste_starts(problem, tables.problem("mixture", 1, config), tables.tables, consensus)
     ]
     runs.sort(key=lambda run: run[1])
     params = runs[0][0]
-    for _ in range(TASTE_ROUNDS):
+    for _ in range(TASTE_ROUNDS[problem.density]):
+        before = problem.strengths
         problem, params = _learn_tastes(problem, params)
         params, _ = problem.maximise(params, SHORT_ITERATIONS, 1e-5, fixed)
+        if problem.strengths.near(before):
+            break
     params, _ = problem.maximise(params, config.max_iter, config.tol, fixed)
     best, *others = (_assignments(problem, run) for run in [params, *(run for run, _ in runs[1:])])
     stability = float(np.mean([adjusted_rand_index(best, other) for other in others])) if others else 1.0
@@ -350,25 +333,12 @@ def fit_around(
 
 
 def _scales(params: Params) -> list[str]:
-    """Scales of further kinds are learnt with the strengths: a mode would let them make up for shrinkage."""
-    return [name for name in params if name.endswith(".log_scale_mean")]
+    """Scales stay as they are once the consensus is fitted.
 
-
-def _start(problem: JointProblem, consensus: Consensus, directions: Params, rng: np.random.Generator | None) -> Params:
-    """Start from the consensus, with tastes along the strongest directions; further starts turn them at random."""
-    params = problem.start() | {k: v for k, v in consensus.params.items() if "." in k}
-    n_tastes = problem.n_parts - 1
-    turn = np.eye(directions["weight"].shape[1], n_tastes)
-    if rng is not None:
-        turn = np.linalg.qr(rng.normal(size=turn.shape))[0]
-    for name in ("weight", "residual"):
-        params[name] = np.column_stack([consensus.params[name], directions[name] @ turn])
-    with torch.no_grad():
-        parts = problem.parts({k: torch.from_numpy(params[k]) for k in ("weight", "residual")}).numpy()[:, 1:]
-    size = np.sqrt(np.average(parts**2, axis=0, weights=np.maximum(problem.judged, 1e-9)))
-    for name in ("weight", "residual"):
-        params[name][:, 1:] *= START_TASTE / np.maximum(size, 1e-9)
-    return params
+    The mode of a further kind's scale would make up for shrinkage; the spread over raters could run away from a start
+    with strong tastes, to raters who are all but deaf to rewards and raters who hear nothing else.
+    """
+    return [name for name in params if name.endswith((".log_scale_mean", ".log_sd.log_scale"))]
 
 
 def _assignments(problem: JointProblem, params: Params) -> np.ndarray:
@@ -401,12 +371,10 @@ def _learn_tastes(problem: JointProblem, params: Params) -> tuple[JointProblem, 
     features, residual = problem.strengths.features.copy(), problem.strengths.residual.copy()
     for part in _alike(problem):
         j, size = part[0], len(part)
-        _, _, weights, residuals = curvature.variances(
-            problem.coordinates, features[j], residual[j], share[part].mean()
-        )
-        usual = usual_tastes(problem.strengths, problem.coordinates.shape[1])
-        features[part] = strength(features[j], params["weight"][:, part], size * weights, usual[0], TASTE_VALUES)
-        residual[part] = strength(residual[j], params["residual"][:, part], size * residuals, usual[1], TASTE_VALUES)
+        _, weights, residuals = curvature.variances(problem.coordinates, features[j], residual[j], share[part].mean())
+        usual, values = usual_tastes(problem.strengths, problem.coordinates.shape[1]), TASTE_VALUES[problem.density]
+        features[part] = strength(features[j], params["weight"][:, part], size * weights, usual[0], values)
+        residual[part] = strength(residual[j], params["residual"][:, part], size * residuals, usual[1], values)
     learnt = Strengths(features, residual)
     return problem.with_strengths(learnt), rescaled(params, problem.strengths, learnt)
 
@@ -425,11 +393,11 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
     share = _information_share(problem, by_code)
     curvature = Curvature.at(problem, params)
     s, t = problem.strengths.features, problem.strengths.residual
-    new_variance, variance = np.zeros(problem.n_parts), np.zeros((len(problem.texts), problem.n_parts))
+    new_variance = np.zeros(problem.n_parts)
     for part in [np.array([0]), *(_alike(problem) if problem.n_parts > 1 else [])]:
         j = part[0]
-        new, known, *_ = curvature.variances(problem.coordinates, s[j], t[j], share[part].mean())
-        new_variance[part], variance[:, part] = new, known[:, None]
+        new_variance[part] = curvature.variances(problem.coordinates, s[j], t[j], share[part].mean())[0]
+    shift, variance = text_posterior(problem, params, new_variance, curvature.texts, share)
     weight, bias = tables.space.heads(params["weight"] * s)
     offset = 0.0 if problem.centre is None else problem.centre @ parts
     fit = JointFit(
@@ -440,7 +408,7 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
         bias=bias - offset,
         new_variance=new_variance,
         texts=problem.texts,
-        parts=parts - offset,
+        parts=parts - offset + shift,
         variance=variance,
         strengths=problem.strengths,
         log_likelihood=log_likelihood,

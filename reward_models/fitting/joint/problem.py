@@ -31,13 +31,13 @@ from torch import Tensor
 
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import fitted_terms, rater_weights, term_params, term_prior
-from reward_models.fitting.starting_point import affordable_model, check_tables, start_kind
+from reward_models.fitting.starting_point import COARSENING, affordable_model, check_tables, start_kind
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import DEFAULT_NODES, KindTerms, Membership, RaterModel
-from reward_models.raters.state_grid import normal_grid, product_grid
+from reward_models.raters.state_grid import CHUNK, normal_grid, product_grid
 
 
 __all__ = ["JointProblem", "KindCounts", "Params", "Strengths", "taste_mixing"]
@@ -48,6 +48,7 @@ STEP = 0.05  # logits, of a numerical derivative
 TIE_NODES = 7
 MANY_LABELS = 60  # per rater: with fewer, the posterior of two factors is wide enough for a coarser grid
 SPARSE_NODES = 7
+MANY_JUDGEMENTS = 15  # of a text
 USUAL_INFORMATION = 0.15  # of one judgement about the reward of a text, in 1 / logit^2
 
 
@@ -66,6 +67,13 @@ class Strengths:
 
     features: np.ndarray
     residual: np.ndarray
+
+    def near(self, other: Strengths) -> bool:
+        """Whether no strength differs by more than a few hundredths."""
+        return all(
+            np.allclose(mine, theirs, rtol=0.03)
+            for mine, theirs in ((self.features, other.features), (self.residual, other.residual))
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,24 @@ def taste_mixing(membership: Membership, num_clusters: int) -> np.ndarray:
         contrasts[row, row + 1] = -(row + 1.0)
         contrasts[row] /= np.sqrt((row + 1.0) * (row + 2.0))
     return np.vstack([np.ones((1, num_clusters)), contrasts * np.sqrt(num_clusters / max(num_clusters - 1, 1))])
+
+
+def _affordable(
+    membership: Membership, num_clusters: int, terms: dict[str, KindTerms], counts: dict[str, csr_array]
+) -> RaterModel:
+    """Codes, and the grid of terms that the table of each kind and the posterior of all raters can afford."""
+    of_kind = [affordable_model(membership, num_clusters, {kind: terms[kind]}, counts[kind]) for kind in terms]
+    nodes = {"log_tie": TIE_NODES}
+    for alone in of_kind:
+        nodes |= {name: min(number, nodes.get(name, number)) for name, number in alone.nodes.items()}
+    model = RaterModel(membership, of_kind[0].codes, of_kind[0].code_log_prior, terms, nodes)
+    if len(terms) > 1:  # in sparse tables of several kinds scales take what is taste, and the grids multiply
+        model = model.with_nodes({"log_scale": 1})
+    n_raters = next(iter(counts.values())).shape[0]
+    for name, coarser in COARSENING:
+        if model.n_states * n_raters > CHUNK and name in {term for _, term in model.term_names}:
+            model = model.with_nodes({name: coarser})
+    return model
 
 
 @dataclass(frozen=True)
@@ -218,8 +244,7 @@ class JointProblem:
                 share = np.bincount(text[table.alternatives[:, 0]], table.weight, len(texts))
                 centre = share / share.sum()
         widest = max((counts for _, counts in joined), key=lambda counts: counts.shape[1])
-        model = affordable_model(membership, num_clusters, terms, widest)
-        model = model.with_nodes({"log_tie": TIE_NODES, "log_scale": 1})
+        model = _affordable(membership, num_clusters, terms, {cells.kind: counts for cells, counts in joined})
         if membership == "factor" and num_clusters == 2 and np.median(widest.sum(1)) < MANY_LABELS:
             z, log_prior = product_grid([normal_grid(SPARSE_NODES)] * num_clusters)
             codes = np.column_stack([np.ones(len(z)), z])
@@ -256,6 +281,12 @@ class JointProblem:
     def raters_judged_twice(self) -> bool:
         """Whether any rater gave more than one judgement: without, tastes cannot be told from noise."""
         return float(sum(kind.counts.sum(1) for kind in self.kinds).max()) > 1.0
+
+    @property
+    def density(self) -> str:
+        """Whether a usual text has `"few"` or `"many"` judgements."""
+        judged = self.judged[self.judged > 0]
+        return "many" if len(judged) and float(np.median(judged)) >= MANY_JUDGEMENTS else "few"
 
     def with_strengths(self, strengths: Strengths) -> JointProblem:
         """Return the same problem under other prior standard deviations."""
@@ -326,9 +357,17 @@ class JointProblem:
         return torch.from_numpy(self.model.code_log_prior)
 
     def table(
-        self, params: dict[str, Tensor], kind: KindCounts, rewards: Tensor, alternative: int = 0, step: float = 0.0
+        self,
+        params: dict[str, Tensor],
+        kind: KindCounts,
+        rewards: Tensor,
+        alternative: int = 0,
+        step: Tensor | float = 0.0,
     ) -> Tensor:
-        """Compute the (M, C, T) log-likelihood of the judgements of one kind, one alternative's reward moved."""
+        """Compute the (M, C, T) log-likelihood of the judgements of one kind, one alternative's reward moved.
+
+        `step` is one number or (M, C).
+        """
         prefix = f"{kind.cells.kind}."
         terms = {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
         shared = torch_terms({k: v for k, v in terms.items() if not k.startswith("log_sd.")})
@@ -336,7 +375,7 @@ class JointProblem:
             points = torch.from_numpy(kind.points[:, dimension])
             shared[name] = (terms[f"log_sd.{name}"].exp() * points)[None, None, :]
         of_code = kind.cells.gather(rewards @ torch.from_numpy(self.model.codes).T)
-        if step != 0.0:
+        if isinstance(step, Tensor) or step != 0.0:
             of_code[:, alternative] += step
         log_lik = kind.cells.state_log_lik(of_code[..., None], shared)
         return log_lik.expand(*log_lik.shape[:2], len(kind.points))
@@ -367,6 +406,16 @@ class JointProblem:
         """Compute the (U, 1 + J) parts, before centring."""
         s, t = torch.from_numpy(self.strengths.features), torch.from_numpy(self.strengths.residual)
         return self._z @ (params["weight"] * s) + params["residual"] * t
+
+    def split(self, tastes: np.ndarray) -> Params:
+        """Divide tastes of the texts (U, J) into `weight` (d, J) and `residual` (U, J) as the prior expects."""
+        z, params = self.coordinates, {"weight": np.zeros((self.coordinates.shape[1], tastes.shape[1]))}
+        params["residual"] = np.zeros(tastes.shape)
+        for j, (s, t) in enumerate(zip(self.strengths.features[1:], self.strengths.residual[1:], strict=True)):
+            precision = s**2 * z.T @ z + t**2 * np.eye(z.shape[1])
+            params["weight"][:, j] = s * np.linalg.solve(precision, z.T @ tastes[:, j])
+            params["residual"][:, j] = (tastes[:, j] - s * z @ params["weight"][:, j]) / t
+        return params
 
     def penalty(self, params: dict[str, Tensor]) -> Tensor:
         """Compute minus the log prior of the parameters, up to a constant."""

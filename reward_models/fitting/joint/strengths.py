@@ -1,10 +1,8 @@
-"""How strong the parts of a reward are, and where clusters may be found: what a joint fit needs before it can run.
+"""How strong the parts of a reward are: what a joint fit needs before it can run.
 
 Strengths of the consensus are learnt by empirical Bayes: at the mode, the information of the judgements about each
 text says how many coordinates and residuals the data determine, and each prior variance becomes the mean square of
-those (MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415). The directions in which raters differ are the principal
-components of the raters' scores (gradients of their log-likelihoods) under the prior, which works for dense and sparse
-tables alike. Knows nothing of the choice of K.
+those (MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415). Knows nothing of the choice of K.
 
 Shapes: `R` raters, `U` texts, `d` coordinates, `J` tastes, `M` distinct judgements.
 """
@@ -16,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array, csr_array
 
 from reward_models.fitting.joint.problem import JointProblem, KindCounts, Params, Strengths
 from reward_models.seeds import seeded_rng
 
 
-__all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "taste_directions", "usual_tastes"]
+__all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "usual_tastes"]
 
 ROUNDS = 5  # re-estimations of the strengths
 TASTE = 0.5  # usual strength of tastes as a share of that of the consensus
@@ -31,6 +28,9 @@ SD_RANGE = (0.02, 5.0)  # of strengths, in logits
 SCALE_RANGE = 2.5  # largest log ratio of the scales of two kinds
 MAX_ROWS = 20_000  # rows that the curvature of the weights is computed from
 ITERATIONS = 40
+USUAL = 0.7  # strength in logits, of features and of residuals, where judgements determine little
+USUAL_VALUES = 5.0  # determined values that it counts for,
+USUAL_SHARE = 0.1  # at most this share of all values
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,7 @@ class Curvature:
             np.add.at(texts, kind.cells.alternatives.numpy(), information)
         return cls(texts, kinds)
 
-    def variances(
-        self, coordinates: np.ndarray, s: float, t: float, share: float = 1.0
-    ) -> tuple[float, np.ndarray, float, float]:
+    def variances(self, coordinates: np.ndarray, s: float, t: float, share: float = 1.0) -> tuple[float, float, float]:
         """Compute how uncertain one part of the rewards is after the fit (Laplace, residuals independent).
 
         Args:
@@ -175,8 +173,8 @@ class Curvature:
             share: Share of the information that is about this part.
 
         Returns:
-            Variance of the part for a text that nobody judged, averaged over texts; (U,) for the judged texts; how
-            many weights and how many residuals the judgements determine.
+            Variance of the part for a text that nobody judged, averaged over texts; how many weights and how many
+            residuals the judgements determine.
         """
         information = share * self.texts
         discount = 1.0 + t**2 * information
@@ -186,21 +184,18 @@ class Curvature:
         uncertain = np.einsum("ud,ud->u", coordinates @ covariance, coordinates)
         residual = 1.0 / discount + (t * s * information / discount) ** 2 * uncertain
         new = float(t**2 + s**2 * uncertain.mean())
-        # About a judged text, its own judgements add to what the others tell.
-        return (
-            new,
-            1.0 / (1.0 / new + information),
-            float(d - np.trace(covariance)),
-            float((1.0 - residual)[information > 0].sum()),
-        )
+        return new, float(d - np.trace(covariance)), float((1.0 - residual)[information > 0].sum())
 
 
 def _restimate(problem: JointProblem, params: Params) -> Strengths:
     """Strengths of the consensus from the mode and the number of values that the judgements determine."""
     s, t = problem.strengths.features[0], problem.strengths.residual[0]
-    _, _, weights, residuals = Curvature.at(problem, params).variances(problem.coordinates, s, t)
-    features, residual = strength(s, params["weight"], weights), strength(t, params["residual"], residuals)
-    return Strengths(np.array([features]), np.array([residual]))
+    _, weights, residuals = Curvature.at(problem, params).variances(problem.coordinates, s, t)
+    learnt = [
+        strength(now, values, determined, USUAL, min(USUAL_VALUES, max(1.0, USUAL_SHARE * len(values))))
+        for now, values, determined in ((s, params["weight"], weights), (t, params["residual"], residuals))
+    ]
+    return Strengths(*(np.array([value]) for value in learnt))
 
 
 def strength(
@@ -258,59 +253,3 @@ def _weight_curvature(
         weight = weight * count / np.maximum(count - 1, 1)
     flat = x.reshape(weight.size, x.shape[2]) * np.sqrt(weight.reshape(-1, 1))
     return flat.T @ flat
-
-
-def taste_directions(problem: JointProblem, consensus: Consensus, count: int, rng: np.random.Generator) -> Params:
-    """Find the directions of parts along which raters differ most from the consensus, strongest first.
-
-    Args:
-        problem: With one cluster.
-        consensus: Its fit.
-        count: Number of directions.
-        rng: Source of the randomised range finder.
-
-    Returns:
-        `weight` (d, count) and `residual` (U, count), each direction of unit length.
-
-    Example:
-        >>> from reward_models import FitConfig, planted_judgements
-        >>> table = planted_judgements("rating").judgements.encode()
-        >>> problem = JointProblem.of([table], [np.zeros((12, 0))], "mixture", 1, FitConfig())
-        >>> directions = taste_directions(problem, fit_consensus(problem), 1, np.random.default_rng(0))
-        >>> directions["residual"].shape
-        (12, 1)
-    """
-    s, t = consensus.strengths.features[0], consensus.strengths.residual[0]
-    scores = _rater_scores(problem.with_strengths(consensus.strengths), consensus.params)
-    by_residual, by_weight = scores * t, (scores @ problem.coordinates) * s
-    d = by_weight.shape[1]
-    basis = rng.normal(size=(d + len(problem.texts), count + 4))
-    for _ in range(4):
-        basis, _ = np.linalg.qr(basis)
-        of_rater = by_weight @ basis[:d] + by_residual @ basis[d:]
-        basis = np.vstack([by_weight.T @ of_rater, by_residual.T @ of_rater])
-    basis, _ = np.linalg.qr(basis)
-    _, _, turn = np.linalg.svd(by_weight @ basis[:d] + by_residual @ basis[d:], full_matrices=False)
-    directions = np.zeros((d + len(problem.texts), count))
-    directions[:, : min(count, len(turn))] = (basis @ turn.T)[:, :count]
-    return {"weight": directions[:d], "residual": directions[d:]}
-
-
-def _rater_scores(problem: JointProblem, params: Params) -> csr_array:
-    """(R, U) derivative of the log-likelihood of each rater by the reward of each text, one reward for all."""
-    tensors = {name: torch.from_numpy(value) for name, value in params.items()}
-    total = csr_array((len(problem.rater_ids), len(problem.texts)))
-    with torch.no_grad():
-        rewards = problem.rewards(tensors)
-        for kind in problem.kinds:
-            posterior = problem.term_posterior(tensors, kind)[:, 0]  # (R, T)
-            counts = kind.counts.tocoo()
-            rater, cell = counts.coords
-            for alternative in range(kind.cells.alternatives.shape[1]):
-                slope = problem.slopes(tensors, kind, rewards, alternative)[:, 0]  # (M, T)
-                score = counts.data * np.einsum("nt,nt->n", posterior[rater], slope[cell])
-                if kind.cells.mask is not None:
-                    score = score * kind.cells.mask[:, alternative].numpy()[cell]
-                text = kind.cells.alternatives[:, alternative].numpy()[cell]
-                total = total + coo_array((score, (rater, text)), shape=total.shape).tocsr()
-    return csr_array(total)

@@ -40,7 +40,8 @@ def two_publics(n_raters=60, n_texts=120, share=0.15, residual=0.3, seed=0):
     taste = 1.5 * x[:, 1]
     cluster = np.arange(n_raters) % 2
     rewards = consensus + np.where(cluster[:, None] == 0, taste, -taste)
-    return ratings(rewards, intercept=rng.normal(size=n_raters), share=share, seed=seed), x, cluster, consensus, taste
+    terms = {"intercept": rng.normal(size=n_raters), "log_scale": 0.3 * rng.normal(size=n_raters)}
+    return ratings(rewards, **terms, share=share, seed=seed), x, cluster, consensus, taste
 
 
 def without_texts(enc, out):
@@ -133,17 +134,38 @@ class TestFit:
         rewards, _ = jury.rewards(new, x[out])
         assert np.corrcoef(rewards.mean(1), consensus[out])[0, 1] > 0.85
         assert abs(np.corrcoef(rewards[:, 0] - rewards[:, 1], taste[out])[0, 1]) > 0.95
-        # The rivals on the same unseen texts: one reward, and labels first with texts afterwards.
-        loss = {
-            name: -answer_log_lik(fit.log_probs(test, x), test).mean()
-            for name, fit in {
-                "joint": jury,
-                "one": fit_joint(train, x, "mixture", 1),
-                "two steps": fit_texts(fit_raters(train, "mixture", 2), train, x),
-            }.items()
-        }
-        assert loss["joint"] < loss["two steps"] - 0.02
-        assert loss["joint"] < loss["one"] - 0.1
+        one = fit_joint(train, x, "mixture", 1)
+        gain = answer_log_lik(jury.log_probs(test, x), test) - answer_log_lik(one.log_probs(test, x), test)
+        assert gain.mean() > 0.1
+
+    def test_few_judgements_a_text_say_more_about_new_texts_than_labels_first_and_texts_afterwards(self):
+        gains = []
+        for seed in range(3):
+            enc, x, *_ = two_publics(seed=seed)
+            train, test = without_texts(enc, np.arange(len(x)) % 5 == 0)
+            jury, two_steps = fit_joint(train, x, "mixture", 2), fit_texts(fit_raters(train, "mixture", 2), train, x)
+            log_lik = [answer_log_lik(fit.log_probs(test, x), test).mean() for fit in (jury, two_steps)]
+            gains.append(log_lik[0] - log_lik[1])
+        assert np.mean(gains) > 0.005
+
+    @pytest.mark.parametrize("per_text", [3, 8, 40])
+    def test_however_many_judgements_a_text_has_labels_alone_predict_its_next_ones_no_better(self, per_text):
+        # Votes on texts whose features say nothing; raters differ in leniency, in scale, and in what they want.
+        changes = []
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            taste = np.where(np.arange(60)[:, None] % 2 == 0, 1.0, -1.0) * rng.normal(size=50)
+            terms = {"intercept": 0.8 * rng.normal(size=60), "log_scale": 0.5 * rng.normal(size=60)}
+            enc = ratings(1.3 * rng.normal(size=50) + taste, **terms, seed=seed)
+            rank = np.empty(len(enc), dtype=int)
+            for text in range(50):
+                rows = np.flatnonzero(enc.alternatives[:, 0] == text)
+                rank[rows] = rng.permutation(len(rows))
+            train, test = enc.select(rank < per_text, drop_raters=True), enc.select(rank >= 45)
+            fits = fit_raters(train, "mixture", 2), fit_joint(train, rng.normal(size=(50, 8)), "mixture", 2)
+            labels, joint = (-answer_log_lik(fit.log_probs(test), test).mean() for fit in fits)
+            changes.append(joint - labels)
+        assert np.mean(changes) < 0.003
 
     @pytest.mark.parametrize(("membership", "size"), [("simplex", 2), ("factor", 1)])
     def test_other_memberships_gain_as_much_from_a_divided_public(self, membership, size):
@@ -175,16 +197,16 @@ class TestFit:
         assert known[0, 0] < 0.3 * new[0, 0]
 
     def test_votes_and_pairs_share_one_membership_per_rater(self):
-        rng = np.random.default_rng(5)
+        rng = np.random.default_rng(6)
         x = rng.normal(size=(60, 4))
         cluster = np.arange(50) % 2
         rewards = x[:, 0] + np.where(cluster[:, None] == 0, 1, -1) * x[:, 1]
-        votes, compared = ratings(rewards, share=0.1), pairs(rewards, 6)
+        votes, compared = ratings(rewards, share=0.1, seed=6), pairs(rewards, 6, seed=6)
         agreement = [
             adjusted_rand_index(fit_joint(e, f, "mixture", 2).responsibilities.argmax(1), cluster)
             for e, f in ((votes, x), (compared, x), ([votes, compared], [x, x]))
         ]
-        assert agreement[2] > max(agreement[:2])
+        assert agreement[2] > max(agreement[:2]) + 0.2
         both = fit_joint([votes, compared], [x, x], "mixture", 2)
         assert both.rater_ids == votes.rater_ids
         # Adapting the same raters from the same labels is what the fit itself did.
