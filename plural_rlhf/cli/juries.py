@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plural_rlhf.cli.adapted_raters import rater_rows, raters_table
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import Columns, JsonFile, JuryFolder, Output, Overwrite, Settings, Traceback
-from reward_models.borders import cell, heading, say
+from reward_models.borders import heading, say
 
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from plural_rlhf.recipe.config import RunConfig
-    from reward_models.raters.adaptation import Adaptation
     from reward_models.sources import Release
 
 __all__ = ["adapt", "evaluate_jury", "export_scalar", "fit_jury", "headroom", "releases"]
@@ -225,11 +223,11 @@ def adapt(
         logging.disable_progress_bar()
         scorer = JuryScorer.from_pretrained(jury)
         adapted = scorer.adapt(reading.judgements)
-        Console().print(_raters_table(adapted, rows))
+        Console().print(raters_table(adapted, rows))
         say(adapted.summary())
         if json_file is not None:
             meta = {"command": command_line("adapt"), "jury": jury, "data": str(data)}
-            write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": _raters(adapted)})
+            write_json(json_file, {"meta": meta, "clusters": adapted.cluster_names, "raters": rater_rows(adapted)})
             say(f"Written to {json_file}")
 
     guarded(infer, traceback)
@@ -423,36 +421,3 @@ def _print_release(release: Release) -> None:
     say(f'Python: load_release("{release.name}"{source}, limit=1000)')
     source = "" if release.hub_id else " --source PATH"
     say(f"Shell:  plural-rlhf headroom --release {release.name}{source} --set data.limit=1000")
-
-
-def _raters_table(adapted: Adaptation, rows: int) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, title="Memberships of the raters", title_style="bold")
-    table.add_column("rater", overflow="fold")
-    table.add_column("judgements", justify="right")
-    for name in adapted.cluster_names:
-        table.add_column(cell(name), justify="right")
-    for u, rater in enumerate(adapted.rater_ids[:rows]):
-        judged = "–" if adapted.num_judgements is None else str(adapted.num_judgements[u])
-        intervals = zip(adapted.memberships[u], adapted.low[u], adapted.high[u], strict=True)
-        table.add_row(cell(rater), judged, *(f"{mean:.2f} [{low:.2g}, {high:.2g}]" for mean, low, high in intervals))
-    more = len(adapted.rater_ids) - rows
-    table.caption = f"and {more:,} more; --rows shows them, --json writes all" if more > 0 else None
-    return table
-
-
-def _raters(adapted: Adaptation) -> list[dict[str, Any]]:
-    """One entry per rater with everything that `Adaptation` holds of them."""
-    return [
-        {
-            "rater_id": rater,
-            "judgements": None if adapted.num_judgements is None else int(adapted.num_judgements[u]),
-            "memberships": dict(zip(adapted.cluster_names, adapted.memberships[u].tolist(), strict=True)),
-            "low": dict(zip(adapted.cluster_names, adapted.low[u].tolist(), strict=True)),
-            "high": dict(zip(adapted.cluster_names, adapted.high[u].tolist(), strict=True)),
-            "terms": {name: float(values[u]) for name, values in adapted.terms.items()},
-        }
-        for u, rater in enumerate(adapted.rater_ids)
-    ]
