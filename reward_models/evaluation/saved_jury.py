@@ -43,6 +43,8 @@ class SavedJury:
         texts: `U` texts.
         rewards: (U, K) logits.
         placement: The raters that are adapted.
+        variance: (U, C) how unsure the jury is of the rewards for a rater at each code, see
+            `JuryScorer.reward_variance`; predictions average over it. None: the rewards are taken as they are.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -58,11 +60,14 @@ class SavedJury:
     texts: list[Text]
     rewards: np.ndarray
     placement: Placement
+    variance: np.ndarray | None = None
 
     @classmethod
-    def unadapted(cls, model: RaterModel, texts: list[Text], rewards: np.ndarray) -> SavedJury:
+    def unadapted(
+        cls, model: RaterModel, texts: list[Text], rewards: np.ndarray, variance: np.ndarray | None = None
+    ) -> SavedJury:
         """Make a predictor that has not adapted to any rater yet."""
-        return cls(model, texts, rewards, model.prior_placement())
+        return cls(model, texts, rewards, model.prior_placement(), variance)
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
         """Compute (N, A) the log-probability of every possible answer; see `Predictor`. `features` are ignored.
@@ -70,7 +75,8 @@ class SavedJury:
         Raises:
             JuryError: A text was not scored.
         """
-        return self.placement.log_probs(enc, self.rewards_of(enc))
+        variance = None if self.variance is None else self.variance[self._rows(enc)]
+        return self.placement.log_probs(enc, self.rewards_of(enc), code_variance=variance)
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> SavedJury:
         """Return the same jury adapted to the raters of `enc` by their labels; other raters are forgotten."""
@@ -91,6 +97,9 @@ class SavedJury:
         Raises:
             JuryError: A text was not scored.
         """
+        return self.rewards[self._rows(enc)]
+
+    def _rows(self, enc: Encoded) -> list[int]:
         row = {text: i for i, text in enumerate(self.texts)}
         unknown = [text for text in enc.texts if text not in row]
         if unknown:
@@ -98,7 +107,7 @@ class SavedJury:
                 f"{len(unknown)} of {enc.n_texts} texts were not scored, the first: {unknown[0]!r}. Fix: score the "
                 "texts of all tables together"
             )
-        return self.rewards[[row[text] for text in enc.texts]]
+        return [row[text] for text in enc.texts]
 
 
 def score_texts(scorer: JuryScorer, texts: Sequence[Text], *, progress: bool = True) -> np.ndarray:

@@ -303,6 +303,10 @@ class Compared:
             "worse": f"it predicts worse than one reward for everybody ({numbers})",
         }[outcome(low, high)]
 
+    def is_worse(self, candidate: tuple[Membership, int]) -> bool:
+        """Return whether a candidate predicts worse than one cluster, by the 95 % interval of the difference."""
+        return outcome(*self._gain(candidate)[1:]) == "worse"
+
     def sign_of(self, noun: str, candidates: Sequence[tuple[Membership, int]]) -> str:
         """Say what it means that one cluster was chosen: nothing to gain, or too little data to tell."""
         if self.shortage:

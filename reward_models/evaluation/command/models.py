@@ -22,7 +22,6 @@ from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.predictors import Predictor
-from reward_models.raters.rater_model import RaterModel
 
 
 __all__ = ["BASE_JURY", "ONE_REWARD", "measured_models"]
@@ -63,21 +62,23 @@ def measured_models(
     of_labels = [row[text] for text in labels.texts]
 
     def saved(
-        values: np.ndarray, prevalence: np.ndarray, stored: RaterModel | None = None, rater_terms: bool = True
+        values: np.ndarray, prevalence: np.ndarray, source: JuryScorer | None = None, rater_terms: bool = True
     ) -> SavedJury:
+        stored = None if source is None else source.state.rater_model
         fits = stored is not None and stored.n_basis == values.shape[1] and labels.kind in stored.terms
         model = stored if fits else fit_rater_model(labels, values[of_labels], prevalence, rater_terms=rater_terms)
         assert model is not None
-        jury = SavedJury.unadapted(model, texts, values)
+        variance = source.reward_variance(texts) if source is not None and fits else None
+        jury = SavedJury.unadapted(model, texts, values, variance)
         return jury if train is None else jury.adapt(labels)
 
     one, mean = np.ones(1), rewards @ scorer.prevalence[:, None]
-    jury = saved(rewards, scorer.prevalence, scorer.state.rater_model)
+    jury = saved(rewards, scorer.prevalence, scorer)
     models: dict[str, Predictor] = {"jury": jury, "jury, raters unknown": Strangers(jury)}
     models["one reward"] = saved(mean, one, rater_terms=False)
-    models[ONE_REWARD] = saved(mean, one, scorer.state.rater_model)  # used only if the jury itself is of one cluster
+    models[ONE_REWARD] = saved(mean, one, scorer)  # its rater model is used only if the jury itself is of one cluster
     if base is not None and base_rewards is not None:
-        models[BASE_JURY] = saved(base_rewards, one, base.state.rater_model)
+        models[BASE_JURY] = saved(base_rewards, one, base)
     if lm is not None and "log-probability" in baselines:
         log_probs = response_log_probs(lm, texts)
         models["log-probability"] = saved(log_probs[:, :1], one)

@@ -4,7 +4,8 @@ In each of five folds a fifth of the raters and a fifth of the texts are unknown
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
 that nobody has judged, of people it knows and of people it has just met. Where features do not tell tastes on new
 texts, it may still be worth what it says about known ones: the unknown raters, adapted from three quarters of their
-judgements of them, are scored on the rest. The choice may be one cluster. Knows nothing of where features come from.
+judgements of them, are scored on the rest; unless it predicts new texts worse than one reward does. The choice may be
+one cluster. Knows nothing of where features come from.
 """
 
 from __future__ import annotations
@@ -162,13 +163,23 @@ def _choose(
         return MembershipChoice(
             [], "mixture", 1, _NOT_COMPARED.format("no rater judged both known and held-out texts")
         )
-    on_new, on_known = (
-        _choice(supported, [of_fold[kind] for of_fold in scored], config) for kind in ("new texts", "known texts")
+    new, known = (
+        _compared(supported, [of_fold[kind] for of_fold in scored], config) for kind in ("new texts", "known texts")
     )
-    if on_known is not None and _several(on_known) and not (on_new is not None and _several(on_new)):
-        new = "no judgement of one was scored" if on_new is None else on_new.reason
-        return replace(on_known, reason=f"on known texts {on_known.reason}. On new texts: {new}")
-    return on_new or MembershipChoice([], "mixture", 1, _NOT_COMPARED.format("no judgement of a new text was scored"))
+    nothing = "no judgement of a new text was scored"
+    if new is None:
+        on_new = MembershipChoice([], "mixture", 1, _NOT_COMPARED.format(nothing))
+    else:
+        on_new = new.choice(supported, decided=True)
+    if known is None or _several(on_new):
+        return on_new
+    on_known = known.choice(supported, decided=True)
+    if not _several(on_known):
+        return on_new
+    reason = f"on known texts {on_known.reason}. On new texts: {nothing if new is None else on_new.reason}"
+    if new is not None and new.is_worse((on_known.membership, on_known.num_clusters)):
+        return replace(on_new, reason=f"{reason}; there it predicts worse than one reward, which is therefore used")
+    return replace(on_known, reason=reason)
 
 
 def _several(choice: MembershipChoice) -> bool:
@@ -176,16 +187,16 @@ def _several(choice: MembershipChoice) -> bool:
     return choice.num_clusters > 1 or choice.membership == "factor"
 
 
-def _choice(
+def _compared(
     candidates: list[tuple[Membership, int]], scored: Sequence[_Losses], config: FitConfig
-) -> MembershipChoice | None:
-    """Choose by the losses on one kind of texts; None if nothing was scored."""
+) -> Compared | None:
+    """Compare by the losses on one kind of texts; None if nothing was scored."""
     losses, weight, count = (np.sum(parts, 0) for parts in zip(*scored, strict=True))
     some = weight > 0
     if not some.any():
         return None
     rng = seeded_rng(config.seed, "bootstrap of raters")
-    return Compared.of(candidates, losses[some], weight[some], count[some], rng).choice(candidates, decided=True)
+    return Compared.of(candidates, losses[some], weight[some], count[some], rng)
 
 
 _Losses = tuple[np.ndarray, np.ndarray, np.ndarray]

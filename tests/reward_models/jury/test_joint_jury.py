@@ -19,6 +19,7 @@ from reward_models import (
     planted_judgements,
     pooled_features,
 )
+from reward_models.evaluation.saved_jury import SavedJury, score_texts
 from reward_models.judgements.texts import Text
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
@@ -78,6 +79,10 @@ def test_saved_jury_predicts_heldout_answers_as_the_fit_does(kind, membership, s
 
     adapt = parts["adapt"].encode()
     adapted, raters = fit.adapt(adapt, features_of(backbone, adapt.texts)), jury.adapt(parts["adapt"])
+    texts = list(dict.fromkeys(text for part in parts.values() for text in part.encode().texts))
+    evaluated = SavedJury.unadapted(
+        jury.state.rater_model, texts, score_texts(jury, texts, progress=False), jury.reward_variance(texts)
+    ).adapt(adapt)
     known = jury.remembered(fit.rater_ids)
     strangers = fit.adapt(adapt.select(np.zeros(len(adapt), bool)), features_of(backbone, adapt.texts))
     for name in ("seen", "unseen"):
@@ -87,6 +92,8 @@ def test_saved_jury_predicts_heldout_answers_as_the_fit_does(kind, membership, s
         for before, after in pairs:
             loaded = jury.log_probs(parts[name], after)
             assert loaded == pytest.approx(before.log_probs(test, features), abs=1e-4), name
+        # And so does what `evaluate-jury` measures.
+        assert evaluated.log_probs(test) == pytest.approx(jury.log_probs(parts[name], raters), abs=1e-6), name
 
 
 def test_votes_and_pairs_of_the_same_raters_together(tmp_path):
