@@ -1,9 +1,9 @@
 """The command line `plural-rlhf`.
 
-`runs` holds the commands that work through a run file, `juries` those about juries and judgements, `ranking` the one
-that ranks responses; `options` what they share, `guard` how errors are printed. May import every other room and is
-imported by none; holds no logic of its own. Libraries that take long to import are imported inside the commands, so
-that `--help` answers at once.
+`runs` holds the commands that work through a run file, `juries` and `headroom` those about juries and judgements,
+`ranking` the one that ranks responses; `data` and `options` what they share, `guard` how errors are printed. May
+import every other room and is imported by none; holds no logic of its own. Libraries that take long to import are
+imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from plural_rlhf.cli import juries, ranking, runs
+from plural_rlhf.cli.headroom import headroom
 
 
 __all__ = ["app", "main"]
@@ -38,7 +39,7 @@ app.command(rich_help_panel=RUNS)(runs.run)
 app.command("fit-jury", rich_help_panel=RUNS)(juries.fit_jury)
 app.command(rich_help_panel=RUNS)(runs.train)
 app.command(rich_help_panel=RUNS)(runs.evaluate)
-app.command(rich_help_panel=JURIES)(juries.headroom)
+app.command(rich_help_panel=JURIES)(headroom)
 app.command(rich_help_panel=JURIES)(juries.releases)
 app.command(rich_help_panel=JURIES)(juries.adapt)
 app.command(

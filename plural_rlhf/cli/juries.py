@@ -1,4 +1,4 @@
-"""Commands on juries and judgements: `fit-jury`, `headroom`, `releases`, `adapt`, `evaluate-jury`, `export-scalar`.
+"""Commands on juries and judgements: `fit-jury`, `releases`, `adapt`, `evaluate-jury`, `rename`, `export-scalar`.
 
 Each reads its input, calls `reward_models`, and prints the result. Knows nothing of policies.
 """
@@ -6,24 +6,21 @@ Each reads its input, calls `reward_models`, and prints the result. Knows nothin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plural_rlhf.cli.adapted_raters import rater_rows, raters_table
+from plural_rlhf.cli.data import MODELS_BY_NAME, RUN_FILES, data_config
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import Columns, JsonFile, JuryFolder, Output, Overwrite, Settings, Traceback
-from reward_models.borders import heading, say
+from reward_models.borders import say
 
 
 if TYPE_CHECKING:
-    from plural_rlhf.recipe.config import RunConfig
     from reward_models.sources import Release
 
-__all__ = ["adapt", "evaluate_jury", "export_scalar", "fit_jury", "headroom", "releases"]
-
-RUN_FILES = (".yaml", ".yml")
-MODELS_BY_NAME = ("smollm2-135m", "tiny")
+__all__ = ["adapt", "evaluate_jury", "export_scalar", "fit_jury", "releases"]
 
 
 def fit_jury(
@@ -83,80 +80,13 @@ def fit_jury(
             section = "policy.model" if backbone in MODELS_BY_NAME else "jury.backbone"
             chosen.append(f"{section}={json.dumps(backbone)}")
         if file.suffix not in RUN_FILES:
-            run_as_far_as("jury", "fit-jury", _data_config(file, columns, None, None, chosen), overwrite)
+            run_as_far_as("jury", "fit-jury", data_config(file, columns, None, None, chosen), overwrite)
             return
         if columns is not None:
             raise typer.BadParameter("--columns belongs to a table. Remove it: a run file has data.columns.")
         run_until("jury", "fit-jury", file, chosen, None, overwrite)
 
     guarded(fit, traceback)
-
-
-def headroom(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE",
-            help="Table of judgements (.csv, .jsonl, .parquet, .xlsx, .sav, .dta), or a run file (.yaml).",
-        ),
-    ] = None,
-    columns: Columns = None,
-    release: Annotated[
-        str | None,
-        typer.Option(
-            "--release", metavar="NAME", help="Published data set instead of FILE; plural-rlhf releases lists them."
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--source", metavar="PATH", help="Copy of the release; default: from the Hub, if it is there."),
-    ] = None,
-    settings: Settings = None,
-    max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Largest number of clusters to try.")] = 4,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, help="Random seed; default: that of the run file, or 0."),
-    ] = None,
-    json_file: JsonFile = None,
-    traceback: Traceback = False,
-) -> None:
-    """Measure, before any training, whether raters differ in taste and how much a jury would gain.
-
-    Example: `plural-rlhf headroom votes.csv --columns votes.columns.yaml --json headroom.json`
-
-    Example: `plural-rlhf headroom configs/quickstart.yaml`
-
-    Example: `plural-rlhf headroom --release polis --source polis-data/ --set data.max_raters=2000`
-
-    Compares models of the judgements on held-out judgements: one reward for everybody (Bradley-Terry), the same with
-    rater terms, and mixtures of clusters. Takes seconds: it reads labels only, no text and no language model. Ends
-    with a verdict in words, which may be that plain Bradley-Terry is enough.
-    """
-
-    def measure() -> None:
-        from dataclasses import asdict
-
-        from rich.console import Console
-
-        from plural_rlhf.recipe.inputs import read_judgements
-        from plural_rlhf.report.results_jury import HeadroomSummary
-        from plural_rlhf.report.tables import headroom_table
-        from reward_models.analysis.headroom import headroom as measure_headroom
-        from reward_models.whole_file import write_json
-
-        config = _data_config(file, columns, release, source, settings or [])
-        used_seed = config.seed if seed is None else seed
-        judgements = read_judgements(config.data, used_seed, say)
-        ladder = measure_headroom(judgements, max_clusters=max_clusters, seed=used_seed)
-        console = Console()
-        console.print(headroom_table(HeadroomSummary.model_validate(ladder, from_attributes=True)))
-        console.print(heading("Verdict: ", ladder.verdict, width=0))
-        if json_file is not None:
-            meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
-            write_json(json_file, {"meta": meta, **asdict(ladder)})
-            say(f"Written to {json_file}")
-
-    guarded(measure, traceback)
 
 
 def releases(
@@ -349,41 +279,13 @@ def _fit_labels(file: Path, columns: Path | None, settings: list[str], output: P
 
     if output is not None:
         settings.append(f"output_dir={json.dumps(str(output))}")
-    config = _data_config(file, columns, None, None, settings)
+    config = data_config(file, columns, None, None, settings)
     results = fit_labels(config, overwrite=overwrite, command=command_line("fit-jury"))
     console = Console()
     console.print(clusters_table(results))
     folder = config.output_dir.resolve()
     for title, name in (("Memberships", MEMBERSHIPS_FILE), ("Report", "report.html")):
         console.print(f"{title}: {folder / name}", markup=False, soft_wrap=True)
-
-
-def _data_config(
-    file: Path | None, columns: Path | None, release: str | None, source: str | None, settings: list[str]
-) -> RunConfig:
-    """The settings of a run file, or those that a table or a release stands for."""
-    from plural_rlhf.recipe.config import load_config, make_config
-
-    if (file is None) == (release is None):
-        which = "both were" if file is not None else "neither was"
-        raise typer.BadParameter(
-            f"{which} given: name a table or run file (FILE), or a published data set (--release)."
-        )
-    if source is not None and release is None:
-        raise typer.BadParameter("--source is the copy of a release. Give --release NAME too, or remove --source.")
-    is_table = file is not None and file.suffix not in RUN_FILES
-    if columns is not None and not is_table:
-        raise typer.BadParameter(
-            "--columns belongs to a table. Remove it: a run file has data.columns, and a release needs none."
-        )
-    if release is not None:
-        data: dict[str, Any] = {"source": "release", "name": release, "path": source}
-        return make_config({"data": data}, settings, origin=f"--release {release}")
-    assert file is not None
-    if is_table:
-        data = {"source": "table", "path": str(file), "columns": None if columns is None else str(columns)}
-        return make_config({"name": file.stem, "data": data}, settings, origin=str(file))
-    return load_config(file, settings)
 
 
 def _print_releases() -> None:

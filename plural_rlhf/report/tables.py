@@ -283,15 +283,20 @@ def clusters_table(results: RunResults) -> Table:
     return _rich(clusters_text(results), title="Rater clusters")
 
 
-def headroom_table(headroom: HeadroomSummary) -> Table:
+def headroom_table(headroom: HeadroomSummary, *, new_texts: bool = False) -> Table:
     """Make the table of the headroom ladder that `headroom` prints.
+
+    Args:
+        headroom: The ladder.
+        new_texts: Whether it was measured on texts that nobody had judged.
 
     Example:
         >>> table = headroom_table(HeadroomSummary(rungs=[], verdict="no taste signal", best="item mean"))
         >>> str(table.title)
         'Headroom: what could a jury gain?'
     """
-    return _rich(headroom_text(headroom), title="Headroom: what could a jury gain?")
+    where = " on texts that nobody has judged" if new_texts else ""
+    return _rich(headroom_text(headroom), title=f"Headroom: what could a jury gain{where}?")
 
 
 def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[str, str]:

@@ -105,6 +105,31 @@ def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path)
     assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
 
 
+def test_headroom_on_texts_that_nobody_has_judged(tmp_path):
+    """Two camps want short and long texts, which a model's features tell; a new text is no news to them."""
+    rng, table = np.random.default_rng(0), tmp_path / "votes.csv"
+    texts = [" ".join(["word", "tree", "lake"][i % 3] for i in range(n)) for n in rng.permutation(np.arange(1, 25))]
+    rows = ["rater_id,prompt,response,rating"]
+    for rater in range(40):
+        long = (np.array([text.count(" ") for text in texts]) > 11) == bool(rater % 2)
+        rows += [f"r{rater},Say it.,{text},{2 * int(like) - 1}" for text, like in zip(texts, long, strict=True)]
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    target = tmp_path / "headroom.json"
+    arguments = ["headroom", str(table), "--features", "tiny", "--max-clusters", "2", "--json", str(target)]
+    done = runner.invoke(app, [*arguments, "--set", f"policy.cache_dir={tmp_path}"])
+    assert done.exit_code == 0, done.output
+    written = json.loads(target.read_text(encoding="utf-8"))
+    assert "Verdict: taste signal" in words(done.output)
+    assert f"Verdict on new texts: {written['new_texts']['verdict']}" in words(done.output)
+    assert written["meta"]["features"] == "tiny"
+    on_new = {rung["name"]: rung["info"] for rung in written["new_texts"]["rungs"]}
+    assert max(on_new.values()) > 0.1
+    missing = runner.invoke(app, [*arguments[:2], "--features", str(tmp_path / "nothing")])
+    assert missing.exit_code == 1
+    assert "no language model at" in words(missing.output)
+    assert "Verdict" not in missing.output  # said before anything is measured
+
+
 def test_headroom_reads_run_files_tables_and_releases(ladder, votes, ratings, tmp_path):
     run_file = tmp_path / "run.yaml"
     data = {"source": "table", "path": str(votes), "columns": ANSWERS_MAP}
