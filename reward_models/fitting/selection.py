@@ -281,7 +281,7 @@ class Compared:
             )
             return MembershipChoice(rows, "mixture", 1, reason)
         reason = f"{finding}) {self.size}; {self.against_one((best['membership'], best['num_clusters']))}"
-        if decided and outcome(*self._gain((best["membership"], best["num_clusters"]))[1:]) != "better":
+        if decided and outcome(*self.gain((best["membership"], best["num_clusters"]))[1:]) != "better":
             reason += "; one reward for everybody is the simplest choice"
             return MembershipChoice(rows, "mixture", 1, reason)
         return MembershipChoice(rows, best["membership"], int(best["num_clusters"]), reason)
@@ -293,7 +293,7 @@ class Compared:
 
     def against_one(self, candidate: tuple[Membership, int]) -> str:
         """Say whether a candidate predicts better than one cluster, by the 95 % interval of the paired difference."""
-        gain, low, high = self._gain(candidate)
+        gain, low, high = self.gain(candidate)
         if self.shortage:
             return f"whether it predicts better than one reward for everybody is undecided: {self.shortage}"
         numbers = f"{gain:+.4f} nats per judgement [{low:+.4f}, {high:+.4f}]"
@@ -303,15 +303,11 @@ class Compared:
             "worse": f"it predicts worse than one reward for everybody ({numbers})",
         }[outcome(low, high)]
 
-    def is_worse(self, candidate: tuple[Membership, int]) -> bool:
-        """Return whether a candidate predicts worse than one cluster, by the 95 % interval of the difference."""
-        return outcome(*self._gain(candidate)[1:]) == "worse"
-
     def sign_of(self, noun: str, candidates: Sequence[tuple[Membership, int]]) -> str:
         """Say what it means that one cluster was chosen: nothing to gain, or too little data to tell."""
         if self.shortage:
             return f"whether there are {noun} is undecided: {self.shortage}"
-        gains = {candidate: self._gain(candidate) for candidate in candidates}
+        gains = {candidate: self.gain(candidate) for candidate in candidates}
         if all(rules_out_gain(high) for _, _, high in gains.values()):
             return f"no sign of {noun}, one reward for everybody is enough"
         (membership, number), (gain, low, high) = max(gains.items(), key=lambda item: item[1][0])
@@ -320,7 +316,7 @@ class Compared:
             f"[{low:+.4f}, {high:+.4f}]); one reward for everybody is the simplest choice"
         )
 
-    def _gain(self, candidate: tuple[Membership, int]) -> tuple[float, float, float]:
+    def gain(self, candidate: tuple[Membership, int]) -> tuple[float, float, float]:
         """Return the gain over one cluster, nats per judgement, and the ends of its 95 % interval."""
         column = self.candidates.index(candidate)
         losses = self.losses.sum(0) / self.weight.sum()

@@ -197,8 +197,8 @@ class ReadingSettings:
             **settings: Its `pooling`, `unit_length` and `max_length`.
 
         Example:
-            >>> ReadingSettings.for_embedder(pooling="mean", max_length=256).separator
-            '\\n'
+            >>> ReadingSettings.for_embedder(pooling="mean", max_length=256).pooling
+            'mean'
         """
         return cls(
             **{"format": "text", "separator": SEPARATOR, "special_tokens": True, "end_token": False, **settings}

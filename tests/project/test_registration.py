@@ -33,7 +33,7 @@ print(type(model).__name__)
     [
         "import plural_rlhf",
         "from transformers import Trainer\nimport reward_models",
-        pytest.param("import reward_models.jury.features", marks=pytest.mark.slow),
+        pytest.param("import reward_models.jury.backbones.memory", marks=pytest.mark.slow),
     ],
 )
 def test_transformers_knows_saved_juries_in_a_new_process(saved, first):
@@ -70,13 +70,13 @@ def test_a_module_of_ours_that_is_being_loaded_delays_the_registration():
     """Then the next import of anything does it."""
     code = """
 import importlib.machinery, sys, types, reward_models
-half_loaded = types.ModuleType("reward_models.jury.features")
-half_loaded.__spec__ = importlib.machinery.ModuleSpec("reward_models.jury.features", None)
+half_loaded = types.ModuleType("reward_models.jury.backbones.memory")
+half_loaded.__spec__ = importlib.machinery.ModuleSpec("reward_models.jury.backbones.memory", None)
 half_loaded.__spec__._initializing = True
-sys.modules["reward_models.jury.features"] = half_loaded
+sys.modules["reward_models.jury.backbones.memory"] = half_loaded
 import transformers.models.auto.modeling_auto
 print("reward_models.jury.modeling_jury" in sys.modules)
-del sys.modules["reward_models.jury.features"]
+del sys.modules["reward_models.jury.backbones.memory"]
 import tabnanny
 print("reward_models.jury.modeling_jury" in sys.modules)
 """

@@ -4,8 +4,8 @@ In each of five folds a fifth of the raters and a fifth of the texts are unknown
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
 that nobody has judged, of people it knows and of people it has just met. Where features do not tell tastes on new
 texts, it may still be worth what it says about known ones: the unknown raters, adapted from three quarters of their
-judgements of them, are scored on the rest; unless it predicts new texts worse than one reward does. The choice may be
-one cluster. Knows nothing of where features come from.
+judgements of them, are scored on the rest; unless it loses more on new texts than it gains on known ones. The choice
+may be one cluster. Knows nothing of where features come from.
 """
 
 from __future__ import annotations
@@ -177,8 +177,14 @@ def _choose(
     if not _several(on_known):
         return on_new
     reason = f"on known texts {on_known.reason}. On new texts: {nothing if new is None else on_new.reason}"
-    if new is not None and new.is_worse((on_known.membership, on_known.num_clusters)):
-        return replace(on_new, reason=f"{reason}; there it predicts worse than one reward, which is therefore used")
+    if new is not None:
+        chosen = on_known.membership, on_known.num_clusters
+        lost, gained = -new.gain(chosen)[0], known.gain(chosen)[0]
+        if lost > gained:
+            lose = f"it would lose more there ({lost:.4f} nats per judgement) than it gains on known ones"
+            return replace(on_new, reason=f"{reason}; {lose}, so one reward for everybody is used")
+        if lost > 0:
+            reason += f"; it loses less there ({lost:.4f} nats per judgement) than it gains on known ones"
     return replace(on_known, reason=reason)
 
 

@@ -48,8 +48,9 @@ class VectorJury:
         >>> from reward_models import planted_judgements
         >>> planted = planted_judgements("rating", num_items=20)
         >>> jury = fit_vector_jury(planted.judgements, planted.rewards, clusters=2)
-        >>> jury.cluster_rewards(np.array([[2.0, -2.0], [-2.0, 2.0]])).round(0).tolist()  # vectors nobody judged
-        [[2.0, -2.0], [-2.0, 2.0]]
+        >>> rewards = jury.cluster_rewards(np.array([[2.0, -2.0], [-2.0, 2.0]]))  # vectors that nobody judged
+        >>> (rewards > 0).sum(axis=0).tolist()  # each cluster likes one of them
+        [1, 1]
     """
 
     fit: JointFit

@@ -125,7 +125,7 @@ def test_headroom_on_texts_that_nobody_has_judged(tmp_path):
     on_new = {rung["name"]: rung["info"] for rung in written["new_texts"]["rungs"]}
     assert max(on_new.values()) > 0.1
     missing = runner.invoke(app, [*arguments[:2], "--features", str(tmp_path / "nothing")])
-    assert missing.exit_code == 1
+    assert missing.exit_code == 2
     assert "no language model at" in words(missing.output)
     assert "Verdict" not in missing.output  # said before anything is measured
 
@@ -394,7 +394,11 @@ def test_evaluate_jury_is_the_command_of_reward_models(monkeypatch):
     [
         ("--data votes.csv", "The command cannot be read", "the folder of the jury is missing"),
         ("a --jury b --data votes.csv", "The command cannot be read", "the folder of the jury is there twice"),
-        ("a", "The command cannot be read", "required: --data. plural-rlhf evaluate-jury --help lists"),
+        (
+            "a",
+            "The command cannot be read",
+            "required: --data, or --benchmark. plural-rlhf evaluate-jury --help lists",
+        ),
         ("a --data votes.csv --drws 9", "The command cannot be read", "unrecognized arguments: --drws 9"),
         ("a --data nothing.csv", "A file is missing", "nothing.csv does not exist"),
     ],

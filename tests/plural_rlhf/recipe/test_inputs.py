@@ -50,7 +50,9 @@ def test_one_changed_digit_in_the_middle_of_large_weights_is_another_base_model(
     with weights.open("wb") as file:
         file.truncate(2**24 + 1)
     judgements = planted_judgements("choice", num_raters=4, num_items=3).judgements
-    data = SimpleNamespace(everything=judgements, train=judgements, heldout_raters=judgements, heldout_items=[])
+    data = SimpleNamespace(
+        everything=judgements, train=judgements, heldout_raters=judgements, heldout_items=[], other_tables=[]
+    )
 
     def read() -> StageInputs:
         inputs = RunInputs(make_config({}, origin="test"))

@@ -151,7 +151,7 @@ def test_leniency_is_a_term_and_no_taste():
 
 @pytest.mark.slow
 def test_collapse_is_reported_where_there_is_no_taste(votes):
-    enc, _, _ = planted("rating", taste=0.0)
+    enc, _, _ = planted("rating", taste=0.0, seed=1)
     without, with_taste = fit_encoder(enc, 2, config=SHORT), votes[0]
     assert with_taste.collapse.gain > 0.05
     assert with_taste.collapse.active_units >= 1

@@ -65,13 +65,13 @@ def test_the_start_is_the_joint_fit_on_the_features_of_the_backbone(tmp_path, ad
     trainer.train()
     rewards = trainer.predict(judgements).predictions
     assert np.allclose(rewards, features @ fit.heads.T + fit.bias @ fit.mixing, atol=1e-4)
-    assert trainer.memberships.prevalence == pytest.approx(fit.prevalence, abs=1e-4)
+    assert trainer.memberships.prevalence == pytest.approx(fit.prevalence, abs=2e-3)
     assert trainer.memberships.posterior().argmax(1).tolist() == fit.responsibilities.argmax(1).tolist()
 
 
 def test_a_training_that_makes_it_worse_stops_and_ends_where_it_started(tmp_path):
     judgements, _ = planted()
-    settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 2, "num_train_epochs": 9, "learning_rate": 3.0}
+    settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 2, "num_train_epochs": 9, "learning_rate": 30.0}
     trainer = make_trainer(judgements, tmp_path, **settings)
     trainer.train()
     first, *later = losses(trainer)
