@@ -55,6 +55,21 @@ def texts(judgements: Judgements) -> set[str]:
     return {text.response for text in judgements.encode().texts}
 
 
+def test_thinned_tables_keep_so_many_votes_a_statement_and_score_others():
+    enc = votes().encode()
+    train, test = benchmark_module("thinning").thinned(enc, 5, np.random.default_rng(0))
+    assert (np.bincount(train.alternatives[:, 0], minlength=enc.n_texts) == 5).all()
+
+    def votes_of(table):
+        return {
+            (table.rater_ids[r], table.texts[t]) for r, t in zip(table.rater, table.alternatives[:, 0], strict=True)
+        }
+
+    assert not votes_of(train) & votes_of(test)
+    assert {rater for rater, _ in votes_of(test)} <= {rater for rater, _ in votes_of(train)}
+    assert len(test) > 0.15 * len(enc)
+
+
 @with_data
 @pytest.mark.parametrize(
     ("name", "kind", "n_judgements", "n_raters", "n_texts"),
