@@ -36,6 +36,11 @@ from reward_models.jury.fit import fit_jury
 __all__ = ["jury_stage"]
 
 
+_LABELS_ALONE = (
+    "Headroom and groups are measured from labels alone, and the jury reads the texts too: where few people judge a "
+    "text it may find tastes that labels do not show. `plural-rlhf headroom --features MODEL` measures with texts."
+)
+
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Does a piece of work, or returns its result where a run that was stopped has done it already."""
 
@@ -100,6 +105,8 @@ def jury_stage(
     described = SurveyResults.model_validate(keep("survey", survey))
     groups = None if (kept := keep("groupings", groupings)) is None else Groupings.model_validate(kept)
     print_groups(groups, data.everything.n_raters, selection.num_clusters, console)
+    if data.train.kind != "choice":
+        console.print(cell(_LABELS_ALONE, "dim"))
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder, include_backbone=config.jury.include_backbone)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"

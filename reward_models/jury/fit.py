@@ -153,7 +153,9 @@ def fit_jury(
             UserWarning,
             stacklevel=3,  # past the decorator
         )
-    scorer.fitted = replace(found, features=texts.choice, clusters=described, uncalibrated=uncalibrated)
+    scorer.fitted = replace(
+        found, features=texts.choice, clusters=described, uncalibrated=uncalibrated, same_texts=texts.same
+    )
     return scorer
 
 

@@ -52,12 +52,14 @@ class TextFeatures:
         rows: For each table (U, D) features of its texts.
         reading: How they were read.
         choice: Why they were read so; None where there was one way.
+        same: Texts that read the same as another, and the one that stands for them.
     """
 
     tables: list[Encoded]
     rows: list[np.ndarray]
     reading: ReadingSettings
     choice: FeatureChoice | None
+    same: dict[Text, Text]
 
     def of(self, texts: Sequence[Text]) -> np.ndarray:
         """Return the (U', D) features of some of the texts."""
@@ -169,7 +171,8 @@ def text_features(
         announce(f"{len(texts) - len(first):,} texts read the same as others, and share their reward")
     merged = [one_text_each(table, canonical) for table in tables]
     of_name = vectors[name]
-    return TextFeatures(merged, [of_name[[row[t] for t in table.texts]] for table in merged], reading, choice)
+    same = {text: other for text, other in canonical.items() if text != other}
+    return TextFeatures(merged, [of_name[[row[t] for t in table.texts]] for table in merged], reading, choice, same)
 
 
 def one_text_each(table: Encoded, canonical: dict[Text, Text]) -> Encoded:

@@ -22,6 +22,7 @@ from reward_models.fitting.selection import KSelection, only_candidate
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded, soft_as_choice
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import Text
 from reward_models.jury.state import counts
 from reward_models.raters.rater_model import Membership
 
@@ -87,6 +88,7 @@ class FittedJury:
         features: The comparison of ways to read the texts; None where there was one.
         clusters: Per cluster `name`, `prevalence` and `answers`, see `describe_clusters`.
         uncalibrated: Why the heads were not put on one scale; None where they were.
+        same_texts: Judged texts that read the same as another, and the one that stands for them in the fit.
 
     Example:
         >>> from reward_models import fit_jury, planted_judgements
@@ -103,14 +105,15 @@ class FittedJury:
     features: FeatureChoice | None = None
     clusters: list[dict[str, Any]] = field(default_factory=list)
     uncalibrated: str | None = None
+    same_texts: Mapping[Text, Text] = field(default_factory=dict)
 
     @property
     def label_fit(self) -> RaterFit:
-        """The same clusters and rewards of the judged texts alone, as `reward_models.analysis` takes them."""
-        fit = self.fit
-        return RaterFit(
-            fit.model, fit.texts, fit.known_rewards, fit.placement, fit.log_likelihood, fit.stability, history=[]
-        )
+        """The same clusters and rewards of all judged texts, as `reward_models.analysis` takes them."""
+        fit, row = self.fit, {text: i for i, text in enumerate(self.fit.texts)}
+        same = {text: row[other] for text, other in self.same_texts.items() if text not in row and other in row}
+        texts, rewards = [*fit.texts, *same], fit.known_rewards[[*range(len(fit.texts)), *same.values()]]
+        return RaterFit(fit.model, texts, rewards, fit.placement, fit.log_likelihood, fit.stability, history=[])
 
 
 def fit_texts_and_raters(

@@ -142,6 +142,14 @@ def test_responses_alone_share_one_reward_where_they_answer_two_questions():
     rewards = scorer.cluster_rewards(["Question 1?", "Question 5?", "Something else?"], ["Statement 1"] * 3)
     assert rewards[0] == rewards[1] == rewards[2]
     assert scorer.model.config.num_judged == 4
+    # What describes the clusters knows every judged text, also those that another stands for.
+    enc, described = Judgements.from_frame(frame, levels=(-1, 0, 1)).encode(), scorer.fitted.label_fit
+    assert set(enc.texts) <= set(described.texts)
+    assert np.isfinite(described.log_probs(enc)).all()
+    of_text = dict(zip(described.texts, described.rewards[:, 0], strict=True))
+    assert [of_text[text] for text in enc.texts] == pytest.approx(
+        scorer.cluster_rewards([t.prompt for t in enc.texts], [t.response for t in enc.texts])[:, 0].tolist(), abs=1e-4
+    )
 
 
 def test_ways_to_read_texts_are_compared_on_heldout_texts():
