@@ -168,7 +168,9 @@ def text_features(
     first: dict[bytes, Text] = {}
     canonical = {text: first.setdefault(key, text) for text, key in zip(texts, keys, strict=True)}
     if len(first) < len(texts):
-        announce(f"{len(texts) - len(first):,} texts read the same as others, and share their reward")
+        doubles = len(texts) - len(first)
+        said = "1 text reads the same as another" if doubles == 1 else f"{doubles:,} texts read the same as others"
+        announce(f"{said}, and share{'s' * (doubles == 1)} {'its' if doubles == 1 else 'their'} reward")
     merged = [one_text_each(table, canonical) for table in tables]
     of_name = vectors[name]
     same = {text: other for text, other in canonical.items() if text != other}
