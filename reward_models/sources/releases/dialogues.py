@@ -107,21 +107,29 @@ def _preferences(rows: Rows, path: Path, answers: Answers) -> Iterator[dict[str,
 def _people(path: Path) -> dict[str | None, dict[str, str | None]]:
     """Return the traits of each participant: the answers to the polls before the dialogue."""
     preamble: dict[str, str] = {}
-    people = {}
+    people: dict[str | None, dict[str, str | None]] = {}
+    questions: dict[str, list[str]] = {}
     for record in read_below(path, ("Participant Id",), preamble):
-        names = list(record)
-        # The polls follow the ids; one with several answers has a column for each, "question - answer".
-        polls = names[names.index("Sample Provider Id") + 1 :] if "Sample Provider Id" in names else []
-        wanted = int(preamble.get(_POLLS) or 0)
-        questions: dict[str, list[str]] = {}
-        for name in polls:
-            question, separator, _ = name.rpartition(" - ")
-            key = question if separator and sum(other.startswith(f"{question} - ") for other in polls) > 1 else name
-            if key not in questions and len(questions) == wanted:
-                break
-            questions.setdefault(key, []).append(name)
+        if not people:
+            questions = _polls(list(record), int(preamble.get(_POLLS) or 0))
         people[as_id(record["Participant Id"])] = _traits(record, questions)
     return people
+
+
+def _polls(columns: list[str], count: int) -> dict[str, list[str]]:
+    """Return the columns of each of the `count` polls, which follow the ids.
+
+    A poll with several answers has a column for each, "question - answer".
+    """
+    polls = columns[columns.index("Sample Provider Id") + 1 :] if "Sample Provider Id" in columns else []
+    questions: dict[str, list[str]] = {}
+    for name in polls:
+        question, separator, _ = name.rpartition(" - ")
+        key = question if separator and sum(other.startswith(f"{question} - ") for other in polls) > 1 else name
+        if key not in questions and len(questions) == count:
+            break
+        questions.setdefault(key, []).append(name)
+    return questions
 
 
 def _traits(record: Record, questions: Mapping[str, list[str]]) -> dict[str, str | None]:

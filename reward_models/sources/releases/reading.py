@@ -253,9 +253,11 @@ def read_below(path: Path, columns: Sequence[str], preamble: dict[str, str] | No
                     elif preamble is not None and len(row) > 1 and row[0]:
                         preamble[row[0]] = row[1]
                 elif any(row):
-                    cells = zip(reversed(header), reversed([*row, *[""] * (len(header) - len(row))]), strict=False)
-                    record = {name: cell or None for name, cell in cells if name}
-                    yield dict(reversed(record.items()))
+                    record: Record = {}
+                    for name, cell in itertools.zip_longest(header, row[: len(header)]):
+                        if name:
+                            record.setdefault(name, cell or None)
+                    yield record
     except (UnicodeDecodeError, csv.Error) as error:
         raise JudgementError(f"{path} cannot be read: {error}. Fix: check that the download is whole.") from error
     if header is None:
