@@ -8,7 +8,7 @@ Questions, answers, clusters and raters come from files that anyone may have wri
 | tables, lines of `rich` | be read as markup: `[/]` raises, `[yes]` vanishes, `:heart:` changes | `cell`, `heading` |
 | Markdown | become a link, HTML, mathematics or another column | `markdown_text` |
 
-HTML is escaped by Jinja, YAML by its writer, JSON by its writer; figures draw no mathematics (`report.canvas.FONT`).
+HTML is escaped by Jinja, YAML by its writer, JSON by its writer; figures draw no mathematics (`FIGURE_STYLE`).
 Knows nothing of what the texts say.
 """
 
@@ -18,14 +18,24 @@ import io
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["any_terminal", "cell", "heading", "lines_to", "markdown_text", "say", "visible"]
+__all__ = ["FIGURE_STYLE", "any_terminal", "cell", "heading", "lines_to", "markdown_text", "say", "visible"]
+
+FIGURE_STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # "$5 to $10" is a price
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+"""Settings of matplotlib for every figure with names or texts of others."""
 
 # Control characters but for tab and line break, marks that reverse the direction of a line, and halves of characters.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -19,6 +19,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
+from reward_models.borders import FIGURE_STYLE
+
 
 __all__ = ["FONT", "GREY", "INK", "OTHER", "key_line", "new_figure", "option_colours", "panel_grid", "title"]
 
@@ -30,12 +32,7 @@ GREY = "#8a929c"
 OTHER = "none"
 """Colour of what is no offered answer: an empty mark with a grey edge."""
 FONT = {
-    "text.parse_math": False,  # "$5 to $10" is a price
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **FIGURE_STYLE,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,

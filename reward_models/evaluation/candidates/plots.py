@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reward_models.borders import visible
+from reward_models.borders import FIGURE_STYLE, visible
 from reward_models.evaluation.candidates.best_of_n import BestOfN
 from reward_models.evaluation.candidates.landscape import Landscape, PromptLandscape
 from reward_models.whole_file import whole_path
@@ -32,19 +32,11 @@ MARKS = (
     (COLOURS[4], "v", "favourite of the cluster upwards"),
     (COLOURS[1], "o", "compromise"),
 )
-STYLE = {
-    "text.parse_math": False,  # "$5 to $10" is a price
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 SCATTERED = 3  # prompts that are shown response by response
 LINE_HEIGHT, PANEL = 0.2, (3.6, 2.9)  # inches
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(FIGURE_STYLE)
 def plot_best_of_n(curves: BestOfN, path: str | Path) -> None:
     """Draw the gain of each method over the number of candidates, a panel per cluster, with intervals.
 
@@ -83,7 +75,7 @@ def plot_best_of_n(curves: BestOfN, path: str | Path) -> None:
     _save(figure, path)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(FIGURE_STYLE)
 def plot_landscape(landscape: Landscape, path: str | Path) -> None:
     """Draw what one answer costs on each prompt, and the candidates of the most, a middling and the least divided one.
 
