@@ -43,6 +43,24 @@ def spoken(answers: list[str]) -> list[list[int]]:
     return encode_answers(answers, TOKENIZER, TOKENIZER.eos_token_id)
 
 
+def speaks(model, answers: list[str], asked: list[str] | None = None):
+    """Returns what stands in for a draw of completions: `answers`, with their log-probabilities under `model`.
+
+    The prompts that it is asked are added to `asked`, as texts.
+    """
+
+    def complete(trainer, prompt_ids):
+        if asked is not None:
+            asked.extend(TOKENIZER.decode(ids, skip_special_tokens=True) for ids in prompt_ids)
+        ids = spoken(answers)
+        assert len(prompt_ids) == len(ids)
+        with torch.no_grad():
+            own = [float(sequence_log_prob(model, p, c)) for p, c in zip(prompt_ids, ids, strict=True)]
+        return ids, [[value, 0.0] for value in own]
+
+    return complete
+
+
 def pool_target(jury: TableJury, log_ref: torch.Tensor) -> torch.Tensor:
     """`(B, 3)` what training under the default target should end at, from `log_ref` of the three answers."""
     r = torch.tensor([[jury.table[a] for a in THREE]] * len(log_ref), dtype=torch.float64)

@@ -32,6 +32,7 @@ from tests.policies import (
     rows,
     sampled_trainer,
     sequence_log_prob,
+    speaks,
     spoken,
     three_answers,
     train_exact,
@@ -105,18 +106,8 @@ def test_the_gradient_is_that_of_every_rows_residual(lopsided, tmp_path, monkeyp
     trainer = sampled_trainer(load(lopsided), three_answers(), tmp_path, 1, data=data, **settings)
     model, frozen = perturbed(trainer), load(lopsided)
 
-    def says(*answers):
-        def complete(trainer, prompt_ids):
-            ids = spoken(list(answers))
-            assert len(prompt_ids) == len(ids)
-            with torch.no_grad():
-                own = [float(sequence_log_prob(model, p, c)) for p, c in zip(prompt_ids, ids, strict=True)]
-            return ids, [[value, 0.0] for value in own]
-
-        return complete
-
-    monkeypatch.setattr(_trl, "generate", says("1", "3", "2", "1", "1"))
-    monkeypatch.setattr(_trl, "reference_generate", says("3", "3"))
+    monkeypatch.setattr(_trl, "generate", speaks(model, ["1", "3", "2", "1", "1"]))
+    monkeypatch.setattr(_trl, "reference_generate", speaks(model, ["3", "3"]))
     inputs = trainer._prepare_inputs([row for row in data for _ in range(4)])
     said = [TOKENIZER.decode(ids, skip_special_tokens=True) for ids in inputs["completion_ids"]]
     assert said == ["1", "3", "2", "3", "2", "1", "1", "3"]

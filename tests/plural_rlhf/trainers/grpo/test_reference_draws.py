@@ -32,7 +32,7 @@ from tests.policies import (
     rows,
     sampled_trainer,
     sequence_log_prob,
-    spoken,
+    speaks,
     three_answers,
     train_exact,
     unpadded,
@@ -79,20 +79,9 @@ def test_the_last_of_each_group_are_the_references_own(lopsided, tmp_path, monke
     settings = {**GROUPS, "estimator": estimator, "reference_share": 0.25}
     trainer = sampled_trainer(load(lopsided), three_answers(), tmp_path, 1, **settings)
     model, frozen = perturbed(trainer), load(lopsided)
-    asked = {}
-
-    def says(answer, name):
-        def complete(trainer, prompt_ids):
-            asked[name] = [TOKENIZER.decode(ids, skip_special_tokens=True) for ids in prompt_ids]
-            ids = spoken(answer)
-            with torch.no_grad():
-                own = [float(sequence_log_prob(model, p, c)) for p, c in zip(prompt_ids, ids, strict=True)]
-            return ids, [[value, 0.0] for value in own]
-
-        return complete
-
-    monkeypatch.setattr(_trl, "generate", says(["1", "2", "1", "2", "1", "1"], "policy"))
-    monkeypatch.setattr(_trl, "reference_generate", says(["3", "3"], "reference"))
+    asked = {"policy": [], "reference": []}
+    monkeypatch.setattr(_trl, "generate", speaks(model, ["1", "2", "1", "2", "1", "1"], asked["policy"]))
+    monkeypatch.setattr(_trl, "reference_generate", speaks(model, ["3", "3"], asked["reference"]))
     inputs = trainer._prepare_inputs(
         [{"prompt": f"Item {c}: ", "reference_prompt": f"Item {d}: "} for c, d in ("ac", "bd") for _ in range(4)]
     )
