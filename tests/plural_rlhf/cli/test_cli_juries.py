@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -23,152 +20,12 @@ from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.sources import RELEASES, load_table, planted_judgements
 from tests.paths import ROOT
 from tests.printed import words
-from tests.synthetic_releases import SYNTHETIC
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
 ANSWERS_MAP = str(ROOT / "configs/columns/answers.yaml")
-QUESTIONS = ["parks", "roads", "pools", "trams"]
 runner = CliRunner()
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def votes(tmp_path):
-    """Two camps of raters who answer four questions oppositely, as the column map of the shipped example expects."""
-    lines = ["person,question_id,question,answer,region"]
-    for person in range(40):
-        for number, question in enumerate(QUESTIONS):
-            answer = "no answer" if person == 39 and number == 3 else ["yes", "no"][(person + number) % 2]
-            lines.append(f"p{person},{question},Should the city build more {question}?,{answer},{'ns'[person % 2]}")
-    path = tmp_path / "answers.csv"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def ratings(tmp_path):
-    """Six raters' votes on two statements, in a CSV whose columns have our names."""
-    path = tmp_path / "ratings.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["rater_id", "prompt", "response", "rating"])
-        for rater in range(6):
-            writer.writerows(
-                [f"r{rater}", "Say yes or no.", text, (rater + n) % 2] for n, text in enumerate(("a", "b"))
-            )
-    return path
-
-
-@pytest.fixture
-def ladder(monkeypatch):
-    """A headroom that remembers the judgements it was asked about."""
-    from dataclasses import dataclass, field
-
-    @dataclass
-    class Found:
-        verdict: str = "plain Bradley-Terry is enough"
-        best: str = "item mean"
-        n_judgements: int = 9
-        rungs: list = field(
-            default_factory=lambda: [{"name": "item mean", "nll": 0.6, "info": 0.0, "low": 0.0, "high": 0.0}]
-        )
-
-    fake = types.ModuleType("reward_models.analysis.headroom")
-    fake.calls = []
-
-    def headroom(judgements, max_clusters, seed):
-        fake.calls.append((judgements, max_clusters, seed))
-        return Found()
-
-    fake.headroom = headroom
-    monkeypatch.setitem(sys.modules, "reward_models.analysis.headroom", fake)
-    return fake.calls
-
-
-# ── headroom ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path):
-    target = tmp_path / "out" / "headroom.json"
-    arguments = ["headroom", str(votes), "--columns", ANSWERS_MAP, "--max-clusters", "2", "--json", str(target)]
-    done = runner.invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    written = json.loads(target.read_text(encoding="utf-8"))
-    assert written["verdict"] in words(done.output)
-    assert "'no answer' -> left out 1" in words(done.output)
-    gains = {rung["name"]: rung["info"] for rung in written["rungs"]}
-    assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
-
-
-def test_headroom_on_texts_that_nobody_has_judged(tmp_path):
-    """Two camps want short and long texts, which a model's features tell; a new text is no news to them."""
-    rng, table = np.random.default_rng(0), tmp_path / "votes.csv"
-    texts = [" ".join(["word", "tree", "lake"][i % 3] for i in range(n)) for n in rng.permutation(np.arange(1, 25))]
-    rows = ["rater_id,prompt,response,rating"]
-    for rater in range(40):
-        long = (np.array([text.count(" ") for text in texts]) > 11) == bool(rater % 2)
-        rows += [f"r{rater},Say it.,{text},{2 * int(like) - 1}" for text, like in zip(texts, long, strict=True)]
-    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    target = tmp_path / "headroom.json"
-    arguments = ["headroom", str(table), "--features", "tiny", "--max-clusters", "2", "--json", str(target)]
-    done = runner.invoke(app, [*arguments, "--set", f"policy.cache_dir={tmp_path}"])
-    assert done.exit_code == 0, done.output
-    written = json.loads(target.read_text(encoding="utf-8"))
-    assert "Verdict: taste signal" in words(done.output)
-    assert f"Verdict on new texts: {written['new_texts']['verdict']}" in words(done.output)
-    assert written["meta"]["features"] == "tiny"
-    on_new = {rung["name"]: rung["info"] for rung in written["new_texts"]["rungs"]}
-    assert max(on_new.values()) > 0.1
-    missing = runner.invoke(app, [*arguments[:2], "--features", str(tmp_path / "nothing")])
-    assert missing.exit_code == 2
-    assert "no language model at" in words(missing.output)
-    assert "Verdict" not in missing.output  # said before anything is measured
-
-
-def test_headroom_reads_run_files_tables_and_releases(ladder, votes, ratings, tmp_path):
-    run_file = tmp_path / "run.yaml"
-    data = {"source": "table", "path": str(votes), "columns": ANSWERS_MAP}
-    run_file.write_text(json.dumps({"seed": 3, "data": data}), encoding="utf-8")
-    prism = SYNTHETIC["prism"](tmp_path / "prism")
-    for arguments in (
-        [str(run_file)],
-        [str(run_file), "--set", "data.max_raters=7", "--seed", "5"],
-        [str(votes), "--columns", ANSWERS_MAP, "--set", "data.max_raters=7"],
-        [str(ratings)],
-        ["--release", "prism", "--source", str(prism), "--set", "data.options.kind=rating", "--max-clusters", "2"],
-    ):
-        done = runner.invoke(app, ["headroom", *arguments])
-        assert done.exit_code == 0, done.output
-        assert "Verdict: plain Bradley-Terry is enough" in done.output
-    seen = [(found.kind, len(found), found.n_raters, clusters, seed) for found, clusters, seed in ladder]
-    assert seen[0] == ("choice", 159, 40, 4, 3)
-    assert [row[2:] for row in seen[1:3]] == [(7, 4, 5), (7, 4, 0)]
-    assert seen[3] == ("rating", 12, 6, 4, 0)
-    assert (seen[4][0], seen[4][3]) == ("rating", 2)
-
-
-def test_headroom_wants_exactly_one_source(votes, tmp_path):
-    run_file = tmp_path / "run.yaml"
-    run_file.write_text("name: trial\n", encoding="utf-8")
-    for arguments, reason in (
-        ([], "neither was given"),
-        ([str(votes), "--release", "prism"], "both were given"),
-        ([str(run_file), "--columns", "map.yaml"], "--columns belongs to a table"),
-        ([str(votes), "--source", "here"], "--source is the copy of a release. Give --release NAME too"),
-        ([str(votes), "--set", "data.max_ratres=7"], "Did you mean 'max_raters'?"),
-        (["--release", "prsm"], "'prsm' is not a release known here. Did you mean 'prism'?"),
-        ([str(votes.with_suffix(".txt"))], "answers.txt does not exist. Did you mean 'answers.csv'?"),
-        ([str(votes)], "answers.csv, read without a column map: the columns fit no kind of judgement"),
-    ):
-        done = runner.invoke(app, ["headroom", *arguments])
-        assert done.exit_code == 2
-        assert reason in words(done.output)
-        assert "Traceback" not in done.output
+pytestmark = pytest.mark.usefixtures("wide_terminal")
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -447,7 +304,7 @@ def test_a_jury_from_a_table_adapts_to_the_raters_of_that_table(votes, tmp_path)
     assert measured.exit_code == 0, measured.output
     results = json.loads(target.read_text(encoding="utf-8"))
     # One of them did not answer the last question, and whether that counts depends on the split.
-    unanswered = "p39" in record["raters"]["train"] and QUESTIONS[-1] in record["items"]["train"]
+    unanswered = "p39" in record["raters"]["train"] and "trams" in record["items"]["train"]
     expected = f"heldout.json names {28 * 3 - unanswered} of 159 judgements of --data, not scored"
     assert results["meta"]["fitted_to"].startswith(expected)
     losses = {(row["case"], row["method"]): row["value"] for row in results["rows"] if row["metric"] == "nll_nats"}
