@@ -51,12 +51,12 @@ from .evaluation.format_leak import FormatLeak as FormatLeak
 from .evaluation.format_leak import format_leak as format_leak
 from .evaluation.judgement_bootstrap import Bootstrap as Bootstrap
 from .evaluation.judgement_bootstrap import Metric as Metric
-from .fitting import FeatureFit as FeatureFit
 from .fitting import FitConfig as FitConfig
 from .fitting import KSelection as KSelection
 from .fitting import MixtureFit as MixtureFit
 from .fitting import fit_features as fit_features
 from .fitting import fit_mixture as fit_mixture
+from .fitting import fit_texts as fit_texts
 from .fitting import select_num_clusters as select_num_clusters
 from .fitting.joint.choice import JointChoice as JointChoice
 from .fitting.joint.choice import choose_joint as choose_joint
@@ -66,8 +66,6 @@ from .fitting.rater_fit import RaterFit as RaterFit
 from .fitting.rater_fit import fit_raters as fit_raters
 from .fitting.selection import MembershipChoice as MembershipChoice
 from .fitting.selection import choose_membership as choose_membership
-from .fitting.text_fit import TextFit as TextFit
-from .fitting.text_fit import fit_texts as fit_texts
 from .judgements.encoding import Encoded as Encoded
 from .judgements.raking import Raking as Raking
 from .judgements.raking import rake as rake

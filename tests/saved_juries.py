@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import torch
 
+from reward_models.jury.backbones.memory import MemoryLayer
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
@@ -38,6 +40,17 @@ def make_jury(tokenizer, seed=0, state=STATE, **config):
         ["city", "b"],
     )
     return JuryScorer(model, tokenizer, state=state)
+
+
+def remember(model, features, values, width=1.0):
+    """Give a jury what juries of earlier versions remember of judged texts, by their features: (U, K) residuals."""
+    memory = MemoryLayer(*features.shape, values.shape[1])
+    memory.scale.copy_(torch.from_numpy(1 / features.std(0)) if len(features) > 1 else torch.ones(features.shape[1]))
+    memory.anchors.copy_(torch.from_numpy(features) * memory.scale)
+    memory.values.copy_(torch.from_numpy(values))
+    memory.length_scale.fill_(width)
+    model.config.num_anchors, model.memory = len(features), memory
+    return model
 
 
 def unsigned(folder):

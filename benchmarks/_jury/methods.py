@@ -83,9 +83,9 @@ def fit_jury(
     fit = fit_raters(training.enc, membership, size, config=config, **options)
     if training.features is None:
         return fit
-    from reward_models.fitting.text_fit import fit_texts
+    from _jury.labels_first import fit_labels_first
 
-    return fit_texts(fit, training.enc, training.features)
+    return fit_labels_first(fit, training.enc, training.features)
 
 
 def fit_auto(training: Training) -> tuple[Predictor, str]:

@@ -1,7 +1,7 @@
 """Fit a jury to labels alone: free basis rewards for every text, and how raters vary around them.
 
 Every text has its own parameters, whatever its words. This takes seconds, needs no language model and is the best that
-the labels can tell about the texts in the table; `text_fit` makes the rewards functions of the text. The objective is
+the labels can tell about the texts in the table; `joint.fit` has rewards for new texts too. The objective is
 that of `marginal`, for every membership. Knows nothing of features or language models.
 
 Shapes: `N` judgements, `R` raters, `U` texts, `B` basis rewards, `K` clusters, `A` answers.
@@ -113,7 +113,8 @@ class RaterFit(OfRaters):
         if len(unknown):
             raise JuryError(
                 f"{len(unknown)} of {len(judged)} texts were not in the fit, the first: {enc.texts[unknown[0]]!r}. A "
-                "label-level jury has rewards for the texts of the fit only. Fix: use fit_features or fit_texts"
+                "label-level jury has rewards for the texts of the fit only. Fix: fit_jury(judgements, backbone), or "
+                "fit_joint(enc, features) with vectors of your own, scores any text"
             )
         return np.where(row[:, None] >= 0, self.rewards[row], 0.0)
 

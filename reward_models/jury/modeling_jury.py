@@ -27,7 +27,6 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
-from reward_models.fitting.residual_memory import ResidualMemory
 from reward_models.jury.backbones.loading import find_backbone
 from reward_models.jury.backbones.memory import JudgedRewards, JudgedTexts, MemoryLayer
 from reward_models.jury.backbones.pooling import text_vectors, vector_size
@@ -175,7 +174,6 @@ class JuryRewardModel(PreTrainedModel):
         prevalence: Sequence[float] | np.ndarray,
         cluster_names: Sequence[str] | None = None,
         weights: Sequence[float] | np.ndarray | None = None,
-        memory: ResidualMemory | None = None,
         reading: ReadingSettings | None = None,
         judged: JudgedRewards | None = None,
     ) -> JuryRewardModel:
@@ -189,7 +187,6 @@ class JuryRewardModel(PreTrainedModel):
             prevalence: (K,) shares of the population.
             cluster_names: `K` unique names.
             weights: (K,) weights of the mean in `logits`; the prevalence if None.
-            memory: Residual rewards of the judged texts by their features, `FeatureFit.memory`; None for none.
             reading: How the texts were read of which the features are; None: as `pooled_features` does by default.
             judged: Residual rewards of the judged texts by their tokens; None for none.
 
@@ -204,10 +201,8 @@ class JuryRewardModel(PreTrainedModel):
         hidden_size = vector_size(base, reading or ReadingSettings())
         heads = torch.as_tensor(np.asarray(weight, dtype=np.float64))
         offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
-        _check_fit(heads, offsets, memory, judged, hidden_size, type(base).__name__)
-        num_anchors = 0 if memory is None else len(memory.anchors)
+        _check_fit(heads, offsets, judged, hidden_size, type(base).__name__)
         config = JuryConfig(
-            num_anchors=num_anchors,
             num_judged=0 if judged is None else len(judged.rows),
             num_parts=0 if judged is None else judged.variance.shape[1],
             reading=None if reading is None else reading.to_dict(),
@@ -227,12 +222,6 @@ class JuryRewardModel(PreTrainedModel):
         with torch.no_grad():
             jury.score.weight.copy_(heads)
             jury.score.bias.copy_(offsets)
-        if memory is not None:
-            # Not under the meta device, where the layer of `jury` was made.
-            jury.memory = MemoryLayer(num_anchors, hidden_size, heads.shape[0])
-            for name, buffer in jury.memory.named_buffers():
-                buffer.copy_(torch.from_numpy(np.asarray(getattr(memory, name), dtype=np.float64)))
-            jury.memory.to(base.device)
         if judged is not None:
             jury.judged = JudgedTexts.of(judged).to(base.device) if judged.rows else None
         return jury.eval()
@@ -287,26 +276,20 @@ class JuryRewardModel(PreTrainedModel):
 def _check_fit(
     heads: torch.Tensor,
     offsets: torch.Tensor,
-    memory: ResidualMemory | None,
     judged: JudgedRewards | None,
     hidden_size: int,
     backbone: str,
 ) -> None:
-    """Raise unless heads (K, D), offsets (K,), memory and judged texts match, and all of them are finite."""
+    """Raise unless heads (K, D), offsets (K,) and judged texts match, and all of them are finite."""
     if heads.ndim != 2 or heads.shape[1] != hidden_size or offsets.shape != heads.shape[:1]:
         raise JuryError(
             f"weight {tuple(heads.shape)} and bias {tuple(offsets.shape)} do not match {backbone}: they must be (K, "
             f"D) and (K,) with D={hidden_size}, its hidden size. Fit the heads on features of this backbone."
         )
     if not (heads.isfinite().all() and offsets.isfinite().all()):
-        raise JuryError("weight or bias holds NaN or infinity: the fit did not converge. Fit again with a larger l2.")
-    if memory is not None:
-        shapes = memory.anchors.shape, memory.values.shape
-        if shapes != ((len(memory.anchors), hidden_size), (len(memory.anchors), heads.shape[0])):
-            raise JuryError(
-                f"the memory's anchors {shapes[0]} and values {shapes[1]} do not match {hidden_size} features and "
-                f"{heads.shape[0]} clusters. Pass weight, bias and memory of one fit."
-            )
+        raise JuryError(
+            "weight or bias holds NaN or infinity: the fit did not converge. Fix: check the features it was fitted to."
+        )
     if judged is not None:
         shapes = judged.residual.shape, judged.variance.shape
         if shapes != ((len(judged.rows), heads.shape[0]), (len(judged.rows), *judged.variance.shape[1:])):

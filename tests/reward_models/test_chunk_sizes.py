@@ -18,7 +18,6 @@ from reward_models import (
 )
 from reward_models.baselines import encoder, vpl
 from reward_models.evaluation import saved_jury
-from reward_models.fitting import residual_memory
 from reward_models.fitting.em import FitConfig
 from reward_models.judgements.texts import Text
 from reward_models.jury.features import pooled_features
@@ -54,16 +53,6 @@ def test_answers_of_encoders(monkeypatch, module, config):
     whole = fit.log_probs(ENC)
     monkeypatch.setattr(module, "CHUNK", 7)
     np.testing.assert_allclose(fit.log_probs(ENC), whole, atol=1e-6)
-
-
-def test_remembered_residuals(monkeypatch):
-    memory = residual_memory.ResidualMemory(
-        RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2)), np.ones(3), np.ones(9), 1.0
-    )
-    points = RNG.normal(size=(20, 3))
-    whole = memory.rewards(points)
-    monkeypatch.setattr(residual_memory, "CHUNK", 3)
-    np.testing.assert_allclose(memory.rewards(points), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 64])

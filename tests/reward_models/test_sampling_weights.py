@@ -22,11 +22,10 @@ from reward_models.evaluation import calibration_metrics, metrics, population
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.evaluation.saved_jury import fit_rater_model
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.feature_fitting import fit_features
+from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.fitting.selection import select_num_clusters
-from reward_models.fitting.text_fit import fit_texts
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.jury.calibration import fit_temperature
@@ -116,12 +115,8 @@ def mixture(enc: Encoded) -> np.ndarray:
 
 
 def heads(enc: Encoded) -> np.ndarray:
-    fit = fit_features(enc, features_of(enc), 2, init=fit_mixture(enc, 2, CONFIG), l2=0.1, memory=False)
-    return np.concatenate([fit.prevalence, fit.weight.ravel()])
-
-
-def text_heads(enc: Encoded) -> np.ndarray:
-    return fit_texts(fit_mixture(enc, 2, CONFIG), enc, features_of(enc)).weight.ravel()
+    fit = fit_joint(enc, features_of(enc), "mixture", 2, config=CONFIG)
+    return np.concatenate([fit.prevalence, fit.heads.ravel()])
 
 
 def k_models(enc: Encoded) -> np.ndarray:
@@ -158,7 +153,6 @@ FITS: dict[str, Callable[[Encoded], np.ndarray]] = {
     "factor": rater_fit("factor", 1),
     "one reward": rater_fit("mixture", 1),
     "heads": heads,
-    "heads of texts": text_heads,
     "k models": k_models,
     "frequencies": frequencies,
     "rater terms": rater_terms,

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from reward_models.errors import JuryError
-from reward_models.fitting.residual_memory import residual_rewards
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.feature_cache import row_key
 
@@ -44,7 +43,9 @@ class _Float32Buffers(nn.Module):
 
 
 class MemoryLayer(_Float32Buffers):
-    """Residual rewards of judged texts by their features; see `fitting.residual_memory.residual_rewards`.
+    """Residual rewards of judged texts by their features, in juries of earlier versions.
+
+    The residual of a text with features h is `sum_u alpha_uk exp(-|z - z_u|^2 / (2 l_u^2))` with `z = h * scale`.
 
     Rounded to bfloat16, the features of a text would be further from its own anchor than a kernel is wide.
 
@@ -70,7 +71,11 @@ class MemoryLayer(_Float32Buffers):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map (B, D) features to (B, K) float32 residual rewards."""
         with torch.autocast(input.device.type, enabled=False):
-            return residual_rewards(input.float(), self.anchors, self.values, self.scale, self.length_scale)
+            # The expansion |x|^2 - 2xy + |y|^2 would lose all digits where it matters, at an anchor.
+            distance = torch.cdist(
+                input.float() * self.scale, self.anchors, compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            return (-0.5 * (distance / self.length_scale).square()).exp() @ self.values
 
 
 @dataclass(frozen=True)

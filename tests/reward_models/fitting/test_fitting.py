@@ -12,7 +12,7 @@ import torch
 from scipy.special import logsumexp, softmax
 
 from reward_models.errors import JuryError
-from reward_models.fitting import FitConfig, fit_features, fit_mixture, latent_class
+from reward_models.fitting import FitConfig, fit_mixture, latent_class
 from reward_models.judgements.records import Judgements
 from reward_models.raters.lbfgs import minimise
 from reward_models.stats.answers import adjusted_rand_index
@@ -228,7 +228,7 @@ class TestRefusals:
         with pytest.raises(JuryError, match="fitted to 'preference' judgements and cannot adapt raters from 'choice'"):
             fit.judgement_log_lik(choices)
         stranger = pairs(10, 6, 15, rewards=np.zeros((6, 1))).encode()
-        with pytest.raises(JuryError, match=r"2 of 6 texts were not in the fit.*use fit_features"):
+        with pytest.raises(JuryError, match=r"2 of 6 texts were not in the fit.*fit_jury"):
             fit.judgement_log_lik(stranger)
 
     @pytest.mark.parametrize(
@@ -244,67 +244,7 @@ class TestRefusals:
             FitConfig(**values)
 
 
-def _penalty(fit):
-    return fit.l2, fit.deviation_penalty, fit.main_effect_penalty
-
-
-def recurring_answers(n_raters=300, n_questions=12, seed=0, taste=0.4):
-    """Choices whose three answers recur; (judgements, features and logits by (question, option))."""
-    rng = np.random.default_rng(seed)
-    shared = np.array([1.0, 0.3, -1.3])
-    logits = shared + taste * rng.normal(size=(n_questions, 3))
-    rows = []
-    for u in range(n_raters):
-        for i in range(n_questions):
-            choice = int((logits[i] + rng.gumbel(size=3)).argmax())
-            rows.append({"rater_id": f"r{u}", "item_id": f"q{i}", "prompt": f"q{i}", "choice": choice})
-            rows[-1]["options"] = ["low", "mid", "high"]
-    features = rng.normal(size=(n_questions, 1, 60)) + 0.5 * rng.normal(size=(n_questions, 3, 60))
-    features[:, :, :30] += 2 * np.tile(np.eye(3), 10)  # a language model says plainly which answer a text ends in
-    return Judgements.from_frame(pd.DataFrame(rows), kind="choice"), features, logits
-
-
-class TestMemoryInTheFit:
-    @pytest.mark.slow
-    def test_seen_questions_are_reproduced_and_unseen_ones_get_the_usual_answers(self):
-        judgements, features, logits = recurring_answers(n_questions=20)
-        asked = judgements.frame["item_id"].isin([f"q{i}" for i in range(12)])
-        enc = Judgements.from_frame(judgements.frame[asked], kind="choice").encode()
-        column = {"low": 0, "mid": 1, "high": 2}
-        x = np.stack([features[int(t.prompt[1:]), column[t.response]] for t in enc.texts])
-        init = fit_mixture(enc, 1)
-        fit = fit_features(enc, x, 1, init=init)
-
-        def answers(rewards):
-            return softmax(rewards.reshape(-1, 3), axis=1)
-
-        order = np.argsort([3 * int(t.prompt[1:]) + column[t.response] for t in enc.texts])
-        label_level = answers(init.rewards[order, 0])
-        assert np.abs(answers(fit.rewards[order, 0]) - label_level).max() < 0.05
-        linear = x @ fit.weight.T + fit.bias
-        assert np.abs(answers(linear[order, 0]) - label_level).max() > 0.1
-        new = features[12:].reshape(-1, 60)
-        assert np.abs(fit.memory.rewards(new)).max() < 0.05  # the memory leaves new texts alone
-        truth = softmax(logits[12:], axis=1)
-
-        def loss(predicted):
-            return -(truth * np.log(predicted)).sum(1).mean()
-
-        marginal = loss(np.broadcast_to(label_level.mean(0), truth.shape))
-        # Nearer to the usual answers than to all answers alike; a dozen questions cannot promise more.
-        assert loss(answers(new @ fit.weight[0])) < marginal + 0.25 * (np.log(3) - marginal)
-
-    def test_memberships_and_prevalence_stay_those_of_the_labels(self):
-        judgements, _, _ = survey(200, 12, 3, spread=2.0)
-        enc = judgements.encode()
-        init = fit_mixture(enc, 3)
-        x = np.random.default_rng(0).normal(size=(36, 4))
-        fit = fit_features(enc, x, 3, init=init, l2=0.1)
-        assert np.array_equal(fit.prevalence, init.prevalence)
-        assert fit.responsibilities == pytest.approx(init.posterior(enc))
-        drifted = fit_features(enc, x, 3, init=init, l2=0.1, em_iterations=5)
-        assert np.abs(drifted.prevalence - init.prevalence).max() > 0.01
-
+class TestThreads:
     def test_fits_leave_the_number_of_threads_alone(self):
         before = torch.get_num_threads()
         torch.set_num_threads(2)
@@ -320,95 +260,3 @@ class TestMemoryInTheFit:
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(before)
-
-
-class TestFeatures:
-    def test_one_hot_features_without_penalty_are_bradley_terry(self):
-        enc = pairs(40, 6, 15, rewards=np.linspace(-1, 1, 6)[:, None]).encode()
-        fit = fit_features(enc, np.eye(6), 1, l2=0.0, init=fit_mixture(enc, 1, FitConfig(nuisance=False)))
-        data = [
-            (pair[label], pair[1 - label])
-            for pair, label in zip(enc.alternatives.tolist(), enc.label.tolist(), strict=True)
-        ]
-        expected = choix.opt_pairwise(6, data)
-        assert fit.rewards[:, 0] == pytest.approx(expected - expected.mean(), abs=1e-3)
-
-    def test_heads_are_linear_in_the_raw_features_and_average_to_the_consensus(self):
-        judgements, _, _ = survey(200, 12, 2)
-        enc = judgements.encode()
-        features = 100 + 5 * np.random.default_rng(0).normal(size=(36, 50))
-        fit = fit_features(enc, features.astype(np.float32), 2, l2=0.01, em_iterations=3, memory=False)
-        assert fit.memory is None
-        assert fit.weight.shape == (2, 50)
-        assert fit.rewards == pytest.approx(features.astype(np.float32) @ fit.weight.T + fit.bias, abs=1e-9)
-        assert fit.consensus_weight == pytest.approx(fit.prevalence @ fit.weight)
-        assert fit.rewards.mean(0) == pytest.approx([0, 0], abs=1e-6)
-
-    def test_new_questions_are_predicted_per_cluster(self):
-        rng = np.random.default_rng(3)
-        features = rng.normal(size=(90, 40))  # 30 questions, 3 options, fewer informative directions than features
-        heads = np.zeros((2, 40))
-        heads[:, :3] = [[1.5, 1.0, 0.0], [1.5, -1.0, 0.5]]
-        truth = (features @ heads.T).reshape(30, 3, 2)
-        cluster = np.repeat([0, 0, 0, 1, 1], 60)
-        rows = []
-        for u, k in enumerate(cluster):
-            for i in rng.choice(24, 12, replace=False):  # questions 24..29 are never asked
-                choice = int((truth[i, :, k] + rng.gumbel(size=3)).argmax())
-                rows.append({"rater_id": f"r{u}", "item_id": f"q{i}", "prompt": f"q{i}", "choice": choice})
-                rows[-1]["options"] = [f"{i}-{a}" for a in range(3)]
-        enc = Judgements.from_frame(pd.DataFrame(rows), kind="choice").encode()
-        order = [3 * int(text.prompt[1:]) + int(text.response[-1]) for text in enc.texts]
-        fit = fit_features(enc, features[order], 2)
-        unseen = (features[72:] @ fit.weight.T).reshape(6, 3, 2)
-        unseen, expected = (x - x.mean(1, keepdims=True) for x in (unseen, truth[24:]))
-        for k in range(2):
-            assert np.corrcoef(unseen[:, :, k].ravel(), expected[:, :, k].ravel())[0, 1] > 0.8
-            assert (
-                np.corrcoef(unseen[:, :, k].ravel(), expected[:, :, k].ravel())[0, 1]
-                > np.corrcoef(unseen[:, :, k].ravel(), expected[:, :, 1 - k].ravel())[0, 1]
-            )
-        best = min(fit.cv, key=lambda line: line["nll"])
-        keys = ("l2", "deviation_penalty", "main_effect_penalty")
-        (chosen,) = [x for x in fit.cv if all(x[k] == v for k, v in zip(keys, _penalty(fit), strict=True))]
-        assert chosen["nll"] <= best["nll"] + best["se"]
-        assert chosen["l2"] >= best["l2"]
-        assert best["nll"] < np.log(3) - 0.2
-
-    def test_useless_features_lead_to_a_strong_penalty(self):
-        judgements, _, _ = survey(60, 40, 1)
-        enc = judgements.encode()
-        fit = fit_features(enc, np.random.default_rng(0).normal(size=(120, 20)), 1)
-        assert fit.l2 >= 0.1
-        # Without the penalty they would have cost: worse than a uniform guess.
-        assert fit.cv[-1]["l2"] < 0.001
-        assert fit.cv[-1]["nll"] > np.log(3) + 0.02
-
-    def test_ratings_use_the_bias(self):
-        enc, _ = harsh_and_lenient(30, 20, leniency=0.5)
-        fit = fit_features(enc, np.eye(20), 1, l2=1e-4, init=fit_mixture(enc, 1, FitConfig(restarts=1)))
-        mean_rating = np.bincount(enc.alternatives[:, 0], enc.label) / 30
-        assert np.corrcoef(fit.rewards[:, 0], mean_rating)[0, 1] > 0.95
-
-    def test_soft_judgements_have_one_head(self):
-        options = [["x", "y"], ["x", "y"], ["x", "y"]]
-        frame = pd.DataFrame({"prompt": ["q", "r", "s"], "options": options, "probs": [[0.8, 0.2]] * 3, "n": [10] * 3})
-        enc = Judgements.from_frame(frame, kind="soft").encode()
-        fit = fit_features(enc, np.tile([[1.0, 0.0], [0.0, 1.0]], (3, 1)), 1, l2=0.0)
-        assert fit.rewards[0, 0] - fit.rewards[1, 0] == pytest.approx(np.log(4), abs=1e-4)
-
-    def test_refusals(self):
-        enc = survey(20, 4, 1)[0].encode()
-        with pytest.raises(JuryError, match=r"shape \(3, 2\), but there are 12 unique texts"):
-            fit_features(enc, np.zeros((3, 2)), 1)
-        broken = np.zeros((12, 2))
-        broken[5] = np.nan
-        with pytest.raises(JuryError, match="1 of 12 rows of features hold NaN"):
-            fit_features(enc, broken, 1)
-        with pytest.raises(JuryError, match="num_clusters=2, but the initial fit has 1 clusters"):
-            fit_features(enc, np.ones((12, 2)), 2, init=fit_mixture(enc, 1))
-        with pytest.raises(JuryError, match=r"l2=-1.0 is no strength. Fix: use a number >= 0"):
-            fit_features(enc, np.ones((12, 2)), 1, l2=-1.0)
-        single = enc.select(enc.item == 0)
-        with pytest.raises(JuryError, match=r"there is 1 question\. Fix: pass a number"):
-            fit_features(single, np.eye(12), 1)

@@ -19,13 +19,13 @@ from reward_models.fitting.joint.fit import JointFit, JointTables, fit_joint
 from reward_models.fitting.joint.problem import Strengths, taste_mixing
 from reward_models.fitting.joint.strengths import fit_consensus
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.fitting.text_fit import fit_texts
 from reward_models.judgements.texts import Text
 from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.answers import adjusted_rand_index
 from reward_models.stats.resampling import heldout_labels
+from tests.benchmark_modules import benchmark_module
 from tests.planted import encoded, pairs, ratings
 
 
@@ -143,7 +143,8 @@ class TestFit:
         for seed in range(3):
             enc, x, *_ = two_publics(seed=seed)
             train, test = without_texts(enc, np.arange(len(x)) % 5 == 0)
-            jury, two_steps = fit_joint(train, x, "mixture", 2), fit_texts(fit_raters(train, "mixture", 2), train, x)
+            jury, labels = fit_joint(train, x, "mixture", 2), fit_raters(train, "mixture", 2)
+            two_steps = benchmark_module("_jury.labels_first").fit_labels_first(labels, train, x)
             log_lik = [answer_log_lik(fit.log_probs(test, x), test).mean() for fit in (jury, two_steps)]
             gains.append(log_lik[0] - log_lik[1])
         assert np.mean(gains) > 0.005

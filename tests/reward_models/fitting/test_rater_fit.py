@@ -316,7 +316,7 @@ class TestPlacing:
         enc = pairs(np.tile(np.arange(4.0), (10, 1)), 6)
         fit = fit_raters(enc, "mixture", 1)
         more = pairs(np.zeros((10, 6)), 15)
-        with pytest.raises(JuryError, match=r"2 of 6 texts were not in the fit, the first: .*t4.*fit_texts"):
+        with pytest.raises(JuryError, match=r"2 of 6 texts were not in the fit, the first: .*t4.*fit_jury"):
             fit.log_probs(more)
         # A text that is listed but not judged does no harm.
         listed = more.select((more.alternatives < 4).all(1))

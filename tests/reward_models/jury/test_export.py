@@ -15,13 +15,13 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Mod
 
 from reward_models.content_hashes import changed_files
 from reward_models.errors import JuryError
-from reward_models.fitting.residual_memory import remember
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.export import export_scalar
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 from tests.benchmark_modules import benchmark_module
+from tests.saved_juries import remember
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -46,8 +46,9 @@ def make(tokenizer, folder, *, backbone=None, state=None, memory=None, weights=N
         [0.6, 0.3, 0.1],
         NAMES,
         weights,
-        memory,
     )
+    if memory is not None:
+        remember(model, *memory, width=10.0)
     scorer = JuryScorer(model, tokenizer, state=state)
     scorer.save_pretrained(folder)
     return scorer
@@ -149,7 +150,7 @@ def test_on_the_common_scale(tokenizer, tmp_path):
 
 def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
     rng = np.random.default_rng(1)
-    memory = remember(100 * rng.normal(size=(5, 32)), np.ones(32), rng.normal(size=(5, 3)), 1.0)
+    memory = 100 * rng.normal(size=(5, 32)), rng.normal(size=(5, 3))
     scorer = make(tokenizer, tmp_path / "jury", memory=memory)
     with pytest.warns(UserWarning, match="of 5 judged texts, .* linear heads alone"):
         export = export_scalar(tmp_path / "jury", tmp_path / "scalar")

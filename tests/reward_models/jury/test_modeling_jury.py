@@ -11,13 +11,13 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, RLOOTrainer
 
 from reward_models.errors import JuryError
-from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.loading import truncate_backbone
 from reward_models.jury.features import pooled_features
 from reward_models.jury.modeling_jury import JuryConfig, JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.likelihoods import davidson_log_lik
+from tests.saved_juries import remember
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -219,7 +219,7 @@ def test_num_labels_other_than_one_is_refused_when_loading(tokenizer, tmp_path):
             np.full((2, 32), np.nan),
             np.zeros(2),
             [0.5, 0.5],
-            "holds NaN or infinity: the fit did not converge.*larger l2",
+            "holds NaN or infinity: the fit did not converge.*the features it was fitted to",
         ),
         (np.ones((2, 32)), np.zeros(2), [0.5, 0.6], "sums to 1.1, but these are shares of one population"),
         (np.ones((0, 32)), np.zeros(0), [], "num_clusters=0: a jury needs at least one cluster"),
@@ -355,24 +355,21 @@ def remembering_jury(tokenizer, num_clusters=2):
     rng = np.random.default_rng(5)
     features = pooled_features(lm, tokenizer, [Text(question, "") for question in QUESTIONS])
     residuals = rng.normal(size=(len(QUESTIONS), num_clusters))
-    memory = remember(features, 1 / features.std(0), residuals, 1.0)
     weight, bias = rng.normal(size=(num_clusters, 32)), rng.normal(size=num_clusters)
     prevalence = [1 / num_clusters] * num_clusters
-    jury = JuryRewardModel.from_fit(lm, weight, bias, prevalence, memory=memory)
-    return jury, features @ weight.T + bias, residuals, memory
+    jury = remember(JuryRewardModel.from_fit(lm, weight, bias, prevalence), features, residuals)
+    return jury, features @ weight.T + bias, residuals
 
 
 def test_memory_adds_the_residuals_of_judged_texts_only(tokenizer):
-    jury, linear, residuals, memory = remembering_jury(tokenizer)
+    jury, linear, residuals = remembering_jury(tokenizer)
     assert (jury.config.num_anchors, jury.config.num_labels) == (4, 1)
     np.testing.assert_allclose(score(jury, tokenizer, QUESTIONS).cluster_rewards, linear + residuals, atol=1e-3)
-    # Other texts get what the fit itself gives them, which is next to nothing.
+    # Other texts get next to nothing.
     new = ["Is it too much?", "the city"]
-    features = pooled_features(jury.model, tokenizer, [Text(text, "") for text in new])
     plain = JuryRewardModel.from_fit(jury.model, jury.score.weight.detach(), jury.score.bias.detach(), [0.5, 0.5])
     assert plain.memory is None
     added = score(jury, tokenizer, new).cluster_rewards - score(plain, tokenizer, new).cluster_rewards
-    np.testing.assert_allclose(added, memory.rewards(features), atol=1e-4)
     assert added.abs().max() < 0.1 * np.abs(residuals).max()
 
 
@@ -391,12 +388,7 @@ def test_memory_survives_saving_exactly_and_stays_float32(tokenizer, tmp_path):
         assert model.memory.length_scale.dtype == torch.float32
 
 
-def test_a_memory_of_another_fit_is_refused(tokenizer):
-    jury, *_ = remembering_jury(tokenizer)
-    features = np.eye(4, 32)
-    other = remember(features, np.ones(32), np.ones((4, 3)), 1.0)
-    with pytest.raises(JuryError, match=r"anchors \(4, 32\) and values \(4, 3\) do not match 32 features and 2 clus"):
-        JuryRewardModel.from_fit(jury.model, np.ones((2, 32)), np.zeros(2), [0.5, 0.5], memory=other)
+def test_a_negative_number_of_remembered_texts_is_refused():
     with pytest.raises(JuryError, match=r"num_anchors=-1: the number of stored texts.*Give 0"):
         JuryConfig(num_anchors=-1)
 

@@ -23,8 +23,8 @@ from reward_models import (
     pooled_features,
     render,
 )
-from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.texts import Text, freeze_prompt
+from tests.saved_juries import remember
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -139,8 +139,8 @@ def test_features_and_scores_have_the_same_length_where_nothing_is_said(tokenize
     text = Text("", " city" * 900)
     backbone = tiny_causal_lm(tokenizer)
     features = pooled_features(backbone, tokenizer, [text], progress=False).astype(np.float64)
-    memory = remember(features, np.ones(32), np.array([[2.0]]), 1.0)
-    model = JuryRewardModel.from_fit(backbone, np.zeros((1, 32)), np.zeros(1), [1.0], memory=memory)
+    heads = JuryRewardModel.from_fit(backbone, np.zeros((1, 32)), np.zeros(1), [1.0])
+    model = remember(heads, features, np.array([[2.0]]))
     assert scored(JuryScorer(model, tokenizer), [text]).item() == pytest.approx(2.0, abs=1e-3)
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from reward_models.fitting.residual_memory import remember
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones import feature_cache
 from reward_models.jury.backbones.feature_cache import FeatureCache, backbone_identity, row_key
@@ -15,6 +14,7 @@ from reward_models.jury.backbones.loading import truncate_backbone
 from reward_models.jury.features import pooled_features
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
+from tests.saved_juries import remember
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -169,7 +169,8 @@ def test_a_memory_fitted_on_stored_vectors_knows_its_texts_when_they_are_scored(
     # Scoring computes features without rounding; the bumps of the memory must be wide enough for that.
     features = pooled_features(lm, tokenizer, TEXTS, cache_dir=tmp_path)
     residuals = np.array([[2.0], [-1.0], [0.5], [3.0]])
-    memory = remember(features, 1 / features.std(0), residuals, 1.0)
-    jury = JuryRewardModel.from_fit(lm, np.zeros((1, 32)), np.zeros(1), [1.0], memory=memory)
+    jury = remember(
+        JuryRewardModel.from_fit(lm, np.zeros((1, 32)), np.zeros(1), [1.0]), features, residuals, width=0.3
+    )
     scored = JuryScorer(jury, tokenizer).cluster_rewards([t.prompt for t in TEXTS], [t.response for t in TEXTS])
     np.testing.assert_allclose(scored.numpy(), residuals, rtol=0.01)

@@ -1,4 +1,4 @@
-"""Turn free rewards per text into rewards that are linear in frozen features, with a variance, for new texts.
+"""Labels first, texts afterwards: the rival of a joint fit. Rewards of `fit_raters` become linear in frozen features.
 
 The label-level reward of each text is a noisy observation: precise after many judgements, imprecise after few. A
 Gaussian process with a linear kernel predicts it from the features:
@@ -33,7 +33,7 @@ from reward_models.raters.rater_model import RaterModel
 from reward_models.stats.groups import centre_within_groups
 
 
-__all__ = ["LinearReading", "TextFit", "fit_texts", "read_linear"]
+__all__ = ["LabelsFirst", "LinearReading", "fit_labels_first", "read_linear"]
 
 LEAST_INFORMATION = 1e-3  # of a judged text, in 1 / logit^2
 MOST_SHRINKAGE = 4.0  # largest factor of shrinkage that is undone: beyond it a reward is its prior and tells nothing
@@ -82,12 +82,6 @@ def read_linear(
 
     Returns:
         The regression.
-
-    Example:
-        >>> features = np.random.default_rng(0).normal(size=(50, 2))
-        >>> reading = read_linear(features, features @ np.array([1.0, -2.0]) + 3.0, noise=np.full(50, 0.01))
-        >>> reading.weight.round(1).tolist(), round(reading.bias, 1)
-        ([1.0, -2.0], 3.0)
     """
     centre = features.mean(0)
     x, y = features - centre, values
@@ -175,8 +169,8 @@ class _Ridge:
 
 
 @dataclass(frozen=True)
-class TextFit:
-    """A jury that scores any text by its features. A `predictors.Predictor`; `fit_texts` makes it.
+class LabelsFirst:
+    """A jury that scores any text by its features. A `predictors.Predictor`; `fit_labels_first` makes it.
 
     Attributes:
         model: How raters vary.
@@ -184,16 +178,6 @@ class TextFit:
         readings: The consensus, then the deviation of each basis reward from it (mixture, simplex) or each taste
             (factor), as functions of the features. A mixture of one has the consensus only.
         prevalence: (B,) mean code of the population.
-
-    Example:
-        >>> from reward_models import planted_judgements
-        >>> planted = planted_judgements("choice", num_items=20)
-        >>> enc = planted.judgements.encode()
-        >>> jury = fit_texts(fit_raters(enc, "mixture", 2), enc, planted.rewards)
-        >>> jury.weight.shape  # basis rewards, features
-        (2, 2)
-        >>> jury.log_probs(enc, planted.rewards).shape  # judgements, options
-        (600, 3)
     """
 
     model: RaterModel
@@ -229,13 +213,13 @@ class TextFit:
         rewards, variance = self.rewards(_required(features, enc))
         return self.placement.log_probs(enc, rewards, variance)
 
-    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> TextFit:
+    def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> LabelsFirst:
         """Return the same jury with the raters of `enc` adapted from their labels; all other raters are forgotten."""
         rewards, _ = self.rewards(_required(features, enc))
         return replace(self, placement=self.model.adapt(enc, rewards))
 
 
-def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
+def fit_labels_first(fit: RaterFit, enc: Encoded, features: np.ndarray) -> LabelsFirst:
     """Make the rewards of a label-level jury functions of the features of the text.
 
     Args:
@@ -248,16 +232,6 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
 
     Raises:
         JuryError: Features that do not match the texts or are not finite.
-
-    Example:
-        >>> from reward_models import planted_judgements
-        >>> planted = planted_judgements("rating", num_items=20)
-        >>> enc = planted.judgements.encode()
-        >>> features = planted.rewards + 0.1 * np.random.default_rng(0).normal(size=planted.rewards.shape)
-        >>> jury = fit_texts(fit_raters(enc, "mixture", 2), enc, features)
-        >>> mean, variance = jury.rewards(np.array([[2.0, -2.0]]))  # a text that nobody judged
-        >>> mean.round(1).tolist()
-        [[2.1, -2.1]]
     """
     features = _required(features, enc)
     judged = np.zeros(enc.n_texts, dtype=bool)
@@ -283,7 +257,7 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> TextFit:
         # The fitted values are shrunk to zero; undo it to get back the observations.
         observed = part[judged] * np.minimum(1 + 1 / (sd**2 * info), MOST_SHRINKAGE)
         readings.append(read_linear(features[judged], observed, 1 / info, groups))
-    return TextFit(fit.model, fit.placement, readings, fit.prevalence)
+    return LabelsFirst(fit.model, fit.placement, readings, fit.prevalence)
 
 
 def _one_for_everybody(fit: RaterFit, enc: Encoded) -> RaterFit:

@@ -1,4 +1,4 @@
-"""Rewards read off features: a dense Gaussian process by hand, planted heads, and features that say nothing."""
+"""The rival of the joint fit: a dense Gaussian process by hand, planted heads, and features that say nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from sklearn.linear_model import LogisticRegression
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import fit_raters
-from reward_models.fitting.text_fit import fit_texts, read_linear
 from reward_models.judgements.texts import Text
 from reward_models.raters.predictors import answer_log_lik
-from tests.planted import encoded, pairs, ratings
+from tests.benchmark_modules import benchmark_module
+from tests.planted import pairs, ratings
+
+
+labels_first = benchmark_module("_jury.labels_first")
+fit_labels_first, read_linear = labels_first.fit_labels_first, labels_first.read_linear
 
 
 def correlation(a, b):
@@ -138,7 +141,7 @@ def planted():
     return features, heads, rng.integers(2, size=80)
 
 
-class TestFitTexts:
+class TestFitLabelsFirst:
     def test_heads_are_recovered_and_score_unseen_texts(self, planted):
         features, heads, cluster = planted
         rewards = (features - 3) @ heads
@@ -146,7 +149,7 @@ class TestFitTexts:
         enc = ratings(rewards.T[cluster], intercept=leniency)
         train = enc.select(enc.alternatives[:, 0] < 60)
         fit = fit_raters(train, "mixture", 2, config=FitConfig(restarts=2))
-        jury = fit_texts(fit, train, features)
+        jury = fit_labels_first(fit, train, features)
         order = [fit.responsibilities.argmax(1)[cluster == k][0] for k in range(2)]
         for k in range(2):
             assert correlation(jury.weight[order[k]], heads[:, k]) > 0.9
@@ -159,7 +162,7 @@ class TestFitTexts:
         assert correlation(mean[60:, order], rewards[60:] - rewards[:60].mean(0)) > 0.9
 
         unseen = enc.select(enc.alternatives[:, 0] >= 60)
-        one = fit_texts(fit_raters(train, "mixture", 1), train, features)
+        one = fit_labels_first(fit_raters(train, "mixture", 1), train, features)
         scores = [answer_log_lik(j.log_probs(unseen, features), unseen).mean() for j in (jury, one)]
         assert scores[0] > scores[1] + 0.05
         with pytest.raises(JuryError, match="were not in the fit"):
@@ -181,7 +184,7 @@ class TestFitTexts:
         known = (enc.alternatives < 60).all(1)
         train, unseen = enc.select(known), enc.select((enc.alternatives >= 60).all(1))
         fit = fit_raters(train, "mixture", 2, config=FitConfig(restarts=2))
-        jury = fit_texts(fit, train, features)
+        jury = fit_labels_first(fit, train, features)
         log_p = jury.log_probs(unseen, features)
         gap = features[enc.alternatives[:, 0]] - features[enc.alternatives[:, 1]]
         rival = LogisticRegression(C=1.0, fit_intercept=False).fit(gap[known], train.label == 0)
@@ -192,7 +195,7 @@ class TestFitTexts:
         assert (log_p[:, 2] == -np.inf).all()
         swapped = dataclasses.replace(unseen, alternatives=unseen.alternatives[:, ::-1])
         assert jury.log_probs(swapped, features)[:, :2] == pytest.approx(log_p[:, 1::-1])
-        one = fit_texts(fit_raters(train, "mixture", 1), train, features)
+        one = fit_labels_first(fit_raters(train, "mixture", 1), train, features)
         of_all = answer_log_lik(one.log_probs(unseen, features), unseen).mean()
         assert of_all == pytest.approx(by_rival.mean(), abs=0.03)  # one head for everybody is what the rival is
 
@@ -203,7 +206,7 @@ class TestFitTexts:
         taste = heads[:, 0] - heads[:, 1]
         enc = ratings((features - 3) @ heads.mean(1) + z[:, None] * ((features - 3) @ taste))
         fit = fit_raters(enc, "factor", 1)
-        jury = fit_texts(fit, enc, features)
+        jury = fit_labels_first(fit, enc, features)
         assert jury.weight.shape == (2, 12)
         assert correlation(jury.weight[0], heads.mean(1)) > 0.9
         assert abs(correlation(jury.weight[1], taste)) > 0.9
@@ -213,42 +216,9 @@ class TestFitTexts:
         enc = ratings(((features - 3) @ heads).T[cluster])
         fit = fit_raters(enc, "mixture", 2, config=FitConfig(restarts=1))
         rng = np.random.default_rng(8)
-        jury = fit_texts(fit, enc, rng.normal(size=(90, 12)))
+        jury = fit_labels_first(fit, enc, rng.normal(size=(90, 12)))
         assert all(reading.gain < 2 for reading in jury.readings)
         mean, variance = jury.rewards(rng.normal(size=(50, 12)))
         assert mean.std(0).max() < 0.35 * fit.rewards.std(0).min()
         # It says that it does not know: the uncertainty is the whole spread of rewards.
         assert np.sqrt(variance.mean(0)) == pytest.approx(fit.rewards.std(0), rel=0.35)
-
-    @pytest.mark.parametrize("basis", ["answer tables", "ideal_point"])
-    def test_juries_whose_spread_of_rewards_was_not_learnt(self, basis):
-        rng = np.random.default_rng(11)
-        if basis == "ideal_point":
-            enc = ratings(rng.normal(size=(30, 8)))
-            fit = fit_raters(enc, "mixture", 2, basis=basis, config=FitConfig(restarts=1))
-        else:
-            menus = np.arange(9).reshape(3, 3)[np.tile(np.arange(3), 30)]
-            enc = encoded("choice", (30, 9), np.repeat(np.arange(30), 3), menus, rng.integers(3, size=90))
-            fit = fit_mixture(enc, 2)
-        jury = fit_texts(fit, enc, rng.normal(size=(enc.n_texts, 2)))
-        assert np.isfinite(jury.log_probs(enc, rng.normal(size=(enc.n_texts, 2)))).all()
-
-    def test_refusals(self, planted):
-        features, heads, cluster = planted
-        enc = ratings(((features[:8] - 3) @ heads).T[cluster])
-        fit = fit_raters(enc, "mixture", 1)
-        with pytest.raises(JuryError, match="features=None, but the rewards are functions of the features"):
-            fit_texts(fit, enc, None)
-        with pytest.raises(JuryError, match=r"features have shape \(90, 12\), but there are 8 unique texts"):
-            fit_texts(fit, enc, features)
-        with pytest.raises(JuryError, match=r"features have shape \(8,\), but there are 8 unique texts"):
-            fit_texts(fit, enc, features[:8, 0])
-        broken = features[:8].copy()
-        broken[2, 1] = np.inf
-        with pytest.raises(JuryError, match="1 of 8 rows of features hold NaN or infinity"):
-            fit_texts(fit, enc, broken)
-        jury = fit_texts(fit, enc, features[:8])
-        with pytest.raises(JuryError, match="features=None"):
-            jury.log_probs(enc)
-        with pytest.raises(JuryError, match="1 of 8 rows"):
-            jury.adapt(enc, broken)
