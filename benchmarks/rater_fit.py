@@ -1,13 +1,19 @@
-"""Time to fit a jury on frozen features while judgements grow tenfold: is it linear?
+"""How long does it take to fit a jury while judgements grow tenfold: is it linear?
 
-Planted data: votes of raters in eight clusters on statements whose rewards are linear in 64 features, with a leniency
-per rater; a hundred votes per rater. Timed are `fit_raters` (K clusters with rater terms) and `fit_texts` (heads on
-the features), without importing and making the data. Each size runs in its own process, so that its peak memory can be
-measured. The exponent is the slope of log seconds on log judgements. With `--case texts` a text has ten votes, however
-many there are, and 576 features: timed is `fit_joint`, texts and raters in one likelihood.
+Planted data: votes of raters in K clusters on statements whose rewards are linear in features, with a leniency per
+rater. Each size runs in its own process, so that its peak memory can be measured; importing and making data are not
+timed. Seconds are those of the clock, `cpu_seconds` those of the processor, which do not depend on what else runs; the
+exponent is the slope of log processor seconds on log judgements.
+
+| `--case` | timed | texts | features |
+|---|---|---|---|
+| `labels` | `fit_raters`: K clusters with rater terms, from labels alone | 5,000, however many votes | none |
+| `texts` | `fit_joint`: texts and raters in one likelihood | ten votes a text | 576 |
+| `choosing` | `choose_joint`: K from 1 to 4 on held-out raters and texts, and the fit | ten votes a text | 384 |
 
     python benchmarks/rater_fit.py --json rater_fit.json
     python benchmarks/rater_fit.py --case texts --clusters 2 --sizes 1e4 1e5 1e6 --json texts.json
+    python benchmarks/rater_fit.py --case choosing --clusters 2 --sizes 12e3 --json choosing.json
 """
 
 from __future__ import annotations
@@ -25,12 +31,13 @@ from _common import make_parser, print_table, row, write
 
 __all__ = ["main"]
 
-VOTES_PER_RATER = 100
-FEATURES = 64
-VOTES_PER_TEXT, TEXT_FEATURES = 10, 576  # of the case "texts"
+VOTES_PER_TEXT = 10  # of the cases with features
+FEATURES = {"labels": 64, "texts": 576, "choosing": 384}
+VOTES_PER_RATER = {"labels": 100, "texts": 100, "choosing": 30}
+SIZES = (1, 2, 3, 4)  # K that are compared
 
 
-def plant(judgements: int, texts: int, clusters: int, seed: int, dimensions: int = FEATURES) -> tuple[Any, Any, Any]:
+def plant(judgements: int, texts: int, clusters: int, seed: int, case: str) -> tuple[Any, Any, Any]:
     """Votes as an `Encoded` table, (U, D) features, and the (R,) cluster of each rater."""
     import numpy as np
 
@@ -38,7 +45,8 @@ def plant(judgements: int, texts: int, clusters: int, seed: int, dimensions: int
     from reward_models.judgements.texts import Text
 
     rng = np.random.default_rng(seed)
-    raters = max(judgements // VOTES_PER_RATER, clusters * 10)
+    dimensions = FEATURES[case]
+    raters = max(judgements // VOTES_PER_RATER[case], clusters * 10)
     features = rng.normal(size=(texts, dimensions))
     rewards = features @ rng.normal(size=(dimensions, clusters)) / np.sqrt(dimensions) * 1.5
     cluster, leniency = rng.integers(clusters, size=raters), rng.normal(size=raters)
@@ -68,28 +76,28 @@ def one_size(judgements: int, args: argparse.Namespace) -> dict[str, float]:
     """Fit one size in this process."""
     import numpy as np
 
+    from reward_models.fitting.joint.choice import choose_joint
     from reward_models.fitting.joint.fit import fit_joint
     from reward_models.fitting.rater_fit import fit_raters
-    from reward_models.fitting.text_fit import fit_texts
     from reward_models.stats.answers import adjusted_rand_index
 
-    joint = args.case == "texts"
-    texts, dimensions = (judgements // VOTES_PER_TEXT, TEXT_FEATURES) if joint else (args.texts, FEATURES)
-    table, features, cluster = plant(judgements, texts, args.clusters, args.seed, dimensions)
+    texts = args.texts if args.case == "labels" else judgements // VOTES_PER_TEXT
+    table, features, cluster = plant(judgements, texts, args.clusters, args.seed, args.case)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = labels = time.perf_counter()
-    if joint:
-        fit: Any = fit_joint(table, features, "mixture", args.clusters)
+    start, cpu_start = time.perf_counter(), time.process_time()
+    fit: Any
+    if args.case == "texts":
+        fit = fit_joint(table, features, "mixture", args.clusters)
+    elif args.case == "choosing":
+        fit = choose_joint(table, features, [("mixture", k) for k in SIZES]).fit
     else:
         fit = fit_raters(table, "mixture", args.clusters)
-        labels = time.perf_counter()
-        fit_texts(fit, table, features)
-    end = time.perf_counter()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     found = fit.responsibilities.argmax(1)
     judged = np.bincount(table.rater, minlength=table.n_raters) > 0
     return {
-        "seconds": end - start,
-        "label_seconds": labels - start,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "data_mib": before,
         "ari": adjusted_rand_index(found[judged], cluster[judged]),
@@ -101,7 +109,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=float, default=[1e5, 1e6, 1e7], help="judgements per case")
     parser.add_argument("--texts", type=int, default=5000, help="unique statements (default: 5000)")
     parser.add_argument("--clusters", type=int, default=8, help="number of clusters, K (default: 8)")
-    parser.add_argument("--case", choices=("labels", "texts"), default="labels", help="what grows (default: labels)")
+    parser.add_argument("--case", choices=tuple(FEATURES), default="labels", help="what is timed (default: labels)")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -118,35 +126,34 @@ def main() -> None:
         if done.returncode:
             raise SystemExit(f"the case of {size:,} judgements failed:\n{done.stderr[-2000:]}")
         found[size] = json.loads(done.stdout.splitlines()[-1])
-        print(
-            f"{size:>12,} judgements: {found[size]['seconds']:.1f} s, {found[size]['peak_mib']:,.0f} MiB", flush=True
-        )
+        took = f"{found[size]['seconds']:.1f} s ({found[size]['cpu_seconds']:.1f} of the processor)"
+        print(f"{size:>12,} judgements: {took}, {found[size]['peak_mib']:,.0f} MiB", flush=True)
     rows, lines = [], []
     sizes = list(found)
     for previous, size in zip([None, *sizes], sizes, strict=False):
-        case = ("texts:" if args.case == "texts" else "") + f"{size:.0e}".replace("e+0", "e")
+        case = ("" if args.case == "labels" else f"{args.case}:") + f"{size:.2g}".replace("e+0", "e")
         values = dict(found[size])
         if previous is not None:
             from math import log
 
-            values["exponent"] = log(values["seconds"] / found[previous]["seconds"]) / log(size / previous)
-        units = {"seconds": "s", "label_seconds": "s", "peak_mib": "MiB", "data_mib": "MiB"}
+            growth = values["cpu_seconds"] / found[previous]["cpu_seconds"]
+            values["exponent"] = log(growth) / log(size / previous)
+        units = {"seconds": "s", "cpu_seconds": "s", "peak_mib": "MiB", "data_mib": "MiB"}
         rows += [
             row(case, "mixture", k, v, units.get(k, ""), n=size, clusters=args.clusters) for k, v in values.items()
         ]
         exponent = f"{values['exponent']:.2f}" if "exponent" in values else ""
-        lines.append(
-            [case, f"{values['seconds']:.1f}", f"{values['peak_mib']:,.0f}", exponent, f"{values['ari']:.3f}"]
-        )
-    print_table("fit on frozen features", ["judgements", "seconds", "peak MiB", "exponent", "ARI"], lines)
+        times = [f"{values[name]:.1f}" for name in ("seconds", "cpu_seconds")]
+        lines.append([case, *times, f"{values['peak_mib']:,.0f}", exponent, f"{values['ari']:.3f}"])
+    print_table("fits", ["judgements", "seconds", "of processor", "peak MiB", "exponent", "ARI"], lines)
     write(
         args,
         rows,
         started,
         clusters=args.clusters,
-        texts=f"judgements / {VOTES_PER_TEXT}" if args.case == "texts" else args.texts,
-        features=TEXT_FEATURES if args.case == "texts" else FEATURES,
-        votes_per_rater=VOTES_PER_RATER,
+        texts=args.texts if args.case == "labels" else f"judgements / {VOTES_PER_TEXT}",
+        features=FEATURES[args.case],
+        votes_per_rater=VOTES_PER_RATER[args.case],
     )
 
 
