@@ -28,6 +28,7 @@ __all__ = [
     "effective_texts",
     "retention",
     "share_error",
+    "words",
 ]
 
 
@@ -208,8 +209,18 @@ def _effective_wordings(texts: Sequence[str]) -> float:
     return float(torch.special.entr(shares).sum().exp())
 
 
-def _wording(text: str) -> Counter[str]:
-    """Return the counts of a text's words and of its pairs of neighbouring words; a text without words is a word."""
+def words(text: str) -> list[str]:
+    """Return the words of a text after NFKC, without letter case and punctuation; a text without words is one word.
+
+    Example:
+        >>> words("Don't panic!"), words("?!")
+        (['don', 't', 'panic'], ['?!'])
+    """
     normal = unicodedata.normalize("NFKC", text).casefold()
-    words = re.findall(r"\w+", normal) or [normal.strip()]
-    return Counter(words) + Counter(f"{first} {second}" for first, second in pairwise(words))
+    return re.findall(r"\w+", normal) or [normal.strip()]
+
+
+def _wording(text: str) -> Counter[str]:
+    """Return the counts of a text's words and of its pairs of neighbouring words."""
+    found = words(text)
+    return Counter(found) + Counter(f"{first} {second}" for first, second in pairwise(found))
