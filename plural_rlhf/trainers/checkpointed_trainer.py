@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from plural_rlhf.trainers import _trl
+from reward_models.trainer.process_group import leave_process_group_at_exit
 from reward_models.trainer.random_state import randomness_aside
 from reward_models.trainer.whole_checkpoints import (
     FILES,
@@ -39,6 +40,10 @@ STATE_FILE = "plural_state.json"
 
 class CheckpointedTrainer(Trainer):
     """A trainer of TRL whose checkpoints hold more than TRL's own; the base before TRL's class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        leave_process_group_at_exit()
 
     def _check_state(self, folder: Path) -> None:
         """Raise if the state of a whole checkpoint belongs to another training."""

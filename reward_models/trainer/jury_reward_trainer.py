@@ -39,6 +39,7 @@ from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
 from reward_models.trainer.milestones import Milestones, revive_empty_clusters
 from reward_models.trainer.model_card import JuryCard, data_counts
+from reward_models.trainer.process_group import leave_process_group_at_exit
 from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows, PromptSampler
 from reward_models.trainer.start import joint_start, start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
@@ -155,6 +156,7 @@ class JuryRewardTrainer(RewardTrainer):
         if args.save_raters and self.train_dataset.data.anonymous:
             raise JuryError("save_raters=True, but the data do not say who judged. Add rater_id, or leave it out.")
         self.add_callback(Milestones(self))
+        leave_process_group_at_exit()
 
     def _start(self) -> None:
         """Start memberships and terms, and note in the model how texts are read."""

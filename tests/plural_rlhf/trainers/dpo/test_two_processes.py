@@ -16,7 +16,12 @@ from tests.paths import ROOT
 
 
 SCRIPT = """
-import json, sys
+import atexit, glob, json, sys
+
+def threads_of_the_group():
+    return sum("gloo" in open(name).read() for name in glob.glob("/proc/self/task/*/comm"))
+
+atexit.register(lambda: print("at exit", threads_of_the_group()))  # registered first: called last
 from datasets import Dataset
 from safetensors.torch import save_file
 from tests.opposed_pairs import build, pair
@@ -59,6 +64,7 @@ def test_two_processes_equal_one(tmp_path):
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
         )
         assert run.returncode == 0, run.stderr
+        assert run.stdout.count("at exit 0") == 1 + (name == "two"), "a process ends with threads that may abort it"
     for case in ("average", "steerable", "mixture", "robust", "learnt"):
         one, two = (json.loads((tmp_path / name / f"{case}.json").read_text()) for name in launches)
         assert len(one) == len(two) == 4
