@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from plural_rlhf.recipe.config_sections import CheckpointSection
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.settings.sections import CheckpointSection
 from reward_models.content_hashes import FileRecord, changed_files, folder_records
 from reward_models.whole_file import whole_folder, write_json
 

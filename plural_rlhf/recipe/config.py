@@ -1,7 +1,7 @@
 """The run file: one YAML, read strictly into `RunConfig`.
 
 All faults of a file are reported at once, each with the value seen, the reason and the fix. The settings and their
-limits are in `config_sections`; whether a question or a cluster exists is only known when the data is read.
+limits are in `settings`; whether a question or a cluster exists is only known when the data is read.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from plural_rlhf.recipe.config_faults import ConfigError, apply_overrides, explain, read_yaml
-from plural_rlhf.recipe.config_sections import (
+from plural_rlhf.recipe.settings.base import Seats, Section, Seed
+from plural_rlhf.recipe.settings.data import DataSection
+from plural_rlhf.recipe.settings.faults import ConfigError, apply_overrides, explain, read_yaml
+from plural_rlhf.recipe.settings.models import JurySection, PolicySection
+from plural_rlhf.recipe.settings.sections import (
     CheckpointSection,
-    DataSection,
     EvaluateSection,
     GrpoSection,
-    JurySection,
     PluralSection,
-    PolicySection,
-    Seats,
-    Section,
-    Seed,
     WarmupSection,
 )
+from plural_rlhf.recipe.settings.texts import BestOfNSection, PromptsSection, RlooSection, SftSection
 from plural_rlhf.report.names import EVERYBODY, POPULATION
 from reward_models.weights import WORDS
 
@@ -60,9 +58,15 @@ class RunConfig(Section):
         description="Juries by name, each with seats by cluster, e.g. {council: {urban: 7, rural: 5}}. The policy is "
         "trained to answer as each jury, and the report has a panel for it.",
     )
+    prompts: PromptsSection = Field(default=PromptsSection(), description="Prompts, where policies write text.")
+    sft: SftSection = Field(
+        default=SftSection(), description="Supervised training that gives pi_0, where policies write text."
+    )
     warmup: WarmupSection = Field(default=WarmupSection(), description="Training of the answer format; gives pi_ref.")
     plural: PluralSection = Field(default=PluralSection(), description="Distribution-preserving training.")
     grpo: GrpoSection = Field(default=GrpoSection(), description="Stock GRPO, for comparison.")
+    rloo: RlooSection = Field(default=RlooSection(), description="Stock RLOO, where policies write text.")
+    best_of_n: BestOfNSection = Field(default=BestOfNSection(), description="Best of n, where policies write text.")
     evaluate: EvaluateSection = Field(
         default=EvaluateSection(), description="Intervals and welfare rules of the evaluation."
     )
@@ -142,7 +146,7 @@ def make_config(values: dict[str, Any], overrides: Sequence[str] = (), *, origin
     Example:
         >>> make_config({"plural": {"btea": 1}}, origin="notebook")
         Traceback (most recent call last):
-        plural_rlhf.recipe.config_faults.ConfigError: notebook: 1 fault
+        plural_rlhf.recipe.settings.faults.ConfigError: notebook: 1 fault
           - plural.btea: unknown key 'btea' in section `plural`. Did you mean 'beta'? ...
     """
     apply_overrides(values, overrides)

@@ -12,14 +12,16 @@ import numpy as np
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_other_tables, read_source
+from plural_rlhf.recipe.settings.data import DataSection
 from plural_rlhf.report.results import DataSummary
 from reward_models.analysis.cluster_traits import check_traits
 from reward_models.analysis.naming import item_labels
-from reward_models.errors import JudgementError, JuryError
+from reward_models.errors import JudgementError, JuryError, did_you_mean
 from reward_models.evaluation.heldout import STREAMS, HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
 from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
+from reward_models.seeds import seeded_rng
 from reward_models.sources import survey_labels
 from reward_models.sources.codes import TableReading
 
@@ -28,6 +30,10 @@ __all__ = ["Question", "RunData", "read_data", "render_question"]
 
 LEAST_QUESTIONS = 3
 """Fewer leave no judgement to hold out of a rater's others."""
+BY_ROWS, BY_ITEMS = 2, 3
+"""Ways of drawing (`streams_of`) of earlier versions: as rows occur; single items of texts, not whole prompts."""
+ONE_IN = 5
+"""Of so many prompts one is held out, unless the run file says how many."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,9 @@ class RunData:
         reading: The table as it was read, which knows the missing answers; None for other sources.
         other_tables: Other kinds of judgements that the jury is fitted to as well, without raters and texts that are
             held out.
+        heldout_tables: The held-out raters' rows of those other tables.
+        heldout_prompts: Prompts that neither the jury nor the policies see; empty for questions, of which items are
+            held out.
     """
 
     everything: Judgements
@@ -88,6 +97,13 @@ class RunData:
     labels: dict[str, str]
     reading: TableReading | None = None
     other_tables: list[Judgements] = field(default_factory=list)
+    heldout_tables: list[Judgements] = field(default_factory=list)
+    heldout_prompts: set[Prompt] = field(default_factory=set)
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether the policies answer with text of their own, because the judgements offer no answers."""
+        return self.everything.kind != "choice"
 
     def of(self, split: str) -> list[Question]:
         """Return the questions of a split."""
@@ -124,7 +140,8 @@ def read_data(
 
     Args:
         config: The run.
-        policy: Whether a policy will be trained, which needs `choice` judgements; a jury takes all kinds with raters.
+        policy: Whether a policy will be trained; for questions with offered answers, or for prompts that it answers
+            with text.
         show: Called with a text that says how the codes of a table were understood, e.g. `print`.
         streams: How raters, items and questions are drawn (`streams_of`): a run goes on as it began.
 
@@ -151,14 +168,8 @@ def read_data(
     choice, raters, items = (
         [np.random.default_rng(config.seed + n) for n in (0, 0, 1)] if streams == 1 else [config.seed] * 3
     )
-    source = read_source(config.data, choice, show, by_rows=streams < STREAMS)
+    source = read_source(config.data, choice, show, by_rows=streams <= BY_ROWS)
     judgements = source.judgements
-    if policy and judgements.kind != "choice":
-        raise JudgementError(
-            f"the judgements are of kind {judgements.kind!r}, but a run trains a policy on `choice` judgements (a "
-            "question, the offered answers and which one was chosen). Fix: bring the data into that form, or stop "
-            "after the jury with `plural-rlhf fit-jury`, which takes all kinds."
-        )
     if judgements.kind == "soft":
         raise JudgementError(
             "the judgements are of kind 'soft', published shares without raters, and a run holds out raters. Fix: "
@@ -172,15 +183,31 @@ def read_data(
             f"jury.clusters asks for {largest} clusters of {train_raters.n_raters} training raters: ask for at most "
             "half as many clusters as raters, or bring more raters."
         )
-    train, held = train_raters, set[str]()
-    if config.data.heldout_questions != 0:
+    train, held, prompts = train_raters, set[str](), set[Prompt]()
+    if judgements.kind != "choice" and streams > BY_ITEMS:
+        prompts = _heldout_prompts(config.data, judgements, items)
+    elif config.data.heldout_prompts is not None:
+        raise JudgementError(
+            "data.heldout_prompts is set, but the judgements are answers to questions, each with its own offered "
+            "answers. Fix: use data.heldout_questions."
+        )
+    if prompts:
+        enc = judgements.encode()
+        held = {
+            item
+            for item, texts in zip(enc.item_ids, enc.item_alternatives, strict=True)
+            if enc.texts[max(texts)].prompt in prompts
+        }
+        train, _ = split_items(train_raters, [item for item in train_raters.items if item in held], items)
+    elif config.data.heldout_questions != 0:
         _check_questions(train_raters.n_items, config.data.heldout_questions)
         train, of_heldout_items = split_items(train_raters, config.data.heldout_questions, items)
         held = set(of_heldout_items.items)
     known = survey_labels(config.data.name) if config.data.source == "survey" else {}
     labels = {**item_labels(judgements.encode()), **known}
-    order = judgements.items if streams < STREAMS else _item_order(judgements, known)
+    order = judgements.items if streams <= BY_ROWS else _item_order(judgements, known)
     questions = _questions(judgements, order, held) if judgements.kind == "choice" else []
+    other_tables, heldout_tables = _other_tables(config, judgements, heldout_raters, held, prompts, show)
     return RunData(
         everything=judgements,
         train=train,
@@ -190,7 +217,9 @@ def read_data(
         questions=questions,
         labels=labels,
         reading=source.reading,
-        other_tables=_other_tables(config, judgements, heldout_raters, held, show),
+        other_tables=other_tables,
+        heldout_tables=heldout_tables,
+        heldout_prompts=prompts,
     )
 
 
@@ -199,14 +228,15 @@ def _other_tables(
     judgements: Judgements,
     heldout_raters: Judgements,
     heldout_items: set[str],
+    heldout_prompts: set[Prompt],
     show: Callable[[str], object] | None,
-) -> list[Judgements]:
-    """Read `data.tables` without the raters and the texts that are held out.
+) -> tuple[list[Judgements], list[Judgements]]:
+    """Read `data.tables`: without the raters and the texts that are held out, and what the held-out raters judged.
 
     Raises:
         JudgementError: A kind that there is already, or nothing is left of a table.
     """
-    tables: list[Judgements] = []
+    tables, heldout = list[Judgements](), list[Judgements]()
     enc = judgements.encode()
     held = {t for item in heldout_items for t in enc.item_alternatives[enc.item_ids.index(item)] if t >= 0}
     unseen = {enc.texts[t] for t in held}
@@ -218,7 +248,7 @@ def _other_tables(
                 "together are of different kinds, with raters. Fix: put judgements of one kind into one file."
             )
         of_table = table.encode()
-        new = np.array([text in unseen for text in of_table.texts] + [False])  # last: the padding
+        new = np.array([t in unseen or t.prompt in heldout_prompts for t in of_table.texts] + [False])  # last: padding
         touched = new[of_table.alternatives].any(1)
         # Rows of the encoded table are in another order than those of the frame; a row is known by rater and item.
         raters = np.array(of_table.rater_ids, dtype=object)[of_table.rater]
@@ -233,7 +263,39 @@ def _other_tables(
                 "were held out. Fix: lower data.heldout_raters or data.heldout_questions, or remove the table."
             )
         tables.append(table.select(keep))
-    return tables
+        of_heldout = frame["rater_id"].isin(out_of_reach).to_numpy()
+        if of_heldout.any():
+            heldout.append(table.select(of_heldout))
+    return tables, heldout
+
+
+def _heldout_prompts(data: DataSection, judgements: Judgements, rng: int | np.random.Generator) -> set[Prompt]:
+    """The prompts of pairs or ratings that are held out.
+
+    Raises:
+        JudgementError: A prompt that the table does not have, or none would be left.
+    """
+    wanted = data.heldout_prompts
+    prompts = sorted({text.prompt for text in judgements.encode().texts}, key=str)
+    usual = DataSection.model_fields["heldout_questions"].default
+    if wanted is None:
+        wanted = len(prompts) // ONE_IN if data.heldout_questions == usual else 0
+    if isinstance(wanted, list):
+        of_wording = {"\n".join(message["content"] for message in as_messages(p)): p for p in prompts}
+        unknown = [text for text in wanted if text not in of_wording]
+        if unknown:
+            hint = did_you_mean(unknown[0], list(of_wording))
+            raise JudgementError(f"data.heldout_prompts names {unknown[0]!r}, which no judgement is about.{hint}")
+        held = {of_wording[text] for text in wanted}
+    else:
+        order = seeded_rng(rng, "held-out prompts").permutation(len(prompts))
+        held = {prompts[i] for i in order[:wanted]}
+    if len(held) >= len(prompts):
+        raise JudgementError(
+            f"data.heldout_prompts holds out {len(held)} of {len(prompts)} prompts, and nothing is left to train on. "
+            f"Fix: hold out fewer, e.g. data.heldout_prompts={max(len(prompts) - 1, 0)}."
+        )
+    return held
 
 
 def _check_questions(n_items: int, heldout: int | list[str]) -> None:

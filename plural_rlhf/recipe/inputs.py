@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plural_rlhf.recipe.config_sections import DataSection
+from plural_rlhf.recipe.settings.data import DataSection
 
 
 if TYPE_CHECKING:
@@ -123,10 +123,13 @@ def read_other_tables(data: DataSection, show: Callable[[str], object] | None = 
         >>> read_other_tables(DataSection())
         []
     """
-    from reward_models.sources import read_table
+    from reward_models.sources import load_release, read_table
 
     tables = []
     for section in data.tables:
+        if section.release is not None:
+            tables.append(load_release(section.release, str(section.path), **section.options))
+            continue
         reading = read_table(section.path, section.columns, duplicates=section.duplicates)
         if show is not None:
             show(str(reading))

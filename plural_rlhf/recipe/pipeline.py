@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 
 from plural_rlhf.policies.base_models import SMOLLM2, TINY, prepare_base_model
+from plural_rlhf.recipe.choose_job import job_of
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.job import Job, Training
 from plural_rlhf.recipe.meta import run_meta
 from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
 from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, kept_in, open_run_folder
 from plural_rlhf.recipe.stage_inputs import RunInputs, default_settings
 from plural_rlhf.recipe.stages import Stages
-from plural_rlhf.report.names import SkippedPart, Split, Stage
+from plural_rlhf.report.names import SkippedPart, Stage
 from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, RunResults
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import Budget, EvaluationResults, Skipped, TrainingResults
@@ -101,9 +103,10 @@ def run(
         _check_rules(config)
         data = _read(config, until, inputs, console, overwrite=overwrite)
         settings = config.model_dump(mode="json")
+        job = None if until == "jury" else job_of(config, data, path)
         with open_run_folder(path, settings, inputs.of_every_stage(), defaults, overwrite=overwrite) as folder:
             stages = Stages(folder, inputs, interruption, config.checkpoints, console)
-            return _complete_stages(config, data, stages, until, command)
+            return _complete_stages(config, data, job, stages, until, command)
 
 
 def _read(config: RunConfig, until: Until, inputs: RunInputs, console: Console, *, overwrite: bool) -> RunData:
@@ -121,7 +124,9 @@ def _read(config: RunConfig, until: Until, inputs: RunInputs, console: Console, 
     return data
 
 
-def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Until, command: str) -> RunResults:
+def _complete_stages(
+    config: RunConfig, data: RunData, job: Job | None, stages: Stages, until: Until, command: str
+) -> RunResults:
     from plural_rlhf.recipe.jury import jury_stage
 
     started, folder, console = time.strftime("%Y-%m-%dT%H:%M:%S%z"), stages.folder.path, stages.console
@@ -133,16 +138,11 @@ def _complete_stages(config: RunConfig, data: RunData, stages: Stages, until: Un
         return jury_stage(config, data, folder / Stage.JURY, console, partial(stages.part, Stage.JURY), features)
 
     jury = stages.complete(Stage.JURY, JuryResults, fit_jury)
-    trained = {} if until == "jury" else _train_policies(config, data, stages)
+    trained = {} if job is None else _train_policies(config, job, stages)
     evaluation = EvaluationResults()
-    if until in ("evaluate", "report"):
-        from plural_rlhf.recipe.measure import evaluate_run
-
-        evaluation = stages.complete(
-            Stage.EVALUATE,
-            EvaluationResults,
-            lambda: evaluate_run(config, data, folder, console, partial(stages.pieces, Stage.EVALUATE)),
-        )
+    if job is not None and until in ("evaluate", "report"):
+        keep = partial(stages.pieces, Stage.EVALUATE)
+        evaluation = stages.complete(Stage.EVALUATE, EvaluationResults, lambda: job.evaluate(console, keep))
 
     results = RunResults(
         schema_version=SCHEMA_VERSION,
@@ -193,34 +193,27 @@ def _check_rules(config: RunConfig) -> None:
         raise ConfigError(config.name, unusable)
 
 
-def _train_policies(config: RunConfig, data: RunData, stages: Stages) -> dict[Stage, TrainingResults]:
-    """Train the warm-up, then from its policy ours and, unless `grpo.steps` is 0, stock GRPO."""
+def _train_policies(config: RunConfig, job: Job, stages: Stages) -> dict[Stage, TrainingResults]:
+    """Train pi_0, then from it ours and the rivals."""
     from plural_rlhf.core.rules import rule_or_pool
-    from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
     from reward_models.jury.scorer import JuryScorer
-
-    folder = stages.folder.path
 
     @cache
     def jury() -> JuryScorer:  # only read where a stage is still to be trained
         rule = rule_or_pool(config.plural.rule)
         compares = rule is not None and rule.compares_heads
-        return JuryScorer.from_pretrained(folder / Stage.JURY, calibrated=compares)
+        return JuryScorer.from_pretrained(stages.folder.path / Stage.JURY, calibrated=compares)
 
-    questions, warm = data.of(Split.TRAIN), folder / Stage.WARM
-    trainings: dict[Stage, Callable[[], TrainingResults]] = {
-        Stage.WARM: lambda: train_warmup(config, questions, jury(), stages.training(Stage.WARM)),
-        Stage.PLURAL: lambda: train_plural(config, questions, jury(), warm, stages.training(Stage.PLURAL)),
-        Stage.GRPO: lambda: train_grpo(config, questions, jury(), warm, stages.training(Stage.GRPO)),
-    }
-    if config.grpo.steps == 0:
-        del trainings[Stage.GRPO]
     trained = {}
-    for stage, train in trainings.items():
-        trained[stage] = stages.complete(stage, TrainingResults, train)
+    for stage, train in job.trainings.items():
+        trained[stage] = stages.complete(stage, TrainingResults, partial(_train, train, jury, stages, stage))
         gc.collect()  # a trainer refers to itself, and with it to a whole model
         stages.console.print(heading(stage, _budget_sentence(trained[stage].budget)))
     return trained
+
+
+def _train(train: Training, jury: Callable[[], JuryScorer], stages: Stages, stage: Stage) -> TrainingResults:
+    return train(jury(), stages.training(stage))
 
 
 def _skipped_settings(config: RunConfig) -> list[Skipped]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.config_sections import Section
 from plural_rlhf.recipe.run_folder.fingerprints import judgements_hash, large_files_hash, model_hash
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs
+from plural_rlhf.recipe.settings.base import Section
 from plural_rlhf.report.names import Stage
 from reward_models.content_hashes import file_hash, value_hash
 
@@ -21,17 +21,20 @@ from reward_models.content_hashes import file_hash, value_hash
 if TYPE_CHECKING:
     from plural_rlhf.recipe.data import RunData
 
-__all__ = ["READ_BY_STAGE", "RunInputs", "default_settings"]
+__all__ = ["READ_BY_STAGE", "RunInputs", "default_settings", "settings_of"]
 
 EVERY_STAGE = ("seed", "data", "policy.model")
+TEXTS = ("prompts", "policy.max_new_tokens")
+"""What the stages of policies that write text read besides; of others it keeps its defaults."""
 READ_BY_STAGE: Mapping[Stage, tuple[tuple[str, ...], tuple[Stage, ...]]] = {
     Stage.JURY: ((*EVERY_STAGE, "jury"), ()),
-    Stage.WARM: ((*EVERY_STAGE, "policy.lora", "warmup"), (Stage.JURY,)),
-    Stage.PLURAL: ((*EVERY_STAGE, "plural", "juries"), (Stage.JURY, Stage.WARM)),
-    Stage.GRPO: ((*EVERY_STAGE, "grpo"), (Stage.JURY, Stage.WARM)),
+    Stage.WARM: ((*EVERY_STAGE, *TEXTS, "policy.lora", "warmup", "sft"), (Stage.JURY,)),
+    Stage.PLURAL: ((*EVERY_STAGE, *TEXTS, "plural", "juries"), (Stage.JURY, Stage.WARM)),
+    Stage.GRPO: ((*EVERY_STAGE, *TEXTS, "grpo"), (Stage.JURY, Stage.WARM)),
+    Stage.RLOO: ((*EVERY_STAGE, *TEXTS, "rloo"), (Stage.JURY, Stage.WARM)),
     Stage.EVALUATE: (
-        (*EVERY_STAGE, "juries", "evaluate", "grpo.steps"),
-        (Stage.JURY, Stage.WARM, Stage.PLURAL, Stage.GRPO),
+        (*EVERY_STAGE, *TEXTS, "juries", "evaluate", "grpo.steps", "rloo.steps", "best_of_n"),
+        (Stage.JURY, Stage.WARM, Stage.PLURAL, Stage.GRPO, Stage.RLOO),
     ),
 }
 """Per stage the settings that it depends on (whole sections or keys), and the stages whose output it reads."""
@@ -49,7 +52,7 @@ class RunInputs:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self._settings = dict(_settings(config, config.model_dump(mode="json")))
+        self._settings = settings_of(config)
         self._sources = {str(path): file_hash(path) for path in _files(config)}
         self._content: dict[str, str | None] = {}
         self._model: str | None = None
@@ -83,7 +86,10 @@ class RunInputs:
             for key, value in self._settings.items()
             if any(key == section or key.startswith(f"{section}.") for section in sections)
         }
-        content = {f"output of the stage {earlier}": (outputs or {}).get(earlier) for earlier in before}
+        done = outputs or {}
+        # A rival that earlier versions did not know is named only where it was trained.
+        named = [earlier for earlier in before if earlier in done or earlier != Stage.RLOO]
+        content = {f"output of the stage {earlier}": done.get(earlier) for earlier in named}
         if self._model is not None:
             content["base model"] = model_hash(self._model)  # not kept: a download may be going on
             # Beside it, because records of earlier versions know the quick hash only.
@@ -102,8 +108,17 @@ def default_settings() -> dict[str, Any]:
         >>> default_settings()["plural.beta"]
         1.0
     """
-    default = RunConfig()
-    return dict(_settings(default, default.model_dump(mode="json")))
+    return settings_of(RunConfig())
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """Return every setting of a run by its key.
+
+    Example:
+        >>> settings_of(RunConfig(seed=3))["seed"]
+        3
+    """
+    return dict(_settings(config, config.model_dump(mode="json")))
 
 
 def _settings(section: Section, values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,4 +135,5 @@ def _files(config: RunConfig) -> list[Path]:
     """The files that the judgements are read from, where they are files."""
     tables = [(config.data.path, config.data.columns), *((t.path, t.columns) for t in config.data.tables)]
     paths = [path for table in tables for path in table if isinstance(path, Path)]
+    paths += [path for path in (config.prompts.path, config.data.written) if isinstance(path, Path)]
     return [path for path in paths if path.is_file()]

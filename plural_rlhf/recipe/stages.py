@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from plural_rlhf.recipe.checkpoints import TrainingFolder
-    from plural_rlhf.recipe.config_sections import CheckpointSection
+    from plural_rlhf.recipe.settings.sections import CheckpointSection
 
 __all__ = ["Stages"]
 
@@ -44,7 +44,7 @@ JsonValue = TypeVar("JsonValue")
 
 WRITTEN: dict[str, list[str]] = {
     Stage.JURY: [Stage.JURY, HELDOUT_FILE],
-    **{stage: [stage] for stage in (Stage.WARM, Stage.PLURAL, Stage.GRPO)},
+    **{stage: [stage] for stage in (Stage.WARM, Stage.PLURAL, Stage.GRPO, Stage.RLOO)},
     Stage.EVALUATE: [],
 }
 """Files and folders that each stage leaves in the folder of the run."""

@@ -44,6 +44,8 @@ class Method(StrEnum):
     UNTOUCHED = "untouched"
     WARM = "warm"
     GRPO = "grpo"
+    RLOO = "rloo"
+    BEST_OF_N = "best_of_n"
     PLURAL = "plural"
 
 
@@ -56,6 +58,8 @@ METHOD_NAMES: Mapping[str, str] = MappingProxyType(
         Method.UNTOUCHED: "untouched model",
         Method.WARM: "after warm-up (pi_ref)",
         Method.GRPO: "stock GRPO",
+        Method.RLOO: "stock RLOO",
+        Method.BEST_OF_N: "best of n",
         Method.PLURAL: "plural (ours)",
     }
 )
@@ -70,13 +74,14 @@ class Stage(StrEnum):
 
     Example:
         >>> [stage.value for stage in Stage]
-        ['jury', 'warm', 'plural', 'grpo', 'evaluate']
+        ['jury', 'warm', 'plural', 'grpo', 'rloo', 'evaluate']
     """
 
     JURY = "jury"
     WARM = Method.WARM.value
     PLURAL = Method.PLURAL.value
     GRPO = Method.GRPO.value
+    RLOO = Method.RLOO.value
     EVALUATE = "evaluate"
 
 

@@ -23,7 +23,7 @@ from reward_models.whole_file import write_json
 __all__ = ["HELDOUT_FILE", "STREAMS", "HeldoutRecord", "divide", "streams_of"]
 
 HELDOUT_FILE = "heldout.json"
-STREAMS = 3
+STREAMS = 4
 """How this version draws: of a run, see `streams_of`."""
 
 
@@ -98,7 +98,7 @@ def streams_of(run_folder: str | Path) -> int:
 
     1: by generators seeded with the bare seed, as they occur in the table. 2: by streams of their own (`seeds`), the
     split by ids, the rest as they occur. 3: all by ids (`judgements.ordering`), so that the order of rows does not
-    matter.
+    matter. 4: of pairs and ratings of responses to several prompts, whole prompts are held out.
 
     Args:
         run_folder: A run folder whose jury is fitted.
@@ -108,7 +108,7 @@ def streams_of(run_folder: str | Path) -> int:
         >>> with tempfile.TemporaryDirectory() as run:
         ...     HeldoutRecord(["ann", "bob"], ["eve"], ["parks"], ["roads"]).write(run)
         ...     streams_of(run)
-        3
+        4
     """
     path = Path(run_folder) / HELDOUT_FILE
     return int(json.loads(path.read_text(encoding="utf-8")).get("streams", 1)) if path.is_file() else 1

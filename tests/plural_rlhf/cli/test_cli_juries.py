@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
-from plural_rlhf.recipe.config_sections import DataSection
 from plural_rlhf.recipe.inputs import read_judgements
+from plural_rlhf.recipe.settings.data import DataSection
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
-from plural_rlhf.recipe.config_sections import SURVEYS
+from plural_rlhf.recipe.settings.data import SURVEYS
 from tests.paths import ROOT
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig, make_config
-from plural_rlhf.recipe.config_sections import DataSection
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.run_folder import fingerprints
 from plural_rlhf.recipe.run_folder.fingerprints import large_files_hash, model_hash
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs
+from plural_rlhf.recipe.settings.data import DataSection
 from plural_rlhf.recipe.stage_inputs import RunInputs
 from plural_rlhf.report.names import Stage
 from reward_models import fit_mixture, planted_judgements

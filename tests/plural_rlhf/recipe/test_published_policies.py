@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import load_config
 from plural_rlhf.recipe.data import read_data
-from plural_rlhf.recipe.policies import train_grpo, train_plural, train_warmup
+from plural_rlhf.recipe.multiple_choice.policies import train_grpo, train_plural, train_warmup
 from plural_rlhf.report.names import Method
 from reward_models.jury.scorer import JuryScorer
 from tests.paths import ROOT

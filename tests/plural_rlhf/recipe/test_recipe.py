@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import ConfigError, load_config
-from plural_rlhf.recipe.config_sections import PluralSection
 from plural_rlhf.recipe.data import Question
+from plural_rlhf.recipe.multiple_choice.policies import training_rows
 from plural_rlhf.recipe.pipeline import _budget_sentence
-from plural_rlhf.recipe.policies import training_rows
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.run_folder.folder import open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
+from plural_rlhf.recipe.settings.sections import PluralSection
 from plural_rlhf.report.names import METHOD_NAMES, Method, Metric
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_policies import Budget

@@ -20,9 +20,10 @@ from safetensors.torch import load, load_file
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
-from plural_rlhf.recipe import RunFolderError, RunInterrupted, make_config, measure, run
+from plural_rlhf.recipe import RunFolderError, RunInterrupted, make_config, run
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.multiple_choice import measure
 from plural_rlhf.recipe.run_folder.errors import RunWriteError
 from plural_rlhf.recipe.run_folder.folder import open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from plural_rlhf.recipe.config import make_config
-from plural_rlhf.recipe.config_faults import ConfigError, _show, apply_overrides, read_yaml
-from plural_rlhf.recipe.config_sections import GrpoSection, PluralSection
 from plural_rlhf.recipe.data import Question, render_question
+from plural_rlhf.recipe.multiple_choice.policies import _set_aside
 from plural_rlhf.recipe.pipeline import _data_sentence, _skipped_settings
-from plural_rlhf.recipe.policies import _common, _logged_step, _set_aside
 from plural_rlhf.recipe.progress import _Bar
 from plural_rlhf.recipe.run_folder.folder import kept_in
+from plural_rlhf.recipe.settings.faults import ConfigError, _show, apply_overrides, read_yaml
+from plural_rlhf.recipe.settings.sections import GrpoSection, PluralSection
 from plural_rlhf.recipe.survey.clusters import _comparison
+from plural_rlhf.recipe.trainings import _logged_step, common_settings
 from plural_rlhf.report.results import DataSummary
 from plural_rlhf.report.results_jury import Difference, Grouping, Groupings
 from reward_models.errors import JudgementError
@@ -117,8 +118,14 @@ def test_a_missing_file_names_the_files_that_are_there(tmp_path):
 
 
 def test_the_learning_rate_warms_up_over_five_steps_or_a_quarter_of_few():
-    assert [_common(PluralSection(steps=steps), 3)["warmup_steps"] for steps in (3, 8, 20, 24, 60)] == [0, 2, 5, 5, 5]
-    common = _common(GrpoSection(steps=8, learning_rate=1e-3), 3)
+    assert [common_settings(PluralSection(steps=steps), 3)["warmup_steps"] for steps in (3, 8, 20, 24, 60)] == [
+        0,
+        2,
+        5,
+        5,
+        5,
+    ]
+    common = common_settings(GrpoSection(steps=8, learning_rate=1e-3), 3)
     assert (common["max_steps"], common["learning_rate"], common["seed"]) == (8, 1e-3, 3)
     assert (common["logging_steps"], common["save_strategy"], common["lr_scheduler_type"]) == (1, "no", "linear")
 

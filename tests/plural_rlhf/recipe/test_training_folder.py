@@ -11,8 +11,8 @@ import pytest
 
 from plural_rlhf.recipe import checkpoints
 from plural_rlhf.recipe.checkpoints import WHOLE_FILE, Best, TrainingFolder, _SaveOften
-from plural_rlhf.recipe.config_sections import CheckpointSection
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.settings.sections import CheckpointSection
 from reward_models.content_hashes import folder_records
 from reward_models.whole_file import write_json
 

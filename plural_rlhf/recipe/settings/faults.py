@@ -1,6 +1,6 @@
 """Strict reading of a run file, and its faults in sentences: the key, the value seen, the reason, the fix.
 
-Knows YAML and pydantic's error records; knows nothing of which settings a run has (`config_sections` does).
+Knows YAML and pydantic's error records; knows nothing of which settings a run has (`sections` does).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Example:
         >>> read_yaml(Path("no_such.yaml"))
         Traceback (most recent call last):
-        plural_rlhf.recipe.config_faults.ConfigError: no_such.yaml: 1 fault
+        plural_rlhf.recipe.settings.faults.ConfigError: no_such.yaml: 1 fault
           - there is no such file...
     """
     if not path.is_file():

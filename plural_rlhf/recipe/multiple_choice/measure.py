@@ -21,7 +21,9 @@ from plural_rlhf.evaluation.distribution.answers import ClusterPanel, cluster_pa
 from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
-from plural_rlhf.recipe.policies import load_base, policy_prompt
+from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.multiple_choice.policies import policy_prompt
+from plural_rlhf.recipe.trainings import load_base
 from plural_rlhf.report.names import EVERYBODY, POPULATION, Method, Metric, SkippedPart, Split, Stage
 from plural_rlhf.report.results_policies import (
     Change,
@@ -50,8 +52,6 @@ __all__ = ["evaluate_run"]
 
 FLOORS = {Metric.JSD: js_divergence, Metric.POINTS: total_variation}
 """The distances that people have to themselves because they are few."""
-KeepPieces = Callable[[str, Sequence[Callable[[], Any]]], list[Any]]
-"""Does pieces of work, or returns their results where a run that was stopped has done them already."""
 BATCH = 12
 """Prompts that a policy answers at once; a piece of work, so that the numbers of a resumed run are the same."""
 Weightings = Mapping[str, np.ndarray]

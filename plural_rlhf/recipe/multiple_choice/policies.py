@@ -5,7 +5,7 @@ Each policy is a LoRA adapter on the base model. Knows nothing of people's answe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,32 +13,27 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.config_sections import GrpoSection, PluralSection, WarmupSection
 from plural_rlhf.recipe.data import Question, render_question
-from plural_rlhf.recipe.progress import show_progress
-from plural_rlhf.report.results_policies import Budget, LoggedStep, TrainingResults
+from plural_rlhf.recipe.settings.sections import GrpoSection, PluralSection, WarmupSection
+from plural_rlhf.recipe.trainings import common_settings, deal_weights, load_base, save_untrained, train_and_save
+from plural_rlhf.report.results_policies import Budget, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
-from plural_rlhf.weights.sampler import sample_weights
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.errors import JudgementError
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
-from reward_models.weights import WeightSpec, parse_weights
+from reward_models.weights import WeightSpec
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    pass
 
-__all__ = ["FlatJury", "load_base", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
-
-_LR_WARMUP_STEPS = 5
+__all__ = ["FlatJury", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
 
 
 class FlatJury:
@@ -61,13 +56,6 @@ class FlatJury:
     def cluster_rewards(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
         """Return zeros, `(N, K)`."""
         return torch.zeros(len(completions), len(self.cluster_names))
-
-
-def load_base(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model in float32 and its tokenizer, which pads on the left."""
-    path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
-    return AutoModelForCausalLM.from_pretrained(path, dtype="float32", trust_remote_code=False), tokenizer
 
 
 def policy_prompt(question: Question, weights: np.ndarray, jury: ClusterScorer) -> list[dict[str, str]]:
@@ -114,52 +102,10 @@ def training_rows(
     """
     # Not a salted stream: a run that an earlier version began goes on with the rows that it would have had.
     rng = np.random.default_rng(seed)
-    k = len(jury.cluster_names)
-    steered = steering and k > 1
-    named = [parse_weights(seats, jury.cluster_names, jury.prevalence) for seats in (juries or {}).values()]
-    fixed = [*np.eye(k), *named] if steered else named
-    drawn, everybody = (1, 2) if steered else (0, 1)
-    question_deck = _deck(len(questions), rng)
-    weighting_deck = _deck(len(fixed) + drawn + everybody, rng)
-    weightings_per_step = min(len(fixed) + drawn + everybody, section.prompts_per_step)
-    rows: list[dict[str, Any]] = []
-    for _ in range(section.steps):
-        for i in range(weightings_per_step):
-            turn = next(weighting_deck)
-            if turn < len(fixed):
-                weights = fixed[turn]
-            elif turn < len(fixed) + drawn:
-                weights = sample_weights(1, jury.prevalence, rng)[0]
-            else:
-                weights = np.asarray(jury.prevalence)
-            share, more = divmod(section.prompts_per_step, weightings_per_step)
-            for _ in range(share + (i < more)):
-                question = questions[next(question_deck)]
-                rows.append(_row(question, weights, jury))
-    return Dataset.from_list(rows)
-
-
-def _deck(size: int, rng: np.random.Generator) -> Iterator[int]:
-    """Deal 0..size-1 in random order, then again in another order, without end."""
-    while True:
-        yield from rng.permutation(size).tolist()
-
-
-def _common(section: WarmupSection | PluralSection | GrpoSection, seed: int) -> dict[str, Any]:
-    return {
-        "max_steps": section.steps,
-        "learning_rate": section.learning_rate,
-        "seed": seed,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": min(_LR_WARMUP_STEPS, section.steps // 4),
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-    }
+    dealt = deal_weights(
+        len(questions), jury, section.steps, section.prompts_per_step, rng, steering=steering, juries=juries
+    )
+    return Dataset.from_list([_row(questions[index], weights, jury) for index, weights in dealt])
 
 
 def _exact_args(
@@ -171,25 +117,8 @@ def _exact_args(
         shuffle_dataset=False,
         per_device_train_batch_size=section.prompts_per_step,
         **target,
-        **_common(section, seed),
+        **common_settings(section, seed),
     )
-
-
-def _finish(
-    trainer: GRPOTrainer,
-    tokenizer: PreTrainedTokenizerBase,
-    training: TrainingFolder,
-    label: str,
-    columns: dict[str, str],
-) -> tuple[list[LoggedStep], float]:
-    """Train and save; return the training curve and the seconds it took."""
-    show_progress(trainer, label, columns)
-    seconds = training.train(trainer)
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    if "ref" in policy.peft_config:
-        policy.delete_adapter("ref")
-    training.save(policy, tokenizer)
-    return [_logged_step(row) for row in trainer.state.log_history if "loss" in row], seconds
 
 
 def _train_exact(
@@ -204,18 +133,12 @@ def _train_exact(
 ) -> TrainingResults:
     trainer = PluralGRPOTrainer(model, reward, args, rows, heldout, processing_class=tokenizer)
     columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
-    history, seconds = _finish(trainer, tokenizer, training, label, columns)
+    history, seconds = train_and_save(trainer, tokenizer, training, label, columns)
     per_step = args.per_device_train_batch_size * len(rows[0]["support"])
     budget = Budget(steps=args.max_steps, scored_sequences=args.max_steps * per_step, seconds=seconds)
     if training.best is None:
         return TrainingResults(history=history, budget=budget)
     return TrainingResults(history=history, budget=budget, best_step=training.best.step)
-
-
-def _untrained(model: PeftModel, tokenizer: PreTrainedTokenizerBase, training: TrainingFolder) -> TrainingResults:
-    """Save the adapter as it is: `steps: 0` means no training, but a trainer reads `max_steps=0` as whole epochs."""
-    training.save(model, tokenizer)
-    return TrainingResults(history=[], budget=Budget(steps=0, scored_sequences=0, seconds=0.0))
 
 
 def train_warmup(
@@ -230,7 +153,7 @@ def train_warmup(
         LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
     )
     if section.steps == 0:
-        return _untrained(model, tokenizer, training)
+        return save_untrained(model, tokenizer, training)
     args = _exact_args(section, training, config.seed, reference_power=0.0)
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     return _train_exact("warm-up", model, tokenizer, JuryReward(FlatJury(jury)), rows, args, training)
@@ -244,7 +167,7 @@ def train_plural(
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, warm, is_trainable=True)
     if section.steps == 0:
-        return _untrained(model, tokenizer, training)
+        return save_untrained(model, tokenizer, training)
     settings = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
     trained, validation = _set_aside(questions, section.validation_questions, config.seed)
     heldout = None
@@ -296,7 +219,7 @@ def train_grpo(
         num_generations=section.num_generations,
         per_device_train_batch_size=section.prompts_per_step * section.num_generations,
         max_completion_length=longest + 4,
-        **_common(section, config.seed),
+        **common_settings(section, config.seed),
     )
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
     trainer = GRPOTrainer(
@@ -306,13 +229,9 @@ def train_grpo(
         train_dataset=rows,
         processing_class=tokenizer,
     )
-    history, seconds = _finish(trainer, tokenizer, training, "stock GRPO", {"reward": "reward", "entropy": "entropy"})
+    history, seconds = train_and_save(
+        trainer, tokenizer, training, "stock GRPO", {"reward": "reward", "entropy": "entropy"}
+    )
     generated = section.steps * section.prompts_per_step * section.num_generations
     budget = Budget(steps=section.steps, generated_sequences=generated, seconds=seconds)
     return TrainingResults(history=history, budget=budget)
-
-
-def _logged_step(row: dict[str, Any]) -> LoggedStep:
-    """An entry of the trainer's log: numbers only, and without the prefix `plural/` of the dashboards."""
-    numbers = {name.removeprefix("plural/"): value for name, value in row.items() if isinstance(value, int | float)}
-    return LoggedStep.model_validate(numbers)

@@ -1,0 +1,39 @@
+"""What differs between runs: policies that choose among offered answers, or policies that write text.
+
+Both have the same stages. Knows nothing of how either works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plural_rlhf.report.names import Stage
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from plural_rlhf.recipe.checkpoints import TrainingFolder
+    from plural_rlhf.report.results_policies import EvaluationResults, TrainingResults
+    from reward_models.jury.scorer import JuryScorer
+
+__all__ = ["Job", "KeepPieces", "Training"]
+
+KeepPieces = Callable[[str, Sequence[Callable[[], Any]]], list[Any]]
+"""Does pieces of work, or returns their results where a run that was stopped has done them already."""
+Training = Callable[["JuryScorer", "TrainingFolder"], "TrainingResults"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What differs between runs of two kinds.
+
+    Attributes:
+        trainings: What each training stage does, in order; each is given the jury and where to save the policy.
+        evaluate: Measures all policies, given where to print progress and what keeps finished pieces.
+    """
+
+    trainings: dict[Stage, Training]
+    evaluate: Callable[[Console, KeepPieces], EvaluationResults]

@@ -1,0 +1,1 @@
+"""Policies for questions with offered answers: their training in exact mode, and their distance to held-out people."""

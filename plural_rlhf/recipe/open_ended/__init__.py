@@ -1,0 +1,1 @@
+"""Policies that write text: their prompts, what people wrote, trainings, samples and measures."""

@@ -1,0 +1,63 @@
+"""A second jury of the raters that the first never saw, for measuring what the policies were not trained on.
+
+Knows the judgements and how juries are fitted; knows nothing of policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.data import RunData
+from reward_models.errors import JudgementError, JuryError
+from reward_models.fitting.em import FitConfig
+from reward_models.jury.fit import fit_jury
+from reward_models.jury.scorer import JuryScorer
+
+
+__all__ = ["fit_heldout_jury"]
+
+
+def fit_heldout_jury(
+    config: RunConfig, data: RunData, num_clusters: int, features: Path, show: Callable[[str], object]
+) -> tuple[JuryScorer | None, str | None]:
+    """Fit a jury to what the held-out raters judged, on held-out prompts too.
+
+    Args:
+        config: The run; `evaluate.heldout_backbone` is what the second jury reads texts with.
+        data: Its judgements.
+        num_clusters: Number of clusters of the first jury; the second has as many, or as many as its raters support.
+        features: Folder in which features are kept while they are computed.
+        show: Called with a sentence when a step begins.
+
+    Returns:
+        The jury, and None; or None, and why there is none.
+    """
+    name = config.evaluate.heldout_backbone or config.jury.backbone
+    section = config.jury
+    if config.evaluate.heldout_backbone is not None:  # how the first backbone is read says nothing of another
+        section = section.model_copy(update={"pooling": None, "hidden_layers": None, "layers": None})
+    base = name or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    reason = "the held-out raters are too few"
+    for k in range(min(num_clusters, data.heldout_raters.n_raters // 2), 0, -1):
+        try:
+            scorer = fit_jury(
+                [data.heldout_raters, *data.heldout_tables],
+                base,
+                clusters=k,
+                pooling=section.pooling,
+                hidden_layers=section.hidden_layers,
+                read_prompt=section.read_prompt,
+                layers=section.layers,
+                config=replace(FitConfig(), restarts=section.restarts, seed=config.seed),
+                cache_dir=features,
+                on_step=show,
+            )
+        except (JuryError, JudgementError) as error:
+            reason = str(error)
+        else:
+            return scorer, None
+    return None, reason

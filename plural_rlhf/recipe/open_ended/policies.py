@@ -1,0 +1,255 @@
+"""Train the policies of a run that write text: pi_0 on people's texts; from it ours and stock TRL trainers.
+
+Each policy is a LoRA adapter on the base model. Knows nothing of judgements and of measures: it sees prompts, texts
+and a scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
+
+from plural_rlhf.recipe.checkpoints import TrainingFolder
+from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.trainings import common_settings, deal_weights, load_base, save_untrained, train_and_save
+from plural_rlhf.report.results_policies import Budget, TrainingResults
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+from plural_rlhf.weights.wording import describe_weights, steer_prompt
+from reward_models.errors import JudgementError
+from reward_models.jury.protocol import ClusterScorer
+from reward_models.seeds import derived_seed, seeded_rng
+
+
+__all__ = ["steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
+
+REWARD_COLUMNS = {"reward": "reward", "entropy": "entropy"}
+PLURAL_COLUMNS = {"loss": "loss", "plural/residual_std": "residual std", "plural/kl": "KL to pi_0"}
+
+
+def steered_prompt(prompt: OpenPrompt, weights: np.ndarray, scorer: ClusterScorer) -> list[dict[str, str]]:
+    """Make the prompt of a policy: whose answer is wanted, then the prompt itself.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> scorer = SimpleNamespace(cluster_names=["urban", "rural"], prevalence=np.array([0.7, 0.3]))
+        >>> for message in steered_prompt(OpenPrompt("What to build?", "train"), np.array([0.0, 1.0]), scorer):
+        ...     print(message["role"], "|", message["content"])
+        system | ...rural...
+        user | What to build?
+    """
+    description = describe_weights(weights, scorer.cluster_names, scorer.prevalence)
+    return steer_prompt(prompt.messages, description)
+
+
+def train_pi_0(
+    config: RunConfig,
+    prompts: Sequence[OpenPrompt],
+    texts: Mapping[Any, Sequence[str]],
+    scorer: ClusterScorer,
+    training: TrainingFolder,
+) -> TrainingResults:
+    """Train pi_0 to write what people wrote, under every weighting alike, so that it knows the prompts of the others.
+
+    Args:
+        config: The run.
+        prompts: All prompts; only training prompts with texts are used.
+        texts: The texts to imitate, by prompt.
+        scorer: The clusters and their prevalence.
+        training: Where the policy is saved.
+    """
+    section, lora = config.sft, config.policy.lora
+    base, tokenizer = load_base(config)
+    torch.manual_seed(derived_seed(config.seed, "first adapter"))
+    model = get_peft_model(
+        base,
+        LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
+    )
+    if section.steps == 0 or section.texts == "none":
+        return save_untrained(model, tokenizer, training)
+    rows = _sft_rows(config, prompts, texts, scorer, tokenizer)
+    args = SFTConfig(
+        str(training.folder),
+        per_device_train_batch_size=section.texts_per_step,
+        max_length=None,
+        completion_only_loss=True,
+        dataset_num_proc=None,
+        **common_settings(section, config.seed),
+    )
+    trainer = SFTTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
+    columns = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
+    history, seconds = train_and_save(trainer, tokenizer, training, "pi_0", columns)
+    scored = section.steps * section.texts_per_step
+    return TrainingResults(
+        history=history, budget=Budget(steps=section.steps, scored_sequences=scored, seconds=seconds)
+    )
+
+
+def _sft_rows(
+    config: RunConfig,
+    prompts: Sequence[OpenPrompt],
+    texts: Mapping[Any, Sequence[str]],
+    scorer: ClusterScorer,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Dataset:
+    """Rows of supervised training, in order; texts that are too long to be sampled are left out.
+
+    Raises:
+        JudgementError: No text is short enough.
+    """
+    longest = config.policy.max_new_tokens
+    # Prompts in proportion to their texts, so that every text is imitated equally often.
+    cards = [
+        (prompt, text)
+        for prompt in prompts
+        for text in texts.get(prompt.prompt, ())
+        if len(tokenizer(text)["input_ids"]) < longest
+    ]
+    if not cards:
+        raise JudgementError(
+            f"none of the texts that pi_0 is to imitate has fewer than {longest} tokens. Fix: raise "
+            "policy.max_new_tokens, or set sft.texts=none."
+        )
+    section, rng = config.sft, seeded_rng(config.seed, "texts of pi_0")
+    steering = config.plural.steering
+    dealt = deal_weights(
+        len(cards), scorer, section.steps, section.texts_per_step, rng, steering=steering, juries=config.juries
+    )
+    rows = []
+    for index, weights in dealt:
+        prompt, text = cards[index]
+        rows.append(
+            {
+                "prompt": steered_prompt(prompt, weights, scorer),
+                "completion": [{"role": "assistant", "content": text}],
+            }
+        )
+    order = rng.permutation(len(rows))  # neighbours have the same weights
+    return Dataset.from_list([rows[i] for i in order])
+
+
+def train_plural(
+    config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
+) -> TrainingResults:
+    """Train ours: sampled training towards pi_0 exp(R / beta), for the population and (steering) other weights."""
+    section, sampled = config.plural, config.plural.sampled
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    if sampled.steps == 0:
+        return save_untrained(model, tokenizer, training)
+    trained = [prompt for prompt in prompts if prompt.split == "train"]
+    dealt = deal_weights(
+        len(trained),
+        scorer,
+        sampled.steps,
+        sampled.prompts_per_step,
+        seeded_rng(config.seed, "rows of a training"),
+        steering=section.steering,
+        juries=config.juries,
+    )
+    given = sampled.given_share > 0 and all(prompt.given for prompt in trained)
+    rows = Dataset.from_list([_row(trained[i], weights, scorer, given=given) for i, weights in dealt])
+    settings = sampled.model_dump(exclude={"steps", "learning_rate", "prompts_per_step", "num_iterations"})
+    steps = sampled.steps * sampled.num_iterations
+    args = PluralGRPOConfig(
+        str(training.folder),
+        rho=section.rho,
+        beta=section.beta,
+        exact=False,
+        shuffle_dataset=False,
+        num_iterations=sampled.num_iterations,
+        per_device_train_batch_size=sampled.prompts_per_step * sampled.num_generations,
+        max_completion_length=config.policy.max_new_tokens,
+        **settings,
+        **{**common_settings(sampled, config.seed), "max_steps": steps},
+    )
+    reward = JuryReward(scorer, rule=section.rule, rho=args.rho, beta=args.beta)
+    trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
+    history, seconds = train_and_save(trainer, tokenizer, training, "plural", PLURAL_COLUMNS)
+    generated = round(sampled.steps * sampled.prompts_per_step * args.num_generations * (1 - args.given_share * given))
+    return TrainingResults(history=history, budget=Budget(steps=steps, generated_sequences=generated, seconds=seconds))
+
+
+def _row(prompt: OpenPrompt, weights: np.ndarray, scorer: ClusterScorer, *, given: bool = False) -> dict[str, Any]:
+    row = {
+        "prompt": steered_prompt(prompt, weights, scorer),
+        "weights": [float(w) for w in weights],
+        "jury_prompt": prompt.messages,
+    }
+    return {**row, "given_completions": list(prompt.given)} if given else row
+
+
+def train_grpo(
+    config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
+) -> TrainingResults:
+    """Train the comparison: stock `trl.GRPOTrainer` from the same pi_0 on the mean reward of the same jury."""
+    section = config.grpo
+    args = GRPOConfig(
+        str(training.folder),
+        beta=section.beta,
+        scale_rewards=section.scale_rewards,
+        **_sampling(config, section.prompts_per_step, section.num_generations),
+        **common_settings(section, config.seed),
+    )
+    return _train_stock(GRPOTrainer, args, "stock GRPO", config, prompts, scorer, start, training)
+
+
+def train_rloo(
+    config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
+) -> TrainingResults:
+    """Train the comparison: stock `trl.RLOOTrainer` from the same pi_0 on the mean reward of the same jury."""
+    section = config.rloo
+    args = RLOOConfig(
+        str(training.folder),
+        beta=section.beta,
+        **_sampling(config, section.prompts_per_step, section.num_generations),
+        **common_settings(section, config.seed),
+    )
+    return _train_stock(RLOOTrainer, args, "stock RLOO", config, prompts, scorer, start, training)
+
+
+def _sampling(config: RunConfig, prompts_per_step: int, num_generations: int) -> dict[str, Any]:
+    return {
+        "num_generations": num_generations,
+        "per_device_train_batch_size": prompts_per_step * num_generations,
+        "max_completion_length": config.policy.max_new_tokens,
+    }
+
+
+def _train_stock(
+    trainer_class: type[GRPOTrainer] | type[RLOOTrainer],
+    args: Any,
+    label: str,
+    config: RunConfig,
+    prompts: Sequence[OpenPrompt],
+    scorer: ClusterScorer,
+    start: Path,
+    training: TrainingFolder,
+) -> TrainingResults:
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    trained = [prompt for prompt in prompts if prompt.split == "train"]
+    per_step = args.per_device_train_batch_size // args.num_generations
+    rng = seeded_rng(config.seed, "rows of a training")
+    dealt = deal_weights(len(trained), scorer, args.max_steps, per_step, rng, steering=False)
+    trainer = trainer_class(
+        model,
+        reward_funcs=[JuryReward(scorer, rule="mean", check_trainer=False)],
+        args=args,
+        train_dataset=Dataset.from_list([_row(trained[i], weights, scorer) for i, weights in dealt]),
+        processing_class=tokenizer,
+    )
+    history, seconds = train_and_save(trainer, tokenizer, training, label, REWARD_COLUMNS)
+    budget = Budget(
+        steps=args.max_steps, generated_sequences=args.max_steps * args.per_device_train_batch_size, seconds=seconds
+    )
+    return TrainingResults(history=history, budget=budget)

