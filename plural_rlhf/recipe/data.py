@@ -132,7 +132,6 @@ class RunData:
 def read_data(
     config: RunConfig,
     *,
-    policy: bool = True,
     show: Callable[[str], object] | None = None,
     streams: int = STREAMS,
 ) -> RunData:
@@ -140,8 +139,6 @@ def read_data(
 
     Args:
         config: The run.
-        policy: Whether a policy will be trained; for questions with offered answers, or for prompts that it answers
-            with text.
         show: Called with a text that says how the codes of a table were understood, e.g. `print`.
         streams: How raters, items and questions are drawn (`streams_of`): a run goes on as it began.
 

@@ -101,7 +101,7 @@ def run(
         # All that can be refused is refused before the folder is touched, and what takes long comes last.
         check_folder(path, inputs.of_every_stage(), defaults, overwrite=overwrite)
         _check_rules(config)
-        data = _read(config, until, inputs, console, overwrite=overwrite)
+        data = _read(config, inputs, console, overwrite=overwrite)
         settings = config.model_dump(mode="json")
         job = None if until == "jury" else job_of(config, data, path)
         with open_run_folder(path, settings, inputs.of_every_stage(), defaults, overwrite=overwrite) as folder:
@@ -109,14 +109,13 @@ def run(
             return _complete_stages(config, data, job, stages, until, command)
 
 
-def _read(config: RunConfig, until: Until, inputs: RunInputs, console: Console, *, overwrite: bool) -> RunData:
+def _read(config: RunConfig, inputs: RunInputs, console: Console, *, overwrite: bool) -> RunData:
     from plural_rlhf.recipe.data import read_data
     from reward_models.evaluation.heldout import STREAMS, streams_of
 
     resumed = not overwrite and (config.output_dir / STAGES / f"{Stage.JURY}.json").exists()
     data = read_data(
         config,
-        policy=until != "jury",
         show=lines_to(console),
         streams=streams_of(config.output_dir) if resumed else STREAMS,
     )

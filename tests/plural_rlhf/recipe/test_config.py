@@ -94,8 +94,9 @@ def test_unknown_keys_name_the_key_its_section_and_the_likely_one(write):
 
 
 def test_a_key_in_the_wrong_place_is_told_its_section(write):
-    assert "unknown key 'steps' at the top level. It belongs in `warmup` or `plural` or `grpo`" in refusal(
-        write("steps: 3")
+    assert (
+        "unknown key 'steps' at the top level. It belongs in `sft` or `warmup` or `plural` or `grpo` or `rloo`"
+        in refusal(write("steps: 3"))
     )
 
 

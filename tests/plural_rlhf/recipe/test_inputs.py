@@ -124,14 +124,13 @@ def test_half_as_many_clusters_as_training_raters_are_the_most(tmp_path):
         read(8)
 
 
-def test_a_policy_needs_choices_and_a_jury_does_not(tmp_path):
+def test_ratings_of_texts_are_read_for_policies_that_write_and_single_items_are_held_out_of_one_prompt(tmp_path):
     section = table_on_disk(tmp_path, "rating", num_raters=20, num_items=6)
     del section["columns"]
     config = make_config({"data": section | {"heldout_questions": 2}, "jury": {"clusters": [2]}}, origin="test")
-    with pytest.raises(JudgementError, match=r"of kind 'rating', but a run trains a policy on `choice`.*fit-jury"):
-        read_data(config)
-    data = read_data(config, policy=False)
-    assert (data.questions, len(data.heldout_items)) == ([], 2)
+    data = read_data(config)
+    assert data.writes_text
+    assert (data.questions, len(data.heldout_items), data.heldout_prompts) == ([], 2, set())
 
 
 def test_the_quick_hash_reads_blocks_of_64_kib_and_stays_what_records_of_earlier_runs_hold(tmp_path):
@@ -172,7 +171,7 @@ def _two_tables(tmp_path, kinds=("rating", "preference")):
 
 
 def test_further_tables_lose_the_raters_and_the_texts_that_are_held_out(tmp_path):
-    data = read_data(RunConfig(data=_two_tables(tmp_path)), policy=False)
+    data = read_data(RunConfig(data=_two_tables(tmp_path)))
     [pairs] = data.other_tables
     assert pairs.kind == "preference"
     assert set(pairs.raters) == set(data.train.raters)
@@ -190,4 +189,4 @@ def test_two_tables_of_one_kind_are_refused(tmp_path):
     section = _two_tables(tmp_path)
     section["tables"] = [{"path": section["path"], "columns": section["columns"]}]
     with pytest.raises(JudgementError, match=r"data\.tables: .*rating.*are of different kinds"):
-        read_data(RunConfig(data=section), policy=False)
+        read_data(RunConfig(data=section))

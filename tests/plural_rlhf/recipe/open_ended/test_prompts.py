@@ -1,0 +1,111 @@
+"""Prompts of a run whose policies write: what is held out, what people wrote, and files that cannot be used."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from plural_rlhf.recipe import ConfigError, make_config
+from plural_rlhf.recipe.choose_job import job_of
+from plural_rlhf.recipe.data import read_data
+from plural_rlhf.recipe.open_ended.prompts import preferred_texts, run_prompts
+from reward_models.errors import JudgementError
+from tests.plural_rlhf.recipe.open_ended.conftest import PROMPTS, WORDS
+
+
+def test_a_heldout_prompt_is_held_out_of_jury_prompts_and_texts(config_of):
+    data = read_data(config_of())
+    [held] = data.heldout_prompts
+    assert held in PROMPTS
+    assert {text.prompt for text in data.train.encode().texts} == set(PROMPTS) - {held}
+    assert {text.prompt for text in data.heldout_raters.encode().texts} == set(PROMPTS)
+    prompts = run_prompts(config_of(), data)
+    assert [prompt.split for prompt in prompts] == ["train"] * 4 + ["heldout"]
+    assert prompts[-1].prompt == held
+    assert (prompts[-1].given, sorted(prompts[-1].compared)) == ((), sorted(WORDS))
+    for prompt in prompts[:-1]:
+        assert not set(prompt.given) & set(prompt.compared)
+        assert sorted((*prompt.given, *prompt.compared)) == sorted(WORDS)
+
+
+def test_prompts_are_held_out_by_number_by_wording_and_one_in_five_by_default(config_of):
+    assert len(read_data(config_of(data__heldout_prompts=3)).heldout_prompts) == 3
+    assert read_data(config_of(data__heldout_prompts=[PROMPTS[2]])).heldout_prompts == {PROMPTS[2]}
+    assert len(read_data(config_of(data__heldout_prompts=None)).heldout_prompts) == 1
+    single = read_data(config_of(data__heldout_prompts=None, data__heldout_questions=4))
+    assert (single.heldout_prompts, len(single.heldout_items)) == (set(), 4)
+    with pytest.raises(JudgementError, match=r"names 'What .* parcs\?', which no judgement is about\. Did you mean"):
+        read_data(config_of(data__heldout_prompts=["What should the city do about its parcs?"]))
+    with pytest.raises(JudgementError, match="holds out 5 of 5 prompts"):
+        read_data(config_of(data__heldout_prompts=5))
+    with pytest.raises(ConfigError, match=r"heldout_prompts = 1: is set, and so is heldout_questions"):
+        config_of(data__heldout_questions=4)
+
+
+def test_texts_of_heldout_raters_are_compared_with_and_the_others_are_learnt_from(config_of, tmp_path):
+    data = read_data(config_of())
+    rows = [
+        {"question": prompt, "answer": f"{author} on {prompt}", "author": author}
+        for prompt in PROMPTS
+        for author in data.everything.raters
+    ]
+    path = tmp_path / "written.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    columns = {"prompt": "question", "text": "answer", "rater_id": "author"}
+    config = config_of(data__written=str(path), data__written_columns=columns)
+    for prompt in run_prompts(config, read_data(config)):
+        heldout = {f"{rater} on {prompt.prompt}" for rater in data.heldout_raters.raters}
+        known = {f"{rater} on {prompt.prompt}" for rater in data.train.raters}
+        if prompt.split == "train":
+            assert (set(prompt.compared), set(prompt.given)) == (heldout, known)
+        else:
+            assert (set(prompt.compared), prompt.given) == (heldout | known, ())
+    with pytest.raises(JudgementError, match=r"data\.written_columns: .* has no column 'txt'; it has .*answer"):
+        run_prompts(config_of(data__written=str(path), data__written_columns={"text": "txt"}), data)
+    with pytest.raises(JudgementError, match=r"data\.written: .* has no column 'prompt'"):
+        run_prompts(config_of(data__written=str(path)), data)
+
+
+def test_texts_rated_above_the_mean_of_their_prompt_are_preferred(config_of):
+    data = read_data(config_of())
+    preferred = preferred_texts(data, run_prompts(config_of(), data))
+    frame = data.train.frame
+    assert set(preferred) == set(PROMPTS) - data.heldout_prompts
+    for prompt, texts in preferred.items():
+        means = frame[frame["prompt"] == prompt].groupby("response")["rating"].mean()
+        assert sorted(texts) == sorted(means.index[means > means.mean()])
+
+
+def test_prompts_of_a_file_are_split_and_those_held_out_of_the_jury_stay_held_out(config_of, tmp_path):
+    data = read_data(config_of())
+    [held] = data.heldout_prompts
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "And the town hall?"}]
+    rows = [{"ask": held}, {"ask": chat}, *({"ask": f"Question {n}?"} for n in range(8))]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = {"path": str(path), "column": "ask", "heldout": 0.25}
+    prompts = run_prompts(config_of(prompts=section, sft={"texts": "none"}, data__written=None), data)
+    assert [prompt.split for prompt in prompts] == ["train"] * 7 + ["heldout"] * 3
+    assert held in {prompt.prompt for prompt in prompts if prompt.split == "heldout"}
+    assert chat in [prompt.messages for prompt in prompts]
+    path.write_text(json.dumps({"ask": [{"role": "user"}]}) + "\n")
+    with pytest.raises(JudgementError, match=r"prompt 1: .* is neither a text nor a list of chat messages"):
+        run_prompts(config_of(prompts=section), data)
+
+
+def test_people_must_have_written_what_pi_0_is_to_imitate(config_of):
+    config = config_of(data__written=None)
+    with pytest.raises(JudgementError, match=r"sft\.texts is 'written', but data\.written says of no text"):
+        run_prompts(config, read_data(config))
+
+
+def test_settings_that_such_a_run_does_not_read_are_refused(config_of, tmp_path):
+    config = config_of(warmup={"steps": 3}, evaluate={"rules": ["mean"]})
+    with pytest.raises(ConfigError) as refused:
+        job_of(config, read_data(config), tmp_path)
+    assert re.search(r"warmup\.steps is set, .*'rating'.*Fix: remove it, or use sft", str(refused.value))
+    assert "evaluate.rules is set" in str(refused.value)
+    survey = make_config({"sft": {"steps": 3}, "data": {"max_raters": 50}}, origin="test")
+    with pytest.raises(ConfigError, match=r"sft\.steps is set, .*whose answers are offered.*or use warmup"):
+        job_of(survey, read_data(survey), tmp_path)

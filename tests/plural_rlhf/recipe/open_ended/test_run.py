@@ -1,0 +1,54 @@
+"""A whole run whose policies write, on a tiny language model: its stages, its samples, and going on after a stop."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from plural_rlhf.recipe import run
+from plural_rlhf.recipe.open_ended import samples as sampling
+from plural_rlhf.recipe.open_ended.measure import SAMPLES_FILE
+
+
+def quietly(config, **more):
+    return run(config, console=Console(quiet=True), **more)
+
+
+@pytest.mark.slow
+def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(config_of, tmp_path, monkeypatch):
+    config = config_of(best_of_n={"n": 2}, rloo={"steps": 1, "num_generations": 2})
+    results = quietly(config, until="evaluate")
+    assert set(results.training) == {"warm", "plural", "grpo", "rloo"}
+    assert results.budgets["plural"].generated_sequences == 4  # of 8, half were written by people
+    text = (tmp_path / "run" / SAMPLES_FILE).read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    names = [cluster.name for cluster in results.clusters]
+    counts = {}
+    for row in rows:
+        counts[row["policy"], row["weighting"]] = counts.get((row["policy"], row["weighting"]), 0) + 1
+    per_weighting = 3 * 3  # samples, times two training prompts and one that is held out
+    steered = {(policy, name) for policy in ("warm", "plural") for name in ("all", *names)}
+    stock = {(policy, "all") for policy in ("untouched", "grpo", "rloo", "best_of_n")}
+    assert counts == dict.fromkeys(steered | stock, per_weighting)
+    assert all(row["log_prob"] == row["reference_log_prob"] < 0 for row in rows if row["policy"] == "warm")
+    assert any(row["log_prob"] != row["reference_log_prob"] for row in rows if row["policy"] == "plural")
+
+    # Stopped in the middle of drawing texts: what is drawn afterwards is what would have been drawn.
+    drawn = []
+    draw = sampling._Writer._draw
+
+    def stop_at_the_seventh(self, *args):
+        drawn.append(args)
+        if len(drawn) == 7:
+            raise KeyboardInterrupt
+        return draw(self, *args)
+
+    (tmp_path / "run" / "stages" / "evaluate.json").unlink()
+    (tmp_path / "run" / SAMPLES_FILE).unlink()
+    monkeypatch.setattr(sampling._Writer, "_draw", stop_at_the_seventh)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(config, until="evaluate")
+    quietly(config, until="evaluate")
+    assert (tmp_path / "run" / SAMPLES_FILE).read_text() == text
+    whole = sum(1 for _ in counts) * 3
+    assert len(drawn) == whole + 1  # only the piece that was stopped was begun twice
