@@ -22,7 +22,7 @@ __all__ = ["fit_heldout_jury"]
 
 
 def fit_heldout_jury(
-    config: RunConfig, data: RunData, num_clusters: int, features: Path, show: Callable[[str], object]
+    config: RunConfig, data: RunData, num_clusters: int, features: Path, show: Callable[[str], None]
 ) -> tuple[JuryScorer | None, str | None]:
     """Fit a jury to what the held-out raters judged, on held-out prompts too.
 

@@ -168,7 +168,7 @@ def _prompts_of_file(config: RunConfig, data: RunData) -> tuple[list[Prompt], se
 
 
 def _prompt_of(value: Any, path: Path, number: int) -> Prompt:
-    usable = isinstance(value, str) and value.strip()
+    usable = isinstance(value, str) and bool(value.strip())
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) and len(value):
         usable = all(
             isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
@@ -198,7 +198,8 @@ def _written(config: RunConfig, data: RunData) -> dict[Prompt, dict[bool, list[s
         _require_columns(frame, tuple(named), source, "data.written_columns")
         frame = frame.rename(columns=named)
         _require_columns(frame, TEXT_COLUMNS, source, "data.written")
-        frame["prompt"] = [_prompt_of(value, source, n) for n, value in enumerate(frame["prompt"], 1)]
+        prompts = [_prompt_of(value, source, n) for n, value in enumerate(frame["prompt"], 1)]
+        frame["prompt"] = pd.Series(prompts, dtype=object, index=frame.index)
     texts_of_people = frame["text"].map(lambda text: isinstance(text, str) and bool(text.strip()))
     frame = frame[texts_of_people].reset_index(drop=True)
     if RATER in frame:
