@@ -33,6 +33,7 @@ from reward_models.errors import JuryError, renamed_arguments
 from reward_models.jury.backbones.pooling import last_token
 from reward_models.jury.folder import STATE_FILE
 from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.reading import ReadingSettings
 from reward_models.jury.scorer import JuryScorer
 from reward_models.replaced_files import folder_to_read, replaced_files
 from reward_models.weights import WeightSpec, parse_weights
@@ -89,8 +90,8 @@ def export_scalar(
         The weights, and the constant between the exported logit and the jury's mean.
 
     Raises:
-        JuryError: Weights that cannot be used, a jury without calibration, or a backbone for which transformers has
-            no classifier that reads the last token.
+        JuryError: Weights that cannot be used, a jury without calibration, a jury that reads texts otherwise than by
+            the last token of the last layer, or a backbone for which transformers has no classifier that does.
 
     Warns:
         UserWarning: The jury has a memory of judged texts, which is not exported; or it was trained on plain texts
@@ -115,6 +116,7 @@ def export_scalar(
         raise JuryError(f"out={str(out)!r} is {whose}, which would be overwritten. Give another folder.")
     loaded = JuryScorer.from_pretrained(scorer, device="cpu", calibrated=calibrated)
     model, tokenizer = loaded.model, loaded.tokenizer
+    _check_reading(loaded.reading)
     if weights is None:
         weights = loaded.prevalence if model.config.weights is None else model.config.weights
     shares = parse_weights(weights, loaded.cluster_names, loaded.prevalence)
@@ -153,6 +155,23 @@ def export_scalar(
         exported.save_pretrained(unfinished)
         write_json(unfinished / EXPORT_FILE, {**about, "files": folder_records(unfinished)})
     return ScalarExport(target, by_name, constant)
+
+
+def _check_reading(reading: ReadingSettings) -> None:
+    """Raise unless a classifier of transformers can read texts as the jury does."""
+    otherwise = {
+        f"pooling={reading.pooling!r}": reading.pooling != "last_token",
+        f"layers={reading.layers}": reading.layers is not None,
+        "vectors of unit length": reading.unit_length,
+    }
+    settings = [name for name, applies in otherwise.items() if applies]
+    if settings:
+        raise JuryError(
+            f"the jury reads texts with {' and '.join(settings)}, and sequence classifiers of transformers with a "
+            "linear head read the last token of the last layer, so that scores would differ. Fix: use the jury itself "
+            '(reward_funcs="path" and pipelines load it where this package is installed), or fit one to a decoder '
+            'with pooling="last_token" and export that.'
+        )
 
 
 def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel:

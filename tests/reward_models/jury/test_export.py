@@ -18,6 +18,7 @@ from reward_models.errors import JuryError
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.export import export_scalar
 from reward_models.jury.modeling_jury import JuryRewardModel
+from reward_models.jury.reading import ReadingSettings
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 from tests.benchmark_modules import benchmark_module
@@ -159,6 +160,22 @@ def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
         logits(export.folder) + export.constant, jury_mean(heads_alone, [0.6, 0.3, 0.1]), atol=1e-5
     )
     assert np.abs(jury_mean(scorer, [0.6, 0.3, 0.1]) - jury_mean(heads_alone, [0.6, 0.3, 0.1])).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        (ReadingSettings(pooling="mean"), r"texts with pooling='mean', and sequence classifiers.*Fix: use the jury"),
+        (ReadingSettings(layers=(1,)), r"texts with layers=\(1,\), and"),
+        (ReadingSettings(pooling="mean", unit_length=True), r"pooling='mean' and vectors of unit length, and"),
+    ],
+)
+def test_a_jury_that_reads_otherwise_than_classifiers_do_is_refused(tokenizer, tmp_path, reading, message):
+    model = JuryRewardModel.from_fit(tiny_causal_lm(tokenizer), np.eye(2, 32), [0, 1], [0.5, 0.5], reading=reading)
+    JuryScorer(model, tokenizer).save_pretrained(tmp_path / "jury")
+    with pytest.raises(JuryError, match=message):
+        export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    assert not (tmp_path / "scalar").exists()
 
 
 @pytest.mark.parametrize(
