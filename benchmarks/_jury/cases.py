@@ -9,6 +9,7 @@ metrics or methods.
 | `labels:seen:shuffled` | the same with answers shuffled among the raters of an item: nobody has taste | the same |
 | `labels:unseen` | labels of three quarters of the raters | the others, placed by 0, 5 and 20 of their labels |
 | `minilm:unseen`, `smollm2:unseen` | labels of everybody, vectors of the texts | texts that nobody had judged |
+| `minilm:questions`, `smollm2:questions` | the same | answers to a fifth of the questions, raters known from others |
 
 The votes of `polarized/` are scored; pairs by the same people are seen by methods that fit several tables.
 
@@ -76,7 +77,12 @@ CASES = (
     *(f"polarized/{name}" for name in POLARIZED),
 )
 FEATURES = ("minilm", "smollm2")
-CELLS = ("labels:seen", "labels:unseen", *(f"{name}:unseen" for name in FEATURES), "labels:seen:shuffled")
+CELLS = (
+    "labels:seen",
+    "labels:unseen",
+    *(f"{name}:{held}" for held in ("unseen", "questions") for name in FEATURES),
+    "labels:seen:shuffled",
+)
 
 LEAST_VOTES = 8  # agree or disagree votes of a rater, to be counted in
 SCORED_SHARE = 0.2  # of labels, or of texts
@@ -283,8 +289,14 @@ def make_split(case: Case, cell: str, seed: int) -> Split:
         split = _hold_out_labels(case.judgements, rng)
     elif cell == "labels:unseen":
         split = _hold_out_raters(case.judgements, rng)
+    elif cell.endswith(":questions"):
+        if case.unit == "prompt":
+            raise Unavailable("whole questions are what :unseen holds out here")
+        if case.judgements.frame["prompt"].nunique() < 2:
+            raise Unavailable("there is one question")
+        return _hold_out_texts(case, "prompt", rng)
     else:
-        return _hold_out_texts(case, rng)
+        return _hold_out_texts(case, case.unit, rng)
     known = set(split.train.raters)
     others = tuple(table.select(table.frame["rater_id"].isin(known).to_numpy()) for table in case.others)
     return dataclasses.replace(split, others=others)
@@ -321,12 +333,12 @@ def _hold_out_raters(judgements: Judgements, rng: np.random.Generator) -> Split:
     return Split(judgements.select(~unseen), judgements.select(rows), rows, placing)
 
 
-def _hold_out_texts(case: Case, rng: np.random.Generator) -> Split:
+def _hold_out_texts(case: Case, unit: Literal["response", "prompt"], rng: np.random.Generator) -> Split:
     """Training pairs hold no held-out text, test pairs at least one. Equal texts are held out together."""
     import numpy as np
     import pandas as pd
 
-    judgements, unit = case.judgements, case.unit
+    judgements = case.judgements
     enc = judgements.encode()
     contents = [text.response if unit == "response" else text.prompt for text in enc.texts]
     code, names = pd.factorize(np.array(contents, dtype=object))

@@ -113,7 +113,7 @@ def measure(cell: Cell, number: int, method: str, parts: Parts, candidates: Sequ
     size, choosing = 1, 0.0
     if method in TUNED:
         # Vectors of texts play no part in the choice: cells that hold out the same texts share it.
-        cut = "texts" if cell.vectors is not None else cell.name
+        cut = cell.name if cell.vectors is None else f"texts {cell.name.split(':')[1]}"
         choice = parts.get(cell.case.name, cut, number, method, "size")
         if choice is None:
             start = time.perf_counter()

@@ -12,6 +12,8 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `auto` | what `choose_membership` takes for the training raters |
 | `joint-one` | one reward with rater terms, texts and raters in one likelihood, all tables of the raters together |
 | `joint` | the same with the membership and size that `choose_joint` takes |
+| `joint-mixture`, `joint-simplex`, `joint-factor` | the same with one membership and its best size |
+| `joint-simplex-plain`, `joint-factor-plain` | that without rater terms: LoRe, PReF, see below |
 | `pal` | PAL (Chen et al., ICLR 2025): ideal points, blends of prototypes; given our rater terms |
 | `lore` | LoRe (Bose et al., COLM 2025): blends of linear rewards, no rater terms |
 | `pref` | PReF (Shenfeld et al., 2025): factors, no rater terms |
@@ -23,6 +25,11 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `fine-tuned` | two clusters, SmolLM2 with adapters, started from the joint fit on its frozen features; one table |
 | `fine-tuned-start` | that joint fit itself: the same features, table and clusters, frozen |
 | `in-context` | SmolLM2 reads up to eight judgements of the rater; one scale and a level per answer are fitted |
+
+On texts the published methods go through the joint fit, with rater terms off (as published) and on. LoRe is blends of
+linear rewards: `joint-simplex`. PAL with a linear map is the same: an ideal point `a` gives `-|f(x) - a|^2`, which is
+`2 f(x).a` plus what is the same for everybody, and the consensus of the joint fit carries that. PReF is
+`joint-factor`. VPL is `vpl` without and `encoder` with rater terms: their networks read the vectors themselves.
 """
 
 from __future__ import annotations
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.encoding import Encoded
     from reward_models.judgements.records import Judgements
     from reward_models.raters.predictors import Predictor
+    from reward_models.raters.rater_model import Membership
 
 __all__ = ["CHOOSING", "LARGEST", "METHODS", "ONLY_NAMED", "OURS", "TRAINED", "TUNED", "Training", "choose_size"]
 
@@ -129,6 +137,23 @@ def fit_joint_choice(training: Training) -> tuple[Predictor, str]:
     return found.fit, f"{found.membership} {found.fit.num_clusters}"
 
 
+def fit_joint_membership(training: Training, membership: Membership, terms: bool = True) -> tuple[Predictor, str]:
+    """A joint fit of one membership, of the size with the lowest loss on held-out raters and texts; never of one."""
+    from reward_models.fitting.em import FitConfig
+    from reward_models.fitting.joint.choice import choose_joint
+    from reward_models.fitting.joint.fit import fit_joint
+
+    tables, features = _tables(training)
+    config = FitConfig(nuisance=terms, seed=training.seed)
+    sizes = (1, 2) if membership == "factor" else (2, 3, 4)
+    choice = choose_joint(tables, features, [(membership, size) for size in sizes], config=config)
+    losses = {row["num_clusters"]: row["nll"] for row in choice.table if row["membership"] == membership}
+    size = min((size for size in sizes if size in losses), key=losses.__getitem__, default=sizes[0])
+    chosen = choice.membership, choice.num_clusters
+    fit = choice.fit if chosen == (membership, size) else fit_joint(tables, features, membership, size, config=config)
+    return fit, f"{membership} {size}"
+
+
 def _tables(training: Training) -> tuple[list[Encoded], list[np.ndarray] | None]:
     """All tables of a training set, and rows for their texts where there are features."""
     tables = [training.enc, *(enc for enc, _ in training.others)]
@@ -197,13 +222,16 @@ LARGEST = {"factor": 2, "pref": 2}
 """Sizes above cost minutes: codes of a factor model are summed over a grid in as many dimensions."""
 
 TUNED = ("mixture", "mixture-by-judgements", "simplex", "factor", "encoder", "pal", "lore", "pref", "vpl", "k-models")
-ONLY_NAMED = ("mixture-by-judgements", *ASKED, *TRAINED)
-"""Methods that run only where they are named: they run a language model, or differ for strangers alone."""
+CHOOSING: dict[str, Callable[[Training], tuple[Predictor, str]]] = {
+    "auto": fit_auto,
+    "joint": fit_joint_choice,
+    **{f"joint-{m}": partial(fit_joint_membership, membership=m) for m in ("mixture", "simplex", "factor")},
+    **{f"joint-{m}-plain": partial(fit_joint_membership, membership=m, terms=False) for m in ("simplex", "factor")},
+}
+"""Methods that choose membership or size themselves; they return the fit and the choice."""
+ONLY_NAMED = ("mixture-by-judgements", *ASKED, *TRAINED, *(name for name in CHOOSING if name.startswith("joint-")))
+"""Methods that run only where they are named: they take long, or differ for strangers alone."""
 OURS = ("mixture", "simplex", "factor", "encoder", "auto", "joint")
-
-CHOOSING = {"auto": fit_auto, "joint": fit_joint_choice}
-"""Methods of this package that choose membership and size themselves; they return the fit and the choice."""
-
 
 UNSEEN_RATERS = 0.25
 

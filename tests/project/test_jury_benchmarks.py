@@ -167,6 +167,21 @@ def test_held_out_statements_are_unseen(cases):
     assert set(split.test.raters) <= set(split.train.raters)
 
 
+def test_a_held_out_question_is_unseen_with_all_its_answers(cases):
+    frame = pd.concat([votes().frame.drop(columns="item_id").assign(prompt=f"question {i}") for i in range(4)])
+    frame["response"] = frame["prompt"] + ": " + frame["response"]
+    case = cases.Case("toy", Judgements.from_frame(frame), "response")
+    split = cases.make_split(case, "minilm:questions", 0)
+    (asked,) = set(split.test.frame["prompt"])
+    assert set(split.train.frame["prompt"]) == {f"question {i}" for i in range(4)} - {asked}
+    assert len(split.test) == len(frame) // 4
+    assert set(split.test.raters) == set(split.train.raters)
+    for other, message in ((votes(), "one question"), (case.judgements, "whole questions are what")):
+        unit = "response" if other is not case.judgements else "prompt"
+        with pytest.raises(cases.Unavailable, match=message):
+            cases.make_split(cases.Case("toy", other, unit), "minilm:questions", 0)
+
+
 @pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
 def test_held_out_arguments_never_occur_in_training_pairs(cases):
     rng = np.random.default_rng(0)
