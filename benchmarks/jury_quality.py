@@ -1,8 +1,8 @@
 """Which method predicts judgements best? Juries and published methods side by side on real data.
 
-Three tasks: new labels of known people (`labels:seen`), new people, with adaptation to 0, 5 or 20 of their labels
-(`labels:unseen`), and texts that nobody has judged (`minilm:unseen`, `smollm2:unseen`; every method uses the same
-features). A control shuffles answers among the raters of each item (`labels:seen:shuffled`): without taste in the
+Four tasks: new labels of known people (`labels:seen`), new people, with adaptation to 0, 5 or 20 of their labels
+(`labels:unseen`), texts that nobody has judged (`minilm:unseen`, `smollm2:unseen`; every method uses the same
+features), and questions that nobody has answered (`minilm:questions`, `smollm2:questions`). A control shuffles answers among the raters of each item (`labels:seen:shuffled`): without taste in the
 data, a method that distinguishes raters can only lose.
 
 Every method with a size (clusters, prototypes, rank, length of a code) chooses it among the same candidates by the
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, parts: Parts) -> list[dict[str, Any]]:
 
     from reward_models.evaluation.comparisons import in_words
 
-    cells = [name for name in CELLS if name.split(":")[0] in args.features]
+    cells = [name for name in args.cells if name.split(":")[0] in args.features]
     if args.no_controls:
         cells = [name for name in cells if not name.endswith(":shuffled")]
     rows: list[dict[str, Any]] = []
@@ -142,6 +142,10 @@ def main() -> None:
     parser.add_argument(
         "--features", nargs="+", choices=("labels", *FEATURES), default=["labels", *FEATURES],
         help="inputs: labels, or features of a language model (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cells", nargs="+", choices=CELLS, default=list(CELLS), metavar="CELL",
+        help=f"what is held out: {', '.join(CELLS)} (default: all)",
     )  # fmt: skip
     parser.add_argument("--no-controls", action="store_true", help="skip the shuffled controls")
     parser.add_argument(
