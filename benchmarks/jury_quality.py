@@ -2,8 +2,9 @@
 
 Four tasks: new labels of known people (`labels:seen`), new people, with adaptation to 0, 5 or 20 of their labels
 (`labels:unseen`), texts that nobody has judged (`minilm:unseen`, `smollm2:unseen`; every method uses the same
-features), and questions that nobody has answered (`minilm:questions`, `smollm2:questions`). A control shuffles answers among the raters of each item (`labels:seen:shuffled`): without taste in the
-data, a method that distinguishes raters can only lose.
+features), and questions that nobody has answered (`minilm:questions`, `smollm2:questions`). A control shuffles answers
+among the raters of each item (`labels:seen:shuffled`): without taste in the data, a method that distinguishes raters
+can only lose.
 
 Every method with a size (clusters, prototypes, rank, length of a code) chooses it among the same candidates by the
 labels of held-out training raters; scored labels are never used. All are fitted once with the settings of this
