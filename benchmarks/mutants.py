@@ -65,6 +65,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "reward_models/evaluation": ("tests/reward_models/evaluation",),
 }
 """The tests of each room; those in a file named after the mutated one run first."""
+EVERYWHERE = ("tests/project/test_values.py",)
+"""Tests of the project that concern every room, and take no time."""
 
 SWAPS = {
     "Add": ("Sub",),
@@ -166,7 +168,10 @@ def mutants(file: Path, rng: random.Random) -> Iterator[Mutant]:
 
 
 def meaning(source: str) -> str | None:
-    """The syntax tree without annotations and their imports, which no run looks at; None for broken syntax."""
+    """The syntax tree without what no run looks at: annotations, their imports, guards of `zip`.
+
+    None for broken syntax.
+    """
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -179,6 +184,8 @@ def meaning(source: str) -> str | None:
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.posonlyargs, node.kwonlyargs = [], []
             node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
+        if isinstance(node, ast.keyword) and node.arg == "strict":  # of `zip`: it guards against faults elsewhere
+            node.value = ast.Constant(None)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):  # imports for annotations only
             node.test = ast.Constant(None)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
@@ -200,7 +207,7 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     imports = [f for f in found if file and module in (copy / f).read_text(encoding="utf-8")]
     first = list(dict.fromkeys([*sorted(named), *sorted(imports)]))
     others = [] if named_only and first else sorted(set(found) - set(first), key=lambda f: (f == REAL_RUN, f))
-    return [*([file] if file else []), *first, *others]
+    return [*([file] if file else []), *EVERYWHERE, *first, *others]
 
 
 def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[str, float]:

@@ -18,7 +18,7 @@ from reward_models.evaluation.calibration_metrics import (
     share_calibration,
     tie_calibration,
 )
-from reward_models.evaluation.judgement_bootstrap import Bootstrap, tail_mean
+from reward_models.evaluation.judgement_bootstrap import Bootstrap, average, tail_mean
 from reward_models.judgements.records import Judgements
 
 
@@ -202,6 +202,26 @@ def test_a_calibrated_jury_has_no_pairwise_error_and_one_averaged_reward_has():
     # The averaged reward is .4 * 3, sigma(1.2) = .769.
     assert found["average"] == pytest.approx((0.769 - 0.681) ** 2, abs=0.004)
     assert min(np.array(errors["average"]) - np.array(errors["smooth"])) > 0
+
+
+def test_an_error_without_its_noise_may_fall_below_zero_and_so_may_its_interval():
+    """Answers at random around shares that are right: zero error."""
+    rng = np.random.default_rng(0)
+    choices = rng.permutation(["a", "b"] * 60)
+    enc = pairs([(f"r{n}", f"p{n // 4}", "x", "y", choice) for n, choice in enumerate(choices)])
+    half = np.full(len(enc), 0.5)
+    corrected = pairwise_calibration(half, enc, bootstrap=FEW)
+    assert corrected.low < 0 < corrected.high
+    assert corrected.low < corrected.value < corrected.high
+    with_noise = pairwise_calibration(half, enc, corrected=False, bootstrap=FEW)
+    assert with_noise.low >= 0
+    assert with_noise.value > corrected.value
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_average_of_nothing_is_unknown_and_warns_of_no_division():
+    assert np.isnan(average(np.array([1.0, np.nan]), np.array([0.0, 2.0])))
+    assert average(np.array([1.0, np.nan, 3.0]), np.array([0.25, 2.0, 0.25])) == 2.0
 
 
 def test_tie_rates_by_rater():

@@ -109,11 +109,15 @@ def test_every_contradiction_is_named_at_once():
     with pytest.raises(JudgementError) as error:
         rake(
             traits,
-            {"age": {"young": 0.4, "old": 0.4, "ancient": 0.3}, "sex": {"f": 0.5, "m": 0.5}, "regoin": {"north": 1}},
+            {
+                "age": {"young": 0.4, "old": 0.4, "ancient": 0.2, "unborn": 0.1},
+                "sex": {"f": 0.5, "m": 0.5},
+                "regoin": {"north": 1},
+            },
         )
     message = str(error.value)
     assert "the shares sum to 1.1" in message
-    assert "no rater has the value 'ancient', whose share is 0.3" in message
+    assert "no rater has the value 'ancient', whose share is 0.2" in message
     assert "1 raters have the value 'x', which has no share" in message
     assert "no rater has a trait 'regoin'" in message
 

@@ -118,6 +118,39 @@ def test_the_uniform_floor_measures_from_the_likeliest_tie_of_all_visits():
     assert restored.state_dict() == prompts.state_dict()
 
 
+def test_a_floor_reaches_the_rewards_of_a_group_and_without_one_they_are_as_they_were():
+    """One cluster has the pool's reward: the two answers within the margin share the mass, the third keeps its own."""
+    rewards, log_ref = torch.tensor([[1.0], [0.8], [-1.0]]).double(), torch.tensor([-1.0, -3.0, -2.0]).double()
+    found = {}
+    for floor in (0.0, 1.0):
+        reward = JuryReward(TableJury({}, ["all"], [1.0]), offset_learning_rate=0.0)
+        reward.target = PoolTarget(tie_margin=0.5, uniform_floor=floor)
+        prompts = PromptState(reward.offsets)
+        found[floor] = aiming(reward, prompts=prompts)(table(rewards.tolist(), w=(1.0,)), log_ref, log_ref, 3, True)
+        expected = reward.target.shaped(rewards, log_ref)[:, 0]
+        torch.testing.assert_close(found[floor].reward.diff(), expected.diff())  # a pool is known up to a constant
+        assert (prompts.state_dict()["targeting"]["anchors"] != {}) == (floor > 0)
+    alike = (found[1.0].reward + log_ref)[:2]
+    assert float(alike[0]) == pytest.approx(float(alike[1]))  # as probable as one another under the target
+
+
+def test_only_training_moves_offsets_normalisers_and_means_of_a_prompt_that_is_known():
+    reward = JuryReward(JURY, offset_learning_rate=0.5)
+    prompts = PromptState(reward.offsets)
+    targeting = aiming(reward, prompts=prompts)
+    targeting(table(R), REF, REF, 4, training=True)
+    other = table([[1.0, -1.0], [0.5, 2.0], [3.0, 0.0], [0.0, 1.0]])
+    states = [prompts.state_dict()]
+    for training in (False, True):
+        targeting(other, REF, PI, 4, training=training)
+        states.append(prompts.state_dict())
+    before, evaluated, trained = states
+    assert evaluated == before
+    for part in ("log_z", "log_normaliser"):
+        assert trained["offsets"][part] != before["offsets"][part], part
+    assert trained["targeting"]["reference_averages"] != before["targeting"]["reference_averages"]
+
+
 def test_gains_are_above_what_the_reference_gives():
     reward = JuryReward(JURY)
     prompts = PromptState(reward.offsets)
