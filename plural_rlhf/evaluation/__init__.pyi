@@ -66,6 +66,11 @@ from .open_ended.divergences import sequence_kl as sequence_kl
 from .open_ended.drift import degeneracy as degeneracy
 from .open_ended.drift import layout as layout
 from .open_ended.drift import perplexity as perplexity
+from .open_ended.evaluate import evaluate_open_ended as evaluate_open_ended
+from .open_ended.results import MEASURES as MEASURES
+from .open_ended.results import MeasureRow as MeasureRow
+from .open_ended.results import OpenEndedResults as OpenEndedResults
+from .open_ended.results import ScoredText as ScoredText
 from .open_ended.samples import PolicySamples as PolicySamples
 from .open_ended.samples import read_samples as read_samples
 from .steerable import pareto as pareto

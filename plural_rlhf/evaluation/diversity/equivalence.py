@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from reward_models.errors import did_you_mean
 from reward_models.stats.shares import share_interval
@@ -28,6 +29,7 @@ __all__ = [
     "equivalence_rule",
     "fit_equivalence_rules",
     "pair_similarities",
+    "rank_auc",
 ]
 
 
@@ -246,7 +248,7 @@ def fit_equivalence_rules(
         rule = EquivalenceRule(name, dict(zip(parts, coefficients.tolist(), strict=True)), threshold)
         right = ((score >= threshold) == similar)[~train]
         low, high = share_interval(right.mean(), np.array(len(right)), level)
-        auc = _auc(score[~train], similar[~train])
+        auc = rank_auc(score[~train], similar[~train])
         fits.append(RuleAccuracy(rule, float(right.mean()), float(low), float(high), auc, len(right)))
     return fits
 
@@ -286,6 +288,15 @@ def _best_threshold(score: np.ndarray, similar: np.ndarray) -> float:
     return float(cuts[balanced.argmax()])
 
 
-def _auc(score: np.ndarray, similar: np.ndarray) -> float:
-    difference = score[similar][:, None] - score[~similar][None]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if difference.size else float("nan")
+def rank_auc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Compute the area under the ROC curve, the probability that a positive scores higher; ties count half.
+
+    Example:
+        >>> rank_auc(np.array([3.0, 1.0, 1.0, 0.0]), np.array([True, True, False, False]))  # 1 + 1 + .5 + 1, of 4
+        0.875
+    """
+    n = int(positive.sum())
+    if n in (0, len(positive)):
+        return float("nan")
+    ranks = rankdata(score)
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))

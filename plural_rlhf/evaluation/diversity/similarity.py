@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -37,7 +38,7 @@ def same_words(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
         >>> same_words(["Parks.", "more parks"], ["parks!"]).tolist()
         [[1.0], [0.0]]
     """
-    return _equal([" ".join(words(text)) for text in texts], [" ".join(words(text)) for text in others])
+    return _equal([" ".join(_words(text)) for text in texts], [" ".join(_words(text)) for text in others])
 
 
 def unigram_f1(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
@@ -49,7 +50,7 @@ def unigram_f1(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
         >>> unigram_f1(["more parks"], ["more and more parks", "lower taxes"]).round(3).tolist()  # 2 · 2 / (2 + 4)
         [[0.667, 0.0]]
     """
-    rows, columns = [words(text) for text in texts], [words(text) for text in others]
+    rows, columns = [_words(text) for text in texts], [_words(text) for text in others]
     occurrences = _occurrences([*rows, *columns])
     common = (occurrences[: len(rows)] @ occurrences[len(rows) :].T).toarray()
     return 2 * common / np.add.outer([len(row) for row in rows], [len(row) for row in columns])
@@ -64,7 +65,7 @@ def rouge_l(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:
         >>> rouge_l(["more parks now"], ["now more parks", "parks"]).round(3).tolist()  # 2 · 2 / 6 and 2 · 1 / 4
         [[0.667, 0.5]]
     """
-    rows, columns = [words(text) for text in texts], [words(text) for text in others]
+    rows, columns = [_words(text) for text in texts], [_words(text) for text in others]
     masks = [_places(row) for row in rows]
     common = [[_longest(len(row), mask, column) for column in columns] for row, mask in zip(rows, masks, strict=True)]
     lengths = np.array(common, dtype=np.float64).reshape(len(rows), len(columns))
@@ -88,6 +89,11 @@ SIMILARITIES: Mapping[str, Callable[[Sequence[str], Sequence[str]], np.ndarray]]
     "rouge_l": rouge_l,
 }
 """Similarities that need no vectors, by the names that rules give them; `cosine` is the one that does."""
+
+
+@lru_cache(maxsize=65_536)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(words(text))
 
 
 def _trimmed(text: str) -> str:

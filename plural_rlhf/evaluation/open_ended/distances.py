@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.special import gammaln
 
 from plural_rlhf.evaluation.diversity.classes import semantic_classes
-from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule, equivalence_rule
+from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule, equivalence_rule, rank_auc
 
 
 __all__ = [
@@ -93,7 +93,6 @@ def classifier_two_sample(vectors: np.ndarray, others: np.ndarray, folds: int = 
     if min(len(vectors), len(others)) < 2 * folds:
         return float("nan")
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
 
     x = np.concatenate([vectors, others]).astype(np.float64)
     x = (x - x.mean(axis=0)) / max(float(np.sqrt(x.var(axis=0).sum())), 1e-12)  # one scale for all directions
@@ -102,7 +101,7 @@ def classifier_two_sample(vectors: np.ndarray, others: np.ndarray, folds: int = 
     aucs = []
     for fold in range(folds):
         model = LogisticRegression(class_weight="balanced", max_iter=200).fit(x[part != fold], ours[part != fold])
-        aucs.append(roc_auc_score(ours[part == fold], model.decision_function(x[part == fold])))
+        aucs.append(rank_auc(model.decision_function(x[part == fold]), ours[part == fold] == 1))
     return float(np.mean(aucs))
 
 

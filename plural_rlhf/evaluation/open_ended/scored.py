@@ -73,8 +73,9 @@ def open_writers(
     """Put policies and people side by side, and embed each different text once."""
     texts = {name: {prompt: list(of) for prompt, of in policy.texts.items()} for name, policy in samples.items()}
     prompts = next(iter(texts.values()))
-    if people is not None:
-        texts[PEOPLE] = {prompt: list(people[prompt]) for prompt in prompts if len(people.get(prompt, ())) > 0}
+    wrote = {prompt: list((people or {}).get(prompt, ())) for prompt in prompts}
+    if any(wrote.values()):
+        texts[PEOPLE] = {prompt: some for prompt, some in wrote.items() if some}
     vectors: dict[str, np.ndarray] = {}
     if embed is not None:
         unique = list(dict.fromkeys(text for of in texts.values() for some in of.values() for text in some))
