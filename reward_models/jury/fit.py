@@ -92,8 +92,9 @@ def fit_jury(
         config: Restarts, priors and seed; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
             None: 1,024, or what a sentence embedder was trained on.
-        cache_dir: Folder in which features are kept while they are computed, so that a fit that was killed goes on
-            with the same result; it may be deleted afterwards. None: nothing is kept.
+        cache_dir: Folder in which features, and the held-out losses of candidates, are kept while they are computed,
+            so that a fit that was killed goes on with the same result; it may be deleted afterwards. None: nothing is
+            kept.
         progress: Show progress bars.
         on_step: Called with a sentence when a step begins.
 
@@ -132,7 +133,7 @@ def fit_jury(
         model, tokenizer, tables.encoded, usual, options, tables.config, cache_dir, progress, announce
     )
     read = replace(tables, encoded=texts.tables)
-    found = fit_texts_and_raters(read, texts.rows, clusters, membership, announce)
+    found = fit_texts_and_raters(read, texts.rows, clusters, membership, announce, cache_dir)
     described = described_clusters(found.fit, tables, labels, names)
     fit = found.fit
     conversations = len(fit.texts) if texts.reading.format == "conversations" else 0

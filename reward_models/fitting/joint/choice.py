@@ -12,12 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reward_models.content_hashes import arrays_hash
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit, JointTables, fit_around
+from reward_models.fitting.joint.kept_losses import Losses, kept_losses
 from reward_models.fitting.joint.problem import JointProblem, Params
 from reward_models.fitting.joint.strengths import Consensus, fit_consensus
 from reward_models.fitting.joint.text_space import TextSpace
@@ -82,6 +86,7 @@ def choose_joint(
     candidates: Sequence[tuple[Membership, int]] = JOINT_CANDIDATES,
     *,
     config: FitConfig | None = None,
+    cache_dir: str | Path | None = None,
 ) -> JointChoice:
     """Choose a jury by held-out raters and texts, and fit it to all judgements.
 
@@ -95,6 +100,8 @@ def choose_joint(
         candidates: Pairs of membership and number of clusters (or rank). Pairs that the raters cannot support are
             skipped; a mixture of 1 is always compared.
         config: Fit settings, the same for all candidates; its seed also draws the folds.
+        cache_dir: Folder in which the losses of finished candidates are kept, so that a choice that was stopped goes
+            on with the same result; it may be deleted afterwards. None: nothing is kept.
 
     Returns:
         The choice with the table of all candidates, and the fit.
@@ -117,7 +124,8 @@ def choose_joint(
         if reason is not None:
             chosen = MembershipChoice([], "mixture", 1, reason)
         else:
-            chosen = _choose(tables, consensus, raters, candidates, config)
+            folder = None if cache_dir is None else Path(cache_dir)
+            chosen = _choose(tables, consensus, raters, candidates, config, folder)
         fit = fit_around(tables, consensus, chosen.membership, chosen.num_clusters, config)
         return JointChoice(chosen.membership, chosen.num_clusters, chosen.table, chosen.reason, fit)
 
@@ -154,11 +162,12 @@ def _choose(
     raters: list[str],
     candidates: Sequence[tuple[Membership, int]],
     config: FitConfig,
+    folder: Path | None,
 ) -> MembershipChoice:
     folds = _folds(tables, raters, consensus, replace(config, restarts=1))
     at_most = max(1, len(raters) // 4)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
-    scored = [fold.losses(supported) for fold in track(folds, "choosing clusters: held-out raters and texts")]
+    scored = [fold.losses(supported, folder) for fold in track(folds, "choosing clusters: held-out raters and texts")]
     if not scored:
         return MembershipChoice(
             [], "mixture", 1, _NOT_COMPARED.format("no rater judged both known and held-out texts")
@@ -220,24 +229,31 @@ class _Fold:
     consensus: Consensus
     config: FitConfig
 
-    def losses(self, candidates: Sequence[tuple[Membership, int]]) -> dict[str, _Losses]:
-        """Fit each candidate and score it, by kind of text."""
+    def losses(self, candidates: Sequence[tuple[Membership, int]], folder: Path | None) -> dict[str, _Losses]:
+        """Fit each candidate and score it, by kind of text; what is stored in the folder is not computed again."""
+        fold = "" if folder is None else arrays_hash(self)
+        of_each = [
+            kept_losses(folder, [fold, *candidate], partial(self._losses_of, *candidate)) for candidate in candidates
+        ]
+        return {
+            kind: (np.stack([losses[kind][0] for losses in of_each], 1), *of_each[0][kind][1:]) for kind in self.scored
+        }
+
+    def _losses_of(self, membership: Membership, size: int) -> Losses:
+        """Fit one candidate and score it."""
         n = len(self.raters)
-        losses = {kind: (np.zeros((n, len(candidates))), np.zeros(n), np.zeros(n)) for kind in self.scored}
-        for column, (membership, size) in enumerate(candidates):
-            fit = fit_around(self.train, self.consensus, membership, size, self.config)
-            for kind, (summed, weight, count) in losses.items():
-                for adapt, tests in self.scored[kind]:
-                    adapted = fit.adapt(adapt, self.coordinates)
-                    for test, coordinates in zip(tests, self.coordinates, strict=True):
-                        if not len(test):
-                            continue
-                        rater = positions(test.rater_ids, self.raters)[test.rater]
-                        log_lik = test.weight * answer_log_lik(adapted.log_probs(test, coordinates), test)
-                        summed[:, column] -= np.bincount(rater, log_lik, n)
-                        if column == 0:
-                            weight += np.bincount(rater, test.weight, n)
-                            count += np.bincount(rater, test.count, n)
+        losses = {kind: np.zeros((3, n)) for kind in self.scored}
+        fit = fit_around(self.train, self.consensus, membership, size, self.config)
+        for kind, sums in losses.items():
+            for adapt, tests in self.scored[kind]:
+                adapted = fit.adapt(adapt, self.coordinates)
+                for test, coordinates in zip(tests, self.coordinates, strict=True):
+                    if not len(test):
+                        continue
+                    rater = positions(test.rater_ids, self.raters)[test.rater]
+                    log_lik = test.weight * answer_log_lik(adapted.log_probs(test, coordinates), test)
+                    for total, values in zip(sums, (-log_lik, test.weight, test.count), strict=True):
+                        total += np.bincount(rater, values, n)
         return losses
 
 

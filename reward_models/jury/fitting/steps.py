@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -122,6 +123,7 @@ def fit_texts_and_raters(
     clusters: Clusters,
     membership: Membership | Literal["auto"],
     announce: Callable[[str], None],
+    cache_dir: str | Path | None = None,
 ) -> FittedJury:
     """Choose the number of clusters where there is a choice, and fit texts and raters together.
 
@@ -131,6 +133,7 @@ def fit_texts_and_raters(
         clusters: K; candidates; or a choice.
         membership: Kind of codes; "auto": compared as well.
         announce: Called with a sentence when a step begins.
+        cache_dir: See `choose_joint`.
 
     Raises:
         JuryError: A number of clusters that the raters cannot support, or see `fit_joint`.
@@ -168,7 +171,7 @@ def fit_texts_and_raters(
     if candidates == [("mixture", 1)]:
         return fit_texts_and_raters(tables, features, 1, "mixture", announce)
     announce(f"choosing the number of clusters on held-out raters and texts, and fitting: {amount}")
-    choice = choose_joint(encoded, features, candidates, config=config)
+    choice = choose_joint(encoded, features, candidates, config=config, cache_dir=cache_dir)
     rows = [{column: value for column, value in row.items() if column != "membership"} for row in choice.table]
     return FittedJury(choice.fit, KSelection(rows, choice.num_clusters, choice.reason), choice.membership)
 
