@@ -94,7 +94,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _clusters_fit_raters(self) -> RunConfig:
         raters, largest = self.data.max_raters, max(self.jury.clusters)
-        if raters is not None and largest > raters:
+        if self.jury.is_fitted and raters is not None and largest > raters:
             raise ValueError(
                 f"jury.clusters asks for {largest} clusters of the {raters} raters that data.max_raters keeps; "
                 f"raise data.max_raters or lower jury.clusters"

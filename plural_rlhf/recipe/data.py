@@ -175,7 +175,7 @@ def read_data(
     check_traits(judgements, config.jury.by or ())
     train_raters, heldout_raters = split_raters(judgements, config.data.heldout_raters, raters)
     largest = max(config.jury.clusters)
-    if largest > train_raters.n_raters // 2:
+    if config.jury.is_fitted and largest > train_raters.n_raters // 2:
         raise JuryError(
             f"jury.clusters asks for {largest} clusters of {train_raters.n_raters} training raters: ask for at most "
             "half as many clusters as raters, or bring more raters."

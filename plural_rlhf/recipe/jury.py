@@ -33,7 +33,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.jury.fit import fit_jury
 
 
-__all__ = ["jury_stage"]
+__all__ = ["jury_stage", "measure_headroom"]
 
 
 _LABELS_ALONE = (
@@ -62,7 +62,7 @@ def jury_stage(
         What the report says of the jury.
     """
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
-    room = HeadroomSummary.model_validate(keep("headroom", lambda: _headroom(data.train, config.seed)))
+    room = measure_headroom(data.train, config.seed, keep)
     console.print(heading("Headroom", room.verdict))
     section = config.jury
     if section.l2 != "auto":
@@ -126,5 +126,10 @@ def jury_stage(
     )
 
 
-def _headroom(judgements: Judgements, seed: int) -> dict[str, Any]:
-    return HeadroomSummary.model_validate(headroom(judgements, seed=seed), from_attributes=True).to_dict()
+def measure_headroom(judgements: Judgements, seed: int, keep: Keep) -> HeadroomSummary:
+    """Measure what a jury could gain over one reward for everybody; `keep` as for `jury_stage`."""
+
+    def measure() -> dict[str, Any]:
+        return HeadroomSummary.model_validate(headroom(judgements, seed=seed), from_attributes=True).to_dict()
+
+    return HeadroomSummary.model_validate(keep("headroom", measure))

@@ -102,6 +102,10 @@ def run(
         check_folder(path, inputs.of_every_stage(), defaults, overwrite=overwrite)
         _check_rules(config)
         data = _read(config, inputs, console, overwrite=overwrite)
+        if config.jury.path is not None:
+            from plural_rlhf.recipe.scorers.saved_jury import check_saved_jury
+
+            check_saved_jury(config, data)
         settings = config.model_dump(mode="json")
         job = None if until == "jury" else job_of(config, data, path)
         with open_run_folder(path, settings, inputs.of_every_stage(), defaults, overwrite=overwrite) as folder:
@@ -126,7 +130,7 @@ def _read(config: RunConfig, inputs: RunInputs, console: Console, *, overwrite: 
 def _complete_stages(
     config: RunConfig, data: RunData, job: Job | None, stages: Stages, until: Until, command: str
 ) -> RunResults:
-    from plural_rlhf.recipe.jury import jury_stage
+    from plural_rlhf.recipe.scorers.choose import scorer_stage
 
     started, folder, console = time.strftime("%Y-%m-%dT%H:%M:%S%z"), stages.folder.path, stages.console
     summary = data.summary(config)
@@ -134,7 +138,7 @@ def _complete_stages(
 
     def fit_jury() -> JuryResults:
         features = stages.kept_in(Stage.JURY) / "features"
-        return jury_stage(config, data, folder / Stage.JURY, console, partial(stages.part, Stage.JURY), features)
+        return scorer_stage(config, data, folder / Stage.JURY, console, partial(stages.part, Stage.JURY), features)
 
     jury = stages.complete(Stage.JURY, JuryResults, fit_jury)
     trained = {} if job is None else _train_policies(config, job, stages)

@@ -54,6 +54,11 @@ class RunInputs:
     def __init__(self, config: RunConfig) -> None:
         self._settings = settings_of(config)
         self._sources = {str(path): file_hash(path) for path in _files(config)}
+        texts = {"prompts.path": config.prompts.path, "data.written": config.data.written}
+        self._texts = {
+            key: file_hash(path) for key, path in texts.items() if isinstance(path, Path) and path.is_file()
+        }
+        self._jury = config.jury.path if config.jury.path is not None and config.jury.path.is_dir() else None
         self._content: dict[str, str | None] = {}
         self._model: str | None = None
 
@@ -94,6 +99,10 @@ class RunInputs:
             content["base model"] = model_hash(self._model)  # not kept: a download may be going on
             # Beside it, because records of earlier versions know the quick hash only.
             content["weights of the base model"] = large_files_hash(self._model)
+        if stage != Stage.JURY:
+            content |= self._texts
+        elif self._jury is not None:
+            content["saved jury"] = value_hash([model_hash(self._jury), large_files_hash(self._jury)])
         return StageInputs(settings, {**content, **self._content}, self._sources)
 
     def of_every_stage(self) -> dict[str, StageInputs]:

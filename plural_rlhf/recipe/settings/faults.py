@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -113,7 +114,8 @@ def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseMo
     for details in error.errors():
         path = _known_prefix(root, details["loc"])
         if details["type"] == "extra_forbidden":
-            path = (*path, str(details["loc"][len(path)]))
+            # Of an entry of a list, its number from 1.
+            path += tuple(str(part + 1 if isinstance(part, int) else part) for part in details["loc"][len(path) :])
         grouped.setdefault(path, []).append(details)
     for path, details_list in grouped.items():
         key = ".".join(path)
@@ -188,10 +190,14 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _model_at(root: type[BaseModel], path: SectionPath) -> type[BaseModel]:
-    model = root
+    """The section at a path, which may go through an entry of a list or a mapping of sections."""
+    at: Any = root
     for part in path:
-        model = _annotation(model, part)
-    return model
+        at = _annotation(at, part) if _is_model(at) else get_args(at)[-1]
+        if isinstance(at, UnionType):
+            at = get_args(at)[0]
+    section: type[BaseModel] = at
+    return section
 
 
 def _known_prefix(root: type[BaseModel], loc: tuple[int | str, ...]) -> SectionPath:

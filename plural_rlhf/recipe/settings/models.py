@@ -5,12 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from plural_rlhf.recipe.settings.base import AtLeastOne, Positive, Section, one_or_more
 
 
-__all__ = ["JurySection", "LoraSection", "PolicySection"]
+__all__ = ["JurySection", "LoraSection", "ObjectiveSection", "PolicySection"]
+
+ONLY_FITTED = (
+    "clusters",
+    "names",
+    "by",
+    "restarts",
+    "backbone",
+    "pooling",
+    "hidden_layers",
+    "read_prompt",
+    "layers",
+    "l2",
+)
+"""Settings of `jury` that are read where the run fits the jury itself."""
 
 
 class LoraSection(Section):
@@ -48,14 +62,51 @@ class PolicySection(Section):
     )
 
 
+class ObjectiveSection(Section):
+    """An objective: a scalar reward model or a function, and its weight.
+
+    Example:
+        >>> ObjectiveSection(function="my_package.rewards:brief", weight=0.4).model is None
+        True
+    """
+
+    model: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Path or Hub id of a sequence classifier with one label."
+    )
+    function: Annotated[str, Field(pattern=r"^.+:[A-Za-z_]\w*$")] | None = Field(
+        default=None,
+        description="Function in TRL's convention, package.module:name or file.py:name; it is called with prompts and "
+        "completions, and returns one number per completion.",
+    )
+    weight: Positive = Field(default=1.0, description="Weight among the objectives, above 0; of any sum.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ObjectiveSection:
+        if (self.model is None) == (self.function is None):
+            raise ValueError("needs either a model or a function")
+        return self
+
+
 class JurySection(Section):
     """The jury: how many rater clusters, and which features their scores are computed from.
 
     Example:
         >>> JurySection(clusters=3).clusters
         [3]
+        >>> JurySection(path="runs/quickstart/jury").path.name  # a saved one
+        'jury'
     """
 
+    path: Path | None = Field(
+        default=None,
+        description="Folder of a saved jury, which is used in place of fitting one; null to fit one.",
+    )
+    objectives: Annotated[dict[str, ObjectiveSection], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Objectives in place of a jury, each {model, weight} or {function, weight} by its name, e.g. "
+        "{helpful: {model: path/of/a/model, weight: 0.6}, brief: {function: 'my.module:brief', weight: 0.4}}. Such a "
+        "run needs no judgements.",
+    )
     clusters: Annotated[list[AtLeastOne], Field(min_length=1), BeforeValidator(one_or_more)] = Field(
         default=[1, 2, 3],
         description="Candidates for the number of rater clusters (1 or more each), or one number.",
@@ -104,3 +155,23 @@ class JurySection(Section):
         default="auto",
         description="Without effect, for runs of version 0.1: strengths of heads are learnt from the judgements.",
     )
+
+    @field_validator("objectives")
+    @classmethod
+    def _one_jury(cls, objectives: object, info: ValidationInfo) -> object:
+        if objectives is not None and info.data.get("path") is not None:
+            raise ValueError("is set, and so is jury.path; set one of them")
+        return objectives
+
+    @field_validator(*ONLY_FITTED)
+    @classmethod
+    def _is_read(cls, value: object, info: ValidationInfo) -> object:
+        for other in ("path", "objectives"):
+            if info.data.get(other) is not None and value != cls.model_fields[str(info.field_name)].default:
+                raise ValueError(f"is set, but with jury.{other} no jury is fitted; remove one of them")
+        return value
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the run fits the jury itself."""
+        return self.path is None and self.objectives is None

@@ -219,3 +219,10 @@ def test_juries_need_a_name_of_their_own_and_somebody_on_them(write):
     assert "named 'all', which is a word for weights" in refusal(write("juries: {all: {urban: 7}}"))
     assert "no seats on the jury 'council'" in refusal(write("juries: {council: {urban: 0}}"))
     assert "juries" in refusal(write("juries: {council: {urban: -1}}"))
+
+
+def test_an_unknown_key_in_an_entry_of_a_list_or_mapping_is_named(write):
+    said = refusal(write("data: {tables: [{path: a.csv}, {pth: b.csv}]}"))
+    assert "data.tables.2.pth: unknown key 'pth' in section `data.tables.2`. Did you mean 'path'?" in said
+    said = refusal(write("jury: {objectives: {brief: {funktion: 'a:b'}}}"))
+    assert "jury.objectives.brief.funktion: unknown key 'funktion'" in said

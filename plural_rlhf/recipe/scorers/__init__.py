@@ -1,0 +1,1 @@
+"""What scores texts in a run: a jury that it fits, a saved jury, or objectives."""
