@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from plural_rlhf.trainers import _trl
-from reward_models.trainer.process_group import leave_process_group_at_exit
+from reward_models.process_group import leave_process_group_at_exit
 from reward_models.trainer.random_state import randomness_aside
 from reward_models.trainer.whole_checkpoints import (
     FILES,

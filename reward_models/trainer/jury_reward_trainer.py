@@ -31,6 +31,7 @@ from reward_models.jury.features import pooled_features
 from reward_models.jury.folder import save_jury
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
+from reward_models.process_group import leave_process_group_at_exit
 from reward_models.progress import progress_bars
 from reward_models.trainer import _trl, checkpoint
 from reward_models.trainer.data import JuryData, divide, read_data, read_evaluation
@@ -39,7 +40,6 @@ from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
 from reward_models.trainer.milestones import Milestones, revive_empty_clusters
 from reward_models.trainer.model_card import JuryCard, data_counts
-from reward_models.trainer.process_group import leave_process_group_at_exit
 from reward_models.trainer.rows import COLUMNS, JudgementCollator, JudgementRows, PromptSampler
 from reward_models.trainer.start import joint_start, start_memberships
 from reward_models.trainer.terms import observe, squared_level, tempered_loss
@@ -415,7 +415,7 @@ class JuryRewardTrainer(RewardTrainer):
     ) -> None:
         base, rows = self.jury.config.name_or_path, self.train_dataset
         data = {"Data set": dataset_name} if dataset_name else {}
-        card = JuryCard(
+        JuryCard(
             model_name=model_name or Path(self.args.output_dir).name,
             cluster_names=self.cluster_names,
             prevalence=self.memberships.prevalence.tolist(),
@@ -430,8 +430,7 @@ class JuryRewardTrainer(RewardTrainer):
             metrics=self._last_metrics,
             special_tokens=self.reading.special_tokens and self.reading.format != "conversations",
             tags=[*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])],
-        )
-        card.write(folder)
+        ).write(folder)
 
     def _write_prevalence(self) -> None:
         self.jury.config.prevalence = self.memberships.prevalence.tolist()

@@ -21,7 +21,7 @@ def threads_of_the_group():
 
 atexit.register(lambda: print("at exit", threads_of_the_group()))  # registered first: called last
 import torch
-from reward_models.trainer.process_group import leave_process_group_at_exit
+from reward_models.process_group import leave_process_group_at_exit
 
 torch.distributed.init_process_group("gloo")
 leave_process_group_at_exit()
