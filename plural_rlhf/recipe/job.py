@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.report.names import Stage
@@ -32,8 +33,9 @@ class Job:
 
     Attributes:
         trainings: What each training stage does, in order; each is given the jury and where to save the policy.
-        evaluate: Measures all policies, given where to print progress and what keeps finished pieces.
+        evaluate: Measures all policies, given where to print progress, what keeps finished pieces, and a folder for
+            what a stopped evaluation goes on from.
     """
 
     trainings: dict[Stage, Training]
-    evaluate: Callable[[Console, KeepPieces], EvaluationResults]
+    evaluate: Callable[[Console, KeepPieces, Path], EvaluationResults]

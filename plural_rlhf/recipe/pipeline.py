@@ -144,8 +144,10 @@ def _complete_stages(
     trained = {} if job is None else _train_policies(config, job, stages)
     evaluation = EvaluationResults()
     if job is not None and until in ("evaluate", "report"):
-        keep = partial(stages.pieces, Stage.EVALUATE)
-        evaluation = stages.complete(Stage.EVALUATE, EvaluationResults, lambda: job.evaluate(console, keep))
+        keep, kept = partial(stages.pieces, Stage.EVALUATE), stages.kept_in
+        evaluation = stages.complete(
+            Stage.EVALUATE, EvaluationResults, lambda: job.evaluate(console, keep, kept(Stage.EVALUATE))
+        )
 
     results = RunResults(
         schema_version=SCHEMA_VERSION,
@@ -217,6 +219,11 @@ def _train_policies(config: RunConfig, job: Job, stages: Stages) -> dict[Stage, 
 
 def _train(train: Training, jury: Callable[[], JuryScorer], stages: Stages, stage: Stage) -> TrainingResults:
     return train(jury(), stages.training(stage))
+
+
+def _evaluate(job: Job, stages: Stages) -> EvaluationResults:
+    keep = partial(stages.pieces, Stage.EVALUATE)
+    return job.evaluate(stages.console, keep, stages.kept_in(Stage.EVALUATE))
 
 
 def _skipped_settings(config: RunConfig) -> list[Skipped]:

@@ -124,3 +124,5 @@ class SkippedPart(StrEnum):
     STEERING = "steering"
     RULES = "welfare rules"
     HELDOUT = "held-out questions"
+    HELDOUT_JURY = "held-out jury"
+    PEOPLE = "comparison with what people wrote"

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from plural_rlhf.report.names import EVERYBODY
 from plural_rlhf.report.results_base import Number, ResultsModel, Shares
+from plural_rlhf.report.results_texts import TextResults
 
 
 __all__ = [
@@ -231,4 +232,7 @@ class EvaluationResults(ResultsModel):
     steering: list[SteeringResult] = Field(default=[], description="Predicted and achieved answers by weighting.")
     rules: list[RuleResult] = Field(default=[], description="Welfare rules, compared with the first.")
     rows: list[Row] = Field(default=[], description="All measured numbers in tidy form.")
+    texts: list[TextResults] = Field(
+        default=[], description="Policies that write text, by split and by who they were asked for."
+    )
     skipped: list[Skipped] = Field(default=[], description="What could not be measured, and why.")

@@ -31,7 +31,7 @@ def multiple_choice_job(config: RunConfig, data: RunData, folder: Path) -> Job:
     if config.grpo.steps:
         trainings[Stage.GRPO] = lambda jury, training: train_grpo(config, questions, jury, warm, training)
 
-    def evaluate(console: Console, keep: KeepPieces) -> EvaluationResults:
+    def evaluate(console: Console, keep: KeepPieces, kept: Path) -> EvaluationResults:
         from plural_rlhf.recipe.multiple_choice.measure import evaluate_run
 
         return evaluate_run(config, data, folder, console, keep)

@@ -37,9 +37,9 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
     if config.rloo.steps:
         trainings[Stage.RLOO] = lambda jury, training: train_rloo(config, prompts, jury, start, training)
 
-    def evaluate(console: Console, keep: KeepPieces) -> EvaluationResults:
+    def evaluate(console: Console, keep: KeepPieces, kept: Path) -> EvaluationResults:
         from plural_rlhf.recipe.open_ended.measure import evaluate_texts
 
-        return evaluate_texts(config, data, prompts, folder, console, keep)
+        return evaluate_texts(config, data, prompts, folder, console, keep, kept)
 
     return Job(trainings, evaluate)

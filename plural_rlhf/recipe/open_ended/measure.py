@@ -6,29 +6,39 @@ Knows nothing of how the policies were trained.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from plural_rlhf.evaluation.open_ended.evaluate import evaluate_open_ended
+from plural_rlhf.evaluation.open_ended.samples import read_samples
+from plural_rlhf.evaluation.open_ended.scored import Embed
+from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
-from plural_rlhf.recipe.open_ended.samples import draw_samples, measured_prompts
-from plural_rlhf.report.names import EVERYBODY, Stage
-from plural_rlhf.report.results_policies import EvaluationResults
-from reward_models.borders import heading
+from plural_rlhf.recipe.open_ended.samples import Sample, draw_samples, measured_prompts
+from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
+from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split, Stage
+from plural_rlhf.report.results_policies import EvaluationResults, Skipped
+from plural_rlhf.report.results_texts import TextResults
+from reward_models.borders import cell, heading
+from reward_models.judgements.texts import Text
+from reward_models.jury.backbones.loading import load_backbone
+from reward_models.jury.features import pooled_features
 from reward_models.jury.scorer import JuryScorer
+from reward_models.progress import track
 from reward_models.weights import parse_weights
 from reward_models.whole_file import whole_file
 
 
-__all__ = ["SAMPLES_FILE", "evaluate_texts"]
-
-SAMPLES_FILE = "samples.jsonl"
+__all__ = ["evaluate_texts"]
 
 
 def evaluate_texts(
@@ -38,6 +48,7 @@ def evaluate_texts(
     folder: Path,
     console: Console,
     keep: KeepPieces,
+    kept: Path,
 ) -> EvaluationResults:
     """Draw texts from every policy and measure them.
 
@@ -48,6 +59,7 @@ def evaluate_texts(
         folder: Folder of the run, which holds the jury and the policies.
         console: Where to report progress.
         keep: Given a name and pieces of work, returns their results: what a stopped run has done, or is done now.
+        kept: Folder for what a stopped evaluation goes on from.
 
     Returns:
         What the report and `results.json` say of it.
@@ -62,4 +74,114 @@ def evaluate_texts(
         for sample in samples:
             file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
     console.print(heading("Texts", f"{len(samples):,} by {len({s.policy for s in samples})} policies, {SAMPLES_FILE}"))
-    return EvaluationResults()
+    second, why_none = _heldout_jury(config, data, len(names), kept, console)
+    measure = _Measure(config, scorer, second, measured, _embedder(config))
+    results = [
+        measure.texts(samples, split, name, weights)
+        for split in Split
+        for name, weights in track(weightings.items(), f"measures on {split} prompts")
+        if any(prompt.split == split for prompt in measured)
+    ]
+    if second is not None:
+        _replace_folder(kept / HELDOUT_JURY, folder / HELDOUT_JURY)
+    compared = any(prompt.compared for prompt in measured)
+    reasons = {
+        SkippedPart.HELDOUT_JURY: why_none,
+        SkippedPart.PEOPLE: None if compared else "data.written says of no text that people wrote it",
+    }
+    return EvaluationResults(
+        texts=results,
+        skipped=[Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None],
+    )
+
+
+def _heldout_jury(
+    config: RunConfig, data: RunData, num_clusters: int, kept: Path, console: Console
+) -> tuple[JuryScorer | None, str | None]:
+    """The second jury, read from what a stopped evaluation has kept, or fitted now; else why there is none."""
+    path = kept / HELDOUT_JURY
+    if path.is_dir():
+        return JuryScorer.from_pretrained(path), None
+    second, reason = fit_heldout_jury(
+        config, data, num_clusters, kept / "features", lambda step: console.print(cell(step, "dim"))
+    )
+    if second is None:
+        console.print(heading("Held-out jury", f"none: {reason}"))
+        return None, reason
+    second.save_pretrained(path, include_backbone=False)
+    clusters = "1 cluster" if len(second.cluster_names) == 1 else f"{len(second.cluster_names)} clusters"
+    console.print(heading("Held-out jury", f"{clusters} of {data.heldout_raters.n_raters:,} raters that took no part"))
+    return JuryScorer.from_pretrained(path), None  # as it is read again, to the last digit
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Measures what policies wrote by two juries and against what people wrote."""
+
+    config: RunConfig
+    scorer: JuryScorer
+    second: JuryScorer | None
+    prompts: Sequence[OpenPrompt]
+    embed: Embed
+
+    def texts(self, samples: Sequence[Sample], split: str, weighting: str, weights: np.ndarray) -> TextResults:
+        """Measure all policies that were asked for one weighting, on the prompts of one split."""
+        of_split = [prompt for prompt in self.prompts if prompt.split == split]
+        rows = [
+            {
+                "policy": sample.policy,
+                "prompt": sample.prompt,
+                "text": sample.text,
+                "log_prob": sample.log_prob,
+                "reference_log_prob": sample.reference_log_prob,
+                "num_tokens": sample.num_tokens,
+                "ended": sample.ended,
+            }
+            for sample in samples
+            if (sample.split, sample.weighting) == (split, weighting)
+        ]
+        policies = read_samples(rows)
+        people = {prompt.wording: list(prompt.compared) for prompt in of_split if prompt.compared}
+        found = evaluate_open_ended(
+            policies,
+            self.scorer,
+            heldout_scorer=self.second,
+            people=people or None,
+            embed=self.embed,
+            reference=Method.WARM,
+            prompts={prompt.wording: prompt.messages for prompt in of_split},
+            weights=dict.fromkeys(policies, weights.tolist()),
+            beta=self.config.plural.beta,
+            rho=self.config.plural.rho,
+            draws=self.config.evaluate.draws,
+            level=self.config.evaluate.level,
+            seed=self.config.seed,
+        )
+        names = self.scorer.cluster_names
+        asked = dict(zip(names, weights.tolist(), strict=True))
+        return TextResults(split=split, weighting=weighting, weights=asked, **found.to_dict())
+
+
+def _embedder(config: RunConfig) -> Embed:
+    """What turns texts into vectors: a sentence embedder, or the mean of the hidden states of the jury's backbone."""
+    name = config.evaluate.embedder or config.jury.backbone
+    base = name or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    backbone, tokenizer, usual = load_backbone(base, None)
+    pooling = usual.pooling if name is not None else "mean"
+    reading = replace(usual, pooling=pooling, read_prompt=False)
+    vectors: dict[str, np.ndarray] = {}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in vectors]
+        if new:
+            readable = [Text("", text if text.strip() else ".") for text in new]
+            rows = pooled_features(backbone, tokenizer, readable, reading=reading, exact=True)
+            vectors.update(zip(new, rows, strict=True))
+        return np.stack([vectors[text] for text in texts])
+
+    return embed
+
+
+def _replace_folder(path: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(path, target)

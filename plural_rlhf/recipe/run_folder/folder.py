@@ -24,14 +24,19 @@ from reward_models.evaluation.heldout import HELDOUT_FILE
 from reward_models.whole_file import write_json
 
 
-__all__ = ["RunFolder", "check_folder", "kept_in", "open_run_folder"]
+__all__ = ["HELDOUT_JURY", "SAMPLES_FILE", "RunFolder", "check_folder", "kept_in", "open_run_folder"]
 
 CONFIG_FILE = "config.json"
 STAGES = "stages"
 CHECKPOINTS = "checkpoints"
 INPUTS_FILE = "inputs.json"
 _MISSING = object()
-MADE_BY_RUNS = ("results.json", "report.html", "report.md", "figures", HELDOUT_FILE, CHECKPOINTS, *Stage)
+SAMPLES_FILE = "samples.jsonl"
+HELDOUT_JURY = "heldout_jury"
+MADE_BY_RUNS = (
+    *("results.json", "report.html", "report.md", "figures", SAMPLES_FILE, HELDOUT_JURY),
+    *(HELDOUT_FILE, CHECKPOINTS, *Stage),
+)
 """What a run makes, besides its records and its configuration; --overwrite deletes these and nothing else."""
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.open_ended import samples as sampling
-from plural_rlhf.recipe.open_ended.measure import SAMPLES_FILE
+from plural_rlhf.recipe.run_folder.folder import SAMPLES_FILE
 
 
 def quietly(config, **more):
