@@ -96,6 +96,7 @@ def run_as_far_as(until: Until, command: str, run_config: RunConfig, overwrite: 
 
     from plural_rlhf import recipe
     from plural_rlhf.report.tables import clusters_table, summary_table
+    from plural_rlhf.report.texts.tables import text_tables
 
     line = command_line(command)
     try:
@@ -106,6 +107,8 @@ def run_as_far_as(until: Until, command: str, run_config: RunConfig, overwrite: 
     console = Console()
     if until == "jury":
         console.print(clusters_table(results))
+    elif results.texts:
+        console.print(*text_tables(results.texts))
     elif until in ("evaluate", "report"):
         console.print(summary_table(results))
     folder = run_config.output_dir.resolve()

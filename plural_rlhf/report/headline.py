@@ -21,6 +21,7 @@ from plural_rlhf.report.tables import (
     format_points,
     short_labels,
 )
+from plural_rlhf.report.texts.tables import text_findings
 
 
 __all__ = ["headline"]
@@ -40,6 +41,8 @@ def headline(results: RunResults) -> list[str]:
     rows = Rows(results.rows)
     if results.scope == "labels":
         sentences = [_people_sentence(results)]
+    elif results.texts:
+        sentences = text_findings(results.texts)
     else:
         sentences = [_points_sentence(results, rows), _best_rival_sentence(results, rows)]
         sentences += [_distance_sentence(results, rows), _rivals_sentence(rows), _coverage_sentence(rows)]

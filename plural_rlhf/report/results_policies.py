@@ -11,7 +11,7 @@ from pydantic import Field
 
 from plural_rlhf.report.names import EVERYBODY
 from plural_rlhf.report.results_base import Number, ResultsModel, Shares
-from plural_rlhf.report.results_texts import TextResults
+from plural_rlhf.report.texts.results import TextResults
 
 
 __all__ = [

@@ -33,6 +33,7 @@ __all__ = [
     "format_points",
     "headroom_table",
     "headroom_text",
+    "rich_table",
     "short_labels",
     "summary_table",
     "summary_text",
@@ -270,7 +271,7 @@ def summary_table(results: RunResults | Mapping[str, Any]) -> Table:
         ['', 'JS trained', 'JS held-out']
     """
     text = summary_text(RunResults.model_validate(results))
-    return _rich(text, title="How far from the people?", bold_first=METHOD_NAMES[Method.PLURAL])
+    return rich_table(text, title="How far from the people?", bold_first=METHOD_NAMES[Method.PLURAL])
 
 
 def clusters_table(results: RunResults) -> Table:
@@ -280,7 +281,7 @@ def clusters_table(results: RunResults) -> Table:
         >>> [str(column.header) for column in clusters_table(RunResults()).columns]
         ['cluster', 'raters', 'answers that set it apart']
     """
-    return _rich(clusters_text(results), title="Rater clusters")
+    return rich_table(clusters_text(results), title="Rater clusters")
 
 
 def headroom_table(headroom: HeadroomSummary, *, new_texts: bool = False) -> Table:
@@ -296,7 +297,7 @@ def headroom_table(headroom: HeadroomSummary, *, new_texts: bool = False) -> Tab
         'Headroom: what could a jury gain?'
     """
     where = " on texts that nobody has judged" if new_texts else ""
-    return _rich(headroom_text(headroom), title=f"Headroom: what could a jury gain{where}?")
+    return rich_table(headroom_text(headroom), title=f"Headroom: what could a jury gain{where}?")
 
 
 def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[str, str]:
@@ -337,7 +338,18 @@ def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[s
     }
 
 
-def _rich(table: TextTable, title: str, bold_first: str = "") -> Table:
+def rich_table(table: TextTable, title: str, bold_first: str = "") -> Table:
+    """Make a table for the terminal.
+
+    Args:
+        table: The table.
+        title: Its title.
+        bold_first: First cell of the row that is printed in bold.
+
+    Example:
+        >>> rich_table(TextTable(header=["", "words"], rows=[["plural", "21"]], caption=""), "Length").row_count
+        1
+    """
     caption = cell(table.caption) if table.caption else None
     rich_table = Table(title=cell(title), caption=caption, title_justify="left", caption_justify="left")
     for number, column in enumerate(table.header):

@@ -1,0 +1,249 @@
+"""Policies that write text, in a table and in sentences: what two juries and people's own texts say of each.
+
+Reads `RunResults.texts`; knows nothing of plots, Markdown or HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
+from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent, rich_table
+from plural_rlhf.report.texts.results import TextResults
+
+
+__all__ = [
+    "PEOPLE",
+    "policy_name",
+    "population_results",
+    "steering_text",
+    "text_findings",
+    "text_summary",
+    "text_tables",
+]
+
+PEOPLE = "people"
+JURIES = ("heldout", "training")
+NAMES = {
+    Method.UNTOUCHED: "untouched model",
+    Method.WARM: "pi_0, before training",
+    Method.PLURAL: "plural (ours)",
+    PEOPLE: "people",
+}
+
+
+LITTLE_KEPT = 0.6
+"""Below this share of the training jury's gain, a warning."""
+
+
+def policy_name(policy: str) -> str:
+    """Return what a policy is called in a report.
+
+    Example:
+        >>> policy_name("grpo"), policy_name("warm"), policy_name("people")
+        ('stock GRPO', 'pi_0, before training', 'people')
+    """
+    return NAMES.get(policy) or METHOD_NAMES.get(policy, policy)
+
+
+def population_results(results: Sequence[TextResults]) -> TextResults | None:
+    """Return what policies wrote for the population, on held-out prompts where there are some; None without texts.
+
+    Example:
+        >>> written = [TextResults(split=split, weighting="all") for split in ("train", "heldout")]
+        >>> population_results(written).split
+        'heldout'
+    """
+    for split in (Split.HELDOUT, Split.TRAIN):
+        for of in results:
+            if (of.split, of.weighting) == (split, EVERYBODY):
+                return of
+    return None
+
+
+def policies_of(results: TextResults) -> list[str]:
+    """Return the policies of some results, people first and ours last.
+
+    Example:
+        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> rows = [TextRow(policy=policy, measure="words") for policy in ("plural", "warm", "people")]
+        >>> policies_of(TextResults(split="train", weighting="all", rows=rows))
+        ['people', 'warm', 'plural']
+    """
+    order = {name: place for place, name in enumerate([PEOPLE, *METHOD_NAMES])}
+    return sorted({row.policy for row in results.rows}, key=lambda policy: order.get(policy, len(order)))
+
+
+def judging(results: TextResults) -> str:
+    """Return the jury to believe: the held-out one where there is one.
+
+    Example:
+        >>> judging(TextResults(split="train", weighting="all"))
+        'training'
+    """
+    return next((jury for jury in JURIES if any(row.jury == jury for row in results.rows)), JURIES[-1])
+
+
+def text_summary(results: Sequence[TextResults]) -> TextTable:
+    """Tabulate one row per policy: approval and share of each cluster, diversity, distance to people, what it cost.
+
+    Example:
+        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> rows = [
+        ...     TextRow(policy="plural", measure="approval", jury="training", cluster=name, value=value)
+        ...     for name, value in (("urban", 0.75), ("rural", 0.5))
+        ... ]
+        >>> table = text_summary([TextResults(split="train", weighting="all", rows=rows)])
+        >>> table.header[1], table.rows[0][:2]
+        ('approval: urban / rural', ['plural (ours)', '75 / 50 %'])
+    """
+    written = population_results(results)
+    if written is None:
+        return TextTable(header=[], rows=[], caption="no text was measured")
+    jury = judging(written)
+    clusters = list(dict.fromkeys(row.cluster for row in written.rows if row.jury == jury and row.cluster))
+    named = " / ".join(clusters)
+    body = []
+    for policy in policies_of(written):
+
+        def value(measure: str, policy: str = policy, **labels: str) -> float | None:
+            row = written.row(policy, measure, **labels)
+            return None if row is None else row.value
+
+        approvals = [value("approval", jury=jury, cluster=cluster) for cluster in clusters]
+        shares = [value("answer_share", jury=jury, cluster=cluster) for cluster in clusters]
+        body.append(
+            [
+                policy_name(policy),
+                _percents(approvals),
+                _percents(shares),
+                format_percent(value("bridging", jury=jury)),
+                _number(value("effective_classes"), 1),
+                _number(value("mmd_to_people"), 3),
+                format_percent(value("human_classes_covered")),
+                format_nats(value("kl_to_reference")),
+                _number(value("words"), 0),
+                format_percent(value("degenerate")),
+            ]
+        )
+    by = "a jury of raters that took no part" if jury == "heldout" else "the jury that the policies were trained on"
+    return TextTable(
+        header=[
+            "",
+            f"approval: {named}",
+            "share of the texts",
+            "all approve",
+            "different texts",
+            "distance to people",
+            "of people's classes",
+            "KL to pi_0",
+            "words",
+            "no answer",
+        ],
+        rows=body,
+        caption=f"On {written.split} prompts, for the population; approval by {by}. Different texts: effective number "
+        "of classes that say the same. Distance: kernel two-sample, 0 for people among themselves. KL: nats per text.",
+    )
+
+
+def steering_text(results: Sequence[TextResults]) -> TextTable:
+    """Tabulate the approval of every cluster when the policy is asked for one, against pi_0 under the same words.
+
+    Example:
+        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> row = TextRow(policy="plural", measure="approval", jury="training", cluster="urban", value=0.8, gain=0.1)
+        >>> rows = [row]
+        >>> table = steering_text([TextResults(split="train", weighting="urban", rows=rows)])
+        >>> [cell.replace(NO_BREAK, " ") for cell in table.rows[0]]
+        ['urban', 'train', '80.0 % (+10)']
+    """
+    asked = [of for of in results if of.rows]
+    if not asked:
+        return TextTable(header=[], rows=[], caption="")
+    jury = judging(asked[0])
+    clusters = list(dict.fromkeys(row.cluster for row in asked[0].rows if row.jury == jury and row.cluster))
+    body = []
+    for of in asked:
+        cells = [of.weighting if of.weighting != EVERYBODY else "the population", of.split]
+        for cluster in clusters:
+            row = of.row(Method.PLURAL, "approval", jury=jury, cluster=cluster)
+            gain = "" if row is None or row.gain is None else f" ({100 * row.gain:+.0f})"
+            cells.append(DASH if row is None else f"{format_percent(row.value)}{gain}")
+        body.append(cells)
+    return TextTable(
+        header=["asked for", "prompts", *(f"approval of {name}" for name in clusters)],
+        rows=body,
+        caption="In brackets: percentage points above pi_0 when it is asked for the same.",
+    )
+
+
+def text_findings(results: Sequence[TextResults]) -> list[str]:
+    """Put what was found of policies that write into sentences, the most important first.
+
+    Example:
+        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> rows = [TextRow(policy="plural", measure="share_error", jury="training", value=0.12)]
+        >>> text_findings([TextResults(split="heldout", weighting="all", rows=rows)])
+        ['Every cluster of people keeps its share of the texts to within 12 % of it (on held-out ...
+    """
+    written = population_results(results)
+    if written is None:
+        return []
+    jury, split = judging(written), "held-out" if written.split == Split.HELDOUT else "trained"
+    by = "a jury of raters that took no part" if jury == "heldout" else "the jury it was trained on"
+
+    def numbers(measure: str, **labels: str) -> tuple[float | None, float | None]:
+        ours, rival = (written.row(policy, measure, **labels) for policy in (Method.PLURAL, Method.GRPO))
+        return (None if ours is None else ours.value), (None if rival is None else rival.value)
+
+    sentences = []
+    ours, rival = numbers("share_error", jury=jury)
+    if ours is not None:
+        compared = "" if rival is None else f"; after stock GRPO to within {rival:.0%}"
+        sentences.append(
+            f"Every cluster of people keeps its share of the texts to within {ours:.0%} of it{compared} (on {split} "
+            f"prompts, by {by}).".replace("%", " %")
+        )
+    ours, rival = numbers("classes_ratio_to_reference")
+    if ours is not None:
+        compared = "" if rival is None else f", stock GRPO's {rival:.0%}"
+        sentences.append(
+            f"Its texts say {ours:.0%} as many different things as those of pi_0{compared}.".replace("%", " %")
+        )
+    worst = written.row(Method.PLURAL, "approval_worst_cluster", jury=jury)
+    if worst is not None and worst.value is not None and worst.gain is not None:
+        sentences.append(
+            f"In the cluster that likes its texts least {worst.value:.0%} approve, "
+            f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
+        )
+    kept = written.row(Method.PLURAL, "heldout_share_of_gain", jury="heldout")
+    if kept is not None and kept.value is not None and kept.value < LITTLE_KEPT:
+        sentences.append(
+            f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "
+            "less, or with a larger beta.".replace("%", " %")
+        )
+    return sentences
+
+
+def text_tables(results: Sequence[TextResults]) -> list[Table]:
+    """Make the tables that are printed at the end of a run whose policies write.
+
+    Example:
+        >>> [str(table.title) for table in text_tables([TextResults(split="train", weighting="all")])]
+        ['Who approves of what the policies write?', 'Does the policy follow the weights it is given?']
+    """
+    return [
+        rich_table(text_summary(results), "Who approves of what the policies write?", NAMES[Method.PLURAL]),
+        rich_table(steering_text(results), "Does the policy follow the weights it is given?"),
+    ]
+
+
+def _percents(shares: Sequence[float | None]) -> str:
+    cells = [DASH if share is None else f"{100 * share:.0f}" for share in shares]
+    return DASH if not cells or all(cell == DASH for cell in cells) else f"{' / '.join(cells)} %"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:.{digits}f}"
