@@ -1,4 +1,4 @@
-# make demo   the main job on real data       make test   the tests       make docs   the site       make help   the rest
+# make demo   the main job on real data       make open   the same from votes on free text       make test   the tests       make docs   the site       make help   the rest
 # make test-fast   most tests, two minutes
 # Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
 
@@ -15,7 +15,7 @@ CONFIG ?= configs/quickstart.yaml
 export OMP_WAIT_POLICY ?= PASSIVE
 ARGS ?=
 
-.PHONY: help install demo test test-fast mutants lint docs clean
+.PHONY: help install demo open test test-fast mutants lint docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -36,6 +36,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install  ## the quickstart: survey answers in, jury, policy and report out (about seven minutes)
 	$(BIN)/plural-rlhf run $(CONFIG) $(ARGS)
+
+POLARIZED ?= polarized-issues-data
+open: install  ## people's votes on free text in; a policy that writes for all of them and its report out (fetches the data)
+	@test -d $(POLARIZED) || git clone --depth 1 https://github.com/akonya/polarized-issues-data $(POLARIZED)
+	$(BIN)/plural-rlhf run configs/open_ended.yaml --set data.path=$(POLARIZED) \
+	  --set 'data.tables=[{path: $(POLARIZED), release: polarized_issues, options: {topic: Campus protests, kind: preference}}]' $(ARGS)
 
 test: install  ## the tests, on two cores and without network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 $(ARGS)
