@@ -26,8 +26,7 @@ from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.samples import Sample, draw_samples, measured_prompts
 from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
 from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split, Stage
-from plural_rlhf.report.results_policies import EvaluationResults, Skipped
-from plural_rlhf.report.texts.results import TextResults
+from plural_rlhf.report.results_policies import EvaluationResults, Skipped, TextResults
 from reward_models.borders import cell, heading
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.loading import load_backbone

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
+from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent, rich_table
-from plural_rlhf.report.texts.results import TextResults
 
 
 __all__ = [
@@ -67,7 +67,7 @@ def policies_of(results: TextResults) -> list[str]:
     """Return the policies of some results, people first and ours last.
 
     Example:
-        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> from plural_rlhf.report.results_policies import TextRow
         >>> rows = [TextRow(policy=policy, measure="words") for policy in ("plural", "warm", "people")]
         >>> policies_of(TextResults(split="train", weighting="all", rows=rows))
         ['people', 'warm', 'plural']
@@ -90,7 +90,7 @@ def text_summary(results: Sequence[TextResults]) -> TextTable:
     """Tabulate one row per policy: approval and share of each cluster, diversity, distance to people, what it cost.
 
     Example:
-        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> from plural_rlhf.report.results_policies import TextRow
         >>> rows = [
         ...     TextRow(policy="plural", measure="approval", jury="training", cluster=name, value=value)
         ...     for name, value in (("urban", 0.75), ("rural", 0.5))
@@ -152,12 +152,12 @@ def steering_text(results: Sequence[TextResults]) -> TextTable:
     """Tabulate the approval of every cluster when the policy is asked for one, against pi_0 under the same words.
 
     Example:
-        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> from plural_rlhf.report.results_policies import TextRow
         >>> row = TextRow(policy="plural", measure="approval", jury="training", cluster="urban", value=0.8, gain=0.1)
         >>> rows = [row]
         >>> table = steering_text([TextResults(split="train", weighting="urban", rows=rows)])
-        >>> [cell.replace(NO_BREAK, " ") for cell in table.rows[0]]
-        ['urban', 'train', '80.0 % (+10)']
+        >>> table.rows[0][:2], table.rows[0][2].split()[-1]
+        (['urban', 'train'], '(+10)')
     """
     asked = [of for of in results if of.rows]
     if not asked:
@@ -183,7 +183,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
     """Put what was found of policies that write into sentences, the most important first.
 
     Example:
-        >>> from plural_rlhf.report.texts.results import TextRow
+        >>> from plural_rlhf.report.results_policies import TextRow
         >>> rows = [TextRow(policy="plural", measure="share_error", jury="training", value=0.12)]
         >>> text_findings([TextResults(split="heldout", weighting="all", rows=rows)])
         ['Every cluster of people keeps its share of the texts to within 12 % of it (on held-out ...
