@@ -1,8 +1,8 @@
 """Where a joint fit starts: the consensus, and tastes along which raters may differ.
 
 The directions in which raters differ are the principal components of the raters' scores (gradients of their
-log-likelihoods) under the prior, which works for dense and sparse tables alike; clusters of raters by their labels
-alone are the better start where each text has many judgements. Knows nothing of how strong the parts of a reward are.
+log-likelihoods) under the prior, which works for dense and sparse tables alike; where each text has many judgements,
+the clusters of a fit to labels alone are the better start. Knows nothing of how strong the parts of a reward are.
 
 Shapes: `R` raters, `U` texts, `d` coordinates, `J` tastes, `M` distinct judgements.
 """
@@ -18,7 +18,9 @@ from scipy.sparse import coo_array, csr_array
 from reward_models.fitting.joint.problem import JointProblem, Params
 from reward_models.fitting.joint.strengths import Consensus
 from reward_models.fitting.marginal import Problem
+from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
+from reward_models.raters.predictors import positions
 from reward_models.seeds import seeded_rng
 
 
@@ -33,8 +35,9 @@ def taste_starts(
 ) -> Iterator[Params]:
     """Yield tastes to start from, `weight` (d, J) and `residual` (U, J), one per restart; one for a factor model.
 
-    Directions of raters' scores are found in sparse tables too; where each text has many judgements, clusters of
-    raters by their labels alone lead to better modes. Further starts draw other clusters and turn the directions.
+    Where each text has many judgements, the first are the tastes of a fit to labels alone: features add little to
+    them, and other starts often end in modes that predict worse. Directions of raters' scores are found in sparse
+    tables too. Further starts draw clusters of raters by their labels, and turn the directions.
 
     Args:
         problem: The problem to start, with its strengths.
@@ -65,10 +68,14 @@ def taste_starts(
         yield turned(0)
         return
     by_labels = Problem.of(tables, problem.model.membership, problem.num_clusters, "linear", config)
-    dense = problem.density == "many"  # clusters of raters by labels alone are tried first
+    to_tastes = np.linalg.pinv(problem.mixing)[:, 1:]
+    dense = problem.density == "many"
     for number in range(config.restarts):
-        if (number % 3 == 0) == dense or number % 3 == 2:
-            yield problem.split(by_labels.start(rng)["rewards"] @ np.linalg.pinv(problem.mixing)[:, 1:])
+        if dense and number == 0:
+            labels = fit_raters(tables, problem.model.membership, problem.num_clusters, config=config)
+            yield problem.split(labels.rewards[positions(problem.texts, labels.texts)] @ to_tastes)
+        elif (number % 3 == 0) == dense or number % 3 == 2:
+            yield problem.split(by_labels.start(rng)["rewards"] @ to_tastes)
         else:
             yield turned(number // 3)
 

@@ -11,9 +11,9 @@ Shapes: `M` distinct judgements, `U` texts, `P` parts, `C` codes, `T` combinatio
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from reward_models.fitting.joint.problem import STEP, JointProblem, Params
+from reward_models.fitting.joint.text_likelihood import TextLikelihood
 
 
 __all__ = ["text_posterior"]
@@ -50,36 +50,18 @@ def text_posterior(
         >>> variance[1:].round(1).tolist()[0]
         [4.0]
     """
-    tensors = {name: torch.from_numpy(value) for name, value in params.items()}
+    likelihood = TextLikelihood.at(problem, params)
     by_part = problem.mixing @ problem.model.codes.T  # (P, C)
     sd = 1.0 / np.sqrt(1.0 / np.maximum(prior_variance, 1e-12) + information[:, None] * share)
     shift, variance = np.zeros(sd.shape), np.zeros(sd.shape)
-    with torch.no_grad():
-        rewards = problem.rewards(tensors)
-        expected = [torch.from_numpy(problem.expected(tensors, kind)) for kind in problem.kinds]
-
-        def log_lik(part: int, steps: np.ndarray) -> np.ndarray:
-            """(U,) expected log-likelihood of the judgements of each text, its part moved by (U,) steps."""
-            total = np.zeros(len(problem.texts))
-            for kind, weight in zip(problem.kinds, expected, strict=True):
-                for alternative in range(kind.cells.alternatives.shape[1]):
-                    text = kind.cells.alternatives[:, alternative].numpy()
-                    step = torch.from_numpy(steps[text][:, None] * by_part[part])
-                    table = problem.table(tensors, kind, rewards, alternative, step)
-                    of_cell = (weight * table).sum((1, 2)).numpy()
-                    if kind.cells.mask is not None:
-                        of_cell *= kind.cells.mask[:, alternative].numpy()
-                    total += np.bincount(text, of_cell, len(total))
-            return share[part] * total
-
-        for part, prior in enumerate(np.maximum(prior_variance, 1e-12)):
-            unit = np.full(len(problem.texts), STEP)
-            slope = (log_lik(part, unit) - log_lik(part, -unit)) / (2.0 * STEP)
-            points = sd[:, part, None] * NODES
-            density = np.stack([log_lik(part, column) for column in points.T], 1)
-            density -= (points + prior * slope[:, None]) ** 2 / (2.0 * prior)
-            density = np.exp(density - density.max(1, keepdims=True))
-            density /= density.sum(1, keepdims=True)
-            shift[:, part] = (density * points).sum(1)
-            variance[:, part] = (density * points**2).sum(1) - shift[:, part] ** 2
+    for part, prior in enumerate(np.maximum(prior_variance, 1e-12)):
+        unit = np.full(len(problem.texts), STEP)
+        slope = (likelihood.log_lik(by_part[part], unit) - likelihood.log_lik(by_part[part], -unit)) / (2.0 * STEP)
+        points = sd[:, part, None] * NODES
+        density = np.stack([likelihood.log_lik(by_part[part], column) for column in points.T], 1)
+        density -= (points + prior * slope[:, None]) ** 2 / (2.0 * prior)
+        density = np.exp(density - density.max(1, keepdims=True))
+        density /= density.sum(1, keepdims=True)
+        shift[:, part] = (density * points).sum(1)
+        variance[:, part] = (density * points**2).sum(1) - shift[:, part] ** 2
     return shift, variance
