@@ -65,6 +65,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "reward_models/evaluation": ("tests/reward_models/evaluation",),
 }
 """The tests of each room; those in a file named after the mutated one run first."""
+WHOLE = {"plural_rlhf/report": ("tests/plural_rlhf/report/test_golden.py",)}
+"""Tests of everything that a room makes: they run for each of its files, also with `--named`."""
 EVERYWHERE = ("tests/project/test_values.py",)
 """Tests of the project that concern every room, and take no time."""
 
@@ -207,7 +209,7 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     imports = [f for f in found if file and module in (copy / f).read_text(encoding="utf-8")]
     first = list(dict.fromkeys([*sorted(named), *sorted(imports)]))
     others = [] if named_only and first else sorted(set(found) - set(first), key=lambda f: (f == REAL_RUN, f))
-    return [*([file] if file else []), *EVERYWHERE, *first, *others]
+    return [*([file] if file else []), *EVERYWHERE, *WHOLE.get(room, ()), *first, *others]
 
 
 def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[str, float]:

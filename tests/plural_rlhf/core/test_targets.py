@@ -284,3 +284,16 @@ def test_unusable_settings_are_refused():
     log_ref[1] = -math.inf
     with pytest.raises(ValueError, match=r"every answer of prompt 1 of the batch probability 0.*reference_power=0"):
         PoolTarget().log_probs(rewards, WEIGHTS, log_ref)
+
+
+@pytest.mark.parametrize("rho", [-math.inf, -1.0, 0.0, 2.0, math.inf])
+def test_groups_of_prompts_have_the_responsibilities_of_each_by_itself(rho):
+    """(G, B, K) rewards and (G, 1, K) offsets: the clusters are the last dimension, whatever stands before."""
+    rewards = torch.randn(3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    log_z = rewards.logsumexp(1, keepdim=True)
+    together = responsibilities(rewards, [0.25, 0.75], log_z, 0.5, rho)
+    for group in range(3):
+        for answer in range(4):
+            alone = responsibilities(rewards[group, answer], [0.25, 0.75], log_z[group, 0], 0.5, rho)
+            torch.testing.assert_close(together[group, answer], alone)
+    torch.testing.assert_close(together.sum(-1), torch.ones(3, 4, dtype=torch.float64))

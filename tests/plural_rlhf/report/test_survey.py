@@ -175,6 +175,28 @@ def test_what_could_not_be_measured_is_a_dash_and_repetition_is_told():
     assert "(kappa) 0.60" in rows["test and retest"][2]
 
 
+def test_a_share_without_an_interval_is_shown_alone():
+    """Too few raters for an interval, or a share that is not known at all."""
+    traits = [{**SURVEY["traits"][0], "low": [0.5, None, None], "high": [0.7, None, None]}]
+    (row,) = traits_table(RunResults.model_validate(values(survey=SURVEY | {"traits": traits}))).rows
+    assert [cell.replace("\xa0", " ") for cell in row[3:]] == ["60 % [50, 70]", "52 %", "–"]
+
+
+@pytest.mark.parametrize(
+    ("heldout", "train", "told"),
+    [
+        (1, 5, "rest on 1 held-out question;"),
+        (2, 1, "rest on 2 held-out questions and 1 trained question;"),
+        (5, 4, "rest on 4 trained questions;"),
+    ],
+)
+def test_one_question_is_not_several(heldout, train, told):
+    stored = values()
+    stored["data"]["heldout_questions"] = [f"h{i}" for i in range(heldout)]
+    stored["data"]["train_questions"] = [f"t{i}" for i in range(train)]
+    assert told in sections_of(RunResults.model_validate(stored))["distances"].reading
+
+
 @pytest.mark.parametrize(("heldout", "train", "warned"), [(2, 5, True), (5, 5, False), (6, 3, True)])
 def test_intervals_over_fewer_than_five_questions_are_marked(heldout, train, warned):
     stored = values()
