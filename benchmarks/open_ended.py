@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from _collapse.runs import add_parts, parts
 from _common import environment, interval, make_parser, print_table, row, write
 from _jury.cases import DATA, Unavailable
-from _open_ended.methods import METHODS, TRAINED, Setting, Trained, candidates, draw, train
+from _open_ended.methods import BEST_OF, METHODS, TRAINED, Setting, Trained, candidates, draw, train
 from _open_ended.start import MODELS, Start, minilm_folder, start_of
 
 
@@ -181,6 +181,8 @@ def run_seed(
                 "scale_rewards": setting.scale,
             }
             print(f"  {method}, seed {seed}: {trained.seconds:.0f} s", flush=True)
+        if method == "best-of-n":
+            spent[method] = {"generated": BEST_OF * args.samples * len(questions)}
         samples[method] = draw(start, method, adapter, questions, args.samples, seed)
     results = measured(start, samples, questions, None if args.model == "tiny" else minilm())
     for method, cost in spent.items():

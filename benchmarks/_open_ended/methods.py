@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from plural_rlhf.evaluation.open_ended.samples import PolicySamples
 
-__all__ = ["METHODS", "TRAINED", "Setting", "Trained", "candidates", "draw", "rows_of", "train"]
+__all__ = ["BEST_OF", "METHODS", "TRAINED", "Setting", "Trained", "candidates", "draw", "rows_of", "train"]
 
 TRAINED = ("plural", "trl-grpo", "trl-grpo-tuned", "trl-rloo-tuned", "dpo")
 METHODS = (*TRAINED, "best-of-n", "prompting")
