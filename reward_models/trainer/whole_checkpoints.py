@@ -12,9 +12,8 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from reward_models.content_hashes import changed_files, file_hash
+from reward_models.content_hashes import FileRecord, changed_files, folder_records
 
 
 __all__ = ["FILES", "Resume", "checkpoint_fault", "checkpoint_files", "resumed_checkpoint"]
@@ -25,11 +24,9 @@ Resume = bool | str | os.PathLike[str] | None
 FILES = "files"
 """Key of the list of files in the file that is written last."""
 
-_HASHED_BYTES = 64 * 2**20
 
-
-def checkpoint_files(folder: Path, last: str) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of every file of a checkpoint; files above 64 MB, the weights, are known by size alone.
+def checkpoint_files(folder: Path, last: str) -> dict[str, FileRecord]:
+    """Return size and SHA-256 of every file of a checkpoint, weights and all: about a second per gigabyte.
 
     Args:
         folder: The checkpoint.
@@ -42,14 +39,9 @@ def checkpoint_files(folder: Path, last: str) -> dict[str, dict[str, Any]]:
         ...     checkpoint_files(Path(folder), "state.json")["memory.pt"]["size"]
         3
     """
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    sizes = {
-        name: path.stat().st_size for name, path in paths.items() if name != last and not path.name.startswith(".")
-    }
-    return {
-        name: {"size": size, "sha256": file_hash(paths[name]) if size <= _HASHED_BYTES else None}
-        for name, size in sizes.items()
-    }
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    names = {path.relative_to(folder).as_posix() for path in files} - {last}
+    return folder_records(folder, names)
 
 
 def checkpoint_fault(folder: Path, last: str) -> str | None:
@@ -79,6 +71,7 @@ def checkpoint_fault(folder: Path, last: str) -> str | None:
         files = state.get(FILES, {}) if isinstance(state, Mapping) else None
         if not isinstance(files, Mapping):
             return f"its {last} is damaged: it does not say which files there are"
+        # Earlier versions knew files above 64 MB by their size alone.
         hashed = {name: record for name, record in files.items() if record["sha256"] is not None}
         faults = changed_files(folder, hashed)
         faults |= changed_files(folder, {n: r for n, r in files.items() if n not in hashed}, contents=False)

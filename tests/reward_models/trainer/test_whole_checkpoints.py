@@ -56,6 +56,22 @@ def test_what_is_damaged_is_left_out_aloud_or_refused_by_name(tmp_path, damage, 
         resumed_checkpoint(True, str(tmp_path), fault_of)
 
 
+def test_a_changed_byte_of_large_weights_is_noticed_and_a_list_that_knows_sizes_alone_is_still_read(tmp_path):
+    folder = checkpoint(tmp_path, 1)
+    with (folder / "weights.bin").open("r+b") as file:
+        file.truncate(64 * 2**20 + 1)  # takes no space on the disk
+    records = checkpoint_files(folder, LAST)
+    (folder / LAST).write_text(json.dumps({FILES: records}))
+    assert checkpoint_fault(folder, LAST) is None
+    with (folder / "weights.bin").open("r+b") as file:
+        file.seek(40 * 2**20)
+        file.write(b"1")
+    assert "weights.bin is not as it was written: its SHA-256 is another" in checkpoint_fault(folder, LAST)
+    records["weights.bin"]["sha256"] = None  # an earlier version
+    (folder / LAST).write_text(json.dumps({FILES: records}))
+    assert checkpoint_fault(folder, LAST) is None
+
+
 def test_where_there_is_no_checkpoint_trainer_itself_has_the_word(tmp_path):
     fault_of = lambda folder: "never asked"  # noqa: E731
     (tmp_path / "checkpoints").mkdir()
