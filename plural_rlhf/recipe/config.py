@@ -91,6 +91,35 @@ class RunConfig(Section):
             return {**values, "output_dir": f"runs/{values['name']}"}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objectives_need_no_judgements(cls, values: Any) -> Any:
+        jury, data = (values.get(key) for key in ("jury", "data")) if isinstance(values, Mapping) else (None, None)
+        if not isinstance(jury, Mapping) or jury.get("objectives") is None:
+            return values
+        if data is None or (isinstance(data, Mapping) and not {"source", "name", "path"} & set(data)):
+            return {**values, "data": {**(data or {}), "source": "none"}}
+        return values
+
+    @model_validator(mode="after")
+    def _something_scores(self) -> RunConfig:
+        if self.data.source == "none" and self.jury.is_fitted:
+            raise ValueError(
+                "data.source is none, and a jury is fitted to judgements: name the judgements in `data`, a saved "
+                "jury in jury.path, or objectives in jury.objectives"
+            )
+        if self.data.source != "none" and self.jury.objectives is not None:
+            raise ValueError(
+                f"jury.objectives is set, and such a run reads no judgements, but data.source is {self.data.source}: "
+                "set data.source to none and name the prompts in prompts.path, or remove jury.objectives"
+            )
+        if self.data.source == "none" and self.prompts.path is None:
+            raise ValueError(
+                "prompts.path is missing: without judgements (data.source: none) the prompts come from a file; set it "
+                "to a JSONL, CSV, Excel or Parquet file with a column `prompt`"
+            )
+        return self
+
     @model_validator(mode="after")
     def _clusters_fit_raters(self) -> RunConfig:
         raters, largest = self.data.max_raters, max(self.jury.clusters)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_other_tables, read_source
@@ -28,6 +29,7 @@ from reward_models.sources.codes import TableReading
 
 __all__ = ["Question", "RunData", "read_data", "render_question"]
 
+PAIR_COLUMNS = ("rater_id", "item_id", "prompt", "response_a", "response_b", "choice")
 LEAST_QUESTIONS = 3
 """Fewer leave no judgement to hold out of a rater's others."""
 BY_ROWS, BY_ITEMS = 2, 3
@@ -115,9 +117,10 @@ class RunData:
 
     def summary(self, config: RunConfig) -> DataSummary:
         """Return the counts for the report."""
+        section = config.data
         return DataSummary(
-            source=str(config.data.path) if config.data.source == "table" else config.data.name,
-            kind=self.everything.kind,
+            source={"table": str(section.path), "none": "no judgements"}.get(section.source, section.name),
+            kind=self.everything.kind if len(self.everything) else "none",
             n_judgements=len(self.everything),
             n_raters=self.everything.n_raters,
             effective_raters=self.everything.encode().effective_raters if self.everything.encode().design else None,
@@ -143,7 +146,7 @@ def read_data(
         streams: How raters, items and questions are drawn (`streams_of`): a run goes on as it began.
 
     Returns:
-        The judgements and their splits.
+        The judgements and their splits; empty tables with `data.source: none`.
 
     Raises:
         JudgementError: Data that cannot be used; the message names every fault.
@@ -162,6 +165,9 @@ def read_data(
         >>> data.train.n_raters, data.heldout_raters.n_raters, len(data.of("train")), len(data.of("heldout"))
         (14, 6, 4, 2)
     """
+    if config.data.source == "none":
+        nothing = Judgements("preference", pd.DataFrame(columns=list(PAIR_COLUMNS), dtype=object))
+        return RunData(nothing, nothing, nothing, train_items=[], heldout_items=[], questions=[], labels={})
     choice, raters, items = (
         [np.random.default_rng(config.seed + n) for n in (0, 0, 1)] if streams == 1 else [config.seed] * 3
     )

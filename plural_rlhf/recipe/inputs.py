@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plural_rlhf.recipe.settings.data import DataSection
+from reward_models.errors import JudgementError
 
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ def read_source(
     from reward_models.sources import load_release, load_survey, read_table
 
     reading = None
+    if data.source == "none":
+        raise JudgementError(
+            "data.source is none: there are no judgements to read. Fix: name a survey, table or release in `data`."
+        )
     if data.source == "survey":
         judgements = load_survey(data.name, year=data.year, kind=data.kind)
     elif data.source == "release":

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from plural_rlhf.recipe.checkpoints import TrainingFolder
     from plural_rlhf.report.results_policies import EvaluationResults, TrainingResults
-    from reward_models.jury.scorer import JuryScorer
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["Job", "KeepPieces", "Training"]
 
 KeepPieces = Callable[[str, Sequence[Callable[[], Any]]], list[Any]]
 """Does pieces of work, or returns their results where a run that was stopped has done them already."""
-Training = Callable[["JuryScorer", "TrainingFolder"], "TrainingResults"]
+Training = Callable[["ClusterScorer", "TrainingFolder"], "TrainingResults"]
 
 
 @dataclass(frozen=True)

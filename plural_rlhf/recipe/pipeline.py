@@ -35,7 +35,7 @@ from reward_models.borders import heading, lines_to
 
 if TYPE_CHECKING:
     from plural_rlhf.recipe.data import RunData
-    from reward_models.jury.scorer import JuryScorer
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["Until", "run"]
 
@@ -201,13 +201,13 @@ def _check_rules(config: RunConfig) -> None:
 def _train_policies(config: RunConfig, job: Job, stages: Stages) -> dict[Stage, TrainingResults]:
     """Train pi_0, then from it ours and the rivals."""
     from plural_rlhf.core.rules import rule_or_pool
-    from reward_models.jury.scorer import JuryScorer
+    from plural_rlhf.recipe.scorers.choose import read_scorer
 
     @cache
-    def jury() -> JuryScorer:  # only read where a stage is still to be trained
+    def jury() -> ClusterScorer:  # only read where a stage is still to be trained
         rule = rule_or_pool(config.plural.rule)
         compares = rule is not None and rule.compares_heads
-        return JuryScorer.from_pretrained(stages.folder.path / Stage.JURY, calibrated=compares)
+        return read_scorer(config, stages.folder.path, calibrated=compares)
 
     trained = {}
     for stage, train in job.trainings.items():
@@ -217,7 +217,7 @@ def _train_policies(config: RunConfig, job: Job, stages: Stages) -> dict[Stage, 
     return trained
 
 
-def _train(train: Training, jury: Callable[[], JuryScorer], stages: Stages, stage: Stage) -> TrainingResults:
+def _train(train: Training, jury: Callable[[], ClusterScorer], stages: Stages, stage: Stage) -> TrainingResults:
     return train(jury(), stages.training(stage))
 
 
@@ -229,6 +229,7 @@ def _evaluate(job: Job, stages: Stages) -> EvaluationResults:
 def _skipped_settings(config: RunConfig) -> list[Skipped]:
     """What the settings leave out."""
     reasons = {
+        SkippedPart.RATERS: "the run has no judgements (data.source: none)" if config.data.source == "none" else None,
         SkippedPart.GRPO: "grpo.steps is 0" if config.grpo.steps == 0 else None,
         SkippedPart.HELDOUT: "data.heldout_questions is 0: a final fit, of which nothing is known on new questions"
         if config.data.heldout_questions == 0
@@ -238,6 +239,8 @@ def _skipped_settings(config: RunConfig) -> list[Skipped]:
 
 
 def _data_sentence(data: RunData, summary: DataSummary) -> str:
+    if not summary.n_judgements:
+        return "no judgements: texts are scored by what the run file names"
     survey, other = ("people", "answers", "questions"), ("raters", "judgements", "items")
     people, answers, questions = survey if data.questions else other
     alike = summary.effective_raters

@@ -47,8 +47,9 @@ class RunInputs:
         config: The run.
 
     Example:
-        >>> sorted(RunInputs(RunConfig()).of(Stage.GRPO).settings)[-3:]
-        ['grpo.steps', 'policy.model', 'seed']
+        >>> settings = RunInputs(RunConfig()).of(Stage.GRPO).settings
+        >>> "grpo.steps" in settings, "plural.steps" in settings
+        (True, False)
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -58,6 +59,11 @@ class RunInputs:
         self._texts = {
             key: file_hash(path) for key, path in texts.items() if isinstance(path, Path) and path.is_file()
         }
+        self._objectives = None
+        if config.jury.objectives is not None:
+            from plural_rlhf.recipe.scorers.objectives import objectives_hash
+
+            self._objectives = objectives_hash(config.jury.objectives)
         self._jury = config.jury.path if config.jury.path is not None and config.jury.path.is_dir() else None
         self._content: dict[str, str | None] = {}
         self._model: str | None = None
@@ -101,6 +107,8 @@ class RunInputs:
             content["weights of the base model"] = large_files_hash(self._model)
         if stage != Stage.JURY:
             content |= self._texts
+        elif self._objectives is not None:
+            content["objectives"] = self._objectives
         elif self._jury is not None:
             content["saved jury"] = value_hash([model_hash(self._jury), large_files_hash(self._jury)])
         return StageInputs(settings, {**content, **self._content}, self._sources)

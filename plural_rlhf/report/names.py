@@ -120,6 +120,7 @@ class SkippedPart(StrEnum):
     """
 
     MARGINAL = "marginal (trained questions)"
+    RATERS = "headroom, groups and survey"
     GRPO = "stock GRPO"
     STEERING = "steering"
     RULES = "welfare rules"

@@ -297,6 +297,8 @@ def _function(name: str, scorer: Scorer) -> RewardFunction:
 def _checked(name: str, values: Any, completions: Sequence[Any]) -> np.ndarray:
     """Return the (N,) numbers that a scorer returned, or raise if they are not `N` finite numbers."""
     try:
+        if values is None:
+            raise TypeError
         column = np.asarray(values.tolist() if isinstance(values, torch.Tensor) else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise JuryError(

@@ -36,6 +36,8 @@ def fit_heldout_jury(
     Returns:
         The jury, and None; or None, and why there is none.
     """
+    if not len(data.heldout_raters):
+        return None, "the run has no judgements (data.source: none), so no second jury can be fitted"
     name = config.evaluate.heldout_backbone or config.jury.backbone
     section = config.jury
     if config.evaluate.heldout_backbone is not None:  # how the first backbone is read says nothing of another

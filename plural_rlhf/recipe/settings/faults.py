@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -194,7 +194,7 @@ def _model_at(root: type[BaseModel], path: SectionPath) -> type[BaseModel]:
     at: Any = root
     for part in path:
         at = _annotation(at, part) if _is_model(at) else get_args(at)[-1]
-        if isinstance(at, UnionType):
+        while get_origin(at) in (Annotated, Union, UnionType):
             at = get_args(at)[0]
     section: type[BaseModel] = at
     return section

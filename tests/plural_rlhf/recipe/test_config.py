@@ -130,7 +130,7 @@ def test_a_key_in_the_wrong_place_is_told_its_section(write):
         ("data: {source: release, name: prism, columns: x.yaml}", "source: release does not read it; set source: t"),
         ("data: {limit: 0}", "data.limit = 0: must be greater than or equal to 1"),
         ("data: {limit: 9}", "data.limit = 9: is set, but source: survey does not read it; set source: release"),
-        ("data: {source: survy}", "data.source = \"survy\": must be 'survey', 'table' or 'release'"),
+        ("data: {source: survy}", "data.source = \"survy\": must be 'survey', 'table', 'release' or 'none'"),
         ("jury: {clusters: 0}", "jury.clusters = 0: entry 1 must be greater than or equal to 1"),
         ("jury: {clusters: []}", "jury.clusters = []: List should have at least 1 item"),
         ("jury: {l2: -1}", "jury.l2 = -1: must be 'auto', or must be greater than 0"),
