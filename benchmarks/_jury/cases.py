@@ -391,11 +391,16 @@ def text_features(model: str, case: Case, cache: Path = ROOT / ".cache" / "featu
         raise Unavailable(f"the texts are in {case.language!r}, which {model} does not read")
     texts = list(dict.fromkeys(text for table in (case.judgements, *case.others) for text in table.encode().texts))
     read = [case.reading(text.prompt, text.response) for text in texts]
-    vectors = _minilm(read, cache) if model == "minilm" else _smollm2(read, cache)
+    vectors = minilm_vectors(read, cache) if model == "minilm" else _smollm2(read, cache)
     return dict(zip(texts, vectors, strict=True))
 
 
-def _minilm(texts: Sequence[str], cache: Path) -> np.ndarray:
+def minilm_vectors(texts: Sequence[str], cache: Path = ROOT / ".cache" / "features") -> np.ndarray:
+    """(N, 384) vectors of MiniLM, as `text_features` describes them.
+
+    Raises:
+        Unavailable: The model is not installed.
+    """
     import numpy as np
     import torch
     from transformers import AutoModel, AutoTokenizer

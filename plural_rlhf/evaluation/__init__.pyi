@@ -38,6 +38,7 @@ from .diversity.classes import vendi_score as vendi_score
 from .diversity.equivalence import EQUIVALENCE_RULES as EQUIVALENCE_RULES
 from .diversity.equivalence import EquivalenceRule as EquivalenceRule
 from .diversity.equivalence import RuleAccuracy as RuleAccuracy
+from .diversity.equivalence import default_rule as default_rule
 from .diversity.equivalence import equivalence_rule as equivalence_rule
 from .diversity.equivalence import fit_equivalence_rules as fit_equivalence_rules
 from .diversity.equivalence import pair_similarities as pair_similarities

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from matplotlib.figure import Figure
 from plural_rlhf.report.canvas import FONT, INK
 from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import METHOD_NAMES, Method
-from plural_rlhf.report.results import RunResults
-from plural_rlhf.report.sections import report_sections
+from plural_rlhf.report.results import Meta, RunResults
+from plural_rlhf.report.sections import Section, report_sections
+from plural_rlhf.report.texts.record import TextRecord
+from plural_rlhf.report.texts.sections import text_findings, text_sections
 from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_text_report"]
 
 
 def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) -> Path:
@@ -49,25 +51,53 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         True
     """
     results = RunResults.model_validate(_readable(RunResults.model_validate(results).to_dict()))
+    return _write_page(folder, results.name, headline(results), report_sections(results), results.meta)
+
+
+def write_text_report(record: TextRecord | Mapping[str, Any], folder: str | Path, name: str = "texts") -> Path:
+    """Write `report.html`, `report.md` and `figures/*.png` of an evaluation of freely written texts.
+
+    Args:
+        record: What `OpenEndedResults.to_dict` returns, or what `json.load` reads of it.
+        folder: Where to write; made if it does not exist.
+        name: What the page is called.
+
+    Returns:
+        The path of `report.html`.
+
+    Example:
+        >>> import tempfile
+        >>> rows = [{"policy": "plural", "measure": "bridging", "jury": "training", "value": 0.7}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_text_report({"rows": rows, "settings": {"policies": ["plural"]}}, folder, "trial")
+        ...     "Whom do the texts please?" in page.read_text(encoding="utf-8")
+        True
+    """
+    read = TextRecord.model_validate(_readable(TextRecord.model_validate(record).to_dict()))
+    return _write_page(folder, visible(name), text_findings(read), text_sections(read), None)
+
+
+def _write_page(
+    folder: str | Path, name: str, findings: Sequence[str], sections: Sequence[Section], meta: Meta | None
+) -> Path:
     folder = Path(folder)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    sections = report_sections(results)
     for section in sections:
         if section.figure is not None:
             # Labels of ticks are made when they are drawn, and follow the settings of that moment.
             with whole_path(figures / f"{section.key}.png") as unfinished, matplotlib.rc_context(FONT):
                 section.figure.savefig(unfinished, format="png", dpi=130, facecolor="white")
     context = {
-        "name": results.name,
-        "headline": headline(results),
+        "name": name,
+        "headline": findings,
         "sections": sections,
-        "meta": results.meta,
+        "meta": meta,
         "ours": METHOD_NAMES[Method.PLURAL],
     }
-    for name, escape in (("report.md", False), ("report.html", True)):
-        with whole_file(folder / name) as file:
-            file.write(_render(f"{name}.j2", context, escape=escape))
+    for page, escape in (("report.md", False), ("report.html", True)):
+        with whole_file(folder / page) as file:
+            file.write(_render(f"{page}.j2", context, escape=escape))
     return folder / "report.html"
 
 

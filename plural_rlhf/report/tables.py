@@ -58,6 +58,7 @@ class TextTable:
         header: One title per column.
         rows: One text per column and row.
         caption: What the table shows and how to read it.
+        filterable: Whether a page offers a field that hides the rows without the words typed into it.
 
     Example:
         >>> TextTable(["rule", "pick"], [["mean", "yes"]], "The answer that each rule picks.").rows[0]
@@ -67,6 +68,7 @@ class TextTable:
     header: list[str]
     rows: list[list[str]]
     caption: str = ""
+    filterable: bool = False
 
 
 class Rows:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from plural_rlhf.core.shares import words
 from reward_models.errors import did_you_mean
 from reward_models.stats.shares import share_interval
 
@@ -26,6 +27,7 @@ __all__ = [
     "EQUIVALENCE_RULES",
     "EquivalenceRule",
     "RuleAccuracy",
+    "default_rule",
     "equivalence_rule",
     "fit_equivalence_rules",
     "pair_similarities",
@@ -165,10 +167,15 @@ EQUIVALENCE_RULES: Mapping[str, EquivalenceRule] = {
         EquivalenceRule("order of words", {"rouge_l": 1.0}, 0.2881),
         EquivalenceRule("vectors", {"cosine": 1.0}, 0.8377),
         EquivalenceRule("words and vectors", {"unigram_f1": 6.217, "cosine": 2.820}, 5.531),
+        EquivalenceRule("vectors of short texts", {"cosine": 1.0}, 0.7197),
     )
 }
 """The fitted rules by name. Cosines are those of MiniLM (all-MiniLM-L6-v2, mean of the first 256 tokens); vectors of
-another model have another scale, for which `fit_equivalence_rules` finds a threshold."""
+another model have another scale, for which `fit_equivalence_rules` finds a threshold. "vectors of short texts" was
+fitted to the training pairs of at most `SHORT_WORDS` words a text: in short texts people find the same said at lower
+cosines, mostly in other words."""
+SHORT_WORDS = 80
+"""Most words of a short text."""
 
 
 def pair_similarities(
@@ -271,6 +278,21 @@ def equivalence_rule(rule: str | EquivalenceRule) -> EquivalenceRule:
             f"{did_you_mean(rule, EQUIVALENCE_RULES)}"
         )
     return EQUIVALENCE_RULES[rule]
+
+
+def default_rule(texts: Sequence[str], *, vectors: bool) -> EquivalenceRule:
+    """Choose a rule by what there is to read: "words" without vectors, else by the median length of the texts.
+
+    Example:
+        >>> default_rule(["More parks."], vectors=False).name, default_rule(["More parks."], vectors=True).name
+        ('words', 'vectors of short texts')
+        >>> default_rule(["more " * 100], vectors=True).name
+        'words and vectors'
+    """
+    if not vectors:
+        return EQUIVALENCE_RULES["words"]
+    short = np.median([len(words(text)) for text in texts]) <= SHORT_WORDS
+    return EQUIVALENCE_RULES["vectors of short texts" if short else "words and vectors"]
 
 
 def _logistic(columns: np.ndarray, similar: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule, equivalence_rule
+from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule, default_rule, equivalence_rule
 from plural_rlhf.evaluation.open_ended.approvals import Approval
 from plural_rlhf.evaluation.open_ended.cells import (
     AgainstPeople,
@@ -78,8 +78,7 @@ def evaluate_open_ended(
         weights: Weights of a policy's target, by policy; prevalence if not named.
         beta: Temperature of the target, in logits.
         rho: Parameter of the pool.
-        rule: When two texts say the same; None: "words and vectors" with an embedder (calibrated for MiniLM), "words"
-            without.
+        rule: When two texts say the same; None: `default_rule`, which with an embedder is calibrated for MiniLM.
         approval: What an approval is for the training jury; None: agreement, if it was fitted to votes or ratings
             (`vote_approval`), else better than the median of people's texts.
         heldout_approval: The same for the heldout jury.
@@ -112,8 +111,9 @@ def evaluate_open_ended(
     """
     _check(samples, reference, weights or {})
     names = list(samples[reference].texts)
-    chosen = equivalence_rule(rule or ("words and vectors" if embed is not None else "words"))
     writers = {writer.name: writer for writer in open_writers(samples, people, embed)}
+    everything = [text for writer in writers.values() for some in writer.texts.values() for text in some]
+    chosen = default_rule(everything, vectors=embed is not None) if rule is None else equivalence_rule(rule)
     juries = [judge("training", scorer, list(writers.values()), prompts or {}, reference, approval)]
     if heldout_scorer is not None:
         juries.append(
@@ -148,12 +148,12 @@ def evaluate_open_ended(
     )
     measured, refused = cells(setup)
     distances = against_people(setup)
-    everything = {name: numbers | distances.numbers.get(name, {}) for name, numbers in measured.items()}
+    complete = {name: numbers | distances.numbers.get(name, {}) for name, numbers in measured.items()}
     bootstrap = resample_prompts(len(names), draws=draws, level=level, seed=seed)
     sizes = {"human_classes_covered": most} | dict.fromkeys(DIVERSITY, k)
-    rows = cell_rows(everything, bootstrap, reference=reference, sizes=sizes)
+    rows = cell_rows(complete, bootstrap, reference=reference, sizes=sizes)
     rows += derived_rows(
-        everything,
+        complete,
         bootstrap,
         juries,
         reference=reference,

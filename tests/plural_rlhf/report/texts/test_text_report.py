@@ -1,0 +1,114 @@
+"""The page on freely written texts: what it says, what it leaves out, and texts that look like HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
+from plural_rlhf.report import write_text_report
+from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
+from plural_rlhf.report.texts.record import TextRecord
+from plural_rlhf.report.texts.sections import text_findings
+
+
+class Camps:
+    cluster_names = ("parks", "roads <b>")
+    prevalence = np.array([0.6, 0.4])
+
+    def cluster_rewards(self, prompts, completions):
+        return torch.tensor([[4.0 * ("parks" in c) - 2, 4.0 * ("roads" in c) - 2] for c in completions])
+
+
+@pytest.fixture(scope="module")
+def values():
+    rng = np.random.default_rng(0)
+
+    def write(n, words):
+        return {
+            prompt: [f"{rng.choice(words)} {rng.choice(['now', 'later', 'never'])} {prompt}" for _ in range(n)]
+            for prompt in ("Q1?", "Q2?", "Q3?")
+        }
+
+    texts = {"before": write(8, ["parks", "roads"]), "ours": write(8, ["parks", "roads"])}
+    texts["grpo $x$"] = {prompt: ["parks <script>alert(1)</script> | no"] * 8 for prompt in texts["before"]}
+    samples = {
+        name: PolicySamples(
+            of,
+            log_probs={prompt: [-5.0 + gain] * 8 for prompt in of},
+            reference_log_probs={prompt: [-5.0] * 8 for prompt in of},
+        )
+        for (name, of), gain in zip(texts.items(), (0.0, 0.2, 4.0), strict=True)
+    }
+    results = evaluate_open_ended(
+        samples,
+        Camps(),
+        heldout_scorer=Camps(),
+        people=write(20, ["parks", "roads"]),
+        embed=lambda some: np.array([[len(t), t.count("a"), "roads" in t, "now" in t] for t in some], float),
+        reference="before",
+        beta=4.0,
+        rule="same words",
+        draws=50,
+    )
+    return json.loads(json.dumps(results.to_dict(), allow_nan=False))
+
+
+def test_page_stands_alone_and_escapes_texts(values, tmp_path):
+    page = write_text_report(values, tmp_path, "a trial <1>")
+    html = page.read_text(encoding="utf-8")
+    assert "a trial &lt;1&gt;: what the run found" in html
+    assert "<script>alert" not in html
+    assert "roads <b>" not in html
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', html)  # nothing is loaded
+    assert html.count('type="search"') == 1
+    assert html.count("<td>ours</td>") > 8 * 3
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {
+        f"text_{name}.png" for name in ("approvals", "people", "map", "gain")
+    }
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "people against people" in markdown
+    assert "alert(1)" not in markdown  # samples are on the page only
+
+
+def test_findings_name_what_was_lost(values):
+    record = TextRecord.model_validate(values)
+    sentences = text_findings(record)
+    assert [sentence.split(":")[0] for sentence in sentences] == ["ours", "grpo $x$"]
+    assert "times as many different answers" in sentences[1]
+    assert record.row("grpo $x$", "classes_ratio_to_reference").value < 0.7
+
+
+def test_figures_show_every_policy(values):
+    record = TextRecord.model_validate(values)
+    approvals = plot_approvals(record)
+    assert [text.get_text() for text in approvals.legends[0].get_texts()] == [
+        "people",
+        "before",
+        "ours",
+        r"grpo \$x\$",
+    ]
+    assert len(approvals.axes) == 2
+    assert len(plot_map(record).axes) == 3 * 3 + 1
+    assert len(plot_covered(record).axes[0].lines) == 4
+    gain = plot_gain_against_kl(record).axes[0]
+    assert gain.get_xlim()[1] > 4
+
+
+@pytest.mark.parametrize("keep", [(), ("settings",), ("settings", "rows")])
+def test_a_page_of_what_is_there(values, tmp_path, keep):
+    page = write_text_report({key: values[key] for key in keep}, tmp_path)
+    html = page.read_text(encoding="utf-8")
+    assert ("No texts were measured." in html) == ("rows" not in keep)
+
+
+def test_reasons_are_printed(tmp_path):
+    samples = {name: PolicySamples({"Q?": ["parks", "roads"]}) for name in ("reference", "ours")}
+    results = evaluate_open_ended(samples, Camps(), draws=10)
+    markdown = (write_text_report(results.to_dict(), tmp_path).parent / "report.md").read_text(encoding="utf-8")
+    assert "Missing: no texts of people. Fix: pass people=." in markdown
+    assert "no heldout jury" in markdown
