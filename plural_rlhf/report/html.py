@@ -93,6 +93,7 @@ def _write_page(
         "headline": findings,
         "sections": sections,
         "meta": meta,
+        "filterable": any(table.filterable for section in sections for table in (*section.tables, *section.folded)),
         "ours": METHOD_NAMES[Method.PLURAL],
     }
     for page, escape in (("report.md", False), ("report.html", True)):
