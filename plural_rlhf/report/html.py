@@ -20,16 +20,19 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, INK
 from plural_rlhf.report.headline import headline
-from plural_rlhf.report.names import METHOD_NAMES, Method
+from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
 from plural_rlhf.report.results import Meta, RunResults
+from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.sections import Section, report_sections
-from plural_rlhf.report.texts.record import TextRecord
-from plural_rlhf.report.texts.sections import text_findings, text_sections
+from plural_rlhf.report.texts.sections import policy_findings, text_sections
 from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
 
 __all__ = ["write_report", "write_text_report"]
+
+BESIDE_TEXTS = ("clusters", "traits", "fit", "reliability", "training", "record")
+"""Sections of every run; the others are about questions with offered answers."""
 
 
 def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) -> Path:
@@ -51,14 +54,19 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         True
     """
     results = RunResults.model_validate(_readable(RunResults.model_validate(results).to_dict()))
-    return _write_page(folder, results.name, headline(results), report_sections(results), results.meta)
+    sections = report_sections(results)
+    if results.texts:
+        sections = text_sections(results.texts) + [
+            one for one in sections if one.key in BESIDE_TEXTS and not one.missing
+        ]
+    return _write_page(folder, results.name, headline(results), sections, results.meta)
 
 
-def write_text_report(record: TextRecord | Mapping[str, Any], folder: str | Path, name: str = "texts") -> Path:
+def write_text_report(measured: Mapping[str, Any], folder: str | Path, name: str = "texts") -> Path:
     """Write `report.html`, `report.md` and `figures/*.png` of an evaluation of freely written texts.
 
     Args:
-        record: What `OpenEndedResults.to_dict` returns, or what `json.load` reads of it.
+        measured: What `OpenEndedResults.to_dict` returns, or what `json.load` reads of it.
         folder: Where to write; made if it does not exist.
         name: What the page is called.
 
@@ -73,8 +81,8 @@ def write_text_report(record: TextRecord | Mapping[str, Any], folder: str | Path
         ...     "Whom do the texts please?" in page.read_text(encoding="utf-8")
         True
     """
-    read = TextRecord.model_validate(_readable(TextRecord.model_validate(record).to_dict()))
-    return _write_page(folder, visible(name), text_findings(read), text_sections(read), None)
+    results = TextResults(split=Split.HELDOUT, weighting=EVERYBODY, **_readable(dict(measured)))
+    return _write_page(folder, visible(name), policy_findings(results), text_sections([results]), None)
 
 
 def _write_page(

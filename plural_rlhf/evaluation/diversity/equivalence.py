@@ -176,6 +176,8 @@ fitted to the training pairs of at most `SHORT_WORDS` words a text: in short tex
 cosines, mostly in other words."""
 SHORT_WORDS = 80
 """Most words of a short text."""
+MOST_ALIKE = 0.6
+"""Highest median cosine of vectors that rules can read: answers to one question have .2 to .5 by MiniLM."""
 
 
 def pair_similarities(
@@ -280,19 +282,38 @@ def equivalence_rule(rule: str | EquivalenceRule) -> EquivalenceRule:
     return EQUIVALENCE_RULES[rule]
 
 
-def default_rule(texts: Sequence[str], *, vectors: bool) -> EquivalenceRule:
+def default_rule(texts: Sequence[str], vectors: np.ndarray | None = None) -> EquivalenceRule:
     """Choose a rule by what there is to read: "words" without vectors, else by the median length of the texts.
 
+    The rules of vectors were fitted to those of a sentence embedder. Where most texts have nearly one direction, as
+    hidden states of language models have, all texts would say the same, so these vectors are not read either.
+
+    Args:
+        texts: `N` texts, at best to several prompts.
+        vectors: (N, D).
+
     Example:
-        >>> default_rule(["More parks."], vectors=False).name, default_rule(["More parks."], vectors=True).name
-        ('words', 'vectors of short texts')
-        >>> default_rule(["more " * 100], vectors=True).name
+        >>> default_rule(["More parks.", "lower taxes"]).name
+        'words'
+        >>> default_rule(["More parks.", "lower taxes"], np.eye(2)).name
+        'vectors of short texts'
+        >>> default_rule(["more " * 100, "less " * 100], np.eye(2)).name
         'words and vectors'
+        >>> default_rule(["More parks.", "lower taxes"], np.eye(2) + 5).name
+        'words'
     """
-    if not vectors:
+    if vectors is None or _alike(vectors) > MOST_ALIKE:
         return EQUIVALENCE_RULES["words"]
     short = np.median([len(words(text)) for text in texts]) <= SHORT_WORDS
     return EQUIVALENCE_RULES["vectors of short texts" if short else "words and vectors"]
+
+
+def _alike(vectors: np.ndarray) -> float:
+    """Return the median cosine of two different vectors, of at most 300 spread over the rows."""
+    some = np.unique(np.asarray(vectors, dtype=np.float64), axis=0)
+    some = some[:: len(some) // 300 + 1]
+    cosines = cosine(some, some)[np.triu_indices(len(some), 1)]
+    return float(np.median(cosines)) if len(cosines) else 0.0
 
 
 def _logistic(columns: np.ndarray, similar: np.ndarray) -> np.ndarray:

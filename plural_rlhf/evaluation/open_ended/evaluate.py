@@ -28,7 +28,7 @@ from plural_rlhf.evaluation.open_ended.resampled import resample_prompts
 from plural_rlhf.evaluation.open_ended.results import MeasureRow, OpenEndedResults
 from plural_rlhf.evaluation.open_ended.rows import cell_rows, derived_rows
 from plural_rlhf.evaluation.open_ended.samples import PolicySamples
-from plural_rlhf.evaluation.open_ended.scored import PEOPLE, Embed, judge, open_writers
+from plural_rlhf.evaluation.open_ended.scored import PEOPLE, Embed, Writer, judge, open_writers
 from reward_models.errors import did_you_mean
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.weights import WeightSpec, parse_weights
@@ -78,7 +78,7 @@ def evaluate_open_ended(
         weights: Weights of a policy's target, by policy; prevalence if not named.
         beta: Temperature of the target, in logits.
         rho: Parameter of the pool.
-        rule: When two texts say the same; None: `default_rule`, which with an embedder is calibrated for MiniLM.
+        rule: When two texts say the same; None: see `default_rule`.
         approval: What an approval is for the training jury; None: agreement, if it was fitted to votes or ratings
             (`vote_approval`), else better than the median of people's texts.
         heldout_approval: The same for the heldout jury.
@@ -112,8 +112,7 @@ def evaluate_open_ended(
     _check(samples, reference, weights or {})
     names = list(samples[reference].texts)
     writers = {writer.name: writer for writer in open_writers(samples, people, embed)}
-    everything = [text for writer in writers.values() for some in writer.texts.values() for text in some]
-    chosen = default_rule(everything, vectors=embed is not None) if rule is None else equivalence_rule(rule)
+    chosen = _usual_rule(list(writers.values())) if rule is None else equivalence_rule(rule)
     juries = [judge("training", scorer, list(writers.values()), prompts or {}, reference, approval)]
     if heldout_scorer is not None:
         juries.append(
@@ -166,6 +165,13 @@ def evaluate_open_ended(
     curves = {name: {k: _mean(values) for k, values in curve.items()} for name, curve in distances.curves.items()}
     settings = _settings(setup, list(samples)) | {"draws": draws, "level": level}
     return OpenEndedResults(rows, scored_texts(setup), curves, settings)
+
+
+def _usual_rule(writers: Sequence[Writer]) -> EquivalenceRule:
+    parts = [(writer, prompt) for writer in writers for prompt in writer.texts]
+    texts = [text for writer, prompt in parts for text in writer.texts[prompt]]
+    vectors = [writer.vectors[prompt] for writer, prompt in parts if writer.vectors is not None]
+    return default_rule(texts, np.concatenate(vectors) if vectors else None)
 
 
 def _check(samples: Mapping[str, PolicySamples], reference: str, weights: Mapping[str, Any]) -> None:

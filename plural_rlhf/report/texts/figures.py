@@ -1,6 +1,6 @@
 """Plots of freely written texts: approval, the map of answers, answers covered, gain against divergence.
 
-Every function takes a `TextRecord` and returns a figure, or None where there is nothing to draw. Knows no HTML.
+Every function takes `TextResults` and returns a figure, or None where there is nothing to draw. Knows no HTML.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, key_line, new_figure, panel_grid, title
+from plural_rlhf.report.names import Method
+from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.tables import format_percent
-from plural_rlhf.report.texts.record import PEOPLE, TextRecord
+from plural_rlhf.report.texts.tables import PEOPLE, policy_name
+from plural_rlhf.report.texts.writers import clusters, judge, prompts, reference, writers
 
 
 __all__ = ["plot_approvals", "plot_covered", "plot_gain_against_kl", "plot_map", "policy_colours"]
@@ -23,80 +26,82 @@ __all__ = ["plot_approvals", "plot_covered", "plot_gain_against_kl", "plot_map",
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#7f5539")
 MAPPED_PROMPTS = 4
 MAPPED_POLICIES = 3
+JURY_NAMES = {"training": "the jury of the training", "heldout": "a jury of raters that took no part"}
 
 
-def policy_colours(record: TextRecord) -> dict[str, str]:
+def policy_colours(results: TextResults) -> dict[str, str]:
     """Return a colour per policy; people are pink, the reference grey.
 
     Example:
-        >>> policy_colours(TextRecord(settings={"policies": ["reference", "plural"], "reference": "reference"}))
-        {'people': '#cc79a7', 'reference': '#8a929c', 'plural': '#0072b2'}
+        >>> settings = {"policies": ["warm", "plural"], "reference": "warm"}
+        >>> policy_colours(TextResults(split="heldout", weighting="all", settings=settings))
+        {'people': '#cc79a7', 'warm': '#8a929c', 'plural': '#0072b2'}
     """
-    others = [policy for policy in record.policies if policy != record.reference]
+    others = [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
     colours = {policy: COLOURS[i % len(COLOURS)] for i, policy in enumerate(others)}
-    return {PEOPLE: "#cc79a7", record.reference: GREY} | colours
+    return {PEOPLE: "#cc79a7", reference(results): GREY} | colours
 
 
 @matplotlib.rc_context(FONT)
-def plot_approvals(record: TextRecord) -> Figure | None:
+def plot_approvals(results: TextResults) -> Figure | None:
     """Plot the approval of every cluster, a panel per jury, with people and the policy before training beside."""
-    juries = [jury for jury in ("training", "heldout") if record.clusters(jury)]
-    colours = policy_colours(record)
-    writers = [
-        w for w in (PEOPLE, *record.policies) if any(r.policy == w and r.measure == "approval" for r in record.rows)
-    ]
-    if not juries or not writers:
+    juries = [jury for jury in ("training", "heldout") if clusters(results, jury)]
+    colours = policy_colours(results)
+    judged = {row.policy for row in results.rows if row.measure == "approval"}
+    shown = [writer for writer in writers(results) if writer in judged]
+    if not juries or not shown:
         return None
-    most = max(len(record.clusters(jury)) for jury in juries)
-    figure, grid = panel_grid(
-        len(juries), 1, (6.2, 0.35 + 0.14 * most * (len(writers) + 1.5)), gaps=(0.3, 0.75), left=1.6, top=1.15
-    )
+    most = max(len(clusters(results, jury)) for jury in juries)
+    panel = (6.2, 0.35 + 0.14 * most * (len(shown) + 1.5))
+    figure, grid = panel_grid(len(juries), 1, panel, gaps=(0.3, 0.75), left=1.6, top=1.15)
     for axes, jury in zip(grid, juries, strict=True):
-        names = record.clusters(jury)
+        names = clusters(results, jury)
         for place, cluster in enumerate(names):
-            for i, writer in enumerate(writers):
-                row = record.row(writer, "approval", jury=jury, cluster=cluster)
-                if row is None or not math.isfinite(row.value):
+            for i, writer in enumerate(shown):
+                row = results.row(writer, "approval", jury=jury, cluster=cluster)
+                if row is None or row.value is None:
                     continue
-                height = place * (len(writers) + 1.5) + i
-                if math.isfinite(row.ci_low):
+                height = place * (len(shown) + 1.5) + i
+                if row.ci_low is not None and row.ci_high is not None:
                     axes.plot([row.ci_low, row.ci_high], [height, height], color=colours[writer], lw=1.4)
                 axes.plot(row.value, height, "D" if writer == PEOPLE else "o", color=colours[writer], ms=5)
-        centre = (len(writers) - 1) / 2
+        centre = (len(shown) - 1) / 2
         axes.set_yticks(
-            [place * (len(writers) + 1.5) + centre for place in range(len(names))],
+            [place * (len(shown) + 1.5) + centre for place in range(len(names))],
             [f"{_short(name)}\n{format_percent(weight)}" for name, weight in names.items()],
         )
-        axes.set_ylim(len(names) * (len(writers) + 1.5) - 1.2, -1)
+        axes.set_ylim(len(names) * (len(shown) + 1.5) - 1.2, -1)
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.5, 1], ["0", "half", "all"])
         axes.axvline(0.5, color=GREY, lw=0.7, ls=":")
-        axes.set_title(f"{jury} jury", loc="left")
+        axes.set_title(JURY_NAMES[jury], loc="left")
     title(figure, "Of 100 members of each cluster, how many approve of a text?")
-    key_line(figure, [("D" if w == PEOPLE else "o", colours[w], _short(w)) for w in writers], columns=4)
+    key_line(figure, [("D" if w == PEOPLE else "o", colours[w], _short(policy_name(w))) for w in shown], columns=4)
     return figure
 
 
 @matplotlib.rc_context(FONT)
-def plot_map(record: TextRecord) -> Figure | None:
+def plot_map(results: TextResults) -> Figure | None:
     """Plot the plane of people's answers to some prompts, with policies' answers on it, coloured by who approves.
 
     The colour is the approval of the first cluster less the mean of the others; with one cluster, its approval.
     """
-    mapped = [text for text in record.texts if text.position is not None]
-    prompts = [p for p in record.prompts if any(t.prompt == p for t in mapped)][:MAPPED_PROMPTS]
-    others = [policy for policy in record.policies if policy != record.reference]
-    policies = [record.reference, *others][:MAPPED_POLICIES]
-    names = list(record.clusters(record.judge))
-    if not prompts or not names:
+    mapped = [text for text in results.texts if text.position is not None]
+    shown = [prompt for prompt in prompts(results) if any(text.prompt == prompt for text in mapped)][:MAPPED_PROMPTS]
+    others = [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
+    # The reference, ours, and the first of the others.
+    policies = [reference(results), *sorted(others, key=lambda policy: policy != Method.PLURAL)][:MAPPED_POLICIES]
+    names = list(clusters(results, judge(results)))
+    if not shown or not names:
         return None
     figure, grid = panel_grid(
-        len(prompts) * len(policies), len(policies), (2.5, 2.2), gaps=(0.2, 0.55), left=0.25, top=0.85, bottom=0.75
+        len(shown) * len(policies), len(policies), (2.5, 2.2), gaps=(0.2, 0.55), left=0.25, top=0.85, bottom=0.75
     )
     limit = 1.0 if len(names) > 1 else 0.5
+    norm = Normalize(-limit, limit)
     for index, axes in enumerate(grid):
         line, column = divmod(index, len(policies))
-        here = [text for text in mapped if text.prompt == prompts[line]]
+        here = [text for text in mapped if text.prompt == shown[line]]
         people = np.array([text.position for text in here if text.policy == PEOPLE])
         own = [text for text in here if text.policy == policies[column]]
         if len(people):
@@ -104,25 +109,14 @@ def plot_map(record: TextRecord) -> Figure | None:
         if own:
             xy = np.array([text.position for text in own])
             colour = [_leaning(text.heldout_approvals or text.approvals, names) for text in own]
-            axes.scatter(
-                xy[:, 0],
-                xy[:, 1],
-                c=colour,
-                cmap="PuOr",
-                vmin=-limit,
-                vmax=limit,
-                s=22,
-                edgecolor=GREY,
-                lw=0.5,
-                zorder=2,
-            )
+            axes.scatter(xy[:, 0], xy[:, 1], c=colour, cmap="PuOr", norm=norm, s=22, edgecolor=GREY, lw=0.5, zorder=2)
         axes.set_xticks([])
         axes.set_yticks([])
-        heading = f"{_short(policies[column], 20)}\n" if line == 0 else ""
-        axes.set_title(heading + (_short(prompts[line], 34) if column == 0 else ""), loc="left", fontsize=8.5)
+        heading = f"{_short(policy_name(policies[column]), 24)}\n" if line == 0 else ""
+        axes.set_title(heading + (_short(shown[line], 34) if column == 0 else ""), loc="left", fontsize=8.5)
     inch = 1 / figure.get_size_inches()[1]
     bar = figure.add_axes((0.25, 0.35 * inch, 0.5, 0.1 * inch))
-    scale = ScalarMappable(Normalize(-limit, limit), "PuOr")
+    scale = ScalarMappable(norm, "PuOr")
     figure.colorbar(scale, cax=bar, orientation="horizontal", ticks=[-limit, 0, limit])
     two_sided = ["only others approve", "alike", f"only {_short(names[0], 24)} approves"]
     bar.set_xticklabels(two_sided if len(names) > 1 else ["nobody approves", "half", "everybody"], fontsize=8)
@@ -131,42 +125,44 @@ def plot_map(record: TextRecord) -> Figure | None:
 
 
 @matplotlib.rc_context(FONT)
-def plot_covered(record: TextRecord) -> Figure | None:
+def plot_covered(results: TextResults) -> Figure | None:
     """Plot the share of people's answers whose class is among the first k texts, against k."""
-    if not record.curves:
+    if not results.curves:
         return None
-    colours = policy_colours(record)
+    colours = policy_colours(results)
     figure = new_figure(6.4, 3.6)
     axes = figure.add_axes((0.11, 0.16, 0.84, 0.6))
     axes.patch.set_alpha(0)
-    for name, curve in record.curves.items():
-        known = [(k, value) for k, value in curve.items() if math.isfinite(value)]
+    for name, curve in results.curves.items():
+        known = [(int(k), value) for k, value in curve.items() if value is not None]
         if known:
             style = "--" if name == PEOPLE else "-"
             axes.plot(*zip(*known, strict=True), style, color=colours[name], marker="o", ms=3.5)
     axes.set_xscale("log", base=2)
-    ticks = sorted({k for curve in record.curves.values() for k in curve})
+    ticks = sorted({int(k) for curve in results.curves.values() for k in curve})
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.minorticks_off()
     axes.set_ylim(0, None)
     axes.set_xlabel("texts per prompt")
     axes.set_ylabel("people's answers covered")
     title(figure, "How much of what people say is among k texts?")
-    names = {name: "other people" if name == PEOPLE else _short(name) for name in record.curves}
+    names = {name: "other people" if name == PEOPLE else _short(policy_name(name)) for name in results.curves}
     key_line(figure, [("D" if n == PEOPLE else "o", colours[n], text) for n, text in names.items()], columns=4)
     return figure
 
 
 @matplotlib.rc_context(FONT)
-def plot_gain_against_kl(record: TextRecord) -> Figure | None:
+def plot_gain_against_kl(results: TextResults) -> Figure | None:
     """Plot the gain in approval against the divergence from the reference, by the training and by the heldout jury."""
-    colours = policy_colours(record)
+    colours = policy_colours(results)
     points = []
-    for policy in record.policies:
-        divergence = record.row(policy, "kl_to_reference")
-        if policy == record.reference or divergence is None or not math.isfinite(divergence.value):
+    for policy in writers(results):
+        divergence = results.row(policy, "kl_to_reference")
+        if policy == reference(results) or divergence is None or divergence.value is None:
             continue
-        gains = {jury: _mean_gain(record, policy, jury) for jury in ("training", "heldout") if record.clusters(jury)}
+        gains = {
+            jury: _mean_gain(results, policy, jury) for jury in ("training", "heldout") if clusters(results, jury)
+        }
         points.append((policy, divergence.value, gains))
     if not points:
         return None
@@ -183,15 +179,15 @@ def plot_gain_against_kl(record: TextRecord) -> Figure | None:
     axes.set_xlabel("divergence from the policy before training (nats per text)")
     axes.set_ylabel("gain by the training jury (filled)\nand the heldout jury (empty)")
     title(figure, "Does the heldout jury see the gain in approval?")
-    key_line(figure, [("o", colours[policy], _short(policy)) for policy, _, _ in points], columns=4)
+    key_line(figure, [("o", colours[policy], _short(policy_name(policy))) for policy, _, _ in points], columns=4)
     return figure
 
 
-def _mean_gain(record: TextRecord, policy: str, jury: str) -> float:
+def _mean_gain(results: TextResults, policy: str, jury: str) -> float:
     total = 0.0
-    for cluster, weight in record.clusters(jury).items():
-        row = record.row(policy, "approval", jury=jury, cluster=cluster)
-        total += weight * (math.nan if row is None else row.gain)
+    for cluster, weight in clusters(results, jury).items():
+        row = results.row(policy, "approval", jury=jury, cluster=cluster)
+        total += weight * (math.nan if row is None or row.gain is None else row.gain)
     return total
 
 

@@ -1,25 +1,25 @@
-"""What a report says of freely written texts: one section per question a reader may have.
+"""What a report says of policies that write text: one section per question a reader may have.
 
-Reads a `TextRecord`; knows nothing of Markdown, HTML or files.
+Reads `TextResults`; knows nothing of Markdown, HTML or files.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 
+from plural_rlhf.report.names import EVERYBODY
+from plural_rlhf.report.results_policies import TextResults, TextRow, WrittenText
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
-from plural_rlhf.report.texts.record import PEOPLE, MeasuredRow, TextRecord, WrittenText
+from plural_rlhf.report.texts.tables import LITTLE_KEPT, PEOPLE, policy_name, population_results, steering_text
+from plural_rlhf.report.texts.writers import clusters, judge, reference, writers
 
 
-__all__ = ["text_findings", "text_sections"]
+__all__ = ["policy_findings", "text_sections"]
 
-SHARES = ("share", "probability")
-LEAST_KEPT = 0.6
-"""Share of a gain that the heldout jury should see."""
 LISTED = 4000
-"""Most texts in the table of samples."""
+"""Most texts in the table of texts."""
 FIDELITY = {
     "mmd_to_people": "distance",
     "auc_to_people": "told apart",
@@ -41,63 +41,65 @@ DRIFT = {
 }
 
 
-def text_findings(record: TextRecord) -> list[str]:
-    r"""Put what was found about each policy into a sentence.
+def policy_findings(results: TextResults) -> list[str]:
+    """Put what was found about each policy, whatever it is called, into a sentence.
 
     Example:
-        >>> worst = {"policy": "grpo", "measure": "approval_worst_cluster", "jury": "training"}
-        >>> classes = {"policy": "grpo", "measure": "classes_ratio_to_reference", "value": 0.4}
-        >>> settings = {"policies": ["pi_0", "grpo"], "reference": "pi_0", "clusters": {"training": {"all": 1.0}}}
-        >>> record = {"rows": [{**worst, "value": 0.6, "gain": -0.1}, classes], "settings": settings}
-        >>> [sentence] = text_findings(TextRecord.model_validate(record))
-        >>> sentence.replace("\u00a0", " ")
-        'grpo: 60.0 % of the cluster that likes it least approve (−0.100); 0.40 times as many different answers in ...'
+        >>> worst = {"policy": "mine", "measure": "approval_worst_cluster", "jury": "training"}
+        >>> classes = {"policy": "mine", "measure": "classes_ratio_to_reference", "value": 0.4}
+        >>> settings = {"policies": ["pi_0", "mine"], "reference": "pi_0", "clusters": {"training": {"all": 1.0}}}
+        >>> rows = [{**worst, "value": 0.6, "gain": -0.1}, classes]
+        >>> policy_findings(TextResults(split="heldout", weighting="all", rows=rows, settings=settings))
+        ['mine: 60.0...% of the cluster that likes it least approve (−0.100); 0.40 times as many ...']
     """
     sentences = []
-    for policy in record.policies:
-        if policy == record.reference:
-            continue
+    for policy in _policies(results):
         parts = []
-        worst = record.row(policy, "approval_worst_cluster", jury=record.judge)
-        if worst is not None and math.isfinite(worst.value):
-            share = format_percent(worst.value)
-            parts.append(f"{share} of the cluster that likes it least approve ({_signed(worst.gain)})")
-        ratio = record.row(policy, "classes_ratio_to_reference")
-        if ratio is not None and math.isfinite(ratio.value):
+        worst = results.row(policy, "approval_worst_cluster", jury=judge(results))
+        if worst is not None and worst.value is not None:
+            gain = DASH if worst.gain is None else f"{'+' if worst.gain > 0 else ''}{format_nats(worst.gain)}"
+            parts.append(f"{format_percent(worst.value)} of the cluster that likes it least approve ({gain})")
+        ratio = results.row(policy, "classes_ratio_to_reference")
+        if ratio is not None and ratio.value is not None:
             parts.append(f"{ratio.value:.2f} times as many different answers in effect")
-        kept = record.row(policy, "heldout_share_of_gain")
-        if kept is not None and math.isfinite(kept.value):
-            warning = " (over-optimised)" if kept.ci_high < LEAST_KEPT else ""
-            parts.append(f"the heldout jury sees {format_percent(kept.value)} of the gain{warning}")
+        kept = results.row(policy, "heldout_share_of_gain")
+        if kept is not None and kept.value is not None:
+            warning = "" if kept.ci_high is None or kept.ci_high >= LITTLE_KEPT else " (over-optimised)"
+            parts.append(f"the held-out jury sees {format_percent(kept.value)} of the gain{warning}")
         if parts:
-            sentences.append(f"{policy}: {'; '.join(parts)}.")
+            sentences.append(f"{policy_name(policy)}: {'; '.join(parts)}.")
     return sentences
 
 
-def text_sections(record: TextRecord) -> list[Section]:
-    """Make the sections about freely written texts.
+def text_sections(everything: Sequence[TextResults]) -> list[Section]:
+    """Make the sections about policies that write text.
+
+    Args:
+        everything: Results by split and weighting. Most sections are about those of the population.
 
     Example:
-        >>> [section.key for section in text_sections(TextRecord())]
-        ['text_approvals', 'text_people', 'text_map', 'text_gain', 'text_drift', 'text_samples']
-        >>> all(section.missing for section in text_sections(TextRecord()))
+        >>> sections = text_sections([TextResults(split="heldout", weighting="all")])
+        >>> [section.key for section in sections]
+        ['text_approvals', 'text_people', 'text_map', 'text_gain', 'text_drift', 'text_steering', 'text_samples']
+        >>> all(section.missing for section in sections)
         True
     """
-    nothing = "" if record.rows else "No texts were measured."
-    approvals, covered, plane, gain = (
-        plot(record) for plot in (plot_approvals, plot_covered, plot_map, plot_gain_against_kl)
-    )
-    approval_of = record.settings.get("approval_of", {}).get("training", "votes")
+    results = population_results(everything)
+    if results is None:
+        return []
+    nothing = "" if results.rows else "No texts were measured."
+    plane = plot_map(results)
+    several = len({of.weighting for of in everything}) > 1
     return [
         Section(
             "text_approvals",
             "Whom do the texts please?",
-            "Marks further right are better; lines are 95 % intervals over prompts. An approval is "
-            f"{'agreement, as people vote' if approval_of == 'votes' else approval_of}. The heldout jury knows other "
-            "people and did not take part in training, so believe it where the two differ.",
-            approvals,
-            [_approval_table(record)],
-            [_wins_table(record)],
+            f"Marks further right are better; lines are 95 % intervals over prompts. An approval is "
+            f"{_approval_of(results)}. The held-out jury knows other people and took no part in training: believe it "
+            "where the two differ.",
+            plot_approvals(results),
+            [_approval_table(results)],
+            [_wins_table(results)],
             missing=nothing,
         ),
         Section(
@@ -105,8 +107,8 @@ def text_sections(record: TextRecord) -> list[Section]:
             "Do the texts sound like the people?",
             "People against people is the best that can be reached; people's texts to another question are the worst. "
             "A policy that writes one answer well covers little of what people say, however many texts it writes.",
-            covered,
-            [_measure_table(record, FIDELITY, "Distance is 0 for texts by the same people; told apart is .5.")],
+            plot_covered(results),
+            [_measure_table(results, FIDELITY, "Distance is 0 for texts by the same people; told apart is .5.")],
             missing=nothing,
         ),
         Section(
@@ -121,9 +123,9 @@ def text_sections(record: TextRecord) -> list[Section]:
             "text_gain",
             "Was the jury over-optimised?",
             "The further apart the two marks of a policy, the more of the gain only the training jury sees. The last "
-            "column says what the heldout jury sees of differences between people's own texts, without optimisation.",
-            gain,
-            [_gain_table(record)],
+            "column says what the held-out jury sees of differences between people's own texts, not optimised.",
+            plot_gain_against_kl(results),
+            [_gain_table(results)],
             missing=nothing,
         ),
         Section(
@@ -132,134 +134,143 @@ def text_sections(record: TextRecord) -> list[Section]:
             "Compare with people and with the policy before training. Texts that are empty, repetitive or truncated "
             "are no answers.",
             None,
-            [_measure_table(record, DRIFT, "Means over prompts, with 95 % intervals.")],
+            [_measure_table(results, DRIFT, "Means over prompts, with 95 % intervals.")],
             missing=nothing,
+        ),
+        Section(
+            "text_steering",
+            "Does the policy follow the weights it is given?",
+            "Asked for one cluster, the policy should please it more than pi_0 does when asked for the same, and "
+            "the others not much less.",
+            None,
+            [steering_text(everything)],
+            missing=nothing or ("" if several else "The policies were asked for one weighting only."),
         ),
         Section(
             "text_samples",
             "What do the texts say?",
-            "Type into the field to see the texts with these words only: a policy, a prompt, a word.",
+            "Type into the field to see the texts with these words only: a policy, a weighting, a prompt, a word.",
             None,
             [],
-            [_samples_table(record)],
+            [_samples_table(everything, judge(results))],
             missing=nothing,
             fold_in_markdown=False,
         ),
     ]
 
 
-def _writers(record: TextRecord) -> list[str]:
-    return [*([PEOPLE] if any(row.policy == PEOPLE for row in record.rows) else []), *record.policies]
+def _policies(results: TextResults) -> list[str]:
+    """Return the policies that were trained."""
+    return [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
 
 
-def _approval_table(record: TextRecord) -> TextTable:
-    juries = [(jury, cluster) for jury in ("training", "heldout") for cluster in record.clusters(jury)]
-    header = ["policy", *(f"{cluster} ({jury})" for jury, cluster in juries), "all clusters approve"]
+def _approval_of(results: TextResults) -> str:
+    juries = results.settings.get("approval_of")
+    what = juries.get("training", "votes") if isinstance(juries, Mapping) else "votes"
+    return "agreement, as people vote" if what == "votes" else str(what)
+
+
+def _approval_table(results: TextResults) -> TextTable:
+    jury = judge(results)
+    judged = [(one, cluster) for one in ("training", "heldout") for cluster in clusters(results, one)]
     rows = [
         [
-            writer,
-            *(_cell(record.row(writer, "approval", jury=jury, cluster=cluster)) for jury, cluster in juries),
-            _cell(record.row(writer, "bridging", jury=record.judge)),
+            policy_name(writer),
+            *(_cell(results.row(writer, "approval", jury=one, cluster=cluster)) for one, cluster in judged),
+            _cell(results.row(writer, "bridging", jury=jury)),
+            " / ".join(
+                _cell(results.row(writer, "answer_share", jury=jury, cluster=cluster), interval=False)
+                for cluster in clusters(results, jury)
+            ),
         ]
-        for writer in _writers(record)
+        for writer in writers(results)
     ]
-    clusters = record.clusters(record.judge)
-    shares = [
-        f"{writer} "
-        + " / ".join(_cell(record.row(writer, "answer_share", jury=record.judge, cluster=c), False) for c in clusters)
-        for writer in _writers(record)
-    ]
-    weights = " / ".join(f"{name} {format_percent(weight)}" for name, weight in clusters.items())
-    caption = f"Approval. Shares of the answers by the {record.judge} jury ({weights}): {'; '.join(shares)}."
-    return TextTable(header, rows, caption)
-
-
-def _wins_table(record: TextRecord) -> TextTable:
-    rows = [
-        [row.policy, row.rival, row.cluster, _cell(row), _cell(ties, False)]
-        for row in record.rows
-        if row.measure == "win_rate" and row.jury == record.judge and row.policy != PEOPLE
-        for ties in [record.row(row.policy, "ties", jury=row.jury, cluster=row.cluster, rival=row.rival)]
-    ]
+    weights = " / ".join(f"{name} {format_percent(weight)}" for name, weight in clusters(results, jury).items())
+    names = [f"{cluster} ({one})" for one, cluster in judged]
     return TextTable(
-        ["policy", "against", "cluster", "wins", "ties"], rows, f"Wins by the {record.judge} jury; ties count half."
+        ["policy", *names, "all clusters approve", "shares of the texts"],
+        rows,
+        f"Approval, and each cluster's share of the texts by the {jury} jury, whose clusters are {weights} of people.",
     )
 
 
-def _measure_table(record: TextRecord, measures: dict[str, str], caption: str) -> TextTable:
-    shown = {m: name for m, name in measures.items() if any(r.measure == m and _known(r) for r in record.rows)}
-    rows = [[writer, *(_cell(record.row(writer, measure)) for measure in shown)] for writer in _writers(record)]
+def _wins_table(results: TextResults) -> TextTable:
+    rows = [
+        [policy_name(row.policy), policy_name(row.rival), row.cluster, _cell(row), _cell(ties, interval=False)]
+        for row in results.rows
+        if row.measure == "win_rate" and row.jury == judge(results) and row.policy != PEOPLE
+        for ties in [results.row(row.policy, "ties", jury=row.jury, cluster=row.cluster, rival=row.rival)]
+    ]
+    caption = f"Wins by the {judge(results)} jury; ties count half."
+    return TextTable(["policy", "against", "cluster", "wins", "ties"], rows, caption)
+
+
+def _measure_table(results: TextResults, measures: Mapping[str, str], caption: str) -> TextTable:
+    """Tabulate measures by writer, with floor and baseline below; reasons of what is missing are in the caption."""
+    known = {row.measure for row in results.rows if row.value is not None}
+    shown = {measure: name for measure, name in measures.items() if measure in known}
+    rows = [
+        [policy_name(writer), *(_cell(results.row(writer, measure)) for measure in shown)]
+        for writer in writers(results)
+    ]
     for label, which in (("people against people", "floor"), ("another question", "baseline")):
-        cells = [_beside(record, measure, which) for measure in shown]
+        cells = [_beside(results, measure, which) for measure in shown]
         if any(cell != DASH for cell in cells):
             rows.append([label, *cells])
-    reasons = {r.reason for r in record.rows if r.measure in measures and r.reason and r.policy != PEOPLE}
-    return TextTable(
-        ["policy", *shown.values()], rows, " ".join([caption, *(f"Missing: {r}." for r in sorted(reasons))])
-    )
+    reasons = {row.reason for row in results.rows if row.measure in measures and row.policy != PEOPLE}
+    notes = [f"Missing: {reason}." for reason in sorted(reason for reason in reasons if reason)]
+    return TextTable(["policy", *shown.values()], rows, " ".join([caption, *notes]))
 
 
-def _beside(record: TextRecord, measure: str, which: str) -> str:
-    """Return the floor, or the mean baseline, of a measure."""
-    rows = [row for row in record.rows if row.measure == measure and math.isfinite(getattr(row, which))]
+def _beside(results: TextResults, measure: str, which: str) -> str:
+    """Return the floor or the baseline of a measure, averaged over policies."""
+    rows = [row for row in results.rows if row.measure == measure and getattr(row, which) is not None]
     if not rows:
         return DASH
-    value = sum(getattr(row, which) for row in rows) / len(rows)
-    return format_percent(value) if rows[0].unit == "share" else format_nats(value)
+    return _number(sum(getattr(row, which) for row in rows) / len(rows), rows[0])
 
 
-def _gain_table(record: TextRecord) -> TextTable:
+def _gain_table(results: TextResults) -> TextTable:
     rows = []
-    for policy in record.policies:
-        if policy == record.reference:
-            continue
-        kept = record.row(policy, "heldout_share_of_gain")
+    for policy in _policies(results):
+        kept = results.row(policy, "heldout_share_of_gain")
         why = DASH if kept is None else kept.reason or _cell(kept)
         beside = DASH if kept is None else format_percent(kept.baseline)
-        rows.append([policy, _cell(record.row(policy, "kl_to_reference")), why, beside])
-    return TextTable(
-        ["policy", "nats from the reference", "share of the gain kept", "kept among people's texts"], rows
-    )
+        rows.append([policy_name(policy), _cell(results.row(policy, "kl_to_reference")), why, beside])
+    header = ["policy", "nats from the reference", "share of the gain kept", "kept among people's texts"]
+    return TextTable(header, rows)
 
 
-def _samples_table(record: TextRecord) -> TextTable:
-    names = list(record.clusters(record.judge))
-    some = _evenly(record)
-    rows = [
-        [
-            text.policy,
-            text.prompt,
-            text.text,
-            *(format_percent((text.heldout_approvals or text.approvals).get(name)) for name in names),
-            text.degenerate or "",
-        ]
-        for text in some
-    ]
-    caption = f"{len(rows):,} of {len(record.texts):,} texts, approval by the {record.judge} jury"
-    return TextTable(["policy", "prompt", "text", *names, "fault"], rows, caption, filterable=True)
-
-
-def _evenly(record: TextRecord) -> list[WrittenText]:
-    """Return the first texts of every policy and prompt, as many of each as fit into `LISTED`."""
-    groups: dict[tuple[str, str], list[WrittenText]] = {}
-    for text in record.texts:
-        groups.setdefault((text.policy, text.prompt), []).append(text)
+def _samples_table(everything: Sequence[TextResults], jury: str) -> TextTable:
+    """List texts with who approves, equally many of each policy, weighting and prompt."""
+    names = list(dict.fromkeys(name for of in everything for name in clusters(of, jury)))
+    groups: dict[tuple[str, str, str], list[WrittenText]] = {}
+    for of in everything:
+        for text in of.texts:
+            if text.policy != PEOPLE or of.weighting == EVERYBODY:  # people wrote for no weighting
+                groups.setdefault((text.policy, of.weighting, text.prompt), []).append(text)
     each = max(1, LISTED // max(1, len(groups)))
-    return [text for group in groups.values() for text in group[:each]][:LISTED]
+    rows = []
+    for (policy, weighting, prompt), texts in groups.items():
+        for text in texts[:each]:
+            approvals = text.heldout_approvals if jury == "heldout" else text.approvals
+            shares = [format_percent(approvals.get(name)) for name in names]
+            asked = "" if policy == PEOPLE or weighting == EVERYBODY else weighting
+            rows.append([policy_name(policy), asked, prompt, text.text, *shares, text.degenerate or ""])
+    total = sum(map(len, groups.values()))
+    caption = f"{len(rows):,} of {total:,} texts, with approval by the {jury} jury"
+    header = ["policy", "asked for", "prompt", "text", *names, "fault"]
+    return TextTable(header, rows, caption, filterable=True)
 
 
-def _known(row: MeasuredRow | None) -> bool:
-    return row is not None and math.isfinite(row.value)
-
-
-def _cell(row: MeasuredRow | None, interval: bool = True) -> str:
-    if row is None or not math.isfinite(row.value):
+def _cell(row: TextRow | None, *, interval: bool = True) -> str:
+    if row is None or row.value is None:
         return DASH
-    form = format_percent if row.unit in SHARES and row.measure != "auc_to_people" else format_nats
-    if not interval or not math.isfinite(row.ci_low):
-        return form(row.value)
-    return f"{form(row.value)} [{form(row.ci_low)}, {form(row.ci_high)}]"
+    if not interval or row.ci_low is None or row.ci_high is None:
+        return _number(row.value, row)
+    return f"{_number(row.value, row)} [{_number(row.ci_low, row)}, {_number(row.ci_high, row)}]"
 
 
-def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{format_nats(value)}"
+def _number(value: float, row: TextRow) -> str:
+    share = row.unit in ("share", "probability") and row.measure != "auc_to_people"
+    return format_percent(value) if share else format_nats(value)

@@ -218,7 +218,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
             f"In the cluster that likes its texts least {worst.value:.0%} approve, "
             f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
         )
-    kept = written.row(Method.PLURAL, "heldout_share_of_gain", jury="heldout")
+    kept = written.row(Method.PLURAL, "heldout_share_of_gain")
     if kept is not None and kept.value is not None and kept.value < LITTLE_KEPT:
         sentences.append(
             f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "

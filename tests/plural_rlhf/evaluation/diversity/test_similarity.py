@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from plural_rlhf.evaluation import (
     EQUIVALENCE_RULES,
     EquivalenceRule,
+    default_rule,
     distinct_n,
     equivalence_rule,
     fit_equivalence_rules,
@@ -151,3 +152,13 @@ def test_distinct_n_and_repetition_at_the_ends():
     assert distinct_n([]) != distinct_n([])  # nan
     assert repetition("a a") == 0.0
     assert repetition("") == 0.0
+
+
+def test_vectors_that_all_point_one_way_are_not_read():
+    rng = np.random.default_rng(0)
+    texts = [f"text {i}" for i in range(400)]
+    spread = rng.normal(size=(400, 16))
+    assert default_rule(texts, spread).reads_vectors
+    assert not default_rule(texts, spread + 4).reads_vectors
+    assert default_rule(texts, spread).name != default_rule([text * 90 for text in texts], spread).name
+    assert default_rule(["one"], spread[:1]).name == "vectors of short texts"

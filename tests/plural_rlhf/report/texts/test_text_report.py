@@ -11,9 +11,9 @@ import torch
 
 from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
 from plural_rlhf.report import write_text_report
+from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
-from plural_rlhf.report.texts.record import TextRecord
-from plural_rlhf.report.texts.sections import text_findings
+from plural_rlhf.report.texts.sections import policy_findings
 
 
 class Camps:
@@ -76,16 +76,16 @@ def test_page_stands_alone_and_escapes_texts(values, tmp_path):
 
 
 def test_findings_name_what_was_lost(values):
-    record = TextRecord.model_validate(values)
-    sentences = text_findings(record)
+    results = TextResults(split="heldout", weighting="all", **values)
+    sentences = policy_findings(results)
     assert [sentence.split(":")[0] for sentence in sentences] == ["ours", "grpo $x$"]
     assert "times as many different answers" in sentences[1]
-    assert record.row("grpo $x$", "classes_ratio_to_reference").value < 0.7
+    assert results.row("grpo $x$", "classes_ratio_to_reference").value < 0.7
 
 
 def test_figures_show_every_policy(values):
-    record = TextRecord.model_validate(values)
-    approvals = plot_approvals(record)
+    results = TextResults(split="heldout", weighting="all", **values)
+    approvals = plot_approvals(results)
     assert [text.get_text() for text in approvals.legends[0].get_texts()] == [
         "people",
         "before",
@@ -93,9 +93,9 @@ def test_figures_show_every_policy(values):
         r"grpo \$x\$",
     ]
     assert len(approvals.axes) == 2
-    assert len(plot_map(record).axes) == 3 * 3 + 1
-    assert len(plot_covered(record).axes[0].lines) == 4
-    gain = plot_gain_against_kl(record).axes[0]
+    assert len(plot_map(results).axes) == 3 * 3 + 1
+    assert len(plot_covered(results).axes[0].lines) == 4
+    gain = plot_gain_against_kl(results).axes[0]
     assert gain.get_xlim()[1] > 4
 
 
