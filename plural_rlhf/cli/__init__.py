@@ -1,9 +1,9 @@
 """The command line `plural-rlhf`.
 
-`runs` holds the commands that work through a run file, `juries` and `headroom` those about juries and judgements,
-`ranking` the one that ranks responses; `data` and `options` what they share, `guard` how errors are printed. May
-import every other room and is imported by none; holds no logic of its own. Libraries that take long to import are
-imported inside the commands, so that `--help` answers at once.
+`init` writes a run file, `runs` holds the commands that work through one, `juries` and `headroom` those about juries
+and judgements, `ranking` the one that ranks responses; `data` and `options` what they share, `guard` how errors are
+printed. May import every other room and is imported by none; holds no logic of its own. Libraries that take
+long to import are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 
 from plural_rlhf.cli import juries, ranking, runs
 from plural_rlhf.cli.headroom import headroom
+from plural_rlhf.cli.init import init
 
 
 __all__ = ["app", "main"]
@@ -35,6 +36,7 @@ app = typer.Typer(
         "`plural-rlhf run configs/quickstart.yaml`"
     ),
 )
+app.command(rich_help_panel=RUNS)(init)
 app.command(rich_help_panel=RUNS)(runs.run)
 app.command("fit-jury", rich_help_panel=RUNS)(juries.fit_jury)
 app.command(rich_help_panel=RUNS)(runs.train)
