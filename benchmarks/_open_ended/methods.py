@@ -7,6 +7,7 @@ completions; each trains a LoRA of its own. Knows nothing of how policies are me
 |---|---|
 | `reference` | the start: what people wrote, imitated |
 | `plural` | `PluralGRPOTrainer`, sampled mode, with people's answers as given completions |
+| `plural-prefixes` | the same without them, with `variance_reduction="prefix_rewards"` |
 | `trl-grpo` | `trl.GRPOTrainer` as it comes, on the mean reward of the jury |
 | `trl-grpo-tuned` | the same, reward scaling and beta tuned |
 | `trl-rloo-tuned` | `trl.RLOOTrainer` on the mean reward, beta tuned |
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BEST_OF", "METHODS", "TRAINED", "Setting", "Trained", "candidates", "draw", "rows_of", "train"]
 
-TRAINED = ("plural", "trl-grpo", "trl-grpo-tuned", "trl-rloo-tuned", "dpo")
+TRAINED = ("plural", "plural-prefixes", "trl-grpo", "trl-grpo-tuned", "trl-rloo-tuned", "dpo")
 METHODS = (*TRAINED, "best-of-n", "prompting")
 BEST_OF = 8
 ASKED = "Say only what people on every side can agree with. "
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+PREFIXES = (("variance_reduction", "prefix_rewards"), ("given_share", 0.0))
 BATCH = 32  # texts that are drawn at once
 
 
@@ -83,6 +85,7 @@ def candidates(method: str, beta: float, rates: Sequence[float]) -> list[Setting
     """Return the settings among which a method is tuned; one for those that are not tuned beyond the learning rate."""
     settings = {
         "plural": [Setting(method, math.nan, beta)],
+        "plural-prefixes": [Setting(method, math.nan, beta, more=PREFIXES)],
         "trl-grpo": [Setting(method, math.nan, 0.0, "group")],
         "trl-grpo-tuned": [Setting(method, math.nan, b, s) for b in (0.0, 0.04, beta) for s in ("group", "none")],
         "trl-rloo-tuned": [Setting(method, math.nan, b) for b in (0.05, beta, 2 * beta)],
@@ -139,7 +142,7 @@ def train(
     shared: dict[str, Any] = {"processing_class": tokenizer, "peft_config": LoraConfig(**LORA)}
     mean = JuryReward(start.scorer, rule="mean", check_trainer=False)
     generated, trainer = steps * group, None
-    if setting.method == "plural":
+    if setting.method in ("plural", "plural-prefixes"):
         args = PluralGRPOConfig(**common, **sampled)
         args.max_steps *= args.num_iterations
         generated -= steps * (args.given_draws if args.given_share else 0)

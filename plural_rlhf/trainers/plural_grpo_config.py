@@ -16,7 +16,7 @@ from plural_rlhf.trainers.setting_checks import check_choice, check_numbers
 
 __all__ = ["VARIANCE_REDUCTIONS", "PluralGRPOConfig"]
 
-VARIANCE_REDUCTIONS = ("none", "reward_to_go", "rao_blackwell")
+VARIANCE_REDUCTIONS = ("none", "reward_to_go", "rao_blackwell", "prefix_rewards")
 
 # Terms of GRPO's loss that would move its optimum away from the target.
 _NEUTRAL = {
@@ -45,6 +45,8 @@ _INTERVALS = {
         "a step size, 0.1 by default, with which the offsets stay at 0 and overshoot above 1",
     ),
     "n_ref": ("[0, inf)", "a number of completions, 0 for none"),
+    "prefix_every": ("[1, inf)", "a number of tokens"),
+    "prefix_decay": ("[0, 1]", "a share"),
     "reference_share": ("[0, 1)", "a share"),
     "given_share": ("[0, 1)", "a share"),
     "replay_size": ("[0, inf)", "a number of completions, 0 for none"),
@@ -99,7 +101,14 @@ class PluralGRPOConfig(GRPOConfig):
         variance_reduction (`str`, *optional*, defaults to `"none"`):
             For long completions, with `estimator="vargrad"` and `num_iterations=1`: `"reward_to_go"` leaves past
             log-ratios out of each token's coefficient; `"rao_blackwell"` also replaces future ones by the KL over the
-            whole vocabulary, for the memory of all logits.
+            whole vocabulary, for the memory of all logits. `"prefix_rewards"` lets the jury score the beginnings of
+            each completion, too, and credits each token with what it adds; over the training it gives way to the
+            whole completion's coefficient, whose fixed point is the target.
+        prefix_every (`int`, *optional*, defaults to `2`):
+            Tokens between two beginnings that are scored for `variance_reduction="prefix_rewards"`. The jury scores a
+            completion of T tokens T / `prefix_every` times.
+        prefix_decay (`float`, *optional*, defaults to `0.9`):
+            What a token counts for the credit of the token before it, in the same mode.
         offsets (`str`, *optional*, defaults to `"ema"`):
             How log Z_k of each prompt is estimated: `"ema"` (running average of importance-weighted estimates),
             `"responsibility"` (balancing; ρ = 1 only), `"reference"` (from `n_ref` completions of π₀, frozen),
@@ -216,7 +225,13 @@ class PluralGRPOConfig(GRPOConfig):
     )
     estimator: str = field(default="vargrad", metadata={"help": "Sampled mode: vargrad, tb, js or fkl."})
     variance_reduction: str = field(
-        default="none", metadata={"help": "Long completions: none, reward_to_go or rao_blackwell."}
+        default="none", metadata={"help": "Long completions: none, reward_to_go, rao_blackwell or prefix_rewards."}
+    )
+    prefix_every: int = field(
+        default=2, metadata={"help": "Tokens between two beginnings that the jury scores (prefix_rewards)."}
+    )
+    prefix_decay: float = field(
+        default=0.9, metadata={"help": "What a token counts for the credit of the one before it (prefix_rewards)."}
     )
     offsets: OffsetMode = field(
         default="ema",

@@ -22,7 +22,8 @@ benchmark = benchmark_module("open_ended")
 
 def test_rivals_tune_what_ours_does_not():
     numbers = {method: len(methods.candidates(method, 0.5, (1e-4, 1e-3))) for method in methods.TRAINED}
-    assert numbers == {"plural": 2, "trl-grpo": 2, "trl-grpo-tuned": 12, "trl-rloo-tuned": 6, "dpo": 2}
+    ours = {"plural": 2, "plural-prefixes": 2}
+    assert numbers == {**ours, "trl-grpo": 2, "trl-grpo-tuned": 12, "trl-rloo-tuned": 6, "dpo": 2}
     # The default of GRPO is among what the tuned one may choose.
     of_grpo = {(s.beta, s.scale) for s in methods.candidates("trl-grpo-tuned", 0.5, (1e-4,))}
     assert {(s.beta, s.scale) for s in methods.candidates("trl-grpo", 0.5, (1e-4,))} <= of_grpo
@@ -56,12 +57,12 @@ def test_curves_are_means_of_tenths_of_the_steps():
 def test_the_short_form_trains_and_measures(tmp_path):
     file = tmp_path / "open.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "open_ended.py"), "--smoke", "--json", str(file)]
-    command += ["--methods", "plural", "trl-grpo", "best-of-n"]
+    command += ["--methods", "plural", "plural-prefixes", "trl-grpo", "best-of-n"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=300)
     rows = json.loads(file.read_text())["rows"]
     assert {r["method"] for r in rows} >= {"people", "reference", "plural", "trl-grpo", "best-of-n"}
     assert all(math.isfinite(r["value"]) for r in rows)
     # Half of ours are given and not drawn; best-of-n draws eight for each of 8 texts of three questions.
     assert {r["method"]: r["generated"] for r in rows if r["metric"] == "bridging"} == {
-        "people": 0, "reference": 0, "plural": 4, "trl-grpo": 8, "best-of-n": 192,
+        "people": 0, "reference": 0, "plural": 4, "plural-prefixes": 8, "trl-grpo": 8, "best-of-n": 192,
     }  # fmt: skip

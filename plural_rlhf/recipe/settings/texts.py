@@ -77,7 +77,7 @@ class SampledSection(Section):
     estimator: Literal["vargrad", "tb", "js", "fkl"] = Field(
         default="vargrad", description="Estimator of the gradient; see docs/training.md."
     )
-    variance_reduction: Literal["none", "reward_to_go", "rao_blackwell"] = Field(
+    variance_reduction: Literal["none", "reward_to_go", "rao_blackwell", "prefix_rewards"] = Field(
         default="none", description="Credit for single tokens; see docs/training.md."
     )
     offsets: Literal["ema", "responsibility", "reference", "global"] = Field(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from plural_rlhf.core.offsets import OffsetTracker, kept_apart
 from plural_rlhf.rewards.completions import rows_of
+from plural_rlhf.trainers.grpo.prefix_rewards import PrefixSlopes
 from plural_rlhf.trainers.grpo.replay import ReplayMemory
 
 
@@ -31,6 +32,9 @@ class PromptState:
         offsets: Offsets, best rewards and normalisers; the same object as the jury reward's.
         replay: Completions to learn from again; None where each batch is used as it was drawn.
 
+    Attributes:
+        slopes: What beginnings of completions say of the whole, of all prompts together.
+
     Example:
         >>> state = PromptState(OffsetTracker(num_clusters=1))
         >>> for reward in (1.0, 3.0):  # two visits by the reference itself: weights π₀/π of 1
@@ -42,6 +46,7 @@ class PromptState:
     def __init__(self, offsets: OffsetTracker, replay: ReplayMemory | None = None) -> None:
         self.offsets = offsets
         self.replay = replay
+        self.slopes = PrefixSlopes()
         # Per prompt and cluster: log π₀ of the most probable tied answer so far.
         self._anchors: dict[str, Tensor] = {}
         # Per prompt: E_{π₀}[r] of each cluster over all completions so far, and log of the sum of their weights.
@@ -111,6 +116,7 @@ class PromptState:
                     key: [mean.tolist(), float(n)] for key, (mean, n) in self._reference_means.items()
                 },
             },
+            "prefix_slopes": self.slopes.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -122,3 +128,4 @@ class PromptState:
             key: (torch.tensor(mean, dtype=torch.float64), torch.tensor(n, dtype=torch.float64))
             for key, (mean, n) in saved.get("reference_averages", {}).items()
         }
+        self.slopes.load_state_dict(state.get("prefix_slopes", [[], []]))

@@ -27,6 +27,7 @@ from plural_rlhf.trainers.grpo.drawers import GIVEN, NAMES, POLICY, GivenComplet
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, JuryScores, RewardTable, Rollouts
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
+from plural_rlhf.trainers.grpo.prefix_rewards import credit_loss, prefix_gains, prefix_rewards
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from plural_rlhf.trainers.grpo.reference_draws import judge, reference_prompts, under_reference_prompts
 from plural_rlhf.trainers.grpo.replay import replayed_columns, signed_tokens
@@ -193,7 +194,35 @@ class SampledMode:
                 self._prompts.replay.add(batch.table, tokens, all_ref, all_pi, all_pi + batch.rollouts.residual)
             self._multipliers.move(kl, self.targeting.gains(batch.table, by_policy))
         number = torch.arange(n, device=all_pi.device) + trainer.accelerator.process_index * n
-        return {**columns, "ref_per_token_logps": log_ref * own, "row": number}
+        credit = self._credit(rows, columns) if self._training else {}
+        return {**columns, "ref_per_token_logps": log_ref * own, "row": number, **credit}
+
+    def _credit(self, rows: Rows, columns: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the column `prefix_gains` `(n, T)` in nats, if the settings ask for it."""
+        args, batch, accelerator = self._args, self.generation, self._trainer.accelerator
+        if args.variance_reduction != "prefix_rewards":
+            return {}
+        start, mask = accelerator.process_index * len(rows), columns["completion_mask"]
+        values = prefix_rewards(
+            self._reward,
+            rows,
+            columns,
+            batch.table.w[start : start + len(rows)],
+            batch.table.rules[start : start + len(rows)],
+            _trl.tokenizer_of(self._trainer),
+            every=args.prefix_every,
+            longest=self._trainer.max_completion_length,
+        )
+        # float32 because not every accelerator has float64.
+        values = accelerator.gather(values.float().to(mask.device)).double().cpu()
+        lengths, slopes = accelerator.gather(mask.sum(1)).cpu(), self._prompts.slopes
+        reward, residual = batch.rollouts.reward.double().cpu(), batch.rollouts.residual.double().cpu()
+        known = slopes.of(values.shape[1])
+        gains = prefix_gains(values, reward, residual, lengths, known, batch.group_size, args.prefix_every)
+        slopes.observe(values, reward, batch.group_size)
+        own = gains[start : start + len(rows), : mask.shape[1]]
+        padded = torch.nn.functional.pad(own, (0, mask.shape[1] - own.shape[1]))
+        return {"prefix_gains": padded.to(columns["completion_ids"].device, torch.float32)}
 
     def begin_evaluation(self, num_rows: int | None) -> None:
         """Begin an evaluation of so many rows, each drawn `group_size` times; None where their number is unknown."""
@@ -294,6 +323,11 @@ class SampledMode:
         log_pi = log_probs.sum(-1)
         rollouts.see(gather(columns["row"]), gather(log_pi.detach()))
         coefficients = rollouts.coefficients(self._args.estimator)[columns["row"]]
+        if "prefix_gains" in columns:
+            done = trainer.state.global_step / max(1, trainer.state.max_steps)
+            gains, log_ref = columns["prefix_gains"], columns["ref_per_token_logps"]
+            decay = self._args.prefix_decay
+            return credit_loss(gains, coefficients, log_probs, log_ref, decay=decay, whole_share=done)
         if self._args.variance_reduction == "reward_to_go":
             return reward_to_go_loss(coefficients, log_probs, columns["ref_per_token_logps"])
         return score_function_loss(coefficients, log_pi)

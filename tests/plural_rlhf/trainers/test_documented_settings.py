@@ -33,6 +33,7 @@ SAMPLED = {
     "tb": {"estimator": "tb"},
     "reward_to_go": {"variance_reduction": "reward_to_go"},
     "rao_blackwell": {"variance_reduction": "rao_blackwell"},
+    "prefix_rewards": {"variance_reduction": "prefix_rewards", "prefix_every": 1},
     "responsibility": {"offsets": "responsibility"},
     "global": {"offsets": "global"},
     "reference": {"offsets": "reference", "n_ref": 4},

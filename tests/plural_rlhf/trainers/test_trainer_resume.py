@@ -68,6 +68,7 @@ def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided
         {"kl_budget": 0.5, "offsets": "ema", "estimator": "js"},
         {"rho": 0.0, "max_min": True},
         {"data": [{"prompt": f"Item {c}: ", "given_completions": THREE} for c in "ab"], "given_share": 0.125},
+        {"variance_reduction": "prefix_rewards", "prefix_every": 1},
     ],
     ids=[
         "completions in use",
@@ -76,6 +77,7 @@ def test_a_sampled_run_that_was_killed_ends_where_the_unbroken_one_does(lopsided
         "budget and normalisers",
         "max-min weights",
         "texts of others",
+        "slopes of prefixes",
     ],
 )
 def test_everything_that_moves_goes_on_from_where_it_was(lopsided, tmp_path, settings):

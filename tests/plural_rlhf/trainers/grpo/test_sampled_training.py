@@ -225,6 +225,7 @@ def test_a_peft_policy_is_its_own_reference(lopsided, tmp_path, variance_reducti
         {"gradient_checkpointing": True},
         {"variance_reduction": "reward_to_go"},
         {"variance_reduction": "rao_blackwell"},
+        {"variance_reduction": "prefix_rewards", "prefix_every": 1},
         {"n_ref": 3},
     ],
     ids=lambda s: "-".join(s),
