@@ -18,8 +18,8 @@ from torch import Tensor
 
 from plural_rlhf.core.offsets import OffsetTracker, kept_apart
 from plural_rlhf.rewards.completions import rows_of
-from plural_rlhf.trainers.grpo.prefix_rewards import PrefixSlopes
 from plural_rlhf.trainers.grpo.replay import ReplayMemory
+from plural_rlhf.trainers.grpo.token_credit.prefix_rewards import PrefixSlopes
 
 
 __all__ = ["PromptState"]

@@ -27,13 +27,13 @@ from plural_rlhf.trainers.grpo.drawers import GIVEN, NAMES, POLICY, GivenComplet
 from plural_rlhf.trainers.grpo.exact import row_key
 from plural_rlhf.trainers.grpo.generation_batch import GenerationBatch, JuryScores, RewardTable, Rollouts
 from plural_rlhf.trainers.grpo.multipliers import Multipliers
-from plural_rlhf.trainers.grpo.prefix_rewards import credit_loss, prefix_gains, prefix_rewards
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from plural_rlhf.trainers.grpo.reference_draws import judge, reference_prompts, under_reference_prompts
 from plural_rlhf.trainers.grpo.replay import replayed_columns, signed_tokens
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from plural_rlhf.trainers.grpo.targeting import Targeting, Targets
-from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
+from plural_rlhf.trainers.grpo.token_credit.prefix_rewards import credit_loss, prefix_gains, prefix_rewards
+from plural_rlhf.trainers.grpo.token_credit.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 
 
 __all__ = ["SampledMode"]

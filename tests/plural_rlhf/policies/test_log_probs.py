@@ -18,7 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from plural_rlhf.policies import log_probs as scoring
 from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
-from plural_rlhf.trainers.grpo.token_kl import completion_logits
+from plural_rlhf.trainers.grpo.token_credit.token_kl import completion_logits
 from tests.tiny import tiny_causal_lm
 
 

@@ -17,7 +17,7 @@ from plural_rlhf.trainers.grpo.generation_batch import RewardTable, Rollouts
 from plural_rlhf.trainers.grpo.prompt_state import PromptState
 from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
 from plural_rlhf.trainers.grpo.targeting import Targeting
-from plural_rlhf.trainers.grpo.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
+from plural_rlhf.trainers.grpo.token_credit.token_kl import completion_logits, rao_blackwell_loss, reward_to_go_loss
 from tests.juries import TableJury
 
 

@@ -11,8 +11,13 @@ import torch
 
 from plural_rlhf.core.estimators import leave_one_out, score_function_loss
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers.grpo.prefix_rewards import PrefixSlopes, credit_loss, prefix_gains, prefix_rewards
-from plural_rlhf.trainers.grpo.token_kl import reward_to_go_loss
+from plural_rlhf.trainers.grpo.token_credit.prefix_rewards import (
+    PrefixSlopes,
+    credit_loss,
+    prefix_gains,
+    prefix_rewards,
+)
+from plural_rlhf.trainers.grpo.token_credit.token_kl import reward_to_go_loss
 from tests.policies import TOKENIZER
 
 
