@@ -6,6 +6,7 @@ Every function takes `TextResults` and returns a figure, or None where there is 
 from __future__ import annotations
 
 import math
+import textwrap
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,8 @@ from plural_rlhf.report.texts.writers import clusters, judge, prompts, reference
 
 __all__ = ["plot_approvals", "plot_covered", "plot_gain_against_kl", "plot_map", "policy_colours"]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#7f5539")
+KNOWN_COLOURS = {Method.PLURAL: "#0072b2", Method.GRPO: "#d55e00"}
+COLOURS = ("#009e73", "#e69f00", "#56b4e9", "#7f5539", "#9467bd")
 MAPPED_PROMPTS = 4
 MAPPED_POLICIES = 3
 JURY_NAMES = {"training": "the jury of the training", "heldout": "a jury of raters that took no part"}
@@ -38,7 +40,9 @@ def policy_colours(results: TextResults) -> dict[str, str]:
         {'people': '#cc79a7', 'warm': '#8a929c', 'plural': '#0072b2'}
     """
     others = [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
-    colours = {policy: COLOURS[i % len(COLOURS)] for i, policy in enumerate(others)}
+    unknown = [policy for policy in others if policy not in KNOWN_COLOURS]
+    colours = {policy: KNOWN_COLOURS[Method(policy)] for policy in others if policy in KNOWN_COLOURS}
+    colours |= {policy: COLOURS[i % len(COLOURS)] for i, policy in enumerate(unknown)}
     return {PEOPLE: "#cc79a7", reference(results): GREY} | colours
 
 
@@ -53,7 +57,7 @@ def plot_approvals(results: TextResults) -> Figure | None:
         return None
     most = max(len(clusters(results, jury)) for jury in juries)
     panel = (6.2, 0.35 + 0.14 * most * (len(shown) + 1.5))
-    figure, grid = panel_grid(len(juries), 1, panel, gaps=(0.3, 0.75), left=1.6, top=1.15)
+    figure, grid = panel_grid(len(juries), 1, panel, gaps=(0.3, 0.75), left=1.75, top=1.15)
     for axes, jury in zip(grid, juries, strict=True):
         names = clusters(results, jury)
         for place, cluster in enumerate(names):
@@ -68,7 +72,7 @@ def plot_approvals(results: TextResults) -> Figure | None:
         centre = (len(shown) - 1) / 2
         axes.set_yticks(
             [place * (len(shown) + 1.5) + centre for place in range(len(names))],
-            [f"{_short(name)}\n{format_percent(weight)}" for name, weight in names.items()],
+            [f"{_lines(name)}\n{format_percent(weight)}" for name, weight in names.items()],
         )
         axes.set_ylim(len(names) * (len(shown) + 1.5) - 1.2, -1)
         axes.set_xlim(0, 1)
@@ -89,8 +93,9 @@ def plot_map(results: TextResults) -> Figure | None:
     mapped = [text for text in results.texts if text.position is not None]
     shown = [prompt for prompt in prompts(results) if any(text.prompt == prompt for text in mapped)][:MAPPED_PROMPTS]
     others = [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
-    # The reference, ours, and the first of the others.
-    policies = [reference(results), *sorted(others, key=lambda policy: policy != Method.PLURAL)][:MAPPED_POLICIES]
+    # The reference, ours, and a rival; the untouched model last.
+    others.sort(key=lambda policy: (policy != Method.PLURAL, policy == Method.UNTOUCHED))
+    policies = [reference(results), *others][:MAPPED_POLICIES]
     names = list(clusters(results, judge(results)))
     if not shown or not names:
         return None
@@ -167,7 +172,7 @@ def plot_gain_against_kl(results: TextResults) -> Figure | None:
     if not points:
         return None
     figure = new_figure(6.4, 3.6)
-    axes = figure.add_axes((0.13, 0.16, 0.82, 0.6))
+    axes = figure.add_axes((0.17, 0.16, 0.78, 0.6))
     axes.patch.set_alpha(0)
     for policy, nats, gains in points:
         axes.plot([nats] * len(gains), list(gains.values()), "-", color=colours[policy], lw=1.0)
@@ -175,7 +180,7 @@ def plot_gain_against_kl(results: TextResults) -> Figure | None:
             filled = colours[policy] if jury == "training" else "white"
             axes.plot(nats, gain, "o", color=colours[policy], markerfacecolor=filled, ms=7)
     axes.axhline(0, color=GREY, lw=0.8)
-    axes.set_xlim(0, None)
+    axes.set_xlim(min(0.0, *(nats for _, nats, _ in points)), None)
     axes.set_xlabel("divergence from the policy before training (nats per text)")
     axes.set_ylabel("gain by the training jury (filled)\nand the heldout jury (empty)")
     title(figure, "Does the heldout jury see the gain in approval?")
@@ -196,6 +201,11 @@ def _leaning(approvals: dict[str, float], names: list[str]) -> float:
     if len(names) == 1:
         return first - 0.5
     return first - float(np.mean([approvals[name] for name in names[1:]]))
+
+
+def _lines(text: str) -> str:
+    """Return a name on at most two lines."""
+    return "\n".join(textwrap.wrap(_short(text, 44), 24))
 
 
 def _short(text: str, most: int = 28) -> str:

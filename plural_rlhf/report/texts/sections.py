@@ -272,5 +272,7 @@ def _cell(row: TextRow | None, *, interval: bool = True) -> str:
 
 
 def _number(value: float, row: TextRow) -> str:
+    if row.unit in ("words", "classes", "texts", "per token"):
+        return f"{value:,.1f}"
     share = row.unit in ("share", "probability") and row.measure != "auc_to_people"
     return format_percent(value) if share else format_nats(value)

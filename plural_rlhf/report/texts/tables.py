@@ -35,7 +35,7 @@ NAMES = {
 
 
 LITTLE_KEPT = 0.6
-"""Below this share of the training jury's gain, a warning."""
+"""A warning if the whole interval of the share of the training jury's gain is below this."""
 
 
 def policy_name(policy: str) -> str:
@@ -219,7 +219,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
             f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
         )
     kept = written.row(Method.PLURAL, "heldout_share_of_gain")
-    if kept is not None and kept.value is not None and kept.value < LITTLE_KEPT:
+    if kept is not None and kept.value is not None and kept.ci_high is not None and kept.ci_high < LITTLE_KEPT:
         sentences.append(
             f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "
             "less, or with a larger beta.".replace("%", " %")

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
-from plural_rlhf.report import write_text_report
+from plural_rlhf.report import write_report, write_text_report
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
 from plural_rlhf.report.texts.sections import policy_findings
+from plural_rlhf.report.texts.tables import text_findings
 
 
 class Camps:
@@ -112,3 +113,23 @@ def test_reasons_are_printed(tmp_path):
     markdown = (write_text_report(results.to_dict(), tmp_path).parent / "report.md").read_text(encoding="utf-8")
     assert "Missing: no texts of people. Fix: pass people=." in markdown
     assert "no heldout jury" in markdown
+
+
+def test_over_optimisation_is_said_only_beyond_doubt():
+    def sentences(high):
+        kept = {"policy": "plural", "measure": "heldout_share_of_gain", "value": 0.1, "ci_low": -0.2, "ci_high": high}
+        return text_findings([TextResults(split="heldout", weighting="all", rows=[kept])])
+
+    assert any(sentence.startswith("Over-optimised") for sentence in sentences(0.3))
+    assert not any(sentence.startswith("Over-optimised") for sentence in sentences(1.4))
+
+
+def test_a_run_that_writes_has_the_sections_of_texts_first(values, tmp_path):
+    texts = [
+        {"split": "heldout", "weighting": "all", **values},
+        {"split": "heldout", "weighting": "my seats", **values},
+    ]
+    page = write_report({"config": {"name": "trial"}, "texts": texts}, tmp_path).read_text(encoding="utf-8")
+    assert page.index("Whom do the texts please?") < page.index("How was this made?")
+    assert "How far are the answers from those of the people?" not in page
+    assert page.count("<td>my seats</td>") == 3 * 3 * 8 + 1  # texts of three policies, and the table of steering
