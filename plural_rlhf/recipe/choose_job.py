@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.job import Job
+from plural_rlhf.recipe.settings.texts import SampledSection
 from plural_rlhf.recipe.stage_inputs import default_settings, settings_of
 
 
@@ -35,6 +36,8 @@ ONLY_TEXT = (
     "sft",
     "rloo",
     "best_of_n",
+    "plural.mode",
+    "plural.candidates",
     "plural.sampled",
     "policy.max_new_tokens",
     "data.written",
@@ -44,6 +47,18 @@ ONLY_TEXT = (
     "evaluate.embedder",
     "evaluate.heldout_backbone",
 )
+_SAMPLING = tuple(
+    f"plural.sampled.{name}"
+    for name in SampledSection.model_fields
+    if name not in ("steps", "learning_rate", "prompts_per_step", "num_generations")
+)
+UNREAD_BY_MODE = {
+    "rl": ("plural.candidates",),
+    "rerank": ("plural.sampled",),
+    "distil": _SAMPLING,
+    "dpo": (*_SAMPLING, "plural.sampled.prompts_per_step", "plural.candidates", "plural.rule", "plural.rho"),
+}
+"""Settings that a way of training policies that write does not read, by `plural.mode`."""
 INSTEAD = {
     "warmup": "sft",
     "sft": "warmup",
@@ -78,6 +93,18 @@ def job_of(config: RunConfig, data: RunData, folder: Path) -> Job:
             ],
         )
     if data.writes_text:
+        mode = config.plural.mode
+        faults = [
+            f"{key} is set, but plural.mode is {mode}, which does not read it. Fix: remove it"
+            for key in _unread(config, UNREAD_BY_MODE[mode])
+        ]
+        if mode == "dpo" and data.pairs() is None:
+            faults.append(
+                "plural.mode is dpo, and the run has no pairs to learn from. Fix: name a table of pairs in `data` or "
+                "data.tables, or set plural.mode to rl, rerank or distil"
+            )
+        if faults:
+            raise ConfigError(config.name, faults)
         from plural_rlhf.recipe.open_ended.job import open_ended_job
 
         return open_ended_job(config, data, folder)

@@ -111,6 +111,10 @@ class RunData:
         """Return the questions of a split."""
         return [q for q in self.questions if q.split == split]
 
+    def pairs(self) -> Judgements | None:
+        """Return the table of pairs by training raters, without what is held out; None if there is none."""
+        return next((t for t in (self.train, *self.other_tables) if t.kind == "preference" and len(t)), None)
+
     def heldout_record(self) -> HeldoutRecord:
         """Return the ids on both sides of the split, for measuring the jury later."""
         return HeldoutRecord(self.train.raters, self.heldout_raters.raters, self.train_items, self.heldout_items)

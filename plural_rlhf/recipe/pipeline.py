@@ -200,14 +200,11 @@ def _check_rules(config: RunConfig) -> None:
 
 def _train_policies(config: RunConfig, job: Job, stages: Stages) -> dict[Stage, TrainingResults]:
     """Train pi_0, then from it ours and the rivals."""
-    from plural_rlhf.core.rules import rule_or_pool
-    from plural_rlhf.recipe.scorers.choose import read_scorer
+    from plural_rlhf.recipe.scorers.choose import read_target_scorer
 
     @cache
     def jury() -> ClusterScorer:  # only read where a stage is still to be trained
-        rule = rule_or_pool(config.plural.rule)
-        compares = rule is not None and rule.compares_heads
-        return read_scorer(config, stages.folder.path, calibrated=compares)
+        return read_target_scorer(config, stages.folder.path)
 
     trained = {}
     for stage, train in job.trainings.items():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import Job, KeepPieces, Training
-from plural_rlhf.recipe.open_ended.prompts import preferred_texts, run_prompts
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, preferred_texts, run_prompts
 from plural_rlhf.recipe.scorers.objectives import check_objectives
 from plural_rlhf.report.names import Stage
 from reward_models.jury.objectives import Objectives
+from reward_models.jury.scorer import JuryScorer
 
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
     Raises:
         ConfigError: An objective that cannot score the first prompt.
     """
-    from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_plural, train_rloo
+    from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_rloo
 
     prompts, start = run_prompts(config, data), folder / Stage.WARM
     check_objectives(config, prompts[0].messages)
@@ -48,7 +50,7 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
 
     trainings: dict[Stage, Training] = {
         Stage.WARM: train_start,
-        Stage.PLURAL: lambda jury, training: train_plural(config, prompts, jury, start, training),
+        Stage.PLURAL: lambda jury, training: _train_ours(config, data, prompts, jury, start, training),
     }
     if config.grpo.steps:
         trainings[Stage.GRPO] = lambda jury, training: train_grpo(config, prompts, jury, start, training)
@@ -61,3 +63,29 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
         return evaluate_texts(config, data, prompts, folder, console, keep, kept)
 
     return Job(trainings, evaluate)
+
+
+def _train_ours(
+    config: RunConfig,
+    data: RunData,
+    prompts: Sequence[OpenPrompt],
+    scorer: ClusterScorer,
+    start: Path,
+    training: TrainingFolder,
+) -> TrainingResults:
+    """Make our policy from pi_0 as `plural.mode` says."""
+    from plural_rlhf.recipe.open_ended.policies import train_plural
+    from plural_rlhf.recipe.open_ended.without_rl import distil_candidates, keep_pi_0, train_dpo
+
+    match config.plural.mode:
+        case "rerank":
+            return keep_pi_0(config, start, training)
+        case "distil":
+            return distil_candidates(config, prompts, scorer, start, training)
+        case "dpo":
+            pairs = data.pairs()
+            assert pairs is not None  # choose_job refuses mode dpo without pairs
+            assert isinstance(scorer, JuryScorer)  # with pairs there is a jury
+            return train_dpo(config, pairs, scorer, start, training)
+        case _:
+            return train_plural(config, prompts, scorer, start, training)

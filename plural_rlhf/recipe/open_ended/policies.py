@@ -20,7 +20,14 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFT
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
-from plural_rlhf.recipe.trainings import common_settings, deal_weights, load_base, save_untrained, train_and_save
+from plural_rlhf.recipe.trainings import (
+    Steps,
+    common_settings,
+    deal_weights,
+    load_base,
+    save_untrained,
+    train_and_save,
+)
 from plural_rlhf.report.results_policies import Budget, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
@@ -30,7 +37,7 @@ from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
 
 
-__all__ = ["steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
+__all__ = ["imitate", "steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
 
 REWARD_COLUMNS = {"reward": "reward", "entropy": "entropy"}
 PLURAL_COLUMNS = {"loss": "loss", "plural/residual_std": "residual std", "plural/kl": "KL to pi_0"}
@@ -77,18 +84,43 @@ def train_pi_0(
     if section.steps == 0 or section.texts == "none":
         return save_untrained(model, tokenizer, training)
     rows = _sft_rows(config, prompts, texts, scorer, tokenizer)
+    return imitate(rows, section, section.texts_per_step, config.seed, model, tokenizer, training, "pi_0")
+
+
+def imitate(
+    rows: Dataset,
+    section: Steps,
+    texts_per_step: int,
+    seed: int,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    training: TrainingFolder,
+    label: str,
+) -> TrainingResults:
+    """Train a policy on texts, the loss on their tokens only, and save it.
+
+    Args:
+        rows: Columns `prompt` and `completion`.
+        section: Steps and learning rate.
+        texts_per_step: Texts per step.
+        seed: Random seed.
+        model: The policy.
+        tokenizer: Its tokenizer.
+        training: Where it is saved.
+        label: Name of the training, for the progress bar.
+    """
     args = SFTConfig(
         str(training.folder),
-        per_device_train_batch_size=section.texts_per_step,
+        per_device_train_batch_size=texts_per_step,
         max_length=None,
         completion_only_loss=True,
         dataset_num_proc=None,
-        **common_settings(section, config.seed),
+        **common_settings(section, seed),
     )
     trainer = SFTTrainer(model, args=args, train_dataset=rows, processing_class=tokenizer)
     columns = {"loss": "loss", "mean_token_accuracy": "token accuracy"}
-    history, seconds = train_and_save(trainer, tokenizer, training, "pi_0", columns)
-    scored = section.steps * section.texts_per_step
+    history, seconds = train_and_save(trainer, tokenizer, training, label, columns)
+    scored = section.steps * texts_per_step
     return TrainingResults(
         history=history, budget=Budget(steps=section.steps, scored_sequences=scored, seconds=seconds)
     )

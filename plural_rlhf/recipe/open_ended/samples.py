@@ -7,7 +7,7 @@ goes on with the same texts. Knows nothing of measures.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import KeepPieces
 from plural_rlhf.recipe.open_ended.policies import steered_prompt
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.open_ended.rerank import choose_candidate
+from plural_rlhf.recipe.scorers.choose import read_target_scorer
 from plural_rlhf.recipe.trainings import load_base
 from plural_rlhf.report.names import EVERYBODY, Method, Split
 from reward_models.inference import evaluating
@@ -36,12 +38,12 @@ from reward_models.seeds import derived_seed, seeded_rng
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Sample", "draw_from_pi_0", "draw_samples", "measured_prompts"]
+__all__ = ["POOL", "Sample", "candidate_rewards", "draw_from_pi_0", "draw_samples", "measured_prompts"]
 
 BATCH = 16
 """Texts drawn at once; fixed, so that the same texts are drawn whatever else is."""
 POOL = 4
-"""Best of n is chosen from pools of so many times n texts, drawn without replacement, to spare generation."""
+"""One of n texts is chosen from pools of so many times n texts, drawn without replacement, to spare generation."""
 Weightings = Mapping[str, np.ndarray]
 PI_0, POLICY = "pi_0", "policy"
 
@@ -116,7 +118,8 @@ def draw_samples(
     samples: list[Sample] = []
     population = {EVERYBODY: weightings[EVERYBODY]}
     stock = [m for m, section in ((Method.GRPO, config.grpo), (Method.RLOO, config.rloo)) if section.steps]
-    for method in (Method.UNTOUCHED, Method.WARM, *stock, Method.PLURAL):
+    reranks = config.plural.mode == "rerank"
+    for method in (Method.UNTOUCHED, Method.WARM, *stock, *(() if reranks else (Method.PLURAL,))):
         if method in (Method.UNTOUCHED, Method.WARM):
             writer.adapter = None if method == Method.UNTOUCHED else PI_0
         else:
@@ -127,11 +130,25 @@ def draw_samples(
         if writer.adapter == POLICY:
             model.set_adapter(PI_0)
             model.delete_adapter(POLICY)
+    writer.adapter = PI_0
+    if reranks:
+        n, target = config.plural.candidates, read_target_scorer(config, folder)
+        pool = writer.pieces("candidates", weightings, prompts, POOL * n, keep)
+        for name, weights in weightings.items():
+
+            def rerank(rewards: np.ndarray, rng: np.random.Generator, weights: np.ndarray = weights) -> int:
+                return choose_candidate(rewards, weights, config.plural, rng)
+
+            of_name = [replace(sample, policy=Method.PLURAL) for sample in pool if sample.weighting == name]
+            samples += _choose(config, of_name, prompts, target, n, rerank, f"reranked for {name}")
     if config.best_of_n.n:
-        writer.adapter = PI_0
-        n = config.best_of_n.n
+        n, shares = config.best_of_n.n, np.asarray(scorer.prevalence)
         pool = writer.pieces(Method.BEST_OF_N, population, prompts, POOL * n, keep)
-        samples += _best_of_n(config, pool, prompts, scorer, n)
+
+        def best(rewards: np.ndarray, _: np.random.Generator) -> int:
+            return int(np.argmax(rewards @ shares))
+
+        samples += _choose(config, pool, prompts, scorer, n, best, "best of n")
     return samples
 
 
@@ -247,22 +264,32 @@ class _Writer:
         return torch.no_grad()
 
 
-def _best_of_n(
-    config: RunConfig, pool: Sequence[Sample], prompts: Sequence[OpenPrompt], scorer: ClusterScorer, n: int
+def _choose(
+    config: RunConfig,
+    pool: Sequence[Sample],
+    prompts: Sequence[OpenPrompt],
+    scorer: ClusterScorer,
+    n: int,
+    choose: Callable[[np.ndarray, np.random.Generator], int],
+    purpose: str,
 ) -> list[Sample]:
-    """Choose the best of `n` texts of a pool by the clusters' mean reward, `evaluate.samples` times per prompt.
+    """Choose one of `n` texts of a pool by their rewards (n, K), `evaluate.samples` times per prompt.
 
-    The log-probability of such a text under best of n is not known.
+    The log-probability of a text that was chosen so is not known.
     """
     chosen: list[Sample] = []
     for place, prompt in enumerate(prompts):
         texts = [sample for sample in pool if sample.prompt == prompt.wording]
-        # An empty text is no text for a jury; as a dot it is judged like one without words.
-        completions = [[{"role": "assistant", "content": sample.text or "."}] for sample in texts]
-        rewards = scorer.cluster_rewards([prompt.messages] * len(texts), completions)
-        mean = rewards.double().numpy() @ np.asarray(scorer.prevalence)
-        rng = seeded_rng(config.seed, "best of n", place)
+        rewards = candidate_rewards(scorer, prompt, [sample.text for sample in texts])
+        rng = seeded_rng(config.seed, purpose, place)
         for _ in range(config.evaluate.samples):
             some = rng.choice(len(texts), size=n, replace=False)
-            chosen.append(replace(texts[some[np.argmax(mean[some])]], log_prob=math.nan))
+            chosen.append(replace(texts[some[choose(rewards[some], rng)]], log_prob=math.nan))
     return chosen
+
+
+def candidate_rewards(scorer: ClusterScorer, prompt: OpenPrompt, texts: Sequence[str]) -> np.ndarray:
+    """Score `N` texts in answer to a prompt, (N, K)."""
+    # An empty text is no text for a jury; as a dot it is judged like one without words.
+    completions = [[{"role": "assistant", "content": text or "."}] for text in texts]
+    return scorer.cluster_rewards([prompt.messages] * len(texts), completions).double().numpy()

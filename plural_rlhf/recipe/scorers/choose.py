@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from plural_rlhf.core.rules import rule_or_pool
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.jury import jury_stage
@@ -19,7 +20,21 @@ from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 
 
-__all__ = ["read_scorer", "scorer_stage"]
+__all__ = ["read_scorer", "read_target_scorer", "scorer_stage"]
+
+
+def read_target_scorer(config: RunConfig, folder: Path) -> ClusterScorer:
+    """Read the scorer as the target of a run needs it: on one scale where the welfare rule compares clusters.
+
+    Args:
+        config: The run.
+        folder: Its folder.
+
+    Raises:
+        JuryError: The rule compares clusters, and the jury has no calibration.
+    """
+    rule = rule_or_pool(config.plural.rule)
+    return read_scorer(config, folder, calibrated=rule is not None and rule.compares_heads)
 
 
 def read_scorer(config: RunConfig, folder: Path, *, calibrated: bool = False) -> ClusterScorer:

@@ -71,6 +71,15 @@ class PluralSection(Section):
     steps: Count = Field(default=60, description="Optimiser steps, 0 or more.")
     learning_rate: Positive = Field(default=1e-3, description="Learning rate of AdamW, above 0.")
     prompts_per_step: AtLeastOne = Field(default=12, description="Rows per step, 1 or more.")
+    mode: Literal["rl", "rerank", "distil", "dpo"] = Field(
+        default="rl",
+        description="Where policies write text: rl, sampled training; rerank, no training, each text is chosen among "
+        "candidates of pi_0; distil, supervised training on texts that are chosen so; dpo, on the pairs of the "
+        "judgements, a prompt for each cluster.",
+    )
+    candidates: Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)] = Field(
+        default=16, description="With mode rerank or distil: texts of pi_0 among which one is chosen, 2 or more."
+    )
     steering: bool = Field(
         default=True,
         description="Also train on single-cluster and Dirichlet weights, so that weights in the prompt steer.",

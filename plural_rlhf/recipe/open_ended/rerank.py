@@ -1,0 +1,57 @@
+"""Choose among candidates of pi_0 so that what is chosen follows the target, without training.
+
+For the pool by sampling-importance-resampling: candidate n is chosen with probability w_n ∝ exp(R(n) / beta), and with
+many candidates what is chosen is a sample of pi_0 exp(R / beta) (Rubin 1987). For a welfare rule the best one by the
+rule. Knows nothing of models.
+
+Shapes: `N` candidates, `K` clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from plural_rlhf.core.rules import rule_or_pool
+from plural_rlhf.core.targets import log_partition, pool_reward
+from plural_rlhf.recipe.settings.sections import PluralSection
+
+
+__all__ = ["choose_candidate"]
+
+
+def choose_candidate(
+    rewards: np.ndarray, weights: Sequence[float] | np.ndarray, section: PluralSection, rng: np.random.Generator
+) -> int:
+    """Choose one of `N` candidates that pi_0 drew for a prompt.
+
+    Args:
+        rewards: (N, K) of the candidates; the normalisers log Z_k of the pool are estimated from them.
+        weights: (K,) whom the text is for.
+        section: Rule, rho and beta of the target.
+        rng: Draws one number under the pool, none under a rule.
+
+    Returns:
+        Its place.
+
+    Example:
+        >>> rewards = np.log([[8.0, 1.0], [1.0, 1.0], [1.0, 8.0]])
+        >>> choose_candidate(rewards, [0.2, 0.8], PluralSection(rule="mean"), np.random.default_rng(0))
+        2
+        >>> rng = np.random.default_rng(0)  # the first cluster wants the first candidate, eight to one to one
+        >>> drawn = [choose_candidate(rewards, [1.0, 0.0], PluralSection(), rng) for _ in range(1000)]
+        >>> (np.bincount(drawn) / 1000).round(1).tolist()
+        [0.8, 0.1, 0.1]
+    """
+    x = torch.from_numpy(np.asarray(rewards, dtype=np.float64))
+    of = np.asarray(weights, dtype=np.float64).tolist()
+    rule = rule_or_pool(section.rule)
+    if rule is not None:
+        return int(rule.scores(x, of).argmax())
+    log_pi_0 = torch.full((1, len(x)), -math.log(len(x)), dtype=torch.float64)
+    log_z = log_partition(x[None], log_pi_0, section.beta)[0]
+    probabilities = (pool_reward(x, of, log_z, section.beta, section.rho) / section.beta).softmax(dim=0).numpy()
+    return int(rng.choice(len(x), p=probabilities / probabilities.sum()))

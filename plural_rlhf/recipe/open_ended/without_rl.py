@@ -1,0 +1,133 @@
+"""Other ways from pi_0 to a policy than sampled training: candidates that are reranked or imitated, and DPO on pairs.
+
+Knows nothing of measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from peft import PeftModel
+
+from plural_rlhf.recipe.checkpoints import TrainingFolder
+from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.open_ended.policies import imitate, steered_prompt
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.open_ended.rerank import choose_candidate
+from plural_rlhf.recipe.open_ended.samples import POOL, candidate_rewards, draw_from_pi_0
+from plural_rlhf.recipe.trainings import common_settings, deal_weights, load_base, save_untrained, train_and_save
+from plural_rlhf.report.names import EVERYBODY, Split
+from plural_rlhf.report.results_policies import Budget, TrainingResults
+from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
+from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
+from reward_models.errors import JudgementError
+from reward_models.judgements.records import Judgements
+from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.scorer import JuryScorer
+from reward_models.seeds import seeded_rng
+from reward_models.whole_file import write_json
+
+
+__all__ = ["distil_candidates", "keep_pi_0", "train_dpo"]
+
+RERANK_FILE = "rerank.json"
+"""How texts are chosen among candidates, beside the copy of pi_0 that draws them."""
+
+
+def keep_pi_0(config: RunConfig, start: Path, training: TrainingFolder) -> TrainingResults:
+    """Copy pi_0, whose candidates are reranked, and write down how they are chosen."""
+    base, tokenizer = load_base(config)
+    results = save_untrained(PeftModel.from_pretrained(base, start), tokenizer, training)
+    section = config.plural
+    chosen = {name: section.model_dump(mode="json")[name] for name in ("candidates", "rule", "rho", "beta")}
+    write_json(training.policy / RERANK_FILE, {"mode": "rerank", **chosen})
+    return results
+
+
+def distil_candidates(
+    config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
+) -> TrainingResults:
+    """Train a policy from pi_0 on texts that are chosen among its candidates, under the weights they are chosen for.
+
+    Every prompt has one pool of candidates, which pi_0 draws for the population; `plural.candidates` of it at random
+    are those among which a text is chosen.
+
+    Args:
+        config: The run; steps, learning rate and texts per step (`prompts_per_step` times `num_generations`) are those
+            of `plural.sampled`.
+        prompts: Its prompts; only training prompts are used.
+        scorer: The clusters, on one scale if the rule compares them.
+        start: Folder of pi_0.
+        training: Where the policy is saved.
+
+    Raises:
+        JudgementError: No candidate of a prompt came to its end.
+    """
+    section, sampled = config.plural, config.plural.sampled
+    trained = [prompt for prompt in prompts if prompt.split == Split.TRAIN]
+    asked = {EVERYBODY: scorer.prevalence}
+    pool = draw_from_pi_0(config, start, scorer, trained, asked, POOL * section.candidates, "candidates to imitate")
+    texts = [[s.text for s in pool if s.prompt == prompt.wording and s.ended and s.text] for prompt in trained]
+    for prompt, of_prompt in zip(trained, texts, strict=True):
+        if not of_prompt:
+            raise JudgementError(
+                f"no text of pi_0 in answer to {prompt.wording[:60]!r} came to its end within "
+                f"{config.policy.max_new_tokens} tokens, so none can be imitated. Fix: raise policy.max_new_tokens."
+            )
+    rewards = [candidate_rewards(scorer, *of_prompt) for of_prompt in zip(trained, texts, strict=True)]
+    rng = seeded_rng(config.seed, "rows of a training")
+    per_step = sampled.prompts_per_step * sampled.num_generations
+    dealt = deal_weights(
+        len(trained), scorer, sampled.steps, per_step, rng, steering=section.steering, juries=config.juries
+    )
+    rows = []
+    for index, weights in dealt:
+        some = rng.permutation(len(texts[index]))[: section.candidates]
+        text = texts[index][some[choose_candidate(rewards[index][some], weights, section, rng)]]
+        rows.append(
+            {
+                "prompt": steered_prompt(trained[index], weights, scorer),
+                "completion": [{"role": "assistant", "content": text}],
+            }
+        )
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    if not rows:
+        return save_untrained(model, tokenizer, training)
+    shuffled = Dataset.from_list([rows[i] for i in rng.permutation(len(rows))])
+    results = imitate(shuffled, sampled, per_step, config.seed, model, tokenizer, training, "plural")
+    return results.model_copy(update={"budget": results.budget.model_copy(update={"generated_sequences": len(pool)})})
+
+
+def train_dpo(
+    config: RunConfig, pairs: Judgements, scorer: JuryScorer, start: Path, training: TrainingFolder
+) -> TrainingResults:
+    """Train a policy from pi_0 on the pairs of the judgements, each under a prompt that names its rater's cluster.
+
+    Args:
+        config: The run; steps and learning rate are those of `plural.sampled`, `num_generations` is pairs per step.
+        pairs: Pairs of training raters on training prompts.
+        scorer: The jury, which says how probably a rater is in each cluster.
+        start: Folder of pi_0, which is the reference.
+        training: Where the policy is saved.
+    """
+    sampled = config.plural.sampled
+    base, tokenizer = load_base(config)
+    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    if sampled.steps == 0:
+        return save_untrained(model, tokenizer, training)
+    args = PluralDPOConfig(
+        str(training.folder),
+        beta=config.plural.beta,
+        per_device_train_batch_size=sampled.num_generations,
+        max_length=None,
+        **common_settings(sampled, config.seed),
+    )
+    trainer = PluralDPOTrainer(model, None, args, pairs, processing_class=tokenizer, scorer=scorer)
+    history, seconds = train_and_save(trainer, tokenizer, training, "plural", {"loss": "loss"})
+    scored = 2 * sampled.steps * sampled.num_generations
+    return TrainingResults(
+        history=history, budget=Budget(steps=sampled.steps, scored_sequences=scored, seconds=seconds)
+    )
