@@ -206,7 +206,9 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
         found += [place] if path.is_file() else [p.relative_to(copy).as_posix() for p in path.rglob("test_*.py")]
     named = [f for f in found if stem and (stem in Path(f).stem or Path(f).stem.removeprefix("test_") in stem)]
     module = file.removesuffix(".py").replace("/", ".")
-    imports = [f for f in found if file and module in (copy / f).read_text(encoding="utf-8")]
+    room_of_file, _, name = module.rpartition(".")
+    naming = re.compile(rf"{re.escape(module)}\b|from {re.escape(room_of_file)} import [^\n]*\b{re.escape(name)}\b")
+    imports = [f for f in found if file and naming.search((copy / f).read_text(encoding="utf-8"))]
     first = list(dict.fromkeys([*sorted(named), *sorted(imports)]))
     others = [] if named_only and first else sorted(set(found) - set(first), key=lambda f: (f == REAL_RUN, f))
     return [*([file] if file else []), *EVERYWHERE, *WHOLE.get(room, ()), *first, *others]
