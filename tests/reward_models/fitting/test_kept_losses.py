@@ -66,7 +66,7 @@ def test_a_stopped_choice_goes_on_where_it_was(fits, tmp_path):
 
 
 def test_what_was_cut_short_or_changed_is_computed_again_and_other_data_never_meets_it(fits, tmp_path):
-    made, _ = fits
+    made, counted = fits
     unbroken = choose(tmp_path)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 15
@@ -79,10 +79,10 @@ def test_what_was_cut_short_or_changed_is_computed_again_and_other_data_never_me
     made.clear()
     assert same(choose(tmp_path), unbroken)
     assert len(made) == 3 + 1
+    counted.stops_before = len(made)  # the first fit fails: nothing stored was of use
     for other in ({"seed": 1}, {"smoothing": 2.0}, {"rewards": PLANTED.rewards * 1.01}):
-        made.clear()
-        choose(tmp_path, **other)
-        assert len(made) == 15 + 1, other
+        with pytest.raises(Stopped):
+            choose(tmp_path, **other)
 
 
 def test_hashes_of_arrays_tell_bits_types_shapes_and_nesting_apart():
