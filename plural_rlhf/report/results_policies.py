@@ -248,7 +248,7 @@ class TextRow(ResultsModel):
     n: int = Field(default=0, description="Prompts behind the value.")
     reason: str | None = Field(default=None, description="Why there is no value.")
     unit: str = Field(default="", description="Unit of the value.")
-    better: str = Field(default="neither", description="`higher`, `lower` or `neither`.")
+    better: str = Field(default="", description="`higher`, `lower` or `neither`; empty where a file does not say.")
 
 
 class WrittenText(ResultsModel):
