@@ -9,16 +9,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from plural_rlhf.evaluation.open_ended.approvals import match_clusters
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from reward_models.errors import JudgementError, JuryError
 from reward_models.fitting.em import FitConfig
+from reward_models.judgements.texts import as_messages, prompt_groups
 from reward_models.jury.fit import fit_jury
+from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 
 
-__all__ = ["fit_heldout_jury"]
+__all__ = ["fit_heldout_jury", "names_like"]
 
 
 def fit_heldout_jury(
@@ -63,3 +69,39 @@ def fit_heldout_jury(
         else:
             return scorer, None
     return None, reason
+
+
+def names_like(first: ClusterScorer, second: ClusterScorer, data: RunData) -> tuple[list[str], dict[str, float]]:
+    """Name the clusters of a second jury after those of the first that want the same texts.
+
+    Args:
+        first: The jury that policies are trained on.
+        second: The held-out jury.
+        data: The judgements, on whose texts the two are compared.
+
+    Returns:
+        The second jury's names; a cluster without a counterpart keeps its own. And the correlation of rewards over the
+        texts, within prompts, by each name that the two share.
+    """
+    texts = sorted({text for table in (data.everything, *data.other_tables) for text in table.encode().texts}, key=str)
+    texts = [text for text in texts if text.response.strip()]
+    prompts = [as_messages(text.prompt) for text in texts]
+    completions = [[{"role": "assistant", "content": text.response}] for text in texts]
+    groups = prompt_groups(texts)
+    wanted = [_within(scorer.cluster_rewards(prompts, completions), groups) for scorer in (first, second)]
+    names = list(second.cluster_names)
+    shared: dict[str, float] = {}
+    for k, j in enumerate(match_clusters(*wanted)):
+        name = first.cluster_names[k]
+        if j is not None and name not in names:
+            names[j] = name
+            shared[name] = float(np.corrcoef(wanted[0][:, k], wanted[1][:, j])[0, 1])
+    return names, shared
+
+
+def _within(rewards: torch.Tensor, groups: np.ndarray) -> np.ndarray:
+    """Rewards `(N, K)` less the mean of their prompt."""
+    table = rewards.double().numpy()
+    sums = np.zeros((groups.max() + 1, table.shape[1]))
+    np.add.at(sums, groups, table)
+    return table - (sums / np.bincount(groups)[:, None])[groups]

@@ -21,7 +21,7 @@ from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.job import KeepPieces
-from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury
+from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury, names_like
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.samples import Sample, draw_samples, measured_prompts
 from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
@@ -33,6 +33,7 @@ from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.loading import load_backbone
 from reward_models.jury.features import pooled_features
 from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
 from reward_models.weights import parse_weights
@@ -75,7 +76,7 @@ def evaluate_texts(
         for sample in samples:
             file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
     console.print(heading("Texts", f"{len(samples):,} by {len({s.policy for s in samples})} policies, {SAMPLES_FILE}"))
-    second, why_none = _heldout_jury(config, data, len(names), kept, console)
+    second, why_none = _heldout_jury(config, data, scorer, kept, console)
     measure = _Measure(config, scorer, second, measured, _embedder(config))
     results = [
         measure.texts(samples, split, name, weights)
@@ -97,9 +98,10 @@ def evaluate_texts(
 
 
 def _heldout_jury(
-    config: RunConfig, data: RunData, num_clusters: int, kept: Path, console: Console
+    config: RunConfig, data: RunData, first: ClusterScorer, kept: Path, console: Console
 ) -> tuple[JuryScorer | None, str | None]:
     """The second jury, read from what a stopped evaluation has kept, or fitted now; else why there is none."""
+    num_clusters = len(first.cluster_names)
     path = kept / HELDOUT_JURY
     if path.is_dir():
         return JuryScorer.from_pretrained(path), None
@@ -109,9 +111,15 @@ def _heldout_jury(
     if second is None:
         console.print(heading("Held-out jury", f"none: {reason}"))
         return None, reason
-    second.save_pretrained(path, include_backbone=False)
+    names, agreements = names_like(first, second, data)
+    unnamed = kept / f"{HELDOUT_JURY}_unnamed"
+    second.save_pretrained(unnamed, include_backbone=False)
+    rename_clusters(unnamed, names)
+    unnamed.rename(path)
     clusters = "1 cluster" if len(second.cluster_names) == 1 else f"{len(second.cluster_names)} clusters"
     console.print(heading("Held-out jury", f"{clusters} of {data.heldout_raters.n_raters:,} raters that took no part"))
+    for name, agreement in agreements.items():
+        console.print(cell(f"{name}: agrees with the first jury over judged texts by r = {agreement:.2f}", "dim"))
     return JuryScorer.from_pretrained(path), None  # as it is read again, to the last digit
 
 
@@ -151,7 +159,7 @@ class _Measure:
             embed=self.embed,
             reference=Method.WARM,
             prompts={prompt.wording: prompt.messages for prompt in of_split},
-            weights=dict.fromkeys(policies, weights.tolist()),
+            weights=None if weighting == EVERYBODY else dict.fromkeys(policies, weights.tolist()),
             beta=self.config.plural.beta,
             rho=self.config.plural.rho,
             draws=self.config.evaluate.draws,

@@ -5,13 +5,13 @@ Reads `RunResults.texts`; knows nothing of plots, Markdown or HTML.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
 from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
-from plural_rlhf.report.results_policies import TextResults
-from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent, rich_table
+from plural_rlhf.report.results_policies import TextResults, TextRow
+from plural_rlhf.report.tables import DASH, NO_BREAK, TextTable, format_nats, format_percent, rich_table
 
 
 __all__ = [
@@ -35,7 +35,7 @@ NAMES = {
 
 
 LITTLE_KEPT = 0.6
-"""A warning if the whole interval of the share of the training jury's gain is below this."""
+"""Below this share of the training jury's gain, a warning."""
 
 
 def policy_name(policy: str) -> str:
@@ -87,7 +87,7 @@ def judging(results: TextResults) -> str:
 
 
 def text_summary(results: Sequence[TextResults]) -> TextTable:
-    """Tabulate one row per policy: approval and share of each cluster, diversity, distance to people, what it cost.
+    """Tabulate one row per measure and one column per policy, people first.
 
     Example:
         >>> from plural_rlhf.report.results_policies import TextRow
@@ -96,56 +96,67 @@ def text_summary(results: Sequence[TextResults]) -> TextTable:
         ...     for name, value in (("urban", 0.75), ("rural", 0.5))
         ... ]
         >>> table = text_summary([TextResults(split="train", weighting="all", rows=rows)])
-        >>> table.header[1], table.rows[0][:2]
-        ('approval: urban / rural', ['plural (ours)', '75 / 50 %'])
+        >>> table.header, [row[0] for row in table.rows]
+        (['', 'plural (ours)'], ['approval by urban', 'approval by rural'])
     """
     written = population_results(results)
     if written is None:
         return TextTable(header=[], rows=[], caption="no text was measured")
-    jury = judging(written)
+    jury, policies = judging(written), policies_of(written)
     clusters = list(dict.fromkeys(row.cluster for row in written.rows if row.jury == jury and row.cluster))
-    named = " / ".join(clusters)
     body = []
-    for policy in policies_of(written):
-
-        def value(measure: str, policy: str = policy, **labels: str) -> float | None:
-            row = written.row(policy, measure, **labels)
-            return None if row is None else row.value
-
-        approvals = [value("approval", jury=jury, cluster=cluster) for cluster in clusters]
-        shares = [value("answer_share", jury=jury, cluster=cluster) for cluster in clusters]
-        body.append(
-            [
-                policy_name(policy),
-                _percents(approvals),
-                _percents(shares),
-                format_percent(value("bridging", jury=jury)),
-                _number(value("effective_classes"), 1),
-                _number(value("mmd_to_people"), 3),
-                format_percent(value("human_classes_covered")),
-                format_nats(value("kl_to_reference")),
-                _number(value("words"), 0),
-                format_percent(value("degenerate")),
-            ]
-        )
+    for title, measure, labels, show in _lines(jury, clusters):
+        rows = [written.row(policy, measure, **labels) for policy in policies]
+        floor = next((row.floor for row in rows if row is not None and row.floor is not None), None)
+        cells = [
+            show(row.value) if row is not None and row.value is not None and _is_certain(row) else DASH for row in rows
+        ]
+        if PEOPLE in policies and cells[policies.index(PEOPLE)] == DASH and floor is not None:
+            cells[policies.index(PEOPLE)] = show(floor)  # people against people
+        if any(cell != DASH for cell in cells):
+            body.append([title, *cells])
     by = "a jury of raters that took no part" if jury == "heldout" else "the jury that the policies were trained on"
+    split = "held-out" if written.split == Split.HELDOUT else "training"
     return TextTable(
-        header=[
-            "",
-            f"approval: {named}",
-            "share of the texts",
-            "all approve",
-            "different texts",
-            "distance to people",
-            "of people's classes",
-            "KL to pi_0",
-            "words",
-            "no answer",
-        ],
+        header=["", *map(policy_name, policies)],
         rows=body,
-        caption=f"On {written.split} prompts, for the population; approval by {by}. Different texts: effective number "
-        "of classes that say the same. Distance: kernel two-sample, 0 for people among themselves. KL: nats per text.",
+        caption=f"On {split} prompts, for the population. Approval and shares by {by}. Distance to people: kernel "
+        "two-sample. KL in nats per text.",
     )
+
+
+Line = tuple[str, str, dict[str, str], Callable[[float], str]]
+
+
+def _lines(jury: str, clusters: Sequence[str]) -> list[Line]:
+    """Title, measure, labels and format of each line of the summary."""
+    lines: list[Line] = [
+        (f"{title} {cluster}", measure, {"jury": jury, "cluster": cluster}, _percent)
+        for title, measure in (("approval by", "approval"), ("share of the texts:", "answer_share"))
+        for cluster in clusters
+    ]
+    return [
+        *lines,
+        ("largest relative error of a share", "share_error", {"jury": jury}, _percent),
+        ("texts that every cluster approves", "bridging", {"jury": jury}, _percent),
+        ("different texts (effective number)", "effective_classes", {}, lambda value: f"{value:.1f}"),
+        ("distance to people", "mmd_to_people", {}, lambda value: f"{value:.3f}"),
+        ("people's classes of texts covered", "human_classes_covered", {}, _percent),
+        ("KL to pi_0", "kl_to_reference", {}, format_nats),
+        ("KL to the target", "kl_to_target", {}, format_nats),
+        ("gain that the held-out jury sees too", "heldout_share_of_gain", {}, _percent),
+        ("words", "words", {}, lambda value: f"{value:.0f}"),
+        ("texts that are no answer", "degenerate", {}, _percent),
+    ]
+
+
+def _is_certain(row: TextRow) -> bool:
+    """Whether a row has a value worth printing: of the share of a gain that is kept, not from one prompt alone."""
+    return row.value is not None and (row.n > 1 or row.measure != "heldout_share_of_gain")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}{NO_BREAK}%"
 
 
 def steering_text(results: Sequence[TextResults]) -> TextTable:
@@ -219,7 +230,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
             f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
         )
     kept = written.row(Method.PLURAL, "heldout_share_of_gain")
-    if kept is not None and kept.value is not None and kept.ci_high is not None and kept.ci_high < LITTLE_KEPT:
+    if kept is not None and kept.value is not None and _is_certain(kept) and kept.value < LITTLE_KEPT:
         sentences.append(
             f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "
             "less, or with a larger beta.".replace("%", " %")
@@ -235,15 +246,6 @@ def text_tables(results: Sequence[TextResults]) -> list[Table]:
         ['Who approves of what the policies write?', 'Does the policy follow the weights it is given?']
     """
     return [
-        rich_table(text_summary(results), "Who approves of what the policies write?", NAMES[Method.PLURAL]),
+        rich_table(text_summary(results), "Who approves of what the policies write?"),
         rich_table(steering_text(results), "Does the policy follow the weights it is given?"),
     ]
-
-
-def _percents(shares: Sequence[float | None]) -> str:
-    cells = [DASH if share is None else f"{100 * share:.0f}" for share in shares]
-    return DASH if not cells or all(cell == DASH for cell in cells) else f"{' / '.join(cells)} %"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return DASH if value is None else f"{value:.{digits}f}"
