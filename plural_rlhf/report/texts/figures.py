@@ -18,8 +18,8 @@ from plural_rlhf.report.canvas import FONT, GREY, key_line, new_figure, panel_gr
 from plural_rlhf.report.names import Method
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.tables import format_percent
-from plural_rlhf.report.texts.tables import PEOPLE, policy_name
-from plural_rlhf.report.texts.writers import clusters, judge, prompts, reference, writers
+from plural_rlhf.report.texts.tables import policy_name
+from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, prompts, reference, writers
 
 
 __all__ = ["plot_approvals", "plot_covered", "plot_gain_against_kl", "plot_map", "policy_colours"]

@@ -12,8 +12,8 @@ from plural_rlhf.report.results_policies import TextResults, TextRow, WrittenTex
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
-from plural_rlhf.report.texts.tables import LITTLE_KEPT, PEOPLE, policy_name, population_results, steering_text
-from plural_rlhf.report.texts.writers import clusters, judge, reference, writers
+from plural_rlhf.report.texts.tables import LITTLE_KEPT, policy_name, population_results, steering_text
+from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, reference, writers
 
 
 __all__ = ["policy_findings", "text_sections"]

@@ -12,10 +12,10 @@ from rich.table import Table
 from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
 from plural_rlhf.report.results_policies import TextResults, TextRow
 from plural_rlhf.report.tables import DASH, NO_BREAK, TextTable, format_nats, format_percent, rich_table
+from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, writers
 
 
 __all__ = [
-    "PEOPLE",
     "policy_name",
     "population_results",
     "steering_text",
@@ -24,8 +24,6 @@ __all__ = [
     "text_tables",
 ]
 
-PEOPLE = "people"
-JURIES = ("heldout", "training")
 NAMES = {
     Method.UNTOUCHED: "untouched model",
     Method.WARM: "pi_0, before training",
@@ -35,7 +33,16 @@ NAMES = {
 
 
 LITTLE_KEPT = 0.6
-"""Below this share of the training jury's gain, a warning."""
+"""A warning if the whole interval of the share of the training jury's gain is below this."""
+
+
+MOSTLY_BROKEN = 0.5
+"""Above this share of texts that are no answers, pi_0 is reported as broken."""
+CURES = {
+    "empty": "train pi_0 longer (sft.steps), or on other texts",
+    "repetitive": "train pi_0 less (sft.steps), or with a smaller sft.learning_rate",
+    "truncated": "raise policy.max_new_tokens, or train pi_0 longer (sft.steps) so that it learns to end",
+}
 
 
 def policy_name(policy: str) -> str:
@@ -63,29 +70,6 @@ def population_results(results: Sequence[TextResults]) -> TextResults | None:
     return None
 
 
-def policies_of(results: TextResults) -> list[str]:
-    """Return the policies of some results, people first and ours last.
-
-    Example:
-        >>> from plural_rlhf.report.results_policies import TextRow
-        >>> rows = [TextRow(policy=policy, measure="words") for policy in ("plural", "warm", "people")]
-        >>> policies_of(TextResults(split="train", weighting="all", rows=rows))
-        ['people', 'warm', 'plural']
-    """
-    order = {name: place for place, name in enumerate([PEOPLE, *METHOD_NAMES])}
-    return sorted({row.policy for row in results.rows}, key=lambda policy: order.get(policy, len(order)))
-
-
-def judging(results: TextResults) -> str:
-    """Return the jury to believe: the held-out one where there is one.
-
-    Example:
-        >>> judging(TextResults(split="train", weighting="all"))
-        'training'
-    """
-    return next((jury for jury in JURIES if any(row.jury == jury for row in results.rows)), JURIES[-1])
-
-
 def text_summary(results: Sequence[TextResults]) -> TextTable:
     """Tabulate one row per measure and one column per policy, people first.
 
@@ -95,17 +79,18 @@ def text_summary(results: Sequence[TextResults]) -> TextTable:
         ...     TextRow(policy="plural", measure="approval", jury="training", cluster=name, value=value)
         ...     for name, value in (("urban", 0.75), ("rural", 0.5))
         ... ]
-        >>> table = text_summary([TextResults(split="train", weighting="all", rows=rows)])
+        >>> who = {"policies": ["plural"], "clusters": {"training": {"urban": 0.5, "rural": 0.5}}}
+        >>> table = text_summary([TextResults(split="train", weighting="all", rows=rows, settings=who)])
         >>> table.header, [row[0] for row in table.rows]
         (['', 'plural (ours)'], ['approval by urban', 'approval by rural'])
     """
     written = population_results(results)
     if written is None:
         return TextTable(header=[], rows=[], caption="no text was measured")
-    jury, policies = judging(written), policies_of(written)
-    clusters = list(dict.fromkeys(row.cluster for row in written.rows if row.jury == jury and row.cluster))
+    jury, policies = judge(written), writers(written)
+    names = list(clusters(written, jury))
     body = []
-    for title, measure, labels, show in _lines(jury, clusters):
+    for title, measure, labels, show in _lines(jury, names):
         rows = [written.row(policy, measure, **labels) for policy in policies]
         floor = next((row.floor for row in rows if row is not None and row.floor is not None), None)
         cells = [
@@ -150,9 +135,18 @@ def _lines(jury: str, clusters: Sequence[str]) -> list[Line]:
     ]
 
 
+def _value(results: TextResults, policy: str, measure: str) -> float:
+    row = results.row(policy, measure)
+    return 0.0 if row is None or row.value is None else row.value
+
+
+def _shown(row: TextRow, show: Callable[[float], str]) -> str:
+    return DASH if row.value is None or not _is_certain(row) else show(row.value)
+
+
 def _is_certain(row: TextRow) -> bool:
-    """Whether a row has a value worth printing: of the share of a gain that is kept, not from one prompt alone."""
-    return row.value is not None and (row.n > 1 or row.measure != "heldout_share_of_gain")
+    """Whether a value is worth printing: of the share of a gain that is kept, not from one prompt alone."""
+    return row.n > 1 or row.measure != "heldout_share_of_gain"
 
 
 def _percent(share: float) -> str:
@@ -166,25 +160,26 @@ def steering_text(results: Sequence[TextResults]) -> TextTable:
         >>> from plural_rlhf.report.results_policies import TextRow
         >>> row = TextRow(policy="plural", measure="approval", jury="training", cluster="urban", value=0.8, gain=0.1)
         >>> rows = [row]
-        >>> table = steering_text([TextResults(split="train", weighting="urban", rows=rows)])
+        >>> who = {"clusters": {"training": {"urban": 1.0}}}
+        >>> table = steering_text([TextResults(split="train", weighting="urban", rows=rows, settings=who)])
         >>> table.rows[0][:2], table.rows[0][2].split()[-1]
         (['urban', 'train'], '(+10)')
     """
     asked = [of for of in results if of.rows]
     if not asked:
         return TextTable(header=[], rows=[], caption="")
-    jury = judging(asked[0])
-    clusters = list(dict.fromkeys(row.cluster for row in asked[0].rows if row.jury == jury and row.cluster))
+    jury = judge(asked[0])
+    names = list(clusters(asked[0], jury))
     body = []
     for of in asked:
         cells = [of.weighting if of.weighting != EVERYBODY else "the population", of.split]
-        for cluster in clusters:
+        for cluster in names:
             row = of.row(Method.PLURAL, "approval", jury=jury, cluster=cluster)
             gain = "" if row is None or row.gain is None else f" ({100 * row.gain:+.0f})"
             cells.append(DASH if row is None else f"{format_percent(row.value)}{gain}")
         body.append(cells)
     return TextTable(
-        header=["asked for", "prompts", *(f"approval of {name}" for name in clusters)],
+        header=["asked for", "prompts", *(f"approval of {name}" for name in names)],
         rows=body,
         caption="In brackets: percentage points above pi_0 when it is asked for the same.",
     )
@@ -202,7 +197,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
     written = population_results(results)
     if written is None:
         return []
-    jury, split = judging(written), "held-out" if written.split == Split.HELDOUT else "trained"
+    jury, split = judge(written), "held-out" if written.split == Split.HELDOUT else "trained"
     by = "a jury of raters that took no part" if jury == "heldout" else "the jury it was trained on"
 
     def numbers(measure: str, **labels: str) -> tuple[float | None, float | None]:
@@ -210,6 +205,13 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
         return (None if ours is None else ours.value), (None if rival is None else rival.value)
 
     sentences = []
+    broken = written.row(Method.WARM, "degenerate")
+    if broken is not None and broken.value is not None and broken.value > MOSTLY_BROKEN:
+        why = max(("empty", "repetitive", "truncated"), key=lambda name: _value(written, Method.WARM, name))
+        sentences.append(
+            f"Of the texts of pi_0 {broken.value:.0%} are no answers, most of them {why}: nothing below means much. "
+            f"Fix: {CURES[why]}.".replace("%", " %")
+        )
     ours, rival = numbers("share_error", jury=jury)
     if ours is not None:
         compared = "" if rival is None else f"; after stock GRPO to within {rival:.0%}"
@@ -230,7 +232,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
             f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
         )
     kept = written.row(Method.PLURAL, "heldout_share_of_gain")
-    if kept is not None and kept.value is not None and _is_certain(kept) and kept.value < LITTLE_KEPT:
+    if kept is not None and kept.value is not None and kept.ci_high is not None and kept.ci_high < LITTLE_KEPT:
         sentences.append(
             f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "
             "less, or with a larger beta.".replace("%", " %")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from plural_rlhf.report.results_policies import TextResults
-from plural_rlhf.report.texts.tables import PEOPLE
 
 
-__all__ = ["clusters", "judge", "prompts", "reference", "writers"]
+__all__ = ["PEOPLE", "clusters", "judge", "prompts", "reference", "writers"]
+
+PEOPLE = "people"
+"""How people are called where they stand beside policies."""
 
 
 def reference(results: TextResults) -> str:

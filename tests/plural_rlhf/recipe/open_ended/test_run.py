@@ -7,7 +7,8 @@ from rich.console import Console
 
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.open_ended import samples as sampling
-from plural_rlhf.recipe.run_folder.folder import SAMPLES_FILE
+from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
+from reward_models.jury.scorer import JuryScorer
 
 
 def quietly(config, **more):
@@ -17,7 +18,7 @@ def quietly(config, **more):
 @pytest.mark.slow
 def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(config_of, tmp_path, monkeypatch):
     config = config_of(best_of_n={"n": 2}, rloo={"steps": 1, "num_generations": 2})
-    results = quietly(config, until="evaluate")
+    results = quietly(config)
     assert set(results.training) == {"warm", "plural", "grpo", "rloo"}
     assert results.budgets["plural"].generated_sequences == 4  # of 8, half were written by people
     text = (tmp_path / "run" / SAMPLES_FILE).read_text()
@@ -32,6 +33,21 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
     assert counts == dict.fromkeys(steered | stock, per_weighting)
     assert all(row["log_prob"] == row["reference_log_prob"] < 0 for row in rows if row["policy"] == "warm")
     assert any(row["log_prob"] != row["reference_log_prob"] for row in rows if row["policy"] == "plural")
+
+    # What was measured of them: both splits, everybody and each cluster, by both juries, beside what people wrote.
+    assert [(of.split, of.weighting) for of in results.texts] == [
+        (split, name) for split in ("train", "heldout") for name in ("all", *names)
+    ]
+    for of in results.texts:
+        policies = {"warm", "plural"} if of.weighting != "all" else {policy for policy, _ in counts}
+        assert {text.policy for text in of.texts} == {*policies, "people"}
+        assert {row.jury for row in of.rows} == {"", "training", "heldout"}
+        assert of.row("plural", "approval", jury="heldout", cluster=names[0]).value is not None
+    second = JuryScorer.from_pretrained(tmp_path / "run" / HELDOUT_JURY)
+    assert set(names) & set(second.cluster_names)  # named after those of the first jury that want the same
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Whom do the texts please?" in page
+    assert "of the texts of pi_0" in page.lower()  # a tiny model never answers, and the page says so
 
     # Stopped in the middle of drawing texts: what is drawn afterwards is what would have been drawn.
     drawn = []
