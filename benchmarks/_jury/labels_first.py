@@ -19,25 +19,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
+from reward_models.fitting.linear_evidence import Ridge
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import prompt_groups
-from reward_models.raters.lbfgs import minimise, one_thread
+from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import RaterModel
-from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = ["LabelsFirst", "LinearReading", "fit_labels_first", "read_linear"]
 
 LEAST_INFORMATION = 1e-3  # of a judged text, in 1 / logit^2
 MOST_SHRINKAGE = 4.0  # largest factor of shrinkage that is undone: beyond it a reward is its prior and tells nothing
-NO_FEATURES = -12.0  # log s of features that tell nothing
 
 
 @dataclass(frozen=True)
@@ -84,36 +82,17 @@ def read_linear(
         The regression.
     """
     centre = features.mean(0)
-    x, y = features - centre, values
-    if groups is not None:
-        # The differences within a group of n have (n - 1) / n of the variance.
-        size = np.bincount(groups)[groups]
-        x, y = centre_within_groups(x, groups), centre_within_groups(y[:, None], groups)[:, 0]
-        lost = np.sqrt(size / np.maximum(size - 1, 1))
-        compared = size > 1
-        x, y, noise = (lost[:, None] * x)[compared], (lost * y)[compared], noise[compared]
-    scale = float(np.sqrt((x**2).sum(1).mean())) or 1.0
-    # With fewer texts than features the span of the texts is the same problem with fewer coordinates.
-    span = np.linalg.svd(x, full_matrices=False)[2] if len(x) < x.shape[1] else np.eye(x.shape[1])
-    ridge = _Ridge(torch.from_numpy(x @ span.T / scale), torch.from_numpy(y), torch.from_numpy(noise), groups is None)
-    usual = float(np.log(max(y.std(), 0.1)))
-    start = {"log_s": np.array([usual]), "log_t": np.array([usual])}
-    best = minimise(lambda p: ridge.loss(p["log_s"], p["log_t"]) + _wide_prior(p, usual), start, max_iter=40, tol=1e-8)
-    nothing = torch.tensor([NO_FEATURES], dtype=torch.float64)
-    without = minimise(
-        lambda p: ridge.loss(nothing, p["log_t"]) + _wide_prior(p, usual),
-        {"log_t": start["log_t"]},
-        max_iter=40,
-        tol=1e-8,
-    )
+    ridge, span, scale = Ridge.of(features - centre, values, noise, groups)
+    usual = float(np.log(max(float(ridge.y.std(correction=0)), 0.1)))
+    best, without = (ridge.most_probable(usual, features=told) for told in (True, False))
     with one_thread(), torch.no_grad():
         log_s, log_t = (torch.from_numpy(best[name]) for name in ("log_s", "log_t"))
-        gain = ridge.loss(nothing, torch.from_numpy(without["log_t"])) - ridge.loss(log_s, log_t)
+        gain = ridge.loss(*(torch.from_numpy(without[name]) for name in ("log_s", "log_t"))) - ridge.loss(log_s, log_t)
         weight, covariance, mu = ridge.posterior(log_s, log_t)
     weight = span.T @ weight
     # Outside the span the data tell nothing, and the posterior is the prior.
     prior = float(np.exp(2 * best["log_s"][0]))
-    covariance = span.T @ (covariance - prior * np.eye(len(span))) @ span + prior * np.eye(x.shape[1])
+    covariance = span.T @ (covariance - prior * np.eye(len(span))) @ span + prior * np.eye(len(centre))
     return LinearReading(
         weight=weight / scale,
         bias=mu - float(centre @ weight) / scale,
@@ -122,50 +101,6 @@ def read_linear(
         residual=float(np.exp(2 * best["log_t"][0])),
         gain=float(gain),
     )
-
-
-def _wide_prior(params: dict[str, Tensor], usual: float) -> Tensor:
-    """Minus the log of a wide prior on log s and log t, which keeps both finite where the data tell nothing."""
-    return sum((0.5 * ((value - usual) / 2.0).square().sum() for value in params.values()), torch.zeros(()))
-
-
-@dataclass(frozen=True)
-class _Ridge:
-    """Bayesian linear regression with known noise: `y ~ N(mu, s^2 X X^T + diag(noise + t^2))`, by Woodbury."""
-
-    x: Tensor
-    y: Tensor
-    noise: Tensor
-    with_mean: bool
-
-    def _solve(self, log_s: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Precision (U,), Cholesky factor (D, D), residual (U,), inverse covariance times it (U,), and mu ()."""
-        precision = 1.0 / (self.noise + (2 * log_t).exp())
-        s2 = (2 * log_s).exp()
-        inner = torch.eye(self.x.shape[1], dtype=torch.float64) + s2 * (self.x.T * precision) @ self.x
-        factor = torch.linalg.cholesky(inner)
-
-        def whiten(v: Tensor) -> Tensor:
-            inside = torch.cholesky_solve((self.x.T @ (precision * v))[:, None], factor)[:, 0]
-            return precision * v - s2 * precision * (self.x @ inside)
-
-        mu = torch.zeros((), dtype=torch.float64)
-        if self.with_mean:
-            ones = whiten(torch.ones_like(self.y))
-            mu = ones @ self.y / ones.sum()
-        residual = self.y - mu
-        return precision, factor, residual, whiten(residual), mu
-
-    def loss(self, log_s: Tensor, log_t: Tensor) -> Tensor:
-        """Compute minus the log marginal likelihood, up to a constant."""
-        precision, factor, residual, explained, _ = self._solve(log_s, log_t)
-        return 0.5 * (residual @ explained - precision.log().sum()) + factor.diagonal().log().sum()
-
-    def posterior(self, log_s: Tensor, log_t: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
-        """Compute the posterior mean (D,) and covariance (D, D) of `w`, and `mu`."""
-        _, factor, _, explained, mu = self._solve(log_s, log_t)
-        s2 = (2 * log_s).exp()
-        return (s2 * (self.x.T @ explained)).numpy(), (s2 * torch.cholesky_inverse(factor)).numpy(), float(mu)
 
 
 @dataclass(frozen=True)

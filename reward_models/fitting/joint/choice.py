@@ -2,17 +2,18 @@
 
 In each of five folds a fifth of the raters and a fifth of the texts are unknown to the fit. All raters are adapted
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
-that nobody has judged, of people it knows and of people it has just met. Where features do not tell tastes on new
-texts, it may still be worth what it says about known ones: the unknown raters, adapted from three quarters of their
-judgements of them, are scored on the rest; unless it loses more on new texts than it gains on known ones. The choice
-may be one cluster. Knows nothing of where features come from.
+that nobody has judged, of people it knows and of people it has just met. Clusters must predict them better than one
+reward, by the interval over raters and by a standard error over texts. Where they do not, a jury may still be worth
+what it says about known texts: the unknown raters, adapted from three quarters of their judgements of them, are scored
+on the rest. Its clusters then agree on new texts if that predicts these better; and a jury that would lose there more
+than chance explains, or more than it gains on known texts, has one cluster. Knows nothing of where features come from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ import numpy as np
 
 from reward_models.content_hashes import arrays_hash
 from reward_models.fitting.em import FitConfig
-from reward_models.fitting.joint.fit import JointFit, JointTables, fit_around
+from reward_models.fitting.joint.fit import (
+    JointFit,
+    JointTables,
+    consensus_fit,
+    fit_around,
+    one_reward_on_new_texts,
+)
 from reward_models.fitting.joint.kept_losses import Losses, kept_losses
 from reward_models.fitting.joint.problem import JointProblem, Params
 from reward_models.fitting.joint.strengths import Consensus, fit_consensus
@@ -34,7 +41,7 @@ from reward_models.raters.predictors import answer_log_lik, positions
 from reward_models.raters.rater_model import Membership
 from reward_models.seeds import seeded_rng
 from reward_models.stats.resampling import label_parts
-from reward_models.stats.verdicts import shortage
+from reward_models.stats.verdicts import outcome, shortage
 
 
 __all__ = ["JOINT_CANDIDATES", "JointChoice", "choose_joint"]
@@ -51,6 +58,7 @@ SMALL_TABLE = 60_000  # judgements up to which every text is held out once
 FOLD_ITERATIONS = 60
 _NOT_COMPARED = "undecided: {}, so no candidates were compared; one reward for everybody is used"
 FEW_PROMPTS = 10  # with fewer prompts (answers to some questions) texts are held out, otherwise prompts
+NEW, AGREEING, KNOWN = "new texts", "new texts, one reward", "known texts"
 LABEL_PARTS = 4  # of the judgements of known texts by unknown raters; each is scored after adapting from the others
 
 
@@ -64,6 +72,7 @@ class JointChoice:
         table: One row per candidate, as in `MembershipChoice.table`; empty where nothing was compared.
         reason: The choice in words.
         fit: The chosen jury, fitted to all judgements.
+        agreeing: Whether its clusters agree on texts that nobody judged; the reason says why.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -78,6 +87,7 @@ class JointChoice:
     table: list[dict[str, Any]]
     reason: str
     fit: JointFit
+    agreeing: bool = False
 
 
 def choose_joint(
@@ -90,9 +100,10 @@ def choose_joint(
 ) -> JointChoice:
     """Choose a jury by held-out raters and texts, and fit it to all judgements.
 
-    The choice is the candidate with the lowest held-out loss if it is better than one cluster by a standard
-    error, raters resampled, and one cluster otherwise. With too few raters or texts, or where no rater judged twice,
-    nothing is compared and the jury has one cluster.
+    The choice is the candidate with the lowest loss on new texts if it is better than one cluster beyond chance. It is
+    the best one on known texts otherwise, if it costs nothing on new ones, where its clusters may then agree; else one
+    cluster. With too few raters or texts, or where no rater judged twice, nothing is compared and the jury has one
+    cluster.
 
     Args:
         enc: Judgements, as for `fit_joint`.
@@ -121,13 +132,16 @@ def choose_joint(
         consensus = fit_consensus(tables.problem("mixture", 1, config))
         raters = list(dict.fromkeys(rater for table in tables.tables for rater in table.rater_ids))
         reason = _not_comparable(tables, raters)
+        agreeing = False
         if reason is not None:
             chosen = MembershipChoice([], "mixture", 1, reason)
         else:
             folder = None if cache_dir is None else Path(cache_dir)
-            chosen = _choose(tables, consensus, raters, candidates, config, folder)
+            chosen, agreeing = _choose(tables, consensus, raters, candidates, config, folder)
         fit = fit_around(tables, consensus, chosen.membership, chosen.num_clusters, config)
-        return JointChoice(chosen.membership, chosen.num_clusters, chosen.table, chosen.reason, fit)
+        if agreeing:
+            fit = one_reward_on_new_texts(fit, fit_around(tables, consensus, "mixture", 1, config))
+        return JointChoice(chosen.membership, chosen.num_clusters, chosen.table, chosen.reason, fit, agreeing)
 
 
 def _not_comparable(tables: JointTables, raters: list[str]) -> str | None:
@@ -163,38 +177,46 @@ def _choose(
     candidates: Sequence[tuple[Membership, int]],
     config: FitConfig,
     folder: Path | None,
-) -> MembershipChoice:
+) -> tuple[MembershipChoice, bool]:
+    """The choice, and whether its clusters agree on new texts."""
     folds = _folds(tables, raters, consensus, replace(config, restarts=1))
     at_most = max(1, len(raters) // 4)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
     scored = [fold.losses(supported, folder) for fold in track(folds, "choosing clusters: held-out raters and texts")]
     if not scored:
-        return MembershipChoice(
-            [], "mixture", 1, _NOT_COMPARED.format("no rater judged both known and held-out texts")
-        )
-    new, known = (
-        _compared(supported, [of_fold[kind] for of_fold in scored], config) for kind in ("new texts", "known texts")
+        reason = _NOT_COMPARED.format("no rater judged both known and held-out texts")
+        return MembershipChoice([], "mixture", 1, reason), False
+    new, agreeing, known = (
+        _compared(supported, [of_fold[kind] for of_fold in scored], config) for kind in (NEW, AGREEING, KNOWN)
     )
-    nothing = "no judgement of a new text was scored"
-    if new is None:
-        on_new = MembershipChoice([], "mixture", 1, _NOT_COMPARED.format(nothing))
+    if new is None or agreeing is None:
+        on_new = MembershipChoice([], "mixture", 1, _NOT_COMPARED.format("no judgement of a new text was scored"))
     else:
-        on_new = new.choice(supported, decided=True)
-    if known is None or _several(on_new):
-        return on_new
-    on_known = known.choice(supported, decided=True)
+        on_new = new.compared.choice(supported, decided=True)
+        if _several(on_new):
+            doubt = new.chance((on_new.membership, on_new.num_clusters))
+            if doubt is None:
+                return on_new, False
+            reason = f"{on_new.reason}, but {doubt}"
+            on_new = MembershipChoice(on_new.table, "mixture", 1, f"{reason}; one reward for everybody is safer there")
+    if known is None:
+        return on_new, False
+    on_known = known.compared.choice(supported, decided=True)
     if not _several(on_known):
-        return on_new
-    reason = f"on known texts {on_known.reason}. On new texts: {nothing if new is None else on_new.reason}"
-    if new is not None:
-        chosen = on_known.membership, on_known.num_clusters
-        lost, gained = -new.gain(chosen)[0], known.gain(chosen)[0]
-        if lost > gained:
-            lose = f"it would lose more there ({lost:.4f} nats per judgement) than it gains on known ones"
-            return replace(on_new, reason=f"{reason}; {lose}, so one reward for everybody is used")
-        if lost > 0:
-            reason += f"; it loses less there ({lost:.4f} nats per judgement) than it gains on known ones"
-    return replace(on_known, reason=reason)
+        return on_new, False
+    reason = f"on known texts {on_known.reason}. On new texts: {on_new.reason}"
+    if new is None or agreeing is None:
+        return replace(on_known, reason=reason), False
+    chosen = on_known.membership, on_known.num_clusters
+    agree = agreeing.gain(chosen) > new.gain(chosen)
+    if agree:
+        reason += "; so the clusters agree there, on the reward that one cluster would have"
+    lost, gained = -(agreeing if agree else new).gain(chosen), known.gain(chosen)
+    if lost > gained or (agreeing if agree else new).worse(chosen):
+        numbers = f"{lost:.4f} nats per judgement, against {gained:.4f} gained on known ones"
+        reason += f"; it would still lose there ({numbers}), so one reward for everybody is used"
+        return replace(on_new, reason=reason), False
+    return replace(on_known, reason=reason), agree
 
 
 def _several(choice: MembershipChoice) -> bool:
@@ -202,32 +224,76 @@ def _several(choice: MembershipChoice) -> bool:
     return choice.num_clusters > 1 or choice.membership == "factor"
 
 
+@dataclass(frozen=True)
+class _OnTexts:
+    """Losses on one kind of texts: by rater, and (units, candidates) by what is held out together; (units,) weight."""
+
+    compared: Compared
+    by_unit: np.ndarray
+    weight: np.ndarray
+
+    def gain(self, candidate: tuple[Membership, int]) -> float:
+        """Gain over one cluster, nats per judgement."""
+        return self.compared.gain(candidate)[0]
+
+    def standard_error(self, candidate: tuple[Membership, int]) -> float:
+        """Standard error of the gain over texts: other texts of this kind might tell otherwise."""
+        judged = self.weight > 0
+        loss, weight = self.by_unit[judged], self.weight[judged]
+        gain = loss[:, 0] - loss[:, self.compared.candidates.index(candidate)]
+        off = gain - gain.sum() / weight.sum() * weight
+        return float(np.sqrt(len(off) / max(len(off) - 1, 1) * (off**2).sum()) / weight.sum())
+
+    def chance(self, candidate: tuple[Membership, int]) -> str | None:
+        """Why a gain may be due to these very texts, in words; None if it is beyond a standard error over texts."""
+        gain, error = self.gain(candidate), self.standard_error(candidate)
+        if gain > error:
+            return None
+        return f"the texts are {int((self.weight > 0).sum())} and its standard error over them is {error:.4f}"
+
+    def worse(self, candidate: tuple[Membership, int]) -> bool:
+        """Whether a candidate loses against one cluster beyond chance, of raters (95 %) and of texts (one error)."""
+        gain, low, high = self.compared.gain(candidate)
+        return outcome(low, high) == "worse" and -gain > self.standard_error(candidate)
+
+
 def _compared(
     candidates: list[tuple[Membership, int]], scored: Sequence[_Losses], config: FitConfig
-) -> Compared | None:
+) -> _OnTexts | None:
     """Compare by the losses on one kind of texts; None if nothing was scored."""
-    losses, weight, count = (np.sum(parts, 0) for parts in zip(*scored, strict=True))
+    losses, weight, count, by_unit, unit_weight = (np.sum(parts, 0) for parts in zip(*scored, strict=True))
     some = weight > 0
     if not some.any():
         return None
     rng = seeded_rng(config.seed, "bootstrap of raters")
-    return Compared.of(candidates, losses[some], weight[some], count[some], rng)
+    compared = Compared.of(candidates, losses[some], weight[some], count[some], rng)
+    return _OnTexts(compared, by_unit, unit_weight)
 
 
-_Losses = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(R, candidates) losses of each rater, summed; (R,) weight; (R,) number of judgements."""
+_Losses = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""(R, candidates) losses, (R,) weight, (R,) number of judgements; (units, candidates) losses, (units,) weight."""
 
 
 @dataclass(frozen=True)
 class _Fold:
-    """One division: tables to fit to; by kind of text, tables to adapt raters from and to score; and coordinates."""
+    """One division: tables to fit to; by kind of text, tables to adapt raters from and to score; and coordinates.
+
+    `units` has for each table the (U + 1,) number of what each text is held out with, -1 where it is not held out.
+    """
 
     train: JointTables
     scored: dict[str, list[tuple[list[Encoded], list[Encoded]]]]
     coordinates: list[np.ndarray]
+    units: list[np.ndarray]
+    n_units: int
     raters: list[str]
     consensus: Consensus
     config: FitConfig
+
+    @cached_property
+    def one(self) -> JointFit:
+        """One reward for everybody."""
+        return consensus_fit(self.train, self.consensus, self.config)
 
     def losses(self, candidates: Sequence[tuple[Membership, int]], folder: Path | None) -> dict[str, _Losses]:
         """Fit each candidate and score it, by kind of text; what is stored in the folder is not computed again."""
@@ -235,25 +301,33 @@ class _Fold:
         of_each = [
             kept_losses(folder, [fold, *candidate], partial(self._losses_of, *candidate)) for candidate in candidates
         ]
-        return {
-            kind: (np.stack([losses[kind][0] for losses in of_each], 1), *of_each[0][kind][1:]) for kind in self.scored
-        }
+        of_kind = {}
+        for kind in self.scored:
+            by_rater, by_unit = (
+                np.stack([losses[name] for losses in of_each], 2) for name in (kind, f"{kind}, units")
+            )
+            of_kind[kind] = (by_rater[0], *by_rater[1:, :, 0], by_unit[0], by_unit[1, :, 0])
+        return of_kind
 
     def _losses_of(self, membership: Membership, size: int) -> Losses:
-        """Fit one candidate and score it."""
-        n = len(self.raters)
-        losses = {kind: np.zeros((3, n)) for kind in self.scored}
+        """Fit one candidate and score it: by rater, and by what is held out together."""
         fit = fit_around(self.train, self.consensus, membership, size, self.config)
-        for kind, sums in losses.items():
+        agreeing = one_reward_on_new_texts(fit, self.one) if self.coordinates[0].shape[1] else fit
+        losses = {}
+        for kind in self.scored:
+            by_rater, by_unit = np.zeros((3, len(self.raters))), np.zeros((3, self.n_units + 1))
             for adapt, tests in self.scored[kind]:
-                adapted = fit.adapt(adapt, self.coordinates)
-                for test, coordinates in zip(tests, self.coordinates, strict=True):
+                adapted = (agreeing if kind == AGREEING else fit).adapt(adapt, self.coordinates)
+                for test, coordinates, units in zip(tests, self.coordinates, self.units, strict=True):
                     if not len(test):
                         continue
                     rater = positions(test.rater_ids, self.raters)[test.rater]
                     log_lik = test.weight * answer_log_lik(adapted.log_probs(test, coordinates), test)
-                    for total, values in zip(sums, (-log_lik, test.weight, test.count), strict=True):
-                        total += np.bincount(rater, values, n)
+                    unit = units[test.alternatives].max(1)  # -1, the last row, where all texts are known
+                    for sums, row in ((by_rater, rater), (by_unit, unit % (self.n_units + 1))):
+                        for total, values in zip(sums, (-log_lik, test.weight, test.count), strict=True):
+                            total += np.bincount(row, values, len(total))
+            losses |= {kind: by_rater, f"{kind}, units": by_unit[:, :-1]}
         return losses
 
 
@@ -263,16 +337,18 @@ def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config:
     of_known = seeded_rng(config.seed, "parts of judgements of known texts")
     units = heldout_units([text for table in tables.tables for text in table.texts])
     names = list(dict.fromkeys(units.values()))
-    fold_of = dict(zip(names, rng.permutation(len(names)) % FOLDS, strict=True))
+    number = {name: i for i, name in enumerate(names)}
+    unit_of = [np.array([number[units[text]] for text in table.texts] + [-1]) for table in tables.tables]
+    fold_of = np.append(rng.permutation(len(names)) % FOLDS, -1)  # last: the padding
     rater_fold = rng.permutation(len(raters)) % FOLDS
     folds = []
-    for number in range(FOLDS if sum(map(len, tables.tables)) <= SMALL_TABLE else 1):
+    for fold in range(FOLDS if sum(map(len, tables.tables)) <= SMALL_TABLE else 1):
         train: list[Encoded] = []
         rows: list[list[tuple[np.ndarray, np.ndarray]]] = []
-        for table in tables.tables:
-            out = np.array([fold_of[units[text]] == number for text in table.texts] + [False])  # last: the padding
-            held = out[table.alternatives].any(1)
-            unknown = (rater_fold[positions(table.rater_ids, raters)] == number)[table.rater]
+        held_out = [np.where(fold_of[of_text] == fold, of_text, -1) for of_text in unit_of]
+        for table, out in zip(tables.tables, held_out, strict=True):
+            held = (out[table.alternatives] >= 0).any(1)
+            unknown = (rater_fold[positions(table.rater_ids, raters)] == fold)[table.rater]
             train.append(table.select(~held & ~unknown, drop_raters=True))
             known = ~held & unknown
             part = np.where(known, label_parts(table.rater, LABEL_PARTS, of_known), -1)
@@ -297,8 +373,9 @@ def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config:
         problem = problem.with_strengths(consensus.strengths)
         params, _ = problem.maximise(start, FOLD_ITERATIONS, 1e-6, [n for n in start if n.endswith(".log_scale_mean")])
         fold_consensus = Consensus(consensus.strengths, params)
-        scored = {"new texts": pairs[:1], "known texts": pairs[1:]}
-        folds.append(_Fold(fitted, scored, coordinates, raters, fold_consensus, config))
+        scored = {NEW: pairs[:1], AGREEING: pairs[:1], KNOWN: pairs[1:]}
+        of_kept = [held_out[i] for i in kept]
+        folds.append(_Fold(fitted, scored, coordinates, of_kept, len(names), raters, fold_consensus, config))
     return folds
 
 

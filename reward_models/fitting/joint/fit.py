@@ -35,7 +35,7 @@ from reward_models.fitting.joint.text_posterior import text_posterior
 from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.text_table import check_features
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.texts import Text
+from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.placement import OfRaters, Placement
 from reward_models.raters.predictors import positions
@@ -43,7 +43,7 @@ from reward_models.raters.rater_model import Membership, RaterModel
 from reward_models.stats.answers import adjusted_rand_index
 
 
-__all__ = ["JointFit", "JointTables", "fit_joint"]
+__all__ = ["JointFit", "JointTables", "consensus_fit", "fit_around", "fit_joint", "one_reward_on_new_texts"]
 
 SHORT_ITERATIONS = 30
 # Where texts have few judgements, tastes that are learnt freely are noise. Where they have many, tastes may be much
@@ -105,7 +105,8 @@ class JointTables:
         order = sorted(range(len(tables)), key=lambda i: tables[i].kind != "rating")
         tables, rows = [tables[i] for i in order], [rows[i].astype(np.float64) for i in order]
         by_text = {t: row for table, of_table in zip(tables, rows, strict=True) for t, row in _judged(table, of_table)}
-        space = TextSpace.of(np.stack(list(by_text.values())))
+        groups = None if tables[0].kind == "rating" else prompt_groups(list(by_text))
+        space = TextSpace.of(np.stack(list(by_text.values())), groups)
         if rows[0].shape[1] and not space.axes.shape[1] and len(by_text) > 1:
             message = (
                 "the features of all texts are equal, so they say nothing of new texts. Check where they are from."
@@ -332,6 +333,28 @@ def fit_around(
     return _result(tables, problem, params, stability)
 
 
+def consensus_fit(tables: JointTables, consensus: Consensus, config: FitConfig) -> JointFit:
+    """Return the fit of one reward for everybody that a consensus is."""
+    problem = tables.problem("mixture", 1, config).with_strengths(consensus.strengths)
+    return _result(tables, problem, consensus.params, 1.0)
+
+
+def one_reward_on_new_texts(fit: JointFit, one: JointFit) -> JointFit:
+    """Return a fit whose clusters agree on texts that nobody judged, and differ on judged ones as before.
+
+    A new text has the reward of the fit `one` of one cluster. Tastes of it are zero, give or take as much as tastes of
+    judged texts differ, so that predictions are no surer than those of `one`.
+    """
+    consensus = np.arange(len(fit.bias)) == 0
+    spread = (fit.parts**2 + fit.variance).mean(0)
+    return replace(
+        fit,
+        weight=np.where(consensus, one.weight, 0.0),
+        bias=np.where(consensus, one.bias, 0.0),
+        new_variance=np.where(consensus, one.new_variance, spread),
+    )
+
+
 def _scales(params: Params) -> list[str]:
     """Scales stay as they are once the consensus is fitted.
 
@@ -371,7 +394,7 @@ def _learn_tastes(problem: JointProblem, params: Params) -> tuple[JointProblem, 
     features, residual = problem.strengths.features.copy(), problem.strengths.residual.copy()
     for part in _alike(problem):
         j, size = part[0], len(part)
-        _, weights, residuals = curvature.variances(problem.coordinates, features[j], residual[j], share[part].mean())
+        weights, residuals = curvature.determined(problem, features[j], residual[j], share[part].mean())
         usual, values = usual_tastes(problem.strengths, problem.coordinates.shape[1]), TASTE_VALUES[problem.density]
         features[part] = strength(features[j], params["weight"][:, part], size * weights, usual[0], values)
         residual[part] = strength(residual[j], params["residual"][:, part], size * residuals, usual[1], values)
@@ -396,10 +419,11 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
     new_variance = np.zeros(problem.n_parts)
     for part in [np.array([0]), *(_alike(problem) if problem.n_parts > 1 else [])]:
         j = part[0]
-        new_variance[part] = curvature.variances(problem.coordinates, s[j], t[j], share[part].mean())[0]
+        new_variance[part] = curvature.new_variance(problem, s[j], t[j], share[part].mean())
     shift, variance = text_posterior(problem, params, new_variance, curvature.texts, share)
     weight, bias = tables.space.heads(params["weight"] * s)
     offset = 0.0 if problem.centre is None else problem.centre @ parts
+    judged = np.flatnonzero(problem.judged > 0)  # a text of the tables that nobody judged is a new one
     fit = JointFit(
         model=model,
         placement=Placement(model, [], np.zeros((0, model.n_states))),
@@ -407,11 +431,12 @@ def _result(tables: JointTables, problem: JointProblem, params: Params, stabilit
         weight=weight,
         bias=bias - offset,
         new_variance=new_variance,
-        texts=problem.texts,
-        parts=parts - offset + shift,
-        variance=variance,
+        texts=[problem.texts[i] for i in judged],
+        parts=(parts - offset + shift)[judged],
+        variance=variance[judged],
         strengths=problem.strengths,
         log_likelihood=log_likelihood,
         stability=stability,
     )
-    return fit.adapt(tables.tables)
+    rewards = [fit.known_rewards[positions(table.texts, fit.texts)] for table in tables.tables]
+    return replace(fit, placement=model.adapt(tables.tables, rewards))

@@ -21,7 +21,7 @@ from reward_models.whole_file import write_json
 __all__ = ["Losses", "kept_losses"]
 
 Losses = Mapping[str, np.ndarray]
-"""By kind of text, (3, R): the loss of each rater, summed; weight; number of judgements."""
+"""By kind of text, (3, R): the loss of each rater, summed; weight; number of judgements. The same by unit of texts."""
 
 
 def kept_losses(folder: Path | None, key: Any, compute: Callable[[], Losses]) -> Losses:

@@ -33,7 +33,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import fitted_terms, rater_weights, term_params, term_prior
 from reward_models.fitting.starting_point import COARSENING, affordable_model, check_tables, start_kind
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.texts import Text
+from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import Observations, torch_terms
 from reward_models.raters.rater_model import DEFAULT_NODES, KindTerms, Membership, RaterModel
@@ -281,6 +281,11 @@ class JointProblem:
     def raters_judged_twice(self) -> bool:
         """Whether any rater gave more than one judgement: without, tastes cannot be told from noise."""
         return float(sum(kind.counts.sum(1) for kind in self.kinds).max()) > 1.0
+
+    @property
+    def compared_groups(self) -> np.ndarray | None:
+        """(U,) prompt of each text if only texts of one prompt are compared with each other; None with ratings."""
+        return None if any(kind.cells.kind == "rating" for kind in self.kinds) else prompt_groups(self.texts)
 
     @property
     def density(self) -> str:

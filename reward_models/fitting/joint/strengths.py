@@ -1,8 +1,10 @@
 """How strong the parts of a reward are: what a joint fit needs before it can run.
 
-Strengths of the consensus are learnt by empirical Bayes: at the mode, the information of the judgements about each
-text says how many coordinates and residuals the data determine, and each prior variance becomes the mean square of
-those (MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415). Knows nothing of the choice of K.
+Strengths of the consensus are learnt by empirical Bayes: around the mode, the judgements of each text are an
+observation of its reward with known noise (Laplace), and the strengths of features and of residuals maximise the
+likelihood of these observations (`linear_evidence`). Strengths of tastes are re-estimated: the information of the
+judgements about each text says how many coordinates and residuals the data determine, and each prior variance becomes
+the mean square of those (MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415). Knows nothing of the choice of K.
 
 Shapes: `R` raters, `U` texts, `d` coordinates, `J` tastes, `M` distinct judgements.
 """
@@ -16,7 +18,9 @@ import numpy as np
 import torch
 
 from reward_models.fitting.joint.problem import JointProblem, KindCounts, Params, Strengths
+from reward_models.fitting.linear_evidence import Ridge
 from reward_models.seeds import seeded_rng
+from reward_models.stats.groups import differences
 
 
 __all__ = ["Consensus", "Curvature", "fit_consensus", "rescaled", "strength", "usual_tastes"]
@@ -29,8 +33,10 @@ SCALE_RANGE = 2.5  # largest log ratio of the scales of two kinds
 MAX_ROWS = 20_000  # rows that the curvature of the weights is computed from
 ITERATIONS = 40
 USUAL = 0.7  # strength in logits, of features and of residuals, where judgements determine little
-USUAL_VALUES = 5.0  # determined values that it counts for,
-USUAL_SHARE = 0.1  # at most this share of all values
+LEAST_INFORMATION = 1e-3  # about a text, in 1 / logit^2, for its judgements to tell something
+FREE_MEAN = 10.0  # logits per unit of strength
+MAX_GROUPS = 300  # prompts that the variance of new texts is averaged over
+MAX_TEXTS = 4_000  # texts that the strengths of the consensus are learnt from
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,11 @@ def _learn(problem: JointProblem, params: Params, fixed: list[str]) -> Consensus
     """Alternate between the mode and the strengths."""
     for _ in range(ROUNDS):
         params, _ = problem.maximise(params, ITERATIONS, 1e-6, fixed)
-        strengths = _restimate(problem, params)
-        params = rescaled(params, problem.strengths, strengths)
+        before, strengths = problem.strengths, _restimate(problem, params)
+        params = rescaled(params, before, strengths)
         problem = problem.with_strengths(strengths)
+        if strengths.near(before):
+            break
     return Consensus(problem.strengths, params)
 
 
@@ -163,62 +171,104 @@ class Curvature:
             np.add.at(texts, kind.cells.alternatives.numpy(), information)
         return cls(texts, kinds)
 
-    def variances(self, coordinates: np.ndarray, s: float, t: float, share: float = 1.0) -> tuple[float, float, float]:
-        """Compute how uncertain one part of the rewards is after the fit (Laplace, residuals independent).
+    def determined(self, problem: JointProblem, s: float, t: float, share: float = 1.0) -> tuple[float, float]:
+        """Compute how many weights and how many residuals of a part the judgements determine.
 
         Args:
-            coordinates: (U, d).
+            problem: The problem that was fitted.
             s: Strength of the features.
             t: Strength of the residuals.
             share: Share of the information that is about this part.
-
-        Returns:
-            Variance of the part for a text that nobody judged, averaged over texts; how many weights and how many
-            residuals the judgements determine.
         """
-        information = share * self.texts
-        discount = 1.0 + t**2 * information
-        curvature = sum((_weight_curvature(coordinates, *kind, discount) for kind in self.kinds), 0.0)
-        d = coordinates.shape[1]
-        covariance = np.linalg.inv(np.eye(d) + s**2 * share * curvature)
+        coordinates, information = problem.coordinates, share * self.texts
+        discount, covariance = self._posterior(problem, s, t, share)
         uncertain = np.einsum("ud,ud->u", coordinates @ covariance, coordinates)
         residual = 1.0 / discount + (t * s * information / discount) ** 2 * uncertain
-        new = float(t**2 + s**2 * uncertain.mean())
-        return new, float(d - np.trace(covariance)), float((1.0 - residual)[information > 0].sum())
+        return float(len(covariance) - np.trace(covariance)), float((1.0 - residual)[information > 0].sum())
+
+    def new_variance(self, problem: JointProblem, s: float, t: float, share: float = 1.0) -> float:
+        """Compute the variance of a part of a text that nobody judged; arguments as for `determined`.
+
+        It is that of each judged text (or prompt, where texts are compared within prompts alone) without its own
+        judgements, averaged. Where texts are few, each has taught the direction in which it lies, and a new one lies
+        in another. Its judgements are taken out of the precision: `Q (I - W Q)^-1` with `Q = Z Cov Z^T` (Woodbury).
+        """
+        if not problem.coordinates.shape[1]:
+            return t**2
+        discount, covariance = self._posterior(problem, s, t, share)
+        weight = s**2 * share * self.texts / discount
+        groups = problem.compared_groups
+        rng = seeded_rng(0, "sample of new texts of joint fit")
+        if groups is None:
+            # Leniency or thresholds carry the mean reward: a constant of which nothing is known beforehand.
+            z = np.column_stack([problem.coordinates, np.full(len(problem.texts), FREE_MEAN)])
+            covariance = np.linalg.inv(np.eye(z.shape[1]) + (z.T * weight) @ z)
+            some = rng.permutation(len(z))[:MAX_ROWS]
+            z, weight = z[some], weight[some]
+            q = np.einsum("ud,ud->u", z @ covariance, z)
+            without = np.minimum(q / np.maximum(1.0 - weight * q, 1e-9), (z[:, :-1] ** 2).sum(1))
+            return t**2 + s**2 * float(without.mean())
+        values = []
+        for number in rng.permutation(np.flatnonzero(np.bincount(groups) > 1))[:MAX_GROUPS]:
+            members = np.flatnonzero(groups == number)
+            z = differences(problem.coordinates[members], np.zeros(len(members), dtype=int))
+            q = z @ covariance @ z.T
+            without = np.linalg.solve((1.0 + 1e-9) * np.eye(len(z)) - q * weight[members], q)
+            values.append(np.clip(np.diag(without), 0.0, (z**2).sum(1)).mean())
+        return t**2 + s**2 * float(np.mean(values)) if values else t**2
+
+    def _posterior(self, problem: JointProblem, s: float, t: float, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """(U,) loss of information to residuals, a factor; (d, d) covariance of the weights in units of the prior."""
+        discount = 1.0 + t**2 * share * self.texts
+        curvature = sum((_weight_curvature(problem.coordinates, *kind, discount) for kind in self.kinds), 0.0)
+        return discount, np.linalg.inv(np.eye(problem.coordinates.shape[1]) + s**2 * share * curvature)
 
 
 def _restimate(problem: JointProblem, params: Params) -> Strengths:
-    """Strengths of the consensus from the mode and the number of values that the judgements determine."""
+    """Strengths of the consensus that are most probable around the mode."""
     s, t = problem.strengths.features[0], problem.strengths.residual[0]
-    _, weights, residuals = Curvature.at(problem, params).variances(problem.coordinates, s, t)
-    learnt = [
-        strength(now, values, determined, USUAL, min(USUAL_VALUES, max(1.0, USUAL_SHARE * len(values))))
-        for now, values, determined in ((s, params["weight"], weights), (t, params["residual"], residuals))
-    ]
-    return Strengths(*(np.array([value]) for value in learnt))
+    information = Curvature.at(problem, params).texts
+    told = np.flatnonzero(information > LEAST_INFORMATION)
+    groups = problem.compared_groups
+    if len(told) > MAX_TEXTS:
+        rng = seeded_rng(0, "sample of texts of joint fit")
+        units = told if groups is None else groups[told]
+        chosen = rng.permutation(np.unique(units))[: max(MAX_TEXTS * len(np.unique(units)) // len(told), 1)]
+        told = told[np.isin(units, chosen)]
+    if groups is not None:
+        told = told[np.bincount(groups[told])[groups[told]] > 1]
+        groups = np.unique(groups[told], return_inverse=True)[1]
+    if not len(told):
+        return problem.strengths
+    z, residual, information = problem.coordinates[told], params["residual"][told, 0], information[told]
+    # At the mode the likelihood pulls each reward as hard as its prior: the observation lies that much further out.
+    observed = z @ (params["weight"][:, 0] * s) + residual * t + residual / t / information
+    ridge, _, length = Ridge.of(z, observed, 1.0 / information, groups)
+    best = ridge.most_probable(float(np.log(USUAL)))
+    features, residuals = np.exp(best["log_s"]) / length, np.exp(best["log_t"])
+    return Strengths(np.clip(features, *SD_RANGE), np.clip(residuals, *SD_RANGE))
 
 
-def strength(
-    now: float, values: np.ndarray, determined: float, usual: float | None = None, weight: float = 1.0
-) -> float:
+def strength(now: float, values: np.ndarray, determined: float, usual: float, weight: float) -> float:
     """Re-estimate a prior standard deviation from values that it scales and the number that the data determine.
 
     Args:
         now: Present strength.
         values: Weights or residuals, in units of the present strength.
         determined: How many of them the judgements determine.
-        usual: Strength where the judgements determine nothing; None: the present one.
+        usual: Strength where the judgements determine nothing.
         weight: How many determined values the usual strength counts for.
 
     Returns:
         The root mean square of the determined values and of `weight` more of the usual size.
 
     Example:
-        >>> strength(2.0, np.zeros(5), determined=0.0), strength(1.0, np.full(8, 2.0), determined=10.0)
-        (2.0, 1.7320508075688772)
+        >>> strength(1.0, np.zeros(5), determined=0.0, usual=2.0, weight=1.0)
+        2.0
+        >>> round(strength(1.0, np.full(8, 2.0), determined=10.0, usual=1.0, weight=1.0), 3)
+        1.732
     """
-    usual_square = (now if usual is None else usual) ** 2
-    total = now**2 * np.square(values).sum() + weight * usual_square
+    total = now**2 * np.square(values).sum() + weight * usual**2
     return float(np.clip(np.sqrt(total / (max(determined, 0.0) + weight)), *SD_RANGE))
 
 

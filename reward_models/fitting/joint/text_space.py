@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reward_models.stats.groups import differences
+
 
 __all__ = ["TextSpace"]
 
@@ -21,7 +23,9 @@ LEAST_SINGULAR = 1e-6  # of the largest singular value: smaller directions are r
 
 @dataclass(frozen=True)
 class TextSpace:
-    """Map from features to coordinates; the training texts have coordinates of mean square length 1.
+    """Map from features to coordinates; the training texts have coordinates of mean square length 1 around their mean.
+
+    Where only texts of one prompt are compared with each other, "around their mean" is around that of the prompt.
 
     Attributes:
         centre: (D,) mean features of the training texts.
@@ -37,11 +41,12 @@ class TextSpace:
     axes: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> TextSpace:
-        """Learn the space from the (U, D) features of training texts."""
+    def of(cls, features: np.ndarray, groups: np.ndarray | None = None) -> TextSpace:
+        """Learn the space from the (U, D) features of training texts; `groups` (U,) if compared within them alone."""
         centre = features.mean(0, dtype=np.float64)
         centred = features - centre
-        length = float(np.sqrt(np.einsum("ud,ud->", centred, centred) / max(len(centred), 1)))
+        apart = centred if groups is None else differences(centred, groups)
+        length = float(np.sqrt(np.einsum("ud,ud->", apart, apart) / max(len(apart), 1)))
         if length <= 1e-12 * max(float(np.abs(features).max(initial=0.0)), 1e-300):
             return cls(centre, np.zeros((features.shape[1], 0)))
         # The covariance has the same axes as the features and is small however many texts there are.
