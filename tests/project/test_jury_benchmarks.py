@@ -254,7 +254,7 @@ def test_a_fine_tuned_jury_scores_unseen_texts_and_starts_as_its_frozen_features
     for name, options in (
         ("frozen", {"frozen": True}),
         ("start", {"learning_rate": 0.0}),
-        ("tuned", {"learning_rate": 3e-3, "num_train_epochs": 8}),
+        ("tuned", {"learning_rate": 1e-3, "num_train_epochs": 20}),
     ):
         fit = fine_tuned.fit_trained(training, 2, load=lambda: (tiny_causal_lm(TOKENIZER), TOKENIZER), **options)
         enc = test.encode()

@@ -6,7 +6,8 @@ that nobody has judged, of people it knows and of people it has just met. Cluste
 reward, by the interval over raters and by a standard error over texts. Where they do not, a jury may still be worth
 what it says about known texts: the unknown raters, adapted from three quarters of their judgements of them, are scored
 on the rest. Its clusters then agree on new texts if that predicts these better; and a jury that would lose there more
-than chance explains, or more than it gains on known texts, has one cluster. Knows nothing of where features come from.
+than chance explains, or a tenth of what it gains on known texts, has one cluster. Knows nothing of where features come
+from.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ FOLD_ITERATIONS = 60
 _NOT_COMPARED = "undecided: {}, so no candidates were compared; one reward for everybody is used"
 FEW_PROMPTS = 10  # with fewer prompts (answers to some questions) texts are held out, otherwise prompts
 NEW, AGREEING, KNOWN = "new texts", "new texts, one reward", "known texts"
+MOST_COST = 0.1  # on new texts, as a share of what clusters gain on known ones
 LABEL_PARTS = 4  # of the judgements of known texts by unknown raters; each is scored after adapting from the others
 
 
@@ -211,10 +213,12 @@ def _choose(
     agree = agreeing.gain(chosen) > new.gain(chosen)
     if agree:
         reason += "; so the clusters agree there, on the reward that one cluster would have"
-    lost, gained = -(agreeing if agree else new).gain(chosen), known.gain(chosen)
-    if lost > gained or (agreeing if agree else new).worse(chosen):
-        numbers = f"{lost:.4f} nats per judgement, against {gained:.4f} gained on known ones"
-        reason += f"; it would still lose there ({numbers}), so one reward for everybody is used"
+    on_texts = agreeing if agree else new
+    lost, gained = -on_texts.gain(chosen), known.gain(chosen)
+    if lost > 0:
+        reason += f"; that costs {lost:.4f} nats per judgement, against {gained:.4f} gained on known texts"
+    if lost > MOST_COST * gained or on_texts.worse(chosen):
+        reason += ", too much, so one reward for everybody is used"
         return replace(on_new, reason=reason), False
     return replace(on_known, reason=reason), agree
 
