@@ -68,8 +68,9 @@ class Ridge:
         scale = float(np.sqrt((x**2).sum(1).mean())) or 1.0
         # With fewer texts than features the span of the texts is the same problem with fewer coordinates.
         span = np.linalg.svd(x, full_matrices=False)[2] if len(x) < x.shape[1] else np.eye(x.shape[1])
-        tensors = (torch.from_numpy(values) for values in (x @ span.T / scale, y, noise))
-        return cls(*tensors, groups is None), span, scale
+        coordinates = torch.from_numpy(x @ span.T / scale)
+        ridge = cls(coordinates, torch.from_numpy(y), torch.from_numpy(noise), with_mean=groups is None)
+        return ridge, span, scale
 
     def most_probable(self, usual: float, features: bool = True) -> dict[str, np.ndarray]:
         """Find the most probable `log_s` and `log_t`.

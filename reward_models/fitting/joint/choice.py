@@ -317,7 +317,7 @@ class _Fold:
         """Fit one candidate and score it: by rater, and by what is held out together."""
         fit = fit_around(self.train, self.consensus, membership, size, self.config)
         agreeing = one_reward_on_new_texts(fit, self.one) if self.coordinates[0].shape[1] else fit
-        losses = {}
+        losses: dict[str, np.ndarray] = {}
         for kind in self.scored:
             by_rater, by_unit = np.zeros((3, len(self.raters))), np.zeros((3, self.n_units + 1))
             for adapt, tests in self.scored[kind]:
