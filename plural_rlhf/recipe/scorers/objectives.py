@@ -176,7 +176,7 @@ def objectives_stage(config: RunConfig, folder: Path, console: Console) -> JuryR
     folder.mkdir(exist_ok=True)
     write_json(folder / OBJECTIVES_FILE, {name: section.model_dump() for name, section in sections.items()})
     shares = scorer.prevalence.tolist()
-    console.print(heading("Objectives", "in place of a jury"))
+    console.print(heading("Scores", "by objectives, in place of a jury; their weights:"))
     for name, share in zip(scorer.cluster_names, shares, strict=True):
         console.print(cell(f"  {share:4.0%}  {name}"))
     return JuryResults(
