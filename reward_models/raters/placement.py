@@ -105,9 +105,14 @@ class Placement:
         if list(self.model.terms) == [kind]:
             return self
         sizes = [len(self.model.of_kind(other).term_grid[1]) for other in self.model.terms]
-        by_kind = self.posterior.reshape(len(self.posterior), len(self.model.codes), *sizes)
         others = tuple(2 + i for i, other in enumerate(self.model.terms) if other != kind)
-        return Placement(self.model.of_kind(kind), self.rater_ids, by_kind.sum(others).reshape(len(by_kind), -1))
+
+        def summed(posterior: np.ndarray) -> np.ndarray:
+            by_kind = posterior.reshape(len(posterior), len(self.model.codes), *sizes)
+            return by_kind.sum(others).reshape(len(by_kind), -1)
+
+        strangers = None if self.strangers is None else summed(self.strangers[None])[0]
+        return Placement(self.model.of_kind(kind), self.rater_ids, summed(self.posterior), strangers)
 
     def select(self, rater_ids: Sequence[str]) -> np.ndarray:
         """Return the (len, S) posterior of the named raters; `strangers` or the prior for a rater who is not known."""
@@ -115,7 +120,7 @@ class Placement:
         table = np.concatenate([self.posterior, unknown[None]])
         return table[positions(rater_ids, self.rater_ids)]
 
-    def by_judgements(self, enc: Encoded) -> Placement:
+    def by_judgements(self, enc: Encoded | Sequence[Encoded]) -> Placement:
         """Return the same with strangers predicted as whoever gave a random judgement, not as a random rater.
 
         The prior counts raters. Where a few raters gave most of the judgements, what is scored later is mostly theirs,
@@ -124,7 +129,7 @@ class Placement:
         judgements as weights. How known raters are predicted, and new ones adapted, does not change.
 
         Args:
-            enc: The judgements of the known raters.
+            enc: The judgements of the known raters, in one table or one of each kind.
 
         Example:
             >>> from reward_models import fit_raters, planted_judgements
@@ -135,8 +140,10 @@ class Placement:
             >>> (placement.select(["somebody"]).reshape(2, -1).sum(1) > 0.9).tolist()
             [True, False]
         """
-        counts = dict(zip(enc.rater_ids, np.bincount(enc.rater, enc.weight, enc.n_raters), strict=True))
-        weight = np.array([counts.get(rater, 0.0) for rater in self.rater_ids])
+        weight = np.zeros(len(self.rater_ids) + 1)  # the last entry is of raters who are not known
+        for table in [enc] if isinstance(enc, Encoded) else enc:
+            np.add.at(weight, positions(table.rater_ids, self.rater_ids)[table.rater], table.weight)
+        weight = weight[:-1]
         if not weight.sum():
             return self
         return replace(self, strangers=weight @ self.posterior / weight.sum())

@@ -54,3 +54,17 @@ def test_known_and_adapted_raters_are_predicted_as_before(votes):
     assert (weighted.adapt(enc).log_probs(enc) == jury.adapt(enc).log_probs(enc)).all()
     nobody = enc.select(np.zeros(len(enc), bool))
     assert jury.placement.by_judgements(nobody).strangers is None
+
+
+def test_strangers_are_predicted_by_judgements_where_several_kinds_were_fitted_too(votes):
+    busy = votes.frame["rater_id"].str[1:].astype(int).to_numpy() % 3 == 0
+    rows = [(r, "The town", "statement 1", "statement 0", "ab"[i % 3 == 0]) for i, r in enumerate(votes.raters)]
+    columns = ["rater_id", "prompt", "response_a", "response_b", "choice"]
+    tables = [votes.encode(), Judgements.from_frame(pd.DataFrame(rows, columns=columns)).encode()]
+    jury = fit_raters(tables, "mixture", 2)
+    weighted = jury.placement.by_judgements(tables)
+    share = weighted.select(["nobody"])[0].reshape(2, -1).sum(1)
+    assert share.max() == pytest.approx((busy.sum() + 20) / (len(votes) + 60), abs=0.05)
+    for kind in ("rating", "preference"):
+        of_kind = weighted.of_kind(kind).select(["nobody"])[0]
+        np.testing.assert_allclose(of_kind.reshape(2, -1).sum(1), share, atol=1e-12)
