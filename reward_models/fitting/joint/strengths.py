@@ -1,8 +1,8 @@
 """How strong the parts of a reward are: what a joint fit needs before it can run.
 
-Strengths of the consensus are learnt by empirical Bayes: around the mode, the judgements of each text are an
-observation of its reward with known noise (Laplace), and the strengths of features and of residuals maximise the
-likelihood of these observations (`linear_evidence`). Strengths of tastes are re-estimated: the information of the
+Strengths of the consensus are learnt by empirical Bayes: the judgements of each text are an observation of its reward
+with known noise (`text_observations`), and the strengths of features and of residuals maximise the likelihood of these
+observations (`linear_evidence`). Strengths of tastes are re-estimated: the information of the
 judgements about each text says how many coordinates and residuals the data determine, and each prior variance becomes
 the mean square of those (MacKay 1992, https://doi.org/10.1162/neco.1992.4.3.415). Knows nothing of the choice of K.
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from reward_models.fitting.joint.problem import JointProblem, KindCounts, Params, Strengths
+from reward_models.fitting.joint.text_observations import text_observations
 from reward_models.fitting.linear_evidence import Ridge
 from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import differences
@@ -226,7 +227,6 @@ class Curvature:
 
 def _restimate(problem: JointProblem, params: Params) -> Strengths:
     """Strengths of the consensus that are most probable around the mode."""
-    s, t = problem.strengths.features[0], problem.strengths.residual[0]
     information = Curvature.at(problem, params).texts
     told = np.flatnonzero(information > LEAST_INFORMATION)
     groups = problem.compared_groups
@@ -240,10 +240,9 @@ def _restimate(problem: JointProblem, params: Params) -> Strengths:
         groups = np.unique(groups[told], return_inverse=True)[1]
     if not len(told):
         return problem.strengths
-    z, residual, information = problem.coordinates[told], params["residual"][told, 0], information[told]
-    # At the mode the likelihood pulls each reward as hard as its prior: the observation lies that much further out.
-    observed = z @ (params["weight"][:, 0] * s) + residual * t + residual / t / information
-    ridge, _, length = Ridge.of(z, observed, 1.0 / information, groups)
+    ridge, _, length = Ridge.of(
+        problem.coordinates[told], *text_observations(problem, params, information, told), groups
+    )
     best = ridge.most_probable(float(np.log(USUAL)))
     features, residuals = np.exp(best["log_s"]) / length, np.exp(best["log_t"])
     return Strengths(np.clip(features, *SD_RANGE), np.clip(residuals, *SD_RANGE))
