@@ -101,9 +101,13 @@ def _spread_alone(problem: JointProblem, kind: KindCounts) -> float:
 
 
 def _learn(problem: JointProblem, params: Params, fixed: list[str]) -> Consensus:
-    """Alternate between the mode and the strengths."""
+    """Alternate between the mode and the strengths.
+
+    The spread of rater scales stays as usual: it could make up for strengths that are too small, and both run away.
+    """
+    held = [*fixed, *(name for name in params if name.endswith(".log_sd.log_scale"))]
     for _ in range(ROUNDS):
-        params, _ = problem.maximise(params, ITERATIONS, 1e-6, fixed)
+        params, _ = problem.maximise(params, ITERATIONS, 1e-6, held)
         before, strengths = problem.strengths, _restimate(problem, params)
         params = rescaled(params, before, strengths)
         problem = problem.with_strengths(strengths)
