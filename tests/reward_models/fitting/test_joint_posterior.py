@@ -13,6 +13,7 @@ from reward_models.fitting.joint.text_likelihood import TextLikelihood
 from reward_models.fitting.joint.text_observations import text_observations
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.seeds import seeded_rng
+from reward_models.stats.answers import adjusted_rand_index
 from tests.benchmark_modules import benchmark_module
 from tests.paths import EXCERPTS
 from tests.planted import ratings
@@ -88,3 +89,10 @@ def test_where_many_vote_two_clusters_predict_known_statements_as_well_as_those_
         joint, labels = (-answer_log_lik(fit.log_probs(test), test).mean() for fit in fits)
         behind.append(joint - labels)
     assert np.mean(behind) < 0.004
+
+
+def test_two_camps_that_agree_on_little_are_found_where_a_text_has_ten_votes():
+    table, features, cluster = benchmark_module("rater_fit").plant(20_000, 2_000, 2, 0, "texts")
+    jury = fit_joint(table, features, "mixture", 2)
+    camps = cluster[[int(rater) for rater in jury.rater_ids]]
+    assert adjusted_rand_index(jury.responsibilities.argmax(1), camps) > 0.95
