@@ -42,13 +42,23 @@ def headline(results: RunResults) -> list[str]:
     if results.scope == "labels":
         sentences = [_people_sentence(results)]
     elif results.texts:
-        sentences = text_findings(results.texts)
+        sentences = text_findings(results.texts, objectives=has_objectives(results))
     else:
         sentences = [_points_sentence(results, rows), _best_rival_sentence(results, rows)]
         sentences += [_distance_sentence(results, rows), _rivals_sentence(rows), _coverage_sentence(rows)]
         sentences.append(_steering_sentence(rows))
     sentences += [_clusters_sentence(results), rules_sentence(results), _headroom_sentence(results)]
     return [sentence for sentence in sentences if sentence]
+
+
+def has_objectives(results: RunResults) -> bool:
+    """Whether reward models and functions scored in place of a jury of raters.
+
+    Example:
+        >>> has_objectives(RunResults(config={"jury": {"objectives": {"brief": {"function": "lengths:brief"}}}}))
+        True
+    """
+    return bool(results.config.get("jury", {}).get("objectives"))
 
 
 def _people_sentence(results: RunResults) -> str:
@@ -172,6 +182,9 @@ def _clusters_sentence(results: RunResults) -> str:
         return ""
     if len(clusters) == 1:
         return "" if results.scope == "labels" else "The jury has one cluster: a plain reward model says as much."
+    if has_objectives(results):
+        named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
+        return f"There are no raters: {len(clusters)} objectives with weights score the texts: {named}."
     named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
     alone = results.scope == "labels"
     text = f"The clusters: {named}." if alone else f"The jury tells {len(clusters)} clusters of raters apart: {named}."

@@ -41,6 +41,9 @@ DRIFT = {
 }
 
 
+HELDOUT = " The held-out jury knows other people and took no part in training: believe it where the two differ."
+
+
 def policy_findings(results: TextResults) -> list[str]:
     """Put what was found about each policy, whatever it is called, into a sentence.
 
@@ -95,8 +98,7 @@ def text_sections(everything: Sequence[TextResults]) -> list[Section]:
             "text_approvals",
             "Whom do the texts please?",
             f"Marks further right are better; lines are 95 % intervals over prompts. An approval is "
-            f"{_approval_of(results)}. The held-out jury knows other people and took no part in training: believe it "
-            "where the two differ.",
+            f"{_approval_of(results)}.{HELDOUT if judge(results) == 'heldout' else ''}",
             plot_approvals(results),
             [_approval_table(results)],
             [_wins_table(results)],

@@ -100,7 +100,7 @@ def text_summary(results: Sequence[TextResults]) -> TextTable:
             cells[policies.index(PEOPLE)] = show(floor)  # people against people
         if any(cell != DASH for cell in cells):
             body.append([title, *cells])
-    by = "a jury of raters that took no part" if jury == "heldout" else "the jury that the policies were trained on"
+    by = "a jury of raters that took no part" if jury == "heldout" else "what the policies were trained on"
     split = "held-out" if written.split == Split.HELDOUT else "training"
     return TextTable(
         header=["", *map(policy_name, policies)],
@@ -185,8 +185,12 @@ def steering_text(results: Sequence[TextResults]) -> TextTable:
     )
 
 
-def text_findings(results: Sequence[TextResults]) -> list[str]:
+def text_findings(results: Sequence[TextResults], *, objectives: bool = False) -> list[str]:
     """Put what was found of policies that write into sentences, the most important first.
+
+    Args:
+        results: What was measured, by split and weighting.
+        objectives: Whether reward models and functions score in place of clusters of people.
 
     Example:
         >>> from plural_rlhf.report.results_policies import TextRow
@@ -198,7 +202,8 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
     if written is None:
         return []
     jury, split = judge(written), "held-out" if written.split == Split.HELDOUT else "trained"
-    by = "a jury of raters that took no part" if jury == "heldout" else "the jury it was trained on"
+    one, whole = ("objective", "objective") if objectives else ("cluster", "cluster of people")
+    by = "a jury of raters that took no part" if jury == "heldout" else "what it was trained on"
 
     def numbers(measure: str, **labels: str) -> tuple[float | None, float | None]:
         ours, rival = (written.row(policy, measure, **labels) for policy in (Method.PLURAL, Method.GRPO))
@@ -216,8 +221,8 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
     if ours is not None:
         compared = "" if rival is None else f"; after stock GRPO to within {rival:.0%}"
         sentences.append(
-            f"Every cluster of people keeps its share of the texts to within {ours:.0%} of it{compared} (on {split} "
-            f"prompts, by {by}).".replace("%", " %")
+            f"Every {whole} keeps its share of the texts to within {ours:.0%} of it{compared} (on {split} prompts, "
+            f"by {by}).".replace("%", " %")
         )
     ours, rival = numbers("classes_ratio_to_reference")
     if ours is not None:
@@ -228,7 +233,7 @@ def text_findings(results: Sequence[TextResults]) -> list[str]:
     worst = written.row(Method.PLURAL, "approval_worst_cluster", jury=jury)
     if worst is not None and worst.value is not None and worst.gain is not None:
         sentences.append(
-            f"In the cluster that likes its texts least {worst.value:.0%} approve, "
+            f"In the {one} that likes its texts least {worst.value:.0%} approve, "
             f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
         )
     kept = written.row(Method.PLURAL, "heldout_share_of_gain")
