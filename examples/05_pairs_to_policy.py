@@ -113,7 +113,7 @@ def is_answer(completions, **columns):
 
 
 args = PluralGRPOConfig(
-    f"{folder.name}/grpo", max_steps=60, learning_rate=2e-3, lr_scheduler_type="linear",
+    f"{folder.name}/grpo", max_steps=90, learning_rate=2e-3, lr_scheduler_type="linear",
     per_device_train_batch_size=48, num_generations=16, max_completion_length=12, **common,
 )  # fmt: skip
 torch.manual_seed(0)

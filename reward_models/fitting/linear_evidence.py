@@ -20,7 +20,7 @@ from reward_models.raters.lbfgs import minimise
 from reward_models.stats.groups import differences
 
 
-__all__ = ["Ridge"]
+__all__ = ["WIDTH", "Ridge"]
 
 NO_FEATURES = -12.0  # log s of features that tell nothing
 WIDTH = 2.0  # standard deviation of the prior of log s and of log t
@@ -72,19 +72,22 @@ class Ridge:
         ridge = cls(coordinates, torch.from_numpy(y), torch.from_numpy(noise), with_mean=groups is None)
         return ridge, span, scale
 
-    def most_probable(self, usual: float, features: bool = True) -> dict[str, np.ndarray]:
+    def most_probable(self, usual: float, features: bool = True, *, width_t: float = WIDTH) -> dict[str, np.ndarray]:
         """Find the most probable `log_s` and `log_t`.
 
         Args:
             usual: Centre of the prior of both.
             features: Whether the features may tell something; otherwise `log_s` is as good as minus infinity.
+            width_t: Standard deviation of the prior of `log_t`: small where the observations hardly tell residuals
+                from noise.
         """
         nothing = np.array([NO_FEATURES])
         start = {"log_t": np.array([usual])} | ({"log_s": np.array([usual])} if features else {})
 
         def loss(strengths: dict[str, Tensor]) -> Tensor:
             # The prior keeps both finite where the data tell nothing.
-            prior = sum(0.5 * ((value - usual) / WIDTH).square().sum() for value in strengths.values())
+            widths = {"log_s": WIDTH, "log_t": width_t}
+            prior = sum(0.5 * ((value - usual) / widths[name]).square().sum() for name, value in strengths.items())
             return self.loss(strengths.get("log_s", torch.from_numpy(nothing)), strengths["log_t"]) + prior
 
         return {"log_s": nothing} | minimise(loss, start, max_iter=40, tol=1e-8)

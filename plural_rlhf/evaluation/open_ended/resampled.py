@@ -99,5 +99,5 @@ def resample_prompts(n: int, *, draws: int = 2000, level: float = 0.95, seed: in
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
-    rng = seeded_rng(seed, "bootstrap of prompts")
+    rng = seeded_rng(seed, "bootstrap of prompts of texts")
     return PromptResamples(rng.multinomial(n, np.full(n, 1 / n), size=draws), level)

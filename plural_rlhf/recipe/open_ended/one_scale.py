@@ -33,7 +33,7 @@ def put_on_one_scale(config: RunConfig, prompts: Sequence[OpenPrompt], scorer: O
         JuryError: An objective gives the same value to all texts of pi_0, or one that cannot be used.
     """
     trained = [prompt for prompt in prompts if prompt.split == Split.TRAIN]
-    order = seeded_rng(config.seed, "prompts that are measured").permutation(len(trained))
+    order = seeded_rng(config.seed, "prompts of the common scale").permutation(len(trained))
     some = [trained[i] for i in sorted(order[:PROMPTS].tolist())]
     asked = {EVERYBODY: scorer.prevalence}
     samples = draw_from_pi_0(config, start, scorer, some, asked, TEXTS, "the scale of objectives")

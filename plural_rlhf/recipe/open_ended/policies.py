@@ -76,7 +76,7 @@ def train_pi_0(
     """
     section, lora = config.sft, config.policy.lora
     base, tokenizer = load_base(config)
-    torch.manual_seed(derived_seed(config.seed, "first adapter"))
+    torch.manual_seed(derived_seed(config.seed, "first adapter of pi_0"))
     model = get_peft_model(
         base,
         LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
@@ -271,7 +271,7 @@ def _train_stock(
     model = PeftModel.from_pretrained(base, start, is_trainable=True)
     trained = [prompt for prompt in prompts if prompt.split == "train"]
     per_step = args.per_device_train_batch_size // args.num_generations
-    rng = seeded_rng(config.seed, "rows of a training")
+    rng = seeded_rng(config.seed, "rows of a stock training")
     dealt = deal_weights(len(trained), scorer, args.max_steps, per_step, rng, steering=False)
     trainer = trainer_class(
         model,

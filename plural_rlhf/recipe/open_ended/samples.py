@@ -216,10 +216,9 @@ class _Writer:
             eos_token_id=ends,
         )
         ids = encode_prompt(prompt, self.tokenizer, {})
-        stream = derived_seed(self.config.seed, f"texts by {method}", place)
         rows: list[dict[str, Any]] = []
         with torch.random.fork_rng(), evaluating(self.model):
-            torch.manual_seed(stream)
+            torch.manual_seed(derived_seed(self.config.seed, f"texts by {method}", place))
             for start in range(0, number, BATCH):
                 group = [ids] * min(BATCH, number - start)
                 with self._speaking(self.adapter):
@@ -281,7 +280,7 @@ def _choose(
     for place, prompt in enumerate(prompts):
         texts = [sample for sample in pool if sample.prompt == prompt.wording]
         rewards = candidate_rewards(scorer, prompt, [sample.text for sample in texts])
-        rng = seeded_rng(config.seed, purpose, place)
+        rng = seeded_rng(config.seed, f"chosen texts: {purpose}", place)
         for _ in range(config.evaluate.samples):
             some = rng.choice(len(texts), size=n, replace=False)
             chosen.append(replace(texts[some[choose(rewards[some], rng)]], log_prob=math.nan))

@@ -77,7 +77,7 @@ def distil_candidates(
                 f"{config.policy.max_new_tokens} tokens, so none can be imitated. Fix: raise policy.max_new_tokens."
             )
     rewards = [candidate_rewards(scorer, *of_prompt) for of_prompt in zip(trained, texts, strict=True)]
-    rng = seeded_rng(config.seed, "rows of a training")
+    rng = seeded_rng(config.seed, "rows of candidates")
     per_step = sampled.prompts_per_step * sampled.num_generations
     dealt = deal_weights(
         len(trained), scorer, sampled.steps, per_step, rng, steering=section.steering, juries=config.juries

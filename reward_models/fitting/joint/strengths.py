@@ -19,7 +19,7 @@ import torch
 
 from reward_models.fitting.joint.problem import JointProblem, KindCounts, Params, Strengths
 from reward_models.fitting.joint.text_observations import text_observations
-from reward_models.fitting.linear_evidence import Ridge
+from reward_models.fitting.linear_evidence import WIDTH, Ridge
 from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import differences
 
@@ -37,6 +37,7 @@ USUAL = 0.7  # strength in logits, of features and of residuals, where judgement
 LEAST_INFORMATION = 1e-3  # about a text, in 1 / logit^2, for its judgements to tell something
 FREE_MEAN = 10.0  # logits per unit of strength
 MAX_GROUPS = 300  # prompts that the variance of new texts is averaged over
+USUAL_REPEATS = 20.0  # judgements beyond one per text from which residuals are told from noise
 MAX_TEXTS = 4_000  # texts that the strengths of the consensus are learnt from
 
 
@@ -234,6 +235,7 @@ def _restimate(problem: JointProblem, params: Params) -> Strengths:
     information = Curvature.at(problem, params).texts
     told = np.flatnonzero(information > LEAST_INFORMATION)
     groups = problem.compared_groups
+    repeats = _repeats(problem)
     if len(told) > MAX_TEXTS:
         rng = seeded_rng(0, "sample of texts of joint fit")
         units = told if groups is None else groups[told]
@@ -247,9 +249,25 @@ def _restimate(problem: JointProblem, params: Params) -> Strengths:
     ridge, _, length = Ridge.of(
         problem.coordinates[told], *text_observations(problem, params, information, told), groups
     )
-    best = ridge.most_probable(float(np.log(USUAL)))
+    # A text that was judged once is as well explained by a residual of any size: then residuals stay as usual.
+    width = WIDTH * max(repeats / (repeats + USUAL_REPEATS), 0.01)
+    best = ridge.most_probable(float(np.log(USUAL)), width_t=width)
     features, residuals = np.exp(best["log_s"]) / length, np.exp(best["log_t"])
     return Strengths(np.clip(features, *SD_RANGE), np.clip(residuals, *SD_RANGE))
+
+
+def _repeats(problem: JointProblem) -> float:
+    """How many judgements there are beyond those that it takes to place each text once."""
+    texts, counts = [], []
+    for kind in problem.kinds:
+        texts.append(kind.cells.alternatives[:, 0].numpy())
+        counts.append(kind.counts.T @ problem.rater_weight)
+    alone = np.arange(len(problem.texts))
+    groups = alone if problem.compared_groups is None else problem.compared_groups
+    judged = np.bincount(groups[np.concatenate(texts)], np.concatenate(counts), len(alone))
+    # Within a prompt one text of all may lie anywhere.
+    needed = np.bincount(groups, minlength=len(alone)) - (problem.compared_groups is not None)
+    return float(np.maximum(judged - np.maximum(needed, 0), 0.0).sum())
 
 
 def strength(now: float, values: np.ndarray, determined: float, usual: float, weight: float) -> float:

@@ -26,11 +26,11 @@ SMALLEST = 1e-300
 
 @dataclass(frozen=True)
 class _OfKind:
-    """Judgements of one kind: (N,) distinct judgement and count of each, and (N, C T) states of its rater."""
+    """Judgements of one kind: (N,) distinct judgement and weight of each, and (N, C T) states of its rater."""
 
     kind: KindCounts
     cell: np.ndarray
-    count: np.ndarray
+    weight: np.ndarray
     states: np.ndarray
 
 
@@ -73,7 +73,8 @@ class TextLikelihood:
                 states -= states.max(1, keepdims=True)
                 np.exp(states, out=states)
                 states /= states.sum(1, keepdims=True)
-                kinds.append(_OfKind(kind, cell, counts.data, states))
+                # Sampling weights stand outside the likelihood of a rater, so they leave the states as they are.
+                kinds.append(_OfKind(kind, cell, counts.data * problem.rater_weight[rater], states))
         return cls(problem, tensors, rewards, kinds)
 
     def log_lik(self, of_code: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -95,7 +96,7 @@ class TextLikelihood:
                 log_lik = np.empty(len(part.cell))
                 for rows in slices(len(part.cell), probability.shape[1]):
                     summed = np.einsum("ns,ns->n", part.states[rows], probability[part.cell[rows]])
-                    log_lik[rows] = part.count[rows] * np.log(summed + SMALLEST)
+                    log_lik[rows] = part.weight[rows] * np.log(summed + SMALLEST)
                 if cells.mask is not None:
                     log_lik *= cells.mask[:, alternative].numpy()[part.cell]
                 total += np.bincount(text[part.cell], log_lik, len(total))

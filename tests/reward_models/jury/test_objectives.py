@@ -138,7 +138,7 @@ def test_weights_are_uniform_by_default_and_refused_when_they_mean_nothing():
         (torch.tensor([1.0, torch.inf]), "'safe' gives inf to row 1, 'no'"),
         ([1.0], r"'safe' returned rewards of shape \(1,\) for 2 completions"),
         (["good", "bad"], r"'safe' returned \['good', 'bad'\]: a reward function returns a list of numbers"),
-        (None, r"'safe' returned rewards of shape \(\) for 2 completions"),
+        (None, r"'safe' returned None: a reward function returns a list of numbers"),
     ],
 )
 def test_a_reward_that_is_no_number_is_refused_with_objective_and_row(returned, reason):
