@@ -242,6 +242,8 @@ def text_findings(results: Sequence[TextResults], *, objectives: bool = False) -
             f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "
             "less, or with a larger beta.".replace("%", " %")
         )
+    if worst is not None and worst.n == 1:
+        sentences.append("All this is measured on one prompt, so it has no intervals: a first impression.")
     return sentences
 
 

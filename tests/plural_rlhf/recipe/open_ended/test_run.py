@@ -47,6 +47,7 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
     assert set(names) & set(second.cluster_names)  # named after those of the first jury that want the same
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Whom do the texts please?" in page
+    assert "All this is measured on one prompt" in page
     assert "of the texts of pi_0" in page.lower()  # a tiny model never answers, and the page says so
 
     # Stopped in the middle of drawing texts: what is drawn afterwards is what would have been drawn.
