@@ -21,7 +21,7 @@ from reward_models.errors import JudgementError, JuryError, did_you_mean
 from reward_models.evaluation.heldout import STREAMS, HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
-from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
+from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt, prompt_wording
 from reward_models.seeds import seeded_rng
 from reward_models.sources import survey_labels
 from reward_models.sources.codes import TableReading
@@ -67,7 +67,7 @@ class Question:
     @property
     def wording(self) -> str:
         """The question as one text."""
-        return "\n".join(message["content"] for message in self.messages)
+        return prompt_wording(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _heldout_prompts(data: DataSection, judgements: Judgements, rng: int | np.ra
     if wanted is None:
         wanted = len(prompts) // ONE_IN if data.heldout_questions == usual else 0
     if isinstance(wanted, list):
-        of_wording = {"\n".join(message["content"] for message in as_messages(p)): p for p in prompts}
+        of_wording = {prompt_wording(prompt): prompt for prompt in prompts}
         unknown = [text for text in wanted if text not in of_wording]
         if unknown:
             hint = did_you_mean(unknown[0], list(of_wording))

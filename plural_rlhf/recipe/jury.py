@@ -33,7 +33,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.jury.fit import fit_jury
 
 
-__all__ = ["jury_stage", "measure_headroom"]
+__all__ = ["jury_backbone", "jury_stage", "measure_headroom"]
 
 
 _LABELS_ALONE = (
@@ -43,6 +43,11 @@ _LABELS_ALONE = (
 
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Does a piece of work, or returns its result where a run that was stopped has done it already."""
+
+
+def jury_backbone(config: RunConfig) -> str:
+    """Return the path or Hub id of the model that the jury reads texts with."""
+    return config.jury.backbone or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
 
 
 def jury_stage(
@@ -67,15 +72,11 @@ def jury_stage(
     section = config.jury
     if section.l2 != "auto":
         console.print(cell("jury.l2 has no effect: the strengths of the heads are learnt from the judgements", "dim"))
-    base = section.backbone or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     scorer = fit_jury(
         [data.train, *data.other_tables],
-        base,
+        jury_backbone(config),
         clusters=section.clusters,
-        pooling=section.pooling,
-        hidden_layers=section.hidden_layers,
-        read_prompt=section.read_prompt,
-        layers=section.layers,
+        **section.reading,
         labels=data.labels,
         names=config.jury.names,
         config=fit_config,

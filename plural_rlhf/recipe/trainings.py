@@ -6,16 +6,19 @@ Knows nothing of the wording of prompts, of rewards or of what is trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.progress import show_progress
+from plural_rlhf.recipe.settings.models import LoraSection
 from plural_rlhf.report.results_policies import Budget, LoggedStep, TrainingResults
 from plural_rlhf.weights.sampler import sample_weights
 from reward_models.jury.protocol import ClusterScorer
@@ -23,10 +26,18 @@ from reward_models.weights import WeightSpec, parse_weights
 
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Steps", "common_settings", "deal_weights", "load_base", "save_untrained", "train_and_save"]
+__all__ = [
+    "Steps",
+    "common_settings",
+    "deal_weights",
+    "load_base",
+    "load_policy",
+    "save_untrained",
+    "train_and_save",
+    "with_new_adapter",
+]
 
 _LR_WARMUP_STEPS = 5
 
@@ -36,6 +47,18 @@ def load_base(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
     return AutoModelForCausalLM.from_pretrained(path, dtype="float32", trust_remote_code=False), tokenizer
+
+
+def with_new_adapter(base: PreTrainedModel, lora: LoraSection) -> PeftModel:
+    """Give the base model an adapter as the run file describes it; torch's random state decides its first weights."""
+    settings = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM")
+    return get_peft_model(base, settings)
+
+
+def load_policy(config: RunConfig, folder: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Load the policy that a stage has saved in a folder, to be trained further, and the tokenizer."""
+    base, tokenizer = load_base(config)
+    return PeftModel.from_pretrained(base, folder, is_trainable=True), tokenizer
 
 
 def deal_weights(

@@ -182,10 +182,9 @@ def _clusters_sentence(results: RunResults) -> str:
         return ""
     if len(clusters) == 1:
         return "" if results.scope == "labels" else "The jury has one cluster: a plain reward model says as much."
-    if has_objectives(results):
-        named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
-        return f"There are no raters: {len(clusters)} objectives with weights score the texts: {named}."
     named = ", ".join(f"“{cluster.name}” ({format_percent(cluster.prevalence)})" for cluster in clusters)
+    if has_objectives(results):
+        return f"There are no raters: {len(clusters)} objectives with weights score the texts: {named}."
     alone = results.scope == "labels"
     text = f"The clusters: {named}." if alone else f"The jury tells {len(clusters)} clusters of raters apart: {named}."
     if groupings is None or groupings.best_demographic is None or groupings.paired_difference is None:

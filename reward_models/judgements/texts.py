@@ -14,7 +14,7 @@ import pandas as pd
 from reward_models.judgements.spelling import one_form
 
 
-__all__ = ["Prompt", "Text", "as_messages", "freeze_prompt", "prompt_codes", "prompt_groups"]
+__all__ = ["Prompt", "Text", "as_messages", "freeze_prompt", "prompt_codes", "prompt_groups", "prompt_wording"]
 
 
 Prompt = str | tuple[tuple[str, str], ...]
@@ -61,6 +61,16 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return [{"role": role, "content": content} for role, content in prompt]
+
+
+def prompt_wording(prompt: Prompt) -> str:
+    r"""Return a `Text.prompt` as one text, the messages of a conversation one below the other.
+
+    Example:
+        >>> prompt_wording((("user", "Hi"), ("assistant", "Hello")))
+        'Hi\nHello'
+    """
+    return "\n".join(message["content"] for message in as_messages(prompt))
 
 
 def prompt_codes(prompts: Collection[Any]) -> np.ndarray:

@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, render_question
 from plural_rlhf.recipe.settings.sections import GrpoSection, PluralSection, WarmupSection
-from plural_rlhf.recipe.trainings import common_settings, deal_weights, load_base, save_untrained, train_and_save
+from plural_rlhf.recipe.trainings import (
+    common_settings,
+    deal_weights,
+    load_base,
+    load_policy,
+    save_untrained,
+    train_and_save,
+    with_new_adapter,
+)
 from plural_rlhf.report.results_policies import Budget, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
@@ -145,13 +153,10 @@ def train_warmup(
     config: RunConfig, questions: Sequence[Question], jury: ClusterScorer, training: TrainingFolder
 ) -> TrainingResults:
     """Teach the answer format: exact training to uniform over the offered answers. Its policy is π₀ of the others."""
-    section, lora = config.warmup, config.policy.lora
+    section = config.warmup
     base, tokenizer = load_base(config)
     torch.manual_seed(derived_seed(config.seed, "first adapter"))
-    model = get_peft_model(
-        base,
-        LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
-    )
+    model = with_new_adapter(base, config.policy.lora)
     if section.steps == 0:
         return save_untrained(model, tokenizer, training)
     args = _exact_args(section, training, config.seed, reference_power=0.0)
@@ -164,8 +169,7 @@ def train_plural(
 ) -> TrainingResults:
     """Train ours: exact training to the ρ-pool or a welfare rule, for the population and (steering) other weights."""
     section = config.plural
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, warm, is_trainable=True)
+    model, tokenizer = load_policy(config, warm)
     if section.steps == 0:
         return save_untrained(model, tokenizer, training)
     settings = section.model_dump(include={"rho", "beta", "divergence", "reference_power"})
@@ -209,8 +213,7 @@ def train_grpo(
 ) -> TrainingResults:
     """Train the comparison: stock `trl.GRPOTrainer` from the same π₀ on the mean reward of the same jury."""
     section = config.grpo
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, warm, is_trainable=True)
+    model, tokenizer = load_policy(config, warm)
     longest = max(len(tokenizer(option)["input_ids"]) for q in questions for option in q.options)
     args = GRPOConfig(
         str(training.folder),

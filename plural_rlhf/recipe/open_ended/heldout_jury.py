@@ -6,22 +6,21 @@ Knows the judgements and how juries are fitted; knows nothing of policies.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from plural_rlhf.evaluation.open_ended.approvals import match_clusters
-from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
+from plural_rlhf.recipe.jury import jury_backbone
 from reward_models.errors import JudgementError, JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.judgements.texts import as_messages, prompt_groups
 from reward_models.jury.fit import fit_jury
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
+from reward_models.stats.groups import centre_within_groups
 
 
 __all__ = ["fit_heldout_jury", "names_like"]
@@ -44,11 +43,10 @@ def fit_heldout_jury(
     """
     if not len(data.heldout_raters):
         return None, "the run has no judgements (data.source: none), so no second jury can be fitted"
-    name = config.evaluate.heldout_backbone or config.jury.backbone
     section = config.jury
     if config.evaluate.heldout_backbone is not None:  # how the first backbone is read says nothing of another
         section = section.model_copy(update={"pooling": None, "hidden_layers": None, "layers": None})
-    base = name or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    base = config.evaluate.heldout_backbone or jury_backbone(config)
     reason = "the held-out raters are too few"
     for k in range(min(num_clusters, data.heldout_raters.n_raters // 2), 0, -1):
         try:
@@ -56,11 +54,8 @@ def fit_heldout_jury(
                 [data.heldout_raters, *data.heldout_tables],
                 base,
                 clusters=k,
-                pooling=section.pooling,
-                hidden_layers=section.hidden_layers,
-                read_prompt=section.read_prompt,
-                layers=section.layers,
-                config=replace(FitConfig(), restarts=section.restarts, seed=config.seed),
+                **section.reading,
+                config=FitConfig(restarts=section.restarts, seed=config.seed),
                 cache_dir=features,
                 on_step=show,
             )
@@ -88,7 +83,10 @@ def names_like(first: ClusterScorer, second: ClusterScorer, data: RunData) -> tu
     prompts = [as_messages(text.prompt) for text in texts]
     completions = [[{"role": "assistant", "content": text.response}] for text in texts]
     groups = prompt_groups(texts)
-    wanted = [_within(scorer.cluster_rewards(prompts, completions), groups) for scorer in (first, second)]
+    wanted = [
+        centre_within_groups(scorer.cluster_rewards(prompts, completions).double().numpy(), groups)
+        for scorer in (first, second)
+    ]
     names = list(second.cluster_names)
     shared: dict[str, float] = {}
     for k, j in enumerate(match_clusters(*wanted)):
@@ -97,11 +95,3 @@ def names_like(first: ClusterScorer, second: ClusterScorer, data: RunData) -> tu
             names[j] = name
             shared[name] = float(np.corrcoef(wanted[0][:, k], wanted[1][:, j])[0, 1])
     return names, shared
-
-
-def _within(rewards: torch.Tensor, groups: np.ndarray) -> np.ndarray:
-    """Rewards `(N, K)` less the mean of their prompt."""
-    table = rewards.double().numpy()
-    sums = np.zeros((groups.max() + 1, table.shape[1]))
-    np.add.at(sums, groups, table)
-    return table - (sums / np.bincount(groups)[:, None])[groups]

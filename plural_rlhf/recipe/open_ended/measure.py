@@ -17,10 +17,10 @@ from rich.console import Console
 from plural_rlhf.evaluation.open_ended.evaluate import evaluate_open_ended
 from plural_rlhf.evaluation.open_ended.samples import read_samples
 from plural_rlhf.evaluation.open_ended.scored import Embed
-from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.jury import jury_backbone
 from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury, names_like
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.samples import Sample, draw_samples, measured_prompts
@@ -37,7 +37,7 @@ from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
 from reward_models.weights import parse_weights
-from reward_models.whole_file import whole_file
+from reward_models.whole_file import whole_file, whole_folder
 
 
 __all__ = ["evaluate_texts"]
@@ -85,7 +85,9 @@ def evaluate_texts(
         if any(prompt.split == split for prompt in measured)
     ]
     if second is not None:
-        _replace_folder(kept / HELDOUT_JURY, folder / HELDOUT_JURY)
+        shutil.rmtree(folder / HELDOUT_JURY, ignore_errors=True)
+        with whole_folder(folder / HELDOUT_JURY) as unfinished:
+            shutil.copytree(kept / HELDOUT_JURY, unfinished, dirs_exist_ok=True)
     compared = any(prompt.compared for prompt in measured)
     reasons = {
         SkippedPart.HELDOUT_JURY: why_none,
@@ -136,20 +138,9 @@ class _Measure:
     def texts(self, samples: Sequence[Sample], split: str, weighting: str, weights: np.ndarray) -> TextResults:
         """Measure all policies that were asked for one weighting, on the prompts of one split."""
         of_split = [prompt for prompt in self.prompts if prompt.split == split]
-        rows = [
-            {
-                "policy": sample.policy,
-                "prompt": sample.prompt,
-                "text": sample.text,
-                "log_prob": sample.log_prob,
-                "reference_log_prob": sample.reference_log_prob,
-                "num_tokens": sample.num_tokens,
-                "ended": sample.ended,
-            }
-            for sample in samples
-            if (sample.split, sample.weighting) == (split, weighting)
-        ]
-        policies = read_samples(rows)
+        policies = read_samples(
+            asdict(sample) for sample in samples if (sample.split, sample.weighting) == (split, weighting)
+        )
         people = {prompt.wording: list(prompt.compared) for prompt in of_split if prompt.compared}
         found = evaluate_open_ended(
             policies,
@@ -174,8 +165,7 @@ class _Measure:
 def _embedder(config: RunConfig) -> Embed:
     """What turns texts into vectors: a sentence embedder, or the mean of the hidden states of the jury's backbone."""
     name = config.evaluate.embedder or config.jury.backbone
-    base = name or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
-    backbone, tokenizer, usual = load_backbone(base, None)
+    backbone, tokenizer, usual = load_backbone(name or jury_backbone(config), None)
     pooling = usual.pooling if name is not None else "mean"
     reading = replace(usual, pooling=pooling, read_prompt=False)
     vectors: dict[str, np.ndarray] = {}
@@ -189,8 +179,3 @@ def _embedder(config: RunConfig) -> Embed:
         return np.stack([vectors[text] for text in texts])
 
     return embed
-
-
-def _replace_folder(path: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(path, target)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
 from plural_rlhf.recipe.scorers.objectives import CALIBRATION_FILE
-from plural_rlhf.report.names import EVERYBODY, Split
+from plural_rlhf.report.names import EVERYBODY
 from reward_models.jury.objectives import Objectives
 from reward_models.seeds import seeded_rng
 
@@ -32,7 +32,7 @@ def put_on_one_scale(config: RunConfig, prompts: Sequence[OpenPrompt], scorer: O
     Raises:
         JuryError: An objective gives the same value to all texts of pi_0, or one that cannot be used.
     """
-    trained = [prompt for prompt in prompts if prompt.split == Split.TRAIN]
+    trained = training_prompts(prompts)
     order = seeded_rng(config.seed, "prompts of the common scale").permutation(len(trained))
     some = [trained[i] for i in sorted(order[:PROMPTS].tolist())]
     asked = {EVERYBODY: scorer.prevalence}

@@ -13,20 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.trainings import (
     Steps,
     common_settings,
     deal_weights,
     load_base,
+    load_policy,
     save_untrained,
     train_and_save,
+    with_new_adapter,
 )
 from plural_rlhf.report.results_policies import Budget, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
@@ -37,7 +39,7 @@ from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
 
 
-__all__ = ["imitate", "steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
+__all__ = ["imitate", "rows_to_imitate", "steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
 
 REWARD_COLUMNS = {"reward": "reward", "entropy": "entropy"}
 PLURAL_COLUMNS = {"loss": "loss", "plural/residual_std": "residual std", "plural/kl": "KL to pi_0"}
@@ -74,13 +76,10 @@ def train_pi_0(
         scorer: The clusters and their prevalence.
         training: Where the policy is saved.
     """
-    section, lora = config.sft, config.policy.lora
+    section = config.sft
     base, tokenizer = load_base(config)
     torch.manual_seed(derived_seed(config.seed, "first adapter of pi_0"))
-    model = get_peft_model(
-        base,
-        LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM"),
-    )
+    model = with_new_adapter(base, config.policy.lora)
     if section.steps == 0 or section.texts == "none":
         return save_untrained(model, tokenizer, training)
     rows = _sft_rows(config, prompts, texts, scorer, tokenizer)
@@ -156,17 +155,30 @@ def _sft_rows(
     dealt = deal_weights(
         len(cards), scorer, section.steps, section.texts_per_step, rng, steering=steering, juries=config.juries
     )
-    rows = []
-    for index, weights in dealt:
-        prompt, text = cards[index]
-        rows.append(
-            {
-                "prompt": steered_prompt(prompt, weights, scorer),
-                "completion": [{"role": "assistant", "content": text}],
-            }
-        )
-    order = rng.permutation(len(rows))  # neighbours have the same weights
-    return Dataset.from_list([rows[i] for i in order])
+    return rows_to_imitate([(cards[index], weights) for index, weights in dealt], scorer, rng)
+
+
+def rows_to_imitate(
+    texts: Sequence[tuple[tuple[OpenPrompt, str], np.ndarray]], scorer: ClusterScorer, rng: np.random.Generator
+) -> Dataset:
+    """Make the rows of a training on texts, in random order, because neighbours have the same weights.
+
+    Args:
+        texts: Each a prompt with the text that answers it, and the weights `(K,)` it is for.
+        scorer: The clusters and their prevalence.
+        rng: Source of the order.
+
+    Returns:
+        Columns `prompt` and `completion`.
+    """
+    rows = [
+        {
+            "prompt": steered_prompt(prompt, weights, scorer),
+            "completion": [{"role": "assistant", "content": text}],
+        }
+        for (prompt, text), weights in texts
+    ]
+    return Dataset.from_list([rows[i] for i in rng.permutation(len(rows))])
 
 
 def train_plural(
@@ -174,11 +186,10 @@ def train_plural(
 ) -> TrainingResults:
     """Train ours: sampled training towards pi_0 exp(R / beta), for the population and (steering) other weights."""
     section, sampled = config.plural, config.plural.sampled
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    model, tokenizer = load_policy(config, start)
     if sampled.steps == 0:
         return save_untrained(model, tokenizer, training)
-    trained = [prompt for prompt in prompts if prompt.split == "train"]
+    trained = training_prompts(prompts)
     dealt = deal_weights(
         len(trained),
         scorer,
@@ -267,9 +278,8 @@ def _train_stock(
     start: Path,
     training: TrainingFolder,
 ) -> TrainingResults:
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, start, is_trainable=True)
-    trained = [prompt for prompt in prompts if prompt.split == "train"]
+    model, tokenizer = load_policy(config, start)
+    trained = training_prompts(prompts)
     per_step = args.per_device_train_batch_size // args.num_generations
     rng = seeded_rng(config.seed, "rows of a stock training")
     dealt = deal_weights(len(trained), scorer, args.max_steps, per_step, rng, steering=False)

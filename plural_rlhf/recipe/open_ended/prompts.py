@@ -17,12 +17,12 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.report.names import Split
 from reward_models.errors import JudgementError, did_you_mean
-from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt
+from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt, prompt_wording
 from reward_models.seeds import seeded_rng
 from reward_models.sources.formats.files import read_cells
 
 
-__all__ = ["OpenPrompt", "preferred_texts", "run_prompts"]
+__all__ = ["OpenPrompt", "preferred_texts", "run_prompts", "training_prompts"]
 
 TEXT_COLUMNS = ("prompt", "text")
 RATER = "rater_id"
@@ -57,7 +57,7 @@ class OpenPrompt:
     @property
     def wording(self) -> str:
         """The prompt as one text."""
-        return "\n".join(message["content"] for message in self.messages)
+        return prompt_wording(self.prompt)
 
 
 def run_prompts(config: RunConfig, data: RunData) -> list[OpenPrompt]:
@@ -111,6 +111,17 @@ def run_prompts(config: RunConfig, data: RunData) -> list[OpenPrompt]:
     return sorted(prompts, key=lambda prompt: prompt.split != Split.TRAIN)
 
 
+def training_prompts(prompts: Iterable[OpenPrompt]) -> list[OpenPrompt]:
+    """Return the prompts that are trained on, in their order.
+
+    Example:
+        >>> prompts = [OpenPrompt("Why?", "train"), OpenPrompt("How?", "heldout")]
+        >>> [prompt.prompt for prompt in training_prompts(prompts)]
+        ['Why?']
+    """
+    return [prompt for prompt in prompts if prompt.split == Split.TRAIN]
+
+
 def preferred_texts(data: RunData, prompts: Iterable[OpenPrompt]) -> dict[Prompt, list[str]]:
     """Return the texts that training raters preferred, by prompt: the better of a pair, or rated above the mean.
 
@@ -122,7 +133,7 @@ def preferred_texts(data: RunData, prompts: Iterable[OpenPrompt]) -> dict[Prompt
         JudgementError: No text was preferred.
     """
     enc = data.train.encode()
-    wanted = {prompt.prompt for prompt in prompts if prompt.split == Split.TRAIN}
+    wanted = {prompt.prompt for prompt in training_prompts(prompts)}
     if enc.kind == "preference":
         chosen = enc.alternatives[np.arange(len(enc.label)), np.minimum(enc.label, 1)]
         indices = chosen[enc.label < 2]  # two is a tie

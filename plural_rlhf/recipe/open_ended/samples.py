@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from plural_rlhf.policies.answers import encode_prompt
@@ -242,9 +243,9 @@ class _Writer:
     def _log_probs(self, prompts: list[list[int]], completions: list[list[int]]) -> list[float]:
         pad = self.tokenizer.pad_token_id
         prompt_ids, prompt_mask = pad_left(prompts, pad)
-        longest = max(map(len, completions))
-        completion_ids = torch.tensor([row + [pad] * (longest - len(row)) for row in completions])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in completions])
+        tokens = [torch.tensor(row) for row in completions]
+        completion_ids = pad_sequence(tokens, batch_first=True, padding_value=pad)
+        mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
         rows = {
             "prompt_ids": prompt_ids,
             "prompt_mask": prompt_mask,

@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset
 from peft import PeftModel
 
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.open_ended.policies import imitate, steered_prompt
-from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.open_ended.policies import imitate, rows_to_imitate
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.rerank import choose_candidate
 from plural_rlhf.recipe.open_ended.samples import POOL, candidate_rewards, draw_from_pi_0
-from plural_rlhf.recipe.trainings import common_settings, deal_weights, load_base, save_untrained, train_and_save
-from plural_rlhf.report.names import EVERYBODY, Split
+from plural_rlhf.recipe.trainings import (
+    common_settings,
+    deal_weights,
+    load_base,
+    load_policy,
+    save_untrained,
+    train_and_save,
+)
+from plural_rlhf.report.names import EVERYBODY
 from plural_rlhf.report.results_policies import Budget, TrainingResults
 from plural_rlhf.trainers.plural_dpo_config import PluralDPOConfig
 from plural_rlhf.trainers.plural_dpo_trainer import PluralDPOTrainer
@@ -66,7 +72,7 @@ def distil_candidates(
         JudgementError: No candidate of a prompt came to its end.
     """
     section, sampled = config.plural, config.plural.sampled
-    trained = [prompt for prompt in prompts if prompt.split == Split.TRAIN]
+    trained = training_prompts(prompts)
     asked = {EVERYBODY: scorer.prevalence}
     pool = draw_from_pi_0(config, start, scorer, trained, asked, POOL * section.candidates, "candidates to imitate")
     texts = [[s.text for s in pool if s.prompt == prompt.wording and s.ended and s.text] for prompt in trained]
@@ -82,22 +88,16 @@ def distil_candidates(
     dealt = deal_weights(
         len(trained), scorer, sampled.steps, per_step, rng, steering=section.steering, juries=config.juries
     )
-    rows = []
+    chosen = []
     for index, weights in dealt:
         some = rng.permutation(len(texts[index]))[: section.candidates]
         text = texts[index][some[choose_candidate(rewards[index][some], weights, section, rng)]]
-        rows.append(
-            {
-                "prompt": steered_prompt(trained[index], weights, scorer),
-                "completion": [{"role": "assistant", "content": text}],
-            }
-        )
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, start, is_trainable=True)
-    if not rows:
+        chosen.append(((trained[index], text), weights))
+    model, tokenizer = load_policy(config, start)
+    if not chosen:
         return save_untrained(model, tokenizer, training)
-    shuffled = Dataset.from_list([rows[i] for i in rng.permutation(len(rows))])
-    results = imitate(shuffled, sampled, per_step, config.seed, model, tokenizer, training, "plural")
+    rows = rows_to_imitate(chosen, scorer, rng)
+    results = imitate(rows, sampled, per_step, config.seed, model, tokenizer, training, "plural")
     return results.model_copy(update={"budget": results.budget.model_copy(update={"generated_sequences": len(pool)})})
 
 
@@ -114,8 +114,7 @@ def train_dpo(
         training: Where the policy is saved.
     """
     sampled = config.plural.sampled
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, start, is_trainable=True)
+    model, tokenizer = load_policy(config, start)
     if sampled.steps == 0:
         return save_untrained(model, tokenizer, training)
     args = PluralDPOConfig(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -170,6 +170,11 @@ class JurySection(Section):
             if info.data.get(other) is not None and value != cls.model_fields[str(info.field_name)].default:
                 raise ValueError(f"is set, but with jury.{other} no jury is fitted; remove one of them")
         return value
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the backbone reads texts, as arguments of `reward_models.fit_jury`."""
+        return {name: getattr(self, name) for name in ("pooling", "hidden_layers", "read_prompt", "layers")}
 
     @property
     def is_fitted(self) -> bool:

@@ -30,7 +30,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import as_messages
+from reward_models.judgements.texts import prompt_wording
 from reward_models.sources.codes import TableReading
 
 
@@ -191,7 +191,7 @@ def _question(
     names: Sequence[str],
 ) -> QuestionResult:
     texts = [enc.texts[text] for text in enc.item_alternatives[item] if text >= 0]
-    wording = "\n".join(message["content"] for message in as_messages(texts[0].prompt))
+    wording = prompt_wording(texts[0].prompt)
     options = [text.response for text in texts]
     if enc.kind == "rating":
         wording, options = f"{wording}\n{texts[0].response}".strip(), [f"{level:g}" for level in enc.levels or ()]
