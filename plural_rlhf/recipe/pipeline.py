@@ -144,10 +144,7 @@ def _complete_stages(
     trained = {} if job is None else _train_policies(config, job, stages)
     evaluation = EvaluationResults()
     if job is not None and until in ("evaluate", "report"):
-        keep, kept = partial(stages.pieces, Stage.EVALUATE), stages.kept_in
-        evaluation = stages.complete(
-            Stage.EVALUATE, EvaluationResults, lambda: job.evaluate(console, keep, kept(Stage.EVALUATE))
-        )
+        evaluation = stages.complete(Stage.EVALUATE, EvaluationResults, partial(_evaluate, job, stages))
 
     results = RunResults(
         schema_version=SCHEMA_VERSION,
