@@ -1,0 +1,21 @@
+# The public names of `plural_rlhf.suites`, imported when first asked for (see `reward_models.lazy_names`).
+from .engine.context import Context as Context
+from .models.protocol import EvaluatedModel as EvaluatedModel
+from .models.protocol import NotSupported as NotSupported
+from .models.protocol import OptionRequest as OptionRequest
+from .models.protocol import Segment as Segment
+from .models.protocol import SegmentLosses as SegmentLosses
+from .models.pseudo import PseudoModel as PseudoModel
+from .run import run_tasks as run_tasks
+from .tasks.catalogue import SUITES as SUITES
+from .tasks.catalogue import TASKS as TASKS
+from .tasks.catalogue import make_tasks as make_tasks
+from .tasks.distributions import DistributionItem as DistributionItem
+from .tasks.distributions import DistributionTask as DistributionTask
+from .tasks.protocol import Task as Task
+from .tasks.protocol import TaskData as TaskData
+from .tasks.protocol import TaskResult as TaskResult
+from .tasks.protocol import TaskRow as TaskRow
+from .tasks.protocol import TaskUnavailable as TaskUnavailable
+from .tasks.questions import OptionAnswer as OptionAnswer
+from .tasks.questions import OptionQuestion as OptionQuestion

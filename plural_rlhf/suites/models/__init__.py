@@ -1,0 +1,1 @@
+"""What is evaluated: kinds of models behind one protocol. Knows no task."""

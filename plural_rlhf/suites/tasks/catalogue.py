@@ -1,0 +1,46 @@
+"""The tasks that can be asked for by name, and the suites, which are lists of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from plural_rlhf.suites.tasks.protocol import Task
+from plural_rlhf.suites.tasks.urns import urn_task
+from reward_models.errors import did_you_mean
+
+
+__all__ = ["SUITES", "TASKS", "make_tasks"]
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "urn": urn_task,
+}
+"""A function that makes the task, by its name."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "smoke": ("urn",),
+    "default": ("urn",),
+    "full": tuple(TASKS),
+}
+"""Names of tasks, by name of the suite: `smoke` takes under three minutes on two cores, `full` is everything."""
+
+
+def make_tasks(names: Sequence[str]) -> list[Task]:
+    """Make tasks by name; the name of a suite stands for its tasks.
+
+    Raises:
+        ValueError: Unknown names; the message lists all of them.
+
+    Example:
+        >>> [task.name for task in make_tasks(["smoke"])][0]
+        'urn'
+        >>> make_tasks(["unr"])
+        Traceback (most recent call last):
+        ValueError: unknown tasks: 'unr'. Did you mean 'urn'? Fix: use names of ...
+    """
+    wanted = [task for name in names for task in SUITES.get(name, (name,))]
+    unknown = [f"{name!r}.{did_you_mean(name, TASKS)}" for name in wanted if name not in TASKS]
+    if unknown:
+        raise ValueError(
+            f"unknown tasks: {' '.join(unknown)} Fix: use names of {', '.join(TASKS)}, or a suite: {', '.join(SUITES)}"
+        )
+    return [TASKS[name]() for name in dict.fromkeys(wanted)]

@@ -1,0 +1,157 @@
+"""A suite asks every model every task once, keeps the answers, and says what it skipped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from plural_rlhf.suites import (
+    Context,
+    DistributionItem,
+    DistributionTask,
+    EvaluatedModel,
+    OptionQuestion,
+    PseudoModel,
+    Task,
+    TaskUnavailable,
+    make_tasks,
+    run_tasks,
+)
+from plural_rlhf.suites.engine.answers import AnswerStore
+from plural_rlhf.suites.engine.option_answers import stated_shares
+
+
+class Counting(EvaluatedModel):
+    """Answers by the length of an option, and counts what it is asked."""
+
+    name, identity, kind, batch_size = "counting", "counting-1", "callable", 4
+
+    def __init__(self):
+        self.asked = 0
+
+    def option_log_probs(self, requests):
+        self.asked += len(requests)
+        return [np.log(np.array([len(option) for option in r.options]) / 100) for r in requests]
+
+    def sample(self, prompts, n, *, seed=0, max_new_tokens=64, temperature=1.0, stop=()):
+        self.asked += len(prompts)
+        rng = np.random.default_rng(seed)
+        return [[f"{prompt} {rng.integers(10**9)}" for _ in range(n)] for prompt in prompts]
+
+
+def parks(count=10):
+    people = np.random.default_rng(0).dirichlet([2, 2], size=count)
+    return [DistributionItem(f"q{i}", f"Parks {i}?", ("yes", "no"), people[i]) for i in range(count)]
+
+
+def task(items=None):
+    return DistributionTask("parks", "generated", "Apache-2.0", "Parks.", lambda data: items or parks())
+
+
+def value(findings, model, metric):
+    [found] = [f for f in findings.findings if f.model == model]
+    return next(row.value for row in found.result.rows if row.metric == metric)
+
+
+def test_the_pseudo_models_mark_the_scale():
+    found = run_tasks([PseudoModel(name) for name in ("gold", "uniform", "mode")], make_tasks(["urn"]), draws=20)
+    skill = {name: value(found, name, "skill_uniform") for name in ("gold", "uniform", "mode")}
+    assert skill["gold"] == pytest.approx(1)
+    assert skill["uniform"] == pytest.approx(0)
+    assert skill["mode"] < -1
+    assert value(found, "uniform", "jsd_nats") == pytest.approx(0.0407, abs=0.003)
+
+
+def test_an_answer_is_asked_once_and_a_part_of_them_is_asked_again_whole(tmp_path):
+    first = run_tasks([Counting()], [task()], answers_dir=tmp_path, draws=20)
+    again = Counting()
+    second = run_tasks([again], [task()], answers_dir=tmp_path, draws=20)
+    assert again.asked == 0
+    assert second.findings == first.findings
+    path = tmp_path / "counting-1" / "parks.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:7])  # as a kill leaves it: 5 whole lines, one cut off
+    resumed = Counting()
+    with pytest.warns(UserWarning, match="damaged after 5 whole answers"):
+        third = run_tasks([resumed], [task()], answers_dir=tmp_path, draws=20)
+    assert third.findings == first.findings
+    assert resumed.asked == 6  # the second part of four, and the last of two
+    assert len(path.read_bytes().splitlines()) == 10
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_samples_of_a_stopped_run_are_those_of_an_unbroken_one(tmp_path):
+    prompts = [f"p{i}" for i in range(10)]
+    unbroken = Context(Counting()).sample(prompts, 3)
+    path = tmp_path / "a.jsonl"
+    Context(Counting(), store=AnswerStore(path)).sample(prompts, 3)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:6]))
+    assert Context(Counting(), store=AnswerStore(path)).sample(prompts, 3) == unbroken
+    assert Context(Counting(), seed=1).sample(prompts, 3) != unbroken
+    assert Context(Counting()).sample(prompts, 3, purpose="again") != unbroken
+
+
+def test_what_cannot_be_measured_is_skipped_with_its_reason():
+    class Absent(Task):
+        name, shape, source, licence, title = "absent", "generation", "somewhere", "CC0", "Absent."
+
+        def load(self, data):
+            raise TaskUnavailable("get it at https://example.org")
+
+    class Writing(Absent):
+        name = "writing"
+
+        def load(self, data):
+            return ["Write."]
+
+        def measure(self, items, context):
+            return context.sample(items, 2)
+
+    found = run_tasks([PseudoModel("gold")], [Absent(), Writing()])
+    assert [(s.task, s.model) for s in found.skipped] == [("absent", ""), ("writing", "gold")]
+    assert "example.org" in found.skipped[0].reason
+    assert "cannot sample" in found.skipped[1].reason
+
+
+@pytest.mark.parametrize("labels", ["text", "letters", "numbers"])
+def test_answers_come_back_in_the_order_of_the_question(labels):
+    question = OptionQuestion("Parks?", ("a", "b", "c"), people=np.array([0.5, 0.3, 0.2]))
+    [answer] = Context(PseudoModel("gold")).option_answers([question], orders=[[2, 0, 1]], labels=labels)
+    assert answer.shares == pytest.approx([0.5, 0.3, 0.2])
+
+
+def test_a_model_without_one_valid_answer_says_so():
+    class Silent(Counting):
+        def sample(self, prompts, n, **settings):
+            return [["I would rather not say."] * n for _ in prompts]
+
+    for scoring in ("sampling", "verbalised"):
+        [answer] = Context(Silent(), scoring=scoring).option_answers([OptionQuestion("Parks?", ("yes", "no"))])
+        assert (answer.valid, answer.coverage, answer.shares.tolist()) == (False, 0.0, [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("yes: 60\nno: 40", [0.6, 0.4]),
+        ("1. Yes - 30 %\n2. No - 10 %", [0.75, 0.25]),
+        ("yes: 60\nyes: 40\nno: 3", None),
+        ("yes: 0\nno: 0", None),
+        ("yes: 60", None),
+    ],
+)
+def test_a_stated_distribution_is_read_or_refused(text, shares):
+    stated = stated_shares(text, ["yes", "no"])
+    assert (None if stated is None else stated.tolist()) == shares
+
+
+def test_options_that_are_the_same_are_refused():
+    with pytest.raises(ValueError, match="all different"):
+        Context(PseudoModel("uniform")).option_answers([OptionQuestion("Parks?", ("yes", "yes"))])
+
+
+def test_names_of_tasks_are_checked_together():
+    with pytest.raises(ValueError, match=r"'unr'\. Did you mean 'urn'"):
+        make_tasks(["smoke", "unr"])
