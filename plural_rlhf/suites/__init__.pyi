@@ -1,4 +1,5 @@
 # The public names of `plural_rlhf.suites`, imported when first asked for (see `reward_models.lazy_names`).
+from ..evaluation.distribution.items import DistributionItem as DistributionItem
 from .engine.context import Context as Context
 from .models.protocol import EvaluatedModel as EvaluatedModel
 from .models.protocol import NotSupported as NotSupported
@@ -10,7 +11,6 @@ from .run import run_tasks as run_tasks
 from .tasks.catalogue import SUITES as SUITES
 from .tasks.catalogue import TASKS as TASKS
 from .tasks.catalogue import make_tasks as make_tasks
-from .tasks.distributions import DistributionItem as DistributionItem
 from .tasks.distributions import DistributionTask as DistributionTask
 from .tasks.protocol import Task as Task
 from .tasks.protocol import TaskData as TaskData

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from plural_rlhf.suites.tasks.distributions import DistributionItem, DistributionTask
+from plural_rlhf.evaluation.distribution.items import DistributionItem
+from plural_rlhf.suites.tasks.distributions import DistributionTask
 from plural_rlhf.suites.tasks.protocol import TaskData
 from reward_models.seeds import seeded_rng
 
