@@ -230,7 +230,8 @@ def _skill_rows(values: Mapping[str, Columns], intervals: _Intervals) -> list[di
         }
         highest = np.inf if name == "skill_floor" else 1.0
         row = _row(name, interval, intervals, "skill", "higher", (-np.inf, highest))
-        rows.append(row | {"headline": name == "skill_uniform", "baselines": {**ends, "ceiling": 1.0}})
+        ends["ceiling"] = 1.0
+        rows.append(row | {"headline": name == "skill_uniform", "baselines": ends})
     return rows
 
 
@@ -243,7 +244,7 @@ def _group_rows(items: Sequence[DistributionItem], values: Mapping[str, Columns]
     }
     if len(groups) < 2:
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, positions in groups.items():
         model, uniform = (float(values[who]["jsd_nats"][positions].mean()) for who in ("model", "uniform"))
         if not uniform:

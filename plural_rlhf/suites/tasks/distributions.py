@@ -62,10 +62,10 @@ class DistributionTask(Task):
 
     def measure(self, items: Sequence[DistributionItem], context: Context) -> TaskResult:
         """Ask for the distribution over the options of every item and measure it against people's."""
-        elsewhere = marginals(items) or [None] * len(items)
+        elsewhere = marginals(items)
         questions = [
-            OptionQuestion(item.text, item.options, item.people, marginal, item.listed)
-            for item, marginal in zip(items, elsewhere, strict=True)
+            OptionQuestion(item.text, item.options, item.people, elsewhere and elsewhere[position], item.listed)
+            for position, item in enumerate(items)
         ]
         answers = context.option_answers(questions)
         measured = measure_distributions(
