@@ -223,7 +223,7 @@ def _skill_rows(values: Mapping[str, Columns], intervals: _Intervals) -> list[di
             continue  # people answer every item exactly as the rival does
         means = {who: float(column[wanted[0][1]].mean()) for who, column in values.items()}
         base = [means[who] for who, _ in wanted[1:]]
-        ends = {
+        ends: dict[str, float] = {
             who: float(statistic(np.array([means[who], *base])))
             for who in ("uniform", "marginal", "mode", "floor")
             if who in means

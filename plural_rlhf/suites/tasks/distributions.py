@@ -64,7 +64,9 @@ class DistributionTask(Task):
         """Ask for the distribution over the options of every item and measure it against people's."""
         elsewhere = marginals(items)
         questions = [
-            OptionQuestion(item.text, item.options, item.people, elsewhere and elsewhere[position], item.listed)
+            OptionQuestion(
+                item.text, item.options, item.people, elsewhere[position] if elsewhere else None, item.listed
+            )
             for position, item in enumerate(items)
         ]
         answers = context.option_answers(questions)
