@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 _SUFFIX = ".unfinished"
+_held: dict[tuple[int, int], tuple[int, int]] = {}
+"""Device and inode of each folder that this process has locked, with the process and thread that hold it."""
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -164,8 +167,7 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+        _unlock(lock)
 
 
 def remove_left_over(path: str | Path) -> None:
@@ -189,31 +191,31 @@ def remove_left_over(path: str | Path) -> None:
             lock = _locked(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
+                _unlock(lock)
 
 
 @contextmanager
 def locked_folder(folder: str | Path) -> Iterator[None]:
-    """Hold a folder alone while the block runs: other processes that ask for it wait.
+    """Hold a folder alone while the block runs: other processes and threads that ask for it wait.
 
-    Nothing is written for it, and the lock ends with the process. On Windows, and on file systems that know no such
-    locks, nobody waits.
+    A thread that holds the folder already, by this function or as the `unfinished_folder` that it is writing, goes on
+    at once: it would wait for itself. Nothing is written for the lock, and it ends with the process. On Windows, and on
+    file systems that know no such locks, nobody waits.
 
     Args:
         folder: An existing folder.
 
     Example:
         >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder, locked_folder(folder):
+        >>> with tempfile.TemporaryDirectory() as folder, locked_folder(folder), locked_folder(folder):
         ...     print("nobody else writes here")
         nobody else writes here
     """
-    lock = _locked(Path(folder), wait=True)
+    lock = None if _is_held(Path(folder)) else _locked(Path(folder), wait=True)
     try:
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
+        _unlock(lock)
 
 
 def move_into_place(unfinished: str | Path, path: str | Path) -> None:
@@ -326,8 +328,30 @@ def _locked(folder: Path, *, wait: bool = False) -> int | None:
         except OSError:
             os.close(descriptor)
         else:
+            _held[_identity(os.fstat(descriptor))] = _caller()
             return descriptor
     return None
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        _held.pop(_identity(os.fstat(descriptor)), None)
+        os.close(descriptor)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether the calling thread holds the lock of a folder; the system would let it wait for itself for ever."""
+    with suppress(OSError):
+        return _held.get(_identity(folder.stat())) == _caller()
+    return False
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _caller() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()  # a forked process has the entries of its parent, but not its locks
 
 
 def _flush(path: str | Path) -> None:

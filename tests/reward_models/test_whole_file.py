@@ -17,7 +17,17 @@ import pytest
 from safetensors.numpy import load_file
 
 from reward_models import whole_file as module
-from reward_models.whole_file import move_into_place, whole_file, whole_folder, whole_path, write_arrays, write_json
+from reward_models.replaced_files import replaced_files
+from reward_models.whole_file import (
+    locked_folder,
+    move_into_place,
+    unfinished_folder,
+    whole_file,
+    whole_folder,
+    whole_path,
+    write_arrays,
+    write_json,
+)
 from tests.paths import ROOT
 
 
@@ -266,3 +276,58 @@ def test_nothing_but_write_arrays_writes_safetensors_of_numpy():
     files = [path for package in ("reward_models", "plural_rlhf") for path in (ROOT / package).rglob("*.py")]
     writers = [path.name for path in files if "save_file(" in path.read_text(encoding="utf-8")]
     assert writers == ["whole_file.py"]
+
+
+def in_a_thread(work):
+    """Run work that may wait for ever; returns the errors that it raised, or None if it still waits."""
+    errors = []
+
+    def run():
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    return None if thread.is_alive() else errors
+
+
+@pytest.mark.parametrize("outer", [whole_folder, unfinished_folder, locked_folder])
+@pytest.mark.parametrize("inner", [locked_folder, lambda folder: replaced_files(folder, "jury.json")])
+def test_a_writer_does_not_wait_for_its_own_lock(tmp_path, outer, inner):
+    def work():
+        folder = tmp_path / "model"
+        if outer is locked_folder:
+            folder.mkdir()
+        with outer(folder) as unfinished:
+            for _ in range(2):  # the end of the inner block does not end the outer one's lock
+                with inner(unfinished or folder) as files:
+                    if files is not None:
+                        (files / "jury.json").write_text('{"files": {}}', encoding="utf-8")
+                assert module._locked(unfinished or folder) is None
+
+    assert in_a_thread(work) == []
+    assert not module._held
+
+
+def test_another_thread_waits_for_a_folder_and_a_forked_process_does_too(tmp_path):
+    order = []
+
+    def second():
+        with locked_folder(tmp_path):
+            order.append("second")
+
+    with locked_folder(tmp_path):
+        thread = threading.Thread(target=second, daemon=True)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(20)
+    assert order == ["first", "second"]
+    with locked_folder(tmp_path):
+        forked = {place: (os.getpid() + 1, who) for place, (_, who) in module._held.items()}
+        assert module._is_held(tmp_path)
+        module._held.update(forked)
+        assert not module._is_held(tmp_path)

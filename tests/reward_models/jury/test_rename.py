@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from reward_models.jury.folder import load_config
 from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
 from reward_models.trainer.model_card import JuryCard
+from reward_models.whole_file import whole_folder
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -100,3 +103,16 @@ def test_a_folder_without_a_jury_is_refused(jury):
     (jury / "jury.json").unlink()
     with pytest.raises(JuryError, match=r"no folder with jury\.json"):
         rename_clusters(jury, {"b": "rural"})
+
+
+def test_a_jury_is_renamed_inside_a_folder_that_is_being_written(jury, tmp_path):
+    def copy_and_rename():
+        with whole_folder(tmp_path / "copy") as unfinished:
+            shutil.copytree(jury, unfinished, dirs_exist_ok=True)
+            rename_clusters(unfinished, {"b": "rural"})
+
+    work = threading.Thread(target=copy_and_rename, daemon=True)  # it waited for its own lock for ever
+    work.start()
+    work.join(20)
+    assert not work.is_alive()
+    assert JuryScorer.from_pretrained(tmp_path / "copy").cluster_names == ["city | centre", "rural"]
