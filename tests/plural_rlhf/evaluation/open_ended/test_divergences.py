@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from plural_rlhf.core.targets import PoolTarget
+from plural_rlhf.core.targets import PoolTarget, pool_reward
 from plural_rlhf.evaluation import kl_to_target, reference_log_z, sequence_kl
 
 
@@ -30,7 +31,7 @@ def exact(problem, policy, rho):
     return float((policy * (np.log(policy) - target.numpy())).sum())
 
 
-def sampled(problem, policy, rho, rng, n=60, m=200):
+def sampled(problem, policy, rho, rng, n=60, m=50):
     rewards, reference, _ = problem
     ours, theirs = rng.choice(6, size=n, p=policy), rng.choice(6, size=m, p=reference)
     return kl_to_target(
@@ -48,12 +49,33 @@ def sampled(problem, policy, rho, rng, n=60, m=200):
 def test_kl_to_target_is_unbiased_and_its_error_is_right(problem, rho):
     _, _, policy = problem
     rng = np.random.default_rng(1)
-    found = [sampled(problem, policy, rho, rng) for _ in range(150)]
+    found = [sampled(problem, policy, rho, rng) for _ in range(100)]
     values = np.array([one.value for one in found])
     truth = exact(problem, policy, rho)
     assert truth > 0.1
-    assert values.mean() == pytest.approx(truth, abs=3.5 * values.std() / np.sqrt(150))
+    assert values.mean() == pytest.approx(truth, abs=3.5 * values.std() / np.sqrt(100))
     assert np.mean([one.standard_error for one in found]) == pytest.approx(values.std(), rel=0.2)
+
+
+@pytest.mark.parametrize("rho", [1.0, 0.0, -2.0])
+def test_over_all_reference_samples_there_are_the_jackknife_takes_the_bias_out(rho):
+    """Three answers, seven samples: 36 counts with their multinomial probabilities, so that nothing is random."""
+    rewards = np.array([[0.0, 1.2], [0.9, 0.0], [-0.6, 0.4]])
+    reference, policy, m = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.4, 0.4]), 7
+    truth, answers = exact((rewards, reference, policy), policy, rho), np.repeat(np.arange(3), [1, 2, 2])
+    mean = plain_mean = 0.0
+    for counts in (c for c in itertools.product(range(m + 1), repeat=3) if sum(c) == m):
+        theirs = rewards[np.repeat(np.arange(3), counts)]
+        logs = np.log(policy)[answers], np.log(reference)[answers]
+        found = kl_to_target(*logs, rewards[answers], theirs, weights=WEIGHTS, beta=BETA, rho=rho, min_effective=0)
+        log_z = torch.from_numpy(reference_log_z(theirs, BETA))
+        both = torch.from_numpy(np.concatenate([rewards[answers], theirs]))
+        pooled = pool_reward(both, list(WEIGHTS), log_z, BETA, rho).numpy() / BETA
+        plain = (logs[0] - logs[1] - pooled[:5]).mean() + np.log(np.exp(pooled[5:]).mean())
+        chance = math.factorial(m) / math.prod(map(math.factorial, counts)) * np.prod(reference**counts)
+        mean, plain_mean = mean + chance * found.value, plain_mean + chance * plain
+    assert abs(plain_mean - truth) > 0.005
+    assert abs(mean - truth) < abs(plain_mean - truth) / 5
 
 
 def test_the_target_itself_has_no_divergence(problem):
