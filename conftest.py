@@ -1,10 +1,12 @@
-"""What concerns every test and doctest: modules that need an extra, and skips that continuous integration allows."""
+"""What concerns every test: modules that need an extra, skips that are allowed in CI, and quick garbage collection."""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +19,14 @@ EXPECTED_SKIPS = (r"^the folder \.\./shared/data is not there",)
 
 _in_ci = os.environ.get("CI") == "1"  # read now: tests/conftest.py sets it for the libraries
 _unexpected: list[str] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_garbage() -> Iterator[None]:
+    """Trainers collect garbage when they begin to train: all that was imported, half a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def _note_skip(report: pytest.CollectReport | pytest.TestReport) -> None:

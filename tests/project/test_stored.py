@@ -7,7 +7,6 @@ each other by relative paths, so every test works in a copy of them, as its work
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import re
@@ -46,14 +45,6 @@ EXPECTED = json.loads((STORED / "expected.json").read_text(encoding="utf-8"))
 TRAININGS = json.loads((STORED / "trainings.json").read_text(encoding="utf-8"))
 TOLERANCE = 1e-5  # float32, on another processor than it was written on
 ENDS = ("ci_low", "ci_high")  # of intervals: since then people, and the noise floor, are drawn by other streams
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_garbage():
-    """Trainers collect garbage when they begin to train: all that was imported, half a second each time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
