@@ -199,8 +199,8 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
     """Hold a folder alone while the block runs: other processes and threads that ask for it wait.
 
     A thread that holds the folder already, by this function or as the `unfinished_folder` that it is writing, goes on
-    at once: it would wait for itself. Nothing is written for the lock, and it ends with the process. On Windows, and on
-    file systems that know no such locks, nobody waits.
+    at once: it would wait for itself. Nothing is written for the lock, and it ends with the process. On Windows, and
+    on file systems that know no such locks, nobody waits.
 
     Args:
         folder: An existing folder.

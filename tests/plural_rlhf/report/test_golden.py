@@ -6,6 +6,7 @@ read the difference: `UPDATE_GOLDEN=1 python -m pytest tests/plural_rlhf/report/
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from plural_rlhf.report import write_report
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.sections import report_sections
+from plural_rlhf.report.texts.sections import text_sections
 from tests.plural_rlhf.report.test_survey import SURVEY, values
 
 
@@ -73,7 +75,31 @@ def labels() -> dict[str, Any]:
     }
 
 
-VARIANTS = {"full": full, "small": small, "labels": labels}
+def texts() -> dict[str, Any]:
+    """A run whose policies write: two splits, asked for the population and for one cluster, both juries."""
+    return json.loads(Path(__file__).with_name("texts").joinpath("results.json").read_text(encoding="utf-8"))
+
+
+def few_texts() -> dict[str, Any]:
+    """The same without a held-out jury and without texts of people, on one prompt."""
+    stored = texts()
+    stored["texts"] = stored["texts"][2:]
+    for of in stored["texts"]:
+        of["rows"] = [
+            {**row, "n": 1, "ci_low": None, "ci_high": None, "gain_low": None, "gain_high": None}
+            for row in of["rows"]
+            if row.get("jury", "") != "heldout" and row["policy"] != "people"
+        ]
+        of["texts"] = [text for text in of["texts"] if text["policy"] != "people"]
+        of["settings"]["clusters"] = {"training": of["settings"]["clusters"]["training"]}
+    stored["skipped"] = [
+        {"what": "held-out jury", "reason": "no raters were held out"},
+        {"what": "comparison with what people wrote", "reason": "data.written says of no text that people wrote it"},
+    ]
+    return stored
+
+
+VARIANTS = {"full": full, "small": small, "labels": labels, "texts": texts, "few_texts": few_texts}
 
 
 def report_of(results: RunResults, folder: Path) -> str:
@@ -83,7 +109,7 @@ def report_of(results: RunResults, folder: Path) -> str:
 
 def drawing_of(results: RunResults) -> str:
     lines = []
-    for section in report_sections(results):
+    for section in text_sections(results.texts) + report_sections(results):
         if section.figure is not None:
             lines += [f"# {section.key}", *figure_lines(section.figure)]
     return "\n".join(lines) + "\n"

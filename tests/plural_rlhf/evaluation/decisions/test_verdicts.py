@@ -12,7 +12,7 @@ import torch
 from plural_rlhf.core.rules import Rule
 from plural_rlhf.evaluation.decisions.flips import flipping_weights, nearest_flip, pivotal_clusters
 from plural_rlhf.evaluation.decisions.verdicts import flipped, seat_intervals, verdict
-from plural_rlhf.weights.jury import Jury
+from plural_rlhf.weights.jury import Jury, sample_seats
 from reward_models.errors import JuryError
 
 
@@ -99,6 +99,26 @@ def test_the_same_seed_draws_the_same_juries_as_the_jury_itself():
     wins = np.mean([verdict(REWARDS, row) for row in seats], axis=0)
     result = seat_intervals(REWARDS, [0, 0, 0], jury, n_seats=7, draws=50, seed=4, cluster_names=NAMES)
     np.testing.assert_allclose(result.win_probability, wins)
+
+
+@pytest.mark.parametrize("rule", ["mean", "min", "borda", "leximin"])
+def test_ends_of_the_winners_score_are_those_of_its_scores_under_each_drawn_jury(rule):
+    """Of three responses to one prompt, and of one alone, which no rule within a group can score."""
+    rewards, group = np.vstack([REWARDS, [[0.5, -1.0, 2.0]]]), ["x", "x", "x", "y"]
+    result = seat_intervals(rewards, group, [5, 4, 3], rule, n_seats=7, draws=60, seed=4, level=0.8)
+    seats = sample_seats(np.array([5, 4, 3]) / 12, 7, 60, 4) / 7
+    parsed = Rule.parse(rule)
+    for prompt, rows in enumerate(([0, 1, 2], [3])):
+        if len(rows) == 1 and parsed.within_group:
+            assert np.isnan([result.score_low[prompt], result.score_high[prompt]]).all()
+            continue
+        scores = [
+            float(parsed.scores(torch.from_numpy(rewards[rows])[None], torch.from_numpy(row)[None])[0, position])
+            for row in seats
+            for position in [rows.index(result.winner[prompt])]
+        ]
+        expected = np.quantile(scores, [0.1, 0.9])
+        np.testing.assert_allclose([result.score_low[prompt], result.score_high[prompt]], expected, atol=1e-12)
 
 
 def test_who_is_pivotal():

@@ -137,8 +137,16 @@ def bleu(text: list[str], references: list[list[str]]) -> float:
     return math.exp(min(0.0, 1 - closest / len(text)) + sum(logs) / len(logs))
 
 
-def test_self_bleu_agrees_with_one_bleu_at_a_time():
-    texts = random_texts(15, seed=3)
+LENGTHS = {
+    "random": random_texts(15, seed=3),
+    "one slightly longer, one much shorter": ["a b c d e", "a", "a b c d e a"],
+    "one shorter and one longer by as much": ["a b c d e", "a b c", "a b c d e a b"],
+    "all others longer": ["a b", "a b c d e", "a b c d e a b"],
+}
+
+
+@pytest.mark.parametrize("texts", LENGTHS.values(), ids=LENGTHS)
+def test_self_bleu_agrees_with_one_bleu_at_a_time(texts):
     rows = [text.split() for text in texts]
     expected = np.mean([bleu(row, rows[:i] + rows[i + 1 :]) for i, row in enumerate(rows)])
     assert self_bleu(texts) == pytest.approx(expected)

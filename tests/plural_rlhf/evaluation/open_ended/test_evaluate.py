@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -168,6 +169,46 @@ def test_every_text_is_listed_with_its_approvals_and_its_place(results):
     people = [text for text in results.texts if text.policy == "people" and text.prompt == "topic0"]
     parks, roads = (np.mean([text.position for text in people if camp in text.text], axis=0) for camp in CAMPS)
     assert np.linalg.norm(parks - roads) > 0.9  # the camps differ by two of the words
+
+
+def test_published_numbers_are_those_of_the_published_texts(results):
+    """By a second method, from the approvals that are listed beside each text, prompt by prompt."""
+    rows = [
+        {"policy": text.policy, "prompt": text.prompt}
+        | {f"training {name}": value for name, value in text.approvals.items()}
+        | {f"heldout {name}": value for name, value in text.heldout_approvals.items()}
+        for text in results.texts
+    ]
+    texts = pd.DataFrame(rows)
+    per_prompt = texts.groupby(["policy", "prompt"], sort=False).mean(numeric_only=True)
+    means = per_prompt.groupby("policy").mean()
+    for policy in ("people", "reference", "plural", "collapsed", "bridge"):
+        for jury in ("training", "heldout"):
+            for cluster in CAMPS:
+                value = results.value(policy, "approval", jury=jury, cluster=cluster)
+                assert value == pytest.approx(means.loc[policy, f"{jury} {cluster}"])
+            worst = results.value(policy, "approval_worst_cluster", jury=jury)
+            assert worst == pytest.approx(min(means.loc[policy, f"{jury} {cluster}"] for cluster in CAMPS))
+    by_jury = {
+        jury: sum(w * texts[f"{jury} {c}"] for w, c in zip((0.6, 0.4), CAMPS, strict=True))
+        for jury in ("training", "heldout")
+    }
+    people = texts["policy"] == "people"
+    centred = [
+        (values[people] - values[people].groupby(texts["prompt"]).transform("mean")).to_numpy()
+        for values in by_jury.values()
+    ]
+    kept = results.row("bridge", "heldout_share_of_gain")
+    assert kept.baseline == pytest.approx(np.polyfit(*centred, 1)[0])
+    assert 0.1 < kept.baseline < 3
+    gain = {
+        jury: sum(
+            w * (means.loc["bridge", f"{jury} {c}"] - means.loc["reference", f"{jury} {c}"])
+            for w, c in zip((0.6, 0.4), CAMPS, strict=True)
+        )
+        for jury in by_jury
+    }
+    assert kept.value == pytest.approx(gain["heldout"] / gain["training"])
 
 
 def test_order_does_not_matter(results, planted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from pathlib import Path
@@ -12,7 +11,6 @@ from rich.console import Console
 
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.run_folder.folder import SAMPLES_FILE
-from reward_models.content_hashes import file_hash
 from tests.benchmark_modules import benchmark_module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
 from plural_rlhf.report import write_report, write_text_report
 from plural_rlhf.report.results_policies import TextResults
+from plural_rlhf.report.texts import sections
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
 from plural_rlhf.report.texts.sections import policy_findings
 from plural_rlhf.report.texts.tables import text_findings
@@ -133,3 +135,16 @@ def test_a_run_that_writes_has_the_sections_of_texts_first(values, tmp_path):
     assert page.index("Whom do the texts please?") < page.index("How was this made?")
     assert "How far are the answers from those of the people?" not in page
     assert page.count("<td>my seats</td>") == 3 * 3 * 8 + 1  # texts of three policies, and the table of steering
+
+
+@pytest.mark.parametrize(("listed", "each"), [(4000, 8), (8, 2), (4, 1), (0, 1)])
+def test_texts_are_listed_equally_often_of_each_policy_and_prompt(values, monkeypatch, listed, each):
+    monkeypatch.setattr(sections, "LISTED", listed)
+    results = TextResults(split="heldout", weighting="all", **values)
+    kept = [text for text in results.texts if text.policy in ("before", "ours") and text.prompt != "Q3?"]
+    results = results.model_copy(update={"texts": kept})
+    table = next(section.folded[0] for section in sections.text_sections([results]) if section.key == "text_samples")
+    assert Counter((row[0], row[2]) for row in table.rows) == {
+        (policy, prompt): each for policy in ("before", "ours") for prompt in ("Q1?", "Q2?")
+    }
+    assert table.caption.startswith(f"{4 * each:,} of 32 texts")
