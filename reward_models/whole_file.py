@@ -17,7 +17,7 @@ import shutil
 import stat
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -42,6 +42,7 @@ __all__ = [
     "whole_path",
     "write_arrays",
     "write_json",
+    "write_json_lines",
 ]
 
 _SUFFIX = ".unfinished"
@@ -278,6 +279,29 @@ def write_json(path: str | Path, value: Any, *, exact: bool = False, indent: int
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write(text + "\n")
+
+
+def write_json_lines(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line in UTF-8, as a whole or not at all; values as for `write_json`, NaN as null.
+
+    Args:
+        path: The file to write. Its folder is made if it does not exist.
+        records: The objects.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json_lines(Path(folder) / "items.jsonl", [{"item": "q1", "score": np.nan}, {"item": "q2"}])
+        ...     (Path(folder) / "items.jsonl").read_text().splitlines()
+        ['{"item": "q1", "score": null}', '{"item": "q2"}']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        for record in records:
+            plain = _plain(record, exact=False)
+            text = json.dumps(plain, ensure_ascii=False)
+            file.write((json.dumps(plain) if _HALF.search(text) else text) + "\n")
 
 
 def write_arrays(

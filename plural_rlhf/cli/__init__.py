@@ -1,9 +1,9 @@
 """The command line `plural-rlhf`.
 
-`init` writes a run file, `runs` holds the commands that work through one, `juries` and `headroom` those about juries
-and judgements, `ranking` the one that ranks responses; `data` and `options` what they share, `guard` how errors are
-printed. May import every other room and is imported by none; holds no logic of its own. Libraries that take
-long to import are imported inside the commands, so that `--help` answers at once.
+`init` writes a run file, `runs` holds the commands that work through one, `suites` those that evaluate models,
+`juries` and `headroom` those about juries and judgements, `ranking` the one that ranks responses; `data` and `options`
+what they share, `guard` how errors are printed. May import every other room and is imported by none; holds no logic of
+its own. Libraries that take long to import are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli import juries, ranking, runs
+from plural_rlhf.cli import juries, ranking, runs, suites
 from plural_rlhf.cli.headroom import headroom
 from plural_rlhf.cli.init import init
 
 
 __all__ = ["app", "main"]
 
-RUNS, JURIES = "A run, from one YAML file", "Juries and judgements"
+RUNS, EVALUATION, JURIES = "A run, from one YAML file", "Evaluation of models", "Juries and judgements"
 
 app = typer.Typer(
     name="plural-rlhf",
@@ -40,7 +40,8 @@ app.command(rich_help_panel=RUNS)(init)
 app.command(rich_help_panel=RUNS)(runs.run)
 app.command("fit-jury", rich_help_panel=RUNS)(juries.fit_jury)
 app.command(rich_help_panel=RUNS)(runs.train)
-app.command(rich_help_panel=RUNS)(runs.evaluate)
+app.command(rich_help_panel=EVALUATION)(suites.evaluate)
+app.command(rich_help_panel=EVALUATION)(suites.compare)
 app.command(rich_help_panel=JURIES)(headroom)
 app.command(rich_help_panel=JURIES)(juries.releases)
 app.command(rich_help_panel=JURIES)(juries.adapt)

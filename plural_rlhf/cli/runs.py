@@ -1,4 +1,4 @@
-"""The commands that work through a run file: `run`, `train` and `evaluate`; `fit-jury` is in `juries`.
+"""The commands that work through a run file: `run` and `train`; `fit-jury` is in `juries`, `evaluate` in `suites`.
 
 They differ in how far they go. Each reads the file, passes it to `plural_rlhf.recipe.run`, and prints the results.
 Knows nothing of how a stage works.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plural_rlhf.recipe import Until
     from plural_rlhf.recipe.config import RunConfig
 
-__all__ = ["evaluate", "output_setting", "run", "run_as_far_as", "run_until", "train"]
+__all__ = ["output_setting", "run", "run_as_far_as", "run_until", "train"]
 
 
 def _run_command(until: Until) -> Callable[[Callable[[], None]], Callable[..., None]]:
@@ -63,16 +63,6 @@ def train() -> None:
     Example: `plural-rlhf train configs/quickstart.yaml --set grpo.steps=0` (without the comparison)
 
     Saves the LoRA adapters in the folders `warm`, `plural` and `grpo` of the output folder.
-    """
-
-
-@_run_command(until="evaluate")
-def evaluate() -> None:
-    """Measure how far each policy is from held-out people; fit and train first what is missing.
-
-    Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
-
-    Writes results.json (tidy rows with intervals) into the output folder; the command run adds the report.
     """
 
 

@@ -12,9 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from plural_rlhf.recipe.settings.base import Seats, Section, Seed
 from plural_rlhf.recipe.settings.data import DataSection
-from plural_rlhf.recipe.settings.faults import ConfigError, apply_overrides, explain, read_yaml
 from plural_rlhf.recipe.settings.models import JurySection, PolicySection
 from plural_rlhf.recipe.settings.sections import (
     CheckpointSection,
@@ -25,6 +23,8 @@ from plural_rlhf.recipe.settings.sections import (
 )
 from plural_rlhf.recipe.settings.texts import BestOfNSection, PromptsSection, RlooSection, SftSection
 from plural_rlhf.report.names import EVERYBODY, POPULATION
+from plural_rlhf.settings.base import Seats, Section, Seed
+from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
 from reward_models.weights import WORDS
 
 
@@ -175,7 +175,7 @@ def make_config(values: dict[str, Any], overrides: Sequence[str] = (), *, origin
     Example:
         >>> make_config({"plural": {"btea": 1}}, origin="notebook")
         Traceback (most recent call last):
-        plural_rlhf.recipe.settings.faults.ConfigError: notebook: 1 fault
+        plural_rlhf.settings.faults.ConfigError: notebook: 1 fault
           - plural.btea: unknown key 'btea' in section `plural`. Did you mean 'beta'? ...
     """
     apply_overrides(values, overrides)

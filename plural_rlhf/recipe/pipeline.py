@@ -21,13 +21,12 @@ from plural_rlhf.recipe.choose_job import job_of
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.job import Job, Training
-from plural_rlhf.recipe.meta import run_meta
 from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
 from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, kept_in, open_run_folder
 from plural_rlhf.recipe.stage_inputs import RunInputs, default_settings
 from plural_rlhf.recipe.stages import Stages
 from plural_rlhf.report.names import SkippedPart, Stage
-from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, RunResults
+from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import Budget, EvaluationResults, Skipped, TrainingResults
 from reward_models.borders import heading, lines_to
@@ -152,7 +151,7 @@ def _complete_stages(
         data=summary,
         training={stage: policy.history for stage, policy in trained.items()},
         budgets={stage: policy.budget for stage, policy in trained.items()},
-        meta=run_meta(config.seed, command, started, stages.seconds),
+        meta=Meta.of_this_process(config.seed, command, started, stages.seconds),
         **jury.parts(),
         **{**evaluation.parts(), "skipped": [*_skipped_settings(config), *evaluation.skipped]},
     )

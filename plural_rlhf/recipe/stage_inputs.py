@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.run_folder.fingerprints import judgements_hash, large_files_hash, model_hash
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs
-from plural_rlhf.recipe.settings.base import Section
 from plural_rlhf.report.names import Stage
+from plural_rlhf.settings.base import Section
 from reward_models.content_hashes import file_hash, value_hash
 
 

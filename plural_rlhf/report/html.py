@@ -29,7 +29,7 @@ from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
 
-__all__ = ["write_report", "write_text_report"]
+__all__ = ["readable", "write_page", "write_report", "write_text_report"]
 
 BESIDE_TEXTS = ("clusters", "traits", "fit", "reliability", "training", "record")
 """Sections of every run; the others are about questions with offered answers."""
@@ -53,13 +53,13 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         ...     "trial: what the run found" in page.read_text(encoding="utf-8")
         True
     """
-    results = RunResults.model_validate(_readable(RunResults.model_validate(results).to_dict()))
+    results = RunResults.model_validate(readable(RunResults.model_validate(results).to_dict()))
     sections = report_sections(results)
     if results.texts:
         sections = text_sections(results.texts) + [
             one for one in sections if one.key in BESIDE_TEXTS and not one.missing
         ]
-    return _write_page(folder, results.name, headline(results), sections, results.meta)
+    return write_page(folder, results.name, headline(results), sections, results.meta)
 
 
 def write_text_report(measured: Mapping[str, Any], folder: str | Path, name: str = "texts") -> Path:
@@ -81,13 +81,25 @@ def write_text_report(measured: Mapping[str, Any], folder: str | Path, name: str
         ...     "Whom do the texts please?" in page.read_text(encoding="utf-8")
         True
     """
-    results = TextResults(split=Split.HELDOUT, weighting=EVERYBODY, **_readable(dict(measured)))
-    return _write_page(folder, visible(name), policy_findings(results), text_sections([results]), None)
+    results = TextResults(split=Split.HELDOUT, weighting=EVERYBODY, **readable(dict(measured)))
+    return write_page(folder, visible(name), policy_findings(results), text_sections([results]), None)
 
 
-def _write_page(
+def write_page(
     folder: str | Path, name: str, findings: Sequence[str], sections: Sequence[Section], meta: Meta | None
 ) -> Path:
+    """Write `report.html`, `report.md` and `figures/*.png` of given sections.
+
+    Args:
+        folder: Where to write; made if it does not exist.
+        name: What the page is called.
+        findings: Sentences at its head.
+        sections: The sections, in order.
+        meta: Versions and times; None if sections say them.
+
+    Returns:
+        The path of `report.html`.
+    """
     folder = Path(folder)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -135,10 +147,10 @@ def _svg(figure: Figure, label: str) -> Markup:
     return Markup(svg.replace("<svg ", opening, 1))
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """Write out the control characters of all texts, which neither pages nor fonts can show."""
     if isinstance(value, Mapping):
-        return {_readable(key): _readable(part) for key, part in value.items()}
+        return {readable(key): readable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(part) for part in value]
+        return [readable(part) for part in value]
     return visible(value) if isinstance(value, str) else value

@@ -14,11 +14,17 @@ Knows nothing of how anything was measured, drawn or printed.
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator
 
+import plural_rlhf
 from plural_rlhf.report.names import SkippedPart
 from plural_rlhf.report.results_base import ResultsModel, faults
 from plural_rlhf.report.results_jury import JuryResults
@@ -30,6 +36,9 @@ __all__ = ["SCHEMA_VERSION", "DataSummary", "Meta", "ResultsError", "RunRecord",
 
 SCHEMA_VERSION = 1
 """Version of the layout that this code writes, and the highest one that it reads."""
+
+
+_PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "numpy", "scipy", "pandas")
 
 
 class ResultsError(ValueError):
@@ -75,7 +84,13 @@ class DataSummary(ResultsModel):
 
 
 class Meta(ResultsModel):
-    """Where, when and with which versions a run was made."""
+    """Where, when and with which versions a run was made.
+
+    Example:
+        >>> meta = Meta.of_this_process(0, "plural-rlhf run trial.yaml", "2026-01-01T12:00:00", {"jury": 2.5})
+        >>> meta.seconds, meta.peak_memory_gb > 0
+        ({'jury': 2.5}, True)
+    """
 
     plural_rlhf_version: str = Field(description="Version of plural-rlhf.")
     versions: dict[str, str] = Field(description="Versions of Python and of the libraries, by name.")
@@ -85,6 +100,29 @@ class Meta(ResultsModel):
     started: str = Field(description="Time of the start, ISO 8601.")
     seconds: dict[str, float] = Field(description="Seconds per stage (`names.Stage`).")
     peak_memory_gb: float = Field(description="Largest resident memory of the process, GiB.")
+
+    @classmethod
+    def of_this_process(cls, seed: int, command: str, started: str, seconds: dict[str, float]) -> Self:
+        """Record the versions, the machine, and the time and memory of this process so far.
+
+        Args:
+            seed: Random seed.
+            command: The command line.
+            started: Time of the start, ISO 8601.
+            seconds: Seconds per stage.
+        """
+        # ru_maxrss is in KiB on Linux and in bytes on macOS.
+        unit = 2**30 if sys.platform == "darwin" else 2**20
+        return cls(
+            plural_rlhf_version=plural_rlhf.__version__,
+            versions={"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+            seed=seed,
+            command=command,
+            machine={"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+            started=started,
+            seconds=seconds,
+            peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        )
 
 
 class RunRecord(ResultsModel):

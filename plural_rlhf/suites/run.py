@@ -1,12 +1,13 @@
-"""Every task asked of every model: what was found, what was skipped and why, and the records of every item.
+"""Every task asked of every model: what was found, what was skipped and why.
 
-Knows no command and no page.
+Knows no command, no file of results and no page.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,27 @@ from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.context import Context, Scoring
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
+from reward_models.content_hashes import arrays_hash
 
 
-__all__ = ["Skipped", "SuiteFindings", "TaskFindings", "run_tasks"]
+__all__ = ["AskedModel", "LoadedTask", "Skipped", "SuiteFindings", "TaskFindings", "load_tasks", "run_tasks"]
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task with its items.
+
+    Attributes:
+        task: The task.
+        items: Its items.
+        files: SHA-256 of the files they were read from, by path below the data folder.
+        content: Hash of the items themselves, which generated ones have too.
+    """
+
+    task: Task
+    items: Sequence[Any]
+    files: Mapping[str, str]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,7 @@ class TaskFindings:
     model: str
     task: str
     result: TaskResult
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,70 +58,129 @@ class Skipped:
     model: str = ""
 
 
+@dataclass(frozen=True)
+class AskedModel:
+    """Name, kind and identity of a model that was asked, and what an endpoint counted."""
+
+    name: str
+    kind: str
+    identity: str
+    usage: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
 @dataclass
 class SuiteFindings:
     """What a suite found.
 
     Attributes:
+        models: The models.
+        tasks: The tasks that were loaded.
         findings: Results by model and task.
         skipped: What was not measured, and why.
-        data: Per task its source, licence, number of items and files with their SHA-256.
     """
 
+    models: list[AskedModel] = field(default_factory=list)
+    tasks: list[LoadedTask] = field(default_factory=list)
     findings: list[TaskFindings] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    data: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def load_tasks(
+    tasks: Iterable[Task], data: str | Path = "data", *, max_items: int | None = None, seed: int = 0
+) -> tuple[list[LoadedTask], list[Skipped]]:
+    """Load the items of tasks.
+
+    Args:
+        tasks: The tasks.
+        data: Folder of data sets.
+        max_items: Most items per task; None for all.
+        seed: Random seed of their selection.
+
+    Returns:
+        The tasks with their items, and those whose data is not there.
+
+    Example:
+        >>> from plural_rlhf.suites.tasks.catalogue import make_tasks
+        >>> [loaded], skipped = load_tasks(make_tasks(["urn"]), max_items=5)
+        >>> len(loaded.items), skipped
+        (5, [])
+    """
+    loaded, skipped = [], []
+    for task in tasks:
+        files = TaskData(data, max_items=max_items, seed=seed)
+        try:
+            items = task.load(files)
+        except TaskUnavailable as reason:
+            skipped.append(Skipped(task.name, str(reason)))
+            continue
+        if items:
+            loaded.append(LoadedTask(task, items, files.files, arrays_hash(list(items))))
+        else:
+            skipped.append(Skipped(task.name, "its data holds no item"))
+    return loaded, skipped
 
 
 def run_tasks(
-    models: Sequence[EvaluatedModel],
-    tasks: Sequence[Task],
+    models: Iterable[EvaluatedModel],
+    tasks: Iterable[Task],
     *,
     data: str | Path = "data",
     max_items: int | None = None,
     seed: int = 0,
     draws: int = 1000,
     scoring: Scoring = "log_probability",
+    option_samples: int = 32,
+    permutations: bool = False,
     answers_dir: str | Path | None = None,
 ) -> SuiteFindings:
-    """Ask every model every task.
+    """Ask every model every task, one model after another.
 
     Args:
-        models: The models.
+        models: The models; a generator may load each when its turn comes.
         tasks: The tasks.
         data: Folder of data sets.
         max_items: Most items per task; None for all.
         seed: Random seed.
         draws: Bootstrap draws of intervals.
         scoring: How options are scored.
+        option_samples: Samples per question, with `scoring="sampling"`.
+        permutations: Ask listed options in another order and under letters too.
         answers_dir: Folder in which the answers of models are kept, so that a second call asks nothing twice; None
             keeps them in memory.
 
     Example:
         >>> from plural_rlhf.suites.models.pseudo import PseudoModel
-        >>> from plural_rlhf.suites.tasks.urns import urn_task
-        >>> found = run_tasks([PseudoModel("gold"), PseudoModel("uniform")], [urn_task()], max_items=20, draws=50)
-        >>> {f.model: round(f.result.rows[-1].value, 6) for f in found.findings}
+        >>> from plural_rlhf.suites.tasks.catalogue import make_tasks
+        >>> models = [PseudoModel("gold"), PseudoModel("uniform")]
+        >>> found = run_tasks(models, make_tasks(["urn"]), max_items=20, draws=50)
+        >>> rows = {f.model: f.result.rows for f in found.findings}
+        >>> {name: next(r.value for r in rows[name] if r.metric == "skill_uniform") for name in rows}
         {'gold': 1.0, 'uniform': 0.0}
     """
-    found = SuiteFindings()
-    for task in tasks:
-        files = TaskData(data, max_items=max_items, seed=seed)
-        try:
-            items = task.load(files)
-        except TaskUnavailable as reason:
-            found.skipped.append(Skipped(task.name, str(reason)))
-            continue
-        found.data.append(
-            {"id": task.name, "source": task.source, "licence": task.licence, "n": len(items), "sha256": files.files}
-        )
-        for model in models:
-            store = AnswerStore(answers_path(answers_dir, model, task))
-            context = Context(model, seed, draws, scoring, store=store, label=f"{task.name}: {model.name}")
+    loaded, skipped = load_tasks(tasks, data, max_items=max_items, seed=seed)
+    found = SuiteFindings(tasks=loaded, skipped=skipped)
+    for model in models:
+        for one in loaded:
+            context = Context(
+                model,
+                seed,
+                draws,
+                scoring,
+                option_samples,
+                permutations,
+                AnswerStore(answers_path(answers_dir, model, one.task)),
+                label=f"{model.name}: {one.task.name}",
+            )
+            begun = time.perf_counter()
             try:
-                found.findings.append(TaskFindings(model.name, task.name, task.measure(items, context)))
+                result = one.task.measure(one.items, context)
             except NotSupported as reason:
-                found.skipped.append(Skipped(task.name, str(reason), model.name))
+                if model.kind != "pseudo":  # which marks a scale where there is one
+                    found.skipped.append(Skipped(one.task.name, str(reason), model.name))
+            else:
+                seconds = time.perf_counter() - begun
+                found.findings.append(TaskFindings(model.name, one.task.name, result, seconds))
+        found.models.append(AskedModel(model.name, model.kind, model.identity, model.usage_record()))
     return found
 
 

@@ -24,7 +24,7 @@ from reward_models.seeds import seeded_rng
 from reward_models.stats.verdicts import minimum_detectable, outcome
 
 
-__all__ = ["Comparison", "compare", "holm", "in_words", "sign_flip_p_value"]
+__all__ = ["Comparison", "compare", "flipped_totals_p_value", "holm", "in_words", "sign_flip_p_value"]
 
 Outcome = Literal["better", "undecided", "worse", "not comparable"]
 PERMUTATIONS = 9_999
@@ -185,7 +185,23 @@ def sign_flip_p_value(
     """
     used = ~np.isnan(difference)
     totals = np.bincount(enc.rater[used], enc.weight[used] * difference[used], enc.n_raters)
-    totals = totals[np.bincount(enc.rater[used], minlength=enc.n_raters) > 0]
+    return flipped_totals_p_value(
+        totals[np.bincount(enc.rater[used], minlength=enc.n_raters) > 0], permutations=permutations, seed=seed
+    )
+
+
+def flipped_totals_p_value(totals: np.ndarray, *, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+    """Compute the two-sided p-value of a sum whose terms are symmetric around zero under the null hypothesis.
+
+    Args:
+        totals: (U,) one paired difference per independent unit, e.g. rater or item.
+        permutations: As for `sign_flip_p_value`.
+        seed: Random seed of the flips.
+
+    Example:
+        >>> flipped_totals_p_value(np.array([1.0, 2.0, 3.0]))  # 2 of the 8 ways to flip are as far from zero
+        0.25
+    """
     if not len(totals):
         return 1.0
     observed = abs(totals.sum()) * (1 - 1e-9)  # equal up to rounding counts as at least as far

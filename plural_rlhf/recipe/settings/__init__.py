@@ -1,1 +1,1 @@
-"""The settings of a run file, section by section, and its faults in sentences."""
+"""The settings of a run file, section by section."""

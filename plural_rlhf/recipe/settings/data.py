@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from plural_rlhf.recipe.settings.base import AtLeastOne, Count, OpenUnit, Section, Share, not_a_switch
+from plural_rlhf.settings.base import AtLeastOne, Count, OpenUnit, Section, Share, not_a_switch
 from reward_models.errors import did_you_mean
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from plural_rlhf.recipe.settings.base import AtLeastOne, Positive, Section, one_or_more
+from plural_rlhf.settings.base import AtLeastOne, Positive, Section, one_or_more
 
 
 __all__ = ["JurySection", "LoraSection", "ObjectiveSection", "PolicySection"]

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_serializer
 
-from plural_rlhf.recipe.settings.base import (
+from plural_rlhf.recipe.settings.texts import SampledSection
+from plural_rlhf.settings.base import (
     AnyNumber,
     AtLeastOne,
     Count,
@@ -20,7 +21,6 @@ from plural_rlhf.recipe.settings.base import (
     Section,
     not_a_switch,
 )
-from plural_rlhf.recipe.settings.texts import SampledSection
 
 
 __all__ = ["CheckpointSection", "EvaluateSection", "GrpoSection", "PluralSection", "WarmupSection"]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from plural_rlhf.recipe.settings.base import AtLeastOne, Count, Positive, Section, Share, not_a_switch
+from plural_rlhf.settings.base import AtLeastOne, Count, Positive, Section, Share, not_a_switch
 
 
 __all__ = ["BestOfNSection", "PromptsSection", "RlooSection", "SampledSection", "SftSection"]

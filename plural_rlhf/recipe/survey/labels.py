@@ -18,7 +18,6 @@ from rich.console import Console
 
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_source
-from plural_rlhf.recipe.meta import run_meta
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.survey.clusters import (
     cluster_results,
@@ -30,7 +29,7 @@ from plural_rlhf.recipe.survey.clusters import (
 )
 from plural_rlhf.recipe.survey.description import describe_survey, survey_questions
 from plural_rlhf.report.html import write_report
-from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, ResultsError, RunResults
+from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, ResultsError, RunResults
 from plural_rlhf.report.results_jury import HeadroomSummary
 from reward_models.analysis.cluster_traits import check_traits
 from reward_models.analysis.headroom import headroom
@@ -140,7 +139,7 @@ def fit_labels(
         groupings=groupings,
         survey=survey,
         questions=survey_questions(fit, judgements, labels, names),
-        meta=run_meta(config.seed, command, started, {"labels": time.perf_counter() - start}),
+        meta=Meta.of_this_process(config.seed, command, started, {"labels": time.perf_counter() - start}),
     )
     _write(folder, membership_table(fit, enc, names), results)
     return results

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from plural_rlhf.suites.engine.answers import AnswerStore
-from plural_rlhf.suites.engine.option_answers import SCORING, ask_options
+from plural_rlhf.suites.engine.option_answers import SCORING, ask_options, sensitivity
 from plural_rlhf.suites.models.protocol import EvaluatedModel, OptionRequest, Segment, SegmentLosses
 from plural_rlhf.suites.tasks.questions import Labels, OptionAnswer, OptionQuestion
 from reward_models.content_hashes import value_hash
@@ -39,6 +39,7 @@ class Context:
         draws: Bootstrap draws of intervals.
         scoring: How options are scored.
         option_samples: Samples per question, where options are scored by sampling.
+        permutations: Whether listed options are asked in another order and under letters too (`sensitivity`).
         store: Kept answers.
         label: What a progress bar is called.
 
@@ -58,6 +59,7 @@ class Context:
     draws: int = 1000
     scoring: Scoring = "log_probability"
     option_samples: int = 32
+    permutations: bool = False
     store: AnswerStore = field(default_factory=AnswerStore)
     label: str = "asking"
 
@@ -86,6 +88,12 @@ class Context:
             One answer per question, its shares in the order of the question's own options.
         """
         return ask_options(self, questions, orders, labels)
+
+    def sensitivity(
+        self, questions: Sequence[OptionQuestion], answers: Sequence[OptionAnswer]
+    ) -> dict[str, np.ndarray]:
+        """Measure how far answers move with the order and the labels of options; see `option_answers.sensitivity`."""
+        return sensitivity(self, questions, answers)
 
     def option_log_probs(self, requests: Sequence[OptionRequest]) -> list[np.ndarray]:
         """Return the log-probability of each whole answer in nats: `(A,)` per request."""

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plural_rlhf.suites.models.protocol import NotSupported
 from plural_rlhf.suites.tasks.questions import Labels, OptionAnswer, OptionQuestion, option_request
-from reward_models.stats.answers import normalise
+from reward_models.seeds import seeded_rng
+from reward_models.stats.answers import normalise, total_variation
 
 
 if TYPE_CHECKING:
     from plural_rlhf.suites.engine.context import Context
     from plural_rlhf.suites.models.protocol import OptionRequest
 
-__all__ = ["SCORING", "ask_options", "matched_option", "stated_shares"]
+__all__ = ["SCORING", "ask_options", "matched_option", "sensitivity", "stated_shares"]
 
 STATE = (
     "Of 100 people who are asked this, how many give each answer? Write one line per answer, in the form "
@@ -51,10 +53,65 @@ def ask_options(
     orders = [range(len(q.options)) for q in questions] if orders is None else orders
     requests = [option_request(q, order, labels) for q, order in zip(questions, orders, strict=True)]
     answers = SCORING[context.scoring](context, requests)
+    if questions and not any(answer.valid for answer in answers):
+        raise NotSupported(
+            f"none of the answers to {len(questions)} questions is an offered option (scoring: {context.scoring}), so "
+            "there is no distribution to compare"
+        )
     return [
         OptionAnswer(answer.shares[np.argsort(order)], answer.coverage, answer.valid)
         for answer, order in zip(answers, orders, strict=True)
     ]
+
+
+def sensitivity(
+    context: Context, questions: Sequence[OptionQuestion], answers: Sequence[OptionAnswer]
+) -> dict[str, np.ndarray]:
+    """Measure how far answers move when options are listed in another order, or under letters.
+
+    The order is drawn at random, and differs from the option's own. Questions whose options are not listed have NaN.
+
+    Args:
+        context: The model and the settings.
+        questions: The questions.
+        answers: The answers under the own order and without labels.
+
+    Returns:
+        `order_sensitivity` and `label_sensitivity`, each the total variation per question; empty if no question lists
+        its options or the context has no permutations.
+
+    Example:
+        >>> from plural_rlhf.suites.engine.context import Context
+        >>> from plural_rlhf.suites.models.functions import CallableModel
+        >>> first = CallableModel("first", option_shares=lambda prompt, options: np.eye(len(options))[0])
+        >>> questions, context = [OptionQuestion("More parks?", ("yes", "no"))], Context(first, permutations=True)
+        >>> moved = sensitivity(context, questions, context.option_answers(questions))
+        >>> moved["order_sensitivity"].tolist(), moved["label_sensitivity"].tolist()
+        ([1.0], [0.0])
+    """
+    listed = [number for number, question in enumerate(questions) if question.listed]
+    if not context.permutations or not listed:
+        return {}
+    rng = seeded_rng(context.seed, "order of options")
+    asked = [questions[number] for number in listed]
+    orders = [_another_order(len(question.options), rng) for question in asked]
+    moved = {
+        "order_sensitivity": context.option_answers(asked, orders=orders),
+        "label_sensitivity": context.option_answers(asked, labels="letters"),
+    }
+    out = {}
+    for name, others in moved.items():
+        out[name] = np.full(len(questions), np.nan)
+        for number, other in zip(listed, others, strict=True):
+            out[name][number] = total_variation(answers[number].shares, other.shares)
+    return out
+
+
+def _another_order(n: int, rng: np.random.Generator) -> list[int]:
+    order = list(range(n))
+    while n > 1 and order == list(range(n)):
+        order = rng.permutation(n).tolist()
+    return order
 
 
 def _by_log_probability(context: Context, requests: Sequence[OptionRequest]) -> list[OptionAnswer]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-__all__ = ["EvaluatedModel", "NotSupported", "OptionRequest", "Segment", "SegmentLosses"]
+__all__ = ["EvaluatedModel", "NotSupported", "OptionRequest", "Segment", "SegmentLosses", "cut_before"]
 
 
 class NotSupported(ValueError):
@@ -130,3 +131,18 @@ class EvaluatedModel:
     def sequence_losses(self, sequences: Sequence[Sequence[Segment]]) -> list[SegmentLosses]:
         """Return the loss of every output of each sequence, given everything before it."""
         raise NotSupported(f"a model of the kind {self.kind!r} cannot score sequences")
+
+    def usage_record(self) -> dict[str, Any]:
+        """Return what was asked and what it cost, where that is counted."""
+        return {}
+
+
+def cut_before(text: str, stop: Sequence[str]) -> str:
+    r"""Return a sampled text without the space around it, cut before the first of `stop`.
+
+    Example:
+        >>> cut_before(" red\nblue", ["\n"])
+        'red'
+    """
+    text = text.lstrip()
+    return text[: min((text.index(end) for end in stop if end in text), default=len(text))].rstrip()

@@ -89,7 +89,7 @@ def _record(item: DistributionItem, answer: OptionAnswer, scores: Mapping[str, f
         "options": list(item.options),
         "people": item.people.tolist(),
         "n": item.n,
-        "model": answer.shares.tolist(),
+        "answer": answer.shares.tolist(),
         "valid": answer.valid,
         "scores": scores,
     }

@@ -77,9 +77,9 @@ class TaskResult:
 
     Attributes:
         rows: The numbers.
-        records: One JSON object per item, for `samples/<task>.jsonl`: `item` (its name), `metric` name to value under
-            `scores`, and what a reader wants to see, e.g. `options`, `people`, `model`, `texts`. Two runs are compared
-            item by item by `item` and `scores`.
+        records: One JSON object per item, for `samples/<task>.jsonl`: `item` (its name), numbers by metric under
+            `scores` (the main one first), and what a reader wants to see, e.g. `options`, `people`, `answer`, `texts`.
+            The key `model` is the suite's. Two runs are compared item by item by `item` and `scores`.
 
     Example:
         >>> TaskResult([TaskRow("accuracy", 0.5)], [{"item": "q1", "scores": {"accuracy": 1.0}}]).rows[0].value

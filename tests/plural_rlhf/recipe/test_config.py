@@ -222,6 +222,8 @@ def test_juries_need_a_name_of_their_own_and_somebody_on_them(write):
 
 
 def test_an_unknown_key_in_an_entry_of_a_list_or_mapping_is_named(write):
+    said = refusal(write("data: {tables: [{path: a.csv}, b.csv]}"))
+    assert 'data.tables = "b.csv": entry 2 is a section. Fix: give it keys, such as `path:`' in said
     said = refusal(write("data: {tables: [{path: a.csv}, {pth: b.csv}]}"))
     assert "data.tables.2.pth: unknown key 'pth' in section `data.tables.2`. Did you mean 'path'?" in said
     said = refusal(write("jury: {objectives: {brief: {funktion: 'a:b'}}}"))

@@ -12,6 +12,7 @@ from plural_rlhf.suites import (
     DistributionItem,
     DistributionTask,
     EvaluatedModel,
+    NotSupported,
     OptionQuestion,
     PseudoModel,
     Task,
@@ -21,6 +22,7 @@ from plural_rlhf.suites import (
 )
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.option_answers import stated_shares
+from plural_rlhf.suites.models.functions import CallableModel
 
 
 class Counting(EvaluatedModel):
@@ -109,8 +111,9 @@ def test_what_cannot_be_measured_is_skipped_with_its_reason():
         def measure(self, items, context):
             return context.sample(items, 2)
 
-    found = run_tasks([PseudoModel("gold")], [Absent(), Writing()])
-    assert [(s.task, s.model) for s in found.skipped] == [("absent", ""), ("writing", "gold")]
+    stub = CallableModel("stub", option_shares=lambda prompt, options: np.ones(len(options)))
+    found = run_tasks([stub, PseudoModel("gold")], [Absent(), Writing()])
+    assert [(s.task, s.model) for s in found.skipped] == [("absent", ""), ("writing", "stub")]
     assert "example.org" in found.skipped[0].reason
     assert "cannot sample" in found.skipped[1].reason
 
@@ -122,14 +125,20 @@ def test_answers_come_back_in_the_order_of_the_question(labels):
     assert answer.shares == pytest.approx([0.5, 0.3, 0.2])
 
 
-def test_a_model_without_one_valid_answer_says_so():
+def test_a_model_without_one_valid_answer_is_not_measured():
     class Silent(Counting):
         def sample(self, prompts, n, **settings):
-            return [["I would rather not say."] * n for _ in prompts]
+            return [["yes: 1\nno: 3" if "Rivers" in prompt else "I would rather not say."] * n for prompt in prompts]
 
+    parks, rivers = (OptionQuestion(text, ("yes", "no")) for text in ("Parks?", "Rivers?"))
     for scoring in ("sampling", "verbalised"):
-        [answer] = Context(Silent(), scoring=scoring).option_answers([OptionQuestion("Parks?", ("yes", "no"))])
-        assert (answer.valid, answer.coverage, answer.shares.tolist()) == (False, 0.0, [0.5, 0.5])
+        with pytest.raises(NotSupported, match="none of the answers to 1 questions is an offered option"):
+            Context(Silent(), scoring=scoring).option_answers([parks])
+    answers = Context(Silent(), scoring="verbalised").option_answers([parks, rivers])
+    assert [(a.valid, a.coverage, a.shares.tolist()) for a in answers] == [
+        (False, 0.0, [0.5, 0.5]),
+        (True, 1.0, [0.25, 0.75]),
+    ]
 
 
 @pytest.mark.parametrize(

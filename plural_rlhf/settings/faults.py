@@ -1,6 +1,6 @@
 """Strict reading of a run file, and its faults in sentences: the key, the value seen, the reason, the fix.
 
-Knows YAML and pydantic's error records; knows nothing of which settings a run has (`sections` does).
+Knows YAML and pydantic's error records; knows nothing of which settings a file has.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Example:
         >>> read_yaml(Path("no_such.yaml"))
         Traceback (most recent call last):
-        plural_rlhf.recipe.settings.faults.ConfigError: no_such.yaml: 1 fault
+        plural_rlhf.settings.faults.ConfigError: no_such.yaml: 1 fault
           - there is no such file...
     """
     if not path.is_file():
@@ -123,8 +123,10 @@ def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseMo
         if first["type"] == "extra_forbidden":
             yield _unknown_key(root, path)
         elif first["type"] == "model_type":
-            example = next(iter(_model_at(root, path).model_fields))
-            yield f"{key} = {_show(first['input'])}: is a section. Fix: give it keys, such as `{example}:`"
+            section = _model_at(root, path)
+            entry = "" if _is_model(section) else f"entry {next(p for p in first['loc'] if isinstance(p, int)) + 1} "
+            example = next(iter((section if _is_model(section) else get_args(section)[-1]).model_fields))
+            yield f"{key} = {_show(first['input'])}: {entry}is a section. Fix: give it keys, such as `{example}:`"
         elif not path:
             yield _reason(first)
         else:

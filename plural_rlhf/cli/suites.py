@@ -1,0 +1,136 @@
+"""The commands `evaluate`, of a suite file or of the policies of a run file, and `compare`, of two evaluations.
+
+Knows nothing of how anything is measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.options import JsonFile, Output, Overwrite, Settings, Traceback
+from plural_rlhf.cli.runs import output_setting, run_until
+from reward_models.borders import lines_to
+
+
+if TYPE_CHECKING:
+    from plural_rlhf.report.suite.results import SuiteResults
+
+__all__ = ["compare", "evaluate"]
+
+
+def evaluate(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Suite file or run file in YAML. Not needed with --model."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="PATH",
+            help="Evaluate this model instead of those of the file: a folder, a hub id, smollm2-135m. Repeatable.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    output: Output = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Of a suite: end with an error if a task cannot be measured.")
+    ] = False,
+    overwrite: Overwrite = False,
+    traceback: Traceback = False,
+) -> None:
+    """Measure models on a suite of tasks, or the policies of a run on held-out people.
+
+    A **suite file** has `models:` and `tasks:`. Every model answers every task; what a model was asked once is kept
+    and not asked again. Writes results.json, samples/, report.md and report.html.
+
+    Example: `plural-rlhf evaluate configs/eval/suite.yaml --set max_items=50`
+
+    Example: `plural-rlhf evaluate --model runs/quickstart/plural --set tasks=[smoke]`
+
+    A **run file** has sections such as `data:`, `jury:` and `plural:`. Fits and trains first what is missing, and
+    measures how far each policy is from held-out people. Writes results.json; the command run adds the report.
+
+    Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
+    """
+    guarded(lambda: _evaluate(config, model or [], settings or [], output, strict, overwrite), traceback)
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of an evaluation.")],
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the evaluation to compare with.")],
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Model of RUN; by default its first.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option("--base-model", metavar="NAME", help="Model of BASE; by default its first.")
+    ] = None,
+    json_file: JsonFile = None,
+    traceback: Traceback = False,
+) -> None:
+    """Compare two evaluations item by item: difference, interval, p-value (Holm), smallest detectable difference.
+
+    Example: `plural-rlhf compare runs/after runs/before`
+
+    Only tasks with the same items in both are compared; the others are named.
+    """
+    guarded(lambda: _compare(run, base, model, base_model, json_file), traceback)
+
+
+def _evaluate(
+    config: Path | None, models: list[str], settings: list[str], output: Path | None, strict: bool, overwrite: bool
+) -> None:
+    from plural_rlhf.settings.faults import read_yaml
+    from plural_rlhf.suites.config import is_suite_file, make_suite
+    from plural_rlhf.suites.evaluate import evaluate_suite
+
+    if config is None and not models:
+        raise typer.BadParameter("name a suite file, a run file, or a model with --model")
+    values: dict[str, Any] = {} if config is None else read_yaml(config)
+    if config is not None and not models and not is_suite_file(values):
+        if strict:
+            raise typer.BadParameter(
+                f"--strict is for suite files, and {config} has none of their keys (models, tasks)"
+            )
+        run_until("evaluate", "evaluate", config, settings, output, overwrite)
+        return
+    if models:
+        values["models"] = [{"path": path} for path in models]
+    overrides = [*settings, *output_setting(output), *(["strict=true"] if strict else [])]
+    origin = "--model" if config is None else str(config)
+    suite = make_suite(values, overrides, origin=origin)
+    _print(evaluate_suite(suite, command=command_line("evaluate")), suite.output_dir)
+
+
+def _print(results: SuiteResults, folder: Path) -> None:
+    from rich.console import Console
+
+    from plural_rlhf.report.suite.tables import overview_table
+
+    console = Console()
+    console.print(overview_table(results))
+    tell = lines_to(console)
+    for one in results.skipped:
+        tell(f"skipped: {one.task} ({one.model or 'all models'}): {one.reason}")
+    tell(f"Report: {folder.resolve() / 'report.html'}")
+
+
+def _compare(run: Path, base: Path, model: str | None, base_model: str | None, json_file: Path | None) -> None:
+    from rich.console import Console
+
+    from plural_rlhf.report.suite.tables import comparison_table
+    from plural_rlhf.report.tables import rich_table
+    from plural_rlhf.suites.comparisons import compare_runs
+    from reward_models.whole_file import write_json
+
+    found, notes = compare_runs(run, base, model=model, base_model=base_model)
+    console = Console()
+    console.print(rich_table(comparison_table(found), title=f"{run} against {base}"))
+    for note in notes:
+        lines_to(console)(f"note: {note}")
+    if json_file is not None:
+        write_json(json_file, {"differences": [one.to_dict() for one in found], "notes": notes})

@@ -1,0 +1,1 @@
+"""What an evaluation suite found: its results as types, tables, plots and sections of a page. Knows no model."""

@@ -1,0 +1,161 @@
+"""What a suite found, as typed models: the suite makes them, `results.json` stores them, the page reads them.
+
+Knows nothing of how anything was measured or drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from plural_rlhf.report.results import Meta, ResultsError
+from plural_rlhf.report.results_base import Number, ResultsModel, Shares, faults
+from reward_models.whole_file import write_json
+
+
+__all__ = ["Difference", "ItemResult", "MetricResult", "ModelRecord", "SkippedTask", "SuiteResults", "TaskRecord"]
+
+ALL = "all"
+"""The group of everybody."""
+
+
+class MetricResult(ResultsModel):
+    """One number of a model on a task.
+
+    Example:
+        >>> MetricResult(metric="jsd_nats", value=0.02, unit="nats", direction="lower").group
+        'all'
+    """
+
+    metric: str = Field(description="Name of the metric, with its kind and base.")
+    value: Number = Field(description="The estimate.")
+    ci_low: float | None = Field(default=None, description="Lower end of the 95 % interval; null if there is none.")
+    ci_high: float | None = Field(default=None, description="Upper end.")
+    n_items: int = Field(default=0, description="Items behind it.")
+    n_raters: int = Field(default=0, description="People behind it; 0 if unknown.")
+    unit: str = Field(default="", description="nats, share, skill, texts, ...")
+    direction: str = Field(default="none", description="Better values: lower, higher, zero (the nearer to 0), none.")
+    kind: str = Field(default="", description="What the interval resamples.")
+    group: str = Field(default=ALL, description="Group of people or items.")
+    baselines: dict[str, Number] = Field(
+        default={}, description="Values of the metric for uniform, marginal, floor, ceiling, as far as they exist."
+    )
+    headline: bool = Field(default=False, description="Whether the overview shows it.")
+
+
+class ModelRecord(ResultsModel):
+    """A model that was evaluated."""
+
+    name: str = Field(description="Its name in the suite.")
+    kind: str = Field(description="causal-lm, endpoint, callable, recorded or pseudo.")
+    identity: str = Field(description="Hash of all that its answers depend on.")
+    usage: dict[str, Any] = Field(default={}, description="Of an endpoint: requests, retries, refusals, tokens, cost.")
+
+
+class TaskRecord(ResultsModel):
+    """A task that was loaded, and its data."""
+
+    id: str = Field(description="Name of the task.")
+    title: str = Field(description="What it measures.")
+    shape: str = Field(description="distribution, sequences, generation or ratings.")
+    source: str = Field(description="Where the data comes from.")
+    licence: str = Field(description="Its licence.")
+    n: int = Field(description="Items.")
+    sha256: dict[str, str] = Field(default={}, description="Hash of each file that was read.")
+    content: str = Field(default="", description="Hash of the items, generated ones included.")
+
+
+class SkippedTask(ResultsModel):
+    """A task that was not measured, and why."""
+
+    task: str = Field(description="Name of the task.")
+    reason: str = Field(description="Why.")
+    model: str = Field(default="", description="Name of the model; empty for all.")
+
+
+class ItemResult(ResultsModel):
+    """People and a model side by side on one question."""
+
+    model: str = Field(description="Name of the model.")
+    task: str = Field(description="Name of the task.")
+    item: str = Field(description="Name of the item.")
+    text: str = Field(description="The question.")
+    options: list[str] = Field(description="The offered answers.")
+    people: Shares = Field(description="Shares of the people.")
+    answer: Shares = Field(description="Shares of the model.")
+    n: int | None = Field(default=None, description="People behind the shares; null if exact.")
+    score: Number = Field(description="Distance in nats (JS divergence).")
+
+
+class Difference(ResultsModel):
+    """A paired difference of two models on the items of a task: `model` minus `base`."""
+
+    task: str = Field(description="Name of the task.")
+    metric: str = Field(description="Name of the metric.")
+    model: str = Field(description="The model that is compared.")
+    base: str = Field(description="The model that it is compared with.")
+    value: Number = Field(description="Mean difference over the items that both answered.")
+    ci_low: float | None = Field(default=None, description="Lower end of its 95 % interval, items resampled.")
+    ci_high: float | None = Field(default=None, description="Upper end.")
+    n_items: int = Field(description="Items that both answered.")
+    p_value: Number = Field(description="Two-sided, signs of the items flipped.")
+    p_holm: Number = Field(description="The same, corrected for all differences of the table.")
+    minimum_detectable: Number = Field(description="Smallest true difference that would show four times in five.")
+    direction: str = Field(description="Which values are better.")
+    outcome: str = Field(description="better, worse or undecided.")
+
+
+class SuiteResults(ResultsModel):
+    """The results of a suite: what its `results.json` holds.
+
+    Example:
+        >>> row = MetricResult(metric="skill_uniform", value=0.4, headline=True)
+        >>> results = SuiteResults(name="trial", results={"base": {"urn": [row]}})
+        >>> results.headline("base", "urn").value, results.headline("base", "coin")
+        (0.4, None)
+    """
+
+    schema_version: int = Field(default=1, description="Version of the layout.")
+    name: str = Field(default="evaluation", description="Name of the suite.")
+    config: dict[str, Any] = Field(default={}, description="All settings.")
+    meta: Meta | None = Field(default=None, description="Versions, machine, seed, command and seconds per task.")
+    models: list[ModelRecord] = Field(default=[], description="The models, in order.")
+    data: list[TaskRecord] = Field(default=[], description="The tasks that were loaded, and their data.")
+    results: dict[str, dict[str, list[MetricResult]]] = Field(
+        default={}, description="Numbers by model and task, those of groups included."
+    )
+    comparisons: list[Difference] = Field(default=[], description="Every model against the first.")
+    worst_items: list[ItemResult] = Field(default=[], description="Where people and model differ most.")
+    skipped: list[SkippedTask] = Field(default=[], description="What was not measured, and why.")
+
+    def headline(self, model: str, task: str) -> MetricResult | None:
+        """Return the number of a model on a task that the overview shows."""
+        rows = [row for row in self.results.get(model, {}).get(task, []) if row.group == ALL]
+        return next((row for row in rows if row.headline), rows[0] if rows else None)
+
+    def tasks(self) -> list[str]:
+        """Return the tasks with any number, in order."""
+        return list(dict.fromkeys(task for of_model in self.results.values() for task in of_model))
+
+    def real_models(self) -> list[str]:
+        """Return the models that are no pseudo-models."""
+        return [model.name for model in self.models if model.kind != "pseudo"]
+
+    def write(self, path: str | Path) -> None:
+        """Write `results.json`, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read `results.json`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ResultsError: The file is not JSON, or lacks a key.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except ValidationError as error:
+            raise ResultsError(f"{path} holds no results of a suite: {faults(error)}") from error

@@ -1,0 +1,118 @@
+"""What the page of a suite says, in order, and its first sentences. Knows nothing of files."""
+
+from __future__ import annotations
+
+import json
+
+from plural_rlhf.report.sections import Section
+from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
+from plural_rlhf.report.suite.results import SuiteResults
+from plural_rlhf.report.suite.tables import all_numbers, comparison_table, data_table, overview, skipped_table
+from plural_rlhf.report.tables import TextTable
+
+
+__all__ = ["suite_findings", "suite_sections"]
+
+
+def suite_findings(results: SuiteResults) -> list[str]:
+    """Say in sentences what was found, the counts of what is missing included.
+
+    Example:
+        >>> suite_findings(SuiteResults())
+        ['Nothing was measured.']
+    """
+    if not results.tasks():
+        return ["Nothing was measured.", *_skipped_sentence(results)]
+    models = results.real_models() or [model.name for model in results.models]
+    sentences = []
+    for model in models:
+        rows = [results.headline(model, task) for task in results.tasks()]
+        skills = [row.value for row in rows if row is not None and row.unit == "skill"]
+        if skills:
+            ahead = sum(value > 0 for value in skills)
+            mean = f"{sum(skills) / len(skills):.2f}".replace("-", "−")
+            sentences.append(
+                f"{model}: nearer to people than a uniform guess on {ahead} of {len(skills)} tasks, mean skill {mean}."
+            )
+    decided = [one for one in results.comparisons if one.outcome in ("better", "worse") and one.p_holm < 0.05]
+    for model in dict.fromkeys(one.model for one in results.comparisons):
+        of_model = [one for one in decided if one.model == model]
+        better = sum(one.outcome == "better" for one in of_model)
+        total = sum(one.model == model for one in results.comparisons)
+        base = next(one.base for one in results.comparisons if one.model == model)
+        sentences.append(
+            f"{model} against {base}, paired by item: better on {better}, worse on {len(of_model) - better}, "
+            f"undecided on {total - len(of_model)} of {total} measures (Holm, 5 %)."
+        )
+    return sentences + _skipped_sentence(results) or ["Only pseudo-models were measured."]
+
+
+def suite_sections(results: SuiteResults) -> list[Section]:
+    """Make all sections of the page; one without data says what is missing.
+
+    Example:
+        >>> [section.key for section in suite_sections(SuiteResults())]
+        ['overview', 'worst', 'comparisons', 'numbers', 'skipped', 'data', 'record']
+    """
+    nothing = "" if results.tasks() else "Nothing was measured."
+    record = {**results.config, **({} if results.meta is None else results.meta.to_dict())}
+    settings = [[key, json.dumps(value, ensure_ascii=False)] for key, value in record.items()]
+    usage = [[model.name, json.dumps(model.usage)] for model in results.models if model.usage]
+    return [
+        Section(
+            "overview",
+            "How near to people is each model?",
+            "Marks to the right are better: 0 is a uniform guess, 1 what people themselves answer. Lines are 95 % "
+            "intervals.",
+            plot_skill(results),
+            [overview(results)],
+            missing=nothing,
+        ),
+        Section(
+            "worst",
+            "Where do people and model differ most?",
+            "The ten questions with the largest divergence, over all tasks with offered answers.",
+            plot_worst_items(results),
+            missing="" if results.worst_items else "No task with offered answers was measured.",
+        ),
+        Section(
+            "comparisons",
+            "Which differences between models are more than chance?",
+            "Every model against the first, on the same items.",
+            tables=[comparison_table(results.comparisons)],
+            missing="" if results.comparisons else "There is only one model.",
+        ),
+        Section(
+            "numbers",
+            "Every number",
+            "Type words to filter; click a heading to sort.",
+            tables=[all_numbers(results)],
+            missing=nothing,
+        ),
+        Section(
+            "skipped",
+            "What was not measured?",
+            "A task is skipped where its data is not there or a model cannot do what it asks for.",
+            tables=[skipped_table(results)],
+            missing="" if results.skipped else "Everything was measured.",
+        ),
+        Section(
+            "data",
+            "On what data?",
+            "Hashes of the files are in results.json.",
+            tables=[data_table(results)],
+            missing="" if results.data else "No data was loaded.",
+        ),
+        Section(
+            "record",
+            "How is it made again?",
+            "The settings below as a YAML file, and the versions of the libraries, give the same numbers.",
+            tables=[TextTable(["endpoint", "requests and cost"], usage)] if usage else [],
+            folded=[TextTable(["setting", "value"], settings, "Settings, versions, seconds")],
+        ),
+    ]
+
+
+def _skipped_sentence(results: SuiteResults) -> list[str]:
+    skipped = len(results.skipped)
+    return [f"{skipped} {'is' if skipped == 1 else 'are'} not measured: see below."] if skipped else []

@@ -1,0 +1,121 @@
+"""The numbers of a suite as tables. Knows nothing of plots or files."""
+
+from __future__ import annotations
+
+import math
+
+from rich.table import Table
+
+from plural_rlhf.report.suite.results import Difference, MetricResult, SuiteResults
+from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table
+
+
+__all__ = ["all_numbers", "comparison_table", "data_table", "overview", "overview_table", "skipped_table"]
+
+BETTER = {"lower": "lower", "higher": "higher", "zero": "near 0", "none": ""}
+
+
+def overview(results: SuiteResults) -> TextTable:
+    """Tabulate one row per task, and the headline number of every model.
+
+    Example:
+        >>> row = MetricResult(metric="skill_uniform", value=0.4, headline=True, unit="skill")
+        >>> models = [{"name": "base", "kind": "causal-lm", "identity": "1"}]
+        >>> overview(SuiteResults(models=models, results={"base": {"urn": [row]}})).rows
+        [['urn', 'skill_uniform', '0.400']]
+    """
+    models = [model.name for model in results.models]
+    body = []
+    for task in results.tasks():
+        rows = [results.headline(model, task) for model in models]
+        metric = next((row.metric for row in rows if row is not None), "")
+        body.append([task, metric, *(DASH if row is None else _with_interval(row) for row in rows)])
+    return TextTable(
+        ["task", "metric", *models],
+        body,
+        "skill_uniform: 1 is what people themselves answer, 0 a uniform guess, below 0 worse than that. In brackets "
+        "the 95 % interval. gold, uniform, marginal and mode are no models: they mark the scale.",
+    )
+
+
+def overview_table(results: SuiteResults) -> Table:
+    """Return the overview for a terminal.
+
+    Example:
+        >>> overview_table(SuiteResults()).row_count
+        0
+    """
+    return rich_table(overview(results), title=results.name)
+
+
+def all_numbers(results: SuiteResults) -> TextTable:
+    """Tabulate every number with its interval, baselines and counts."""
+    body = [
+        [
+            model,
+            task,
+            row.group,
+            row.metric,
+            _with_interval(row),
+            BETTER.get(row.direction, ""),
+            row.unit,
+            ", ".join(f"{name} {format_nats(value)}" for name, value in row.baselines.items()) or DASH,
+            str(row.n_items),
+            str(row.n_raters) if row.n_raters else DASH,
+            row.kind,
+        ]
+        for model, by_task in results.results.items()
+        for task, rows in by_task.items()
+        for row in rows
+    ]
+    return TextTable(
+        ["model", "task", "group", "metric", "value", "better", "unit", "baselines", "items", "people", "interval"],
+        body,
+        "Floor: what a perfect model would score, because people are few. Uniform and marginal: what needs no model.",
+        filterable=True,
+    )
+
+
+def comparison_table(differences: list[Difference]) -> TextTable:
+    """Tabulate paired differences, the smallest corrected p-values first."""
+    body = [
+        [
+            one.task,
+            one.metric,
+            f"{one.model} − {one.base}",
+            _between(one.value, one.ci_low, one.ci_high),
+            format_nats(one.p_holm),
+            format_nats(one.minimum_detectable),
+            str(one.n_items),
+            one.outcome,
+        ]
+        for one in sorted(differences, key=lambda one: one.p_holm if math.isfinite(one.p_holm) else 2.0)
+    ]
+    return TextTable(
+        ["task", "metric", "difference", "value", "p (Holm)", "detectable", "items", "outcome"],
+        body,
+        "Paired by item. p: signs of the items flipped at random, corrected for all rows of this table (Holm). "
+        "Detectable: the smallest true difference that these items would show four times in five.",
+    )
+
+
+def skipped_table(results: SuiteResults) -> TextTable:
+    """Tabulate what was not measured, and why."""
+    body = [[one.task, one.model or "all models", one.reason] for one in results.skipped]
+    return TextTable(["task", "model", "reason"], body)
+
+
+def data_table(results: SuiteResults) -> TextTable:
+    """Tabulate the data of every task."""
+    body = [[task.id, task.title, task.shape, str(task.n), task.source, task.licence] for task in results.data]
+    return TextTable(["task", "what it measures", "shape", "items", "source", "licence"], body)
+
+
+def _with_interval(row: MetricResult) -> str:
+    return _between(row.value, row.ci_low, row.ci_high)
+
+
+def _between(value: float, low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return format_nats(value)
+    return f"{format_nats(value)} [{format_nats(low)}, {format_nats(high)}]"

@@ -1,0 +1,196 @@
+"""A suite from its settings to its folder: results.json, a record of every item, the page, a file in lm-eval's shape.
+
+Knows no command. Rows of models come from `run`, differences from `comparisons`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from plural_rlhf.report.results import Meta
+from plural_rlhf.report.suite.page import write_suite_report
+from plural_rlhf.report.suite.results import (
+    Difference,
+    ItemResult,
+    MetricResult,
+    ModelRecord,
+    SkippedTask,
+    SuiteResults,
+    TaskRecord,
+)
+from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, item_scores
+from plural_rlhf.suites.config import SuiteConfig
+from plural_rlhf.suites.lm_eval import lm_eval_results
+from plural_rlhf.suites.models.choose import check_models, open_models
+from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_tasks
+from plural_rlhf.suites.tasks.catalogue import make_tasks
+from reward_models.whole_file import write_json, write_json_lines
+
+
+__all__ = ["StrictError", "evaluate_suite", "suite_results"]
+
+WORST = 10
+
+
+class StrictError(ValueError):
+    """A task could not be measured, and the suite is strict."""
+
+
+def evaluate_suite(config: SuiteConfig, *, command: str = "") -> SuiteResults:
+    """Evaluate every model of a suite on every task and write the folder of results.
+
+    Args:
+        config: The settings.
+        command: Command line, for the record.
+
+    Returns:
+        The results, as `results.json` holds them.
+
+    Raises:
+        FileNotFoundError: A model is not there; nothing was done.
+        StrictError: With `strict`, a task could not be measured; the results are written all the same.
+
+    Example:
+        >>> import tempfile
+        >>> settings = {"tasks": ["urn"], "pseudo_models": ["gold", "uniform"], "max_items": 20, "draws": 50}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = {"answers_dir": f"{folder}/answers", "output_dir": f"{folder}/out"}
+        ...     results = evaluate_suite(SuiteConfig(**settings, **paths))
+        ...     written = sorted(path.name for path in (Path(folder) / "out").iterdir())
+        >>> [(model.name, round(results.headline(model.name, "urn").value)) for model in results.models]
+        [('gold', 1), ('uniform', 0)]
+        >>> written
+        ['figures', 'report.html', 'report.md', 'results.json', 'samples']
+    """
+    check_models(config.models)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    found = run_tasks(
+        open_models(config.models, config.pseudo_models),
+        make_tasks(config.tasks),
+        data=config.data,
+        max_items=config.max_items,
+        seed=config.seed,
+        draws=config.draws,
+        scoring=config.scoring,
+        option_samples=config.option_samples,
+        permutations=config.permutations,
+        answers_dir=config.answers_dir,
+    )
+    results = suite_results(found, config, command=command, started=started)
+    folder = config.output_dir
+    write_samples(found, folder / SAMPLES)
+    results.write(folder / "results.json")
+    for model, of_model in lm_eval_results(results).items():
+        write_json(folder / "lm_eval" / f"results_{model}.json", of_model)
+    write_suite_report(results, folder)
+    if config.strict and results.skipped:
+        reasons = "\n".join(f"  - {one.task} ({one.model or 'all models'}): {one.reason}" for one in results.skipped)
+        raise StrictError(
+            f"strict: {len(results.skipped)} could not be measured:\n{reasons}\nThe rest is in {folder}. Fix: get the "
+            "data, leave the tasks out, or run without strict"
+        )
+    return results
+
+
+def suite_results(found: SuiteFindings, config: SuiteConfig, *, command: str = "", started: str = "") -> SuiteResults:
+    """Make the results of a suite from what was found."""
+    results: dict[str, dict[str, list[MetricResult]]] = {}
+    for one in found.findings:
+        results.setdefault(one.model, {})[one.task] = [MetricResult(**asdict(row)) for row in one.result.rows]
+    seconds: dict[str, float] = {}
+    for one in found.findings:
+        seconds[one.task] = round(seconds.get(one.task, 0.0) + one.seconds, 2)
+    return SuiteResults(
+        schema_version=1,
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        meta=Meta.of_this_process(config.seed, command, started, seconds),
+        models=[ModelRecord(**asdict(model)) for model in found.models],
+        data=[
+            TaskRecord(
+                id=one.task.name,
+                title=one.task.title,
+                shape=one.task.shape,
+                source=one.task.source,
+                licence=one.task.licence,
+                n=len(one.items),
+                sha256=dict(one.files),
+                content=one.content,
+            )
+            for one in found.tasks
+        ],
+        results=results,
+        comparisons=_comparisons(found, config),
+        worst_items=_worst_items(found),
+        skipped=[SkippedTask(**asdict(one)) for one in found.skipped],
+    )
+
+
+def write_samples(found: SuiteFindings, folder: Path) -> None:
+    """Write `<task>.jsonl`, one line per model and item."""
+    for task in dict.fromkeys(one.task for one in found.findings):
+        records = (
+            {"model": one.model, **record}
+            for one in found.findings
+            if one.task == task
+            for record in one.result.records
+        )
+        write_json_lines(folder / f"{task}.jsonl", records)
+
+
+def _comparisons(found: SuiteFindings, config: SuiteConfig) -> list[Difference]:
+    """Compare every model with the first, pseudo-models aside."""
+    real = [model.name for model in found.models if model.kind != "pseudo"]
+    contents = {one.task.name: one.content for one in found.tasks}
+    scored = {
+        (one.model, one.task): ScoredItems(
+            one.model,
+            one.task,
+            contents[one.task],
+            item_scores(one.result.records),
+            {row.metric: row.direction for row in one.result.rows},
+        )
+        for one in found.findings
+        if one.model in real
+    }
+    pairs = [
+        (scored[model, task], scored[real[0], task])
+        for model in real[1:]
+        for task in contents
+        if (model, task) in scored and (real[0], task) in scored
+    ]
+    return differences(pairs, draws=config.draws, seed=config.seed)
+
+
+def _worst_items(found: SuiteFindings) -> list[ItemResult]:
+    """Return the items of each model on which people and model differ most."""
+    worst = []
+    for model in found.models:
+        records = [(one.task, record) for one in found.findings if one.model == model.name for record in _shown(one)]
+        records.sort(key=lambda pair: -pair[1]["scores"]["jsd_nats"])
+        if model.kind != "pseudo":
+            worst += [_item_result(model.name, task, record) for task, record in records[:WORST]]
+    return worst
+
+
+def _shown(one: TaskFindings) -> Sequence[Mapping[str, Any]]:
+    needed = {"options", "people", "answer"}
+    return [r for r in one.result.records if needed <= set(r) and "jsd_nats" in r.get("scores", {})]
+
+
+def _item_result(model: str, task: str, record: Mapping[str, Any]) -> ItemResult:
+    return ItemResult(
+        model=model,
+        task=task,
+        item=str(record["item"]),
+        text=str(record.get("text", record["item"])),
+        options=list(record["options"]),
+        people=list(record["people"]),
+        answer=list(record["answer"]),
+        n=record.get("n"),
+        score=float(record["scores"]["jsd_nats"]),
+    )

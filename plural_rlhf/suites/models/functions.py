@@ -1,0 +1,209 @@
+"""Models that are not language models of transformers: a Python function, and texts that were recorded.
+
+Knows no task.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported, OptionRequest, cut_before
+from reward_models.content_hashes import file_hash, value_hash
+
+
+__all__ = ["CallableModel", "RecordedModel", "import_function"]
+
+OptionShares = Callable[[str, Sequence[str]], Sequence[float]]
+WriteTexts = Callable[..., Sequence[str]]
+
+
+class CallableModel(EvaluatedModel):
+    """A model that is a Python function, or two.
+
+    Args:
+        name: What the report calls it.
+        option_shares: Given a prompt and its options, returns their probabilities (they may sum to less than 1).
+        write: Given a prompt, a number `n` and `seed=`, returns `n` texts.
+        identity: Hash of whatever the answers depend on; None for the names and source files of the functions, which
+            say nothing of what else they read. Answers of lambdas and inner functions are kept by no later process.
+
+    Raises:
+        ValueError: Neither function is given.
+
+    Example:
+        >>> stub = CallableModel("always first", option_shares=lambda prompt, options: np.eye(len(options))[0])
+        >>> stub.option_log_probs([OptionRequest("Parks?", ("yes", "no"))])[0].tolist()
+        [0.0, -inf]
+    """
+
+    kind = "callable"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        option_shares: OptionShares | None = None,
+        write: WriteTexts | None = None,
+        identity: str | None = None,
+    ) -> None:
+        if option_shares is None and write is None:
+            raise ValueError(f"{name}: no function is given. Fix: give option_shares, write, or both")
+        self.name = name
+        self.option_shares = option_shares
+        self.write = write
+        functions = [function for function in (option_shares, write) if function is not None]
+        self.identity = identity or value_hash([_source_hash(function) for function in functions])[:24]
+
+    def option_log_probs(self, requests: Sequence[OptionRequest]) -> list[np.ndarray]:
+        """Return the logarithms of what the function returns.
+
+        Raises:
+            ValueError: It returns another number of probabilities, or negative ones, or more than 1 together.
+        """
+        if self.option_shares is None:
+            return super().option_log_probs(requests)
+        out = []
+        for request in requests:
+            shares = np.asarray(self.option_shares(request.prompt, request.options), dtype=np.float64)
+            fits = shares.shape == (len(request.options),) and (shares >= 0).all() and shares.sum() <= 1 + 1e-6
+            if not fits:
+                raise ValueError(
+                    f"{self.name} returned {shares.tolist()} for the {len(request.options)} options of "
+                    f"{request.prompt[-60:]!r}. Fix: return one probability per option, together at most 1"
+                )
+            with np.errstate(divide="ignore"):
+                out.append(np.log(shares))
+        return out
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        n: int,
+        *,
+        seed: int = 0,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        stop: Sequence[str] = (),
+    ) -> list[list[str]]:
+        """Return the texts of the function, cut before the first of `stop`."""
+        if self.write is None:
+            return super().sample(prompts, n)
+        out = []
+        for number, prompt in enumerate(prompts):
+            texts = [str(text) for text in self.write(prompt, n, seed=seed + number)]
+            if len(texts) != n:
+                raise ValueError(
+                    f"{self.name} returned {len(texts)} texts for {prompt[:60]!r}, and {n} were asked for"
+                )
+            out.append([cut_before(text, stop) for text in texts])
+        return out
+
+
+class RecordedModel(EvaluatedModel):
+    """Texts that some model wrote before, read from a JSONL file with `prompt` and `text` or `texts` in every line.
+
+    Args:
+        name: What the report calls it.
+        path: The file. `plural-rlhf evaluate SUITE.yaml --prompts FILE` writes the prompts that a suite asks for.
+
+    Raises:
+        ValueError: A line is no JSON object with a prompt and texts; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "texts.jsonl"
+        ...     _ = path.write_text('{"prompt": "A colour?", "texts": ["red", "blue"]}')
+        ...     RecordedModel("theirs", path).sample(["A colour?"], 2)
+        [['red', 'blue']]
+    """
+
+    kind = "recorded"
+
+    def __init__(self, name: str, path: str | Path) -> None:
+        self.name = name
+        self.path = Path(path)
+        self.identity = file_hash(self.path)[:24]
+        self.texts: dict[str, list[str]] = {}
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.strip():
+                prompt, texts = _recorded_line(line, f"{self.path}, line {number}")
+                self.texts.setdefault(prompt, []).extend(texts)
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        n: int,
+        *,
+        seed: int = 0,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        stop: Sequence[str] = (),
+    ) -> list[list[str]]:
+        """Return the first `n` texts of each prompt, cut before the first of `stop`.
+
+        Raises:
+            NotSupported: A prompt has fewer texts.
+        """
+        few = [prompt for prompt in prompts if len(self.texts.get(prompt, ())) < n]
+        if few:
+            raise NotSupported(
+                f"{self.path} has {len(self.texts.get(few[0], ()))} of {n} texts for {few[0][:60]!r}, and too few for "
+                f"{len(few)} of {len(prompts)} prompts"
+            )
+        return [[cut_before(text, stop) for text in self.texts[prompt][:n]] for prompt in prompts]
+
+
+def import_function(reference: str) -> Callable[..., Any]:
+    """Import a function by `package.module:name`.
+
+    Raises:
+        ValueError: The reference is not of that form, or there is no such module or function.
+
+    Example:
+        >>> import_function("math:sqrt")(4)
+        2.0
+        >>> import_function("math.sqrt")
+        Traceback (most recent call last):
+        ValueError: 'math.sqrt' names no function. Fix: write package.module:function, ...
+    """
+    module, _, name = reference.partition(":")
+    form = "Fix: write package.module:function, with the module on PYTHONPATH"
+    if not name:
+        raise ValueError(f"{reference!r} names no function. {form}")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{reference!r} cannot be imported: {error}. {form}") from error
+    if not callable(function):
+        raise ValueError(f"{reference!r} is a {type(function).__name__}, not a function. {form}")
+    return function
+
+
+def _recorded_line(line: str, place: str) -> tuple[str, list[str]]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{place}: is not JSON ({error}). Fix: write one JSON object per line") from error
+    texts = row.get("texts", [row["text"]] if "text" in row else None) if isinstance(row, dict) else None
+    if not (isinstance(texts, list) and all(isinstance(t, str) for t in texts) and isinstance(row.get("prompt"), str)):
+        raise ValueError(f'{place}: {line[:80]!r}. Fix: write {{"prompt": "...", "texts": ["...", "..."]}} per line')
+    return row["prompt"], texts
+
+
+def _source_hash(function: Callable[..., object]) -> str:
+    """Hash the name and source file of a function; what has no name of its own is another function every time."""
+    name = getattr(function, "__qualname__", "<object>")
+    try:
+        source = file_hash(inspect.getfile(inspect.unwrap(function)))
+    except (TypeError, OSError):
+        source = ""
+    return uuid.uuid4().hex if "<" in name or not source else f"{function.__module__}.{name} {source}"

@@ -1,0 +1,126 @@
+"""Language models for an evaluation from their folders: a model, an adapter on its base model, a steered policy.
+
+Knows nothing of tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.suites.models.causal_lm import CausalLM
+from reward_models.content_hashes import folder_records, value_hash
+from reward_models.inference import default_device
+from reward_models.weights import WeightSpec
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["load_causal_lm", "model_identity"]
+
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+
+
+def load_causal_lm(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    jury: str | Path | None = None,
+    weights: WeightSpec = "prevalence",
+    chat: bool | None = None,
+    batch_size: int = 16,
+    cache_dir: str | Path = ".cache/models",
+) -> CausalLM:
+    """Load a model for an evaluation.
+
+    Args:
+        path: Folder or hub id of a model or of a PEFT adapter; `smollm2-135m` or `tiny`.
+        name: What the report calls it; the path if None.
+        jury: Folder of the saved jury with which a policy was trained: `weights` are written into its prompts.
+        weights: Whom the policy answers for: `prevalence`, a cluster, or seats by cluster.
+        chat: Whether prompts go through the chat template; None: if there is one.
+        batch_size: Prompts per forward pass.
+        cache_dir: Folder of converted models, for `smollm2-135m` and `tiny`.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it holds no model.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as cache:
+        ...     tiny = load_causal_lm("tiny", cache_dir=cache)
+        >>> tiny.name, tiny.chat
+        ('tiny', True)
+    """
+    folder = prepare_base_model(str(path), cache_dir)
+    identity = model_identity(folder)
+    name = str(path) if name is None else name
+    if jury is not None:
+        from plural_rlhf.policies.steerer import Steerer
+
+        steerer = Steerer.from_pretrained(folder, jury, batch_size=batch_size)
+        shares = steerer.weights(weights)
+        steered = value_hash([identity, steerer.cluster_names, shares.tolist()])[:24]
+        return CausalLM(
+            name,
+            steerer.model,
+            steerer.tokenizer,
+            identity=steered,
+            chat=chat,
+            batch_size=batch_size,
+            render=lambda prompt: steerer.render(prompt, shares),
+        )
+    model, tokenizer = _load(folder)
+    return CausalLM(
+        name,
+        model.to(default_device()).eval(),
+        tokenizer,
+        identity=identity,
+        chat=chat,
+        batch_size=batch_size,
+    )
+
+
+def model_identity(path: str | Path) -> str:
+    """Return the hash of the files of a model, and of the base model of an adapter; of a hub id, the id itself.
+
+    Example:
+        >>> model_identity("nobody/a-model-on-the-hub")
+        'nobody/a-model-on-the-hub'
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return str(path)
+    names = [file.name for file in folder.iterdir() if file.suffix in _MODEL_FILES]
+    records = {name: record["sha256"] for name, record in folder_records(folder, names).items()}
+    adapter = folder / "adapter_config.json"
+    base = _base_of(adapter) if adapter.is_file() else None
+    return value_hash([records, None if base is None else model_identity(base)])[:24]
+
+
+def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if Path(path).is_dir() and not any((Path(path) / f"{kind}config.json").is_file() for kind in ("", "adapter_")):
+        raise FileNotFoundError(
+            f"{path} holds neither config.json nor adapter_config.json, so it is no saved model. Fix: give the folder "
+            "that `save_pretrained` wrote, e.g. runs/quickstart/plural"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+    adapter = find_adapter_config_file(path)
+    if adapter is None:
+        return AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False), tokenizer
+    from peft import PeftModel
+
+    model = AutoModelForCausalLM.from_pretrained(_base_of(Path(adapter)), trust_remote_code=False)
+    if model.get_input_embeddings().num_embeddings < len(tokenizer):
+        model.resize_token_embeddings(len(tokenizer))
+    return PeftModel.from_pretrained(model, path), tokenizer
+
+
+def _base_of(adapter_config: Path) -> str:
+    return str(json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"])
