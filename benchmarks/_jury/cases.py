@@ -9,6 +9,7 @@ metrics or methods.
 | `labels:seen:shuffled` | the same with answers shuffled among the raters of an item: nobody has taste | the same |
 | `labels:unseen` | labels of three quarters of the raters | the others, placed by 0, 5 and 20 of their labels |
 | `minilm:unseen`, `smollm2:unseen` | labels of everybody, vectors of the texts | texts that nobody had judged |
+| `minilm:unseen:shuffled`, `smollm2:unseen:shuffled` | the same, shuffled as above: `--seed` draws | the same |
 | `minilm:questions`, `smollm2:questions` | the same | answers to a fifth of the questions, raters known from others |
 
 The votes of `polarized/` are scored; pairs by the same people are seen by methods that fit several tables.
@@ -82,6 +83,7 @@ CELLS = (
     "labels:unseen",
     *(f"{name}:{held}" for held in ("unseen", "questions") for name in FEATURES),
     "labels:seen:shuffled",
+    *(f"{name}:unseen:shuffled" for name in FEATURES),
 )
 
 LEAST_VOTES = 8  # agree or disagree votes of a rater, to be counted in

@@ -12,6 +12,7 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `auto` | what `choose_membership` takes for the training raters |
 | `joint-one` | one reward with rater terms, texts and raters in one likelihood, all tables of the raters together |
 | `joint` | the same with the membership and size that `choose_joint` takes |
+| `joint-by-judgements` | `joint`, strangers predicted as whoever gave a random judgement (`fit_jury(strangers=)`) |
 | `joint-mixture`, `joint-simplex`, `joint-factor` | the same with one membership and its best size |
 | `joint-simplex-plain`, `joint-factor-plain` | that without rater terms: LoRe, PReF, see below |
 | `pal` | PAL (Chen et al., ICLR 2025): ideal points, blends of prototypes; given our rater terms |
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from reward_models.judgements.encoding import Encoded
     from reward_models.judgements.records import Judgements
+    from reward_models.jury.fitting.steps import Strangers
     from reward_models.raters.predictors import Predictor
     from reward_models.raters.rater_model import Membership
 
@@ -122,19 +124,19 @@ def _joint_one(training: Training, size: int) -> Predictor:
     return fit_joint(tables, features, "mixture", 1, config=FitConfig(seed=training.seed))
 
 
-def fit_joint_choice(training: Training) -> tuple[Predictor, str]:
+def fit_joint_choice(training: Training, strangers: Strangers = "raters") -> tuple[Predictor, str]:
     """Texts and raters in one likelihood, all tables together, by the steps of `fit_jury`: what users get."""
     import numpy as np
 
     from reward_models.fitting.em import FitConfig
-    from reward_models.jury.fitting.steps import JudgedTables, fit_texts_and_raters
+    from reward_models.jury.fitting.steps import JudgedTables, fit_texts_and_raters, with_strangers
     from reward_models.jury.state import counts
 
     tables, features = _tables(training)
     rows = [np.zeros((table.n_texts, 0)) for table in tables] if features is None else features
     judged = JudgedTables(tables, tables[0], True, counts(*tables), FitConfig(seed=training.seed))
     found = fit_texts_and_raters(judged, rows, (1, 2, 3, 4), "auto", lambda _: None)
-    return found.fit, f"{found.membership} {found.fit.num_clusters}"
+    return with_strangers(found, judged, strangers).fit, f"{found.membership} {found.fit.num_clusters}"
 
 
 def fit_joint_membership(training: Training, membership: Membership, terms: bool = True) -> tuple[Predictor, str]:
@@ -225,6 +227,7 @@ TUNED = ("mixture", "mixture-by-judgements", "simplex", "factor", "encoder", "pa
 CHOOSING: dict[str, Callable[[Training], tuple[Predictor, str]]] = {
     "auto": fit_auto,
     "joint": fit_joint_choice,
+    "joint-by-judgements": partial(fit_joint_choice, strangers="judgements"),
     **{f"joint-{m}": partial(fit_joint_membership, membership=m) for m in ("mixture", "simplex", "factor")},
     **{f"joint-{m}-plain": partial(fit_joint_membership, membership=m, terms=False) for m in ("simplex", "factor")},
 }

@@ -49,6 +49,15 @@ def fit_jury(
             "or smollm2-135m. Default: jury.backbone of the run file; smollm2-135m for a table.",
         ),
     ] = None,
+    strangers: Annotated[
+        str | None,
+        typer.Option(
+            "--strangers",
+            metavar="raters|judgements",
+            help="How raters without labels are predicted: as a random rater, or as whoever gave a random judgement. "
+            "Default: jury.strangers of the run file; raters for a table.",
+        ),
+    ] = None,
     columns: Columns = None,
     traceback: Traceback = False,
 ) -> None:
@@ -73,12 +82,16 @@ def fit_jury(
         from plural_rlhf.cli.runs import output_setting, run_as_far_as, run_until
 
         if labels_only:
+            if strangers is not None:
+                raise typer.BadParameter("--strangers is for juries that are saved. Remove it or --labels-only.")
             _fit_labels(file, columns, [*(settings or [])], output, overwrite)
             return
         chosen = [*(settings or []), *output_setting(output)]
         if backbone is not None:
             section = "policy.model" if backbone in MODELS_BY_NAME else "jury.backbone"
             chosen.append(f"{section}={json.dumps(backbone)}")
+        if strangers is not None:
+            chosen.append(f"jury.strangers={json.dumps(strangers)}")
         if file.suffix not in RUN_FILES:
             run_as_far_as("jury", "fit-jury", data_config(file, columns, None, None, chosen), overwrite)
             return

@@ -79,6 +79,7 @@ def jury_stage(
         **section.reading,
         labels=data.labels,
         names=config.jury.names,
+        strangers=section.strangers,
         config=fit_config,
         cache_dir=features,
         on_step=lambda step: console.print(cell(step, "dim")),

@@ -64,10 +64,15 @@ class SavedJury:
 
     @classmethod
     def unadapted(
-        cls, model: RaterModel, texts: list[Text], rewards: np.ndarray, variance: np.ndarray | None = None
+        cls,
+        model: RaterModel,
+        texts: list[Text],
+        rewards: np.ndarray,
+        variance: np.ndarray | None = None,
+        strangers: np.ndarray | None = None,
     ) -> SavedJury:
-        """Make a predictor that has not adapted to any rater yet."""
-        return cls(model, texts, rewards, model.prior_placement(), variance)
+        """Make a predictor that has not adapted to any rater yet; `strangers` as in `Placement`."""
+        return cls(model, texts, rewards, model.prior_placement(strangers), variance)
 
     def log_probs(self, enc: Encoded, features: np.ndarray | None = None) -> np.ndarray:
         """Compute (N, A) the log-probability of every possible answer; see `Predictor`. `features` are ignored.
@@ -80,7 +85,7 @@ class SavedJury:
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> SavedJury:
         """Return the same jury adapted to the raters of `enc` by their labels; other raters are forgotten."""
-        return replace(self, placement=self.model.adapt(enc, self.rewards_of(enc)))
+        return replace(self, placement=self.placement.adapt(enc, self.rewards_of(enc)))
 
     def memberships(self, enc: Encoded) -> np.ndarray:
         """Infer (R, K) posterior memberships of `enc`'s raters from `enc`'s labels only."""

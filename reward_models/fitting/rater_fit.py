@@ -99,7 +99,7 @@ class RaterFit(OfRaters):
 
     def adapt(self, enc: Encoded, features: np.ndarray | None = None) -> RaterFit:
         """Return the same jury with the raters of `enc` adapted from their labels; all other raters are forgotten."""
-        return replace(self, placement=self.model.adapt(enc, self.known_rewards(enc)))
+        return replace(self, placement=self.placement.adapt(enc, self.known_rewards(enc)))
 
     def known_rewards(self, enc: Encoded) -> np.ndarray:
         """Look up the (U', B) basis rewards of `enc.texts`; zero for unknown texts without a judgement in `enc`.

@@ -10,6 +10,7 @@ Shapes: `U` texts, `C` columns, `D` features, `d` principal components.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,12 @@ from reward_models.seeds import seeded_rng
 from reward_models.stats.groups import centre_within_groups
 
 
-__all__ = ["TextTable", "check_features", "extend_to_features", "label_information"]
+__all__ = ["TextTable", "check_features", "extend_to_features", "feature_rows", "label_information"]
 
 MAX_COMPONENTS = 512
 RIDGE_GRID = 10.0 ** np.arange(4.0, -4.1, -0.5)  # relative to the mean variance of a component, strong to weak
 FOLDS = 5
+LARGEST_FEATURE = 1e30  # squares of larger ones, and rewards per unit of them, are out of range
 FEW_PROMPTS = 10  # with fewer prompts (statements under one heading) a question is a text
 
 
@@ -87,11 +89,21 @@ class TextTable:
         return values
 
 
+def feature_rows(features: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the features of each table; whatever turns into an array, such as a tensor, is that of one table.
+
+    Example:
+        >>> [rows.shape for rows in feature_rows(np.eye(3))], [rows.shape for rows in feature_rows([np.eye(3)] * 2)]
+        ([(3, 3)], [(3, 3), (3, 3)])
+    """
+    return [np.asarray(rows) for rows in (features if isinstance(features, Sequence) else [features])]
+
+
 def check_features(enc: Encoded, features: np.ndarray) -> None:
     """Raise if features do not match the texts.
 
     Raises:
-        JuryError: Another number of rows than texts, or entries that are not finite.
+        JuryError: Another number of rows than texts, or entries that are no numbers, not finite or too large.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -105,11 +117,23 @@ def check_features(enc: Encoded, features: np.ndarray) -> None:
             f"features have shape {features.shape}, but there are {enc.n_texts} unique texts. Fix: pass one row per "
             "entry of Encoded.texts, in that order"
         )
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).any(1).sum())
+    if features.dtype.kind not in "biuf":
         raise JuryError(
-            f"{bad} of {len(features)} rows of features hold NaN or infinity. Fix: compute them in float32 instead "
-            "of float16"
+            f"features are of type {features.dtype}, not numbers. Fix: pass numbers, e.g. features.astype(float), and "
+            "leave out the judgements of texts that have no vector"
+        )
+    bad = np.flatnonzero(~np.isfinite(features).all(1))
+    if len(bad):
+        raise JuryError(
+            f"{len(bad)} of {len(features)} rows of features hold NaN or infinity, the first that of "
+            f"{enc.texts[bad[0]]!r}. Fix: compute them in float32 instead of float16, and leave out the judgements of "
+            "texts that have no vector"
+        )
+    largest = max(float(features.max(initial=0)), -float(features.min(initial=0)))
+    if largest > LARGEST_FEATURE:
+        raise JuryError(
+            f"features are as large as {largest:.1e}, and more than {LARGEST_FEATURE:.0e} cannot be computed with. "
+            "Fix: divide them by a number, the same for all texts"
         )
 
 

@@ -31,8 +31,10 @@ from reward_models.jury.fitting.steps import (
     Clusters,
     JudgedTables,
     Names,
+    Strangers,
     described_clusters,
     fit_texts_and_raters,
+    with_strangers,
 )
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import with_progress_bars
@@ -60,6 +62,7 @@ def fit_jury(
     l2: Literal["auto"] = "auto",
     labels: Mapping[str, str] | None = None,
     names: Names | None = None,
+    strangers: Strangers = "raters",
     config: FitConfig | None = None,
     max_length: int | None = None,
     cache_dir: str | Path | None = None,
@@ -89,6 +92,9 @@ def fit_jury(
         l2: The strengths of the heads are learnt from the judgements: "auto" is all there is.
         labels: Short names of items by item id, for the names of the clusters. None: `item_labels`, from the wordings.
         names: Names of the clusters, see `describe_clusters`. None: those that are found.
+        strangers: How raters without labels are predicted: as a random rater, or (`"judgements"`) as whoever gave a
+            random judgement, which is better where a few raters gave most judgements and will give most of those to
+            come. Saved with the jury; raters with labels are predicted the same in both ways.
         config: Restarts, priors and seed; the seed serves every step.
         max_length: Longest text in tokens; longer ones lose their beginning, with a warning. Saved with the jury.
             None: 1,024, or what a sentence embedder was trained on.
@@ -134,6 +140,7 @@ def fit_jury(
     )
     read = replace(tables, encoded=texts.tables)
     found = fit_texts_and_raters(read, texts.rows, clusters, membership, announce, cache_dir)
+    found = with_strangers(found, tables, strangers)
     described = described_clusters(found.fit, tables, labels, names)
     fit = found.fit
     conversations = len(fit.texts) if texts.reading.format == "conversations" else 0

@@ -142,6 +142,7 @@ def _to_json(config: JuryConfig, state: JuryState, folder: Path, save_raters: bo
         "raters_salt": state.raters.salt if save_raters and state.raters is not None else None,
         "rater_model": None if state.rater_model is None else state.rater_model.to_dict(),
         "uncertainty": None if state.uncertainty is None else state.uncertainty.to_dict(),
+        "strangers": None if state.strangers is None else state.strangers.tolist(),
         "files": folder_records(folder),
     }
 
@@ -296,7 +297,8 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
         )
     _verify(folder, values["files"], verify)
     try:
-        temperature, salt, parts = (values.get(name) for name in ("temperature", "raters_salt", "uncertainty"))
+        names = ("temperature", "raters_salt", "uncertainty", "strangers")
+        temperature, salt, parts, strangers = (values.get(name) for name in names)
         state = JuryState(
             rater_model=_rater_model(values),
             calibration=None if values["calibration"] is None else Calibration.from_dict(values["calibration"]),
@@ -305,6 +307,7 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
             fitted_on=values["fitted_on"],
             raters=None if salt is None else _read_raters(folder, salt),
             uncertainty=None if parts is None else RewardUncertainty.from_dict(parts),
+            strangers=None if strangers is None else np.asarray(strangers, dtype=np.float64),
         )
         state.check_values()
     except DAMAGED as error:

@@ -206,6 +206,7 @@ class JuryScorer:
             rater_model=fit.model,
             uncertainty=RewardUncertainty.of(fit),
             raters=StoredRaters.of(fit.placement) if fit.rater_ids else None,
+            strangers=fit.placement.strangers,
             **state,
         )
         return cls(model, tokenizer, state=known)
@@ -284,7 +285,8 @@ class JuryScorer:
         """
         model = self._rater_model()
         tables = [j.encode() for j in ([judgements] if isinstance(judgements, Judgements) else judgements)]
-        return adapt(model, tables, [self._basis(enc.texts) for enc in tables], self.cluster_names)
+        rewards = [self._basis(enc.texts) for enc in tables]
+        return adapt(model, tables, rewards, self.cluster_names, self.state.strangers)
 
     def log_probs(self, judgements: Judgements, raters: Adaptation | None = None) -> np.ndarray:
         """Compute the log-probability of every possible answer to some questions, as the fit would.
@@ -294,7 +296,7 @@ class JuryScorer:
         Args:
             judgements: `N` questions, each with its rater; their answers are ignored.
             raters: What is known of the raters, from `adapt` or `remembered`; a rater who is not there, or None, is
-                predicted as a random member of the population.
+                predicted as a random member of the population, or as `state.strangers` says.
 
         Returns:
             (N, A) nats: a, b, tie for pairs; the levels of a rating; the options of a choice, -inf at those an item
@@ -304,7 +306,7 @@ class JuryScorer:
             JuryError: The state has no rater model, or judgements of a kind that the jury was not fitted to.
         """
         model = self._rater_model()
-        placement = model.prior_placement() if raters is None else raters.placement
+        placement = model.prior_placement(self.state.strangers) if raters is None else raters.placement
         enc = judgements.encode()
         rewards = self._basis(enc.texts)
         model.check(enc, rewards)
@@ -328,7 +330,7 @@ class JuryScorer:
         return uncertainty.of_codes(variance, self._rater_model().codes, self.state.temperature)
 
     def remembered(self, rater_ids: Sequence[str]) -> Adaptation:
-        """Return what is known of training raters, if the jury was saved with `save_raters`; others are the prior.
+        """Return what is known of training raters, if the jury was saved with `save_raters`; others are strangers.
 
         Raises:
             JuryError: The jury was saved without its raters.
@@ -337,7 +339,8 @@ class JuryScorer:
             raise JuryError(
                 "the jury was saved without its raters. Save it with save_raters=True, or adapt them again with adapt."
             )
-        return Adaptation.of(self.state.raters.placement(rater_ids, self._rater_model()), self.cluster_names)
+        placement = self.state.raters.placement(rater_ids, self._rater_model(), self.state.strangers)
+        return Adaptation.of(placement, self.cluster_names)
 
     @renamed_arguments(given="judgements")
     def next_question(

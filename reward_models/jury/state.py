@@ -98,13 +98,14 @@ class StoredRaters:
         stored = set(self.pseudonyms)
         return np.array([_pseudonym(rater, self.salt) in stored for rater in rater_ids], dtype=bool)
 
-    def placement(self, rater_ids: Sequence[str], model: RaterModel) -> Placement:
-        """Look raters up by their ids; the posterior of one who is not stored is the prior."""
+    def placement(self, rater_ids: Sequence[str], model: RaterModel, strangers: np.ndarray | None = None) -> Placement:
+        """Look raters up by their ids; the posterior of one who is not stored is `strangers`, or the prior."""
         number = {pseudonym: i for i, pseudonym in enumerate(self.pseudonyms)}
         rows = np.array([number.get(_pseudonym(rater, self.salt), -1) for rater in rater_ids], dtype=np.int64)
-        posterior = np.concatenate([self.posterior.astype(np.float64), np.exp(model.log_prior)[None]])[rows]
+        unknown = np.exp(model.log_prior) if strangers is None else strangers
+        posterior = np.concatenate([self.posterior.astype(np.float64), unknown[None]])[rows]
         posterior /= posterior.sum(axis=1, keepdims=True)
-        return Placement(model, list(rater_ids), posterior)
+        return Placement(model, list(rater_ids), posterior, strangers)
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class JuryState:
         fitted_on: What the jury was fitted on, as numbers by name; see `counts`.
         raters: Posteriors of the training raters; written only when a save asks for them.
         uncertainty: How sure the jury is of its rewards; predictions of answers average over it.
+        strangers: (S,) what is taken for raters without labels, over the states of the rater model; None: its prior.
 
     Example:
         >>> from reward_models import JuryConfig
@@ -203,6 +205,7 @@ class JuryState:
     fitted_on: dict[str, int] = field(default_factory=dict)
     raters: StoredRaters | None = None
     uncertainty: RewardUncertainty | None = None
+    strangers: np.ndarray | None = None
 
     def check(self, config: JuryConfig) -> None:
         """Check that this is the state of a jury with these heads.
@@ -235,6 +238,13 @@ class JuryState:
             )
         if self.raters is not None and self.rater_model is None:
             raise JuryError("raters without a rater_model, which defines the states of their posteriors. Pass it too.")
+        if self.strangers is not None:
+            states = None if self.rater_model is None else self.rater_model.n_states
+            if self.strangers.shape != (states,):
+                raise JuryError(
+                    f"strangers have shape {self.strangers.shape}, but the rater model has {states or 'no'} states. "
+                    "Pass rater model and strangers of one fit."
+                )
 
     def check_values(self) -> None:
         """Raise unless every value is one that a fit can have: for a state that was read from a file.
@@ -263,6 +273,10 @@ class JuryState:
             raise JuryError(f"fitted_on={fitted_on!r} is not a mapping from name to count")
         if self.raters is not None and self.rater_model is not None:
             self.raters.check_values(self.rater_model)
+        if self.strangers is not None:
+            share = self.strangers
+            if not (np.isfinite(share).all() and (share >= 0).all() and np.isclose(share.sum(), 1.0, atol=1e-6)):
+                raise JuryError("what is taken for strangers is no distribution")
 
 
 def counts(*tables: Encoded) -> dict[str, int]:

@@ -15,7 +15,7 @@ Shapes: `R` raters, `K` clusters (basis rewards), `N` questions, `U` texts, `S` 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ class Adaptation:
         )
 
     def weights(self, rater_id: str) -> np.ndarray:
-        """Return the weights (K,) under which the jury scores for one rater; the prevalence for an unknown rater.
+        """Return the weights (K,) under which the jury scores for one rater; for a stranger their mean membership.
 
         Raises:
             JuryError: For a `factor` jury: its tastes may be negative, weights may not.
@@ -111,7 +111,8 @@ class Adaptation:
             )
         if rater_id in self.rater_ids:
             return self.memberships[self.rater_ids.index(rater_id)]
-        return np.exp(model.code_log_prior) @ model.codes
+        strangers = self.placement.select([rater_id])
+        return replace(self.placement, posterior=strangers).memberships()[0]
 
     def summary(self) -> str:
         """Return one line: the memberships of a single rater, or how many raters surely belong to each cluster."""
@@ -134,6 +135,7 @@ def adapt(
     tables: Sequence[Encoded],
     rewards: Sequence[np.ndarray],
     cluster_names: Sequence[str],
+    strangers: np.ndarray | None = None,
 ) -> Adaptation:
     """Infer memberships and terms of raters from their judgements.
 
@@ -142,6 +144,7 @@ def adapt(
         tables: Their judgements; one table, or one per kind of judgements that the jury was fitted to.
         rewards: (U, K) basis rewards of each table's texts.
         cluster_names: `K` names.
+        strangers: (S,) what is taken for all other raters; None: the prior.
 
     Raises:
         JuryError: See `RaterModel.adapt`.
@@ -154,7 +157,7 @@ def adapt(
         >>> adapt(fit.model, [one_rater], [fit.rewards], ["city", "country"]).summary()
         'r0: country 1.00, city 0.00 (judgements: 12)'
     """
-    placement = model.adapt(tables, rewards)
+    placement = model.prior_placement(strangers).adapt(tables, rewards)
     counts = np.zeros(len(placement.rater_ids), dtype=np.int64)
     for enc in tables:
         np.add.at(counts, positions(enc.rater_ids, placement.rater_ids)[enc.rater], 1)

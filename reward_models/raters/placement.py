@@ -148,6 +148,15 @@ class Placement:
             return self
         return replace(self, strangers=weight @ self.posterior / weight.sum())
 
+    def adapt(self, enc: Encoded | Sequence[Encoded], rewards: np.ndarray | Sequence[np.ndarray]) -> Placement:
+        """Return the placement of the raters of other judgements; strangers are predicted as before.
+
+        Args:
+            enc: Their judgements, in one table or one of each kind.
+            rewards: (U, B) basis rewards of the texts of each table.
+        """
+        return replace(self.model.adapt(enc, rewards), strangers=self.strangers)
+
     def log_probs(
         self,
         enc: Encoded,

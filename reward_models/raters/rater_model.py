@@ -194,9 +194,9 @@ class RaterModel:
             by_kind += log_lik.reshape(len(rater_ids), len(self.codes), *own)
         return Placement(self, rater_ids, _softmax(joint))
 
-    def prior_placement(self) -> Placement:
-        """Return a placement of no raters: every rater is predicted from the prior."""
-        return Placement(self, [], np.zeros((0, self.n_states)))
+    def prior_placement(self, strangers: np.ndarray | None = None) -> Placement:
+        """Return a placement of no raters: every rater is predicted from the prior, or as `strangers` (S,)."""
+        return Placement(self, [], np.zeros((0, self.n_states)), strangers)
 
     def reward_information(
         self, cells: Observations, expected: np.ndarray, n_texts: int, table: Callable[[int, float], Tensor]

@@ -15,6 +15,7 @@ __all__ = ["JurySection", "LoraSection", "ObjectiveSection", "PolicySection"]
 ONLY_FITTED = (
     "clusters",
     "names",
+    "strangers",
     "by",
     "restarts",
     "backbone",
@@ -115,6 +116,11 @@ class JurySection(Section):
         default=None,
         description="Names of the clusters, the largest first; or new names by the name that the run finds. null: the "
         "names that it finds.",
+    )
+    strangers: Literal["raters", "judgements"] = Field(
+        default="raters",
+        description="How raters without labels are predicted: as a random rater, or as whoever gave a random "
+        "judgement (judgements), where a few raters gave most of them.",
     )
     by: list[str] | None = Field(
         default=None,

@@ -68,8 +68,10 @@ def measured_models(
         fits = stored is not None and stored.n_basis == values.shape[1] and labels.kind in stored.terms
         model = stored if fits else fit_rater_model(labels, values[of_labels], prevalence, rater_terms=rater_terms)
         assert model is not None
-        variance = source.reward_variance(texts) if source is not None and fits else None
-        jury = SavedJury.unadapted(model, texts, values, variance)
+        variance = strangers = None
+        if source is not None and fits:
+            variance, strangers = source.reward_variance(texts), source.state.strangers
+        jury = SavedJury.unadapted(model, texts, values, variance, strangers)
         return jury if train is None else jury.adapt(labels)
 
     one, mean = np.ones(1), rewards @ scorer.prevalence[:, None]

@@ -152,9 +152,12 @@ def _not_comparable(tables: JointTables, raters: list[str]) -> str | None:
     for table in tables.tables:
         labels += np.bincount(positions(table.rater_ids, raters)[table.rater], minlength=len(raters))
     units = heldout_units([text for table in tables.tables for text in table.texts])
-    reason = shortage(int((labels > 1).sum()), len(set(units.values())))
+    twice = int((labels > 1).sum())
+    reason = shortage(twice, len(set(units.values())))
     if reason is None:
         return None
+    if twice < len(raters):
+        reason = f"{twice} of {len(raters)} raters judged more than one thing; {reason}"
     return _NOT_COMPARED.format(reason)
 
 

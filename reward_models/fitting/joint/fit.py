@@ -33,7 +33,7 @@ from reward_models.fitting.joint.strengths import (
 )
 from reward_models.fitting.joint.text_posterior import text_posterior
 from reward_models.fitting.joint.text_space import TextSpace
-from reward_models.fitting.text_table import check_features
+from reward_models.fitting.text_table import check_features, feature_rows
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.lbfgs import one_thread
@@ -88,7 +88,7 @@ class JointTables:
         if features is None:
             rows = [np.zeros((table.n_texts, 0)) for table in tables]
         else:
-            rows = [features] if isinstance(features, np.ndarray) else list(features)
+            rows = feature_rows(features)
         if len(rows) != len(tables):
             raise JuryError(
                 f"{len(rows)} arrays of features for {len(tables)} tables of judgements. Fix: pass one array per "
@@ -232,6 +232,8 @@ class JointFit(OfRaters):
     ) -> JointFit:
         """Return the same jury with the raters of `enc` adapted from their labels; all other raters are forgotten.
 
+        Strangers are predicted as before.
+
         Args:
             enc: Labels of the raters, in one table or one of each kind.
             features: Rows for the texts of each table; None where all texts were judged in the fit.
@@ -242,7 +244,7 @@ class JointFit(OfRaters):
         else:
             rows = list(features)
         rewards = [self.rewards(table.texts, of_table)[0] for table, of_table in zip(tables, rows, strict=True)]
-        return replace(self, placement=self.model.adapt(tables, rewards))
+        return replace(self, placement=self.placement.adapt(tables, rewards))
 
     def _code_variance(self, variance: np.ndarray) -> np.ndarray:
         """(U, C) variance of the reward of each text for a rater with each code."""

@@ -5,10 +5,11 @@ Shapes: `U` texts, `D` features.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -28,12 +29,23 @@ from reward_models.jury.state import counts
 from reward_models.raters.rater_model import Membership
 
 
-__all__ = ["Clusters", "FittedJury", "JudgedTables", "Names", "described_clusters", "fit_texts_and_raters"]
+__all__ = [
+    "Clusters",
+    "FittedJury",
+    "JudgedTables",
+    "Names",
+    "Strangers",
+    "described_clusters",
+    "fit_texts_and_raters",
+    "with_strangers",
+]
 
 Clusters = int | Sequence[int] | KSelection
 """K; candidates of which one is chosen; or a choice that was made."""
 Names = Sequence[str] | Mapping[str, str]
 """Names of clusters, the largest first; or new names by the name that is found."""
+Strangers = Literal["raters", "judgements"]
+"""Who a rater without labels is taken for: a random rater of the fit, or whoever gave a random judgement."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,8 @@ def fit_texts_and_raters(
         fit = fit_joint(encoded, features, membership, clusters, config=config)
         if not tables.has_raters:
             fit = replace(fit, placement=fit.model.prior_placement())
+        elif membership == "mixture":
+            _warn_of_empty_clusters(fit)
         return FittedJury(fit, selection, membership)
     sizes = [clusters] if isinstance(clusters, int) else sorted(set(clusters))
     if not sizes:
@@ -174,6 +188,57 @@ def fit_texts_and_raters(
     choice = choose_joint(encoded, features, candidates, config=config, cache_dir=cache_dir)
     rows = [{column: value for column, value in row.items() if column != "membership"} for row in choice.table]
     return FittedJury(choice.fit, KSelection(rows, choice.num_clusters, choice.reason), choice.membership)
+
+
+def _warn_of_empty_clusters(fit: JointFit) -> None:
+    """Warn of clusters, of a number that was asked for, to which no rater most probably belongs."""
+    taken = np.unique(fit.responsibilities.argmax(1))
+    empty = np.setdiff1d(np.arange(fit.num_clusters), taken)
+    if len(empty):
+        which = ", ".join(f"{number + 1} ({fit.prevalence[number]:.0%})" for number in empty)
+        warnings.warn(
+            f"{len(empty)} of {fit.num_clusters} clusters end empty: no rater most probably belongs to number {which} "
+            "by share. They are kept, but the judgements hardly tell them from the others. Fix: ask for at most "
+            f"{len(taken)}, or give candidates, e.g. clusters=(1, 2, 3), of which held-out raters and texts choose",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def with_strangers(found: FittedJury, tables: JudgedTables, strangers: Strangers) -> FittedJury:
+    """Return a fit that predicts raters without labels as asked for; all other predictions stay.
+
+    Args:
+        found: The fit.
+        tables: The judgements that it was fitted to.
+        strangers: See `Strangers`.
+
+    Raises:
+        JuryError: Another word, or `"judgements"` where nobody knows who judged.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("rating", num_items=8)
+        >>> tables = JudgedTables.of(planted.judgements, FitConfig())
+        >>> found = fit_texts_and_raters(tables, [planted.rewards], 2, "mixture", lambda _: None)
+        >>> by_judgements = with_strangers(found, tables, "judgements")
+        >>> by_judgements.fit.placement.select(["somebody"]).sum().round(6)
+        np.float64(1.0)
+    """
+    if strangers not in get_args(Strangers):
+        raise JuryError(
+            f"strangers={strangers!r}: raters without labels are predicted as a random rater or as whoever gave a "
+            'random judgement. Fix: strangers="raters" or strangers="judgements"'
+        )
+    if strangers == "raters":
+        return found
+    if not tables.has_raters:
+        raise JuryError(
+            'strangers="judgements" weighs raters by their judgements, and a `soft` table has no raters. Fix: leave '
+            "strangers out"
+        )
+    placement = found.fit.placement.by_judgements(tables.encoded)
+    return replace(found, fit=replace(found.fit, placement=placement))
 
 
 def described_clusters(

@@ -18,13 +18,16 @@ from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit
 from reward_models.fitting.selection import KSelection
+from reward_models.fitting.text_table import feature_rows
 from reward_models.judgements.records import Judgements
 from reward_models.jury.fitting.steps import (
     Clusters,
     JudgedTables,
     Names,
+    Strangers,
     described_clusters,
     fit_texts_and_raters,
+    with_strangers,
 )
 from reward_models.raters.adaptation import Adaptation
 from reward_models.raters.predictors import positions
@@ -127,17 +130,19 @@ def fit_vector_jury(
     membership: Membership | Literal["auto"] = "mixture",
     labels: Mapping[str, str] | None = None,
     names: Names | None = None,
+    strangers: Strangers = "raters",
     config: FitConfig | None = None,
 ) -> VectorJury:
     """Fit a jury to judgements and vectors of their texts; `fit_jury` for people who have vectors and no model.
 
     Args:
         judgements: A table of any kind, or several tables of different kinds by the same raters.
-        features: (U, D) rows for `Judgements.encode().texts`; an array for each table.
+        features: (U, D) rows for `Judgements.encode().texts`: an array, tensor or data frame; one for each table.
         clusters: As for `fit_jury`, like all that follow.
         membership: How a rater combines the rewards of clusters.
         labels: Short names of items.
         names: Names of the clusters.
+        strangers: How raters without labels are predicted.
         config: Restarts, priors and seed.
 
     Raises:
@@ -151,8 +156,13 @@ def fit_vector_jury(
         (2, [0.5, 0.5])
     """
     tables = JudgedTables.of(judgements, config or FitConfig())
-    rows = [features] if isinstance(features, np.ndarray) else list(features)
-    found = fit_texts_and_raters(tables, rows, clusters, membership, _ignore)
+    if features is None:
+        raise JuryError(
+            "features=None: there are no vectors of the texts. Fix: pass one row per text; fit_jury(judgements, "
+            "backbone) computes vectors with a language model, and fit_raters(judgements.encode()) needs none."
+        )
+    rows = feature_rows(features)
+    found = with_strangers(fit_texts_and_raters(tables, rows, clusters, membership, _ignore), tables, strangers)
     described = described_clusters(found.fit, tables, labels, names)
     return VectorJury(found.fit, [cluster["name"] for cluster in described], described, found.selection)
 

@@ -337,8 +337,10 @@ def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path,
         frame.drop(columns="item_id").to_csv(f"{kind}.csv", index=False)
     settings = ["data.columns={levels: [-1, 0, 1]}", "data.tables=[{path: preference.csv}]", "jury.clusters=2"]
     sets = [part for setting in (*settings, "data.heldout_questions=2") for part in ("--set", setting)]
-    result = runner.invoke(app, ["fit-jury", "rating.csv", "--backbone", "tiny", *sets, "--traceback"])
+    command = ["fit-jury", "rating.csv", "--backbone", "tiny", "--strangers", "judgements"]
+    result = runner.invoke(app, [*command, *sets, "--traceback"])
     assert result.exit_code == 0, result.output
     jury = JuryScorer.from_pretrained("runs/rating/jury")
+    assert jury.state.strangers is not None
     assert set(jury.state.rater_model.terms) == {"rating", "preference"}
     assert len(jury.cluster_names) == 2
