@@ -245,7 +245,9 @@ def export_scalar(
 
     Example: `plural-rlhf export-scalar runs/quickstart/jury scalar-rm --weights "urban=7,rural=5"`
 
-    Other tools read the folder as a sequence classifier with one label. The weights cannot be changed afterwards.
+    Other tools read the folder as a sequence classifier with one label; of a jury that reads the mean over tokens, or
+    an encoder, as a sentence-transformers model whose encode() returns the rewards. The weights cannot be changed
+    afterwards.
     """
 
     def export() -> None:
@@ -264,6 +266,10 @@ def export_scalar(
         written = write_scalar(jury, out, spec, calibrated=calibrated)
         for name, share in written.weights.items():
             say(f"{share:6.1%}  {name}")
+        if written.form == "embedder":
+            say(f"The jury's weighted mean = SentenceTransformer({str(out)!r}).encode(texts)")
+            say(f"Written to {out}")
+            return
         sign = "-" if written.constant < 0 else "+"
         say(f"The jury's weighted mean = the exported logit {sign} {abs(written.constant):.4f}")
         say(f"Written to {out}")

@@ -5,12 +5,13 @@ backbone's own architecture with one label, e.g. `LlamaForSequenceClassification
 
     pipeline("text-classification", model=folder, function_to_apply="none")
 
-Three differences are handled or reported:
+A jury that reads the mean over tokens, or an encoder, is none: it becomes a folder of sentence-transformers
+(`backbones.embedder_files`). Of the classifier, three differences are handled or reported:
 
 1. The head of that architecture has no bias. The constant is dropped, which changes no comparison and no gradient.
 2. It finds the last token by the padding id, a jury by the mask. A padding token that may also occur in a text (often
    it is the end token) is therefore replaced by a new one.
-3. A memory of judged texts is not linear and cannot be exported.
+3. A memory of judged texts is not linear and cannot be exported, in neither form.
 
 Knows nothing of other welfare rules than the weighted mean.
 """
@@ -20,8 +21,9 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +32,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from reward_models.content_hashes import folder_records
 from reward_models.errors import JuryError, renamed_arguments
-from reward_models.jury.backbones.pooling import last_token
+from reward_models.jury.backbones.embedder_files import write_embedder
+from reward_models.jury.backbones.pooling import text_vectors
 from reward_models.jury.folder import STATE_FILE
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import ReadingSettings
@@ -55,7 +58,9 @@ class ScalarExport:
     Attributes:
         folder: Folder of the scalar reward model.
         weights: Weight of each cluster by name, summing to one.
-        constant: The dropped constant: the jury's weighted mean is the exported logit plus this.
+        constant: The dropped constant: the jury's weighted mean is the exported logit plus this. 0 for an embedder,
+            which holds it.
+        form: What the folder is: a `"classifier"` of transformers, or an `"embedder"` of sentence-transformers.
 
     Example:
         >>> export = ScalarExport(Path("runs/scalar"), {"urban": 0.75, "rural": 0.25}, constant=0.5)
@@ -66,6 +71,7 @@ class ScalarExport:
     folder: Path
     weights: dict[str, float]
     constant: float
+    form: Literal["classifier", "embedder"] = "classifier"
 
 
 @renamed_arguments(jury="scorer")
@@ -76,7 +82,11 @@ def export_scalar(
     *,
     calibrated: bool = False,
 ) -> ScalarExport:
-    """Save a jury reward model under fixed weights as a scalar reward model of transformers.
+    """Save a jury reward model under fixed weights as a scalar reward model that loads without this package.
+
+    A jury that reads the last token of a decoder's last layer becomes a sequence classifier of transformers. One that
+    reads the mean over tokens, or an encoder, becomes a folder of sentence-transformers, whose `encode` returns the
+    rewards (N, 1): transformers has no classifier with a linear head on a mean.
 
     Args:
         scorer: Folder of the jury reward model, or its id on the Hub.
@@ -90,8 +100,8 @@ def export_scalar(
         The weights, and the constant between the exported logit and the jury's mean.
 
     Raises:
-        JuryError: Weights that cannot be used, a jury without calibration, a jury that reads texts otherwise than by
-            the last token of the last layer, or a backbone for which transformers has no classifier that does.
+        JuryError: Weights that cannot be used, a jury without calibration, or a jury that reads other layers than the
+            last.
 
     Warns:
         UserWarning: The jury has a memory of judged texts, which is not exported; or it was trained on plain texts
@@ -116,7 +126,7 @@ def export_scalar(
         raise JuryError(f"out={str(out)!r} is {whose}, which would be overwritten. Give another folder.")
     loaded = JuryScorer.from_pretrained(scorer, device="cpu", calibrated=calibrated)
     model, tokenizer = loaded.model, loaded.tokenizer
-    _check_reading(loaded.reading)
+    reading = _last_layer(loaded.reading, model.model.config.get_text_config().num_hidden_layers)
     if weights is None:
         weights = loaded.prevalence if model.config.weights is None else model.config.weights
     shares = parse_weights(weights, loaded.cluster_names, loaded.prevalence)
@@ -133,66 +143,72 @@ def export_scalar(
             UserWarning,
             stacklevel=3,  # past the decorator
         )
-    if loaded.reading.special_tokens and loaded.reading.format != "conversations":
+    scalar = _classifier(model, head) if reading.vector_name == "" else None
+    adds_tokens = scalar is None and reading.special_tokens and reading.format != "conversations"
+    if reading.special_tokens and reading.format != "conversations" and (not adds_tokens or reading.end_token):
+        start, end = (tokenizer.bos_token or "") * (not adds_tokens), (tokenizer.eos_token or "") * reading.end_token
         warnings.warn(
             "the jury was trained on plain texts with special tokens and an end token, and the exported tokenizer "
-            f"adds none: write plain texts as {tokenizer.bos_token or ''}text{tokenizer.eos_token or ''}.",
+            f"does not add all of them: write plain texts as {start}text{end}.",
             UserWarning,
             stacklevel=3,
         )
-    scalar = _classifier(model, head)
-    _separate_padding(tokenizer, scalar)
+    if scalar is not None:
+        _separate_padding(tokenizer, scalar)
+    elif tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     # As a jury reads: positions from 0, and the end of a text that is too long, where the response is.
     tokenizer.padding_side, tokenizer.truncation_side = "right", "left"
-    tokenizer.model_max_length = loaded.reading.max_length or tokenizer.model_max_length
-    exported = _without_added_tokens(tokenizer)
-    _check_equal(model, tokenizer, scalar, exported, torch.from_numpy(shares / scale))
+    tokenizer.model_max_length = reading.max_length or tokenizer.model_max_length
+    exported = _as_loaded(tokenizer, adds_tokens)
+    batch = exported(list(PROBES), return_tensors="pt", padding=True, return_token_type_ids=False)
+    with torch.no_grad():
+        if scalar is not None:
+            scores = scalar(**batch).logits[:, 0].double()
+        else:
+            vectors = text_vectors(model.model, batch, [reading])[0]
+            scores = vectors.double() @ torch.from_numpy(head)
+    _check_equal(loaded, adds_tokens, scores, torch.from_numpy(shares / scale))
     by_name = dict(zip(loaded.cluster_names, shares.tolist(), strict=True))
-    about = {"weights": by_name, "dropped_constant": constant, "calibrated": calibrated}
-    scalar.config.jury_export = about
+    dropped = 0.0 if scalar is None else constant
+    about = {"weights": by_name, "dropped_constant": dropped, "calibrated": calibrated}
     with replaced_files(target, EXPORT_FILE) as unfinished:
-        scalar.save_pretrained(unfinished)
-        exported.save_pretrained(unfinished)
+        if scalar is None:
+            write_embedder(unfinished, model.model, exported, reading, head, constant)
+        else:
+            scalar.config.jury_export = about
+            scalar.save_pretrained(unfinished)
+            exported.save_pretrained(unfinished)
         write_json(unfinished / EXPORT_FILE, {**about, "files": folder_records(unfinished)})
-    return ScalarExport(target, by_name, constant)
+    return ScalarExport(target, by_name, dropped, "embedder" if scalar is None else "classifier")
 
 
-def _check_reading(reading: ReadingSettings) -> None:
-    """Raise unless a classifier of transformers can read texts as the jury does."""
-    otherwise = {
-        f"pooling={reading.pooling!r}": reading.pooling != "last_token",
-        f"layers={reading.layers}": reading.layers is not None,
-        "vectors of unit length": reading.unit_length,
-    }
-    settings = [name for name, applies in otherwise.items() if applies]
-    if settings:
-        raise JuryError(
-            f"the jury reads texts with {' and '.join(settings)}, and sequence classifiers of transformers with a "
-            "linear head read the last token of the last layer, so that scores would differ. Fix: use the jury itself "
-            '(reward_funcs="path" and pipelines load it where this package is installed), or fit one to a decoder '
-            'with pooling="last_token" and export that.'
-        )
+def _last_layer(reading: ReadingSettings, depth: int) -> ReadingSettings:
+    """Return the settings with the last layer as it is usually read; raise for other layers."""
+    if reading.layers in (None, (depth,)):
+        return replace(reading, layers=None)
+    raise JuryError(
+        f"the jury reads the layers {list(reading.layers or ())} of {depth}, and neither classifiers of transformers "
+        'nor sentence-transformers do. Fix: use the jury itself (reward_funcs="path" and pipelines load it where this '
+        "package is installed), or fit one with hidden_layers=None, or layers= to cut the backbone, and export that."
+    )
 
 
-def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel:
-    """Wrap the backbone, shared and not copied, in the classifier of its own architecture."""
+def _classifier(model: JuryRewardModel, head: np.ndarray) -> PreTrainedModel | None:
+    """Wrap the backbone, shared and not copied, in the classifier of its own architecture; None if it has none.
+
+    Only a plain linear head named `score` without a bias can hold the head.
+    """
     config = copy.deepcopy(model.model.config)
     config.num_labels = 1
-    name = type(model.model).__name__
     try:
         with torch.device("meta"):  # a second, random backbone must not cost memory
             scalar = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-    except ValueError as error:
-        raise JuryError(
-            f"transformers has no sequence classifier for {name}, so the jury cannot be exported as a scalar model. "
-            'Use the jury itself: reward_funcs="path" and pipelines load it where this package is installed.'
-        ) from error
+    except ValueError:
+        return None
     score = dict(scalar.named_children()).get("score")
     if not isinstance(score, nn.Linear) or score.bias is not None:
-        raise JuryError(
-            f"the sequence classifier {type(scalar).__name__} has no plain linear head named 'score', so it cannot "
-            "hold the jury's heads. Use the jury itself, or a decoder such as Llama as backbone."
-        )
+        return None
     setattr(scalar, scalar.base_model_prefix, model.model)
     scalar.score = nn.Linear(len(head), 1, bias=False)
     with torch.no_grad():
@@ -211,9 +227,10 @@ def _separate_padding(tokenizer: PreTrainedTokenizerBase, scalar: PreTrainedMode
     scalar.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _without_added_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the tokenizer as it will be loaded, without added begin or end tokens: a jury does not add them."""
-    if tokenizer(PROBES[0])["input_ids"] != tokenizer(PROBES[0], add_special_tokens=False)["input_ids"]:
+def _as_loaded(tokenizer: PreTrainedTokenizerBase, adds_tokens: bool) -> PreTrainedTokenizerBase:
+    """Return the tokenizer as it will be loaded; without begin and end tokens, unless the jury's texts have them."""
+    plain = tokenizer(PROBES[0], add_special_tokens=False)["input_ids"]
+    if not adds_tokens and tokenizer(PROBES[0])["input_ids"] != plain:
         tokenizer.add_bos_token = tokenizer.add_eos_token = False
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.post_processor = None
@@ -223,29 +240,21 @@ def _without_added_tokens(tokenizer: PreTrainedTokenizerBase) -> PreTrainedToken
 
 
 @torch.no_grad()
-def _check_equal(
-    model: JuryRewardModel,
-    tokenizer: PreTrainedTokenizerBase,
-    scalar: PreTrainedModel,
-    exported: PreTrainedTokenizerBase,
-    weights: torch.Tensor,
-) -> None:
-    """Score two texts of unequal length with the jury and with the exported model.
+def _check_equal(scorer: JuryScorer, special_tokens: bool, scores: torch.Tensor, weights: torch.Tensor) -> None:
+    """Compare the scores of two probe texts with those of the jury's heads without their constants.
 
     Raises:
-        JuryError: The difference is not the constant that was dropped.
+        JuryError: They differ.
     """
-    batch = exported(list(PROBES), return_tensors="pt", padding=True, return_token_type_ids=False)
-    of_scalar = scalar(**batch).logits[:, 0].double()
-    of_jury = []
+    model, of_jury = scorer.model, []
     for probe in PROBES:
-        ids = tokenizer(probe, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        features = last_token(model.model(input_ids=ids, use_cache=False).last_hidden_state)
+        ids = scorer.tokenizer(probe, return_tensors="pt", add_special_tokens=special_tokens)["input_ids"]
+        features = text_vectors(model.model, {"input_ids": ids}, [scorer.reading])[0]
         of_jury.append((model.score(features)[0] - model.score.bias).double() @ weights)
-    gap = float((torch.stack(of_jury) - of_scalar).abs().max())
+    gap = float((torch.stack(of_jury) - scores).abs().max())
     if not gap < TOLERANCE:
         raise JuryError(
-            f"{type(scalar).__name__} scores probe texts differently from the jury, by {gap:.3g} logits: it does not "
-            "read the last token as the jury does, or its tokenizer adds tokens. Nothing was written; use the jury "
-            "itself."
+            f"the exported {type(model.model).__name__} scores probe texts differently from the jury, by {gap:.3g} "
+            "logits: it does not read the tokens that the jury reads, or its tokenizer adds some. Nothing was "
+            "written; use the jury itself."
         )

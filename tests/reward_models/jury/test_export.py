@@ -10,8 +10,20 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from tokenizers import processors
-from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Model, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2Model,
+    pipeline,
+)
 
 from reward_models.content_hashes import changed_files
 from reward_models.errors import JuryError
@@ -162,18 +174,75 @@ def test_a_memory_stays_behind_with_a_warning(tokenizer, tmp_path):
     assert np.abs(jury_mean(scorer, [0.6, 0.3, 0.1]) - jury_mean(heads_alone, [0.6, 0.3, 0.1])).min() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("reading", "message"),
-    [
-        (ReadingSettings(pooling="mean"), r"texts with pooling='mean', and sequence classifiers.*Fix: use the jury"),
-        (ReadingSettings(layers=(1,)), r"texts with layers=\(1,\), and"),
-        (ReadingSettings(pooling="mean", unit_length=True), r"pooling='mean' and vectors of unit length, and"),
-    ],
-)
-def test_a_jury_that_reads_otherwise_than_classifiers_do_is_refused(tokenizer, tmp_path, reading, message):
-    model = JuryRewardModel.from_fit(tiny_causal_lm(tokenizer), np.eye(2, 32), [0, 1], [0.5, 0.5], reading=reading)
+def embedded(folder, texts):
+    """Scores of a folder of sentence-transformers by its files, with transformers and safetensors alone."""
+    modules = json.loads((folder / "modules.json").read_text())
+    names = [module["type"].removeprefix("sentence_transformers.models.") for module in modules]
+    encoder, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert (
+        tokenizer.model_max_length == json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
+    )
+    batch = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = encoder(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    pooling = json.loads((folder / modules[1]["path"] / "config.json").read_text())
+    (mode,) = (name for name, on in pooling.items() if on is True)
+    vectors = {
+        "pooling_mode_mean_tokens": lambda: (hidden * mask).sum(1) / mask.sum(1),
+        "pooling_mode_cls_token": lambda: hidden[:, 0],
+        "pooling_mode_lasttoken": lambda: hidden[torch.arange(len(hidden)), batch["attention_mask"].sum(1) - 1],
+    }[mode]()
+    if "Normalize" in names:
+        vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    assert names[-1] == "Dense"
+    dense = load_file(folder / modules[-1]["path"] / "model.safetensors")
+    return (vectors @ dense["linear.weight"].T + dense["linear.bias"])[:, 0].double().numpy()
+
+
+def bert(folder):
+    """A tiny encoder with a word-piece tokenizer, which puts [CLS] and [SEP] around a text."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes", "no", "is", "it", "right", "too", "little", "?", "."]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+    config = BertConfig(
+        vocab_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    torch.manual_seed(0)
+    return BertModel(config), tokenizer
+
+
+EMBEDDERS = [
+    ("llama", ReadingSettings(pooling="mean", format="text", max_length=64)),
+    ("llama", ReadingSettings(pooling="mean", unit_length=True, max_length=64, layers=(2,))),
+    ("bert", ReadingSettings.for_embedder(pooling="mean", max_length=64)),
+    ("bert", ReadingSettings.for_embedder(pooling="mean", unit_length=True, max_length=8)),
+    ("bert", ReadingSettings.for_embedder(pooling="first_token", max_length=64)),
+    ("bert", ReadingSettings.for_embedder(pooling="last_token", max_length=64)),
+]
+
+
+@pytest.mark.parametrize(("kind", "reading"), EMBEDDERS)
+def test_a_jury_on_a_mean_or_an_encoder_becomes_a_sentence_embedder(tokenizer, tmp_path, kind, reading):
+    backbone, of_backbone = (tiny_causal_lm(tokenizer), tokenizer) if kind == "llama" else bert(tmp_path)
+    heads, constants = np.random.default_rng(0).normal(size=(2, 32)), np.array([1.0, 3.0])
+    model = JuryRewardModel.from_fit(backbone, heads, constants, [0.75, 0.25], reading=reading)
+    scorer = JuryScorer(model, of_backbone)
+    scorer.save_pretrained(tmp_path / "jury")
+    export = export_scalar(tmp_path / "jury", tmp_path / "scalar")
+    texts = ["yes", "is it too little? no.", "no no"]
+    scores = embedded(export.folder, texts)
+    np.testing.assert_allclose(scores, jury_mean(scorer, [0.75, 0.25], texts), atol=1e-5)
+    assert np.ptp(scores) > 0.01
+    assert (export.form, export.constant) == ("embedder", 0.0)
+    assert not changed_files(export.folder, json.loads((export.folder / "jury_export.json").read_text())["files"])
+
+
+def test_a_jury_on_several_layers_is_refused(tokenizer, tmp_path):
+    reading = ReadingSettings(layers=(1, 2))
+    model = JuryRewardModel.from_fit(tiny_causal_lm(tokenizer), np.eye(2, 64), [0, 1], [0.5, 0.5], reading=reading)
     JuryScorer(model, tokenizer).save_pretrained(tmp_path / "jury")
-    with pytest.raises(JuryError, match=message):
+    with pytest.raises(JuryError, match=r"the layers \[1, 2\] of 2, and neither.*Fix: use the jury itself"):
         export_scalar(tmp_path / "jury", tmp_path / "scalar")
     assert not (tmp_path / "scalar").exists()
 
