@@ -216,7 +216,7 @@ EMBEDDERS = [
     ("llama", ReadingSettings(pooling="mean", format="text", max_length=64)),
     ("llama", ReadingSettings(pooling="mean", unit_length=True, max_length=64, layers=(2,))),
     ("bert", ReadingSettings.for_embedder(pooling="mean", max_length=64)),
-    ("bert", ReadingSettings.for_embedder(pooling="mean", unit_length=True, max_length=8)),
+    ("bert", ReadingSettings.for_embedder(pooling="mean", unit_length=True, max_length=12)),
     ("bert", ReadingSettings.for_embedder(pooling="first_token", max_length=64)),
     ("bert", ReadingSettings.for_embedder(pooling="last_token", max_length=64)),
 ]
