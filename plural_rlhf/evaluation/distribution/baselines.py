@@ -48,11 +48,12 @@ def modes(items: Sequence[DistributionItem]) -> list[np.ndarray]:
 def marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
     """Return what people answer elsewhere: the mean of the other groups' distributions over the same options.
 
-    Of an item whose question was asked of one group only, it is the mean over the other items with the same options.
-    The item itself is always left out, so that the baseline is one that a model could use.
+    Of an item whose question was asked of one group only, it is the mean over the other items with the same options;
+    without such items it is uniform. The item itself is always left out, so that the baseline is one that a model
+    could use.
 
     Returns:
-        One distribution per item; None if some item has no other with its options.
+        One distribution per item; None if no two items have the same options.
 
     Example:
         >>> from plural_rlhf.evaluation.distribution.items import counted_item
@@ -65,17 +66,20 @@ def marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
         _leave_one_out(result, items, positions)
     for _, positions in positions_by(items, lambda item: (item.question, item.options)):
         _leave_one_out(result, items, positions)
-    known = [shares for shares in result if shares is not None]
-    return known if len(known) == len(items) else None
+    if all(shares is None for shares in result):
+        return None
+    guesses = uniforms(items)
+    return [guess if shares is None else shares for shares, guess in zip(result, guesses, strict=True)]
 
 
 def global_marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
     """Return the mean distribution over all items with the same options, the item itself among them.
 
-    The literature reports this one; it knows a little of what it is measured on.
+    The literature reports this one; it knows a little of what it is measured on. Uniform for an item with options of
+    its own.
 
     Returns:
-        One distribution per item; None if some item has no other with its options.
+        One distribution per item; None if no two items have the same options.
 
     Example:
         >>> from plural_rlhf.evaluation.distribution.items import counted_item
@@ -83,14 +87,16 @@ def global_marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | No
         >>> [p.tolist() for p in global_marginals(items)]
         [[0.5, 0.5], [0.5, 0.5]]
     """
-    result: list[np.ndarray] = [np.empty(0)] * len(items)
+    result = uniforms(items)
+    shared = False
     for _, positions in positions_by(items, lambda item: item.options):
         if len(positions) < 2:
-            return None
+            continue
+        shared = True
         mean = np.mean([items[position].people for position in positions], axis=0)
         for position in positions:
             result[position] = mean
-    return result
+    return result if shared else None
 
 
 def distances_to_people(

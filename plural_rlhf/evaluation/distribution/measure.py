@@ -77,7 +77,8 @@ def measure_distributions(
     Skill is `1 - distance / distance of a baseline`: 1 for people themselves, 0 for the baseline. `skill_uniform` and
     `skill_marginal` are of the Jensen-Shannon divergence, `skill_tv` of the total variation (SimBench's score / 100).
     `skill_floor` is 1 for the best that any model can do that does not know the very answers: its divergence is the
-    floor. A group's skill has the group's own baseline.
+    floor. A group's skill has the group's own baseline. Where people answer exactly as a baseline does, there is no
+    skill against it.
 
     Args:
         items: `I` items.
@@ -117,7 +118,10 @@ def measure_distributions(
     if coverage is not None:
         given = intervals.blocks(np.asarray(coverage, dtype=np.float64)[:, None], lambda means: means[..., 0])
         rows.append(_row("coverage", given, intervals, "probability", "higher", (0.0, 1.0)))
-    rows += _skill_rows(values, intervals)
+    skills = _skill_rows(values, intervals)
+    rows += skills
+    if not skills:
+        rows[0]["headline"] = True
     rows += _group_rows(items, values)
     if intervals.people is not None:
         rows.append(_row("jsd_debiased_nats", intervals.debiased(), intervals, "nats", "lower"))

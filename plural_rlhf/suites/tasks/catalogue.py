@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
+from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from plural_rlhf.suites.tasks.protocol import Task
-from plural_rlhf.suites.tasks.urns import urn_task
 from reward_models.errors import did_you_mean
 
 
 __all__ = ["SUITES", "TASKS", "make_tasks"]
 
 TASKS: dict[str, Callable[[], Task]] = {
-    "urn": urn_task,
+    **{name: functools.partial(OPTION_TABLES.__getitem__, name) for name in OPTION_TABLES},
 }
 """A function that makes the task, by its name."""
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "smoke": ("urn",),
-    "default": ("urn",),
+    "smoke": ("coin", "gss-spending", "urn", "verbagg"),
+    "default": (
+        "bfi",
+        "coin",
+        "dice",
+        "films",
+        "gss-abortion-by-party",
+        "gss-spending",
+        "gss-spending-by-party",
+        "number-game",
+        "states",
+        "urn",
+        "verbagg",
+        "wvs-bribery",
+        "wvs-immigration",
+    ),
     "full": tuple(TASKS),
 }
 """Names of tasks, by name of the suite: `smoke` takes under three minutes on two cores, `full` is everything."""
@@ -32,7 +47,7 @@ def make_tasks(names: Sequence[str]) -> list[Task]:
 
     Example:
         >>> [task.name for task in make_tasks(["smoke"])][0]
-        'urn'
+        'coin'
         >>> make_tasks(["unr"])
         Traceback (most recent call last):
         ValueError: unknown tasks: 'unr'. Did you mean 'urn'? Fix: use names of ...

@@ -6,7 +6,7 @@ Knows no data set: a task of this family is a name, a source and a function that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.evaluation.distribution.baselines import marginals
@@ -33,6 +33,8 @@ class DistributionTask(Task):
         licence: See `Task`.
         title: See `Task`.
         items: Loads the items from `TaskData`; may raise `TaskUnavailable`.
+        published: Published values of `jsd_spectrum_nats` by model. They are on other prompts, and on other selections
+            of items: for orientation.
 
     Example:
         >>> import numpy as np
@@ -50,6 +52,7 @@ class DistributionTask(Task):
     licence: str
     title: str
     items: Callable[[TaskData], Sequence[DistributionItem]]
+    published: Mapping[str, float] = field(default_factory=dict)
     shape: Shape = "distribution"
 
     def load(self, data: TaskData) -> Sequence[DistributionItem]:
@@ -78,6 +81,9 @@ class DistributionTask(Task):
             seed=context.seed,
         )
         records = [_record(*parts) for parts in zip(items, answers, measured.scores, strict=True)]
+        measured.row("jsd_spectrum_nats")["baselines"].update(
+            {f"published: {model}": value for model, value in self.published.items()}
+        )
         return TaskResult([TaskRow(**row) for row in measured.rows], records)
 
 

@@ -46,6 +46,9 @@ def test_marginals_leave_the_item_out_and_stay_within_the_question():
     np.testing.assert_allclose(global_marginals(country_items())[0][0], (0.6 + 0.8 + 0.2 + 0.5 + 0.1 + 0.3) / 6)
     lonely = [counted_item("a", "?", "ab", [1, 1]), counted_item("b", "?", "cd", [1, 1])]
     assert marginals(lonely) is None
+    assert global_marginals(lonely) is None
+    with_others = marginals([*country_items(), lonely[0]])
+    np.testing.assert_allclose(with_others[-1], [0.5, 0.5])
 
 
 def test_skill_is_a_ratio_of_means_and_not_a_mean_of_ratios():

