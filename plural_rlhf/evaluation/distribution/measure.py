@@ -68,6 +68,7 @@ def measure_distributions(
     shares: Sequence[np.ndarray],
     coverage: Sequence[float] | None = None,
     *,
+    sensitivity: Mapping[str, np.ndarray] | None = None,
     draws: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -85,6 +86,8 @@ def measure_distributions(
         shares: `I` distributions of the model, each over the options of its item.
         coverage: `(I,)` probability that the model gives to all options together, or the share of its samples that
             are one of them; None if unknown.
+        sensitivity: `(I,)` how far the model's distribution moves when something changes that should not matter, such
+            as the order of the options, by name of what changes; nan for an item where it cannot change.
         draws: Bootstrap draws.
         level: Level of the intervals.
         seed: Random seed.
@@ -115,9 +118,13 @@ def measure_distributions(
         for name, measure in DISTANCES.items()
         if name in values["model"]
     ]
-    if coverage is not None:
-        given = intervals.blocks(np.asarray(coverage, dtype=np.float64)[:, None], lambda means: means[..., 0])
-        rows.append(_row("coverage", given, intervals, "probability", "higher", (0.0, 1.0)))
+    extra = {} if coverage is None else {"coverage": np.asarray(coverage, dtype=np.float64)}
+    extra |= dict(sensitivity or {})
+    for name, column in extra.items():
+        if not np.isnan(column).all():
+            interval = intervals.blocks(column[:, None], lambda means: means[..., 0])
+            direction = "higher" if name == "coverage" else "lower"
+            rows.append(_row(name, interval, intervals, "probability", direction, (0.0, 1.0)))
     skills = _skill_rows(values, intervals)
     rows += skills
     if not skills:
@@ -126,8 +133,11 @@ def measure_distributions(
     if intervals.people is not None:
         rows.append(_row("jsd_debiased_nats", intervals.debiased(), intervals, "nats", "lower"))
     scores = [
-        {name: float(column[i]) for name, column in values["model"].items()}
-        | ({} if coverage is None else {"coverage": float(coverage[i])})
+        {
+            name: float(column[i])
+            for name, column in (*values["model"].items(), *extra.items())
+            if not np.isnan(column[i])
+        }
         for i in range(len(items))
     ]
     return DistributionMeasures(rows, scores)
@@ -182,12 +192,16 @@ class _Intervals:
 
     def blocks(self, columns: np.ndarray, statistic: Statistic) -> Interval:
         """Return a function of the means of `(I, D)` columns, with whole blocks resampled."""
+        known = ~np.isnan(columns).any(axis=1)
         sums = np.zeros((self.block.max() + 1, columns.shape[1] + 1))
-        np.add.at(sums, self.block, np.column_stack([columns, np.ones(len(columns))]))
-        value, low, high = self.resamples.interval(sums, lambda means: statistic(means[..., :-1] / means[..., -1:]))
-        if len(sums) < MIN_ITEMS:
+        np.add.at(sums, self.block[known], np.column_stack([columns, np.ones(len(columns))])[known])
+        with np.errstate(invalid="ignore"):  # a resample without any known item is left out
+            value, low, high = self.resamples.interval(
+                sums, lambda means: statistic(means[..., :-1] / means[..., -1:])
+            )
+        if np.count_nonzero(sums[:, -1]) < MIN_ITEMS:
             low = high = float("nan")
-        return Interval(value, low, high, 0, self.n_items)
+        return Interval(value, low, high, 0, int(known.sum()))
 
     def debiased(self) -> Interval:
         """Return the divergence that would be measured if everybody had been asked."""

@@ -77,6 +77,7 @@ class DistributionTask(Task):
             items,
             [answer.shares for answer in answers],
             [answer.coverage for answer in answers],
+            sensitivity=context.sensitivity(questions, answers),
             draws=context.draws,
             seed=context.seed,
         )

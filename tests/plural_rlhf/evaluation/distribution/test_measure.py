@@ -148,3 +148,13 @@ def test_bad_items(options, shares, match):
 def test_nothing_to_measure():
     with pytest.raises(ValueError, match="0 items"):
         measure_distributions([], [])
+
+
+def test_sensitivity_is_averaged_where_there_is_any():
+    items = country_items()
+    moved = np.array([0.2, 0.4, np.nan, np.nan, np.nan, np.nan])
+    measured = measure_distributions(items, uniforms(items), sensitivity={"order_sensitivity": moved})
+    row = measured.row("order_sensitivity")
+    assert (row["value"], row["n_items"], row["direction"]) == (pytest.approx(0.3), 2, "lower")
+    none = measure_distributions(items, uniforms(items), sensitivity={"order_sensitivity": np.full(6, np.nan)})
+    assert not [row for row in none.rows if row["metric"] == "order_sensitivity"]
