@@ -214,7 +214,7 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     return [*([file] if file else []), *EVERYWHERE, *WHOLE.get(room, ()), *first, *others]
 
 
-def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[str, float]:
+def run_tests(copy: Path, files: list[str], seconds: int, fast: bool) -> tuple[str, float]:
     """Run tests in a forked process until one fails; `killed`, `survived` or `timeout`, and the seconds it took.
 
     The parent has imported the heavy libraries, and none of the packages under test.
@@ -233,7 +233,7 @@ def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[s
         sys.dont_write_bytecode = True
         import pytest
 
-        marks = [] if slow else ["-m", "not slow"]
+        marks = ["-m", "not slow"] if fast else []
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *marks, *files])
         os._exit(int(code))
     _, status = os.waitpid(child, 0)
@@ -250,7 +250,7 @@ def run_tests(copy: Path, files: list[str], seconds: int, slow: bool) -> tuple[s
 
 def check_pass(copy: Path, files: list[str], args: argparse.Namespace) -> None:
     """End the program where tests fail without a fault: then they would notice every one."""
-    outcome, took = run_tests(copy, files, args.cpu_seconds, args.slow)
+    outcome, took = run_tests(copy, files, args.cpu_seconds, args.fast)
     print(f"without a fault {took:5.0f} s  {files[0]} and {len(files) - 1} more", flush=True)
     if outcome != "survived":
         raise SystemExit(f"these tests fail without a fault, so mend them first: {' '.join(files)} (MUTANTS_LOG=FILE)")
@@ -311,7 +311,7 @@ def measure(
                 checked.add(mutant.file)
             original = (copy / mutant.file).read_text(encoding="utf-8")
             (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
-            outcome, took = run_tests(copy, files, args.cpu_seconds, args.slow)
+            outcome, took = run_tests(copy, files, args.cpu_seconds, args.fast)
             (copy / mutant.file).write_text(original, encoding="utf-8")
             counts[outcome] += 1
             place = f"{mutant.file}:{mutant.line}"
@@ -361,7 +361,7 @@ def main() -> None:
         action="store_true",
         help="run its doctests and the tests that are named after a file or import it, only: a lower bound",
     )
-    parser.add_argument("--slow", action="store_true", help="run the tests marked slow, too")
+    parser.add_argument("--fast", action="store_true", help="leave the tests marked slow out: a lower bound")
     parser.add_argument(
         "--cpu-seconds", type=int, default=300, help="processor time per fault; more counts as noticed (default: 300)"
     )
@@ -374,7 +374,7 @@ def main() -> None:
     started = time.perf_counter()
     heavy_libraries()
     with tempfile.TemporaryDirectory() as scratch:
-        about = {"per_room": args.per_room, "minutes": args.minutes, "slow": args.slow}
+        about = {"per_room": args.per_room, "minutes": args.minutes, "fast": args.fast}
         copy = copy_of_repository(Path(scratch).resolve())
         keep = partial(write, args, started=started, finished=False, **about)
         rows = measure(args, copy, started + 60 * args.minutes, keep)

@@ -34,6 +34,17 @@ torch.set_num_threads(1)
 collect_ignore = ["stored"]
 
 
+RUNS = {"real_run", "finished", "whole"}
+"""Fixtures that make a whole run, for several tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a whole run as slow: the first test that asks for it makes it."""
+    for item in items:
+        if RUNS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def lopsided(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A policy that gives the answers 1, 2, 3 about .6, .3, .1, saved: sampled training loads it again as pi_ref."""

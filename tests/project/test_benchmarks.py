@@ -278,6 +278,7 @@ def test_faults_that_are_stopped_keep_what_they_finished(tmp_path):
     assert "another effort" in other.stderr
 
 
+@pytest.mark.slow
 def test_aggregation(tmp_path):
     _, rows = tidy("aggregation.py", tmp_path, "--smoke")
     assert value(rows, case="pointwise", method="cvar", metric="ratio_to_mean") > 1

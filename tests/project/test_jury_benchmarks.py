@@ -70,6 +70,7 @@ def test_thinned_tables_keep_so_many_votes_a_statement_and_score_others():
     assert len(test) > 0.15 * len(enc)
 
 
+@pytest.mark.slow
 @with_data
 @pytest.mark.parametrize(
     ("name", "kind", "n_judgements", "n_raters", "n_texts"),
@@ -244,6 +245,7 @@ def test_shuffled_control_keeps_answers_per_item_and_breaks_taste(cases):
     assert camps < 0.3  # of two camps it is about 0.6
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_jury_scores_unseen_texts_and_starts_as_its_frozen_features(tmp_path):
     methods, fine_tuned = benchmark_module("_jury.methods"), benchmark_module("_jury.fine_tuned")
     judgements, _ = planted(n_raters=20, n_items=24, per_rater=14)

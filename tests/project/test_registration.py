@@ -28,6 +28,7 @@ print(type(model).__name__)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

@@ -75,8 +75,9 @@ def names_like(first: ClusterScorer, second: ClusterScorer, data: RunData) -> tu
         data: The judgements, on whose texts the two are compared.
 
     Returns:
-        The second jury's names; a cluster without a counterpart keeps its own. And the correlation of rewards over the
-        texts, within prompts, by each name that the two share.
+        The second jury's names; a cluster without a counterpart keeps its own, with `(held-out)` behind it if a cluster
+        of the first jury has the same one. And the correlation of rewards over the texts, within prompts, by each name
+        that the two share.
     """
     texts = sorted({text for table in (data.everything, *data.other_tables) for text in table.encode().texts}, key=str)
     texts = [text for text in texts if text.response.strip()]
@@ -87,11 +88,10 @@ def names_like(first: ClusterScorer, second: ClusterScorer, data: RunData) -> tu
         centre_within_groups(scorer.cluster_rewards(prompts, completions).double().numpy(), groups)
         for scorer in (first, second)
     ]
-    names = list(second.cluster_names)
+    names = [f"{name} (held-out)" if name in first.cluster_names else name for name in second.cluster_names]
     shared: dict[str, float] = {}
     for k, j in enumerate(match_clusters(*wanted)):
-        name = first.cluster_names[k]
-        if j is not None and name not in names:
-            names[j] = name
+        if j is not None:
+            names[j] = name = first.cluster_names[k]
             shared[name] = float(np.corrcoef(wanted[0][:, k], wanted[1][:, j])[0, 1])
     return names, shared

@@ -59,6 +59,7 @@ def test_headroom_of_a_table_prints_the_verdict_and_writes_json(votes, tmp_path)
     assert max(gains.values()) > 0.3  # the camps make each answer almost certain: log 2 = 0.69 nats to gain
 
 
+@pytest.mark.slow
 def test_headroom_on_texts_that_nobody_has_judged(tmp_path):
     """Two camps want short and long texts, which a model's features tell; a new text is no news to them."""
     rng, table = np.random.default_rng(0), tmp_path / "votes.csv"

@@ -269,6 +269,7 @@ def test_evaluate_jury_refuses_as_the_other_commands_do(arguments, title, reason
     assert isinstance(raised, ValueError | FileNotFoundError)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_jury_from_a_table_adapts_to_the_raters_of_that_table(votes, tmp_path):
     run_file = tmp_path / "run.yaml"
@@ -329,6 +330,7 @@ def test_the_map_of_a_wide_file_can_be_pasted_from_the_terminal(tmp_path):
     assert "wide.csv: 90 judgements (choice)" in measured.output
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the jury's heads are not on one scale")
 def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

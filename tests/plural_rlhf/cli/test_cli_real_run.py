@@ -73,6 +73,7 @@ def test_evaluate_goes_on_in_the_folder_of_a_run_and_finds_the_same(real_run, tm
     assert not (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_without_grpo_the_table_the_file_and_the_pages_say_so(real_run, tmp_path):
     """The other settings are those of the run; only the comparison is left out."""
     settings = yaml.safe_load(real_run.run_file.read_text(encoding="utf-8"))

@@ -40,6 +40,7 @@ def command(tmp_path, *arguments):
     return CliRunner().invoke(app, ["fit-jury", *map(str, arguments), "--output", str(tmp_path / "out")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INDEXED)
 def test_any_table_gives_memberships_of_everybody_and_a_report(tmp_path, kind):
     planted, path = table(tmp_path, kind)
@@ -65,6 +66,7 @@ def test_any_table_gives_memberships_of_everybody_and_a_report(tmp_path, kind):
         assert word not in page
 
 
+@pytest.mark.slow
 def test_no_language_model_is_imported(tmp_path):
     _, path = table(tmp_path)
     code = (
@@ -77,6 +79,7 @@ def test_no_language_model_is_imported(tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_nothing_is_written_over_and_what_cannot_be_used_is_refused_first(tmp_path):
     _, path = table(tmp_path)
     call = ("--labels-only", path, "--columns", tmp_path / "map.yaml", "--set", "jury.clusters=1")
@@ -96,6 +99,7 @@ def test_nothing_is_written_over_and_what_cannot_be_used_is_refused_first(tmp_pa
     assert "another folder" in command(tmp_path, path).output
 
 
+@pytest.mark.slow
 def test_a_final_fit_holds_out_no_question_and_says_what_is_then_not_known(tmp_path):
     _, path = table(tmp_path, raters=30, items=6)
     settings = ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}", f"output_dir={tmp_path / 'run'}"]
@@ -112,6 +116,7 @@ def test_a_final_fit_holds_out_no_question_and_says_what_is_then_not_known(tmp_p
     assert "never trained on, the model" not in page
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_files_are_written_leaves_a_folder_that_can_be_used(tmp_path):
     injection = benchmark_module("_faults.injection")
     _, path = table(tmp_path, "rating", raters=20, items=6)
@@ -130,6 +135,7 @@ def test_a_kill_while_the_files_are_written_leaves_a_folder_that_can_be_used(tmp
     assert command(tmp_path, *arguments).exit_code == 0
 
 
+@pytest.mark.slow
 def test_who_did_not_answer_what_is_said_by_cluster(tmp_path):
     """Savers refuse to say what they earn; a tenth of everybody was never asked about parks."""
     planted = planted_judgements("choice", num_raters=60, num_items=8, strength=4.0)

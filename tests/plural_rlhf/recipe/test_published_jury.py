@@ -43,6 +43,7 @@ def test_headroom_and_choice_of_clusters_are_consistent(real_run):
     assert sum(c.prevalence for c in real_run.results.clusters) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_the_best_demographic_grouping_is_computed_from_shares_by_region(real_run, sampling_weight):
     """Per split: shares by region on half of the people, shrunk to everybody's, scored on half of the others' answers.
 

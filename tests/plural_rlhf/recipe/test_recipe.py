@@ -154,6 +154,7 @@ def test_every_rule_picks_an_answer_and_says_who_gains(finished):
     assert {change.value for change in results.rules[0].clusters.values()} == {0.0}  # the mean against itself
 
 
+@pytest.mark.slow
 @needs_survey
 def test_a_rule_may_be_the_target_and_a_named_jury_be_asked(finished):
     folder, returned = finished
@@ -226,6 +227,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(finished):
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in (folder / "run").rglob("*")} == before
 
 
+@pytest.mark.slow
 @needs_survey
 def test_no_steps_is_no_training(tmp_path):
     settings = ("warmup.steps=0", "plural.steps=0", "grpo.steps=0")
@@ -247,6 +249,7 @@ def test_what_was_spent_reads_as_a_sentence():
     assert _budget_sentence(generated) == "20 steps, 1 generated sequence, 0 seconds"
 
 
+@pytest.mark.slow
 @needs_survey
 def test_more_clusters_than_raters_carry_are_refused_before_the_folder_is_touched(tmp_path):
     with open_run_folder(tmp_path / "run", {"seed": 7}) as earlier:

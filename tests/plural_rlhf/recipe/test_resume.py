@@ -49,6 +49,7 @@ def again(run_file: Path, output: Path):
     return small_run.finish(small_run.config_of(run_file, output))
 
 
+@pytest.mark.slow
 def test_killed_after_each_stage_and_inside_each_it_ends_as_if_nothing_had_happened(whole, tmp_path):
     run_file, expected = whole
     moments = [
@@ -137,6 +138,7 @@ def test_pieces_of_work_are_kept_when_a_run_is_stopped_and_belong_to_one_divisio
         assert done == [0, 1, 1, 2, 3, 0, 1]
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_checkpoint_and_takes_only_the_steps_that_are_left(whole, tmp_path):
     run_file, expected = whole
     warm_run(run_file, tmp_path / "run")
@@ -165,6 +167,7 @@ def warm_run(run_file: Path, output: Path) -> None:
         (output / "stages" / f"{stage}.json").unlink()
 
 
+@pytest.mark.slow
 def test_the_policy_that_is_kept_is_the_best_on_questions_set_aside_also_after_a_kill(whole, tmp_path):
     """With a learning rate at which training gets worse in the end, an earlier step is the best."""
     run_file, _ = whole
@@ -208,6 +211,7 @@ def test_the_policy_that_is_kept_is_the_best_on_questions_set_aside_also_after_a
     assert (tmp_path / "broken" / "plural" / "adapter_model.safetensors").read_bytes() == policy.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_that_goes_on(whole, tmp_path, number):
     run_file, expected = whole
@@ -241,6 +245,7 @@ def test_a_signal_outside_training_ends_the_run_at_once(whole, tmp_path):
     assert not (tmp_path / "run" / "jury").exists()
 
 
+@pytest.mark.slow
 def test_a_full_or_read_only_disk_is_one_own_message_and_the_run_goes_on_later(whole, tmp_path):
     run_file, expected = whole
     full = [(number, errno.ENOSPC) for number in (1, 3, 20, 80, 160)]
@@ -257,6 +262,7 @@ def test_a_full_or_read_only_disk_is_one_own_message_and_the_run_goes_on_later(w
     assert again(run_file, tmp_path / "run") == expected
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_is_said_to_be(whole, tmp_path):
     run_file, _ = whole
 

@@ -42,6 +42,7 @@ def make(folder: Path, *, overwrite: bool = False, seed: int = 0) -> None:
         run.check_stage("warm", inputs, ["warm"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_kill_at_any_file_operation_leaves_a_folder_that_can_be_used(tmp_path, overwrite):
     def prepared(name: str) -> Path:

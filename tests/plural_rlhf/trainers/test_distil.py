@@ -83,6 +83,7 @@ def test_rows_are_answers_of_single_clusters_to_the_plain_prompt(steerer):
     assert all(isinstance(row["completion"], str) for row in plain)
 
 
+@pytest.mark.slow
 def test_the_distilled_policy_is_the_mixture_and_not_a_compromise(steerer, tmp_path):
     torch.manual_seed(0)
     student = copy.deepcopy(steerer.model)

@@ -67,6 +67,7 @@ def thirteen_pairs() -> Dataset:
     return Dataset.from_list([{**row, "rejected": row["rejected"] + " or so" * (n % 3)} for n, row in enumerate(rows)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["average", "steerable", "mixture"])
 def test_no_metric_of_dpo_depends_on_the_batch_size(tmp_path, objective):
     datasets.disable_progress_bars()
@@ -114,6 +115,7 @@ def generation(monkeypatch):
     monkeypatch.setattr(_trl, "generate", _trl.generate)  # put back what a script replaces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"n_ref": 4, "estimator": "tb", "offsets": "ema"}], ids=["plain", "tb"])
 def test_no_metric_of_sampled_mode_depends_on_the_batch_size(lopsided, tmp_path, generation, settings):
     group, trained, evaluated = 3, {}, {}

@@ -237,6 +237,7 @@ def test_a_rule_of_a_row_chooses_its_target(lopsided, tmp_path):
         PluralGRPOTrainer(model, jury, args, data, processing_class=TOKENIZER)
 
 
+@pytest.mark.slow
 def test_a_kl_budget_is_spent_and_no_more(lopsided, tmp_path):
     """beta moves until the policy is as far from pi_ref as was asked, and the target moves with it."""
     model, budget = load(lopsided), 0.3
@@ -252,6 +253,7 @@ def test_a_kl_budget_is_spent_and_no_more(lopsided, tmp_path):
     assert betas[-1] > 1.05
 
 
+@pytest.mark.slow
 def test_max_min_ends_at_the_saddle_point(tmp_path):
     """Three answers, two clusters: what `min_w log Z(w)` of the convex dual says, found by a second method."""
     table = {"1": [3.0, -1.0], "2": [0.5, 0.0], "3": [-1.0, 1.0]}

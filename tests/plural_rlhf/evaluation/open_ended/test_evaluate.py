@@ -211,6 +211,7 @@ def test_published_numbers_are_those_of_the_published_texts(results):
     assert kept.value == pytest.approx(gain["heldout"] / gain["training"])
 
 
+@pytest.mark.slow
 def test_order_does_not_matter(results, planted):
     samples, people = planted
     rng = np.random.default_rng(5)

@@ -24,6 +24,7 @@ def saved(config_of, tmp_path):
     return tmp_path / "earlier" / "jury"
 
 
+@pytest.mark.slow
 def test_a_saved_jury_is_used_as_it_is_and_lies_whole_in_the_folder(config_of, saved, tmp_path):
     config = config_of(jury={"path": str(saved)})
     results = quietly(config, until="jury")
@@ -38,12 +39,14 @@ def test_a_saved_jury_is_used_as_it_is_and_lies_whole_in_the_folder(config_of, s
     np.testing.assert_array_equal(before.cluster_rewards(*asked), after.cluster_rewards(*asked))
 
 
+@pytest.mark.slow
 def test_a_jury_that_was_fitted_to_the_heldout_people_is_said_to_flatter(config_of, saved):
     results = quietly(config_of(seed=7, jury={"path": str(saved)}), until="jury")
     assert "held-out raters" in results.selection.reason
     assert "flatter" in results.selection.reason
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_another_saved_jury(config_of, saved):
     config = config_of(jury={"path": str(saved)})
     quietly(config, until="jury")
@@ -52,6 +55,7 @@ def test_a_run_does_not_go_on_with_another_saved_jury(config_of, saved):
         quietly(config, until="jury")
 
 
+@pytest.mark.slow
 def test_few_raters_may_use_a_jury_of_many_clusters(config_of, saved):
     with pytest.raises(JuryError, match="asks for 3 clusters of 3 training raters"):
         quietly(config_of(data__max_raters=4, jury={}), until="jury")
@@ -67,6 +71,7 @@ def test_settings_of_a_fit_beside_a_saved_jury_are_refused(config_of, setting, v
         config_of(jury={"path": "some/jury", setting: value})
 
 
+@pytest.mark.slow
 def test_a_jury_that_does_not_suit_is_refused_before_anything_is_written(config_of, saved, tmp_path):
     with pytest.raises(ConfigError, match=r"jury\.path = .*nowhere"):
         quietly(config_of(jury={"path": str(tmp_path / "nowhere")}))

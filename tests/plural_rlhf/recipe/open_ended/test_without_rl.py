@@ -27,6 +27,7 @@ def same(first, second):
     return all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [1.0, 0.0, -1.0])
 def test_candidates_are_chosen_as_the_exact_target_has_them(rho):
     """All answers once are what a uniform pi_0 would draw; the pool over them is computed by another module."""

@@ -169,6 +169,7 @@ def test_rloo_with_a_watched_jury_is_left_alone(varied, tmp_path):
     assert row["last"] > 5
 
 
+@pytest.mark.slow
 def test_ours_keeps_three_clusters_and_the_monitor_is_silent(varied, tmp_path):
     monitor = CollapseMonitor()
     trainer = monitored_trainer(

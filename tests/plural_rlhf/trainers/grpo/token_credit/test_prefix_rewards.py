@@ -96,6 +96,7 @@ def gradients(policy, number, **settings):
     return torch.stack(credit), torch.stack(whole)
 
 
+@pytest.mark.slow
 def test_without_decay_the_gradient_is_that_of_the_divergence_with_less_noise():
     """At the reference, where training starts."""
     policy = Tokens(1)
