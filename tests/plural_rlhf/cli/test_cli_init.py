@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from plural_rlhf.cli import app
 from plural_rlhf.recipe import load_config
 from plural_rlhf.recipe.data import read_data
+from plural_rlhf.recipe.draft.table import find_column_map
 from tests.paths import ROOT
 
 
@@ -103,3 +104,18 @@ def test_the_shipped_run_file_for_pairs_reads_pairs():
     pairs().to_csv("pairs.csv", index=False)
     data = read_data(load_config(ROOT / "configs/pairs_from_table.yaml"))
     assert (data.everything.kind, data.writes_text, len(data.heldout_prompts)) == ("preference", True, 1)
+
+
+def test_columns_that_have_the_names_of_one_kind_and_the_values_of_another_are_read_as_the_other(tmp_path):
+    """The label is no verdict on the pair, so that the map by names for pairs fails; the one for ratings is next."""
+    rows = [
+        {"user": f"r{rater}", "question": "Parks?", "text_a": "x", "text_b": "y", "label": f"batch {rater % 3}"}
+        | {"statement": f"Statement {n} about us.", "score": (rater + n) % 3}
+        for rater in range(6)
+        for n in range(4)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "votes.csv", index=False)
+    judgements, column_map = find_column_map(tmp_path / "votes.csv")
+    assert judgements.kind == "rating"
+    names = {"rater_id": "user", "prompt": "question", "response": "statement", "rating": "score"}
+    assert column_map == {"columns": names}
