@@ -104,6 +104,7 @@ def test_4_grpo_says_seven_where_nobody_cares():
 # 5. D2: disjoint favourites keep their shares, and the group's own partition function extinguishes them.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "seed"), [("vargrad", 10), ("tb", 0), ("fkl", 0), ("js", 0)])
 def test_5_responsibility_balancing_keeps_a_two_per_cent_cluster(estimator, seed):
     bandit = Bandit(seed)

@@ -308,6 +308,7 @@ def test_a_stored_adapter_finds_its_base_model(folder):
     assert any(not torch.equal(policy[name], value) for name, value in base.items())
 
 
+@pytest.mark.slow
 def test_a_report_of_stored_results_has_every_number_it_had():
     """Rendered anew from `results.json`, the report may say things differently, but says all that it said."""
     write_report(read_json("run/results.json"), Path("again"))

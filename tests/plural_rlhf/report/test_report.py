@@ -129,6 +129,7 @@ def test_ink_follows_the_page_in_dark_mode(page):
     assert "#17202b" not in drawings
 
 
+@pytest.mark.slow
 def test_all_text_is_escaped(tmp_path):
     results = stored_values(2, 1)
     evil = '<script>alert("1")</script>|[x](javascript:1)'
@@ -177,6 +178,7 @@ def test_the_headline_admits_defeat():
         assert any("no better than answering every question with the average" in s for s in sentences) is admits
 
 
+@pytest.mark.slow
 def test_without_grpo_the_page_says_so(tmp_path, page):
     absent = "stock GRPO was not run because grpo.steps is 0."
     text = write_report(stored_results(grpo=False), tmp_path).read_text(encoding="utf-8")
@@ -208,6 +210,7 @@ def test_every_section_is_shown_where_the_results_have_it(results):
         assert any(table.rows for table in (*section.tables, *section.folded))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", MISSING)
 def test_a_section_without_its_part_says_why(key, tmp_path):
     part, reason = MISSING[key]

@@ -18,6 +18,7 @@ from plural_rlhf.report.results_policies import Budget, ClusterAnswers, LoggedSt
 from tests.report_fixtures import STORED, stored_values
 
 
+@pytest.mark.slow
 def test_a_stored_file_loads_renders_and_is_written_as_it_was(tmp_path):
     results = RunResults.read(STORED)
     results.write(tmp_path / "results.json")

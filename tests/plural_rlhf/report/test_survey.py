@@ -139,6 +139,7 @@ def test_peoples_bars_have_margins_of_error():
     assert np.ptp(first.get_xdata()) > np.ptp(second.get_xdata())
 
 
+@pytest.mark.slow
 def test_who_the_clusters_are_is_told_with_intervals_and_a_warning(tmp_path):
     results = RunResults.model_validate(values(survey=SURVEY))
     shown = sections_of(results)
@@ -210,6 +211,7 @@ def test_intervals_over_fewer_than_five_questions_are_marked(heldout, train, war
     assert "4 judged questions" in sections_of(RunResults.model_validate(stored))["rules"].reading
 
 
+@pytest.mark.slow
 def test_a_page_fits_a_phone(tmp_path):
     """What is wider than a phone scrolls in a box of its own; nothing else has a fixed width."""
     text = write_report(RunResults.model_validate(values(survey=SURVEY)), tmp_path).read_text(encoding="utf-8")

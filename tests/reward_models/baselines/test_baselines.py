@@ -134,6 +134,7 @@ def test_a_random_group_gains_nothing_and_costs_nothing(voters):
     assert nothing.adapt(train).log_probs(test) == pytest.approx(bias_only.log_probs(test), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_ages_are_binned_unknown_is_no_group_and_empty_traits_are_left_out(voters):
     judgements, train, test, _, _ = voters
     frame = judgements.frame.copy()
@@ -211,6 +212,7 @@ def test_k_models_of_pairs_without_ties_know_none():
     assert p.sum(1) == pytest.approx(np.ones(len(enc)))
 
 
+@pytest.mark.slow
 def test_features_carry_groups_and_models_to_new_texts(voters):
     judgements, _, _, features, _ = voters
     enc = judgements.encode()

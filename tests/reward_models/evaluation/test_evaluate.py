@@ -285,6 +285,7 @@ def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
         assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_baselines_of_a_language_model_are_rows_like_others(folder, tmp_path, capsys):
     from tests.tiny import tiny_causal_lm, tiny_tokenizer
 

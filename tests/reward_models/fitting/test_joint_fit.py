@@ -138,6 +138,7 @@ class TestFit:
         gain = answer_log_lik(jury.log_probs(test, x), test) - answer_log_lik(one.log_probs(test, x), test)
         assert gain.mean() > 0.1
 
+    @pytest.mark.slow
     def test_few_judgements_a_text_say_more_about_new_texts_than_labels_first_and_texts_afterwards(self):
         gains = []
         for seed in range(3):
@@ -149,6 +150,7 @@ class TestFit:
             gains.append(log_lik[0] - log_lik[1])
         assert np.mean(gains) > 0.005
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("per_text", [3, 8, 40])
     def test_however_many_judgements_a_text_has_labels_alone_predict_its_next_ones_no_better(self, per_text):
         # Votes on texts whose features say nothing; raters differ in leniency, in scale, and in what they want.

@@ -134,6 +134,7 @@ class TestPlantedClusters:
         by_leniency = adjusted_rand_index(assigned(rival)[ends], (habits["intercept"] > 0)[ends])
         assert by_leniency > adjusted_rand_index(assigned(fit)[ends], (habits["intercept"] > 0)[ends]) + 0.1
 
+    @pytest.mark.slow
     def test_pairs_of_biased_raters_with_ties(self, biased):
         cluster, taste, habits = biased
         terms = {name: habits[name] for name in ("log_scale", "log_tie", "position")}
@@ -244,6 +245,7 @@ class TestTwoTables:
         few = ratings(taste.T[cluster], intercept=habits["intercept"], share=0.3, seed=3)
         return cluster, few, pairs(2 * taste.T[cluster], 10, seed=4)
 
+    @pytest.mark.slow
     def test_a_joint_fit_places_raters_better_than_either_table(self, tables):
         cluster, votes, compared = tables
         both = fit_raters([votes, compared], "mixture", 3)

@@ -89,6 +89,7 @@ class TestNumberOfClusters:
         assert at_best - 0.01 < row["nll"] < at_best + 0.1 < marginal
         assert (row["info"], row["behind"], row["behind_se"]) == (0, 0, 0)
 
+    @pytest.mark.slow
     def test_a_dozen_raters_or_one_cluster(self):
         few = select_num_clusters(answers(MIN_RATERS - 1, 10, 2), (1, 2, 3))
         assert (few.num_clusters, few.table) == (1, [])
@@ -167,6 +168,7 @@ class TestMembership:
         shuffled = choose_membership(dataclasses.replace(enc, label=label), candidates, QUICK)
         assert (shuffled.membership, shuffled.num_clusters) == ("mixture", 1)
 
+    @pytest.mark.slow
     def test_a_planted_line_of_tastes_is_a_factor(self):
         rng = np.random.default_rng(2)
         rewards = rng.normal(size=24) + rng.normal(size=(60, 1)) * rng.normal(size=24)
@@ -175,6 +177,7 @@ class TestMembership:
         assert choice.table[2]["nll"] < choice.table[1]["nll"] < choice.table[0]["nll"]
         assert "factor of 1 has the lowest held-out loss" in choice.reason
 
+    @pytest.mark.slow
     def test_candidates_beyond_the_raters_are_left_out(self):
         rng = np.random.default_rng(3)
         enc = ratings(np.tile(rng.normal(size=8), (16, 1)))

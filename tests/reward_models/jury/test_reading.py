@@ -112,6 +112,7 @@ def test_strings_are_separated_where_nothing_separates_them(tokenizer):
 # ── length ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the jury's heads are not on one scale")
 @pytest.mark.parametrize("template", [True, False])
 def test_texts_of_700_tokens_keep_their_remembered_rewards_through_saving(tokenizer, bare, template, tmp_path):

@@ -154,6 +154,7 @@ def test_saved_and_loaded_it_scores_the_same_in_another_process(scorer, tmp_path
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_advice_for_a_jury_without_a_rater_model_works(model, tokenizer):
     judgements = planted_judgements(num_raters=10, num_items=6).judgements
     fit = fit_raters(judgements.encode())

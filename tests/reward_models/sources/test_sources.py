@@ -260,6 +260,7 @@ def test_pandalm_with_the_shipped_map(real_data):
     assert 0.5 < krippendorff_alpha(j.encode().answer_matrix(), missing=-1) < 0.95
 
 
+@pytest.mark.slow
 def test_ukpconvarg_pairs_in_both_orders_are_one_item(real_data):
     path, whole = real_data / "ukpconvarg1", real_data == SHARED_DATA
     votes, texts = pd.read_parquet(path / "preferences.parquet"), pd.read_parquet(path / "responses.parquet")
@@ -304,6 +305,7 @@ def test_ukpconvarg_pairs_in_both_orders_are_one_item(real_data):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_polis_votes_encode_one_text_per_statement(real_data):
     path = real_data / "polis"
     votes, statements = pd.read_parquet(path / "votes.parquet"), pd.read_parquet(path / "statements.parquet")

@@ -90,6 +90,7 @@ def test_an_interval_around_zero_is_no_evidence_of_nothing():
     assert not rules_out_gain(1.06)
 
 
+@pytest.mark.slow
 def test_one_candidate_is_taken_as_given_and_nothing_is_said_about_other_numbers():
     judgements = planted_judgements("choice", num_raters=60, num_items=12, num_clusters=2).judgements
     for number in (1, 2, 3):

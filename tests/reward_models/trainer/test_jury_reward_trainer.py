@@ -125,6 +125,7 @@ def test_a_judgement_counts_once_and_its_own_rater_is_predicted_without_it():
     np.testing.assert_allclose(np.exp(memory.log_membership(np.array([-1])))[0], memory.prevalence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["labels", "random"])
 def test_planted_clusters_are_found(tmp_path, start):
     data, says_no = planted()
@@ -216,6 +217,7 @@ def test_votes_on_one_statement_cost_one_pass_and_the_same_loss(tmp_path):
     assert loss == pytest.approx(np.mean(single), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_ratings_keep_leniency_out_of_the_clusters(tmp_path):
     data = votes()
     trainer = make_trainer(data, tmp_path, data, num_train_epochs=40, rater_terms=None)
