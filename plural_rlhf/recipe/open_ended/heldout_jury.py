@@ -75,9 +75,9 @@ def names_like(first: ClusterScorer, second: ClusterScorer, data: RunData) -> tu
         data: The judgements, on whose texts the two are compared.
 
     Returns:
-        The second jury's names; a cluster without a counterpart keeps its own, followed by `(held-out)` where the first
-        jury has a cluster of that name. And the correlation of rewards over the texts, within prompts, by each name
-        that the two share.
+        The second jury's names; a cluster without a counterpart keeps its own, followed by `(held-out)` where the
+        first jury has a cluster of that name. And the correlation of rewards over the texts, within prompts, by each
+        name that the two share.
     """
     texts = sorted({text for table in (data.everything, *data.other_tables) for text in table.encode().texts}, key=str)
     texts = [text for text in texts if text.response.strip()]
