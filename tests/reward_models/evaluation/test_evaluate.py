@@ -266,6 +266,25 @@ def test_the_command_measures_a_saved_jury(folder, tmp_path, capsys):
     assert bench["raters: cities, yes"] > 0.6 > 0.4 > bench["raters: farms"]  # one reward speaks for the larger
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ([], set()),
+        (["--best-of-n"], {"best of n", "landscape"}),
+        (["--against", "jury"], {"best of n", "landscape"}),
+        (["--explain"], {"explained"}),
+    ],
+)
+def test_a_part_is_measured_if_and_only_if_it_is_asked_for(folder, tmp_path, options, parts):
+    options = [folder / option if option == "jury" else option for option in options]
+    assert command(folder, *options, "--output", tmp_path) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    found = {row["case"] for row in results["rows"]} & {"best of n", "landscape"}
+    assert found | ({"explained"} & results["meta"].keys()) == parts
+    assert (tmp_path / "best_of_n.png").exists() == ("best of n" in parts)
+
+
 def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
     options = ["--best-of-n", "--against", folder / "jury", "--base", folder / "one", "--output", tmp_path]
     assert command(folder, *options, "--explain") == 0
