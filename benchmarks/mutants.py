@@ -11,6 +11,7 @@ Rows: `mutants`, `killed`, `survived`, `equivalent` and `score` (killed of those
 
     python benchmarks/mutants.py --rooms plural_rlhf/core --per-room 20 --json mutants.json
     python benchmarks/mutants.py --minutes 60 --json mutants.json          as many as an hour allows
+    python benchmarks/mutants.py --covering --fast --json mutants.json     several times as many in an hour
     python benchmarks/mutants.py --smoke
 
 Needs the extra `mutants`. An hour on two cores tries some 150 faults.
@@ -40,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import environment, make_parser, print_table, row, write
+from _mutants.covering import Covered, Recorder
 
 
 __all__ = ["main"]
@@ -69,6 +71,8 @@ WHOLE = {"plural_rlhf/report": ("tests/plural_rlhf/report/test_golden.py",)}
 """Tests of everything that a room makes: they run for each of its files, also with `--named`."""
 EVERYWHERE = ("tests/project/test_values.py",)
 """Tests of the project that concern every room, and take no time."""
+ALL_OF_A_ROOM = 3600
+"""Processor seconds that the tests of a room may take together."""
 
 SWAPS = {
     "Add": ("Sub",),
@@ -107,7 +111,10 @@ OTHERS = (
 )
 
 
-DRAWING = tuple(f"plural_rlhf/report/{name}.py" for name in ("plots", "canvas", "rules", "points", "survey"))
+DRAWING = (
+    *(f"plural_rlhf/report/{name}.py" for name in ("plots", "canvas", "rules", "points", "survey", "texts/figures")),
+    "reward_models/evaluation/candidates/plots.py",
+)
 """Files whose numbers say where something is drawn; no test should pin them, and they are left alone."""
 
 
@@ -214,10 +221,11 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     return [*([file] if file else []), *EVERYWHERE, *WHOLE.get(room, ()), *first, *others]
 
 
-def run_tests(copy: Path, files: list[str], seconds: int, fast: bool) -> tuple[str, float]:
+def run_tests(copy: Path, files: list[str], seconds: int, fast: bool, record: Path | None = None) -> tuple[str, float]:
     """Run tests in a forked process until one fails; `killed`, `survived` or `timeout`, and the seconds it took.
 
-    The parent has imported the heavy libraries, and none of the packages under test.
+    The parent has imported the heavy libraries, and none of the packages under test. With `record`, which test ran
+    which line is written there.
     """
     started = time.perf_counter()
     child = os.fork()
@@ -234,7 +242,8 @@ def run_tests(copy: Path, files: list[str], seconds: int, fast: bool) -> tuple[s
         import pytest
 
         marks = ["-m", "not slow"] if fast else []
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *marks, *files])
+        plugins = [] if record is None else [Recorder(record, ["plural_rlhf", "reward_models"])]
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *marks, *files], plugins)
         os._exit(int(code))
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(ProcessLookupError):
@@ -248,9 +257,9 @@ def run_tests(copy: Path, files: list[str], seconds: int, fast: bool) -> tuple[s
     return outcomes[os.WEXITSTATUS(status)], took
 
 
-def check_pass(copy: Path, files: list[str], args: argparse.Namespace) -> None:
+def check_pass(copy: Path, files: list[str], args: argparse.Namespace, record: Path | None = None) -> None:
     """End the program where tests fail without a fault: then they would notice every one."""
-    outcome, took = run_tests(copy, files, args.cpu_seconds, args.fast)
+    outcome, took = run_tests(copy, files, ALL_OF_A_ROOM if record else args.cpu_seconds, args.fast, record)
     print(f"without a fault {took:5.0f} s  {files[0]} and {len(files) - 1} more", flush=True)
     if outcome != "survived":
         raise SystemExit(f"these tests fail without a fault, so mend them first: {' '.join(files)} (MUTANTS_LOG=FILE)")
@@ -292,8 +301,11 @@ def measure(
     for number, room in enumerate(args.rooms):
         deadline = time.perf_counter() + (until - time.perf_counter()) / (len(args.rooms) - number)
         counts = dict.fromkeys(("killed", "survived", "timeout", "equivalent"), 0)
+        record = copy / "which_test_ran_which_line.json"
         if not args.named:
-            check_pass(copy, files_of_tests(copy, room), args)
+            files = files_of_tests(copy, room) + [room] * args.covering  # its doctests
+            check_pass(copy, files, args, record if args.covering else None)
+        covered = Covered(record) if args.covering else None
         checked: set[str] = set()
         survivors: list[dict[str, Any]] = []
         for mutant in sample(room, args.seed):
@@ -310,6 +322,8 @@ def measure(
                 check_pass(copy, files, args)
                 checked.add(mutant.file)
             original = (copy / mutant.file).read_text(encoding="utf-8")
+            if covered is not None:
+                files = [*EVERYWHERE, *covered.tests(mutant.file, original, mutant.line)]
             (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
             outcome, took = run_tests(copy, files, args.cpu_seconds, args.fast)
             (copy / mutant.file).write_text(original, encoding="utf-8")
@@ -361,11 +375,18 @@ def main() -> None:
         action="store_true",
         help="run its doctests and the tests that are named after a file or import it, only: a lower bound",
     )
+    parser.add_argument(
+        "--covering",
+        action="store_true",
+        help="note once which test runs which line, then try each fault against those that run it only",
+    )
     parser.add_argument("--fast", action="store_true", help="leave the tests marked slow out: a lower bound")
     parser.add_argument(
         "--cpu-seconds", type=int, default=300, help="processor time per fault; more counts as noticed (default: 300)"
     )
     args = parser.parse_args()
+    if args.covering and args.named:
+        parser.error("--covering and --named are two ways to choose tests: give one of them")
     if args.smoke:
         args.rooms, args.per_room, args.minutes = ["plural_rlhf/core"], 1, 3
         args.named, args.only = True, "core/clones"
@@ -374,7 +395,7 @@ def main() -> None:
     started = time.perf_counter()
     heavy_libraries()
     with tempfile.TemporaryDirectory() as scratch:
-        about = {"per_room": args.per_room, "minutes": args.minutes, "fast": args.fast}
+        about = {"per_room": args.per_room, "minutes": args.minutes, "fast": args.fast, "covering": args.covering}
         copy = copy_of_repository(Path(scratch).resolve())
         keep = partial(write, args, started=started, finished=False, **about)
         rows = measure(args, copy, started + 60 * args.minutes, keep)

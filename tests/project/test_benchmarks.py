@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.benchmark_modules import benchmark_module
 from tests.paths import EXCERPTS, ROOT
 
 
@@ -312,3 +313,36 @@ def test_mutants_tells_noticed_faults_from_the_others(tmp_path):
     assert counts["mutants"] == counts["killed"] + counts["survived"] == 1
     assert counts["score"] == counts["killed"]
     assert len([r for r in rows if r["metric"] == "survivor"]) == counts["survived"]
+
+
+@pytest.mark.slow
+def test_each_statement_is_tried_against_the_tests_that_run_it(tmp_path):
+    """A module, two tests and a shared fixture, recorded as a room is."""
+    covering = benchmark_module("_mutants.covering")
+    (tmp_path / "room").mkdir()
+    source = (
+        "LIMIT = 3\n\n\ndef few(n):\n    if n < LIMIT:\n        return True\n    return (\n        False\n    )\n\n\n"
+        "def shared():\n    return 1\n\n\ndef unused():\n    return 2\n"
+    )
+    (tmp_path / "room" / "sizes.py").write_text(source)
+    (tmp_path / "test_sizes.py").write_text(
+        "import pytest\nfrom room.sizes import few, shared\n\n@pytest.fixture(scope='module')\ndef one():\n"
+        "    return shared()\n\ndef test_few():\n    assert few(1)\n\ndef test_many():\n    assert not few(5)\n\n"
+        "def test_one(one):\n    assert one == 1\n\ndef test_one_again(one):\n    assert one == 1\n"
+    )
+    script = (
+        "import sys; from pathlib import Path; sys.path[:0] = ['.', sys.argv[1]]\n"
+        "import pytest; from _mutants.covering import Recorder\n"
+        "pytest.main(['-q', '-p', 'no:cacheprovider', 'test_sizes.py'], [Recorder(Path('lines.json'), ['room'])])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(FOLDER)], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    covered = covering.Covered(tmp_path / "lines.json")
+
+    def tests(line):
+        return {test.split("::")[1] for test in covered.tests("room/sizes.py", source, line)}
+
+    few = {"test_few", "test_many"}
+    assert (tests(4), tests(5), tests(6), tests(8)) == (few, few, {"test_few"}, {"test_many"})
+    assert tests(13) == {"test_one", "test_one_again"}
+    assert tests(1) == tests(17) == few | {"test_one", "test_one_again"}  # on import, and nowhere: all of the file
+    assert covered.tests("room/other.py", source, 5) == []
