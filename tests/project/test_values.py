@@ -9,7 +9,7 @@ from tests.paths import ROOT
 
 CHANGEABLE = {
     # filled while a command measures, or while a training goes on
-    "Measured", "LanguageModel", "RewardTable", "Rollouts", "GenerationBatch",
+    "Measured", "SuiteFindings", "Usage", "LanguageModel", "RewardTable", "Rollouts", "GenerationBatch",
     # TRL's and transformers' conventions: configurations, outputs of models, collators
     "PluralDPOConfig", "PluralGRPOConfig", "JuryRewardConfig", "JuryOutput", "PairCollator", "JudgementCollator",
 }  # fmt: skip

@@ -46,6 +46,17 @@ def test_shaped_rewards_in_the_plain_pool_are_the_target(seed, target):
 
 @settings(max_examples=60)
 @given(seed=seeds, target=targets)
+def test_shaped_rewards_are_zero_at_padding_whatever_lies_there(seed, target):
+    rewards, log_ref = problem(seed)
+    mask = torch.tensor([[True] * 5 + [False, False], [True] * 7])
+    rewards[0, 5], rewards[0, 6] = math.nan, 1e30
+    shaped = target.shaped(rewards, log_ref, mask=mask)
+    assert (shaped[~mask] == 0).all()
+    assert torch.allclose(shaped[0, :5], target.shaped(rewards[:1, :5], log_ref[:1, :5])[0], atol=1e-9)
+
+
+@settings(max_examples=60)
+@given(seed=seeds, target=targets)
 def test_shaping_of_a_sample_is_that_of_the_support_given_best_and_anchor(seed, target):
     rewards, log_ref = problem(seed)
     best, anchor = running_values(target, rewards, log_ref)
