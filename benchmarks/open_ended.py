@@ -1,18 +1,20 @@
 """Policies for open prompts, on what people wrote: stock TRL and plural_rlhf under one jury, measured by another.
 
 About 300 people answered each of four questions on campus protests, and voted on each other's answers (polarized
-issues). Half of the people make the training jury, the other half, on other vectors, the held-out jury. Every method
-starts from a policy that imitates the answers, is trained on the same questions with the same number of completions,
-and is tuned on one question that does not count: the setting with the lowest estimated KL to the target is kept. Ours
-has the learning rate to tune, the rivals also beta and reward scaling; with `--tuning none` all use the middle rate.
+issues). What is measured is what `plural-rlhf run` does: this script writes a run file per method, seed and setting,
+and `plural_rlhf.recipe.run` works it off. All runs of a seed have one jury (half of the people, vectors of MiniLM) and
+one pi_0, which imitates the answers; one question is held out; the other half of the people make the held-out jury.
+Every method draws the same number of completions and is tuned on the other topic (right to assemble): the setting with
+the lowest estimated KL to the target is kept. Ours has the learning rate to tune, the rivals also beta and reward
+scaling; with `--tuning none` all use the middle rate and their first setting.
 
-Measured on the other questions by `evaluate_open_ended`: approval and shares by both juries, the KL to the start and
-to the target (self-normalised over texts of the start), distance to people's answers, diversity, drift. Intervals are
-over questions within a seed, and Student's t over seeds where there are several. Rows of metric `curve/...` are what
-a trainer logged on the way.
+Rows are those of the run's evaluation, by `split`: `train` (three questions) and `heldout` (one). Intervals are over
+questions within a seed, and Student's t over seeds where there are several. Rows of metric `curve/...` are what a
+trainer logged on the way. Each seed has a page, whose path is printed.
 
 Models: `smollm2` (SmolLM2-135M; an hour or more per method and seed on one core), `small` (a Llama of a million
-parameters that has read nothing but the answers; a few minutes), `tiny` (for --smoke, says nothing).
+parameters that has read nothing but the answers; minutes), `tiny` (for --smoke, says nothing). A stopped run goes on
+where it was; --fresh begins again, as is needed after a change of the code.
 
   python benchmarks/open_ended.py --smoke
   python benchmarks/open_ended.py --model small --json open_ended_small.json
@@ -22,38 +24,39 @@ parameters that has read nothing but the answers; a few minutes), `tiny` (for --
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _collapse.runs import add_parts, parts
 from _common import environment, interval, make_parser, print_table, row, write
 from _jury.cases import DATA, Unavailable
-from _open_ended.methods import BEST_OF, METHODS, TRAINED, Setting, Trained, candidates, draw, train
-from _open_ended.start import MODELS, Start, minilm_folder, start_of
+from _open_ended.methods import BEST_OF, INSTRUCTION, METHODS, MODES, TRAINED, Setting, candidates
+from _open_ended.runs import MODELS, Runs
 
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from plural_rlhf.evaluation.open_ended.results import MeasureRow, OpenEndedResults
-    from plural_rlhf.evaluation.open_ended.samples import PolicySamples
+    from plural_rlhf.report.results import RunResults
+    from plural_rlhf.report.results_policies import LoggedStep, TextResults, TextRow
 
 __all__ = ["main"]
 
 CASE = "polarized"
-TOPIC = "campus-protests"
+TOPIC, TUNING_TOPIC = "campus-protests", "right-to-assemble"
 BETA = 0.5
 RATES = (2e-4, 5e-4, 1e-3)
 TUNING_SEED = 1000
+OF_POLICY = {"warm": "reference", "plural": "rerank", "best_of_n": "best-of-n", "ours": "plural"}
+"""Methods by the name that a policy has in the measuring run; others have their own."""
 SHOWN = {
     "kl_to_target": "",
     "kl_to_reference": "",
     "share_error": "heldout",
     "approval_worst_cluster": "heldout",
+    "steered_approval_gain_worst": "heldout",
     "heldout_share_of_gain": "",
     "bridging": "heldout",
     "classes_ratio_to_reference": "",
@@ -62,69 +65,106 @@ SHOWN = {
     "words": "",
 }
 """Metrics of the table, each with the jury that says it."""
-CURVES = ("plural/residual_std", "plural/kl", "reward")
+CURVES = ("residual_std", "kl", "reward")
 
 
-def measured(
-    start: Start, samples: Mapping[str, PolicySamples], questions: Sequence[str], embed: Any
-) -> OpenEndedResults:
-    """Evaluate policies on some questions."""
-    from plural_rlhf.evaluation import evaluate_open_ended
-
-    return evaluate_open_ended(
-        samples,
-        start.scorer,
-        heldout_scorer=start.heldout,
-        people={question: start.people[question] for question in questions},
-        embed=embed,
-        beta=BETA,
-    )
-
-
-def tuned(
-    start: Start, method: str, question: str, reference: PolicySamples, args: argparse.Namespace, folder: Path
-) -> Setting:
-    """Return the setting of a method that ends nearest to the target on the question that does not count."""
+def tuned(runs: Runs | None, methods: Sequence[str], args: argparse.Namespace) -> dict[str, tuple[str, Setting]]:
+    """Return by method the stage that trains it and the setting that ends nearest to the target on the other topic."""
     rates = args.learning_rates if args.tuning == "full" else args.learning_rates[len(args.learning_rates) // 2 :][:1]
-    settings = candidates(method, BETA, rates)
-    if len(settings) == 1 or args.tuning == "none":
-        return settings[0]
-    found: dict[Setting, float] = {}
-    for n, setting in enumerate(settings):
-        trained = train(
-            start, setting, [question], args.steps, args.group, TUNING_SEED, folder / f"tuning-{method}-{n}"
-        )
-        samples = draw(start, method, trained.adapter, [question], args.samples, TUNING_SEED)
-        results = measured(start, {"reference": reference, method: samples}, [question], None)
-        value = results.value(method, "kl_to_target")
-        found[setting] = float("inf") if value is None else value
-        print(f"  {method}, {setting.learning_rate:g}, beta {setting.beta:g}, {setting.scale}: {value}", flush=True)
-    return min(found, key=found.__getitem__)
+    choices = {name: candidates(name, BETA, rates, args.steps, args.group) for name in methods}
+    if runs is None:
+        return {name: (method.stage, settings[0]) for name, (method, settings) in choices.items()}
+    tried = {
+        f"{name}-{n}": (name, method.stage, setting)
+        for name, (method, settings) in choices.items()
+        for n, setting in enumerate(settings)
+        if len(settings) > 1
+    }
+    rivals = {}
+    for label, (_, stage, setting) in tried.items():
+        folder, results = runs.train(label, setting, TUNING_SEED)
+        rivals[label] = str(folder / stage)
+        print(f"  {label}: {_shown(setting)} ({results.budgets[stage].seconds:.0f} s)", flush=True)
+    settings = {**_sizes(args), "plural.candidates": 2, "evaluate.rivals": rivals}
+    _, measured = runs.measure("tuning", settings, TUNING_SEED)
+    (texts,) = (of for of in measured.texts if (of.split, of.weighting) == ("train", "all"))
+    nats = {label: _value(texts.row(label, "kl_to_target")) for label in tried}
+    best: dict[str, tuple[str, Setting]] = {}
+    for name, (method, settings) in choices.items():
+        labels = [label for label in tried if tried[label][0] == name]
+        setting = tried[min(labels, key=nats.__getitem__)][2] if labels else settings[0]
+        best[name] = (method.stage, setting)
+        print(f"  {name}: {_shown(setting)}", *(f"{label} {nats[label]:.2f}" for label in labels), flush=True)
+    return best
 
 
-def tidy(results: OpenEndedResults, method: str, spent: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of a method in one seed."""
+def run_seed(runs: Runs, best: Mapping[str, tuple[str, Setting]], seed: int, args: Any) -> list[dict[str, Any]]:
+    """Train and measure all methods once."""
+    rows: list[dict[str, Any]] = []
+    rivals: dict[str, str] = {}
+    spent: dict[str, dict[str, Any]] = {}
+    for name, (stage, setting) in best.items():
+        folder, results = runs.train(name, setting, seed)
+        budget = results.budgets[stage]
+        spent[name] = {
+            "generated": budget.generated_sequences or 0,
+            "seconds": budget.seconds,
+            "setting": str(setting),
+        }
+        rivals["ours" if name == "plural" else name] = str(folder / stage)
+        rows += curve_rows(name, results.training[stage], seed)
+        print(f"  {name}, seed {seed}: {budget.seconds:.0f} s", flush=True)
+    more: Setting = {"best_of_n.n": BEST_OF} if "best-of-n" in args.methods else {}
+    if "prompting" in args.methods:
+        more["prompting.instruction"] = INSTRUCTION
+    folder, measured = runs.measure("measured", {**_sizes(args), **more, "evaluate.rivals": rivals}, seed)
+    print(f"  seed {seed}: {folder / 'report.html'}", flush=True)
+    return rows + tidy(measured, spent, args.methods, seed)
 
-    def labels(of: MeasureRow) -> dict[str, Any]:
-        named = {"jury": of.jury, "cluster": of.cluster, "rival": of.rival, "k": of.k, "floor": of.floor}
-        return {name: value for name, value in named.items() if value not in ("", None)}
 
-    return [
-        row(
-            CASE,
-            method,
-            of.measure,
-            of.value,
-            of.unit,
-            low=float("nan") if of.ci_low is None else of.ci_low,
-            high=float("nan") if of.ci_high is None else of.ci_high,
-            n=of.n,
-            **labels(of),
-            **spent,
-        )
-        for of in results.rows
-        if of.policy == method and of.value is not None
-    ]
+def tidy(
+    results: RunResults, spent: Mapping[str, Mapping[str, Any]], methods: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
+    """Rows of all methods in one seed; those of weights other than the population's are summed up in one metric."""
+    rows = []
+    for of in (of for of in results.texts if of.weighting == "all"):
+        steered = [other for other in results.texts if other.split == of.split and other.weighting != "all"]
+        policies = dict.fromkeys(r.policy for r in of.rows if r.policy != "people")
+        for measured in (*of.rows, *filter(None, (steered_gain(policy, steered, of) for policy in policies))):
+            method = OF_POLICY.get(measured.policy, measured.policy)
+            if measured.value is None or (method in MODES and method not in methods):
+                continue
+            labels = {name: getattr(measured, name) for name in ("jury", "cluster", "rival", "k", "floor")}
+            labels = {name: value for name, value in labels.items() if value not in ("", None)}
+            more = {**labels, "split": of.split, "seed": seed, **spent.get(method, {"generated": 0})}
+            low, high = (math.nan if end is None else end for end in (measured.ci_low, measured.ci_high))
+            rows.append(
+                row(CASE, method, measured.measure, measured.value, measured.unit, low=low, high=high, n=measured.n)
+                | more
+            )
+    return rows
+
+
+def steered_gain(policy: str, steered: Sequence[TextResults], of: TextResults) -> TextRow | None:
+    """Return what the worst-off cluster gains by being asked for: over pi_0 under the same words.
+
+    Of pi_0 itself, over pi_0 for the population: what words alone do.
+    """
+    jury = "heldout" if any(r.jury == "heldout" for r in of.rows) else "training"
+    gains = []
+    for other in steered:
+        found = other.row(policy, "approval", jury=jury, cluster=other.weighting)
+        before = of.row(policy, "approval", jury=jury, cluster=other.weighting)
+        if found is None or found.value is None:
+            continue
+        labels = {"measure": "steered_approval_gain_worst", "cluster": "", "unit": "share"}
+        if policy == "warm" and before is not None and before.value is not None:
+            words_alone = {"value": found.value - before.value, "ci_low": None, "ci_high": None}
+            gains.append(found.model_copy(update=labels | words_alone))
+        elif found.gain is not None:
+            ends = {"value": found.gain, "ci_low": found.gain_low, "ci_high": found.gain_high}
+            gains.append(found.model_copy(update=labels | ends))
+    return min(gains, key=lambda gain: gain.value or 0.0, default=None)
 
 
 def of_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -146,11 +186,12 @@ def of_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return joined
 
 
-def curve_rows(method: str, trained: Trained, seed: int) -> list[dict[str, Any]]:
+def curve_rows(method: str, history: Sequence[LoggedStep], seed: int) -> list[dict[str, Any]]:
     """What a trainer logged: the mean of each tenth of its steps."""
     rows = []
+    steps = [step.to_dict() for step in history]
     for metric in CURVES:
-        logged = [step[metric] for step in trained.curve if metric in step]
+        logged = [step[metric] for step in steps if step.get(metric) is not None]
         size = max(1, len(logged) // 10)
         for first in range(0, len(logged), size):
             mean = statistics.fmean(logged[first : first + size])
@@ -159,69 +200,32 @@ def curve_rows(method: str, trained: Trained, seed: int) -> list[dict[str, Any]]
     return rows
 
 
-def run_seed(
-    start: Start, settings: Mapping[str, Setting], questions: Sequence[str], seed: int, args: Any, folder: Path
-) -> list[dict[str, Any]]:
-    """Train, draw and measure all methods once."""
-    samples = {"reference": draw(start, "reference", None, questions, args.reference_samples, seed)}
-    spent: dict[str, dict[str, Any]] = {"reference": {"generated": 0}, "people": {"generated": 0}}
-    rows: list[dict[str, Any]] = []
-    for method in args.methods:
-        adapter, spent[method] = None, {"generated": 0}
-        if method in TRAINED:
-            setting = settings[method]
-            trained = train(start, setting, questions, args.steps, args.group, seed, folder / f"{method}-{seed}")
-            adapter = trained.adapter
-            rows += curve_rows(method, trained, seed)
-            spent[method] = {
-                "generated": trained.generated,
-                "seconds": trained.seconds,
-                "learning_rate": setting.learning_rate,
-                "beta": setting.beta,
-                "scale_rewards": setting.scale,
-            }
-            print(f"  {method}, seed {seed}: {trained.seconds:.0f} s", flush=True)
-        if method == "best-of-n":
-            spent[method] = {"generated": BEST_OF * args.samples * len(questions)}
-        samples[method] = draw(start, method, adapter, questions, args.samples, seed)
-    results = measured(start, samples, questions, None if args.model == "tiny" else minilm())
-    for method, cost in spent.items():
-        rows += tidy(results, method, {**cost, "seed": seed})
-    return rows
+def _sizes(args: argparse.Namespace) -> Setting:
+    return {"evaluate.samples": args.samples, "evaluate.reference_samples": args.reference_samples}
 
 
-def minilm() -> Any:
-    """Return what turns texts into vectors of MiniLM, with which classes of texts were calibrated."""
-    from reward_models.judgements.texts import Text
-    from reward_models.jury.backbones.loading import load_backbone
-    from reward_models.jury.features import pooled_features
+def _shown(setting: Setting) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in setting.items())
 
-    model, tokenizer, reading = load_backbone(minilm_folder())
 
-    def embed(texts: Sequence[str]) -> np.ndarray:
-        # A text without a word has no vector: a dot stands for it.
-        shown = [Text("", text if text.strip() else ".") for text in texts]
-        return pooled_features(model, tokenizer, shown, reading=reading, progress=False)
+def _value(found: TextRow | None) -> float:
+    return math.inf if found is None or found.value is None else found.value
 
-    return embed
+
+def _cells(rows: Sequence[dict[str, Any]], method: str) -> Iterator[str]:
+    for metric, jury in SHOWN.items():
+        key = (method, metric, jury)
+        found = [r for r in rows if (r["method"], r["metric"], r.get("jury", "")) == key and not r.get("cluster")]
+        yield f"{found[0]['value']:.3f}" if found else ""
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the table."""
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-
-    def cell(method: str, metric: str, jury: str) -> str:
-        found = [
-            r for r in rows
-            if (r["method"], r["metric"], r.get("jury", "")) == (method, metric, jury) and not r.get("cluster")
-        ]  # fmt: skip
-        return f"{found[0]['value']:.3f}" if found else ""
-
-    header = [
-        "method",
-        *(f"{metric.replace('_', ' ')}{f' ({jury})' if jury else ''}" for metric, jury in SHOWN.items()),
-    ]
-    print_table(CASE, header, [[m, *(cell(m, metric, jury) for metric, jury in SHOWN.items())] for m in methods])
+    """Print a table per split."""
+    names = [f"{metric.replace('_', ' ')}{f' ({jury})' if jury else ''}" for metric, jury in SHOWN.items()]
+    for split in dict.fromkeys(r["split"] for r in rows if "split" in r):
+        of_split = [r for r in rows if r.get("split") == split]
+        methods = dict.fromkeys(r["method"] for r in of_split)
+        print_table(f"{CASE}, {split}", ["method", *names], [[m, *_cells(of_split, m)] for m in methods])
 
 
 def main() -> None:
@@ -232,9 +236,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="batches of completions (default: 60)")
     parser.add_argument("--group", type=int, default=16, help="completions per batch (default: 16)")
     parser.add_argument("--samples", type=int, default=48, help="texts per question and policy (default: 48)")
-    parser.add_argument(
-        "--reference-samples", type=int, default=256, help="texts of the start per question (default: 256)"
-    )
+    parser.add_argument("--reference-samples", type=int, default=256, help="texts of pi_0 per question (default: 256)")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=list(RATES), help="rates to try")
     parser.add_argument(
         "--tuning", choices=("full", "settings", "none"), default="full",
@@ -249,26 +251,23 @@ def main() -> None:
     environment()
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
-    settings: dict[str, Setting] = {}
+    best: dict[str, tuple[str, Setting]] = {}
+    trained = [name for name in args.methods if name in TRAINED]
     with parts(args) as folder:
         try:
-            start = start_of(
-                TOPIC, MODELS[args.model], args.data, folder / f"start-{args.model}-{args.seed}", args.seed
-            )
-            tuning, *questions = sorted(start.people)
-            reference = draw(start, "reference", None, [tuning], args.reference_samples, TUNING_SEED)
-            for method in (m for m in args.methods if m in TRAINED):
-                settings[method] = tuned(start, method, tuning, reference, args, folder)
+            size = MODELS[args.model]
+            tuning = None if args.tuning == "none" else Runs(folder, args.data, TUNING_TOPIC, size, BETA)
+            best = tuned(tuning, trained, args)
+            runs = Runs(folder, args.data, TOPIC, size, BETA)
             for seed in range(args.seed, args.seed + args.seeds):
-                rows += run_seed(start, settings, questions, seed, args, folder)
+                rows += run_seed(runs, best, seed, args)
+                show(of_seeds(rows))
         except (Unavailable, ImportError) as reason:
             print(f"{CASE} skipped: {reason}")
-            rows = [row(CASE, "all", "skipped", float("nan"), "", n=0, skipped=str(reason))]
-    rows = of_seeds(rows)
-    show(rows)
+            rows = [row(CASE, "all", "skipped", math.nan, "", n=0, skipped=str(reason))]
     write(
         args,
-        rows,
+        of_seeds(rows),
         started,
         topic=TOPIC,
         beta=BETA,
@@ -276,7 +275,7 @@ def main() -> None:
         steps=args.steps,
         group=args.group,
         tuning=args.tuning,
-        settings={method: dataclasses.asdict(setting) for method, setting in settings.items()},
+        settings={method: setting for method, (_, setting) in best.items()},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 
-__all__ = ["Columns", "ConfigFile", "JsonFile", "JuryFolder", "Output", "Overwrite", "Settings", "Traceback"]
+__all__ = ["Columns", "ConfigFile", "JsonFile", "JuryFolder", "Output", "Overwrite", "Reuse", "Settings", "Traceback"]
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, for example configs/quickstart.yaml.")
@@ -30,6 +30,14 @@ Output = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete what an earlier run left in the output folder and start over.")
+]
+Reuse = Annotated[
+    Path | None,
+    typer.Option(
+        "--reuse",
+        metavar="DIR",
+        help="Copy what the run in this folder has done with the same settings and data (jury, pi_0, ...).",
+    ),
 ]
 JuryFolder = Annotated[str, typer.Argument(metavar="JURY", help="Folder of a saved jury, or its id on the Hub.")]
 Columns = Annotated[

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import ConfigFile, Output, Overwrite, Settings, Traceback
+from plural_rlhf.cli.options import ConfigFile, Output, Overwrite, Reuse, Settings, Traceback
 from reward_models.borders import lines_to
 
 
@@ -35,9 +35,10 @@ def _run_command(until: Until) -> Callable[[Callable[[], None]], Callable[..., N
             settings: Settings = None,
             output: Output = None,
             overwrite: Overwrite = False,
+            reuse: Reuse = None,
             traceback: Traceback = False,
         ) -> None:
-            guarded(lambda: run_until(until, name, config, settings or [], output, overwrite), traceback)
+            guarded(lambda: run_until(until, name, config, settings or [], output, overwrite, reuse), traceback)
 
         command.__name__, command.__doc__ = described.__name__, described.__doc__
         return command
@@ -52,7 +53,8 @@ def run() -> None:
     Example: `plural-rlhf run configs/quickstart.yaml --set plural.steps=20 --output runs/short`
 
     Prints a summary table and the path of report.html. A run that was interrupted continues after its last complete
-    stage; --overwrite starts over.
+    stage; --overwrite starts over. --reuse takes the jury and pi_0 of another run with the same
+    settings of both, to compare ways of training.
     """
 
 
@@ -67,12 +69,18 @@ def train() -> None:
 
 
 def run_until(
-    until: Until, command: str, config: Path, settings: list[str], output: Path | None, overwrite: bool
+    until: Until,
+    command: str,
+    config: Path,
+    settings: list[str],
+    output: Path | None,
+    overwrite: bool,
+    reuse: Path | None = None,
 ) -> None:
     """Read a run file, run it as far as `until`, and print what was found."""
     from plural_rlhf.recipe.config import load_config
 
-    run_as_far_as(until, command, load_config(config, [*settings, *output_setting(output)]), overwrite)
+    run_as_far_as(until, command, load_config(config, [*settings, *output_setting(output)]), overwrite, reuse)
 
 
 def output_setting(output: Path | None) -> list[str]:
@@ -80,7 +88,9 @@ def output_setting(output: Path | None) -> list[str]:
     return [] if output is None else [f"output_dir={json.dumps(str(output))}"]
 
 
-def run_as_far_as(until: Until, command: str, run_config: RunConfig, overwrite: bool) -> None:
+def run_as_far_as(
+    until: Until, command: str, run_config: RunConfig, overwrite: bool, reuse: Path | None = None
+) -> None:
     """Run as far as `until`, and print what was found."""
     from rich.console import Console
 
@@ -90,7 +100,7 @@ def run_as_far_as(until: Until, command: str, run_config: RunConfig, overwrite: 
 
     line = command_line(command)
     try:
-        results = recipe.run(run_config, until=until, overwrite=overwrite, command=line)
+        results = recipe.run(run_config, until=until, overwrite=overwrite, command=line, reuse=reuse)
     except recipe.RunInterrupted as stop:
         again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
         raise recipe.RunInterrupted(stop.signal, f"{stop} Go on with: {again}") from None

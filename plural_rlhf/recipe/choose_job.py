@@ -36,13 +36,18 @@ ONLY_TEXT = (
     "sft",
     "rloo",
     "best_of_n",
+    "prompting",
+    "grpo.rule",
     "plural.mode",
     "plural.candidates",
+    "plural.candidate_pool",
     "plural.sampled",
     "policy.max_new_tokens",
     "data.written",
     "data.written_columns",
     "evaluate.samples",
+    "evaluate.reference_samples",
+    "evaluate.rivals",
     "evaluate.prompts",
     "evaluate.embedder",
     "evaluate.heldout_backbone",
@@ -52,11 +57,12 @@ _SAMPLING = tuple(
     for name in SampledSection.model_fields
     if name not in ("steps", "learning_rate", "prompts_per_step", "num_generations")
 )
+_ONLY_CANDIDATES = ("plural.candidates", "plural.candidate_pool")
 UNREAD_BY_MODE = {
-    "rl": ("plural.candidates",),
+    "rl": _ONLY_CANDIDATES,
     "rerank": ("plural.sampled",),
     "distil": _SAMPLING,
-    "dpo": (*_SAMPLING, "plural.sampled.prompts_per_step", "plural.candidates", "plural.rule", "plural.rho"),
+    "dpo": (*_SAMPLING, "plural.sampled.prompts_per_step", *_ONLY_CANDIDATES, "plural.rule", "plural.rho"),
 }
 """Settings that a way of training policies that write does not read, by `plural.mode`."""
 INSTEAD = {

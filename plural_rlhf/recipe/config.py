@@ -17,11 +17,11 @@ from plural_rlhf.recipe.settings.models import JurySection, PolicySection
 from plural_rlhf.recipe.settings.sections import (
     CheckpointSection,
     EvaluateSection,
-    GrpoSection,
     PluralSection,
     WarmupSection,
 )
-from plural_rlhf.recipe.settings.texts import BestOfNSection, PromptsSection, RlooSection, SftSection
+from plural_rlhf.recipe.settings.stock import BestOfNSection, GrpoSection, PromptingSection, RlooSection
+from plural_rlhf.recipe.settings.texts import PromptsSection, SftSection
 from plural_rlhf.report.names import EVERYBODY, POPULATION
 from plural_rlhf.settings.base import Seats, Section, Seed
 from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
@@ -67,6 +67,9 @@ class RunConfig(Section):
     grpo: GrpoSection = Field(default=GrpoSection(), description="Stock GRPO, for comparison.")
     rloo: RlooSection = Field(default=RlooSection(), description="Stock RLOO, where policies write text.")
     best_of_n: BestOfNSection = Field(default=BestOfNSection(), description="Best of n, where policies write text.")
+    prompting: PromptingSection = Field(
+        default=PromptingSection(), description="An instruction to pi_0, where policies write text."
+    )
     evaluate: EvaluateSection = Field(
         default=EvaluateSection(), description="Intervals and welfare rules of the evaluation."
     )

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -22,7 +23,7 @@ from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.job import Job, Training
 from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
-from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, kept_in, open_run_folder
+from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, check_reused, kept_in, open_run_folder
 from plural_rlhf.recipe.stage_inputs import RunInputs, default_settings
 from plural_rlhf.recipe.stages import Stages
 from plural_rlhf.report.names import SkippedPart, Stage
@@ -47,6 +48,7 @@ def run(
     overwrite: bool = False,
     command: str = "",
     console: Console | None = None,
+    reuse: Path | None = None,
 ) -> RunResults:
     """Run the stages up to `until` and return the results so far.
 
@@ -56,13 +58,15 @@ def run(
         overwrite: Delete a run that is already in the output folder.
         command: The command line, for the record.
         console: Where to report progress.
+        reuse: Folder of another run: a stage that it has done with the same settings and data is copied from there, so
+            that runs which differ in a later stage have the same jury and pi_0.
 
     Returns:
         What `results.json` holds.
 
     Raises:
         RunFolderError: The output folder holds a run with other settings or data, or something else, or another run is
-            at work in it; nothing was touched. Or a part of the run in it is damaged.
+            at work in it, or `reuse` is no run; nothing was touched. Or a part of the run in it is damaged.
         RunWriteError: The disk is full or read-only, or the folder was removed; what was complete is kept.
         RunInterrupted: Ctrl-C or SIGTERM; what was complete is kept, and of a training a checkpoint.
         ConfigError: Unknown welfare rule, or an option that it lacks.
@@ -99,6 +103,7 @@ def run(
     with interruption.handled(), explain_disk_faults(path, lambda: kept_in(path)):
         # All that can be refused is refused before the folder is touched, and what takes long comes last.
         check_folder(path, inputs.of_every_stage(), defaults, overwrite=overwrite)
+        check_reused(reuse, path)
         _check_rules(config)
         data = _read(config, inputs, console, overwrite=overwrite)
         if config.jury.path is not None:
@@ -108,7 +113,7 @@ def run(
         settings = config.model_dump(mode="json")
         job = None if until == "jury" else job_of(config, data, path)
         with open_run_folder(path, settings, inputs.of_every_stage(), defaults, overwrite=overwrite) as folder:
-            stages = Stages(folder, inputs, interruption, config.checkpoints, console)
+            stages = Stages(folder, inputs, interruption, config.checkpoints, console, reuse)
             return _complete_stages(config, data, job, stages, until, command)
 
 

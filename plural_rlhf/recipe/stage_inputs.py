@@ -33,7 +33,7 @@ READ_BY_STAGE: Mapping[Stage, tuple[tuple[str, ...], tuple[Stage, ...]]] = {
     Stage.GRPO: ((*EVERY_STAGE, *TEXTS, "grpo"), (Stage.JURY, Stage.WARM)),
     Stage.RLOO: ((*EVERY_STAGE, *TEXTS, "rloo"), (Stage.JURY, Stage.WARM)),
     Stage.EVALUATE: (
-        (*EVERY_STAGE, *TEXTS, "juries", "evaluate", "grpo.steps", "rloo.steps", "best_of_n"),
+        (*EVERY_STAGE, *TEXTS, "juries", "evaluate", "grpo.steps", "rloo.steps", "best_of_n", "prompting"),
         (Stage.JURY, Stage.WARM, Stage.PLURAL, Stage.GRPO, Stage.RLOO),
     ),
 }
@@ -65,6 +65,7 @@ class RunInputs:
 
             self._objectives = objectives_hash(config.jury.objectives)
         self._jury = config.jury.path if config.jury.path is not None and config.jury.path.is_dir() else None
+        self._rivals = {f"rival {name}": model_hash(path) for name, path in config.evaluate.rivals.items()}
         self._content: dict[str, str | None] = {}
         self._model: str | None = None
 
@@ -111,6 +112,8 @@ class RunInputs:
             content["objectives"] = self._objectives
         elif self._jury is not None:
             content["saved jury"] = value_hash([model_hash(self._jury), large_files_hash(self._jury)])
+        if stage == Stage.EVALUATE:
+            content |= self._rivals
         return StageInputs(settings, {**content, **self._content}, self._sources)
 
     def of_every_stage(self) -> dict[str, StageInputs]:

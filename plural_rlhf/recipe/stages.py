@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.run_folder.fingerprints import output_records
-from plural_rlhf.recipe.run_folder.folder import RunFolder
+from plural_rlhf.recipe.run_folder.folder import RunFolder, copy_outputs
 from plural_rlhf.recipe.run_folder.stage_record import StageRecord, damage
-from plural_rlhf.recipe.stage_inputs import READ_BY_STAGE, RunInputs
+from plural_rlhf.recipe.stage_inputs import READ_BY_STAGE, RunInputs, default_settings
 from plural_rlhf.report.names import Stage
 from plural_rlhf.report.results_base import faults
 from plural_rlhf.report.results_jury import JuryResults
@@ -59,6 +59,7 @@ class Stages:
         interruption: Whether the run was asked to stop.
         checkpoints: How often a training is saved.
         console: Where to report progress.
+        reuse: Folder of another run; a stage that it has done with the same inputs is copied from there.
 
     Attributes:
         seconds: How long each took, by name.
@@ -71,8 +72,10 @@ class Stages:
         interruption: Interruption,
         checkpoints: CheckpointSection,
         console: Console,
+        reuse: Path | None = None,
     ) -> None:
         self.folder, self.console = folder, console
+        self._reuse = reuse
         self.seconds: dict[str, float] = {}
         self._inputs, self._interruption, self._checkpoints = inputs, interruption, checkpoints
         self._outputs: dict[Stage, str] = {}
@@ -89,7 +92,7 @@ class Stages:
         """
         self._interruption.check()
         path = self.folder.path
-        record = self.folder.record(stage)
+        record = self.folder.record(stage) or self._copied(stage)
         if record is None:
             start = time.perf_counter()
             results = work()
@@ -118,6 +121,20 @@ class Stages:
                 f"the record of the stage {stage} in {str(path)!r} cannot be read ({faults(error)}). Fix: --overwrite "
                 "deletes that run and starts over."
             ) from error
+
+    def _copied(self, stage: Stage) -> StageRecord | None:
+        """Copy a stage from the run to reuse, where that has done it with the same inputs; else return None."""
+        if self._reuse is None or not WRITTEN[stage]:
+            return None
+        other = RunFolder(self._reuse).record(stage)
+        if other is None or other.inputs is None or other.files is None:
+            return None
+        if any(other.inputs.changes(self._inputs.of(stage, self._outputs), default_settings())):
+            return None
+        other.check_files(self._reuse, stage)
+        copy_outputs(self._reuse, self.folder.path, WRITTEN[stage], other.files)
+        self.console.print(cell(f"{stage}: copied from {self._reuse}", "dim"))
+        return self.folder.finish(stage, other)
 
     def part(self, stage: Stage, name: str, work: Callable[[], JsonValue]) -> JsonValue:
         """Return a part of a stage's work; one that a stopped run has done is read from its checkpoints.

@@ -128,7 +128,7 @@ class Steps(Protocol):
     """A section of the run file about a training.
 
     Example:
-        >>> from plural_rlhf.recipe.settings.sections import GrpoSection
+        >>> from plural_rlhf.recipe.settings.stock import GrpoSection
         >>> section: Steps = GrpoSection()
         >>> section.steps
         8
@@ -147,7 +147,7 @@ def common_settings(section: Steps, seed: int) -> dict[str, Any]:
     """Return the arguments that all trainers have in common.
 
     Example:
-        >>> from plural_rlhf.recipe.settings.sections import GrpoSection
+        >>> from plural_rlhf.recipe.settings.stock import GrpoSection
         >>> settings = common_settings(GrpoSection(steps=8), seed=0)
         >>> settings["max_steps"], settings["warmup_steps"], settings["save_strategy"]
         (8, 2, 'no')

@@ -46,6 +46,7 @@ class Method(StrEnum):
     GRPO = "grpo"
     RLOO = "rloo"
     BEST_OF_N = "best_of_n"
+    PROMPTING = "prompting"
     PLURAL = "plural"
 
 
@@ -60,6 +61,7 @@ METHOD_NAMES: Mapping[str, str] = MappingProxyType(
         Method.GRPO: "stock GRPO",
         Method.RLOO: "stock RLOO",
         Method.BEST_OF_N: "best of n",
+        Method.PROMPTING: "pi_0, instructed",
         Method.PLURAL: "plural (ours)",
     }
 )

@@ -26,7 +26,14 @@ from plural_rlhf.core.offsets import OffsetMode, OffsetTracker
 from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.core.targets import PoolTarget, pool_reward, responsibilities
 from plural_rlhf.rewards.calibrated import require_calibrated
-from plural_rlhf.rewards.completions import as_completions, completion_text, prompt_key, rows_of, seen_prompts
+from plural_rlhf.rewards.completions import (
+    as_completions,
+    completion_text,
+    prompt_key,
+    rows_of,
+    scorable,
+    seen_prompts,
+)
 from plural_rlhf.rewards.stock_trainers import check_stock_trainer, trainer_of
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.judgements.spelling import one_form
@@ -229,7 +236,7 @@ class JuryReward:
         return self._scored([prompt] * len(support), as_completions(prompt, support))
 
     def _scored(self, prompts: Sequence[Any], completions: Sequence[Any]) -> torch.Tensor:
-        rewards = torch.as_tensor(self.scorer.cluster_rewards(prompts, completions))  # may be numpy
+        rewards = torch.as_tensor(self.scorer.cluster_rewards(prompts, [scorable(c) for c in completions]))  # or numpy
         expected = (len(completions), len(self.cluster_names))
         if tuple(rewards.shape) != expected:
             raise JuryError(

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 __all__ = [
     "AnyNumber",
     "AtLeastOne",
+    "AtLeastTwo",
     "Count",
     "OpenUnit",
     "Positive",
@@ -55,6 +56,7 @@ def _not_nan(value: float) -> float:
 Count = Annotated[int, Field(ge=0), BeforeValidator(not_a_switch)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(not_a_switch)]  # as far as numpy.random.seed goes
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(not_a_switch)]
+AtLeastTwo = Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(not_a_switch)]
 OpenUnit = Annotated[float, Field(gt=0, lt=1), BeforeValidator(not_a_switch)]
 Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(not_a_switch)]

@@ -7,10 +7,11 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from plural_rlhf.recipe.settings.stock import GrpoSection
+from plural_rlhf.report.results_policies import LoggedStep, TextResults, TextRow
 from tests.benchmark_modules import benchmark_module
 from tests.paths import ROOT
 
@@ -21,12 +22,20 @@ benchmark = benchmark_module("open_ended")
 
 
 def test_rivals_tune_what_ours_does_not():
-    numbers = {method: len(methods.candidates(method, 0.5, (1e-4, 1e-3))) for method in methods.TRAINED}
-    ours = {"plural": 2, "plural-prefixes": 2}
-    assert numbers == {**ours, "trl-grpo": 2, "trl-grpo-tuned": 12, "trl-rloo-tuned": 6, "dpo": 2}
+    tried = {name: methods.candidates(name, 0.5, (1e-4, 1e-3), 60, 16)[1] for name in methods.TRAINED}
+    numbers = {name: len(settings) for name, settings in tried.items()}
+    untuned = {"plural", "plural-given", "plural-prefixes", "trl-grpo", "drop-in-rloo", "drop-in-grpo", "dpo"}
+    assert numbers == dict.fromkeys([*untuned, "distil"], 2) | {"trl-grpo-tuned": 12, "trl-rloo-tuned": 6}
     # The default of GRPO is among what the tuned one may choose.
-    of_grpo = {(s.beta, s.scale) for s in methods.candidates("trl-grpo-tuned", 0.5, (1e-4,))}
-    assert {(s.beta, s.scale) for s in methods.candidates("trl-grpo", 0.5, (1e-4,))} <= of_grpo
+    usual = GrpoSection()
+    assert any(
+        (s["grpo.beta"], s["grpo.scale_rewards"]) == (usual.beta, usual.scale_rewards) for s in tried["trl-grpo-tuned"]
+    )
+    # Equal budgets: a prompt and 16 completions per step, 60 steps.
+    for name, settings in tried.items():
+        section = methods.candidates(name, 0.5, (1e-4,), 60, 16)[0].section
+        budgets = {(s[f"{section}.steps"], s[f"{section}.num_generations"]) for s in settings}
+        assert budgets == {(60, 16)}
 
 
 def test_seeds_are_averaged_by_what_they_measure():
@@ -46,23 +55,44 @@ def test_seeds_are_averaged_by_what_they_measure():
 
 
 def test_curves_are_means_of_tenths_of_the_steps():
-    trained = methods.Trained(Path(), 1.0, 0, [{"plural/kl": float(step)} for step in range(20)] + [{"loss": 1.0}])
-    rows = benchmark.curve_rows("plural", trained, seed=0)
-    assert {r["metric"] for r in rows} == {"curve/plural/kl"}
+    history = [LoggedStep.model_validate({"step": step + 1, "kl": float(step)}) for step in range(20)]
+    rows = benchmark.curve_rows("plural", history, seed=0)
+    assert {r["metric"] for r in rows} == {"curve/kl"}
     assert [(r["step"], r["value"]) for r in rows] == [(2 * n + 2, 2 * n + 0.5) for n in range(10)]
+
+
+def test_the_steered_gain_is_that_of_the_cluster_that_gains_least():
+    def texts(weighting, gains):
+        rows = [
+            TextRow(policy=policy, measure="approval", jury="heldout", cluster=cluster, value=value, gain=gain)
+            for policy, cluster, value, gain in gains
+        ]
+        return TextResults(split="train", weighting=weighting, rows=rows)
+
+    everybody = texts("all", [("warm", "urban", 0.5, None), ("warm", "rural", 0.6, None)])
+    urban = texts("urban", [("plural", "urban", 0.7, 0.2), ("warm", "urban", 0.45, None)])
+    rural = texts("rural", [("plural", "rural", 0.7, 0.1), ("warm", "rural", 0.65, None)])
+    gain = benchmark.steered_gain("plural", [urban, rural], everybody)
+    assert (gain.value, gain.measure, gain.cluster) == (0.1, "steered_approval_gain_worst", "")
+    assert benchmark.steered_gain("warm", [urban, rural], everybody).value == pytest.approx(-0.05)  # words alone
+    assert benchmark.steered_gain("grpo", [urban, rural], everybody) is None
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data/polarized")
-def test_the_short_form_trains_and_measures(tmp_path):
+def test_the_short_form_trains_and_measures_by_runs_that_share_jury_and_pi_0(tmp_path):
     file = tmp_path / "open.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "open_ended.py"), "--smoke", "--json", str(file)]
-    command += ["--methods", "plural", "plural-prefixes", "trl-grpo", "best-of-n"]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=300)
+    command += ["--methods", "plural", "trl-grpo", "drop-in-rloo", "best-of-n"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=600)
     rows = json.loads(file.read_text())["rows"]
-    assert {r["method"] for r in rows} >= {"people", "reference", "plural", "trl-grpo", "best-of-n"}
+    methods = {"people", "untouched", "reference", "plural", "trl-grpo", "drop-in-rloo", "best-of-n"}
+    assert {r["method"] for r in rows} == methods
     assert all(math.isfinite(r["value"]) for r in rows)
-    # Half of ours are given and not drawn; best-of-n draws eight for each of 8 texts of three questions.
-    assert {r["method"]: r["generated"] for r in rows if r["metric"] == "bridging"} == {
-        "people": 0, "reference": 0, "plural": 4, "plural-prefixes": 8, "trl-grpo": 8, "best-of-n": 192,
-    }  # fmt: skip
+    assert {r["split"] for r in rows if r["metric"] == "bridging"} == {"train", "heldout"}
+    assert {r["generated"] for r in rows if r["method"] == "trl-grpo" and "generated" in r} == {8}
+    runs = tmp_path / "open.json.parts" / "campus-protests-tiny"
+    starts = {(path / "adapter_model.safetensors").read_bytes() for path in runs.glob("*/warm")}
+    assert len(starts) == 1
+    assert len(list(runs.glob("*/warm"))) == 5  # the start, three methods, and the run that measures
+    assert len(list(runs.glob("measured-0-*/report.html"))) == 1

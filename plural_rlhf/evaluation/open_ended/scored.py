@@ -13,6 +13,7 @@ import numpy as np
 
 from plural_rlhf.evaluation.open_ended.approvals import Approval, approval_above, vote_approval
 from plural_rlhf.evaluation.open_ended.samples import PolicySamples
+from plural_rlhf.rewards.completions import scorable_text
 from reward_models.jury.protocol import ClusterScorer
 
 
@@ -121,7 +122,7 @@ def judge(
     rows = [(w.name, prompt, text) for w in writers for prompt, some in w.texts.items() for text in some]
     scored = scorer.cluster_rewards(
         [prompts.get(prompt, prompt) for _, prompt, _ in rows],
-        [_completion(prompts.get(prompt, prompt), text if text.strip() else ".") for _, prompt, text in rows],
+        [_completion(prompts.get(prompt, prompt), scorable_text(text)) for _, prompt, text in rows],
     )
     table = np.asarray(scored, dtype=np.float64)
     split: dict[str, dict[str, np.ndarray]] = {w.name: {} for w in writers}

@@ -18,7 +18,8 @@ from trl import GRPOConfig, GRPOTrainer
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, render_question
-from plural_rlhf.recipe.settings.sections import GrpoSection, PluralSection, WarmupSection
+from plural_rlhf.recipe.settings.sections import PluralSection, WarmupSection
+from plural_rlhf.recipe.settings.stock import GrpoSection
 from plural_rlhf.recipe.trainings import (
     common_settings,
     deal_weights,

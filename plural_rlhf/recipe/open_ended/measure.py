@@ -28,6 +28,7 @@ from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
 from plural_rlhf.recipe.scorers.choose import read_scorer
 from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split
 from plural_rlhf.report.results_policies import EvaluationResults, Skipped, TextResults
+from plural_rlhf.rewards.completions import scorable_text
 from reward_models.borders import cell, heading
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.loading import load_backbone
@@ -173,7 +174,7 @@ def _embedder(config: RunConfig) -> Embed:
     def embed(texts: Sequence[str]) -> np.ndarray:
         new = [text for text in dict.fromkeys(texts) if text not in vectors]
         if new:
-            readable = [Text("", text if text.strip() else ".") for text in new]
+            readable = [Text("", scorable_text(text)) for text in new]
             rows = pooled_features(backbone, tokenizer, readable, reading=reading, exact=True)
             vectors.update(zip(new, rows, strict=True))
         return np.stack([vectors[text] for text in texts])

@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFT
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
+from plural_rlhf.recipe.settings.stock import StockSection
 from plural_rlhf.recipe.trainings import (
     Steps,
     common_settings,
@@ -234,37 +235,30 @@ def _row(prompt: OpenPrompt, weights: np.ndarray, scorer: ClusterScorer, *, give
 def train_grpo(
     config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
 ) -> TrainingResults:
-    """Train the comparison: stock `trl.GRPOTrainer` from the same pi_0 on the mean reward of the same jury."""
+    """Train the comparison: stock `trl.GRPOTrainer` from the same pi_0 on a reward of the same jury."""
     section = config.grpo
+    drop_in = {"use_bias_correction_kl": True} if section.rule == "pool" else {}  # of TRL's KLs the nearest to k1
     args = GRPOConfig(
-        str(training.folder),
-        beta=section.beta,
-        scale_rewards=section.scale_rewards,
-        **_sampling(config, section.prompts_per_step, section.num_generations),
-        **common_settings(section, config.seed),
+        str(training.folder), scale_rewards=section.scale_rewards, **drop_in, **_stock_settings(config, section)
     )
-    return _train_stock(GRPOTrainer, args, "stock GRPO", config, prompts, scorer, start, training)
+    return _train_stock(GRPOTrainer, args, "stock GRPO", section, config, prompts, scorer, start, training)
 
 
 def train_rloo(
     config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
 ) -> TrainingResults:
-    """Train the comparison: stock `trl.RLOOTrainer` from the same pi_0 on the mean reward of the same jury."""
-    section = config.rloo
-    args = RLOOConfig(
-        str(training.folder),
-        beta=section.beta,
-        **_sampling(config, section.prompts_per_step, section.num_generations),
-        **common_settings(section, config.seed),
-    )
-    return _train_stock(RLOOTrainer, args, "stock RLOO", config, prompts, scorer, start, training)
+    """Train the comparison: stock `trl.RLOOTrainer` from the same pi_0 on a reward of the same jury."""
+    args = RLOOConfig(str(training.folder), **_stock_settings(config, config.rloo))
+    return _train_stock(RLOOTrainer, args, "stock RLOO", config.rloo, config, prompts, scorer, start, training)
 
 
-def _sampling(config: RunConfig, prompts_per_step: int, num_generations: int) -> dict[str, Any]:
+def _stock_settings(config: RunConfig, section: StockSection) -> dict[str, Any]:
     return {
-        "num_generations": num_generations,
-        "per_device_train_batch_size": prompts_per_step * num_generations,
+        "beta": section.beta,
+        "num_generations": section.num_generations,
+        "per_device_train_batch_size": section.prompts_per_step * section.num_generations,
         "max_completion_length": config.policy.max_new_tokens,
+        **common_settings(section, config.seed),
     }
 
 
@@ -272,6 +266,7 @@ def _train_stock(
     trainer_class: type[GRPOTrainer] | type[RLOOTrainer],
     args: Any,
     label: str,
+    section: StockSection,
     config: RunConfig,
     prompts: Sequence[OpenPrompt],
     scorer: ClusterScorer,
@@ -280,12 +275,13 @@ def _train_stock(
 ) -> TrainingResults:
     model, tokenizer = load_policy(config, start)
     trained = training_prompts(prompts)
+    temperature = {"beta": section.beta} if section.rule == "pool" else {"check_trainer": False}
     per_step = args.per_device_train_batch_size // args.num_generations
     rng = seeded_rng(config.seed, "rows of a stock training")
     dealt = deal_weights(len(trained), scorer, args.max_steps, per_step, rng, steering=False)
     trainer = trainer_class(
         model,
-        reward_funcs=[JuryReward(scorer, rule="mean", check_trainer=False)],
+        reward_funcs=[JuryReward(scorer, rule=section.rule, **temperature)],
         args=args,
         train_dataset=Dataset.from_list([_row(trained[i], weights, scorer) for i, weights in dealt]),
         processing_class=tokenizer,

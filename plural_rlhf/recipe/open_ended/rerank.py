@@ -10,7 +10,7 @@ Shapes: `N` candidates, `K` clusters.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ from plural_rlhf.core.targets import log_partition, pool_reward
 from plural_rlhf.recipe.settings.sections import PluralSection
 
 
-__all__ = ["choose_candidate"]
+__all__ = ["RERANK_FILE", "choose_candidate", "deal_candidates"]
+
+RERANK_FILE = "rerank.json"
+"""How texts are chosen among candidates, beside the copy of pi_0 that draws them."""
 
 
 def choose_candidate(
@@ -55,3 +58,34 @@ def choose_candidate(
     log_z = log_partition(x[None], log_pi_0, section.beta)[0]
     probabilities = (pool_reward(x, of, log_z, section.beta, section.rho) / section.beta).softmax(dim=0).numpy()
     return int(rng.choice(len(x), p=probabilities / probabilities.sum()))
+
+
+def deal_candidates(pool: int, candidates: int, times: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Deal candidates from a pool, again and again: every text of the pool once before one comes again.
+
+    Where `pool` is at least `candidates * times` no text is dealt twice, and texts that are chosen so are independent.
+    In a smaller pool a text is among the candidates of at most ceil(candidates * times / pool) choices, each of which
+    has the right law by itself.
+
+    Args:
+        pool: Number of texts.
+        candidates: How many are dealt at a time, at most `pool`.
+        times: How often.
+        rng: Source of the order.
+
+    Yields:
+        Places (candidates,) in the pool, no two alike.
+
+    Example:
+        >>> hands = list(deal_candidates(6, 2, 3, np.random.default_rng(0)))
+        >>> sorted(np.concatenate(hands).tolist())
+        [0, 1, 2, 3, 4, 5]
+    """
+    deck = np.empty(0, dtype=int)
+    for _ in range(times):
+        hand, deck = deck[:candidates], deck[candidates:]
+        if len(hand) < candidates:
+            order = rng.permutation(pool)
+            new = order[~np.isin(order, hand)][: candidates - len(hand)]
+            hand, deck = np.concatenate([hand, new]), order[~np.isin(order, new)]
+        yield hand

@@ -7,7 +7,8 @@ goes on with the same texts. Knows nothing of measures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +26,15 @@ from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
 from plural_rlhf.policies.steerer import end_tokens
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.open_ended.measured_policies import MeasuredPolicy, measured_policies
 from plural_rlhf.recipe.open_ended.policies import steered_prompt
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
-from plural_rlhf.recipe.open_ended.rerank import choose_candidate
+from plural_rlhf.recipe.open_ended.rerank import choose_candidate, deal_candidates
 from plural_rlhf.recipe.scorers.choose import read_target_scorer
 from plural_rlhf.recipe.trainings import load_base
 from plural_rlhf.report.names import EVERYBODY, Method, Split
+from plural_rlhf.rewards.completions import scorable_text
+from plural_rlhf.weights.wording import steer_prompt
 from reward_models.inference import evaluating
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
@@ -39,12 +43,10 @@ from reward_models.seeds import derived_seed, seeded_rng
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["POOL", "Sample", "candidate_rewards", "draw_from_pi_0", "draw_samples", "measured_prompts"]
+__all__ = ["Sample", "candidate_rewards", "draw_from_pi_0", "draw_samples", "measured_prompts"]
 
 BATCH = 16
 """Texts drawn at once; fixed, so that the same texts are drawn whatever else is."""
-POOL = 4
-"""One of n texts is chosen from pools of so many times n texts, drawn without replacement, to spare generation."""
 Weightings = Mapping[str, np.ndarray]
 PI_0, POLICY = "pi_0", "policy"
 
@@ -54,7 +56,7 @@ class Sample:
     """A text that a policy wrote.
 
     Attributes:
-        policy: A `Method`.
+        policy: A `Method`, or a name of `evaluate.rivals`.
         weighting: Who was asked for: `all`, a cluster, or a jury of the run file.
         prompt: Wording of the prompt.
         split: `train` or `heldout`.
@@ -101,9 +103,9 @@ def draw_samples(
     folder: Path,
     keep: KeepPieces,
 ) -> list[Sample]:
-    """Draw `evaluate.samples` texts per prompt from every policy.
+    """Draw `evaluate.samples` texts per prompt from every policy, `evaluate.reference_samples` from pi_0.
 
-    Ours and pi_0 are asked for every weighting; the others, which do not follow weights, for the population.
+    Policies that follow weights are asked for every weighting, the others for the population.
 
     Args:
         config: The run.
@@ -116,40 +118,26 @@ def draw_samples(
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, folder / Method.WARM, adapter_name=PI_0)
     writer = _Writer(config, model, tokenizer, scorer)
-    samples: list[Sample] = []
     population = {EVERYBODY: weightings[EVERYBODY]}
-    stock = [m for m, section in ((Method.GRPO, config.grpo), (Method.RLOO, config.rloo)) if section.steps]
-    reranks = config.plural.mode == "rerank"
-    for method in (Method.UNTOUCHED, Method.WARM, *stock, *(() if reranks else (Method.PLURAL,))):
-        if method in (Method.UNTOUCHED, Method.WARM):
-            writer.adapter = None if method == Method.UNTOUCHED else PI_0
-        else:
-            model.load_adapter(str(folder / method), POLICY)
-            writer.adapter = POLICY
-        asked = weightings if method in (Method.WARM, Method.PLURAL) else population
-        samples += writer.pieces(method, asked, prompts, config.evaluate.samples, keep)
-        if writer.adapter == POLICY:
-            model.set_adapter(PI_0)
-            model.delete_adapter(POLICY)
-    writer.adapter = PI_0
-    if reranks:
-        n, target = config.plural.candidates, read_target_scorer(config, folder)
-        pool = writer.pieces("candidates", weightings, prompts, POOL * n, keep)
-        for name, weights in weightings.items():
-
-            def rerank(rewards: np.ndarray, rng: np.random.Generator, weights: np.ndarray = weights) -> int:
-                return choose_candidate(rewards, weights, config.plural, rng)
-
-            of_name = [replace(sample, policy=Method.PLURAL) for sample in pool if sample.weighting == name]
-            samples += _choose(config, of_name, prompts, target, n, rerank, f"reranked for {name}")
-    if config.best_of_n.n:
-        n, shares = config.best_of_n.n, np.asarray(scorer.prevalence)
-        pool = writer.pieces(Method.BEST_OF_N, population, prompts, POOL * n, keep)
-
-        def best(rewards: np.ndarray, _: np.random.Generator) -> int:
-            return int(np.argmax(rewards @ shares))
-
-        samples += _choose(config, pool, prompts, scorer, n, best, "best of n")
+    policies = measured_policies(config, folder)
+    pool, number = list[Sample](), config.evaluate.samples
+    sizes = [policy.choice.pool_size(number) for policy in policies if policy.choice is not None]
+    if sizes:  # one pool for all: pi_0 writes alike under all weights
+        writer.adapter = PI_0
+        pool = writer.pieces("candidates", population, prompts, {EVERYBODY: max(sizes)}, keep)
+    samples = list[Sample]()
+    for policy in policies:
+        asked = weightings if policy.follows_weights else population
+        if policy.choice is not None:
+            target = scorer if policy.choice.section is None else read_target_scorer(config, folder)
+            for name, weights in asked.items():
+                samples += _choose(config, policy, pool, prompts, target, name, weights)
+            continue
+        numbers = dict.fromkeys(asked, number)
+        if policy.name == Method.WARM:
+            numbers[EVERYBODY] = config.evaluate.reference_samples or number
+        with writer.writes_as(policy, folder / Method.WARM):
+            samples += writer.pieces(policy.name, asked, prompts, numbers, keep, policy.instruction)
     return samples
 
 
@@ -176,7 +164,8 @@ def draw_from_pi_0(
     base, tokenizer = load_base(config)
     model = PeftModel.from_pretrained(base, start, adapter_name=PI_0)
     writer = _Writer(config, model, tokenizer, scorer, PI_0)
-    return writer.pieces(purpose, weightings, prompts, number, lambda name, works: [work() for work in works])
+    numbers = dict.fromkeys(weightings, number)
+    return writer.pieces(purpose, weightings, prompts, numbers, lambda name, works: [work() for work in works])
 
 
 @dataclass
@@ -189,12 +178,39 @@ class _Writer:
     scorer: ClusterScorer
     adapter: str | None = None
 
+    @contextmanager
+    def writes_as(self, policy: MeasuredPolicy, start: Path) -> Iterator[None]:
+        """Write as a policy while the block runs; `start` is the folder of pi_0, which is loaded already."""
+        loads = policy.adapter not in (None, start)
+        if loads:
+            self.model.load_adapter(str(policy.adapter), POLICY)
+        self.adapter = POLICY if loads else PI_0 if policy.adapter == start else None
+        yield
+        self.adapter = PI_0
+        self.model.set_adapter(PI_0)
+        if loads:
+            self.model.delete_adapter(POLICY)
+
     def pieces(
-        self, method: str, asked: Weightings, prompts: Sequence[OpenPrompt], number: int, keep: KeepPieces
+        self,
+        method: str,
+        asked: Weightings,
+        prompts: Sequence[OpenPrompt],
+        numbers: Mapping[str, int],
+        keep: KeepPieces,
+        instruction: str = "",
     ) -> list[Sample]:
+        """Draw `numbers[name]` texts per prompt for each weighting of that name."""
         labels = [(name, prompt) for name in asked for prompt in prompts]
         works = [
-            partial(self._draw, steered_prompt(prompt, asked[name], self.scorer), number, method, place)
+            partial(
+                self._draw,
+                steered_prompt(prompt, asked[name], self.scorer),
+                numbers[name],
+                method,
+                place,
+                instruction,
+            )
             for place, (name, prompt) in enumerate(labels)
         ]
         return [
@@ -204,7 +220,9 @@ class _Writer:
         ]
 
     @torch.no_grad()
-    def _draw(self, prompt: list[dict[str, str]], number: int, method: str, place: int) -> list[dict[str, Any]]:
+    def _draw(
+        self, prompt: list[dict[str, str]], number: int, method: str, place: int, instruction: str
+    ) -> list[dict[str, Any]]:
         ends = end_tokens(self.model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         config = GenerationConfig(
@@ -216,7 +234,9 @@ class _Writer:
             pad_token_id=pad,
             eos_token_id=ends,
         )
-        ids = encode_prompt(prompt, self.tokenizer, {})
+        plain = encode_prompt(prompt, self.tokenizer, {})
+        instructed = steer_prompt(prompt, instruction) if instruction else prompt
+        ids = encode_prompt(instructed, self.tokenizer, {})
         rows: list[dict[str, Any]] = []
         with torch.random.fork_rng(), evaluating(self.model):
             torch.manual_seed(derived_seed(self.config.seed, f"texts by {method}", place))
@@ -226,7 +246,8 @@ class _Writer:
                     tokens, log_probs = generate_with_shared_prefix(self.model, group, config, pad, ends)
                 own = [sum(of) for of in log_probs]
                 with self._speaking(PI_0):
-                    reference = own if self.adapter == PI_0 else self._log_probs(group, tokens)
+                    drawn_by_pi_0 = self.adapter == PI_0 and not instruction
+                    reference = own if drawn_by_pi_0 else self._log_probs([plain] * len(group), tokens)
                 texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
                 rows += [
                     {
@@ -266,30 +287,35 @@ class _Writer:
 
 def _choose(
     config: RunConfig,
+    policy: MeasuredPolicy,
     pool: Sequence[Sample],
     prompts: Sequence[OpenPrompt],
     scorer: ClusterScorer,
-    n: int,
-    choose: Callable[[np.ndarray, np.random.Generator], int],
-    purpose: str,
+    weighting: str,
+    weights: np.ndarray,
 ) -> list[Sample]:
-    """Choose one of `n` texts of a pool by their rewards (n, K), `evaluate.samples` times per prompt.
+    """Choose `evaluate.samples` texts per prompt, each among candidates of the pool.
 
     The log-probability of a text that was chosen so is not known.
     """
+    choice, number = policy.choice, config.evaluate.samples
+    assert choice is not None
     chosen: list[Sample] = []
     for place, prompt in enumerate(prompts):
-        texts = [sample for sample in pool if sample.prompt == prompt.wording]
+        texts = [sample for sample in pool if sample.prompt == prompt.wording][: choice.pool_size(number)]
         rewards = candidate_rewards(scorer, prompt, [sample.text for sample in texts])
-        rng = seeded_rng(config.seed, f"chosen texts: {purpose}", place)
-        for _ in range(config.evaluate.samples):
-            some = rng.choice(len(texts), size=n, replace=False)
-            chosen.append(replace(texts[some[choose(rewards[some], rng)]], log_prob=math.nan))
+        rng = seeded_rng(config.seed, f"chosen texts: {policy.name} for {weighting}", place)
+        for some in deal_candidates(len(texts), choice.candidates, number, rng):
+            if choice.section is None:
+                best = int(np.argmax(rewards[some] @ weights))
+            else:
+                best = choose_candidate(rewards[some], weights, choice.section, rng)
+            text = replace(texts[some[best]], policy=policy.name, weighting=weighting, log_prob=math.nan)
+            chosen.append(text)
     return chosen
 
 
 def candidate_rewards(scorer: ClusterScorer, prompt: OpenPrompt, texts: Sequence[str]) -> np.ndarray:
     """Score `N` texts in answer to a prompt, (N, K)."""
-    # An empty text is no text for a jury; as a dot it is judged like one without words.
-    completions = [[{"role": "assistant", "content": text or "."}] for text in texts]
+    completions = [[{"role": "assistant", "content": scorable_text(text)}] for text in texts]
     return scorer.cluster_rewards([prompt.messages] * len(texts), completions).double().numpy()

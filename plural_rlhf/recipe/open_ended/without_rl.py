@@ -12,10 +12,11 @@ from peft import PeftModel
 
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.open_ended.measured_policies import POOL
 from plural_rlhf.recipe.open_ended.policies import imitate, rows_to_imitate
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
-from plural_rlhf.recipe.open_ended.rerank import choose_candidate
-from plural_rlhf.recipe.open_ended.samples import POOL, candidate_rewards, draw_from_pi_0
+from plural_rlhf.recipe.open_ended.rerank import RERANK_FILE, choose_candidate
+from plural_rlhf.recipe.open_ended.samples import candidate_rewards, draw_from_pi_0
 from plural_rlhf.recipe.trainings import (
     common_settings,
     deal_weights,
@@ -38,8 +39,10 @@ from reward_models.whole_file import write_json
 
 __all__ = ["distil_candidates", "keep_pi_0", "train_dpo"]
 
-RERANK_FILE = "rerank.json"
-"""How texts are chosen among candidates, beside the copy of pi_0 that draws them."""
+TIE_PROPENSITY = 1.0
+"""Of DPO on pairs with ties: a third of the comparisons of equal responses are ties."""
+RERANKED = ("candidates", "candidate_pool", "rule", "rho", "beta")
+"""Settings of `plural` by which texts are chosen."""
 
 
 def keep_pi_0(config: RunConfig, start: Path, training: TrainingFolder) -> TrainingResults:
@@ -47,7 +50,7 @@ def keep_pi_0(config: RunConfig, start: Path, training: TrainingFolder) -> Train
     base, tokenizer = load_base(config)
     results = save_untrained(PeftModel.from_pretrained(base, start), tokenizer, training)
     section = config.plural
-    chosen = {name: section.model_dump(mode="json")[name] for name in ("candidates", "rule", "rho", "beta")}
+    chosen = {name: section.model_dump(mode="json")[name] for name in RERANKED}
     write_json(training.policy / RERANK_FILE, {"mode": "rerank", **chosen})
     return results
 
@@ -74,7 +77,8 @@ def distil_candidates(
     section, sampled = config.plural, config.plural.sampled
     trained = training_prompts(prompts)
     asked = {EVERYBODY: scorer.prevalence}
-    pool = draw_from_pi_0(config, start, scorer, trained, asked, POOL * section.candidates, "candidates to imitate")
+    number = section.candidate_pool or POOL * section.candidates
+    pool = draw_from_pi_0(config, start, scorer, trained, asked, number, "candidates to imitate")
     texts = [[s.text for s in pool if s.prompt == prompt.wording and s.ended and s.text] for prompt in trained]
     for prompt, of_prompt in zip(trained, texts, strict=True):
         if not of_prompt:
@@ -120,6 +124,7 @@ def train_dpo(
     args = PluralDPOConfig(
         str(training.folder),
         beta=config.plural.beta,
+        tie_propensity=TIE_PROPENSITY if (pairs.frame["choice"] == "tie").any() else 0.0,
         per_device_train_batch_size=sampled.num_generations,
         max_length=None,
         **common_settings(sampled, config.seed),

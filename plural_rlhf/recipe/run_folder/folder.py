@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,10 +21,20 @@ from plural_rlhf.recipe.run_folder.lock import HOLDER_FILE, LOCK_FILE, only_run
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord, damage
 from plural_rlhf.report.names import Stage
 from reward_models.evaluation.heldout import HELDOUT_FILE
-from reward_models.whole_file import write_json
+from reward_models.whole_file import whole_file, whole_folder, write_json
 
 
-__all__ = ["HELDOUT_JURY", "SAMPLES_FILE", "RunFolder", "check_folder", "kept_in", "open_run_folder"]
+__all__ = [
+    "CONFIG_FILE",
+    "HELDOUT_JURY",
+    "SAMPLES_FILE",
+    "RunFolder",
+    "check_folder",
+    "check_reused",
+    "copy_outputs",
+    "kept_in",
+    "open_run_folder",
+]
 
 CONFIG_FILE = "config.json"
 STAGES = "stages"
@@ -74,6 +84,34 @@ def check_folder(
         )
     if not overwrite:
         _check_inputs(path, inputs, defaults or {})
+
+
+def check_reused(reuse: Path | None, path: Path) -> None:
+    """Raise if stages are to be copied from a folder that holds no run, or from the run itself.
+
+    Args:
+        reuse: The folder to copy from; None to copy nothing.
+        path: Folder of the run.
+
+    Raises:
+        RunFolderError: See above.
+
+    Example:
+        >>> check_reused(Path("no such folder"), Path("runs/second"))
+        Traceback (most recent call last):
+        plural_rlhf.recipe.run_folder.errors.RunFolderError: --reuse: 'no such folder' holds no run ...
+    """
+    if reuse is None:
+        return
+    if not (reuse / STAGES).is_dir():
+        raise RunFolderError(
+            f"--reuse: {str(reuse)!r} holds no run (no folder {STAGES}), so nothing was written. Fix: name the output "
+            "folder of a run."
+        )
+    if reuse.resolve() == path.resolve():
+        raise RunFolderError(
+            f"--reuse: {str(reuse)!r} is the output folder of this run. Fix: choose another folder with --output."
+        )
 
 
 class RunFolder:
@@ -189,6 +227,38 @@ def open_run_folder(
         write_json(path / CONFIG_FILE, config)
         with explain_removal(path, path / CONFIG_FILE):
             yield RunFolder(path)
+
+
+def copy_outputs(source: Path, target: Path, names: Sequence[str], files: Iterable[str]) -> None:
+    """Copy what a stage wrote from one run's folder into another's, each folder as a whole.
+
+    Args:
+        source: Folder of the run that has it.
+        target: Folder of the run that gets it.
+        names: Files and folders that the stage writes.
+        files: The files, by path relative to the run's folder; what else lies beside them is not copied.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        ...     (Path(one) / "warm").mkdir()
+        ...     _ = (Path(one) / "warm" / "adapter_config.json").write_text("{}")
+        ...     copy_outputs(Path(one), Path(other), ["warm"], ["warm/adapter_config.json"])
+        ...     (Path(other) / "warm" / "adapter_config.json").read_text()
+        '{}'
+    """
+    files = sorted(files)
+    for name in names:
+        inside = [Path(file).relative_to(name) for file in files if file.startswith(f"{name}/")]
+        if inside:
+            shutil.rmtree(target / name, ignore_errors=True)
+            with whole_folder(target / name) as unfinished:
+                for path in inside:
+                    (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source / name / path, unfinished / path)
+        elif name in files:
+            with whole_file(target / name) as file:
+                file.write((source / name).read_text(encoding="utf-8"))
 
 
 def kept_in(path: Path) -> str:

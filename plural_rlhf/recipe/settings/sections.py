@@ -6,6 +6,7 @@ A rule that concerns one section is checked here, by pydantic. Knows nothing of 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_serializer
@@ -14,6 +15,7 @@ from plural_rlhf.recipe.settings.texts import SampledSection
 from plural_rlhf.settings.base import (
     AnyNumber,
     AtLeastOne,
+    AtLeastTwo,
     Count,
     OpenUnit,
     Positive,
@@ -23,7 +25,7 @@ from plural_rlhf.settings.base import (
 )
 
 
-__all__ = ["CheckpointSection", "EvaluateSection", "GrpoSection", "PluralSection", "WarmupSection"]
+__all__ = ["CheckpointSection", "EvaluateSection", "PluralSection", "WarmupSection"]
 
 
 class WarmupSection(Section):
@@ -77,8 +79,13 @@ class PluralSection(Section):
         "candidates of pi_0; distil, supervised training on texts that are chosen so; dpo, on the pairs of the "
         "judgements, a prompt for each cluster.",
     )
-    candidates: Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)] = Field(
+    candidates: AtLeastTwo = Field(
         default=16, description="With mode rerank or distil: texts of pi_0 among which one is chosen, 2 or more."
+    )
+    candidate_pool: AtLeastTwo | None = Field(
+        default=None,
+        description="With mode rerank or distil: texts of pi_0 per prompt from which candidates are dealt, all of "
+        "them before one comes again. null: eight per text that is chosen, or fewer where none is dealt twice.",
     )
     steering: bool = Field(
         default=True,
@@ -102,28 +109,6 @@ class PluralSection(Section):
         return rho if math.isfinite(rho) else ("Infinity" if rho > 0 else "-Infinity")
 
 
-class GrpoSection(Section):
-    """Stock TRL GRPO on the mean reward of the same jury, for comparison.
-
-    Example:
-        >>> GrpoSection(steps=4).num_generations
-        8
-    """
-
-    steps: Count = Field(default=8, description="Optimiser steps; 0 skips the comparison.")
-    learning_rate: Positive = Field(default=5e-4, description="Learning rate of AdamW, above 0.")
-    prompts_per_step: AtLeastOne = Field(default=2, description="Questions per step, 1 or more.")
-    num_generations: Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)] = Field(
-        default=8, description="Completions per question, 2 or more, because GRPO compares them."
-    )
-    beta: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(not_a_switch)] = Field(
-        default=0.0, description="Weight of the KL term to pi_ref, 0 or more."
-    )
-    scale_rewards: Literal["group", "batch", "none"] = Field(
-        default="group", description="TRL's scale_rewards; the other trainings always use none."
-    )
-
-
 class EvaluateSection(Section):
     """Intervals of the reported numbers, the welfare rules that are compared, and how much text is measured.
 
@@ -140,8 +125,18 @@ class EvaluateSection(Section):
         default=["mean", "nash", "min", "median", "borda", "maximal_lottery"],
         description="Welfare rules to compare with the first: which answer each picks, which clusters gain and lose.",
     )
-    samples: Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)] = Field(
+    samples: AtLeastTwo = Field(
         default=32, description="Where policies write text: texts per prompt, policy and weights, 2 or more."
+    )
+    reference_samples: AtLeastTwo | None = Field(
+        default=None,
+        description="Where policies write text: texts of pi_0 per prompt for the population, on which the estimate of "
+        "the KL to the target rests (some hundreds); null for as many as of the others.",
+    )
+    rivals: dict[str, Path] = Field(
+        default={},
+        description="Where policies write text: policies of other runs to measure beside, by a name of your own, each "
+        "the folder of a policy, e.g. {dpo: runs/dpo/plural}.",
     )
     prompts: AtLeastOne = Field(
         default=10,

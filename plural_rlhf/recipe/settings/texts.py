@@ -1,4 +1,4 @@
-"""The sections of a run file that only open prompts read: prompts, pi_0, sampling, and the rivals.
+"""The sections of a run file that only open prompts read: prompts, pi_0 and sampling.
 
 Knows nothing of files, overrides or other sections.
 """
@@ -10,12 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from plural_rlhf.settings.base import AtLeastOne, Count, Positive, Section, Share, not_a_switch
+from plural_rlhf.settings.base import AtLeastOne, AtLeastTwo, Count, Positive, Section, Share, not_a_switch
 
 
-__all__ = ["BestOfNSection", "PromptsSection", "RlooSection", "SampledSection", "SftSection"]
+__all__ = ["PromptsSection", "SampledSection", "SftSection"]
 
-AtLeastTwo = Annotated[int, Field(ge=2), BeforeValidator(not_a_switch)]
 BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(not_a_switch)]
 
 
@@ -98,31 +97,3 @@ class SampledSection(Section):
         default=None, description="KL to pi_0 in nats per completion at which beta settles; null for a fixed beta."
     )
     max_grad_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut, above 0.")
-
-
-class RlooSection(Section):
-    """Stock TRL RLOO on the mean reward of the same jury, for comparison.
-
-    Example:
-        >>> RlooSection().steps  # not compared
-        0
-    """
-
-    steps: Count = Field(default=0, description="Optimiser steps; 0 skips the comparison.")
-    learning_rate: Positive = Field(default=2e-4, description="Learning rate of AdamW, above 0.")
-    prompts_per_step: AtLeastOne = Field(default=1, description="Prompts per step, 1 or more.")
-    num_generations: AtLeastTwo = Field(default=16, description="Completions per prompt, 2 or more.")
-    beta: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(not_a_switch)] = Field(
-        default=0.0, description="Weight of the KL term to pi_0, 0 or more."
-    )
-
-
-class BestOfNSection(Section):
-    """Best of n completions of pi_0 under the mean reward of the same jury, for comparison.
-
-    Example:
-        >>> BestOfNSection(n=16).n
-        16
-    """
-
-    n: Count = Field(default=0, description="Completions of pi_0 of which the best is kept; 0 skips the comparison.")

@@ -13,7 +13,8 @@ from plural_rlhf.recipe.multiple_choice.policies import _set_aside
 from plural_rlhf.recipe.pipeline import _data_sentence, _skipped_settings
 from plural_rlhf.recipe.progress import _Bar
 from plural_rlhf.recipe.run_folder.folder import kept_in
-from plural_rlhf.recipe.settings.sections import GrpoSection, PluralSection
+from plural_rlhf.recipe.settings.sections import PluralSection
+from plural_rlhf.recipe.settings.stock import GrpoSection
 from plural_rlhf.recipe.survey.clusters import _comparison
 from plural_rlhf.recipe.trainings import _logged_step, common_settings
 from plural_rlhf.report.results import DataSummary

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from plural_rlhf.recipe import run
+from plural_rlhf.recipe import ConfigError, RunFolderError, run
 from plural_rlhf.recipe.open_ended import samples as sampling
 from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
 from reward_models.jury.scorer import JuryScorer
@@ -69,3 +69,48 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
     assert (tmp_path / "run" / SAMPLES_FILE).read_text() == text
     whole = sum(1 for _ in counts) * 3
     assert len(drawn) == whole + 1  # only the piece that was stopped was begun twice
+
+
+@pytest.mark.slow
+def test_a_second_run_takes_jury_and_pi_0_and_is_measured_beside_the_first(config_of, tmp_path):
+    first, second = tmp_path / "run", tmp_path / "second"
+    quietly(config_of(grpo={"steps": 0}), until="train")
+    more = {
+        "output_dir": str(second),
+        "plural": {"mode": "rerank", "candidates": 3},
+        "grpo": {"steps": 1, "prompts_per_step": 1, "num_generations": 2, "rule": "pool", "beta": 1.0},
+        "prompting": {"instruction": "Agree with everybody."},
+        "evaluate": {
+            "samples": 3,
+            "reference_samples": 5,
+            "prompts": 2,
+            "draws": 20,
+            "rivals": {"ours": str(first / "plural")},
+        },
+    }
+    config = config_of(**more)
+    results = quietly(config, reuse=first)
+    for name in ("jury/model.safetensors", "warm/adapter_model.safetensors", "heldout.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    for stage in ("jury", "warm"):
+        assert (first / "stages" / f"{stage}.json").read_bytes() == (second / "stages" / f"{stage}.json").read_bytes()
+    assert not (first / "plural" / "rerank.json").exists()
+    assert (second / "plural" / "rerank.json").exists()  # other settings: made anew
+    rows = [json.loads(line) for line in (second / SAMPLES_FILE).read_text().splitlines()]
+    names = [cluster.name for cluster in results.clusters]
+    assert {row["weighting"] for row in rows if row["policy"] == "ours"} == {"all", *names}
+    assert sum((row["policy"], row["weighting"]) == ("warm", "all") for row in rows) == 3 * 5
+    assert sum((row["policy"], row["weighting"]) == ("warm", names[0]) for row in rows) == 3 * 3
+    instructed = [row for row in rows if row["policy"] == "prompting"]
+    assert len(instructed) == 3 * 3
+    assert all(row["log_prob"] != row["reference_log_prob"] for row in instructed)
+    written = results.texts[0]
+    assert written.row("plural", "win_rate", jury="training", cluster=names[0], rival="ours") is not None
+    assert "ours" in (second / "report.html").read_text()
+
+    with pytest.raises(RunFolderError, match=r"--reuse: .* is the output folder of this run"):
+        quietly(config, reuse=second)
+    more["output_dir"] = str(tmp_path / "third")
+    more["evaluate"]["rivals"] = {"warm": str(first / "plural"), "other": str(first)}
+    with pytest.raises(ConfigError, match=r"(?s)2 faults.*'warm' is the name of.*holds no policy.*Did you mean"):
+        quietly(config_of(**more))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.recipe import ConfigError, RunFolderError, run
-from plural_rlhf.recipe.open_ended.rerank import choose_candidate
+from plural_rlhf.recipe.open_ended.rerank import choose_candidate, deal_candidates
 from plural_rlhf.recipe.settings.sections import PluralSection
 from tests.plural_rlhf.recipe.open_ended.conftest import PROMPTS, WORDS
 
@@ -41,6 +41,18 @@ def test_candidates_are_chosen_as_the_exact_target_has_them(rho):
     np.testing.assert_allclose(np.bincount(drawn, minlength=6) / 20_000, target, atol=0.015)
 
 
+def test_no_text_is_a_candidate_twice_before_all_were():
+    rng = np.random.default_rng(0)
+    hands = list(deal_candidates(10, 4, 20, rng))
+    assert all(len(set(hand.tolist())) == 4 for hand in hands)
+    dealt = np.concatenate(hands)
+    for n in range(0, 80, 10):
+        counts = np.bincount(dealt[: n + 10], minlength=10)
+        assert counts.max() - counts.min() <= 1  # as a deck that is shuffled when it is empty
+    large = np.concatenate(list(deal_candidates(256, 8, 32, rng)))
+    assert len(set(large.tolist())) == 256  # independent choices
+
+
 def test_a_rule_chooses_its_best_candidate():
     rewards, rng = np.array([[3.0, 0.0], [0.0, 3.5], [1.0, 1.0]]), np.random.default_rng(0)
     chosen = {rule: choose_candidate(rewards, [0.5, 0.5], PluralSection(rule=rule), rng) for rule in ("mean", "min")}
@@ -55,7 +67,7 @@ def test_reranking_trains_nothing_and_its_texts_are_texts_of_pi_0(config_of, tmp
     folder = tmp_path / "run"
     assert same(adapter(folder / "warm"), adapter(folder / "plural"))
     note = json.loads((folder / "plural" / "rerank.json").read_text())
-    assert note == {"mode": "rerank", "candidates": 3, "rule": "mean", "rho": 1.0, "beta": 1.0}
+    assert note == {"mode": "rerank", "candidates": 3, "candidate_pool": None, "rule": "mean", "rho": 1.0, "beta": 1.0}
     assert results.budgets["plural"].steps == 0
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     ours = [row for row in rows if row["policy"] == "plural"]
@@ -92,7 +104,7 @@ def test_distillation_imitates_what_is_chosen(config_of, tmp_path, monkeypatch):
     assert {row["prompt"][-1]["content"] for row in rows} <= set(PROMPTS)
     assert {len({r["completion"][0]["content"] for r in rows if r["prompt"] == row["prompt"]}) for row in rows} == {1}
     assert not same(adapter(tmp_path / "run" / "warm"), adapter(tmp_path / "run" / "plural"))
-    assert results.budgets["plural"].generated_sequences == 4 * 4 * 16  # prompts, pool, candidates
+    assert results.budgets["plural"].generated_sequences == 4 * 8 * 16  # prompts, pool, candidates
 
 
 @pytest.mark.slow
@@ -105,7 +117,7 @@ def test_dpo_learns_from_the_pairs_and_needs_some(config_of, tmp_path):
             "prompt": prompt,
             "response_a": WORDS[0],
             "response_b": WORDS[1],
-            "choice": "ab"[rater % 2],
+            "choice": ("a", "b", "tie")[rater % 3],  # DPO without a tie propensity refuses ties
         }
         for rater in range(30)
         for prompt in PROMPTS
