@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward_models.judgements.spelling import one_form
+from reward_models.jury.protocol import scorable_text
 
 
-__all__ = ["as_completions", "completion_text", "prompt_key", "rows_of", "scorable", "scorable_text", "seen_prompts"]
-
-NOTHING = "."
-"""What stands for a text without words, which juries that read texts alone refuse; it is judged as such a text."""
+__all__ = ["as_completions", "completion_text", "prompt_key", "rows_of", "scorable", "seen_prompts"]
 
 
 def completion_text(completion: str | Sequence[Mapping[str, Any]]) -> str:
@@ -45,16 +43,6 @@ def as_completions(prompt: str | list[dict[str, Any]], texts: Sequence[str]) -> 
     return list(texts) if isinstance(prompt, str) else [[{"role": "assistant", "content": text}] for text in texts]
 
 
-def scorable_text(text: str) -> str:
-    """Return a text as scorers read it: a dot in place of one without words, as a policy writes that ends at once.
-
-    Example:
-        >>> scorable_text("Parks."), scorable_text(" ")
-        ('Parks.', '.')
-    """
-    return text if text.strip() else NOTHING
-
-
 def scorable(completion: Any) -> Any:
     """Return a completion in TRL's form as scorers read it (`scorable_text`); one with words as it is.
 
@@ -62,9 +50,10 @@ def scorable(completion: Any) -> Any:
         >>> scorable([{"role": "assistant", "content": ""}])
         [{'role': 'assistant', 'content': '.'}]
     """
-    if completion_text(completion).strip():
+    text = completion_text(completion)
+    if text.strip():
         return completion
-    return NOTHING if isinstance(completion, str) else [{"role": "assistant", "content": NOTHING}]
+    return scorable_text(text) if isinstance(completion, str) else as_completions([], [scorable_text(text)])[0]
 
 
 def seen_prompts(prompts: Sequence[Any], jury_prompts: Sequence[Any] | None) -> list[Any]:

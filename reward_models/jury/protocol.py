@@ -14,7 +14,10 @@ import torch
 from reward_models.errors import JuryError
 
 
-__all__ = ["ClusterScorer", "check_lengths"]
+__all__ = ["ClusterScorer", "check_lengths", "scorable_text"]
+
+NOTHING = "."
+"""What stands for a text without words, which juries that read texts alone refuse; it is judged as such a text."""
 
 
 @runtime_checkable
@@ -67,3 +70,13 @@ def check_lengths(prompts: Sequence[Any], completions: Sequence[Any]) -> None:
 
 def _count(values: Sequence[Any], noun: str) -> str:
     return f"a single string as {noun}" if isinstance(values, str) else f"{len(values)} {noun}"
+
+
+def scorable_text(text: str) -> str:
+    """Return a text as scorers read it: a dot in place of one without words, as a policy writes that ends at once.
+
+    Example:
+        >>> scorable_text("Parks."), scorable_text(" ")
+        ('Parks.', '.')
+    """
+    return text if text.strip() else NOTHING

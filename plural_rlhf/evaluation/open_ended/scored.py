@@ -13,8 +13,7 @@ import numpy as np
 
 from plural_rlhf.evaluation.open_ended.approvals import Approval, approval_above, vote_approval
 from plural_rlhf.evaluation.open_ended.samples import PolicySamples
-from plural_rlhf.rewards.completions import scorable_text
-from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer, scorable_text
 
 
 __all__ = ["PEOPLE", "Embed", "Judged", "Writer", "judge", "open_writers"]

@@ -28,12 +28,11 @@ from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
 from plural_rlhf.recipe.scorers.choose import read_scorer
 from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split
 from plural_rlhf.report.results_policies import EvaluationResults, Skipped, TextResults
-from plural_rlhf.rewards.completions import scorable_text
 from reward_models.borders import cell, heading
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.loading import load_backbone
 from reward_models.jury.features import pooled_features
-from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer, scorable_text
 from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track

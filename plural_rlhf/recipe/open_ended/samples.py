@@ -33,10 +33,9 @@ from plural_rlhf.recipe.open_ended.rerank import choose_candidate, deal_candidat
 from plural_rlhf.recipe.scorers.choose import read_target_scorer
 from plural_rlhf.recipe.trainings import load_base
 from plural_rlhf.report.names import EVERYBODY, Method, Split
-from plural_rlhf.rewards.completions import scorable_text
 from plural_rlhf.weights.wording import steer_prompt
 from reward_models.inference import evaluating
-from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.protocol import ClusterScorer, scorable_text
 from reward_models.seeds import derived_seed, seeded_rng
 
 
