@@ -62,6 +62,14 @@ from .diversity.equivalence import pair_similarities as pair_similarities
 from .diversity.ngrams import distinct_n as distinct_n
 from .diversity.ngrams import repetition as repetition
 from .diversity.ngrams import self_bleu as self_bleu
+from .in_context.curves import curve_positions as curve_positions
+from .in_context.curves import measure_sequences as measure_sequences
+from .in_context.rivals import rival_predictions as rival_predictions
+from .in_context.sequences import Example as Example
+from .in_context.sequences import PersonSequence as PersonSequence
+from .in_context.sequences import common_length as common_length
+from .in_context.sequences import judgement_sequences as judgement_sequences
+from .in_context.sequences import shuffled_people as shuffled_people
 from .intervals import bootstrap_means as bootstrap_means
 from .intervals import interval_columns as interval_columns
 from .intervals import percentile_interval as percentile_interval
@@ -110,6 +118,9 @@ from .steerable.trade_offs import trade_off_report as trade_off_report
 from .tables.aggregated import film_items as film_items
 from .tables.aggregated import number_game_items as number_game_items
 from .tables.aggregated import wvs_items as wvs_items
+from .tables.dialogues import pair_sequences as pair_sequences
+from .tables.dialogues import vote_sequences as vote_sequences
+from .tables.flights import flight_sequences as flight_sequences
 from .tables.generated import coin_items as coin_items
 from .tables.generated import dice_items as dice_items
 from .tables.generated import state_items as state_items

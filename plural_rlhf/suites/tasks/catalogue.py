@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from plural_rlhf.suites.tasks.protocol import Task
+from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
 from reward_models.errors import did_you_mean
 
 
@@ -14,11 +15,12 @@ __all__ = ["SUITES", "TASKS", "make_tasks"]
 
 TASKS: dict[str, Callable[[], Task]] = {
     **{name: functools.partial(OPTION_TABLES.__getitem__, name) for name in OPTION_TABLES},
+    **{name: functools.partial(SEQUENCE_TABLES.__getitem__, name) for name in SEQUENCE_TABLES},
 }
 """A function that makes the task, by its name."""
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "smoke": ("coin", "gss-spending", "urn", "verbagg"),
+    "smoke": ("coin", "gss-spending", "individual-gss-abortion", "urn", "verbagg"),
     "default": (
         "bfi",
         "coin",
@@ -27,6 +29,10 @@ SUITES: dict[str, tuple[str, ...]] = {
         "gss-abortion-by-party",
         "gss-spending",
         "gss-spending-by-party",
+        "individual-flights",
+        "individual-gss-abortion",
+        "individual-verbagg",
+        "individual-votes-campus-protests",
         "number-game",
         "states",
         "urn",

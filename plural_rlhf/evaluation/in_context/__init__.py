@@ -1,0 +1,1 @@
+"""In-context steerability: does a model predict a person better after it has seen what that person answered?"""
