@@ -1,9 +1,10 @@
 """Measure policies and the decisions of juries.
 
-`distribution` compares a policy's answers with those of people, `in_context` whether a model predicts a
-person from that person's earlier answers, and `tables` has people's answers for both; `open_ended` does so for texts that are written freely, with `diversity` for how different texts are; `steerable`
-measures whether a policy follows the weights in its prompt; `decisions` has the verdicts of juries, the changes of
-weights that flip them, who gains by a rule, and whether exaggeration pays. No room here needs a trainer.
+`distribution` compares a policy's answers with those of people, `in_context` whether a model predicts a person
+from that person's earlier answers, and `tables` has people's answers for both; `open_ended` is about texts that are
+written freely, with `diversity` for how different texts are; `steerable` measures whether a policy follows the weights
+in its prompt; `decisions` has the verdicts of juries, the changes of weights that flip them, who gains by a rule, and
+whether exaggeration pays. No room here needs a trainer.
 
 Example:
     >>> from plural_rlhf.evaluation import hypervolume

@@ -7,7 +7,7 @@ Knows no model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -183,7 +183,7 @@ def _common_options(judgements: Judgements) -> tuple[str, ...] | None:
     return tuple(map(str, offered.pop())) if len(offered) == 1 else None
 
 
-def _example(kind: str, row: dict[str, Any], common: tuple[str, ...] | None) -> Example:
+def _example(kind: str, row: Mapping[Hashable, Any], common: tuple[str, ...] | None) -> Example:
     options = tuple(map(str, row["options"])) if common is None else common
     if kind == "choice":
         text, output = str(row["prompt"]), options[int(row["choice"])]
