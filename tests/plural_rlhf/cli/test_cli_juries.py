@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from plural_rlhf.cli import app
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.settings.data import DataSection
+from reward_models.analysis.headroom import headroom
+from reward_models.jury.features import pooled_features
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
@@ -344,5 +346,19 @@ def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path,
     assert result.exit_code == 0, result.output
     jury = JuryScorer.from_pretrained("runs/rating/jury")
     assert jury.state.strangers is not None
+    # What a jury gains on new texts is measured from the features that the jury reads.
+    stage = json.loads((tmp_path / "runs/rating/stages/jury.json").read_text(encoding="utf-8"))["result"]
+    train = json.loads((tmp_path / "runs/rating/heldout.json").read_text(encoding="utf-8"))
+    table = load_table("rating.csv", {"levels": [-1, 0, 1]})
+    known = [
+        table.frame["rater_id"].isin(train["raters"]["train"]),
+        table.frame["item_id"].isin(train["items"]["train"]),
+    ]
+    fitted = table.select((known[0] & known[1]).to_numpy())
+    rows = pooled_features(jury.model.model, jury.tokenizer, fitted.encode().texts, reading=jury.reading)
+    expected = headroom(fitted, max_clusters=2, features=rows)
+    assert stage["headroom_new_texts"]["verdict"] == expected.verdict
+    assert expected.verdict.split("[")[0] in words(result.output)
+    assert stage["headroom"]["verdict"] != expected.verdict
     assert set(jury.state.rater_model.terms) == {"rating", "preference"}
     assert len(jury.cluster_names) == 2
