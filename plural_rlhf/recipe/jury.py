@@ -7,6 +7,7 @@ against demographic groups), prints it, and saves the folder. Knows nothing of p
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from reward_models.fitting.selection import only_candidate
 from reward_models.judgements.records import Judgements
 from reward_models.jury.features import pooled_features_of_readings
 from reward_models.jury.fit import fit_jury
+from reward_models.jury.fitting.descriptions import describe_with_model
 from reward_models.jury.scorer import JuryScorer
 
 
@@ -95,6 +97,8 @@ def jury_stage(
     assert fitted is not None  # fit_jury says how the jury came about
     selection = fitted.selection or only_candidate(section.clusters[0])
     print_clusters(selection, fitted.clusters, console)
+    if section.describe is not None:
+        _describe(scorer, section.describe, config, console)
     on_new_texts = None
     if data.train.kind != "choice":
         on_new_texts = _headroom_on_new_texts(data.train, scorer, max(section.clusters), config.seed, keep, features)
@@ -139,6 +143,17 @@ def jury_stage(
             prevalence=scorer.prevalence.tolist(),
         ),
     )
+
+
+def _describe(scorer: JuryScorer, model: str, config: RunConfig, console: Console) -> None:
+    """Let a language model write a sentence on each cluster, and print it; a jury of one cluster has none."""
+    if not scorer.state.descriptions:
+        console.print(cell("jury.describe: no cluster has judgements that set it apart, so none is described", "dim"))
+        return
+    path = prepare_base_model(model, config.policy.cache_dir, seed=config.seed)
+    scorer.state = replace(scorer.state, descriptions=describe_with_model(scorer.state.descriptions, path))
+    for name, description in scorer.state.descriptions.items():
+        console.print(cell(f"  {name}: {description}"))
 
 
 def measure_headroom(judgements: Judgements, seed: int, keep: Keep) -> HeadroomSummary:

@@ -15,6 +15,7 @@ from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.settings.data import DataSection
 from reward_models.analysis.headroom import headroom
 from reward_models.jury.features import pooled_features
+from reward_models.jury.fitting.descriptions import judgements_behind
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
@@ -340,12 +341,24 @@ def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path,
         frame = planted_judgements(kind, num_raters=24, num_items=10, seed=1).judgements.frame
         frame.drop(columns="item_id").to_csv(f"{kind}.csv", index=False)
     settings = ["data.columns={levels: [-1, 0, 1]}", "data.tables=[{path: preference.csv}]", "jury.clusters=2"]
+    settings += ["jury.describe=tiny"]
     sets = [part for setting in (*settings, "data.heldout_questions=2") for part in ("--set", setting)]
     command = ["fit-jury", "rating.csv", "--backbone", "tiny", "--strangers", "judgements"]
     result = runner.invoke(app, [*command, *sets, "--traceback"])
     assert result.exit_code == 0, result.output
     jury = JuryScorer.from_pretrained("runs/rating/jury")
     assert jury.state.strangers is not None
+    written = list(jury.state.descriptions.values())
+    assert len(written) == 2
+    assert all(text != judgements_behind(text) for text in written)  # words of the model, and the judgements
+    again = runner.invoke(app, ["rename", "runs/rating/jury", "1=first", "--describe", "tiny"])
+    assert again.exit_code == 0, again.output
+    renamed = JuryScorer.from_pretrained("runs/rating/jury")
+    assert renamed.cluster_names[0] == "first"
+    assert list(renamed.state.descriptions.values()) == written
+    nothing = runner.invoke(app, ["rename", "runs/rating/jury"])
+    assert nothing.exit_code == 2
+    assert "nothing to change. Give OLD=NEW, or --describe MODEL" in words(nothing.output)
     # What a jury gains on new texts is measured from the features that the jury reads.
     stage = json.loads((tmp_path / "runs/rating/stages/jury.json").read_text(encoding="utf-8"))["result"]
     train = json.loads((tmp_path / "runs/rating/heldout.json").read_text(encoding="utf-8"))
