@@ -1,4 +1,4 @@
-"""The reference of the command line and of the run file, read off the typer app and the pydantic models."""
+"""The reference of the command line, the run file and the suite file, read off the typer app and the pydantic models."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from typer.models import ArgumentInfo
 
 from plural_rlhf.cli import app
 from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.suites.config import ModelSection, SuiteConfig
+from plural_rlhf.suites.tasks.catalogue import SUITES, TASKS, make_tasks
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,31 @@ def run_file_page() -> str:
         text = path.read_text(encoding="utf-8").strip()
         out += [f"### configs/{path.name}", f"```yaml\n{text}\n```"]
     return "\n\n".join(out) + "\n"
+
+
+def suite_file_page() -> str:
+    """All keys of a suite file and of its models, the suites, and the suite files that are shipped."""
+    out = [
+        "# The suite file",
+        _summary(SuiteConfig) + " On the command line a key is set by `--set key=value`. Unknown keys are refused.",
+        _keys(SuiteConfig, ""),
+        "## models",
+        "Each entry of `models` is a mapping with these keys, or a path alone.",
+        _keys(ModelSection, ""),
+        "## Tasks by name",
+        "\n".join(["| task | shape | what it measures | source |", "|---|---|---|---|", *_tasks()]),
+        "## Suites",
+        "\n".join(f"- `{name}`: {', '.join(f'`{task}`' for task in tasks)}" for name, tasks in SUITES.items()),
+        "## Suite files that are shipped",
+    ]
+    for path in sorted((ROOT / "configs" / "eval").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8").strip()
+        out += [f"### configs/eval/{path.name}", f"```yaml\n{text}\n```"]
+    return "\n\n".join(out) + "\n"
+
+
+def _tasks() -> list[str]:
+    return [f"| `{t.name}` | {t.shape} | {_cell(t.title)} | {_cell(t.source)} |" for t in make_tasks(list(TASKS))]
 
 
 @dataclass

@@ -56,6 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     texts |= {path: (text, path) for path, text in reference.make_pages().items()}
     texts["reference/commands.md"] = commands.commands_page(), "reference/commands.md"
     texts["reference/run_file.md"] = commands.run_file_page(), "reference/run_file.md"
+    texts["reference/suite_file.md"] = commands.suite_file_page(), "reference/suite_file.md"
     pages = gallery.make_pages()
     texts["gallery/index.md"] = _gallery_index(pages), "gallery/index.md"
     for page in pages:

@@ -1,6 +1,15 @@
 # The public names of `plural_rlhf.suites`, imported when first asked for (see `reward_models.lazy_names`).
 from ..evaluation.distribution.items import DistributionItem as DistributionItem
+from .callback import SuiteCallback as SuiteCallback
+from .comparisons import compare_runs as compare_runs
+from .config import SuiteConfig as SuiteConfig
+from .config import load_suite as load_suite
 from .engine.context import Context as Context
+from .evaluate import evaluate_suite as evaluate_suite
+from .models.endpoint import EndpointModel as EndpointModel
+from .models.functions import CallableModel as CallableModel
+from .models.functions import RecordedModel as RecordedModel
+from .models.loading import load_causal_lm as load_causal_lm
 from .models.protocol import EvaluatedModel as EvaluatedModel
 from .models.protocol import NotSupported as NotSupported
 from .models.protocol import OptionRequest as OptionRequest

@@ -19,7 +19,16 @@ from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUn
 from reward_models.content_hashes import arrays_hash
 
 
-__all__ = ["AskedModel", "LoadedTask", "Skipped", "SuiteFindings", "TaskFindings", "load_tasks", "run_tasks"]
+__all__ = [
+    "AskedModel",
+    "LoadedTask",
+    "Skipped",
+    "SuiteFindings",
+    "TaskFindings",
+    "load_tasks",
+    "run_loaded",
+    "run_tasks",
+]
 
 
 @dataclass(frozen=True)
@@ -154,11 +163,37 @@ def run_tasks(
         >>> models = [PseudoModel("gold"), PseudoModel("uniform")]
         >>> found = run_tasks(models, make_tasks(["urn"]), max_items=20, draws=50)
         >>> rows = {f.model: f.result.rows for f in found.findings}
-        >>> {name: next(r.value for r in rows[name] if r.metric == "skill_uniform") for name in rows}
+        >>> {name: round(next(r.value for r in rows[name] if r.headline), 6) for name in rows}
         {'gold': 1.0, 'uniform': 0.0}
     """
     loaded, skipped = load_tasks(tasks, data, max_items=max_items, seed=seed)
-    found = SuiteFindings(tasks=loaded, skipped=skipped)
+    found = run_loaded(
+        models,
+        loaded,
+        seed=seed,
+        draws=draws,
+        scoring=scoring,
+        option_samples=option_samples,
+        permutations=permutations,
+        answers_dir=answers_dir,
+    )
+    found.skipped[:0] = skipped
+    return found
+
+
+def run_loaded(
+    models: Iterable[EvaluatedModel],
+    loaded: Sequence[LoadedTask],
+    *,
+    seed: int = 0,
+    draws: int = 1000,
+    scoring: Scoring = "log_probability",
+    option_samples: int = 32,
+    permutations: bool = False,
+    answers_dir: str | Path | None = None,
+) -> SuiteFindings:
+    """Ask every model tasks that `load_tasks` loaded; the other arguments are those of `run_tasks`."""
+    found = SuiteFindings(tasks=list(loaded))
     for model in models:
         for one in loaded:
             context = Context(

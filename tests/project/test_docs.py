@@ -15,7 +15,14 @@ from tests.paths import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-MADE = {"index.md", "contributing.md", "changelog.md", "reference/commands.md", "reference/run_file.md"}
+MADE = {
+    "index.md",
+    "contributing.md",
+    "changelog.md",
+    "reference/commands.md",
+    "reference/run_file.md",
+    "reference/suite_file.md",
+}
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 CODE = re.compile(r"^ *```.*?^ *```|`(?:(?!\n\n)[^`])+`", re.MULTILINE | re.DOTALL)
 UNDOCUMENTED = {"reward_models.MixtureFit", "reward_models.KINDS", "reward_models.SURVEYS", "plural_rlhf.recipe.Until"}
