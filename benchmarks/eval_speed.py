@@ -2,7 +2,8 @@
 
 Each question of a task is scored in two ways with the same model: as an evaluation suite does it, the prompt once for
 all its answers, and every answer as a sequence of its own, sorted by length, in batches of 16 sequences. The two take
-turns within one run, after a warm-up, and must give the same numbers. One more row asks for kept answers.
+turns within one run, after a warm-up, and must give the same numbers. One more row asks for kept answers. On a CPU,
+time is processor time, which does not depend on what else runs.
 
   python benchmarks/eval_speed.py --smoke
   python benchmarks/eval_speed.py --json eval_speed.json
@@ -70,6 +71,7 @@ def measure(model: Any, tasks: list[Any], repeats: int) -> list[dict[str, Any]]:
     from plural_rlhf.suites.engine.answers import AnswerStore
     from plural_rlhf.suites.tasks.questions import option_request
 
+    clock = time.process_time if model.model.device.type == "cpu" else time.perf_counter
     rows = []
     for loaded in tasks:
         questions = [OptionQuestion(item.text, item.options, listed=item.listed) for item in loaded.items]
@@ -84,9 +86,9 @@ def measure(model: Any, tasks: list[Any], repeats: int) -> list[dict[str, Any]]:
         gap = max(np.abs(a - b).max() for a, b in zip(*scores.values(), strict=True))
         for _ in range(repeats):
             for way, score in ways.items():
-                begun = time.perf_counter()
+                begun = clock()
                 score(requests)
-                seconds[way].append(time.perf_counter() - begun)
+                seconds[way].append(clock() - begun)
         for way in ways:
             mean, low, high = interval([answers / t for t in seconds[way]])
             rows.append(row(name, way, "throughput", mean, "answers/s", low=low, high=high, n=repeats))
@@ -97,9 +99,9 @@ def measure(model: Any, tasks: list[Any], repeats: int) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "answers.jsonl"
             Context(model, store=AnswerStore(path)).option_answers(questions)
-            begun = time.perf_counter()
+            begun = clock()
             Context(model, store=AnswerStore(path)).option_answers(questions)
-            kept = answers / (time.perf_counter() - begun)
+            kept = answers / (clock() - begun)
         rows.append(row(name, "kept answers", "throughput", kept, "answers/s"))
     return rows
 

@@ -13,7 +13,7 @@ import typer
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import JsonFile, Output, Overwrite, Settings, Traceback
 from plural_rlhf.cli.runs import output_setting, run_until
-from reward_models.borders import lines_to
+from reward_models.borders import lines_to, say
 
 
 if TYPE_CHECKING:
@@ -40,6 +40,14 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Of a suite: end with an error if a task cannot be measured.")
     ] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="Of a suite: ask no model, write the prompts to a JSONL file; filled in, it is a model `recorded:`.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     traceback: Traceback = False,
 ) -> None:
@@ -57,7 +65,7 @@ def evaluate(
 
     Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
     """
-    guarded(lambda: _evaluate(config, model or [], settings or [], output, strict, overwrite), traceback)
+    guarded(lambda: _evaluate(config, model or [], settings or [], output, strict, prompts, overwrite), traceback)
 
 
 def compare(
@@ -82,27 +90,35 @@ def compare(
 
 
 def _evaluate(
-    config: Path | None, models: list[str], settings: list[str], output: Path | None, strict: bool, overwrite: bool
+    config: Path | None,
+    models: list[str],
+    settings: list[str],
+    output: Path | None,
+    strict: bool,
+    prompts: Path | None,
+    overwrite: bool,
 ) -> None:
     from plural_rlhf.settings.faults import read_yaml
     from plural_rlhf.suites.config import is_suite_file, make_suite
     from plural_rlhf.suites.evaluate import evaluate_suite
+    from plural_rlhf.suites.prompts import write_prompts
 
-    if config is None and not models:
+    if config is None and not models and prompts is None:
         raise typer.BadParameter("name a suite file, a run file, or a model with --model")
     values: dict[str, Any] = {} if config is None else read_yaml(config)
     if config is not None and not models and not is_suite_file(values):
-        if strict:
-            raise typer.BadParameter(
-                f"--strict is for suite files, and {config} has none of their keys (models, tasks)"
-            )
+        if strict or prompts is not None:
+            option = "--strict" if strict else "--prompts"
+            raise typer.BadParameter(f"{option} is for suite files, and {config} has no `models:` and no `tasks:`")
         run_until("evaluate", "evaluate", config, settings, output, overwrite)
         return
     if models:
         values["models"] = [{"path": path} for path in models]
     overrides = [*settings, *output_setting(output), *(["strict=true"] if strict else [])]
-    origin = "--model" if config is None else str(config)
-    suite = make_suite(values, overrides, origin=origin)
+    suite = make_suite(values, overrides, origin="--model" if config is None else str(config))
+    if prompts is not None:
+        say(f"{write_prompts(suite, prompts)} prompts written to {prompts}: put n texts into each list `texts`")
+        return
     _print(evaluate_suite(suite, command=command_line("evaluate")), suite.output_dir)
 
 

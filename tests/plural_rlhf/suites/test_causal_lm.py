@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+from plural_rlhf.policies.steerer import Steerer
 from plural_rlhf.suites import EvaluatedModel, NotSupported, OptionRequest, Segment
 from plural_rlhf.suites.models.causal_lm import CausalLM
 from plural_rlhf.suites.models.loading import load_causal_lm, model_identity
+from tests.saved_juries import make_jury
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,27 @@ def test_an_adapter_and_its_base_model_are_loaded_and_told_apart(tmp_path, parts
     assert abs(tuned.option_log_probs(request)[0] - plain.option_log_probs(request)[0]).max() > 1e-4
     (base / "model.safetensors").write_bytes(b"other")
     assert model_identity(tmp_path / "adapter") != tuned.identity.rsplit("-", 1)[0]
+
+
+def test_a_steered_policy_answers_under_its_weights(tmp_path, parts):
+    model, tokenizer = parts
+    model.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    make_jury(tokenizer).save_pretrained(tmp_path / "jury")
+    one, other = (
+        load_causal_lm(tmp_path / "policy", jury=tmp_path / "jury", weights=weights, chat=True)
+        for weights in ("city", {"city": 1, "b": 1})
+    )
+    assert len({one.identity, other.identity, load_causal_lm(tmp_path / "policy").identity}) == 3
+    request = [OptionRequest("More parks?", ("yes", "no"))]
+    turns = Steerer.from_pretrained(tmp_path / "policy", tmp_path / "jury").render(
+        [{"role": "user", "content": "More parks?"}], "city"
+    )
+    assert turns[0]["role"] == "system"
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+    expected = by_itself(model, prompt, [*tokens(tokenizer, "yes"), tokenizer.eos_token_id])
+    assert one.option_log_probs(request)[0][0] == pytest.approx(expected, abs=1e-4)
+    assert abs(one.option_log_probs(request)[0] - other.option_log_probs(request)[0]).max() > 1e-6
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

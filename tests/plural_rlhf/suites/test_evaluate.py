@@ -114,6 +114,29 @@ def test_two_functions_of_one_file_are_two_models():
     assert CallableModel("other name", option_shares=always_first).identity in names
 
 
+def test_prompts_that_are_written_down_and_filled_in_are_a_model(tmp_path):
+    suite = ["--set", "scoring=sampling", "--set", "option_samples=4", "--set", "permutations=false"]
+    path, file = tmp_path / "suite.yaml", tmp_path / "prompts.jsonl"
+    path.write_text(yaml.safe_dump(settings(tmp_path, models=[], max_items=5)))
+    printed = runner.invoke(app, ["evaluate", str(path), *suite, "--prompts", str(file)])
+    assert "5 prompts written" in words(printed.output)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert all(line["n"] == 4 for line in lines)
+    # Of each urn the first colour three times, and once something that is none.
+    colours = [re.search(r"\d+ (\w+)", line["prompt"]).group(1) for line in lines]
+    filled = [line | {"texts": [colour] * 3 + ["hm"]} for line, colour in zip(lines, colours, strict=True)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in filled))
+    results = evaluate_suite(
+        SuiteConfig(
+            **settings(tmp_path, models=[{"recorded": str(file)}], max_items=5),
+            scoring="sampling", option_samples=4, permutations=False,
+        )
+    )  # fmt: skip
+    rows = {row.metric: row.value for row in results.results[str(file)]["urn"]}
+    assert rows["coverage"] == 0.75
+    assert results.skipped == []
+
+
 def test_differences_are_corrected_together_and_few_items_decide_nothing():
     rng = np.random.default_rng(0)
 
