@@ -33,7 +33,8 @@ from reward_models.whole_file import write_json, write_json_lines
 
 __all__ = ["StrictError", "evaluate_suite", "suite_results"]
 
-WORST = 10
+WORST_OF_A_TASK = 4
+"""Items of a task among those that are drawn, so that not all are of the one on which a model is worst."""
 
 
 class StrictError(ValueError):
@@ -173,7 +174,11 @@ def _worst_items(found: SuiteFindings) -> list[ItemResult]:
         records = [(one.task, record) for one in found.findings if one.model == model.name for record in _shown(one)]
         records.sort(key=lambda pair: -pair[1]["scores"]["jsd_nats"])
         if model.kind != "pseudo":
-            worst += [_item_result(model.name, task, record) for task, record in records[:WORST]]
+            of_task: dict[str, int] = {}
+            for task, record in records:
+                of_task[task] = of_task.get(task, 0) + 1
+                if of_task[task] <= WORST_OF_A_TASK:
+                    worst.append(_item_result(model.name, task, record))
     return worst
 
 

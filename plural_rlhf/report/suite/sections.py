@@ -6,12 +6,15 @@ import json
 
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
-from plural_rlhf.report.suite.results import SuiteResults
+from plural_rlhf.report.suite.results import ALL, SuiteResults
 from plural_rlhf.report.suite.tables import all_numbers, comparison_table, data_table, overview, skipped_table
 from plural_rlhf.report.tables import TextTable
 
 
 __all__ = ["suite_findings", "suite_sections"]
+
+THIN = 0.05
+"""Coverage below which shares among the offered answers say little of what a model would answer."""
 
 
 def suite_findings(results: SuiteResults) -> list[str]:
@@ -34,6 +37,12 @@ def suite_findings(results: SuiteResults) -> list[str]:
             sentences.append(
                 f"{model}: nearer to people than a uniform guess on {ahead} of {len(skills)} tasks, mean skill {mean}."
             )
+            thin = [task for task in results.tasks() if _coverage(results, model, task) < THIN]
+            if thin:
+                sentences.append(
+                    f"{model} puts less than {THIN:.0%} of its probability on the offered answers of "
+                    f"{', '.join(thin)}: its shares there are shares of what it would hardly say."
+                )
     decided = [one for one in results.comparisons if one.outcome in ("better", "worse") and one.p_holm < 0.05]
     for model in dict.fromkeys(one.model for one in results.comparisons):
         of_model = [one for one in decided if one.model == model]
@@ -71,7 +80,8 @@ def suite_sections(results: SuiteResults) -> list[Section]:
         Section(
             "worst",
             "Where do people and model differ most?",
-            "The ten questions with the largest divergence, over all tasks with offered answers.",
+            "The questions with the largest divergence, at most four of a task. Shares are among the offered answers; "
+            "how much of the model's probability is on them at all is `coverage`.",
             plot_worst_items(results),
             missing="" if results.worst_items else "No task with offered answers was measured.",
         ),
@@ -85,9 +95,10 @@ def suite_sections(results: SuiteResults) -> list[Section]:
         Section(
             "numbers",
             "Every number",
-            "Type words to filter; click a heading to sort.",
-            tables=[all_numbers(results)],
+            "Open the table; type words to filter, click a heading to sort. The same numbers are in results.json.",
+            folded=[all_numbers(results)],
             missing=nothing,
+            fold_in_markdown=False,
         ),
         Section(
             "skipped",
@@ -116,3 +127,9 @@ def suite_sections(results: SuiteResults) -> list[Section]:
 def _skipped_sentence(results: SuiteResults) -> list[str]:
     skipped = len(results.skipped)
     return [f"{skipped} {'is' if skipped == 1 else 'are'} not measured: see below."] if skipped else []
+
+
+def _coverage(results: SuiteResults, model: str, task: str) -> float:
+    """Return the probability on the offered answers, 1 where a task has none."""
+    rows = results.results.get(model, {}).get(task, [])
+    return next((row.value for row in rows if row.metric == "coverage" and row.group == ALL), 1.0)

@@ -1,0 +1,113 @@
+"""The page of a suite says what was measured, what was not, and where numbers mean little."""
+
+from __future__ import annotations
+
+from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
+from plural_rlhf.report.suite.page import write_suite_report
+from plural_rlhf.report.suite.results import Difference, ItemResult, MetricResult, SuiteResults
+from plural_rlhf.report.suite.sections import suite_findings
+from plural_rlhf.report.suite.tables import comparison_table, overview
+
+
+def number(metric, value, **more):
+    return MetricResult(metric=metric, value=value, **more)
+
+
+def of(skill, coverage=0.9):
+    return [
+        number("jsd_nats", 0.1, unit="nats"),
+        number("skill_uniform", skill, ci_low=skill - 0.1, ci_high=skill + 0.1, unit="skill", headline=True),
+        number("coverage", coverage),
+        number("coverage", 0.0, group="north"),
+    ]
+
+
+HOSTILE = "<script>alert(1)</script>"
+MODELS = [
+    {"name": "base", "kind": "causal-lm", "identity": "1"},
+    {"name": HOSTILE, "kind": "endpoint", "identity": "2", "usage": {"requests": 3, "cost": 0.5}},
+    {"name": "marginal", "kind": "pseudo", "identity": "3"},
+]
+
+
+def results(**more):
+    found = {
+        "base": {"urn": of(-4.0), "gss": of(0.5, coverage=0.01)},
+        HOSTILE: {"urn": of(0.25)},
+        "marginal": {"gss": of(0.7)},
+    }
+    return SuiteResults(name="trial", models=MODELS, results=found, **more)
+
+
+def difference(**more):
+    values = {
+        "task": "urn", "metric": "jsd_nats", "model": HOSTILE, "base": "base", "value": -0.2, "ci_low": -0.3,
+        "ci_high": -0.1, "n_items": 40, "p_value": 0.001, "p_holm": 0.002, "minimum_detectable": 0.14,
+        "direction": "lower", "outcome": "better",
+    }  # fmt: skip
+    return Difference(**{**values, **more})
+
+
+def test_findings_name_models_comparisons_and_what_means_little():
+    skipped = [{"task": "coin", "reason": "no data"}]
+    said = suite_findings(results(comparisons=[difference()], skipped=skipped))
+    assert said == [
+        "base: nearer to people than a uniform guess on 1 of 2 tasks, mean skill −1.75.",
+        "base puts less than 5% of its probability on the offered answers of gss: its shares there are shares of what "
+        "it would hardly say.",
+        f"{HOSTILE}: nearer to people than a uniform guess on 1 of 1 tasks, mean skill 0.25.",
+        f"{HOSTILE} against base, paired by item: better on 1, worse on 0, undecided on 0 of 1 measures (Holm, 5 %).",
+        "1 is not measured: see below.",
+    ]
+
+
+def test_a_difference_that_the_correction_undoes_counts_as_undecided():
+    said = suite_findings(results(comparisons=[difference(p_holm=0.2)]))
+    assert any("better on 0, worse on 0, undecided on 1 of 1" in sentence for sentence in said)
+
+
+def test_the_overview_has_a_dash_where_a_model_has_no_number():
+    rows = {row[0]: row[1:] for row in overview(results()).rows}
+    assert rows["urn"] == ["skill_uniform", "−4.000 [−4.100, −3.900]", "0.250 [0.150, 0.350]", "–"]
+    assert rows["gss"][-2:] == ["–", "0.700 [0.600, 0.800]"]
+
+
+def test_the_surest_differences_come_first():
+    table = comparison_table(
+        [difference(task="b", p_holm=float("nan")), difference(task="c", p_holm=0.5), difference()]
+    )
+    assert [row[0] for row in table.rows] == ["urn", "c", "b"]
+
+
+def test_marks_outside_the_plot_are_drawn_at_its_edge_with_their_number():
+    figure = plot_skill(results())
+    [axes] = figure.axes
+    assert "−4.0" in [text.get_text().strip() for text in axes.texts]
+    assert figure.texts[0].get_text() == "base beats a uniform guess on 1 of 2 tasks"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["urn", "gss"]
+
+
+def test_the_items_that_are_drawn_are_those_of_the_first_model():
+    items = [
+        ItemResult(
+            model=model, task="urn", item=f"q{i}", text="A " * 90, options=["yes", "no"], people=[0.9, 0.1],
+            answer=[0.2, 0.8], score=0.4,
+        )
+        for model in ("base", "other") for i in range(12)
+    ]  # fmt: skip
+    figure = plot_worst_items(results(worst_items=items))
+    assert len(figure.axes) == 10
+    assert max(len(axes.get_title(loc="left").splitlines()) for axes in figure.axes) == 3
+    assert plot_worst_items(results()) is None
+
+
+def test_the_page_escapes_names_and_stands_by_itself(tmp_path):
+    page = write_suite_report(results(comparisons=[difference()]), tmp_path).read_text(encoding="utf-8")
+    assert HOSTILE not in page
+    assert "requests" in page
+    assert "There is nothing" not in page
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "## Every number" in text
+    assert "north" in page
+    assert "north" not in text  # the long table is on the page only
