@@ -24,12 +24,14 @@ def overview(results: SuiteResults) -> TextTable:
         >>> overview(SuiteResults(models=models, results={"base": {"urn": [row]}})).rows
         [['urn', 'skill_uniform', '0.400']]
     """
-    models = [model.name for model in results.models]
+    models, real = [model.name for model in results.models], results.real_models()
     body = []
     for task in results.tasks():
-        rows = [results.headline(model, task) for model in models]
-        metric = next((row.metric for row in rows if row is not None), "")
-        body.append([task, metric, *(DASH if row is None else _with_interval(row) for row in rows)])
+        rows = {model: row for model in models if (row := results.headline(model, task)) is not None}
+        cells = {
+            model: _with_interval(row) if model in real else format_nats(row.value) for model, row in rows.items()
+        }
+        body.append([task, next(iter(rows.values())).metric, *(cells.get(model, DASH) for model in models)])
     return TextTable(
         ["task", "metric", *models],
         body,

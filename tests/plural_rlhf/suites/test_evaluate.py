@@ -199,10 +199,11 @@ def test_models_that_are_not_there_are_named_before_any_work(tmp_path, model, me
     assert not (tmp_path / "out").exists()
 
 
-def test_the_shipped_suite_file_is_valid_and_told_from_run_files():
-    values = yaml.safe_load((ROOT / "configs" / "eval" / "suite.yaml").read_text())
-    assert make_suite(dict(values), origin="suite.yaml").models[0].name == "SmolLM2"
-    assert is_suite_file(values)
+def test_the_shipped_suite_files_are_valid_and_told_from_run_files():
+    for path in (ROOT / "configs" / "eval").glob("*.yaml"):
+        values = yaml.safe_load(path.read_text())
+        assert make_suite(dict(values), origin="suite.yaml").models[0].path == "smollm2-135m"
+        assert is_suite_file(values)
     for path in (ROOT / "configs").glob("*.yaml"):
         assert not is_suite_file(yaml.safe_load(path.read_text())), path
 
