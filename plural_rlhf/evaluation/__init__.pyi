@@ -92,7 +92,9 @@ from .open_ended.divergences import sequence_kl as sequence_kl
 from .open_ended.drift import degeneracy as degeneracy
 from .open_ended.drift import layout as layout
 from .open_ended.drift import perplexity as perplexity
+from .open_ended.embedder import text_embedder as text_embedder
 from .open_ended.evaluate import evaluate_open_ended as evaluate_open_ended
+from .open_ended.people import measure_against_people as measure_against_people
 from .open_ended.results import MEASURES as MEASURES
 from .open_ended.results import MeasureRow as MeasureRow
 from .open_ended.results import OpenEndedResults as OpenEndedResults

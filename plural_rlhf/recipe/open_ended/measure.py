@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from plural_rlhf.evaluation.open_ended.embedder import text_embedder
 from plural_rlhf.evaluation.open_ended.evaluate import evaluate_open_ended
 from plural_rlhf.evaluation.open_ended.samples import read_samples
 from plural_rlhf.evaluation.open_ended.scored import Embed
@@ -29,10 +30,7 @@ from plural_rlhf.recipe.scorers.choose import read_scorer
 from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split
 from plural_rlhf.report.results_policies import EvaluationResults, Skipped, TextResults
 from reward_models.borders import cell, heading
-from reward_models.judgements.texts import Text
-from reward_models.jury.backbones.loading import load_backbone
-from reward_models.jury.features import pooled_features
-from reward_models.jury.protocol import ClusterScorer, scorable_text
+from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
@@ -165,17 +163,4 @@ class _Measure:
 def _embedder(config: RunConfig) -> Embed:
     """What turns texts into vectors: a sentence embedder, or the mean of the hidden states of the jury's backbone."""
     name = config.evaluate.embedder or config.jury.backbone
-    backbone, tokenizer, usual = load_backbone(name or jury_backbone(config), None)
-    pooling = usual.pooling if name is not None else "mean"
-    reading = replace(usual, pooling=pooling, read_prompt=False)
-    vectors: dict[str, np.ndarray] = {}
-
-    def embed(texts: Sequence[str]) -> np.ndarray:
-        new = [text for text in dict.fromkeys(texts) if text not in vectors]
-        if new:
-            readable = [Text("", scorable_text(text)) for text in new]
-            rows = pooled_features(backbone, tokenizer, readable, reading=reading, exact=True)
-            vectors.update(zip(new, rows, strict=True))
-        return np.stack([vectors[text] for text in texts])
-
-    return embed
+    return text_embedder(name or jury_backbone(config), pooling=None if name is not None else "mean")

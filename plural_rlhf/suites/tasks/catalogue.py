@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from plural_rlhf.suites.tasks.free_text import FREE_TEXT
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from plural_rlhf.suites.tasks.protocol import Task
 from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
@@ -14,6 +15,7 @@ from reward_models.errors import did_you_mean
 __all__ = ["SUITES", "TASKS", "make_tasks"]
 
 TASKS: dict[str, Callable[[], Task]] = {
+    **{name: functools.partial(FREE_TEXT.__getitem__, name) for name in FREE_TEXT},
     **{name: functools.partial(OPTION_TABLES.__getitem__, name) for name in OPTION_TABLES},
     **{name: functools.partial(SEQUENCE_TABLES.__getitem__, name) for name in SEQUENCE_TABLES},
 }
@@ -26,6 +28,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "coin",
         "dice",
         "films",
+        "free-text-polarized",
         "gss-abortion-by-party",
         "gss-spending",
         "gss-spending-by-party",
