@@ -97,14 +97,14 @@ def measure_against_people(
         other.append(distance_numbers(panel, elsewhere.texts, elsewhere.vectors, [k])[0])
     questions_drawn = resample_prompts(len(questions), draws=draws, level=level, seed=seed)
     rows = []
-    mmd = _column(model, "mmd_to_people")
-    if mmd is not None and len(questions) > 1:
-        pair = np.column_stack([mmd, _column(other, "mmd_to_people")])
+    mmd, of_people, of_others = (_column(numbers, "mmd_to_people") for numbers in (model, floor, other))
+    if mmd is not None and of_people is not None and of_others is not None and len(questions) > 1:
+        pair = np.column_stack([mmd, of_others])
         row = _row("skill_mmd", mmd, questions_drawn, "skill", "higher")
         value, low, high = questions_drawn.interval(pair, lambda means: 1 - means[..., 0] / means[..., 1])
         known = row["ci_low"] is not None
         ends = {"value": value, "ci_low": low if known else None, "ci_high": high if known else None}
-        of_floor = float(1 - np.mean(_column(floor, "mmd_to_people")) / np.mean(pair[:, 1]))
+        of_floor = float(1 - np.mean(of_people) / np.mean(of_others))
         rows.append(row | ends | {"headline": True, "baselines": {"floor": of_floor, "ceiling": 1.0}})
     for name in MEASURED:
         values = _column(model, name)
