@@ -35,7 +35,8 @@ def judgement_items(
 
     Judgements of the kinds `choice` (options of a question), `rating` (the levels are the options) and `soft`
     (published shares) can be counted. Without `by` the answers of single raters are kept, so that intervals resample
-    raters; this needs a `choice` or `rating` table. Rater weights are not used.
+    raters; this needs a `choice` or `rating` table without sampling weights. Sampling weights and counts of equal
+    judgements count in the shares, and `n` is then the number of people of equal weight (Kish).
 
     Args:
         judgements: The table.
@@ -60,7 +61,8 @@ def judgement_items(
         )
     frame = judgements.frame
     column = None if by is None else _trait_column(judgements, by)
-    keep_answers = by is None and judgements.kind != "soft"
+    weighted = bool({"rater_weight", "count"} & set(frame.columns))
+    keep_answers = by is None and judgements.kind != "soft" and not weighted
     raters = {rater: row for row, rater in enumerate(judgements.raters)} if keep_answers else {}
     ordered = judgements.kind == "rating" if ordinal is None else ordinal
     keys = ["item_id"] if column is None else ["item_id", column]
@@ -76,9 +78,15 @@ def judgement_items(
             items += _published(name, text, options, rows, least, fields)
             continue
         chosen = _chosen(judgements, rows)
-        counts = np.bincount(chosen, minlength=len(options))
-        if counts.sum() < least:
+        times, weight = (
+            rows[name].to_numpy(dtype=np.float64) if name in rows else np.ones(len(rows))
+            for name in ("count", "rater_weight")
+        )
+        stands_for = (times * weight).sum()
+        people = stands_for**2 / max((times * weight**2).sum(), 1e-300)  # Kish's number, each answer `count` times
+        if people < max(least, 1) - 1e-9:
             continue
+        counts = np.bincount(chosen, times * weight * people / stands_for, minlength=len(options))
         if keep_answers:
             fields["answers"] = np.full(len(raters), -1)
             fields["answers"][rows["rater_id"].map(raters).to_numpy()] = chosen

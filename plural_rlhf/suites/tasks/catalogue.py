@@ -22,7 +22,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 """A function that makes the task, by its name."""
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "smoke": ("coin", "gss-spending", "individual-gss-abortion", "urn", "verbagg"),
+    "smoke": ("coin", "gss-spending", "urn", "verbagg"),
     "default": (
         "bfi",
         "coin",

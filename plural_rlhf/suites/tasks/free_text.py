@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from plural_rlhf.evaluation.open_ended.embedder import text_embedder
 from plural_rlhf.evaluation.open_ended.people import measure_against_people
-from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow, TaskUnavailable
+from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow
 
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FREE_TEXT", "FreeTextTask", "OpenQuestion", "polarized_questions"]
 
 _ASKED = "Answer in one or two sentences, as one person with an opinion would.\nAnswer:"
+_SOURCE = "https://github.com/akonya/polarized-issues-data"
 _TOPICS = ("campus-protests", "right-to-assemble")
 
 
@@ -57,10 +58,7 @@ def polarized_questions(data: TaskData) -> list[OpenQuestion]:
 
     questions = []
     for topic in _TOPICS:
-        try:
-            path = data.file("polarized", f"{topic}-answers.parquet")
-        except TaskUnavailable as error:
-            raise TaskUnavailable(f"{error}. Its source: https://github.com/akonya/polarized-issues-data") from None
+        path = data.file("polarized", f"{topic}-answers.parquet", source=_SOURCE)
         for name, rows in pd.read_parquet(path).groupby("question_id", sort=True):
             questions.append(OpenQuestion(str(name), str(rows["question"].iloc[0]).strip(), tuple(rows["text"])))
     return questions
@@ -141,7 +139,7 @@ class FreeTextTask(Task):
 FREE_TEXT: dict[str, FreeTextTask] = {
     "free-text-polarized": FreeTextTask(
         "free-text-polarized",
-        "https://github.com/akonya/polarized-issues-data",
+        _SOURCE,
         "CC BY 4.0",
         "What people wrote to ten questions on protests.",
         polarized_questions,

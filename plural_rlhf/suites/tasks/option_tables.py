@@ -63,22 +63,15 @@ def _survey(name: str, *, by: str | None = None, preface: str = "", year: int | 
 
 def _from_file(read: Callable[[Path], Sequence[DistributionItem]], address: str, *parts: str) -> Loader:
     def loader(data: TaskData) -> Sequence[DistributionItem]:
-        return read(_file(data, address, *parts))
+        return read(data.file(*parts, source=address))
 
     return loader
-
-
-def _file(data: TaskData, address: str, *parts: str) -> Path:
-    try:
-        return data.file(*parts)
-    except TaskUnavailable as error:
-        raise TaskUnavailable(f"{error}. Its source: {address}") from None
 
 
 def _personality(data: TaskData) -> Sequence[DistributionItem]:
     address = "https://github.com/jfisher52/AI_Pluralistic_Alignment (mpi_questions.csv, and where its answers are)"
     answers, questions = (
-        _file(data, address, "personality", name) for name in ("mpi_human_resp.csv", "mpi_questions.csv")
+        data.file("personality", name, source=address) for name in ("mpi_human_resp.csv", "mpi_questions.csv")
     )
     return personality_items(answers, questions)
 

@@ -113,20 +113,25 @@ class TaskData:
         self.files: dict[str, str] = {}
         """SHA-256 by path below the folder, of the files used so far."""
 
-    def file(self, *parts: str) -> Path:
-        """Return the path of a file below the folder, or raise `TaskUnavailable`."""
+    def file(self, *parts: str, source: str = "") -> Path:
+        """Return the path of a file below the folder, or raise `TaskUnavailable` and say where its source is."""
         path = self.root.joinpath(*parts)
         if not path.is_file():
-            raise TaskUnavailable(f"there is no file {path}: set `data` of the suite to the folder that holds it")
+            raise TaskUnavailable(_missing("file", path, source))
         self.files["/".join(parts)] = file_hash(path)
         return path
 
-    def folder(self, *parts: str) -> Path:
+    def folder(self, *parts: str, source: str = "") -> Path:
         """Return the path of a folder below the folder, or raise `TaskUnavailable`; ask `file` for what is in it."""
         path = self.root.joinpath(*parts)
         if not path.is_dir():
-            raise TaskUnavailable(f"there is no folder {path}: set `data` of the suite to the folder that holds it")
+            raise TaskUnavailable(_missing("folder", path, source))
         return path
+
+
+def _missing(kind: str, path: Path, source: str) -> str:
+    message = f"there is no {kind} {path}: set `data` of the suite to the folder that holds it"
+    return f"{message}. Its source: {source}" if source else message
 
 
 class Task:

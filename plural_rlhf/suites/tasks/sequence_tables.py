@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,25 +133,17 @@ def _survey(name: str, description: str, year: int | None = None) -> Loader:
 
 def _dialogue(read: Callable[..., Sequence[PersonSequence]], kind: str, topic: str, length: int | None) -> Loader:
     def load(data: TaskData) -> Sequence[PersonSequence]:
-        answers, judged = (_polarized(data, f"{topic}-{table}.parquet") for table in ("answers", kind))
+        answers, judged = (
+            data.file("polarized", f"{topic}-{table}.parquet", source=_POLARIZED[0]) for table in ("answers", kind)
+        )
         return read(answers, judged, most_people=MOST_PEOPLE, length=length, seed=data.seed)
 
     return load
 
 
-def _polarized(data: TaskData, name: str) -> Path:
-    try:
-        return data.file("polarized", name)
-    except TaskUnavailable as error:
-        raise TaskUnavailable(f"{error}. Its source: https://github.com/akonya/polarized-issues-data") from None
-
-
 def _lewidi(data_set: str, description: str) -> Loader:
     def load(data: TaskData) -> Sequence[PersonSequence]:
-        try:
-            folder = data.folder("lewidi", data_set)
-        except TaskUnavailable as error:
-            raise TaskUnavailable(f"{error}. Its source: https://le-wi-di.github.io") from None
+        folder = data.folder("lewidi", data_set, source=_LEWIDI[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", JudgementWarning)
             judgements = load_release("lewidi", folder)

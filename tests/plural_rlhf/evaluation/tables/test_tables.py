@@ -117,6 +117,29 @@ def test_answers_of_raters_are_kept_in_one_order():
     assert answered["q2"] == {"ann": "no", "bob": "yes", "cleo": "yes"}
 
 
+def test_sampling_weights_count():
+    """Ann stands for three people: yes has 3 / 5, and three raters are as precise as 25 / 11 of equal weight."""
+    rows = [
+        {"rater_id": r, "prompt": q, "options": ["yes", "no"], "choice": c, "rater_weight": w}
+        for r, w, c in (("ann", 3.0, 0), ("bob", 1.0, 1), ("cleo", 1.0, 1))
+        for q in ("Parks?", "Roads?")
+    ]
+    for item in judgement_items(Judgements.from_dataset(rows), least=1):
+        np.testing.assert_allclose(item.people, [0.6, 0.4])
+        assert item.n == round(25 / 11)
+        assert item.answers is None
+
+
+def test_equal_judgements_count_as_often_as_they_were_given():
+    rows = [
+        {"rater_id": r, "prompt": q, "options": ["yes", "no"], "choice": c, "count": n}
+        for r, n, c in (("ann", 3, 0), ("bob", 1, 1))
+        for q in ("Parks?", "Roads?")
+    ]
+    items = judgement_items(Judgements.from_dataset(rows), least=1)
+    assert [(item.people.tolist(), item.n) for item in items] == [([0.75, 0.25], 4)] * 2
+
+
 @pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
 def test_preferences_have_no_distribution():
     row = {"prompt": "Tea?", "response_a": "Yes.", "response_b": "No.", "choice": "a"}
