@@ -50,7 +50,8 @@ def marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
 
     Of an item whose question was asked of one group only, it is the mean over the other items with the same options;
     without such items it is uniform. The item itself is always left out, so that the baseline is one that a model
-    could use.
+    could use. Marginals that the items bring along are returned as they are: those of a whole table, from which a few
+    items were selected.
 
     Returns:
         One distribution per item; None if no two items have the same options.
@@ -61,6 +62,9 @@ def marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
         >>> [p.round(2).tolist() for p in marginals(items)]
         [[0.6, 0.4], [0.8, 0.2], [0.7, 0.3]]
     """
+    brought = [item.marginal for item in items if item.marginal is not None]
+    if len(brought) == len(items):
+        return brought
     result: list[np.ndarray | None] = [None] * len(items)
     for _, positions in positions_by(items, lambda item: item.options):
         _leave_one_out(result, items, positions)

@@ -35,6 +35,8 @@ class DistributionItem:
         block: What is resampled as one for intervals, e.g. the country of a country in a year; `""`: the question.
         answers: `(R,)` option of each rater, -1 where there is none; the same raters in the same order in every item
             of the table. None where only shares are known.
+        marginal: `(A,)` what people answer elsewhere (`baselines.marginals`), computed from a larger table than the
+            items that are measured; None: to be computed from those.
 
     Raises:
         ValueError: The shares do not sum to one, are negative, or are not as many as the options; two options are the
@@ -57,6 +59,7 @@ class DistributionItem:
     question: str = ""
     block: str = ""
     answers: np.ndarray | None = None
+    marginal: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.options)) < max(len(self.options), 2) or not all(option.strip() for option in self.options):

@@ -6,7 +6,7 @@ Knows no data set: a task of this family is a name, a source and a function that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.evaluation.distribution.baselines import marginals
@@ -56,12 +56,20 @@ class DistributionTask(Task):
     shape: Shape = "distribution"
 
     def load(self, data: TaskData) -> Sequence[DistributionItem]:
-        """Load the items; if there are more than `data.max_items`, a random selection in their own order."""
+        """Load the items; if there are more than `data.max_items`, a random selection in their own order.
+
+        Selected items keep the marginals of the whole table, so that what a model is compared with does not depend on
+        how many items it is asked.
+        """
         items = self.items(data)
         if data.max_items is None or len(items) <= data.max_items:
             return items
+        elsewhere = marginals(items)
         chosen = seeded_rng(data.seed, "items of a task").choice(len(items), size=data.max_items, replace=False)
-        return [items[position] for position in sorted(chosen)]
+        return [
+            replace(items[position], marginal=elsewhere[position] if elsewhere else None)
+            for position in sorted(chosen)
+        ]
 
     def measure(self, items: Sequence[DistributionItem], context: Context) -> TaskResult:
         """Ask for the distribution over the options of every item and measure it against people's."""

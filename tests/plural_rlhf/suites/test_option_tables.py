@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from plural_rlhf.evaluation.distribution.baselines import marginals
+from plural_rlhf.evaluation.distribution.items import counted_item
 from plural_rlhf.suites import PseudoModel, TaskData, TaskUnavailable, run_tasks
+from plural_rlhf.suites.tasks.distributions import DistributionTask
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 
 
@@ -82,3 +86,22 @@ def test_tables_have_licences_and_sources():
         assert task.licence
         assert task.source
         assert task.title.endswith(".")
+
+
+def test_the_marginal_does_not_depend_on_how_many_items_are_asked():
+    """It comes from all groups and all questions of the table, also where few of them are selected."""
+    task = DistributionTask(
+        "books",
+        "x",
+        "x",
+        "Books.",
+        lambda data: [
+            counted_item(f"{q}-{g}", "?", ("yes", "no"), [n, 10 - n], group=g, question=q)
+            for q, counts in {"p": (9, 7, 8), "q": (1, 2, 4)}.items()
+            for g, n in zip("xyz", counts, strict=True)
+        ],
+    )
+    items, few = task.load(TaskData()), task.load(TaskData(max_items=2))
+    whole = {item.name: marginal for item, marginal in zip(items, marginals(items), strict=True)}
+    for item, marginal in zip(few, marginals(few), strict=True):
+        np.testing.assert_allclose(marginal, whole[item.name])
