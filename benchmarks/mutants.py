@@ -323,7 +323,8 @@ def measure(
                 checked.add(mutant.file)
             original = (copy / mutant.file).read_text(encoding="utf-8")
             if covered is not None:
-                files = [*EVERYWHERE, *covered.tests(mutant.file, original, mutant.line)]
+                running = covered.tests(mutant.file, original, mutant.line)
+                files = [*EVERYWHERE, *(running or files_of_tests(copy, room, mutant.file, named_only=True))]
             (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
             outcome, took = run_tests(copy, files, args.cpu_seconds, args.fast)
             (copy / mutant.file).write_text(original, encoding="utf-8")

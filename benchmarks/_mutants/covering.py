@@ -1,8 +1,7 @@
 """Which tests run which line, measured once with `coverage`, so that a fault is tried against those tests only.
 
-What a fixture of a module or session runs belongs to every test that asks for it. Lines that run when a module is
-imported belong to every test that runs a line of the file. Tests that start processes are seen as far as they
-themselves go. Knows nothing of faults.
+What a fixture of a module or session runs belongs to every test that asks for it. Of lines that run when a module is
+imported nothing is known, and of tests that start processes only what they run themselves. Knows nothing of faults.
 """
 
 from __future__ import annotations
@@ -77,9 +76,8 @@ class Covered:
                 self.of_fixture.setdefault(f"fixture {name}", []).append(test)
 
     def tests(self, file: str, source: str, line: int) -> list[str]:
-        """The tests that run the statement at a line, by file, the quickest first; empty if none runs the file."""
-        ran = self.lines.get(file, {})
-        chosen = self._tests_of(ran, statement(source, line)) or self._tests_of(ran, [int(number) for number in ran])
+        """The tests that run the statement at a line, by file, the quickest first; empty if none is known."""
+        chosen = self._tests_of(self.lines.get(file, {}), statement(source, line))
         by_file: dict[str, list[str]] = {}
         for test in sorted(chosen, key=self.seconds.__getitem__):
             by_file.setdefault(test.split("::")[0], []).append(test)
