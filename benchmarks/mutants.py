@@ -193,7 +193,8 @@ def meaning(source: str) -> str | None:
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.posonlyargs, node.kwonlyargs = [], []
             node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
-        if isinstance(node, ast.keyword) and node.arg == "strict":  # of `zip`: it guards against faults elsewhere
+        # `strict` of `zip` guards against faults elsewhere; `optimize` of `einsum` is for speed.
+        if isinstance(node, ast.keyword) and node.arg in ("strict", "optimize"):
             node.value = ast.Constant(None)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):  # imports for annotations only
             node.test = ast.Constant(None)

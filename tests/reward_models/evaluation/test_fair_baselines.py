@@ -13,7 +13,7 @@ from reward_models.evaluate import main
 from reward_models.evaluation.comparisons import Comparison, in_words
 from reward_models.evaluation.controls import FixedAnswers, marginal_log_probs
 from reward_models.evaluation.evaluate_jury import evaluate_jury
-from reward_models.evaluation.format_leak import FORMAT_FEATURES, fixed_options, format_leak
+from reward_models.evaluation.format_leak import FORMAT_FEATURES, _verdict, fixed_options, format_leak
 from reward_models.evaluation.heldout import HeldoutRecord, divide
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.evaluation.metrics import nll
@@ -263,3 +263,51 @@ def test_a_record_that_cannot_be_read_is_refused(recorded, capsys):
     (recorded / "heldout.json").write_text('{"raters": {}}')
     assert main([str(recorded / "jury"), "--data", str(recorded / "votes.csv")]) == 2
     assert "it is not known what the jury was fitted to" in capsys.readouterr().err
+
+
+ALONE = "length and format alone predict 60% of the answers, and the model 70%"
+
+
+@pytest.mark.parametrize(
+    ("change", "leaks", "sentence"),
+    [
+        (
+            {"ahead": (0.05, 0.01, 0.09), "format_gain": (0.1, 0.05, 0.2)},
+            True,
+            "predicts better (-0.050 ",
+        ),
+        (
+            {"explained": (0.9, 0.8, 1.0), "format_gain": (0.1, 0.05, 0.2)},
+            True,
+            "has 90% of what the model knows. ",
+        ),
+        (
+            {"explained_gain": (0.6, 0.4, 0.8), "format_gain": (0.1, 0.05, 0.2), "explained": (0.3, 0.2, 0.4)},
+            True,
+            "explain 60% of the model's gain over the base (" + ALONE,
+        ),
+        (
+            {"explained": (0.95, -1.0, 3.0)},
+            False,
+            "the model -0.020 nats per judgement [-0.090, +0.060])",
+        ),
+        ({"explained": (np.nan, np.nan, np.nan), "ahead": (-0.02, -0.1, 0.0)}, False, "neither predicts better"),
+        ({}, False, "format has 10% of what the model knows, and 20% of its gain over the base"),
+        ({"gain": (0.1, -0.1, 0.3)}, False, f"no leak: {ALONE}; format has 10% of what the model knows"),
+    ],
+)
+def test_what_is_said_of_a_leak_has_its_numbers_the_right_way_round(change, leaks, sentence):
+    usual = {
+        "accuracies": (0.6, 0.7),
+        "explained": (0.1, 0.05, 0.2),
+        "explained_gain": (0.2, 0.1, 0.3),
+        "gain": (0.1, 0.05, 0.15),
+        "format_gain": (0.02, -0.02, 0.06),
+        "ahead": (0.02, -0.06, 0.09),
+        "num_clusters": 2,
+    }
+    found, said = _verdict(**{**usual, **change})
+    assert found is leaks
+    assert sentence in said
+    if change == {"gain": (0.1, -0.1, 0.3)}:
+        assert said.endswith("of what the model knows")

@@ -37,7 +37,7 @@ class Likes:
 
 @pytest.fixture
 def made(config_of, tmp_path, monkeypatch):
-    """Return a function that makes the trainer of a policy from an untrained pi_0, with its budget, and trains none."""
+    """Return a function that makes a trainer from an untrained pi_0, and its budget; nothing is trained."""
     trainers = []
 
     def note(trainer, *_):
