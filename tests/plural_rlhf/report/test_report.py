@@ -105,6 +105,7 @@ def test_short_labels_drop_what_all_prompts_share(results):
 def test_page_is_self_contained(page):
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg ") == 7
+    assert not re.findall(r'<svg [^>]*\b(?:width|height)="', text)  # they take the width of the page
     assert "<script" not in text
     assert "<link" not in text
     assert re.findall(r'(?:src|href)="(?!#)[^"]*"', text) == []
