@@ -76,6 +76,7 @@ def hostile_results(text: str) -> RunResults:
     return RunResults.model_validate(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[/]", " ".join(HOSTILE.values())], ids=["one", "all"])
 def test_a_report_shows_every_text_as_it_is(tmp_path, text):
     results = hostile_results(text)
@@ -94,6 +95,7 @@ def test_a_report_shows_every_text_as_it_is(tmp_path, text):
     assert "\x1b" not in printed
 
 
+@pytest.mark.slow
 def test_figures_draw_no_mathematics(tmp_path, monkeypatch):
     from matplotlib import mathtext
 
@@ -181,6 +183,7 @@ def test_a_model_card_shows_every_text_as_it_is(text):
     assert not re.search(r"(?<!\\)\]\(javascript", body)
 
 
+@pytest.mark.slow
 def test_a_terminal_in_ascii_shows_codes(tmp_path):
     path = tmp_path / "scored.csv"
     path.write_text("prompt,response,reward:größe\nWörter?,naïve,1\nWörter?,b,2\n", encoding="utf-8")

@@ -268,6 +268,7 @@ def test_a_fine_tuned_jury_scores_unseen_texts_and_starts_as_its_frozen_features
         fine_tuned.fit_trained(replace(training, features=None), 2)
 
 
+@pytest.mark.slow
 def test_size_is_chosen_by_held_out_raters(cases):
     methods = benchmark_module("_jury.methods")
     judgements = votes(60, 16)

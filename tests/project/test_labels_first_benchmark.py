@@ -199,6 +199,7 @@ class TestFitLabelsFirst:
         of_all = answer_log_lik(one.log_probs(unseen, features), unseen).mean()
         assert of_all == pytest.approx(by_rival.mean(), abs=0.03)  # one head for everybody is what the rival is
 
+    @pytest.mark.slow
     def test_tastes_of_a_factor_model(self, planted):
         features, heads, _ = planted
         rng = np.random.default_rng(7)

@@ -179,6 +179,7 @@ def close(found: np.ndarray, expected: np.ndarray, tol: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=tol, atol=tol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FITS)
 def test_the_unit_of_weights_does_not_matter_to_fits(kind, name):
@@ -204,6 +205,7 @@ def test_the_unit_of_weights_does_not_matter_to_metrics(kind):
     assert len(moved) >= len(METRICS) - 2  # weights do matter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["preference", "choice"])
 def test_the_unit_of_weights_does_not_matter_to_verdicts(kind):
     one, thousand = (weighted(planted(kind), factor) for factor in (1.0, 1000.0))

@@ -59,6 +59,7 @@ def bare_generators(path: Path) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_no_generator_takes_a_bare_seed():
     found = {name: lines for name, path in modules().items() if (lines := bare_generators(path))}
     assert set(found) == set(BARE), found
@@ -73,6 +74,7 @@ def test_the_guard_sees_a_bare_seed(tmp_path):
     assert bare_generators(path) == [1, 2]
 
 
+@pytest.mark.slow
 def test_every_place_that_draws_has_its_own_purpose():
     purposes = [
         (ast.unparse(call.args[1]), name)

@@ -96,6 +96,7 @@ def test_files_are_utf_8_with_or_without_a_mark(tmp_path):
         load_map(path)
 
 
+@pytest.mark.slow
 def test_one_loader_reads_all_yaml():
     """`yaml.load` and its kin appear in `yaml_text` only."""
     readers = {
@@ -111,6 +112,7 @@ def test_one_loader_reads_all_yaml():
     assert readers == {"reward_models/yaml_text.py"}
 
 
+@pytest.mark.slow
 def test_mutated_maps_are_read_or_refused():
     """A thousand texts near YAML; 20,000 were tried once, by `benchmarks/faults.py`."""
     seed = (

@@ -198,6 +198,7 @@ def test_one_question_is_not_several(heldout, train, told):
     assert told in sections_of(RunResults.model_validate(stored))["distances"].reading
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heldout", "train", "warned"), [(2, 5, True), (5, 5, False), (6, 3, True)])
 def test_intervals_over_fewer_than_five_questions_are_marked(heldout, train, warned):
     stored = values()

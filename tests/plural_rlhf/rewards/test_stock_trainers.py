@@ -85,6 +85,7 @@ def test_a_kl_that_is_not_k1_is_refused():
     assert len(faults(GRPOTrainer, args)) == 1  # no KL at all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
 def test_it_is_checked_once_at_the_first_call_and_before_any_step(lopsided, tmp_path, watched):
     settings = {"max_steps": 2, "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 4}

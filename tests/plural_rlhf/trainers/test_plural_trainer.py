@@ -110,6 +110,7 @@ def test_the_reference_counts_in_the_target(lopsided, tmp_path):
     assert js_with_other(mixture(jury, THREE).expand(2, -1), pi) > 0.03  # the target without the reference
 
 
+@pytest.mark.slow
 def test_weights_of_a_row_choose_its_target(tmp_path):
     jury = three_answers()
     weightings = [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]

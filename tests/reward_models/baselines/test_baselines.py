@@ -113,6 +113,7 @@ def test_shuffled_raters_keep_counts_and_lose_taste(voters):
     assert gain(shuffled) < 0.01
 
 
+@pytest.mark.slow
 def test_groups_that_matter_are_found(voters):
     judgements, train, test, _, _ = voters
     bias_only = fit_raters(train, "mixture", 1)

@@ -285,6 +285,7 @@ def test_a_part_is_measured_if_and_only_if_it_is_asked_for(folder, tmp_path, opt
     assert (tmp_path / "best_of_n.png").exists() == ("best of n" in parts)
 
 
+@pytest.mark.slow
 def test_best_of_n_against_a_jury_of_others(folder, tmp_path, capsys):
     options = ["--best-of-n", "--against", folder / "jury", "--base", folder / "one", "--output", tmp_path]
     assert command(folder, *options, "--explain") == 0
@@ -342,6 +343,7 @@ def test_published_benchmarks_need_no_judgements(folder, tmp_path, capsys):
     assert "required: --data, or --benchmark" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_tells_seen_from_unseen(folder, tmp_path):
     table = pd.read_csv(folder / "pairs.csv")
     old = table["who"].str[1:].astype(int) < 20

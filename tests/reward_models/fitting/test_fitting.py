@@ -118,6 +118,7 @@ class TestChoiceMixture:
         assert logsumexp(totals + np.log(fit.prevalence), axis=1).sum() == pytest.approx(fit.log_likelihood, rel=1e-4)
         assert fit.posterior(enc) == pytest.approx(fit.responsibilities, abs=1e-3)
 
+    @pytest.mark.slow
     def test_merging_equal_raters_changes_nothing(self, monkeypatch):
         enc = survey(400, 4, 2, n_options=2)[0].encode()
         merged = fit_mixture(enc, 2, FitConfig(tol=1e-12, max_iter=2000))

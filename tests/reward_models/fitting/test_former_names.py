@@ -29,6 +29,7 @@ def recurring_answers(n_raters=300, n_questions=12, seed=0, taste=0.4):
     return Judgements.from_frame(pd.DataFrame(rows), kind="choice"), features, logits
 
 
+@pytest.mark.slow
 def test_they_are_names_of_the_joint_fit():
     planted = planted_judgements("rating")
     enc = planted.judgements.encode()

@@ -170,6 +170,7 @@ class TestFit:
             changes.append(joint - labels)
         assert np.mean(changes) < 0.003
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("membership", "size"), [("simplex", 2), ("factor", 1)])
     def test_other_memberships_gain_as_much_from_a_divided_public(self, membership, size):
         enc, x, *_ = two_publics()
@@ -178,6 +179,7 @@ class TestFit:
         gain = answer_log_lik(jury.log_probs(test, x), test) - answer_log_lik(one.log_probs(test, x), test)
         assert gain.mean() > 0.1
 
+    @pytest.mark.slow
     def test_a_dense_table_gives_the_label_level_fit_whatever_the_features(self):
         rng = np.random.default_rng(4)
         rewards = np.where(np.arange(80)[:, None] % 2 == 0, 1, -1) * rng.normal(size=25) + rng.normal(size=25)
@@ -191,6 +193,7 @@ class TestFit:
         loss = [-answer_log_lik(fit.log_probs(test), test).mean() for fit in (labels, joint)]
         assert loss[1] < loss[0] + 0.003
 
+    @pytest.mark.slow
     def test_a_text_nobody_judged_is_less_certain_than_one_that_many_did(self):
         enc, x, *_ = two_publics(share=0.5, residual=1.0)
         jury = fit_joint(enc, x, "mixture", 2)
@@ -199,6 +202,7 @@ class TestFit:
         assert (known < new).all()
         assert known[0, 0] < 0.3 * new[0, 0]
 
+    @pytest.mark.slow
     def test_votes_and_pairs_share_one_membership_per_rater(self):
         rng = np.random.default_rng(6)
         x = rng.normal(size=(60, 4))
@@ -254,6 +258,7 @@ def test_uncertainty_that_clusters_share_is_not_averaged_away_in_a_blend():
 
 
 class TestChoice:
+    @pytest.mark.slow
     def test_a_divided_public_has_two_clusters_and_the_same_answers_shuffled_one(self):
         enc, x, cluster, *_ = two_publics(n_raters=48, n_texts=60, share=0.4)
         candidates = [("mixture", 1), ("mixture", 2)]  # a third, almost empty, predicts the same as two

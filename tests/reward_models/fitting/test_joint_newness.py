@@ -61,6 +61,7 @@ def test_a_gain_that_one_new_text_brings_and_another_takes_is_chance(monkeypatch
     assert "but the texts are 20 and its standard error over them is 0.3" in chosen.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_tastes_that_features_do_not_tell_are_kept_on_known_texts_and_cost_nothing_on_new_ones(seed):
     rng = seeded_rng(seed, "test of tastes beyond features")

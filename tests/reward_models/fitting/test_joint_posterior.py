@@ -78,6 +78,7 @@ def test_three_votes_a_text_tell_how_far_apart_rewards_are(seed):
     assert np.hypot(strengths.features[0], strengths.residual[0]) == pytest.approx(1.5, rel=0.35)
 
 
+@pytest.mark.slow
 def test_where_many_vote_two_clusters_predict_known_statements_as_well_as_those_of_labels_alone():
     cases, thinning = benchmark_module("_jury.cases"), benchmark_module("thinning")
     enc = cases.load_case("polis/canadian-electoral-reform", EXCERPTS).judgements.encode()
@@ -91,6 +92,7 @@ def test_where_many_vote_two_clusters_predict_known_statements_as_well_as_those_
     assert np.mean(behind) < 0.004
 
 
+@pytest.mark.slow
 def test_two_camps_that_agree_on_little_are_found_where_a_text_has_ten_votes():
     table, features, cluster = benchmark_module("rater_fit").plant(20_000, 2_000, 2, 0, "texts")
     jury = fit_joint(table, features, "mixture", 2)

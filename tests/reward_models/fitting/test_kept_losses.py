@@ -46,6 +46,7 @@ def same(one, other) -> bool:
     return one.table == other.table and one.reason == other.reason and arrays_hash(one.fit) == arrays_hash(other.fit)
 
 
+@pytest.mark.slow
 def test_a_stopped_choice_goes_on_where_it_was(fits, tmp_path):
     made, counted = fits
     unbroken = choose(None)
@@ -65,6 +66,7 @@ def test_a_stopped_choice_goes_on_where_it_was(fits, tmp_path):
     assert made == every[-1:]
 
 
+@pytest.mark.slow
 def test_what_was_cut_short_or_changed_is_computed_again_and_other_data_never_meets_it(fits, tmp_path):
     made, counted = fits
     unbroken = choose(tmp_path)

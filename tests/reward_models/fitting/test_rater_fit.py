@@ -191,6 +191,7 @@ class TestPlantedBlends:
         best = max(correlation(fit.responsibilities[:, p], weight) for p in map(list, permutations(range(3))))
         assert best >= 0.9
 
+    @pytest.mark.slow
     def test_factor_of_one(self):
         rng = np.random.default_rng(4)
         z, consensus, taste = rng.normal(size=150), rng.normal(size=40), 0.8 * rng.normal(size=40)

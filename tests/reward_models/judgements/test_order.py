@@ -93,6 +93,7 @@ def test_numbers_in_ids_are_ordered_as_numbers_and_made_ids_by_their_texts():
     assert [enc.texts[row[0]].prompt for row in enc.item_alternatives] == [f"Question {n + 1}?" for n in range(11)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize(
     "measure",
@@ -109,6 +110,7 @@ def test_what_is_measured_is_the_same_to_the_last_digit(kind, measure):
     assert one == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_saved_jury_is_the_same_to_the_last_digit(kind):
     """Clusters, prevalence, heads, rewards of each text, memberships of each rater."""
@@ -127,6 +129,7 @@ def test_a_saved_jury_is_the_same_to_the_last_digit(kind):
     assert one[1:] == other[1:]
 
 
+@pytest.mark.slow
 def test_a_joint_fit_is_the_same_to_the_last_digit():
     table = TABLES["rating"]
     one, other = (choose_joint(j.encode(), features(j.encode()), [("mixture", 2)]) for j in (table, shuffled(table)))

@@ -267,6 +267,7 @@ def test_weights_that_cannot_be_used_are_refused_and_nothing_is_written(tokenize
     assert not (tmp_path / "scalar").exists()
 
 
+@pytest.mark.slow
 def test_an_export_over_an_earlier_one_that_is_killed_leaves_one_of_the_two(tokenizer, tmp_path):
     """Before its one rename the old files are untouched; after it weights are missing, or the new ones are whole."""
     from safetensors.numpy import load_file

@@ -55,6 +55,7 @@ def test_every_kind_of_judgement_makes_a_jury_that_can_be_saved(kind, tmp_path):
     assert stored == pytest.approx(scorer.fitted.label_fit.placement.memberships(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_stopped_while_it_computed_features_goes_on_to_the_same_jury(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "SHARD_SECONDS", 0)  # each batch is kept
     judgements = planted_judgements("choice", num_raters=20, num_items=20, seed=1).judgements  # 60 texts: 4 batches
@@ -114,6 +115,7 @@ def test_the_jury_is_the_joint_fit_of_its_texts(choices):
     assert scorer.prevalence == pytest.approx(fit.prevalence)
 
 
+@pytest.mark.slow
 def test_tables_of_the_same_raters_are_fitted_together(tmp_path):
     votes = planted_judgements("rating", num_raters=20, num_items=8, seed=4).judgements
     pairs = planted_judgements("preference", num_raters=20, num_items=8, seed=4).judgements
@@ -152,6 +154,7 @@ def test_responses_alone_share_one_reward_where_they_answer_two_questions():
     )
 
 
+@pytest.mark.slow
 def test_ways_to_read_texts_are_compared_on_heldout_texts():
     judgements = planted_judgements("rating", num_raters=12, num_items=6).judgements
     scorer = tiny_jury(judgements, clusters=1, pooling="auto", read_prompt="auto")
@@ -232,6 +235,7 @@ def test_a_jury_of_vectors_predicts_and_adapts_and_says_why_it_is_not_saved(tmp_
         jury.cluster_rewards(np.zeros((1, 3)))
 
 
+@pytest.mark.slow
 def test_a_table_is_encoded_once(choices, monkeypatch):
     calls = []
     real = records.encode
@@ -246,6 +250,7 @@ def test_a_backbone_can_be_a_path_and_layers_can_be_cut(choices, tmp_path):
     assert scorer.model.config.get_text_config().num_hidden_layers == 1
 
 
+@pytest.mark.slow
 def test_steps_are_announced(choices):
     steps = []
     tiny_jury(choices.judgements, on_step=steps.append)

@@ -96,6 +96,7 @@ def test_saved_jury_predicts_heldout_answers_as_the_fit_does(kind, membership, s
         assert evaluated.log_probs(test) == pytest.approx(jury.log_probs(parts[name], raters), abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_votes_and_pairs_of_the_same_raters_together(tmp_path):
     votes = halves(worded(planted_judgements("rating", num_raters=24, num_items=14, seed=5).judgements), 4)
     pairs = halves(worded(planted_judgements("preference", num_raters=24, num_items=14, seed=5).judgements), 4)

@@ -43,6 +43,7 @@ def read(kind: str, folder, suffix: str):
     return load_table(write(frame, folder / f"table{suffix}"), {"kind": kind, **traits, **FITS[kind]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FITS)
 def test_every_format_gives_the_same_clusters(tmp_path, kind):
     expected = None

@@ -66,6 +66,7 @@ def coverages(raters: int, items: int, panels: int) -> dict[tuple[str, str], flo
     return {key: float(np.mean(hit)) for key, hit in hits.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_intervals_over_raters_and_items_cover(statistic):
     assert 0.93 <= coverages(60, 30, 400)[statistic, "two-way"] <= 0.975

@@ -53,6 +53,7 @@ def test_clusters_are_there_before_the_first_step_where_no_text_is_judged_twice(
     assert max((by_chance == says_no).mean(), (by_chance != says_no).mean()) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, LoraConfig(target_modules=["q_proj"], task_type="SEQ_CLS")])
 def test_the_start_is_the_joint_fit_on_the_features_of_the_backbone(tmp_path, adapter):
     judgements, _ = planted(n_raters=16, n_items=16)
@@ -81,6 +82,7 @@ def test_a_training_that_makes_it_worse_stops_and_ends_where_it_started(tmp_path
     assert trainer.evaluate()["eval_loss"] == pytest.approx(first, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_best_of_the_epochs_is_kept_with_its_memberships(tmp_path):
     judgements, says_no = planted()
     trainer = make_trainer(judgements, tmp_path, num_clusters=2, heldout_texts=0.25, patience=9)
@@ -138,6 +140,7 @@ def test_the_fitted_spread_of_rater_terms_is_stored_and_survives_a_checkpoint(tm
     assert resumed.terms.spread["intercept"] == pytest.approx(spread)
 
 
+@pytest.mark.slow
 def test_raters_are_stored_on_request_as_the_finished_jury_would_adapt_them(tmp_path):
     judgements, says_no = planted()
     trainer = make_trainer(judgements, tmp_path, num_clusters=2, save_raters=True)

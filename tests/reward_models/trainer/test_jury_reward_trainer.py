@@ -149,6 +149,7 @@ def test_planted_clusters_are_found(tmp_path, start):
         assert bradley_terry.evaluate()["eval_loss"] > 0.6
 
 
+@pytest.mark.slow
 def test_new_raters_are_the_prevalence_until_the_jury_adapts_to_some_labels(tmp_path):
     data, _ = planted()
     new, _ = planted(n_raters=12, seed=5)
@@ -247,6 +248,7 @@ def test_ties_are_likely_where_responses_are_alike(tmp_path):
     assert metrics["eval_margin"] > 1
 
 
+@pytest.mark.slow
 def test_choices_and_published_shares(tmp_path):
     options = ["yes", "no", "no idea"]
     shares = [0.6, 0.3, 0.1]

@@ -108,6 +108,7 @@ def test_fitting_needs_both_sorts_and_heldout_pairs():
         fit_equivalence_rules({"exact": np.ones(4)}, [True, True, False, False], [True] * 4)
 
 
+@pytest.mark.slow
 def test_shipped_rules_of_words_on_peoples_judgements():
     """The constants are those that the training pairs give, and heldout accuracy beats exact match."""
     file = SHARED_DATA / "noveltybench" / "equivalence.parquet"

@@ -71,6 +71,7 @@ def quietly(config, **more):
     return run(config, console=Console(quiet=True), **more)
 
 
+@pytest.mark.slow
 def test_a_run_with_objectives_needs_no_judgements_and_puts_them_on_one_scale(made, tmp_path):
     results = quietly(made(), until="evaluate")
     assert (tmp_path / "run" / "samples.jsonl").read_text().count('"weighting": "vowels"') == 2 * 2 * 2

@@ -55,6 +55,7 @@ def steerable(tmp_path_factory):
 # ── who gets what ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_average_goes_to_the_majority(tmp_path):
     trainer = build(opposed(), tmp_path, max_steps=15, objective="average", logging_steps=15)
     trainer.train()
@@ -80,6 +81,7 @@ def test_a_steerable_policy_gives_each_cluster_its_own_answer(steerable):
     assert share_of_yes(steerable.model, RURAL).max() < 0.1
 
 
+@pytest.mark.slow
 def test_the_mixture_keeps_every_clusters_share_where_nobody_is_named(tmp_path):
     trainer = build(opposed(), tmp_path, max_steps=60, objective="mixture", **STEADY)
     assert trainer.clusters.prevalence.tolist() == pytest.approx([0.3, 0.7])
@@ -102,6 +104,7 @@ def test_the_likelihood_of_the_chosen_response_keeps_probability_on_the_pair(ste
     assert on_pair[0].max() < 0.5 < 0.8 < on_pair[1].min()
 
 
+@pytest.mark.slow
 def test_robust_training_serves_the_cluster_that_the_average_gives_up(tmp_path):
     """The many are divided on item b, the few are not; the average follows the slight majority of the many."""
     rows = [
@@ -123,6 +126,7 @@ def test_robust_training_serves_the_cluster_that_the_average_gives_up(tmp_path):
     assert 10 / 95 < logged["plural/robust_weight/few"] < float(robust.balance.weights[0]) + 1e-6
 
 
+@pytest.mark.slow
 def test_a_mixture_finds_the_clusters_of_raters_of_whom_only_choices_are_known(tmp_path):
     rows = [pair(p, rater < 2, rater_id=f"rater {rater}") for p in PROMPTS for rater in range(3)]
     trainer = build(

@@ -92,6 +92,7 @@ def test_an_infinite_value_is_refused_when_it_is_given(lopsided, tmp_path):
 # ── the exact mode ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0]])
 def test_exact_targets_are_those_of_all_functions_together(lopsided, tmp_path, weights):
     jury = three_answers()
@@ -108,6 +109,7 @@ def test_exact_targets_are_those_of_all_functions_together(lopsided, tmp_path, w
     assert float((alone.exp() - target).abs().max()) > 0.1  # the jury's own target is another
 
 
+@pytest.mark.slow
 def test_a_gate_holds_for_answers_of_a_support_as_for_completions(lopsided, tmp_path):
     trainer = exact_trainer(lopsided, [three_answers(), ValidityGate(not_one)], tmp_path, max_steps=50)
     trainer.train()
