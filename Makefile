@@ -1,5 +1,5 @@
 # make demo   the main job on real data       make open   the same from votes on free text       make test   the tests       make docs   the site       make help   the rest
-# make test-fast   most tests, five minutes
+# make test-fast   most tests, two minutes
 # Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
 
 PYTHON ?= python3
@@ -46,7 +46,7 @@ open: install  ## people's votes on free text in; a policy that writes for all o
 test: install  ## the tests, on two cores and without network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-fast: install  ## the tests without those that start a process, make a run or train for seconds (five minutes)
+test-fast: install  ## the tests without those that start a process, make a run or take most of a second (two minutes)
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 mutants: install  ## how many small faults in the code the tests notice, in an hour (ARGS="--rooms plural_rlhf/core")
