@@ -30,6 +30,7 @@ from plural_rlhf.suites.models.protocol import (
     cut_before,
 )
 from reward_models.inference import evaluating
+from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class CausalLM(EvaluatedModel):
         rows = [ids for prompt in prompts for ids in [self._prompt_ids(prompt)] * n]
         texts: list[str] = []
         with evaluating(self.model), torch.random.fork_rng(devices=self._accelerators()):
-            torch.manual_seed(seed)
+            torch.manual_seed(derived_seed(seed, "texts of a model of a suite"))
             for start in range(0, len(rows), SEQUENCES):
                 part = rows[start : start + SEQUENCES]
                 tokens, _ = generate_with_shared_prefix(self.model, part, config, self._padding, ends)
