@@ -3,11 +3,11 @@
 In each of five folds a fifth of the raters and a fifth of the texts are unknown to the fit. All raters are adapted
 from their judgements of the other texts and scored on the held-out texts: a jury is worth what it says about answers
 that nobody has judged, of people it knows and of people it has just met. Clusters must predict them better than one
-reward, by the interval over raters and by a standard error over texts. Where they do not, a jury may still be worth
-what it says about known texts: the unknown raters, adapted from three quarters of their judgements of them, are scored
-on the rest. Its clusters then agree on new texts if that predicts these better; and a jury that would lose there more
-than chance explains, or a tenth of what it gains on known texts, has one cluster. Knows nothing of where features come
-from.
+reward, by the interval over raters and by a standard error over texts, and better than the frequencies of the answers.
+Where they do not, a jury may still be worth what it says about known texts: the unknown raters, adapted from three
+quarters of their judgements of them, are scored on the rest. Its clusters then agree on new texts if that predicts
+these better; and a jury that would lose there more than chance explains, or a tenth of what it gains on known texts,
+has one cluster. Knows nothing of where features come from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.progress import track
 from reward_models.raters.lbfgs import one_thread
-from reward_models.raters.predictors import answer_log_lik, positions
+from reward_models.raters.predictors import answer_log_lik, n_answers, positions
 from reward_models.raters.rater_model import Membership
 from reward_models.seeds import seeded_rng
 from reward_models.stats.resampling import label_parts
@@ -199,7 +199,7 @@ def _choose(
     else:
         on_new = new.compared.choice(supported, decided=True)
         if _several(on_new):
-            doubt = new.chance((on_new.membership, on_new.num_clusters))
+            doubt = new.chance((on_new.membership, on_new.num_clusters)) or _no_better_than_frequencies(on_new, folds)
             if doubt is None:
                 return on_new, False
             reason = f"{on_new.reason}, but {doubt}"
@@ -224,6 +224,19 @@ def _choose(
         reason += ", too much, so one reward for everybody is used"
         return replace(on_new, reason=reason), False
     return replace(on_known, reason=reason), agree
+
+
+def _no_better_than_frequencies(choice: MembershipChoice, folds: Sequence[_Fold]) -> str | None:
+    """Why the clusters of a choice say nothing of new texts, in words; None if they predict them.
+
+    Several clusters may beat one reward only because they are less sure of what nobody can predict.
+    """
+    loss, weight = np.sum([fold.frequency_loss() for fold in folds], axis=0)
+    chosen = choice.membership, choice.num_clusters
+    nll = min(row["nll"] for row in choice.table if (row["membership"], row["num_clusters"]) == chosen)
+    if nll < loss / weight:
+        return None
+    return f"the frequencies of the answers alone predict them as well ({loss / weight:.4f} nats)"
 
 
 def _several(choice: MembershipChoice) -> bool:
@@ -301,6 +314,23 @@ class _Fold:
     def one(self) -> JointFit:
         """One reward for everybody."""
         return consensus_fit(self.train, self.consensus, self.config)
+
+    def frequency_loss(self) -> tuple[float, float]:
+        """Loss, and weight, of judgements of held-out texts by how often each answer was given to the others.
+
+        Options of choices differ between questions and are taken as equally probable.
+        """
+        loss = weight = 0.0
+        for train, test in zip(self.train.tables, self.scored[NEW][0][1], strict=True):
+            if test.kind == "choice":
+                log_lik = -np.log((test.alternatives >= 0).sum(1))
+            else:
+                given = np.bincount(train.label, train.weight, n_answers(test)) + 0.5
+                given[:2] = given[:2].mean() if test.kind == "preference" else given[:2]
+                log_lik = np.log(given / given.sum())[test.label]
+            loss -= float(test.weight @ log_lik)
+            weight += float(test.weight.sum())
+        return loss, weight
 
     def losses(self, candidates: Sequence[tuple[Membership, int]], folder: Path | None) -> dict[str, _Losses]:
         """Fit each candidate and score it, by kind of text; what is stored in the folder is not computed again."""

@@ -6,9 +6,10 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from reward_models import FitConfig, choose_joint, planted_judgements
+from reward_models import FitConfig, Judgements, choose_joint, planted_judgements
 from reward_models.fitting.joint import choice
 from reward_models.fitting.joint.fit import fit_joint
 from reward_models.raters.predictors import answer_log_lik
@@ -17,6 +18,7 @@ from tests.planted import ratings
 
 
 RATERS, TEXTS = 40, 20
+FREQUENCIES = 9.0, 1.0  # loss and weight: far worse than any fit
 
 
 def losses(gain: float, two_texts: bool = False) -> tuple[np.ndarray, ...]:
@@ -44,7 +46,9 @@ def test_clusters_of_known_texts_stand_if_they_cost_nothing_on_new_ones(
     monkeypatch, on_new, agreeing, on_known, clusters, agree, words
 ):
     scored = {choice.NEW: losses(on_new), choice.AGREEING: losses(agreeing), choice.KNOWN: losses(on_known)}
-    monkeypatch.setattr(choice, "_folds", lambda *_: [SimpleNamespace(losses=lambda *_: scored)])
+    monkeypatch.setattr(
+        choice, "_folds", lambda *_: [SimpleNamespace(losses=lambda *_: scored, frequency_loss=lambda: FREQUENCIES)]
+    )
     planted = planted_judgements("rating", num_raters=RATERS, num_items=16)
     chosen = choose_joint(planted.judgements.encode(), planted.rewards, [("mixture", 2)])
     assert (chosen.num_clusters, chosen.agreeing) == (clusters, agree)
@@ -54,7 +58,9 @@ def test_clusters_of_known_texts_stand_if_they_cost_nothing_on_new_ones(
 
 def test_a_gain_that_one_new_text_brings_and_another_takes_is_chance(monkeypatch):
     scored = {choice.NEW: losses(0.1, two_texts=True), choice.AGREEING: losses(0.0), choice.KNOWN: losses(-0.1)}
-    monkeypatch.setattr(choice, "_folds", lambda *_: [SimpleNamespace(losses=lambda *_: scored)])
+    monkeypatch.setattr(
+        choice, "_folds", lambda *_: [SimpleNamespace(losses=lambda *_: scored, frequency_loss=lambda: FREQUENCIES)]
+    )
     planted = planted_judgements("rating", num_raters=RATERS, num_items=16)
     chosen = choose_joint(planted.judgements.encode(), planted.rewards, [("mixture", 2)])
     assert chosen.num_clusters == 1
@@ -90,3 +96,17 @@ def test_a_text_of_the_table_that_nobody_judged_is_a_new_one():
     mean, variance = fit.rewards([enc.texts[7]], x[[7]])
     np.testing.assert_allclose(mean, fit.linear_rewards(x[[7]]))
     np.testing.assert_allclose(variance[0], fit.new_variance)
+
+
+@pytest.mark.parametrize("seed", [1, 4, 5])
+def test_clusters_that_only_doubt_more_than_one_reward_are_not_chosen_where_there_is_nothing_to_know(seed):
+    rng = np.random.default_rng([seed, 17, 6])  # draws on which three clusters were chosen
+    rows = [
+        (f"r{rater}", "The town", f"text {text}", int(rng.choice([-1, 1]))) for rater in range(17) for text in range(6)
+    ]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
+    enc = Judgements.from_frame(frame, levels=(-1, 1)).encode()
+    features = rng.normal(size=(6, 4))
+    chosen = choose_joint(enc, features, [("mixture", k) for k in (1, 2, 3)], config=FitConfig(seed=seed))
+    assert (chosen.membership, chosen.num_clusters) == ("mixture", 1)
+    assert "the frequencies of the answers alone predict them as well" in chosen.reason
