@@ -311,6 +311,27 @@ class TestPlacement:
             win = quad(lambda x, g=gap, s=sd: expit(x) * norm.pdf(x, g, s), -20, 20)[0]
             assert predicted[row, 0] == pytest.approx(win, abs=5e-3)
 
+    @pytest.mark.parametrize("variance", [0.5, 4.0, 25.0, 60.0])
+    def test_rewards_of_which_hardly_anything_is_known_are_averaged_over_as_finely_as_answers_change(self, variance):
+        terms = KindTerms({"log_tie_mean": np.zeros(1)})
+        model = RaterModel("mixture", np.eye(1), np.zeros(1), {"preference": terms})
+        enc = encoded("preference", (1, 2), [0], np.array([[0, 1]]), [0])
+        predicted = np.exp(model.prior_placement().log_probs(enc, np.array([[0.5], [0.0]]), np.full((2, 1), variance)))
+        sd = np.sqrt(2 * variance)
+        gaps = 0.5 + sd * np.linspace(-6, 6, 601)
+        known = [np.exp(model.prior_placement().log_probs(enc, np.array([[gap], [0.0]])))[0] for gap in gaps]
+        weight = norm.pdf(gaps, 0.5, sd)
+        assert predicted[0] == pytest.approx(weight @ known / weight.sum(), abs=8e-3)
+
+    def test_uncertain_questions_are_predicted_alone_as_among_others(self):
+        model = RaterModel("factor", *line(1), {"preference": KindTerms()})
+        compared = dataclasses.replace(table_of("preference"), label=np.zeros(30, int))
+        mean, variance = np.zeros((5, 2)), np.geomspace(0.1, 80, 5)[:, None] * np.ones(2)
+        together = model.prior_placement().log_probs(compared, mean, variance)
+        for row in range(6):
+            alone = model.prior_placement().log_probs(compared.select(np.array([row])), mean, variance)
+            assert alone[0] == pytest.approx(together[row], abs=1e-12)
+
     def test_information_is_the_squared_slope_of_what_was_said(self):
         # One cluster, no terms: the slope of log P(a beats b) by either reward is 1 - P, up to its sign.
         model = RaterModel("mixture", np.eye(1), np.zeros(1), {"preference": KindTerms()})
