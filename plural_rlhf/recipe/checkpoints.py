@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import Trainer
 
-__all__ = ["Best", "TrainingFolder"]
+__all__ = ["ALONG", "Best", "TrainingFolder", "adapters_along"]
+
+ALONG = "along"
+"""Folder of the adapters that a training leaves on its way, inside that of its policy."""
 
 WHOLE_FILE = "whole.json"
 """The note that a checkpoint is complete."""
@@ -46,6 +49,7 @@ class TrainingFolder:
     Attributes:
         seconds_before: Seconds of training behind the checkpoint that training went on from.
         best: The policy with the smallest loss on validation questions, which is the one that is saved; None without.
+        along: So many adapters are kept from the way, after equal numbers of steps, and saved beside the policy.
 
     Example:
         >>> import tempfile
@@ -68,6 +72,7 @@ class TrainingFolder:
         self.policy, self.folder = policy, folder
         self.seconds_before = 0.0
         self.best: Best | None = None
+        self.along = 0
         self._section, self._show = section or CheckpointSection(), show
         self._interruption = interruption or Interruption(show)
 
@@ -98,12 +103,17 @@ class TrainingFolder:
         newest = self.newest()
         if newest is not None:
             self._show(f"going on from step {_step(newest)} ({newest})")
+        for step, path in adapters_along(self.folder).items():  # of steps that are trained again
+            if newest is None or step > _step(newest):
+                shutil.rmtree(path)
         start = time.perf_counter()
 
         def seconds() -> float:
             return self.seconds_before + time.perf_counter() - start
 
-        saver = _SaveOften(self._section, self._interruption, seconds, self.best)
+        last = trainer.args.max_steps
+        along = {round(last * n / (self.along + 1)) for n in range(1, self.along + 1)} - {0, last}
+        saver = _SaveOften(self._section, self._interruption, seconds, self.best, along)
         trainer.add_callback(saver)
         with self._interruption.deferred():
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
@@ -122,6 +132,22 @@ class TrainingFolder:
         with whole_folder(self.policy) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
+            if (self.folder / ALONG).is_dir():
+                shutil.copytree(self.folder / ALONG, unfinished / ALONG)
+
+
+def adapters_along(folder: Path) -> dict[int, Path]:
+    """Return the adapters that a training has left on its way, by the number of steps before each, in that order.
+
+    Args:
+        folder: Folder of the policy.
+
+    Example:
+        >>> adapters_along(Path("no such folder"))
+        {}
+    """
+    paths = {_step(path): path for path in (folder / ALONG).glob("step-*")}
+    return {step: paths[step] for step in sorted(paths) if step >= 0}
 
 
 @dataclass(frozen=True)
@@ -171,9 +197,15 @@ class _SaveOften(TrainerCallback):
     """Save by steps, by time and when the run is to stop; mark each checkpoint as complete, then delete older ones."""
 
     def __init__(
-        self, section: CheckpointSection, interruption: Interruption, seconds: Callable[[], float], best: Best | None
+        self,
+        section: CheckpointSection,
+        interruption: Interruption,
+        seconds: Callable[[], float],
+        best: Best | None,
+        along: Collection[int] = (),
     ) -> None:
         self.section, self.interruption, self.seconds, self.best = section, interruption, seconds, best
+        self.along = along
         self.saved = time.monotonic()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -184,6 +216,10 @@ class _SaveOften(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:
             return
+        if state.global_step in self.along:
+            model = kwargs["model"]
+            with whole_folder(Path(args.output_dir) / ALONG / f"step-{state.global_step}") as unfinished:
+                model.save_pretrained(unfinished, selected_adapters=[model.active_adapter])
         every = self.section.every_steps
         due = time.monotonic() - self.saved >= 60 * self.section.every_minutes
         due = due or (every is not None and state.global_step % every == 0)

@@ -198,5 +198,4 @@ def _clusters_sentence(results: RunResults) -> str:
 
 
 def _headroom_sentence(results: RunResults) -> str:
-    ladders = {"": results.headroom, " on texts that nobody judged": results.headroom_new_texts}
-    return ". ".join(f"Headroom verdict{where}: {found.verdict}" for where, found in ladders.items() if found)
+    return "" if results.headroom is None else f"Headroom verdict: {results.headroom.verdict}"

@@ -56,7 +56,7 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
     results = RunResults.model_validate(readable(RunResults.model_validate(results).to_dict()))
     sections = report_sections(results)
     if results.texts:
-        sections = text_sections(results.texts) + [
+        sections = text_sections(results.texts, results.along) + [
             one for one in sections if one.key in BESIDE_TEXTS and not one.missing
         ]
     return write_page(folder, results.name, headline(results), sections, results.meta)

@@ -47,6 +47,7 @@ class Method(StrEnum):
     RLOO = "rloo"
     BEST_OF_N = "best_of_n"
     PROMPTING = "prompting"
+    MIXED = "mixed"
     PLURAL = "plural"
 
 
@@ -62,6 +63,7 @@ METHOD_NAMES: Mapping[str, str] = MappingProxyType(
         Method.RLOO: "stock RLOO",
         Method.BEST_OF_N: "best of n",
         Method.PROMPTING: "pi_0, instructed",
+        Method.MIXED: "ours, mixed at decoding",
         Method.PLURAL: "plural (ours)",
     }
 )
@@ -129,3 +131,4 @@ class SkippedPart(StrEnum):
     HELDOUT = "held-out questions"
     HELDOUT_JURY = "held-out jury"
     PEOPLE = "comparison with what people wrote"
+    BEST_CHECKPOINT = "best checkpoint"

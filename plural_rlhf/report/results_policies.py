@@ -16,6 +16,7 @@ from plural_rlhf.report.results_base import Number, ResultsModel, Shares
 __all__ = [
     "Budget",
     "Change",
+    "CheckpointResult",
     "ClusterAnswers",
     "EvaluationResults",
     "LoggedStep",
@@ -294,6 +295,23 @@ class TextResults(ResultsModel):
         return next((r for r in self.rows if (r.policy, r.measure, r.jury, r.cluster, r.rival) == key), None)
 
 
+class CheckpointResult(ResultsModel):
+    """What a few texts of a policy say on its way: how far it went, and what its jury and the held-out jury gain.
+
+    Example:
+        >>> CheckpointResult(policy="grpo", step=20, split="train", kl_to_reference=1.5, gain=0.2, n=16).heldout_gain
+    """
+
+    policy: str = Field(description="As in `TextRow`.")
+    step: int = Field(description="Steps of training before it.")
+    split: str = Field(description="One of `names.Split`.")
+    kl_to_reference: float = Field(description="Divergence from pi_0, nats per text.")
+    gain: float = Field(description="Approval above pi_0's by the training jury, over its clusters by prevalence.")
+    heldout_gain: float | None = Field(default=None, description="The same by the held-out jury; null without one.")
+    n: int = Field(description="Texts behind it.")
+    kept: bool = Field(default=False, description="Whether this is the policy that the other measures are about.")
+
+
 class EvaluationResults(ResultsModel):
     """What the evaluation's stage leaves.
 
@@ -309,4 +327,5 @@ class EvaluationResults(ResultsModel):
     texts: list[TextResults] = Field(
         default=[], description="Policies that write text, by split and by who they were asked for."
     )
+    along: list[CheckpointResult] = Field(default=[], description="Policies that write text along their trainings.")
     skipped: list[Skipped] = Field(default=[], description="What could not be measured, and why.")

@@ -10,6 +10,7 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import Job, KeepPieces, Training
 from plural_rlhf.recipe.open_ended.measured_policies import check_rivals
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, preferred_texts, run_prompts
+from plural_rlhf.recipe.open_ended.requests import check_raters
 from plural_rlhf.recipe.scorers.objectives import check_objectives
 from plural_rlhf.report.names import Stage
 from reward_models.jury.objectives import Objectives
@@ -31,13 +32,15 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
     """Return the trainings and the evaluation of a run whose policies write text; arguments as for `job_of`.
 
     Raises:
-        ConfigError: An objective that cannot score the first prompt, or a rival that cannot be measured.
+        ConfigError: An objective that cannot score the first prompt, a rival that cannot be measured, or an unknown
+            rater.
     """
     from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_rloo
 
     prompts, start = run_prompts(config, data), folder / Stage.WARM
     check_objectives(config, prompts[0].messages)
     check_rivals(config)
+    check_raters(config, data)
     texts = {prompt.prompt: list(prompt.given) for prompt in prompts}
     if config.sft.texts == "preferred":
         texts = preferred_texts(data, prompts)

@@ -22,9 +22,12 @@ from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.job import KeepPieces
 from plural_rlhf.recipe.jury import jury_backbone
+from plural_rlhf.recipe.open_ended.along import best_checkpoints, measure_along
 from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury, names_like
+from plural_rlhf.recipe.open_ended.measured_policies import measured_policies
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
-from plural_rlhf.recipe.open_ended.samples import Sample, draw_samples, measured_prompts
+from plural_rlhf.recipe.open_ended.requests import add_shifts, named_weightings
+from plural_rlhf.recipe.open_ended.samples import Sample, draw_along, draw_samples, measured_prompts
 from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
 from plural_rlhf.recipe.scorers.choose import read_scorer
 from plural_rlhf.report.names import EVERYBODY, Method, SkippedPart, Split
@@ -34,7 +37,6 @@ from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
-from reward_models.weights import parse_weights
 from reward_models.whole_file import whole_file, whole_folder
 
 
@@ -65,34 +67,45 @@ def evaluate_texts(
         What the report and `results.json` say of it.
     """
     scorer = read_scorer(config, folder)
-    names = list(scorer.cluster_names)
-    weightings = {EVERYBODY: scorer.prevalence, **{name: np.eye(len(names))[k] for k, name in enumerate(names)}}
-    weightings |= {name: parse_weights(seats, names, scorer.prevalence) for name, seats in config.juries.items()}
+    weightings = named_weightings(config, data, scorer)
     measured = measured_prompts(config, prompts)
-    samples = draw_samples(config, measured, scorer, weightings, folder, keep)
+    second, why_none = _heldout_jury(config, data, scorer, kept, console)
+    policies = measured_policies(config, folder)
+    on_the_way = draw_along(config, measured, scorer, weightings, folder, keep)
+    along = measure_along(policies, on_the_way, measured, scorer, second)
+    best: dict[str, Path] = {}
+    if config.evaluate.keep == "best":
+        along, best = best_checkpoints(policies, along)
+        for name, adapter in best.items():
+            console.print(cell(f"{name}: what is measured is {adapter}, which the held-out jury approves the most"))
+    samples = draw_samples(config, measured, scorer, weightings, folder, keep, best)
     with whole_file(folder / SAMPLES_FILE) as file:
         for sample in samples:
             file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
     console.print(heading("Texts", f"{len(samples):,} by {len({s.policy for s in samples})} policies, {SAMPLES_FILE}"))
-    second, why_none = _heldout_jury(config, data, scorer, kept, console)
     measure = _Measure(config, scorer, second, measured, _embedder(config))
-    results = [
-        measure.texts(samples, split, name, weights)
-        for split in Split
-        for name, weights in track(weightings.items(), f"measures on {split} prompts")
-        if any(prompt.split == split for prompt in measured)
-    ]
+    results = list[TextResults]()
+    for split in Split:
+        if any(prompt.split == split for prompt in measured):
+            of_split = [
+                measure.texts(samples, split, name, weights)
+                for name, weights in track(weightings.items(), f"measures on {split} prompts")
+            ]
+            results += add_shifts(of_split, config.evaluate.draws, config.evaluate.level, config.seed)
     if second is not None:
         shutil.rmtree(folder / HELDOUT_JURY, ignore_errors=True)
         with whole_folder(folder / HELDOUT_JURY) as unfinished:
             shutil.copytree(kept / HELDOUT_JURY, unfinished, dirs_exist_ok=True)
     compared = any(prompt.compared for prompt in measured)
+    no_best = config.evaluate.keep == "best" and second is None
     reasons = {
         SkippedPart.HELDOUT_JURY: why_none,
         SkippedPart.PEOPLE: None if compared else "data.written says of no text that people wrote it",
+        SkippedPart.BEST_CHECKPOINT: "there is no held-out jury to choose it" if no_best else None,
     }
     return EvaluationResults(
         texts=results,
+        along=along,
         skipped=[Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None],
     )
 

@@ -6,18 +6,20 @@ Knows the run file and its folders; knows nothing of models and of measures.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from plural_rlhf.recipe.checkpoints import adapters_along
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.open_ended.rerank import RERANK_FILE
-from plural_rlhf.recipe.run_folder.folder import CONFIG_FILE
+from plural_rlhf.recipe.run_folder.folder import CONFIG_FILE, STAGES
+from plural_rlhf.recipe.run_folder.stage_record import StageRecord
 from plural_rlhf.recipe.settings.sections import PluralSection
 from plural_rlhf.report.names import Method
 from reward_models.errors import did_you_mean
 
 
-__all__ = ["POOL", "Choice", "MeasuredPolicy", "check_rivals", "measured_policies"]
+__all__ = ["POOL", "Choice", "MeasuredPolicy", "check_rivals", "checkpoints_of", "measured_policies"]
 
 PEOPLE = "people"
 POOL = 8
@@ -57,6 +59,7 @@ class MeasuredPolicy:
         follows_weights: Whether it is asked for every weighting, or for the population alone.
         instruction: What it is told before every prompt; empty for nothing.
         choice: How a text is chosen among candidates; None where every text that is drawn counts.
+        mixes: Whether its texts are those of the policy under each cluster's prompt, mixed at decoding time.
 
     Example:
         >>> MeasuredPolicy("grpo", Path("runs/first/grpo")).follows_weights
@@ -68,6 +71,11 @@ class MeasuredPolicy:
     follows_weights: bool = False
     instruction: str = ""
     choice: Choice | None = None
+    mixes: bool = False
+
+    def at(self, step: int, adapter: Path) -> MeasuredPolicy:
+        """Return the policy as it was after some steps of its training."""
+        return replace(self, name=f"{self.name} at step {step}", adapter=adapter, follows_weights=False)
 
 
 def measured_policies(config: RunConfig, folder: Path) -> list[MeasuredPolicy]:
@@ -90,11 +98,25 @@ def measured_policies(config: RunConfig, folder: Path) -> list[MeasuredPolicy]:
     if config.plural.mode == "rerank":
         choice = Choice(config.plural.candidates, config.plural, config.plural.candidate_pool)
     policies.append(MeasuredPolicy(Method.PLURAL, folder / Method.PLURAL, follows_weights=True, choice=choice))
+    if config.evaluate.mixed_decoding is not None and choice is None:
+        policies.append(replace(policies[-1], name=Method.MIXED, mixes=True))
     if config.best_of_n.n:
         policies.append(MeasuredPolicy(Method.BEST_OF_N, start, choice=Choice(config.best_of_n.n)))
     if config.prompting.instruction is not None:
         policies.append(MeasuredPolicy(Method.PROMPTING, start, instruction=config.prompting.instruction))
     return policies + [_rival(name, path) for name, path in config.evaluate.rivals.items()]
+
+
+def checkpoints_of(policy: MeasuredPolicy) -> dict[int, MeasuredPolicy]:
+    """Return a policy at the checkpoints of its training and at its end, by the number of steps; empty without any."""
+    if policy.adapter is None or policy.choice is not None or policy.mixes or policy.instruction:
+        return {}
+    at = {step: policy.at(step, path) for step, path in adapters_along(policy.adapter).items()}
+    record = policy.adapter.parent / STAGES / f"{policy.adapter.name}.json"
+    if at and record.is_file():
+        steps = StageRecord.read(record).result["budget"]["steps"]
+        at[steps] = policy.at(steps, policy.adapter)
+    return at
 
 
 def _rival(name: str, path: Path) -> MeasuredPolicy:

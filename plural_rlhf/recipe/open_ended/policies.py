@@ -218,6 +218,7 @@ def train_plural(
     )
     reward = JuryReward(scorer, rule=section.rule, rho=args.rho, beta=args.beta)
     trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
+    training.along = config.evaluate.along
     history, seconds = train_and_save(trainer, tokenizer, training, "plural", PLURAL_COLUMNS)
     generated = round(sampled.steps * sampled.prompts_per_step * args.num_generations * (1 - args.given_share * given))
     return TrainingResults(history=history, budget=Budget(steps=steps, generated_sequences=generated, seconds=seconds))
@@ -286,6 +287,7 @@ def _train_stock(
         train_dataset=Dataset.from_list([_row(trained[i], weights, scorer) for i, weights in dealt]),
         processing_class=tokenizer,
     )
+    training.along = config.evaluate.along
     history, seconds = train_and_save(trainer, tokenizer, training, label, REWARD_COLUMNS)
     budget = Budget(
         steps=args.max_steps, generated_sequences=args.max_steps * args.per_device_train_batch_size, seconds=seconds

@@ -23,10 +23,11 @@ from transformers import GenerationConfig
 from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.policies.generation import generate_with_shared_prefix
 from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
+from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import end_tokens
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import KeepPieces
-from plural_rlhf.recipe.open_ended.measured_policies import MeasuredPolicy, measured_policies
+from plural_rlhf.recipe.open_ended.measured_policies import MeasuredPolicy, checkpoints_of, measured_policies
 from plural_rlhf.recipe.open_ended.policies import steered_prompt
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.rerank import choose_candidate, deal_candidates
@@ -42,7 +43,7 @@ from reward_models.seeds import derived_seed, seeded_rng
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Sample", "candidate_rewards", "draw_from_pi_0", "draw_samples", "measured_prompts"]
+__all__ = ["Sample", "candidate_rewards", "draw_along", "draw_from_pi_0", "draw_samples", "measured_prompts"]
 
 BATCH = 16
 """Texts drawn at once; fixed, so that the same texts are drawn whatever else is."""
@@ -101,6 +102,7 @@ def draw_samples(
     weightings: Weightings,
     folder: Path,
     keep: KeepPieces,
+    kept: Mapping[str, Path],
 ) -> list[Sample]:
     """Draw `evaluate.samples` texts per prompt from every policy, `evaluate.reference_samples` from pi_0.
 
@@ -113,31 +115,65 @@ def draw_samples(
         weightings: Weights `(K,)` by name, `all` for the population.
         folder: Folder of the run, which holds the policies.
         keep: Given a name and pieces of work, returns their results: what a stopped run has done, or is done now.
+        kept: Adapters in place of the last ones, by policy (`evaluate.keep`).
     """
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, folder / Method.WARM, adapter_name=PI_0)
-    writer = _Writer(config, model, tokenizer, scorer)
+    writer = _writer(config, scorer, folder / Method.WARM)
     population = {EVERYBODY: weightings[EVERYBODY]}
-    policies = measured_policies(config, folder)
+    policies = [
+        replace(policy, adapter=kept.get(policy.name, policy.adapter)) for policy in measured_policies(config, folder)
+    ]
     pool, number = list[Sample](), config.evaluate.samples
     sizes = [policy.choice.pool_size(number) for policy in policies if policy.choice is not None]
     if sizes:  # one pool for all: pi_0 writes alike under all weights
-        writer.adapter = PI_0
         pool = writer.pieces("candidates", population, prompts, {EVERYBODY: max(sizes)}, keep)
     samples = list[Sample]()
     for policy in policies:
         asked = weightings if policy.follows_weights else population
+        if policy.mixes:  # for one cluster it is ours under that cluster's prompt
+            asked = {name: weights for name, weights in weightings.items() if weights.max() < 1}
         if policy.choice is not None:
             target = scorer if policy.choice.section is None else read_target_scorer(config, folder)
             for name, weights in asked.items():
                 samples += _choose(config, policy, pool, prompts, target, name, weights)
-            continue
-        numbers = dict.fromkeys(asked, number)
-        if policy.name == Method.WARM:
-            numbers[EVERYBODY] = config.evaluate.reference_samples or number
-        with writer.writes_as(policy, folder / Method.WARM):
-            samples += writer.pieces(policy.name, asked, prompts, numbers, keep, policy.instruction)
+        elif policy.name == Method.WARM:
+            samples += _of_pi_0(writer, config, weightings, prompts, keep)
+        else:
+            with writer.writes_as(policy):
+                samples += writer.pieces(policy.name, asked, prompts, dict.fromkeys(asked, number), keep)
     return samples
+
+
+def draw_along(
+    config: RunConfig,
+    prompts: Sequence[OpenPrompt],
+    scorer: ClusterScorer,
+    weightings: Weightings,
+    folder: Path,
+    keep: KeepPieces,
+) -> list[Sample]:
+    """Draw `evaluate.along_samples` texts per prompt from policies on their way, and those of pi_0 for comparison.
+
+    Arguments as for `draw_samples`; the texts of pi_0 are the same ones. Empty where no training left checkpoints.
+    """
+    policies = [at for policy in measured_policies(config, folder) for at in checkpoints_of(policy).values()]
+    if not policies or not config.evaluate.along:
+        return []
+    writer = _writer(config, scorer, folder / Method.WARM)
+    population = {EVERYBODY: weightings[EVERYBODY]}
+    samples = [s for s in _of_pi_0(writer, config, weightings, prompts, keep) if s.weighting == EVERYBODY]
+    for policy in policies:
+        with writer.writes_as(policy):
+            numbers = {EVERYBODY: config.evaluate.along_samples}
+            samples += writer.pieces(policy.name, population, prompts, numbers, keep)
+    return samples
+
+
+def _of_pi_0(
+    writer: _Writer, config: RunConfig, weightings: Weightings, prompts: Sequence[OpenPrompt], keep: KeepPieces
+) -> list[Sample]:
+    numbers = dict.fromkeys(weightings, config.evaluate.samples)
+    numbers[EVERYBODY] = config.evaluate.reference_samples or config.evaluate.samples
+    return writer.pieces(Method.WARM, weightings, prompts, numbers, keep)
 
 
 def draw_from_pi_0(
@@ -160,35 +196,46 @@ def draw_from_pi_0(
         number: Texts per prompt and weights.
         purpose: Name of the use; each has random numbers of its own.
     """
-    base, tokenizer = load_base(config)
-    model = PeftModel.from_pretrained(base, start, adapter_name=PI_0)
-    writer = _Writer(config, model, tokenizer, scorer, PI_0)
+    writer = _writer(config, scorer, start)
     numbers = dict.fromkeys(weightings, number)
     return writer.pieces(purpose, weightings, prompts, numbers, lambda name, works: [work() for work in works])
 
 
+def _writer(config: RunConfig, scorer: ClusterScorer, start: Path) -> _Writer:
+    base, tokenizer = load_base(config)
+    pi_0 = MeasuredPolicy(Method.WARM, start, follows_weights=True)
+    return _Writer(config, PeftModel.from_pretrained(base, start, adapter_name=PI_0), tokenizer, scorer, pi_0, pi_0)
+
+
 @dataclass
 class _Writer:
-    """Draws texts from the adapter that is set."""
+    """Draws texts as a policy; as pi_0, unless `writes_as` says otherwise."""
 
     config: RunConfig
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     scorer: ClusterScorer
-    adapter: str | None = None
+    pi_0: MeasuredPolicy
+    policy: MeasuredPolicy
+
+    @property
+    def adapter(self) -> str | None:
+        """Name of the adapter of the policy; None for the base model without one."""
+        if self.policy.adapter is None:
+            return None
+        return PI_0 if self.policy.adapter == self.pi_0.adapter else POLICY
 
     @contextmanager
-    def writes_as(self, policy: MeasuredPolicy, start: Path) -> Iterator[None]:
-        """Write as a policy while the block runs; `start` is the folder of pi_0, which is loaded already."""
-        loads = policy.adapter not in (None, start)
-        if loads:
+    def writes_as(self, policy: MeasuredPolicy) -> Iterator[None]:
+        """Write as a policy while the block runs."""
+        self.policy = policy
+        if self.adapter == POLICY:
             self.model.load_adapter(str(policy.adapter), POLICY)
-        self.adapter = POLICY if loads else PI_0 if policy.adapter == start else None
         yield
-        self.adapter = PI_0
         self.model.set_adapter(PI_0)
-        if loads:
+        if self.adapter == POLICY:
             self.model.delete_adapter(POLICY)
+        self.policy = self.pi_0
 
     def pieces(
         self,
@@ -197,19 +244,11 @@ class _Writer:
         prompts: Sequence[OpenPrompt],
         numbers: Mapping[str, int],
         keep: KeepPieces,
-        instruction: str = "",
     ) -> list[Sample]:
         """Draw `numbers[name]` texts per prompt for each weighting of that name."""
         labels = [(name, prompt) for name in asked for prompt in prompts]
         works = [
-            partial(
-                self._draw,
-                steered_prompt(prompt, asked[name], self.scorer),
-                numbers[name],
-                method,
-                place,
-                instruction,
-            )
+            partial(self._draw, prompt, asked[name], numbers[name], method, place)
             for place, (name, prompt) in enumerate(labels)
         ]
         return [
@@ -220,33 +259,22 @@ class _Writer:
 
     @torch.no_grad()
     def _draw(
-        self, prompt: list[dict[str, str]], number: int, method: str, place: int, instruction: str
+        self, prompt: OpenPrompt, weights: np.ndarray, number: int, method: str, place: int
     ) -> list[dict[str, Any]]:
         ends = end_tokens(self.model, self.tokenizer)
-        pad = self.tokenizer.pad_token_id
-        config = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=self.config.policy.max_new_tokens,
-            pad_token_id=pad,
-            eos_token_id=ends,
-        )
-        plain = encode_prompt(prompt, self.tokenizer, {})
-        instructed = steer_prompt(prompt, instruction) if instruction else prompt
-        ids = encode_prompt(instructed, self.tokenizer, {})
+        asked = steered_prompt(prompt, weights, self.scorer)
+        plain = encode_prompt(asked, self.tokenizer, {})
+        draw = partial(self._draw_mixed, prompt, weights) if self.policy.mixes else partial(self._draw_plain, asked)
         rows: list[dict[str, Any]] = []
         with torch.random.fork_rng(), evaluating(self.model):
             torch.manual_seed(derived_seed(self.config.seed, f"texts by {method}", place))
             for start in range(0, number, BATCH):
-                group = [ids] * min(BATCH, number - start)
+                size = min(BATCH, number - start)
                 with self._speaking(self.adapter):
-                    tokens, log_probs = generate_with_shared_prefix(self.model, group, config, pad, ends)
-                own = [sum(of) for of in log_probs]
+                    tokens, own = draw(size)
+                drawn_by_pi_0 = self.policy is self.pi_0
                 with self._speaking(PI_0):
-                    drawn_by_pi_0 = self.adapter == PI_0 and not instruction
-                    reference = own if drawn_by_pi_0 else self._log_probs([plain] * len(group), tokens)
+                    reference = own if drawn_by_pi_0 else self._log_probs([plain] * size, tokens)
                 texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
                 rows += [
                     {
@@ -259,6 +287,38 @@ class _Writer:
                     for i, text in enumerate(texts)
                 ]
         return rows
+
+    def _draw_plain(self, prompt: list[dict[str, str]], number: int) -> tuple[list[list[int]], list[float]]:
+        """Draw tokens of `number` texts, and their log-probabilities under the policy."""
+        ends, pad = end_tokens(self.model, self.tokenizer), self.tokenizer.pad_token_id
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=self.config.policy.max_new_tokens,
+            pad_token_id=pad,
+            eos_token_id=ends,
+        )
+        if self.policy.instruction:
+            prompt = steer_prompt(prompt, self.policy.instruction)
+        group = [encode_prompt(prompt, self.tokenizer, {})] * number
+        tokens, log_probs = generate_with_shared_prefix(self.model, group, config, pad, ends)
+        return tokens, [sum(of) for of in log_probs]
+
+    def _draw_mixed(self, prompt: OpenPrompt, weights: np.ndarray, number: int) -> tuple[list[list[int]], list[float]]:
+        """As `_draw_plain`, from a mix of the policy under each cluster's prompt."""
+        mode = self.config.evaluate.mixed_decoding
+        assert mode is not None  # else nothing mixes
+        contexts = [steered_prompt(prompt, one, self.scorer) for one in np.eye(len(self.scorer.cluster_names))]
+        decoder = MixedDecoder(self.model, self.tokenizer, mode, chat_template_kwargs={})
+        answers = decoder.generate(
+            [contexts],
+            weights,
+            num_return_sequences=number,
+            max_new_tokens=self.config.policy.max_new_tokens,
+        )
+        return [answer.token_ids for answer in answers], [answer.log_prob for answer in answers]
 
     def _log_probs(self, prompts: list[list[int]], completions: list[list[int]]) -> list[float]:
         pad = self.tokenizer.pad_token_id

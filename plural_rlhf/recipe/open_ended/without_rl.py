@@ -101,6 +101,7 @@ def distil_candidates(
     if not chosen:
         return save_untrained(model, tokenizer, training)
     rows = rows_to_imitate(chosen, scorer, rng)
+    training.along = config.evaluate.along
     results = imitate(rows, sampled, per_step, config.seed, model, tokenizer, training, "plural")
     return results.model_copy(update={"budget": results.budget.model_copy(update={"generated_sequences": len(pool)})})
 
@@ -130,6 +131,7 @@ def train_dpo(
         **common_settings(sampled, config.seed),
     )
     trainer = PluralDPOTrainer(model, None, args, pairs, processing_class=tokenizer, scorer=scorer)
+    training.along = config.evaluate.along
     history, seconds = train_and_save(trainer, tokenizer, training, "plural", {"loss": "loss"})
     scored = 2 * sampled.steps * sampled.num_generations
     return TrainingResults(

@@ -28,6 +28,7 @@ __all__ = [
     "CONFIG_FILE",
     "HELDOUT_JURY",
     "SAMPLES_FILE",
+    "STAGES",
     "RunFolder",
     "check_folder",
     "check_reused",

@@ -16,7 +16,6 @@ ONLY_FITTED = (
     "clusters",
     "names",
     "strangers",
-    "describe",
     "by",
     "restarts",
     "backbone",
@@ -122,11 +121,6 @@ class JurySection(Section):
         default="raters",
         description="How raters without labels are predicted: as a random rater, or as whoever gave a random "
         "judgement (judgements), where a few raters gave most of them.",
-    )
-    describe: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None,
-        description="Language model that writes one sentence on each cluster from the judgements that set it apart, "
-        "which stay beside it: smollm2-135m, a path or Hub id; null for none.",
     )
     by: list[str] | None = Field(
         default=None,

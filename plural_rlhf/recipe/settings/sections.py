@@ -133,6 +133,31 @@ class EvaluateSection(Section):
         description="Where policies write text: texts of pi_0 per prompt for the population, on which the estimate of "
         "the KL to the target rests (some hundreds); null for as many as of the others.",
     )
+    along: Count = Field(
+        default=4,
+        description="Where policies write text: so many checkpoints of each training are measured too, a few texts "
+        "each, so that the page has gain against divergence as a curve; 0 for none.",
+    )
+    along_samples: AtLeastTwo = Field(
+        default=8, description="Where policies write text: texts per prompt and checkpoint, 2 or more."
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="Where policies write text: which policy of a training is measured, that of its last step, or "
+        "that of the checkpoint whose texts the held-out jury approves the most on training prompts. best makes that "
+        "jury's numbers on training prompts a little too good.",
+    )
+    raters: list[str] = Field(
+        default=[],
+        description="Where policies write text: ids of raters; policies that follow weights are also asked for each "
+        "of them, by what the jury infers of the rater from the rater's judgements.",
+    )
+    mixed_decoding: Literal["mixture", "log_linear"] | None = Field(
+        default=None,
+        description="Where policies write text: also measure ours mixed at decoding time (MixedDecoder): the policy "
+        "under each cluster's prompt, mixed token by token under the weights; mixture keeps shares, log_linear seeks "
+        "consensus; null for not.",
+    )
     rivals: dict[str, Path] = Field(
         default={},
         description="Where policies write text: policies of other runs to measure beside, by a name of your own, each "

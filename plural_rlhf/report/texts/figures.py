@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, key_line, new_figure, panel_grid, title
 from plural_rlhf.report.names import Method
-from plural_rlhf.report.results_policies import TextResults
+from plural_rlhf.report.results_policies import CheckpointResult, TextResults
 from plural_rlhf.report.tables import format_percent
 from plural_rlhf.report.texts.tables import policy_name
 from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, prompts, reference, writers
@@ -157,8 +158,13 @@ def plot_covered(results: TextResults) -> Figure | None:
 
 
 @matplotlib.rc_context(FONT)
-def plot_gain_against_kl(results: TextResults) -> Figure | None:
-    """Plot the gain in approval against the divergence from the reference, by the training and by the heldout jury."""
+def plot_gain_against_kl(results: TextResults, along: Sequence[CheckpointResult] = ()) -> Figure | None:
+    """Plot the gain in approval against the divergence from the reference, by the training and by the heldout jury.
+
+    Args:
+        results: What was measured of the policies.
+        along: What was measured along their trainings, on the same prompts: a line per policy and jury.
+    """
     colours = policy_colours(results)
     points = []
     for policy in writers(results):
@@ -179,6 +185,15 @@ def plot_gain_against_kl(results: TextResults) -> Figure | None:
         for jury, gain in gains.items():
             filled = colours[policy] if jury == "training" else "white"
             axes.plot(nats, gain, "o", color=colours[policy], markerfacecolor=filled, ms=7)
+    for policy, _, _ in points:
+        way = sorted((one for one in along if one.policy == policy), key=lambda one: one.step)
+        nats_on_the_way = [0.0, *(one.kl_to_reference for one in way)]
+        seen = [0.0, *(one.heldout_gain for one in way if one.heldout_gain is not None)]
+        if way:
+            gained = [0.0, *(one.gain for one in way)]
+            axes.plot(nats_on_the_way, gained, "-", color=colours[policy], lw=1.2, alpha=0.7)
+        if way and len(seen) == len(nats_on_the_way):
+            axes.plot(nats_on_the_way, seen, "--", color=colours[policy], lw=1.2, alpha=0.7)
     axes.axhline(0, color=GREY, lw=0.8)
     axes.set_xlim(min(0.0, *(nats for _, nats, _ in points)), None)
     axes.set_xlabel("divergence from the policy before training (nats per text)")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from plural_rlhf.report.names import EVERYBODY
-from plural_rlhf.report.results_policies import TextResults, TextRow, WrittenText
+from plural_rlhf.report.results_policies import CheckpointResult, TextResults, TextRow, WrittenText
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
-from plural_rlhf.report.texts.tables import LITTLE_KEPT, policy_name, population_results, steering_text
+from plural_rlhf.report.texts.tables import LITTLE_KEPT, policy_name, population_results, shifts_text, steering_text
 from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, reference, writers
 
 
@@ -41,6 +41,12 @@ DRIFT = {
 }
 
 
+WAY = " Lines lead along each training, by the training jury (solid) and the held-out jury (dashed), from few texts."
+LEAKS = (
+    " The second table has what asking changes: each row is a request, each column says how much more or less a "
+    "cluster approves than when the same policy is asked for the population. What is not in the column that was "
+    "asked for has leaked."
+)
 HELDOUT = " The held-out jury knows other people and took no part in training: believe it where the two differ."
 
 
@@ -74,11 +80,12 @@ def policy_findings(results: TextResults) -> list[str]:
     return sentences
 
 
-def text_sections(everything: Sequence[TextResults]) -> list[Section]:
+def text_sections(everything: Sequence[TextResults], along: Sequence[CheckpointResult] = ()) -> list[Section]:
     """Make the sections about policies that write text.
 
     Args:
         everything: Results by split and weighting. Most sections are about those of the population.
+        along: What was measured along the trainings.
 
     Example:
         >>> sections = text_sections([TextResults(split="heldout", weighting="all")])
@@ -93,6 +100,8 @@ def text_sections(everything: Sequence[TextResults]) -> list[Section]:
     nothing = "" if results.rows else "No texts were measured."
     plane = plot_map(results)
     several = len({of.weighting for of in everything}) > 1
+    shifts = shifts_text(everything)
+    way = [one for one in along if one.split == results.split]
     return [
         Section(
             "text_approvals",
@@ -125,9 +134,11 @@ def text_sections(everything: Sequence[TextResults]) -> list[Section]:
             "text_gain",
             "Was the jury over-optimised?",
             "The further apart the two marks of a policy, the more of the gain only the training jury sees. The last "
-            "column says what the held-out jury sees of differences between people's own texts, not optimised.",
-            plot_gain_against_kl(results),
+            "column says what the held-out jury sees of differences between people's own texts, not optimised."
+            + (WAY if way else ""),
+            plot_gain_against_kl(results, way),
             [_gain_table(results)],
+            [_way_table(way)] if way else [],
             missing=nothing,
         ),
         Section(
@@ -143,9 +154,9 @@ def text_sections(everything: Sequence[TextResults]) -> list[Section]:
             "text_steering",
             "Does the policy follow the weights it is given?",
             "Asked for one cluster, the policy should please it more than pi_0 does when asked for the same, and "
-            "the others not much less.",
+            "the others not much less." + (LEAKS if shifts.rows else ""),
             None,
-            [steering_text(everything)],
+            [steering_text(everything), *([shifts] if shifts.rows else [])],
             missing=nothing or ("" if several else "The policies were asked for one weighting only."),
         ),
         Section(
@@ -241,6 +252,23 @@ def _gain_table(results: TextResults) -> TextTable:
         rows.append([policy_name(policy), _cell(results.row(policy, "kl_to_reference")), why, beside])
     header = ["policy", "nats from the reference", "share of the gain kept", "kept among people's texts"]
     return TextTable(header, rows)
+
+
+def _way_table(way: Sequence[CheckpointResult]) -> TextTable:
+    """List what was measured along the trainings."""
+    rows = [
+        [
+            policy_name(one.policy),
+            f"{one.step:,}{' (kept)' if one.kept else ''}",
+            format_nats(one.kl_to_reference),
+            format_nats(one.gain),
+            DASH if one.heldout_gain is None else format_nats(one.heldout_gain),
+            f"{one.n:,}",
+        ]
+        for one in way
+    ]
+    header = ["policy", "after steps", "nats from the reference", "gain", "gain by the held-out jury", "texts"]
+    return TextTable(header, rows, "Along the trainings: approval above that of pi_0, over clusters by their weights.")
 
 
 def _samples_table(everything: Sequence[TextResults], jury: str) -> TextTable:

@@ -18,6 +18,7 @@ from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, writers
 __all__ = [
     "policy_name",
     "population_results",
+    "shifts_text",
     "steering_text",
     "text_findings",
     "text_summary",
@@ -183,6 +184,42 @@ def steering_text(results: Sequence[TextResults]) -> TextTable:
         rows=body,
         caption="In brackets: percentage points above pi_0 when it is asked for the same.",
     )
+
+
+def shifts_text(results: Sequence[TextResults]) -> TextTable:
+    """Tabulate what each request changes: approval of every cluster against the same policy asked for the population.
+
+    Example:
+        >>> from plural_rlhf.report.results_policies import TextRow
+        >>> row = {"policy": "plural", "measure": "approval_shift", "jury": "training"}
+        >>> rows = [TextRow(**row, cluster="urban", value=0.1), TextRow(**row, cluster="rural", value=-0.02)]
+        >>> who = {"clusters": {"training": {"urban": 0.5, "rural": 0.5}}}
+        >>> table = shifts_text([TextResults(split="train", weighting="urban", rows=rows, settings=who)])
+        >>> table.rows
+        [['plural (ours)', 'urban', 'train', '+10', '-2']]
+    """
+    body, names = [], list[str]()
+    jury = judge(results[0]) if results else "training"
+    for of in results:
+        names = names or list(clusters(of, jury))
+        shifts = [row for row in of.rows if row.measure == "approval_shift" and row.jury == jury]
+        for policy in dict.fromkeys(row.policy for row in shifts):
+            cells = [_points(of.row(policy, "approval_shift", jury=jury, cluster=name)) for name in names]
+            body.append([policy_name(policy), of.weighting, of.split, *cells])
+    by = "a jury of raters that took no part" if jury == "heldout" else "what the policies were trained on"
+    return TextTable(
+        header=["policy", "asked for", "prompts", *(f"approval of {name}" for name in names)],
+        rows=body,
+        caption=f"Percentage points against the same policy asked for the population, by {by}; in brackets 95 % "
+        "intervals over prompts. The policy before training shows what words alone do.",
+    )
+
+
+def _points(row: TextRow | None) -> str:
+    if row is None or row.value is None:
+        return DASH
+    ends = "" if row.ci_low is None or row.ci_high is None else f" [{100 * row.ci_low:+.0f}, {100 * row.ci_high:+.0f}]"
+    return f"{100 * row.value:+.0f}{ends}"
 
 
 def text_findings(results: Sequence[TextResults], *, objectives: bool = False) -> list[str]:

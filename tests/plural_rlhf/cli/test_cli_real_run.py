@@ -14,7 +14,7 @@ from plural_rlhf.report.tables import format_nats
 from tests.real_run import command
 
 
-FOR_TEXTS = (Method.RLOO, Method.BEST_OF_N, Method.PROMPTING)
+FOR_TEXTS = (Method.RLOO, Method.BEST_OF_N, Method.PROMPTING, Method.MIXED)
 """Rivals of policies that write text only."""
 
 

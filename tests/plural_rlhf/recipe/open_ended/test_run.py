@@ -1,9 +1,11 @@
 """A whole run whose policies write, on a tiny language model: its stages, its samples, and going on after a stop."""
 
+import itertools
 import json
 
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file
 
 from plural_rlhf.recipe import ConfigError, RunFolderError, run
 from plural_rlhf.recipe.open_ended import samples as sampling
@@ -43,13 +45,21 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
         assert {text.policy for text in of.texts} == {*policies, "people"}
         assert {row.jury for row in of.rows} == {"", "training", "heldout"}
         assert of.row("plural", "approval", jury="heldout", cluster=names[0]).value is not None
-    ladder = results.headroom_new_texts
-    assert [rung.name for rung in ladder.rungs][:3] == ["item mean", "rater terms", "rater terms + rank 1"]
     second = JuryScorer.from_pretrained(tmp_path / "run" / HELDOUT_JURY)
     assert set(names) & set(second.cluster_names)  # named after those of the first jury that want the same
+    assert {(one.policy, one.step, one.n) for one in results.along} == {
+        ("plural", step, 8 * prompts) for step in (1, 2) for prompts in (1, 2)
+    }
+    assert all(one.heldout_gain is not None for one in results.along)
+    weights = [
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (tmp_path / "run" / name for name in ("warm", "plural/along/step-1", "plural"))
+    ]
+    assert all(any((a[key] != b[key]).any() for key in a) for a, b in itertools.pairwise(weights))
     page = (tmp_path / "run" / "report.html").read_text()
+    assert "Along the trainings" in page
+    assert "asked for the population, by a jury of raters that took no part" in page
     assert "Whom do the texts please?" in page
-    assert "Headroom verdict on texts that nobody judged: " in page
     assert "All this is measured on one prompt" in page
     assert "of the texts of pi_0" in page.lower()  # a tiny model never answers, and the page says so
 
@@ -70,7 +80,8 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
         quietly(config, until="evaluate")
     quietly(config, until="evaluate")
     assert (tmp_path / "run" / SAMPLES_FILE).read_text() == text
-    whole = sum(1 for _ in counts) * 3
+    whole = (len(counts) + 1) * 3  # with ours along its training, after one step of two and at its end
+    whole += 3
     assert len(drawn) == whole + 1  # only the piece that was stopped was begun twice
 
 
@@ -80,7 +91,7 @@ def test_a_second_run_takes_jury_and_pi_0_and_is_measured_beside_the_first(confi
     quietly(config_of(grpo={"steps": 0}), until="train")
     more = {
         "output_dir": str(second),
-        "plural": {"mode": "rerank", "candidates": 3},
+        "plural": {"sampled": {"steps": 1, "num_generations": 4}},
         "grpo": {"steps": 1, "prompts_per_step": 1, "num_generations": 2, "rule": "pool", "beta": 1.0},
         "prompting": {"instruction": "Agree with everybody."},
         "evaluate": {
@@ -89,6 +100,9 @@ def test_a_second_run_takes_jury_and_pi_0_and_is_measured_beside_the_first(confi
             "prompts": 2,
             "draws": 20,
             "rivals": {"ours": str(first / "plural")},
+            "raters": ["r00"],
+            "keep": "best",
+            "mixed_decoding": "mixture",
         },
     }
     config = config_of(**more)
@@ -97,16 +111,29 @@ def test_a_second_run_takes_jury_and_pi_0_and_is_measured_beside_the_first(confi
         assert (first / name).read_bytes() == (second / name).read_bytes()
     for stage in ("jury", "warm"):
         assert (first / "stages" / f"{stage}.json").read_bytes() == (second / "stages" / f"{stage}.json").read_bytes()
-    assert not (first / "plural" / "rerank.json").exists()
-    assert (second / "plural" / "rerank.json").exists()  # other settings: made anew
+    assert results.budgets["plural"].steps == 1  # other settings: trained anew
     rows = [json.loads(line) for line in (second / SAMPLES_FILE).read_text().splitlines()]
     names = [cluster.name for cluster in results.clusters]
-    assert {row["weighting"] for row in rows if row["policy"] == "ours"} == {"all", *names}
+    asked = {name: {row["weighting"] for row in rows if row["policy"] == name} for name in ("ours", "plural", "mixed")}
+    requests = {"all", *names, "rater r00"}
+    one_cluster = max(next(of for of in results.texts if of.weighting == "rater r00").weights.values()) == 1
+    assert asked == {
+        "ours": requests,
+        "plural": requests,
+        "mixed": {"all"} if one_cluster else {"all", "rater r00"},  # for one cluster it would be ours
+    }
+    assert all(row["log_prob"] < 0 for row in rows if row["policy"] == "mixed")
+    assert {one.policy for one in results.along if one.kept} == {"ours"}  # one step alone has no way
     assert sum((row["policy"], row["weighting"]) == ("warm", "all") for row in rows) == 3 * 5
     assert sum((row["policy"], row["weighting"]) == ("warm", names[0]) for row in rows) == 3 * 3
     instructed = [row for row in rows if row["policy"] == "prompting"]
     assert len(instructed) == 3 * 3
     assert all(row["log_prob"] != row["reference_log_prob"] for row in instructed)
+    steered = next(of for of in results.texts if of.weighting == names[0])
+    shifts = {
+        (row.policy, row.cluster) for row in steered.rows if (row.measure, row.jury) == ("approval_shift", "training")
+    }
+    assert shifts == {(policy, name) for policy in ("warm", "plural", "ours") for name in names}
     written = results.texts[0]
     assert written.row("plural", "win_rate", jury="training", cluster=names[0], rival="ours") is not None
     assert "ours" in (second / "report.html").read_text()
@@ -116,4 +143,7 @@ def test_a_second_run_takes_jury_and_pi_0_and_is_measured_beside_the_first(confi
     more["output_dir"] = str(tmp_path / "third")
     more["evaluate"]["rivals"] = {"warm": str(first / "plural"), "other": str(first)}
     with pytest.raises(ConfigError, match=r"(?s)2 faults.*'warm' is the name of.*holds no policy.*Did you mean"):
+        quietly(config_of(**more))
+    more["evaluate"] |= {"rivals": {}, "raters": ["r000"]}
+    with pytest.raises(ConfigError, match=r"'r000', who judged nothing here\. Did you mean 'r00"):
         quietly(config_of(**more))
