@@ -1,0 +1,1 @@
+"""Methods of the founding texts beside the jury and its trainers, each one room."""

@@ -1,0 +1,105 @@
+"""A sequence as tokens, with labels on what is learnt: outputs and their end tokens, and nothing else.
+
+Knows nothing of batches or training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plural_rlhf.methods.spectrum.sequences import SpectrumSequence
+from plural_rlhf.methods.spectrum.template import SpectrumTemplate
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["IGNORED", "SpectrumTokens", "encode_sequence"]
+
+IGNORED = -100
+"""The label of a token without loss, as in `transformers`."""
+
+
+@dataclass(frozen=True)
+class SpectrumTokens:
+    """A sequence as tokens.
+
+    Attributes:
+        input_ids: Tokens of all messages.
+        labels: The same where there is a loss, else `IGNORED`.
+        outputs: Start and stop of every output with its end token, in order, also of one without loss.
+        dropped: Examples at the end of the sequence that did not fit.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    outputs: list[tuple[int, int]]
+    dropped: int
+
+
+def encode_sequence(
+    sequence: SpectrumSequence,
+    template: SpectrumTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+) -> SpectrumTokens:
+    """Tokenise a sequence, message by message.
+
+    Loss is on the content of outputs and on the end token after it. Without a description the first output has no
+    loss: nothing says yet what it is drawn from. An example that does not fit is dropped, and all after it; none is
+    cut.
+
+    Args:
+        sequence: The sequence.
+        template: From `template_for`.
+        tokenizer: The model's.
+        max_length: Most tokens; None for no limit.
+
+    Returns:
+        The tokens; no output at all if not even the first example fits.
+
+    Example:
+        >>> from plural_rlhf.methods.spectrum import Example, template_for
+        >>> from reward_models.jury.tiny import tiny_tokenizer
+        >>> tokenizer = tiny_tokenizer()
+        >>> coin = SpectrumSequence((Example("yes"), Example("no")))
+        >>> tokens = encode_sequence(coin, template_for(tokenizer), tokenizer)
+        >>> tokenizer.decode([label for label in tokens.labels if label != IGNORED])  # not the first: no description
+        'no<|im_end|>'
+    """
+    end = tokenizer.convert_tokens_to_ids(template.end)
+    bos = tokenizer.bos_token_id
+    ids: list[int] = []
+    if bos is not None and tokenizer("")["input_ids"][:1] == [bos]:
+        ids.append(bos)  # where the tokenizer itself begins every text with it
+
+    def plain(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def content(text: str) -> list[int]:
+        # What people wrote must not become chat tokens.
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    between = plain(template.between)
+    headers = {role: plain(template.header.format(role=role)) for role in ("description", "input", "output")}
+    if sequence.description:
+        ids += [*headers["description"], *content(sequence.description), end, *between]
+    labels = [IGNORED] * len(ids)
+    outputs: list[tuple[int, int]] = []
+    dropped = 0
+    for place, example in enumerate(sequence.examples):
+        before = [] if example.input is None else [*headers["input"], *content(example.input), end, *between]
+        before += headers["output"]
+        output = [*content(example.output), end]
+        if max_length is not None and len(ids) + len(before) + len(output) > max_length:
+            dropped = len(sequence.examples) - place
+            break
+        learnt = bool(sequence.description) or place > 0
+        start = len(ids) + len(before)
+        outputs.append((start, start + len(output)))
+        ids += [*before, *output, *between]
+        labels += [IGNORED] * len(before) + (output if learnt else [IGNORED] * len(output)) + [IGNORED] * len(between)
+    if max_length is not None:
+        ids, labels = ids[:max_length], labels[:max_length]  # at most the text between messages is cut
+    return SpectrumTokens(ids, labels, outputs, dropped)
