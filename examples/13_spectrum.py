@@ -38,7 +38,17 @@ print("The first coin:", " ".join(example.output for example in coins[0].example
 # the chat tokens of its family. The loss is on outputs and their end tokens. The first flip has
 # none, because nothing says yet which coin it is.
 
-words = ["<|im_start|>", "<|im_end|>", "\n", "output", "description", "input", "heads", "tails", "?"]
+words = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "\n",
+    "output",
+    "description",
+    "input",
+    "heads",
+    "tails",
+    "?",
+]
 core = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="?"))
 core.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
 tokenizer = PreTrainedTokenizerFast(
@@ -71,7 +81,8 @@ heads = np.array([[example.output == "heads" for example in coin.examples] for c
 before = heads.cumsum(axis=1) - heads
 p = (before + 1) / (np.arange(heads.shape[1]) + 2)
 best = -np.log(np.where(heads, p, 1 - p)).mean(axis=0)
-print(f"Loss after 1 to 11 flips: {losses[1:].mean():.3f} nats; the best possible is {best[1:].mean():.3f}")
+model_loss, best_loss = losses[1:].mean(), best[1:].mean()
+print(f"Loss after 1 to 11 flips: {model_loss:.3f} nats; the best possible is {best_loss:.3f}")
 
 plt.plot(losses[1:], label="model")
 plt.plot(best[1:], "--", color="grey", label="best possible")

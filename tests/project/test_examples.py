@@ -207,3 +207,10 @@ def test_a_model_is_held_against_people_baselines_and_noise():
     assert found["fine-tuned model"][5] < 0 < found["random model"][4]
     assert found["uniform"][4] < 0 < found["uniform"][5]
     assert max(found, key=lambda name: found[name][0]) == "most common answer"
+
+
+@pytest.mark.slow
+def test_a_small_model_infers_coins_nearly_as_well_as_can_be():
+    printed = run_example("13_spectrum.py")
+    model, best = map(float, re.search(r": ([\d.]+) nats; the best possible is ([\d.]+)", printed).groups())
+    assert best < model < 1.05 * best

@@ -11,35 +11,9 @@ Example:
     2
 """
 
-from plural_rlhf.methods.spectrum.dataset import SpectrumDataset
-from plural_rlhf.methods.spectrum.families import coin_flips, normal_draws, urn_draws
-from plural_rlhf.methods.spectrum.losses import ExampleLosses, example_losses
-from plural_rlhf.methods.spectrum.raters import rater_sequences
-from plural_rlhf.methods.spectrum.sequences import Example, SpectrumSequence, read_sequences
-from plural_rlhf.methods.spectrum.special_rows import copy_special_rows
-from plural_rlhf.methods.spectrum.spectrum_config import SpectrumConfig
-from plural_rlhf.methods.spectrum.spectrum_trainer import SpectrumTrainer
-from plural_rlhf.methods.spectrum.template import TEMPLATES, SpectrumTemplate, template_for
-from plural_rlhf.methods.spectrum.tokens import SpectrumTokens, encode_sequence
+from __future__ import annotations
+
+from reward_models.lazy_names import lazy_names
 
 
-__all__ = [
-    "TEMPLATES",
-    "Example",
-    "ExampleLosses",
-    "SpectrumConfig",
-    "SpectrumDataset",
-    "SpectrumSequence",
-    "SpectrumTemplate",
-    "SpectrumTokens",
-    "SpectrumTrainer",
-    "coin_flips",
-    "copy_special_rows",
-    "encode_sequence",
-    "example_losses",
-    "normal_draws",
-    "rater_sequences",
-    "read_sequences",
-    "template_for",
-    "urn_draws",
-]
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

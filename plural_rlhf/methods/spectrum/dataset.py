@@ -32,11 +32,13 @@ class SequenceDraws:
     """What is drawn anew of every sequence in every epoch.
 
     Attributes:
+        shuffle: Whether exchangeable examples are shuffled.
         mean_examples: Mean number of examples, drawn by `number_of_examples`; None for all that fit.
         description_share: Probability that a description is shown, where there is one and more than one example.
         seed: Random seed.
     """
 
+    shuffle: bool = True
     mean_examples: float | None = None
     description_share: float = 0.6
     seed: int = 0
@@ -65,8 +67,8 @@ class SpectrumDataset:
     """Sequences as tokens and labels, for `SpectrumTrainer`.
 
     In every epoch the examples of an exchangeable sequence are shuffled, so that the model cannot learn their order,
-    and the number of examples and whether the description is shown are drawn. A draw depends on the seed, the epoch and
-    the sequence only: a resumed training sees what the unbroken one would have seen.
+    and the number of examples and whether the description is shown are drawn. A draw depends on seed, epoch and
+    sequence only: a resumed training sees what the unbroken one would have seen.
 
     Args:
         sequences: What to imitate.
@@ -89,7 +91,7 @@ class SpectrumDataset:
         >>> first = data[0]["input_ids"]
         >>> data.set_epoch(1)
         >>> len(data), sorted(data[0]["input_ids"]) == sorted(first)
-        (3, False)
+        (3, True)
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class SpectrumDataset:
             return sequence
         rng = seeded_rng(draws.seed, "examples of a Spectrum sequence", self._epoch, index)
         examples = list(sequence.examples)
-        if sequence.exchangeable:
+        if sequence.exchangeable and draws.shuffle:
             examples = [examples[place] for place in rng.permutation(len(examples))]
         described = rng.random() < draws.description_share
         if draws.mean_examples is not None:

@@ -26,7 +26,7 @@ def rater_sequences(
     traits: Sequence[str] = (),
     rating_words: Mapping[float, str] | None = None,
 ) -> list[SpectrumSequence]:
-    """Return one exchangeable sequence per rater.
+    r"""Return one exchangeable sequence per rater.
 
     A choice is the text of the option, after the question and its options; a preference is A, B or "both alike", after
     the prompt and the two responses; a rating is its number or word, after the prompt and the response.
@@ -47,7 +47,7 @@ def rater_sequences(
         >>> frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"])
         >>> ann, bob = rater_sequences(Judgements.from_frame(frame))
         >>> ann.examples[0]
-        Example(output='coffee', input='Tea or coffee?\\n- tea\\n- coffee')
+        Example(output='coffee', input='Tea or coffee?\n- tea\n- coffee')
     """
     if judgements.kind not in _EXAMPLES:
         raise ValueError(
@@ -56,11 +56,13 @@ def rater_sequences(
     frame = judgements.frame
     known = [str(column)[6:] for column in frame.columns if str(column).startswith("rater:")]
     if unknown := [trait for trait in traits if trait not in known]:
-        raise ValueError(f"the table has no trait {unknown[0]!r}. Fix: use {', '.join(known) or 'a table that has some'}.")
+        raise ValueError(
+            f"the table has no trait {unknown[0]!r}. Fix: use {', '.join(known) or 'a table that has some'}."
+        )
     words = None if rating_words is None else {float(level): word for level, word in rating_words.items()}
-    if words is not None and judgements.kind == "rating":
-        if missing := sorted({float(level) for level in frame["rating"]} - set(words)):
-            raise ValueError(f"rating_words has no word for the level {missing[0]:g}. Fix: add it.")
+    levels = {float(level) for level in frame["rating"]} if judgements.kind == "rating" else set()
+    if words is not None and (missing := sorted(levels - set(words))):
+        raise ValueError(f"rating_words has no word for the level {missing[0]:g}. Fix: add it.")
     example_of = _EXAMPLES[judgements.kind]
     sequences = []
     for rater, rows in frame.groupby("rater_id", sort=True):
@@ -89,7 +91,9 @@ def _preference(row: Mapping[Any, Any], words: Mapping[float, str] | None) -> Ex
 
 def _rating(row: Mapping[Any, Any], words: Mapping[float, str] | None) -> Example:
     level = float(row["rating"])
-    return Example(f"{level:g}" if words is None else words[level], f"{prompt_wording(row['prompt'])}\n{row['response']}")
+    return Example(
+        f"{level:g}" if words is None else words[level], f"{prompt_wording(row['prompt'])}\n{row['response']}"
+    )
 
 
 _EXAMPLES: Mapping[str, Callable[[Mapping[Any, Any], Mapping[float, str] | None], Example]] = {

@@ -50,13 +50,19 @@ def copy_special_rows(
     names = list(tokens)
     for token in names:
         if token not in vocabulary:
-            raise ValueError(f"the tokenizer has no token {token!r}. Fix: pass the special tokens of its own template.")
+            raise ValueError(
+                f"the tokenizer has no token {token!r}. Fix: pass the special tokens of its own template."
+            )
     ids = [vocabulary[token] for token in names]
     pairs = [(model.get_input_embeddings(), sibling.get_input_embeddings())]
     if model.get_output_embeddings() is not None and not model.config.tie_word_embeddings:
         pairs.append((model.get_output_embeddings(), sibling.get_output_embeddings()))
     for ours, theirs in pairs:
-        if theirs is None or ours.weight.shape[1] != theirs.weight.shape[1] or len(theirs.weight) <= max(ids, default=0):
+        if (
+            theirs is None
+            or ours.weight.shape[1] != theirs.weight.shape[1]
+            or len(theirs.weight) <= max(ids, default=0)
+        ):
             shape = None if theirs is None else tuple(theirs.weight.shape)
             raise ValueError(
                 f"the sibling's embedding is {shape}, the model's {tuple(ours.weight.shape)}. Fix: take the "

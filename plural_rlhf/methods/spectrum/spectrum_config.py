@@ -33,7 +33,7 @@ class SpectrumConfig(SFTConfig):
         1024
         >>> SpectrumConfig("out", use_cpu=True, bf16=False, packing=True)
         Traceback (most recent call last):
-        ValueError: packing=True has no effect here: the sequences of a batch are always in one row, each on its own. ...
+        ValueError: packing=True has no effect here: the sequences of a batch are always in one row ...
     """
 
     template: str = field(default="auto", metadata={"help": "Template: auto, chatml, llama3, gemma or plain."})
@@ -52,8 +52,8 @@ class SpectrumConfig(SFTConfig):
     def __post_init__(self) -> None:
         if self.packing:
             raise ValueError(
-                "packing=True has no effect here: the sequences of a batch are always in one row, each on its own. Fix: "
-                "leave it out, and set per_device_train_batch_size."
+                "packing=True has no effect here: the sequences of a batch are always in one row and do not see "
+                "each other. Fix: leave it out, and set per_device_train_batch_size."
             )
         if not 0 <= self.description_share <= 1:
             raise ValueError(f"description_share={self.description_share} is no probability. Fix: use 0 to 1.")
@@ -69,8 +69,6 @@ class SpectrumConfig(SFTConfig):
         super().__post_init__()
 
     @property
-    def draws(self) -> SequenceDraws | None:
-        """What is drawn of the training sequences; None where nothing is."""
-        if not self.shuffle_examples and self.mean_examples is None:
-            return None
-        return SequenceDraws(self.mean_examples, self.description_share, self.seed)
+    def draws(self) -> SequenceDraws:
+        """What is drawn of the training sequences in every epoch."""
+        return SequenceDraws(self.shuffle_examples, self.mean_examples, self.description_share, self.seed)

@@ -67,9 +67,7 @@ class SpectrumTrainer(SFTTrainer):
 
         def tokens(sequences: Sequence[SpectrumSequence], training: bool) -> SpectrumDataset:
             draws = args.draws if training else None
-            return SpectrumDataset(
-                sequences, processing_class, self.template, max_length=args.max_length, draws=draws
-            )
+            return SpectrumDataset(sequences, processing_class, self.template, max_length=args.max_length, draws=draws)
 
         train = tokens(train_sequences, training=True)
         super().__init__(

@@ -49,9 +49,7 @@ TEMPLATES: Mapping[str, SpectrumTemplate] = {
         "",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
-    "gemma": SpectrumTemplate(
-        "<start_of_turn>{role}\n", "<end_of_turn>", "\n", ("<start_of_turn>", "<end_of_turn>")
-    ),
+    "gemma": SpectrumTemplate("<start_of_turn>{role}\n", "<end_of_turn>", "\n", ("<start_of_turn>", "<end_of_turn>")),
 }
 """By name: `chatml` is for Qwen and SmolLM, `llama3` for Llama 3, `gemma` for Gemma 2 and 3."""
 
@@ -80,7 +78,9 @@ def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Spec
         raise ValueError(f"unknown template {name!r}. Fix: use one of {', '.join(names)}.")
     vocabulary = tokenizer.get_vocab()
     if name == "auto":
-        fitting = (key for key, template in TEMPLATES.items() if all(token in vocabulary for token in template.special))
+        fitting = (
+            key for key, template in TEMPLATES.items() if all(token in vocabulary for token in template.special)
+        )
         name = next(fitting, "plain")
     if name == "plain":
         if tokenizer.eos_token is None:
@@ -89,7 +89,7 @@ def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Spec
     for token in TEMPLATES[name].special:
         if token not in vocabulary:
             raise ValueError(
-                f"the tokenizer has no token {token!r}, which the template {name!r} needs. Fix: use 'auto' or 'plain', "
-                "or add the token to tokenizer and model."
+                f"the tokenizer has no token {token!r}, which the template {name!r} needs. Fix: use 'auto' or "
+                "'plain', or add the token to tokenizer and model."
             )
     return TEMPLATES[name]

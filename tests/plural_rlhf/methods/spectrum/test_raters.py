@@ -32,7 +32,7 @@ def test_a_count_is_so_many_examples_and_traits_are_told_only_where_asked():
     assert ann.description == "Judgements of one person. party: left."
     assert bob.description is None
     assert rater_sequences(table)[0].description is None
-    with pytest.raises(ValueError, match="no trait 'age'. Fix: use party"):
+    with pytest.raises(ValueError, match=r"no trait 'age'\. Fix: use party"):
         rater_sequences(table, traits=["age"])
     with pytest.raises(ValueError, match="no word for the level -1"):
         rater_sequences(table, rating_words={1: "agree"})

@@ -1,4 +1,4 @@
-"""Training on sequences: what a batch computes, what a resumed training sees, and that inference from examples is learnt."""
+"""Training on sequences: what a batch computes, what a resumed training sees, and what is learnt."""
 
 import numpy as np
 import pytest
@@ -34,9 +34,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(attention):
         together = model(**{k: batch[k] for k in ("input_ids", "position_ids")}, use_cache=False).logits[0]
         alone = torch.cat([model(torch.tensor([row.input_ids])).logits[0] for row in rows])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    assert batch["labels"][0].ne(IGNORED).sum() == sum(
-        label != IGNORED for row in rows for label in row.labels
-    )
+    assert batch["labels"][0].ne(IGNORED).sum() == sum(label != IGNORED for row in rows for label in row.labels)
 
 
 def test_the_loss_is_the_mean_over_learnt_tokens(tmp_path):
@@ -61,9 +59,9 @@ def test_the_loss_is_the_mean_over_learnt_tokens(tmp_path):
 def test_a_resumed_training_sees_what_the_unbroken_one_saw(tmp_path):
     tokenizer = tiny_tokenizer()
 
-    def train(folder, steps, resume=None):
+    def train(folder, resume=None):
         args = settings(
-            folder, max_steps=6, num_train_epochs=3, per_device_train_batch_size=2, save_strategy="steps", save_steps=3,
+            folder, max_steps=6, per_device_train_batch_size=2, save_strategy="steps", save_steps=3,
             learning_rate=1e-3, seed=1, mean_examples=3,
         )  # fmt: skip
         trainer = SpectrumTrainer(
@@ -72,8 +70,8 @@ def test_a_resumed_training_sees_what_the_unbroken_one_saw(tmp_path):
         trainer.train(resume_from_checkpoint=resume)
         return trainer.model.state_dict()
 
-    whole = train(tmp_path / "whole", 6)
-    resumed = train(tmp_path / "resumed", 6, str(tmp_path / "whole" / "checkpoint-3"))
+    whole = train(tmp_path / "whole")
+    resumed = train(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-3"))
     for name, value in whole.items():
         assert value.equal(resumed[name]), name
 

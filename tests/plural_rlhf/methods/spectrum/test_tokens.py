@@ -79,9 +79,7 @@ def test_the_loss_is_on_outputs_and_their_end_tokens(family, text):
 
 def test_without_a_description_the_first_output_has_no_loss():
     coin = SpectrumSequence((Example("yes"), Example("no")))
-    assert marked(coin, "chatml") == (
-        "<|im_start|>output\nyes<|im_end|>\n<|im_start|>output\n[no<|im_end|>]\n"
-    )
+    assert marked(coin, "chatml") == ("<|im_start|>output\nyes<|im_end|>\n<|im_start|>output\n[no<|im_end|>]\n")
 
 
 def test_what_people_wrote_does_not_become_chat_tokens():
@@ -126,9 +124,7 @@ def test_shuffling_moves_labels_and_keeps_what_is_learnt():
 def test_the_order_is_kept_where_it_means_something():
     tokenizer = tiny_tokenizer()
     counting = SpectrumSequence(tuple(Example(str(n)) for n in range(9)), "Counting.", exchangeable=False)
-    data = SpectrumDataset(
-        [counting], tokenizer, template_for(tokenizer), draws=SequenceDraws(description_share=1.0)
-    )
+    data = SpectrumDataset([counting], tokenizer, template_for(tokenizer), draws=SequenceDraws(description_share=1.0))
     shown = data[0]
     data.set_epoch(1)
     assert data[0] == shown

@@ -1,0 +1,19 @@
+# The public names of `plural_rlhf.methods.spectrum`, imported when first asked for (see `reward_models.lazy_names`).
+from .dataset import SpectrumDataset as SpectrumDataset
+from .families import coin_flips as coin_flips
+from .families import normal_draws as normal_draws
+from .families import urn_draws as urn_draws
+from .losses import ExampleLosses as ExampleLosses
+from .losses import example_losses as example_losses
+from .raters import rater_sequences as rater_sequences
+from .sequences import Example as Example
+from .sequences import SpectrumSequence as SpectrumSequence
+from .sequences import read_sequences as read_sequences
+from .special_rows import copy_special_rows as copy_special_rows
+from .spectrum_config import SpectrumConfig as SpectrumConfig
+from .spectrum_trainer import SpectrumTrainer as SpectrumTrainer
+from .template import TEMPLATES as TEMPLATES
+from .template import SpectrumTemplate as SpectrumTemplate
+from .template import template_for as template_for
+from .tokens import SpectrumTokens as SpectrumTokens
+from .tokens import encode_sequence as encode_sequence
