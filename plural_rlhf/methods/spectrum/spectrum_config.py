@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import SFTConfig
 
@@ -64,7 +65,8 @@ class SpectrumConfig(SFTConfig):
                 "assistant_only_loss and completion_only_loss have no effect here: the loss is on outputs. Fix: leave "
                 "them out."
             )
-        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        given: dict[str, Any] = getattr(self, "dataset_kwargs", None) or {}
+        self.dataset_kwargs = {**given, "skip_prepare_dataset": True}
         self.remove_unused_columns = False  # tokens are made when a row is read
         super().__post_init__()
 
