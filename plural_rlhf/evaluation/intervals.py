@@ -1,19 +1,33 @@
-"""Paired bootstrap intervals over items, and their columns in a tidy row. Knows nothing of what is measured.
+"""Intervals over items: paired bootstrap, BCa, Wilson, and their columns in a tidy row.
+
+Knows nothing of what is measured.
 
 Shapes: `M` models or rules, `R` items, `D` numbers per item, `B` resamples.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest, bootstrap
 
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
+from reward_models.stats.shares import share_interval
+from reward_models.stats.verdicts import MIN_ITEMS
 
 
-__all__ = ["bootstrap_means", "interval_columns", "percentile_interval"]
+__all__ = [
+    "bca_interval",
+    "bootstrap_means",
+    "interval_columns",
+    "percentile_interval",
+    "sign_test",
+    "wilson_interval",
+]
 
 
 def bootstrap_means(values: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
@@ -95,3 +109,87 @@ def interval_columns(interval: Interval) -> dict[str, Any]:
         "n": interval.n_items,
         "n_raters": interval.n_raters,
     }
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Compute a share and its interval by Wilson's method; all nan for `n` = 0.
+
+    Example:
+        >>> interval = wilson_interval(50, 100)
+        >>> interval.value, round(interval.low, 3), round(interval.high, 3)
+        (0.5, 0.404, 0.596)
+    """
+    if not n:
+        return Interval(np.nan, np.nan, np.nan, 0, 0)
+    low, high = share_interval(np.array(successes / n), np.array(n), level)
+    return Interval(successes / n, float(low), float(high), 0, n)
+
+
+def bca_interval(
+    values: np.ndarray,
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Compute a statistic of items and its bias-corrected and accelerated bootstrap interval (Efron 1987), by scipy.
+
+    Args:
+        values: (R,) one number per item; nan are left out. Or (R, D) rows, which are resampled whole.
+        statistic: Maps rows of items to a number, e.g. `np.mean`, with an argument `axis` if values are (R,).
+        level: Coverage of the interval.
+        draws: Number of resamples.
+        seed: Random seed.
+
+    Returns:
+        Without ends for fewer than 5 items, whose spread is not known. With ends at the value if the items are equal.
+
+    Example:
+        >>> interval = bca_interval(np.array([0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0]))
+        >>> interval.value, interval.low, interval.high
+        (0.5, 0.125, 0.875)
+        >>> bca_interval(np.array([0.2, 0.4])).low
+        nan
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim == 1:
+        values = values[~np.isnan(values)]
+        value = float(statistic(values)) if len(values) else np.nan
+        rows: tuple[np.ndarray, ...] = (values,)
+        function: Callable[..., Any] = statistic
+    else:
+        value = float(statistic(values))
+        rows = (np.arange(len(values)),)
+
+        def function(index: np.ndarray) -> float:
+            return float(statistic(values[index.astype(int)]))
+
+    n = len(rows[0])
+    if n < MIN_ITEMS:
+        return Interval(value, np.nan, np.nan, 0, n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal values have no acceleration: scipy warns and gives nan
+        result = bootstrap(
+            rows,
+            function,
+            confidence_level=level,
+            n_resamples=draws,
+            method="BCa",
+            vectorized=values.ndim == 1,
+            rng=seeded_rng(seed, "BCa bootstrap of items"),
+        )
+    low, high = result.confidence_interval
+    if not np.isfinite(low) or not np.isfinite(high):
+        low, high = np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), 0, n)
+
+
+def sign_test(up: int, down: int) -> float:
+    """Compute the two-sided p-value that pairs move up as often as down; pairs that do not move do not count.
+
+    Example:
+        >>> sign_test(5, 0), sign_test(0, 0)
+        (0.0625, 1.0)
+    """
+    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
