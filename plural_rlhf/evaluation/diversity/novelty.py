@@ -1,0 +1,81 @@
+"""How many different answers a policy gives to prompts with many good ones, as NoveltyBench counts them.
+
+For every prompt `k` texts: classes that say the same, the share of the largest three, the effective numbers of
+classes and of vectors; where utilities are known, `utility_k`. Texts are grouped by a rule that was calibrated on
+people's judgements (`equivalence`). Knows nothing of models.
+
+Shapes: `k` texts of a prompt, `D` dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from plural_rlhf.evaluation.diversity.classes import (
+    distinct_k,
+    effective_classes,
+    greedy_classes,
+    largest_classes,
+    utility_k,
+    vendi_score,
+)
+from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule
+from plural_rlhf.evaluation.intervals import bca_interval
+from reward_models.stats.answers import Interval
+
+
+__all__ = ["mean_novelty", "prompt_novelty"]
+
+
+def prompt_novelty(
+    texts: Sequence[str],
+    rule: str | EquivalenceRule = "words",
+    vectors: np.ndarray | None = None,
+    utilities: Sequence[float] | None = None,
+) -> dict[str, float]:
+    """Measure the texts of one prompt.
+
+    Args:
+        texts: `k` texts in the order in which they were drawn.
+        rule: When two texts say the same.
+        vectors: (k, D) vectors of the texts, for the Vendi score and rules that read them.
+        utilities: (k,) what each text is worth.
+
+    Returns:
+        `distinct`, `effective_classes`, `largest_3`; `vendi_score` with vectors, `utility` with utilities.
+
+    Raises:
+        ValueError: There is no text.
+
+    Example:
+        >>> jokes = ["Why did the chicken cross the road?"] * 8 + ["Knock knock.", "A man walks into a bar."]
+        >>> prompt_novelty(jokes, "exact", utilities=[5.0] * 10)
+        {'distinct': 3.0, 'effective_classes': 1.8946..., 'largest_3': 1.0, 'utility': 1.4586...}
+    """
+    if not len(texts):
+        raise ValueError("there is no text. Fix: draw some, 10 as a rule.")
+    classes = greedy_classes(texts, rule, vectors)
+    numbers = {
+        "distinct": float(distinct_k(classes)),
+        "effective_classes": effective_classes(classes),
+        "largest_3": largest_classes(classes, 3),
+    }
+    if vectors is not None:
+        known = np.linalg.norm(vectors, axis=1) > 0
+        numbers["vendi_score"] = vendi_score(np.asarray(vectors)[known]) if known.any() else float("nan")
+    if utilities is not None:
+        numbers["utility"] = utility_k(classes, utilities)
+    return numbers
+
+
+def mean_novelty(prompts: Sequence[Mapping[str, float]], level: float = 0.95) -> dict[str, Interval]:
+    """Average the measures of prompts, with BCa intervals over them.
+
+    Example:
+        >>> prompts = [prompt_novelty(["a", "b", "a"]), prompt_novelty(["a", "a", "a"])]
+        >>> mean_novelty(prompts)["distinct"].value
+        1.5
+    """
+    return {name: bca_interval(np.array([numbers[name] for numbers in prompts]), level=level) for name in prompts[0]}
