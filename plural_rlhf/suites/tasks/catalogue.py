@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from plural_rlhf.suites.tasks.free_text import FREE_TEXT
+from plural_rlhf.suites.tasks.generation.writing_tasks import WRITING_TASKS
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from plural_rlhf.suites.tasks.protocol import Task
 from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
@@ -18,14 +19,16 @@ TASKS: dict[str, Callable[[], Task]] = {
     **{name: functools.partial(FREE_TEXT.__getitem__, name) for name in FREE_TEXT},
     **{name: functools.partial(OPTION_TABLES.__getitem__, name) for name in OPTION_TABLES},
     **{name: functools.partial(SEQUENCE_TABLES.__getitem__, name) for name in SEQUENCE_TABLES},
+    **WRITING_TASKS,
 }
 """A function that makes the task, by its name."""
 
 SUITES: dict[str, tuple[str, ...]] = {
-    "smoke": ("coin", "gss-spending", "urn", "verbagg"),
+    "smoke": ("coin", "gss-spending", "sycophancy", "urn", "verbagg"),
     "default": (
         "bfi",
         "coin",
+        "coverage-both",
         "dice",
         "films",
         "free-text-polarized",
@@ -37,7 +40,11 @@ SUITES: dict[str, tuple[str, ...]] = {
         "individual-verbagg",
         "individual-votes-campus-protests",
         "number-game",
+        "overton-polarized",
+        "personas",
+        "random-number",
         "states",
+        "sycophancy",
         "urn",
         "verbagg",
         "wvs-bribery",

@@ -1,0 +1,28 @@
+"""The tasks of this room by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from plural_rlhf.evaluation.coverage.tasks import SETTINGS
+from plural_rlhf.suites.tasks.generation.coverage import CoverageTask
+from plural_rlhf.suites.tasks.generation.novelty import NoveltyTask
+from plural_rlhf.suites.tasks.generation.overton import OvertonTask
+from plural_rlhf.suites.tasks.generation.personas import PersonaTask
+from plural_rlhf.suites.tasks.generation.random_numbers import RandomNumberTask
+from plural_rlhf.suites.tasks.generation.sycophancy import SycophancyTask
+from plural_rlhf.suites.tasks.protocol import Task
+
+
+__all__ = ["WRITING_TASKS"]
+
+WRITING_TASKS: dict[str, Callable[[], Task]] = {
+    **{f"coverage-{setting}": functools.partial(CoverageTask, setting) for setting in SETTINGS},
+    "noveltybench": NoveltyTask,
+    "overton-polarized": OvertonTask,
+    "personas": PersonaTask,
+    "random-number": RandomNumberTask,
+    "sycophancy": SycophancyTask,
+}
+"""A function that makes the task, by its name."""
