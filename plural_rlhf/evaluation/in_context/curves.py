@@ -87,7 +87,7 @@ def measure_sequences(
         )
     loss = {"model": np.stack(list(nats))}
     hits = {"model": np.stack(list(correct)).astype(np.float64)}
-    for name, (of_rival, rival_hits) in rival_predictions(sequences).items():
+    for name, (of_rival, rival_hits) in _rivals(sequences).items():
         loss[name], hits[name] = np.stack(of_rival), np.stack(rival_hits)
     if all(example.best_nats is not None for sequence in sequences for example in sequence.examples):
         loss["ceiling"] = np.array([[e.best_nats for e in s.examples] for s in sequences], dtype=np.float64)
@@ -122,6 +122,14 @@ def measure_sequences(
             row = _row(metric, column["model"], people, unit, direction) | _beside(column)
             rows.append(row | {"group": f"k = {k}", "n_items": len(sequences)})
     return rows
+
+
+def _rivals(sequences: Sequence[PersonSequence]) -> dict[str, tuple[Numbers, Numbers]]:
+    """Return the baselines that the sequences bring along, or those that the sequences themselves give."""
+    brought = [sequence.rivals for sequence in sequences if sequence.rivals is not None]
+    if len(brought) < len(sequences):
+        return dict(rival_predictions(sequences))
+    return {name: ([one[name][0] for one in brought], [one[name][1] for one in brought]) for name in brought[0]}
 
 
 def _beside(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def _weighed(log_p: np.ndarray) -> np.ndarray:
     return np.exp(log_p - np.logaddexp.reduce(log_p))
 
 
-def rival_predictions(sequences: Sequence[PersonSequence]) -> dict[str, tuple[list[np.ndarray], list[np.ndarray]]]:
+def rival_predictions(
+    sequences: Sequence[PersonSequence], only: Sequence[int] | None = None
+) -> dict[str, tuple[list[np.ndarray], list[np.ndarray]]]:
     """Compute the loss and the accuracy of every baseline at every position.
 
     `marginal`: what the others answer to the question. `own_answers`: what the person answered so far. `product`: the
@@ -119,6 +121,7 @@ def rival_predictions(sequences: Sequence[PersonSequence]) -> dict[str, tuple[li
 
     Args:
         sequences: The answers of `S` people; each is predicted from the others and from the person's earlier answers.
+        only: Positions of the people to predict; None: all. The others are still learnt from.
 
     Returns:
         By name of the baseline, per person `(T,)` nats of the given answers and `(T,)` chances that the most probable
@@ -135,7 +138,9 @@ def rival_predictions(sequences: Sequence[PersonSequence]) -> dict[str, tuple[li
     answers = _Answers(sequences)
     predicted: dict[str, list[list[np.ndarray]]] = {name: [] for name in ("marginal", "own_answers", "product")}
     evidence = []
-    for person, sequence in enumerate(sequences):
+    people = range(len(sequences)) if only is None else only
+    asked = [sequences[person] for person in people]
+    for person, sequence in zip(people, asked, strict=True):
         general = [answers.marginal(person, example) for example in sequence.examples]
         own = _own(answers, person)
         overall = [answers.overall(person, example.options) for example in sequence.examples]
@@ -147,7 +152,7 @@ def rival_predictions(sequences: Sequence[PersonSequence]) -> dict[str, tuple[li
         evidence.append([answers.evidence(person, position) for position in range(len(sequence.examples))])
     tempered = [
         _losses(
-            sequences,
+            asked,
             [
                 [_weighed(np.log(g) + weight * e) for g, e in zip(*of_person, strict=True)]
                 for of_person in zip(predicted["marginal"], evidence, strict=True)
@@ -155,7 +160,7 @@ def rival_predictions(sequences: Sequence[PersonSequence]) -> dict[str, tuple[li
         )
         for weight in TEMPERS
     ]
-    results = {name: _losses(sequences, of_rival) for name, of_rival in predicted.items()}
+    results = {name: _losses(asked, of_rival) for name, of_rival in predicted.items()}
     results["naive_bayes"] = min(tempered, key=lambda result: sum(nats.sum() for nats in result[0]))
     return results
 

@@ -65,6 +65,8 @@ class PersonSequence:
         person: Name of the person.
         examples: The questions and answers.
         description: Text before the first question, the same for everybody.
+        rivals: Per baseline `(T,)` losses and `(T,)` chances of being right (`rivals.rival_predictions`), from more
+            people than are measured; None: to be computed from those.
 
     Example:
         >>> sequence = PersonSequence("ann", (Example("Parks?", "yes", ("yes", "no"), "q1"),), "A survey.")
@@ -75,6 +77,7 @@ class PersonSequence:
     person: str
     examples: tuple[Example, ...]
     description: str = ""
+    rivals: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def common_length(lengths: Sequence[int] | np.ndarray) -> int:

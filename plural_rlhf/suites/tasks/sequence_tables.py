@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plural_rlhf.evaluation.in_context.curves import measure_sequences
+from plural_rlhf.evaluation.in_context.rivals import rival_predictions
 from plural_rlhf.evaluation.in_context.sequences import PersonSequence, judgement_sequences, shuffled_people
 from plural_rlhf.evaluation.tables.dialogues import pair_sequences, vote_sequences
 from plural_rlhf.evaluation.tables.flights import flight_sequences
@@ -72,12 +73,24 @@ class SequenceTask(Task):
     shape: Shape = "sequences"
 
     def load(self, data: TaskData) -> Sequence[PersonSequence]:
-        """Load the sequences; if there are more than `data.max_items`, those of a random selection of people."""
+        """Load the sequences; if there are more than `data.max_items`, those of a random selection of people.
+
+        The baselines of those who are selected are learnt from all people, so that what a model is compared with does
+        not depend on how many people it is asked about.
+        """
         sequences = self.sequences(data)
         if data.max_items is None or len(sequences) <= data.max_items:
             return sequences
         chosen = seeded_rng(data.seed, "people of a task").choice(len(sequences), size=data.max_items, replace=False)
-        return [sequences[position] for position in sorted(chosen)]
+        people = sorted(chosen.tolist())
+        rivals = rival_predictions(sequences, only=people)
+        return [
+            replace(
+                sequences[person],
+                rivals={name: (losses[number], hits[number]) for name, (losses, hits) in rivals.items()},
+            )
+            for number, person in enumerate(people)
+        ]
 
     def measure(self, items: Sequence[PersonSequence], context: Context) -> TaskResult:
         """Score every sequence, as it is and with answers exchanged between people."""

