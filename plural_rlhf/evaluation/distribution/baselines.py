@@ -54,7 +54,7 @@ def marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
     items were selected.
 
     Returns:
-        One distribution per item; None if no two items have the same options.
+        One distribution per item; None unless most items have others with their options.
 
     Example:
         >>> from plural_rlhf.evaluation.distribution.items import counted_item
@@ -70,7 +70,7 @@ def marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | None:
         _leave_one_out(result, items, positions)
     for _, positions in positions_by(items, lambda item: (item.question, item.options)):
         _leave_one_out(result, items, positions)
-    if all(shares is None for shares in result):
+    if sum(shares is None for shares in result) >= len(items) / 2:
         return None
     guesses = uniforms(items)
     return [guess if shares is None else shares for shares, guess in zip(result, guesses, strict=True)]
@@ -83,7 +83,7 @@ def global_marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | No
     its own.
 
     Returns:
-        One distribution per item; None if no two items have the same options.
+        One distribution per item; None unless most items have others with their options.
 
     Example:
         >>> from plural_rlhf.evaluation.distribution.items import counted_item
@@ -92,15 +92,15 @@ def global_marginals(items: Sequence[DistributionItem]) -> list[np.ndarray] | No
         [[0.5, 0.5], [0.5, 0.5]]
     """
     result = uniforms(items)
-    shared = False
+    shared = 0
     for _, positions in positions_by(items, lambda item: item.options):
         if len(positions) < 2:
             continue
-        shared = True
+        shared += len(positions)
         mean = np.mean([items[position].people for position in positions], axis=0)
         for position in positions:
             result[position] = mean
-    return result if shared else None
+    return result if shared > len(items) / 2 else None
 
 
 def distances_to_people(
