@@ -30,7 +30,6 @@ BARE = {
     "plural_rlhf/weights/sampler.py": "weights of a training that is resumed from an older checkpoint",
     "plural_rlhf/recipe/multiple_choice/policies.py": "rows of a run that an earlier version began",
     "plural_rlhf/evaluation/tables/generated.py": "the published urns, which were drawn so",
-    "plural_rlhf/suites/models/causal_lm.py": "seeds that the context of a suite derived",
     "plural_rlhf/recipe/data.py": "the split of a run that an earlier version began",
 }
 MAKERS = {"default_rng", "RandomState", "SeedSequence", "manual_seed", "Random", "PCG64", "Philox", "MT19937", "seed"}
