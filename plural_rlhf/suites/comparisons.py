@@ -22,6 +22,8 @@ from reward_models.stats.verdicts import MIN_ITEMS, minimum_detectable, outcome
 __all__ = ["ScoredItems", "compare_runs", "differences", "read_scored_items"]
 
 SAMPLES = "samples"
+LEVEL = 0.05
+"""Corrected p-value below which a difference is decided."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def differences(
 
     Returns:
         One difference per pair that shares a metric and items. Its outcome is `better` or `worse` only if the interval
-        excludes 0 and there are items enough for one.
+        excludes 0, the corrected p-value is below 5 %, and there are items enough.
 
     Example:
         >>> items = [f"q{n}" for n in range(20)]
@@ -77,7 +79,10 @@ def differences(
     """
     found = [one for model, base in pairs if (one := _difference(model, base, draws, seed)) is not None]
     corrected = holm([one.p_value for one in found])
-    return [one.model_copy(update={"p_holm": float(p)}) for one, p in zip(found, corrected, strict=True)]
+    return [
+        one.model_copy(update={"p_holm": float(p), "outcome": one.outcome if p < LEVEL else "undecided"})
+        for one, p in zip(found, corrected, strict=True)
+    ]
 
 
 def _difference(model: ScoredItems, base: ScoredItems, draws: int, seed: int) -> Difference | None:

@@ -17,6 +17,7 @@ from plural_rlhf.suites.engine.context import Context, Scoring
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
 from reward_models.content_hashes import arrays_hash
+from reward_models.progress import track
 
 
 __all__ = [
@@ -115,7 +116,7 @@ def load_tasks(
         (5, [])
     """
     loaded, skipped = [], []
-    for task in tasks:
+    for task in track(list(tasks), "loading tasks"):
         files = TaskData(data, max_items=max_items, seed=seed)
         try:
             items = task.load(files)

@@ -60,7 +60,8 @@ def plot_skill(results: SuiteResults) -> Figure | None:
             axes.plot(max(row.value, LEFTMOST), height, "o" if inside else "<", color=colour, ms=5, clip_on=False)
             if not inside:
                 text = f"  {row.value:.1f}".replace("-", "−")
-                axes.text(LEFTMOST, height, text, color=colour, va="center", fontsize=7.5)
+                end = LEFTMOST if row.ci_high is None else max(LEFTMOST, row.ci_high)
+                axes.text(end, height, text, color=colour, va="center", fontsize=7.5)
         marginal = skills.get(("marginal", task))
         if marginal is not None and marginal.value >= LEFTMOST:
             ends = [number * step - 0.5, number * step + len(shown) - 0.5]

@@ -15,8 +15,12 @@ __all__ = ["all_numbers", "comparison_table", "data_table", "overview", "overvie
 BETTER = {"lower": "lower", "higher": "higher", "zero": "near 0", "none": ""}
 
 
-def overview(results: SuiteResults) -> TextTable:
+def overview(results: SuiteResults, *, intervals: bool = True) -> TextTable:
     """Tabulate one row per task, and the headline number of every model.
+
+    Args:
+        results: The results.
+        intervals: Whether to show those of the models.
 
     Example:
         >>> row = MetricResult(metric="skill_uniform", value=0.4, headline=True, unit="skill")
@@ -29,7 +33,8 @@ def overview(results: SuiteResults) -> TextTable:
     for task in results.tasks():
         rows = {model: row for model in models if (row := results.headline(model, task)) is not None}
         cells = {
-            model: _with_interval(row) if model in real else format_nats(row.value) for model, row in rows.items()
+            model: _with_interval(row) if intervals and model in real else format_nats(row.value)
+            for model, row in rows.items()
         }
         body.append([task, next(iter(rows.values())).metric, *(cells.get(model, DASH) for model in models)])
     return TextTable(
@@ -41,13 +46,13 @@ def overview(results: SuiteResults) -> TextTable:
 
 
 def overview_table(results: SuiteResults) -> Table:
-    """Return the overview for a terminal.
+    """Return the overview for a terminal, without intervals if there are several models.
 
     Example:
         >>> overview_table(SuiteResults()).row_count
         0
     """
-    return rich_table(overview(results), title=results.name)
+    return rich_table(overview(results, intervals=len(results.real_models()) < 2), title=results.name)
 
 
 def all_numbers(results: SuiteResults) -> TextTable:

@@ -70,6 +70,7 @@ def test_the_overview_has_a_dash_where_a_model_has_no_number():
     rows = {row[0]: row[1:] for row in overview(results()).rows}
     assert rows["urn"] == ["skill_uniform", "−4.000 [−4.100, −3.900]", "0.250 [0.150, 0.350]", "–"]
     assert rows["gss"][-2:] == ["–", "0.700"]
+    assert overview(results(), intervals=False).rows[0] == ["urn", "skill_uniform", "−4.000", "0.250", "–"]
 
 
 def test_the_surest_differences_come_first():
