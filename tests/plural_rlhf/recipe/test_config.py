@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
 from plural_rlhf.recipe.settings.data import SURVEYS
 from tests.paths import ROOT
 
 
+DEFAULTS = Path(__file__).with_name("defaults.json")
 RUN_FILES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
@@ -171,14 +176,42 @@ def test_a_missing_file_suggests_its_neighbour(write):
     assert "is a folder" in refusal(path.parent)
 
 
-def test_every_setting_is_described():
-    def fields(model: type[BaseModel]):
-        for name, field in model.model_fields.items():
-            yield f"{model.__name__}.{name}", field
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                yield from fields(field.annotation)
+def sections(kind: object) -> Iterator[type[BaseModel]]:
+    """All models in an annotation, at any depth."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from sections(field.annotation)
+    for part in get_args(kind):
+        yield from sections(part)
 
-    assert [name for name, field in fields(RunConfig) if not field.description] == []
+
+def every_setting() -> dict[str, FieldInfo]:
+    models = dict.fromkeys(sections(RunConfig))
+    return {f"{model.__name__}.{name}": field for model in models for name, field in model.model_fields.items()}
+
+
+def test_every_setting_is_described():
+    assert [name for name, field in every_setting().items() if not field.description] == []
+
+
+def test_a_default_does_not_change_unseen():
+    """A changed default gives every run file that does not set it other numbers.
+
+    After a change that is meant and measured, run this file with UPDATE_GOLDEN=1.
+    """
+    values = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in every_setting().items()
+        if not field.is_required()
+    }
+    today = {name: value for name, value in values.items() if not isinstance(value, BaseModel)}
+    today = json.loads(json.dumps(today, default=str))
+    if os.environ.get("UPDATE_GOLDEN"):
+        DEFAULTS.write_text(json.dumps(today, indent=1) + "\n", encoding="utf-8")
+    stored = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    assert {name: today.get(name, "gone") for name in stored} == stored
+    assert len(stored) > 100
 
 
 def test_what_only_another_source_reads_may_stand_at_its_default(write):

@@ -10,6 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from plural_rlhf.report import canvas, plots, summary_table, write_report
@@ -21,10 +22,12 @@ from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, ru
 from plural_rlhf.report.sections import report_sections
 from plural_rlhf.report.tables import (
     Rows,
+    TextTable,
     clusters_text,
     format_interval,
     format_nats,
     format_percent,
+    rich_table,
     short_labels,
     summary_text,
 )
@@ -377,3 +380,20 @@ def test_clusters_table_names_what_sets_them_apart(results):
     cells = clusters_text(results).rows[0]
     assert cells[0] == CLUSTERS[0]
     assert "no more children: no (92.0\N{NO-BREAK SPACE}%, all 59.8\N{NO-BREAK SPACE}%)" in cells[2]
+
+
+def test_ours_is_the_bold_row_and_no_other():
+    table = TextTable(header=["", "words"], rows=[["people", "1"], ["ours", "2"], ["stock", "3"]], caption="")
+    assert [row.style for row in rich_table(table, "Length", "ours").rows] == [None, "bold", None]
+    assert [row.style for row in rich_table(table, "Length").rows] == [None] * 3
+
+
+def test_a_part_of_a_bar_is_named_where_its_name_fits():
+    axes = Figure().add_subplot()
+    plots._name_parts(
+        axes, 2, [0.7, 0.06, 0.24], ["yes", "no", "it depends on where"], ["#000000", "#ffffff", "#ffffff"]
+    )
+    assert [(text.get_text(), text.get_position(), text.get_color()) for text in axes.texts] == [
+        ("yes", (pytest.approx(0.35), 2), "white"),
+        ("no", (pytest.approx(0.73), 2), "#17202c"),
+    ]
