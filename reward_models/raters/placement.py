@@ -34,7 +34,7 @@ __all__ = ["OfRaters", "Placement"]
 
 NODES_BY_SPREAD = ((1.5, 5), (5.0, 31), (np.inf, 61))
 """Nodes of the average over an uncertain reward, by its largest standard deviation in logits. Answers change within a
-logit or two, and nodes that lie further apart jump over that: five nodes at 7 logits put half of the mass on a tie."""
+logit or two, and nodes that lie further apart jump over that: of five nodes at 7 logits one has half of the mass."""
 
 
 @dataclass(frozen=True)
