@@ -23,16 +23,13 @@ from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
 from plural_rlhf.report.results import Meta, RunResults
 from plural_rlhf.report.results_policies import TextResults
-from plural_rlhf.report.sections import Section, report_sections
+from plural_rlhf.report.sections import Section, report_sections, sections_beside_texts
 from plural_rlhf.report.texts.sections import policy_findings, text_sections
 from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
 
 __all__ = ["readable", "write_page", "write_report", "write_text_report"]
-
-BESIDE_TEXTS = ("clusters", "traits", "fit", "reliability", "training", "record")
-"""Sections of every run; the others are about questions with offered answers."""
 
 
 def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) -> Path:
@@ -54,11 +51,10 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         True
     """
     results = RunResults.model_validate(readable(RunResults.model_validate(results).to_dict()))
-    sections = report_sections(results)
     if results.texts:
-        sections = text_sections(results.texts, results.along) + [
-            one for one in sections if one.key in BESIDE_TEXTS and not one.missing
-        ]
+        sections = text_sections(results.texts, results.along) + sections_beside_texts(results)
+    else:
+        sections = report_sections(results)
     return write_page(folder, results.name, headline(results), sections, results.meta)
 
 

@@ -41,7 +41,7 @@ from plural_rlhf.report.tables import (
 from reward_models.stats.verdicts import MIN_ITEMS, shortage
 
 
-__all__ = ["Section", "report_sections"]
+__all__ = ["Section", "report_sections", "sections_beside_texts"]
 
 
 @dataclass(frozen=True)
@@ -127,17 +127,32 @@ def report_sections(results: RunResults) -> list[Section]:
                 results.reason(SkippedPart.RULES) or "the jury has one cluster, or evaluate.rules is empty",
             ),
         ),
-        Section(
-            "training",
-            "Did the training settle, and what did it cost?",
-            "Thin: every step; thick: the average around it. Losses should flatten out. The warm-up gives the "
-            "reference pi_ref that both methods start from.",
-            plots.plot_training(results),
-            [_budget_table(results)],
-            missing=_missing(results.training, "nothing was trained"),
-        ),
+        _training(results),
         _record(results),
     ]
+
+
+def sections_beside_texts(results: RunResults) -> list[Section]:
+    """Make the sections of a run whose policies write that are not about texts: raters, trainings and the record.
+
+    Example:
+        >>> [section.key for section in sections_beside_texts(RunResults())]
+        ['record']
+    """
+    sections = [_clusters(results), *_survey(results), _training(results), _record(results)]
+    return [section for section in sections if not section.missing]
+
+
+def _training(results: RunResults) -> Section:
+    return Section(
+        "training",
+        "Did the training settle, and what did it cost?",
+        "Thin: every step; thick: the average around it. Losses should flatten out. The warm-up gives the "
+        "reference pi_ref that both methods start from.",
+        plots.plot_training(results),
+        [_budget_table(results)],
+        missing=_missing(results.training, "nothing was trained"),
+    )
 
 
 def _distributions(results: RunResults) -> Section:

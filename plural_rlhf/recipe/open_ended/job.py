@@ -33,20 +33,23 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
 
     Raises:
         ConfigError: An objective that cannot score the first prompt, a rival that cannot be measured, or an unknown
-            rater.
+            rater, or a prompt that the model cannot read.
     """
     from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_rloo
+    from plural_rlhf.recipe.open_ended.start_checks import check_rendering, warn_of_broken_pi_0
 
     prompts, start = run_prompts(config, data), folder / Stage.WARM
     check_objectives(config, prompts[0].messages)
     check_rivals(config)
     check_raters(config, data)
+    check_rendering(config, prompts)
     texts = {prompt.prompt: list(prompt.given) for prompt in prompts}
     if config.sft.texts == "preferred":
         texts = preferred_texts(data, prompts)
 
     def train_start(scorer: ClusterScorer, training: TrainingFolder) -> TrainingResults:
         results = train_pi_0(config, prompts, texts, scorer, training)
+        warn_of_broken_pi_0(config, prompts, scorer, training.policy)
         if isinstance(scorer, Objectives):
             from plural_rlhf.recipe.open_ended.one_scale import put_on_one_scale
 

@@ -12,7 +12,14 @@ from plural_rlhf.report.results_policies import CheckpointResult, TextResults, T
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
-from plural_rlhf.report.texts.tables import LITTLE_KEPT, policy_name, population_results, shifts_text, steering_text
+from plural_rlhf.report.texts.tables import (
+    LITTLE_KEPT,
+    policy_name,
+    population_results,
+    shifts_text,
+    steering_text,
+    tells_share_of_gain,
+)
 from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, reference, writers
 
 
@@ -72,7 +79,7 @@ def policy_findings(results: TextResults) -> list[str]:
         if ratio is not None and ratio.value is not None:
             parts.append(f"{ratio.value:.2f} times as many different answers in effect")
         kept = results.row(policy, "heldout_share_of_gain")
-        if kept is not None and kept.value is not None:
+        if kept is not None and tells_share_of_gain(kept):
             warning = "" if kept.ci_high is None or kept.ci_high >= LITTLE_KEPT else " (over-optimised)"
             parts.append(f"the held-out jury sees {format_percent(kept.value)} of the gain{warning}")
         if parts:
@@ -247,7 +254,7 @@ def _gain_table(results: TextResults) -> TextTable:
     rows = []
     for policy in _policies(results):
         kept = results.row(policy, "heldout_share_of_gain")
-        why = DASH if kept is None else kept.reason or _cell(kept)
+        why = DASH if kept is None else kept.reason or (_cell(kept) if kept.n > 1 else "one prompt does not tell")
         beside = DASH if kept is None else format_percent(kept.baseline)
         rows.append([policy_name(policy), _cell(results.row(policy, "kl_to_reference")), why, beside])
     header = ["policy", "nats from the reference", "share of the gain kept", "kept among people's texts"]

@@ -20,6 +20,7 @@ __all__ = [
     "population_results",
     "shifts_text",
     "steering_text",
+    "tells_share_of_gain",
     "text_findings",
     "text_summary",
     "text_tables",
@@ -95,7 +96,7 @@ def text_summary(results: Sequence[TextResults]) -> TextTable:
         rows = [written.row(policy, measure, **labels) for policy in policies]
         floor = next((row.floor for row in rows if row is not None and row.floor is not None), None)
         cells = [
-            show(row.value) if row is not None and row.value is not None and _is_certain(row) else DASH for row in rows
+            show(row.value) if row is not None and row.value is not None and _is_shown(row) else DASH for row in rows
         ]
         if PEOPLE in policies and cells[policies.index(PEOPLE)] == DASH and floor is not None:
             cells[policies.index(PEOPLE)] = show(floor)  # people against people
@@ -142,12 +143,21 @@ def _value(results: TextResults, policy: str, measure: str) -> float:
 
 
 def _shown(row: TextRow, show: Callable[[float], str]) -> str:
-    return DASH if row.value is None or not _is_certain(row) else show(row.value)
+    return DASH if row.value is None or not _is_shown(row) else show(row.value)
 
 
-def _is_certain(row: TextRow) -> bool:
-    """Whether a value is worth printing: of the share of a gain that is kept, not from one prompt alone."""
-    return row.n > 1 or row.measure != "heldout_share_of_gain"
+def _is_shown(row: TextRow) -> bool:
+    return row.measure != "heldout_share_of_gain" or tells_share_of_gain(row)
+
+
+def tells_share_of_gain(row: TextRow | None) -> bool:
+    """Whether the share of a gain that is kept is worth printing: a ratio of two gains, not from one prompt alone.
+
+    Example:
+        >>> tells_share_of_gain(TextRow(policy="plural", measure="heldout_share_of_gain", value=1.2, n=1))
+        False
+    """
+    return row is not None and row.value is not None and row.n > 1
 
 
 def _percent(share: float) -> str:

@@ -2,15 +2,21 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from plural_rlhf.policies.base_models import tiny_tokenizer
 from plural_rlhf.recipe import ConfigError, make_config
 from plural_rlhf.recipe.choose_job import job_of
 from plural_rlhf.recipe.data import read_data
-from plural_rlhf.recipe.open_ended.prompts import preferred_texts, run_prompts
-from reward_models.errors import JudgementError
+from plural_rlhf.recipe.open_ended import start_checks
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, preferred_texts, run_prompts
+from plural_rlhf.recipe.open_ended.samples import Sample
+from plural_rlhf.recipe.open_ended.start_checks import check_rendering
+from reward_models.errors import JudgementError, JudgementWarning
 from tests.plural_rlhf.recipe.open_ended.conftest import PROMPTS, WORDS
 
 
@@ -109,3 +115,29 @@ def test_settings_that_such_a_run_does_not_read_are_refused(config_of, tmp_path)
     survey = make_config({"sft": {"steps": 3}, "data": {"max_raters": 50}}, origin="test")
     with pytest.raises(ConfigError, match=r"sft\.steps is set, .*whose answers are offered.*or use warmup"):
         job_of(survey, read_data(survey), tmp_path)
+
+
+def test_a_prompt_that_the_model_cannot_read_is_named_before_anything_is_fitted(config_of, monkeypatch):
+    prompts = [OpenPrompt("More parks?", "train"), OpenPrompt("Why? " * 4000, "train")]
+    with pytest.raises(ConfigError, match=r"(?s)1 fault.*'Why\? .* tokens, and 'tiny' reads .* Fix: shorten it"):
+        check_rendering(config_of(), prompts)
+    check_rendering(config_of(), prompts[:1])
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    monkeypatch.setattr(start_checks.AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)
+    with pytest.raises(ConfigError, match=r"(?s)1 fault.*cannot render the prompt 'More parks\?' .*ValueError"):
+        check_rendering(config_of(), prompts)
+
+
+def test_a_pi_0_that_does_not_answer_is_named_with_its_cure(config_of, tmp_path, monkeypatch):
+    def texts(*args):
+        ended = [False, False, False, True]
+        return [Sample("trial", "all", "Why?", "train", "Because the", -1.0, -1.0, 3, end) for end in ended]
+
+    monkeypatch.setattr(start_checks, "draw_from_pi_0", texts)
+    scorer = SimpleNamespace(prevalence=np.array([1.0]))
+    prompts = [OpenPrompt("Why?", "train")]
+    with pytest.warns(
+        JudgementWarning, match=r"of 4 texts .* 3 are no answers, most of them truncated, .*max_new_token"
+    ):
+        start_checks.warn_of_broken_pi_0(config_of(), prompts, scorer, tmp_path)

@@ -1,0 +1,96 @@
+"""What spoils a run on texts and shows early: prompts that the model cannot read, a pi_0 that does not answer.
+
+Knows the base model and its tokenizer; knows nothing of juries' rewards and of trainings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer
+
+from plural_rlhf.evaluation.open_ended.drift import degeneracy
+from plural_rlhf.policies.answers import encode_prompt
+from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.recipe.config import ConfigError, RunConfig
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
+from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
+from plural_rlhf.report.names import EVERYBODY
+from plural_rlhf.report.texts.tables import CURES, MOSTLY_BROKEN
+from plural_rlhf.weights.wording import POPULATION, steer_prompt
+from reward_models.errors import JudgementWarning
+from reward_models.jury.protocol import ClusterScorer
+
+
+__all__ = ["check_rendering", "warn_of_broken_pi_0"]
+
+PROMPTS, TEXTS = 4, 4
+"""Pi_0 is tried on so many training prompts, with so many texts each."""
+STEERING_TOKENS = 64
+"""Room for the words that say whose answer is wanted, which name the clusters."""
+
+
+def check_rendering(config: RunConfig, prompts: Sequence[OpenPrompt]) -> None:
+    """Raise unless the chat template renders every prompt, and prompt and answer fit into the model.
+
+    Args:
+        config: The run.
+        prompts: Its prompts.
+
+    Raises:
+        ConfigError: The template refuses a prompt, or a prompt is too long; the message names the first of each.
+    """
+    path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    longest = getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "max_position_embeddings", None)
+    faults = dict[str, str]()
+    for prompt in prompts:
+        try:
+            length = len(encode_prompt(steer_prompt(prompt.messages, POPULATION), tokenizer, {}))
+        except Exception as error:  # whatever a template of jinja raises
+            faults.setdefault(
+                "rendering",
+                f"the chat template of {config.policy.model!r} cannot render the prompt {prompt.wording[:60]!r} after "
+                f"a system message ({type(error).__name__}: {error}). Fix: correct the roles of its messages, or "
+                "choose a model whose tokenizer has a chat template with system messages",
+            )
+            continue
+        room = None if longest is None else longest - config.policy.max_new_tokens - STEERING_TOKENS
+        if room is not None and length > room:
+            faults.setdefault(
+                "length",
+                f"the prompt {prompt.wording[:60]!r} has {length:,} tokens, and {config.policy.model!r} reads "
+                f"{longest:,}, of which {config.policy.max_new_tokens:,} are for the answer (policy.max_new_tokens) "
+                f"and {STEERING_TOKENS} for the words that steer. Fix: shorten it, lower policy.max_new_tokens, or "
+                "choose a model with a longer context",
+            )
+    if faults:
+        raise ConfigError(config.name, list(faults.values()))
+
+
+def warn_of_broken_pi_0(config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path) -> None:
+    """Warn if most of a few texts of pi_0 are no answers: all policies start from it.
+
+    Args:
+        config: The run.
+        prompts: Its prompts; a few training prompts are tried.
+        scorer: The clusters and their prevalence.
+        start: Folder of pi_0.
+
+    Warns:
+        JudgementWarning: The share that is empty, repetitive or truncated, and the cure.
+    """
+    some = training_prompts(prompts)[:PROMPTS]
+    texts = draw_from_pi_0(config, start, scorer, some, {EVERYBODY: scorer.prevalence}, TEXTS, "trial of pi_0")
+    faults = Counter(fault for text in texts if (fault := degeneracy(text.text, text.ended)) is not None)
+    if faults.total() > MOSTLY_BROKEN * len(texts):
+        [(most, _)] = faults.most_common(1)
+        warnings.warn(
+            f"of {len(texts)} texts that pi_0 wrote on trial {faults.total()} are no answers, most of them {most}, "
+            f"and every policy starts from it. Fix: stop the run and {CURES[most]}.",
+            JudgementWarning,
+            stacklevel=2,
+        )
