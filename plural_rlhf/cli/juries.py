@@ -191,26 +191,43 @@ def evaluate_jury(context: typer.Context) -> None:
 def rename(
     jury: JuryFolder,
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="OLD=NEW...", help="Present name, or number from 1 (the largest), and new name."),
-    ],
+    ] = None,
+    describe: Annotated[
+        str | None,
+        typer.Option(
+            "--describe",
+            metavar="MODEL",
+            help="Let a language model write one sentence on each cluster from the judgements that set it apart, "
+            "which stay beside it: a path, a Hub id, or smollm2-135m.",
+        ),
+    ] = None,
     traceback: Traceback = False,
 ) -> None:
-    """Rename clusters of a saved jury; its scores stay the same.
+    """Rename clusters of a saved jury, or have them described; its scores stay the same.
 
     Example: `plural-rlhf rename runs/protests/jury "peaceful + free speech + opinions=rights" 2=order`
+
+    Example: `plural-rlhf rename runs/protests/jury --describe smollm2-135m`
 
     A policy that was trained with the former names follows these names only; the jury's folder keeps them. To name
     clusters before a policy is trained, set `jury.names` in the run file.
     """
 
     def rename_in_folder() -> None:
-        from reward_models.jury.folder import load_config
+        from reward_models.jury.folder import load_config, load_state
         from reward_models.jury.rename import rename_clusters
 
-        before = load_config(jury).cluster_names
-        changes = dict(_old_and_new(change, before) for change in names)
-        after = rename_clusters(jury, changes)
+        if not names and describe is None:
+            raise typer.BadParameter("nothing to change. Give OLD=NEW, or --describe MODEL.")
+        config = load_config(jury)
+        before = config.cluster_names
+        changes = dict(_old_and_new(change, before) for change in names or [])
+        descriptions = {} if describe is None else _described(load_state(jury, config).descriptions, describe)
+        after = rename_clusters(jury, changes, descriptions)
+        for name, description in descriptions.items():
+            say(f"{name}: {description}")
         for old, new in zip(before, after, strict=True):
             say(new if old == new else f"{new} (was {old})")
         if before != after:
@@ -275,6 +292,14 @@ def export_scalar(
         say(f"Written to {out}")
 
     guarded(export, traceback)
+
+
+def _described(descriptions: dict[str, str], model: str) -> dict[str, str]:
+    """Put a sentence of a language model before the judgements that set each cluster apart."""
+    from plural_rlhf.policies.base_models import prepare_base_model
+    from reward_models.jury.fitting.descriptions import describe_with_model
+
+    return describe_with_model(descriptions, prepare_base_model(model))
 
 
 def _old_and_new(change: str, names: list[str]) -> tuple[str, str]:

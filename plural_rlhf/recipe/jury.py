@@ -7,6 +7,7 @@ against demographic groups), prints it, and saves the folder. Knows nothing of p
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,27 @@ from plural_rlhf.report.results_jury import Groupings, HeadroomSummary, Heads, J
 from plural_rlhf.report.results_survey import SurveyResults
 from reward_models.analysis.headroom import headroom
 from reward_models.borders import cell, heading
+from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.selection import only_candidate
 from reward_models.judgements.records import Judgements
+from reward_models.jury.features import pooled_features_of_readings
 from reward_models.jury.fit import fit_jury
+from reward_models.jury.fitting.descriptions import describe_with_model
+from reward_models.jury.scorer import JuryScorer
 
 
 __all__ = ["jury_backbone", "jury_stage", "measure_headroom"]
 
 
+MOST_CLUSTERS = 4
+"""Largest mixture of the headroom on new texts, as of that from labels; fewer where the run offers fewer."""
 _LABELS_ALONE = (
-    "Headroom and groups are measured from labels alone, and the jury reads the texts too: where few people judge a "
-    "text it may find tastes that labels do not show. `plural-rlhf headroom --features MODEL` measures with texts."
+    "Groups are measured from labels alone, and the jury reads the texts too: where few people judge a text it may "
+    "find tastes that labels do not show."
 )
+
+_NOT_HELD_OUT = "what a jury gains on them was not measured: no text can be held out of this table"
 
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Does a piece of work, or returns its result where a run that was stopped has done it already."""
@@ -88,6 +97,13 @@ def jury_stage(
     assert fitted is not None  # fit_jury says how the jury came about
     selection = fitted.selection or only_candidate(section.clusters[0])
     print_clusters(selection, fitted.clusters, console)
+    if section.describe is not None:
+        _describe(scorer, section.describe, config, console)
+    on_new_texts = None
+    if data.train.kind != "choice":
+        on_new_texts = _headroom_on_new_texts(data.train, scorer, max(section.clusters), config.seed, keep, features)
+        verdict = _NOT_HELD_OUT if on_new_texts is None else on_new_texts.verdict
+        console.print(heading("New texts", verdict))
 
     def survey() -> dict[str, Any]:
         return describe_survey(
@@ -116,6 +132,7 @@ def jury_stage(
     console.print(heading("Jury", f"{heads} on features of {texts} texts, saved in {folder}"))
     return JuryResults(
         headroom=room,
+        headroom_new_texts=on_new_texts,
         selection=selection_results(selection),
         clusters=[cluster_results(cluster) for cluster in fitted.clusters],
         groupings=groups,
@@ -128,6 +145,17 @@ def jury_stage(
     )
 
 
+def _describe(scorer: JuryScorer, model: str, config: RunConfig, console: Console) -> None:
+    """Let a language model write a sentence on each cluster, and print it; a jury of one cluster has none."""
+    if not scorer.state.descriptions:
+        console.print(cell("jury.describe: no cluster has judgements that set it apart, so none is described", "dim"))
+        return
+    path = prepare_base_model(model, config.policy.cache_dir, seed=config.seed)
+    scorer.state = replace(scorer.state, descriptions=describe_with_model(scorer.state.descriptions, path))
+    for name, description in scorer.state.descriptions.items():
+        console.print(cell(f"  {name}: {description}"))
+
+
 def measure_headroom(judgements: Judgements, seed: int, keep: Keep) -> HeadroomSummary:
     """Measure what a jury could gain over one reward for everybody; `keep` as for `jury_stage`."""
 
@@ -135,3 +163,30 @@ def measure_headroom(judgements: Judgements, seed: int, keep: Keep) -> HeadroomS
         return HeadroomSummary.model_validate(headroom(judgements, seed=seed), from_attributes=True).to_dict()
 
     return HeadroomSummary.model_validate(keep("headroom", measure))
+
+
+def _headroom_on_new_texts(
+    judgements: Judgements, scorer: JuryScorer, clusters: int, seed: int, keep: Keep, features: Path
+) -> HeadroomSummary | None:
+    """Measure what a jury gains on texts that nobody judged, from the features that the jury reads.
+
+    The features were stored when the jury was fitted. None where no text can be held out.
+    """
+
+    def measure() -> dict[str, Any] | None:
+        rows = pooled_features_of_readings(
+            scorer.model.model,
+            scorer.tokenizer,
+            judgements.encode().texts,
+            [scorer.reading],
+            cache_dir=features,
+            exact=True,
+        )[0]
+        try:
+            ladder = headroom(judgements, max_clusters=min(clusters, MOST_CLUSTERS), seed=seed, features=rows)
+        except JuryError:
+            return None
+        return HeadroomSummary.model_validate(ladder, from_attributes=True).to_dict()
+
+    kept = keep("headroom_new_texts", measure)
+    return None if kept is None else HeadroomSummary.model_validate(kept)

@@ -198,4 +198,5 @@ def _clusters_sentence(results: RunResults) -> str:
 
 
 def _headroom_sentence(results: RunResults) -> str:
-    return "" if results.headroom is None else f"Headroom verdict: {results.headroom.verdict}"
+    ladders = {"": results.headroom, " on texts that nobody judged": results.headroom_new_texts}
+    return ". ".join(f"Headroom verdict{where}: {found.verdict}" for where, found in ladders.items() if found)

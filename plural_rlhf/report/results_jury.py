@@ -194,6 +194,10 @@ class JuryResults(ResultsModel):
     """
 
     headroom: HeadroomSummary | None = Field(default=None, description="What a jury could gain.")
+    headroom_new_texts: HeadroomSummary | None = Field(
+        default=None,
+        description="The same on texts that nobody judged, from their features; null where it was not measured.",
+    )
     selection: ClusterSelection | None = Field(default=None, description="How the number of clusters was chosen.")
     clusters: list[Cluster] = Field(default=[], description="The rater clusters.")
     groupings: Groupings | None = Field(default=None, description="Clusters beside demographic groups.")

@@ -235,7 +235,11 @@ def _information(results: RunResults) -> Section:
         "What does it help to know about a rater?",
         _information_text(results),
         plots.plot_information(results),
-        folded=[] if results.headroom is None else [headroom_text(results.headroom)],
+        folded=[
+            headroom_text(ladder, new_texts=ladder is results.headroom_new_texts)
+            for ladder in (results.headroom, results.headroom_new_texts)
+            if ladder is not None
+        ],
         missing=_missing(results.groupings, _few_raters(results) or "the groupings were not compared"),
     )
 

@@ -239,8 +239,12 @@ def clusters_text(results: RunResults) -> TextTable:
     )
 
 
-def headroom_text(headroom: HeadroomSummary) -> TextTable:
+def headroom_text(headroom: HeadroomSummary, *, new_texts: bool = False) -> TextTable:
     """Tabulate the ladder of models of the judgements, from a constant upwards.
+
+    Args:
+        headroom: The ladder.
+        new_texts: Whether it was measured on texts that nobody had judged.
 
     Example:
         >>> from plural_rlhf.report.results_jury import Rung
@@ -255,7 +259,7 @@ def headroom_text(headroom: HeadroomSummary) -> TextTable:
             [rung.name, format_nats(rung.nll), format_interval(rung.info, rung.low, rung.high)]
             for rung in headroom.rungs
         ],
-        caption="Each rung is scored on judgements it has not seen; higher gain is better.",
+        caption=f"Each rung is scored on judgements {'of texts ' * new_texts}it has not seen; higher gain is better.",
     )
 
 

@@ -26,8 +26,12 @@ __all__ = ["rename_clusters"]
 CARD = "README.md"
 
 
-def rename_clusters(folder: str | Path, names: Sequence[str] | Mapping[str, str]) -> list[str]:
-    """Rename clusters of a saved jury, in its folder.
+def rename_clusters(
+    folder: str | Path,
+    names: Sequence[str] | Mapping[str, str],
+    descriptions: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Rename clusters of a saved jury, in its folder, and replace their descriptions where new ones are given.
 
     A policy that was trained on prompts with the former names follows these names only: the folder keeps those that it
     had before its first renaming (`JuryConfig.former_names`), for `Steerer.from_pretrained(prompt_names=)`. A run that
@@ -36,6 +40,7 @@ def rename_clusters(folder: str | Path, names: Sequence[str] | Mapping[str, str]
     Args:
         folder: Folder of a jury that was saved with `JuryScorer.save_pretrained` or `JuryRewardTrainer`.
         names: Names of all clusters in order, or new names by present name, see `changed_names`.
+        descriptions: New descriptions of clusters by their present name; the others keep theirs.
 
     Returns:
         The names of all clusters.
@@ -78,7 +83,15 @@ def rename_clusters(folder: str | Path, names: Sequence[str] | Mapping[str, str]
             _rename_in_card(unfinished / CARD, new_by_old)
         changed = [name for name in ("config.json", CARD) if name in values["files"]]
         files = {**values["files"], **folder_records(unfinished, changed)}
-        clusters = [{**cluster, "name": new_by_old[cluster["name"]]} for cluster in values["clusters"]]
+        new = {} if descriptions is None else descriptions
+        clusters = [
+            {
+                **cluster,
+                "name": new_by_old[cluster["name"]],
+                "description": new.get(cluster["name"], cluster["description"]),
+            }
+            for cluster in values["clusters"]
+        ]
         state = {key: value for key, value in values.items() if key != SELF} | {"clusters": clusters, "files": files}
         write_json(unfinished / STATE_FILE, {**state, SELF: value_hash(state)}, exact=True)
     return new_names

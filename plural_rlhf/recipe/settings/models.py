@@ -16,6 +16,7 @@ ONLY_FITTED = (
     "clusters",
     "names",
     "strangers",
+    "describe",
     "by",
     "restarts",
     "backbone",
@@ -121,6 +122,11 @@ class JurySection(Section):
         default="raters",
         description="How raters without labels are predicted: as a random rater, or as whoever gave a random "
         "judgement (judgements), where a few raters gave most of them.",
+    )
+    describe: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Language model that writes one sentence on each cluster from the judgements that set it apart, "
+        "which stay beside it: smollm2-135m, a path or Hub id; null for none.",
     )
     by: list[str] | None = Field(
         default=None,

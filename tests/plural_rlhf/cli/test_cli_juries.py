@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 from plural_rlhf.cli import app
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.settings.data import DataSection
+from reward_models.analysis.headroom import headroom
+from reward_models.jury.features import pooled_features
+from reward_models.jury.fitting.descriptions import judgements_behind
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
@@ -338,11 +341,37 @@ def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path,
         frame = planted_judgements(kind, num_raters=24, num_items=10, seed=1).judgements.frame
         frame.drop(columns="item_id").to_csv(f"{kind}.csv", index=False)
     settings = ["data.columns={levels: [-1, 0, 1]}", "data.tables=[{path: preference.csv}]", "jury.clusters=2"]
+    settings += ["jury.describe=tiny"]
     sets = [part for setting in (*settings, "data.heldout_questions=2") for part in ("--set", setting)]
     command = ["fit-jury", "rating.csv", "--backbone", "tiny", "--strangers", "judgements"]
     result = runner.invoke(app, [*command, *sets, "--traceback"])
     assert result.exit_code == 0, result.output
     jury = JuryScorer.from_pretrained("runs/rating/jury")
     assert jury.state.strangers is not None
+    written = list(jury.state.descriptions.values())
+    assert len(written) == 2
+    assert all(text != judgements_behind(text) for text in written)  # words of the model, and the judgements
+    again = runner.invoke(app, ["rename", "runs/rating/jury", "1=first", "--describe", "tiny"])
+    assert again.exit_code == 0, again.output
+    renamed = JuryScorer.from_pretrained("runs/rating/jury")
+    assert renamed.cluster_names[0] == "first"
+    assert list(renamed.state.descriptions.values()) == written
+    nothing = runner.invoke(app, ["rename", "runs/rating/jury"])
+    assert nothing.exit_code == 2
+    assert "nothing to change. Give OLD=NEW, or --describe MODEL" in words(nothing.output)
+    # What a jury gains on new texts is measured from the features that the jury reads.
+    stage = json.loads((tmp_path / "runs/rating/stages/jury.json").read_text(encoding="utf-8"))["result"]
+    train = json.loads((tmp_path / "runs/rating/heldout.json").read_text(encoding="utf-8"))
+    table = load_table("rating.csv", {"levels": [-1, 0, 1]})
+    known = [
+        table.frame["rater_id"].isin(train["raters"]["train"]),
+        table.frame["item_id"].isin(train["items"]["train"]),
+    ]
+    fitted = table.select((known[0] & known[1]).to_numpy())
+    rows = pooled_features(jury.model.model, jury.tokenizer, fitted.encode().texts, reading=jury.reading)
+    expected = headroom(fitted, max_clusters=2, features=rows)
+    assert stage["headroom_new_texts"]["verdict"] == expected.verdict
+    assert expected.verdict.split("[")[0] in words(result.output)
+    assert stage["headroom"]["verdict"] != expected.verdict
     assert set(jury.state.rater_model.terms) == {"rating", "preference"}
     assert len(jury.cluster_names) == 2

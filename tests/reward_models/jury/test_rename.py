@@ -13,6 +13,7 @@ from reward_models import fit_jury, planted_judgements
 from reward_models.content_hashes import changed_files
 from reward_models.errors import JuryError
 from reward_models.jury import rename
+from reward_models.jury.fitting.descriptions import describe_with_model, judgements_behind
 from reward_models.jury.folder import load_config
 from reward_models.jury.rename import rename_clusters
 from reward_models.jury.scorer import JuryScorer
@@ -116,3 +117,34 @@ def test_a_jury_is_renamed_inside_a_folder_that_is_being_written(jury, tmp_path)
     work.join(20)
     assert not work.is_alive()
     assert JuryScorer.from_pretrained(tmp_path / "copy").cluster_names == ["city | centre", "rural"]
+
+
+def test_a_language_model_describes_clusters_and_the_judgements_stay_beside_its_words(jury):
+    tokenizer = tiny_tokenizer()
+    before = JuryScorer.from_pretrained(jury)
+    judgements = before.state.descriptions
+    described = describe_with_model(judgements, tiny_causal_lm(tokenizer), tokenizer)
+    assert {name: judgements_behind(text) for name, text in described.items()} == judgements
+    for name, text in described.items():
+        sentence = text.removesuffix(f" [a language model's words for: {judgements[name]}]")
+        assert 0 < len(sentence) <= 200
+        assert sentence.isprintable()
+    # The same words for the same judgements, also where the model has described them before.
+    assert describe_with_model(described, tiny_causal_lm(tokenizer), tokenizer) == described
+    rename_clusters(jury, {"b": "rural"}, described)
+    after = JuryScorer.from_pretrained(jury)
+    assert after.state.descriptions == {{"b": "rural"}.get(name, name): text for name, text in described.items()}
+    assert (after.cluster_rewards(*TEXTS) == before.cluster_rewards(*TEXTS)).all()
+
+
+def test_what_cannot_be_described_is_refused_or_keeps_its_judgements(tmp_path, monkeypatch):
+    with pytest.raises(JuryError, match="nothing to describe"):
+        describe_with_model({}, tiny_causal_lm(), tiny_tokenizer())
+    with pytest.raises(JuryError, match="no causal language model at"):
+        describe_with_model({"a": "parks: yes"}, tmp_path)
+    with pytest.raises(JuryError, match="without its tokenizer"):
+        describe_with_model({"a": "parks: yes"}, tiny_causal_lm())
+    silent = tiny_causal_lm()
+    monkeypatch.setattr(silent, "generate", lambda input_ids, **_: input_ids)
+    with pytest.warns(UserWarning, match="nothing readable of the cluster 'a'"):
+        assert describe_with_model({"a": "parks: yes"}, silent, tiny_tokenizer()) == {"a": "parks: yes"}

@@ -45,6 +45,8 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
         assert {text.policy for text in of.texts} == {*policies, "people"}
         assert {row.jury for row in of.rows} == {"", "training", "heldout"}
         assert of.row("plural", "approval", jury="heldout", cluster=names[0]).value is not None
+    ladder = results.headroom_new_texts
+    assert [rung.name for rung in ladder.rungs][:3] == ["item mean", "rater terms", "rater terms + rank 1"]
     second = JuryScorer.from_pretrained(tmp_path / "run" / HELDOUT_JURY)
     assert set(names) & set(second.cluster_names)  # named after those of the first jury that want the same
     assert {(one.policy, one.step, one.n) for one in results.along} == {
@@ -60,6 +62,7 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
     assert "Along the trainings" in page
     assert "asked for the population, by a jury of raters that took no part" in page
     assert "Whom do the texts please?" in page
+    assert "Headroom verdict on texts that nobody judged: " in page
     assert "All this is measured on one prompt" in page
     assert "of the texts of pi_0" in page.lower()  # a tiny model never answers, and the page says so
 
