@@ -90,3 +90,9 @@ plt.xlabel("flips seen, less one")
 plt.ylabel("loss of the next (nats)")
 plt.legend()
 plt.show()
+
+# %% What to take away
+#
+# Nothing in the model says what the bias is: it reads it off the flips, and is nearly as sure as it
+# may be. Shown sequences of people's judgements in place of coins, a model learns to read off who
+# is judging. A model that was tuned to give the one best answer does not.

@@ -34,7 +34,7 @@ def test_every_file_that_the_page_names_is_there():
 
 
 def test_rooms_that_are_to_come_are_not_made_before_there_is_something_in_them():
-    made = [path for p in PACKAGES for path in folders(p)[1:] if len(list(path.glob("*.py"))) < 2]
+    made = [path for p in PACKAGES for path in folders(p)[1:] if len(list(path.rglob("*.py"))) < 2]
     assert [path.name for path in made] == []
 
 
