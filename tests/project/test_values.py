@@ -11,7 +11,8 @@ CHANGEABLE = {
     # filled while a command measures, or while a training goes on
     "Measured", "SuiteFindings", "Usage", "LanguageModel", "RewardTable", "Rollouts", "GenerationBatch",
     # TRL's and transformers' conventions: configurations, outputs of models, collators
-    "PluralDPOConfig", "PluralGRPOConfig", "JuryRewardConfig", "JuryOutput", "PairCollator", "JudgementCollator",
+    "PluralDPOConfig", "PluralGRPOConfig", "SpectrumConfig", "JuryRewardConfig", "JuryOutput", "PairCollator",
+    "JudgementCollator",
 }  # fmt: skip
 
 
