@@ -21,7 +21,7 @@ from reward_models.errors import JudgementError, JuryError, did_you_mean
 from reward_models.evaluation.heldout import STREAMS, HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
-from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt, prompt_wording
+from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt, prompt_wording, with_options
 from reward_models.seeds import seeded_rng
 from reward_models.sources import survey_labels
 from reward_models.sources.codes import TableReading
@@ -340,4 +340,4 @@ def render_question(question: Question) -> str:
         >>> render_question(Question("parks", "Build more parks?", ("yes", "no"), "train"))
         'Build more parks? yes; no?'
     """
-    return f"{question.wording} {'; '.join(question.options)}?"
+    return with_options(question.wording, question.options)

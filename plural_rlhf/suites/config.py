@@ -143,6 +143,11 @@ class SuiteConfig(Section):
         default=True,
         description="Ask every question in another order and under other labels too: three times the work.",
     )
+    layout: Literal["list", "line"] = Field(
+        default="list",
+        description="How offered answers are shown: list (one per line, then Answer:) or line (behind the bare "
+        "question, as the policies of a survey run are asked in training).",
+    )
     draws: AtLeastOne = Field(default=1000, description="Bootstrap draws of the intervals.")
     strict: bool = Field(default=False, description="Stop with an error where a task cannot be measured.")
     answers_dir: Path = Field(

@@ -79,6 +79,7 @@ def evaluate_suite(config: SuiteConfig, *, command: str = "") -> SuiteResults:
         scoring=config.scoring,
         option_samples=config.option_samples,
         permutations=config.permutations,
+        layout=config.layout,
         answers_dir=config.answers_dir,
     )
     results = suite_results(found, config, command=command, started=started)

@@ -86,6 +86,7 @@ def write_prompts(config: SuiteConfig, path: str | Path) -> int:
                 scoring=config.scoring,
                 option_samples=config.option_samples,
                 permutations=config.permutations,
+                layout=config.layout,
             )
     write_json_lines(path, collector.asked.values())
     return len(collector.asked)

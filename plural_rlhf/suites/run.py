@@ -16,6 +16,7 @@ from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.context import Context, Scoring
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
+from plural_rlhf.suites.tasks.questions import Layout
 from reward_models.content_hashes import arrays_hash
 from reward_models.progress import track
 
@@ -141,6 +142,7 @@ def run_tasks(
     scoring: Scoring = "log_probability",
     option_samples: int = 32,
     permutations: bool = False,
+    layout: Layout = "list",
     answers_dir: str | Path | None = None,
 ) -> SuiteFindings:
     """Ask every model every task, one model after another.
@@ -155,6 +157,7 @@ def run_tasks(
         scoring: How options are scored.
         option_samples: Samples per question, with `scoring="sampling"`.
         permutations: Ask listed options in another order and under letters too.
+        layout: How listed options are shown: `list`, one per line, or `line`, as in the training of a survey run.
         answers_dir: Folder in which the answers of models are kept, so that a second call asks nothing twice; None
             keeps them in memory.
 
@@ -176,6 +179,7 @@ def run_tasks(
         scoring=scoring,
         option_samples=option_samples,
         permutations=permutations,
+        layout=layout,
         answers_dir=answers_dir,
     )
     found.skipped[:0] = skipped
@@ -191,6 +195,7 @@ def run_loaded(
     scoring: Scoring = "log_probability",
     option_samples: int = 32,
     permutations: bool = False,
+    layout: Layout = "list",
     answers_dir: str | Path | None = None,
 ) -> SuiteFindings:
     """Ask every model tasks that `load_tasks` loaded; the other arguments are those of `run_tasks`."""
@@ -204,6 +209,7 @@ def run_loaded(
                 scoring,
                 option_samples,
                 permutations,
+                layout,
                 AnswerStore(answers_path(answers_dir, model, one.task)),
                 label=f"{model.name}: {one.task.name}",
             )

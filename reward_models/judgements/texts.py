@@ -14,7 +14,16 @@ import pandas as pd
 from reward_models.judgements.spelling import one_form
 
 
-__all__ = ["Prompt", "Text", "as_messages", "freeze_prompt", "prompt_codes", "prompt_groups", "prompt_wording"]
+__all__ = [
+    "Prompt",
+    "Text",
+    "as_messages",
+    "freeze_prompt",
+    "prompt_codes",
+    "prompt_groups",
+    "prompt_wording",
+    "with_options",
+]
 
 
 Prompt = str | tuple[tuple[str, str], ...]
@@ -71,6 +80,16 @@ def prompt_wording(prompt: Prompt) -> str:
         'Hi\nHello'
     """
     return "\n".join(message["content"] for message in as_messages(prompt))
+
+
+def with_options(wording: str, options: Sequence[str]) -> str:
+    """Return a question with its offered answers in one line, as the policies of a survey run are asked.
+
+    Example:
+        >>> with_options("Build more parks?", ["yes", "no"])
+        'Build more parks? yes; no?'
+    """
+    return f"{wording} {'; '.join(options)}?"
 
 
 def prompt_codes(prompts: Collection[Any]) -> np.ndarray:

@@ -24,7 +24,7 @@ class DistributionItem:
 
     Attributes:
         name: Name of the item, unique in its table.
-        text: Everything before the answer, without the options.
+        text: The question, without the options.
         options: `A` different answers.
         people: `(A,)` shares of the people.
         n: People behind the shares; None where they are exact, e.g. computed.
@@ -35,6 +35,7 @@ class DistributionItem:
         block: What is resampled as one for intervals, e.g. the country of a country in a year; `""`: the question.
         answers: `(R,)` option of each rater, -1 where there is none; the same raters in the same order in every item
             of the table. None where only shares are known.
+        preface: What stands before the question, e.g. whom it was asked; `""` for nothing.
         marginal: `(A,)` what people answer elsewhere (`baselines.marginals`), computed from a larger table than the
             items that are measured; None: to be computed from those.
 
@@ -59,7 +60,13 @@ class DistributionItem:
     question: str = ""
     block: str = ""
     answers: np.ndarray | None = None
+    preface: str = ""
     marginal: np.ndarray | None = None
+
+    @property
+    def asked(self) -> str:
+        """The question with what stands before it."""
+        return f"{self.preface}\n{self.text}" if self.preface else self.text
 
     def __post_init__(self) -> None:
         if len(set(self.options)) < max(len(self.options), 2) or not all(option.strip() for option in self.options):

@@ -70,10 +70,13 @@ def judgement_items(
     for key, rows in frame.groupby(keys, sort=False, dropna=True):
         item_id, group = (*key, "all")[:2]
         text, options = _question(judgements, rows)
-        before = preface.format(group=group)
-        fields: dict[str, Any] = {"group": str(group), "ordinal": ordered, "question": str(item_id)}
+        fields: dict[str, Any] = {
+            "group": str(group),
+            "ordinal": ordered,
+            "question": str(item_id),
+            "preface": preface.format(group=group),
+        }
         name = str(item_id) if column is None else f"{item_id} | {group}"
-        text = f"{before}\n{text}" if before else text
         if judgements.kind == "soft":
             items += _published(name, text, options, rows, least, fields)
             continue

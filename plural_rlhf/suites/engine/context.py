@@ -17,7 +17,7 @@ import numpy as np
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.option_answers import SCORING, ask_options, sensitivity
 from plural_rlhf.suites.models.protocol import EvaluatedModel, OptionRequest, Segment, SegmentLosses
-from plural_rlhf.suites.tasks.questions import Labels, OptionAnswer, OptionQuestion
+from plural_rlhf.suites.tasks.questions import LAYOUTS, Labels, Layout, OptionAnswer, OptionQuestion
 from reward_models.content_hashes import value_hash
 from reward_models.errors import did_you_mean
 from reward_models.progress import counting
@@ -40,11 +40,12 @@ class Context:
         scoring: How options are scored.
         option_samples: Samples per question, where options are scored by sampling.
         permutations: Whether listed options are asked in another order and under letters too (`sensitivity`).
+        layout: How listed options are shown.
         store: Kept answers.
         label: What a progress bar is called.
 
     Raises:
-        ValueError: Unknown way of scoring.
+        ValueError: Unknown way of scoring, or unknown layout.
 
     Example:
         >>> from plural_rlhf.suites.models.pseudo import PseudoModel
@@ -60,6 +61,7 @@ class Context:
     scoring: Scoring = "log_probability"
     option_samples: int = 32
     permutations: bool = False
+    layout: Layout = "list"
     store: AnswerStore = field(default_factory=AnswerStore)
     label: str = "asking"
 
@@ -69,6 +71,8 @@ class Context:
                 f"scoring={self.scoring!r} is unknown.{did_you_mean(self.scoring, SCORING)} Fix: one of "
                 f"{', '.join(SCORING)}"
             )
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout={self.layout!r} is unknown. Fix: one of {', '.join(LAYOUTS)}")
 
     def option_answers(
         self,

@@ -51,7 +51,7 @@ def ask_options(
                 "different. Fix: repair the item, or leave it out"
             )
     orders = [range(len(q.options)) for q in questions] if orders is None else orders
-    requests = [option_request(q, order, labels) for q, order in zip(questions, orders, strict=True)]
+    requests = [option_request(q, order, labels, context.layout) for q, order in zip(questions, orders, strict=True)]
     answers = SCORING[context.scoring](context, requests)
     if questions and not any(answer.valid for answer in answers):
         raise NotSupported(

@@ -76,7 +76,11 @@ class DistributionTask(Task):
         elsewhere = marginals(items)
         questions = [
             OptionQuestion(
-                item.text, item.options, item.people, elsewhere[position] if elsewhere else None, item.listed
+                _asked(item, context),
+                item.options,
+                item.people,
+                elsewhere[position] if elsewhere else None,
+                item.listed,
             )
             for position, item in enumerate(items)
         ]
@@ -96,11 +100,16 @@ class DistributionTask(Task):
         return TaskResult([TaskRow(**row) for row in measured.rows], records)
 
 
+def _asked(item: DistributionItem, context: Context) -> str:
+    """The question as it is put: policies are trained without words about whom everybody is."""
+    return item.text if context.layout == "line" and item.group == "all" else item.asked
+
+
 def _record(item: DistributionItem, answer: OptionAnswer, scores: Mapping[str, float]) -> dict[str, Any]:
     return {
         "item": item.name,
         "group": item.group,
-        "text": item.text,
+        "text": item.asked,
         "options": list(item.options),
         "people": item.people.tolist(),
         "n": item.n,

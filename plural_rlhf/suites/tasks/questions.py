@@ -14,13 +14,17 @@ from typing import Literal
 import numpy as np
 
 from plural_rlhf.suites.models.protocol import OptionRequest
+from reward_models.judgements.texts import with_options
 
 
-__all__ = ["LABELS", "Labels", "OptionAnswer", "OptionQuestion", "option_request"]
+__all__ = ["LABELS", "LAYOUTS", "Labels", "Layout", "OptionAnswer", "OptionQuestion", "option_request"]
 
 Labels = Literal["text", "letters", "numbers"]
 LABELS: tuple[Labels, ...] = ("text", "letters", "numbers")
 """What a model answers with: the option itself, or the letter or number in front of it."""
+Layout = Literal["list", "line"]
+LAYOUTS: tuple[Layout, ...] = ("list", "line")
+"""How listed options are shown: one per line and then "Answer:", or in one line, as policies are asked in training."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,10 @@ class OptionAnswer:
 
 
 def option_request(
-    question: OptionQuestion, order: Sequence[int] | None = None, labels: Labels = "text"
+    question: OptionQuestion,
+    order: Sequence[int] | None = None,
+    labels: Labels = "text",
+    layout: Layout = "list",
 ) -> OptionRequest:
     r"""Word a question, with the options in an order and under labels.
 
@@ -76,6 +83,7 @@ def option_request(
         question: The question.
         order: Positions of the options in the order in which they are shown; None for their own.
         labels: What stands before the options, and is the answer.
+        layout: How the options are shown.
 
     Returns:
         The request; option `i` of it is option `order[i]` of the question.
@@ -90,14 +98,21 @@ def option_request(
         Answer:
         >>> request.options, request.people.tolist()
         (('A', 'B'), [1, 3])
+        >>> option_request(question, layout="line").prompt
+        'More parks? yes; no?'
     """
     order = range(len(question.options)) if order is None else order
     shown = [question.options[position] for position in order]
     marks = _marks(len(shown), labels)
-    lines = [
-        f"{mark}. {option}" if labels != "text" else f"- {option}" for mark, option in zip(marks, shown, strict=True)
-    ]
-    prompt = "\n".join([question.text, *lines, "Answer:"]) if question.listed else question.text
+    if labels != "text":
+        lines = [f"{mark}. {option}" for mark, option in zip(marks, shown, strict=True)]
+    else:
+        lines = shown if layout == "line" else [f"- {option}" for option in shown]
+    prompt = question.text
+    if question.listed and layout == "line":
+        prompt = with_options(question.text, lines)
+    elif question.listed:
+        prompt = "\n".join([question.text, *lines, "Answer:"])
     moved = [
         None if shares is None else np.asarray(shares)[list(order)] for shares in (question.people, question.marginal)
     ]

@@ -164,3 +164,26 @@ def test_options_that_are_the_same_are_refused():
 def test_names_of_tasks_are_checked_together():
     with pytest.raises(ValueError, match=r"'unr'\. Did you mean 'urn'"):
         make_tasks(["smoke", "unr"])
+
+
+def test_in_one_line_a_policy_is_asked_as_in_its_training():
+    """What a group of people is told apart by stays; who everybody is was not said in training."""
+    from plural_rlhf.recipe.data import Question, render_question
+
+    asked = []
+    model = CallableModel(
+        "records", option_shares=lambda prompt, options: asked.append(prompt) or [0.5] * len(options)
+    )
+    options, people = ("yes", "no"), np.array([0.5, 0.5])
+    items = [
+        DistributionItem("a", "More parks?", options, people, preface="A survey asks:"),
+        DistributionItem("b", "More parks?", options, people, group="left", preface="Group: left."),
+    ]
+    run_tasks([model], [task(items)], layout="line", draws=10)
+    assert asked[0] == render_question(Question("parks", "More parks?", options, "train"))
+    assert asked[1] == "Group: left.\nMore parks? yes; no?"
+    asked.clear()
+    run_tasks([model], [task(items)], draws=10)
+    assert asked == [f"{first}\nMore parks?\n- yes\n- no\nAnswer:" for first in ("A survey asks:", "Group: left.")]
+    with pytest.raises(ValueError, match="layout='row' is unknown"):
+        Context(model, layout="row")

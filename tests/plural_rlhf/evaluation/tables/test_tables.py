@@ -93,7 +93,7 @@ def test_survey_by_group_counts_as_a_pivot_does():
     frame = survey.frame
     chosen = frame[(frame["item_id"] == "natspac") & (frame["rater:party"] == "Democrat")]["choice"]
     np.testing.assert_allclose(item.people * item.n, np.bincount(chosen, minlength=3))
-    assert item.text.startswith("Group: Democrat.\n")
+    assert item.asked.startswith("Group: Democrat.\n")
     assert item.answers is None
 
 
@@ -166,7 +166,7 @@ def test_global_opinion_qa_of_the_hub(tmp_path):
         "Spain": [0.2, 0.5, 0.3],
         "Japan": [0.25, 0.25, 0.5],
     }
-    assert items[0].text == "A survey in this country: Spain.\nHow is the economy?"
+    assert items[0].asked == "A survey in this country: Spain.\nHow is the economy?"
     assert items[0].n is None
     assert len({i.question for i in items}) == 1
 
