@@ -60,14 +60,16 @@ class Recorder:
         self.coverage.stop()
         data, root = self.coverage.get_data(), os.getcwd() + "/"
         lines = {file.removeprefix(root): data.contexts_by_lineno(file) for file in data.measured_files()}
-        self.file.write_text(json.dumps({"lines": lines, "seconds": self.seconds, "fixtures": self.fixtures}))
+        self.file.write_text(
+            json.dumps({"lines": lines, "seconds": self.seconds, "fixtures": self.fixtures}), encoding="utf-8"
+        )
 
 
 class Covered:
     """What a `Recorder` wrote."""
 
     def __init__(self, file: Path) -> None:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
         self.lines: dict[str, dict[str, list[str]]] = values["lines"]
         self.seconds: dict[str, float] = values["seconds"]
         self.of_fixture: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import JsonFile, Output, Overwrite, Settings, Traceback
+from plural_rlhf.cli.options import JsonFile, Output, Overwrite, Reuse, Settings, Traceback
 from plural_rlhf.cli.runs import output_setting, run_until
 from reward_models.borders import lines_to, say
 
@@ -49,6 +49,7 @@ def evaluate(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    reuse: Reuse = None,
     traceback: Traceback = False,
 ) -> None:
     """Measure models on a suite of tasks, or the policies of a run on held-out people.
@@ -65,7 +66,9 @@ def evaluate(
 
     Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
     """
-    guarded(lambda: _evaluate(config, model or [], settings or [], output, strict, prompts, overwrite), traceback)
+    guarded(
+        lambda: _evaluate(config, model or [], settings or [], output, strict, prompts, overwrite, reuse), traceback
+    )
 
 
 def compare(
@@ -97,6 +100,7 @@ def _evaluate(
     strict: bool,
     prompts: Path | None,
     overwrite: bool,
+    reuse: Path | None,
 ) -> None:
     from plural_rlhf.settings.faults import read_yaml
     from plural_rlhf.suites.config import is_suite_file, make_suite
@@ -110,8 +114,13 @@ def _evaluate(
         if strict or prompts is not None:
             option = "--strict" if strict else "--prompts"
             raise typer.BadParameter(f"{option} is for suite files, and {config} has no `models:` and no `tasks:`")
-        run_until("evaluate", "evaluate", config, settings, output, overwrite)
+        run_until("evaluate", "evaluate", config, settings, output, overwrite, reuse)
         return
+    if overwrite or reuse is not None:
+        option = "--overwrite" if overwrite else "--reuse"
+        raise typer.BadParameter(
+            f"{option} is for run files: a suite asks nothing twice (`answers_dir`) and writes its results anew"
+        )
     if models:
         values["models"] = [{"path": path} for path in models]
     overrides = [*settings, *output_setting(output), *(["strict=true"] if strict else [])]

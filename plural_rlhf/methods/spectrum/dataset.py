@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import datasets
@@ -15,7 +16,7 @@ import numpy as np
 
 from plural_rlhf.methods.spectrum.sequences import SpectrumSequence, names_of
 from plural_rlhf.methods.spectrum.template import SpectrumTemplate
-from plural_rlhf.methods.spectrum.tokens import IGNORED, SpectrumTokens, encode_sequence
+from plural_rlhf.methods.spectrum.tokens import IGNORED, encode_sequence
 from reward_models.seeds import seeded_rng
 
 
@@ -103,8 +104,8 @@ class SpectrumDataset:
         max_length: int | None = None,
         draws: SequenceDraws | None = None,
     ) -> None:
-        self._tokenizer, self._template, self._max_length, self._draws = tokenizer, template, max_length, draws
-        self._epoch = 0
+        self._encode = partial(encode_sequence, template=template, tokenizer=tokenizer, max_length=max_length)
+        self._draws, self._epoch = draws, 0
         learnable = [sequence for sequence in sequences if sequence.learnable]
         self._sequences = [s for s in learnable if self._can_learn(s)]
         self.dropped = len(sequences) - len(self._sequences)
@@ -148,9 +149,6 @@ class SpectrumDataset:
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         tokens = self._encode(self._drawn(index))
         return {"input_ids": tokens.input_ids, "labels": tokens.labels}
-
-    def _encode(self, sequence: SpectrumSequence) -> SpectrumTokens:
-        return encode_sequence(sequence, self._template, self._tokenizer, self._max_length)
 
     def _can_learn(self, sequence: SpectrumSequence) -> bool:
         """Whether an output with a loss fits, with the description if there is one, and in the given order."""

@@ -142,7 +142,7 @@ def read_sequences(path: str | Path) -> list[SpectrumSequence]:
         [2]
     """
     sequences: list[SpectrumSequence] = []
-    for number, line in enumerate(Path(path).read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         try:

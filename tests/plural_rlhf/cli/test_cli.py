@@ -27,10 +27,11 @@ runner = CliRunner()
 @pytest.fixture
 def recipe(monkeypatch):
     """A recipe that records how it was called and does what the test says."""
-    fake = types.SimpleNamespace(calls=[], answer=stored_results)
+    fake = types.SimpleNamespace(calls=[], reused=[], answer=stored_results)
 
-    def run(config, until, overwrite, command):
+    def run(config, until, overwrite, command, reuse):
         fake.calls.append((config, until, overwrite, command))
+        fake.reused.append(reuse)
         return fake.answer()
 
     monkeypatch.setattr("plural_rlhf.recipe.run", run)
@@ -64,10 +65,12 @@ def test_each_command_walks_as_far_as_it_says(recipe, run_file, tmp_path, comman
         "--output",
         str(tmp_path / "out"),
     ]
-    done = runner.invoke(app, [*arguments, "--overwrite"])
+    reuse = None if command == "fit-jury" else tmp_path / "other"
+    done = runner.invoke(app, [*arguments, "--overwrite", *([] if reuse is None else ["--reuse", str(reuse)])])
     assert done.exit_code == 0, done.output
     ((config, stage, overwrite, typed),) = recipe.calls
     assert (stage, overwrite) == (until, True)
+    assert recipe.reused == [reuse]
     assert (config.name, config.plural.steps, config.seed, config.output_dir) == ("trial", 7, 3, tmp_path / "out")
     assert typed.startswith(f"plural-rlhf {command}")
     assert str(tmp_path / "out") in done.output.replace("\n", "")

@@ -223,3 +223,12 @@ def test_the_commands_evaluate_and_compare(tmp_path):
     assert "--model" in refused.output
     refused = runner.invoke(app, ["evaluate", "configs/quickstart.yaml", "--strict"])
     assert "--strict is for suite files" in words(refused.output)
+
+
+@pytest.mark.parametrize("option", [["--overwrite"], ["--reuse", "runs/other"]])
+def test_options_of_run_files_are_refused_for_suites(tmp_path, option):
+    path = tmp_path / "suite.yaml"
+    path.write_text("tasks: [urn]\n", encoding="utf-8")
+    done = runner.invoke(app, ["evaluate", str(path), *option])
+    assert done.exit_code == 2
+    assert f"{option[0]} is for run files" in words(done.output)
