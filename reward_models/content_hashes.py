@@ -185,11 +185,14 @@ def file_fault(path: Path, record: Mapping[str, Any], *, contents: bool = True) 
         raise ValueError(f"the record of {path.name!r} is {record!r}, which has no size and sha256")
     if not path.is_file():
         return "it is missing"
-    size = path.stat().st_size
-    if size != record["size"]:
-        return f"it has {size:,} bytes instead of {record['size']}"
-    if contents and file_hash(path) != record["sha256"]:
-        return "its SHA-256 is another"
+    try:
+        size = path.stat().st_size
+        if size != record["size"]:
+            return f"it has {size:,} bytes instead of {record['size']}"
+        if contents and file_hash(path) != record["sha256"]:
+            return "its SHA-256 is another"
+    except FileNotFoundError:  # another process took it away just now
+        return "it is missing"
     return None
 
 

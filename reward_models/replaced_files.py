@@ -190,6 +190,7 @@ def read_unchanged(load: Callable[[], Result], version: Callable[[], object], wh
 
     Raises:
         JuryError: As `load`; or the model was replaced at every try.
+        FileNotFoundError: As `load`, of a model that was not replaced.
 
     Example:
         >>> read_unchanged(lambda: "weights", lambda: 1, "the jury in 'runs/jury'")
@@ -199,7 +200,7 @@ def read_unchanged(load: Callable[[], Result], version: Callable[[], object], wh
         before = version()
         try:
             result = load()
-        except JuryError:
+        except (JuryError, FileNotFoundError):  # a file that was there may be gone when it is opened
             if before == version():
                 raise
         else:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
+from reward_models import content_hashes
 from reward_models.content_hashes import changed_files, file_hash, folder_records, safe_name, value_hash
+from reward_models.replaced_files import read_unchanged
 
 
 def test_each_change_of_a_file_is_noticed(tmp_path):
@@ -49,3 +52,33 @@ def test_hashes_are_those_of_the_content(tmp_path):
     assert file_hash(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
     assert value_hash({"a": [1, "ä"], "b": None}) == value_hash({"b": None, "a": [1, "ä"]})
     assert value_hash([1]) != value_hash(["1"])
+
+
+@pytest.mark.parametrize("step", ["size", "contents"])
+def test_a_file_that_is_taken_away_while_it_is_compared_is_missing(tmp_path, monkeypatch, step):
+    """Another process may replace it between any two looks."""
+    path = tmp_path / "a.json"
+    path.write_text("{}", encoding="utf-8")
+    record = {"size": 2, "sha256": content_hashes.file_hash(path)}
+    assert content_hashes.file_fault(path, record) is None
+    if step == "size":
+        monkeypatch.setattr(Path, "is_file", lambda self: True)
+        path.unlink()
+    else:
+        real = content_hashes.file_hash
+        monkeypatch.setattr(content_hashes, "file_hash", lambda file: file.unlink() or real(file))
+    assert content_hashes.file_fault(path, record) == "it is missing"
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again():
+    versions, tries = iter([1, 2, 2, 2]), []
+
+    def load():
+        tries.append(len(tries))
+        if len(tries) == 1:
+            raise FileNotFoundError("gone")
+        return "whole"
+
+    assert read_unchanged(load, lambda: next(versions), "the jury") == "whole"
+    with pytest.raises(FileNotFoundError, match="never there"):  # nobody replaced anything: it is the user's to know
+        read_unchanged(lambda: (_ for _ in ()).throw(FileNotFoundError("never there")), lambda: 1, "the jury")

@@ -108,23 +108,29 @@ def test_two_savers_at_once_leave_one_whole_jury_and_readers_never_see_a_mixture
     scorers[0].save_pretrained(tmp_path)
 
     def save(scorer):
-        for _ in range(4):
+        while not enough.is_set():
             scorer.save_pretrained(tmp_path)
+            enough.wait(0.1)  # so that a reader on a busy machine gets through now and then
 
+    enough = threading.Event()
     savers = [threading.Thread(target=save, args=(scorer,)) for scorer in scorers]
     for saver in savers:
         saver.start()
     seen = 0
-    while any(saver.is_alive() for saver in savers):
-        try:
-            loaded = JuryScorer.from_pretrained(tmp_path).cluster_rewards(["a"], ["b"])
-        except JuryError as error:
-            if "another process keeps saving" not in str(error):
-                raise
-            continue
-        assert any(torch.equal(loaded, reward) for reward in rewards)
-        seen += 1
-    assert seen
+    try:
+        while seen < 4:
+            try:
+                loaded = JuryScorer.from_pretrained(tmp_path).cluster_rewards(["a"], ["b"])
+            except JuryError as error:
+                if "another process keeps saving" not in str(error):
+                    raise
+                continue
+            assert any(torch.equal(loaded, reward) for reward in rewards)
+            seen += 1
+    finally:
+        enough.set()
+        for saver in savers:
+            saver.join()
     loaded = JuryScorer.from_pretrained(tmp_path).cluster_rewards(["a"], ["b"])
     assert any(torch.equal(loaded, reward) for reward in rewards)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
