@@ -33,6 +33,7 @@ except ImportError:  # Windows has no such locks
 
 __all__ = [
     "flush_folder",
+    "json_lines",
     "locked_folder",
     "move_into_place",
     "remove_left_over",
@@ -302,6 +303,26 @@ def write_json_lines(path: str | Path, records: Iterable[Mapping[str, Any]]) -> 
             plain = _plain(record, exact=False)
             text = json.dumps(plain, ensure_ascii=False)
             file.write((json.dumps(plain) if _HALF.search(text) else text) + "\n")
+
+
+def json_lines(path: str | Path) -> list[tuple[int, str]]:
+    r"""Read the lines of a file of JSON Lines that are not blank, each with its number in the file.
+
+    A line ends at a line feed and nowhere else: JSON text may hold other characters that Python takes for the end of a
+    line, such as U+2028, as they are.
+
+    Args:
+        path: The file, in UTF-8, with or without a byte order mark.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json_lines(Path(folder) / "items.jsonl", [{"text": "a\u2028b"}])
+        ...     [(number, json.loads(line)) for number, line in json_lines(Path(folder) / "items.jsonl")]
+        [(1, {'text': 'a\u2028b'})]
+    """
+    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def write_arrays(

@@ -17,6 +17,7 @@ from plural_rlhf.evaluation.intervals import bootstrap_means, percentile_interva
 from plural_rlhf.report.suite.results import Difference, SuiteResults
 from reward_models.evaluation.comparisons import flipped_totals_p_value, holm
 from reward_models.stats.verdicts import MIN_ITEMS, minimum_detectable, outcome
+from reward_models.whole_file import json_lines
 
 
 __all__ = ["ScoredItems", "compare_runs", "differences", "read_scored_items"]
@@ -155,8 +156,8 @@ def read_scored_items(folder: str | Path, model: str) -> dict[str, ScoredItems]:
     out = {}
     for task, rows in results.results.get(model, {}).items():
         path = Path(folder) / SAMPLES / f"{task}.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        records = [record for record in map(json.loads, lines) if record["model"] == model]
+        read = [json.loads(line) for _, line in json_lines(path)] if path.is_file() else []
+        records = [record for record in read if record["model"] == model]
         directions = {row.metric: row.direction for row in rows}
         out[task] = ScoredItems(model, task, contents.get(task, ""), item_scores(records), directions)
     return out

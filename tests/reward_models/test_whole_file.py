@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from reward_models import whole_file as module
 from reward_models.replaced_files import replaced_files
 from reward_models.whole_file import (
+    json_lines,
     locked_folder,
     move_into_place,
     unfinished_folder,
@@ -27,6 +28,7 @@ from reward_models.whole_file import (
     whole_path,
     write_arrays,
     write_json,
+    write_json_lines,
 )
 from tests.paths import ROOT
 
@@ -331,3 +333,13 @@ def test_another_thread_waits_for_a_folder_and_a_forked_process_does_too(tmp_pat
         assert module._is_held(tmp_path)
         module._held.update(forked)
         assert not module._is_held(tmp_path)
+
+
+def test_lines_of_json_end_at_line_feeds_only(tmp_path):
+    """What a model or a person writes may hold other characters that Python takes for the end of a line."""
+    path = tmp_path / "texts.jsonl"
+    records = [{"text": f"a{mark}b"} for mark in ("\u2028", "\u2029", "\x85", "\n", "\r\n")]
+    write_json_lines(path, records)
+    assert [json.loads(line) for _, line in json_lines(path)] == records
+    path.write_text("\ufeff" + '{"n": 1}\n\n  \n{"n": 2}', encoding="utf-8")
+    assert [(number, json.loads(line)) for number, line in json_lines(path)] == [(1, {"n": 1}), (4, {"n": 2})]

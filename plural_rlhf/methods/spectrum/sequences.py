@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_models.whole_file import json_lines
+
 
 __all__ = ["Example", "SpectrumSequence", "read_sequences"]
 
@@ -142,9 +144,7 @@ def read_sequences(path: str | Path) -> list[SpectrumSequence]:
         [2]
     """
     sequences: list[SpectrumSequence] = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in json_lines(path):
         try:
             data = json.loads(line)
             if not isinstance(data, dict):

@@ -17,6 +17,7 @@ import numpy as np
 
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported, OptionRequest, cut_before
 from reward_models.content_hashes import file_hash, value_hash
+from reward_models.whole_file import json_lines
 
 
 __all__ = ["CallableModel", "RecordedModel", "import_function"]
@@ -133,10 +134,9 @@ class RecordedModel(EvaluatedModel):
         self.path = Path(path)
         self.identity = file_hash(self.path)[:24]
         self.texts: dict[str, list[str]] = {}
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                prompt, texts = _recorded_line(line, f"{self.path}, line {number}")
-                self.texts.setdefault(prompt, []).extend(texts)
+        for number, line in json_lines(self.path):
+            prompt, texts = _recorded_line(line, f"{self.path}, line {number}")
+            self.texts.setdefault(prompt, []).extend(texts)
 
     def sample(
         self,

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from reward_models.errors import JudgementError
 from reward_models.judgements.texts import Prompt, Text, freeze_prompt
+from reward_models.whole_file import json_lines
 
 
 __all__ = ["STYLES", "TIES", "Benchmark", "BenchmarkItem", "Schema", "read_benchmark"]
@@ -130,11 +131,10 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
 
             rows = pd.read_parquet(path).to_dict("records")
             return [{str(name): value for name, value in row.items()} for row in rows]
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for _, line in json_lines(path)]
         if path.suffix == ".json":
-            return json.loads(text)
+            return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise JudgementError(f"{path} cannot be read: {error}. Fix: download the file again") from error
     raise JudgementError(f"{path} ends in {path.suffix!r}. Fix: give a .parquet, .jsonl or .json file")
