@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import extract_model_from_parallel
 from transformers import TrainerCallback
 
+from plural_rlhf.suites.engine.asking import Asking
 from plural_rlhf.suites.models.causal_lm import CausalLM
 from plural_rlhf.suites.run import SuiteFindings, load_tasks, run_loaded
 from plural_rlhf.suites.tasks.catalogue import make_tasks
@@ -98,7 +99,7 @@ class SuiteCallback(TrainerCallback):
         self.best_value = math.nan
         self.history: list[dict[str, float]] = []
         """Every measurement: `step`, and the numbers by name."""
-        self._settings: dict[str, Any] = {"seed": seed, "draws": draws}
+        self._asking = Asking(seed=seed, draws=draws)
         self._shown: dict[str, Any] = {"chat": chat, "render": render}
         self._trainer: Trainer | None = None
 
@@ -132,7 +133,7 @@ class SuiteCallback(TrainerCallback):
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteFindings:
         """Measure a model now."""
         asked = CausalLM("policy", model, tokenizer, identity="in training", **self._shown)
-        return run_loaded([asked], self._tasks, **self._settings)
+        return run_loaded([asked], self._tasks, self._asking)
 
     def _measured(self, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure, log, and keep the model if it is the best so far."""

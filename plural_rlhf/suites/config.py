@@ -6,6 +6,7 @@ All faults of a file are reported at once. Whether data is there is only known w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from plural_rlhf.settings.base import AtLeastOne, Seats, Section, Seed
 from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
+from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.models.pseudo import PSEUDO_MODELS
 from plural_rlhf.suites.tasks.catalogue import SUITES, make_tasks
+from plural_rlhf.suites.tasks.questions import Layout
 from reward_models.errors import did_you_mean
 
 
@@ -133,7 +136,7 @@ class SuiteConfig(Section):
         default=None, description="Most items per task, chosen at random; null for all."
     )
     seed: Seed = Field(default=0, description="Random seed, 0 to 4294967295.")
-    scoring: Literal["log_probability", "sampling", "verbalised"] = Field(
+    scoring: Scoring = Field(
         default="log_probability",
         description="How a distribution over options is got: log-probability of whole answers, samples, or "
         "percentages that the model states.",
@@ -143,7 +146,7 @@ class SuiteConfig(Section):
         default=True,
         description="Ask every question in another order and under other labels too: three times the work.",
     )
-    layout: Literal["list", "line"] = Field(
+    layout: Layout = Field(
         default="list",
         description="How offered answers are shown: list (one per line, then Answer:) or line (behind the bare "
         "question, as the policies of a survey run are asked in training).",
@@ -188,6 +191,11 @@ class SuiteConfig(Section):
         if not names:
             raise ValueError("there is no model; name one in `models`, or a pseudo-model")
         return self
+
+    @property
+    def asking(self) -> Asking:
+        """How the models are asked."""
+        return Asking(**{field.name: getattr(self, field.name) for field in fields(Asking)})
 
 
 def is_suite_file(values: Mapping[str, Any]) -> bool:

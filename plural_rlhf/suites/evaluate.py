@@ -26,7 +26,7 @@ from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, it
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.lm_eval import lm_eval_results
 from plural_rlhf.suites.models.choose import check_models, open_models
-from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_tasks
+from plural_rlhf.suites.run import SuiteFindings, TaskFindings, load_tasks, run_loaded
 from plural_rlhf.suites.tasks.catalogue import make_tasks
 from reward_models.whole_file import write_json, write_json_lines
 
@@ -69,19 +69,10 @@ def evaluate_suite(config: SuiteConfig, *, command: str = "") -> SuiteResults:
     """
     check_models(config.models)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    found = run_tasks(
-        open_models(config.models, config.pseudo_models),
-        make_tasks(config.tasks),
-        data=config.data,
-        max_items=config.max_items,
-        seed=config.seed,
-        draws=config.draws,
-        scoring=config.scoring,
-        option_samples=config.option_samples,
-        permutations=config.permutations,
-        layout=config.layout,
-        answers_dir=config.answers_dir,
-    )
+    loaded, skipped = load_tasks(make_tasks(config.tasks), config.data, max_items=config.max_items, seed=config.seed)
+    models = open_models(config.models, config.pseudo_models)
+    found = run_loaded(models, loaded, config.asking, answers_dir=config.answers_dir)
+    found.skipped[:0] = skipped
     results = suite_results(found, config, command=command, started=started)
     folder = config.output_dir
     write_samples(found, folder / SAMPLES)

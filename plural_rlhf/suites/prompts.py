@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,6 @@ def write_prompts(config: SuiteConfig, path: str | Path) -> int:
     loaded, _ = load_tasks(make_tasks(config.tasks), config.data, max_items=config.max_items, seed=config.seed)
     for task in loaded:
         with suppress(ValueError, ArithmeticError):  # measures of texts that are empty
-            run_loaded(
-                [collector],
-                [task],
-                seed=config.seed,
-                draws=1,
-                scoring=config.scoring,
-                option_samples=config.option_samples,
-                permutations=config.permutations,
-                layout=config.layout,
-            )
+            run_loaded([collector], [task], replace(config.asking, draws=1))
     write_json_lines(path, collector.asked.values())
     return len(collector.asked)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from plural_rlhf.suites.engine.answers import AnswerStore
-from plural_rlhf.suites.engine.context import Context, Scoring
+from plural_rlhf.suites.engine.asking import Asking, Scoring
+from plural_rlhf.suites.engine.context import Context
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
 from plural_rlhf.suites.tasks.questions import Layout
@@ -171,17 +172,15 @@ def run_tasks(
         {'gold': 1.0, 'uniform': 0.0}
     """
     loaded, skipped = load_tasks(tasks, data, max_items=max_items, seed=seed)
-    found = run_loaded(
-        models,
-        loaded,
+    asking = Asking(
         seed=seed,
         draws=draws,
         scoring=scoring,
         option_samples=option_samples,
         permutations=permutations,
         layout=layout,
-        answers_dir=answers_dir,
     )
+    found = run_loaded(models, loaded, asking, answers_dir=answers_dir)
     found.skipped[:0] = skipped
     return found
 
@@ -189,30 +188,16 @@ def run_tasks(
 def run_loaded(
     models: Iterable[EvaluatedModel],
     loaded: Sequence[LoadedTask],
+    asking: Asking,
     *,
-    seed: int = 0,
-    draws: int = 1000,
-    scoring: Scoring = "log_probability",
-    option_samples: int = 32,
-    permutations: bool = False,
-    layout: Layout = "list",
     answers_dir: str | Path | None = None,
 ) -> SuiteFindings:
-    """Ask every model tasks that `load_tasks` loaded; the other arguments are those of `run_tasks`."""
+    """Ask every model tasks that `load_tasks` loaded; `answers_dir` as for `run_tasks`."""
     found = SuiteFindings(tasks=list(loaded))
     for model in models:
         for one in loaded:
-            context = Context(
-                model,
-                seed,
-                draws,
-                scoring,
-                option_samples,
-                permutations,
-                layout,
-                AnswerStore(answers_path(answers_dir, model, one.task)),
-                label=f"{model.name}: {one.task.name}",
-            )
+            store = AnswerStore(answers_path(answers_dir, model, one.task))
+            context = Context(model, store, f"{model.name}: {one.task.name}", **asdict(asking))
             begun = time.perf_counter()
             try:
                 result = one.task.measure(one.items, context)

@@ -10,42 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from plural_rlhf.suites.engine.answers import AnswerStore
-from plural_rlhf.suites.engine.option_answers import SCORING, ask_options, sensitivity
+from plural_rlhf.suites.engine.asking import Asking
+from plural_rlhf.suites.engine.option_answers import ask_options, sensitivity
 from plural_rlhf.suites.models.protocol import EvaluatedModel, OptionRequest, Segment, SegmentLosses
-from plural_rlhf.suites.tasks.questions import LAYOUTS, Labels, Layout, OptionAnswer, OptionQuestion
+from plural_rlhf.suites.tasks.questions import Labels, OptionAnswer, OptionQuestion
 from reward_models.content_hashes import value_hash
-from reward_models.errors import did_you_mean
 from reward_models.progress import counting
 from reward_models.seeds import derived_seed
 
 
-__all__ = ["Context", "Scoring"]
-
-Scoring = Literal["log_probability", "sampling", "verbalised"]
+__all__ = ["Context"]
 
 
 @dataclass(frozen=True)
-class Context:
-    """A model and the settings of a suite, as a task sees them.
+class Context(Asking):
+    """A model and how it is asked, as a task sees them.
 
     Attributes:
         model: The model; ask it through the methods of the context.
-        seed: Random seed of everything that is drawn.
-        draws: Bootstrap draws of intervals.
-        scoring: How options are scored.
-        option_samples: Samples per question, where options are scored by sampling.
-        permutations: Whether listed options are asked in another order and under letters too (`sensitivity`).
-        layout: How listed options are shown.
         store: Kept answers.
         label: What a progress bar is called.
-
-    Raises:
-        ValueError: Unknown way of scoring, or unknown layout.
 
     Example:
         >>> from plural_rlhf.suites.models.pseudo import PseudoModel
@@ -56,23 +45,8 @@ class Context:
     """
 
     model: EvaluatedModel
-    seed: int = 0
-    draws: int = 1000
-    scoring: Scoring = "log_probability"
-    option_samples: int = 32
-    permutations: bool = False
-    layout: Layout = "list"
     store: AnswerStore = field(default_factory=AnswerStore)
     label: str = "asking"
-
-    def __post_init__(self) -> None:
-        if self.scoring not in SCORING:
-            raise ValueError(
-                f"scoring={self.scoring!r} is unknown.{did_you_mean(self.scoring, SCORING)} Fix: one of "
-                f"{', '.join(SCORING)}"
-            )
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"layout={self.layout!r} is unknown. Fix: one of {', '.join(LAYOUTS)}")
 
     def option_answers(
         self,
