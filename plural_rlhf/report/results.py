@@ -19,17 +19,15 @@ import os
 import platform
 import resource
 import sys
-from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 import plural_rlhf
 from plural_rlhf.report.names import SkippedPart
-from plural_rlhf.report.results_base import ResultsModel, faults
+from plural_rlhf.report.results_base import ResultsError, ResultsFile, ResultsModel
 from plural_rlhf.report.results_jury import JuryResults
 from plural_rlhf.report.results_policies import Budget, EvaluationResults, LoggedStep, Skipped
-from reward_models.whole_file import write_json
 
 
 __all__ = ["SCHEMA_VERSION", "DataSummary", "Meta", "ResultsError", "RunRecord", "RunResults"]
@@ -39,22 +37,6 @@ SCHEMA_VERSION = 1
 
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "numpy", "scipy", "pandas")
-
-
-class ResultsError(ValueError):
-    """A file of results that cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "results.json"
-        ...     _ = path.write_text('{"schema_version": 99}')
-        ...     try:
-        ...         RunResults.read(path)
-        ...     except ResultsError as error:
-        ...         "Fix: update plural-rlhf" in str(error)
-        True
-    """
 
 
 class DataSummary(ResultsModel):
@@ -160,11 +142,12 @@ class RunRecord(ResultsModel):
         return next((skipped.reason for skipped in self.skipped if skipped.what == part), None)
 
 
-class RunResults(EvaluationResults, JuryResults, RunRecord):
+class RunResults(EvaluationResults, JuryResults, RunRecord, ResultsFile):
     """The results of a run: what `results.json` holds.
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from plural_rlhf.report.results_policies import Row
         >>> row = Row(method="plural", split="heldout", cluster="all", metric="jsd_nats", value=0.02)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -174,26 +157,11 @@ class RunResults(EvaluationResults, JuryResults, RunRecord):
         ('trial', 0.02, [])
     """
 
+    KIND = "a run"
+
     training: dict[str, list[LoggedStep]] = Field(default={}, description="Training curves by stage.")
     budgets: dict[str, Budget] = Field(default={}, description="What each training was given, by stage.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `results.json` holds: plain JSON values, `schema_version` first."""
         return {"schema_version": self.schema_version, **super().to_dict()}
-
-    def write(self, path: str | Path) -> None:
-        """Write `results.json`; a reader never finds half a file."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """Read `results.json`, also one of an earlier version.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ResultsError: The file is not JSON, lacks a key, or is of a later version; the message names every fault.
-        """
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except ValidationError as error:
-            raise ResultsError(f"{path} holds no results of a run: {faults(error)}") from error

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from reward_models.whole_file import write_json
 
-__all__ = ["Number", "ResultsModel", "Shares", "faults"]
+
+__all__ = ["Number", "ResultsError", "ResultsFile", "ResultsModel", "Shares", "faults"]
 
 
 def _nan_for_none(value: Any) -> Any:
@@ -51,6 +54,62 @@ class ResultsModel(BaseModel):
     def parts(self) -> dict[str, Any]:
         """Return the fields that were set, as they are: models stay models."""
         return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class ResultsError(ValueError):
+    """A file of results that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> class Lengths(ResultsFile):
+        ...     KIND = "a tape"
+        ...     metres: Number
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "results.json"
+        ...     _ = path.write_text('{"metres": "many"}')
+        ...     try:
+        ...         Lengths.read(path)
+        ...     except ResultsError as error:
+        ...         "holds no results of a tape: metres: " in str(error)
+        True
+    """
+
+
+class ResultsFile(ResultsModel):
+    """Results that are a file of their own, `results.json`.
+
+    Attributes:
+        KIND: What they are the results of, for messages.
+
+    Example:
+        >>> import tempfile
+        >>> class Lengths(ResultsFile):
+        ...     KIND = "a tape"
+        ...     metres: Number
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Lengths(metres=2.0).write(Path(folder) / "results.json")
+        ...     Lengths.read(Path(folder) / "results.json").metres
+        2.0
+    """
+
+    KIND: ClassVar[str]
+
+    def write(self, path: str | Path) -> None:
+        """Write `results.json`; a reader never finds half a file."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read `results.json`, also one of an earlier version.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ResultsError: The file is not JSON, lacks a key, or is of a later version; the message names every fault.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except ValidationError as error:
+            raise ResultsError(f"{path} holds no results of {cls.KIND}: {faults(error)}") from error
 
 
 def faults(error: ValidationError, most: int = 5) -> str:

@@ -5,14 +5,12 @@ Knows nothing of how anything was measured or drawn.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from plural_rlhf.report.results import Meta, ResultsError
-from plural_rlhf.report.results_base import Number, ResultsModel, Shares, faults
-from reward_models.whole_file import write_json
+from plural_rlhf.report.results import Meta
+from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel, Shares
 
 
 __all__ = ["Difference", "ItemResult", "MetricResult", "ModelRecord", "SkippedTask", "SuiteResults", "TaskRecord"]
@@ -107,7 +105,7 @@ class Difference(ResultsModel):
     outcome: str = Field(description="better, worse or undecided.")
 
 
-class SuiteResults(ResultsModel):
+class SuiteResults(ResultsFile):
     """The results of a suite: what its `results.json` holds.
 
     Example:
@@ -116,6 +114,8 @@ class SuiteResults(ResultsModel):
         >>> results.headline("base", "urn").value, results.headline("base", "coin")
         (0.4, None)
     """
+
+    KIND = "a suite"
 
     schema_version: int = Field(default=1, description="Version of the layout.")
     name: str = Field(default="evaluation", description="Name of the suite.")
@@ -142,20 +142,3 @@ class SuiteResults(ResultsModel):
     def real_models(self) -> list[str]:
         """Return the models that are no pseudo-models."""
         return [model.name for model in self.models if model.kind != "pseudo"]
-
-    def write(self, path: str | Path) -> None:
-        """Write `results.json`, whole or not at all."""
-        write_json(path, self.to_dict())
-
-    @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """Read `results.json`.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ResultsError: The file is not JSON, or lacks a key.
-        """
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except ValidationError as error:
-            raise ResultsError(f"{path} holds no results of a suite: {faults(error)}") from error
