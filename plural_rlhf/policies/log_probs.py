@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import PeftModel
@@ -34,7 +35,7 @@ from plural_rlhf.policies.packing import IGNORED, attention_mask, pack, stack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["completion_log_probs", "pad_left", "repeatable_cache", "takes_positions"]
+__all__ = ["completion_log_probs", "pad_left", "repeatable_cache", "span_losses", "takes_positions"]
 
 logger = logging.get_logger(__name__)
 
@@ -163,6 +164,30 @@ def pad_left(sequences: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.
     ids = torch.tensor([[value] * (width - len(s)) + list(s) for s in sequences])
     mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences])
     return ids, mask
+
+
+def span_losses(
+    logits: torch.Tensor, ids: torch.Tensor, spans: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the loss of each span of a sequence, `(S,)` nats, and whether all its tokens are the most probable ones.
+
+    Args:
+        logits: `(T, V)` of the model at each token, which predict the next one.
+        ids: `(T,)` tokens.
+        spans: `S` starts and stops; none starts at the first token, which nothing predicts.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0], [0.0, 9.0], [0.0, 0.0]])
+        >>> nats, correct = span_losses(logits, torch.tensor([0, 0, 1]), [(1, 2), (2, 3)])
+        >>> nats.round(2).tolist(), correct.tolist()
+        ([0.69, 0.0], [True, True])
+    """
+    nats, correct = [], []
+    for start, stop in spans:
+        before, tokens = logits[start - 1 : stop - 1].float(), ids[start:stop]
+        nats.append(cross_entropy(before, tokens, reduction="sum").item())
+        correct.append(bool((before.argmax(dim=-1) == tokens).all()))
+    return np.array(nats), np.array(correct)
 
 
 def repeatable_cache(model: PreTrainedModel) -> DynamicCache | None:

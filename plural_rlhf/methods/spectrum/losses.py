@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from plural_rlhf.methods.spectrum.sequences import SpectrumSequence
 from plural_rlhf.methods.spectrum.template import SpectrumTemplate
 from plural_rlhf.methods.spectrum.tokens import encode_sequence
+from plural_rlhf.policies.log_probs import span_losses
 from reward_models.inference import evaluating
 
 
@@ -87,10 +88,6 @@ def example_losses(
         for row, sequence in enumerate(tqdm(sequences, desc="Scoring sequences", disable=not progress)):
             tokens = encode_sequence(sequence, template, tokenizer, max_length)
             ids = torch.tensor([tokens.input_ids], device=model.device)
-            log_probs = model(ids).logits[0, :-1].float().log_softmax(dim=-1)
-            of_tokens = log_probs.gather(1, ids[0, 1:, None])[:, 0].cpu().numpy()
-            most_probable = (log_probs.argmax(dim=-1) == ids[0, 1:]).cpu().numpy()
-            for place, (start, stop) in enumerate(tokens.outputs):
-                nats[row, place] = -of_tokens[start - 1 : stop - 1].sum()
-                correct[row, place] = bool(most_probable[start - 1 : stop - 1].all())
+            scored = len(tokens.outputs)
+            nats[row, :scored], correct[row, :scored] = span_losses(model(ids).logits[0], ids[0], tokens.outputs)
     return ExampleLosses(nats, correct)

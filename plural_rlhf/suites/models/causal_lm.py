@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 
 from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs, encode_prompt
 from plural_rlhf.policies.generation import generate_with_shared_prefix
-from plural_rlhf.policies.log_probs import pad_left
+from plural_rlhf.policies.log_probs import pad_left, span_losses
 from plural_rlhf.policies.steerer import end_tokens
 from plural_rlhf.suites.models.protocol import (
     EvaluatedModel,
@@ -171,14 +171,8 @@ class CausalLM(EvaluatedModel):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         logits = self.model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
         for row, (tokens, spans) in enumerate(encoded):
-            offset = ids.shape[1] - len(tokens)
-            nats, correct = [], []
-            for start, end in spans:
-                of_output = logits[row, offset + start - 1 : offset + end - 1].float()
-                output = ids[row, offset + start : offset + end]
-                nats.append(torch.nn.functional.cross_entropy(of_output, output, reduction="sum").item())
-                correct.append(bool((of_output.argmax(-1) == output).all()))
-            yield SegmentLosses(np.array(nats), np.array(correct))
+            first = ids.shape[1] - len(tokens)
+            yield SegmentLosses(*span_losses(logits[row, first:], ids[row, first:], spans))
 
     def _sequence_ids(self, sequence: Sequence[Segment]) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the tokens of a sequence and the places of its outputs, each with its end."""
