@@ -5,7 +5,7 @@ Knows nothing of tables or raters.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "Text",
     "as_messages",
     "freeze_prompt",
+    "judgement_texts",
     "prompt_codes",
     "prompt_groups",
     "prompt_wording",
@@ -80,6 +81,29 @@ def prompt_wording(prompt: Prompt) -> str:
         'Hi\nHello'
     """
     return "\n".join(message["content"] for message in as_messages(prompt))
+
+
+def judgement_texts(kind: str, row: Mapping[Hashable, Any]) -> tuple[str, str]:
+    r"""Return what a rater was asked and what the rater answered, as texts.
+
+    A choice is answered by the text of the option; a preference by A, B or tie, after the two responses; a rating by
+    its number, after the response. The options of a choice are not in the question.
+
+    Args:
+        kind: `choice`, `preference` or `rating`.
+        row: A row of `Judgements.frame`.
+
+    Example:
+        >>> judgement_texts("rating", {"prompt": "Build what?", "response": "Parks.", "rating": 1.0})
+        ('Build what?\nParks.', '1')
+    """
+    asked = prompt_wording(row["prompt"])
+    if kind == "choice":
+        return asked, str(row["options"][int(row["choice"])])
+    if kind == "rating":
+        return "\n".join(str(part) for part in (asked, row["response"]) if part), f"{row['rating']:g}"
+    answer = {"a": "A", "b": "B"}.get(row["choice"], str(row["choice"]))
+    return f"{asked}\nA: {row['response_a']}\nB: {row['response_b']}", answer
 
 
 def with_options(wording: str, options: Sequence[str]) -> str:

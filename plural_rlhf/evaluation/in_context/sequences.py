@@ -15,6 +15,7 @@ import numpy as np
 
 from reward_models.errors import JudgementError
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.texts import judgement_texts
 from reward_models.seeds import seeded_rng
 
 
@@ -188,13 +189,6 @@ def _common_options(judgements: Judgements) -> tuple[str, ...] | None:
 
 def _example(kind: str, row: Mapping[Hashable, Any], common: tuple[str, ...] | None) -> Example:
     options = tuple(map(str, row["options"])) if common is None else common
-    if kind == "choice":
-        text, output = str(row["prompt"]), options[int(row["choice"])]
-    elif kind == "rating":
-        text = "\n".join(str(part) for part in (row["prompt"], row["response"]) if part)
-        output = f"{row['rating']:g}"
-    else:
-        text = f"{row['prompt']}\nA: {row['response_a']}\nB: {row['response_b']}"
-        output = {"a": "A", "b": "B"}.get(row["choice"], row["choice"])
+    text, output = judgement_texts(kind, row)
     shown = text if common else f"{text} ({' / '.join(options)})"
     return Example(f"{shown}\nAnswer:", output, options, str(row["item_id"]))

@@ -5,19 +5,17 @@ Knows nothing of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.methods.spectrum.sequences import Example, SpectrumSequence
-from reward_models.judgements.texts import prompt_wording
+from reward_models.judgements.texts import judgement_texts
 
 
 if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
 
 __all__ = ["rater_sequences"]
-
-_PREFERRED = {"a": "A", "b": "B", "tie": "both alike"}
 
 
 def rater_sequences(
@@ -49,12 +47,10 @@ def rater_sequences(
         >>> ann.examples[0]
         Example(output='coffee', input='Tea or coffee?\n- tea\n- coffee')
     """
-    if judgements.kind not in _EXAMPLES:
-        raise ValueError(
-            f"judgements of kind {judgements.kind!r} have no raters. Fix: use a table of {', '.join(_EXAMPLES)}."
-        )
+    if judgements.kind == "soft":
+        raise ValueError("published shares have no raters. Fix: use a table of choices, preferences or ratings.")
     frame = judgements.frame
-    known = [str(column)[6:] for column in frame.columns if str(column).startswith("rater:")]
+    known = [trait.removeprefix("rater:") for trait in judgements.traits]
     if unknown := [trait for trait in traits if trait not in known]:
         raise ValueError(
             f"the table has no trait {unknown[0]!r}. Fix: use {', '.join(known) or 'a table that has some'}."
@@ -63,11 +59,10 @@ def rater_sequences(
     levels = {float(level) for level in frame["rating"]} if judgements.kind == "rating" else set()
     if words is not None and (missing := sorted(levels - set(words))):
         raise ValueError(f"rating_words has no word for the level {missing[0]:g}. Fix: add it.")
-    example_of = _EXAMPLES[judgements.kind]
     sequences = []
     for rater, rows in frame.groupby("rater_id", sort=True):
         records = rows.to_dict("records")
-        examples = [example_of(row, words) for row in records for _ in range(int(row.get("count", 1)))]
+        examples = [_example(judgements.kind, row, words) for row in records for _ in range(int(row.get("count", 1)))]
         said = [f"{trait}: {records[0][f'rater:{trait}']}" for trait in traits if _is_given(records[0], trait)]
         description = f"Judgements of one person. {'; '.join(said)}." if said else None
         sequences.append(SpectrumSequence(tuple(examples), description, name=str(rater)))
@@ -79,25 +74,10 @@ def _is_given(row: Mapping[Any, Any], trait: str) -> bool:
     return value is not None and value == value and str(value).strip() != ""
 
 
-def _choice(row: Mapping[Any, Any], words: Mapping[float, str] | None) -> Example:
-    options = "".join(f"\n- {option}" for option in row["options"])
-    return Example(str(row["options"][int(row["choice"])]), f"{prompt_wording(row['prompt'])}{options}")
-
-
-def _preference(row: Mapping[Any, Any], words: Mapping[float, str] | None) -> Example:
-    shown = f"{prompt_wording(row['prompt'])}\nA: {row['response_a']}\nB: {row['response_b']}"
-    return Example(_PREFERRED[str(row["choice"])], shown)
-
-
-def _rating(row: Mapping[Any, Any], words: Mapping[float, str] | None) -> Example:
-    level = float(row["rating"])
-    return Example(
-        f"{level:g}" if words is None else words[level], f"{prompt_wording(row['prompt'])}\n{row['response']}"
-    )
-
-
-_EXAMPLES: Mapping[str, Callable[[Mapping[Any, Any], Mapping[float, str] | None], Example]] = {
-    "choice": _choice,
-    "preference": _preference,
-    "rating": _rating,
-}
+def _example(kind: str, row: Mapping[Any, Any], words: Mapping[float, str] | None) -> Example:
+    asked, answer = judgement_texts(kind, row)
+    if kind == "choice":
+        asked += "".join(f"\n- {option}" for option in row["options"])
+    elif kind == "rating" and words is not None:
+        answer = words[float(row["rating"])]
+    return Example("both alike" if kind == "preference" and answer == "tie" else answer, asked)

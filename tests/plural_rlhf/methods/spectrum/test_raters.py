@@ -66,3 +66,17 @@ def test_a_line_that_is_no_sequence_is_named(tmp_path, line, reason):
     with pytest.raises(ValueError, match="line 3 of") as error:
         read_sequences(file)
     assert reason in str(error.value)
+
+
+def test_evaluation_and_training_word_a_judgement_alike():
+    """What a model is trained on is what it is asked: the same question and, but for ties, the same answer."""
+    from plural_rlhf.evaluation import judgement_sequences
+
+    for kind in ("choice", "preference", "rating"):
+        judgements = planted_judgements(kind, num_raters=6, num_items=7, strength=3.0).judgements
+        trained = {s.name: {(e.input, e.output) for e in s.examples} for s in rater_sequences(judgements)}
+        for person in judgement_sequences(judgements):
+            for example in person.examples:
+                question = example.input.removesuffix("\nAnswer:").split(" (")[0]
+                answer = "both alike" if example.output == "tie" else example.output
+                assert any(said == answer and asked.startswith(question) for asked, said in trained[person.person])
