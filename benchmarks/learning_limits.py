@@ -133,6 +133,8 @@ def texts_of(folder: Path, beta: float, learn: int, tell: int, seed: int) -> Tex
     from peft import LoraConfig, PeftModel, get_peft_model
     from tqdm.auto import tqdm
 
+    from plural_rlhf.core.targets import pool_reward
+    from plural_rlhf.evaluation.open_ended.divergences import reference_log_z
     from plural_rlhf.policies.answers import encode_prompt
     from plural_rlhf.recipe import load_config
     from plural_rlhf.recipe.data import read_data
@@ -163,9 +165,9 @@ def texts_of(folder: Path, beta: float, learn: int, tell: int, seed: int) -> Tex
     for number, prompt in enumerate(prompts):
         of = [sample for sample in samples if sample.prompt == prompt.wording]
         said = [scorable_text(sample.text) for sample in of]
-        rewards = scorer.cluster_rewards([prompt.messages] * len(of), said).double().cpu().numpy() / beta
-        log_z = np.log(np.exp(rewards).mean(axis=0))
-        target += np.log((scorer.prevalence * np.exp(rewards - log_z)).sum(axis=1)).tolist()
+        rewards = scorer.cluster_rewards([prompt.messages] * len(of), said).double().cpu()
+        log_z = torch.from_numpy(reference_log_z(rewards.numpy(), beta))
+        target += (pool_reward(rewards, scorer.prevalence, log_z, beta, rho=1.0) / beta).tolist()
         shown = encode_prompt(prompt.messages, tokenizer)
         for place, sample in enumerate(of):
             ids = tokenizer(sample.text, add_special_tokens=False)["input_ids"]
