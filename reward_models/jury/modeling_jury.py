@@ -27,7 +27,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from reward_models.errors import JuryError
-from reward_models.jury.backbones.loading import find_backbone
+from reward_models.jury.backbones.loading import drop_unread_pooler, find_backbone
 from reward_models.jury.backbones.memory import JudgedRewards, JudgedTexts, MemoryLayer
 from reward_models.jury.backbones.pooling import text_vectors, vector_size
 from reward_models.jury.configuration_jury import JuryConfig
@@ -35,6 +35,8 @@ from reward_models.jury.reading import ReadingSettings
 
 
 __all__ = ["ClusterHeads", "JuryConfig", "JuryOutput", "JuryRewardModel"]
+
+OF_BACKBONE = "model."
 
 
 @dataclass
@@ -131,22 +133,28 @@ class JuryRewardModel(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, backbone: str | Path | None = None, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, *args: Any, backbone: str | Path | None = None, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
         """Load a saved model as transformers does, and the backbone that its folder refers to if it holds none.
 
         Args:
             *args: As for `PreTrainedModel.from_pretrained`.
             backbone: Where that backbone lies now, if it was moved.
+            output_loading_info: Return what was missing, too.
             **kwargs: As for `PreTrainedModel.from_pretrained`.
 
         Raises:
             JuryError: The backbone is not there, or has other weights than the one that the jury was fitted on.
         """
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         if model.config.backbone is not None:
             model._take_backbone(backbone)
-        return loaded
+        else:
+            names = {name.removeprefix(OF_BACKBONE) for name in info["missing_keys"] if name.startswith(OF_BACKBONE)}
+            others = {name for name in info["missing_keys"] if not name.startswith(OF_BACKBONE)}
+            info["missing_keys"] = others | {OF_BACKBONE + name for name in drop_unread_pooler(model.model, names)}
+        return (model, info) if output_loading_info else model
 
     def _take_backbone(self, source: str | Path | None) -> None:
         """Load the backbone that the configuration refers to; the model is then whole, and refers to nothing."""

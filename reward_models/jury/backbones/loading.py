@@ -10,6 +10,7 @@ import copy
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
 
 
 __all__ = [
+    "drop_unread_pooler",
     "find_backbone",
     "load_backbone",
     "minilm_folder",
@@ -48,7 +50,7 @@ def load_backbone(
         The backbone, its tokenizer, and how it reads the texts of judgement tables.
 
     Raises:
-        JuryError: There is no model at that path, or a model came without its tokenizer.
+        JuryError: There is no model at that path, it lacks weights, or a model came without its tokenizer.
 
     Example:
         >>> from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
@@ -63,14 +65,48 @@ def load_backbone(
             )
         return backbone, tokenizer, usual_reading(backbone, tokenizer)
     try:
-        model = AutoModel.from_pretrained(str(backbone), dtype="float32", trust_remote_code=False)
+        model, info = AutoModel.from_pretrained(
+            str(backbone), dtype="float32", trust_remote_code=False, output_loading_info=True
+        )
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(str(backbone), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise JuryError(
             f"no language model at {str(backbone)!r}: neither a folder in from_pretrained form nor a model id that "
             "can be reached. Correct the path."
         ) from error
+    if missing := drop_unread_pooler(model, info["missing_keys"]):
+        raise JuryError(
+            f"the backbone {str(backbone)!r}, read as a {type(model).__name__}, lacks the weights {missing}, which "
+            "would be random numbers. Fix: save or copy the whole model again."
+        )
     return model, tokenizer, usual_reading(model, tokenizer)
+
+
+def drop_unread_pooler(backbone: PreTrainedModel, missing: Iterable[str]) -> list[str]:
+    """Remove the pooler of an encoder if its weights are missing, so that it is not left with random numbers.
+
+    Masked language models, and encoders saved with `add_pooling_layer=False`, have none. No jury reads it.
+
+    Args:
+        backbone: The encoder or decoder, as transformers loaded it; changed in place.
+        missing: Names of the weights that its files lack.
+
+    Returns:
+        The missing weights of other layers, sorted.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> encoder = BertModel(BertConfig(vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1))
+        >>> drop_unread_pooler(encoder, ["pooler.dense.weight", "embeddings.word_embeddings.weight"])
+        ['embeddings.word_embeddings.weight']
+        >>> encoder.pooler is None
+        True
+    """
+    missing = set(missing)
+    of_pooler = {name for name in missing if name.startswith("pooler.")}
+    if of_pooler:
+        backbone.pooler = None
+    return sorted(missing - of_pooler)
 
 
 def minilm_folder() -> Path | None:
@@ -246,10 +282,13 @@ def find_backbone(
     """
     name = str(source or reference["source"])
     try:
-        backbone = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+        backbone, info = AutoModel.from_pretrained(
+            name, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
     except Exception as error:  # whatever a missing or damaged folder makes of transformers
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise JuryError(f"the backbone {name!r} is not there, or cannot be read ({line}).") from error
+    drop_unread_pooler(backbone, info["missing_keys"])
     if layers < backbone.config.get_text_config().num_hidden_layers:
         backbone = truncate_backbone(backbone, layers)
     if weights_hash(backbone) != reference["sha256"]:

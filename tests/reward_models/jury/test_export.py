@@ -17,9 +17,6 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
-    BertModel,
-    BertTokenizerFast,
     GPT2Config,
     GPT2Model,
     pipeline,
@@ -35,7 +32,7 @@ from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 from tests.benchmark_modules import benchmark_module
 from tests.saved_juries import remember
-from tests.tiny import tiny_causal_lm, tiny_tokenizer
+from tests.tiny import tiny_bert, tiny_causal_lm, tiny_tokenizer
 
 
 injection = benchmark_module("_faults.injection")
@@ -200,18 +197,6 @@ def embedded(folder, texts):
     return (vectors @ dense["linear.weight"].T + dense["linear.bias"])[:, 0].double().numpy()
 
 
-def bert(folder):
-    """A tiny encoder with a word-piece tokenizer, which puts [CLS] and [SEP] around a text."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes", "no", "is", "it", "right", "too", "little", "?", "."]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
-    config = BertConfig(
-        vocab_size=14, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
-    torch.manual_seed(0)
-    return BertModel(config), tokenizer
-
-
 EMBEDDERS = [
     ("llama", ReadingSettings(pooling="mean", format="text", max_length=64)),
     ("llama", ReadingSettings(pooling="mean", unit_length=True, max_length=64, layers=(2,))),
@@ -224,7 +209,7 @@ EMBEDDERS = [
 
 @pytest.mark.parametrize(("kind", "reading"), EMBEDDERS)
 def test_a_jury_on_a_mean_or_an_encoder_becomes_a_sentence_embedder(tokenizer, tmp_path, kind, reading):
-    backbone, of_backbone = (tiny_causal_lm(tokenizer), tokenizer) if kind == "llama" else bert(tmp_path)
+    backbone, of_backbone = (tiny_causal_lm(tokenizer), tokenizer) if kind == "llama" else tiny_bert(tmp_path)
     heads, constants = np.random.default_rng(0).normal(size=(2, 32)), np.array([1.0, 3.0])
     model = JuryRewardModel.from_fit(backbone, heads, constants, [0.75, 0.25], reading=reading)
     scorer = JuryScorer(model, of_backbone)
