@@ -8,7 +8,9 @@ the files hold.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -78,7 +80,8 @@ def arrays_hash(value: Any) -> str:
     """Return the SHA-256 of a value that holds arrays, in hexadecimal: the same only for the same bits and types.
 
     Args:
-        value: Arrays, dataclasses, mappings, lists and tuples; anything else counts by its `repr`.
+        value: Arrays, dataclasses, mappings, lists and tuples. A function counts by its name, a partial one by its
+            arguments too; anything else by its `repr`.
 
     Example:
         >>> arrays_hash({"a": np.ones(2)}) == arrays_hash({"a": np.ones(2)})
@@ -105,6 +108,11 @@ def _parts(value: Any) -> Iterator[bytes]:
         held = value.items()
     elif isinstance(value, list | tuple):
         held = value
+    elif isinstance(value, functools.partial):
+        held = [value.func, value.args, value.keywords]
+    elif inspect.isroutine(value):  # whose repr holds its address in memory, another one in every process
+        yield f"{value.__module__}.{value.__qualname__}".encode()
+        return
     else:
         yield repr(value).encode()
         return

@@ -16,7 +16,9 @@ from plural_rlhf.settings.base import AtLeastOne, Seats, Section, Seed
 from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
 from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.models.pseudo import PSEUDO_MODELS
+from plural_rlhf.suites.run import LoadedTask, Skipped, load_tasks
 from plural_rlhf.suites.tasks.catalogue import SUITES, make_tasks
+from plural_rlhf.suites.tasks.protocol import KEPT
 from plural_rlhf.suites.tasks.questions import Layout
 from reward_models.errors import did_you_mean
 
@@ -135,6 +137,9 @@ class SuiteConfig(Section):
     max_items: AtLeastOne | None = Field(
         default=None, description="Most items per task, chosen at random; null for all."
     )
+    items_of: dict[str, AtLeastOne] = Field(
+        default={}, description="Most items of single tasks, by name, in place of max_items."
+    )
     seed: Seed = Field(default=0, description="Random seed, 0 to 4294967295.")
     scoring: Scoring = Field(
         default="log_probability",
@@ -154,7 +159,7 @@ class SuiteConfig(Section):
     draws: AtLeastOne = Field(default=1000, description="Bootstrap draws of the intervals.")
     strict: bool = Field(default=False, description="Stop with an error where a task cannot be measured.")
     answers_dir: Path = Field(
-        default=Path(".cache/evaluations"),
+        default=Path(KEPT),
         description="Folder of kept answers: what a model was asked once is not asked again.",
     )
     output_dir: Path = Field(
@@ -175,6 +180,13 @@ class SuiteConfig(Section):
         make_tasks(names)
         return names
 
+    @field_validator("items_of")
+    @classmethod
+    def _tasks_with_sizes(cls, sizes: dict[str, int]) -> dict[str, int]:
+        if sizes:
+            make_tasks(list(sizes))
+        return sizes
+
     @model_validator(mode="before")
     @classmethod
     def _folder_of_name(cls, values: Any) -> Any:
@@ -191,6 +203,17 @@ class SuiteConfig(Section):
         if not names:
             raise ValueError("there is no model; name one in `models`, or a pseudo-model")
         return self
+
+    def load_tasks(self) -> tuple[list[LoadedTask], list[Skipped]]:
+        """Load the tasks with as many items as the settings say; see `run.load_tasks`."""
+        return load_tasks(
+            make_tasks(self.tasks),
+            self.data,
+            max_items=self.max_items,
+            items_of=self.items_of,
+            seed=self.seed,
+            kept=self.answers_dir,
+        )
 
     @property
     def asking(self) -> Asking:

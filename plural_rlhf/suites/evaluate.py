@@ -26,8 +26,7 @@ from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, it
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.lm_eval import lm_eval_results
 from plural_rlhf.suites.models.choose import check_models, open_models
-from plural_rlhf.suites.run import SuiteFindings, TaskFindings, load_tasks, run_loaded
-from plural_rlhf.suites.tasks.catalogue import make_tasks
+from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_loaded
 from reward_models.whole_file import write_json, write_json_lines
 
 
@@ -69,7 +68,7 @@ def evaluate_suite(config: SuiteConfig, *, command: str = "") -> SuiteResults:
     """
     check_models(config.models)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    loaded, skipped = load_tasks(make_tasks(config.tasks), config.data, max_items=config.max_items, seed=config.seed)
+    loaded, skipped = config.load_tasks()
     models = open_models(config.models, config.pseudo_models)
     found = run_loaded(models, loaded, config.asking, answers_dir=config.answers_dir)
     found.skipped[:0] = skipped

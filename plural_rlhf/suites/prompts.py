@@ -13,8 +13,7 @@ from typing import Any
 
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.models.protocol import EvaluatedModel
-from plural_rlhf.suites.run import load_tasks, run_loaded
-from plural_rlhf.suites.tasks.catalogue import make_tasks
+from plural_rlhf.suites.run import run_loaded
 from reward_models.whole_file import write_json_lines
 
 
@@ -76,7 +75,7 @@ def write_prompts(config: SuiteConfig, path: str | Path) -> int:
         (3, 8, [])
     """
     collector = _Collector()
-    loaded, _ = load_tasks(make_tasks(config.tasks), config.data, max_items=config.max_items, seed=config.seed)
+    loaded, _ = config.load_tasks()
     for task in loaded:
         with suppress(ValueError, ArithmeticError):  # measures of texts that are empty
             run_loaded([collector], [task], replace(config.asking, draws=1))

@@ -16,7 +16,7 @@ from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.engine.context import Context
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
-from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
+from plural_rlhf.suites.tasks.protocol import KEPT, Task, TaskData, TaskResult, TaskUnavailable
 from plural_rlhf.suites.tasks.questions import Layout
 from reward_models.content_hashes import arrays_hash
 from reward_models.progress import track
@@ -98,7 +98,13 @@ class SuiteFindings:
 
 
 def load_tasks(
-    tasks: Iterable[Task], data: str | Path = "data", *, max_items: int | None = None, seed: int = 0
+    tasks: Iterable[Task],
+    data: str | Path = "data",
+    *,
+    max_items: int | None = None,
+    items_of: Mapping[str, int] | None = None,
+    seed: int = 0,
+    kept: str | Path = KEPT,
 ) -> tuple[list[LoadedTask], list[Skipped]]:
     """Load the items of tasks.
 
@@ -106,7 +112,9 @@ def load_tasks(
         tasks: The tasks.
         data: Folder of data sets.
         max_items: Most items per task; None for all.
+        items_of: The same for single tasks, by name.
         seed: Random seed of their selection.
+        kept: Folder for what tasks compute once from their data, e.g. a jury that judges.
 
     Returns:
         The tasks with their items, and those whose data is not there.
@@ -119,7 +127,8 @@ def load_tasks(
     """
     loaded, skipped = [], []
     for task in track(list(tasks), "loading tasks"):
-        files = TaskData(data, max_items=max_items, seed=seed)
+        most = (items_of or {}).get(task.name, max_items)
+        files = TaskData(data, max_items=most, seed=seed, kept=kept)
         try:
             items = task.load(files)
         except TaskUnavailable as reason:
@@ -171,7 +180,7 @@ def run_tasks(
         >>> {name: round(next(r.value for r in rows[name] if r.headline), 6) for name in rows}
         {'gold': 1.0, 'uniform': 0.0}
     """
-    loaded, skipped = load_tasks(tasks, data, max_items=max_items, seed=seed)
+    loaded, skipped = load_tasks(tasks, data, max_items=max_items, seed=seed, kept=answers_dir or KEPT)
     asking = Asking(
         seed=seed,
         draws=draws,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reward_models import content_hashes
-from reward_models.content_hashes import changed_files, file_hash, folder_records, safe_name, value_hash
+from reward_models.content_hashes import arrays_hash, changed_files, file_hash, folder_records, safe_name, value_hash
 from reward_models.replaced_files import read_unchanged
 
 
@@ -82,3 +83,15 @@ def test_what_is_replaced_while_it_is_read_is_read_again():
     assert read_unchanged(load, lambda: next(versions), "the jury") == "whole"
     with pytest.raises(FileNotFoundError, match="never there"):  # nobody replaced anything: it is the user's to know
         read_unchanged(lambda: (_ for _ in ()).throw(FileNotFoundError("never there")), lambda: 1, "the jury")
+
+
+def test_a_function_counts_by_its_name_in_every_process():
+    def made(code):
+        exec(code, names := {"__name__": "rules"})
+        return names["valid"]
+
+    first, again, other = made("def valid(x): ..."), made("def valid(x): ..."), made("def valid(x): ...")
+    other.__qualname__ = "other"
+    assert repr(first) != repr(again)
+    assert arrays_hash([first]) == arrays_hash([again]) != arrays_hash([other])
+    assert arrays_hash(partial(first, 1)) == arrays_hash(partial(again, 1)) != arrays_hash(partial(first, 2))

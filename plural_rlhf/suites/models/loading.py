@@ -56,14 +56,13 @@ def load_causal_lm(
         ('tiny', True)
     """
     folder = prepare_base_model(str(path), cache_dir)
-    identity = model_identity(folder)
     name = str(path) if name is None else name
     if jury is not None:
         from plural_rlhf.policies.steerer import Steerer
 
         steerer = Steerer.from_pretrained(folder, jury, batch_size=batch_size)
         shares = steerer.weights(weights)
-        steered = value_hash([identity, steerer.cluster_names, shares.tolist()])[:24]
+        steered = value_hash([model_identity(folder), steerer.cluster_names, shares.tolist()])[:24]
         return CausalLM(
             name,
             steerer.model,
@@ -78,27 +77,51 @@ def load_causal_lm(
         name,
         model.to(default_device()).eval(),
         tokenizer,
-        identity=identity,
+        identity=model_identity(folder),
         chat=chat,
         batch_size=batch_size,
     )
 
 
 def model_identity(path: str | Path) -> str:
-    """Return the hash of the files of a model, and of the base model of an adapter; of a hub id, the id itself.
+    """Return the hash of the files of a model, and of the base model of an adapter.
+
+    Args:
+        path: A folder, or a hub id that was loaded: then the files of its newest version in the cache of the hub, so
+            that answers of an earlier version are not taken for those of a later one.
+
+    Raises:
+        FileNotFoundError: A hub id of which nothing is in the cache.
 
     Example:
-        >>> model_identity("nobody/a-model-on-the-hub")
-        'nobody/a-model-on-the-hub'
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     size = (Path(folder) / "config.json").write_text("{}")
+        ...     before = model_identity(folder)
+        ...     size = (Path(folder) / "config.json").write_text('{"vocab_size": 8}')
+        ...     before == model_identity(folder)
+        False
     """
     folder = Path(path)
     if not folder.is_dir():
-        return str(path)
+        folder = _cached_snapshot(str(path))
     names = [file.name for file in folder.iterdir() if file.suffix in _MODEL_FILES]
     records = {name: record["sha256"] for name, record in folder_records(folder, names).items()}
     adapter = folder / "adapter_config.json"
     base = _base_of(adapter) if adapter.is_file() else None
     return value_hash([records, None if base is None else model_identity(base)])[:24]
+
+
+def _cached_snapshot(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{hub_id!r} is no folder, and no model of this id is in the cache of the hub. Fix: give a folder, or "
+            "load the model once with a connection"
+        ) from error
 
 
 def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

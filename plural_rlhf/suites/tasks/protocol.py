@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Direction", "Shape", "Task", "TaskData", "TaskResult", "TaskRow", "TaskUnavailable"]
 
 Shape = Literal["distribution", "sequences", "generation", "ratings"]
+KEPT = ".cache/evaluations"
+"""Folder of what is asked or computed once, unless another is given."""
 Direction = Literal["lower", "higher", "zero", "none"]
 """Which values are better; `zero`: the nearer to 0; `none`: neither."""
 
@@ -99,6 +101,7 @@ class TaskData:
         folder: Folder of data sets.
         max_items: Most items of a task; None for all. A task selects evenly or by `seed`, never the first ones only.
         seed: Random seed.
+        kept: Folder for what a task computes once from its data, e.g. a jury that judges.
 
     Example:
         >>> TaskData("nowhere").file("numbergame", "answers.csv")
@@ -106,8 +109,16 @@ class TaskData:
         plural_rlhf.suites.tasks.protocol.TaskUnavailable: there is no file nowhere/numbergame/answers.csv: set ...
     """
 
-    def __init__(self, folder: str | Path = "data", *, max_items: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path = "data",
+        *,
+        max_items: int | None = None,
+        seed: int = 0,
+        kept: str | Path = KEPT,
+    ) -> None:
         self.root = Path(folder)
+        self.kept = Path(kept)
         self.max_items = max_items
         self.seed = seed
         self.files: dict[str, str] = {}

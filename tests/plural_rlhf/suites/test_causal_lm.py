@@ -153,3 +153,19 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"neither config.json nor adapter_config.json"):
         load_causal_lm(tmp_path / "empty")
+
+
+def test_a_new_version_of_a_model_of_the_hub_is_another_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--nobody--small"
+    identities = []
+    for commit, size in (("a" * 40, 8), ("b" * 40, 16)):
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(f'{{"vocab_size": {size}}}')
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        identities.append(model_identity("nobody/small"))
+    assert len(set(identities)) == 2
+    with pytest.raises(FileNotFoundError, match="'nobody/other' is no folder, and no model of this id"):
+        model_identity("nobody/other")

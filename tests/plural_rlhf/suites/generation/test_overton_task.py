@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from plural_rlhf.suites.engine.context import Context
-from plural_rlhf.suites.tasks.generation.overton import TOPICS, AgreementJudge, OvertonTask
+from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge
+from plural_rlhf.suites.tasks.generation.overton import TOPICS, OvertonTask
 from plural_rlhf.suites.tasks.protocol import TaskData
 from tests.plural_rlhf.suites.generation.test_generation_tasks import Stub, row
 
