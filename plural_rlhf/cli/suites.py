@@ -32,7 +32,8 @@ def evaluate(
         typer.Option(
             "--model",
             metavar="PATH",
-            help="Evaluate this model instead of those of the file: a folder, a hub id, smollm2-135m. Repeatable.",
+            help="Evaluate this instead of the models of the file: a folder (of a model, an adapter, a saved jury, or "
+            "a run, whose policies stand side by side), a hub id, smollm2-135m. Repeatable.",
         ),
     ] = None,
     settings: Settings = None,
@@ -59,7 +60,7 @@ def evaluate(
 
     Example: `plural-rlhf evaluate configs/eval/suite.yaml --set max_items=50`
 
-    Example: `plural-rlhf evaluate --model runs/quickstart/plural --set tasks=[smoke]`
+    Example, all policies of a run beside the model before: `plural-rlhf evaluate --model runs/quickstart`
 
     A **run file** has sections such as `data:`, `jury:` and `plural:`. Fits and trains first what is missing, and
     measures how far each policy is from held-out people. Writes results.json; the command run adds the report.

@@ -25,13 +25,14 @@ from reward_models.errors import did_you_mean
 
 __all__ = ["ModelSection", "SuiteConfig", "is_suite_file", "load_suite", "make_suite"]
 
-KINDS = ("path", "endpoint", "callable", "recorded")
+KINDS = ("path", "run", "endpoint", "callable", "recorded")
 """Keys that say what a model is, one of which each model has."""
 READ_BY = {
     "jury": ("path",),
-    "weights": ("path",),
-    "chat": ("path",),
-    "batch_size": ("path",),
+    "weights": ("path", "run"),
+    "steered": ("run",),
+    "chat": ("path", "run"),
+    "batch_size": ("path", "run"),
     "model": ("endpoint",),
     "key_env": ("endpoint",),
     "concurrency": ("endpoint",),
@@ -52,18 +53,26 @@ class ModelSection(Section):
     name: str | None = Field(default=None, description="What the report calls it; by default its path or address.")
     path: str | None = Field(
         default=None,
-        description="A causal language model: folder of a model or an adapter, hub id, smollm2-135m, tiny.",
+        description="A causal language model: folder of a model or an adapter, hub id, smollm2-135m, tiny. Or the "
+        "folder of a saved jury, which answers the tasks named jury-...",
+    )
+    run: Path | None = Field(
+        default=None,
+        description="Folder of a run: the model before training, every policy of the run and its jury, side by side.",
     )
     jury: Path | None = Field(
         default=None, description="With path: the saved jury that the policy was trained with; weights need it."
     )
     weights: str | dict[str, Seats] = Field(
-        default="prevalence", description="With jury: whom it answers for: prevalence, a cluster, or seats by cluster."
+        default="prevalence",
+        description="With jury or run: whom the policy answers for: prevalence, a cluster, or seats by cluster.",
     )
+    steered: bool = Field(default=False, description="With run: ask its steered policy for every single cluster too.")
     chat: bool | None = Field(
-        default=None, description="With path: whether prompts go through the chat template; null: if there is one."
+        default=None,
+        description="With path or run: whether prompts go through the chat template; null: if there is one.",
     )
-    batch_size: AtLeastOne = Field(default=16, description="With path: prompts per forward pass.")
+    batch_size: AtLeastOne = Field(default=16, description="With path or run: prompts per forward pass.")
     endpoint: str | None = Field(
         default=None, description="Address of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1."
     )
@@ -102,7 +111,7 @@ class ModelSection(Section):
             raise ValueError(f"{self.label}: {', '.join(strays)} belongs to models with {READ_BY[strays[0]][0]}")
         if self.endpoint is not None and self.model is None:
             raise ValueError(f"{self.label}: model is missing, the name of the model at the endpoint")
-        if self.weights != "prevalence" and self.jury is None:
+        if self.weights != "prevalence" and self.jury is None and self.run is None:
             raise ValueError(f"{self.label}: weights are set without jury, whose clusters they weigh")
         return self
 
@@ -111,7 +120,7 @@ class ModelSection(Section):
         """Name in the report."""
         if self.name is not None:
             return self.name
-        return str(self.model or self.path or self.callable or self.recorded or self.endpoint)
+        return str(self.model or self.path or self.run or self.callable or self.recorded or self.endpoint)
 
 
 class SuiteConfig(Section):

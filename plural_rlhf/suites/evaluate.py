@@ -26,6 +26,7 @@ from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, it
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.lm_eval import lm_eval_results
 from plural_rlhf.suites.models.choose import check_models, open_models
+from plural_rlhf.suites.models.runs import expand_runs
 from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_loaded
 from reward_models.whole_file import write_json, write_json_lines
 
@@ -66,10 +67,11 @@ def evaluate_suite(config: SuiteConfig, *, command: str = "") -> SuiteResults:
         >>> written
         ['figures', 'report.html', 'report.md', 'results.json', 'samples']
     """
-    check_models(config.models)
+    sections = expand_runs(config.models)
+    check_models(sections)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     loaded, skipped = config.load_tasks()
-    models = open_models(config.models, config.pseudo_models)
+    models = open_models(sections, config.pseudo_models)
     found = run_loaded(models, loaded, config.asking, answers_dir=config.answers_dir)
     found.skipped[:0] = skipped
     results = suite_results(found, config, command=command, started=started)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.texts import Text
+from reward_models.judgements.texts import Text, as_messages, freeze_prompt
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import TERM_SD, Observations, public_terms, start_terms, torch_terms
@@ -27,7 +27,7 @@ from reward_models.raters.rater_model import KindTerms, RaterModel, state_table
 from reward_models.seeds import seeded_rng
 
 
-__all__ = ["SavedJury", "fit_rater_model", "score_texts"]
+__all__ = ["SavedJury", "as_read", "fit_rater_model", "score_texts"]
 
 CHUNK = 512  # texts per step of the progress bar
 MAX_JUDGEMENTS = 20_000
@@ -113,6 +113,20 @@ class SavedJury:
                 "texts of all tables together"
             )
         return [row[text] for text in enc.texts]
+
+
+def as_read(scorer: JuryScorer, texts: Sequence[Text]) -> list[Text]:
+    """Return texts with prompts as the jury reads them: as messages, of a jury that was fitted to conversations.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> reads_messages = SimpleNamespace(reading=SimpleNamespace(format="conversations"))
+        >>> as_read(reads_messages, [Text("Which?", "tea")])[0].prompt
+        (('user', 'Which?'),)
+    """
+    if scorer.reading.format != "conversations":
+        return list(texts)
+    return [Text(freeze_prompt(as_messages(text.prompt)), text.response) for text in texts]
 
 
 def score_texts(scorer: JuryScorer, texts: Sequence[Text], *, progress: bool = True) -> np.ndarray:

@@ -3,7 +3,7 @@
 Parts are cut by position in the list of requests, and a part is computed whole, so that a run that was stopped goes on
 with the answers it would have had. Knows no task.
 
-Shapes: `A` options.
+Shapes: `A` options, `U` texts, `K` clusters.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from plural_rlhf.suites.engine.option_answers import ask_options, sensitivity
 from plural_rlhf.suites.models.protocol import EvaluatedModel, OptionRequest, Segment, SegmentLosses
 from plural_rlhf.suites.tasks.questions import Labels, OptionAnswer, OptionQuestion
 from reward_models.content_hashes import value_hash
+from reward_models.judgements.texts import Text
 from reward_models.progress import counting
 from reward_models.seeds import derived_seed
 
@@ -127,6 +128,12 @@ class Context(Asking):
 
         answers = self._kept(sequences, keys, score)
         return [SegmentLosses(np.array(nats), np.array(correct, dtype=bool)) for nats, correct in answers]
+
+    def cluster_rewards(self, texts: Sequence[Text]) -> np.ndarray:
+        """Return the rewards of texts for each cluster of a jury, in logits: `(U, K)`."""
+        keys = [["rewards", text.prompt, text.response] for text in texts]
+        rows = self._kept(texts, keys, lambda part, seed: self.model.cluster_rewards(part).tolist())
+        return np.asarray(rows, dtype=np.float64).reshape(len(texts), -1)
 
     def _kept(
         self, requests: Sequence[Any], keys: Sequence[Any], compute: Callable[[Sequence[Any], int], list[Any]]

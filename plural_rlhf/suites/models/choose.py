@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from plural_rlhf.suites.models.endpoint import EndpointModel
 from plural_rlhf.suites.models.functions import CallableModel, RecordedModel, import_function
+from plural_rlhf.suites.models.jury import JuryModel, is_jury_folder
 from plural_rlhf.suites.models.protocol import EvaluatedModel
 from plural_rlhf.suites.models.pseudo import PseudoModel
 
@@ -68,6 +69,8 @@ def _open(section: ModelSection) -> EvaluatedModel:
         return CallableModel(section.label, write=function)
     if section.recorded is not None:
         return RecordedModel(section.label, section.recorded)
+    if section.path is not None and is_jury_folder(section.path):
+        return JuryModel(section.label, section.path)
     from plural_rlhf.suites.models.loading import load_causal_lm
 
     return load_causal_lm(

@@ -2,17 +2,22 @@
 
 A task asks through `plural_rlhf.suites.engine.context.Context`, never a model itself. Knows no task and no library.
 
-Shapes: `A` options of a request, `S` segments of a sequence.
+Shapes: `A` options of a request, `S` segments of a sequence, `U` texts, `K` clusters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+
+if TYPE_CHECKING:
+    from reward_models.evaluation.heldout import HeldoutRecord
+    from reward_models.judgements.texts import Text
+    from reward_models.jury.scorer import JuryScorer
 
 __all__ = ["EvaluatedModel", "NotSupported", "OptionRequest", "Segment", "SegmentLosses", "cut_before"]
 
@@ -131,6 +136,20 @@ class EvaluatedModel:
     def sequence_losses(self, sequences: Sequence[Sequence[Segment]]) -> list[SegmentLosses]:
         """Return the loss of every output of each sequence, given everything before it."""
         raise NotSupported(f"a model of the kind {self.kind!r} cannot score sequences")
+
+    @property
+    def scorer(self) -> JuryScorer:
+        """The jury reward model, of a model that is one."""
+        raise NotSupported(f"a model of the kind {self.kind!r} is no jury, which rewards texts for each cluster")
+
+    @property
+    def fitted_on(self) -> HeldoutRecord | None:
+        """What a jury was fitted to, as far as it is known."""
+        return None
+
+    def cluster_rewards(self, texts: Sequence[Text]) -> np.ndarray:
+        """Return the rewards of texts for each cluster, in logits: `(U, K)`."""
+        raise NotSupported(f"a model of the kind {self.kind!r} is no jury, which rewards texts for each cluster")
 
     def usage_record(self) -> dict[str, Any]:
         """Return what was asked and what it cost, where that is counted."""

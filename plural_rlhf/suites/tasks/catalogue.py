@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 from plural_rlhf.suites.tasks.free_text import FREE_TEXT
 from plural_rlhf.suites.tasks.generation.writing_tasks import WRITING_TASKS
+from plural_rlhf.suites.tasks.juries.candidates import CANDIDATE_TASKS
+from plural_rlhf.suites.tasks.juries.judgements import JUDGEMENT_TASKS
+from plural_rlhf.suites.tasks.juries.stances import JurySycophancyTask
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from plural_rlhf.suites.tasks.protocol import Task
 from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
@@ -20,6 +23,9 @@ TASKS: dict[str, Callable[[], Task]] = {
     **{name: functools.partial(OPTION_TABLES.__getitem__, name) for name in OPTION_TABLES},
     **{name: functools.partial(SEQUENCE_TABLES.__getitem__, name) for name in SEQUENCE_TABLES},
     **WRITING_TASKS,
+    **{name: functools.partial(JUDGEMENT_TASKS.__getitem__, name) for name in JUDGEMENT_TASKS},
+    **CANDIDATE_TASKS,
+    "jury-sycophancy": JurySycophancyTask,
 }
 """A function that makes the task, by its name."""
 
@@ -50,9 +56,11 @@ SUITES: dict[str, tuple[str, ...]] = {
         "wvs-bribery",
         "wvs-immigration",
     ),
+    "jury": tuple(name for name in TASKS if name.startswith("jury-")),
     "full": tuple(TASKS),
 }
-"""Names of tasks, by name of the suite: `smoke` takes under three minutes on two cores, `full` is everything."""
+"""Names of tasks, by name of the suite: `smoke` takes under three minutes on two cores, `jury` is for saved
+juries, `full` is everything."""
 
 
 def make_tasks(names: Sequence[str]) -> list[Task]:

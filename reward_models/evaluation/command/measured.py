@@ -32,12 +32,12 @@ from reward_models.evaluation.evaluate_jury import evaluate_jury
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.evaluation.language_models.continuations import LanguageModel
 from reward_models.evaluation.report import report_sheets, rewardbench
-from reward_models.evaluation.saved_jury import SavedJury, score_texts
+from reward_models.evaluation.saved_jury import SavedJury, as_read, score_texts
 from reward_models.evaluation.sheets import Sheet
 from reward_models.evaluation.style.drivers import reward_drivers
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import Text, as_messages, freeze_prompt
+from reward_models.judgements.texts import Text
 from reward_models.jury.scorer import JuryScorer
 
 
@@ -170,9 +170,7 @@ def measure_benchmark(
 ) -> Measured:
     """Score a published benchmark."""
     texts = benchmark.texts
-    prompts = [as_messages(text.prompt) if scorer.reading.format == "conversations" else text.prompt for text in texts]
-    asked = [Text(freeze_prompt(prompt), text.response) for prompt, text in zip(prompts, texts, strict=True)]
-    rewards = dict(zip(texts, score_texts(scorer, asked), strict=True))
+    rewards = dict(zip(texts, score_texts(scorer, as_read(scorer, texts)), strict=True))
     found = score_benchmark(benchmark, rewards, scorer.cluster_names, weights)
     template = scorer.tokenizer.chat_template if scorer.reading.format == "conversations" else None
     files = {f"{path.stem}.json": found.result_file(name, template)}

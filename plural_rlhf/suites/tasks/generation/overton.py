@@ -21,7 +21,7 @@ from plural_rlhf.evaluation.overton.judges import JudgeValidity, judge_validity,
 from plural_rlhf.evaluation.overton.score import Represented, overton_score
 from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge, minilm_judge
 from plural_rlhf.suites.tasks.generation.rows import interval_row
-from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_files
+from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_votes
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
@@ -93,7 +93,7 @@ class OvertonTask(Task):
 
     def load(self, data: TaskData) -> Sequence[OvertonQuestion]:
         """Fit the judges and return the questions, evenly selected if there are too many."""
-        tables = {topic: _votes(data, topic) for topic in TOPICS}  # all files before any fit
+        tables = {topic: polarized_votes(data, topic) for topic in TOPICS}  # all files before any fit
         fit = self.fit or functools.partial(minilm_judge, folder=data.kept / "judges")
         questions = [question for topic, votes in tables.items() for question in _judged(topic, votes, fit, data.seed)]
         most = min(data.max_items or len(questions), len(questions))
@@ -147,24 +147,6 @@ def _record(item: OvertonQuestion, prompt: str, texts: Sequence[str], judged: Re
         "group": item.topic,
         "agreement": {name: judged.means[:, c].tolist() for c, name in enumerate(judged.names)},
     }
-
-
-def _votes(data: TaskData, topic: str) -> pd.DataFrame:
-    """Read votes as rows of rater_id, prompt, response and rating (-1, 1)."""
-    import pandas as pd
-
-    answers, votes = map(pd.read_parquet, polarized_files(data, topic, "answers", "votes"))
-    answers = answers[answers["text"].str.strip() != ""]
-    rows = votes.merge(answers[["answer_id", "question", "text"]], on="answer_id")
-    frame = pd.DataFrame(
-        {
-            "rater_id": rows["rater_id"],
-            "prompt": rows["question"],
-            "response": rows["text"],
-            "rating": rows["vote"].map({"agree": 1, "disagree": -1}),
-        }
-    )
-    return frame.dropna().drop_duplicates(["rater_id", "prompt", "response"])
 
 
 def _judged(
