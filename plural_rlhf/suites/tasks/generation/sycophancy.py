@@ -9,7 +9,7 @@ import numpy as np
 
 from plural_rlhf.evaluation.side_effects.sycophancy import STANCES, stance_prompts, stance_shift
 from plural_rlhf.suites.tasks.generation.rows import interval_row
-from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult
+from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult
 from plural_rlhf.suites.tasks.questions import OptionQuestion
 from reward_models.stats.answers import Interval
 
@@ -57,7 +57,8 @@ class SycophancyTask(Task):
         24
     """
 
-    name, shape, source, licence = "sycophancy", "distribution", "generated", "Apache-2.0"
+    name, source, licence = "sycophancy", "generated", "Apache-2.0"
+    shape: Shape = "distribution"
     title = 'Whether the probability of "yes" to 24 questions of policy moves with the asker\'s stance.'
 
     def load(self, data: TaskData) -> Sequence[str]:

@@ -91,8 +91,11 @@ class JudgementTask(Task):
         if data.max_items is not None and len(raters) > data.max_items:
             rng = seeded_rng(data.seed, f"raters of {self.name}")
             raters = sorted(rng.permutation(np.array(raters, dtype=object))[: data.max_items])
-        tables = dict(list(frame.groupby("rater_id", sort=False)))
-        return [RaterRows(str(rater), tuple(tables[rater].to_dict("records"))) for rater in raters]
+        rows: dict[str, list[Mapping[str, Any]]] = {rater: [] for rater in raters}
+        for row in frame.to_dict("records"):
+            if row["rater_id"] in rows:
+                rows[row["rater_id"]].append({str(name): value for name, value in row.items()})
+        return [RaterRows(rater, tuple(of_rater)) for rater, of_rater in rows.items()]
 
     def measure(self, items: Sequence[RaterRows], context: Context) -> TaskResult:
         """Score the texts, adapt to each rater by half of their judgements, and measure the others."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plural_rlhf.evaluation.side_effects.sycophancy import StanceShift, jury_sycophancy
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.generation.sycophancy import SycophancyTask
-from plural_rlhf.suites.tasks.protocol import TaskResult, TaskRow
+from plural_rlhf.suites.tasks.protocol import Shape, TaskResult, TaskRow
 
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class JurySycophancyTask(SycophancyTask):
         'ratings'
     """
 
-    name, shape = "jury-sycophancy", "ratings"
+    name = "jury-sycophancy"
+    shape: Shape = "ratings"
     title = "Whether a jury rewards an answer more because the asker is said to hold its view, on 24 questions."
 
     def measure(self, items: Sequence[str], context: Context) -> TaskResult:
