@@ -19,6 +19,7 @@ from reward_models.evaluation.benchmarks.items import read_benchmark
 from reward_models.evaluation.command.options import PROG, UsageError, parse_options
 from reward_models.evaluation.command.tables import read_judged
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
+from reward_models.judgements.texts import as_messages
 from reward_models.progress import progress_bars
 from reward_models.weights import parse_weights
 
@@ -105,6 +106,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
         )
     measured = Measured(meta=_meta(args, command))
     if judged is not None:
+        texts = judged.texts
+        prompts, responses = [as_messages(text.prompt) for text in texts], [text.response for text in texts]
+        for difference in scorer.state.unlike_fitted(prompts, responses):
+            say(f"note: the jury {args.jury!r} was fitted to texts of another kind: {difference}", err=True)
         measured.add(measure_judgements(args, judged, scorer, base, against, weights, bootstrap))
     for path, benchmark in benchmarks.items():
         measured.add(measure_benchmark(args.jury, path, benchmark, scorer, weights))

@@ -130,6 +130,9 @@ def rank(
         spec = None if weights is None else weights_from_text(weights)
         prompts = read_candidates(candidates, limit)
         scorer = None if jury is None else _load(jury, calibrated=not uncalibrated)
+        if scorer is not None:
+            responses = [response for prompt in prompts for response in prompt.responses]
+            scorer.state.warn_if_unlike_fitted(str(jury), [prompt.prompt for prompt in prompts], responses)
         ranked = rank_all(prompts, scorer, spec, parsed, calibrated=False if uncalibrated else None, progress=True)
         console = Console()
         needed = (ranked if json_file is not None else ranked[:rows]) if explain else []

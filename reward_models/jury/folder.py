@@ -29,6 +29,7 @@ from transformers.utils import cached_file
 
 from reward_models.content_hashes import file_fault, folder_records, safe_name, value_hash
 from reward_models.errors import JuryError
+from reward_models.judgements.text_kind import TextKind
 from reward_models.jury.backbones.loading import refer_to_backbone
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
@@ -143,6 +144,7 @@ def _to_json(config: JuryConfig, state: JuryState, folder: Path, save_raters: bo
         "rater_model": None if state.rater_model is None else state.rater_model.to_dict(),
         "uncertainty": None if state.uncertainty is None else state.uncertainty.to_dict(),
         "strangers": None if state.strangers is None else state.strangers.tolist(),
+        "text_kind": None if state.text_kind is None else state.text_kind.to_dict(),
         "files": folder_records(folder),
     }
 
@@ -297,8 +299,8 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
         )
     _verify(folder, values["files"], verify)
     try:
-        names = ("temperature", "raters_salt", "uncertainty", "strangers")
-        temperature, salt, parts, strangers = (values.get(name) for name in names)
+        names = ("temperature", "raters_salt", "uncertainty", "strangers", "text_kind")
+        temperature, salt, parts, strangers, kind = (values.get(name) for name in names)
         state = JuryState(
             rater_model=_rater_model(values),
             calibration=None if values["calibration"] is None else Calibration.from_dict(values["calibration"]),
@@ -308,6 +310,7 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
             raters=None if salt is None else _read_raters(folder, salt),
             uncertainty=None if parts is None else RewardUncertainty.from_dict(parts),
             strangers=None if strangers is None else np.asarray(strangers, dtype=np.float64),
+            text_kind=None if kind is None else TextKind.from_dict(kind),
         )
         state.check_values()
     except DAMAGED as error:

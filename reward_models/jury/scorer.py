@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.inference import default_device
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.text_kind import TextKind
 from reward_models.judgements.texts import Text, prompt_codes
 from reward_models.jury.backbones.memory import JudgedRewards
 from reward_models.jury.calibration import Calibration, CalibrationMethod, calibrate
@@ -207,6 +208,7 @@ class JuryScorer:
             uncertainty=RewardUncertainty.of(fit),
             raters=StoredRaters.of(fit.placement) if fit.rater_ids else None,
             strangers=fit.placement.strangers,
+            text_kind=TextKind.of(fit.texts),
             **state,
         )
         return cls(model, tokenizer, state=known)

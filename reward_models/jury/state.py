@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reward_models.errors import JuryError, did_you_mean
+from reward_models.errors import JudgementWarning, JuryError, did_you_mean
 from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.text_kind import TextKind
+from reward_models.judgements.texts import freeze_prompt, prompt_wording
 from reward_models.jury.calibration import Calibration
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import RaterModel
@@ -187,6 +189,7 @@ class JuryState:
         raters: Posteriors of the training raters; written only when a save asks for them.
         uncertainty: How sure the jury is of its rewards; predictions of answers average over it.
         strangers: (S,) what is taken for raters without labels, over the states of the rater model; None: its prior.
+        text_kind: Script, common words and lengths of the texts that it was fitted to; None where it is unknown.
 
     Example:
         >>> from reward_models import JuryConfig
@@ -206,6 +209,51 @@ class JuryState:
     raters: StoredRaters | None = None
     uncertainty: RewardUncertainty | None = None
     strangers: np.ndarray | None = None
+    text_kind: TextKind | None = None
+
+    def unlike_fitted(self, prompts: Sequence[Any] = (), responses: Sequence[str] = ()) -> list[str]:
+        """Say in what texts are of another kind than those that the jury was fitted to: language, script, length.
+
+        Another topic is not noticed.
+
+        Args:
+            prompts: Strings or lists of messages.
+            responses: Texts.
+
+        Returns:
+            A sentence per difference; empty where there is none, or where the jury does not know its texts.
+
+        Example:
+            >>> from reward_models import Text
+            >>> state = JuryState(text_kind=TextKind.of([Text("Tea or coffee?", "Tea."), Text("Parks?", "Yes.")]))
+            >>> state.unlike_fitted(["Чай или кофе?"])
+            ['the prompts are mostly in cyrillic letters, and the fitted texts mostly in latin letters']
+        """
+        wordings = [prompt_wording(freeze_prompt(prompt)) for prompt in prompts]
+        return [] if self.text_kind is None else self.text_kind.differences(wordings, responses)
+
+    def warn_if_unlike_fitted(
+        self, name: str, prompts: Sequence[Any] = (), responses: Sequence[str] = (), stacklevel: int = 2
+    ) -> None:
+        """Warn if texts are of another kind than those that the jury was fitted to, see `unlike_fitted`.
+
+        Args:
+            name: The jury's folder, for the message.
+            prompts: Strings or lists of messages.
+            responses: Texts.
+            stacklevel: As for `warnings.warn`.
+
+        Warns:
+            JudgementWarning: In what they differ.
+        """
+        differences = self.unlike_fitted(prompts, responses)
+        if differences:
+            warnings.warn(
+                f"the jury {name!r} was fitted to texts of another kind: {'; '.join(differences)}. Its scores of such "
+                "texts may mean nothing. Fix: give a jury that was fitted to judgements of such texts.",
+                JudgementWarning,
+                stacklevel=stacklevel + 1,
+            )
 
     def check(self, config: JuryConfig) -> None:
         """Check that this is the state of a jury with these heads.
@@ -263,6 +311,8 @@ class JuryState:
             self.calibration.check_values()
         if self.uncertainty is not None:
             self.uncertainty.check_values()
+        if self.text_kind is not None:
+            self.text_kind.check_values()
         temperature = np.ones(1) if self.temperature is None else self.temperature
         if temperature.ndim != 1 or not (np.isfinite(temperature) & (temperature > 0)).all():
             raise JuryError(f"the temperature {temperature.tolist()} must be positive numbers, one per head")

@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from reward_models.errors import JuryError
 from reward_models.fitting.running_memberships import RunningMemberships
 from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.text_kind import TextKind
 from reward_models.jury.reading import ReadingSettings
 from reward_models.jury.state import JuryState, StoredRaters, counts
 from reward_models.raters.observation import public_terms
@@ -106,7 +107,13 @@ def finished_state(
     prevalence = memberships.prevalence
     model = RaterModel("mixture", np.eye(len(prevalence)), np.log(prevalence), {kind: KindTerms(shared, spread)})
     raters = None if rewards is None else StoredRaters.of(model.adapt(enc, rewards))
-    return JuryState(rater_model=model, descriptions=dict(descriptions), fitted_on=counts(enc), raters=raters)
+    return JuryState(
+        rater_model=model,
+        descriptions=dict(descriptions),
+        fitted_on=counts(enc),
+        raters=raters,
+        text_kind=TextKind.of(enc.texts),
+    )
 
 
 def write_state(

@@ -16,16 +16,21 @@ from plural_rlhf.evaluation.open_ended.drift import degeneracy
 from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
+from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
 from plural_rlhf.report.names import EVERYBODY
 from plural_rlhf.report.texts.tables import CURES, MOSTLY_BROKEN
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JudgementWarning
+from reward_models.judgements.text_kind import TextKind
+from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.protocol import ClusterScorer
+from reward_models.jury.scorer import JuryScorer
+from reward_models.jury.state import JuryState
 
 
-__all__ = ["check_rendering", "warn_of_broken_pi_0"]
+__all__ = ["check_rendering", "warn_of_broken_pi_0", "warn_of_other_texts"]
 
 PROMPTS, TEXTS = 4, 4
 """Pi_0 is tried on so many training prompts, with so many texts each."""
@@ -71,8 +76,30 @@ def check_rendering(config: RunConfig, prompts: Sequence[OpenPrompt]) -> None:
         raise ConfigError(config.name, list(faults.values()))
 
 
+def warn_of_other_texts(config: RunConfig, data: RunData, prompts: Sequence[OpenPrompt]) -> None:
+    """Warn if prompts or texts of files are of another kind than the judged texts that the jury knows.
+
+    Args:
+        config: The run.
+        data: Its judgements; a jury is fitted to them unless the run names a saved one.
+        prompts: Its prompts with what people wrote.
+
+    Warns:
+        JudgementWarning: In what they differ: language, script or length.
+    """
+    if config.jury.objectives is not None:
+        return
+    if config.jury.path is not None:
+        name, state = str(config.jury.path), load_state(config.jury.path, load_config(config.jury.path))
+    else:
+        name, state = "of this run", JuryState(text_kind=TextKind.of(data.everything.encode().texts))
+    messages = [prompt.messages for prompt in prompts] if config.prompts.path is not None else []
+    written = [text for prompt in prompts for text in (*prompt.given, *prompt.compared)]
+    state.warn_if_unlike_fitted(name, messages, written if isinstance(config.data.written, Path) else ())
+
+
 def warn_of_broken_pi_0(config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path) -> None:
-    """Warn if most of a few texts of pi_0 are no answers: all policies start from it.
+    """Warn if most of a few texts of pi_0 are no answers, or unlike what the jury was fitted to: all start from it.
 
     Args:
         config: The run.
@@ -81,7 +108,8 @@ def warn_of_broken_pi_0(config: RunConfig, prompts: Sequence[OpenPrompt], scorer
         start: Folder of pi_0.
 
     Warns:
-        JudgementWarning: The share that is empty, repetitive or truncated, and the cure.
+        JudgementWarning: The share that is empty, repetitive or truncated, and the cure; or in what they differ from
+            the texts that the jury was fitted to.
     """
     some = training_prompts(prompts)[:PROMPTS]
     texts = draw_from_pi_0(config, start, scorer, some, {EVERYBODY: scorer.prevalence}, TEXTS, "trial of pi_0")
@@ -94,3 +122,5 @@ def warn_of_broken_pi_0(config: RunConfig, prompts: Sequence[OpenPrompt], scorer
             JudgementWarning,
             stacklevel=2,
         )
+    elif isinstance(scorer, JuryScorer):
+        scorer.state.warn_if_unlike_fitted("of this run", (), [text.text for text in texts])

@@ -19,6 +19,7 @@ from plural_rlhf.report.results_jury import Cluster, ClusterSelection, Heads, Ju
 from reward_models.borders import cell, heading
 from reward_models.errors import JuryError
 from reward_models.evaluation.heldout import HELDOUT_FILE, HeldoutRecord
+from reward_models.judgements.texts import as_messages
 from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.scorer import JuryScorer
 from reward_models.weights import parse_weights
@@ -39,6 +40,9 @@ def check_saved_jury(config: RunConfig, data: RunData) -> None:
     Raises:
         ConfigError: There is no jury, it was fitted to another kind of judgements, its heads are not on one scale and
             the rule compares them, or `juries` names a cluster that it does not have.
+
+    Warns:
+        JudgementWarning: The judgements are about texts of another kind than those that it was fitted to.
     """
     path = config.jury.path
     assert path is not None
@@ -69,6 +73,7 @@ def check_saved_jury(config: RunConfig, data: RunData) -> None:
             faults.append(f"juries.{name}: {error}")
     if faults:
         raise ConfigError(config.name, faults)
+    state.warn_if_unlike_fitted(str(path), *_judged_texts(data))
 
 
 def saved_jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console, keep: Keep) -> JuryResults:
@@ -93,14 +98,24 @@ def saved_jury_stage(config: RunConfig, data: RunData, folder: Path, console: Co
     seen = _fitted_to_heldout(path, data)
     if seen:
         console.print(cell(seen, "yellow"))
+    differences = scorer.state.unlike_fitted(*_judged_texts(data))
+    notes = [seen, f"It was fitted to texts of another kind: {'; '.join(differences)}." if differences else ""]
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder, include_backbone=config.jury.include_backbone)
     return JuryResults(
         headroom=room,
-        selection=ClusterSelection(table=[], chosen=len(names), reason=f"{reason}. {seen}".rstrip(". ")),
+        selection=ClusterSelection(
+            table=[], chosen=len(names), reason=". ".join(filter(None, [reason, *notes])).rstrip(". ")
+        ),
         clusters=[Cluster(name=name, prevalence=share, top=[]) for name, share in zip(names, shares, strict=True)],
         features=Heads(reading=scorer.reading.to_dict(), prevalence=shares),
     )
+
+
+def _judged_texts(data: RunData) -> tuple[list[list[dict[str, str]]], list[str]]:
+    """Prompts and responses of the judgements of a run; both empty where it has none."""
+    texts = data.everything.encode().texts if len(data.everything) else []
+    return [as_messages(text.prompt) for text in texts], [text.response for text in texts]
 
 
 def _fitted_to_heldout(path: Path, data: RunData) -> str:

@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
+from reward_models.judgements.text_kind import TextKind
+from reward_models.judgements.texts import Text
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
@@ -206,6 +208,18 @@ def test_a_jury_scores_the_candidates_on_the_scale_of_its_calibration(jury, answ
         assert written(out) == expected[on_scale]
     # .75 r - .25 r on one scale, .75 r - 25 r on two: the wide head has its way where nobody put it in its place.
     assert expected[True] == expected[False][::-1]
+
+
+def test_candidates_of_another_kind_than_the_jury_was_fitted_to_are_noted(jury, answers, tmp_path):
+    scorer = JuryScorer.from_pretrained(jury / "raw")
+    scorer.state = JuryState(text_kind=TextKind.of([Text("Parks?", "yes"), Text("Roads?", "not at all")]))
+    scorer.save_pretrained(tmp_path / "knows")
+    assert "another kind" not in words(run(answers, "--jury", tmp_path / "knows").output)
+    answers.write_text(json.dumps({"prompt": "Парки?", "responses": ["да", "нет"]}) + "\n", encoding="utf-8")
+    noted = words(run(answers, "--jury", tmp_path / "knows").output)
+    assert "note: the jury" in noted
+    assert "the prompts are mostly in cyrillic letters, and the fitted texts mostly in latin letters" in noted
+    assert "another kind" not in words(run(answers, "--jury", jury / "raw").output)  # saved without its kind
 
 
 def test_a_cluster_alone_decides_by_its_name_or_its_share(jury, answers, tmp_path):

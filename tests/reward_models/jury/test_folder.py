@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from reward_models import fit_jury, planted_judgements
 from reward_models.errors import JuryError
 from reward_models.judgements.records import Judgements
+from reward_models.judgements.text_kind import TextKind
 from reward_models.jury.folder import load_rater_model
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
@@ -47,6 +48,18 @@ def test_everything_comes_back(folder):
     assert values["rater_model"]["terms"]["rating"]["sd"] == {"intercept": 1.3, "log_scale": 0.2}
     assert set(values["files"]) == {path.name for path in folder.iterdir()} - {"jury.json"}
     assert not [path for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pkl", ".pth"}]
+
+
+def test_the_kind_of_the_fitted_texts_comes_back_and_is_checked(tokenizer, tmp_path):
+    judgements = planted_judgements("rating", num_raters=8, num_items=12).judgements
+    scorer = fit_jury(judgements, tiny_causal_lm(tokenizer), tokenizer, clusters=1, progress=False)
+    scorer.save_pretrained(tmp_path)
+    kind = JuryScorer.from_pretrained(tmp_path).state.text_kind
+    assert kind == scorer.state.text_kind == TextKind.of(judgements.encode().texts)
+    values = json.loads((tmp_path / "jury.json").read_text())
+    edit(tmp_path, text_kind=values["text_kind"] | {"word_share": 2.0})
+    with pytest.raises(JuryError, match="has a share that is none"):
+        JuryScorer.from_pretrained(tmp_path)
 
 
 def test_a_folder_from_before_still_loads(tokenizer, tmp_path):

@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from plural_rlhf.recipe import ConfigError, RunFolderError, run
-from reward_models.errors import JuryError
+from plural_rlhf.recipe.choose_job import job_of
+from plural_rlhf.recipe.data import read_data
+from reward_models.errors import JudgementWarning, JuryError
 from reward_models.jury.folder import load_config
 from reward_models.jury.scorer import JuryScorer
 
@@ -90,3 +92,28 @@ def test_a_jury_that_does_not_suit_is_refused_before_anything_is_written(config_
     with pytest.raises(ConfigError, match=r"juries\.council: .*nobody"):
         quietly(config_of(jury={"path": str(saved)}, juries={"council": {name: 1, "nobody": 2}}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_prompts_and_texts_of_another_kind_than_the_jury_knows_are_said_before_the_run(config_of, saved, tmp_path):
+    russian = [f"Что городу делать с парком номер {number}?" for number in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in russian))
+    settings = {"jury": {"path": str(saved)}, "prompts": {"path": str(tmp_path / "prompts.jsonl")}}
+    config = config_of(**settings, data__written=None, sft__texts="none", sft__steps=0)
+    with pytest.warns(JudgementWarning, match="prompts are mostly in cyrillic letters.*Fix: give a jury"):
+        job_of(config, read_data(config), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_judgements_about_texts_of_another_kind_are_named_in_the_results(config_of, saved, votes):
+    config = config_of(jury={"path": str(saved)})
+    assert "another kind" not in quietly(config, until="jury").selection.reason
+    table = [json.loads(line) for line in votes.read_text().splitlines()]
+    russian = {
+        prompt: f"Что делать городу? {number}" for number, prompt in enumerate({row["prompt"] for row in table})
+    }
+    votes.write_text("".join(json.dumps(row | {"prompt": russian[row["prompt"]]}) + "\n" for row in table))
+    config = config_of(jury={"path": str(saved)}, output_dir=str(votes.with_name("other")))
+    with pytest.warns(JudgementWarning, match="cyrillic"):
+        results = quietly(config, until="jury")
+    assert "another kind: the prompts are mostly in cyrillic letters" in results.selection.reason
