@@ -21,14 +21,20 @@ from typing import Any
 
 import numpy as np
 
+from reward_models.analysis.answer_cells import (
+    AnswerCells,
+    answer_cells,
+    shrunken_tables,
+    shuffle_within_items,
+    trait_codes,
+)
 from reward_models.analysis.naming import describe_clusters, name_clusters
 from reward_models.analysis.trait_model import fit_traits
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes, population
-from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.traits import MissingCodes, trait_groups
+from reward_models.judgements.traits import MissingCodes
 from reward_models.progress import track
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
 from reward_models.seeds import seeded_rng
@@ -38,7 +44,6 @@ from reward_models.stats.resampling import halve_labels, two_way_intervals
 
 __all__ = ["GroupingReport", "describe_clusters", "merge_groups", "name_clusters", "predictive_information"]
 
-GROUP_SMOOTHING = (1.0, 4.0, 16.0, 64.0, 256.0)
 ALL_TRAITS = "all traits together"
 CLUSTERS, RANDOM, SHUFFLED = "clusters", "random groups", "clusters of shuffled answers"
 
@@ -81,32 +86,6 @@ class GroupingReport:
         """The row of the demographic grouping with most information: a trait, merged or not, or all; None without."""
         traits = [row for row in self.rows if "trait" in row["source"]]
         return max(traits, key=lambda row: row["info"]) if traits else None
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Categorical answers: `rater`, `item`, `cell` and `count` (N,), `cell_item` (S,), `rater_weight` (R,)."""
-
-    rater: np.ndarray
-    item: np.ndarray
-    cell: np.ndarray
-    cell_item: np.ndarray
-    count: np.ndarray
-    rater_weight: np.ndarray
-    n_raters: int
-
-    @property
-    def weight(self) -> np.ndarray:
-        return self.count * self.rater_weight[self.rater]
-
-    def select(self, keep: np.ndarray) -> _Table:
-        rater, item, cell, count = self.rater[keep], self.item[keep], self.cell[keep], self.count[keep]
-        return dataclasses.replace(self, rater=rater, item=item, cell=cell, count=count)
-
-    def group_counts(self, group: np.ndarray, n_groups: int) -> np.ndarray:
-        """(S, G) weighted answers per cell and group of rater."""
-        flat = np.bincount(self.cell * n_groups + group[self.rater], self.weight, len(self.cell_item) * n_groups)
-        return flat.reshape(-1, n_groups)
 
 
 def predictive_information(
@@ -160,8 +139,8 @@ def predictive_information(
             "scored on the others, so there must be twice as many raters as clusters, and at least one cluster. Fix: "
             "ask for fewer clusters, or bring more raters"
         )
-    table = _categorical(enc)
-    traits = _trait_codes(judgements, enc, missing)
+    table = answer_cells(enc)
+    traits = trait_codes(judgements, enc, missing)
     splits = [
         _one_split(table, traits, num_clusters, config or FitConfig(), seed)
         for seed in track(range(seeds), "clusters against demographic groups")
@@ -199,14 +178,14 @@ def predictive_information(
 class _Split:
     """Log predictive probabilities (N,) of the scored answers of one split, without and with each grouping."""
 
-    scored: _Table
+    scored: AnswerCells
     baseline: np.ndarray
     log_lik: dict[str, np.ndarray]
     groups: list[tuple[str, int]]  # source and number of groups, in the order of `log_lik`
 
 
 def _one_split(
-    table: _Table, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
+    table: AnswerCells, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
 ) -> _Split:
     """Fit every grouping on one half of the raters, and score it on half of the other raters' answers."""
     rng = seeded_rng(seed, "split of groupings")
@@ -236,7 +215,7 @@ def _one_split(
         log_lik[ALL_TRAITS] = _traits_log_lik(train, scored, together, base, seed)
         groups.append(("all traits", int((together.max(0) + 1).sum())))
     log_lik[RANDOM] = _group_log_lik(train, scored, rng.integers(num_clusters, size=table.n_raters), base)
-    shuffled = _shuffle_within_items(table, rng)
+    shuffled = shuffle_within_items(table, rng)
     control = _cluster_log_lik(
         shuffled.select(is_train), shuffled.select(adapting), shuffled.select(scoring), num_clusters, config
     )
@@ -282,34 +261,8 @@ def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.
     return label
 
 
-def _categorical(enc: Encoded) -> _Table:
-    """Judgements of any kind as answers in cells; a pair judged in both orders counts as one item."""
-    label, n_options = enc.item_label, np.full(enc.n_items, 3)
-    if enc.kind == "preference":
-        n_options[:] = 3 if (label == 2).any() else 2
-    elif enc.kind == "rating":
-        n_options[:] = len(enc.levels or ())
-    else:
-        n_options = (enc.item_alternatives >= 0).sum(1)
-    start = np.cumsum(n_options) - n_options
-    cell_item = np.repeat(np.arange(enc.n_items), n_options)
-    return _Table(enc.rater, enc.item, start[enc.item] + label, cell_item, enc.count, enc.rater_weight, enc.n_raters)
-
-
-def _trait_codes(judgements: Judgements, enc: Encoded, missing: MissingCodes) -> dict[str, np.ndarray]:
-    """Return, by trait, the group (R,) of each rater; raters without a value form the last group."""
-    if not judgements.traits:
-        return {}
-    groups = trait_groups(judgements, missing).reindex(enc.rater_ids)
-    codes = {}
-    for name, column in groups.items():
-        code = column.cat.codes.to_numpy().astype(np.int64)
-        codes[str(name)] = np.where(code < 0, code.max() + 1, code)
-    return codes
-
-
 def _cluster_log_lik(
-    train: _Table, adapting: _Table, scored: _Table, num_clusters: int, config: FitConfig
+    train: AnswerCells, adapting: AnswerCells, scored: AnswerCells, num_clusters: int, config: FitConfig
 ) -> np.ndarray:
     """Return (N,) log predictive probabilities of the scored answers; memberships are inferred from `adapting`."""
     raters, rater = np.unique(train.rater, return_inverse=True)
@@ -328,37 +281,14 @@ def _cluster_log_lik(
     return predictive_log_lik(posterior[scored.rater], fit.log_p[scored.cell])
 
 
-def _group_log_lik(train: _Table, scored: _Table, group: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Return (N,) log probabilities of the scored answers under smoothed tables per group.
-
-    Tables are shrunk to the item's distribution. The strength is the one with the best leave-one-out likelihood of the
-    training answers, so that a trait with many small groups is not penalised for being fine-grained.
-    """
-    n_groups = int(group.max()) + 1
-    counts = train.group_counts(group, n_groups)
-    totals = np.zeros((train.cell_item.max() + 1, n_groups))
-    np.add.at(totals, train.cell_item, counts)
-    totals, p = totals[train.cell_item], np.exp(base)[:, None]
-
-    def leave_one_out(strength: float) -> float:
-        with np.errstate(divide="ignore"):
-            log_p = np.log(np.maximum(counts - 1, 0) + strength * p) - np.log(np.maximum(totals - 1, 0) + strength)
-        return float((counts * log_p).sum())
-
-    strength = max(GROUP_SMOOTHING, key=leave_one_out)
-    return np.log((counts + strength * p) / (totals + strength))[scored.cell, group[scored.rater]]
+def _group_log_lik(train: AnswerCells, scored: AnswerCells, group: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Return (N,) log probabilities of the scored answers under smoothed tables per group."""
+    return shrunken_tables(train, group, int(group.max()) + 1, base)[scored.cell, group[scored.rater]]
 
 
-def _traits_log_lik(train: _Table, scored: _Table, groups: np.ndarray, base: np.ndarray, seed: int) -> np.ndarray:
+def _traits_log_lik(
+    train: AnswerCells, scored: AnswerCells, groups: np.ndarray, base: np.ndarray, seed: int
+) -> np.ndarray:
     """Return (N,) log probabilities of the scored answers under all traits (R, T) together."""
     model = fit_traits(train.rater, train.cell, train.weight, groups, base, train.cell_item, seed=seed)
     return model.log_probs(scored.rater, scored.cell)
-
-
-def _shuffle_within_items(table: _Table, rng: np.random.Generator) -> _Table:
-    """Give every answer to another rater of its item: items keep their distributions, raters lose theirs."""
-    drawn = np.lexsort((rng.random(len(table.cell)), table.item))
-    by_item = np.lexsort((np.arange(len(table.cell)), table.item))
-    cell = np.empty_like(table.cell)
-    cell[by_item] = table.cell[drawn]
-    return dataclasses.replace(table, cell=cell)
