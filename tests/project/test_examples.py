@@ -214,3 +214,16 @@ def test_a_small_model_infers_coins_nearly_as_well_as_can_be():
     printed = run_example("13_spectrum.py")
     model, best = map(float, re.search(r": ([\d.]+) nats; the best possible is ([\d.]+)", printed).groups())
     assert best < model < 1.05 * best
+
+
+@pytest.mark.slow
+def test_three_kinds_of_people_are_found_and_put_into_words():
+    printed = run_example("15_value_profiles.py")
+    says = {name.strip(): float(info) for name, info in re.findall(r"^  (.+?) says ([+-][\d.]+),", printed, re.M)}
+    assert says["1 clusters"] < 0.05 < says["2 clusters"] < says["3 clusters"]
+    assert says["6 clusters"] < says["3 clusters"] + 0.03
+    assert all(value < 0.02 for name, value in says.items() if "shuffled" in name or "random" in name)
+    assert printed.count("More often than everybody") == 3
+    right, ceiling = map(int, re.search(r"right in (\d+)% of \d+ trials;.* in (\d+)%", printed).groups())
+    assert right >= 80
+    assert right <= ceiling + 5
