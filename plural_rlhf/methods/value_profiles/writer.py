@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.models.protocol import EvaluatedModel
@@ -58,11 +57,10 @@ def parse_profile(text: str) -> str | None:
     return profile if len(profile) <= MOST_LETTERS else None
 
 
-@dataclass
 class ProfileWriter:
     """Ask a model for the profile of each rater.
 
-    Attributes:
+    Args:
         model: The model; it must be able to write texts.
         store: Where answers are kept; in memory only if it has no path.
         tries: Most tries per rater.
@@ -70,6 +68,8 @@ class ProfileWriter:
         max_new_tokens: Most tokens of a profile.
         temperature: Of the first try; further tries sample at 1.
         seed: Random seed.
+
+    Attributes:
         malformed: Texts that were malformed, in all calls.
         without: Raters who have no profile after all tries, in the last call.
 
@@ -82,15 +82,20 @@ class ProfileWriter:
         (['- Likes green cities.', ''], 1)
     """
 
-    model: EvaluatedModel
-    store: AnswerStore
-    tries: int = 3
-    prompt: str = PROFILE_PROMPT
-    max_new_tokens: int = 200
-    temperature: float = 0.0
-    seed: int = 0
-    malformed: int = field(default=0, init=False)
-    without: int = field(default=0, init=False)
+    def __init__(
+        self,
+        model: EvaluatedModel,
+        store: AnswerStore,
+        *,
+        tries: int = 3,
+        prompt: str = PROFILE_PROMPT,
+        max_new_tokens: int = 200,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.store, self.tries, self.prompt = model, store, tries, prompt
+        self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
+        self.malformed = self.without = 0
 
     def write(self, judgements: Sequence[str]) -> list[str]:
         """Return the profile of each rater, empty where there is none.
