@@ -49,6 +49,15 @@ def evaluate(
             help="Of a suite: ask no model, write the prompts to a JSONL file; filled in, it is a model `recorded:`.",
         ),
     ] = None,
+    lm_eval: Annotated[
+        Path | None,
+        typer.Option(
+            "--lm-eval",
+            metavar="FOLDER",
+            help="Of a suite: ask no model, write its tasks with offered answers as task files of "
+            "lm-evaluation-harness (`lm_eval --include_path FOLDER --tasks plural_rlhf`).",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     reuse: Reuse = None,
     traceback: Traceback = False,
@@ -68,7 +77,8 @@ def evaluate(
     Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
     """
     guarded(
-        lambda: _evaluate(config, model or [], settings or [], output, strict, prompts, overwrite, reuse), traceback
+        lambda: _evaluate(config, model or [], settings or [], output, strict, prompts, lm_eval, overwrite, reuse),
+        traceback,
     )
 
 
@@ -100,20 +110,23 @@ def _evaluate(
     output: Path | None,
     strict: bool,
     prompts: Path | None,
+    lm_eval: Path | None,
     overwrite: bool,
     reuse: Path | None,
 ) -> None:
     from plural_rlhf.settings.faults import read_yaml
     from plural_rlhf.suites.config import is_suite_file, make_suite
     from plural_rlhf.suites.evaluate import evaluate_suite
+    from plural_rlhf.suites.exports.lm_eval_tasks import write_lm_eval_tasks
     from plural_rlhf.suites.prompts import write_prompts
 
-    if config is None and not models and prompts is None:
+    writes_files = prompts is not None or lm_eval is not None
+    if config is None and not models and not writes_files:
         raise typer.BadParameter("name a suite file, a run file, or a model with --model")
     values: dict[str, Any] = {} if config is None else read_yaml(config)
     if config is not None and not models and not is_suite_file(values):
-        if strict or prompts is not None:
-            option = "--strict" if strict else "--prompts"
+        if strict or writes_files:
+            option = "--strict" if strict else "--prompts" if prompts is not None else "--lm-eval"
             raise typer.BadParameter(f"{option} is for suite files, and {config} has no `models:` and no `tasks:`")
         run_until("evaluate", "evaluate", config, settings, output, overwrite, reuse)
         return
@@ -128,6 +141,11 @@ def _evaluate(
     suite = make_suite(values, overrides, origin="--model" if config is None else str(config))
     if prompts is not None:
         say(f"{write_prompts(suite, prompts)} prompts written to {prompts}: put n texts into each list `texts`")
+        return
+    if lm_eval is not None:
+        written = write_lm_eval_tasks(suite, lm_eval)
+        say(f"{len(written)} tasks with {sum(written.values())} questions written to {lm_eval}")
+        say(f"Run them: lm_eval --model hf --model_args pretrained=MODEL --include_path {lm_eval} --tasks plural_rlhf")
         return
     _print(evaluate_suite(suite, command=command_line("evaluate")), suite.output_dir)
 

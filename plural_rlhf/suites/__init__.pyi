@@ -6,9 +6,12 @@ from .config import SuiteConfig as SuiteConfig
 from .config import load_suite as load_suite
 from .engine.context import Context as Context
 from .evaluate import evaluate_suite as evaluate_suite
+from .exports.inspect_tasks import inspect_task as inspect_task
+from .exports.lm_eval_tasks import write_lm_eval_tasks as write_lm_eval_tasks
 from .models.endpoint import EndpointModel as EndpointModel
 from .models.functions import CallableModel as CallableModel
 from .models.functions import RecordedModel as RecordedModel
+from .models.jury import JuryModel as JuryModel
 from .models.loading import load_causal_lm as load_causal_lm
 from .models.protocol import EvaluatedModel as EvaluatedModel
 from .models.protocol import NotSupported as NotSupported

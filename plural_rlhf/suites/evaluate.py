@@ -24,7 +24,8 @@ from plural_rlhf.report.suite.results import (
 )
 from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, item_scores
 from plural_rlhf.suites.config import SuiteConfig
-from plural_rlhf.suites.lm_eval import lm_eval_results
+from plural_rlhf.suites.exports.hub_results import write_hub_results
+from plural_rlhf.suites.exports.lm_eval_results import lm_eval_results
 from plural_rlhf.suites.models.choose import check_models, open_models
 from plural_rlhf.suites.models.runs import expand_runs
 from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_loaded
@@ -80,6 +81,7 @@ def evaluate_suite(config: SuiteConfig, *, command: str = "") -> SuiteResults:
     results.write(folder / "results.json")
     for model, of_model in lm_eval_results(results).items():
         write_json(folder / "lm_eval" / f"results_{model}.json", of_model)
+    write_hub_results(results, folder / "hub")
     write_suite_report(results, folder)
     if config.strict and results.skipped:
         reasons = "\n".join(f"  - {one.task} ({one.model or 'all models'}): {one.reason}" for one in results.skipped)

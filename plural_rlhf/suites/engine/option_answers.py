@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from plural_rlhf.suites.engine.context import Context
     from plural_rlhf.suites.models.protocol import OptionRequest
 
-__all__ = ["SCORING", "ask_options", "matched_option", "sensitivity", "stated_shares"]
+__all__ = ["SCORING", "ask_options", "matched_option", "percentages_prompt", "sensitivity", "stated_shares"]
 
 STATE = (
     "Of 100 people who are asked this, how many give each answer? Write one line per answer, in the form "
@@ -141,7 +141,7 @@ def _verbalised(context: Context, requests: Sequence[OptionRequest]) -> list[Opt
     longest = 16 + sum(
         len(option) // 2 + 8 for option in max((r.options for r in requests), key=lambda o: sum(map(len, o)))
     )
-    prompts = [f"{request.prompt.removesuffix('Answer:').rstrip()}\n{STATE}\n" for request in requests]
+    prompts = [percentages_prompt(request.prompt) for request in requests]
     texts = context.sample(prompts, 1, max_new_tokens=longest, purpose="verbalised")
     answers = []
     for request, [text] in zip(requests, texts, strict=True):
@@ -160,6 +160,16 @@ SCORING: dict[str, Callable[[Context, Sequence[OptionRequest]], list[OptionAnswe
     "verbalised": _verbalised,
 }
 """Ways to score options, by name."""
+
+
+def percentages_prompt(prompt: str) -> str:
+    r"""Return the prompt of a question that asks for percentages in place of an answer.
+
+    Example:
+        >>> percentages_prompt("Parks?\n- yes\n- no\nAnswer:").splitlines()[:4]
+        ['Parks?', '- yes', '- no', 'Of 100 people who are asked this, how many give each answer? ...']
+    """
+    return f"{prompt.removesuffix('Answer:').rstrip()}\n{STATE}\n"
 
 
 def matched_option(text: str, options: Sequence[str]) -> int | None:

@@ -13,14 +13,14 @@ from plural_rlhf.evaluation.distribution.baselines import marginals
 from plural_rlhf.evaluation.distribution.items import DistributionItem
 from plural_rlhf.evaluation.distribution.measure import measure_distributions
 from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow
-from plural_rlhf.suites.tasks.questions import OptionAnswer, OptionQuestion
+from plural_rlhf.suites.tasks.questions import Layout, OptionAnswer, OptionQuestion
 from reward_models.seeds import seeded_rng
 
 
 if TYPE_CHECKING:
     from plural_rlhf.suites.engine.context import Context
 
-__all__ = ["DistributionTask"]
+__all__ = ["DistributionTask", "option_questions"]
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,7 @@ class DistributionTask(Task):
 
     def measure(self, items: Sequence[DistributionItem], context: Context) -> TaskResult:
         """Ask for the distribution over the options of every item and measure it against people's."""
-        elsewhere = marginals(items)
-        questions = [
-            OptionQuestion(
-                _asked(item, context),
-                item.options,
-                item.people,
-                elsewhere[position] if elsewhere else None,
-                item.listed,
-            )
-            for position, item in enumerate(items)
-        ]
+        questions = option_questions(items, context.layout)
         answers = context.option_answers(questions)
         measured = measure_distributions(
             items,
@@ -100,9 +90,32 @@ class DistributionTask(Task):
         return TaskResult([TaskRow(**row) for row in measured.rows], records)
 
 
-def _asked(item: DistributionItem, context: Context) -> str:
-    """The question as it is put: policies are trained without words about whom everybody is."""
-    return item.text if context.layout == "line" and item.group == "all" else item.asked
+def option_questions(items: Sequence[DistributionItem], layout: Layout) -> list[OptionQuestion]:
+    """Return the questions of items as they are put to a model.
+
+    Policies are trained without words about whom everybody is, so `line` leaves these out.
+
+    Args:
+        items: The items; their marginals are those of the others, unless they bring their own.
+        layout: How the options are shown.
+
+    Example:
+        >>> import numpy as np
+        >>> item = DistributionItem("q1", "Parks?", ("yes", "no"), np.array([0.9, 0.1]))
+        >>> [question.text for question in option_questions([item], "list")]
+        ['Parks?']
+    """
+    elsewhere = marginals(items)
+    return [
+        OptionQuestion(
+            item.text if layout == "line" and item.group == "all" else item.asked,
+            item.options,
+            item.people,
+            elsewhere[position] if elsewhere else None,
+            item.listed,
+        )
+        for position, item in enumerate(items)
+    ]
 
 
 def _record(item: DistributionItem, answer: OptionAnswer, scores: Mapping[str, float]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,8 @@ def test_the_folder_holds_results_records_and_pages(evaluated):
     assert "<b>first</b>" not in page
     assert "&lt;b&gt;first" in page
     assert not re.search(r"(src|href)=.?https?:", page)
+    index = yaml.safe_load((folder / "hub" / "flat" / "model-index.yaml").read_text())["model-index"]
+    assert [one["dataset"]["name"] for one in index[0]["results"]] == ["urn"]
     harness = json.loads((folder / "lm_eval" / "results_flat.json").read_text())
     assert harness["results"]["urn"]["jsd_nats,none"] == pytest.approx(
         next(row.value for row in results.results["flat"]["urn"] if row.metric == "jsd_nats")
@@ -135,6 +138,20 @@ def test_prompts_that_are_written_down_and_filled_in_are_a_model(tmp_path):
     rows = {row.metric: row.value for row in results.results[str(file)]["urn"]}
     assert rows["coverage"] == 0.75
     assert results.skipped == []
+
+
+def test_task_files_for_the_harness_are_written_by_the_command_and_ask_no_model(tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(settings(tmp_path, models=[{"path": "nowhere"}], max_items=5)))
+    printed = runner.invoke(app, ["evaluate", str(path), "--lm-eval", str(tmp_path / "files")])
+    assert printed.exit_code == 0
+    assert "1 tasks with 5 questions written" in words(printed.output)
+    assert len((tmp_path / "files" / "plural_urn.jsonl").read_text().splitlines()) == 5
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text("plural: {}")
+    refused = runner.invoke(app, ["evaluate", str(run_file), "--lm-eval", str(tmp_path / "files")])
+    assert refused.exit_code == 2
+    assert "--lm-eval is for suite files" in words(refused.output)
 
 
 def test_differences_are_corrected_together_and_few_items_decide_nothing():
@@ -202,7 +219,8 @@ def test_models_that_are_not_there_are_named_before_any_work(tmp_path, model, me
 def test_the_shipped_suite_files_are_valid_and_told_from_run_files():
     for path in (ROOT / "configs" / "eval").glob("*.yaml"):
         values = yaml.safe_load(path.read_text())
-        assert make_suite(dict(values), origin="suite.yaml").models[0].path == "smollm2-135m"
+        first = make_suite(dict(values), origin="suite.yaml").models[0]
+        assert first.path == "smollm2-135m" or first.run == Path("runs/quickstart")
         assert is_suite_file(values)
     for path in (ROOT / "configs").glob("*.yaml"):
         assert not is_suite_file(yaml.safe_load(path.read_text())), path
