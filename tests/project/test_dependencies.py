@@ -15,7 +15,7 @@ from tests.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = ("reward_models", "plural_rlhf")
-ON_REQUEST = ("demo", "envs", "files", "evaluation")
+ON_REQUEST = ("demo", "envs", "files", "evaluation", "harness")
 """Extras whose libraries the packages import where they are needed, with a message where they are missing."""
 
 
