@@ -38,7 +38,7 @@ from reward_models.jury.fitting.descriptions import describe_with_model
 from reward_models.jury.scorer import JuryScorer
 
 
-__all__ = ["jury_backbone", "jury_stage", "measure_headroom"]
+__all__ = ["jury_backbone", "jury_stage", "measure_headroom", "measure_headroom_on_new_texts"]
 
 
 MOST_CLUSTERS = 4
@@ -99,11 +99,9 @@ def jury_stage(
     print_clusters(selection, fitted.clusters, console)
     if section.describe is not None:
         _describe(scorer, section.describe, config, console)
-    on_new_texts = None
-    if data.train.kind != "choice":
-        on_new_texts = _headroom_on_new_texts(data.train, scorer, max(section.clusters), config.seed, keep, features)
-        verdict = _NOT_HELD_OUT if on_new_texts is None else on_new_texts.verdict
-        console.print(heading("New texts", verdict))
+    on_new_texts = measure_headroom_on_new_texts(
+        data.train, scorer, config.seed, keep, features, console, most=max(section.clusters)
+    )
 
     def survey() -> dict[str, Any]:
         return describe_survey(
@@ -165,13 +163,32 @@ def measure_headroom(judgements: Judgements, seed: int, keep: Keep) -> HeadroomS
     return HeadroomSummary.model_validate(keep("headroom", measure))
 
 
-def _headroom_on_new_texts(
-    judgements: Judgements, scorer: JuryScorer, clusters: int, seed: int, keep: Keep, features: Path
+def measure_headroom_on_new_texts(
+    judgements: Judgements,
+    scorer: JuryScorer,
+    seed: int,
+    keep: Keep,
+    features: Path,
+    console: Console,
+    *,
+    most: int = MOST_CLUSTERS,
 ) -> HeadroomSummary | None:
-    """Measure what a jury gains on texts that nobody judged, from the features that the jury reads.
+    """Measure, and print, what a jury gains on texts that nobody judged, from the features that the jury reads.
 
-    The features were stored when the jury was fitted. None where no text can be held out.
+    Args:
+        judgements: The training judgements.
+        scorer: The jury; of it only backbone and reading count.
+        seed: Random seed.
+        keep: As for `jury_stage`.
+        features: Folder in which features of texts are kept; those of a jury that the run has fitted are there.
+        console: Where the verdict is printed.
+        most: Number of clusters of the largest mixture.
+
+    Returns:
+        The ladder. None where no text can be held out, and for choices, whose texts are the options of questions.
     """
+    if judgements.kind == "choice":
+        return None
 
     def measure() -> dict[str, Any] | None:
         rows = pooled_features_of_readings(
@@ -183,10 +200,12 @@ def _headroom_on_new_texts(
             exact=True,
         )[0]
         try:
-            ladder = headroom(judgements, max_clusters=min(clusters, MOST_CLUSTERS), seed=seed, features=rows)
+            ladder = headroom(judgements, max_clusters=min(most, MOST_CLUSTERS), seed=seed, features=rows)
         except JuryError:
             return None
         return HeadroomSummary.model_validate(ladder, from_attributes=True).to_dict()
 
     kept = keep("headroom_new_texts", measure)
-    return None if kept is None else HeadroomSummary.model_validate(kept)
+    ladder = None if kept is None else HeadroomSummary.model_validate(kept)
+    console.print(heading("New texts", _NOT_HELD_OUT if ladder is None else ladder.verdict))
+    return ladder

@@ -65,5 +65,5 @@ def scorer_stage(
     if config.jury.objectives is not None:
         return objectives_stage(config, folder, console)
     if config.jury.path is not None:
-        return saved_jury_stage(config, data, folder, console, keep)
+        return saved_jury_stage(config, data, folder, console, keep, features)
     return jury_stage(config, data, folder, console, keep, features)

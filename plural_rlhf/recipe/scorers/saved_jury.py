@@ -14,7 +14,7 @@ from rich.console import Console
 from plural_rlhf.core.rules import rule_or_pool
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.data import RunData
-from plural_rlhf.recipe.jury import measure_headroom
+from plural_rlhf.recipe.jury import measure_headroom, measure_headroom_on_new_texts
 from plural_rlhf.report.results_jury import Cluster, ClusterSelection, Heads, JuryResults
 from reward_models.borders import cell, heading
 from reward_models.errors import JuryError
@@ -76,7 +76,9 @@ def check_saved_jury(config: RunConfig, data: RunData) -> None:
     state.warn_if_unlike_fitted(str(path), *_judged_texts(data))
 
 
-def saved_jury_stage(config: RunConfig, data: RunData, folder: Path, console: Console, keep: Keep) -> JuryResults:
+def saved_jury_stage(
+    config: RunConfig, data: RunData, folder: Path, console: Console, keep: Keep, features: Path
+) -> JuryResults:
     """Copy the saved jury of `jury.path` into the folder of a run; arguments as for `jury_stage`.
 
     Returns:
@@ -88,10 +90,11 @@ def saved_jury_stage(config: RunConfig, data: RunData, folder: Path, console: Co
     scorer = JuryScorer.from_pretrained(path)
     names, shares = scorer.cluster_names, scorer.prevalence.tolist()
     reason = f"those of the saved jury {str(path)!r}"
-    room = None
+    room = on_new_texts = None
     if len(data.train):
         room = measure_headroom(data.train, config.seed, keep)
         console.print(heading("Headroom", room.verdict))
+        on_new_texts = measure_headroom_on_new_texts(data.train, scorer, config.seed, keep, features, console)
     console.print(heading("Clusters", reason))
     for name, share in zip(names, shares, strict=True):
         console.print(cell(f"  {share:4.0%}  {name}"))
@@ -104,6 +107,7 @@ def saved_jury_stage(config: RunConfig, data: RunData, folder: Path, console: Co
     scorer.save_pretrained(folder, include_backbone=config.jury.include_backbone)
     return JuryResults(
         headroom=room,
+        headroom_new_texts=on_new_texts,
         selection=ClusterSelection(
             table=[], chosen=len(names), reason=". ".join(filter(None, [reason, *notes])).rstrip(". ")
         ),

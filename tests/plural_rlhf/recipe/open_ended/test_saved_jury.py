@@ -10,6 +10,7 @@ from rich.console import Console
 from plural_rlhf.recipe import ConfigError, RunFolderError, run
 from plural_rlhf.recipe.choose_job import job_of
 from plural_rlhf.recipe.data import read_data
+from plural_rlhf.report.results_jury import JuryResults
 from reward_models.errors import JudgementWarning, JuryError
 from reward_models.jury.folder import load_config
 from reward_models.jury.scorer import JuryScorer
@@ -35,6 +36,11 @@ def test_a_saved_jury_is_used_as_it_is_and_lies_whole_in_the_folder(config_of, s
     assert results.selection.chosen == 2
     assert "saved jury" in results.selection.reason
     assert "flatter" not in results.selection.reason  # the same seed holds out the same people
+    stage = json.loads((tmp_path / "earlier/stages/jury.json").read_text(encoding="utf-8"))["result"]
+    ladders = JuryResults.model_validate(stage).headroom_new_texts, results.headroom_new_texts
+    rungs = [[rung.model_dump() for rung in ladder.rungs] for ladder in ladders]
+    assert len(rungs[0]) > 3
+    assert rungs[1][: len(rungs[0])] == rungs[0]  # on the same held-out texts, by the features of the same backbone
     shutil.move(saved, tmp_path / "elsewhere")  # the folder of the run is complete
     after = JuryScorer.from_pretrained(tmp_path / "run" / "jury")
     asked = (["What should the city do about its parks?"] * 2, ["More of them, please.", "Something new."])
