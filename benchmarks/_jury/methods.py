@@ -69,6 +69,7 @@ class Training:
         people: A table in which the traits of everybody are found, those who will be scored too; nothing else of it
             is read. None: the training judgements.
         others: Tables of other kinds by the same raters, and rows for their texts; for methods that fit several.
+        responses_alone: Whether the rows are of the responses without their prompts.
     """
 
     judgements: Judgements
@@ -77,6 +78,7 @@ class Training:
     seed: int
     people: Judgements | None = None
     others: Sequence[tuple[Encoded, np.ndarray | None]] = ()
+    responses_alone: bool = False
 
 
 Fit = Callable[[Training, int], "Predictor"]

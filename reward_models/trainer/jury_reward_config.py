@@ -78,6 +78,9 @@ class JuryRewardConfig(RewardConfig):
             Whether plain prompts are read as conversations of one user message, as GRPO asks a chat model. `None`:
             for judgement tables yes, where the tokenizer has a chat template; TRL's `chosen`/`rejected` data are read
             as they come. The finished jury reads texts in the same form.
+        read_prompt (`bool`, *optional*, defaults to `True`):
+            Whether the prompt is read before the response, as `fit_jury(read_prompt=)` says. `False`: the response
+            alone, for texts that stand by themselves. A jury that is trained further reads as it did.
         special_tokens (`bool`, *optional*):
             Whether plain (not conversational) texts get the tokenizer's special tokens and an end token, as in
             [`~trl.RewardTrainer`]. `None`: yes for TRL's `chosen`/`rejected` data, no for judgement tables.
@@ -156,6 +159,9 @@ class JuryRewardConfig(RewardConfig):
             "help": "Read plain prompts as conversations of one user message. Default: for judgement tables, where "
             "the tokenizer has a chat template."
         },
+    )
+    read_prompt: bool = field(
+        default=True, metadata={"help": "Read the prompt before the response; no: the response alone."}
     )
     special_tokens: bool | None = field(
         default=None,

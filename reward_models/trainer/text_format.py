@@ -31,7 +31,8 @@ def training_reading(
     """Return how a training reads its texts, which is how the finished jury reads texts.
 
     Args:
-        args: `max_length`, and what is to differ from the default: `as_conversations`, `special_tokens`.
+        args: `max_length`, and what is to differ from the default: `as_conversations`, `special_tokens`,
+            `read_prompt`.
         data: The training data. Judgement tables are read as conversations where the tokenizer has a template, TRL's
             `chosen`/`rejected` as TRL reads them.
         tokenizer: The backbone's.
@@ -52,6 +53,8 @@ def training_reading(
         reading = ReadingSettings(format=_format(data), special_tokens=True)
     else:
         reading = ReadingSettings.for_tables(tokenizer)
+    if not args.read_prompt:
+        reading = replace(reading, read_prompt=False)
     if args.as_conversations:
         reading = replace(reading, format="conversations")
     elif args.as_conversations is False and reading.format == "conversations":

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from reward_models.judgements.records import Judgements
 from tests.benchmark_modules import FOLDER, benchmark_module
@@ -340,3 +341,22 @@ def test_quality_writes_tidy_rows_and_goes_on_where_it_was(tmp_path):
         "jury_quality.py", file, "--smoke", "--data", str(EXCERPTS)
     )  # nothing is fitted: even the seconds are the kept ones
     assert again == rows
+
+
+@pytest.mark.slow
+def test_layers_that_are_not_trained_are_run_once_and_change_nothing():
+    layers = benchmark_module("_jury.layers")
+    model = tiny_causal_lm(TOKENIZER, num_hidden_layers=4).base_model.eval()
+    upper = layers.upper_layers(model, 1)
+    assert len(upper.layers) == 1
+    assert len(model.layers) == 4
+    for texts in (["yes", "Is it about right?"], ["Is it about right?", "I think so, and so do you."]):
+        batch = TOKENIZER(texts, padding=True, padding_side="right", return_tensors="pt")
+        with torch.no_grad():
+            expected, states = (one(**batch).last_hidden_state for one in (model, upper))
+        real = batch["attention_mask"].bool()
+        torch.testing.assert_close(states[real], expected[real])
+    assert len(upper.embed_tokens._states) == 3
+    with torch.no_grad():
+        upper.layers[0].mlp.up_proj.weight.zero_()
+    assert model.layers[3].mlp.up_proj.weight.abs().sum() > 0

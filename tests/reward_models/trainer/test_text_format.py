@@ -68,6 +68,17 @@ def test_prompts_of_a_table_are_asked_as_conversations_as_grpo_asks_them(tmp_pat
     np.testing.assert_allclose(found, rewards[0], atol=1e-5)
 
 
+def test_responses_can_be_read_alone(tmp_path):
+    table, _ = planted(n_raters=6, per_rater=4, n_items=8)
+    trainer, rewards, scorer = trained(table, tmp_path, as_conversations=None, read_prompt=False)
+    text = trainer.train_dataset.enc.texts[0]
+    assert TOKENIZER.decode(trainer.train_dataset.tokens[0]) == text.response
+    found = scorer.cluster_rewards([text.prompt, "Something else?"], [text.response] * 2).numpy()
+    np.testing.assert_allclose(found, rewards[[0, 0]], atol=1e-5)
+    further = make_trainer(table, tmp_path / "further", model=scorer.model, as_conversations=None, num_clusters=None)
+    assert not further.reading.read_prompt
+
+
 def test_plain_pairs_can_be_read_as_conversations(tmp_path):
     _, _, scorer = trained(pairs(), tmp_path / "plain", as_conversations=None)
     with pytest.raises(JuryError, match=r"was trained on plain chosen/rejected.*as_conversations=True"):
