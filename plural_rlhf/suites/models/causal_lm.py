@@ -27,6 +27,7 @@ from plural_rlhf.suites.models.protocol import (
     OptionRequest,
     Segment,
     SegmentLosses,
+    Steering,
     cut_before,
 )
 from reward_models.inference import evaluating
@@ -58,6 +59,7 @@ class CausalLM(EvaluatedModel):
         chat: Whether prompts are sent through the chat template; None: if the tokenizer has one.
         batch_size: Prompts per forward pass.
         render: Changes a prompt before it is encoded, e.g. writes steering weights into it.
+        steering: How the model is steered to other weights; None: it cannot be steered.
 
     Example:
         >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
@@ -84,6 +86,7 @@ class CausalLM(EvaluatedModel):
         chat: bool | None = None,
         batch_size: int = 16,
         render: Callable[[TRLPrompt], TRLPrompt] | None = None,
+        steering: Steering | None = None,
     ) -> None:
         self.name = name
         self.model = model
@@ -93,9 +96,15 @@ class CausalLM(EvaluatedModel):
             raise ValueError(f"{name}: chat is true, but the tokenizer has no chat template. Fix: set chat to false")
         self.batch_size = batch_size
         self.render = render
+        self._steering = steering
         self.identity = f"{identity or _parameters_hash(model)}-{'chat' if self.chat else 'plain'}"
         line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
         self._end = [tokenizer.eos_token_id] if self.chat or not line_break else line_break
+
+    @property
+    def steering(self) -> Steering:
+        """How the policy is steered to other weights."""
+        return super().steering if self._steering is None else self._steering
 
     def option_log_probs(self, requests: Sequence[OptionRequest]) -> list[np.ndarray]:
         """Return the log-probability of each whole answer, its end included, prompts computed once.

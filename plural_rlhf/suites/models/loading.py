@@ -9,8 +9,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.suites.models.causal_lm import CausalLM
+from plural_rlhf.suites.models.protocol import Steering
 from reward_models.content_hashes import folder_records, value_hash
 from reward_models.inference import default_device
 from reward_models.weights import WeightSpec
@@ -61,17 +64,21 @@ def load_causal_lm(
         from plural_rlhf.policies.steerer import Steerer
 
         steerer = Steerer.from_pretrained(folder, jury, batch_size=batch_size)
-        shares = steerer.weights(weights)
-        steered = value_hash([model_identity(folder), steerer.cluster_names, shares.tolist()])[:24]
-        return CausalLM(
-            name,
-            steerer.model,
-            steerer.tokenizer,
-            identity=steered,
-            chat=chat,
-            batch_size=batch_size,
-            render=lambda prompt: steerer.render(prompt, shares),
-        )
+        identity = model_identity(folder)
+
+        def under(shares: np.ndarray) -> CausalLM:
+            return CausalLM(
+                name,
+                steerer.model,
+                steerer.tokenizer,
+                identity=value_hash([identity, steerer.cluster_names, shares.tolist()])[:24],
+                chat=chat,
+                batch_size=batch_size,
+                render=lambda prompt: steerer.render(prompt, shares),
+                steering=Steering(jury, under),
+            )
+
+        return under(steerer.weights(weights))
     model, tokenizer = _load(folder)
     return CausalLM(
         name,

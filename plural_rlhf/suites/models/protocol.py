@@ -7,8 +7,9 @@ Shapes: `A` options of a request, `S` segments of a sequence, `U` texts, `K` clu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.texts import Text
     from reward_models.jury.scorer import JuryScorer
 
-__all__ = ["EvaluatedModel", "NotSupported", "OptionRequest", "Segment", "SegmentLosses", "cut_before"]
+__all__ = ["EvaluatedModel", "NotSupported", "OptionRequest", "Segment", "SegmentLosses", "Steering", "cut_before"]
 
 
 class NotSupported(ValueError):
@@ -87,6 +88,23 @@ class SegmentLosses:
     correct: np.ndarray
 
 
+@dataclass(frozen=True)
+class Steering:
+    """How a policy is steered to weights of the clusters of the jury that it was trained with.
+
+    Attributes:
+        jury: Folder of the jury.
+        steered: Returns the policy under weights `(K,)`.
+
+    Example:
+        >>> Steering("runs/jury", lambda weights: EvaluatedModel()).jury
+        'runs/jury'
+    """
+
+    jury: str | Path
+    steered: Callable[[np.ndarray], EvaluatedModel]
+
+
 class EvaluatedModel:
     """A model under evaluation. A kind of model overrides what it can do; the rest raises `NotSupported`.
 
@@ -150,6 +168,13 @@ class EvaluatedModel:
     def cluster_rewards(self, texts: Sequence[Text]) -> np.ndarray:
         """Return the rewards of texts for each cluster, in logits: `(U, K)`."""
         raise NotSupported(f"a model of the kind {self.kind!r} is no jury, which rewards texts for each cluster")
+
+    @property
+    def steering(self) -> Steering:
+        """How the model is steered to weights of clusters, of a policy that was trained so."""
+        raise NotSupported(
+            f"a model of the kind {self.kind!r} without a jury cannot be steered: name the jury of its training"
+        )
 
     def usage_record(self) -> dict[str, Any]:
         """Return what was asked and what it cost, where that is counted."""

@@ -12,6 +12,8 @@ from plural_rlhf.suites.tasks.generation.overton import OvertonTask
 from plural_rlhf.suites.tasks.generation.personas import PersonaTask
 from plural_rlhf.suites.tasks.generation.random_numbers import RandomNumberTask
 from plural_rlhf.suites.tasks.generation.sycophancy import SycophancyTask
+from plural_rlhf.suites.tasks.generation.trade_offs import TradeOffTask
+from plural_rlhf.suites.tasks.generation.typicality import TypicalityTask
 from plural_rlhf.suites.tasks.protocol import Task
 
 
@@ -24,5 +26,7 @@ WRITING_TASKS: dict[str, Callable[[], Task]] = {
     "personas": PersonaTask,
     "random-number": RandomNumberTask,
     "sycophancy": SycophancyTask,
+    "trade-offs-polarized": TradeOffTask,
+    "typicality-pandalm": TypicalityTask,
 }
 """A function that makes the task, by its name."""

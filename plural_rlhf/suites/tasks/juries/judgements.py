@@ -20,6 +20,7 @@ from plural_rlhf.suites.models.protocol import NotSupported
 from plural_rlhf.suites.tasks.juries.rows import jury_rows
 from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_votes
 from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult
+from plural_rlhf.suites.tasks.tables import pandalm_frame
 from reward_models.errors import JudgementWarning
 from reward_models.evaluation.cells import Cells, evaluation_cells
 from reward_models.evaluation.clusters import Clusters
@@ -152,22 +153,13 @@ def _records(jury: SavedJury, cells: Cells) -> list[dict[str, Any]]:
     return records
 
 
-def _pandalm(data: TaskData) -> pd.DataFrame:
-    import pandas as pd
-
-    frame = pd.read_parquet(data.file("pandalm", "preferences.parquet", source="https://github.com/WeOpenML/PandaLM"))
-    frame["prompt"] = frame["instruction"].str.cat(frame["input"].fillna(""), sep="\n").str.strip()
-    frame = frame[frame["response_a"] != frame["response_b"]]
-    return frame[["rater_id", "prompt", "response_a", "response_b", "choice"]].astype(str)
-
-
 JUDGEMENT_TASKS: dict[str, JudgementTask] = {
     "jury-pandalm": JudgementTask(
         "jury-pandalm",
         "https://github.com/WeOpenML/PandaLM",
         "Apache-2.0",
         "Which of two answers of language models three people prefer, ties included.",
-        _pandalm,
+        pandalm_frame,
     ),
     **{
         f"jury-votes-{topic}": JudgementTask(
