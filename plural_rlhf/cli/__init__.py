@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli import juries, ranking, runs, suites
+from plural_rlhf.cli import juries, ranking, runs, suites, values
 from plural_rlhf.cli.headroom import headroom
 from plural_rlhf.cli.init import init
 from plural_rlhf.cli.profiles import profiles
@@ -23,6 +23,7 @@ from plural_rlhf.cli.profiles import profiles
 __all__ = ["app", "main"]
 
 RUNS, EVALUATION, JURIES = "A run, from one YAML file", "Evaluation of models", "Juries and judgements"
+METHODS = "Methods of the literature"
 
 app = typer.Typer(
     name="plural-rlhf",
@@ -57,6 +58,8 @@ app.command(
 app.command(rich_help_panel=JURIES)(ranking.rank)
 app.command(rich_help_panel=JURIES)(juries.rename)
 app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
+app.command("fit-values", rich_help_panel=METHODS)(values.fit_values)
+app.command(rich_help_panel=METHODS)(values.values)
 
 
 @app.callback(invoke_without_command=True)

@@ -35,6 +35,7 @@ TITLES = {
     "MissingExtraError": "An optional package is missing",
     "FileNotFoundError": "A file is missing",
     "ResultsError": "The results cannot be read",
+    "ValuesError": "The values cannot be used",
     "UsageError": "The command cannot be read",
 }
 OUR_PACKAGES = {"plural_rlhf", "reward_models"}

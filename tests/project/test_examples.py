@@ -242,3 +242,9 @@ def test_answers_of_a_person_tell_the_next_one():
     assert exchanged > read[0][0]
     errors = [float(e) for e in re.findall(r"error rate ([\d.]+)", printed)]
     assert errors[1] < errors[0]
+def test_values_that_contradict_each_other_leave_a_situation_ambiguous():
+    printed = run_example("17_values.py")
+    steal, give, both = (float(nats) for nats in re.findall(r"ambiguity ([\d.]+) nats", printed))
+    assert max(steal, give) < 0.1 < 0.5 < both
+    giving, _, stealing = (float(r) for r in re.findall(r"lamp ([+-][\d.]+)", printed.split("worse value")[1]))
+    assert stealing < -0.9 < giving
