@@ -242,6 +242,9 @@ def test_answers_of_a_person_tell_the_next_one():
     assert exchanged > read[0][0]
     errors = [float(e) for e in re.findall(r"error rate ([\d.]+)", printed)]
     assert errors[1] < errors[0]
+
+
+@pytest.mark.slow
 def test_values_that_contradict_each_other_leave_a_situation_ambiguous():
     printed = run_example("17_values.py")
     steal, give, both = (float(nats) for nats in re.findall(r"ambiguity ([\d.]+) nats", printed))
