@@ -9,7 +9,7 @@ of rater terms, `S = C T` states, `A` answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.raters.observation import Observations
 from reward_models.raters.predictors import n_answers, n_possible_answers, positions
 from reward_models.raters.state_grid import normal_grid, slices
+from reward_models.raters.uncertain_choice import uncertain_choice
 
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Placement:
             enc: `N` questions; their labels are ignored.
             rewards: (U, B) basis rewards of `enc.texts`.
             variance: (U, B) variance of basis rewards that are predictions themselves, independent of each other;
-                averaged over, for ratings and pairs. None: the rewards are exact.
+                averaged over. None: the rewards are exact.
             code_variance: (U, C) variance of the reward of each text for a rater with each code, where basis rewards
                 share a part of their uncertainty; replaces `variance`.
 
@@ -200,8 +201,7 @@ class Placement:
                 block = questions.select(part)
                 stop = start + int(np.searchsorted(question[order[start:]], part.stop))
                 rows = order[start:stop]
-                for answer in range(possible):
-                    table = self._answer_probs(block.answering(answer), basis, code_variance)
+                for answer, table in enumerate(self._answer_probs(block, possible, basis, code_variance)):
                     for some in slices(len(rows), self.model.n_states):
                         at = rows[some]
                         p = np.einsum("ns,ns->n", posterior[enc.rater[at]], table[question[at] - part.start])
@@ -209,10 +209,23 @@ class Placement:
                 start = stop
         return log_p - logsumexp(log_p, axis=1, keepdims=True)
 
-    def _answer_probs(self, cells: Observations, basis: Tensor, code_variance: np.ndarray | None) -> np.ndarray:
-        """(M, S) probability of judgements in each state, averaged over uncertain rewards."""
-        if code_variance is None or cells.kind == "choice":
-            return self.model.table(cells, basis).exp().numpy()
+    def _answer_probs(
+        self, questions: Observations, answers: int, basis: Tensor, code_variance: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """Yield the (M, S) probability of each answer in each state, averaged over uncertain rewards."""
+        cells = [questions.answering(answer) for answer in range(answers)]
+        if code_variance is None:
+            yield from (self.model.table(of_answer, basis).exp().numpy() for of_answer in cells)
+        elif questions.kind == "choice":
+            logits = torch.stack([self.model.table(of_answer, basis) for of_answer in cells], dim=1)
+            sd = questions.gather(torch.from_numpy(code_variance)).sqrt()  # (M, A, C)
+            probs = uncertain_choice(logits, sd.repeat_interleave(self.model.n_states // sd.shape[2], dim=2))
+            yield from probs.movedim(1, 0).numpy()
+        else:
+            yield from (self._averaged(of_answer, basis, code_variance) for of_answer in cells)
+
+    def _averaged(self, cells: Observations, basis: Tensor, code_variance: np.ndarray) -> np.ndarray:
+        """(M, S) probability of ratings or pairs in each state, averaged over uncertain rewards."""
         # Of a rating's reward, or of the gap between two rewards; (M, C).
         sd = cells.gather(torch.from_numpy(code_variance)).sum(1).sqrt()
         shared = self.model.terms[cells.kind].shared
