@@ -2,9 +2,9 @@
 
 `init` writes a run file, `runs` holds the commands that work through one, `suites` those that evaluate models,
 `juries`, `headroom` and `profiles` those about juries and judgements, `ranking` the one that ranks responses; `data`
-and `options` what they share, `guard` how errors are printed. May import every other room and is imported by none;
-holds no logic of its own. Libraries that take long to import are imported inside the commands, so that `--help`
-answers at once.
+and `options` what they share, `guard` how errors are printed. `spectrum` and `spectrum_suite`: Spectrum Tuning and its
+data. May import every other room and is imported by none; holds no logic of its own. Libraries that take long to
+import are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from plural_rlhf.cli import juries, ranking, runs, suites, values
 from plural_rlhf.cli.headroom import headroom
 from plural_rlhf.cli.init import init
 from plural_rlhf.cli.profiles import profiles
+from plural_rlhf.cli.spectrum import spectrum
+from plural_rlhf.cli.spectrum_suite import suite
 
 
 __all__ = ["app", "main"]
@@ -58,6 +60,8 @@ app.command(
 app.command(rich_help_panel=JURIES)(ranking.rank)
 app.command(rich_help_panel=JURIES)(juries.rename)
 app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
+app.command(rich_help_panel=METHODS)(spectrum)
+app.add_typer(suite, name="suite", rich_help_panel=METHODS)
 app.command("fit-values", rich_help_panel=METHODS)(values.fit_values)
 app.command(rich_help_panel=METHODS)(values.values)
 

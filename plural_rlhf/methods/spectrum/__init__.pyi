@@ -5,6 +5,8 @@ from .families import normal_draws as normal_draws
 from .families import urn_draws as urn_draws
 from .losses import ExampleLosses as ExampleLosses
 from .losses import example_losses as example_losses
+from .options import OptionCurves as OptionCurves
+from .options import option_curves as option_curves
 from .raters import rater_sequences as rater_sequences
 from .sequences import Example as Example
 from .sequences import SpectrumSequence as SpectrumSequence

@@ -5,6 +5,9 @@ What a model should say of the next example is then known exactly, so it can be 
 
 from __future__ import annotations
 
+import numpy as np
+from scipy.stats import norm
+
 from plural_rlhf.methods.spectrum.sequences import Example, SpectrumSequence
 from reward_models.seeds import seeded_rng
 
@@ -34,9 +37,14 @@ def coin_flips(sequences: int, length: int, *, described: bool = False, seed: in
     text = "Flips of one coin, which may be biased." if described else None
     made = []
     for number in range(sequences):
-        heads = rng.random(length) < rng.random()
-        examples = tuple(Example("heads" if head else "tails") for head in heads)
-        made.append(SpectrumSequence(examples, text, name=f"coin {number}"))
+        flips = rng.random(length)
+        bias = float(rng.random())
+        examples = tuple(Example("heads" if flip < bias else "tails") for flip in flips)
+        made.append(
+            SpectrumSequence(
+                examples, text, name=f"coin {number}", options=("heads", "tails"), shares=(bias, 1 - bias)
+            )
+        )
     return made
 
 
@@ -68,8 +76,11 @@ def urn_draws(
     text = f"Balls from an urn, put back each time: {', '.join(names)}." if described else None
     made = []
     for number in range(sequences):
-        drawn = rng.choice(colours, size=length, p=rng.dirichlet([1.0] * colours))
-        made.append(SpectrumSequence(tuple(Example(names[c]) for c in drawn), text, name=f"urn {number}"))
+        shares = rng.dirichlet([1.0] * colours)
+        examples = tuple(Example(names[c]) for c in rng.choice(colours, size=length, p=shares))
+        made.append(
+            SpectrumSequence(examples, text, name=f"urn {number}", options=names, shares=tuple(shares.tolist()))
+        )
     return made
 
 
@@ -90,6 +101,16 @@ def normal_draws(sequences: int, length: int, *, described: bool = False, seed: 
     text = "Whole numbers from one normal distribution." if described else None
     made = []
     for number in range(sequences):
-        drawn = rng.normal(rng.normal(50, 15), 5, size=length).round().clip(0, 99).astype(int)
-        made.append(SpectrumSequence(tuple(Example(str(n)) for n in drawn), text, name=f"normal {number}"))
+        mean = rng.normal(50, 15)
+        drawn = rng.normal(mean, 5, size=length).round().clip(0, 99).astype(int)
+        below = norm.cdf(np.arange(99) + 0.5, mean, 5)  # rounded to 0, 1, ..., 98 or less
+        made.append(
+            SpectrumSequence(
+                tuple(Example(str(n)) for n in drawn),
+                text,
+                name=f"normal {number}",
+                options=tuple(map(str, range(100))),
+                shares=tuple(np.diff(below, prepend=0.0, append=1.0).tolist()),
+            )
+        )
     return made

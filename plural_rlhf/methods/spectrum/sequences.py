@@ -6,8 +6,9 @@ Knows nothing of tokens or models.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,12 @@ class SpectrumSequence:
         description: What they are drawn from; None where nothing is said, so that the first output cannot be known.
         exchangeable: Whether their order means nothing: they are then shuffled anew in every epoch.
         name: What the distribution is called in messages and results, e.g. the rater or the task.
+        options: The outputs that there are, the same for all examples; empty where they are not known. Used to
+            measure, never shown.
+        shares: Probability of each option, where every example is drawn from them; empty where they are not known.
 
     Raises:
-        ValueError: There is no example.
+        ValueError: There is no example, an output is none of the options, or the shares do not fit the options.
 
     Example:
         >>> SpectrumSequence((Example("heads"), Example("tails")), "A fair coin.").to_dict()["description"]
@@ -72,11 +76,27 @@ class SpectrumSequence:
     description: str | None = None
     exchangeable: bool = True
     name: str = ""
+    options: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "examples", tuple(self.examples))
+        for field in ("examples", "options", "shares"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         if not self.examples:
             raise ValueError(f"the sequence {self.name!r} has no example. Fix: leave it out.")
+        strange = [e.output for e in self.examples if self.options and e.output not in self.options]
+        if strange:
+            raise ValueError(
+                f"the sequence {self.name!r} has the output {strange[0]!r}, which is none of its options "
+                f"{', '.join(self.options)}. Fix: add it to `options`, or leave `options` out."
+            )
+        total = math.fsum(self.shares)
+        fits = len(self.shares) == len(self.options) and min(self.shares, default=0) >= 0 and abs(total - 1) < 1e-6
+        if self.shares and not fits:
+            raise ValueError(
+                f"the sequence {self.name!r} has {len(self.options)} options and {len(self.shares)} shares that sum "
+                f"to {total:.4g}. Fix: give one share of at least 0 per option, which sum to 1, or no `shares`."
+            )
 
     @property
     def learnable(self) -> bool:
@@ -86,12 +106,14 @@ class SpectrumSequence:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data; `from_dict` reads it again."""
         examples: list[Any] = [e.output if e.input is None else [e.input, e.output] for e in self.examples]
-        return {
+        data = {
             "name": self.name,
             "description": self.description,
             "exchangeable": self.exchangeable,
             "examples": examples,
         }
+        known = {"options": list(self.options), "shares": list(self.shares)}
+        return data | {key: values for key, values in known.items() if values}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SpectrumSequence:
@@ -99,7 +121,7 @@ class SpectrumSequence:
 
         Args:
             data: `examples`, a list of outputs or of pairs of input and output; optionally `description`,
-                `exchangeable` and `name`.
+                `exchangeable`, `name`, `options` and `shares`.
 
         Raises:
             ValueError: A key is unknown or missing, or an example is neither a text nor a pair of texts.
@@ -108,13 +130,14 @@ class SpectrumSequence:
             >>> SpectrumSequence.from_dict({"examples": [["2 + 2?", "4"]]}).examples
             (Example(output='4', input='2 + 2?'),)
         """
-        known = {"examples", "description", "exchangeable", "name"}
+        known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise ValueError(f"a sequence has the unknown key {unknown[0]!r}. Fix: use {', '.join(sorted(known))}.")
         if not isinstance(data.get("examples"), list):
             raise ValueError("a sequence has no list `examples`. Fix: give outputs, or pairs of input and output.")
         examples = tuple(_example(value) for value in data["examples"])
-        return cls(examples, data.get("description"), data.get("exchangeable", True), str(data.get("name", "")))
+        more = {key: data[key] for key in ("description", "exchangeable", "options", "shares") if key in data}
+        return cls(examples, name=str(data.get("name", "")), **more)
 
 
 def _example(value: Any) -> Example:

@@ -6,7 +6,7 @@ Knows nothing of losses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 
@@ -25,6 +25,7 @@ class SpectrumTemplate:
         end: After the content, one token: the loss is on it after an output, so that the model learns to stop.
         between: After that, before the next message.
         special: The chat tokens in it, which an untrained base model has never seen; see `copy_special_rows`.
+        roles: Other names of some roles, e.g. `{"output": "assistant"}`.
 
     Example:
         >>> TEMPLATES["chatml"].message("output", "heads")
@@ -35,10 +36,15 @@ class SpectrumTemplate:
     end: str
     between: str
     special: tuple[str, ...]
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def header_of(self, role: str) -> str:
+        """Return the text before the content of a message."""
+        return self.header.format(role=self.roles.get(role, role))
 
     def message(self, role: str, content: str) -> str:
         """Return a message as text."""
-        return f"{self.header.format(role=role)}{content}{self.end}{self.between}"
+        return f"{self.header_of(role)}{content}{self.end}{self.between}"
 
 
 TEMPLATES: Mapping[str, SpectrumTemplate] = {
@@ -53,6 +59,8 @@ TEMPLATES: Mapping[str, SpectrumTemplate] = {
 }
 """By name: `chatml` is for Qwen and SmolLM, `llama3` for Llama 3, `gemma` for Gemma 2 and 3."""
 
+_CHAT_ROLES = {"description": "system", "input": "user", "output": "assistant"}
+
 
 def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> SpectrumTemplate:
     """Return the template of a tokenizer.
@@ -60,7 +68,8 @@ def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Spec
     Args:
         tokenizer: Its chat tokens tell the family.
         name: One of `TEMPLATES`; `plain` for role names and the tokenizer's end token, which every tokenizer has;
-            `auto` for the first family whose chat tokens the tokenizer has, else `plain`.
+            `auto` for the first family whose chat tokens the tokenizer has, else `plain`; `chat` for the same with the
+            roles system, user and assistant, which an instruction-tuned model knows.
 
     Raises:
         ValueError: The name is unknown, the tokenizer lacks a chat token of the template, or it has no end token.
@@ -73,9 +82,11 @@ def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Spec
         Traceback (most recent call last):
         ValueError: the tokenizer has no token '<start_of_turn>', which the template 'gemma' needs. Fix: use 'auto' ...
     """
-    names = [*TEMPLATES, "plain", "auto"]
+    names = [*TEMPLATES, "plain", "auto", "chat"]
     if name not in names:
         raise ValueError(f"unknown template {name!r}. Fix: use one of {', '.join(names)}.")
+    if name == "chat":
+        return replace(template_for(tokenizer), roles=_CHAT_ROLES)
     vocabulary = tokenizer.get_vocab()
     if name == "auto":
         fitting = (

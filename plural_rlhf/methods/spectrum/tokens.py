@@ -77,21 +77,18 @@ def encode_sequence(
     def plain(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
-    def content(text: str) -> list[int]:
-        # What people wrote must not become chat tokens.
-        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
     between = plain(template.between)
-    headers = {role: plain(template.header.format(role=role)) for role in ("description", "input", "output")}
+    headers = {role: plain(template.header_of(role)) for role in ("description", "input", "output")}
     if sequence.description:
-        ids += [*headers["description"], *content(sequence.description), end, *between]
+        ids += [*headers["description"], *content_ids(sequence.description, tokenizer), end, *between]
     labels = [IGNORED] * len(ids)
     outputs: list[tuple[int, int]] = []
     dropped = 0
     for place, example in enumerate(sequence.examples):
-        before = [] if example.input is None else [*headers["input"], *content(example.input), end, *between]
+        asked = [] if example.input is None else content_ids(example.input, tokenizer)
+        before = [] if example.input is None else [*headers["input"], *asked, end, *between]
         before += headers["output"]
-        output = [*content(example.output), end]
+        output = [*content_ids(example.output, tokenizer), end]
         if max_length is not None and len(ids) + len(before) + len(output) > max_length:
             dropped = len(sequence.examples) - place
             break
@@ -103,3 +100,9 @@ def encode_sequence(
     if max_length is not None:
         ids, labels = ids[:max_length], labels[:max_length]  # at most the text between messages is cut
     return SpectrumTokens(ids, labels, outputs, dropped)
+
+
+def content_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of what people wrote, none of which may become a chat token."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids

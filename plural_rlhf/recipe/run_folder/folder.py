@@ -29,6 +29,7 @@ __all__ = [
     "HELDOUT_JURY",
     "SAMPLES_FILE",
     "STAGES",
+    "TUNED",
     "RunFolder",
     "check_folder",
     "check_reused",
@@ -39,6 +40,8 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 STAGES = "stages"
+TUNED = "tuned"
+"""What Spectrum Tuning leaves: the adapter, or the whole model."""
 CHECKPOINTS = "checkpoints"
 INPUTS_FILE = "inputs.json"
 _MISSING = object()
@@ -46,7 +49,7 @@ SAMPLES_FILE = "samples.jsonl"
 HELDOUT_JURY = "heldout_jury"
 MADE_BY_RUNS = (
     *("results.json", "report.html", "report.md", "figures", SAMPLES_FILE, HELDOUT_JURY),
-    *(HELDOUT_FILE, CHECKPOINTS, *Stage),
+    *(HELDOUT_FILE, CHECKPOINTS, TUNED, *Stage),
 )
 """What a run makes, besides its records and its configuration; --overwrite deletes these and nothing else."""
 

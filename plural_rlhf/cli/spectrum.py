@@ -1,0 +1,60 @@
+"""The command `spectrum`: Spectrum Tuning from one YAML file. Knows nothing of how a model is trained or measured."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.options import Output, Overwrite, Settings, Traceback
+from plural_rlhf.cli.runs import output_setting
+from reward_models.borders import lines_to, say
+
+
+__all__ = ["spectrum"]
+
+
+def spectrum(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Run file of Spectrum Tuning in YAML, e.g. configs/spectrum.yaml.")
+    ],
+    settings: Settings = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    traceback: Traceback = False,
+) -> None:
+    """Tune a model to take up any distribution from examples, and measure it on tasks that it never saw.
+
+    Example: `plural-rlhf spectrum configs/spectrum.yaml --set train.steps=20 --output runs/short`
+
+    Builds the tasks of the file (`plural-rlhf suite list` names them) or reads own sequences (JSONL), measures the
+    untouched model on the held-out tasks, trains (LoRA or all parameters), and measures again: loss by number of
+    examples read, divergence of answer shares from the true ones, with intervals. Writes the adapter (`tuned/`),
+    results.json, report.md and report.html. A run that was stopped goes on where it was.
+    """
+    guarded(lambda: _spectrum(config, settings or [], output, overwrite), traceback)
+
+
+def _spectrum(config: Path, settings: list[str], output: Path | None, overwrite: bool) -> None:
+    from rich.console import Console
+
+    from plural_rlhf.recipe import RunInterrupted
+    from plural_rlhf.recipe.spectrum.config import load_spectrum_run
+    from plural_rlhf.recipe.spectrum.run import run_spectrum
+    from plural_rlhf.report.spectrum.page import numbers_table
+
+    run = load_spectrum_run(config, [*settings, *output_setting(output)])
+    line = command_line("spectrum")
+    try:
+        results = run_spectrum(run, overwrite=overwrite, command=line, show=say)
+    except RunInterrupted as stop:
+        again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
+        raise RunInterrupted(
+            stop.signal, f"{stop} What was measured or trained is kept. Go on with: {again}"
+        ) from None
+    console = Console()
+    console.print(numbers_table(results))
+    lines_to(console)(f"Report: {run.output_dir.resolve() / 'report.html'}")

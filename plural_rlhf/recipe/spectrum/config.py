@@ -1,0 +1,198 @@
+"""The run file of `plural-rlhf spectrum`, read strictly into `SpectrumRun`. Knows no model and no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from plural_rlhf.recipe.settings.models import LoraSection
+from plural_rlhf.recipe.settings.sections import CheckpointSection
+from plural_rlhf.settings.base import AtLeastOne, Count, Positive, Section, Seed, Share
+from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
+
+
+__all__ = [
+    "SpectrumData",
+    "SpectrumEvaluation",
+    "SpectrumModel",
+    "SpectrumRun",
+    "SpectrumTraining",
+    "load_spectrum_run",
+    "make_spectrum_run",
+]
+
+Template = Literal["auto", "chatml", "llama3", "gemma", "plain"]
+
+
+class SpectrumModel(Section):
+    """The model that is tuned.
+
+    Example:
+        >>> SpectrumModel(base="tiny").lora.r
+        16
+    """
+
+    base: Annotated[str, Field(min_length=1)] = Field(
+        default="smollm2-135m", description="Pretrained model: smollm2-135m, tiny, a folder or a Hub id."
+    )
+    sibling: str | None = Field(
+        default=None,
+        description="Instruction-tuned model of the family, whose rows of the chat tokens are copied; null: none.",
+    )
+    template: Template = Field(
+        default="auto", description="Chat tokens of messages; auto: those that the tokenizer has."
+    )
+    lora: LoraSection | None = Field(
+        default=LoraSection(r=16, alpha=80), description="The low-rank adapter; null to train all parameters."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Precision of the base model; bfloat16 is two to three times faster."
+    )
+    cache_dir: Path = Field(default=Path(".cache/models"), description="Where converted model weights are kept.")
+
+
+class SpectrumData(Section):
+    """What is imitated, and what is held out.
+
+    Example:
+        >>> SpectrumData(tasks=["coin"], heldout=["urn"]).folder.as_posix()
+        'data'
+    """
+
+    tasks: list[str] = Field(
+        default=["train"],
+        description="Tasks of the Spectrum Suite to train on; `train`: all of that split whose data is here.",
+    )
+    files: list[Path] = Field(default=[], description="JSONL files of own sequences to train on.")
+    heldout: list[str] = Field(
+        default=["test"],
+        description="Tasks that are measured; `test`: all of that split whose data is here.",
+    )
+    heldout_files: list[Path] = Field(default=[], description="JSONL files of own sequences that are measured.")
+    folder: Path = Field(default=Path("data"), description="Folder of the data sets that come in no package.")
+    catalogue: Path | None = Field(default=None, description="A catalogue of own tasks, in YAML.")
+    sequences: AtLeastOne = Field(default=200, description="Most training sequences per task.")
+    heldout_sequences: AtLeastOne = Field(default=50, description="Most sequences per held-out task.")
+    examples: AtLeastOne = Field(default=32, description="Most examples per sequence.")
+    same_source: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="Training tasks from the source of a held-out task: drop them, or keep them (then say so).",
+    )
+
+
+class SpectrumTraining(Section):
+    """The training.
+
+    Example:
+        >>> SpectrumTraining(steps=10).sequences_per_step
+        4
+    """
+
+    steps: Count = Field(default=200, description="Optimiser steps; 0 trains nothing.")
+    learning_rate: Positive = Field(
+        default=1e-4, description="Learning rate of AdamW: about 1e-4 with LoRA, 3e-6 for all parameters of 8 billion."
+    )
+    sequences_per_step: AtLeastOne = Field(
+        default=4, description="Sequences per step; they lie in one row and do not see each other."
+    )
+    max_length: AtLeastOne = Field(
+        default=1024, description="Most tokens of a sequence; examples beyond are dropped, none is cut."
+    )
+    mean_examples: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="Mean number of examples shown; null for all that fit."
+    )
+    description_share: Share = Field(default=0.6, description="Probability that a description is shown.")
+
+
+class SpectrumEvaluation(Section):
+    """What is measured.
+
+    Example:
+        >>> SpectrumEvaluation().positions
+        [0, 1, 2, 4, 8, 16]
+    """
+
+    positions: list[Count] = Field(
+        default=[0, 1, 2, 4, 8, 16], description="Numbers of examples read at which options are scored."
+    )
+    formats: Annotated[list[Literal["auto", "chat", "plain"]], Field(min_length=1)] = Field(
+        default=["auto", "chat", "plain"],
+        description="Ways to ask the untouched model; the one that is best on a task counts.",
+    )
+    draws: AtLeastOne = Field(default=2000, description="Bootstrap draws of the intervals.")
+
+
+class SpectrumRun(Section):
+    """All settings of a run file of `plural-rlhf spectrum`.
+
+    Example:
+        >>> run = SpectrumRun(name="trial", data={"tasks": ["coin"], "heldout": ["urn"]})
+        >>> run.output_dir.as_posix(), run.train.steps
+        ('runs/trial', 200)
+    """
+
+    name: Annotated[str, Field(min_length=1)] = Field(default="spectrum", description="Name of the run.")
+    seed: Seed = Field(default=0, description="Random seed, 0 to 4294967295.")
+    model: SpectrumModel = Field(default=SpectrumModel(), description="The model that is tuned.")
+    data: SpectrumData = Field(default=SpectrumData(), description="What is imitated, and what is held out.")
+    train: SpectrumTraining = Field(default=SpectrumTraining(), description="The training.")
+    evaluate: SpectrumEvaluation = Field(default=SpectrumEvaluation(), description="What is measured.")
+    checkpoints: CheckpointSection = Field(default=CheckpointSection(), description="How often training is saved.")
+    output_dir: Path = Field(
+        default=Path("runs/spectrum"), description="Folder for the results; runs/<name> if it is not given."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_of_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("output_dir") is None and isinstance(values.get("name"), str):
+            return {**values, "output_dir": f"runs/{values['name']}"}
+        return values
+
+
+def load_spectrum_run(path: str | Path, overrides: Sequence[str] = ()) -> SpectrumRun:
+    """Read a run file of Spectrum Tuning.
+
+    Args:
+        path: YAML file with any of the keys of `SpectrumRun`.
+        overrides: Settings that replace those of the file, each `section.key=value` with a YAML value.
+
+    Raises:
+        ConfigError: The file is missing or is not a YAML mapping, or has unknown keys or invalid values.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "run.yaml"
+        ...     _ = path.write_text("data: {tasks: [coin], heldout: [urn]}")
+        ...     load_spectrum_run(path, ["train.steps=10"]).train.steps
+        10
+    """
+    return make_spectrum_run(read_yaml(Path(path)), overrides, origin=str(path))
+
+
+def make_spectrum_run(values: dict[str, Any], overrides: Sequence[str] = (), *, origin: str) -> SpectrumRun:
+    """Validate settings that do not come from a file.
+
+    Args:
+        values: A mapping as a run file holds it; the overrides are written into it.
+        overrides: As for `load_spectrum_run`.
+        origin: Where the values come from, for messages.
+
+    Raises:
+        ConfigError: Unknown keys or invalid values; the message lists every fault.
+
+    Example:
+        >>> make_spectrum_run({"train": {"stesp": 3}}, origin="notebook")
+        Traceback (most recent call last):
+        plural_rlhf.settings.faults.ConfigError: notebook: 1 fault
+          - train.stesp: unknown key 'stesp' in section `train`. Did you mean 'steps'? ...
+    """
+    apply_overrides(values, overrides)
+    try:
+        return SpectrumRun.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(origin, list(explain(error, values, SpectrumRun))) from error

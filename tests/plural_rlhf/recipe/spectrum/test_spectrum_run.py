@@ -1,0 +1,166 @@
+"""A run of Spectrum Tuning on a tiny model: what is held out, dropped and compared, and that it goes on."""
+
+import json
+
+import numpy as np
+import pytest
+
+from plural_rlhf.methods.spectrum import coin_flips
+from plural_rlhf.recipe.run_folder.errors import RunFolderError
+from plural_rlhf.recipe.spectrum import run as run_module
+from plural_rlhf.recipe.spectrum.config import SpectrumData, SpectrumRun, load_spectrum_run
+from plural_rlhf.recipe.spectrum.measure import SequenceMeasures, compare_task
+from plural_rlhf.recipe.spectrum.run import run_spectrum
+from plural_rlhf.recipe.spectrum.sequences import load_run_sequences
+from plural_rlhf.report.spectrum.results import SpectrumResults
+from plural_rlhf.settings.faults import ConfigError
+from tests.paths import ROOT
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        "model": {"base": "tiny", "cache_dir": str(tmp_path / "models")},
+        "data": {
+            "tasks": ["coin", "wheel"],
+            "heldout": ["urn"],
+            "sequences": 4,
+            "heldout_sequences": 5,
+            "examples": 4,
+        },
+        "train": {"steps": 3, "max_length": 400},
+        "evaluate": {"positions": [0, 2], "formats": ["auto", "plain"], "draws": 50},
+        "output_dir": str(tmp_path / "run"),
+    }
+
+
+def quiet(text):
+    pass
+
+
+def test_a_run_writes_adapter_results_and_page_and_a_second_call_does_nothing_again(settings, tmp_path, monkeypatch):
+    results = run_spectrum(SpectrumRun(**settings), show=quiet)
+    folder = tmp_path / "run"
+    assert (folder / "tuned" / "adapter_model.safetensors").is_file()
+    assert "urn" in (folder / "report.html").read_text(encoding="utf-8")
+    assert SpectrumResults.read(folder / "results.json").to_dict() == results.to_dict()
+    assert [number.metric for number in results.numbers] == [
+        "js_0", "js_geq_1", "choice_0", "choice_geq_1", "loss_geq_1",
+    ]  # fmt: skip
+    assert len(results.training_loss) == 3
+    assert {curve.model for curve in results.curves} == {"tuned", "untouched, auto", "untouched, plain"}
+
+    def measured(*args, **kwargs):
+        raise AssertionError("it was measured before")
+
+    monkeypatch.setattr(run_module, "measure_task", measured)
+    again = run_spectrum(SpectrumRun(**settings), show=quiet)
+    assert again.numbers == results.numbers
+    changed = {**settings, "train": {**settings["train"], "learning_rate": 1e-3}}
+    with pytest.raises(RunFolderError, match=r"train\.learning_rate"):
+        run_spectrum(SpectrumRun(**changed), show=quiet)
+
+
+def test_a_run_that_was_stopped_in_training_ends_as_the_unbroken_one(settings, tmp_path, monkeypatch):
+    unbroken = run_spectrum(SpectrumRun(**{**settings, "output_dir": str(tmp_path / "unbroken")}), show=quiet)
+    often = {**settings, "checkpoints": {"every_steps": 1}}
+
+    class Killed(Exception):
+        pass
+
+    original = run_module.TrainingFolder.train
+
+    def train(self, trainer):
+        from transformers import TrainerCallback
+
+        class Kill(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == 2:
+                    raise Killed
+
+        trainer.add_callback(Kill())
+        return original(self, trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module.TrainingFolder, "train", train)
+        with pytest.raises(Killed):
+            run_spectrum(SpectrumRun(**often), show=quiet)
+    told = []
+    resumed = run_spectrum(SpectrumRun(**often), show=told.append)
+    assert any("going on from step" in text for text in told)
+    assert resumed.numbers == unbroken.numbers
+
+
+def test_all_parameters_can_be_trained_and_sibling_rows_copied(settings):
+    settings["model"] |= {"lora": None, "sibling": "tiny"}
+    settings["evaluate"]["formats"] = ["auto"]
+    results = run_spectrum(SpectrumRun(**settings), show=quiet)
+    assert any(number.difference != 0 for number in results.numbers)
+
+
+def test_examples_that_do_not_fit_are_dropped_with_a_count(settings):
+    told = []
+    settings["train"]["max_length"] = 120
+    results = run_spectrum(SpectrumRun(**settings), show=told.append)
+    [text] = [text for text in told if text.startswith("dropped")]
+    count = {record.task: record.too_long for record in results.tasks}
+    assert count["wheel"] > 0
+    assert f"{count['wheel']} of wheel" in text
+    assert "None is cut" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"tasks": ["coin"], "heldout": ["coin"]}, "it is in `tasks` too"),
+        ({"tasks": ["urn-hidden"], "heldout": ["urn"]}, "urn-hidden share a source with a held-out task"),
+        ({"tasks": [], "heldout": ["urn"]}, "nothing is left to train on"),
+        ({"tasks": ["coinn"], "heldout": ["urn"]}, "Did you mean 'coin'"),
+        ({"tasks": ["netflix-ratings"], "heldout": ["urn"]}, "netflix/ratings.csv"),
+    ],
+)
+def test_tasks_that_cannot_be_used_are_refused_before_any_work(data, reason):
+    with pytest.raises(ValueError, match=reason):
+        load_run_sequences(SpectrumData(**data), seed=0)
+
+
+def test_own_files_are_tasks_and_an_empty_one_is_named(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(json.dumps(s.to_dict()) for s in coin_flips(3, 4)))
+    section = SpectrumData(tasks=[], files=[path], heldout=[], heldout_files=[path])
+    assert load_run_sequences(section, seed=0).train["mine"] == coin_flips(3, 4)
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="has no sequence"):
+        load_run_sequences(section, seed=0)
+
+
+def test_a_tokenizer_without_the_chat_tokens_is_refused_before_any_work(settings):
+    settings["model"]["template"] = "gemma"
+    with pytest.raises(ValueError, match="no token '<start_of_turn>'"):
+        run_spectrum(SpectrumRun(**settings), show=quiet)
+
+
+def test_differences_are_paired_and_the_best_format_of_the_rival_counts():
+    rng = np.random.default_rng(0)
+    level = rng.normal(2, 1, size=(40, 1))  # some sequences are hard for everybody
+    ours = SequenceMeasures((0,), np.hstack([level, level]), np.full((40, 1), np.nan), np.full((40, 1), np.nan))
+    noise = rng.normal(0, 0.05, size=(40, 1))
+    near, far = (
+        SequenceMeasures((0,), np.hstack([level, level + gap + noise]), ours.js, ours.choice) for gap in (0.1, 5.0)
+    )
+    [number], curves = compare_task("t", coin_flips(40, 2), ours, {"far": far, "near": near}, draws=500, seed=0)
+    assert (number.metric, number.format, number.verdict) == ("loss_geq_1", "near", "better")
+    assert number.difference == pytest.approx(-0.1, abs=0.03)
+    assert number.ci_high - number.ci_low < 0.05  # the spread of the levels cancels
+    assert {curve.model for curve in curves} == {"tuned", "untouched, far", "untouched, near"}
+
+
+def test_the_run_file_that_ships_is_valid_and_names_tasks_that_are_there():
+    run = load_spectrum_run(ROOT / "configs" / "spectrum.yaml")
+    from plural_rlhf.methods.spectrum_suite import read_catalogue
+
+    catalogue = read_catalogue()
+    train, heldout = (catalogue.choose(names) for names in (run.data.tasks, run.data.heldout))
+    assert not {task.source for task in train} & {task.source for task in heldout}
+    with pytest.raises(ConfigError, match="Did you mean 'steps'"):
+        load_spectrum_run(ROOT / "configs" / "spectrum.yaml", ["train.stesp=1"])
