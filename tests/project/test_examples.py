@@ -232,7 +232,7 @@ def test_three_kinds_of_people_are_found_and_put_into_words():
 @pytest.mark.slow
 def test_answers_of_a_person_tell_the_next_one():
     printed = run_example("16_individuals.py")
-    row = r"^ ?(\d+) answers read: ([\d.]+) nats with the last, ([\d.]+) with the most telling"
+    row = r"^ ?(\d+) answers read: ([\d.]+) nats with the last ones, ([\d.]+) with the most telling"
     read = {int(n): (float(last), float(best)) for n, last, best in re.findall(row, printed, re.M)}
     assert read[0][0] == read[0][1]
     assert read[6][0] < read[0][0] - 0.1
