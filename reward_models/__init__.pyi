@@ -131,6 +131,6 @@ from .stats.answers import adjusted_rand_index as adjusted_rand_index
 from .stats.answers import js_divergence as js_divergence
 from .stats.answers import noise_floor_js as noise_floor_js
 from .stats.answers import total_variation as total_variation
-from .stats.answers import two_way_bootstrap as two_way_bootstrap
+from .stats.two_way import two_way_bootstrap as two_way_bootstrap
 from .trainer.jury_reward_config import JuryRewardConfig as JuryRewardConfig
 from .trainer.jury_reward_trainer import JuryRewardTrainer as JuryRewardTrainer

@@ -61,7 +61,7 @@ def percentile_interval(
     level: float = 0.95,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> list[Interval]:
-    """Compute percentile intervals, with the draws centred on the estimate (as in `Resamples.interval`).
+    """Compute percentile intervals, with the draws centred on the estimate.
 
     Args:
         value: (...) estimates.

@@ -21,7 +21,7 @@ from plural_rlhf.report.tables import (
     format_points,
     short_labels,
 )
-from plural_rlhf.report.texts.tables import text_findings
+from plural_rlhf.report.texts.findings import text_findings
 
 
 __all__ = ["headline"]
@@ -137,6 +137,10 @@ def _distance_sentence(results: RunResults, rows: Rows) -> str:
         f"On {questions} it was never trained on, the policy's answers are {distance} nats (Jensen-Shannon, "
         f"with its interval) from those of {people} who had no part in the training"
     )
+    debiased = rows.get(Method.PLURAL, Split.HELDOUT, Metric.JSD_DEBIASED)
+    if debiased is not None:
+        everybody = format_interval(debiased.value, debiased.ci_low, debiased.ci_high)
+        text += f", {everybody} if everybody had been asked"
     trained = rows.value(Method.PLURAL, Split.TRAIN, Metric.JSD)
     return text + (f"; on the trained questions {format_nats(trained)}." if trained is not None else ".")
 

@@ -24,7 +24,8 @@ from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
 from plural_rlhf.report.results import Meta, RunResults
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.sections import Section, report_sections, sections_beside_texts
-from plural_rlhf.report.texts.sections import policy_findings, text_sections
+from plural_rlhf.report.texts.findings import text_findings
+from plural_rlhf.report.texts.sections import text_sections
 from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
@@ -78,7 +79,7 @@ def write_text_report(measured: Mapping[str, Any], folder: str | Path, name: str
         True
     """
     results = TextResults(split=Split.HELDOUT, weighting=EVERYBODY, **readable(dict(measured)))
-    return write_page(folder, visible(name), policy_findings(results), text_sections([results]), None)
+    return write_page(folder, visible(name), text_findings([results]), text_sections([results]), None)
 
 
 def write_page(

@@ -110,6 +110,7 @@ class Metric(StrEnum):
     """
 
     JSD = "jsd_nats"
+    JSD_DEBIASED = "jsd_debiased_nats"
     COVERAGE = "coverage"
     ENTROPY_GAP = "entropy_gap"
     POINTS = "total_variation"

@@ -1,4 +1,4 @@
-"""Statistics of answers: divergences between answer distributions, intervals over raters and items.
+"""Statistics of answers: divergences between answer distributions, and people resampled for intervals.
 
 Natural logarithms throughout (nats). Needs numpy and scipy only; knows nothing of judgement tables, models or
 policies.
@@ -31,7 +31,6 @@ __all__ = [
     "normalise",
     "resample_people",
     "total_variation",
-    "two_way_bootstrap",
 ]
 
 
@@ -181,10 +180,9 @@ class Interval:
         n_items: Items behind it.
 
     Example:
-        >>> answers = np.array([[0, 1], [1, 1], [1, -1]])  # three raters, two items, -1 = missing
-        >>> interval = two_way_bootstrap(lambda shares: shares[:, 1], answers, 2)
-        >>> round(interval.value, 3), interval.n_raters, interval.n_items
-        (0.833, 3, 2)
+        >>> interval = Interval(0.83, 0.79, 0.88, n_raters=40, n_items=12)
+        >>> interval.low < 0.8 < interval.high
+        True
     """
 
     value: float
@@ -218,7 +216,7 @@ def answer_counts(answers: np.ndarray, n_options: int, weights: np.ndarray | Non
 
 @dataclass(frozen=True)
 class Resamples:
-    """Resampled answers of people, from which the intervals of several statistics are computed.
+    """Resampled answers of people, from which `two_way_interval` computes the intervals of several statistics.
 
     Attributes:
         human: (1 + B, I, A) people's distributions; the first is that of the data, the others of the B resamples.
@@ -230,44 +228,14 @@ class Resamples:
         >>> people = resample_people(np.array([[0, 1], [1, 1], [1, 1]]), 2, draws=200)
         >>> people.human[0].round(3).tolist()
         [[0.333, 0.667], [0.0, 1.0]]
-        >>> round(people.interval(lambda shares: shares[..., 1]).value, 3)
-        0.833
+        >>> people.human.shape, people.n_raters
+        ((201, 2, 2), 3)
     """
 
     human: np.ndarray
     answered: np.ndarray
     item_counts: np.ndarray
     n_raters: int
-
-    def interval(
-        self, per_item: Callable[[np.ndarray], np.ndarray], *, level: float = 0.95, clip: bool = False
-    ) -> Interval:
-        """Compute the interval of a statistic's mean over items.
-
-        Resampling the raters adds noise to the people's distribution, which shifts a divergence upwards; the
-        percentiles are moved back so that the draws centre on the estimate. An item that no resampled rater answered
-        does not count in that draw. With few raters or items the interval is too narrow (`stats.verdicts`).
-
-        Args:
-            per_item: Maps people's distributions (..., I, A) to a statistic (..., I).
-            level: Coverage of the interval.
-            clip: Keep the lower end at or above 0, for statistics that cannot be negative.
-
-        Raises:
-            ValueError: If `level` is not in (0, 1).
-        """
-        if not 0 < level < 1:
-            raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
-        values = np.broadcast_to(per_item(self.human), self.human.shape[:-1])
-        estimate = float(values[0, self.answered[0]].mean())
-        drawn = np.where(self.answered[1:], self.item_counts, 0)
-        total = drawn.sum(axis=-1)
-        kept = total > 0
-        means = (np.where(self.answered[1:], values[1:], 0.0) * drawn).sum(axis=-1)[kept] / total[kept]
-        low, high = np.quantile(means - means.mean(), [(1 - level) / 2, (1 + level) / 2]) + estimate
-        # For a statistic that hardly varies, both ends may fall on one side, by rounding or by a rare draw.
-        low, high = min(max(low, 0.0) if clip else low, estimate), max(high, estimate)
-        return Interval(estimate, float(low), float(high), self.n_raters, int(self.answered[0].sum()))
 
 
 def resample_people(
@@ -291,7 +259,7 @@ def resample_people(
             within which they are resampled (`SamplingDesign.draw`). None: all alike.
 
     Returns:
-        The resampled distributions; call `interval` on it once per statistic.
+        The resampled distributions, for `reward_models.stats.two_way.two_way_interval`.
 
     Raises:
         ValueError: If `answers` is not (R, I) or holds no answer.
@@ -322,50 +290,6 @@ def resample_people(
     tables = np.concatenate(counts).reshape(-1, n_options, n_items).swapaxes(1, 2)
     active = ((answers >= 0) & (matrix > 0)).any(axis=1)
     return Resamples(normalise(tables), tables.sum(axis=-1) > 0, item_counts, int(active.sum()))
-
-
-def two_way_bootstrap(
-    per_item: Callable[[np.ndarray], np.ndarray],
-    answers: np.ndarray,
-    n_options: int,
-    *,
-    rater_weights: np.ndarray | None = None,
-    draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-    clip: bool = False,
-) -> Interval:
-    """Compute the interval of a mean over items, where the people's distribution is itself a sample of raters.
-
-    Raters and items are resampled independently. For several statistics of the same people call `resample_people`
-    once and `Resamples.interval` for each.
-
-    Args:
-        per_item: Maps people's distributions (I, A) to a statistic (I,).
-        answers: (R, I) option index, -1 = missing.
-        n_options: `A`.
-        rater_weights: (R,) or (R, I) weight of each rater, e.g. soft membership in a cluster.
-        draws: Bootstrap samples.
-        level: Coverage of the interval.
-        seed: Random seed.
-        clip: Keep the lower end at or above 0, for statistics that cannot be negative.
-
-    Returns:
-        The mean of `per_item` over the items that anyone answered, with its interval and the numbers of raters with an
-        answer (and a positive weight) and of such items.
-
-    Raises:
-        ValueError: If `answers` is not (R, I) or holds no answer, or `level` is not in (0, 1).
-
-    Example:
-        >>> answers = np.array([[0, 1], [0, 0], [1, 0], [0, 0]])
-        >>> uniform = np.full((2, 2), 0.5)
-        >>> interval = two_way_bootstrap(lambda p: js_divergence(p, uniform), answers, 2, clip=True)
-        >>> round(interval.value, 4), interval.low >= 0
-        (0.0338, True)
-    """
-    people = resample_people(answers, n_options, rater_weights=rater_weights, draws=draws, seed=seed)
-    return people.interval(lambda human: np.stack([per_item(draw) for draw in human]), level=level, clip=clip)
 
 
 def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:

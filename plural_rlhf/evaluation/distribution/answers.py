@@ -28,6 +28,7 @@ from reward_models.stats.answers import (
 )
 from reward_models.stats.design import SamplingDesign
 from reward_models.stats.shares import kish_n
+from reward_models.stats.two_way import two_way_interval
 
 
 if TYPE_CHECKING:
@@ -35,12 +36,21 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "ClusterPanel", "cluster_panel", "interval_row", "metric_rows"]
 
-METRICS = ("jsd_nats", "coverage", "entropy_gap", "total_variation")
-"""Per question: JS divergence from people (nats; lower is better), mass on the offered answers (higher is better),
-entropy of the policy's answers minus that of people's (nats; 0 is ideal, below 0 is collapse), and the share of people
-who would have to answer otherwise for people and policy to agree (lower is better; "points off", of 100)."""
+METRICS = ("jsd_nats", "jsd_debiased_nats", "coverage", "entropy_gap", "total_variation")
+"""Per question: JS divergence from people (nats; lower is better), the same as if all had been asked (may fall below 0
+by chance), mass on the offered answers (higher is better), entropy of the policy's answers minus that of
+people's (nats; 0 is ideal, below 0 is collapse), and the share of people who would have to answer otherwise for people
+and policy to agree (lower is better; "points off", of 100)."""
 
-UNITS = {"jsd_nats": "nats", "coverage": "probability", "entropy_gap": "nats", "total_variation": "probability"}
+UNITS = {
+    "jsd_nats": "nats",
+    "jsd_debiased_nats": "nats",
+    "coverage": "probability",
+    "entropy_gap": "nats",
+    "total_variation": "probability",
+}
+
+BOUNDS = {"jsd_nats": (0.0, np.log(2)), "coverage": (0.0, 1.0), "total_variation": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,9 @@ def metric_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield tidy rows of every metric for one policy, one weighting and one set of questions.
 
+    `jsd_debiased_nats` and its interval are about all people. The other rows are about a measurement with as many
+    people, to be read beside the noise floor.
+
     Args:
         people: The people's answers, resampled over raters and questions.
         probabilities: `(I, A)` the policy's answer probabilities, summing to the coverage; 0 at padding.
@@ -159,13 +172,20 @@ def metric_rows(
     q = normalise(probabilities)
     per_item: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "jsd_nats": lambda human: js_divergence(human, q),
-        "coverage": lambda human: coverage(probabilities),
+        "jsd_debiased_nats": lambda human: js_divergence(human, q),
+        "coverage": lambda human: np.broadcast_to(coverage(probabilities), human.shape[:-1]),
         "entropy_gap": lambda human: entropy_gap(q, human),
         "total_variation": lambda human: total_variation(human, q),
     }
     for metric in METRICS:
-        distance = metric in ("jsd_nats", "total_variation")
-        yield interval_row(people.interval(per_item[metric], level=level, clip=distance), metric, labels)
+        interval = two_way_interval(
+            people,
+            per_item[metric],
+            level=level,
+            debias=metric == "jsd_debiased_nats",
+            bounds=BOUNDS.get(metric, (-np.inf, np.inf)),
+        )
+        yield interval_row(interval, metric, labels)
 
 
 def interval_row(interval: Interval, metric: str, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from reward_models.judgements.texts import as_messages
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
 from reward_models.stats.answers import js_divergence, noise_floor, normalise, total_variation
+from reward_models.stats.two_way import two_way_interval
 from reward_models.weights import parse_weights
 
 
@@ -322,7 +323,9 @@ def _rows(
             labels |= {"stage": Method.FLOOR, "method": Method.FLOOR}
             for metric, distance in FLOORS.items():
                 floor = noise_floor(people.human[0], n, seed=config.seed, distance=distance)
-                interval = people.interval(partial(_constant, floor), level=level, clip=True)
+                interval = two_way_interval(
+                    people, partial(_constant, floor), level=level, debias=False, bounds=(0.0, np.inf)
+                )
                 yield Row(**interval_row(interval, metric, labels))
 
 
@@ -332,4 +335,4 @@ def _padded(distributions: Sequence[np.ndarray], width: int) -> np.ndarray:
 
 
 def _constant(values: np.ndarray, human: np.ndarray) -> np.ndarray:
-    return values
+    return np.broadcast_to(values, human.shape[:-1])

@@ -13,17 +13,15 @@ from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
 from plural_rlhf.report.texts.tables import (
-    LITTLE_KEPT,
     policy_name,
     population_results,
     shifts_text,
     steering_text,
-    tells_share_of_gain,
 )
-from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, reference, writers
+from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, trained, writers
 
 
-__all__ = ["policy_findings", "text_sections"]
+__all__ = ["text_sections"]
 
 LISTED = 4000
 """Most texts in the table of texts."""
@@ -55,36 +53,6 @@ LEAKS = (
     "asked for has leaked."
 )
 HELDOUT = " The held-out jury knows other people and took no part in training: believe it where the two differ."
-
-
-def policy_findings(results: TextResults) -> list[str]:
-    """Put what was found about each policy, whatever it is called, into a sentence.
-
-    Example:
-        >>> worst = {"policy": "mine", "measure": "approval_worst_cluster", "jury": "training"}
-        >>> classes = {"policy": "mine", "measure": "classes_ratio_to_reference", "value": 0.4}
-        >>> settings = {"policies": ["pi_0", "mine"], "reference": "pi_0", "clusters": {"training": {"all": 1.0}}}
-        >>> rows = [{**worst, "value": 0.6, "gain": -0.1}, classes]
-        >>> policy_findings(TextResults(split="heldout", weighting="all", rows=rows, settings=settings))
-        ['mine: 60.0...% of the cluster that likes it least approve (−0.100); 0.40 times as many ...']
-    """
-    sentences = []
-    for policy in _policies(results):
-        parts = []
-        worst = results.row(policy, "approval_worst_cluster", jury=judge(results))
-        if worst is not None and worst.value is not None:
-            gain = DASH if worst.gain is None else f"{'+' if worst.gain > 0 else ''}{format_nats(worst.gain)}"
-            parts.append(f"{format_percent(worst.value)} of the cluster that likes it least approve ({gain})")
-        ratio = results.row(policy, "classes_ratio_to_reference")
-        if ratio is not None and ratio.value is not None:
-            parts.append(f"{ratio.value:.2f} times as many different answers in effect")
-        kept = results.row(policy, "heldout_share_of_gain")
-        if kept is not None and tells_share_of_gain(kept):
-            warning = "" if kept.ci_high is None or kept.ci_high >= LITTLE_KEPT else " (over-optimised)"
-            parts.append(f"the held-out jury sees {format_percent(kept.value)} of the gain{warning}")
-        if parts:
-            sentences.append(f"{policy_name(policy)}: {'; '.join(parts)}.")
-    return sentences
 
 
 def text_sections(everything: Sequence[TextResults], along: Sequence[CheckpointResult] = ()) -> list[Section]:
@@ -179,11 +147,6 @@ def text_sections(everything: Sequence[TextResults], along: Sequence[CheckpointR
     ]
 
 
-def _policies(results: TextResults) -> list[str]:
-    """Return the policies that were trained."""
-    return [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
-
-
 def _approval_of(results: TextResults) -> str:
     juries = results.settings.get("approval_of")
     what = juries.get("training", "votes") if isinstance(juries, Mapping) else "votes"
@@ -252,7 +215,7 @@ def _beside(results: TextResults, measure: str, which: str) -> str:
 
 def _gain_table(results: TextResults) -> TextTable:
     rows = []
-    for policy in _policies(results):
+    for policy in trained(results):
         kept = results.row(policy, "heldout_share_of_gain")
         why = DASH if kept is None else kept.reason or (_cell(kept) if kept.n > 1 else "one prompt does not tell")
         beside = DASH if kept is None else format_percent(kept.baseline)

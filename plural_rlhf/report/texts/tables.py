@@ -1,4 +1,4 @@
-"""Policies that write text, in a table and in sentences: what two juries and people's own texts say of each.
+"""Policies that write text, in tables: what two juries and people's own texts say of each.
 
 Reads `RunResults.texts`; knows nothing of plots, Markdown or HTML.
 """
@@ -21,7 +21,6 @@ __all__ = [
     "shifts_text",
     "steering_text",
     "tells_share_of_gain",
-    "text_findings",
     "text_summary",
     "text_tables",
 ]
@@ -36,15 +35,6 @@ NAMES = {
 
 LITTLE_KEPT = 0.6
 """A warning if the whole interval of the share of the training jury's gain is below this."""
-
-
-MOSTLY_BROKEN = 0.5
-"""Above this share of texts that are no answers, pi_0 is reported as broken."""
-CURES = {
-    "empty": "train pi_0 longer (sft.steps), or on other texts",
-    "repetitive": "train pi_0 less (sft.steps), or with a smaller sft.learning_rate",
-    "truncated": "raise policy.max_new_tokens, or train pi_0 longer (sft.steps) so that it learns to end",
-}
 
 
 def policy_name(policy: str) -> str:
@@ -137,11 +127,6 @@ def _lines(jury: str, clusters: Sequence[str]) -> list[Line]:
     ]
 
 
-def _value(results: TextResults, policy: str, measure: str) -> float:
-    row = results.row(policy, measure)
-    return 0.0 if row is None or row.value is None else row.value
-
-
 def _shown(row: TextRow, show: Callable[[float], str]) -> str:
     return DASH if row.value is None or not _is_shown(row) else show(row.value)
 
@@ -230,68 +215,6 @@ def _points(row: TextRow | None) -> str:
         return DASH
     ends = "" if row.ci_low is None or row.ci_high is None else f" [{100 * row.ci_low:+.0f}, {100 * row.ci_high:+.0f}]"
     return f"{100 * row.value:+.0f}{ends}"
-
-
-def text_findings(results: Sequence[TextResults], *, objectives: bool = False) -> list[str]:
-    """Put what was found of policies that write into sentences, the most important first.
-
-    Args:
-        results: What was measured, by split and weighting.
-        objectives: Whether reward models and functions score in place of clusters of people.
-
-    Example:
-        >>> from plural_rlhf.report.results_policies import TextRow
-        >>> rows = [TextRow(policy="plural", measure="share_error", jury="training", value=0.12)]
-        >>> text_findings([TextResults(split="heldout", weighting="all", rows=rows)])
-        ['Every cluster of people keeps its share of the texts to within 12 % of it (on held-out ...
-    """
-    written = population_results(results)
-    if written is None:
-        return []
-    jury, split = judge(written), "held-out" if written.split == Split.HELDOUT else "trained"
-    one, whole = ("objective", "objective") if objectives else ("cluster", "cluster of people")
-    by = "a jury of raters that took no part" if jury == "heldout" else "what it was trained on"
-
-    def numbers(measure: str, **labels: str) -> tuple[float | None, float | None]:
-        ours, rival = (written.row(policy, measure, **labels) for policy in (Method.PLURAL, Method.GRPO))
-        return (None if ours is None else ours.value), (None if rival is None else rival.value)
-
-    sentences = []
-    broken = written.row(Method.WARM, "degenerate")
-    if broken is not None and broken.value is not None and broken.value > MOSTLY_BROKEN:
-        why = max(("empty", "repetitive", "truncated"), key=lambda name: _value(written, Method.WARM, name))
-        sentences.append(
-            f"Of the texts of pi_0 {broken.value:.0%} are no answers, most of them {why}: nothing below means much. "
-            f"Fix: {CURES[why]}.".replace("%", " %")
-        )
-    ours, rival = numbers("share_error", jury=jury)
-    if ours is not None:
-        compared = "" if rival is None else f"; after stock GRPO to within {rival:.0%}"
-        sentences.append(
-            f"Every {whole} keeps its share of the texts to within {ours:.0%} of it{compared} (on {split} prompts, "
-            f"by {by}).".replace("%", " %")
-        )
-    ours, rival = numbers("classes_ratio_to_reference")
-    if ours is not None:
-        compared = "" if rival is None else f", stock GRPO's {rival:.0%}"
-        sentences.append(
-            f"Its texts say {ours:.0%} as many different things as those of pi_0{compared}.".replace("%", " %")
-        )
-    worst = written.row(Method.PLURAL, "approval_worst_cluster", jury=jury)
-    if worst is not None and worst.value is not None and worst.gain is not None:
-        sentences.append(
-            f"In the {one} that likes its texts least {worst.value:.0%} approve, "
-            f"{100 * worst.gain:+.0f} points against pi_0.".replace("%", " %")
-        )
-    kept = written.row(Method.PLURAL, "heldout_share_of_gain")
-    if kept is not None and kept.value is not None and kept.ci_high is not None and kept.ci_high < LITTLE_KEPT:
-        sentences.append(
-            f"Over-optimised: of the gain that the training jury sees, the held-out jury sees {kept.value:.0%}. Train "
-            "less, or with a larger beta.".replace("%", " %")
-        )
-    if worst is not None and worst.n == 1:
-        sentences.append("All this is measured on one prompt, so it has no intervals: a first impression.")
-    return sentences
 
 
 def text_tables(results: Sequence[TextResults]) -> list[Table]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from plural_rlhf.report.results_policies import TextResults
 
 
-__all__ = ["PEOPLE", "clusters", "judge", "prompts", "reference", "writers"]
+__all__ = ["PEOPLE", "clusters", "judge", "prompts", "reference", "trained", "writers"]
 
 PEOPLE = "people"
 """How people are called where they stand beside policies."""
@@ -33,6 +33,17 @@ def writers(results: TextResults) -> list[str]:
     policies = results.settings.get("policies", [])
     wrote = [PEOPLE] if any(row.policy == PEOPLE for row in results.rows) else []
     return [*wrote, *(policies if isinstance(policies, list) else [])]
+
+
+def trained(results: TextResults) -> list[str]:
+    """Return the policies but the one before training.
+
+    Example:
+        >>> settings = {"policies": ["warm", "plural"], "reference": "warm"}
+        >>> trained(TextResults(split="heldout", weighting="all", settings=settings))
+        ['plural']
+    """
+    return [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
 
 
 def prompts(results: TextResults) -> list[str]:

@@ -108,8 +108,8 @@ def direct_js(p, q) -> float:
 @pytest.mark.parametrize("of_cluster", [None, 1])
 def test_rows_hold_the_means_over_questions(planted, of_cluster):
     encoded, rewards, _, order = planted
-    panel = cluster_panel(encoded, rewards, PREVALENCE, order[:6]).select(order[:4])
-    probabilities = 0.9 * np.random.default_rng(1).dirichlet(np.ones(A), size=4)  # a tenth goes to no offered answer
+    panel = cluster_panel(encoded, rewards, PREVALENCE, order[:6]).select(order[:5])
+    probabilities = 0.9 * np.random.default_rng(1).dirichlet(np.ones(A), size=5)  # a tenth goes to no offered answer
     people = panel.resample(of_cluster, draws=60, seed=0)
     rows = {r["metric"]: r for r in metric_rows(people, probabilities, level=0.9, stage="warm", split="train")}
     assert tuple(rows) == METRICS
@@ -121,11 +121,14 @@ def test_rows_hold_the_means_over_questions(planted, of_cluster):
         "entropy_gap": np.mean(entropies[0] - entropies[1]),
         "total_variation": np.mean(np.maximum(q - human, 0).sum(axis=1)),
     }
+    # Resampled raters are as far from these raters as these raters are from all people.
+    moved = np.mean([[direct_js(p, r) for p, r in zip(draw, q, strict=True)] for draw in people.human[1:]])
+    expected["jsd_debiased_nats"] = 2 * expected["jsd_nats"] - moved
     for metric, row in rows.items():
         # The library smooths by 1e-6 before the logarithm; nothing else may differ.
         assert row["value"] == pytest.approx(expected[metric], abs=2e-5)
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
-        assert (row["n"], row["stage"], row["split"]) == (4, "warm", "train")
+        assert (row["n"], row["stage"], row["split"]) == (5, "warm", "train")
     assert rows["jsd_nats"]["ci_low"] < rows["jsd_nats"]["ci_high"]
 
 
@@ -136,6 +139,7 @@ def test_people_themselves_score_nothing():
     np.testing.assert_allclose(panel.n(), [4, 3])
     people = panel.resample(None, draws=20, seed=0)
     rows = {r["metric"]: r["value"] for r in metric_rows(people, panel.human(), level=0.9)}
+    assert rows.pop("jsd_debiased_nats") < 0  # four people are nearer to themselves than to everybody
     assert rows == pytest.approx({"jsd_nats": 0, "coverage": 1, "entropy_gap": 0, "total_variation": 0}, abs=1e-6)
 
 

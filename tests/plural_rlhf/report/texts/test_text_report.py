@@ -15,8 +15,8 @@ from plural_rlhf.report import write_report, write_text_report
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.texts import sections
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
-from plural_rlhf.report.texts.sections import policy_findings
-from plural_rlhf.report.texts.tables import text_findings
+from plural_rlhf.report.texts.findings import MOSTLY_BROKEN, text_findings
+from plural_rlhf.report.texts.tables import LITTLE_KEPT
 
 
 class Camps:
@@ -78,12 +78,79 @@ def test_page_stands_alone_and_escapes_texts(values, tmp_path):
     assert "alert(1)" not in markdown  # samples are on the page only
 
 
-def test_findings_name_what_was_lost(values):
+def found(rows, *, policies=("warm", "plural", "grpo"), reference="warm", heldout=False, split="heldout", **options):
+    """The findings of rows (policy, measure, value, further columns)."""
+    juries = {"training": {"a": 0.5, "b": 0.5}} | ({"heldout": {"a": 0.5, "b": 0.5}} if heldout else {})
+    settings = {"policies": list(policies), "reference": reference, "clusters": juries}
+    rows = [{"policy": policy, "measure": measure, "value": value, **more} for policy, measure, value, more in rows]
+    one = TextResults(split=split, weighting="all", rows=rows, settings=settings)
+    return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in text_findings([one], **options)]
+
+
+def test_findings_of_any_policies_compare_the_first_with_the_others(values):
     results = TextResults(split="heldout", weighting="all", **values)
-    sentences = policy_findings(results)
-    assert [sentence.split(":")[0] for sentence in sentences] == ["ours", "grpo $x$"]
-    assert "times as many different answers" in sentences[1]
-    assert results.row("grpo $x$", "classes_ratio_to_reference").value < 0.7
+    sentences = [s.replace("\N{NO-BREAK SPACE}", " ") for s in text_findings([results])]
+    ours, rival = (results.row(p, "classes_ratio_to_reference").value for p in ("ours", "grpo $x$"))
+    assert rival < 0.7
+    assert f"ours: Its texts say {ours:.0%}".replace("%", " %") in sentences[1]
+    assert f"as those of before, grpo $x$'s {rival:.0%}.".replace("%", " %") in sentences[1]
+    errors = [results.row(p, "share_error", jury="heldout").value for p in ("ours", "grpo $x$")]
+    assert sentences[0] == (
+        "ours: Every cluster of people keeps its share of the texts to within {:.0%} of it; with grpo $x$ to within "
+        "{:.0%} (on held-out prompts, by a jury of raters that took no part)."
+    ).format(*errors).replace("%", " %")
+
+
+@pytest.mark.parametrize("heldout", [False, True])
+def test_findings_come_from_the_jury_to_believe(heldout):
+    errors = [
+        ("plural", "share_error", {"training": 0.11, "heldout": 0.22}[jury], {"jury": jury})
+        for jury in ("training", "heldout")
+    ]
+    by = (
+        "22 % of it (on trained prompts, by a jury of raters" if heldout else "11 % of it (on trained prompts, by what"
+    )
+    (sentence,) = found(errors, heldout=heldout, split="train")
+    assert by in sentence
+    assert found(errors, objectives=True)[0].startswith("Every objective keeps its share of the texts to within 11 %")
+
+
+def test_findings_say_how_the_worst_cluster_fares():
+    worst = {"jury": "training", "n": 5}
+    name = "approval_worst_cluster"
+    rows = [
+        ("plural", name, 0.5, worst | {"gain": -0.07}),
+        ("grpo", name, 0.4, worst),
+    ]
+    text = "In the {} that likes its texts least 50 % approve, -7 points against pi_0; of stock GRPO's 40 %."
+    assert found(rows) == [text.format("cluster")]
+    assert found(rows, objectives=True) == [text.format("objective")]
+    without = [("plural", name, 0.5, worst)]
+    assert found(without) == ["In the cluster that likes its texts least 50 % approve."]
+    one = [("plural", name, 0.5, worst | {"n": 1})]
+    assert found(one)[1:] == ["All this is measured on one prompt, so it has no intervals: a first impression."]
+
+
+@pytest.mark.parametrize("worst", ["empty", "repetitive", "truncated"])
+def test_findings_say_first_that_the_reference_is_broken_and_how_to_cure_it(worst):
+    faults = {"empty": 0.1, "repetitive": 0.1, "truncated": 0.1} | {worst: 0.5}
+    rows = [("plural", "share_error", 0.1, {"jury": "training"})]
+    rows += [
+        ("warm", "degenerate", MOSTLY_BROKEN + 0.1, {}),
+        *(("warm", name, share, {}) for name, share in faults.items()),
+    ]
+    cure = {"empty": "train pi_0 longer", "repetitive": "train pi_0 less", "truncated": "raise policy.max_new_tokens"}
+    first, second = found(rows)
+    assert first.startswith(
+        f"Of the texts of pi_0 60 % are no answers, most of them {worst}: nothing below means much. "
+    )
+    assert f"Fix: {cure[worst]}" in first
+    assert second.startswith("Every cluster")
+    assert len(found([("warm", "degenerate", MOSTLY_BROKEN, {}), *rows[:1]])) == 1
+    bare = [("before", "degenerate", 0.8, {})]
+    assert found(bare, policies=["before"], reference="before") == [
+        "Of the texts of before 80 % are no answers: nothing below means much."
+    ]
 
 
 def test_figures_show_every_policy(values):
@@ -118,12 +185,17 @@ def test_reasons_are_printed(tmp_path):
 
 
 def test_over_optimisation_is_said_only_beyond_doubt():
-    def sentences(high):
-        kept = {"policy": "plural", "measure": "heldout_share_of_gain", "value": 0.1, "ci_low": -0.2, "ci_high": high}
-        return text_findings([TextResults(split="heldout", weighting="all", rows=[kept])])
+    def sentences(high, policy="plural"):
+        return found([(policy, "heldout_share_of_gain", 0.1, {"ci_low": -0.2, "ci_high": high})])
 
-    assert any(sentence.startswith("Over-optimised") for sentence in sentences(0.3))
-    assert not any(sentence.startswith("Over-optimised") for sentence in sentences(1.4))
+    assert sentences(0.3) == [
+        "Over-optimised: of the gain that the training jury sees, the held-out jury sees 10 %. Train less, or with a "
+        "larger beta."
+    ]
+    assert sentences(0.3, "grpo")[0].startswith("Over-optimised (stock GRPO): ")
+    assert not sentences(LITTLE_KEPT)
+    assert not sentences(1.4)
+    assert not sentences(None)
 
 
 def test_a_run_that_writes_has_the_sections_of_texts_first(values, tmp_path):
