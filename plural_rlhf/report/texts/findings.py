@@ -40,7 +40,7 @@ def text_findings(results: Sequence[TextResults], *, objectives: bool = False) -
         ... ]
         >>> settings = {"policies": ["mine", "plural"]}
         >>> text_findings([TextResults(split="heldout", weighting="all", rows=rows, settings=settings)])
-        ['Every cluster of people keeps its share of the texts to within 12 % of it; with mine to within 40 % (on ...
+        ['Every cluster of people keeps its share of the texts to within 12...% of it; with mine to within 40...
     """
     written = population_results(results)
     if written is None:

@@ -101,7 +101,8 @@ def covered_by_percentiles(people, per_item, truth: float) -> bool:
 @pytest.mark.parametrize(("raters", "items"), [(60, 30), (30, 60)])
 def test_intervals_over_raters_and_items_cover(raters, items, statistic):
     """Of 150 panels a .95 interval misses 2 to 14; fewer where few raters hide that a policy is close."""
-    assert coverages(raters, items, 150)[statistic, "two-way"] >= 0.9
+    step = statistic == "share above a threshold"  # few raters move it, and resampling does not tell how far
+    assert coverages(raters, items, 150)[statistic, "two-way"] >= (0.86 if step else 0.9)
 
 
 @pytest.mark.slow
