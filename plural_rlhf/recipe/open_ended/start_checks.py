@@ -20,7 +20,7 @@ from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
 from plural_rlhf.report.names import EVERYBODY
-from plural_rlhf.report.texts.tables import CURES, MOSTLY_BROKEN
+from plural_rlhf.report.texts.findings import CURES, MOSTLY_BROKEN
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.text_kind import TextKind
