@@ -1,10 +1,11 @@
 """The command line `plural-rlhf`.
 
 `init` writes a run file, `runs` holds the commands that work through one, `suites` those that evaluate models,
-`juries`, `headroom` and `profiles` those about juries and judgements, `ranking` the one that ranks responses; `data`
-and `options` what they share, `guard` how errors are printed. `spectrum` and `spectrum_suite`: Spectrum Tuning and its
-data. May import every other room and is imported by none; holds no logic of its own. Libraries that take long to
-import are imported inside the commands, so that `--help` answers at once.
+`communities` the one that trains an adapter per community, `juries`, `headroom` and `profiles` those about juries and
+judgements, `ranking` the one that ranks responses; `data` and `options` what they share, `guard` how errors are
+printed. `spectrum` and `spectrum_suite`: Spectrum Tuning and its data. May import every other room and is imported by
+none; holds no logic of its own. Libraries that take long to import are imported inside the commands, so that `--help`
+answers at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from plural_rlhf.cli import juries, ranking, runs, suites, values
+from plural_rlhf.cli.communities import communities
 from plural_rlhf.cli.headroom import headroom
 from plural_rlhf.cli.init import init
 from plural_rlhf.cli.profiles import profiles
@@ -45,6 +47,7 @@ app.command(rich_help_panel=RUNS)(init)
 app.command(rich_help_panel=RUNS)(runs.run)
 app.command("fit-jury", rich_help_panel=RUNS)(juries.fit_jury)
 app.command(rich_help_panel=RUNS)(runs.train)
+app.command(rich_help_panel=RUNS)(communities)
 app.command(rich_help_panel=EVALUATION)(suites.evaluate)
 app.command(rich_help_panel=EVALUATION)(suites.compare)
 app.command(rich_help_panel=JURIES)(headroom)

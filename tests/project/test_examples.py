@@ -217,6 +217,15 @@ def test_a_small_model_infers_coins_nearly_as_well_as_can_be():
 
 
 @pytest.mark.slow
+def test_a_community_that_is_added_is_answered_more_like_its_people():
+    printed = run_example("14_modular.py")
+    low, high = map(float, re.search(r"\[([+-][\d.]+), ([+-][\d.]+)\] nats by its own adapter", printed).groups())
+    assert low < high < 0
+    shares, flat = map(float, re.search(r"by shares ([\d.]+), flat ([\d.]+)", printed).groups())
+    assert shares > flat  # the towns are two thirds of those who have an adapter, and say yes
+
+
+@pytest.mark.slow
 def test_three_kinds_of_people_are_found_and_put_into_words():
     printed = run_example("15_value_profiles.py")
     says = {name.strip(): float(info) for name, info in re.findall(r"^  (.+?) says ([+-][\d.]+),", printed, re.M)}
