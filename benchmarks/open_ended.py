@@ -10,7 +10,8 @@ scaling; with `--tuning none` all use the middle rate and their first setting.
 
 Rows are those of the run's evaluation, by `split`: `train` (three questions) and `heldout` (one). Intervals are over
 questions within a seed, and Student's t over seeds where there are several. Rows of metric `curve/...` are what a
-trainer logged on the way. Each seed has a page, whose path is printed.
+trainer logged on the way, `along/...` what a few texts of its checkpoints say by both juries, `approval_shift` what
+asking for a cluster changes, for it and for others (leaks), by jury. Each seed has a page, whose path is printed.
 
 Models: `smollm2` (SmolLM2-135M; an hour or more per method and seed on one core), `small` (a Llama of a million
 parameters that has read nothing but the answers; minutes), `tiny` (for --smoke, says nothing). A stopped run goes on
@@ -72,6 +73,9 @@ def tuned(runs: Runs | None, methods: Sequence[str], args: argparse.Namespace) -
     """Return by method the stage that trains it and the setting that ends nearest to the target on the other topic."""
     rates = args.learning_rates if args.tuning == "full" else args.learning_rates[len(args.learning_rates) // 2 :][:1]
     choices = {name: candidates(name, BETA, rates, args.steps, args.group) for name in methods}
+    for _, settings in choices.values():
+        for setting in settings:
+            setting["evaluate.along"] = args.along
     if runs is None:
         return {name: (method.stage, settings[0]) for name, (method, settings) in choices.items()}
     tried = {
@@ -119,7 +123,12 @@ def run_seed(runs: Runs, best: Mapping[str, tuple[str, Setting]], seed: int, arg
         more["prompting.instruction"] = INSTRUCTION
     folder, measured = runs.measure("measured", {**_sizes(args), **more, "evaluate.rivals": rivals}, seed)
     print(f"  seed {seed}: {folder / 'report.html'}", flush=True)
-    return rows + tidy(measured, spent, args.methods, seed)
+    return (
+        rows
+        + tidy(measured, spent, args.methods, seed)
+        + along_rows(measured, seed)
+        + shift_rows(measured, args.methods, seed)
+    )
 
 
 def tidy(
@@ -142,6 +151,38 @@ def tidy(
                 row(CASE, method, measured.measure, measured.value, measured.unit, low=low, high=high, n=measured.n)
                 | more
             )
+    return rows
+
+
+def along_rows(results: RunResults, seed: int) -> list[dict[str, Any]]:
+    """Rows of every checkpoint: how far from pi_0 it is, and what both juries gain; by `split` and `step`."""
+    rows = []
+    for at in results.along:
+        values = {"kl_to_reference": (at.kl_to_reference, "nats"), "gain": (at.gain, "share")}
+        if at.heldout_gain is not None:
+            values["heldout_gain"] = (at.heldout_gain, "share")
+        labels = {"split": at.split, "step": at.step, "seed": seed}
+        method = OF_POLICY.get(at.policy, at.policy)
+        rows += [
+            row(CASE, method, f"along/{metric}", value, unit, n=at.n) | labels
+            for metric, (value, unit) in values.items()
+        ]
+    return rows
+
+
+def shift_rows(results: RunResults, methods: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """Rows of `approval_shift`: by what was asked for (`request`), jury and cluster, what asking for it changes."""
+    rows = []
+    for of in results.texts:
+        for shift in (r for r in of.rows if r.measure == "approval_shift" and r.value is not None):
+            ends = {"low": shift.ci_low, "high": shift.ci_high}
+            labels = {"request": of.weighting, "jury": shift.jury, "cluster": shift.cluster, "split": of.split}
+            known = {name: end for name, end in ends.items() if end is not None}
+            method = OF_POLICY.get(shift.policy, shift.policy)
+            if method in MODES and method not in methods:
+                continue
+            rows.append(row(CASE, method, shift.measure, shift.value, shift.unit, n=shift.n, **known))
+            rows[-1] |= labels | {"seed": seed}
     return rows
 
 
@@ -201,7 +242,8 @@ def curve_rows(method: str, history: Sequence[LoggedStep], seed: int) -> list[di
 
 
 def _sizes(args: argparse.Namespace) -> Setting:
-    return {"evaluate.samples": args.samples, "evaluate.reference_samples": args.reference_samples}
+    sizes = {"samples": args.samples, "reference_samples": args.reference_samples, "along_samples": args.along_samples}
+    return {f"evaluate.{name}": number for name, number in sizes.items()}
 
 
 def _shown(setting: Setting) -> str:
@@ -237,6 +279,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=16, help="completions per batch (default: 16)")
     parser.add_argument("--samples", type=int, default=48, help="texts per question and policy (default: 48)")
     parser.add_argument("--reference-samples", type=int, default=256, help="texts of pi_0 per question (default: 256)")
+    parser.add_argument("--along", type=int, default=4, help="checkpoints measured per training (default: 4)")
+    parser.add_argument("--along-samples", type=int, default=8, help="texts per question and checkpoint (default: 8)")
     parser.add_argument("--learning-rates", type=float, nargs="+", default=list(RATES), help="rates to try")
     parser.add_argument(
         "--tuning", choices=("full", "settings", "none"), default="full",
@@ -247,7 +291,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.smoke:
         args.model, args.seeds, args.steps, args.group, args.samples = "tiny", 1, 2, 4, 8
-        args.reference_samples, args.tuning = 16, "none"
+        args.reference_samples, args.along, args.along_samples, args.tuning = 16, 1, 2, "none"
     environment()
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []

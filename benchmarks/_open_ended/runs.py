@@ -46,7 +46,7 @@ class Size:
 MODELS = {
     "smollm2": Size("smollm2"),
     "small": Size("small", sft=(150, 3e-3)),
-    "tiny": Size("tiny", sft=(4, 1e-2), tokens=24, raters=40),
+    "tiny": Size("tiny", sft=(4, 1e-2), tokens=16, raters=24),
 }
 
 
@@ -69,6 +69,7 @@ class Runs:
         self.votes, self.pairs = write_tables(data, topic, folder / "data")
         self.cache = Path(__file__).resolve().parents[2] / ".cache" / "models"
         self.model, self.embedder = self._models(folder, topic)
+        self._starts: dict[int, Path] = {}
 
     def _models(self, folder: Path, topic: str) -> tuple[str, str | None]:
         """Base model of the policies, and what the jury reads texts with (None for the base model)."""
@@ -120,7 +121,10 @@ class Runs:
 
     def start(self, seed: int) -> Path:
         """Make or find the jury and pi_0 of a seed; return the folder of their run."""
-        return self._run(f"start-{seed}", self.settings(seed) | {"plural.mode": "rerank"}, "train", None)[0]
+        if seed not in self._starts:
+            settings = self.settings(seed) | {"plural.mode": "rerank"}
+            self._starts[seed] = self._run(f"start-{seed}", settings, "train", None)[0]
+        return self._starts[seed]
 
     def train(self, name: str, settings: Mapping[str, Any], seed: int) -> tuple[Path, RunResults]:
         """Train a method, or find it trained; return the folder of its run, and its results."""

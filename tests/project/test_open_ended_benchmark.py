@@ -91,6 +91,12 @@ def test_the_short_form_trains_and_measures_by_runs_that_share_jury_and_pi_0(tmp
     assert all(math.isfinite(r["value"]) for r in rows)
     assert {r["split"] for r in rows if r["metric"] == "bridging"} == {"train", "heldout"}
     assert {r["generated"] for r in rows if r["method"] == "trl-grpo" and "generated" in r} == {8}
+    along = [r for r in rows if r["metric"] == "along/heldout_gain"]
+    assert {(r["method"], r["step"]) for r in along} >= {("plural", 1), ("plural", 2), ("trl-grpo", 1)}
+    shifts = [r for r in rows if r["metric"] == "approval_shift" and r["method"] == "plural"]
+    assert {(r["request"] == r["cluster"], r["jury"]) for r in shifts if r["split"] == "heldout"} == {
+        (same, jury) for same in (True, False) for jury in ("training", "heldout")
+    }
     runs = tmp_path / "open.json.parts" / "campus-protests-tiny"
     starts = {(path / "adapter_model.safetensors").read_bytes() for path in runs.glob("*/warm")}
     assert len(starts) == 1
