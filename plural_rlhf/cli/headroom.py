@@ -12,7 +12,7 @@ import typer
 
 from plural_rlhf.cli.data import MODELS_BY_NAME, data_config
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, JsonFile, Settings, Traceback
+from plural_rlhf.cli.options import Columns, JsonFile, Release, Settings, Source, Traceback
 from reward_models.borders import heading, say
 
 
@@ -36,16 +36,8 @@ def headroom(
         ),
     ] = None,
     columns: Columns = None,
-    release: Annotated[
-        str | None,
-        typer.Option(
-            "--release", metavar="NAME", help="Published data set instead of FILE; plural-rlhf releases lists them."
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--source", metavar="PATH", help="Copy of the release; default: from the Hub, if it is there."),
-    ] = None,
+    release: Release = None,
+    source: Source = None,
     settings: Settings = None,
     features: Annotated[
         str | None,

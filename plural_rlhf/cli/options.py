@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 
-__all__ = ["Columns", "ConfigFile", "JsonFile", "JuryFolder", "Output", "Overwrite", "Reuse", "Settings", "Traceback"]
+__all__ = [
+    "Columns",
+    "ConfigFile",
+    "JsonFile",
+    "JuryFolder",
+    "Output",
+    "Overwrite",
+    "Release",
+    "Reuse",
+    "Settings",
+    "Source",
+    "Traceback",
+]
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, for example configs/quickstart.yaml.")
@@ -47,6 +59,16 @@ Columns = Annotated[
         metavar="MAP.yaml",
         help="Column map: which column of the table holds what. Not needed if the columns have the standard names.",
     ),
+]
+Release = Annotated[
+    str | None,
+    typer.Option(
+        "--release", metavar="NAME", help="Published data set instead of a table; plural-rlhf releases lists them."
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option("--source", metavar="PATH", help="Copy of the release; default: from the Hub, if it is there."),
 ]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write everything to this file, as JSON.")

@@ -13,7 +13,7 @@ import typer
 
 from plural_rlhf.cli.data import MODELS_BY_NAME, data_config
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, Settings, Traceback
+from plural_rlhf.cli.options import Columns, Release, Settings, Source, Traceback
 from reward_models.borders import lines_to, say
 
 
@@ -35,16 +35,8 @@ def profiles(
         ),
     ] = None,
     columns: Columns = None,
-    release: Annotated[
-        str | None,
-        typer.Option(
-            "--release", metavar="NAME", help="Published data set instead of TABLE; plural-rlhf releases lists them."
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--source", metavar="PATH", help="Copy of the release; default: from the Hub, if it is there."),
-    ] = None,
+    release: Release = None,
+    source: Source = None,
     settings: Settings = None,
     encoder: Annotated[
         str,

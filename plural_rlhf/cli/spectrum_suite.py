@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["suite"]
 
+WIDE = 120
+"""Width of a terminal from which all columns are shown."""
+LONG = ("source", "licence")
+
 suite = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -117,15 +121,24 @@ def _list(
     rows = [_row(task, known.sources[task.source].licence, known.sources[task.source].title, data) for task in tasks]
     if json_file is not None:
         write_json(json_file, rows)
-    table = Table(*(rows[0] if rows else ["task"]), box=None)
-    for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
     console = Console()
+    is_wide = console.width >= WIDE
+    table = Table(box=None)
+    for name in rows[0] if rows else ["task"]:
+        if is_wide or name not in LONG:
+            table.add_column(name, no_wrap=name not in (*LONG, "size"))  # a name is typed, so it is never cut
+    for row in rows:
+        table.add_row(*(cell(value) for name, value in row.items() if is_wide or name not in LONG))
     console.print(table)
     here = sum(task.is_present(data) for task in tasks)
     lines_to(console)(
         f"{len(tasks)} tasks of {len({task.source for task in tasks})} sources; the data of {here} is here ({data})"
     )
+    if not is_wide:
+        lines_to(console)(
+            f"Sources and licences: suite show NAME, --json FILE, or a terminal of {WIDE} characters; this one has "
+            f"{console.width}."
+        )
 
 
 def _row(task: SuiteTask, licence: str, source: str, data: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plural_rlhf.recipe.settings.data import DataSection
 from plural_rlhf.recipe.settings.models import JurySection, PolicySection
@@ -24,7 +24,7 @@ from plural_rlhf.recipe.settings.stock import BestOfNSection, GrpoSection, Promp
 from plural_rlhf.recipe.settings.texts import PromptsSection, SftSection
 from plural_rlhf.report.names import EVERYBODY, POPULATION
 from plural_rlhf.settings.base import Seats, Section, Seed
-from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
+from plural_rlhf.settings.faults import ConfigError, read_yaml, validated
 from reward_models.weights import WORDS
 
 
@@ -181,8 +181,4 @@ def make_config(values: dict[str, Any], overrides: Sequence[str] = (), *, origin
         plural_rlhf.settings.faults.ConfigError: notebook: 1 fault
           - plural.btea: unknown key 'btea' in section `plural`. Did you mean 'beta'? ...
     """
-    apply_overrides(values, overrides)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(origin, list(explain(error, values, RunConfig))) from error
+    return validated(RunConfig, values, overrides, origin)

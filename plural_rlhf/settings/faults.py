@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,9 +18,10 @@ from reward_models import yaml_text
 from reward_models.errors import did_you_mean
 
 
-__all__ = ["ConfigError", "apply_overrides", "explain", "read_yaml"]
+__all__ = ["ConfigError", "apply_overrides", "explain", "read_yaml", "validated"]
 
 SectionPath = tuple[str, ...]
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class ConfigError(ValueError):
@@ -90,6 +91,31 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
     faults = [fault for override in overrides for fault in _apply_override(values, override)]
     if faults:
         raise ConfigError("--set", faults)
+
+
+def validated(root: type[Settings], values: dict[str, Any], overrides: Sequence[str], origin: str) -> Settings:
+    """Validate settings under overrides, or raise with every fault explained.
+
+    Args:
+        root: The model of the file.
+        values: A mapping as the file holds it; the overrides are written into it.
+        overrides: Settings of the form `section.key=value`.
+        origin: Where the values come from, for messages.
+
+    Raises:
+        ConfigError: Unknown keys or invalid values.
+
+    Example:
+        >>> class Trial(BaseModel):
+        ...     steps: int = 60
+        >>> validated(Trial, {}, ["steps=10"], "notebook").steps
+        10
+    """
+    apply_overrides(values, overrides)
+    try:
+        return root.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(origin, list(explain(error, values, root))) from error
 
 
 def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:

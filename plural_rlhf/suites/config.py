@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plural_rlhf.settings.base import AtLeastOne, Seats, Section, Seed
-from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
+from plural_rlhf.settings.faults import read_yaml, validated
 from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.models.pseudo import PSEUDO_MODELS
 from plural_rlhf.suites.run import LoadedTask, Skipped, load_tasks
@@ -279,8 +279,4 @@ def make_suite(values: dict[str, Any], overrides: Sequence[str] = (), *, origin:
         plural_rlhf.settings.faults.ConfigError: notebook: 1 fault
           - tasks = ["unr"]: unknown tasks: 'unr'. Did you mean 'urn'? ...
     """
-    apply_overrides(values, overrides)
-    try:
-        return SuiteConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(origin, list(explain(error, values, SuiteConfig))) from error
+    return validated(SuiteConfig, values, overrides, origin)

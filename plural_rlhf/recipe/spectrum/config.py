@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from plural_rlhf.recipe.settings.models import LoraSection
 from plural_rlhf.recipe.settings.sections import CheckpointSection
 from plural_rlhf.settings.base import AtLeastOne, Count, Positive, Section, Seed, Share
-from plural_rlhf.settings.faults import ConfigError, apply_overrides, explain, read_yaml
+from plural_rlhf.settings.faults import read_yaml, validated
 
 
 __all__ = [
@@ -191,8 +191,4 @@ def make_spectrum_run(values: dict[str, Any], overrides: Sequence[str] = (), *, 
         plural_rlhf.settings.faults.ConfigError: notebook: 1 fault
           - train.stesp: unknown key 'stesp' in section `train`. Did you mean 'steps'? ...
     """
-    apply_overrides(values, overrides)
-    try:
-        return SpectrumRun.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(origin, list(explain(error, values, SpectrumRun))) from error
+    return validated(SpectrumRun, values, overrides, origin)

@@ -179,6 +179,7 @@ def _plot(results: SpectrumResults, metric: str) -> Figure | None:
             axes.plot(curve.k, curve.nats, "o-", ms=2.5, lw=1.6 if tuned else 0.9, color=OURS if tuned else UNTOUCHED)
         axes.set_title(task, fontsize=8, color=INK)
         axes.set_ylim(bottom=0)
+        axes.set_xlabel("examples read", fontsize=7)
         axes.grid(axis="y", color=GREY, lw=0.3)
     title(figure, TITLES[metric][0].upper() + TITLES[metric][1:])
     key_line(figure, [("o", OURS, "tuned"), ("o", UNTOUCHED, "untouched")])

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from plural_rlhf.cli import app
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import load_config
+from plural_rlhf.recipe.survey.description import MOST_VALUES, describe_survey
 from plural_rlhf.report.names import SkippedPart
 from plural_rlhf.report.results import RunResults
-from reward_models import adjusted_rand_index, planted_judgements
+from reward_models import adjusted_rand_index, fit_mixture, planted_judgements
 from tests.benchmark_modules import benchmark_module
 from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
 
@@ -57,6 +58,7 @@ def test_any_table_gives_memberships_of_everybody_and_a_report(tmp_path, kind):
     cluster = [planted.cluster[int(rater[1:])] for rater in memberships["rater_id"]]
     assert adjusted_rand_index(memberships["most_probable"], cluster) > 0.8
     assert (results.scope, results.data.train_raters, results.data.heldout_raters) == ("labels", 40, 0)
+    assert results.data.source == str(path)
     assert [row.value for row in results.survey.by] == ["2018", "2022"]
     assert len(results.questions) == (0 if kind == "preference" else 8)
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -163,3 +165,15 @@ def test_who_did_not_answer_what_is_said_by_cluster(tmp_path):
     assert "50%  income: refused" in done.output
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| income | refused | 30 | 50" in report
+
+
+def test_traits_of_too_many_values_are_counted_and_not_tabulated():
+    planted = planted_judgements("choice", num_raters=80, num_items=6)
+    number = planted.judgements.frame["rater_id"].str[1:].astype(int)
+    planted.judgements.frame["rater:wave"] = np.where(number % 4 == 0, "2018", "2022")
+    planted.judgements.frame["rater:town"] = "town " + (number % (MOST_VALUES + 1)).astype(str)
+    planted.judgements.frame["rater:county"] = "county " + (number % MOST_VALUES).astype(str)
+    fit = fit_mixture(planted.judgements.encode(), 2)
+    survey = describe_survey(fit, planted.judgements, labels={}, candidates=())
+    assert survey.omitted_traits == {"town": MOST_VALUES + 1}
+    assert {row.trait for row in survey.traits} == {"wave", "county"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +138,10 @@ def test_names_are_those_of_the_evaluation_and_of_the_summary():
     assert set(METHOD_NAMES) == set(Method)
     assert METHOD_NAMES[Method.GRPO] == SkippedPart.GRPO
     assert METHOD_NAMES[Method.MARGINAL] == SkippedPart.MARGINAL
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the kernel does not say how much memory was used")
+def test_the_peak_memory_is_what_the_kernel_says_in_gib():
+    kib = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    meta = results.Meta.of_this_process(0, "test", "2026-01-01T00:00:00", {})
+    assert meta.peak_memory_gb == pytest.approx(int(kib[1]) / 2**20, rel=0.1)

@@ -254,3 +254,11 @@ def test_a_cycle_of_three_equals_is_drawn_by_lot():
     cycle = np.array([[2.0, 0.0, 1.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]])
     assert verdict(cycle, [1, 1, 1], "maximal_lottery") == pytest.approx([1 / 3] * 3, abs=1e-6)
     assert verdict(cycle, [3, 1, 1], "maximal_lottery") == pytest.approx([1, 0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("expected", [[0.4, 0.6], [0.6, 0.4]])
+def test_the_winner_is_that_of_the_expected_jury_whoever_is_drawn(expected):
+    # Juries of one seat: each drawn jury is one cluster, and each cluster wants another response.
+    seats = seat_intervals([[1.0, 0.0], [0.0, 1.0]], ["q", "q"], expected, n_seats=1, draws=50)
+    assert seats.winner.tolist() == [int(np.argmax(expected))]
+    assert 0 < seats.win_probability.min() < 0.5

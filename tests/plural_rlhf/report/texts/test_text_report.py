@@ -13,7 +13,7 @@ import torch
 from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
 from plural_rlhf.report import write_report, write_text_report
 from plural_rlhf.report.results_policies import TextResults
-from plural_rlhf.report.texts import sections
+from plural_rlhf.report.texts import figures, sections
 from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
 from plural_rlhf.report.texts.findings import MOSTLY_BROKEN, text_findings
 from plural_rlhf.report.texts.tables import LITTLE_KEPT
@@ -220,3 +220,8 @@ def test_texts_are_listed_equally_often_of_each_policy_and_prompt(values, monkey
         (policy, prompt): each for policy in ("before", "ours") for prompt in ("Q1?", "Q2?")
     }
     assert table.caption.startswith(f"{4 * each:,} of 32 texts")
+
+
+def test_leaning_is_towards_the_first_cluster_and_away_from_the_others():
+    assert figures._leaning({"a": 0.8}, ["a"]) == pytest.approx(0.3)  # against an even chance
+    assert figures._leaning({"a": 0.8, "b": 0.6, "c": 0.2}, ["a", "b", "c"]) == pytest.approx(0.4)
