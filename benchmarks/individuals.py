@@ -31,6 +31,8 @@ from _common import make_parser, print_table, row, write
 
 __all__ = ["main"]
 
+BOTH = ("model", "jury")
+
 TABLES = ("gss_abortion", "verbagg", "votes")
 MODELS = ("meta", "data set", "meta + data set")
 READ = (0, 2, 6)
@@ -282,7 +284,11 @@ def one_table(
         "n_train": len(train),
         "clusters": len(jury.prevalence),
         "steps": kept["meta + data set"],
-        "exponents": {str(n): list(pair) for n, pair in combination.exponents.items()},
+        **{
+            f"exponent_{who}_{n}": e
+            for n, of in combination.exponents.items()
+            for who, e in zip(BOTH, of, strict=True)
+        },
     }
     return _rows(name, tasks, nats, spent)
 

@@ -55,7 +55,8 @@ class TextKind:
         >>> kind = TextKind.of([Text("What should the city build?", text) for text in texts])
         >>> kind.differences(responses=["The trams are what I think the city needs, and that should be all."] * 3)
         []
-        >>> print(*kind.differences(responses=["Ich finde, dass die Stadt mehr Straßenbahnen haben soll."] * 4))
+        >>> german = [f"Ich finde, dass die Stadt mehr {a} haben soll." for a in ("Bahnen", "Parks", "Wege", "Bäume")]
+        >>> print(*kind.differences(responses=german))
         the responses look like another language: the most common words of the fitted texts are 83% of their words, and
         0% of the words of these
     """

@@ -84,7 +84,7 @@ def test_every_place_that_draws_has_its_own_purpose():
     assert len(purposes) > 30
     names = [purpose for purpose, _ in purposes]
     assert len(set(names)) == len(names), sorted(names)
-    assert all(purpose.startswith(("'", "f'")) for purpose in names)
+    assert all(purpose.startswith(("'", "f'", '"')) for purpose in names)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**32, 2**64 + 3, np.int64(5)])

