@@ -87,15 +87,16 @@ def warn_of_other_texts(config: RunConfig, data: RunData, prompts: Sequence[Open
     Warns:
         JudgementWarning: In what they differ: language, script or length.
     """
-    if config.jury.objectives is not None:
+    messages = [prompt.messages for prompt in prompts] if config.prompts.path is not None else []
+    of_files = prompts if isinstance(config.data.written, Path) else ()
+    written = [text for prompt in of_files for text in (*prompt.given, *prompt.compared)]
+    if config.jury.objectives is not None or not (messages or written):
         return
     if config.jury.path is not None:
         name, state = str(config.jury.path), load_state(config.jury.path, load_config(config.jury.path))
     else:
         name, state = "of this run", JuryState(text_kind=TextKind.of(data.everything.encode().texts))
-    messages = [prompt.messages for prompt in prompts] if config.prompts.path is not None else []
-    written = [text for prompt in prompts for text in (*prompt.given, *prompt.compared)]
-    state.warn_if_unlike_fitted(name, messages, written if isinstance(config.data.written, Path) else ())
+    state.warn_if_unlike_fitted(name, messages, written)
 
 
 def warn_of_broken_pi_0(config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path) -> None:
