@@ -231,9 +231,9 @@ def _one_split(
             ALL_TRAITS, "all traits", int((together.max(0) + 1).sum()), model.log_probs(scored.rater, scored.cell)
         )
     profiles = CandidateProfiles.of(cells, split, encoder, candidates, seed)
+    fit = cells.select(split.fit & ~split.train)
     for size in sizes:
         gains.add(f"{size} clusters", "clusters", size, profiles.cluster_log_p(size))
-        fit = cells.select(split.fit & ~split.train)
         gains.add(f"jury of {size}", "jury", size, cluster_log_lik(train, fit, scored, size, FitConfig(seed=seed)))
     gains.add(PROFILE, "profile", 0, profiles.own_log_p())
     gains.add(ANSWERS, "answers", 0, profiles.mixture_log_p())
