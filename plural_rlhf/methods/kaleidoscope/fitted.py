@@ -31,7 +31,7 @@ from reward_models.seeds import seeded_rng
 from reward_models.whole_file import whole_folder, write_arrays, write_json
 
 
-__all__ = ["FittedValueJudge", "fit_value_judge", "load_value_judge"]
+__all__ = ["FittedValueJudge", "fit_value_judge", "load_value_judge", "parts_of_values"]
 
 COMPONENTS = 32
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1.0)
@@ -206,6 +206,31 @@ def load_value_judge(path: str | Path) -> FittedValueJudge | KaleidoJudge:
     return FittedValueJudge.load(path) if is_fitted else KaleidoJudge.from_pretrained(path)
 
 
+def parts_of_values(values: np.ndarray | Sequence[str], parts: int, rng: np.random.Generator) -> np.ndarray:
+    """Divide rows into parts at random, so that all rows of a value lie in one.
+
+    Args:
+        values: Text of the value of each of `N` rows.
+        parts: Number of parts.
+        rng: Source of randomness.
+
+    Returns:
+        (N,) part of each row.
+
+    Raises:
+        ValuesError: There are fewer values than parts.
+
+    Example:
+        >>> parts_of_values(["honesty", "care", "honesty"], 2, np.random.default_rng(0)).tolist()
+        [1, 0, 1]
+    """
+    names, group = np.unique(values, return_inverse=True)
+    if len(names) < parts:
+        raise ValuesError(f"{len(names)} values cannot be divided into {parts} parts. Fix: give more values.")
+    part: np.ndarray = rng.permutation(len(names))[group] % parts
+    return part
+
+
 def _vectors_of(vectors: TextVectors, texts: Sequence[str]) -> np.ndarray:
     """Return (N, D) vectors; each different text is asked for once."""
     unique = list(dict.fromkeys(texts))
@@ -254,8 +279,7 @@ def _logistic(columns: np.ndarray, classes: np.ndarray, groups: np.ndarray, seed
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
 
-    names, group = np.unique(groups, return_inverse=True)
-    fold = seeded_rng(seed, "folds of values").permutation(len(names))[group] % FOLDS
+    fold = parts_of_values(groups, FOLDS, seeded_rng(seed, "folds of values"))
     labels = np.unique(classes)
 
     losses = np.zeros(len(STRENGTHS))

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from plural_rlhf.methods.kaleidoscope.fitted import FOLDS, fit_value_judge
+from plural_rlhf.methods.kaleidoscope.fitted import FOLDS, fit_value_judge, parts_of_values
 from plural_rlhf.methods.kaleidoscope.judge import ValueJudge
 from plural_rlhf.methods.kaleidoscope.values import VALENCES, Value, ValuedSituation, ValuesError
 from plural_rlhf.methods.kaleidoscope.vectors import TextVectors
@@ -235,11 +235,7 @@ def contrasts_right(judge: ValueJudge, contrasts: Sequence[Contrast] = CONTRASTS
 
 def _fold_of_values(rows: Sequence[ValuedSituation], folds: int, seed: int) -> np.ndarray:
     """Return (N,) the part of the row's value; a value lies in one part."""
-    names, group = np.unique([row.value.text.casefold() for row in rows], return_inverse=True)
-    if len(names) < folds:
-        raise ValuesError(f"{len(names)} values cannot be divided into {folds} parts. Fix: give more values.")
-    part: np.ndarray = seeded_rng(seed, "parts of values").permutation(len(names))[group] % folds
-    return part
+    return parts_of_values([row.value.text.casefold() for row in rows], folds, seeded_rng(seed, "parts of values"))
 
 
 def _measures(table: np.ndarray) -> dict[str, float]:
