@@ -28,6 +28,8 @@ _SMALL = {_RESIDUAL: 0.5, _JSD: 0.02}
 _ALL_ALIKE, _ALL_DIFFERENT = 1.5, 0.9
 # A ratio of the means of two windows between these is no change.
 _GROWS, _FALLS = 1.1, 0.9
+# A distance to the target this many times that of the start, noise allowed for, is a policy that runs away from it.
+_DIVERGES = 1.25
 
 
 @dataclass(frozen=True)
@@ -221,9 +223,29 @@ def lost_minority(run: Run) -> tuple[str, str] | None:
     )
 
 
-def no_progress(run: Run) -> tuple[str, str] | None:
-    """Find a distance to the target that does not fall."""
+def diverges(run: Run) -> tuple[str, str] | None:
+    """Find a distance to the target that is above that of the start, by more than its noise."""
     curves = run.curves
+    for name, small in _SMALL.items():
+        first, bounds = curves.first(name), curves.bounds(name)
+        if first is None or bounds is None or bounds[0] <= max(_DIVERGES * first, small):
+            continue
+        recent, kl = curves.recent(name), curves.recent("plural/kl")
+        distance = "" if kl is None else f", at {kl:.3g} nats from the reference"
+        return name, (
+            f"{name} rose from {first:.3g} to {recent:.3g} nats{distance}: the policy moves away from its target, and "
+            f"is worse than the reference that it started from. Likely cause: learning_rate="
+            f"{run.settings.get('learning_rate', math.nan):g} is too large for this model: stop, and start again with "
+            "a quarter of it."
+        )
+    return None
+
+
+def no_progress(run: Run) -> tuple[str, str] | None:
+    """Find a distance to the target that neither falls nor runs away."""
+    curves = run.curves
+    if diverges(run):
+        return None
     for name, small in _SMALL.items():
         first, recent, bounds = curves.first(name), curves.recent(name), curves.bounds(name)
         if first is None or recent is None or bounds is None or run.progress < 2 * run.limits.settle:
@@ -307,6 +329,7 @@ CHECKS: dict[str, Callable[[Run], tuple[str, str] | None]] = {
     "group_estimate": group_estimate,
     "collapse": collapse,
     "lost_minority": lost_minority,
+    "diverges": diverges,
     "no_progress": no_progress,
     "far_from_reference": far_from_reference,
     "lost_mass": lost_mass,

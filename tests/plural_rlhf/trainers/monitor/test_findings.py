@@ -55,14 +55,24 @@ STOCK = {
 }
 
 
-def follow(curves: dict, settings: dict, *, epochs: int = 4, limits: Limits | None = None, steps: int = STEPS):
-    """A monitor after `steps` logs, a step each; a number is a flat curve, None leaves a curve out."""
-    monitor, state = CollapseMonitor(limits), TrainerState(max_steps=STEPS, num_train_epochs=epochs)
+def follow(
+    curves: dict,
+    settings: dict,
+    *,
+    epochs: int = 4,
+    limits: Limits | None = None,
+    steps: int = STEPS,
+    max_steps: int = STEPS,
+):
+    """A monitor after `steps` logs of `max_steps`, a step each; a number is a flat curve, None leaves a curve out."""
+    monitor, state = CollapseMonitor(limits), TrainerState(max_steps=max_steps, num_train_epochs=epochs)
     args, control = SimpleNamespace(**settings), TrainerControl()
     monitor.on_train_begin(args, state, control)
     for n in range(steps):
         state.global_step = n + 1
-        row = {name: c[n] if isinstance(c, list) else c for name, c in curves.items() if c is not None}
+        row = {
+            name: c[min(n, len(c) - 1)] if isinstance(c, list) else c for name, c in curves.items() if c is not None
+        }
         state.log_history.append({**row, "step": n + 1})
         monitor.on_log(args, state, control, logs=row)
     return monitor
@@ -166,7 +176,7 @@ def test_each_cause_is_named_with_its_cure(case, caplog):
 
 
 def test_all_causes_are_tested():
-    assert {CAUSE.get(case, case) for case in CASES} | {"collapse", "drift"} == set(CHECKS)
+    assert {CAUSE.get(case, case) for case in CASES} | {"collapse", "drift", "diverges"} == set(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +190,11 @@ def test_all_causes_are_tested():
         ({"plural/share/few": falling(0.001, 0.04), "plural/share/most": falling(0.999, 0.96)}, {}, 4),  # grows
         ({"plural/share/few": [0.12, 0.0, 0.01, 0.12, 0.0, 0.0] * 2}, {}, 4),  # mean .042, but what a noise
         ({"plural/residual_std": [3.2, 2.6] * 6}, {}, 4),
+        (
+            {"plural/residual_std": [1.0, 1.2, 1.1, 2.6, 0.9, 0.4, 0.5, 1.4, 0.6, 0.4, 0.5, 0.4]},
+            {},
+            4,
+        ),  # prompts differ
         ({"plural/share/few": falling(0.1, 0.01)}, {"rho": 0.0}, 4),  # a log pool promises no shares
         ({"plural/share/few": 0.01, "plural/share/most": 0.09, "plural/coverage": 0.1}, {"exact": True}, 4),
         ({"plural/residual_std": 0.02}, {}, 4),  # near-ties: at the target from the start
@@ -190,6 +205,33 @@ def test_all_causes_are_tested():
 )
 def test_what_only_looks_like_it_is_left_alone(curves, settings, epochs):
     assert causes(follow({**HEALTHY, **curves}, {**OURS, **settings}, epochs=epochs)) == []
+
+
+def test_a_residual_that_grows_is_a_policy_that_runs_away():
+    logged = {  # by SmolLM2-135M on campus-protests, LoRA of rank 16, 60 steps, of which these are the first
+        "plural/residual_std": [
+            1.06,
+            2.44,
+            1.35,
+            1.13,
+            2.2,
+            1.77,
+            2.61,
+            3.45,
+            2.76,
+            1.52,
+            2.59,
+            2.75,
+            3.26,
+            3.8,
+            3.36,
+        ],
+        "plural/kl": [0.0, 0.0, 0.0, 0.45, 0.86, 1.12, 2.86, 4.73, 1.42, 3.39, 3.23, 3.66, 4.17, 5.83, 6.78],
+    }
+    monitor = follow({**HEALTHY, **logged}, {**OURS, "learning_rate": 5e-4}, steps=15, max_steps=60)
+    (finding,) = (finding for finding in monitor.findings if finding.metric == "plural/residual_std")
+    assert (finding.cause, finding.step) == ("diverges", 12)  # long before half-way, where `no_progress` looks
+    assert re.search(r"rose from 1\.62 to 2\.29 nats, at 3\.43 nats.*learning_rate=0\.0005 is too", finding.message)
 
 
 def test_a_kl_budget_replaces_the_limit():
