@@ -31,6 +31,8 @@ from .baselines.k_models import fit_k_models as fit_k_models
 from .baselines.mean_variance import MeanVarianceFit as MeanVarianceFit
 from .baselines.mean_variance import fit_mean_variance as fit_mean_variance
 from .baselines.shuffle import shuffle_raters as shuffle_raters
+from .baselines.similar_questions import SimilarQuestions as SimilarQuestions
+from .baselines.similar_questions import fit_similar_questions as fit_similar_questions
 from .baselines.vpl import VPLConfig as VPLConfig
 from .baselines.vpl import VPLFit as VPLFit
 from .baselines.vpl import fit_vpl as fit_vpl

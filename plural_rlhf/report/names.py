@@ -39,6 +39,7 @@ class Method(StrEnum):
 
     UNIFORM = "uniform"
     MARGINAL = "marginal"
+    WORDING = "wording"
     FLOOR = "floor"
     JURY = "jury"
     UNTOUCHED = "untouched"
@@ -55,6 +56,7 @@ METHOD_NAMES: Mapping[str, str] = MappingProxyType(
     {
         Method.UNIFORM: "uniform answers",
         Method.MARGINAL: "marginal (trained questions)",
+        Method.WORDING: "marginal, weighted by wording",
         Method.FLOOR: "noise floor",
         Method.JURY: "jury's own prediction",
         Method.UNTOUCHED: "untouched model",
@@ -69,7 +71,7 @@ METHOD_NAMES: Mapping[str, str] = MappingProxyType(
 )
 """Methods in the order of the summary, in words."""
 
-BASELINES = (Method.UNIFORM, Method.MARGINAL, Method.FLOOR)
+BASELINES = (Method.UNIFORM, Method.MARGINAL, Method.WORDING, Method.FLOOR)
 """Methods that need no training."""
 
 

@@ -50,7 +50,7 @@ SHORT_NAMES: Mapping[str, str] = {
 }
 ON_ANY_COLOUR = withStroke(linewidth=2.4, foreground="white")
 """Outline of a line that is drawn on bars."""
-BASELINE_LINES = {Method.UNIFORM: ":", Method.MARGINAL: "--", Method.FLOOR: "-"}
+BASELINE_LINES = {Method.UNIFORM: ":", Method.MARGINAL: "--", Method.WORDING: "-.", Method.FLOOR: "-"}
 DISTANCES: Mapping[Metric, tuple[Callable[[float], str], str]] = {
     Metric.POINTS: (format_points, "points off, of 100 people"),
     Metric.JSD: (format_nats, "JS divergence (nats)"),

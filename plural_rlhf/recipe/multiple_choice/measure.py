@@ -18,6 +18,8 @@ from rich.console import Console
 
 from plural_rlhf.evaluation.decisions.welfare_effects import welfare_effects
 from plural_rlhf.evaluation.distribution.answers import ClusterPanel, cluster_panel, interval_row, metric_rows
+from plural_rlhf.evaluation.open_ended.embedder import text_embedder
+from plural_rlhf.evaluation.open_ended.scored import Embed
 from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
@@ -37,8 +39,10 @@ from plural_rlhf.report.results_policies import (
     SteeringResult,
 )
 from plural_rlhf.rewards.jury_reward import JuryReward
+from reward_models.baselines.similar_questions import fit_similar_questions
 from reward_models.borders import heading
 from reward_models.judgements.texts import as_messages
+from reward_models.jury.backbones.loading import minilm_folder
 from reward_models.jury.scorer import JuryScorer
 from reward_models.progress import track
 from reward_models.stats.answers import js_divergence, noise_floor, normalise, total_variation
@@ -49,7 +53,7 @@ from reward_models.weights import parse_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["evaluate_run"]
+__all__ = ["evaluate_run", "wording_embedder"]
 
 FLOORS = {Metric.JSD: js_divergence, Metric.POINTS: total_variation}
 """The distances that people have to themselves because they are few."""
@@ -89,6 +93,9 @@ def evaluate_run(
     panel = _panel(data, jury, keep)
     policies = _policy_answers(config, data.questions, jury, weightings, folder, keep)
     baselines = _baseline_answers(data.questions, jury_answers, clusters)
+    if Method.MARGINAL in baselines:
+        vectors = _wording_vectors(jury, data.questions, keep)
+        baselines[Method.WORDING] = _answers_by_wording(data.questions, baselines[Method.JURY], vectors)
     rules, why_no_rules = _rules(config, data.questions, jury)
     reasons = {
         SkippedPart.MARGINAL: None if Method.MARGINAL in baselines else "the questions do not offer the same answers",
@@ -182,6 +189,40 @@ def _baseline_answers(
             for name, predicted in baselines[Method.JURY].items()
         }
     return baselines
+
+
+def _wording_vectors(jury: JuryScorer, questions: Sequence[Question], keep: KeepPieces) -> np.ndarray:
+    """`(I, D)` vectors of the questions' texts."""
+
+    def encode() -> list[list[float]]:
+        return wording_embedder(jury)([q.wording for q in questions]).tolist()
+
+    return np.array(keep("wording", [encode])[0])
+
+
+def wording_embedder(jury: JuryScorer) -> Embed:
+    """Return what tells how alike questions are: MiniLM where it is installed, else the backbone of the jury.
+
+    Args:
+        jury: Of it only the backbone counts; vectors are means over the tokens.
+    """
+    folder = minilm_folder()
+    return text_embedder(folder) if folder else text_embedder(jury.model.model, jury.tokenizer, pooling="mean")
+
+
+def _answers_by_wording(
+    questions: Sequence[Question], jury_answers: Mapping[str, Sequence[np.ndarray]], vectors: np.ndarray
+) -> dict[str, list[np.ndarray]]:
+    """What the trained questions say of each question by their wording; of a trained one, what the others say."""
+    train = [i for i, q in enumerate(questions) if q.split == Split.TRAIN]
+    answers = {}
+    for name, by_question in jury_answers.items():
+        answers[name] = []
+        for i in range(len(questions)):
+            others = [j for j in train if j != i] or train
+            fit = fit_similar_questions(np.stack([by_question[j] for j in others]), vectors[others])
+            answers[name].append(fit.shares(vectors[[i]])[0])
+    return answers
 
 
 def _questions(

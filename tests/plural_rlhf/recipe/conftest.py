@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plural_rlhf.recipe.multiple_choice.measure import wording_embedder
 from plural_rlhf.report.names import Method
+from reward_models.baselines.similar_questions import fit_similar_questions
 from reward_models.jury.scorer import JuryScorer
 from tests.real_run import OPTIONS, TOPICS, RealRun
 from tests.second_method import POLICIES, responsibilities
@@ -67,6 +69,23 @@ def answers(real_run: RealRun, jury_answers) -> dict[str, dict[str, dict[str, np
     return {
         Method.JURY: jury,
         Method.MARGINAL: {who: dict.fromkeys(TOPICS, average[who]) for who in asked},
+        Method.WORDING: by_wording(real_run, jury, train),
         Method.UNIFORM: {who: dict.fromkeys(TOPICS, np.full(3, 1 / 3)) for who in asked},
         **policies,
     }
+
+
+def by_wording(real_run: RealRun, jury: dict[str, dict[str, np.ndarray]], train: list[str]) -> dict[str, dict]:
+    """By whose answers and topic: what the other trained topics say of it, by the texts alone."""
+    scorer = JuryScorer.from_pretrained(real_run.folder / "jury")
+    embed = wording_embedder(scorer)
+    vectors = {t: embed([f"Should the city build more {t}?"]) for t in TOPICS}
+    answers: dict[str, dict] = {who: {} for who in jury}
+    for who, shares in jury.items():
+        for topic in TOPICS:
+            others = [t for t in train if t != topic]
+            fit = fit_similar_questions(
+                np.stack([shares[t] for t in others]), np.concatenate([vectors[t] for t in others])
+            )
+            answers[who][topic] = fit.shares(vectors[topic])[0]
+    return answers

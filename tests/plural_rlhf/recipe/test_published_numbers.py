@@ -70,7 +70,7 @@ def test_the_jury_of_every_question_is_the_saved_one_under_the_prevalence(real_r
 def test_every_row_is_there_once_and_nothing_else(real_run):
     expected = {
         (str(method), split, who, metric)
-        for method in (Method.JURY, Method.MARGINAL, Method.UNIFORM, *POLICIES)
+        for method in (Method.JURY, Method.MARGINAL, Method.WORDING, Method.UNIFORM, *POLICIES)
         for split in SPLITS
         for who in ("all", *real_run.names)
         for metric in ("jsd_nats", "jsd_debiased_nats", "coverage", "entropy_gap", "total_variation")
@@ -86,7 +86,7 @@ def test_every_row_is_there_once_and_nothing_else(real_run):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("method", [Method.JURY, Method.MARGINAL, Method.UNIFORM, *POLICIES])
+@pytest.mark.parametrize("method", [Method.JURY, Method.MARGINAL, Method.WORDING, Method.UNIFORM, *POLICIES])
 def test_rows_are_means_over_the_questions_of_their_split(real_run, people, weights, answers, method, split):
     """Each cluster is compared with its own people, under its own steering."""
     rows, topics = rows_of(real_run), topics_of(real_run, split)
