@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from plural_rlhf.methods.modular.answered import answered_texts
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JudgementError, did_you_mean
@@ -132,7 +134,6 @@ def described_judgements(judgements: Judgements, traits: Sequence[str]) -> Judge
     said = frame["rater_id"].astype(str).map(words)
     if "item_id" in frame:
         frame["item_id"] = frame["item_id"].astype(str) + " | " + said
-    frame["prompt"] = [
-        steer_prompt(as_messages(freeze_prompt(prompt)), of) for prompt, of in zip(frame["prompt"], said, strict=True)
-    ]
+    prompts = [steer_prompt(as_messages(freeze_prompt(p)), of) for p, of in zip(frame["prompt"], said, strict=True)]
+    frame["prompt"] = pd.Series(prompts, index=frame.index, dtype=object)
     return Judgements.from_frame(frame, kind=judgements.kind, levels=judgements.levels)

@@ -215,7 +215,7 @@ def _answers_by_wording(
 ) -> dict[str, list[np.ndarray]]:
     """What the trained questions say of each question by their wording; of a trained one, what the others say."""
     train = [i for i, q in enumerate(questions) if q.split == Split.TRAIN]
-    answers = {}
+    answers: dict[str, list[np.ndarray]] = {}
     for name, by_question in jury_answers.items():
         answers[name] = []
         for i in range(len(questions)):
