@@ -30,6 +30,10 @@ from reward_models.borders import markdown_text, visible
 from reward_models.whole_file import whole_file, whole_path
 
 
+NUMBER = re.compile(r"[−+±]?[\d.,]+(\s?%)?( \[[^\]]*\])?")
+"""A cell that holds a number, perhaps with its interval, which a page does not break over lines."""
+BLUE = "#0072b2"
+
 __all__ = ["readable", "write_page", "write_report", "write_text_report"]
 
 
@@ -83,7 +87,13 @@ def write_text_report(measured: Mapping[str, Any], folder: str | Path, name: str
 
 
 def write_page(
-    folder: str | Path, name: str, findings: Sequence[str], sections: Sequence[Section], meta: Meta | None
+    folder: str | Path,
+    name: str,
+    findings: Sequence[str],
+    sections: Sequence[Section],
+    meta: Meta | None,
+    *,
+    what: str = "run",
 ) -> Path:
     """Write `report.html`, `report.md` and `figures/*.png` of given sections.
 
@@ -93,6 +103,7 @@ def write_page(
         findings: Sentences at its head.
         sections: The sections, in order.
         meta: Versions and times; None if sections say them.
+        what: What found it, in the title of the page.
 
     Returns:
         The path of `report.html`.
@@ -107,6 +118,7 @@ def write_page(
                 section.figure.savefig(unfinished, format="png", dpi=130, facecolor="white")
     context = {
         "name": name,
+        "what": what,
         "headline": findings,
         "sections": sections,
         "meta": meta,
@@ -123,23 +135,33 @@ def _render(template: str, context: Mapping[str, Any], *, escape: bool) -> str:
     environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = _svg
     environment.filters["cell"] = markdown_text
+    environment.filters["prose"] = _prose
+    environment.tests["numeric"] = lambda cell: NUMBER.fullmatch(cell) is not None
     source = files("plural_rlhf.report").joinpath(template).read_text(encoding="utf-8")
     return environment.from_string(source).render(context)
 
 
+def _prose(text: str) -> Markup:
+    """Escape a sentence, and set what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(Markup.escape(text))))
+
+
 def _svg(figure: Figure, label: str) -> Markup:
-    """A figure as SVG to be put into a page; ink follows the page's own text colour, for dark mode."""
+    """A figure as SVG to be put into a page; ink and blue follow the page's own colours, for dark mode.
+
+    On a phone it keeps a size at which its letters can be read, and is scrolled in its box.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context({**FONT, "svg.fonttype": "path", "svg.hashsalt": label}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(BLUE, "var(--blue)")
     width, height = (float(v) for v in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
     svg = re.sub(r'(?:width|height)="[\d.]+pt"\s*', "", svg, count=2)
     # Glyphs and clip paths are referred to by id, which must not be shared by the plots of one page.
     prefix = re.sub(r"\W+", "-", label.lower()).strip("-")
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    style = f'style="min-width:{0.75 * width:.0f}px;max-width:{1.5 * width:.0f}px;aspect-ratio:{width / height:.4f}"'
+    style = f'style="min-width:{1.2 * width:.0f}px;max-width:{1.5 * width:.0f}px;aspect-ratio:{width / height:.4f}"'
     opening = f'<svg role="img" aria-label="{Markup.escape(label)}" {style} '
     return Markup(svg.replace("<svg ", opening, 1))
 

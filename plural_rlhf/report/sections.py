@@ -93,7 +93,7 @@ def report_sections(results: RunResults) -> list[Section]:
         Section(
             "distances",
             "How far are the answers from those of the people?",
-            "Shorter bars are better. Black lines are intervals over people and questions. Grey lines need no "
+            "Shorter bars are better. Thin lines are intervals over people and questions. Grey lines need no "
             "training: uniform answers; marginal, the average answers of the trained questions; floor, the distance "
             "that the people have to themselves because they are few." + _heads_up(results),
             plots.plot_distances(results),
@@ -156,7 +156,7 @@ def _training(results: RunResults) -> Section:
 
 
 def _distributions(results: RunResults) -> Section:
-    whiskers = " Black lines on the bar of people: 95 % margins of error, at each end of an answer's part."
+    whiskers = " Thin lines on the bar of people: 95 % margins of error, at each end of an answer's part."
     if results.scope == "labels":
         return Section(
             "distributions",

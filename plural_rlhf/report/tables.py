@@ -137,12 +137,14 @@ def format_percent(share: float | None) -> str:
     """Print a share as a percentage: two significant figures below 1 %, one decimal above; never round up to 100 %.
 
     Example:
-        >>> [format_percent(share).replace(NO_BREAK, " ") for share in (0.0006, 0.5, 0.99996, sum([0.1] * 10))]
-        ['0.06 %', '50.0 %', '99.9 %', '100.0 %']
+        >>> [format_percent(share).replace(NO_BREAK, " ") for share in (0.0006, 0.5, 0.99996, sum([0.1] * 10), 4e-9)]
+        ['0.06 %', '50.0 %', '99.9 %', '100.0 %', '< 0.001 %']
     """
     if share is None or not math.isfinite(share):
         return DASH
     percent = round(100 * share, 9)  # shares that sum to 1 up to the last digit are all of it
+    if 0 < abs(percent) < 0.001:
+        return f"<{NO_BREAK}0.001{NO_BREAK}%"
     if abs(percent) < 1:
         return f"{percent:.2g}{NO_BREAK}%"
     return f"{math.floor(10 * percent) / 10 if 99.95 <= percent < 100 else percent:.1f}{NO_BREAK}%"

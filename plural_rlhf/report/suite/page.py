@@ -30,4 +30,5 @@ def write_suite_report(results: SuiteResults, folder: str | Path) -> Path:
         True
     """
     results = SuiteResults.model_validate(readable(results.to_dict()))
-    return write_page(folder, results.name, suite_findings(results), suite_sections(results), results.meta)
+    sections = suite_sections(results)
+    return write_page(folder, results.name, suite_findings(results), sections, results.meta, what="evaluation")

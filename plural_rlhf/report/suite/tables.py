@@ -78,7 +78,8 @@ def all_numbers(results: SuiteResults) -> TextTable:
     return TextTable(
         ["model", "task", "group", "metric", "value", "better", "unit", "baselines", "items", "people", "interval"],
         body,
-        "Floor: what a perfect model would score, because people are few. Uniform and marginal: what needs no model.",
+        f"All {len(body):,} numbers. Floor: what a perfect model would score, because people are few. Uniform and "
+        "marginal: what needs no model.",
         filterable=True,
     )
 
