@@ -30,7 +30,7 @@ from plural_rlhf.methods.kaleidoscope import (
     word_vectors,
 )
 from plural_rlhf.methods.kaleidoscope.measures import CONTRASTS, majority_valences, word_valences
-from plural_rlhf.methods.kaleidoscope.values import VALENCES
+from plural_rlhf.evaluation.tables.valued_situations import VALENCES
 from reward_models.jury.backbones.loading import minilm_folder
 from reward_models.stats.shares import share_interval
 

@@ -185,7 +185,7 @@ def _ambiguity_of(kept: list[RelevantValue]) -> float | None:
 
 
 def _record(value: RelevantValue) -> dict[str, Any]:
-    from plural_rlhf.methods.kaleidoscope.values import VALENCES
+    from plural_rlhf.evaluation.tables.valued_situations import VALENCES
 
     said = dict(zip(VALENCES, value.valence.tolist(), strict=True))
     return {"text": value.value.text, "kind": value.value.kind, "relevance": value.relevance, **said}

@@ -1,1 +1,4 @@
-"""Strict reading of YAML files into settings: kinds of values, and every fault in a sentence. Knows no setting."""
+"""Strict reading of YAML files into settings: kinds of values, functions by name, every fault in a sentence.
+
+Knows no setting.
+"""

@@ -16,6 +16,7 @@ from plural_rlhf.settings.base import AtLeastOne, Seats, Section, Seed
 from plural_rlhf.settings.faults import read_yaml, validated
 from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.models.pseudo import PSEUDO_MODELS
+from plural_rlhf.suites.models.rewards import open_rewards
 from plural_rlhf.suites.run import LoadedTask, Skipped, load_tasks
 from plural_rlhf.suites.tasks.catalogue import SUITES, make_tasks
 from plural_rlhf.suites.tasks.protocol import KEPT
@@ -149,6 +150,12 @@ class SuiteConfig(Section):
     items_of: dict[str, AtLeastOne] = Field(
         default={}, description="Most items of single tasks, by name, in place of max_items."
     )
+    rewards: dict[str, str] = Field(
+        default={},
+        description="What texts are worth, for noveltybench and multi-objective: by name the folder of a saved jury, "
+        "a reward model with one label (folder or hub id), or a function (package.module:name or file.py:name; it is "
+        "called with prompts and completions as lists of messages, and returns a number per completion).",
+    )
     seed: Seed = Field(default=0, description="Random seed, 0 to 4294967295.")
     scoring: Scoring = Field(
         default="log_probability",
@@ -222,6 +229,7 @@ class SuiteConfig(Section):
             items_of=self.items_of,
             seed=self.seed,
             kept=self.answers_dir,
+            rewards=open_rewards(self.rewards),
         )
 
     @property

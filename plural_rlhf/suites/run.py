@@ -16,6 +16,7 @@ from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.engine.context import Context
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
+from plural_rlhf.suites.models.rewards import TextReward
 from plural_rlhf.suites.tasks.protocol import KEPT, Task, TaskData, TaskResult, TaskUnavailable
 from plural_rlhf.suites.tasks.questions import Layout
 from reward_models.content_hashes import arrays_hash
@@ -105,6 +106,7 @@ def load_tasks(
     items_of: Mapping[str, int] | None = None,
     seed: int = 0,
     kept: str | Path = KEPT,
+    rewards: Sequence[TextReward] = (),
 ) -> tuple[list[LoadedTask], list[Skipped]]:
     """Load the items of tasks.
 
@@ -115,6 +117,7 @@ def load_tasks(
         items_of: The same for single tasks, by name.
         seed: Random seed of their selection.
         kept: Folder for what tasks compute once from their data, e.g. a jury that judges.
+        rewards: What texts are worth, for tasks that ask for it.
 
     Returns:
         The tasks with their items, and those whose data is not there.
@@ -128,7 +131,7 @@ def load_tasks(
     loaded, skipped = [], []
     for task in track(list(tasks), "loading tasks"):
         most = (items_of or {}).get(task.name, max_items)
-        files = TaskData(data, max_items=most, seed=seed, kept=kept)
+        files = TaskData(data, max_items=most, seed=seed, kept=kept, rewards=rewards)
         try:
             items = task.load(files)
         except TaskUnavailable as reason:

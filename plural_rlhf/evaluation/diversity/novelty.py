@@ -26,7 +26,9 @@ from plural_rlhf.evaluation.intervals import bca_interval
 from reward_models.stats.answers import Interval
 
 
-__all__ = ["mean_novelty", "prompt_novelty"]
+__all__ = ["mean_novelty", "prompt_novelty", "utility_levels"]
+
+LEVELS = 10
 
 
 def prompt_novelty(
@@ -79,3 +81,30 @@ def mean_novelty(prompts: Sequence[Mapping[str, float]], level: float = 0.95) ->
         1.5
     """
     return {name: bca_interval(np.array([numbers[name] for numbers in prompts]), level=level) for name in prompts[0]}
+
+
+def utility_levels(rewards: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Turn rewards into utilities from 1 to 10, as NoveltyBench does: by the deciles of rewards of reference texts.
+
+    So any reward gives utilities on one scale: 1 is below the worst tenth of the reference, 10 above the best. The
+    published thresholds are those of one reward model.
+
+    Args:
+        rewards: (N,) or (N, K) rewards of texts.
+        reference: (M,) or (M, K) rewards of reference texts.
+
+    Returns:
+        Utilities of the shape of `rewards`.
+
+    Raises:
+        ValueError: Fewer than ten reference texts.
+
+    Example:
+        >>> utility_levels([-1.0, 0.5, 9.5], np.linspace(0, 1, 101)).tolist()
+        [1.0, 5.0, 10.0]
+    """
+    values, of_reference = np.asarray(rewards, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if len(of_reference) < LEVELS:
+        raise ValueError(f"{len(of_reference)} reference texts are too few for deciles. Fix: give at least {LEVELS}.")
+    cuts = np.quantile(of_reference, np.arange(1, LEVELS) / LEVELS, axis=0)  # (9,) or (9, K)
+    return 1.0 + (values[None] > cuts[:, None]).sum(axis=0)

@@ -10,7 +10,7 @@ Shapes: `R` prompts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
 
 
-__all__ = ["DiversityRatio", "monoculture"]
+__all__ = ["DiversityRatio", "diversities", "monoculture"]
 
 Diversity = Callable[[Sequence[str]], float]
 
@@ -39,6 +39,7 @@ class DiversityRatio:
         p_value: Sign test over prompts, two-sided.
         p_holm: The same, corrected for the number of measures.
         k: Texts per prompt that were compared.
+        by_prompt: Ratio of each prompt.
 
     Example:
         >>> sources = {f"q{i}": ["parks", "roads", "taxes", "schools"] for i in range(6)}
@@ -53,6 +54,7 @@ class DiversityRatio:
     p_value: float
     p_holm: float
     k: int
+    by_prompt: Mapping[str, float] = field(default_factory=dict)
 
 
 def monoculture(
@@ -69,7 +71,7 @@ def monoculture(
     Args:
         outputs: Texts of the policy by prompt.
         sources: Source texts by prompt; prompts that only one side has are left out.
-        measures: Measures of diversity, above 0, by name; None: the effective numbers of wordings and of classes.
+        measures: Measures of diversity, above 0, by name; None: `diversities`.
         rule: When two texts say the same, for classes.
         repeats: How often `k` texts are drawn from a side with more.
         seed: Random seed.
@@ -92,11 +94,7 @@ def monoculture(
             f"{len(prompts)} prompts are on both sides, the least with {k} texts. Fix: at least two texts of "
             "both sides to the same prompts."
         )
-    same = equivalence_rule(rule)
-    used = measures or {
-        "effective_wordings": lambda texts: float(effective_texts([texts])),
-        "effective_classes": lambda texts: effective_classes(semantic_classes(texts, same)),
-    }
+    used = measures or diversities(rule)
     log_ratio = np.array(
         [
             _mean_log(outputs[prompt], k, used, repeats, seed, number)
@@ -113,10 +111,27 @@ def monoculture(
         ratio = Interval(
             float(np.exp(interval.value)), float(np.exp(interval.low)), float(np.exp(interval.high)), 0, len(prompts)
         )
-        rows.append(
-            DiversityRatio(name, ratio, float(narrower[m] / len(prompts)), p_values[m], float(corrected[m]), k)
-        )
+        by_prompt = dict(zip(prompts, np.exp(log_ratio[:, m]).tolist(), strict=True))
+        share = float(narrower[m] / len(prompts))
+        rows.append(DiversityRatio(name, ratio, share, p_values[m], float(corrected[m]), k, by_prompt))
     return rows
+
+
+def diversities(rule: str | EquivalenceRule = "words") -> dict[str, Diversity]:
+    """Return measures of the diversity of texts by name: the effective numbers of wordings and of classes.
+
+    Args:
+        rule: When two texts say the same, for classes.
+
+    Example:
+        >>> {name: measure(["parks", "parks", "roads"]) for name, measure in diversities().items()}
+        {'effective_wordings': 1.88..., 'effective_classes': 1.88...}
+    """
+    same = equivalence_rule(rule)
+    return {
+        "effective_wordings": lambda texts: float(effective_texts([texts])),
+        "effective_classes": lambda texts: effective_classes(semantic_classes(texts, same)),
+    }
 
 
 def _mean_log(

@@ -24,8 +24,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from plural_rlhf.evaluation.tables.valued_situations import KINDS, VALENCES, Value, ValuedSituation, ValuesError
 from plural_rlhf.methods.kaleidoscope.kaleido import KaleidoJudge
-from plural_rlhf.methods.kaleidoscope.values import KINDS, VALENCES, Value, ValuedSituation, ValuesError
 from plural_rlhf.methods.kaleidoscope.vectors import WORDS, BackboneVectors, TextVectors, word_vectors
 from reward_models.seeds import seeded_rng
 from reward_models.whole_file import whole_folder, write_arrays, write_json

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from plural_rlhf.methods.kaleidoscope.values import Value, ValuesError
+from plural_rlhf.evaluation.tables.valued_situations import Value, ValuesError
 from plural_rlhf.rewards.completions import completion_text
 from reward_models.errors import did_you_mean
 from reward_models.jury.objectives import Objectives, RewardFunction

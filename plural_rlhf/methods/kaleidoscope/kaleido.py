@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from plural_rlhf.methods.kaleidoscope.values import KINDS, Value, ValuesError
+from plural_rlhf.evaluation.tables.valued_situations import KINDS, Value, ValuesError
 from reward_models.inference import default_device, evaluating
 from reward_models.jury.features import batches
 
@@ -42,7 +42,7 @@ class KaleidoJudge:
     Example:
         >>> KaleidoJudge.from_pretrained("folder/that/is/not/there")
         Traceback (most recent call last):
-        plural_rlhf.methods.kaleidoscope.values.ValuesError: no Kaleido checkpoint at 'folder/that/is/not/there' (...
+        plural_rlhf.evaluation.tables.valued_situations.ValuesError: no Kaleido checkpoint at 'folder/that/...
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 32) -> None:

@@ -6,14 +6,9 @@ nothing of raters and of trainings.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -23,10 +18,11 @@ from plural_rlhf.recipe.run_folder.fingerprints import large_files_hash, model_h
 from plural_rlhf.recipe.settings.models import ObjectiveSection
 from plural_rlhf.report.names import Stage
 from plural_rlhf.report.results_jury import Cluster, ClusterSelection, Heads, JuryResults
+from plural_rlhf.settings.functions import import_function, working_folder
 from reward_models.borders import cell, heading
 from reward_models.content_hashes import file_hash, value_hash
-from reward_models.errors import JuryError, did_you_mean
-from reward_models.jury.objectives import Objectives, RewardFunction, Scorer
+from reward_models.errors import JuryError
+from reward_models.jury.objectives import Objectives, Scorer
 from reward_models.whole_file import write_json
 
 
@@ -68,66 +64,6 @@ def read_objectives(config: RunConfig, folder: Path | None = None) -> Objectives
     if scale is not None and scale.is_file():
         scorer.load_calibration(scale)
     return scorer
-
-
-def import_function(name: str) -> RewardFunction:
-    """Import a reward function, `package.module:name` or `file.py:name`; modules of the working folder count too.
-
-    Args:
-        name: Where it is.
-
-    Raises:
-        ImportError: There is no such module or function, or importing the module fails; the message says where it was
-            looked for.
-
-    Example:
-        >>> import_function("math:sqrt")(9.0)
-        3.0
-        >>> import_function("math:sqr")
-        Traceback (most recent call last):
-        ImportError: module 'math' has no function 'sqr'. Did you mean 'sqrt'?...
-    """
-    where, _, function = name.rpartition(":")
-    module = _module(where)
-    found = getattr(module, function, None)
-    if not callable(found):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ImportError(f"module {where!r} has no function {function!r}.{did_you_mean(function, functions)}")
-    imported: RewardFunction = found
-    return imported
-
-
-def _module(where: str) -> ModuleType:
-    try:
-        if where.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(where).stem, where)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-        with _working_folder():
-            return importlib.import_module(where)
-    except Exception as error:  # whatever the module does when it is imported
-        looked = ""
-        if not where.endswith(".py"):
-            folders = ", ".join(map(repr, [*filter(None, sys.path), os.getcwd()]))
-            looked = (
-                f" It was looked for on the Python path ({folders}). Fix: correct the name, install the package, set "
-                "PYTHONPATH, or give the file: path/of/file.py:name."
-            )
-        raise ImportError(f"{where!r} cannot be imported ({type(error).__name__}: {error}).{looked}") from error
-
-
-@contextmanager
-def _working_folder() -> Iterator[None]:
-    """Look for modules in the working folder too, after all others."""
-    folder = os.getcwd()
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def check_objectives(config: RunConfig, prompt: Sequence[Mapping[str, Any]]) -> None:
@@ -203,7 +139,7 @@ def _files_hash(section: ObjectiveSection) -> list[str | None]:
     if where.endswith(".py"):
         return [file_hash(Path(where)) if Path(where).is_file() else None]
     try:
-        with _working_folder():
+        with working_folder():
             spec = importlib.util.find_spec(where)
     except (ImportError, ValueError):
         return [None]

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plural_rlhf.settings.functions import import_function
 from plural_rlhf.suites.models.endpoint import EndpointModel
-from plural_rlhf.suites.models.functions import CallableModel, RecordedModel, import_function
+from plural_rlhf.suites.models.functions import CallableModel, RecordedModel
 from plural_rlhf.suites.models.jury import JuryModel, is_jury_folder
 from plural_rlhf.suites.models.protocol import EvaluatedModel
 from plural_rlhf.suites.models.pseudo import PseudoModel
@@ -34,7 +35,10 @@ def check_models(sections: Sequence[ModelSection]) -> None:
             if path is not None and not path.expanduser().exists():
                 raise FileNotFoundError(f"model {section.label!r}: there is no {path}. Fix: give one that exists")
         if section.callable is not None:
-            import_function(section.callable)
+            try:
+                import_function(section.callable)
+            except ImportError as error:
+                raise ValueError(f"model {section.label!r}: {error}") from error
         if section.recorded is not None:
             RecordedModel(section.label, section.recorded)
 

@@ -5,13 +5,11 @@ Knows no task.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from reward_models.content_hashes import file_hash, value_hash
 from reward_models.whole_file import json_lines
 
 
-__all__ = ["CallableModel", "RecordedModel", "import_function"]
+__all__ = ["CallableModel", "RecordedModel", "source_hash"]
 
 OptionShares = Callable[[str, Sequence[str]], Sequence[float]]
 WriteTexts = Callable[..., Sequence[str]]
@@ -61,7 +59,7 @@ class CallableModel(EvaluatedModel):
         self.option_shares = option_shares
         self.write = write
         functions = [function for function in (option_shares, write) if function is not None]
-        self.identity = identity or value_hash([_source_hash(function) for function in functions])[:24]
+        self.identity = identity or value_hash([source_hash(function) for function in functions])[:24]
 
     def option_log_probs(self, requests: Sequence[OptionRequest]) -> list[np.ndarray]:
         """Return the logarithms of what the function returns.
@@ -162,32 +160,6 @@ class RecordedModel(EvaluatedModel):
         return [[cut_before(text, stop) for text in self.texts[prompt][:n]] for prompt in prompts]
 
 
-def import_function(reference: str) -> Callable[..., Any]:
-    """Import a function by `package.module:name`.
-
-    Raises:
-        ValueError: The reference is not of that form, or there is no such module or function.
-
-    Example:
-        >>> import_function("math:sqrt")(4)
-        2.0
-        >>> import_function("math.sqrt")
-        Traceback (most recent call last):
-        ValueError: 'math.sqrt' names no function. Fix: write package.module:function, ...
-    """
-    module, _, name = reference.partition(":")
-    form = "Fix: write package.module:function, with the module on PYTHONPATH"
-    if not name:
-        raise ValueError(f"{reference!r} names no function. {form}")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{reference!r} cannot be imported: {error}. {form}") from error
-    if not callable(function):
-        raise ValueError(f"{reference!r} is a {type(function).__name__}, not a function. {form}")
-    return function
-
-
 def _recorded_line(line: str, place: str) -> tuple[str, list[str]]:
     try:
         row = json.loads(line)
@@ -199,8 +171,13 @@ def _recorded_line(line: str, place: str) -> tuple[str, list[str]]:
     return row["prompt"], texts
 
 
-def _source_hash(function: Callable[..., object]) -> str:
-    """Hash the name and source file of a function; what has no name of its own is another function every time."""
+def source_hash(function: Callable[..., object]) -> str:
+    """Hash the name and source file of a function; what has no name of its own is another function every time.
+
+    Example:
+        >>> source_hash(source_hash) == source_hash(source_hash), source_hash(lambda: 1) == source_hash(lambda: 1)
+        (True, False)
+    """
     name = getattr(function, "__qualname__", "<object>")
     try:
         source = file_hash(inspect.getfile(inspect.unwrap(function)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plural_rlhf.evaluation.open_ended.scored import Embed
     from plural_rlhf.suites.engine.context import Context
 
-__all__ = ["FREE_TEXT", "FreeTextTask", "OpenQuestion", "polarized_questions"]
+__all__ = ["FREE_TEXT", "FreeTextTask", "OpenQuestion", "minilm_embedder", "polarized_questions"]
 
 _ASKED = "Answer in one or two sentences, as one person with an opinion would.\nAnswer:"
 
@@ -43,6 +43,11 @@ class OpenQuestion:
     text: str
     people: tuple[str, ...]
 
+    @property
+    def prompt(self) -> str:
+        """The question as a model is asked."""
+        return f"{self.text}\n{_ASKED}"
+
 
 def polarized_questions(data: TaskData) -> list[OpenQuestion]:
     """Read what people wrote on campus protests and on the right to assemble: `polarized/<topic>-answers.parquet`.
@@ -62,8 +67,14 @@ def polarized_questions(data: TaskData) -> list[OpenQuestion]:
     return questions
 
 
-def _minilm() -> Embed | None:
-    """Return MiniLM's vectors if the package is installed; without it there are measures of words only."""
+def minilm_embedder() -> Embed | None:
+    """Return MiniLM's vectors if the package is installed; without it there are measures of words only.
+
+    Example:
+        >>> embed = minilm_embedder()
+        >>> None if embed is None else embed(["Parks."]).shape
+        (1, 384)
+    """
     folder = minilm_folder()
     return None if folder is None else text_embedder(folder)
 
@@ -102,7 +113,7 @@ class FreeTextTask(Task):
     licence: str
     title: str
     questions: Callable[[TaskData], Sequence[OpenQuestion]]
-    embedder: Callable[[], Embed | None] = _minilm
+    embedder: Callable[[], Embed | None] = minilm_embedder
     n: int = 32
     max_new_tokens: int = 64
     shape: Shape = "generation"
@@ -115,7 +126,7 @@ class FreeTextTask(Task):
 
     def measure(self, items: Sequence[OpenQuestion], context: Context) -> TaskResult:
         """Sample texts and compare them with people's."""
-        prompts = [f"{item.text}\n{_ASKED}" for item in items]
+        prompts = [item.prompt for item in items]
         drawn = context.sample(prompts, self.n, max_new_tokens=self.max_new_tokens, stop=("\n",), purpose="free text")
         texts = {item.name: of_question for item, of_question in zip(items, drawn, strict=True)}
         rows, scores = measure_against_people(

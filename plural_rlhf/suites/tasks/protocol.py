@@ -16,6 +16,7 @@ from reward_models.content_hashes import file_hash
 
 if TYPE_CHECKING:
     from plural_rlhf.suites.engine.context import Context
+    from plural_rlhf.suites.models.rewards import TextReward
 
 __all__ = ["Direction", "Shape", "Task", "TaskData", "TaskResult", "TaskRow", "TaskUnavailable"]
 
@@ -102,6 +103,7 @@ class TaskData:
         max_items: Most items of a task; None for all. A task selects evenly or by `seed`, never the first ones only.
         seed: Random seed.
         kept: Folder for what a task computes once from its data, e.g. a jury that judges.
+        rewards: What texts are worth, for tasks that ask for it.
 
     Example:
         >>> TaskData("nowhere").file("numbergame", "answers.csv")
@@ -116,7 +118,9 @@ class TaskData:
         max_items: int | None = None,
         seed: int = 0,
         kept: str | Path = KEPT,
+        rewards: Sequence[TextReward] = (),
     ) -> None:
+        self.rewards = tuple(rewards)
         self.root = Path(folder)
         self.kept = Path(kept)
         self.max_items = max_items

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from plural_rlhf.evaluation.coverage.tasks import SETTINGS
 from plural_rlhf.suites.tasks.generation.coverage import CoverageTask
+from plural_rlhf.suites.tasks.generation.monoculture import MonocultureTask
+from plural_rlhf.suites.tasks.generation.multi_objective import MultiObjectiveTask
 from plural_rlhf.suites.tasks.generation.novelty import NoveltyTask
 from plural_rlhf.suites.tasks.generation.overton import OvertonTask
 from plural_rlhf.suites.tasks.generation.personas import PersonaTask
@@ -21,6 +23,8 @@ __all__ = ["WRITING_TASKS"]
 
 WRITING_TASKS: dict[str, Callable[[], Task]] = {
     **{f"coverage-{setting}": functools.partial(CoverageTask, setting) for setting in SETTINGS},
+    "monoculture-polarized": MonocultureTask,
+    "multi-objective": MultiObjectiveTask,
     "noveltybench": NoveltyTask,
     "overton-polarized": OvertonTask,
     "personas": PersonaTask,

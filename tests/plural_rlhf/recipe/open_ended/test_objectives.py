@@ -9,7 +9,7 @@ from plural_rlhf.recipe import ConfigError, RunFolderError, load_config, make_co
 from plural_rlhf.recipe.choose_job import job_of
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.scorers.choose import read_scorer
-from plural_rlhf.recipe.scorers.objectives import import_function
+from plural_rlhf.settings.functions import import_function
 from reward_models.errors import JudgementError
 from tests.paths import ROOT
 

@@ -67,7 +67,7 @@ class Value:
         Value(text='Right to privacy', kind='Right')
         >>> Value(" ")
         Traceback (most recent call last):
-        plural_rlhf.methods.kaleidoscope.values.ValuesError: a value has an empty text. Fix: name it, ...
+        plural_rlhf.evaluation.tables.valued_situations.ValuesError: a value has an empty text. Fix: name it, ...
     """
 
     text: str
