@@ -13,6 +13,8 @@ from plural_rlhf.suites.tasks.juries.stances import JurySycophancyTask
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from plural_rlhf.suites.tasks.protocol import Task
 from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
+from plural_rlhf.suites.tasks.steerable.opinion_groups import OpinionGroupsTask
+from plural_rlhf.suites.tasks.steerable.value_kaleidoscope import ValueKaleidoscopeTask
 from reward_models.errors import did_you_mean
 
 
@@ -23,6 +25,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     **{name: functools.partial(OPTION_TABLES.__getitem__, name) for name in OPTION_TABLES},
     **{name: functools.partial(SEQUENCE_TABLES.__getitem__, name) for name in SEQUENCE_TABLES},
     **WRITING_TASKS,
+    "opinion-qa-groups": OpinionGroupsTask,
+    "value-kaleidoscope": ValueKaleidoscopeTask,
     **{name: functools.partial(JUDGEMENT_TASKS.__getitem__, name) for name in JUDGEMENT_TASKS},
     **CANDIDATE_TASKS,
     "jury-sycophancy": JurySycophancyTask,
