@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -361,7 +361,8 @@ def rich_table(table: TextTable, title: str, bold_first: str = "") -> Table:
     caption = cell(table.caption) if table.caption else None
     rich_table = Table(title=cell(title), caption=caption, title_justify="left", caption_justify="left")
     for number, column in enumerate(table.header):
-        rich_table.add_column(cell(column), justify="left" if number == 0 or column.startswith("answers") else "right")
+        justify: Literal["left", "right"] = "left" if number == 0 or column.startswith("answers") else "right"
+        rich_table.add_column(cell(column), justify=justify, overflow="fold")  # names are never cut
     for row in table.rows:
         rich_table.add_row(*map(cell, row), style="bold" if row[0] == bold_first else None)
     return rich_table

@@ -15,6 +15,7 @@ from plural_rlhf.report.results import Meta
 from plural_rlhf.report.suite.page import write_suite_report
 from plural_rlhf.report.suite.results import (
     Difference,
+    FrontMember,
     ItemResult,
     MetricResult,
     ModelRecord,
@@ -26,6 +27,7 @@ from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, it
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.exports.hub_results import write_hub_results
 from plural_rlhf.suites.exports.lm_eval_results import lm_eval_results
+from plural_rlhf.suites.fronts import OBJECTIVES, front_members
 from plural_rlhf.suites.models.choose import check_models, open_models
 from plural_rlhf.suites.models.runs import expand_runs
 from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_loaded
@@ -121,6 +123,7 @@ def suite_results(found: SuiteFindings, config: SuiteConfig, *, command: str = "
         ],
         results=results,
         comparisons=_comparisons(found, config),
+        fronts=_fronts(found, config),
         worst_items=_worst_items(found),
         skipped=[SkippedTask(**asdict(one)) for one in found.skipped],
     )
@@ -160,6 +163,20 @@ def _comparisons(found: SuiteFindings, config: SuiteConfig) -> list[Difference]:
         if (model, task) in scored and (real[0], task) in scored
     ]
     return differences(pairs, draws=config.draws, seed=config.seed)
+
+
+def _fronts(found: SuiteFindings, config: SuiteConfig) -> list[FrontMember]:
+    """Compare the models in each task whose records have several objectives, pseudo-models aside."""
+    real = {model.name for model in found.models if model.kind != "pseudo"}
+    by_task: dict[str, dict[str, Sequence[Mapping[str, Any]]]] = {}
+    for one in found.findings:
+        if one.model in real and one.result.records and all(OBJECTIVES in record for record in one.result.records):
+            by_task.setdefault(one.task, {})[one.model] = one.result.records
+    return [
+        member
+        for task, records in by_task.items()
+        for member in front_members(task, records, draws=config.draws, seed=config.seed)
+    ]
 
 
 def _worst_items(found: SuiteFindings) -> list[ItemResult]:

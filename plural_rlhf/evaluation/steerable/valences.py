@@ -68,7 +68,11 @@ def valence_accuracy(
     rng = seeded_rng(seed, "values that are resampled")
     draws = [measures(rng.multinomial(len(names), np.full(len(names), 1 / len(names)))) for _ in range(DRAWS)]
     values = measures(np.ones(len(names)))
-    ends = {name: np.nanquantile([draw[name] for draw in draws], [0.025, 0.975]) for name in values}
+    drawn = {name: np.array([draw[name] for draw in draws]) for name in values}
+    ends = {
+        name: np.nanquantile(of_name, [0.025, 0.975]) if np.isfinite(of_name).any() else [np.nan, np.nan]
+        for name, of_name in drawn.items()
+    }
     return {
         name: Interval(value, float(ends[name][0]), float(ends[name][1]), n_raters=0, n_items=len(names))
         for name, value in values.items()

@@ -127,7 +127,8 @@ def modular_items(path: str | Path) -> list[DistributionItem]:
 
     A list of `question` (with the options and "Answer:" at its end), `options`, `attribute` (the group) and
     `gold_distribution`. Shares that sum to 0 or to anything but 1 within .02 are left out, since they were made so by
-    missing answers. MoralChoice's shares are not people's: they are 1 and 0, or .5 and .5, by construction.
+    missing answers; so are questions with one option, of which the published OpinionQA file has some. MoralChoice's
+    shares are not people's: they are 1 and 0, or .5 and .5, by construction.
 
     Example:
         >>> import tempfile
@@ -144,7 +145,8 @@ def modular_items(path: str | Path) -> list[DistributionItem]:
     for number, row in enumerate(_json(path)):
         shares = np.asarray(_field(row, "gold_distribution", path, number), dtype=np.float64)
         options = tuple(str(option).strip() for option in _field(row, "options", path, number))
-        if abs(shares.sum() - 1) > 0.02 or len(shares) != len(options) or len(set(options)) < len(options):
+        usable = len(set(options)) == len(options) > 1 and all(options) and len(shares) == len(options)
+        if not usable or abs(shares.sum() - 1) > 0.02:
             continue
         question = str(_field(row, "question", path, number)).split("\nOptions:")[0].removeprefix("Question: ").strip()
         group = str(row.get("attribute") or "all")

@@ -13,7 +13,16 @@ from plural_rlhf.report.results import Meta
 from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel, Shares
 
 
-__all__ = ["Difference", "ItemResult", "MetricResult", "ModelRecord", "SkippedTask", "SuiteResults", "TaskRecord"]
+__all__ = [
+    "Difference",
+    "FrontMember",
+    "ItemResult",
+    "MetricResult",
+    "ModelRecord",
+    "SkippedTask",
+    "SuiteResults",
+    "TaskRecord",
+]
 
 ALL = "all"
 """The group of everybody."""
@@ -105,6 +114,17 @@ class Difference(ResultsModel):
     outcome: str = Field(description="better, worse or undecided.")
 
 
+class FrontMember(ResultsModel):
+    """A model among others in several objectives."""
+
+    task: str = Field(description="Name of the task.")
+    model: str = Field(description="Name of the model; people for people themselves.")
+    objectives: dict[str, Number] = Field(description="Mean of each objective.")
+    on_front: Number = Field(description="Probability that no other is better in all objectives; items resampled.")
+    improves_on: dict[str, Number] = Field(description="Probability that it is better in all objectives, by model.")
+    n_items: int = Field(description="Items that all answered.")
+
+
 class SuiteResults(ResultsFile):
     """The results of a suite: what its `results.json` holds.
 
@@ -127,6 +147,7 @@ class SuiteResults(ResultsFile):
         default={}, description="Numbers by model and task, those of groups included."
     )
     comparisons: list[Difference] = Field(default=[], description="Every model against the first.")
+    fronts: list[FrontMember] = Field(default=[], description="Models among each other in several objectives.")
     worst_items: list[ItemResult] = Field(default=[], description="Where people and model differ most.")
     skipped: list[SkippedTask] = Field(default=[], description="What was not measured, and why.")
 

@@ -7,7 +7,14 @@ import json
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
 from plural_rlhf.report.suite.results import ALL, SuiteResults
-from plural_rlhf.report.suite.tables import all_numbers, comparison_table, data_table, overview, skipped_table
+from plural_rlhf.report.suite.tables import (
+    all_numbers,
+    comparison_table,
+    data_table,
+    front_table,
+    overview,
+    skipped_table,
+)
 from plural_rlhf.report.tables import TextTable
 
 
@@ -92,6 +99,7 @@ def suite_sections(results: SuiteResults) -> list[Section]:
             tables=[comparison_table(results.comparisons)],
             missing="" if results.comparisons else "There is only one model.",
         ),
+        *_front_sections(results),
         Section(
             "numbers",
             "Every number",
@@ -121,6 +129,21 @@ def suite_sections(results: SuiteResults) -> list[Section]:
             tables=[TextTable(["endpoint", "requests and cost"], usage)] if usage else [],
             folded=[TextTable(["setting", "value"], settings, "Settings, versions, seconds")],
         ),
+    ]
+
+
+def _front_sections(results: SuiteResults) -> list[Section]:
+    """Return the section of tasks with several objectives, if there is such a task."""
+    if not results.fronts:
+        return []
+    return [
+        Section(
+            "objectives",
+            "Which model is better in every objective?",
+            "Several objectives make no single order: a model is better than another for certain only where it is at "
+            "least as good in all of them and better in one.",
+            tables=[front_table(results.fronts)],
+        )
     ]
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rich.table import Table
 
-from plural_rlhf.report.suite.results import Difference, MetricResult, SuiteResults
+from plural_rlhf.report.suite.results import Difference, FrontMember, MetricResult, SuiteResults
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table
 
 
-__all__ = ["all_numbers", "comparison_table", "data_table", "overview", "overview_table", "skipped_table"]
+__all__ = [
+    "all_numbers",
+    "comparison_table",
+    "data_table",
+    "front_table",
+    "overview",
+    "overview_table",
+    "skipped_table",
+]
 
+SELDOM = 0.05
+"""Probability below which a model is not named among those that another is better than in all objectives."""
 BETTER = {"lower": "lower", "higher": "higher", "zero": "near 0", "none": ""}
 
 
@@ -66,7 +77,7 @@ def all_numbers(results: SuiteResults) -> TextTable:
             _with_interval(row),
             BETTER.get(row.direction, ""),
             row.unit,
-            ", ".join(f"{name} {format_nats(value)}" for name, value in row.baselines.items()) or DASH,
+            _listed(row.baselines),
             str(row.n_items),
             str(row.n_raters) if row.n_raters else DASH,
             row.kind,
@@ -107,6 +118,34 @@ def comparison_table(differences: list[Difference]) -> TextTable:
     )
 
 
+def front_table(members: list[FrontMember]) -> TextTable:
+    """Tabulate the models in their objectives, and which is better than which in all of them.
+
+    Example:
+        >>> better = {"task": "talk", "n_items": 5, "objectives": {"brief": 0.7}, "on_front": 1.0}
+        >>> front_table([FrontMember(model="ours", improves_on={"people": 0.98}, **better)]).rows
+        [['talk', 'ours', 'brief 0.700', '1.000', 'people 0.980', '5']]
+    """
+    body = [
+        [
+            one.task,
+            one.model,
+            _listed(one.objectives),
+            format_nats(one.on_front),
+            _listed({name: value for name, value in one.improves_on.items() if value >= SELDOM}),
+            str(one.n_items),
+        ]
+        for one in members
+    ]
+    return TextTable(
+        ["task", "model", "objectives", "on the front", "better in all than", "items"],
+        body,
+        "Objectives: higher is better; .5 is people's own mean where an objective is a share of people's answers. On "
+        "the front: probability that no other is better in all objectives. Better in all than: probability, from .05. "
+        "Both are over resampled items, the same for all.",
+    )
+
+
 def skipped_table(results: SuiteResults) -> TextTable:
     """Tabulate what was not measured, and why."""
     body = [[one.task, one.model or "all models", one.reason] for one in results.skipped]
@@ -117,6 +156,10 @@ def data_table(results: SuiteResults) -> TextTable:
     """Tabulate the data of every task."""
     body = [[task.id, task.title, task.shape, str(task.n), task.source, task.licence] for task in results.data]
     return TextTable(["task", "what it measures", "shape", "items", "source", "licence"], body)
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {format_nats(value)}" for name, value in numbers.items()) or DASH
 
 
 def _with_interval(row: MetricResult) -> str:
