@@ -207,7 +207,7 @@ def test_faults_of_a_suite_file_are_named_before_any_work(values, message):
     [
         ({"path": "./nowhere"}, "there is no nowhere"),
         ({"recorded": "nowhere.jsonl"}, "there is no nowhere.jsonl"),
-        ({"callable": "nowhere:f"}, "'nowhere:f' cannot be imported"),
+        ({"callable": "nowhere:f"}, "'nowhere' cannot be imported"),
     ],
 )
 def test_models_that_are_not_there_are_named_before_any_work(tmp_path, model, message):
