@@ -58,6 +58,12 @@ def evaluate(
             "lm-evaluation-harness (`lm_eval --include_path FOLDER --tasks plural_rlhf`).",
         ),
     ] = None,
+    list_tasks: Annotated[
+        bool,
+        typer.Option(
+            "--list", help="Of a suite: ask no model, list the tasks of the file, or all there are, with their sources."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     reuse: Reuse = None,
     traceback: Traceback = False,
@@ -71,11 +77,16 @@ def evaluate(
 
     Example, all policies of a run beside the model before: `plural-rlhf evaluate --model runs/quickstart`
 
+    Example, what there is to measure: `plural-rlhf evaluate --list`
+
     A **run file** has sections such as `data:`, `jury:` and `plural:`. Fits and trains first what is missing, and
     measures how far each policy is from held-out people. Writes results.json; the command run adds the report.
 
     Example: `plural-rlhf evaluate configs/quickstart.yaml --set evaluate.draws=200`
     """
+    if list_tasks:
+        guarded(lambda: _list(config, settings or []), traceback)
+        return
     guarded(
         lambda: _evaluate(config, model or [], settings or [], output, strict, prompts, lm_eval, overwrite, reuse),
         traceback,
@@ -148,6 +159,25 @@ def _evaluate(
         say(f"Run them: lm_eval --model hf --model_args pretrained=MODEL --include_path {lm_eval} --tasks plural_rlhf")
         return
     _print(evaluate_suite(suite, command=command_line("evaluate")), suite.output_dir)
+
+
+def _list(config: Path | None, settings: list[str]) -> None:
+    """Print the tasks in blocks of lines, so that no name, source or licence is cut at any width of a terminal."""
+    from plural_rlhf.settings.faults import read_yaml
+    from plural_rlhf.suites.config import make_suite
+    from plural_rlhf.suites.tasks.catalogue import SUITES, make_tasks
+
+    names = ["full"]
+    if config is not None or any(setting.startswith("tasks=") for setting in settings):
+        values = {} if config is None else read_yaml(config)
+        names = make_suite(values, settings, origin="--list" if config is None else str(config)).tasks
+    tasks = make_tasks(names)
+    for task in tasks:
+        suites = ", ".join(name for name, members in SUITES.items() if task.name in members)
+        say(f"{task.name}  ({task.shape}; suites: {suites})")
+        say(f"    {task.title}")
+        say(f"    Source: {task.source}. Licence: {task.licence}.")
+    say(f"{len(tasks)} tasks. Suites: {', '.join(f'{name} ({len(members)})' for name, members in SUITES.items())}.")
 
 
 def _print(results: SuiteResults, folder: Path) -> None:
