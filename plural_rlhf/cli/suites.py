@@ -61,7 +61,8 @@ def evaluate(
     list_tasks: Annotated[
         bool,
         typer.Option(
-            "--list", help="Of a suite: ask no model, list the tasks of the file, or all there are, with their sources."
+            "--list",
+            help="Of a suite: ask no model, list the tasks of the file, or all there are, with sources.",
         ),
     ] = False,
     overwrite: Overwrite = False,

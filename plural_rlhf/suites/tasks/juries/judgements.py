@@ -96,7 +96,9 @@ class JudgementTask(Task):
         for row in frame.to_dict("records"):
             if row["rater_id"] in rows:
                 rows[row["rater_id"]].append({str(name): value for name, value in row.items()})
-        return [RaterRows(rater, tuple(of_rater)) for rater, of_rater in rows.items()]
+        items = [RaterRows(rater, tuple(of_rater)) for rater, of_rater in rows.items()]
+        self._table(items)  # a table that cannot be read is an error now, not after other tasks were asked
+        return items
 
     def measure(self, items: Sequence[RaterRows], context: Context) -> TaskResult:
         """Score the texts, adapt to each rater by half of their judgements, and measure the others."""

@@ -16,7 +16,7 @@ from plural_rlhf.suites.tasks.catalogue import SUITES, make_tasks
 from plural_rlhf.suites.tasks.juries.candidates import BenchmarkTask, LandscapeTask
 from plural_rlhf.suites.tasks.juries.judgements import JudgementTask
 from plural_rlhf.suites.tasks.protocol import TaskData
-from reward_models import fit_jury, planted_judgements
+from reward_models import JudgementError, fit_jury, planted_judgements
 from reward_models.evaluate import main
 from reward_models.evaluation.heldout import HeldoutRecord
 
@@ -138,3 +138,19 @@ def test_a_jury_folder_is_known_by_its_files(jury, tmp_path):
     assert is_jury_folder(jury)
     assert not is_jury_folder(tmp_path)
     assert JuryModel("a", jury).identity == JuryModel("b", jury).identity
+
+
+def test_pairs_with_an_empty_answer_are_left_out_and_a_damaged_table_is_refused_before_any_model_is_asked(tmp_path):
+    rows = [
+        {"rater_id": rater, "instruction": f"Say {i}.", "input": "", "response_a": a, "response_b": b, "choice": "a"}
+        for rater in ("ann", "bob")
+        for i, (a, b) in enumerate([("one", "two"), ("", "two"), ("one", "one"), ("one", None), ("three", "four")])
+    ]
+    (tmp_path / "pandalm").mkdir()
+    path = tmp_path / "pandalm" / "preferences.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    [task] = make_tasks(["jury-pandalm"])
+    assert [len(item.rows) for item in task.load(TaskData(tmp_path))] == [2, 2]
+    pd.DataFrame(rows).assign(choice="neither").to_parquet(path)
+    with pytest.raises(JudgementError, match="neither"):
+        task.load(TaskData(tmp_path))
