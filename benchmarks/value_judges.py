@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from _common import environment, make_parser, print_table, row, write
 
+from plural_rlhf.evaluation.tables.valued_situations import VALENCES
 from plural_rlhf.methods.kaleidoscope import (
     BackboneVectors,
     contrasts_right,
@@ -30,7 +31,6 @@ from plural_rlhf.methods.kaleidoscope import (
     word_vectors,
 )
 from plural_rlhf.methods.kaleidoscope.measures import CONTRASTS, majority_valences, word_valences
-from plural_rlhf.evaluation.tables.valued_situations import VALENCES
 from reward_models.jury.backbones.loading import minilm_folder
 from reward_models.stats.shares import share_interval
 

@@ -18,6 +18,7 @@ from plural_rlhf.suites.comparisons import ScoredItems, compare_runs, difference
 from plural_rlhf.suites.config import SuiteConfig, is_suite_file, make_suite
 from plural_rlhf.suites.evaluate import StrictError, evaluate_suite
 from plural_rlhf.suites.models.functions import CallableModel
+from plural_rlhf.suites.tasks.catalogue import TASKS, make_tasks
 from tests.paths import ROOT
 from tests.printed import words
 
@@ -241,6 +242,19 @@ def test_the_commands_evaluate_and_compare(tmp_path):
     assert "--model" in refused.output
     refused = runner.invoke(app, ["evaluate", "configs/quickstart.yaml", "--strict"])
     assert "--strict is for suite files" in words(refused.output)
+
+
+def test_the_list_names_every_task_with_its_licence_and_asks_nothing(tmp_path):
+    printed = words(runner.invoke(app, ["evaluate", "--list"]).output)
+    for name in TASKS:
+        assert f"{name} (" in printed
+        assert make_tasks([name])[0].licence in printed
+    few = words(runner.invoke(app, ["evaluate", "--list", "--set", "tasks=[urn,coin]"]).output)
+    assert "2 tasks." in few
+    assert "verbagg" not in few
+    unknown = runner.invoke(app, ["evaluate", "--list", "--set", "tasks=[unr]"])
+    assert unknown.exit_code == 2
+    assert "Did you mean 'urn'?" in words(unknown.output)
 
 
 @pytest.mark.parametrize("option", [["--overwrite"], ["--reuse", "runs/other"]])
