@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -215,5 +215,5 @@ def _names(rewards: Sequence[TextReward]) -> list[str]:
     return [name for reward in rewards for name in reward.columns]
 
 
-def _known(**baselines: float) -> dict[str, float]:
+def _known(**baselines: float) -> dict[str, Any]:
     return {name: float(value) for name, value in baselines.items() if np.isfinite(value)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -172,7 +172,7 @@ class NoveltyTask(Task):
 
     def _utility_rows(self, utilities: Sequence[dict[str, float]]) -> list[TaskRow]:
         same, different = [0] * self.n, list(range(self.n))
-        ends = {
+        ends: dict[str, Any] = {
             "one_median_text": utility_k(same, [(LEVELS + 1) / 2] * self.n),
             "ceiling": utility_k(different, [float(LEVELS)] * self.n),
         }
@@ -185,7 +185,7 @@ class NoveltyTask(Task):
 _SOURCE = "https://github.com/novelty-bench/novelty-bench"
 
 
-def _published(metric: str) -> dict[str, float]:
+def _published(metric: str) -> dict[str, Any]:
     return {f"published: {model}": value for model, value in PUBLISHED[metric].items()}
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,7 +151,7 @@ class ValueKaleidoscopeTask(Task):
         return TaskResult(table, records)
 
 
-def _baselines(metric: str, majority: float) -> dict[str, float]:
+def _baselines(metric: str, majority: float) -> dict[str, Any]:
     """Return what a guess scores, and what always saying the most frequent valence does."""
     known = {"uniform": UNIFORM[metric]} if metric in UNIFORM else {}
     return known if metric == "nats" or not math.isfinite(majority) else {**known, "majority": majority}
