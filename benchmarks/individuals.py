@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from _common import make_parser, print_table, row, write
 
+from plural_rlhf.methods.individuals import PeopleSplit, ReadingComparison, Targets
+
 
 __all__ = ["main"]
 
@@ -103,42 +105,6 @@ def symbol_tokenizer(people: Sequence[Any]) -> Any:
     return tokenizer
 
 
-class Tasks:
-    """Targets of some people, and what is read before each.
-
-    Attributes:
-        people: A person per target.
-        targets: Its position.
-    """
-
-    def __init__(self, people: Sequence[Any], first: int) -> None:
-        pairs = [(p, t) for p in people for t in range(first, min(len(p.examples), first + MOST_TARGETS))]
-        self.people, self.targets = [p for p, _ in pairs], [t for _, t in pairs]
-        self.given = [p.examples[t].options.index(p.examples[t].output) for p, t in pairs]
-
-    def read(self, count: int, choose: Any = None) -> list[Sequence[int]]:
-        """Positions that are read before each target."""
-        from plural_rlhf.methods.individuals import most_recent
-
-        return [(choose or most_recent)(p, t, count) for p, t in zip(self.people, self.targets, strict=True)]
-
-    def nats(self, shares: Sequence[np.ndarray]) -> np.ndarray:
-        return np.array([-np.log(max(p[g], 1e-12)) for p, g in zip(shares, self.given, strict=True)])
-
-
-def exchanged(tasks: Tasks, people: Sequence[Any], seed: int) -> list[Any]:
-    """The people of the tasks with every answer but the target exchanged between people."""
-    import dataclasses
-
-    from plural_rlhf.evaluation.in_context.sequences import shuffled_people
-
-    other = dict(zip([p.person for p in people], shuffled_people(people, seed=seed), strict=True))
-    return [
-        dataclasses.replace(p, examples=(*other[p.person].examples[:t], *p.examples[t:]))
-        for p, t in zip(tasks.people, tasks.targets, strict=True)
-    ]
-
-
 class Model:
     """A small Llama and how it is tuned."""
 
@@ -157,7 +123,7 @@ class Model:
             self.model, self.tokenizer, people, read, targets, self.template, batch_size=64, progress=False
         )
 
-    def tune(self, people: Sequence[Any], steps: int, tuning: Tasks | None) -> int:
+    def tune(self, people: Sequence[Any], steps: int, tuning: Targets | None) -> int:
         """Train in rounds; keep the round with the least loss on tuning people. Returns the steps that were kept."""
         from plural_rlhf.methods.individuals import tune_to_individuals
         from plural_rlhf.methods.spectrum import SpectrumConfig
@@ -184,7 +150,7 @@ class Model:
                 self.model = tune_to_individuals(self.model, self.tokenizer, settings, people)
             if tuning is None:
                 continue
-            loss = tuning.nats(self.shares(tuning.people, tuning.read(6), tuning.targets)).mean()
+            loss = tuning.nats(tuning.predicted(self.shares, tuning.read(6))).mean()
             if loss < best:
                 best, kept = loss, (number + 1) * self.args.round
                 state = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -193,51 +159,14 @@ class Model:
         return kept
 
 
-def simple_shares(train: Sequence[Any], tasks: Tasks, read: Sequence[Sequence[int]]) -> dict[str, list[np.ndarray]]:
-    """The item marginal of training people, and the person's own answers among those read."""
-    counts: dict[Any, np.ndarray] = {}
-    overall: dict[Any, np.ndarray] = {}
-    for person in train:
-        for e in person.examples:
-            for table, key in ((counts, (e.question, e.options)), (overall, e.options)):
-                table.setdefault(key, np.full(len(e.options), 0.5))[e.options.index(e.output)] += 1
-    marginal, own = [], []
-    for person, target, shown in zip(tasks.people, tasks.targets, read, strict=True):
-        e = person.examples[target]
-        usual = overall.get(e.options, np.ones(len(e.options)))
-        p = counts.get((e.question, e.options), usual)
-        marginal.append(p / p.sum())
-        so_far = 2.0 * usual / usual.sum()
-        for position in shown:
-            if person.examples[position].options == e.options:
-                so_far = so_far + np.eye(len(e.options))[e.options.index(person.examples[position].output)]
-        own.append(so_far / so_far.sum())
-    return {"item marginal": marginal, "own answers": own}
-
-
-def choose_jury(train: Sequence[Any], tuning: Tasks) -> Any:
-    """The jury whose number of clusters predicts tuning people best."""
-    from plural_rlhf.methods.individuals import JuryReader
-
-    juries = [JuryReader.fit(train, k) for k in CLUSTERS]
-    return min(juries, key=lambda jury: tuning.nats(jury_shares(jury, tuning, tuning.read(6))).mean())
-
-
-def jury_shares(jury: Any, tasks: Tasks, read: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    return [jury.shares(p, r, t) for p, r, t in zip(tasks.people, read, tasks.targets, strict=True)]
-
-
-def one_table(
-    name: str, parts: dict[str, dict[str, list[Any]]], tokenizer: Any, args: argparse.Namespace
-) -> list[Any]:
+def one_table(name: str, parts: dict[str, PeopleSplit], tokenizer: Any, args: argparse.Namespace) -> list[Any]:
     """All methods on one table."""
-    from plural_rlhf.methods.individuals import Combination, most_informative
+    from plural_rlhf.methods.individuals import compare_readers
 
-    train, tune_people, test = (parts[name][part] for part in ("train", "tune", "test"))
+    split = parts[name]
     first = 6 if name == "gss_abortion" else 12
-    tuning, tasks = Tasks(tune_people, first), Tasks(test, first)
     start = time.perf_counter()
-    others = [p for other, of in parts.items() if other != name for p in [*of["train"], *of["tune"]][:META_PEOPLE]]
+    others = [p for other, of in parts.items() if other != name for p in [*of.train, *of.tune][:META_PEOPLE]]
     models, kept = {}, {}
     for label, meta, own in (("meta", True, False), ("data set", False, True), ("meta + data set", True, True)):
         if label not in args.models:
@@ -247,76 +176,41 @@ def one_table(
             model.model.load_state_dict(models["meta"].model.state_dict())
         elif meta:
             model.tune(others, args.meta_steps, None)
-        kept[label] = model.tune(train, args.steps, tuning) if own else 0
+        kept[label] = model.tune(split.train, args.steps, Targets.of(split.tune, first, MOST_TARGETS)) if own else 0
         models[label] = model
         print(f"  {name}: {label} tuned, {time.perf_counter() - start:.0f} s", flush=True)
-    jury = choose_jury(train, tuning)
-    best = models["meta + data set"]
-    nats: dict[tuple[str, int], np.ndarray] = {}
-    fitted = {}
-    for n in READ:
-        read, tuned_read = tasks.read(n), tuning.read(n)
-        for label, model in models.items():
-            nats[label, n] = tasks.nats(model.shares(tasks.people, read, tasks.targets))
-        for label, shares in simple_shares(train, tasks, read).items():
-            nats[label, n] = tasks.nats(shares)
-        nats["jury", n] = tasks.nats(jury_shares(jury, tasks, read))
-        fitted[n] = (
-            best.shares(tuning.people, tuned_read, tuning.targets),
-            jury_shares(jury, tuning, tuned_read),
-            tuning.given,
-        )
-        nats["exchanged people", n] = tasks.nats(best.shares(exchanged(tasks, test, args.seed), read, tasks.targets))
-    combination = Combination.fit(fitted)
-    for n in READ:
-        parts_of = zip(
-            best.shares(tasks.people, tasks.read(n), tasks.targets),
-            jury_shares(jury, tasks, tasks.read(n)),
-            strict=True,
-        )
-        nats["model + jury", n] = tasks.nats([combination.shares(m, j, n) for m, j in parts_of])
-    if first > 6:
-        read = tasks.read(6, most_informative(jury))
-        nats["informative demonstrations", 6] = tasks.nats(best.shares(tasks.people, read, tasks.targets))
-        nats["jury, informative demonstrations", 6] = tasks.nats(jury_shares(jury, tasks, read))
+    settings = {"first": first, "clusters": CLUSTERS, "most_targets": MOST_TARGETS, "seed": args.seed}
+    predictors = {label: model.shares for label, model in models.items()}
+    found = compare_readers(split, predictors, read=READ, **settings)
     spent = {
         "seconds": time.perf_counter() - start,
-        "n_train": len(train),
-        "clusters": len(jury.prevalence),
-        "steps": kept["meta + data set"],
-        **{
-            f"exponent_{who}_{n}": e
-            for n, of in combination.exponents.items()
-            for who, e in zip(BOTH, of, strict=True)
-        },
+        "n_train": len(split.train),
+        "clusters": found.clusters,
+        "steps": kept[MODELS[-1]],
+        **{f"exponent_{who}_{n}": e for n, of in found.exponents.items() for who, e in zip(BOTH, of, strict=True)},
     }
-    return _rows(name, tasks, nats, spent)
+    rows = comparison_rows(name, found, spent)
+    if first > 6:
+        best = {MODELS[-1]: models[MODELS[-1]].shares}
+        chosen = compare_readers(split, best, read=READ[-1:], choose="informative", **settings)
+        rows += comparison_rows(name, chosen, spent | {"demonstrations": "informative"})
+    return rows
 
 
-def _rows(name: str, tasks: Tasks, nats: dict[tuple[str, int], np.ndarray], spent: dict[str, Any]) -> list[Any]:
+def comparison_rows(name: str, found: ReadingComparison, spent: dict[str, Any]) -> list[Any]:
     """Losses and paired differences, people resampled."""
-    from reward_models.stats.resampling import two_way_intervals
-
-    best = ("meta + data set", 6)
-    labels = list(nats)
-    columns = [nats[label] for label in labels]
-    against = [("meta + data set", 0), ("item marginal", 6), ("own answers", 6), ("jury", 6)]
-    columns += [nats[best] - nats[other] for other in against]
-    columns += [nats["exchanged people", 6] - nats["meta + data set", 0], nats["model + jury", 6] - nats["jury", 6]]
-    names = [(f"{m}, {n} read", "nll") for m, n in labels]
-    names += [(f"6 read - {m}, {n} read", "nll_difference") for m, n in against]
-    names += [
-        ("6 read of exchanged people - 0 read", "nll_difference"),
-        ("model + jury - jury, 6 read", "nll_difference"),
+    named = [(f"{x.predictor}, {x.read} read", "nll", x) for x in found.numbers()]
+    named += [
+        (f"{x.predictor}, {x.read} read - {x.other}, {x.other_read} read", "nll_difference", x)
+        for x in found.differences(MODELS[-1])
     ]
-    rater = np.unique([p.person for p in tasks.people], return_inverse=True)[1]
-    intervals = two_way_intervals(np.column_stack(columns), rater, np.zeros(len(rater), dtype=int), items=False)
+    n = len(found.people)
     rows = [
-        row(name, method, metric, i.value, "nats per judgement", low=i.low, high=i.high, n=len(rater), **spent)
-        for (method, metric), i in zip(names, intervals, strict=True)
+        row(name, method, metric, x.value, "nats per judgement", low=x.low, high=x.high, n=n, **spent)
+        for method, metric, x in named
     ]
     lines = [[r["method"], f"{r['value']:+.4f} [{r['ci_low']:+.4f}, {r['ci_high']:+.4f}]"] for r in rows]
-    title = f"{name}: {len(set(rater.tolist()))} people, {len(rater)} judgements; {spent['clusters']} clusters"
+    title = f"{name}: {len(set(found.people))} people, {n} judgements; {spent['clusters']} clusters"
     print_table(title, ["method", "nats per judgement"], lines)
     return rows
 
@@ -341,16 +235,13 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     started = time.perf_counter()
-    rng = np.random.default_rng(args.seed)
-    parts = {}
-    for name in [*args.tables, *(() if args.smoke else ("gss_spending", "bfi"))]:
-        people = load_people(name, args)
-        people = [people[i] for i in rng.permutation(len(people))]
-        half, most = len(people) // 2, len(people) * 7 // 10
-        parts[name] = {"train": people[:half], "tune": people[half:most], "test": people[most:]}
+    parts = {
+        name: PeopleSplit.of(load_people(name, args), tune=0.2, test=0.3, seed=args.seed)
+        for name in [*args.tables, *(() if args.smoke else ("gss_spending", "bfi"))]
+    }
     if args.smoke:
-        parts["other"] = {"train": parts["verbagg"]["tune"], "tune": [], "test": []}
-    tokenizer = symbol_tokenizer([p for of in parts.values() for part in of.values() for p in part])
+        parts["other"] = PeopleSplit(parts["verbagg"].tune, [], [])
+    tokenizer = symbol_tokenizer([p for of in parts.values() for part in (of.train, of.tune, of.test) for p in part])
     rows = [r for name in args.tables for r in one_table(name, parts, tokenizer, args)]
     write(args, rows, started, interval="95 %, people resampled")
 

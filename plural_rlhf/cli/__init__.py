@@ -1,11 +1,10 @@
 """The command line `plural-rlhf`.
 
 `init` writes a run file, `runs` holds the commands that work through one, `suites` those that evaluate models,
-`communities` the one that trains an adapter per community, `juries`, `headroom` and `profiles` those about juries and
-judgements, `ranking` the one that ranks responses; `data` and `options` what they share, `guard` how errors are
-printed. `spectrum` and `spectrum_suite`: Spectrum Tuning and its data. May import every other room and is imported by
-none; holds no logic of its own. Libraries that take long to import are imported inside the commands, so that `--help`
-answers at once.
+`juries` and `headroom` those about juries and judgements, `ranking` the one that ranks responses, `methods` those of
+methods of the literature; `data` and `options` what they share, `guard` how errors are printed. May import every other
+room and is imported by none; holds no logic of its own. Libraries that take long to import are imported inside the
+commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli import juries, ranking, runs, suites, values
-from plural_rlhf.cli.communities import communities
+from plural_rlhf.cli import juries, ranking, runs, suites
 from plural_rlhf.cli.headroom import headroom
 from plural_rlhf.cli.init import init
-from plural_rlhf.cli.profiles import profiles
-from plural_rlhf.cli.spectrum import spectrum
-from plural_rlhf.cli.spectrum_suite import suite
+from plural_rlhf.cli.methods import values
+from plural_rlhf.cli.methods.communities import communities
+from plural_rlhf.cli.methods.individuals import individuals
+from plural_rlhf.cli.methods.profiles import profiles
+from plural_rlhf.cli.methods.spectrum import spectrum
+from plural_rlhf.cli.methods.spectrum_suite import suite
 
 
 __all__ = ["app", "main"]
@@ -64,6 +65,7 @@ app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
 app.command(rich_help_panel=METHODS)(profiles)
 app.command(rich_help_panel=METHODS)(communities)
 app.command(rich_help_panel=METHODS)(spectrum)
+app.command(rich_help_panel=METHODS)(individuals)
 app.add_typer(suite, name="suite", rich_help_panel=METHODS)
 app.command("fit-values", rich_help_panel=METHODS)(values.fit_values)
 app.command(rich_help_panel=METHODS)(values.values)

@@ -23,7 +23,7 @@ from plural_rlhf.recipe.settings.sections import (
 from plural_rlhf.recipe.settings.stock import BestOfNSection, GrpoSection, PromptingSection, RlooSection
 from plural_rlhf.recipe.settings.texts import PromptsSection, SftSection
 from plural_rlhf.report.names import EVERYBODY, POPULATION
-from plural_rlhf.settings.base import Seats, Section, Seed
+from plural_rlhf.settings.base import NamedRun, Seats, Seed
 from plural_rlhf.settings.faults import ConfigError, read_yaml, validated
 from reward_models.weights import WORDS
 
@@ -34,7 +34,7 @@ RESERVED = (EVERYBODY, POPULATION, *WORDS)
 """Names of weights that no jury of a run file may have."""
 
 
-class RunConfig(Section):
+class RunConfig(NamedRun):
     """All settings of one run; every key has a default. `model_dump(mode="json")` is plain JSON.
 
     Example:
@@ -86,13 +86,6 @@ class RunConfig(Section):
             if not any(seats.values()):
                 raise ValueError(f"has no seats on the jury {name!r}; give at least one cluster a seat")
         return juries
-
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_of_name(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("output_dir") is None and isinstance(values.get("name"), str):
-            return {**values, "output_dir": f"runs/{values['name']}"}
-        return values
 
     @model_validator(mode="before")
     @classmethod

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "AtLeastOne",
     "AtLeastTwo",
     "Count",
+    "NamedRun",
     "OpenUnit",
     "Positive",
     "RuleText",
@@ -81,3 +83,23 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NamedRun(Section):
+    """A run file, whose results go to `runs/<name>` where `output_dir` is not given.
+
+    Example:
+        >>> from pathlib import Path
+        >>> class Trial(NamedRun):
+        ...     name: str = "trial"
+        ...     output_dir: Path = Path("runs/trial")
+        >>> Trial(name="second").output_dir.as_posix()
+        'runs/second'
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_of_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("output_dir") is None and isinstance(values.get("name"), str):
+            return {**values, "output_dir": f"runs/{values['name']}"}
+        return values

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from plural_rlhf.settings.base import AtLeastOne, Seats, Section, Seed
+from plural_rlhf.settings.base import AtLeastOne, NamedRun, Seats, Section, Seed
 from plural_rlhf.settings.faults import read_yaml, validated
 from plural_rlhf.suites.engine.asking import Asking, Scoring
 from plural_rlhf.suites.models.pseudo import PSEUDO_MODELS
@@ -124,7 +124,7 @@ class ModelSection(Section):
         return str(self.model or self.path or self.run or self.callable or self.recorded or self.endpoint)
 
 
-class SuiteConfig(Section):
+class SuiteConfig(NamedRun):
     """All settings of a suite file.
 
     Example:
@@ -202,13 +202,6 @@ class SuiteConfig(Section):
         if sizes:
             make_tasks(list(sizes))
         return sizes
-
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_of_name(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("output_dir") is None and isinstance(values.get("name"), str):
-            return {**values, "output_dir": f"runs/{values['name']}"}
-        return values
 
     @model_validator(mode="after")
     def _distinct(self) -> SuiteConfig:

@@ -102,6 +102,12 @@ class JuryReader:
         """Return (A,) the probability of each answer to the target; uniform for a question that nobody was asked."""
         return self._by_cluster(person.examples[target]) @ self.posterior(person, read)
 
+    def predict(
+        self, people: Sequence[PersonSequence], read: Sequence[Sequence[int]], targets: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Return (A,) `shares` of each person's target, as a predictor that can be compared with others."""
+        return [self.shares(p, shown, t) for p, shown, t in zip(people, read, targets, strict=True)]
+
     def information(self, person: PersonSequence, read: Sequence[int], position: int) -> float:
         """Return the nats that an answer at a position is expected to tell about the cluster."""
         posterior, p = self.posterior(person, read), self._by_cluster(person.examples[position])

@@ -28,7 +28,7 @@ from reward_models.progress import track
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["individual_shares", "steering_sequence", "with_traits"]
+__all__ = ["check_lengths", "individual_shares", "steering_sequence", "with_traits"]
 
 
 def with_traits(
@@ -149,6 +149,44 @@ def individual_shares(
             log_probs = answer_log_probs(model, batch.to(model.device)).double().cpu()
             shares += [row[: len(a)].softmax(0).numpy() for row, a in zip(log_probs, answers, strict=True)]
     return shares
+
+
+def check_lengths(
+    people: Sequence[PersonSequence],
+    targets: Sequence[int],
+    template: SpectrumTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> None:
+    """Raise if a target does not fit even without demonstrations, before anything long is begun.
+
+    Args:
+        people: The people.
+        targets: Position that is to be predicted of each.
+        template: From `template_for`.
+        tokenizer: Of the model.
+        max_length: Most tokens of a sequence.
+
+    Raises:
+        ValueError: The first that does not fit.
+
+    Example:
+        >>> from plural_rlhf.evaluation.in_context.sequences import judgement_sequences
+        >>> from plural_rlhf.methods.spectrum import template_for
+        >>> from plural_rlhf.policies.base_models import tiny_tokenizer
+        >>> from reward_models import planted_judgements
+        >>> people = judgement_sequences(planted_judgements("choice", num_raters=2, num_items=4).judgements)
+        >>> tokenizer = tiny_tokenizer()
+        >>> check_lengths(people, [3, 3], template_for(tokenizer), tokenizer, max_length=20)
+        Traceback (most recent call last):
+        ValueError: the question '...' of 'r0' has ... tokens with its description, more than max_length=20...
+    """
+    seen = set()
+    for person, target in zip(people, targets, strict=True):
+        example = person.examples[target]
+        if (key := (person.description, example.input, example.options)) not in seen:
+            seen.add(key)
+            _encoded(person, [], target, template, tokenizer, max_length)
 
 
 def _encoded(

@@ -27,6 +27,7 @@ from reward_models.whole_file import whole_file, whole_folder, write_json
 __all__ = [
     "CONFIG_FILE",
     "HELDOUT_JURY",
+    "META",
     "SAMPLES_FILE",
     "STAGES",
     "TUNED",
@@ -42,6 +43,8 @@ CONFIG_FILE = "config.json"
 STAGES = "stages"
 TUNED = "tuned"
 """What Spectrum Tuning leaves: the adapter, or the whole model."""
+META = "meta"
+"""The adapter after tuning on people of other tables, before those of the table itself."""
 CHECKPOINTS = "checkpoints"
 INPUTS_FILE = "inputs.json"
 _MISSING = object()
@@ -49,7 +52,7 @@ SAMPLES_FILE = "samples.jsonl"
 HELDOUT_JURY = "heldout_jury"
 MADE_BY_RUNS = (
     *("results.json", "report.html", "report.md", "figures", SAMPLES_FILE, HELDOUT_JURY),
-    *(HELDOUT_FILE, CHECKPOINTS, TUNED, *Stage),
+    *(HELDOUT_FILE, CHECKPOINTS, META, TUNED, *Stage),
 )
 """What a run makes, besides its records and its configuration; --overwrite deletes these and nothing else."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from plural_rlhf.recipe.settings.models import LoraSection
 from plural_rlhf.recipe.settings.sections import CheckpointSection
-from plural_rlhf.settings.base import AtLeastOne, Count, Positive, Section, Seed, Share
+from plural_rlhf.settings.base import AtLeastOne, Count, NamedRun, Positive, Section, Seed, Share
 from plural_rlhf.settings.faults import read_yaml, validated
 
 
@@ -125,7 +125,7 @@ class SpectrumEvaluation(Section):
     draws: AtLeastOne = Field(default=2000, description="Bootstrap draws of the intervals.")
 
 
-class SpectrumRun(Section):
+class SpectrumRun(NamedRun):
     """All settings of a run file of `plural-rlhf spectrum`.
 
     Example:
@@ -144,13 +144,6 @@ class SpectrumRun(Section):
     output_dir: Path = Field(
         default=Path("runs/spectrum"), description="Folder for the results; runs/<name> if it is not given."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _folder_of_name(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("output_dir") is None and isinstance(values.get("name"), str):
-            return {**values, "output_dir": f"runs/{values['name']}"}
-        return values
 
 
 def load_spectrum_run(path: str | Path, overrides: Sequence[str] = ()) -> SpectrumRun:

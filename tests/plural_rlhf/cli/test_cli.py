@@ -171,7 +171,7 @@ def test_our_warnings_are_notes_and_others_say_where_they_come_from(recipe, run_
 def test_version_and_help_teach():
     assert runner.invoke(app, ["--version"]).output.startswith("plural-rlhf 0.")
     commands = ("run", "fit-jury", "train", "evaluate", "headroom", "releases", "adapt", "export-scalar")
-    commands += ("fit-values", "values")
+    commands += ("fit-values", "values", "individuals")
     for command in commands:
         assert f"Example: plural-rlhf {command}" in words(runner.invoke(app, [command, "--help"]).output)
 

@@ -1,0 +1,59 @@
+"""The command `individuals`: steer a model to single people, from one YAML file. Knows nothing of how."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.options import Output, Overwrite, Settings, Traceback
+from plural_rlhf.cli.runs import output_setting
+from reward_models.borders import lines_to, say
+
+
+__all__ = ["individuals"]
+
+
+def individuals(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, e.g. configs/individuals.yaml.")],
+    settings: Settings = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    traceback: Traceback = False,
+) -> None:
+    """Tune a model to read a person's judgements, and measure how well it predicts the next one of other people.
+
+    Example: `plural-rlhf individuals configs/individuals.yaml --set train.steps=20 --output runs/short`
+
+    Reads a table person by person, tunes a LoRA adapter on people of other tables (`meta`), then on training people
+    of this one, and predicts judgements of test people after none, two and six of their own. Beside it: the untouched
+    model, the item marginal, the person's own answers, a jury, model and jury together, and the control that reads
+    exchanged people. Writes the adapter (`tuned/`), results.json, report.md and report.html. A run that was stopped
+    goes on where it was.
+    """
+    guarded(lambda: _individuals(config, settings or [], output, overwrite), traceback)
+
+
+def _individuals(config: Path, settings: list[str], output: Path | None, overwrite: bool) -> None:
+    from rich.console import Console
+
+    from plural_rlhf.recipe import RunInterrupted
+    from plural_rlhf.recipe.individuals.config import load_individuals_run
+    from plural_rlhf.recipe.individuals.run import run_individuals
+    from plural_rlhf.report.individuals.page import losses_table
+
+    run = load_individuals_run(config, [*settings, *output_setting(output)])
+    line = command_line("individuals")
+    try:
+        results = run_individuals(run, overwrite=overwrite, command=line, show=say)
+    except RunInterrupted as stop:
+        again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
+        raise RunInterrupted(
+            stop.signal, f"{stop} What was measured or trained is kept. Go on with: {again}"
+        ) from None
+    console = Console()
+    console.print(losses_table(results))
+    lines_to(console)(f"Report: {run.output_dir.resolve() / 'report.html'}")

@@ -1,0 +1,1 @@
+"""What a run that steers to individuals found, and its page."""
