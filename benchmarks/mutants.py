@@ -12,6 +12,8 @@ Rows: `mutants`, `killed`, `survived`, `equivalent` and `score` (killed of those
     python benchmarks/mutants.py --rooms plural_rlhf/core --per-room 20 --json mutants.json
     python benchmarks/mutants.py --minutes 60 --json mutants.json          as many as an hour allows
     python benchmarks/mutants.py --covering --fast --json mutants.json     several times as many in an hour
+    python benchmarks/mutants.py --record .cache/lines.json --slow 300     the same against the tests of every room,
+                                                                           then the slow ones of the room
     python benchmarks/mutants.py --smoke
 
 Needs the extra `mutants`. An hour on two cores tries some 150 faults.
@@ -20,9 +22,7 @@ Needs the extra `mutants`. An hour on two cores tries some 150 faults.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
-import difflib
 import json
 import os
 import random
@@ -35,13 +35,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from _common import environment, make_parser, print_table, row, write
-from _mutants.covering import Covered, Recorder
+from _mutants.covering import Covered, Recorder, changed_tests, merge
+from _mutants.faults import Mutant, mutants
 
 
 __all__ = ["main"]
@@ -49,22 +49,20 @@ __all__ = ["main"]
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = ROOT / "benchmarks" / "_mutants_equivalent.json"
 REAL_RUN = "tests/plural_rlhf/cli/test_cli_real_run.py"
+PUBLISHED = "tests/plural_rlhf/recipe/test_published_numbers.py", "tests/plural_rlhf/recipe/test_published_policies.py"
+PROOFS = "tests/plural_rlhf/test_distribution_proofs.py", "tests/plural_rlhf/test_distribution_properties.py"
 ROOMS: dict[str, tuple[str, ...]] = {
-    "plural_rlhf/core": (
-        "tests/plural_rlhf/core",
-        "tests/plural_rlhf/test_distribution_proofs.py",
-        "tests/plural_rlhf/test_distribution_properties.py",
-    ),
-    "plural_rlhf/trainers/grpo": ("tests/plural_rlhf/trainers",),
+    "plural_rlhf/core": ("tests/plural_rlhf/core", *PROOFS),
+    "plural_rlhf/trainers": ("tests/plural_rlhf/trainers",),
     "plural_rlhf/recipe": ("tests/plural_rlhf/recipe", REAL_RUN),
     "plural_rlhf/report": ("tests/plural_rlhf/report", REAL_RUN),
-    "plural_rlhf/evaluation": (
-        "tests/plural_rlhf/evaluation",
-        "tests/plural_rlhf/recipe/test_published_numbers.py",
-        "tests/plural_rlhf/recipe/test_published_policies.py",
-    ),
+    "plural_rlhf/evaluation": ("tests/plural_rlhf/evaluation", *PUBLISHED),
+    "plural_rlhf/methods": ("tests/plural_rlhf/methods", "tests/plural_rlhf/recipe/spectrum"),
+    "plural_rlhf/suites": ("tests/plural_rlhf/suites",),
     "reward_models/judgements": ("tests/reward_models/judgements", "tests/reward_models/sources"),
     "reward_models/evaluation": ("tests/reward_models/evaluation",),
+    "reward_models/stats": ("tests/reward_models/stats", "tests/reward_models/evaluation"),
+    "reward_models/raters": ("tests/reward_models/raters", "tests/reward_models/fitting"),
 }
 """The tests of each room; those in a file named after the mutated one run first."""
 WHOLE = {"plural_rlhf/report": ("tests/plural_rlhf/report/test_golden.py",)}
@@ -73,136 +71,6 @@ EVERYWHERE = ("tests/project/test_values.py",)
 """Tests of the project that concern every room, and take no time."""
 ALL_OF_A_ROOM = 3600
 """Processor seconds that the tests of a room may take together."""
-
-SWAPS = {
-    "Add": ("Sub",),
-    "Sub": ("Add",),
-    "Mul": ("Div",),
-    "Div": ("Mul",),
-    "FloorDiv": ("Div",),
-    "Mod": ("Mul",),
-    "Pow": ("Mul",),
-    "BitAnd": ("BitOr",),
-    "BitOr": ("BitAnd",),
-    "Lt": ("LtE", "Gt"),
-    "LtE": ("Lt", "GtE"),
-    "Gt": ("GtE", "Lt"),
-    "GtE": ("Gt", "LtE"),
-    "Eq": ("NotEq",),
-    "NotEq": ("Eq",),
-    "Is": ("IsNot",),
-    "IsNot": ("Is",),
-}
-"""Plausible slips only: a replacement that raises at once, such as `<<` between floats, proves nothing."""
-OTHERS = (
-    "AddNot",
-    "ReplaceTrueWithFalse",
-    "ReplaceFalseWithTrue",
-    "ReplaceAndWithOr",
-    "ReplaceOrWithAnd",
-    "ReplaceBreakWithContinue",
-    "ReplaceContinueWithBreak",
-    "NumberReplacer",
-    "ZeroIterationForLoop",
-    "ReplaceUnaryOperator_USub_UAdd",
-    "ReplaceUnaryOperator_Delete_USub",
-    "ReplaceUnaryOperator_Delete_Not",
-    "ReplaceUnaryOperator_Delete_Invert",
-)
-
-
-DRAWING = (
-    *(f"plural_rlhf/report/{name}.py" for name in ("plots", "canvas", "rules", "points", "survey", "texts/figures")),
-    "reward_models/evaluation/candidates/plots.py",
-)
-"""Files whose numbers say where something is drawn; no test should pin them, and they are left alone."""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One changed place: the file, its whole text with the fault, the line, and that line before and after."""
-
-    file: str
-    code: str
-    line: int
-    was: str
-    became: str
-
-
-def operators() -> list[str]:
-    swaps = [f"{a}_{b}" for a, changes in SWAPS.items() for b in changes]
-    binary = [f"ReplaceBinaryOperator_{s}" for s in swaps] + [f"ReplaceComparisonOperator_{s}" for s in swaps]
-    from cosmic_ray.plugins import operator_names
-
-    known = set(operator_names())
-    return [name for name in (f"core/{op}" for op in (*binary, *OTHERS)) if name in known]
-
-
-def mutants(file: Path, rng: random.Random) -> Iterator[Mutant]:
-    """All faults of a file in random order: first a place, then what happens to it."""
-    from cosmic_ray.ast import get_ast
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator
-
-    source = file.read_text(encoding="utf-8")
-    plain = meaning(source)
-    places: dict[tuple[int, int], list[tuple[str, int]]] = {}
-    tree = get_ast(source)
-    for name in operators():
-        operator = get_operator(name)()
-        occurrence = 0
-        stack = [tree]
-        while stack:
-            node = stack.pop()
-            for start, _ in operator.mutation_positions(node):
-                places.setdefault(tuple(start), []).append((name, occurrence))
-                occurrence += 1
-            stack.extend(reversed(getattr(node, "children", [])))
-    order = sorted(places)
-    rng.shuffle(order)
-    for place in order:
-        name, occurrence = rng.choice(places[place])
-        if file.relative_to(ROOT).as_posix() in DRAWING and any(
-            word in name for word in ("Number", "Unary", "Binary")
-        ):
-            continue
-        code = mutate_code(source, get_operator(name)(), occurrence)
-        if code is None or code == source or meaning(code) in (plain, None):
-            continue
-        old, new = source.splitlines(), code.splitlines()
-        changes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-        _, i, j, k, m = next(change for change in changes if change[0] != "equal")
-        was, became = ("\n".join(line.strip() for line in part) for part in (old[i:j], new[k:m]))
-        yield Mutant(file.relative_to(ROOT).as_posix(), code, i + 1, was, became)
-
-
-def meaning(source: str) -> str | None:
-    """The syntax tree without what no run looks at: annotations, their imports, guards of `zip`.
-
-    None for broken syntax.
-    """
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return None
-    for node in ast.walk(tree):
-        for field in ("annotation", "returns"):
-            if getattr(node, field, None) is not None:
-                setattr(node, field, ast.Constant(None))
-        if isinstance(node, ast.arguments):  # a changed `*` between arguments is the style of calls, not their result
-            node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
-            node.posonlyargs, node.kwonlyargs = [], []
-            node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
-        # `strict` of `zip` guards against faults elsewhere; `optimize` of `einsum` is for speed.
-        if isinstance(node, ast.keyword) and node.arg in ("strict", "optimize"):
-            node.value = ast.Constant(None)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):  # imports for annotations only
-            node.test = ast.Constant(None)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
-            node.value.op = (
-                ast.BitOr() if isinstance(node.value.op, ast.BitAnd) else node.value.op
-            )  # a name for a type
-    return ast.dump(tree)
 
 
 def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = False) -> list[str]:
@@ -222,11 +90,13 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     return [*([file] if file else []), *EVERYWHERE, *WHOLE.get(room, ()), *first, *others]
 
 
-def run_tests(copy: Path, files: list[str], seconds: int, fast: bool, record: Path | None = None) -> tuple[str, float]:
+def run_tests(
+    copy: Path, files: list[str], seconds: float, marks: str = "", record: Path | None = None
+) -> tuple[str, float]:
     """Run tests in a forked process until one fails; `killed`, `survived` or `timeout`, and the seconds it took.
 
-    The parent has imported the heavy libraries, and none of the packages under test. With `record`, which test ran
-    which line is written there.
+    The parent has imported the heavy libraries, and none of the packages under test. `marks` is an expression for
+    `pytest -m`. With `record`, which test ran which line is written there.
     """
     started = time.perf_counter()
     child = os.fork()
@@ -237,14 +107,14 @@ def run_tests(copy: Path, files: list[str], seconds: int, fast: bool, record: Pa
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         # Processor time: a busy machine must not turn a slow test into a fault that was noticed.
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
         sys.path[:0] = [str(copy)]
         sys.dont_write_bytecode = True
         import pytest
 
-        marks = ["-m", "not slow"] if fast else []
+        chosen = ["-m", marks] if marks else []
         plugins = [] if record is None else [Recorder(record, ["plural_rlhf", "reward_models"])]
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *marks, *files], plugins)
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *chosen, *files], plugins)
         os._exit(int(code))
     _, status = os.waitpid(child, 0)
     with contextlib.suppress(ProcessLookupError):
@@ -252,7 +122,8 @@ def run_tests(copy: Path, files: list[str], seconds: int, fast: bool, record: Pa
     took = time.perf_counter() - started
     if os.WIFSIGNALED(status):
         return "timeout", took
-    outcomes = {0: "survived", 1: "killed", 2: "killed"}  # 2: the mutated module could not be imported
+    # 2: the mutated module could not be imported; 5: no test has the mark
+    outcomes = {0: "survived", 1: "killed", 2: "killed", 5: "survived"}
     if os.WEXITSTATUS(status) not in outcomes:
         raise SystemExit(f"pytest ended with {os.WEXITSTATUS(status)} on {' '.join(files)}: see MUTANTS_LOG=FILE")
     return outcomes[os.WEXITSTATUS(status)], took
@@ -260,10 +131,25 @@ def run_tests(copy: Path, files: list[str], seconds: int, fast: bool, record: Pa
 
 def check_pass(copy: Path, files: list[str], args: argparse.Namespace, record: Path | None = None) -> None:
     """End the program where tests fail without a fault: then they would notice every one."""
-    outcome, took = run_tests(copy, files, ALL_OF_A_ROOM if record else args.cpu_seconds, args.fast, record)
+    outcome, took = run_tests(copy, files, ALL_OF_A_ROOM if record else args.cpu_seconds, marks_of(args), record)
     print(f"without a fault {took:5.0f} s  {files[0]} and {len(files) - 1} more", flush=True)
     if outcome != "survived":
         raise SystemExit(f"these tests fail without a fault, so mend them first: {' '.join(files)} (MUTANTS_LOG=FILE)")
+
+
+def marks_of(args: argparse.Namespace) -> str:
+    """Which tests to try first: all, or those that are not marked slow."""
+    return "not slow" if args.fast or args.slow else ""
+
+
+def up_to_date(record: Path, copy: Path, args: argparse.Namespace) -> Covered:
+    """Which tests run which line, from a file; what has changed since, and what runs it, is noted anew."""
+    changed = changed_tests(record, copy, ("tests/plural_rlhf", "tests/reward_models", "plural_rlhf", "reward_models"))
+    if changed:
+        newer = copy / "which_test_ran_which_line.json"
+        check_pass(copy, changed, args, newer)
+        merge(record, newer, changed, copy)
+    return Covered(record)
 
 
 def copy_of_repository(folder: Path) -> Path:
@@ -282,7 +168,7 @@ def sample(room: str, seed: int) -> Iterator[Mutant]:
     """Faults of a room without end of repetition: each turn draws a file by its length, then one of its faults."""
     rng = random.Random(f"{seed} {room}")
     files = sorted(path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py")
-    left = {path: mutants(path, random.Random(f"{seed} {path.relative_to(ROOT)}")) for path in files}
+    left = {path: mutants(path, ROOT, random.Random(f"{seed} {path.relative_to(ROOT)}")) for path in files}
     while left:
         path = rng.choices(list(left), weights=[p.stat().st_size for p in left])[0]
         mutant = next(left[path], None)
@@ -303,10 +189,13 @@ def measure(
         deadline = time.perf_counter() + (until - time.perf_counter()) / (len(args.rooms) - number)
         counts = dict.fromkeys(("killed", "survived", "timeout", "equivalent"), 0)
         record = copy / "which_test_ran_which_line.json"
-        if not args.named:
+        covered: Covered | None = None
+        if args.record:
+            covered = up_to_date(args.record, copy, args)
+        elif not args.named:
             files = files_of_tests(copy, room) + [room] * args.covering  # its doctests
             check_pass(copy, files, args, record if args.covering else None)
-        covered = Covered(record) if args.covering else None
+            covered = Covered(record) if args.covering else None
         checked: set[str] = set()
         survivors: list[dict[str, Any]] = []
         for mutant in sample(room, args.seed):
@@ -323,11 +212,17 @@ def measure(
                 check_pass(copy, files, args)
                 checked.add(mutant.file)
             original = (copy / mutant.file).read_text(encoding="utf-8")
+            seconds: float = args.cpu_seconds
             if covered is not None:
-                running = covered.tests(mutant.file, original, mutant.line)
+                near = files_of_tests(copy, room)
+                running = covered.tests(mutant.file, original, mutant.line, near, args.cpu_seconds)
                 files = [*EVERYWHERE, *(running or files_of_tests(copy, room, mutant.file, named_only=True))]
+                seconds = max(60, 3 * covered.takes(running)) if running else seconds
             (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
-            outcome, took = run_tests(copy, files, args.cpu_seconds, args.fast)
+            outcome, took = run_tests(copy, files, seconds, marks_of(args))
+            if outcome == "survived" and args.slow:
+                slow, longer = run_tests(copy, files_of_tests(copy, room, mutant.file)[1:], args.slow, "slow")
+                outcome, took = "killed" if slow == "killed" else "survived", took + longer
             (copy / mutant.file).write_text(original, encoding="utf-8")
             counts[outcome] += 1
             place = f"{mutant.file}:{mutant.line}"
@@ -382,13 +277,31 @@ def main() -> None:
         action="store_true",
         help="note once which test runs which line, then try each fault against those that run it only",
     )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="as --covering, with the tests of every room; the lines they run are kept in FILE, and only what has "
+        "changed since is noted anew",
+    )
+    parser.add_argument(
+        "--slow",
+        type=int,
+        default=0,
+        metavar="SECONDS",
+        help="first the tests that are not marked slow; what they do not notice is tried against the slow ones of the "
+        "room, for so much processor time at most",
+    )
     parser.add_argument("--fast", action="store_true", help="leave the tests marked slow out: a lower bound")
     parser.add_argument(
         "--cpu-seconds", type=int, default=300, help="processor time per fault; more counts as noticed (default: 300)"
     )
     args = parser.parse_args()
-    if args.covering and args.named:
-        parser.error("--covering and --named are two ways to choose tests: give one of them")
+    args.record = args.record and args.record.resolve()
+    if sum(map(bool, (args.covering, args.named, args.record))) > 1:
+        parser.error("--covering, --record and --named are three ways to choose tests: give one of them")
+    if args.fast and args.slow:
+        parser.error("--fast leaves the slow tests out, and --slow runs them: give one of them")
     if args.smoke:
         args.rooms, args.per_room, args.minutes = ["plural_rlhf/core"], 1, 3
         args.named, args.only = True, "core/clones"
@@ -397,7 +310,13 @@ def main() -> None:
     started = time.perf_counter()
     heavy_libraries()
     with tempfile.TemporaryDirectory() as scratch:
-        about = {"per_room": args.per_room, "minutes": args.minutes, "fast": args.fast, "covering": args.covering}
+        about = {
+            "per_room": args.per_room,
+            "minutes": args.minutes,
+            "fast": args.fast,
+            "covering": bool(args.covering or args.record),
+        }
+        about["slow"] = args.slow
         copy = copy_of_repository(Path(scratch).resolve())
         keep = partial(write, args, started=started, finished=False, **about)
         rows = measure(args, copy, started + 60 * args.minutes, keep)

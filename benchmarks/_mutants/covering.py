@@ -7,16 +7,17 @@ imported nothing is known, and of tests that start processes only what they run 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 
-__all__ = ["Covered", "Recorder"]
+__all__ = ["Covered", "Recorder", "changed_tests", "merge"]
 
 
 class Recorder:
@@ -77,14 +78,34 @@ class Covered:
             for name in names:
                 self.of_fixture.setdefault(f"fixture {name}", []).append(test)
 
-    def tests(self, file: str, source: str, line: int) -> list[str]:
-        """The tests that run the statement at a line, by file, the quickest first; empty if none is known."""
+    def tests(
+        self, file: str, source: str, line: int, near: Sequence[str] = (), seconds: float = float("inf")
+    ) -> list[str]:
+        """The tests that run the statement at a line, by file, the quickest first; empty if none is known.
+
+        Those of the files `near` come before the others; after so many seconds no more are added.
+        """
         chosen = self._tests_of(self.lines.get(file, {}), statement(source, line))
         by_file: dict[str, list[str]] = {}
         for test in sorted(chosen, key=self.seconds.__getitem__):
             by_file.setdefault(test.split("::")[0], []).append(test)
-        mean = {name: sum(self.seconds[test] for test in of) / len(of) for name, of in by_file.items()}
-        return [test for name in sorted(by_file, key=mean.__getitem__) for test in by_file[name]]
+        mean = {name: self.takes(of) / len(of) for name, of in by_file.items()}
+        ordered = sorted(by_file, key=lambda name: (name not in (file, *near), mean[name]))
+        tests: list[str] = []
+        for test in (test for name in ordered for test in by_file[name]):
+            seconds -= self.seconds[test]
+            if seconds > 0 or not tests:
+                tests.append(test)
+        return tests
+
+    def takes(self, tests: Sequence[str]) -> float:
+        """The processor seconds of some tests, by the record."""
+        return sum(self.seconds[test] for test in tests)
+
+    def files_of_tests(self, file: str) -> set[str]:
+        """The files with tests that run any line of a file."""
+        ran = self.lines.get(file, {})
+        return {test.split("::")[0] for test in self._tests_of(ran, [int(number) for number in ran])}
 
     def _tests_of(self, ran: dict[str, list[str]], numbers: list[int]) -> set[str]:
         contexts = {context for number in numbers for context in ran.get(str(number), [])}
@@ -112,3 +133,42 @@ def statement(source: str, line: int) -> list[int]:
     inner = max(around, key=lambda node: node.lineno)
     end = inner.body[0].lineno - 1 if isinstance(inner, heads) else inner.end_lineno or inner.lineno
     return list(range(inner.lineno, max(end, inner.lineno) + 1))
+
+
+def fingerprints(root: Path) -> dict[str, str]:
+    """The hash of every module and test of the repository, by its path."""
+    files = [path for folder in ("plural_rlhf", "reward_models", "tests") for path in (root / folder).rglob("*.py")]
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def changed_tests(record: Path, root: Path, everything: Sequence[str]) -> list[str]:
+    """The files whose tests a record must note anew: what has changed, and what runs it; `everything` without one."""
+    if not record.exists():
+        return list(everything)
+    known: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))["files"]
+    covered, now = Covered(record), fingerprints(root)
+    changed = {file for file, digest in now.items() if known.get(file) != digest}
+    tests = {file for file in changed if not file.startswith("tests/") or Path(file).name.startswith("test_")}
+    around = tuple(f"{folder}/" for folder in everything)
+    running = (covered.files_of_tests(file) for file in changed)
+    return sorted(file for file in tests.union(*running) if file.startswith(around) and (root / file).exists())
+
+
+def merge(record: Path, newer: Path, files: Sequence[str], root: Path) -> None:
+    """Put what the tests of some files ran in place of what a record says of them."""
+    now, values = fingerprints(root), json.loads(newer.read_text(encoding="utf-8"))
+    if record.exists():
+        old = json.loads(record.read_text(encoding="utf-8"))
+        for file, lines in old["lines"].items():
+            if old["files"].get(file) != now.get(file):
+                continue
+            ran = values["lines"].setdefault(file, {})
+            for number, contexts in lines.items():
+                kept = (context for context in contexts if context.split("::")[0] not in files)
+                ran[number] = sorted({*ran.get(number, []), *kept})
+        for key in ("seconds", "fixtures"):
+            kept_tests = {test: value for test, value in old[key].items() if test.split("::")[0] not in files}
+            values[key] = {**kept_tests, **values[key]}
+    values["files"] = now
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(values), encoding="utf-8")

@@ -19,8 +19,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from plural_rlhf.report import write_report
+from plural_rlhf.report.html import write_page
 from plural_rlhf.report.results import RunResults
-from plural_rlhf.report.sections import report_sections
+from plural_rlhf.report.sections import Section, report_sections, sections_beside_texts
+from plural_rlhf.report.spectrum import page as spectrum_page
+from plural_rlhf.report.spectrum.page import write_spectrum_report
+from plural_rlhf.report.spectrum.results import SpectrumResults
+from plural_rlhf.report.suite.page import write_suite_report
+from plural_rlhf.report.suite.results import SuiteResults
+from plural_rlhf.report.suite.sections import suite_sections
 from plural_rlhf.report.texts.sections import text_sections
 from tests.plural_rlhf.report.test_survey import SURVEY, values
 
@@ -99,19 +106,137 @@ def few_texts() -> dict[str, Any]:
     return stored
 
 
-VARIANTS = {"full": full, "small": small, "labels": labels, "texts": texts, "few_texts": few_texts}
+def warned_texts() -> dict[str, Any]:
+    """A run that went wrong: broken texts before training, an over-optimised policy, leaks, and its way there."""
+    stored = texts()
+    for of in stored["texts"]:
+        jury = next(iter(of["settings"]["clusters"]))
+        for number, cluster in enumerate(of["settings"]["clusters"][jury]):
+            shift = {"measure": "approval_shift", "jury": "heldout", "cluster": cluster, "unit": "probability"}
+            ends = {"ci_low": -0.1, "ci_high": 0.3} if number else {}
+            if of["weighting"] != "all":
+                of["rows"] += [{**shift, "policy": policy, "value": 0.1 - 0.13 * number, **ends, "n": 2}
+                               for policy in ("warm", "plural")]  # fmt: skip
+        for row in of["rows"]:
+            if row["measure"] == "degenerate" and row["policy"] == "warm":
+                row["value"] = 0.6
+            if row["measure"] == "truncated" and row["policy"] == "warm":
+                row["value"] = 0.55
+            if row["measure"] == "heldout_share_of_gain":
+                row |= {"value": 0.2, "ci_low": 0.1, "ci_high": 0.49, "n": 2, "reason": "", "baseline": 0.8}
+    way = {"policy": "plural", "split": "heldout", "n": 16}
+    stored["along"] = [
+        {**way, "step": 8, "kl_to_reference": 0.4, "gain": 0.2, "heldout_gain": 0.04, "kept": True},
+        {**way, "step": 4, "kl_to_reference": 0.1, "gain": 0.1, "heldout_gain": 0.05},
+        {**way, "step": 4, "kl_to_reference": 9.1, "gain": 0.9, "split": "train"},
+        {**way, "policy": "grpo", "step": 1200, "kl_to_reference": 1.1, "gain": 0.3},
+    ]
+    return stored
 
 
-def report_of(results: RunResults, folder: Path) -> str:
-    write_report(results, folder)
-    return (folder / "report.md").read_text(encoding="utf-8")
+def number(metric: str, value: float, **more: Any) -> dict[str, Any]:
+    return {"metric": metric, "value": value, **more}
 
 
-def drawing_of(results: RunResults) -> str:
+def suite() -> dict[str, Any]:
+    """Two models and a yardstick: gains, losses, thin answers, a group, and tasks that only one could be asked."""
+    skill = {"ci_low": 0.31, "ci_high": 0.52, "n_items": 40, "unit": "skill", "direction": "higher", "kind": "items"}
+    of_base = {
+        "urn": [
+            number("jsd_nats", 0.0407, n_items=40, unit="nats", direction="lower", baselines={"uniform": 0.1}),
+            number("skill_uniform", 0.42, **skill, headline=True),
+            number("coverage", 0.96, n_items=40, unit="share", direction="higher"),
+            number("skill_uniform", 1.0, group="north", unit="skill", n_raters=12),
+            number("entropy_gap", -0.2, unit="nats", direction="zero"),
+        ],
+        "gss": [
+            number("skill_uniform", -1.75, **{**skill, "ci_low": -2.5, "ci_high": -1.1}, n_raters=2345, headline=True),
+            number("coverage", 0.049),
+        ],
+        "coin": [number("skill_uniform", 0.0, unit="skill", headline=True), number("coverage", 0.05)],
+    }
+    of_tuned = {"urn": [number("skill_uniform", 0.6, unit="skill", headline=True)]}
+    of_tuned["novelty"] = [number("distinct", 2.87, unit="texts", n_items=100, direction="higher")]
+    tuned_first = {"model": "tuned", "base": "base", "n_items": 40, "minimum_detectable": 0.07, "direction": "lower"}
+    differences = [
+        ("urn", "jsd_nats", -0.021, -0.04, -0.002, 0.01, 0.03, "better"),
+        ("urn", "coverage", -0.1, -0.15, -0.05, 0.001, 0.004, "worse"),
+        ("gss", "jsd_nats", 0.005, None, None, 0.03, 0.06, "better"),
+        ("coin", "jsd_nats", 0.0, None, None, float("nan"), float("nan"), "undecided"),
+    ]
+    keys = ("task", "metric", "value", "ci_low", "ci_high", "p_value", "p_holm", "outcome")
+    item = {"model": "base", "options": ["yes", "no", "do not know"], "people": [0.7, 0.2, 0.1]}
+    source = {"source": "made", "licence": "CC0", "sha256": {"a.csv": "12"}}
+    return {
+        "name": "trial",
+        "config": {"seed": 3, "tasks": ["urn", "gss"]},
+        "models": [
+            {"name": "base", "kind": "causal-lm", "identity": "1"},
+            {"name": "tuned", "kind": "endpoint", "identity": "2", "usage": {"requests": 3, "cost": 0.5}},
+            {"name": "marginal", "kind": "pseudo", "identity": "3"},
+        ],
+        "results": {"base": of_base, "tuned": of_tuned, "marginal": {"gss": [number("skill_uniform", 0.7)]}},
+        "comparisons": [dict(zip(keys, values, strict=True)) | tuned_first for values in differences],
+        "worst_items": [
+            {**item, "task": "gss", "item": "q1", "text": "Is it?", "answer": [0.1, 0.6, 0.3], "score": 0.4, "n": 900},
+            {**item, "task": "urn", "item": "q2", "text": "And now? " * 20, "answer": [0.0, 1.0, 0.0], "score": 0.3},
+        ],
+        "data": [{"id": "urn", "title": "Urns", "shape": "distribution", "n": 40, **source}],
+        "skipped": [
+            {"task": "wvs", "reason": "there is no data"},
+            {"task": "gss", "reason": "it cannot be asked", "model": "tuned"},
+        ],
+    }
+
+
+def spectrum() -> dict[str, Any]:
+    """A task that is better, one that is worse, one undecided, and curves of two measures."""
+    rows = [
+        ("urn", "js_0", 0.031, 0.082, -0.051, -0.07, -0.03, "chat"),
+        ("urn", "js_geq_1", 0.02, 0.01, 0.01, 0.002, 0.018, "auto"),
+        ("coin", "loss_geq_1", 1.2, 1.25, -0.05, -0.1, 0.0, "plain"),
+        ("coin", "choice_0", 0.7, 0.7, 0.0, None, None, ""),
+    ]
+    keys = ("task", "metric", "tuned", "untouched", "difference", "ci_low", "ci_high", "format")
+    curve = {"k": [0, 1, 4], "metric": "js"}
+    return {
+        "name": "spectrum",
+        "config": {"training": {"steps": 200}},
+        "tasks": [
+            {"task": "coin", "heldout": False, "sequences": 200, "examples": 6400, "too_long": 7},
+            {"task": "urn", "heldout": True, "sequences": 50, "examples": 1600},
+        ],
+        "same_source": ["jar", "bag"],
+        "numbers": [
+            {**dict(zip(keys, values, strict=True)), "n": 40 + n, "baselines": {"uniform": 0.1} if n else {}}
+            for n, values in enumerate(rows)
+        ],
+        "curves": [
+            {"task": "urn", "model": "tuned", "nats": [0.03, 0.02, 0.02], **curve},
+            {"task": "urn", "model": "untouched (chat)", "nats": [0.08, 0.05, 0.01], **curve},
+            {"task": "coin", "model": "tuned", "nats": [0.8, 0.7, 0.7], **curve, "metric": "choice"},
+        ],
+    }
+
+
+VARIANTS = {
+    "full": full,
+    "small": small,
+    "labels": labels,
+    "texts": texts,
+    "few_texts": few_texts,
+    "warned_texts": warned_texts,
+}
+
+
+def drawing_of(sections: list[Section]) -> str:
     lines = []
-    for section in text_sections(results.texts) + report_sections(results):
+    for section in sections:
         if section.figure is not None:
             lines += [f"# {section.key}", *figure_lines(section.figure)]
+        for table in () if section.fold_in_markdown else section.folded:
+            lines += [f"# table of {section.key}", *(" | ".join(cells) for cells in [table.header, *table.rows])]
+            lines.append(f"filter={table.filterable} {table.caption}")
     return "\n".join(lines) + "\n"
 
 
@@ -140,8 +265,14 @@ def axes_lines(axes: Axes) -> Iterator[str]:
         yield f"bar {numbers(box)} {to_hex(patch.get_facecolor(), keep_alpha=True)}"
     for line in axes.lines:
         ends = f"{numbers(line.get_xdata())} | {numbers(line.get_ydata())}"
-        yield f"line {line.get_marker()} {to_hex(line.get_color())} {ends}"
-    yield from (f"points {numbers(np.asarray(c.get_offsets()).ravel())}" for c in axes.collections)
+        style = "" if line.get_linestyle() in ("-", "None") else f" {line.get_linestyle()}"
+        filled = to_hex(line.get_markerfacecolor())
+        style += "" if filled == to_hex(line.get_color()) else f" filled {filled}"
+        yield f"line {line.get_marker()} {to_hex(line.get_color())}{style} {ends}"
+    for points in axes.collections:
+        values = points.get_array()
+        colours = "" if values is None else f" of {numbers(values)}"
+        yield f"points {numbers(np.asarray(points.get_offsets()).ravel())}{colours}"
     yield from (f"image {numbers(np.asarray(image.get_array()).ravel())}" for image in axes.images)
 
 
@@ -152,7 +283,33 @@ def numbers(array: Any) -> str:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_report_is_the_stored_one(variant, tmp_path):
     results = RunResults.model_validate(VARIANTS[variant]())
-    for ending, text in ((".md", report_of(results, tmp_path)), (".plots.txt", drawing_of(results))):
+    write_report(results, tmp_path)
+    of_texts = text_sections(results.texts, results.along) + sections_beside_texts(results)
+    check(variant, tmp_path, of_texts if results.texts else report_sections(results))
+
+
+def test_the_page_of_a_suite_is_the_stored_one(tmp_path):
+    results = SuiteResults.model_validate(suite())
+    write_suite_report(results, tmp_path)
+    check("suite", tmp_path, suite_sections(results))
+
+
+def test_the_page_of_a_spectrum_run_is_the_stored_one(tmp_path, monkeypatch):
+    sections: list[Section] = []
+
+    def write(folder, name, findings, of_page, meta):
+        sections.extend(of_page)
+        return write_page(folder, name, findings, of_page, meta)
+
+    monkeypatch.setattr(spectrum_page, "write_page", write)
+    write_spectrum_report(SpectrumResults.model_validate(spectrum()), tmp_path)
+    check("spectrum", tmp_path, sections)
+
+
+def check(variant: str, folder: Path, sections: list[Section]) -> None:
+    """Compare a page as Markdown, and what its plots and the tables that only the HTML has show, with stored files."""
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    for ending, text in ((".md", page), (".plots.txt", drawing_of(sections))):
         stored = GOLDEN / f"{variant}{ending}"
         if os.environ.get("UPDATE_GOLDEN"):
             stored.write_text(text, encoding="utf-8")
