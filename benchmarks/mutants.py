@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import environment, make_parser, print_table, row, write
-from _mutants.covering import Covered, Recorder, changed_tests, merge
+from _mutants.covering import Covered, Recorder, changed_tests, merge, runs_on_import
 from _mutants.faults import Mutant, mutants
 
 
@@ -67,8 +67,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
 """The tests of each room; those in a file named after the mutated one run first."""
 WHOLE = {"plural_rlhf/report": ("tests/plural_rlhf/report/test_golden.py",)}
 """Tests of everything that a room makes: they run for each of its files, also with `--named`."""
-EVERYWHERE = ("tests/project/test_values.py",)
-"""Tests of the project that concern every room, and take no time."""
+FROZEN = "tests/project/test_values.py"
+"""The test of what may be changed, for faults in the head of a dataclass."""
+DEFAULTS = "tests/project/test_defaults.py"
+"""The test of every default, for faults in lines that run when a module is imported."""
 ALL_OF_A_ROOM = 3600
 """Processor seconds that the tests of a room may take together."""
 
@@ -87,7 +89,7 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
     imports = [f for f in found if file and naming.search((copy / f).read_text(encoding="utf-8"))]
     first = list(dict.fromkeys([*sorted(named), *sorted(imports)]))
     others = [] if named_only and first else sorted(set(found) - set(first), key=lambda f: (f == REAL_RUN, f))
-    return [*([file] if file else []), *EVERYWHERE, *WHOLE.get(room, ()), *first, *others]
+    return [*([file] if file else []), *WHOLE.get(room, ()), *first, *others]
 
 
 def run_tests(
@@ -207,19 +209,16 @@ def measure(
             if (mutant.file, mutant.was, mutant.became) in reasons:
                 counts["equivalent"] += 1
                 continue
-            files = files_of_tests(copy, room, mutant.file, args.named)
             if args.named and mutant.file not in checked:
-                check_pass(copy, files, args)
+                check_pass(copy, files_of_tests(copy, room, mutant.file, named_only=True), args)
                 checked.add(mutant.file)
             original = (copy / mutant.file).read_text(encoding="utf-8")
-            seconds: float = args.cpu_seconds
-            if covered is not None:
-                near = files_of_tests(copy, room)
-                running = covered.tests(mutant.file, original, mutant.line, near, args.cpu_seconds)
-                files = [*EVERYWHERE, *(running or files_of_tests(copy, room, mutant.file, named_only=True))]
-                seconds = max(60, 3 * covered.takes(running)) if running else seconds
             (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
-            outcome, took = run_tests(copy, files, seconds, marks_of(args))
+            outcome, took = "survived", 0.0
+            for files, seconds in tests_of(mutant, original, covered, copy, room, args):
+                if outcome == "survived":
+                    outcome, longer = run_tests(copy, files, seconds, marks_of(args))
+                    took += longer
             if outcome == "survived" and args.slow:
                 slow, longer = run_tests(copy, files_of_tests(copy, room, mutant.file)[1:], args.slow, "slow")
                 outcome, took = "killed" if slow == "killed" else "survived", took + longer
@@ -234,6 +233,35 @@ def measure(
         rows += survivors + rows_of(room, counts)
     show(rows)
     return rows
+
+
+def tests_of(
+    mutant: Mutant, original: str, covered: Covered | None, copy: Path, room: str, args: argparse.Namespace
+) -> list[tuple[list[str], float]]:
+    """Groups of tests that could notice a fault, the likeliest first, with the processor seconds each may take.
+
+    Args:
+        mutant: The fault.
+        original: Its file without it.
+        covered: Which test runs which line; None if that was not noted.
+        copy: The copy of the repository.
+        room: The room.
+        args: The options.
+    """
+    named = files_of_tests(copy, room, mutant.file, named_only=True)
+    others = [file for file in files_of_tests(copy, room, mutant.file) if file not in named]
+    groups = [(named, args.cpu_seconds)]
+    if covered is None and not args.named and others:
+        groups.append((others, args.cpu_seconds))
+    elif covered is not None:
+        near = [*named, *others]
+        running = covered.tests(mutant.file, original, mutant.line, near, args.cpu_seconds)
+        groups = [(running, max(60, 3 * covered.takes(running)))] if running else groups
+    if "dataclass" in mutant.was:
+        groups.append(([FROZEN], args.cpu_seconds))
+    if runs_on_import(original, mutant.line):
+        groups.append(([DEFAULTS], args.cpu_seconds))
+    return groups
 
 
 def rows_of(room: str, counts: dict[str, int]) -> list[dict[str, Any]]:

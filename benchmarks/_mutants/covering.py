@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 
-__all__ = ["Covered", "Recorder", "changed_tests", "merge"]
+__all__ = ["Covered", "Recorder", "changed_tests", "merge", "runs_on_import"]
 
 
 class Recorder:
@@ -133,6 +133,12 @@ def statement(source: str, line: int) -> list[int]:
     inner = max(around, key=lambda node: node.lineno)
     end = inner.body[0].lineno - 1 if isinstance(inner, heads) else inner.end_lineno or inner.lineno
     return list(range(inner.lineno, max(end, inner.lineno) + 1))
+
+
+def runs_on_import(source: str, line: int) -> bool:
+    """Whether a line lies in no body of a function, so that importing its module runs it: constants, defaults."""
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    return not any(node.body[0].lineno <= line <= (node.end_lineno or 0) for node in functions)
 
 
 def fingerprints(root: Path) -> dict[str, str]:

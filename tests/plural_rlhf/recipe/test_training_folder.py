@@ -67,6 +67,22 @@ def test_it_is_due_by_time_by_steps_and_never_after_the_last_step(clock):
     assert [step for step in range(1, 10) if step_end(by_steps, step)[0]] == [3, 6, 9]
 
 
+@pytest.mark.parametrize(("last", "number", "steps"), [(10, 4, {2, 4, 6, 8}), (3, 4, {1, 2}), (10, 0, set())])
+def test_adapters_are_left_on_the_way_after_equal_numbers_of_steps(tmp_path, last, number, steps):
+    """After none, and at the end, there is pi_0 and the policy itself."""
+    training = TrainingFolder(tmp_path / "policy", tmp_path / "kept", show=lambda _: None)
+    training.along = number
+    for step in (1, 2):  # of a training that is begun anew
+        (tmp_path / "kept" / "along" / f"step-{step}").mkdir(parents=True)
+    savers = []
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(max_steps=last), add_callback=savers.append, train=lambda resume_from_checkpoint: None
+    )
+    training.train(trainer)
+    assert savers[0].along == steps
+    assert list((tmp_path / "kept" / "along").iterdir()) == []
+
+
 def test_the_time_counts_from_the_last_save(clock, tmp_path):
     callback = saver(every_minutes=2)
     clock.now = NOW + 130

@@ -10,8 +10,8 @@ from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.open_ended import policies, without_rl
 from plural_rlhf.recipe.open_ended.policies import train_pi_0
-from plural_rlhf.recipe.open_ended.prompts import run_prompts
-from reward_models import fit_jury, planted_judgements
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, run_prompts
+from reward_models import JudgementError, fit_jury, planted_judgements
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -76,6 +76,8 @@ def test_ours_takes_the_rows_in_the_order_in_which_they_were_dealt(made):
     assert {row["jury_prompt"][-1]["content"] for row in rows} <= wordings
     drawn = [row["jury_prompt"] for batch in (next(iter(trainer.get_train_dataloader())),) for row in batch]
     assert drawn[:: trainer.args.num_generations] == [row["jury_prompt"] for row in rows[:5]]
+    written = {prompt.wording: list(prompt.given) for prompt in prompts}
+    assert all(row["given_completions"] == written[row["jury_prompt"][-1]["content"]] for row in rows)
     args = trainer.args
     assert (args.beta, args.rho, args.exact, args.seed) == (0.7, 0.5, False, 3)
     assert (args.max_steps, args.num_iterations, args.per_device_train_batch_size) == (6, 2, 20)
@@ -95,6 +97,59 @@ def test_a_stock_trainer_gets_the_population_only_and_as_many_texts(made, name):
     assert (args.max_steps, args.per_device_train_batch_size, args.num_generations, args.beta) == (3, 8, 4, 0.2)
     assert args.max_completion_length == 16
     assert (budget.steps, budget.generated_sequences) == (3, 24)
+
+
+@pytest.mark.parametrize(("rule", "beta"), [("mean", 0.0), ("pool", 0.5)])
+def test_stock_grpo_has_the_reward_that_the_run_file_names(made, rule, beta):
+    """With the pool's reward its target is ours, if its penalty is the divergence itself."""
+    section = {"steps": 1, "prompts_per_step": 1, "num_generations": 2, "rule": rule, "beta": beta}
+    trainer, _, _ = made(policies.train_grpo, grpo={**section, "scale_rewards": "none"})
+    assert trainer.args.scale_rewards == "none"
+    [reward] = trainer.reward_funcs
+    prompts = [[{"role": "user", "content": "Why?"}]] * 2
+    completions = [[{"role": "assistant", "content": text}] for text in ("a", "abc")]
+    rewards = reward(prompts=prompts, completions=completions, weights=[[0.75, 0.25]] * 2, jury_prompt=prompts)
+    if rule == "mean":  # 1, -1 and 3, -3
+        assert rewards == pytest.approx([0.5, 1.5])
+    else:  # log of the mixture of exp(R / beta), each divided by its mean over the group, times beta
+        assert trainer.args.use_bias_correction_kl
+        x = np.array([[1.0, -1.0], [3.0, -3.0]]) / beta
+        shares = np.exp(x) / np.exp(x).mean(axis=0)
+        assert rewards == pytest.approx(list(beta * np.log(shares @ [0.75, 0.25])), abs=1e-4)
+
+
+@pytest.mark.parametrize("train", [policies.train_plural, without_rl.train_dpo])
+def test_without_steps_ours_is_pi_0_and_costs_nothing(config_of, tmp_path, train):
+    warm = TrainingFolder(tmp_path / "warm", tmp_path / "checkpoints" / "warm")
+    config = config_of(sft={"steps": 0}, plural={"sampled": {"steps": 0}})
+    train_pi_0(config, [], {}, None, warm)
+    training = TrainingFolder(tmp_path / "policy", tmp_path / "checkpoints" / "policy")
+    results = train(config, [], Likes(), tmp_path / "warm", training)
+    assert (results.history, results.budget.steps, results.budget.scored_sequences) == ([], 0, 0)
+    files = [tmp_path / name / "adapter_model.safetensors" for name in ("warm", "policy")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_imitation_learns_the_answer_only_of_every_text_in_order(config_of, tmp_path, monkeypatch):
+    trainers = []
+    monkeypatch.setattr(policies, "train_and_save", lambda trainer, *_: (trainers.append(trainer), ([], 1.5))[1])
+    config = config_of(sft={"steps": 3, "texts_per_step": 2, "learning_rate": 0.01, "texts": "written"}, seed=4)
+    texts = {"A?": ["yes", "no", "a text that is much longer than sixteen tokens of a tiny model can ever be"]}
+    prompts = [OpenPrompt("A?", "train"), OpenPrompt("B?", "train")]
+    results = train_pi_0(config, prompts, texts, Likes(), TrainingFolder(tmp_path / "w", tmp_path / "c"))
+    [trainer] = trainers
+    args = trainer.args
+    assert (args.completion_only_loss, args.max_length) == (True, None)
+    assert (args.max_steps, args.per_device_train_batch_size, args.learning_rate, args.seed) == (3, 2, 0.01, 4)
+    rows = list(trainer.train_dataset)
+    assert len(rows) == 3 * 2
+    for labels in trainer.data_collator(rows)["labels"]:  # the loss is on what the assistant says
+        learnt = labels[labels >= 0]
+        assert trainer.processing_class.decode(learnt, skip_special_tokens=True).strip() in {"yes", "no"}
+    spent = results.budget
+    assert (spent.steps, spent.scored_sequences, spent.generated_sequences, spent.seconds) == (3, 6, None, 1.5)
+    with pytest.raises(JudgementError, match="fewer than 16 tokens"):
+        train_pi_0(config, prompts, {"A?": texts["A?"][2:]}, Likes(), TrainingFolder(tmp_path / "x", tmp_path / "d"))
 
 
 def test_dpo_sees_two_texts_of_each_pair(made):
