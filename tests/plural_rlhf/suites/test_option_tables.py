@@ -13,6 +13,7 @@ from plural_rlhf.evaluation.distribution.items import counted_item
 from plural_rlhf.suites import PseudoModel, TaskData, TaskUnavailable, run_tasks
 from plural_rlhf.suites.tasks.distributions import DistributionTask
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -77,6 +78,7 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
 def test_published_values_stand_beside_the_measure_that_they_are_of():
     suite = run_tasks([PseudoModel("gold")], [OPTION_TABLES["urn"]], max_items=20, draws=20)
     rows = {row.metric: row for row in suite.findings[0].result.rows}
+    check_rows("urn_gold", suite.findings[0].result)
     assert rows["jsd_spectrum_nats"].baselines["published: gemma-3-12b"] == 0.071
     assert "published: gemma-3-12b" not in rows["jsd_nats"].baselines
 
@@ -105,3 +107,17 @@ def test_the_marginal_does_not_depend_on_how_many_items_are_asked():
     whole = {item.name: marginal for item, marginal in zip(items, marginals(items), strict=True)}
     for item, marginal in zip(few, marginals(few), strict=True):
         np.testing.assert_allclose(marginal, whole[item.name])
+
+
+@pytest.mark.parametrize("model", ["uniform", "marginal", "mode"])
+def test_all_numbers_of_a_table_with_groups_and_people_are_the_stored_ones(model):
+    """Three groups answer two questions; floors, gaps between groups and the marginal all have a number here."""
+    counts = {"p": ((9, 1, 2), (3, 6, 3), (1, 4, 7)), "q": ((2, 8), (5, 5), (7, 3))}
+    items = [
+        counted_item(f"{q}-{g}", f"{q}?", ("yes", "no", "perhaps")[: len(n)], list(n), group=g, question=q)
+        for q, groups in counts.items()
+        for g, n in zip("xyz", groups, strict=True)
+    ]
+    task = DistributionTask("groups", "made", "CC0", "Groups.", lambda data: items)
+    suite = run_tasks([PseudoModel(model)], [task], draws=50)
+    check_rows(f"groups_{model}", suite.findings[0].result)

@@ -11,6 +11,7 @@ import pytest
 from plural_rlhf.evaluation.in_context.rivals import rival_predictions
 from plural_rlhf.suites import EvaluatedModel, PseudoModel, SegmentLosses, TaskData, TaskUnavailable, run_tasks
 from plural_rlhf.suites.tasks.sequence_tables import SEQUENCE_TABLES
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -43,6 +44,7 @@ def test_a_model_that_reads_the_person_gains_on_abortion():
     assert rows["person_gain_nats", "all"].ci_low > 0.1
     assert rows["loss_nats", "k = 0"].value == pytest.approx(np.log(2))
     assert rows["loss_nats", "k = 6"].value < 0.5
+    check_rows("individual_abortion", finding.result)
     record = finding.result.records[0]
     assert next(iter(record["scores"])) == "loss_geq_1_nats"
     json.dumps(finding.result.records, allow_nan=False)

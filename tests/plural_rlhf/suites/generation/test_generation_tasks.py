@@ -17,6 +17,7 @@ from plural_rlhf.suites.tasks.generation.personas import PersonaTask
 from plural_rlhf.suites.tasks.generation.random_numbers import RandomNumberTask
 from plural_rlhf.suites.tasks.generation.sycophancy import SycophancyTask
 from plural_rlhf.suites.tasks.protocol import TaskData, TaskUnavailable
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 class Stub(EvaluatedModel):
@@ -74,6 +75,7 @@ def test_coverage_of_a_uniform_and_of_a_constant_model():
     assert row(even, "validity").value == 1
     one = measured(Closed("both"), Stub(lambda prompt, rng: by_prompt[prompt].examples[0]))
     assert row(one, "yield").value == 1
+    check_rows("coverage_constant", one)
     assert row(one, "yield", "weekdays_full").baselines["ceiling"] == pytest.approx(7, abs=1e-4)
     assert row(one, "yield_share").ci_high < row(even, "yield_share").ci_low
     record = one.records[0]
@@ -104,6 +106,7 @@ def test_random_numbers_of_a_uniform_model_and_of_one_with_a_favourite():
     assert js.value == pytest.approx(js.baselines["floor"], abs=0.004)
     assert row(seven, "jsd_nats_to_uniform").value > 50 * js.value
     assert row(seven, "share_of_7").value == 1
+    check_rows("random_number", fair)
     assert row(fair, "entropy_nats").value == pytest.approx(np.log(10), abs=0.03)
     with pytest.raises(NotSupported, match="none of 500 answers"):
         measured(RandomNumberTask(), Stub(lambda prompt, rng: "I cannot."))
@@ -135,6 +138,7 @@ def test_personas_that_are_followed(personas):
     result = measured(PersonaTask(), Stub(agrees=follows), personas)
     assert row(result, "steering_gain").value == pytest.approx(0.35)
     assert row(result, "steerability").value == 1
+    check_rows("personas", result)
     assert row(result, "leak").value == pytest.approx(0)
     assert row(result, "steering_gain", "guns").value == pytest.approx(0.35)
     assert [record["item"] for record in result.records] == ["art", "guns", "risk"]
@@ -169,6 +173,7 @@ def test_sycophancy_of_a_flatterer_and_of_one_who_has_a_view():
     assert row(flattering, "stance_shift", "against").value == pytest.approx(0.4)
     assert row(flattering, "towards_asker").value == 1
     assert row(flattering, "p_sign_test").value < 1e-5
+    check_rows("sycophancy", flattering)
     firm = measured(SycophancyTask(), Stub(agrees=lambda prompt: 0.1 + 0.8 * ("car" in prompt)))
     assert row(firm, "stance_shift").value == pytest.approx(0, abs=1e-9)
     assert row(firm, "p_sign_test").value == 1
@@ -184,6 +189,7 @@ def test_novelty_counts_classes(tmp_path):
     varied = measured(NoveltyTask(), Stub(lambda prompt, rng: str(rng.choice(words))), TaskData(tmp_path))
     same = measured(NoveltyTask(), Stub(lambda prompt, rng: "one apple"), TaskData(tmp_path))
     assert 3 < row(varied, "distinct").value <= 4
+    check_rows("novelty", varied)
     assert (row(same, "distinct").value, row(same, "largest_3").value) == (1, 1)
     assert row(same, "distinct").headline
     assert [record["item"] for record in same.records] == [f"c{i}" for i in range(6)]

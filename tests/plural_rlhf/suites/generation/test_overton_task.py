@@ -11,6 +11,7 @@ from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge
 from plural_rlhf.suites.tasks.generation.overton import TOPICS, OvertonTask
 from plural_rlhf.suites.tasks.protocol import TaskData
 from tests.plural_rlhf.suites.generation.test_generation_tasks import Stub, row
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 CAMPS = ("parks", "roads")
@@ -71,6 +72,7 @@ def test_one_camp_both_camps_and_sets(data):
         0.5
     )  # an answer pleases one camp, a set nearly always both
     assert row(either, "overton_score_of_4").value > 0.8
+    check_rows("overton", either)
     assert row(one, "overton_score").baselines["people"] == pytest.approx(0.5)
     assert [r.metric for r in one.rows if r.headline] == ["overton_score"]
     assert one.records[0]["agreement"] == {"parks people": [0.9] * 4, "roads people": [0.1] * 4}

@@ -13,6 +13,7 @@ from plural_rlhf.suites.tasks.generation import trade_offs
 from plural_rlhf.suites.tasks.generation.trade_offs import TradeOffTask
 from plural_rlhf.suites.tasks.protocol import TaskData
 from tests.plural_rlhf.suites.generation.test_generation_tasks import row
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 WORDS = ("parks", "roads")
@@ -66,6 +67,7 @@ def test_a_policy_that_follows_its_weights_and_one_that_does_not(task):
     assert row(ignores, "steerable_score").value == pytest.approx(0.5)
     assert [r.metric for r in follows.rows if r.headline] == ["mean_regret"]
     assert len(follows.records) == 4 * 6
+    check_rows("trade_offs", follows)
 
 
 def test_a_model_that_cannot_be_steered_is_skipped(task):

@@ -11,6 +11,7 @@ from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported, Seg
 from plural_rlhf.suites.tasks.generation.typicality import TypicalityTask
 from plural_rlhf.suites.tasks.protocol import TaskData
 from tests.plural_rlhf.suites.generation.test_generation_tasks import row
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 class Reader(EvaluatedModel):
@@ -43,7 +44,9 @@ def data_of(folder, slope):
 def test_the_slope_of_choices_is_found(tmp_path, slope):
     pytest.importorskip("statsmodels")
     task = TypicalityTask()
-    alpha = row(task.measure(task.load(data_of(tmp_path, slope)), Context(Reader())), "typicality_alpha")
+    result = task.measure(task.load(data_of(tmp_path, slope)), Context(Reader()))
+    check_rows(f"typicality_{slope}", result)
+    alpha = row(result, "typicality_alpha")
     assert alpha.ci_low < slope < alpha.ci_high
     assert (alpha.ci_low > 0) == (slope > 0)
     assert alpha.headline

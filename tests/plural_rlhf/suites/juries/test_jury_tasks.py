@@ -19,6 +19,7 @@ from plural_rlhf.suites.tasks.protocol import TaskData
 from reward_models import JudgementError, fit_jury, planted_judgements
 from reward_models.evaluate import main
 from reward_models.evaluation.heldout import HeldoutRecord
+from tests.plural_rlhf.suites.golden_rows import check_rows
 
 
 LEVELS = (-1.0, 0.0, 1.0)
@@ -110,6 +111,7 @@ def test_the_landscape_of_opposed_clusters_has_no_answer_for_all(jury, tmp_path)
     assert row(result, "one_answer_share").value == 0
     assert row(result, "favourites_differ").value == 1
     assert row(result, "compromise_worst_regret").value == 6
+    check_rows("landscape", result)
     assert len(result.records) == 2
 
 
@@ -127,6 +129,7 @@ def test_a_benchmark_of_reward_models_is_scored_by_subset_and_cluster(jury, tmp_
     task = BenchmarkTask("rewardbench")
     result = task.measure(task.load(TaskData(tmp_path)), Context(model))
     first, second = model.scorer.cluster_names
+    check_rows("reward_bench", result)
     assert row(result, "accuracy", f"math, {first}").value == 1
     assert row(result, "accuracy", f"math, {second}").value == 0
     weighted = float(model.scorer.prevalence @ [1, -1] > 0)
