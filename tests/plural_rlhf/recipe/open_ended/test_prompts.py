@@ -17,7 +17,7 @@ from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, preferred_texts, r
 from plural_rlhf.recipe.open_ended.samples import Sample
 from plural_rlhf.recipe.open_ended.start_checks import check_rendering
 from reward_models.errors import JudgementError, JudgementWarning
-from tests.plural_rlhf.recipe.open_ended.conftest import PROMPTS, WORDS
+from tests.plural_rlhf.recipe.open_ended.small_run import PROMPTS, WORDS
 
 
 def test_a_heldout_prompt_is_held_out_of_jury_prompts_and_texts(config_of):

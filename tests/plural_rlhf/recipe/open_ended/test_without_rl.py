@@ -12,7 +12,7 @@ from plural_rlhf.core.targets import PoolTarget
 from plural_rlhf.recipe import ConfigError, RunFolderError, run
 from plural_rlhf.recipe.open_ended.rerank import choose_candidate, deal_candidates
 from plural_rlhf.recipe.settings.sections import PluralSection
-from tests.plural_rlhf.recipe.open_ended.conftest import PROMPTS, WORDS
+from tests.plural_rlhf.recipe.open_ended.small_run import PROMPTS, WORDS
 
 
 def quietly(config, **more):
