@@ -56,7 +56,6 @@ def _numbers(rows: list[MetricResult]) -> dict[str, float | str]:
     numbers: dict[str, float | str] = {}
     for row in rows:
         numbers[f"{row.metric},none"] = row.value
-        known = row.ci_low is not None and row.ci_high is not None
-        error = (row.ci_high - row.ci_low) / 2 / 1.96 if known and row.ci_high and row.ci_low is not None else "N/A"
-        numbers[f"{row.metric}_stderr,none"] = error
+        ends = None if row.ci_low is None or row.ci_high is None else (row.ci_low, row.ci_high)
+        numbers[f"{row.metric}_stderr,none"] = "N/A" if ends is None else (ends[1] - ends[0]) / 2 / 1.96
     return numbers

@@ -6,9 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.report.suite.results import MetricResult, SuiteResults
 from plural_rlhf.suites import SuiteConfig, TaskUnavailable, load_causal_lm, run_tasks
+from plural_rlhf.suites.exports.lm_eval_results import lm_eval_results
 from plural_rlhf.suites.exports.lm_eval_tasks import harness_questions, process_results, write_lm_eval_tasks
 from plural_rlhf.suites.tasks.catalogue import make_tasks
 
@@ -23,7 +26,45 @@ def test_every_question_is_that_of_the_suite(tmp_path):
         assert [answer.removesuffix("\n") for answer in record["answers"]] == list(item.options)
         assert record["people"] == pytest.approx(list(item.people / np.sum(item.people)))
         assert record["mode"] == int(np.argmax(item.people))
-    assert "process_results: !function plural_rlhf_tasks.process_results" in (tmp_path / "plural_urn.yaml").read_text()
+    text = (tmp_path / "plural_urn.yaml").read_text()
+    assert "process_results: !function plural_rlhf_tasks.process_results" in text
+    settings = yaml.safe_load(text.replace("!function ", ""))
+    better = {one["metric"]: one["higher_is_better"] for one in settings["metric_list"]}
+    assert better == {"jsd_nats": False, "total_variation": False, "coverage": True, "uniform_jsd_nats": False}
+    assert set(process_results(records[0], [(-1.0, False)] * len(records[0]["people"]))) == set(better)
+    assert {one["aggregation"] for one in settings["metric_list"]} == {"mean"}
+    named = ("doc_to_text", "doc_to_choice", "doc_to_target", "target_delimiter", "output_type", "test_split")
+    assert [settings[key] for key in named] == ["prompt", "answers", "mode", " ", "multiple_choice", "test"]
+    assert yaml.safe_load((tmp_path / "plural_rlhf.yaml").read_text()) == {
+        "group": "plural_rlhf", "task": ["plural_urn", "plural_coin"],
+    }  # fmt: skip
+
+
+def test_results_have_errors_where_there_is_an_interval_also_one_that_ends_at_0():
+    rows = [
+        MetricResult(metric="skill", value=-0.5, ci_low=-1.96, ci_high=0.0, direction="higher"),
+        MetricResult(metric="jsd_nats", value=0.0, ci_low=0.0, ci_high=0.0, direction="lower"),
+        MetricResult(metric="entropy_gap", value=0.1, direction="zero"),
+        MetricResult(metric="jsd_nats", value=0.7, group="north"),
+    ]
+    data = [{"id": "urn", "title": "x", "shape": "distribution", "source": "x", "licence": "x", "n": 7}]
+    models = [
+        {"name": "my model/1", "kind": "causal-lm", "identity": "1"},
+        {"name": "gold", "kind": "pseudo", "identity": "2"},
+    ]
+    results = SuiteResults(
+        models=models, data=data, results={"my model/1": {"urn": rows}, "gold": {"urn": rows}}, config={"seed": 3}
+    )
+    files = lm_eval_results(results)
+    assert list(files) == ["my_model_1"]  # pseudo-models mark a scale, and are no models
+    file = files["my_model_1"]
+    numbers = file["results"]["urn"]
+    assert numbers["skill_stderr,none"] == pytest.approx(0.5)
+    assert (numbers["jsd_nats,none"], numbers["jsd_nats_stderr,none"]) == (0, 0)
+    assert (numbers["entropy_gap,none"], numbers["entropy_gap_stderr,none"]) == (0.1, "N/A")
+    assert file["higher_is_better"] == {"urn": {"skill": True, "jsd_nats": False}}
+    assert file["n-samples"] == {"urn": {"original": 7, "effective": 7}}
+    assert (file["n-shot"], file["config"]["random_seed"]) == ({"urn": 0}, 3)
 
 
 def test_measures_are_of_shares_among_the_answers():
