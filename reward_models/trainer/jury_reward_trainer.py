@@ -37,6 +37,7 @@ from reward_models.trainer import _trl, checkpoint
 from reward_models.trainer.data import JuryData, divide, read_data, read_evaluation
 from reward_models.trainer.heads import base_jury, prepare_jury, set_heads
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
+from reward_models.trainer.kept_change import best_share_kept
 from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
 from reward_models.trainer.milestones import Milestones, revive_empty_clusters
 from reward_models.trainer.model_card import JuryCard, data_counts
@@ -407,11 +408,7 @@ class JuryRewardTrainer(RewardTrainer):
             self._write_card(Path(self.args.output_dir), model_name, dataset_name, tags)
 
     def _write_card(
-        self,
-        folder: Path,
-        model_name: str | None = None,
-        dataset_name: str | None = None,
-        tags: str | list[str] | None = None,
+        self, folder: Path, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None
     ) -> None:
         base, rows = self.jury.config.name_or_path, self.train_dataset
         data = {"Data set": dataset_name} if dataset_name else {}
@@ -446,5 +443,6 @@ class JuryRewardTrainer(RewardTrainer):
                 checkpoint.end_checkpoint(folder)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
-        checkpoint.read_state(self.state.best_model_checkpoint, self.memberships, self.terms)
+        with best_share_kept(self):
+            super()._load_best_model()
+            checkpoint.read_state(self.state.best_model_checkpoint, self.memberships, self.terms)

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from reward_models.errors import JudgementWarning
 from reward_models.trainer import _trl
 from reward_models.trainer.heads import restart_head
+from reward_models.trainer.kept_change import keep_start
 
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Milestones(TrainerCallback):
         """Evaluate and save the start, so that a training that only makes it worse ends with it."""
         if args.heldout_texts > 0 and state.global_step == 0:
             _trl.save_as_best(self.trainer)
+            keep_start(self.trainer)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Restart empty clusters, unless no training is left."""

@@ -172,3 +172,18 @@ def test_tables_of_every_form_are_taken_for_training_evaluation_and_prediction(t
     metrics = trainer.evaluate()
     assert metrics["eval_frame_loss"] == metrics["eval_table_loss"]
     assert np.array_equal(trainer.predict(judgements).predictions, trainer.predict(frame).predictions)
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_too_far_keeps_a_part_of_its_change(tmp_path):
+    judgements, _ = planted(noise=0.25)
+    settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 9, "num_train_epochs": 2, "learning_rate": 0.03}
+    trainer = make_trainer(judgements, tmp_path, **settings)
+    trainer.train()
+    kept = [entry for entry in trainer.state.log_history if "jury/kept_share" in entry]
+    assert len(kept) == 1
+    loss = trainer.evaluate()["eval_loss"]
+    assert loss == pytest.approx(kept[0]["jury/kept_loss"], abs=1e-6)
+    assert loss <= min(losses(trainer)) + 1e-9
+    assert 0 < kept[0]["jury/kept_share"] < 1
+    assert not (tmp_path / "start_weights.safetensors").exists()
