@@ -60,7 +60,7 @@ def set_weights(model: torch.nn.Module, weights: Weights, other: Weights, share:
 
 
 def keep_start(trainer: JuryRewardTrainer) -> None:
-    """Keep the weights before the first step, in the output folder, for `best_share_kept` and for resumed trainings."""
+    """Keep the weights before the first step in the output folder, where resumed trainings find them too."""
     if trainer.args.should_save and not _sharded(trainer):
         folder = Path(trainer.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)

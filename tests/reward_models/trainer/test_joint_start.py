@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import TrainerCallback
 
 from reward_models.errors import JudgementError, JuryError
 from reward_models.fitting.em import FitConfig
@@ -16,6 +18,7 @@ from reward_models.jury.features import pooled_features
 from reward_models.jury.scorer import JuryScorer
 from reward_models.raters.observation import TERM_SD
 from reward_models.trainer.data import hold_out_texts, read_data
+from reward_models.trainer.kept_change import SHARES, best_share_kept, keep_start
 from tests.jury_training import make_trainer, planted, votes
 
 
@@ -87,8 +90,9 @@ def test_the_best_of_the_epochs_is_kept_with_its_memberships(tmp_path):
     judgements, says_no = planted()
     trainer = make_trainer(judgements, tmp_path, num_clusters=2, heldout_texts=0.25, patience=9)
     trainer.train()
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses(trainer)), abs=1e-6)
-    assert min(losses(trainer)) < losses(trainer)[0]
+    best = trainer.state.best_metric
+    assert best <= min(losses(trainer)) < losses(trainer)[0]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(best, abs=1e-6)
     assert (trainer.memberships.posterior().argmax(1) == says_no).mean() > 0.9
 
 
@@ -174,16 +178,47 @@ def test_tables_of_every_form_are_taken_for_training_evaluation_and_prediction(t
     assert np.array_equal(trainer.predict(judgements).predictions, trainer.predict(frame).predictions)
 
 
-@pytest.mark.slow
-def test_a_training_that_goes_too_far_keeps_a_part_of_its_change(tmp_path):
-    judgements, _ = planted(noise=0.25)
-    settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 9, "num_train_epochs": 2, "learning_rate": 0.03}
-    trainer = make_trainer(judgements, tmp_path, **settings)
+def test_weights_between_start_and_end_are_kept_where_they_predict_held_out_texts_best(tmp_path):
+    judgements, _ = planted()
+    trainer = make_trainer(judgements, tmp_path, num_clusters=2, heldout_texts=0.25, max_steps=1, learning_rate=0.0)
     trainer.train()
-    kept = [entry for entry in trainer.state.log_history if "jury/kept_share" in entry]
-    assert len(kept) == 1
-    loss = trainer.evaluate()["eval_loss"]
-    assert loss == pytest.approx(kept[0]["jury/kept_loss"], abs=1e-6)
-    assert loss <= min(losses(trainer)) + 1e-9
-    assert 0 < kept[0]["jury/kept_share"] < 1
-    assert not (tmp_path / "start_weights.safetensors").exists()
+    heads, good = trainer.jury.score.weight, trainer.jury.score.weight.detach().clone()
+
+    def loss_at(scale):
+        heads.data.copy_(scale * good)
+        return trainer.evaluate()["eval_loss"]
+
+    at_end, at_start = loss_at(4.0), loss_at(0.0)
+    keep_start(trainer)
+    trainer.state.best_metric = at_start
+    heads.data.copy_(4.0 * good)  # the last model
+    with best_share_kept(trainer):
+        heads.data.zero_()  # the best model that was evaluated is the start
+    assert trainer.state.log_history[-1]["jury/kept_share"] in SHARES
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric, abs=1e-6)
+    assert trainer.state.best_metric < min(at_start, at_end)
+
+
+class Killed(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.epoch and state.epoch >= 1:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_training_keeps_the_share_that_an_unbroken_one_keeps(tmp_path):
+    judgements, _ = planted(n_raters=12)
+    settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 9, "num_train_epochs": 2, "learning_rate": 0.02}
+    whole = make_trainer(judgements, tmp_path / "whole", **settings)
+    whole.train()
+    broken = make_trainer(judgements, tmp_path / "broken", **settings)
+    broken.add_callback(Killed())
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    resumed = make_trainer(judgements, tmp_path / "broken", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    (one,), (other,) = (
+        [entry for entry in trainer.state.log_history if "jury/kept_share" in entry] for trainer in (whole, resumed)
+    )
+    assert one["jury/kept_share"] == other["jury/kept_share"]
+    assert torch.allclose(whole.jury.score.weight, resumed.jury.score.weight)
+    assert not (tmp_path / "broken" / "start_weights.safetensors").exists()
