@@ -141,14 +141,17 @@ class LanguageModel:
             past = self.model(
                 torch.tensor([start[:-1]], device=device), use_cache=True, logits_to_keep=1
             ).past_key_values
-        rows = [[start[-1], *given, *scored][: MAX_CONTINUATION + 1] for given, scored in parts]
-        out = np.zeros((len(rows), COLUMNS), dtype=np.float32)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of one length need no padding
-        for begin in range(0, len(rows), self.batch_size):
-            index = order[begin : begin + self.batch_size]
-            some = [rows[i] for i in index]
+        whole = [[start[-1], *given, *scored][: MAX_CONTINUATION + 1] for given, scored in parts]
+        # The last token is only scored: answers of one token to one question share a row.
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for i, tokens in enumerate(whole):
+            rows.setdefault(tuple(tokens[:-1]), []).append(i)
+        out = np.zeros((len(parts), COLUMNS), dtype=np.float32)
+        order = sorted(filter(None, rows), key=len)  # rows of one length need no padding
+        for begin in range(0, len(order), self.batch_size):
+            some = order[begin : begin + self.batch_size]
             width = max(map(len, some))
-            ids = torch.tensor([row + [0] * (width - len(row)) for row in some], device=device)
+            ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in some], device=device)
             real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in some], device=device)
             mask = torch.cat([real.new_ones(len(some), len(start) - 1), real], dim=1)
             cache = None
@@ -156,10 +159,12 @@ class LanguageModel:
                 cache = copy.deepcopy(past)
                 cache.batch_repeat_interleave(len(some))
             logits = self.model(ids, attention_mask=mask, past_key_values=cache, use_cache=past is not None).logits
-            log_probs = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0].cpu().numpy()
-            for at, (i, row) in enumerate(zip(index, some, strict=True)):
-                scored = slice(min(len(parts[i][0]), len(row) - 1), len(row) - 1)
-                out[i] = log_probs[at, scored].sum(), scored.stop - scored.start
+            for log_probs, row in zip(logits.float().log_softmax(-1), some, strict=True):
+                for i in rows[row]:
+                    first_scored = min(len(parts[i][0]), len(row))
+                    scored = torch.tensor(whole[i][first_scored + 1 :], device=device)
+                    values = log_probs[first_scored : len(row)].gather(1, scored[:, None])
+                    out[i] = float(values.sum()), len(scored)
         return out
 
 
