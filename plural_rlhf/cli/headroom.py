@@ -6,7 +6,7 @@ Reads judgements, calls `reward_models.analysis`, and prints the result. Knows n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from plural_rlhf.recipe.config import RunConfig
+    from reward_models.analysis.headroom import Headroom
     from reward_models.judgements.texts import Text
 
 __all__ = ["headroom"]
@@ -44,8 +45,8 @@ def headroom(
         typer.Option(
             "--features",
             metavar="MODEL",
-            help="Also measure on texts that nobody has judged, from the features of this model: the path of a "
-            "sentence embedder or language model, a Hub id, or smollm2-135m.",
+            help="Also measure with the texts read by this model, on known texts and on texts that nobody has judged: "
+            "the path of a sentence embedder or language model, a Hub id, or smollm2-135m.",
         ),
     ] = None,
     max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Largest number of clusters to try.")] = 4,
@@ -70,9 +71,10 @@ def headroom(
     rater terms, and mixtures of clusters. Takes seconds: it reads labels only, no text and no language model. Ends
     with a verdict in words, which may be that plain Bradley-Terry is enough.
 
-    That is about texts that others have judged. With --features a second table is about texts that nobody has judged,
-    such as those that a policy will write: texts and raters are fitted together on the features of the model, which
-    takes minutes, and a fifth of the texts is held out. The two verdicts may differ.
+    That is about texts that others have judged. With --features texts and raters are fitted together on the features
+    of the model, which takes minutes, and two more tables follow: one on the same held-out judgements of known texts,
+    where few judgements a text leave much to its words; one on texts that nobody has judged, such as those that a
+    policy will write, of which a fifth is held out. The three verdicts may differ.
     """
 
     def measure() -> None:
@@ -84,31 +86,49 @@ def headroom(
         from plural_rlhf.report.results_jury import HeadroomSummary
         from plural_rlhf.report.tables import headroom_table
         from reward_models.analysis.headroom import headroom as measure_headroom
+        from reward_models.errors import JuryError
         from reward_models.whole_file import write_json
 
         config = data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
         judgements = read_judgements(config.data, used_seed, say)
         features_of = None if features is None else _reader(features, config, used_seed)  # before minutes are spent
-        ladders = {"": measure_headroom(judgements, max_clusters=max_clusters, seed=used_seed)}
         console = Console()
+        ladders: dict[str, Headroom] = {}
+
+        def climb(name: str, **options: Any) -> None:
+            """Measure and print one ladder. With features there are others: what cannot be measured is said."""
+            try:
+                ladder = measure_headroom(judgements, max_clusters=max_clusters, seed=used_seed, **options)
+            except JuryError as error:
+                if features_of is None or (name == "new_texts" and not ladders):
+                    raise
+                console.print(heading(_verdict_of(name), f"not measured: {error}", width=0))
+                return
+            ladders[name] = ladder
+            summary = HeadroomSummary.model_validate(ladder, from_attributes=True)
+            console.print(headroom_table(summary, texts=name))
+            console.print(heading(_verdict_of(name), ladder.verdict, width=0))
+
+        climb("")
         if features_of is not None:
             rows = features_of(judgements.encode().texts)
-            ladders["new_texts"] = measure_headroom(
-                judgements, max_clusters=max_clusters, seed=used_seed, features=rows
-            )
-        for name, ladder in ladders.items():
-            summary = HeadroomSummary.model_validate(ladder, from_attributes=True)
-            console.print(headroom_table(summary, new_texts=bool(name)))
-            console.print(heading("Verdict on new texts: " if name else "Verdict: ", ladder.verdict, width=0))
+            climb("known_texts", features=rows, texts="known")
+            climb("new_texts", features=rows, texts="new")
         if json_file is not None:
             meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
-            of_new_texts = {name: asdict(ladder) for name, ladder in ladders.items() if name}
             meta |= {} if features is None else {"features": features}
-            write_json(json_file, {"meta": meta, **asdict(ladders[""]), **of_new_texts})
+            of_labels = asdict(ladders[""]) if "" in ladders else {}
+            with_features = {name: asdict(ladder) for name, ladder in ladders.items() if name}
+            write_json(json_file, {"meta": meta, **of_labels, **with_features})
             say(f"Written to {json_file}")
 
     guarded(measure, traceback)
+
+
+def _verdict_of(name: str) -> str:
+    """Say which ladder a verdict is of."""
+    return f"Verdict on {name.replace('_', ' ')}, with features: " if name else "Verdict: "
 
 
 def _reader(model: str, config: RunConfig, seed: int) -> Callable[[Sequence[Text]], np.ndarray]:

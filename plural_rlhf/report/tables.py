@@ -292,20 +292,20 @@ def clusters_table(results: RunResults) -> Table:
     return rich_table(clusters_text(results), title="Rater clusters")
 
 
-def headroom_table(headroom: HeadroomSummary, *, new_texts: bool = False) -> Table:
+def headroom_table(headroom: HeadroomSummary, *, texts: str = "") -> Table:
     """Make the table of the headroom ladder that `headroom` prints.
 
     Args:
         headroom: The ladder.
-        new_texts: Whether it was measured on texts that nobody had judged.
+        texts: What it was measured on, with features: `"known_texts"` or `"new_texts"`; empty: labels only.
 
     Example:
         >>> table = headroom_table(HeadroomSummary(rungs=[], verdict="no taste signal", best="item mean"))
         >>> str(table.title)
         'Headroom: what could a jury gain?'
     """
-    where = " on texts that nobody has judged" if new_texts else ""
-    return rich_table(headroom_text(headroom), title=f"Headroom: what could a jury gain{where}?")
+    where = {"known_texts": " on known texts, from features", "new_texts": " on texts that nobody has judged"}
+    return rich_table(headroom_text(headroom), title=f"Headroom: what could a jury gain{where.get(texts, '')}?")
 
 
 def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[str, str]:

@@ -3,7 +3,8 @@
 The ladder is: item mean; + rater terms; + taste of rank 1, 2; mixture of K = 2, 3, ... clusters. Every rung is fitted
 to the same labels and scored on the same heldout labels of the same raters. Without features no text is read: every
 text has free parameters. With features every rung is a joint fit of texts and raters (`fitting.joint`, without rank
-2, which costs several times as much), and is scored on texts that nobody judged in training. The item mean is
+2, which costs several times as much), and is scored on texts that nobody judged in training (`"new"`), or on known
+texts as without (`"known"`): where few people judge a text, its words tell more of it than they do. The item mean is
 Bradley-Terry (pairs), multinomial logit (choices) or proportional odds (ratings): the best that one reward for
 everybody can do.
 
@@ -17,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
@@ -74,7 +75,12 @@ class Headroom:
 
 
 def headroom(
-    judgements: Judgements, max_clusters: int = 4, seed: int = 0, features: np.ndarray | None = None
+    judgements: Judgements,
+    max_clusters: int = 4,
+    seed: int = 0,
+    features: np.ndarray | None = None,
+    *,
+    texts: Literal["new", "known"] = "new",
 ) -> Headroom:
     """Score the ladder of models on a heldout fifth of each rater's labels, or of the texts.
 
@@ -86,14 +92,16 @@ def headroom(
         max_clusters: Largest K of the mixtures.
         seed: Random seed of the split, the starting points and the resamples.
         features: (U, D) rows for `judgements.encode().texts`: every rung predicts rewards from them, texts and
-            raters in one likelihood, and is scored on texts that nobody judged in training. None: labels only, on
-            texts that others judged.
+            raters in one likelihood. None: labels only, on texts that others judged.
+        texts: What rungs with features are scored on: `"new"`, a fifth of the texts, which nobody judged in training,
+            or `"known"`, a fifth of each rater's labels, as without features.
 
     Returns:
         Rungs, verdict and best rung.
 
     Raises:
-        JuryError: A table without raters, with one rater, or in which nothing can be held out.
+        JuryError: A table without raters, with one rater, or in which nothing can be held out; or features that do
+            not match the texts.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -117,7 +125,10 @@ def headroom(
         raise JuryError(
             f"{enc.n_raters} rater: headroom is the gain from telling raters apart. Fix: use a table with at least 2"
         )
-    train, test = _split(enc, seed) if features is None else _split_texts(enc, seed)
+    if texts not in ("new", "known"):
+        raise JuryError(f"texts={texts!r} is not one of 'new', 'known'.{did_you_mean(texts, ('new', 'known'))}")
+    new_texts = features is not None and texts == "new"
+    train, test = _split_texts(enc, seed) if new_texts else _split(enc, seed)
     fits = _ladder(train, features, min(max_clusters, enc.n_raters), seed)
     names = list(fits)
     log_lik = np.stack(

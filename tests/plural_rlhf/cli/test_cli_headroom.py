@@ -75,10 +75,20 @@ def test_headroom_on_texts_that_nobody_has_judged(tmp_path):
     assert done.exit_code == 0, done.output
     written = json.loads(target.read_text(encoding="utf-8"))
     assert "Verdict: taste signal" in words(done.output)
-    assert f"Verdict on new texts: {written['new_texts']['verdict']}" in words(done.output)
+    for name in ("known_texts", "new_texts"):
+        where = name.replace("_", " ")
+        assert f"Verdict on {where}, with features: {written[name]['verdict']}" in words(done.output)
+    assert written["known_texts"]["n_judgements"] == written["n_judgements"]  # the same judgements are held out
     assert written["meta"]["features"] == "tiny"
     on_new = {rung["name"]: rung["info"] for rung in written["new_texts"]["rungs"]}
     assert max(on_new.values()) > 0.1
+    once = tmp_path / "once.csv"  # nobody judges what another judged: labels alone tell nothing
+    lines = [f"r{i % 20},Say it.,{texts[i % 24]} {i},{1 if i % 3 else -1}" for i in range(199)]
+    once.write_text("\n".join([rows[0], *lines]) + "\n", encoding="utf-8")
+    done = runner.invoke(app, ["headroom", str(once), *arguments[2:], "--set", f"policy.cache_dir={tmp_path}"])
+    assert done.exit_code == 0, done.output
+    assert "Verdict: not measured: none of 199 judgements can be held out" in words(done.output)
+    assert sorted(json.loads(target.read_text(encoding="utf-8"))) == ["meta", "new_texts"]
     missing = runner.invoke(app, [*arguments[:2], "--features", str(tmp_path / "nothing")])
     assert missing.exit_code == 2
     assert "no language model at" in words(missing.output)

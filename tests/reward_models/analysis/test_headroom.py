@@ -130,3 +130,23 @@ def test_features_are_scored_on_texts_that_nobody_judged():
     assert rung(untold, "rater terms + mixture K=2")["info"] < 0.05
     with pytest.raises(JuryError, match=r"features have shape .* 60 unique texts"):
         headroom(judgements, features=features[:5])
+
+
+def test_few_judgements_of_known_texts_are_told_better_with_their_features():
+    # Three judgements a text: labels alone hardly know a text, a feature that carries the taste does.
+    rng = np.random.default_rng(4)
+    features, side = rng.normal(size=(200, 2)), rng.choice([-1.0, 1.0], size=40)
+    u, t = np.repeat(np.arange(40), 15), rng.integers(200, size=600)
+    likes = rng.random(600) < 1 / (1 + np.exp(-3.0 * side[u] * features[t, 0]))
+    frame = pd.DataFrame({"rater_id": u.astype(str), "prompt": "q", "response": t.astype(str), "rating": likes * 1.0})
+    judgements = Judgements.from_frame(frame.drop_duplicates(["rater_id", "response"]), kind="rating")
+    numbers = [int(text.response) for text in judgements.encode().texts]
+    labels = headroom(judgements, max_clusters=2)
+    both = headroom(judgements, max_clusters=2, features=features[numbers], texts="known")
+    assert both.n_judgements == labels.n_judgements
+    assert rung(both, "item mean")["nll"] == pytest.approx(rung(labels, "item mean")["nll"], abs=0.05)
+    name = "rater terms + mixture K=2"
+    assert rung(both, name)["nll"] < rung(labels, name)["nll"] - 0.05
+    assert both.verdict.startswith("taste signal")
+    with pytest.raises(JuryError, match=r"texts='knwon' is not one of 'new', 'known'\. Did you mean 'known'\?"):
+        headroom(judgements, features=features[numbers], texts="knwon")
