@@ -8,7 +8,12 @@ have an additive model (`trait_model`). None of them has rater terms such as len
 Clusters are learnt on the training raters; a new rater's membership is inferred from half of the answers, and every
 grouping is scored on the other half. Demographic groups need no such answers, and get none: the comparison is between
 asking people some questions and asking them who they are. Two controls must come out at or below
-zero: random groups, and clusters of answers shuffled among raters. Knows nothing of rewards or models.
+zero: random groups, and clusters of answers shuffled among raters.
+
+A table of frequencies says little where five people judge a text. With features of the texts everybody's reward is a
+joint fit of texts and raters, clusters are one too, and demographic groups deviate from everybody as
+`group_deviations` says. The second control is then clusters of answers drawn from everybody's reward: nothing is left
+to shuffle where few judged a text. Knows nothing of where features come from.
 
 Shapes: `N` answers, `R` raters, `I` items, `S` cells (all options of all items), `K` clusters, `G` groups.
 """
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,15 +34,22 @@ from reward_models.analysis.answer_cells import (
     shuffle_within_items,
     trait_codes,
 )
+from reward_models.analysis.group_deviations import fit_group_deviations, item_coordinates
 from reward_models.analysis.naming import describe_clusters, name_clusters
 from reward_models.analysis.trait_model import fit_traits
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint.fit import JointFit, JointTables, fit_around
+from reward_models.fitting.joint.strengths import fit_consensus
 from reward_models.fitting.latent_class import fit_latent_classes, population
+from reward_models.fitting.text_table import check_features
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes
 from reward_models.progress import track
+from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.memberships import mixture_posterior, predictive_log_lik
+from reward_models.raters.predictors import answer_log_lik
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
 from reward_models.stats.resampling import halve_labels, two_way_intervals
@@ -53,6 +66,7 @@ __all__ = [
 
 ALL_TRAITS = "all traits together"
 CLUSTERS, RANDOM, SHUFFLED = "clusters", "random groups", "clusters of shuffled answers"
+DRAWN = "clusters of answers drawn without taste"
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,7 @@ class GroupingReport:
 def predictive_information(
     judgements: Judgements,
     num_clusters: int,
+    features: np.ndarray | None = None,
     *,
     seeds: int = 5,
     config: FitConfig | None = None,
@@ -110,7 +125,9 @@ def predictive_information(
     Args:
         judgements: A table with raters; its `rater:` columns are the traits. Numbers are binned (`trait_groups`);
             raters without a value form a group of their own.
-        num_clusters: `K`; traits with more groups also enter merged down to at most `K`.
+        num_clusters: `K`; traits with more groups also enter merged down to at most `K`, without features.
+        features: (U, D) rows for `judgements.encode().texts`, of ratings or pairs: everything is read off texts and
+            judgements together, for texts that few people judged. None: answers to the same items.
         seeds: Number of random halvings of the raters into training and heldout.
         config: Settings of the fit of the clusters.
         missing: Values of traits that mean "unknown", e.g. `[99]` or `{"age": [99]}`; see `trait_groups`.
@@ -119,7 +136,8 @@ def predictive_information(
         The report; its first row is the clusters.
 
     Raises:
-        JuryError: K that half of the raters cannot support, a table without raters, or fewer than one split.
+        JuryError: K that half of the raters cannot support, a table without raters, fewer than one split, or
+            features of choices or that do not match the texts.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -146,10 +164,19 @@ def predictive_information(
             "scored on the others, so there must be twice as many raters as clusters, and at least one cluster. Fix: "
             "ask for fewer clusters, or bring more raters"
         )
-    table = answer_cells(enc)
+    if features is not None and enc.kind == "choice":
+        raise JuryError(
+            "features of choices: questions with options are compared by the frequencies of their answers. Fix: leave "
+            "features out"
+        )
     traits = trait_codes(judgements, enc, missing)
+    if features is None:
+        one_split = partial(_one_split, answer_cells(enc), traits)
+    else:
+        check_features(enc, features)
+        one_split = partial(_one_split_of_texts, enc, features, traits)
     splits = [
-        _one_split(table, traits, num_clusters, config or FitConfig(), seed)
+        one_split(num_clusters, config or FitConfig(), seed)
         for seed in track(range(seeds), "clusters against demographic groups")
     ]
 
@@ -197,11 +224,7 @@ def _one_split(
     """Fit every grouping on one half of the raters, and score it on half of the other raters' answers."""
     rng = seeded_rng(seed, "split of groupings")
     config = dataclasses.replace(config, seed=seed)
-    in_train = np.zeros(table.n_raters, dtype=bool)
-    in_train[rng.permutation(table.n_raters)[: table.n_raters // 2]] = True
-    is_train = in_train[table.rater]
-    half = halve_labels(table.rater, rng)
-    adapting, scoring = ~is_train & half, ~is_train & ~half
+    is_train, adapting, scoring = _divide(table.rater, table.n_raters, rng)
     train, scored = table.select(is_train), table.select(scoring)
     everybody = np.zeros(table.n_raters, dtype=np.int64)
     base = np.log(population(train.group_counts(everybody, 1)[:, 0], table.cell_item))
@@ -230,6 +253,73 @@ def _one_split(
     log_lik[SHUFFLED] = control - base[shuffled.select(scoring).cell] + base[scored.cell]
     groups += [("control", num_clusters)] * 2
     return _Split(scored, base[scored.cell], log_lik, groups)
+
+
+def _divide(rater: np.ndarray, n_raters: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Divide (N,) answers: those of half of the raters, and two halves of those of each of the others."""
+    in_train = np.zeros(n_raters, dtype=bool)
+    in_train[rng.permutation(n_raters)[: n_raters // 2]] = True
+    is_train = in_train[rater]
+    half = halve_labels(rater, rng)
+    return is_train, ~is_train & half, ~is_train & ~half
+
+
+def _one_split_of_texts(
+    enc: Encoded, features: np.ndarray, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
+) -> _Split:
+    """Do the same with rewards of texts in the place of tables of answers."""
+    rng = seeded_rng(seed, "split of groupings")
+    config = dataclasses.replace(config, seed=seed, nuisance=False)
+    masks = _divide(enc.rater, enc.n_raters, rng)
+    train, adapting, scored = (enc.select(mask) for mask in masks)
+    everybody, clusters = _fits_of_texts(train, features, num_clusters, config)
+    baseline = answer_log_lik(everybody.log_probs(scored, features), scored)
+    adapted = clusters.adapt(adapting, features)
+    log_lik = {CLUSTERS: answer_log_lik(adapted.log_probs(scored, features), scored)}
+    groups = [("clusters", num_clusters)]
+
+    z = item_coordinates(enc, features)
+
+    def known(*codes: np.ndarray) -> np.ndarray:
+        return fit_group_deviations(everybody, train, features, z, codes, seed=seed).log_lik(scored, features, codes)
+
+    for trait, codes in traits.items():
+        log_lik[trait] = known(codes)
+        groups.append(("trait", int(codes.max()) + 1))
+    if len(traits) > 1:
+        log_lik[ALL_TRAITS] = known(*traits.values())
+        groups.append(("all traits", sum(int(codes.max()) + 1 for codes in traits.values())))
+    log_lik[RANDOM] = known(rng.integers(num_clusters, size=enc.n_raters))
+    drawn = _draw_answers(everybody, enc, features, rng)
+    train, adapting, alike = (drawn.select(mask) for mask in masks)
+    of_drawn, clusters = _fits_of_texts(train, features, num_clusters, config)
+    adapted = clusters.adapt(adapting, features)
+    gain = answer_log_lik(adapted.log_probs(alike, features), alike)
+    gain -= answer_log_lik(of_drawn.log_probs(alike, features), alike)
+    log_lik[DRAWN] = baseline + gain
+    groups += [("control", num_clusters)] * 2
+    return _Split(answer_cells(enc).select(masks[2]), baseline, log_lik, groups)
+
+
+def _fits_of_texts(
+    train: Encoded, features: np.ndarray, num_clusters: int, config: FitConfig
+) -> tuple[JointFit, JointFit]:
+    """Fit one reward for everybody, and clusters."""
+    train = train.select(np.arange(len(train)), drop_raters=True)
+    with one_thread():
+        tables = JointTables.of(train, features)
+        consensus = fit_consensus(tables.problem("mixture", 1, config))
+        return (
+            fit_around(tables, consensus, "mixture", 1, config),
+            fit_around(tables, consensus, "mixture", num_clusters, config),
+        )
+
+
+def _draw_answers(fit: JointFit, enc: Encoded, features: np.ndarray, rng: np.random.Generator) -> Encoded:
+    """Draw every answer from what a fit predicts for a stranger."""
+    shares = np.exp(fit.log_probs(enc, features)).cumsum(1)
+    label = (shares < rng.random((len(enc), 1)) * shares[:, -1:]).sum(1)
+    return dataclasses.replace(enc, label=label)
 
 
 def merge_groups(counts: np.ndarray, cell_item: np.ndarray, at_most: int) -> np.ndarray:

@@ -227,3 +227,56 @@ def test_real_raters_are_told_apart_better_by_clusters_than_by_demographics(surv
     for control in ("clusters of shuffled answers", "random groups"):
         assert row(report, control)["info"] < 0.003  # nothing to gain; chasing noise may cost a little
         assert row(report, control)["info"] > -0.02
+
+
+def sparse_votes(kind="rating", n_raters=240, per_rater=12, n_texts=480, seed=0):
+    """Few votes, or pairs, a text: what two sides want is told by a feature of the texts alone.
+
+    The trait `home` agrees with the side for 92 %, `star` with nothing.
+    """
+    rng = np.random.default_rng(seed)
+    features, side = rng.normal(size=(n_texts, 3)), rng.choice([-1.0, 1.0], size=n_raters)
+    home = np.where(rng.random(n_raters) < 0.92, side, -side)
+    rows = []
+    for rater in range(n_raters):
+        texts = rng.permutation(n_texts)[: 2 * per_rater].reshape(per_rater, 2)
+        for a, b in texts.tolist():
+            apart = 2.0 * side[rater] * (features[a, 0] - (features[b, 0] if kind == "preference" else 0.0))
+            likes = bool(rng.random() < 1 / (1 + np.exp(-apart)))
+            row = {"rater_id": f"r{rater}", "prompt": "Say it.", "rater:home": str(home[rater])}
+            row |= {"rater:star": f"sign {rater % 6}"}
+            if kind == "preference":
+                row |= {"response_a": str(a), "response_b": str(b), "choice": "a" if likes else "b"}
+            else:
+                row |= {"response": str(a), "rating": float(likes)}
+            rows.append(row)
+    judgements = Judgements.from_frame(pd.DataFrame(rows), kind=kind)
+    return judgements, features[[int(text.response) for text in judgements.encode().texts]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rating", "preference"])
+def test_groupings_of_few_judgements_a_text_are_compared_by_what_the_texts_say(kind):
+    judgements, features = sparse_votes(kind)
+    told = predictive_information(judgements, 2, features, seeds=2)
+    names = ["clusters", "home", "star", "all traits together", "random groups"]
+    assert [r["grouping"] for r in told.rows] == [*names, "clusters of answers drawn without taste"]
+    assert told.clusters["low"] > 0.1
+    assert row(told, "home")["low"] > 0.0
+    assert told.clusters["info"] > row(told, "home")["info"]
+    assert row(told, "all traits together")["info"] == pytest.approx(row(told, "home")["info"], abs=0.02)
+    for control in ("star", "random groups", "clusters of answers drawn without taste"):
+        assert row(told, control)["info"] < 0.01
+    assert told.best_demographic["grouping"] in ("home", "all traits together")
+    labels = predictive_information(judgements, 2, seeds=2)  # the rival: frequencies of answers to each text
+    assert labels.clusters["info"] < 0.3 * told.clusters["info"]
+    assert row(labels, "home")["info"] < 0.5 * row(told, "home")["info"]
+    assert labels.baseline_nll > told.baseline_nll - 0.02
+
+
+def test_features_that_cannot_be_used_for_groupings_are_refused():
+    judgements, features = sparse_votes(n_raters=8, per_rater=3)
+    with pytest.raises(JuryError, match=r"features have shape .* unique texts"):
+        predictive_information(judgements, 2, features[:3])
+    with pytest.raises(JuryError, match=r"features of choices: .* leave features out"):
+        predictive_information(town_and_country(20, 3), 2, features)
