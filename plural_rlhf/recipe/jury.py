@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from plural_rlhf.policies.base_models import prepare_base_model
@@ -45,7 +46,7 @@ MOST_CLUSTERS = 4
 """Largest mixture of the headroom on new texts, as of that from labels; fewer where the run offers fewer."""
 _LABELS_ALONE = (
     "Groups are measured from labels alone, and the jury reads the texts too: where few people judge a text it may "
-    "find tastes that labels do not show."
+    "find tastes that labels do not show. With the texts they cannot be: {}"
 )
 
 _NOT_HELD_OUT = "what a jury gains on them was not measured: no text can be held out of this table"
@@ -115,14 +116,19 @@ def jury_stage(
         ).to_dict()
 
     def groupings() -> dict[str, Any] | None:
-        compared = compare_groups(data.everything, selection.num_clusters, fit_config)
+        rows = None if data.train.kind == "choice" else _features(scorer, data.everything, features)
+        try:
+            compared = compare_groups(data.everything, selection.num_clusters, fit_config, rows)
+        except JuryError as error:
+            if rows is None:
+                raise
+            console.print(cell(_LABELS_ALONE.format(error), "dim"))
+            compared = compare_groups(data.everything, selection.num_clusters, fit_config)
         return None if compared is None else compared.to_dict()
 
     described = SurveyResults.model_validate(keep("survey", survey))
     groups = None if (kept := keep("groupings", groupings)) is None else Groupings.model_validate(kept)
     print_groups(groups, data.everything.n_raters, selection.num_clusters, console)
-    if data.train.kind != "choice":
-        console.print(cell(_LABELS_ALONE, "dim"))
     data.heldout_record().write(folder.parent)
     scorer.save_pretrained(folder, include_backbone=config.jury.include_backbone)
     heads = "1 head" if len(fitted.clusters) == 1 else f"{len(fitted.clusters)} heads"
@@ -191,14 +197,7 @@ def measure_headroom_on_new_texts(
         return None
 
     def measure() -> dict[str, Any] | None:
-        rows = pooled_features_of_readings(
-            scorer.model.model,
-            scorer.tokenizer,
-            judgements.encode().texts,
-            [scorer.reading],
-            cache_dir=features,
-            exact=True,
-        )[0]
+        rows = _features(scorer, judgements, features)
         try:
             ladder = headroom(judgements, max_clusters=min(most, MOST_CLUSTERS), seed=seed, features=rows)
         except JuryError:
@@ -209,3 +208,9 @@ def measure_headroom_on_new_texts(
     ladder = None if kept is None else HeadroomSummary.model_validate(kept)
     console.print(heading("New texts", _NOT_HELD_OUT if ladder is None else ladder.verdict))
     return ladder
+
+
+def _features(scorer: JuryScorer, judgements: Judgements, folder: Path) -> np.ndarray:
+    """(U, D) what the jury reads of the texts of a table; what is kept in the folder is not computed again."""
+    model, tokenizer, texts = scorer.model.model, scorer.tokenizer, judgements.encode().texts
+    return pooled_features_of_readings(model, tokenizer, texts, [scorer.reading], cache_dir=folder, exact=True)[0]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from plural_rlhf.report.results_jury import Cluster, ClusterCount, ClusterSelection, DistinctiveAnswer, Groupings
@@ -24,6 +25,8 @@ from reward_models.stats.verdicts import shortage
 __all__ = ["cluster_results", "compare_groups", "print_clusters", "print_groups", "print_missing", "selection_results"]
 
 PRINTED_MISSING = 8
+SPLITS = 5  # of the raters
+SPLITS_OF_TEXTS = 2  # each fits texts and raters four times
 
 
 def selection_results(selection: KSelection) -> ClusterSelection:
@@ -53,14 +56,26 @@ def cluster_results(described: Mapping[str, Any]) -> Cluster:
     return Cluster(name=described["name"], prevalence=described["prevalence"], top=top)
 
 
-def compare_groups(judgements: Judgements, num_clusters: int, config: FitConfig) -> Groupings | None:
+def compare_groups(
+    judgements: Judgements, num_clusters: int, config: FitConfig, features: np.ndarray | None = None
+) -> Groupings | None:
     """Compare clusters with demographic groups; None if the raters are too few for it.
 
     A jury of one cluster has no groups: two clusters are fitted for the comparison.
+
+    Args:
+        judgements: All judgements.
+        num_clusters: Of the jury.
+        config: Restarts, priors and seed.
+        features: Rows for `judgements.encode().texts`; None: from labels alone.
+
+    Raises:
+        JuryError: Features of a table in which hardly any rater judged two things.
     """
     if shortage(judgements.n_raters):
         return None
-    report = predictive_information(judgements, max(2, num_clusters), config=config)
+    seeds = SPLITS if features is None else SPLITS_OF_TEXTS
+    report = predictive_information(judgements, max(2, num_clusters), features, seeds=seeds, config=config)
     return Groupings.model_validate(report, from_attributes=True)
 
 

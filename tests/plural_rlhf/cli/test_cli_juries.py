@@ -373,5 +373,7 @@ def test_fit_jury_takes_a_table_of_votes_with_pairs_of_the_same_raters(tmp_path,
     assert stage["headroom_new_texts"]["verdict"] == expected.verdict
     assert expected.verdict.split("[")[0] in words(result.output)
     assert stage["headroom"]["verdict"] != expected.verdict
+    # Groups are compared by what the jury reads too.
+    assert stage["groupings"]["rows"][-1]["grouping"] == "clusters of answers drawn without taste"
     assert set(jury.state.rater_model.terms) == {"rating", "preference"}
     assert len(jury.cluster_names) == 2
