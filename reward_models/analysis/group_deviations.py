@@ -213,7 +213,8 @@ class _Observed:
     def sums(self, keep: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         """Sum `pull` and `told` (G, I) of all judgements or of some."""
         flat, size = np.ravel_multi_index(self.cell, self.shape)[keep], int(np.prod(self.shape))
-        return tuple(np.bincount(flat, of[keep], size).reshape(self.shape) for of in (self.pull, self.told))
+        pull, told = (np.bincount(flat, of[keep], size).reshape(self.shape) for of in (self.pull, self.told))
+        return pull, told
 
     def gain(self, deviations: np.ndarray) -> np.ndarray:
         """Compute the (N,) gain of log-likelihood by deviations (G, I)."""
