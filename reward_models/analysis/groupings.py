@@ -42,7 +42,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit, JointTables, fit_around
 from reward_models.fitting.joint.strengths import fit_consensus
 from reward_models.fitting.latent_class import fit_latent_classes, population
-from reward_models.fitting.text_table import check_features
+from reward_models.fitting.text_table import check_features, feature_rows
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes
@@ -173,8 +173,9 @@ def predictive_information(
     if features is None:
         one_split = partial(_one_split, answer_cells(enc), traits)
     else:
-        check_features(enc, features)
-        one_split = partial(_one_split_of_texts, enc, features, traits)
+        [rows] = feature_rows([features])
+        check_features(enc, rows)
+        one_split = partial(_one_split_of_texts, enc, rows, traits)
     splits = [
         one_split(num_clusters, config or FitConfig(), seed)
         for seed in track(range(seeds), "clusters against demographic groups")

@@ -112,6 +112,11 @@ def check_features(enc: Encoded, features: np.ndarray) -> None:
             ...
         reward_models.errors.JuryError: features have shape (5, 8), but there are 12 unique texts. Fix: ...
     """
+    if features.ndim == 1 and len(features) == enc.n_texts:
+        raise JuryError(
+            f"features have shape {features.shape}: one number a text, where each text needs a row. Fix: pass "
+            "features[:, None]"
+        )
     if features.ndim != 2 or len(features) != enc.n_texts:
         raise JuryError(
             f"features have shape {features.shape}, but there are {enc.n_texts} unique texts. Fix: pass one row per "

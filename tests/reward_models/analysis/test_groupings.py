@@ -278,5 +278,15 @@ def test_features_that_cannot_be_used_for_groupings_are_refused():
     judgements, features = sparse_votes(n_raters=8, per_rater=3)
     with pytest.raises(JuryError, match=r"features have shape .* unique texts"):
         predictive_information(judgements, 2, features[:3])
+    with pytest.raises(
+        JuryError, match=r"one number a text, where each text needs a row\. Fix: pass features\[:, None\]"
+    ):
+        predictive_information(judgements, 2, features[:, 0])
+    for rows in (pd.DataFrame(features), features.tolist()):  # what else turns into an array is taken
+        assert predictive_information(judgements, 2, rows, seeds=1).rows[0]["grouping"] == "clusters"
+    once = judgements.frame.groupby("rater_id").head(1)
+    alone = Judgements.from_frame(once, kind="rating")
+    with pytest.raises(JuryError, match="every rater judged one thing only"):
+        predictive_information(alone, 2, features[: alone.encode().n_texts])
     with pytest.raises(JuryError, match=r"features of choices: .* leave features out"):
         predictive_information(town_and_country(20, 3), 2, features)
