@@ -1,4 +1,4 @@
-"""What running a model for its scores needs, whatever the model: evaluation mode for the time, and a device.
+"""What running a model for its scores needs, whatever the model: evaluation mode and random numbers aside, a device.
 
 Knows nothing of texts, juries or training.
 """
@@ -6,13 +6,15 @@ Knows nothing of texts, juries or training.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
-__all__ = ["default_device", "evaluating"]
+__all__ = ["default_device", "evaluating", "randomness_aside"]
 
 
 @contextmanager
@@ -55,3 +57,26 @@ def default_device() -> torch.device:
     if accelerator is None:
         return torch.device("cpu")
     return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def randomness_aside() -> Iterator[None]:
+    """Put the random state of Python, numpy and torch (CPU, current GPU) back at the end of the block.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> first = torch.rand(1)
+        >>> _ = torch.manual_seed(0)
+        >>> with randomness_aside():
+        ...     aside = torch.rand(100)
+        >>> bool(torch.rand(1) == first)
+        True
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from plural_rlhf.trainers import _trl
+from reward_models.inference import randomness_aside
 from reward_models.process_group import leave_process_group_at_exit
-from reward_models.trainer.random_state import randomness_aside
 from reward_models.trainer.whole_checkpoints import (
     FILES,
     Resume,
