@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TRAINED", "fit_trained"]
 
-LAYERS = 6  # the last ones, which have adapters
+LAYERS = 4  # the last ones, which have adapters
+# Rate and frozen heads: the best of three on held-out training texts of the second split of campus-protests.
 SETTINGS: dict[str, Any] = {
     "heldout_texts": 0.12,
     "patience": 1,
-    "num_train_epochs": 3,
-    "learning_rate": 2e-4,
+    "num_train_epochs": 1,
+    "learning_rate": 1e-3,
+    "train_heads": False,
     "weight_decay": 0.01,
     "annealing_share": 1.0,  # memberships stay those of the joint fit
     "per_device_train_batch_size": 8,
@@ -100,7 +102,8 @@ def fit_trained(
         raise Unavailable("texts are known by their labels alone in this cell")
     model, tokenizer = (load or _smollm2)()
     model = upper_layers(model.base_model, trained_layers)
-    lora = LoraConfig(r=8, target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"], task_type="SEQ_CLS")
+    targets = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="SEQ_CLS")
     with tempfile.TemporaryDirectory() as folder:
         args = JuryRewardConfig(
             folder,

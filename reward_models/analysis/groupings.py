@@ -173,9 +173,9 @@ def predictive_information(
     if features is None:
         one_split = partial(_one_split, answer_cells(enc), traits)
     else:
-        [rows] = feature_rows([features])
-        check_features(enc, rows)
-        one_split = partial(_one_split_of_texts, enc, rows, traits)
+        [of_texts] = feature_rows([features])
+        check_features(enc, of_texts)
+        one_split = partial(_one_split_of_texts, enc, of_texts, traits)
     splits = [
         one_split(num_clusters, config or FitConfig(), seed)
         for seed in track(range(seeds), "clusters against demographic groups")

@@ -40,6 +40,7 @@ __all__ = [
     "base_jury",
     "check_raters",
     "choose_num_clusters",
+    "freeze_heads",
     "make_jury",
     "prepare_jury",
     "restart_head",
@@ -289,3 +290,17 @@ def set_heads(jury: JuryRewardModel, weight: np.ndarray, bias: np.ndarray) -> No
         for heads in (module for module in jury.modules() if isinstance(module, ClusterHeads)):
             heads.weight.copy_(torch.from_numpy(weight))
             heads.bias.copy_(torch.from_numpy(bias))
+
+
+def freeze_heads(jury: JuryRewardModel) -> None:
+    """Take the heads out of training, also the copy that an adapter would train.
+
+    Example:
+        >>> from reward_models.jury.tiny import tiny_causal_lm
+        >>> jury = make_jury(tiny_causal_lm(), 2, None, deviation_scale=1.0, seed=0)
+        >>> freeze_heads(jury)
+        >>> jury.score.weight.requires_grad, any(p.requires_grad for p in jury.parameters())
+        (False, True)
+    """
+    for heads in (module for module in jury.modules() if isinstance(module, ClusterHeads)):
+        heads.requires_grad_(False)

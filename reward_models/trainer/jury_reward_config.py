@@ -50,6 +50,9 @@ class JuryRewardConfig(RewardConfig):
             α of the Dirichlet prior on the prevalence; above 1 it keeps clusters from becoming empty.
         deviation_scale (`float`, *optional*, defaults to `0.01`):
             Standard deviation of the weights by which new heads differ from their common start.
+        train_heads (`bool`, *optional*, defaults to `True`):
+            Whether the heads are trained with the backbone. `False`: they stay as they start, e.g. those of the joint
+            fit, and the backbone alone follows the judgements; on few judgements that overfits less.
         min_cluster_size (`float`, *optional*, defaults to `1.0`):
             A cluster with fewer expected raters than this at the end of an epoch counts as empty: the trainer warns,
             and restarts it from the raters who are predicted worst. 0 disables the check.
@@ -135,6 +138,9 @@ class JuryRewardConfig(RewardConfig):
     dirichlet: float = field(default=1.5, metadata={"help": "Dirichlet prior on the prevalence; at least 1."})
     deviation_scale: float = field(
         default=0.01, metadata={"help": "Standard deviation of the weights by which new heads differ."}
+    )
+    train_heads: bool = field(
+        default=True, metadata={"help": "Train the heads with the backbone; no: they stay as they start."}
     )
     min_cluster_size: float = field(
         default=1.0,

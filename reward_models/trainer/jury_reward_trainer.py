@@ -35,7 +35,7 @@ from reward_models.process_group import leave_process_group_at_exit
 from reward_models.progress import progress_bars
 from reward_models.trainer import _trl, checkpoint
 from reward_models.trainer.data import JuryData, divide, read_data, read_evaluation
-from reward_models.trainer.heads import base_jury, prepare_jury, set_heads
+from reward_models.trainer.heads import base_jury, freeze_heads, prepare_jury, set_heads
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.kept_change import best_share_kept
 from reward_models.trainer.metrics import batch_metrics, jury_metrics, table_log_lik
@@ -151,6 +151,8 @@ class JuryRewardTrainer(RewardTrainer):
                 optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
                 peft_config=peft_config,
             )
+        if not args.train_heads:
+            freeze_heads(self.jury)
         self.cluster_names: list[str] = list(self.jury.config.cluster_names)
         self._last_metrics: dict[str, float] = {}
         self._start()
