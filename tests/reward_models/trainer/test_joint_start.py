@@ -222,3 +222,22 @@ def test_a_resumed_training_keeps_the_share_that_an_unbroken_one_keeps(tmp_path)
     assert one["jury/kept_share"] == other["jury/kept_share"]
     assert torch.allclose(whole.jury.score.weight, resumed.jury.score.weight)
     assert not (tmp_path / "broken" / "start_weights.safetensors").exists()
+
+
+def test_heads_that_are_not_trained_stay_those_of_the_joint_fit(tmp_path):
+    judgements, _ = planted(n_raters=12)
+    weights = []
+    for adapter, steps in (
+        (None, 0.0),
+        (None, 0.02),
+        (LoraConfig(target_modules=["q_proj"], task_type="SEQ_CLS"), 0.02),
+    ):
+        settings = {"num_clusters": 2, "max_steps": 2, "train_heads": False, "learning_rate": steps}
+        trainer = make_trainer(judgements, tmp_path, peft_config=adapter, **settings)
+        trained = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
+        assert trained
+        assert not any("score" in name for name in trained)
+        trainer.train()
+        weights.append(trainer.jury.score.weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
