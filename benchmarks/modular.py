@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _common import environment, make_parser, print_table, row, write
+from _methods.base import LAYERS, small_base
+from _methods.surveys import joined_party
 
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ __all__ = ["main"]
 
 CASE, TRAIT = "gss_spending", "party"
 HELDOUT_QUESTIONS = 4
-LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SINGLE, FLAT, SHARES = "single", "modular-flat", "modular-shares"
 
 
@@ -59,32 +60,8 @@ def survey(seed: int, people: int) -> tuple[Judgements, Judgements, Judgements]:
     return tuple(known.select(rows) for rows in (training & ~heldout, ~training & ~heldout, ~training & heldout))
 
 
-def joined_party(party: Any) -> str | None:
-    """Of the eight answers on party the three camps; who only leans counts as a party's, others as independent."""
-    if not isinstance(party, str):
-        return None
-    return next((f"{name}s" for name in ("Democrat", "Republican") if name in party), "Independents")
-
-
-def small_base(questions: list[Any], folder: Path) -> str:
-    """A model of 40,000 parameters that gives every offered answer the same probability, and others hardly any."""
-    import torch
-
-    from plural_rlhf.policies.answers import AnswerBatch, answer_log_probs
-    from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
-
-    tokenizer = tiny_tokenizer()
-    model = tiny_causal_lm(tokenizer)
-    batch = AnswerBatch.encode([q.messages for q in questions], [q.options for q in questions], tokenizer)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(100):
-        loss = -answer_log_probs(model, batch).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def _prompts(questions: list[Any]) -> tuple[list[Any], list[Any]]:
+    return [question.messages for question in questions], [question.options for question in questions]
 
 
 def of_interval(interval: Interval, method: str, metric: str, **labels: Any) -> dict[str, Any]:
@@ -171,7 +148,7 @@ def run_seed(args: Any, seed: int) -> list[dict[str, Any]]:
     train, known, unknown = survey(seed, args.people)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        base = args.model if args.model != "small" else small_base(asked_questions(train), folder / "base")
+        base = args.model if args.model != "small" else small_base(*_prompts(asked_questions(train)), folder / "base")
         settings = {
             "seed": seed,
             "policy": {"model": "smollm2-135m" if base == "smollm2" else base,

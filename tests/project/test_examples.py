@@ -260,3 +260,14 @@ def test_values_that_contradict_each_other_leave_a_situation_ambiguous():
     assert max(steal, give) < 0.1 < 0.5 < both
     giving, _, stealing = (float(r) for r in re.findall(r"lamp ([+-][\d.]+)", printed.split("worse value")[1]))
     assert stealing < -0.9 < giving
+
+
+def test_people_whom_nobody_heard_are_known_by_their_words():
+    printed = run_example("18_words.py")
+    rows = re.findall(r"(town|village) (young|old) +([\d.]+) +([\d.]+)", printed)
+    assert len(rows) == 4
+    assert all(abs(float(truth) - float(jury)) < 0.1 for *_, truth, jury in rows)
+    marginal, meadows, paths = map(
+        float, re.search(r"marginal ([\d.]+), meadows ([\d.]+), paths ([\d.]+)", printed).groups()
+    )
+    assert paths < marginal - 0.1 < marginal + 0.1 < meadows
