@@ -274,6 +274,23 @@ def test_groupings_of_few_judgements_a_text_are_compared_by_what_the_texts_say(k
     assert labels.baseline_nll > told.baseline_nll - 0.02
 
 
+@pytest.mark.slow
+def test_where_everybody_judges_every_text_labels_and_texts_say_the_same_of_groups():
+    rng = np.random.default_rng(0)
+    side, sign = rng.integers(2, size=160), rng.choice([-1, 1], size=12)
+    u, t = np.divmod(np.arange(160 * 12), 12)
+    likes = rng.random(len(u)) < 1 / (1 + np.exp(-2.0 * (2 * side[u] - 1) * sign[t]))
+    home = np.where(rng.random(160) < 0.8, side, 1 - side)
+    frame = pd.DataFrame({"rater_id": [f"r{i}" for i in u], "prompt": "q", "response": [f"t{i}" for i in t]})
+    frame = frame.assign(rating=likes * 1.0, **{"rater:home": home[u].astype(str)})
+    judgements = Judgements.from_frame(frame, kind="rating")
+    labels = predictive_information(judgements, 2, seeds=1)
+    texts = predictive_information(judgements, 2, rng.normal(size=(12, 4)), seeds=1)  # features that say nothing
+    assert labels.clusters["low"] > 0.1
+    for grouping, margin in (("clusters", 0.02), ("home", 0.01), ("random groups", 0.003)):
+        assert row(texts, grouping)["info"] == pytest.approx(row(labels, grouping)["info"], abs=margin)
+
+
 def test_features_that_cannot_be_used_for_groupings_are_refused():
     judgements, features = sparse_votes(n_raters=8, per_rater=3)
     with pytest.raises(JuryError, match=r"features have shape .* unique texts"):
