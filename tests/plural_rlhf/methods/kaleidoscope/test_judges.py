@@ -197,6 +197,39 @@ def test_accuracy_counts_classes_and_leaves_either_out_of_the_binary_one():
     assert measured["accuracy"].low < 4 / 6 < measured["accuracy"].high
 
 
+def test_intervals_of_accuracy_draw_values_with_all_their_rows():
+    """Ten rows of a value say no more than one: they are right or wrong together."""
+    rng = np.random.default_rng(0)
+    right = rng.random(40) < 0.7
+
+    def measured(times):
+        rows = [
+            ValuedSituation(f"acting {n}", Value(f"Value {i}"), "supports") for i in range(40) for n in range(times)
+        ]
+        probabilities = np.array([[0.6, 0.3, 0.1] if ok else [0.2, 0.7, 0.1] for ok in right for _ in range(times)])
+        return valence_accuracy(rows, probabilities, seed=1)
+
+    once, ten = measured(1), measured(10)
+    for name, interval in once.items():
+        assert dataclasses.astuple(interval) == pytest.approx(dataclasses.astuple(ten[name])), name
+    accuracy = once["accuracy"]
+    error = np.sqrt(right.mean() * (1 - right.mean()) / 40)
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert accuracy.n_items == 40
+    nats = once["nats"]
+    assert nats.value == pytest.approx(-right.mean() * np.log(0.6) - (1 - right.mean()) * np.log(0.2))
+    assert nats.low < nats.value < nats.high
+    with pytest.raises(ValuesError, match="1 of 1 rows have no valence"):
+        valence_accuracy([ValuedSituation("acting", Value("Honesty"))], np.ones((1, 3)) / 3)
+
+
+def test_baselines_of_valences_know_nothing_of_the_value_they_are_asked_about():
+    rows = [ValuedSituation(f"s {i}", Value(f"V {i // 4}"), "opposes" if i < 4 else "supports") for i in range(40)]
+    shares = majority_valences(rows, folds=10)  # a value is a part by itself
+    assert shares[0].tolist() == [1, 0, 0]  # of the others all support
+    assert shares[5] == pytest.approx([32 / 36, 4 / 36, 0])
+
+
 def test_a_contrast_is_right_only_in_its_direction(judge):
     honesty = Value("Honesty")
     there = Contrast(honesty, more="returning a phone", less="stealing a phone")
