@@ -83,7 +83,7 @@ class Covered:
     ) -> list[str]:
         """The tests that run the statement at a line, by file, the quickest first; empty if none is known.
 
-        Those of the files `near` come before the others; after so many seconds no more are added.
+        Those of the files `near` come before the others. What would take longer than `seconds` together is left out.
         """
         chosen = self._tests_of(self.lines.get(file, {}), statement(source, line))
         by_file: dict[str, list[str]] = {}
@@ -93,9 +93,9 @@ class Covered:
         ordered = sorted(by_file, key=lambda name: (name not in (file, *near), mean[name]))
         tests: list[str] = []
         for test in (test for name in ordered for test in by_file[name]):
-            seconds -= self.seconds[test]
-            if seconds > 0 or not tests:
+            if self.seconds[test] <= seconds or not tests:
                 tests.append(test)
+                seconds -= self.seconds[test]
         return tests
 
     def takes(self, tests: Sequence[str]) -> float:

@@ -367,3 +367,42 @@ def test_each_statement_is_tried_against_the_tests_that_run_it(tmp_path):
     assert tests(13) == {"test_one", "test_one_again"}
     assert tests(1) == tests(17) == set()  # on import, and nowhere
     assert covered.tests("room/other.py", source, 5) == []
+
+
+def test_a_record_of_lines_is_kept_and_what_has_changed_is_noted_anew(tmp_path):
+    """Two modules and two files of tests, of which one module and then one file of tests changes."""
+    covering = benchmark_module("_mutants.covering")
+    for name in ("plural_rlhf/a.py", "plural_rlhf/b.py", "tests/plural_rlhf/test_a.py", "tests/plural_rlhf/test_b.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("def f():\n    return 1\n")
+    everything = ("tests/plural_rlhf", "plural_rlhf")
+    record, newer = tmp_path / "record.json", tmp_path / "newer.json"
+    assert covering.changed_tests(record, tmp_path, everything) == list(everything)
+    quick, long, other = (f"tests/plural_rlhf/test_{name}" for name in ("a.py::quick", "a.py::long", "b.py::other"))
+    ran = {"plural_rlhf/a.py": {"2": [quick, long, other]}, "plural_rlhf/b.py": {"2": [other]}}
+    values = {"lines": ran, "seconds": {quick: 1.0, long: 9.0, other: 0.1}, "fixtures": {}}
+    newer.write_text(json.dumps(values))
+    covering.merge(record, newer, everything, tmp_path)
+    assert covering.changed_tests(record, tmp_path, everything) == []
+    covered, source = covering.Covered(record), "def f():\n    return 1\n"
+    assert covered.tests("plural_rlhf/a.py", source, 2) == [other, quick, long]
+    near = ["tests/plural_rlhf/test_a.py"]
+    assert covered.tests("plural_rlhf/a.py", source, 2, near) == [quick, long, other]  # those of the room first
+    assert covered.tests("plural_rlhf/a.py", source, 2, near, seconds=5) == [quick, other]
+    assert covered.takes([quick, long]) == 10.0
+
+    (tmp_path / "plural_rlhf/b.py").write_text("def f():\n    return 2\n")
+    changed = covering.changed_tests(record, tmp_path, everything)
+    assert changed == ["plural_rlhf/b.py", "tests/plural_rlhf/test_b.py"]
+    newer.write_text(json.dumps({"lines": {"plural_rlhf/b.py": {"2": []}}, "seconds": {other: 0.2}, "fixtures": {}}))
+    covering.merge(record, newer, changed, tmp_path)
+    covered = covering.Covered(record)
+    assert covered.tests("plural_rlhf/a.py", source, 2) == [quick, long]  # the other no longer runs it
+    assert covered.seconds == {quick: 1.0, long: 9.0, other: 0.2}
+    assert covering.changed_tests(record, tmp_path, everything) == []
+
+
+def test_what_runs_on_import_is_told_from_what_a_test_must_call():
+    runs_on_import = benchmark_module("_mutants.covering").runs_on_import
+    source = "LIMIT = 3\n\n\ndef few(\n    n=2,\n):\n    return n < LIMIT\n\n\nclass A:\n    x = 1\n"
+    assert [line for line in range(1, 12) if not runs_on_import(source, line)] == [7]
