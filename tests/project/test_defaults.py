@@ -70,7 +70,7 @@ def text(parameter: Any) -> str:
         value = parameter.get_default(call_default_factory=True)
     elif type(value).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":
         value = "(made anew)"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    return re.sub(r"<(function|class|bound method)[^<>]*(<lambda>)?[^<>]*>", r"<\1>", repr(value))
 
 
 def test_no_default_changes_unseen():
