@@ -246,27 +246,9 @@ def rank_questions(
     if not rows:
         return []
     n_levels = len(model.terms[kind].shared["thresholds"]) + 1 if kind == "rating" else 0
-    information = information_gain(model, posterior, _questions(kind, rows, n_levels), score(list(texts)))
+    information = information_gain(model, posterior, Observations.of_questions(kind, rows, n_levels), score(list(texts)))
     ranked = [Question(float(nats), *question) for nats, question in zip(information, kept, strict=True)]
     return sorted(ranked, key=lambda question: -question.information)
-
-
-def _questions(kind: str, rows: list[list[int]], n_levels: int) -> Observations:
-    """Questions about texts, given by their indices, to one rater; the labels are placeholders."""
-    width = max(map(len, rows))
-    padded = torch.tensor([row + [-1] * (width - len(row)) for row in rows])
-    return Observations(
-        kind=kind,
-        alternatives=padded.clamp(min=0),
-        mask=padded >= 0 if (padded < 0).any() else None,
-        label=torch.zeros((len(rows), 1), dtype=torch.int64),
-        rater=torch.zeros(len(rows), dtype=torch.int64),
-        count=torch.ones(len(rows), dtype=torch.float64),
-        weight=torch.ones(len(rows), dtype=torch.float64),
-        first=None,
-        n_raters=1,
-        n_levels=n_levels,
-    )
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ Shapes: `N` judgements, `R` raters, `U` texts, `A` alternatives, `K` clusters, `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +108,30 @@ class Observations:
             first=first,
             n_raters=enc.n_raters,
             n_levels=len(enc.levels or ()),
+        )
+
+    @classmethod
+    def of_questions(cls, kind: str, rows: Sequence[Sequence[int]], n_levels: int = 0) -> Observations:
+        """Build questions to one rater that nobody has answered yet; their labels are placeholders.
+
+        Args:
+            kind: Kind of the questions.
+            rows: `N` questions, each by the indices of its texts; they may differ in number.
+            n_levels: `L` for ratings.
+        """
+        width = max(map(len, rows))
+        padded = torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
+        return cls(
+            kind=kind,
+            alternatives=padded.clamp(min=0),
+            mask=padded >= 0 if (padded < 0).any() else None,
+            label=torch.zeros((len(rows), 1), dtype=torch.int64),
+            rater=torch.zeros(len(rows), dtype=torch.int64),
+            count=torch.ones(len(rows), dtype=torch.float64),
+            weight=torch.ones(len(rows), dtype=torch.float64),
+            first=None,
+            n_raters=1,
+            n_levels=n_levels,
         )
 
     def distinct(self) -> tuple[Observations, Tensor]:

@@ -81,8 +81,7 @@ def most_informative(jury: JuryReader) -> Chooser:
         chosen: list[int] = []
         while len(chosen) < min(count, target):
             left = [position for position in range(target) if position not in chosen]
-            gains = [jury.information(person, chosen, position) for position in left]
-            chosen.append(left[int(np.argmax(gains))])
+            chosen.append(left[int(np.argmax(jury.information(person, chosen, left)))])
         return chosen[::-1]  # the first question tells most
 
     return choose

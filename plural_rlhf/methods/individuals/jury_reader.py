@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import entr, logsumexp
+from scipy.special import logsumexp
 
 from plural_rlhf.evaluation.in_context.sequences import Example, PersonSequence
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes
+from reward_models.raters.adaptation import information_gain
+from reward_models.raters.observation import Observations
+from reward_models.raters.rater_model import KindTerms, RaterModel
 
 
 __all__ = ["JuryReader"]
@@ -30,8 +33,8 @@ class JuryReader:
 
     Attributes:
         first_cell: First cell of each question, by its name and options.
-        log_p: (C, K) log-probability of each answer in each cluster.
-        prevalence: (K,) share of each cluster.
+        log_p: (C, K) log-probability of each answer in each cluster: the rewards of its texts.
+        model: A rater belongs to one cluster, with the prevalence as prior.
 
     Example:
         >>> from plural_rlhf.evaluation.in_context.sequences import judgement_sequences
@@ -50,7 +53,7 @@ class JuryReader:
 
     first_cell: Mapping[Key, int]
     log_p: np.ndarray
-    prevalence: np.ndarray
+    model: RaterModel
 
     @classmethod
     def fit(cls, people: Sequence[PersonSequence], num_clusters: int, *, seed: int = 0) -> JuryReader:
@@ -86,11 +89,17 @@ class JuryReader:
             num_clusters,
             FitConfig(seed=seed),
         )
-        return cls(first_cell, fit.log_p, fit.prevalence)
+        prior = np.log(np.maximum(fit.prevalence, 1e-300))
+        return cls(first_cell, fit.log_p, RaterModel("mixture", np.eye(num_clusters), prior, {"choice": KindTerms()}))
+
+    @property
+    def prevalence(self) -> np.ndarray:
+        """(K,) share of each cluster."""
+        return np.exp(self.model.code_log_prior)
 
     def posterior(self, person: PersonSequence, read: Sequence[int]) -> np.ndarray:
         """Return (K,) the probability of each cluster, given the judgements at some positions."""
-        log_joint = np.log(np.maximum(self.prevalence, 1e-300))
+        log_joint = self.model.code_log_prior
         for position in read:
             example = person.examples[position]
             first = self.first_cell.get(_key(example))
@@ -108,10 +117,18 @@ class JuryReader:
         """Return (A,) `shares` of each person's target, as a predictor that can be compared with others."""
         return [self.shares(p, shown, t) for p, shown, t in zip(people, read, targets, strict=True)]
 
-    def information(self, person: PersonSequence, read: Sequence[int], position: int) -> float:
-        """Return the nats that an answer at a position is expected to tell about the cluster."""
-        posterior, p = self.posterior(person, read), self._by_cluster(person.examples[position])
-        return float(entr(p @ posterior).sum() - entr(p).sum(axis=0) @ posterior)
+    def information(self, person: PersonSequence, read: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+        """Return (P,) the nats that the answer at each of `P` positions is expected to tell about the cluster."""
+        gain = np.zeros(len(positions))  # a question that nobody in training was asked tells nothing
+        cells = {
+            row: range(first, first + len(person.examples[position].options))
+            for row, position in enumerate(positions)
+            if (first := self.first_cell.get(_key(person.examples[position]))) is not None
+        }
+        if cells:
+            questions = Observations.of_questions("choice", list(cells.values()))
+            gain[list(cells)] = information_gain(self.model, self.posterior(person, read), questions, self.log_p)
+        return gain
 
     def _by_cluster(self, example: Example) -> np.ndarray:
         """Return (A, K) what each cluster answers."""

@@ -111,6 +111,22 @@ def test_informative_demonstrations_tell_more_about_the_cluster_than_recent_ones
     assert len(chosen(people[0], 1, 6)) == 1
 
 
+def test_information_of_a_question_is_the_entropy_that_its_answer_takes_from_the_cluster(people):
+    jury, person = JuryReader.fit(people[:60], 2), people[70]
+    posterior = jury.posterior(person, [0, 1])
+    gains = jury.information(person, [0, 1], [4, 5])
+    for gain, position in zip(gains, (4, 5), strict=True):
+        example = person.examples[position]
+        first = jury.first_cell[example.question, example.options]
+        joint = np.exp(jury.log_p[first : first + len(example.options)]) * posterior  # (A, K)
+        given_answer = joint / joint.sum(axis=1, keepdims=True)
+        entropy = lambda p: -(p * np.log(p)).sum(axis=-1)  # noqa: E731
+        assert gain == pytest.approx(entropy(posterior) - joint.sum(axis=1) @ entropy(given_answer))
+    unknown = PersonSequence("new", (person.examples[4], Example("?", "x", ("x", "y"), "never asked")))
+    assert jury.information(unknown, [], [1]).tolist() == [0.0]
+    assert jury.information(unknown, [], [0, 1])[0] > 0
+
+
 def test_similar_demonstrations_are_nearest_to_the_question():
     topics = ["a", "b", "ab", "c", "abc"]
     person = PersonSequence("p", tuple(Example(t, "yes", ("yes", "no"), t) for t in topics))
