@@ -246,7 +246,8 @@ def rank_questions(
     if not rows:
         return []
     n_levels = len(model.terms[kind].shared["thresholds"]) + 1 if kind == "rating" else 0
-    information = information_gain(model, posterior, Observations.of_questions(kind, rows, n_levels), score(list(texts)))
+    questions = Observations.of_questions(kind, rows, n_levels)
+    information = information_gain(model, posterior, questions, score(list(texts)))
     ranked = [Question(float(nats), *question) for nats, question in zip(information, kept, strict=True)]
     return sorted(ranked, key=lambda question: -question.information)
 

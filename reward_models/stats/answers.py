@@ -14,6 +14,7 @@ from scipy.special import entr
 
 from reward_models.seeds import seeded_rng
 from reward_models.stats.design import SamplingDesign
+from reward_models.stats.shares import kish_n
 
 
 __all__ = [
@@ -221,8 +222,8 @@ class Resamples:
     Attributes:
         human: (1 + B, I, A) people's distributions; the first is that of the data, the others of the B resamples.
         answered: (1 + B, I) whether anyone answered.
-        item_counts: (B, I) how often each item was drawn.
         n_raters: Raters with an answer and a positive weight.
+        effective: Raters of equal weight of the same precision (Kish), by the weight of all their answers.
 
     Example:
         >>> people = resample_people(np.array([[0, 1], [1, 1], [1, 1]]), 2, draws=200)
@@ -234,8 +235,8 @@ class Resamples:
 
     human: np.ndarray
     answered: np.ndarray
-    item_counts: np.ndarray
     n_raters: int
+    effective: float
 
 
 def resample_people(
@@ -247,7 +248,7 @@ def resample_people(
     seed: int = 0,
     design: SamplingDesign | None = None,
 ) -> Resamples:
-    """Resample raters and items with replacement, independently (the pigeonhole bootstrap, Owen 2007).
+    """Resample raters with replacement.
 
     Args:
         answers: (R, I) option index, -1 = missing.
@@ -286,10 +287,11 @@ def resample_people(
     for start in range(0, draws, 100):  # in blocks, so that the draw counts of many raters fit in memory
         block = np.stack([design.draw(everybody, rng) for _ in range(min(100, draws - start))])
         counts.append(block @ onehot)
-    item_counts = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=draws)
     tables = np.concatenate(counts).reshape(-1, n_options, n_items).swapaxes(1, 2)
-    active = ((answers >= 0) & (matrix > 0)).any(axis=1)
-    return Resamples(normalise(tables), tables.sum(axis=-1) > 0, item_counts, int(active.sum()))
+    mass = np.where(answers >= 0, matrix, 0.0)
+    active = int((mass > 0).any(axis=1).sum())
+    effective = float(kish_n(mass.sum(axis=1) / np.maximum((mass > 0).sum(axis=1), 1)))
+    return Resamples(normalise(tables), tables.sum(axis=-1) > 0, active, effective)
 
 
 def adjusted_rand_index(a: np.ndarray, b: np.ndarray) -> float:

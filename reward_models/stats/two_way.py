@@ -1,10 +1,13 @@
 """Intervals over raters and items for functions of means, where people's distributions are estimated.
 
 A mean over items of a divergence from people has two sources of error: which items were asked and which raters
-answered. Both resamplings also vary with the noise of single answers, which must count once: the variance is that over
-items plus that over raters minus that of single answers (Cameron, Gelbach and Miller 2011,
-https://doi.org/10.1198/jbes.2010.07136). Few raters move a divergence upwards. Resampling them moves it once more by
-about as much, which tells the bias.
+answered. Its variance is that between items, which also holds the noise of single answers, plus what the items share
+because the same raters answered them: the variance when raters are resampled, minus the same when every item has
+resamples of its own (Cameron, Gelbach and Miller 2011, https://doi.org/10.1198/jbes.2010.07136).
+
+A divergence is curved. Few raters move it upwards, which resampling repeats and so tells, and the curvature makes
+resampled values vary more than measured ones do. Only the part that is linear in the answers counts: with `d(1)` the
+change in a resample and `d(1/2)` that half-way to it, it is `4 d(1/2) - d(1)`.
 
 Knows nothing of what is measured.
 
@@ -14,15 +17,16 @@ Shapes: `B` resamples, `I` items, `A` options, `D` numbers per item.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
 
 from reward_models.stats.answers import Interval, Resamples, resample_people
+from reward_models.stats.few_units import reads_as_share, skewed_t_interval, units_moments, widened_share_interval
 from reward_models.stats.verdicts import shortage
 
 
-__all__ = ["two_way_bootstrap", "two_way_interval"]
+__all__ = ["RaterResamples", "two_way_bootstrap", "two_way_interval"]
 
 
 def two_way_interval(
@@ -36,9 +40,10 @@ def two_way_interval(
 ) -> Interval:
     """Compute a function of means over items and its interval, where people's distributions are estimated.
 
-    Percentiles are widened for few raters or items as Student's t is (Hesterberg 2015,
-    https://doi.org/10.1080/00031305.2015.1089789). A mean of 0s and 1s, such as whether a threshold is reached, has
-    no bias that resampling could tell, and that of the total variation is told in part only: pass `debias=False`.
+    Few raters or items widen it as Student's t does, with the degrees of freedom of the two variances together
+    (Welch and Satterthwaite), and a skewed distribution over items moves its ends (`few_units.skewed_t_interval`). A
+    mean of 0s and 1s, such as whether a threshold is reached, has Wilson's interval and no bias that resampling could
+    tell, and that of the total variation is told in part only: pass `debias=False`.
 
     Args:
         people: Resampled people (`reward_models.stats.answers.resample_people`).
@@ -70,34 +75,78 @@ def two_way_interval(
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
     known = people.answered[0]
-    values = np.asarray(per_item(people.human), dtype=np.float64)
-    values = (values[..., None] if values.ndim == 2 else values)[:, known]
-    statistic = statistic or (lambda means: means[..., 0])
-    estimate = values[0].mean(axis=0)
-    items = _weighted_means(values[:1], people.item_counts[:, known].astype(np.float64))
-    answered = people.answered[1:, known]
-    raters = _weighted_means(values[1:], answered.astype(np.float64))
-    centre = estimate - (np.nanmean(raters, axis=0) - estimate) if debias else estimate
-    value = float(statistic(centre))
-    n_items = int(known.sum())
-    if shortage(people.n_raters, n_items):
-        return Interval(value, float("nan"), float("nan"), people.n_raters, n_items)
-    # Resampling items and resampling raters both vary with the noise of single answers. The draws of each item in an
-    # order of its own vary with that noise alone.
-    rolls = np.arange(n_items) * max(1, len(answered) // n_items)
-    order = (np.arange(len(answered))[:, None] + rolls) % len(answered), np.arange(n_items)
-    answers = _weighted_means(values[1:][order], answered[order].astype(np.float64))
-    items, raters, answers = (draws - np.nanmean(draws, axis=0) for draws in (items, raters, answers))
-    spread_items, spread_raters, spread_answers = (_spread(statistic(centre + d)) for d in (items, raters, answers))
-    drawn = statistic(centre + items + raters)
-    both = spread_items + spread_raters
-    once = spread_items + max(spread_raters - spread_answers, 0.0)
-    drawn = value + (drawn - value) * (np.sqrt(once / both) if both else 1.0)
-    n = min(people.n_raters, n_items)
-    tail = norm.cdf(-np.sqrt(n / (n - 1)) * t.ppf((1 + level) / 2, n - 1))
-    low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    low, high = np.clip([low, high], *bounds)
-    return Interval(value, float(min(low, value)), float(max(high, value)), people.n_raters, n_items)
+    between = (people.human[:1] + people.human) / 2
+    values, halfway = (np.asarray(per_item(human), dtype=np.float64) for human in (people.human, between))
+    shape = (*values.shape[:2], -1)
+    values, halfway = (part.reshape(shape)[:, known] for part in (values, halfway))
+    answered = people.answered[1:, known, None]
+    resampled = RaterResamples(
+        *(np.where(answered, part[1:] - values[0], 0.0) for part in (values, halfway)),
+        n_raters=people.n_raters,
+        effective=people.effective,
+    )
+    return resampled.interval(values[0], statistic, level=level, debias=debias, bounds=bounds)
+
+
+@dataclass(frozen=True)
+class RaterResamples:
+    """How numbers of items change when raters are resampled.
+
+    Attributes:
+        change: (B, I, D) changes in each resample.
+        halfway: (B, I, D) changes half-way between the data and the resample.
+        n_raters: Raters behind the numbers.
+        effective: Raters of equal weight of the same precision.
+    """
+
+    change: np.ndarray
+    halfway: np.ndarray
+    n_raters: int
+    effective: float
+
+    def interval(
+        self,
+        values: np.ndarray,
+        statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+        *,
+        level: float = 0.95,
+        debias: bool = False,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> Interval:
+        """Compute a function of the means over items of (I, D) values with its interval; see `two_way_interval`."""
+        statistic = statistic or (lambda means: means[..., 0])
+        n_items, estimate = len(values), values.mean(axis=0)
+        few = max(self.effective / (self.effective - 1), 1.0) if self.effective > 1 else 1.0  # Bessel's correction
+        bias = few * self.change.mean(axis=(0, 1)) if debias else np.zeros_like(estimate)
+        value = float(statistic(estimate - bias))
+        if shortage(self.n_raters, n_items) or not np.isfinite(value):
+            return Interval(value, float("nan"), float("nan"), self.n_raters, n_items)
+        gradient = _gradient(statistic, estimate - bias)
+        shared = few * self._shared_variance(gradient)
+        # The bias is itself known only up to a share of about one in the number of raters.
+        between, skewness = units_moments((values - estimate) @ gradient)
+        unsure = float(gradient @ bias / self.effective) ** 2
+        variance = between + shared + unsure
+        freedom = np.inf
+        if variance > 0:
+            squares = between**2 / (n_items - 2) + shared**2 / max(self.effective - 1, 1.0)
+            freedom = variance**2 / squares if squares else np.inf
+        if values.shape[1] == 1 and not debias and reads_as_share(values) and 0 <= value <= 1:
+            low, high = widened_share_interval(value, n_items, shared, min(freedom, n_items - 1), level)
+        else:
+            skewness *= (between / variance) ** 1.5 if variance else 0.0
+            low, high = skewed_t_interval(value, variance, freedom, skewness, level)
+        low, high = np.clip([low, high], *bounds)
+        return Interval(value, float(min(low, value)), float(max(high, value)), self.n_raters, n_items)
+
+    def _shared_variance(self, gradient: np.ndarray) -> float:
+        """Compute the variance that items have in common because the same raters answered them."""
+        linear = (4 * self.halfway - self.change) @ gradient  # (B, I)
+        draws, n_items = linear.shape
+        # The draws of each item in an order of its own vary with the noise of single answers alone.
+        rolls = np.arange(n_items) * max(1, draws // n_items)
+        apart = linear[(np.arange(draws)[:, None] + rolls) % draws, np.arange(n_items)]
+        return max(float(linear.mean(axis=1).var() - apart.mean(axis=1).var()), 0.0)
 
 
 def two_way_bootstrap(
@@ -156,14 +205,7 @@ def two_way_bootstrap(
     )
 
 
-def _spread(drawn: np.ndarray) -> float:
-    """Return the variance of draws (B,), from the width of their middle: a ratio of means may have heavy tails."""
-    low, high = np.nanquantile(drawn, norm.cdf([-1, 1]))
-    return float((high - low) / 2) ** 2
-
-
-def _weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return (B, D) means over items of (1 or B, I, D) values with (B, I) weights; nan where no item counts."""
-    total = weights.sum(axis=1, keepdims=True)
-    sums = (np.where(weights[..., None] > 0, values, 0.0) * weights[..., None]).sum(axis=1)
-    return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
+def _gradient(statistic: Callable[[np.ndarray], np.ndarray], means: np.ndarray) -> np.ndarray:
+    """Return the (D,) derivative of a function of means, by central differences."""
+    steps = np.diag(np.maximum(1e-4 * np.abs(means), 1e-7))
+    return np.asarray(statistic(means + steps) - statistic(means - steps)) / (2 * steps.diagonal())

@@ -154,31 +154,32 @@ def covering_by_scores(scores: np.ndarray, classes: np.ndarray, threshold: float
     return scores @ member / member.sum(axis=0) >= threshold - 1e-12, member.mean(axis=0)
 
 
-def classes_covered(covers: np.ndarray, shares: np.ndarray, k: int) -> float:
+def classes_covered(covers: np.ndarray, shares: np.ndarray, k: int) -> np.ndarray:
     """Compute the share of people's answers whose class is covered by `k` of the texts, averaged over all choices.
 
     Args:
-        covers: (N, C) whether a text covers a class.
-        shares: (C,) share of people's answers in each class.
+        covers: (..., N, C) whether a text covers a class.
+        shares: (..., C) share of people's answers in each class.
         k: Number of texts, from 1 to `N`.
 
     Returns:
-        Between 0 and 1; nan where `k` is more than `N`.
+        (...) between 0 and 1; nan where `k` is more than `N`.
 
     Example:
         >>> covers = np.array([[True, False], [True, False], [False, True]])
-        >>> round(classes_covered(covers, np.array([0.75, 0.25]), k=1), 4)  # .75 · 2/3 + .25 · 1/3
+        >>> classes_covered(covers, np.array([0.75, 0.25]), k=1).round(4).item()  # .75 · 2/3 + .25 · 1/3
         0.5833
-        >>> classes_covered(covers, np.array([0.75, 0.25]), k=3)
+        >>> classes_covered(covers, np.array([0.75, 0.25]), k=3).item()
         1.0
     """
-    n = len(covers)
+    n = covers.shape[-2]
+    without = n - covers.sum(axis=-2)
     if not 1 <= k <= n:
-        return float("nan")
-    without = n - covers.sum(axis=0)
+        return np.full(without.shape[:-1], np.nan)
     # The probability that none of k texts is among those that cover the class.
     log_missed = np.where(without >= k, _log_choose(np.maximum(without, k), k) - _log_choose(n, k), -np.inf)
-    return float(shares @ -np.expm1(log_missed))
+    covered: np.ndarray = (shares * -np.expm1(log_missed)).sum(axis=-1)
+    return covered
 
 
 def _kernel(distances: np.ndarray, bandwidth: float) -> np.ndarray:

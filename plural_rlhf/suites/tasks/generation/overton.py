@@ -114,7 +114,7 @@ class OvertonTask(Task):
                     interval_row(
                         metric if k == 1 else f"{metric}_of_{k}",
                         score,
-                        kind="BCa over questions",
+                        kind="over questions",
                         headline=(k, weighted) == (1, False),
                         people=theirs.value,
                         ceiling=1.0,

@@ -136,3 +136,24 @@ def test_groups_of_votes_refuse_too_few_and_unanimous_raters():
         groups_from_votes([[1, 1], [1, -1], [-1, 1]])
     with pytest.raises(ValueError, match="voted alike"):
         groups_from_votes(np.ones((9, 3)))
+
+
+def test_named_raters_of_all_questions_are_resampled_with_the_questions():
+    """One half of the people likes every answer: which people were asked decides more than which questions."""
+    rng = np.random.default_rng(0)
+    named, hits = [], {"named": 0, "unnamed": 0}
+    for _ in range(60):
+        likes = rng.random(16) < 0.5
+        ratings = [np.where(likes, 4.4, 3.6)[None] + rng.normal(0, 0.3, (1, 16)) for _ in range(20)]
+        groups = ["left", "right"] * 8
+        panels = {str(q): QuestionRatings(of, groups, raters=list(range(16))) for q, of in enumerate(ratings)}
+        interval = overton_score(panels)
+        named.append(interval)
+        unnamed = overton_score({q: QuestionRatings(of.ratings, of.groups) for q, of in panels.items()})
+        assert interval.value == unnamed.value
+        hits["named"] += interval.low <= 0.5 <= interval.high
+        hits["unnamed"] += unnamed.low <= 0.5 <= unnamed.high
+    assert (named[0].n_raters, named[0].n_items) == (16, 20)
+    assert hits["named"] >= 51 > 40 > hits["unnamed"]
+    with pytest.raises(ValueError, match="1 different raters for 2 columns"):
+        QuestionRatings([[1, 2]], ["a", "b"], raters=["r", "r"])

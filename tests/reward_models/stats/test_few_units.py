@@ -1,0 +1,52 @@
+"""Intervals of means over few units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import skew, t
+
+from reward_models.stats.few_units import mean_interval, skewed_t_interval, units_moments
+
+
+def test_moments_are_those_of_the_mean():
+    values = np.random.default_rng(0).exponential(size=9)
+    variance, skewness = units_moments(values)
+    assert variance == pytest.approx(values.var(ddof=1) / 9)
+    assert skewness == pytest.approx(skew(values, bias=False) / 3)
+
+
+@pytest.mark.parametrize("skewness", [-0.3, -0.1, 0.1, 0.3])
+def test_the_transformed_error_of_both_ends_is_the_quantile(skewness):
+    value, variance, freedom = 2.0, 0.25, 12
+    ends = np.array(skewed_t_interval(value, variance, freedom, skewness))
+    error = (value - ends) / 0.5
+    transformed = error + skewness * error**2 / 3 + skewness**2 * error**3 / 27 + skewness / 6
+    assert transformed == pytest.approx([t.ppf(0.975, freedom), -t.ppf(0.975, freedom)])
+
+
+def test_an_extreme_skewness_has_a_bounded_interval():
+    low, high = skewed_t_interval(0.0, 1.0, 3, skewness=1.0)
+    assert -3 < low < 0 < high == pytest.approx(3)
+
+
+def test_mean_of_few_skewed_units_is_covered_where_percentiles_miss():
+    rng = np.random.default_rng(0)
+    hits, naive = 0, 0
+    for _ in range(1000):
+        values = rng.exponential(size=6)
+        low, high = mean_interval(values)
+        hits += low <= 1 <= high
+        drawn = values[rng.integers(6, size=(200, 6))].mean(axis=1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        naive += low <= 1 <= high
+    assert 0.92 < hits / 1000 < 0.97
+    assert naive / 1000 < 0.85
+
+
+def test_equal_units_are_read_as_a_share_and_others_are_not():
+    assert mean_interval(np.ones(5))[0] == pytest.approx(0.566, abs=1e-3)
+    low, high = mean_interval(np.full(5, 0.5))
+    assert 0.1 < low < 0.2 < 0.8 < high < 0.9
+    assert mean_interval(np.full(5, 3.0)) == (3.0, 3.0)  # outside of 0 to 1 there is no share
+    assert np.isnan(mean_interval(np.array([0.5]))[0])
