@@ -97,6 +97,16 @@ class RaterResamples:
         halfway: (B, I, D) changes half-way between the data and the resample.
         n_raters: Raters behind the numbers.
         effective: Raters of equal weight of the same precision.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> given = rng.normal(3, 1, (40, 1)) + rng.normal(0, 1, (40, 8))  # 40 raters, 8 items
+        >>> times = rng.multinomial(40, np.full(40, 1 / 40), size=300) / 40
+        >>> change = (times @ given - given.mean(axis=0))[..., None]
+        >>> resamples = RaterResamples(change, change / 2, 40, 40.0)
+        >>> interval = resamples.interval(given.mean(axis=0)[:, None])
+        >>> round(interval.value, 2), round(interval.low, 2), round(interval.high, 2)
+        (2.91, 2.64, 3.18)
     """
 
     change: np.ndarray
