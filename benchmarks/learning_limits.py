@@ -101,6 +101,7 @@ def correlation(f: np.ndarray, target: np.ndarray, prompt: np.ndarray, seed: int
     import numpy as np
 
     from reward_models.seeds import seeded_rng
+    from reward_models.stats.resampling import resampled_interval
 
     def within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
         values = values.copy()
@@ -112,10 +113,9 @@ def correlation(f: np.ndarray, target: np.ndarray, prompt: np.ndarray, seed: int
         return float(np.corrcoef(within(f[rows], prompt[rows]), within(target[rows], prompt[rows]))[0, 1])
 
     rng = seeded_rng(seed, "learning limits")
-    drawn = [of(rng.integers(len(f), size=len(f))) for _ in range(1000)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    low, high = resampled_interval(of, len(f), rng)
     value = of(np.arange(len(f)))
-    return value, min(float(low), value), max(float(high), value)
+    return value, min(low, value), max(high, value)
 
 
 def texts_of(folder: Path, beta: float, learn: int, tell: int, seed: int) -> Texts:

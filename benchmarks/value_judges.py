@@ -3,7 +3,7 @@
 Each row is judged by a judge that was fitted without its value. `--data` is a file of ValuePrism's shape, or the
 steerable file of Modular Pluralism (github.com/BunsenFeng/modular_pluralism, `input/steerable_test_valuekaleidoscope_
 small.json`, 4,368 rows); without it planted situations are judged, which says nothing about real ones. Intervals
-resample values. `contrasts` are 16 pairs of situations written by hand.
+are over values. `contrasts` are 16 pairs of situations written by hand.
 
   python benchmarks/value_judges.py --smoke
   python benchmarks/value_judges.py --data steerable_test_valuekaleidoscope_small.json --json value_judges.json
@@ -32,6 +32,7 @@ from plural_rlhf.methods.kaleidoscope import (
 )
 from plural_rlhf.methods.kaleidoscope.measures import CONTRASTS, majority_valences, word_valences
 from reward_models.jury.backbones.loading import minilm_folder
+from reward_models.stats.few_units import means_interval
 from reward_models.stats.shares import share_interval
 
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     }
     made, lines = [], []
     for method, probabilities in judged.items():
-        measured = valence_accuracy(rows, probabilities, seed=args.seed)
+        measured = valence_accuracy(rows, probabilities)
         for name in METRICS:
             of = measured[name]
             made.append(row(case, method, name, of.value, "", low=of.low, high=of.high, n=len(rows)))
@@ -64,11 +65,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     names, group = np.unique([r.value.text.casefold() for r in rows], return_inverse=True)
     right = {m: (p.argmax(axis=1) == gold).astype(float) for m, p in judged.items()}
     for rival in ("majority", "words"):
-        of_value = np.bincount(group, right["fitted"] - right[rival])
-        times = np.random.default_rng(args.seed).multinomial(len(names), np.full(len(names), 1 / len(names)), 2000)
-        draws = times @ of_value / (times @ np.bincount(group))
-        low, high = np.quantile(draws, [0.025, 0.975])
-        gain = float(of_value.sum() / len(rows))
+        of_value = np.column_stack([np.bincount(group, right["fitted"] - right[rival]), np.bincount(group)])
+        gain, low, high = means_interval(of_value, lambda means: means[..., 0] / means[..., 1])
         made.append(row(case, "fitted", f"accuracy_minus_{rival}", gain, "", low=low, high=high, n=len(rows)))
         lines.append([f"fitted minus {rival}", f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]", "", "", "", ""])
     if args.data is not None:

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from reward_models.seeds import seeded_rng
+from reward_models.stats.resampling import resampled_interval
 
 
 __all__ = ["MatchedPairs", "TypicalityFit", "debias", "fit_typicality", "matched_pairs"]
@@ -194,15 +195,13 @@ def fit_typicality(
     alpha = float(s_xy.sum() / s_xx.sum())
     scores = s_xy - alpha * s_xx
     standard_error = float(np.sqrt((scores**2).sum() * num_groups / (num_groups - 1)) / s_xx.sum())
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     if num_bootstrap > 0:
         rng = seeded_rng(seed, "bootstrap of typicality")
-        draws = np.empty(num_bootstrap)
-        for b in range(num_bootstrap):
-            drawn = rng.integers(num_groups, size=num_groups)
-            draws[b] = s_xy[drawn].sum() / s_xx[drawn].sum()
-        low, high = np.quantile(draws, tails)
+        low, high = resampled_interval(
+            lambda drawn: s_xy[drawn].sum() / s_xx[drawn].sum(), num_groups, rng, draws=num_bootstrap, level=confidence
+        )
     else:
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         low, high = (alpha + NormalDist().inv_cdf(tail) * standard_error for tail in tails)
     return TypicalityFit(alpha, standard_error, float(low), float(high), len(x))
 

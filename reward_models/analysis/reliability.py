@@ -20,6 +20,7 @@ import pandas as pd
 from reward_models.judgements.encoding import Encoded
 from reward_models.seeds import seeded_rng
 from reward_models.stats.agreement import AlphaLevel, alpha_of_counts, answer_value_counts, krippendorff_alpha
+from reward_models.stats.resampling import resampled_interval
 from reward_models.stats.shares import share_interval
 from reward_models.stats.verdicts import MIN_ITEMS, MIN_RATERS
 
@@ -205,10 +206,9 @@ def _alpha_interval(answers: np.ndarray, level: AlphaLevel, seed: int) -> tuple[
     if len(counts) < MIN_ITEMS:
         return float("nan"), float("nan")
     rng = seeded_rng(seed, "bootstrap of reliability")
-    drawn = rng.integers(len(counts), size=(BOOTSTRAP_DRAWS, len(counts)))
-    alphas = np.array([alpha_of_counts(values, counts[items], level) for items in drawn])
-    low, high = np.nanquantile(alphas, [0.025, 0.975]) if np.isfinite(alphas).any() else (np.nan, np.nan)
-    return float(low), float(high)
+    return resampled_interval(
+        lambda items: alpha_of_counts(values, counts[items], level), len(counts), rng, draws=BOOTSTRAP_DRAWS
+    )
 
 
 def _styles(enc: Encoded, seed: int) -> tuple[list[RaterStyle], float, float]:

@@ -1,12 +1,16 @@
 """Intervals of means over few units, such as five questions: Student's t corrected for skewness, Wilson's for shares.
 
+A function of several means, such as a ratio of sums over groups, is read through its derivative (the delta method).
+
 Percentiles of a bootstrap over n units are too narrow by sqrt((n - 1) / n) and by normal instead of t quantiles, and
 of a skewed mean they miss on one side. Knows nothing of what the units are.
 
-Shapes: `I` units.
+Shapes: `I` units, `D` numbers per unit.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy.stats import norm, t
@@ -14,7 +18,16 @@ from scipy.stats import norm, t
 from reward_models.stats.shares import share_interval
 
 
-__all__ = ["mean_interval", "skewed_t_interval", "t_quantile", "units_moments"]
+__all__ = [
+    "derivative",
+    "mean_interval",
+    "means_interval",
+    "reads_as_share",
+    "skewed_t_interval",
+    "t_quantile",
+    "units_moments",
+    "widened_share_interval",
+]
 
 
 def units_moments(values: np.ndarray) -> tuple[float, float]:
@@ -96,6 +109,46 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float
         return float(low), float(high)
     variance, skewness = units_moments(values)
     return skewed_t_interval(float(values.mean()), variance, n - 2, skewness, level)
+
+
+def means_interval(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], level: float = 0.95
+) -> tuple[float, float, float]:
+    """Compute a function of means over independent units and its interval.
+
+    Args:
+        values: (I, D) numbers of each unit, e.g. a sum over its rows and their number.
+        statistic: Maps means (..., D) to (...), smoothly.
+        level: Coverage of the interval.
+
+    Returns:
+        The value and the ends; the ends are nan for fewer than two units, or where the value is.
+
+    Example:
+        The share of right answers, where answers to one question stand or fall together:
+
+        >>> right, answers = np.array([4.0, 0.0, 5.0, 9.0, 2.0, 7.0]), np.array([5.0, 4.0, 5.0, 10.0, 6.0, 7.0])
+        >>> share = means_interval(np.column_stack([right, answers]), lambda means: means[..., 0] / means[..., 1])
+        >>> [round(number, 2) for number in share]
+        [0.73, 0.05, 1.04]
+    """
+    means = values.mean(axis=0)
+    value = float(statistic(means))
+    if len(values) < 2 or not np.isfinite(value):
+        return value, float("nan"), float("nan")
+    variance, skewness = units_moments((values - means) @ derivative(statistic, means))
+    return value, *skewed_t_interval(value, variance, len(values) - 2, skewness, level)
+
+
+def derivative(statistic: Callable[[np.ndarray], np.ndarray], means: np.ndarray) -> np.ndarray:
+    """Return the (D,) derivative of a function of means, by central differences.
+
+    Example:
+        >>> derivative(lambda means: means[..., 0] / means[..., 1], np.array([1.0, 2.0])).round(3).tolist()
+        [0.5, -0.25]
+    """
+    steps = np.diag(np.maximum(1e-4 * np.abs(means), 1e-7))
+    return np.asarray(statistic(means + steps) - statistic(means - steps)) / (2 * steps.diagonal())
 
 
 def reads_as_share(values: np.ndarray) -> bool:

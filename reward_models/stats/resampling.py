@@ -1,5 +1,7 @@
 """Intervals of mean log-likelihood gains, resampled over raters and items, and the splits they are measured on.
 
+`resampled_interval` is for any other statistic of rows that has to be computed anew in every resample.
+
 Every comparison of this package is paired: two models score the same judgements, and what is resampled is their
 difference. Knows nothing of the models.
 
@@ -7,6 +9,8 @@ Shapes: `N` scored judgements, `M` gains per judgement, `R` raters, `I` items.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,7 +20,7 @@ from reward_models.stats.design import SamplingDesign
 from reward_models.stats.verdicts import shortage
 
 
-__all__ = ["halve_labels", "heldout_labels", "label_parts", "two_way_intervals"]
+__all__ = ["halve_labels", "heldout_labels", "label_parts", "resampled_interval", "two_way_intervals"]
 
 
 def two_way_intervals(
@@ -88,6 +92,39 @@ def two_way_intervals(
         Interval(float(m), float(lo), float(hi), len(raters), len(item_ids))
         for m, lo, hi in zip(means, low, high, strict=True)
     ]
+
+
+def resampled_interval(
+    statistic: Callable[[np.ndarray], float],
+    n_rows: int,
+    rng: np.random.Generator,
+    *,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Compute a percentile interval of a statistic of rows that are drawn with replacement.
+
+    Args:
+        statistic: Maps the numbers (n_rows,) of the drawn rows to the statistic, or to nan where there is none.
+        n_rows: Number of rows.
+        rng: Random generator.
+        draws: Resamples.
+        level: Coverage of the interval.
+
+    Returns:
+        The ends; nan where no resample has the statistic.
+
+    Example:
+        >>> x = np.arange(30.0)
+        >>> low, high = resampled_interval(lambda rows: np.median(x[rows]), 30, np.random.default_rng(0))
+        >>> bool(7 < low < 11), bool(18 < high < 22)
+        (True, True)
+    """
+    drawn = np.array([statistic(rng.integers(n_rows, size=n_rows)) for _ in range(draws)])
+    if not np.isfinite(drawn).any():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def halve_labels(rater: np.ndarray, rng: np.random.Generator) -> np.ndarray:

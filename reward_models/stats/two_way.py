@@ -22,7 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_models.stats.answers import Interval, Resamples, resample_people
-from reward_models.stats.few_units import reads_as_share, skewed_t_interval, units_moments, widened_share_interval
+from reward_models.stats.few_units import (
+    derivative,
+    reads_as_share,
+    skewed_t_interval,
+    units_moments,
+    widened_share_interval,
+)
 from reward_models.stats.verdicts import shortage
 
 
@@ -131,7 +137,7 @@ class RaterResamples:
         value = float(statistic(estimate - bias))
         if shortage(self.n_raters, n_items) or not np.isfinite(value):
             return Interval(value, float("nan"), float("nan"), self.n_raters, n_items)
-        gradient = _gradient(statistic, estimate - bias)
+        gradient = derivative(statistic, estimate - bias)
         shared = few * self._shared_variance(gradient)
         # The bias is itself known only up to a share of about one in the number of raters.
         between, skewness = units_moments((values - estimate) @ gradient)
@@ -213,9 +219,3 @@ def two_way_bootstrap(
         debias=debias,
         bounds=(0.0 if clip else -np.inf, np.inf),
     )
-
-
-def _gradient(statistic: Callable[[np.ndarray], np.ndarray], means: np.ndarray) -> np.ndarray:
-    """Return the (D,) derivative of a function of means, by central differences."""
-    steps = np.diag(np.maximum(1e-4 * np.abs(means), 1e-7))
-    return np.asarray(statistic(means + steps) - statistic(means - steps)) / (2 * steps.diagonal())

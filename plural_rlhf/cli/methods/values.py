@@ -81,7 +81,7 @@ def fit_values(
         judge.save(out)
         shown = Table("on values not fitted to", "accuracy", "without either", "nats")
         for name, probabilities in judged.items():
-            of = valence_accuracy(valued, probabilities, seed=seed)
+            of = valence_accuracy(valued, probabilities)
             numbers = (of["accuracy"], of["binary_accuracy"], of["nats"])
             shown.add_row(name, *(f"{n.value:.3f} [{n.low:.3f}, {n.high:.3f}]" for n in numbers))
         Console().print(shown)

@@ -23,6 +23,7 @@ from plural_rlhf.evaluation.overton.score import Represented
 from plural_rlhf.evaluation.overton.windows import Entailment, nli_coverage
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import seeded_rng
+from reward_models.stats.resampling import resampled_interval
 
 
 __all__ = [
@@ -256,16 +257,16 @@ def _validity(
     x, count = judged[voted], np.bincount(index)
     share = np.bincount(index, agrees) / count
     rng = seeded_rng(seed, f"validity of a judge, {name}")
-    rows = rng.integers(len(voted), size=(draws, len(voted)))
-    resampled = [_spearman(x[row], share[row]) for row in rows]
-    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    low, high = resampled_interval(
+        lambda rows: _spearman(x[rows], share[rows]), len(voted), rng, draws=draws, level=level
+    )
     probabilities = bool(((x >= 0) & (x <= 1)).all())
     ceiling = np.mean([_spearman(x, rng.binomial(count, x) / count) for _ in range(100)]) if probabilities else np.nan
     return JudgeValidity(
         group=name,
         spearman=_spearman(x, share),
-        ci_low=float(low),
-        ci_high=float(high),
+        ci_low=low,
+        ci_high=high,
         ceiling=float(ceiling),
         auc=rank_auc(judged[answer], agrees > 0),
         mean_judged=float(judged[answer].mean()),

@@ -1,7 +1,7 @@
 """How right judged valences are: does a value support a situation, oppose it, or may it do either?
 
 Accuracies in three classes and, without those that may do either, in two, as in Modular Pluralism (Feng et al. 2024,
-https://arxiv.org/abs/2406.15951). Intervals resample values, because situations with one value share its errors. Knows
+https://arxiv.org/abs/2406.15951). Intervals are over values, because situations with one value share its errors. Knows
 nothing of who judged.
 
 Shapes: `N` rows of a situation and a value.
@@ -9,30 +9,26 @@ Shapes: `N` rows of a situation and a value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from plural_rlhf.evaluation.tables.valued_situations import VALENCES, ValuedSituation, ValuesError
-from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
+from reward_models.stats.few_units import means_interval
 
 
 __all__ = ["valence_accuracy"]
 
 EITHER = VALENCES.index("either")
-DRAWS = 2000
 
 
-def valence_accuracy(
-    rows: Sequence[ValuedSituation], probabilities: np.ndarray, *, seed: int = 0
-) -> dict[str, Interval]:
+def valence_accuracy(rows: Sequence[ValuedSituation], probabilities: np.ndarray) -> dict[str, Interval]:
     """Compute how right judged valences are.
 
     Args:
         rows: `N` rows with a valence.
         probabilities: (N, 3) as judged.
-        seed: Random seed of the draws.
 
     Returns:
         `accuracy`, `balanced_accuracy`, `macro_f1`, `nats` (log loss), and `binary_accuracy` over rows of which
@@ -60,36 +56,50 @@ def valence_accuracy(
     cells = np.zeros((len(names), len(VALENCES), len(VALENCES)))
     np.add.at(cells, (group, gold, judged), 1)
     nats, sizes = np.bincount(group, losses), np.bincount(group).astype(np.float64)
-
-    def measures(times: np.ndarray) -> dict[str, float]:
-        table = np.tensordot(times, cells, 1)
-        return {**_measures(table), "nats": float(times @ nats / (times @ sizes))}
-
-    rng = seeded_rng(seed, "values that are resampled")
-    draws = [measures(rng.multinomial(len(names), np.full(len(names), 1 / len(names)))) for _ in range(DRAWS)]
-    values = measures(np.ones(len(names)))
-    drawn = {name: np.array([draw[name] for draw in draws]) for name in values}
-    ends = {
-        name: np.nanquantile(of_name, [0.025, 0.975]) if np.isfinite(of_name).any() else [np.nan, np.nan]
-        for name, of_name in drawn.items()
-    }
-    return {
-        name: Interval(value, float(ends[name][0]), float(ends[name][1]), n_raters=0, n_items=len(names))
-        for name, value in values.items()
-    }
+    columns = np.column_stack([cells.reshape(len(names), -1), nats, sizes])
+    measured = {}
+    for name, measure in MEASURES.items():
+        value, low, high = means_interval(columns, measure)
+        low, high = np.clip([low, high], 0.0, np.inf if name == "nats" else 1.0)
+        measured[name] = Interval(value, float(low), float(high), n_raters=0, n_items=len(names))
+    return measured
 
 
-def _measures(table: np.ndarray) -> dict[str, float]:
-    """Compute measures of a confusion table (3, 3): true valences by judged ones."""
-    true, judged, right = table.sum(axis=1), table.sum(axis=0), np.diag(table)
+def _table(means: np.ndarray) -> np.ndarray:
+    """Return confusion tables (..., 3, 3), true valences by judged ones, of means (..., 11) over values."""
+    return means[..., :-2].reshape(*means.shape[:-1], len(VALENCES), len(VALENCES))
+
+
+def _right(table: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall = right / true
-        f1 = np.where(true + judged > 0, 2 * right / (true + judged), np.nan)
-        two = np.delete(np.delete(table, EITHER, axis=0), EITHER, axis=1)
-        binary = np.trace(two) / two.sum()
-    return {
-        "accuracy": float(right.sum() / table.sum()),
-        "balanced_accuracy": float(np.nanmean(recall)),
-        "macro_f1": float(np.nanmean(f1)),
-        "binary_accuracy": float(binary),
-    }
+        share: np.ndarray = np.trace(table, axis1=-2, axis2=-1) / table.sum(axis=(-2, -1))
+    return share
+
+
+def _balanced_accuracy(means: np.ndarray) -> np.ndarray:
+    table = _table(means)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall: np.ndarray = np.nanmean(np.diagonal(table, axis1=-2, axis2=-1) / table.sum(axis=-1), axis=-1)
+    return recall
+
+
+def _macro_f1(means: np.ndarray) -> np.ndarray:
+    table = _table(means)
+    both = table.sum(axis=-1) + table.sum(axis=-2)
+    right = np.diagonal(table, axis1=-2, axis2=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1: np.ndarray = np.nanmean(np.where(both > 0, 2 * right / both, np.nan), axis=-1)
+    return f1
+
+
+def _binary_accuracy(means: np.ndarray) -> np.ndarray:
+    return _right(np.delete(np.delete(_table(means), EITHER, axis=-2), EITHER, axis=-1))
+
+
+MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "accuracy": lambda means: _right(_table(means)),
+    "balanced_accuracy": _balanced_accuracy,
+    "macro_f1": _macro_f1,
+    "binary_accuracy": _binary_accuracy,
+    "nats": lambda means: means[..., -2] / means[..., -1],
+}

@@ -28,13 +28,13 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import prompt_wording
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
+from reward_models.stats.few_units import means_interval
 from reward_models.stats.resampling import halve_labels
 
 
 __all__ = ["ModelReader", "ObserverResult", "ObserverTrial", "Reader", "TableReader", "observer_test"]
 
 LEAST = 10  # heldout judgements of a cluster and item, below which their distribution says little
-DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ObserverResult:
 
     Attributes:
         accuracy: Over all trials; a tie counts half.
-        low: Lower end of the 95 % interval, items resampled.
+        low: Lower end of the 95 % interval over items.
         high: Upper end.
         ceiling: Share of right answers of who knows the training raters' answers to the very items: where clusters
             agree, nobody can tell them apart.
@@ -249,7 +249,7 @@ def observer_test(
         right[number] = _score(reader.first_is_it(first, second, trial))
         here = cells.cell_item == trial.item
         best[number] = _score(float((log_p[here, mine] - log_p[here, other]) @ trial.shares))
-    return _result(right, best, np.array([trial.item for *_, trial in trials], dtype=np.int64), reader.name, rng)
+    return _result(right, best, np.array([trial.item for *_, trial in trials], dtype=np.int64), reader.name)
 
 
 def _score(leaning: float) -> float:
@@ -270,17 +270,14 @@ def _shown_judgements(
             yield k, ObserverTrial(item, _wording(enc, item), options, counts[:, k] / counts[:, k].sum())
 
 
-def _result(
-    right: np.ndarray, best: np.ndarray, items: np.ndarray, reader: str, rng: np.random.Generator
-) -> ObserverResult:
+def _result(right: np.ndarray, best: np.ndarray, items: np.ndarray, reader: str) -> ObserverResult:
     """Average over trials, with an interval over items: the trials of one item stand or fall together."""
     if not len(right):
         return ObserverResult(np.nan, np.nan, np.nan, np.nan, 0, reader)
-    names, row = np.unique(items, return_inverse=True)
-    sums, sizes = np.bincount(row, right), np.bincount(row)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
-    low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975])
-    return ObserverResult(float(right.mean()), float(low), float(high), float(best.mean()), len(right), reader)
+    row = np.unique(items, return_inverse=True)[1]
+    of_item = np.column_stack([np.bincount(row, right), np.bincount(row)])
+    value, low, high = means_interval(of_item, lambda means: means[..., 0] / means[..., 1])
+    return ObserverResult(value, max(low, 0.0), min(high, 1.0), float(best.mean()), len(right), reader)
 
 
 def _wording(enc: Encoded, item: int) -> str:

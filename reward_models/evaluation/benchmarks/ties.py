@@ -18,20 +18,19 @@ Shapes: `Q` pairs of prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from reward_models.errors import JudgementError
-from reward_models.seeds import seeded_rng
+from reward_models.stats.few_units import mean_interval
 from reward_models.stats.verdicts import MIN_ITEMS
 
 
 __all__ = ["TiesScore", "ties_score"]
 
 PARTS = (0.3, 0.3, 0.2, 0.2, 0.01)
-DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,12 @@ class TiesScore:
     parts: tuple[float, float, float, float, float]
 
 
-def ties_score(
-    prompts: Mapping[str, tuple[np.ndarray, np.ndarray]], *, level: float = 0.95, seed: int = 0
-) -> TiesScore:
+def ties_score(prompts: Mapping[str, tuple[np.ndarray, np.ndarray]], *, level: float = 0.95) -> TiesScore:
     """Compute the Ties score of one reward.
 
     Args:
         prompts: By id (`ref:7`, `tied:7`), the scores of the correct and of the incorrect responses.
         level: Coverage of the interval.
-        seed: Random seed of its resamples.
 
     Raises:
         JudgementError: An id of another form, or one that has no counterpart.
@@ -102,16 +98,6 @@ def ties_score(
         size = np.tanh(np.where(smaller == 0, 0.0, smaller) / spread - 1)
     size = np.where(np.isnan(size), 0.0, size)
     terms = np.column_stack([tied > 0, ref > 0, tied > spread, smaller > spread, size]).astype(np.float64)
-    value, low, high = _interval(terms @ np.array(PARTS), level, seed)
-    return TiesScore(value, low, high, len(pairs), tuple(map(float, terms.mean(0))))  # type: ignore[arg-type]
-
-
-def _interval(scores: Sequence[float] | np.ndarray, level: float, seed: int) -> tuple[float, float, float]:
-    """Return the mean, and a percentile interval of it over resampled pairs of prompts."""
-    scores = np.asarray(scores)
-    if len(scores) < MIN_ITEMS:
-        return float(scores.mean()), np.nan, np.nan
-    rng = seeded_rng(seed, "bootstrap of Ties prompts")
-    means = scores[rng.integers(len(scores), size=(DRAWS, len(scores)))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(scores.mean()), float(low), float(high)
+    scores = terms @ np.array(PARTS)
+    low, high = mean_interval(scores, level) if len(scores) >= MIN_ITEMS else (np.nan, np.nan)
+    return TiesScore(float(scores.mean()), low, high, len(pairs), tuple(map(float, terms.mean(0))))  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import skew, t
 
-from reward_models.stats.few_units import mean_interval, skewed_t_interval, units_moments
+from reward_models.stats.few_units import mean_interval, means_interval, skewed_t_interval, units_moments
 
 
 def test_moments_are_those_of_the_mean():
@@ -50,3 +50,20 @@ def test_equal_units_are_read_as_a_share_and_others_are_not():
     assert 0.1 < low < 0.2 < 0.8 < high < 0.9
     assert mean_interval(np.full(5, 3.0)) == (3.0, 3.0)  # outside of 0 to 1 there is no share
     assert np.isnan(mean_interval(np.array([0.5]))[0])
+
+
+def test_a_ratio_over_groups_is_covered_and_varies_as_its_bootstrap():
+    """Rows of a group share its luck: intervals over rows miss."""
+    rng = np.random.default_rng(0)
+    hits, rows, n = 0, 0, 400
+    for _ in range(n):
+        sizes = rng.integers(1, 30, size=25)
+        right = rng.binomial(sizes, rng.beta(2, 1, size=25))
+        value, low, high = means_interval(np.column_stack([right, sizes]), lambda m: m[..., 0] / m[..., 1])
+        assert value == pytest.approx(right.sum() / sizes.sum())
+        hits += low <= 2 / 3 <= high
+        rows += abs(value - 2 / 3) <= 1.96 * np.sqrt(value * (1 - value) / sizes.sum())
+    assert 0.92 < hits / n < 0.98
+    assert rows / n < 0.75
+    times = rng.multinomial(25, np.full(25, 1 / 25), size=4000)
+    assert (high - low) / 2 / t.ppf(0.975, 23) == pytest.approx((times @ right / (times @ sizes)).std(), rel=0.15)

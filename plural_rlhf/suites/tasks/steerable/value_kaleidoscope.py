@@ -113,8 +113,8 @@ class ValueKaleidoscopeTask(Task):
         rows = [item.row for item in items]
         gold = np.array([VALENCES.index(str(row.valence)) for row in rows])
         majority = np.eye(3)[[int(item.marginal.argmax()) for item in items]]
-        of_majority = valence_accuracy(rows, majority, seed=context.seed)
-        measured = valence_accuracy(rows, own, seed=context.seed)
+        of_majority = valence_accuracy(rows, majority)
+        measured = valence_accuracy(rows, own)
         right, right_exchanged = (side.argmax(axis=1) == gold for side in (own, exchanged))
         gain = right.astype(np.float64) - right_exchanged
         values = [row.value.text.casefold() for row in rows]
