@@ -105,7 +105,7 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float
     if n < 2:
         return float("nan"), float("nan")
     if reads_as_share(values):
-        low, high = share_interval(values.mean(), n, level)
+        low, high = share_interval(values.mean(), np.array(n), level)
         return float(low), float(high)
     variance, skewness = units_moments(values)
     return skewed_t_interval(float(values.mean()), variance, n - 2, skewness, level)
@@ -162,5 +162,5 @@ def widened_share_interval(share: float, n: int, extra: float, freedom: float, l
     shrunk = (share * n + 2) / (n + 4)
     effective = 1 / (1 / (n - 1) + extra / (shrunk * (1 - shrunk)))
     wide = 2 * norm.cdf(t_quantile(freedom, level)) - 1
-    low, high = share_interval(share, effective, float(wide))
+    low, high = share_interval(np.array(share), np.array(effective), float(wide))
     return float(low), float(high)

@@ -86,11 +86,8 @@ def two_way_interval(
     shape = (*values.shape[:2], -1)
     values, halfway = (part.reshape(shape)[:, known] for part in (values, halfway))
     answered = people.answered[1:, known, None]
-    resampled = RaterResamples(
-        *(np.where(answered, part[1:] - values[0], 0.0) for part in (values, halfway)),
-        n_raters=people.n_raters,
-        effective=people.effective,
-    )
+    change, halfway = (np.where(answered, part[1:] - values[0], 0.0) for part in (values, halfway))
+    resampled = RaterResamples(change, halfway, people.n_raters, people.effective)
     return resampled.interval(values[0], statistic, level=level, debias=debias, bounds=bounds)
 
 
