@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, row, write
-from _jury.cases import DATA, FEATURES, Case, Unavailable, load_case, text_features
+from _jury.cases import DATA, FEATURES, Case, Unavailable, load_case
 from _jury.polarized import POLARIZED
+from _jury.text_vectors import text_features
 
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from _common import environment, make_parser, print_table, row, write
-from _jury.cases import DATA, Unavailable, minilm_vectors
+from _jury.cases import DATA, Unavailable
+from _jury.text_vectors import minilm_vectors
 
 
 __all__ = ["main", "measure"]

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, make_parser, print_table, row, write
-from _jury.cases import DATA, Unavailable, load_case, make_split, text_features
+from _jury.cases import DATA, Unavailable, load_case, make_split
 from _jury.polarized import POLARIZED
+from _jury.text_vectors import text_features
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _common import environment, interval, make_parser, print_table, row, write
-from _jury.cases import DATA, POLIS, load_case, text_features
+from _jury.cases import DATA, POLIS, load_case
+from _jury.text_vectors import text_features
 
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _jury.cases import FEATURES, Case, Split, make_split, shuffled_case, text_features
+from _jury.cases import FEATURES, Case, Split, make_split, shuffled_case
 from _jury.methods import CHOOSING, LARGEST, METHODS, TUNED, Training, choose_size
+from _jury.text_vectors import text_features
 
 from reward_models.whole_file import whole_path, write_json
 

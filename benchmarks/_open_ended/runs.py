@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _jury.cases import Unavailable, minilm_path
+from _jury.cases import Unavailable
+from _jury.text_vectors import minilm_path
 from _open_ended.material import small_model, write_tables
 
 

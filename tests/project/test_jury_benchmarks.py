@@ -213,23 +213,25 @@ def test_prompts_are_held_out_with_all_their_responses(cases):
 
 
 def test_features_follow_the_texts(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(cases, "minilm_vectors", lambda read, cache: np.array([[len(text)] for text in read], float))
+    vectors = benchmark_module("_jury.text_vectors")
+    monkeypatch.setattr(vectors, "minilm_vectors", lambda read, cache: np.array([[len(text)] for text in read], float))
     case = cases.Case("toy", votes(5, 12), "response")
-    assert all(v == len(text.response) for text, v in cases.text_features("minilm", case, tmp_path).items())
-    asked = cases.text_features("minilm", replace(case, unit="prompt"), tmp_path)  # the question is read too
+    assert all(v == len(text.response) for text, v in vectors.text_features("minilm", case, tmp_path).items())
+    asked = vectors.text_features("minilm", replace(case, unit="prompt"), tmp_path)  # the question is read too
     assert all(v == len("The town\n") + len(text.response) for text, v in asked.items())
     with pytest.raises(cases.Unavailable, match="zh"):
-        cases.text_features("minilm", replace(case, language="zh"), tmp_path)
+        vectors.text_features("minilm", replace(case, language="zh"), tmp_path)
 
 
-def test_sentence_vectors_are_kept_on_disk(cases, tmp_path, monkeypatch):
+def test_sentence_vectors_are_kept_on_disk(tmp_path, monkeypatch):
+    minilm_vectors = benchmark_module("_jury.text_vectors").minilm_vectors
     texts = ["More parks, please.", "We want parks.", "Taxes are too high, and everybody knows that they are."]
-    vectors = cases.minilm_vectors(texts, tmp_path)
+    vectors = minilm_vectors(texts, tmp_path)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
-    assert np.allclose(cases.minilm_vectors(texts[:1], tmp_path), vectors[:1], atol=1e-5)  # padding changes nothing
+    assert np.allclose(minilm_vectors(texts[:1], tmp_path), vectors[:1], atol=1e-5)  # padding changes nothing
     monkeypatch.setattr("transformers.AutoModel.from_pretrained", lambda *_: pytest.fail("embedded twice"))
-    assert np.array_equal(cases.minilm_vectors(texts, tmp_path), vectors)
+    assert np.array_equal(minilm_vectors(texts, tmp_path), vectors)
 
 
 def test_shuffled_control_keeps_answers_per_item_and_breaks_taste(cases):
