@@ -150,17 +150,36 @@ def compare_runs(
 
 
 def read_scored_items(folder: str | Path, model: str) -> dict[str, ScoredItems]:
-    """Read the scores of a model from the folder of an evaluation, by task."""
+    """Read the scores of a model from the folder of an evaluation, by task.
+
+    Raises:
+        ValueError: A file of records is damaged, e.g. cut off; the message names file and line.
+    """
     results = SuiteResults.read(Path(folder) / "results.json")
     contents = {task.id: task.content for task in results.data}
     out = {}
     for task, rows in results.results.get(model, {}).items():
         path = Path(folder) / SAMPLES / f"{task}.jsonl"
-        read = [json.loads(line) for _, line in json_lines(path)] if path.is_file() else []
-        records = [record for record in read if record["model"] == model]
+        records = [record for record in _records(path) if record["model"] == model] if path.is_file() else []
         directions = {row.metric: row.direction for row in rows}
         out[task] = ScoredItems(model, task, contents.get(task, ""), item_scores(records), directions)
     return out
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in json_lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or "model" not in record:
+            raise ValueError(
+                f"{path}, line {number}: {line[:60]!r}... is no record of an item; was the file cut off? Fix: "
+                "evaluate again with the settings in results.json, which asks nothing that is in `answers_dir`"
+            )
+        records.append(record)
+    return records
 
 
 def item_scores(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

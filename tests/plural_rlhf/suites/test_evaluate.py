@@ -244,6 +244,16 @@ def test_the_commands_evaluate_and_compare(tmp_path):
     assert "--strict is for suite files" in words(refused.output)
 
 
+def test_records_that_were_cut_off_are_named_where_runs_are_compared(tmp_path):
+    evaluate_suite(SuiteConfig(**settings(tmp_path, max_items=8, draws=20)))
+    path = tmp_path / "out" / "samples" / "urn.jsonl"
+    path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    done = runner.invoke(app, ["compare", str(tmp_path / "out"), str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert "evaluate again" in words(done.output)
+    assert "Traceback" not in done.output
+
+
 def test_the_list_names_every_task_with_its_licence_and_asks_nothing(tmp_path):
     printed = words(runner.invoke(app, ["evaluate", "--list"]).output)
     for name in TASKS:
