@@ -133,7 +133,8 @@ def _evaluate(
     from plural_rlhf.suites.prompts import write_prompts
 
     writes_files = prompts is not None or lm_eval is not None
-    if config is None and not models and not writes_files:
+    names_models = any(setting.startswith(("models=", "pseudo_models=")) for setting in settings)
+    if config is None and not (models or names_models or writes_files):
         raise typer.BadParameter("name a suite file, a run file, or a model with --model")
     values: dict[str, Any] = {} if config is None else read_yaml(config)
     if config is not None and not models and not is_suite_file(values):

@@ -254,6 +254,15 @@ def test_records_that_were_cut_off_are_named_where_runs_are_compared(tmp_path):
     assert "Traceback" not in done.output
 
 
+def test_models_may_be_named_by_settings_alone(tmp_path):
+    models = f"models=[{{callable: '{HERE}:mostly_uniform', gives: option_shares}}]"
+    small = ["--set", "tasks=[urn]", "--set", "max_items=5", "--set", "draws=20"]
+    places = ["--set", f"answers_dir={tmp_path / 'answers'}", "--output", str(tmp_path / "out")]
+    done = runner.invoke(app, ["evaluate", "--set", models, *small, *places])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
 def test_the_list_names_every_task_with_its_licence_and_asks_nothing(tmp_path):
     printed = words(runner.invoke(app, ["evaluate", "--list"]).output)
     for name in TASKS:
