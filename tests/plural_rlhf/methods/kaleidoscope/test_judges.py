@@ -207,7 +207,7 @@ def test_intervals_of_accuracy_draw_values_with_all_their_rows():
             ValuedSituation(f"acting {n}", Value(f"Value {i}"), "supports") for i in range(40) for n in range(times)
         ]
         probabilities = np.array([[0.6, 0.3, 0.1] if ok else [0.2, 0.7, 0.1] for ok in right for _ in range(times)])
-        return valence_accuracy(rows, probabilities, seed=1)
+        return valence_accuracy(rows, probabilities)
 
     once, ten = measured(1), measured(10)
     for name, interval in once.items():
