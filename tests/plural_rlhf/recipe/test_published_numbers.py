@@ -11,7 +11,9 @@ import json
 import numpy as np
 import pytest
 
+from plural_rlhf.recipe.multiple_choice.measure import wording_embedder
 from plural_rlhf.report.names import Method
+from reward_models.jury.scorer import JuryScorer
 from tests.real_run import TOPICS
 from tests.second_method import (
     POLICIES,
@@ -164,3 +166,12 @@ def test_intervals_come_from_people_and_questions_drawn_again(real_run, people, 
         assert row.ci_high - row.ci_low == pytest.approx(2 * half, rel=0.3) or row.ci_low == 0
         assert row.ci_high == pytest.approx(value + half, abs=0.5 * half)
         assert row.ci_low == pytest.approx(max(value - half, 0 if metric == "jsd_nats" else -1), abs=0.5 * half)
+
+
+def test_without_a_sentence_embedder_the_jury_reads_how_alike_questions_are(real_run, monkeypatch):
+    monkeypatch.setattr("plural_rlhf.recipe.multiple_choice.measure.minilm_folder", lambda: None)
+    jury = JuryScorer.from_pretrained(real_run.folder / "jury")
+    vectors = wording_embedder(jury)(["More parks?", "More roads?", "More parks?"])
+    assert vectors.shape == (3, jury.model.model.config.hidden_size)
+    assert (vectors[0] == vectors[2]).all()
+    assert (vectors[0] != vectors[1]).any()
