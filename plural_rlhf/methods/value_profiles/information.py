@@ -35,6 +35,7 @@ from reward_models.analysis.trait_model import fit_traits
 from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import population
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes
 from reward_models.progress import track
@@ -146,6 +147,7 @@ class _Gains:
 def usable_information(
     judgements: Judgements,
     *,
+    enc: Encoded | None = None,
     encoder: RaterEncoder | None = None,
     sizes: Sequence[int] = SIZES,
     splits: int = 5,
@@ -161,6 +163,7 @@ def usable_information(
 
     Args:
         judgements: A table with raters; its `rater:` columns are the traits.
+        enc: The table as `judgements.encode()` returns it, where that is at hand; None: it is encoded.
         encoder: Makes profiles of fit judgements; None: `AnswerEncoder`.
         sizes: Numbers of clusters.
         splits: Random halvings of the raters.
@@ -178,7 +181,7 @@ def usable_information(
         >>> [row.name for row in report.rows]
         ['2 clusters', 'jury of 2', 'own profile', 'all fit judgements', 'random groups', '2 shuffled clusters']
     """
-    enc = judgements.encode()
+    enc = judgements.encode() if enc is None else enc
     if enc.kind == "soft":
         raise JuryError(
             "kind='soft': a table of answer shares does not say which rater judged what. Fix: use judgements with "

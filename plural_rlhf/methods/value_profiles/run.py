@@ -34,6 +34,7 @@ from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.models.protocol import EvaluatedModel
 from reward_models.analysis.answer_cells import answer_cells
 from reward_models.errors import JuryError
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.whole_file import write_json_lines
 
@@ -128,10 +129,12 @@ def run_profiles(
             "e.g. plural_rlhf.evaluation.open_ended.embedder.text_embedder"
         )
     started, begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
-    split = split_raters(answer_cells(judgements.encode()), seed=settings.seed, largest=max(settings.sizes, default=1))
+    enc = judgements.encode()
+    split = split_raters(answer_cells(enc), seed=settings.seed, largest=max(settings.sizes, default=1))
     encoding = _encoding(judgements, folder, settings, model, embed)
     report = usable_information(
         judgements,
+        enc=enc,
         encoder=encoding.encoder,
         sizes=settings.sizes,
         splits=settings.splits,
@@ -141,7 +144,7 @@ def run_profiles(
     enough = ENOUGH * max(row.info for row in report.curve)
     size = settings.clusters or next(row.groups for row in report.curve if row.info >= enough)
     measured = time.perf_counter()
-    clusters, observer, of_raters = _in_words(judgements, split, encoding, settings, size, model)
+    clusters, observer, of_raters = _in_words(enc, split, encoding, settings, size, model)
     rows = [_without({"ci_low": row.low, "ci_high": row.high, **asdict(row)}, "low", "high") for row in report.rows]
     results = ProfileResults(
         schema_version=1,
@@ -200,7 +203,7 @@ def _encoding(
 
 
 def _in_words(
-    judgements: Judgements,
+    enc: Encoded,
     split: RaterSplit,
     encoding: _Encoding,
     settings: ProfileSettings,
@@ -208,7 +211,6 @@ def _in_words(
     model: EvaluatedModel | None,
 ) -> tuple[list[ClusterRecord], list[ObserverRecord], list[dict[str, object]]]:
     """Cluster the first split, describe its clusters, and let readers tell them apart; one record per rater."""
-    enc = judgements.encode()
     cells = answer_cells(enc)
     profiles = CandidateProfiles.of(cells, split, encoding.encoder, settings.candidates, settings.seed)
     found = profiles.clusters(size)

@@ -18,7 +18,7 @@ from plural_rlhf.methods.value_profiles import (
 from plural_rlhf.methods.value_profiles.results import ProfileResults
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.models.functions import CallableModel
-from reward_models import planted_judgements
+from reward_models import Judgements, planted_judgements
 from reward_models.errors import JuryError
 
 
@@ -168,3 +168,11 @@ def test_a_model_without_an_embedder_is_refused(tmp_path):
     model = CallableModel("writer", write=lambda prompt, n, seed: ["- a b"])
     with pytest.raises(JuryError, match="nothing turns them into vectors"):
         run_profiles(planted_judgements("choice").judgements, tmp_path, model=model)
+
+
+def test_a_run_encodes_its_table_once(tmp_path, monkeypatch):
+    judgements = planted_judgements("choice", num_raters=60, num_items=8).judgements
+    encode, calls = Judgements.encode, []
+    monkeypatch.setattr(Judgements, "encode", lambda self: calls.append(self) or encode(self))
+    run_profiles(judgements, tmp_path, ProfileSettings(sizes=(2,), splits=1))
+    assert len(calls) == 1
