@@ -11,7 +11,7 @@ Shapes: `N` answers to a question, `P` answers of people, `K` objectives without
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult
 from reward_models.jury.protocol import scorable_text
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
+from reward_models.stats.verdicts import MIN_ITEMS
 
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class ScoredQuestion:
         rewards: What answers are worth.
         people: Answers of people.
         values: (P, K) their objectives.
-        off_topic: (K,) share of them that people's answers to another question beat, on average: a floor for answers
-            that do not say anything to the question.
+        off_topic: (K,) share of them that people's answers to another question beat, on average. Far below .5 the
+            rewards notice whether an answer is to the question; a jury that reads texts alone does not.
 
     Example:
         >>> score = lambda prompt, texts: np.array([[len(text)] for text in texts])
@@ -121,6 +122,8 @@ class MultiObjectiveTask(Task):
         scores, of_people = (np.array([list(of_item.values()) for of_item in side]) for side in (achieved, people))
         off_topic = np.append(np.mean([item.off_topic for item in items], axis=0), 1 / self.k)
         volume = hypervolume_interval(scores[None], np.zeros(len(names)), draws=context.draws, seed=context.seed)
+        if len(items) < MIN_ITEMS:
+            volume = replace(volume, low=np.nan, high=np.nan)
         worst = int(scores.mean(axis=0).argmin())
         means = of_people.mean(axis=0)
         over = "BCa over questions"
@@ -130,7 +133,7 @@ class MultiObjectiveTask(Task):
                 bca_interval(scores.mean(axis=1)),
                 kind=over,
                 headline=True,
-                **_known(people=means.mean(), floor=off_topic.mean()),
+                **_known(people=means.mean(), off_topic=off_topic.mean()),
             ),
             interval_row("worst_objective", bca_interval(scores[:, worst]), kind=over, **_known(people=means.min())),
             interval_row(
@@ -138,7 +141,7 @@ class MultiObjectiveTask(Task):
                 volume,
                 unit="volume above 0",
                 kind="bootstrap of questions",
-                **_known(people=means.prod(), floor=off_topic.prod(), ceiling=1.0),
+                **_known(people=means.prod(), off_topic=off_topic.prod(), ceiling=1.0),
             ),
             *(
                 interval_row(
@@ -146,7 +149,7 @@ class MultiObjectiveTask(Task):
                     bca_interval(scores[:, d]),
                     kind=over,
                     group=name,
-                    **_known(people=means[d], floor=off_topic[d], ceiling=1.0),
+                    **_known(people=means[d], off_topic=off_topic[d], ceiling=1.0),
                 )
                 for d, name in enumerate(names)
             ),

@@ -112,7 +112,7 @@ def test_several_objectives_are_shares_of_peoples_answers_that_are_beaten(data):
     assert row(long, "worst_objective").value == 0
     assert row(long, "mean_objective").headline
     assert row(long, "objective", "words").baselines["people"] == 0.5
-    assert row(long, "objective", "words").baselines["floor"] == pytest.approx(0.5)  # as many words, off the topic
+    assert row(long, "objective", "words").baselines["off_topic"] == pytest.approx(0.5)  # as many words, off the topic
 
 
 def test_the_report_says_which_model_is_better_in_every_objective(data, monkeypatch):
