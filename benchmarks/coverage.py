@@ -170,7 +170,7 @@ def measure(
         people = resample_people(answers, A, draws=DRAWS, seed=panel)
         policies = policies_of(shares, rng)
         for name, (per_item, statistic, debias) in STATISTICS.items():
-            both = two_way_interval(people, per_item(policies), statistic, debias=debias)
+            both = two_way_interval(people, per_item(policies), statistic, debias=debias, share=per_item is approved)
             intervals[name, "both"].append(both)
             if statistic is None:
                 for side, interval in naive_intervals(people, per_item(policies), both.value).items():

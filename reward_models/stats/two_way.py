@@ -43,13 +43,14 @@ def two_way_interval(
     level: float = 0.95,
     debias: bool = True,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    share: bool = False,
 ) -> Interval:
     """Compute a function of means over items and its interval, where people's distributions are estimated.
 
     Few raters or items widen it as Student's t does, with the degrees of freedom of the two variances together
     (Welch and Satterthwaite), and a skewed distribution over items moves its ends (`few_units.skewed_t_interval`). A
-    mean of 0s and 1s, such as whether a threshold is reached, has Wilson's interval and no bias that resampling could
-    tell, and that of the total variation is told in part only: pass `debias=False`.
+    mean of 0s and 1s, such as whether a threshold is reached, has Wilson's interval with `share=True`. Resampling does
+    not tell its bias, and that of the total variation in part only: pass `debias=False`.
 
     Args:
         people: Resampled people (`reward_models.stats.answers.resample_people`).
@@ -59,6 +60,8 @@ def two_way_interval(
         debias: Whether to take off the bias that the number of raters causes. Without it the interval is about what
             would be measured with as many raters.
         bounds: Range of the statistic; the interval is clipped to it.
+        share: Whether the numbers of items are outcomes of 0 or 1, or shares of few groups: where they agree in all
+            items, others might still differ. A probability that is known, such as a policy's, is no such outcome.
 
     Returns:
         The estimate, corrected if `debias`, with its interval; the ends are nan with too few raters or items
@@ -88,7 +91,7 @@ def two_way_interval(
     answered = people.answered[1:, known, None]
     change, halfway = (np.where(answered, part[1:] - values[0], 0.0) for part in (values, halfway))
     resampled = RaterResamples(change, halfway, people.n_raters, people.effective)
-    return resampled.interval(values[0], statistic, level=level, debias=debias, bounds=bounds)
+    return resampled.interval(values[0], statistic, level=level, debias=debias, bounds=bounds, share=share)
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class RaterResamples:
         level: float = 0.95,
         debias: bool = False,
         bounds: tuple[float, float] = (-np.inf, np.inf),
+        share: bool = False,
     ) -> Interval:
         """Compute a function of the means over items of (I, D) values with its interval; see `two_way_interval`."""
         statistic = statistic or (lambda means: means[..., 0])
@@ -144,7 +148,7 @@ class RaterResamples:
         if variance > 0:
             squares = between**2 / (n_items - 2) + shared**2 / max(self.effective - 1, 1.0)
             freedom = variance**2 / squares if squares else np.inf
-        if values.shape[1] == 1 and not debias and reads_as_share(values) and 0 <= value <= 1:
+        if share and reads_as_share(values):
             low, high = widened_share_interval(value, n_items, shared, min(freedom, n_items - 1), level)
         else:
             skewness *= (between / variance) ** 1.5 if variance else 0.0

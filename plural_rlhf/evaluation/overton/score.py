@@ -180,7 +180,7 @@ def overton_score(
     ratings = [p for p in questions.values() if isinstance(p, QuestionRatings) and p.raters is not None]
     if len(ratings) == len(panels):
         resampled = _resampled_raters(ratings, panels, k, weighted, threshold, draws, seed)
-        return resampled.interval(values[:, None], level=level, bounds=(0.0, 1.0))
+        return resampled.interval(values[:, None], level=level, bounds=(0.0, 1.0), share=True)
     low, high = mean_interval(values, level) if len(values) >= MIN_ITEMS else (np.nan, np.nan)
     return Interval(float(values.mean()), max(low, 0.0), min(high, 1.0), 0, len(values))
 

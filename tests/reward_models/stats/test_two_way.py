@@ -95,10 +95,19 @@ def test_level():
 def test_a_share_of_items_has_an_interval_also_where_all_agree():
     answers = np.concatenate([np.zeros((39, 6), dtype=int), np.ones((1, 6), dtype=int)])
     interval = two_way_interval(
-        resample_people(answers, 2, draws=50), lambda human: (human[..., 0] > 0.5).astype(float), debias=False
+        resample_people(answers, 2, draws=50),
+        lambda human: (human[..., 0] > 0.5).astype(float),
+        debias=False,
+        share=True,
     )
     assert interval.value == interval.high == 1
     assert 0.4 < interval.low < 0.7  # Wilson's lower end of six of six is .61
+
+
+def test_a_known_number_that_is_the_same_for_all_items_has_no_width():
+    people = resample_people(np.random.default_rng(0).integers(2, size=(20, 6)), 2, draws=50)
+    interval = two_way_interval(people, lambda human: np.ones(human.shape[:-1]), debias=False)
+    assert (interval.low, interval.value, interval.high) == (1, 1, 1)
 
 
 def test_unequal_weights_count_as_fewer_raters():
