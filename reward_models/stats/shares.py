@@ -40,9 +40,9 @@ def share_interval(share: np.ndarray, n: np.ndarray, level: float = 0.95) -> tup
         Lower and upper ends (...); nan where nobody is behind the share.
 
     Example:
-        >>> low, high = share_interval([0.5, 0.0], [100, 100])
+        >>> low, high = share_interval([0.5, 0.0, 1.0], [100, 100, 10])
         >>> low.round(3).tolist(), high.round(3).tolist()
-        ([0.404, 0.0], [0.596, 0.037])
+        ([0.404, 0.0, 0.722], [0.596, 0.037, 1.0])
     """
     share, n = np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64)
     z = norm.ppf((1 + level) / 2)
@@ -50,9 +50,11 @@ def share_interval(share: np.ndarray, n: np.ndarray, level: float = 0.95) -> tup
         centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
         known = n > 0
+        low, high = np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+        # Exact at both ends, where rounding would leave 1 - 1e-16.
         return (
-            np.where(known, np.clip(centre - half, 0, 1), np.nan),
-            np.where(known, np.clip(centre + half, 0, 1), np.nan),
+            np.where(known, np.where(share == 0, 0.0, low), np.nan),
+            np.where(known, np.where(share == 1, 1.0, high), np.nan),
         )
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plural_rlhf.evaluation.intervals import bca_interval
 from plural_rlhf.suites.models.protocol import NotSupported
 from plural_rlhf.suites.tasks.free_text import OpenQuestion, polarized_questions
 from plural_rlhf.suites.tasks.generation.rows import interval_row
@@ -23,6 +22,8 @@ from reward_models.evaluation.benchmarks.scores import MEAN, score_benchmark
 from reward_models.evaluation.candidates.landscape import landscape
 from reward_models.evaluation.candidates.pools import pools_of
 from reward_models.judgements.texts import Text
+from reward_models.stats.answers import Interval
+from reward_models.stats.shares import share_interval
 
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class BenchmarkTask(Task):
         whole = np.array([credit for credit in scores.credits[:, -1] if np.isfinite(credit)])  # without Ties
         if not len(whole):
             raise NotSupported(f"{self.schema}: there is no item besides those of Ties")
-        rows = [interval_row("accuracy", bca_interval(whole), kind="BCa over items", headline=True, ceiling=1.0)]
+        low, high = share_interval(whole.mean(), np.array(len(whole)))  # as of the subsets: with a width at 0 and 1
+        accuracy = Interval(float(whole.mean()), float(low), float(high), 0, len(whole))
+        rows = [interval_row("accuracy", accuracy, kind="Wilson over items", headline=True, ceiling=1.0)]
         for row in scores.rows():
             of = row["case"] if row["method"] == MEAN else f"{row['case']}, {row['method']}"
             rows += jury_rows([{**row, "metric": f"{row['metric']}[{of}]"}], row["method"])
