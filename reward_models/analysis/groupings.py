@@ -219,11 +219,16 @@ class _Split:
     groups: list[tuple[str, int]]  # source and number of groups, in the order of `log_lik`
 
 
+def _stream(seed: int) -> np.random.Generator:
+    """Return the source of a split: answers and texts of one table are divided alike."""
+    return seeded_rng(seed, "split of groupings")
+
+
 def _one_split(
     table: AnswerCells, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
 ) -> _Split:
     """Fit every grouping on one half of the raters, and score it on half of the other raters' answers."""
-    rng = seeded_rng(seed, "split of groupings")
+    rng = _stream(seed)
     config = dataclasses.replace(config, seed=seed)
     is_train, adapting, scoring = _divide(table.rater, table.n_raters, rng)
     train, scored = table.select(is_train), table.select(scoring)
@@ -269,7 +274,7 @@ def _one_split_of_texts(
     enc: Encoded, features: np.ndarray, traits: dict[str, np.ndarray], num_clusters: int, config: FitConfig, seed: int
 ) -> _Split:
     """Do the same with rewards of texts in the place of tables of answers."""
-    rng = seeded_rng(seed, "split of groupings")
+    rng = _stream(seed)
     config = dataclasses.replace(config, seed=seed, nuisance=False)
     masks = _divide(enc.rater, enc.n_raters, rng)
     train, adapting, scored = (enc.select(mask) for mask in masks)

@@ -276,7 +276,7 @@ def test_arrays_come_back_with_every_element_in_its_place(tmp_path, order):
 
 def test_nothing_but_write_arrays_writes_safetensors_of_numpy():
     files = [path for package in ("reward_models", "plural_rlhf") for path in (ROOT / package).rglob("*.py")]
-    writers = [path.name for path in files if "save_file(" in path.read_text(encoding="utf-8")]
+    writers = [path.name for path in files if "safetensors.numpy import save_file" in path.read_text("utf-8")]
     assert writers == ["whole_file.py"]
 
 

@@ -167,7 +167,7 @@ def metric_rows(
         >>> people = ClusterPanel(answers, 2, np.ones((1, 4, 2))).resample(None, draws=50, seed=0)
         >>> rows = metric_rows(people, np.array([[0.4, 0.4], [0.2, 0.6]]), level=0.9, split="test")
         >>> {row["metric"]: round(row["value"], 3) for row in rows}
-        {'jsd_nats': 0.0, 'jsd_debiased_nats': -0.062, 'coverage': 0.8, 'entropy_gap': 0.0, 'total_variation': 0.0}
+        {'jsd_nats': 0.0, 'jsd_debiased_nats': -0.082, 'coverage': 0.8, 'entropy_gap': 0.0, 'total_variation': 0.0}
     """
     q = normalise(probabilities)
     per_item: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -6,12 +6,13 @@ A rule that concerns one section is checked here, by pydantic. Knows nothing of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_serializer
+from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
-from plural_rlhf.recipe.settings.texts import SampledSection
+from plural_rlhf.recipe.settings.texts import IMITATION_RATE, SampledSection
 from plural_rlhf.settings.base import (
     AnyNumber,
     AtLeastOne,
@@ -103,6 +104,17 @@ class PluralSection(Section):
     sampled: SampledSection = Field(
         default=SampledSection(), description="How completions are drawn and learnt from, where policies write text."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_mode(cls, values: Any) -> Any:
+        """Imitation and pairs bear a larger rate than rewards of single samples, whose noise moves a policy as far."""
+        if not isinstance(values, Mapping) or values.get("mode") not in ("distil", "dpo"):
+            return values
+        sampled = values.get("sampled") or {}
+        if not isinstance(sampled, Mapping) or sampled.get("learning_rate") is not None:
+            return values
+        return {**values, "sampled": {**sampled, "learning_rate": IMITATION_RATE}}
 
     @field_serializer("rho", when_used="json")
     def _infinity_is_text(self, rho: float) -> float | str:

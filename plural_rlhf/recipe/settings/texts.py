@@ -13,8 +13,10 @@ from pydantic import BeforeValidator, Field
 from plural_rlhf.settings.base import AtLeastOne, AtLeastTwo, Count, Positive, Section, Share, not_a_switch
 
 
-__all__ = ["PromptsSection", "SampledSection", "SftSection"]
+__all__ = ["IMITATION_RATE", "PromptsSection", "SampledSection", "SftSection"]
 
+IMITATION_RATE = 2e-4
+"""Learning rate where a policy imitates chosen texts or learns from pairs (mode distil, dpo) and none is set."""
 BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(not_a_switch)]
 
 
@@ -67,7 +69,9 @@ class SampledSection(Section):
     """
 
     steps: Count = Field(default=60, description="Batches of completions that are drawn, 0 or more.")
-    learning_rate: Positive = Field(default=2e-4, description="Learning rate of AdamW, above 0.")
+    learning_rate: Positive = Field(
+        default=5e-5, description="Learning rate of AdamW, above 0; with mode distil or dpo 2e-4 unless it is set."
+    )
     prompts_per_step: AtLeastOne = Field(default=1, description="Prompts per batch, 1 or more.")
     num_generations: AtLeastTwo = Field(default=16, description="Completions per prompt, 2 or more.")
     num_iterations: AtLeastOne = Field(

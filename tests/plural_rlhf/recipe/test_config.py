@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
+from plural_rlhf.recipe.individuals.config import load_individuals_run
 from plural_rlhf.recipe.settings.data import SURVEYS
+from plural_rlhf.recipe.settings.sections import PluralSection
 from plural_rlhf.recipe.spectrum.config import load_spectrum_run
 from tests.paths import ROOT
 
@@ -42,7 +44,8 @@ def refusal(path: Path, *overrides: str) -> str:
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_shipped_run_files_load_and_open_with_what_how_and_how_long(path):
-    config = load_spectrum_run(path) if path.stem == "spectrum" else load_config(path)
+    load = {"spectrum": load_spectrum_run, "individuals": load_individuals_run}.get(path.stem, load_config)
+    config = load(path)
     assert config.name == path.stem
     assert config.output_dir == Path("runs") / path.stem
     comment = [line for line in path.read_text(encoding="utf-8").split("\nname:")[0].splitlines() if line]
@@ -241,3 +244,19 @@ def test_an_unknown_key_in_an_entry_of_a_list_or_mapping_is_named(write):
     assert "data.tables.2.pth: unknown key 'pth' in section `data.tables.2`. Did you mean 'path'?" in said
     said = refusal(write("jury: {objectives: {brief: {funktion: 'a:b'}}}"))
     assert "jury.objectives.brief.funktion: unknown key 'funktion'" in said
+
+
+@pytest.mark.parametrize(
+    ("plural", "rate"),
+    [
+        ({}, 5e-5),
+        ({"mode": "rl"}, 5e-5),
+        ({"mode": "distil"}, 2e-4),
+        ({"mode": "dpo", "sampled": {"steps": 3}}, 2e-4),
+        ({"mode": "distil", "sampled": {"learning_rate": 1e-3}}, 1e-3),
+    ],
+)
+def test_imitation_has_a_larger_learning_rate_than_rewards_of_samples(plural, rate):
+    section = PluralSection(**plural)
+    assert section.sampled.learning_rate == rate
+    assert PluralSection.model_validate(section.model_dump()) == section

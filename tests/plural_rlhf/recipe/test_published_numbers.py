@@ -10,6 +10,9 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import skew
+from scipy.stats import t as student
 
 from plural_rlhf.recipe.multiple_choice.measure import wording_embedder
 from plural_rlhf.report.names import Method
@@ -156,16 +159,29 @@ def test_intervals_come_from_people_and_questions_drawn_again(real_run, people, 
         single_answers.append(np.mean([distance(i, drawn_people()) for i in range(len(topics))]))
         questions.append(rng.choice(each, size=len(topics)).mean())
     moved = np.mean(one_draw) - each.mean()  # few people are farther off, drawn once more as far again
-    variance = np.var(questions) + max(np.var(one_draw) - np.var(single_answers), 0)
-    # Student's t with 5 degrees of freedom at .975, for the standard deviation of six questions.
-    half = 2.571 * np.sqrt(6 / 5) * np.sqrt(variance)
+    # Student's t for the deviation of six questions (of which mean and skewness are estimated) and of the raters, and
+    # the ends where Hall's nearly symmetric function of the studentised error takes its quantiles.
+    between, shared = 6 / 5 * np.var(questions), max(np.var(one_draw) - np.var(single_answers), 0)
+    variance = between + shared
+    quantile = student.ppf(0.975, variance**2 / (between**2 / 4 + shared**2 / (len(people) - 1)))
+    skewness = skew(each, bias=False) / np.sqrt(6) * (between / variance) ** 1.5
+
+    def halls(error: float, target: float) -> float:
+        return error + skewness * error**2 / 3 + skewness**2 * error**3 / 27 + skewness / 6 - target
+
+    def end(target: float) -> float:
+        flat = -3 / skewness  # the function says nothing beyond it: six numbers do not show so long a tail
+        ends = (flat, 50.0) if skewness > 0 else (-50.0, flat)
+        return flat if halls(flat, target) * halls(-flat, target) > 0 else brentq(halls, *ends, args=(target,))
+
+    below, above = (np.sqrt(variance) * end(target) for target in (quantile, -quantile))
+    half = quantile * np.sqrt(variance)
     rows = rows_of(real_run)
     for metric, value in (("jsd_nats", each.mean()), ("jsd_debiased_nats", each.mean() - moved)):
         row = rows[method, "train", who, metric]
         assert row.value == pytest.approx(value, abs=2e-3)
-        assert row.ci_high - row.ci_low == pytest.approx(2 * half, rel=0.3) or row.ci_low == 0
-        assert row.ci_high == pytest.approx(value + half, abs=0.5 * half)
-        assert row.ci_low == pytest.approx(max(value - half, 0 if metric == "jsd_nats" else -1), abs=0.5 * half)
+        assert row.ci_high == pytest.approx(value - above, abs=0.5 * half)
+        assert row.ci_low == pytest.approx(max(value - below, 0 if metric == "jsd_nats" else -1), abs=0.5 * half)
 
 
 def test_without_a_sentence_embedder_the_jury_reads_how_alike_questions_are(real_run, monkeypatch):

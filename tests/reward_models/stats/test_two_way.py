@@ -14,7 +14,7 @@ from tests.benchmark_modules import benchmark_module
 
 A = 4
 PANELS = 100
-benchmark = benchmark_module("coverage")
+benchmark = benchmark_module("interval_coverage")
 
 
 @functools.cache

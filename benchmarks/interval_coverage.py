@@ -5,9 +5,9 @@ four groups. Two policies are near people, one is far. What is estimated is what
 of the OvertonScore, which depends on how many people of a group rate, what as many would give on average. Beside our
 intervals stand naive ones that resample one side only: items, or raters.
 
-  python benchmarks/coverage.py --smoke
-  python benchmarks/coverage.py --json coverage.json                        (about an hour on one core)
-  python benchmarks/coverage.py --raters 30 100 --items 6 25 --panels 1000
+  python benchmarks/interval_coverage.py --smoke
+  python benchmarks/interval_coverage.py --json interval_coverage.json      (about an hour on one core)
+  python benchmarks/interval_coverage.py --raters 30 100 --items 6 25 --panels 1000
 """
 
 from __future__ import annotations
