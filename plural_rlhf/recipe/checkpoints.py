@@ -48,7 +48,7 @@ class TrainingFolder:
 
     Attributes:
         seconds_before: Seconds of training behind the checkpoint that training went on from.
-        best: The policy with the smallest loss on validation questions, which is the one that is saved; None without.
+        best: The policy with the smallest loss in an evaluation on the way, which is the one that is saved; None without.
         along: So many adapters are kept from the way, after equal numbers of steps, and saved beside the policy.
 
     Example:
@@ -121,7 +121,7 @@ class TrainingFolder:
         self.best = saver.best
         if self.best is not None:
             self.best.load_into(trainer.accelerator.unwrap_model(trainer.model), self.folder)
-            best = f"step {self.best.step}, with the smallest loss on validation questions ({self.best.loss:.4f})"
+            best = f"step {self.best.step}, with the smallest validation loss ({self.best.loss:.4f})"
             self._show(f"the policy that is kept is that of {best}")
         return seconds()
 
