@@ -48,7 +48,8 @@ class TrainingFolder:
 
     Attributes:
         seconds_before: Seconds of training behind the checkpoint that training went on from.
-        best: The policy with the smallest loss in an evaluation on the way, which is the one that is saved; None without.
+        best: The policy with the smallest loss in an evaluation on the way, which is the one that is saved; None
+            without.
         along: So many adapters are kept from the way, after equal numbers of steps, and saved beside the policy.
 
     Example:

@@ -39,7 +39,7 @@ from reward_models.jury.fitting.descriptions import describe_with_model
 from reward_models.jury.scorer import JuryScorer
 
 
-__all__ = ["jury_backbone", "jury_stage", "measure_headroom", "measure_headroom_on_new_texts"]
+__all__ = ["jury_backbone", "jury_stage", "measure_headroom", "measure_headroom_on_new_texts", "text_model"]
 
 
 MOST_CLUSTERS = 4
@@ -57,7 +57,12 @@ Keep = Callable[[str, Callable[[], Any]], Any]
 
 def jury_backbone(config: RunConfig) -> str:
     """Return the path or Hub id of the model that the jury reads texts with."""
-    return config.jury.backbone or prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    return text_model(config, config.jury.backbone or config.policy.model)
+
+
+def text_model(config: RunConfig, name: str) -> str:
+    """Return the path or Hub id of a model that the run file names, also by the names that `policy.model` knows."""
+    return prepare_base_model(name, config.policy.cache_dir, seed=config.seed)
 
 
 def jury_stage(

@@ -13,7 +13,7 @@ import numpy as np
 from plural_rlhf.evaluation.open_ended.approvals import match_clusters
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
-from plural_rlhf.recipe.jury import jury_backbone
+from plural_rlhf.recipe.jury import jury_backbone, text_model
 from reward_models.errors import JudgementError, JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.judgements.texts import as_messages, prompt_groups
@@ -44,9 +44,10 @@ def fit_heldout_jury(
     if not len(data.heldout_raters):
         return None, "the run has no judgements (data.source: none), so no second jury can be fitted"
     section = config.jury
+    base = jury_backbone(config)
     if config.evaluate.heldout_backbone is not None:  # how the first backbone is read says nothing of another
+        base = text_model(config, config.evaluate.heldout_backbone)
         section = section.model_copy(update={"pooling": None, "hidden_layers": None, "layers": None})
-    base = config.evaluate.heldout_backbone or jury_backbone(config)
     reason = "the held-out raters are too few"
     for k in range(min(num_clusters, data.heldout_raters.n_raters // 2), 0, -1):
         try:

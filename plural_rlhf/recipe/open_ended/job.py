@@ -36,13 +36,19 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
             rater, or a prompt that the model cannot read.
     """
     from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_rloo
-    from plural_rlhf.recipe.open_ended.start_checks import check_rendering, warn_of_broken_pi_0, warn_of_other_texts
+    from plural_rlhf.recipe.open_ended.start_checks import (
+        check_readers,
+        check_rendering,
+        warn_of_broken_pi_0,
+        warn_of_other_texts,
+    )
 
     prompts, start = run_prompts(config, data), folder / Stage.WARM
     check_objectives(config, prompts[0].messages)
     check_rivals(config)
     check_raters(config, data)
     check_rendering(config, prompts)
+    check_readers(config)
     warn_of_other_texts(config, data, prompts)
     texts = {prompt.prompt: list(prompt.given) for prompt in prompts}
     if config.sft.texts == "preferred":

@@ -21,7 +21,7 @@ from plural_rlhf.evaluation.open_ended.scored import Embed
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.job import KeepPieces
-from plural_rlhf.recipe.jury import jury_backbone
+from plural_rlhf.recipe.jury import jury_backbone, text_model
 from plural_rlhf.recipe.open_ended.along import best_checkpoints, measure_along
 from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury, names_like
 from plural_rlhf.recipe.open_ended.measured_policies import measured_policies
@@ -176,4 +176,6 @@ class _Measure:
 def _embedder(config: RunConfig) -> Embed:
     """What turns texts into vectors: a sentence embedder, or the mean of the hidden states of the jury's backbone."""
     name = config.evaluate.embedder or config.jury.backbone
-    return text_embedder(name or jury_backbone(config), pooling=None if name is not None else "mean")
+    if name is None:
+        return text_embedder(jury_backbone(config), pooling="mean")
+    return text_embedder(text_model(config, name))

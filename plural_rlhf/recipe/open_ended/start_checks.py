@@ -17,6 +17,7 @@ from plural_rlhf.policies.answers import encode_prompt
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.data import RunData
+from plural_rlhf.recipe.jury import text_model
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
 from plural_rlhf.report.names import EVERYBODY
@@ -30,7 +31,7 @@ from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 
 
-__all__ = ["check_rendering", "warn_of_broken_pi_0", "warn_of_other_texts"]
+__all__ = ["check_readers", "check_rendering", "warn_of_broken_pi_0", "warn_of_other_texts"]
 
 PROMPTS, TEXTS = 4, 4
 """Pi_0 is tried on so many training prompts, with so many texts each."""
@@ -74,6 +75,30 @@ def check_rendering(config: RunConfig, prompts: Sequence[OpenPrompt]) -> None:
             )
     if faults:
         raise ConfigError(config.name, list(faults.values()))
+
+
+def check_readers(config: RunConfig) -> None:
+    """Raise if a model that only the evaluation reads texts with cannot be loaded: it is needed hours later.
+
+    Args:
+        config: The run.
+
+    Raises:
+        ConfigError: The setting, its value, and why.
+    """
+    faults = []
+    for key in ("heldout_backbone", "embedder"):
+        if (name := getattr(config.evaluate, key)) is None:
+            continue
+        try:
+            AutoConfig.from_pretrained(text_model(config, name), trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            faults.append(
+                f"evaluate.{key} = {name!r}: the model cannot be loaded ({str(error).splitlines()[0]}). Fix: give the "
+                "folder of a saved model or a Hub id that can be reached"
+            )
+    if faults:
+        raise ConfigError(config.name, faults)
 
 
 def warn_of_other_texts(config: RunConfig, data: RunData, prompts: Sequence[OpenPrompt]) -> None:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.recipe.config import ConfigError
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.open_ended import heldout_jury
 from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury, names_like
+from plural_rlhf.recipe.open_ended.start_checks import check_readers
 from reward_models.errors import JuryError
 from reward_models.judgements.texts import Text
 
@@ -109,3 +112,20 @@ def test_without_a_fit_it_says_why(config_of, monkeypatch, tmp_path):
     monkeypatch.setattr(heldout_jury, "fit_jury", refuse)
     assert fit_heldout_jury(config, data, 2, tmp_path, print) == (None, "the texts cannot be read")
     assert fit_heldout_jury(config, data, 0, tmp_path, print) == (None, "the held-out raters are too few")
+
+
+def test_models_are_known_by_the_names_that_the_policy_has(config_of, fitted_with, tmp_path):
+    config = config_of(evaluate={"samples": 3, "prompts": 2, "draws": 20, "heldout_backbone": "tiny"})
+    fit_heldout_jury(config, read_data(config), 1, tmp_path, print)
+    assert fitted_with[0]["base"] == prepare_base_model("tiny", config.policy.cache_dir, seed=config.seed)
+    assert heldout_jury.jury_backbone(config_of(jury={"backbone": "tiny"})) == fitted_with[0]["base"]
+
+
+def test_a_model_that_only_the_evaluation_needs_is_looked_for_at_the_start(config_of, tmp_path):
+    broken = tmp_path / "no model"
+    broken.mkdir()
+    for key in ("heldout_backbone", "embedder"):
+        config = config_of(evaluate={"samples": 3, "prompts": 2, "draws": 20, key: str(broken)})
+        with pytest.raises(ConfigError, match=rf"evaluate\.{key} = .*no model.*cannot be loaded"):
+            check_readers(config)
+    check_readers(config_of(evaluate={"samples": 3, "prompts": 2, "draws": 20, "heldout_backbone": "tiny"}))
