@@ -48,7 +48,7 @@ __all__ = ["main"]
 CASE = "polarized"
 TOPIC, TUNING_TOPIC = "campus-protests", "right-to-assemble"
 BETA = 0.5
-RATES = (2e-4, 5e-4, 1e-3)
+RATES = (2e-5, 5e-5, 2e-4)
 TUNING_SEED = 1000
 OF_POLICY = {"warm": "reference", "plural": "rerank", "best_of_n": "best-of-n", "ours": "plural"}
 """Methods by the name that a policy has in the measuring run; others have their own."""
