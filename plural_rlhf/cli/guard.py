@@ -11,7 +11,8 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -23,7 +24,7 @@ from reward_models.borders import any_terminal, cell, say
 from reward_models.errors import JudgementWarning
 
 
-__all__ = ["command_line", "guarded"]
+__all__ = ["command_line", "guarded", "saying_how_to_go_on"]
 
 TITLES = {
     "ConfigError": "The run file cannot be used",
@@ -84,6 +85,35 @@ def command_line(command: str) -> str:
     """
     typed = sys.argv[1:] if Path(sys.argv[0]).name == "plural-rlhf" else [command]
     return shlex.join(["plural-rlhf", *typed])
+
+
+@contextmanager
+def saying_how_to_go_on(line: str, kept: str = "") -> Iterator[None]:
+    """Add to the message of a run that was stopped in the block the command that goes on with it.
+
+    Args:
+        line: The command line, as from `command_line`; `--overwrite` would delete what was kept, and is left out.
+        kept: What is kept, as a sentence; empty if the message says it.
+
+    Raises:
+        RunInterrupted: The same as in the block, with the longer message.
+
+    Example:
+        >>> from plural_rlhf.recipe import RunInterrupted
+        >>> try:
+        ...     with saying_how_to_go_on("plural-rlhf run trial.yaml --overwrite"):
+        ...         raise RunInterrupted(2, "Kept: jury.")
+        ... except RunInterrupted as stop:
+        ...     print(stop)
+        Kept: jury. Go on with: plural-rlhf run trial.yaml
+    """
+    from plural_rlhf.recipe import RunInterrupted
+
+    try:
+        yield
+    except RunInterrupted as stop:
+        again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
+        raise RunInterrupted(stop.signal, " ".join(filter(None, [str(stop), kept, f"Go on with: {again}"]))) from None
 
 
 def _show_warning(

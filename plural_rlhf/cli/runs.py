@@ -7,12 +7,11 @@ Knows nothing of how a stage works.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.guard import command_line, guarded, saying_how_to_go_on
 from plural_rlhf.cli.options import ConfigFile, Output, Overwrite, Reuse, Settings, Traceback
 from reward_models.borders import lines_to
 
@@ -99,11 +98,8 @@ def run_as_far_as(
     from plural_rlhf.report.texts.tables import text_tables
 
     line = command_line(command)
-    try:
+    with saying_how_to_go_on(line):
         results = recipe.run(run_config, until=until, overwrite=overwrite, command=line, reuse=reuse)
-    except recipe.RunInterrupted as stop:
-        again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
-        raise recipe.RunInterrupted(stop.signal, f"{stop} Go on with: {again}") from None
     console = Console()
     if until == "jury":
         console.print(clusters_table(results))

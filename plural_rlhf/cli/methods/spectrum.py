@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli.guard import command_line, guarded
+from plural_rlhf.cli.guard import command_line, guarded, saying_how_to_go_on
 from plural_rlhf.cli.options import Output, Overwrite, Settings, Traceback
 from plural_rlhf.cli.runs import output_setting
 from reward_models.borders import lines_to, say
@@ -41,20 +40,14 @@ def spectrum(
 def _spectrum(config: Path, settings: list[str], output: Path | None, overwrite: bool) -> None:
     from rich.console import Console
 
-    from plural_rlhf.recipe import RunInterrupted
     from plural_rlhf.recipe.spectrum.config import load_spectrum_run
     from plural_rlhf.recipe.spectrum.run import run_spectrum
     from plural_rlhf.report.spectrum.page import numbers_table
 
     run = load_spectrum_run(config, [*settings, *output_setting(output)])
     line = command_line("spectrum")
-    try:
+    with saying_how_to_go_on(line, "What was measured or trained is kept."):
         results = run_spectrum(run, overwrite=overwrite, command=line, show=say)
-    except RunInterrupted as stop:
-        again = shlex.join(part for part in shlex.split(line) if part != "--overwrite")
-        raise RunInterrupted(
-            stop.signal, f"{stop} What was measured or trained is kept. Go on with: {again}"
-        ) from None
     console = Console()
     console.print(numbers_table(results))
     lines_to(console)(f"Report: {run.output_dir.resolve() / 'report.html'}")

@@ -80,11 +80,7 @@ class _Run:
 
     def inputs(self, *sections: str, content: object) -> StageInputs:
         """Return what a stage reads: some sections of the run file, and people or weights."""
-        values = self.config.model_dump(mode="json", include={"seed", *sections})
-        flat = {"seed": values.pop("seed")} | {
-            f"{section}.{key}": value for section, of in values.items() for key, value in of.items()
-        }
-        return StageInputs(flat, {"people": value_hash(content)})
+        return StageInputs.of_sections(self.config, sections, {"people": content})
 
     def load(self, adapter: Path | None, *, trainable: bool = False) -> PreTrainedModel | PeftModel:
         """Load the base model, with an adapter if there is one."""

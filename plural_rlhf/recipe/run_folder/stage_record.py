@@ -7,15 +7,18 @@ Knows nothing of what the stages do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from reward_models.content_hashes import FileRecord, changed_files, value_hash
 from reward_models.whole_file import write_json
 
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 __all__ = ["StageInputs", "StageRecord", "damage"]
 
@@ -39,6 +42,21 @@ class StageInputs:
     settings: dict[str, Any] = field(default_factory=dict)
     content: dict[str, str | None] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_sections(cls, config: BaseModel, sections: Sequence[str], content: Mapping[str, object]) -> StageInputs:
+        """Return what a stage reads: the seed and some sections of a run file, and the hash of each content.
+
+        Args:
+            config: The run file.
+            sections: Names of its sections.
+            content: Plain values, by their name in words.
+        """
+        values = config.model_dump(mode="json", include={"seed", *sections})
+        flat = {"seed": values.pop("seed")} | {
+            f"{section}.{key}": value for section, of in values.items() for key, value in of.items()
+        }
+        return cls(flat, {name: value_hash(value) for name, value in content.items()})
 
     def changes(self, now: StageInputs, defaults: Mapping[str, Any]) -> Iterator[str]:
         """Yield a phrase per setting or content that differs now.

@@ -39,7 +39,7 @@ from plural_rlhf.recipe.trainings import common_settings, with_new_adapter
 from plural_rlhf.report.results import Meta
 from plural_rlhf.report.spectrum.page import write_spectrum_report
 from plural_rlhf.report.spectrum.results import SpectrumResults, SpectrumTaskRecord
-from reward_models.content_hashes import folder_records, value_hash
+from reward_models.content_hashes import folder_records
 from reward_models.inference import default_device
 from reward_models.seeds import derived_seed
 
@@ -66,11 +66,7 @@ class _Run:
 
     def inputs(self, *sections: str, content: object) -> StageInputs:
         """Return what a stage reads: some sections of the run file, and the sequences."""
-        values = self.config.model_dump(mode="json", include={"seed", *sections})
-        flat = {"seed": values.pop("seed")} | {
-            f"{section}.{key}": value for section, of in values.items() for key, value in of.items()
-        }
-        return StageInputs(flat, {"sequences": value_hash(content)})
+        return StageInputs.of_sections(self.config, sections, {"sequences": content})
 
 
 def run_spectrum(
