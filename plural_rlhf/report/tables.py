@@ -6,6 +6,7 @@ what is missing becomes a dash, never an error.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ __all__ = [
     "headroom_table",
     "headroom_text",
     "rich_table",
+    "settings_text",
     "short_labels",
     "summary_table",
     "summary_text",
@@ -344,6 +346,17 @@ def short_labels(questions: Sequence[QuestionResult], width: int = 34) -> dict[s
         i: label if 0 < len(label) <= width and labels.count(label) == 1 else name
         for i, label, name in zip(ids, labels, names, strict=True)
     }
+
+
+def settings_text(config: Mapping[str, Any]) -> TextTable:
+    """Tabulate the sections of a run file as JSON, which is YAML.
+
+    Example:
+        >>> settings_text({"train": {"steps": 3}}).rows
+        [['train', '{"steps": 3}']]
+    """
+    rows = [[key, json.dumps(value, ensure_ascii=False)] for key, value in config.items()]
+    return TextTable(["setting", "value"], rows, "Settings")
 
 
 def rich_table(table: TextTable, title: str, bold_first: str = "") -> Table:

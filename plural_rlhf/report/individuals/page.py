@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +12,7 @@ from plural_rlhf.report.canvas import FONT, GREY, INK, new_figure, title
 from plural_rlhf.report.html import readable, write_page
 from plural_rlhf.report.individuals.results import IndividualsResults, ReadingGain, ReadingLoss
 from plural_rlhf.report.sections import Section
-from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table
+from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table, settings_text
 
 
 __all__ = ["gains_text", "losses_table", "losses_text", "write_individuals_report"]
@@ -75,13 +74,7 @@ def write_individuals_report(results: IndividualsResults, folder: str | Path) ->
             "How is it made again?",
             f"People: {counts or 'none'}. The settings below as a YAML file, and the versions of the libraries, give "
             "the same numbers.",
-            folded=[
-                TextTable(
-                    ["setting", "value"],
-                    [[key, json.dumps(value, ensure_ascii=False)] for key, value in results.config.items()],
-                    "Settings",
-                )
-            ],
+            folded=[settings_text(results.config)],
         ),
     ]
     return write_page(folder, results.name, _findings(results), sections, results.meta)

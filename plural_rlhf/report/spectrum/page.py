@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +12,7 @@ from plural_rlhf.report.canvas import FONT, GREY, INK, key_line, panel_grid, tit
 from plural_rlhf.report.html import readable, write_page
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.spectrum.results import SpectrumNumber, SpectrumResults
-from plural_rlhf.report.tables import TextTable, format_nats, rich_table
+from plural_rlhf.report.tables import TextTable, format_nats, rich_table, settings_text
 
 
 __all__ = ["numbers_table", "numbers_text", "write_spectrum_report"]
@@ -84,13 +83,7 @@ def write_spectrum_report(results: SpectrumResults, folder: str | Path) -> Path:
             "record",
             "How is it made again?",
             "The settings below as a YAML file, and the versions of the libraries, give the same numbers.",
-            folded=[
-                TextTable(
-                    ["setting", "value"],
-                    [[key, json.dumps(value, ensure_ascii=False)] for key, value in results.config.items()],
-                    "Settings",
-                )
-            ],
+            folded=[settings_text(results.config)],
         ),
     ]
     return write_page(folder, results.name, _findings(results), sections, results.meta)
