@@ -114,6 +114,7 @@ from .open_ended.results import OpenEndedResults as OpenEndedResults
 from .open_ended.results import ScoredText as ScoredText
 from .open_ended.samples import PolicySamples as PolicySamples
 from .open_ended.samples import read_samples as read_samples
+from .open_ended.shares import mixture_shares as mixture_shares
 from .overton.adjusted import AdjustedScore as AdjustedScore
 from .overton.adjusted import adjusted_scores as adjusted_scores
 from .overton.clusters import VoteGroups as VoteGroups

@@ -91,7 +91,8 @@ def answer_shares(
 ) -> np.ndarray:
     """Compute each cluster's share of every answer: the probability that the answer was drawn for the cluster.
 
-    For samples of the mixture target (`rho` = 1) the mean is the weights.
+    For samples of the mixture target (`rho` = 1) the mean is the weights. For other texts the mean is no share: most
+    of what the reference policy writes is likelier for the cluster that is less selective. See `mixture_shares`.
 
     Args:
         rewards: (N, K) logits.

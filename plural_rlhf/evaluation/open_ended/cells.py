@@ -13,7 +13,7 @@ import numpy as np
 
 from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule
 from plural_rlhf.evaluation.open_ended.distances import covering_by_scores
-from plural_rlhf.evaluation.open_ended.divergences import kl_to_target, reference_log_z, sequence_kl
+from plural_rlhf.evaluation.open_ended.divergences import kl_to_target, sequence_kl
 from plural_rlhf.evaluation.open_ended.drift import degeneracy
 from plural_rlhf.evaluation.open_ended.numbers import (
     DIVERSITY,
@@ -30,12 +30,24 @@ from plural_rlhf.evaluation.open_ended.numbers import (
 )
 from plural_rlhf.evaluation.open_ended.results import ScoredText
 from plural_rlhf.evaluation.open_ended.scored import PEOPLE, Judged, Writer
+from plural_rlhf.evaluation.open_ended.shares import ShareReading, read_shares
 from reward_models.seeds import seeded_rng
 
 
-__all__ = ["AgainstPeople", "Setup", "against_people", "cells", "kept_by_people", "scored_texts"]
+__all__ = [
+    "AgainstPeople",
+    "Setup",
+    "Shares",
+    "against_people",
+    "cells",
+    "kept_by_people",
+    "scored_texts",
+    "shares_of_writers",
+]
 
 _Key = TypeVar("_Key")
+Shares = Mapping[tuple[str, str], Mapping[str, ShareReading]]
+"""For whom was written, by writer and jury, and then by prompt."""
 SUBSETS = 4
 """How many subsets of people's texts are averaged, where a measure needs as many texts as a policy has."""
 LEAST_PROMPTS = 0.5
@@ -94,8 +106,33 @@ class AgainstPeople:
     curves: dict[str, dict[int, np.ndarray]]
 
 
-def cells(setup: Setup) -> tuple[dict[str, dict[Key, np.ndarray]], dict[str, str]]:
+def shares_of_writers(setup: Setup) -> Shares:
+    """Read for whom every writer wrote, by every jury."""
+    readings: dict[tuple[str, str], dict[str, ShareReading]] = {}
+    for name, writer in setup.writers.items():
+        for judged in setup.juries:
+            weights = setup.targets[name] if judged.jury == "training" else judged.weights
+            weights = weights if (weights > 0).all() else judged.weights
+            readings[name, judged.jury] = {
+                prompt: read_shares(
+                    judged.rewards[name][prompt],
+                    judged.rewards[setup.reference][prompt],
+                    weights,
+                    setup.beta,
+                    seeded_rng(setup.seed, f"texts in fair shares, {judged.jury}, {name}, {prompt}"),
+                )
+                for prompt in setup.prompts
+                if prompt in writer.texts
+            }
+    return readings
+
+
+def cells(setup: Setup, shares: Shares) -> tuple[dict[str, dict[Key, np.ndarray]], dict[str, str]]:
     """Measure every writer on every prompt.
+
+    Args:
+        setup: What is measured.
+        shares: For whom it was written.
 
     Returns:
         (R,) numbers by writer and key, and by policy the reason why `kl_to_target` is missing.
@@ -108,7 +145,7 @@ def cells(setup: Setup) -> tuple[dict[str, dict[Key, np.ndarray]], dict[str, str
         for prompt in setup.prompts:
             numbers: Numbers = {}
             if prompt in writer.texts:
-                numbers = _approval(setup, name, prompt) | _diversity(setup, writer, prompt)
+                numbers = _approval(setup, shares, name, prompt) | _diversity(setup, writer, prompt)
                 numbers |= drift_numbers(writer, prompt)
                 divergence, reason = _divergence(setup, writer, prompt)
                 numbers |= divergence
@@ -195,13 +232,10 @@ def scored_texts(setup: Setup) -> list[ScoredText]:
     return found
 
 
-def _approval(setup: Setup, name: str, prompt: str) -> Numbers:
+def _approval(setup: Setup, shares: Shares, name: str, prompt: str) -> Numbers:
     numbers: Numbers = {}
     for judged in setup.juries:
-        weights = setup.targets[name] if judged.jury == "training" else judged.weights
-        weights = weights if (weights > 0).all() else judged.weights
-        log_z = reference_log_z(judged.rewards[setup.reference][prompt], setup.beta)
-        numbers |= judged_numbers(judged, name, prompt, weights, log_z, setup.beta)
+        numbers |= judged_numbers(judged, name, prompt, shares[name, judged.jury][prompt].shares)
         for rival, writer in setup.writers.items():
             if rival != name and prompt in writer.texts:
                 numbers |= rival_numbers(judged, name, rival, prompt, setup.tie_margin)

@@ -22,6 +22,7 @@ from plural_rlhf.evaluation.open_ended.cells import (
     cells,
     kept_by_people,
     scored_texts,
+    shares_of_writers,
 )
 from plural_rlhf.evaluation.open_ended.numbers import DIVERSITY, Key, people_panel
 from plural_rlhf.evaluation.open_ended.resampled import resample_prompts
@@ -145,7 +146,8 @@ def evaluate_open_ended(
         counts=sorted({*(2**i for i in range(most.bit_length()) if 2**i < most), most}),
         seed=seed,
     )
-    measured, refused = cells(setup)
+    shares = shares_of_writers(setup)
+    measured, refused = cells(setup, shares)
     distances = against_people(setup)
     complete = {name: numbers | distances.numbers.get(name, {}) for name, numbers in measured.items()}
     bootstrap = resample_prompts(len(names), draws=draws, level=level, seed=seed)
@@ -158,6 +160,7 @@ def evaluate_open_ended(
         reference=reference,
         targets=setup.targets,
         steered=set(weights or {}),
+        shares={key: list(of.values()) for key, of in shares.items()},
         kept_by_people=kept_by_people(setup),
     )
     rows = [_beside(row, distances) for row in rows]

@@ -22,7 +22,7 @@ from plural_rlhf.evaluation.diversity.classes import (
 )
 from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule
 from plural_rlhf.evaluation.diversity.ngrams import distinct_n, self_bleu
-from plural_rlhf.evaluation.open_ended.approvals import answer_shares, bridging, win_rate
+from plural_rlhf.evaluation.open_ended.approvals import bridging, win_rate
 from plural_rlhf.evaluation.open_ended.distances import (
     classes_covered,
     classifier_two_sample,
@@ -83,25 +83,21 @@ def mean_numbers(several: Sequence[Numbers]) -> Numbers:
     return {key: float(np.mean([numbers[key] for numbers in several])) for key in several[0]} if several else {}
 
 
-def judged_numbers(
-    judged: Judged, writer: str, prompt: str, weights: np.ndarray, log_z: np.ndarray, beta: float
-) -> Numbers:
+def judged_numbers(judged: Judged, writer: str, prompt: str, shares: np.ndarray) -> Numbers:
     """Measure approval and share of each cluster, and bridging.
 
     Args:
         judged: What a jury says.
         writer: Who wrote.
         prompt: The prompt.
-        weights: (K,) weights of the target.
-        log_z: (K,) nats, over samples of the reference policy.
-        beta: Temperature of the target, in logits.
+        shares: (K + 1,) for whom the texts were written, the last for no cluster in particular.
     """
-    approvals, rewards = judged.approvals[writer][prompt], judged.rewards[writer][prompt]
-    shares = answer_shares(rewards, weights, log_z, beta)
+    approvals = judged.approvals[writer][prompt]
     numbers = {Key("bridging", judged.jury): float(bridging(approvals).mean())}
     for k, cluster in enumerate(judged.names):
         numbers[Key("approval", judged.jury, cluster)] = float(approvals[:, k].mean())
-        numbers[Key("answer_share", judged.jury, cluster)] = float(shares[:, k].mean())
+        numbers[Key("answer_share", judged.jury, cluster)] = float(shares[k])
+    numbers[Key("share_for_no_cluster", judged.jury)] = float(shares[-1])
     return numbers
 
 

@@ -19,8 +19,9 @@ MEASURES: Mapping[str, tuple[str, Better, str]] = {
     "approval": ("probability", "higher", "members of the cluster who approve of a text"),
     "approval_worst_cluster": ("probability", "higher", "approval in the cluster where it is lowest"),
     "bridging": ("share", "higher", "texts of which more than half of every cluster approves"),
-    "answer_share": ("share", "neither", "the cluster's share of the texts; its weight is the goal"),
-    "share_error": ("share", "lower", "largest relative error of a cluster's share"),
+    "answer_share": ("share", "neither", "texts written for the cluster; its weight is the goal"),
+    "share_for_no_cluster": ("share", "neither", "texts for no cluster in particular, as the reference policy writes"),
+    "share_error": ("share", "lower", "largest relative error of a cluster's share of the texts written for one"),
     "heldout_share_of_gain": (
         "share",
         "higher",
@@ -69,9 +70,11 @@ class MeasureRow:
         gain: Difference to the reference policy on the same prompts.
         gain_low: Lower end of its interval.
         gain_high: Upper end.
-        floor: The same measure of people against people; the goal of a distance, the ceiling of a coverage.
+        floor: The same measure of people against people; the goal of a distance, the ceiling of a coverage. For
+            `share_error` what chance does to texts in the right shares.
         baseline: The same measure with the texts given to the questions in another order, or (for
-            `heldout_share_of_gain`) what differences between people's texts keep.
+            `heldout_share_of_gain`) what differences between people's texts keep, or (for `share_error`) what texts
+            for the largest cluster alone show.
         k: Number of texts per prompt, for measures that depend on it.
         n: Prompts behind the value.
         reason: Why there is no value.

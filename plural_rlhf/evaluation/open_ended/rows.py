@@ -8,7 +8,7 @@ Shapes: `R` prompts, `K` clusters of the training jury, `J` of the heldout jury.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from plural_rlhf.evaluation.open_ended.numbers import Key
 from plural_rlhf.evaluation.open_ended.resampled import PromptResamples
 from plural_rlhf.evaluation.open_ended.results import MeasureRow
 from plural_rlhf.evaluation.open_ended.scored import PEOPLE, Judged
+from plural_rlhf.evaluation.open_ended.shares import ShareReading, division_error, error_parts, tells_shares
 
 
 __all__ = ["Cells", "cell_rows", "derived_rows"]
@@ -68,6 +69,7 @@ def derived_rows(
     reference: str,
     targets: Mapping[str, np.ndarray],
     steered: set[str],
+    shares: Mapping[tuple[str, str], Sequence[ShareReading]],
     kept_by_people: float | None = None,
 ) -> list[MeasureRow]:
     """Make the rows of measures that are functions of several means over prompts.
@@ -79,6 +81,7 @@ def derived_rows(
         reference: Name of the reference policy.
         targets: (K,) weights of the target, by writer.
         steered: Policies with weights of their own, for which the heldout jury knows no shares.
+        shares: For whom was written, by writer and jury, of each prompt.
         kept_by_people: `baseline` of `heldout_share_of_gain`.
     """
     rows: list[MeasureRow] = []
@@ -90,7 +93,6 @@ def derived_rows(
                 _derived(bootstrap, writer, Key("approval_worst_cluster", judged.jury), worst, _least, numbers, beside)
             )
             weights = targets[writer] if judged.jury == "training" else judged.weights
-            shares = [Key("answer_share", judged.jury, cluster) for cluster in judged.names]
             key = Key("share_error", judged.jury)
             if judged.jury == "heldout" and writer in steered:
                 reason = "the policy has weights of its own, which name clusters of the training jury"
@@ -98,7 +100,7 @@ def derived_rows(
             elif not (weights > 0).all():
                 rows.append(MeasureRow(writer, *key, reason="the weights leave a cluster out"))
             else:
-                rows.append(_derived(bootstrap, writer, key, shares, _largest_error(weights), numbers, beside))
+                rows.append(_share_error(bootstrap, writer, key, shares[writer, judged.jury], weights))
         if beside is not None:
             classes = Key("effective_classes")
             ratio = bootstrap.interval(
@@ -139,6 +141,30 @@ def _derived(
     split = len(parts)
     gain = bootstrap.interval(both, lambda means: statistic(means[..., :split]) - statistic(means[..., split:]))
     return _with_gain(row, gain)
+
+
+def _share_error(
+    bootstrap: PromptResamples, writer: str, key: Key, readings: Sequence[ShareReading], weights: np.ndarray
+) -> MeasureRow:
+    """Row of the error of shares, with what chance and a one-camp policy would show; refused where these are alike."""
+    shares = np.stack([reading.shares for reading in readings])
+    fair, one_camp = (
+        division_error(np.stack([getattr(reading, name) for reading in readings], axis=1), weights)
+        for name in ("fair", "one_camp")
+    )
+    row = MeasureRow(writer, *key, n=len(readings))
+    if not tells_shares(fair, one_camp):
+        for_nobody = f"{shares[:, -1].mean():.0%} of the texts are for no cluster in particular"
+        if np.isnan(fair).any():
+            return replace(row, reason=f"{for_nobody}, and hardly any for one")
+        reason = (
+            f"the jury cannot tell: {for_nobody}, and the others would show an error of {fair.mean():.2f} in the "
+            f"right shares, of {one_camp.mean():.2f} for one cluster alone. Fix: draw more texts per prompt"
+        )
+        return replace(row, reason=reason)
+    parts = np.column_stack(error_parts(shares, weights))
+    interval = bootstrap.interval(parts, lambda means: means[..., 0] / means[..., 1])
+    return replace(_filled(row, interval, parts), floor=_known(fair.mean()), baseline=_known(one_camp.mean()))
 
 
 def _gain_kept(
@@ -183,7 +209,3 @@ def _known(number: float) -> float | None:
 
 def _least(means: np.ndarray) -> np.ndarray:
     return means.min(axis=-1)
-
-
-def _largest_error(weights: np.ndarray) -> Statistic:
-    return lambda means: (np.abs(means - weights) / weights).max(axis=-1)

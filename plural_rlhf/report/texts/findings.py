@@ -87,7 +87,7 @@ def _broken_reference(results: TextResults) -> list[str]:
 def _shares(results: TextResults, ours: str, others: Sequence[str], whole: str) -> str:
     jury = judge(results)
     row = results.row(ours, "share_error", jury=jury)
-    if row is None or row.value is None:
+    if row is None:
         return ""
     rivals = [
         f"; with {policy_name(policy)} to within {_percent(value)}"
@@ -95,10 +95,20 @@ def _shares(results: TextResults, ours: str, others: Sequence[str], whole: str) 
     ]
     split = "held-out" if results.split == Split.HELDOUT else "trained"
     by = "a jury of raters that took no part" if jury == "heldout" else "what it was trained on"
-    return (
-        f"Every {whole} keeps its share of the texts to within {_percent(row.value)} of it{''.join(rivals)} (on "
-        f"{split} prompts, by {by})."
-    )
+    where = f"(on {split} prompts, by {by})."
+    if row.value is None:
+        nobody = results.row(ours, "share_for_no_cluster", jury=jury)
+        if nobody is None or nobody.value is None or row.reason is None:
+            return ""
+        return (
+            f"{_percent(nobody.value)} of its texts are for no {whole} in particular, so how the others divide among "
+            f"them cannot be told{''.join(rivals).replace('; with', '; those of', 1)} {where}"
+        )
+    chance = ""
+    if row.floor is not None and row.baseline is not None:
+        chance = f" (by chance {_percent(row.floor)}, for one alone {_percent(row.baseline)})"
+    kept = f"Every {whole} keeps its share of the texts to within {_percent(row.value)} of it"
+    return f"{kept}{chance}{''.join(rivals)} {where}"
 
 
 def _classes(results: TextResults, ours: str, others: Sequence[str]) -> str:

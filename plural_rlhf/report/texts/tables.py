@@ -114,6 +114,7 @@ def _lines(jury: str, clusters: Sequence[str]) -> list[Line]:
     ]
     return [
         *lines,
+        ("texts for no cluster in particular", "share_for_no_cluster", {"jury": jury}, _percent),
         ("largest relative error of a share", "share_error", {"jury": jury}, _percent),
         ("texts that every cluster approves", "bridging", {"jury": jury}, _percent),
         ("different texts (effective number)", "effective_classes", {}, lambda value: f"{value:.1f}"),

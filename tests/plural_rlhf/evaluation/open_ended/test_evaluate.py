@@ -124,6 +124,7 @@ def test_shares_follow_the_camps(results):
     assert parks["collapsed"] > 0.75
     for policy in ("plural", "collapsed", "people"):
         shares = [results.value(policy, "answer_share", jury="training", cluster=c) for c in CAMPS]
+        shares.append(results.value(policy, "share_for_no_cluster", jury="training"))
         assert sum(shares) == pytest.approx(1.0)
 
 

@@ -94,11 +94,30 @@ def test_findings_of_any_policies_compare_the_first_with_the_others(values):
     assert rival < 0.7
     assert f"ours: Its texts say {ours:.0%}".replace("%", " %") in sentences[1]
     assert f"as those of before, grpo $x$'s {rival:.0%}.".replace("%", " %") in sentences[1]
-    errors = [results.row(p, "share_error", jury="heldout").value for p in ("ours", "grpo $x$")]
-    assert sentences[0] == (
-        "ours: Every cluster of people keeps its share of the texts to within {:.0%} of it; with grpo $x$ to within "
-        "{:.0%} (on held-out prompts, by a jury of raters that took no part)."
-    ).format(*errors).replace("%", " %")
+    nobody = results.row("ours", "share_for_no_cluster", jury="heldout").value
+    assert results.row("ours", "share_error", jury="heldout").value is None
+    assert sentences[0].startswith(
+        f"ours: {nobody:.0%} of its texts are for no cluster of people in particular, so how".replace("%", " %")
+    )
+
+
+def test_findings_set_the_error_of_shares_beside_chance_and_one_camp():
+    of = {"jury": "training"}
+    rows = [
+        ("plural", "share_error", 0.12, of | {"floor": 0.2, "baseline": 0.95}),
+        ("grpo", "share_error", 0.9, of),
+    ]
+    (sentence,) = found(rows)
+    assert sentence == (
+        "Every cluster of people keeps its share of the texts to within 12 % of it (by chance 20 %, for one alone "
+        "95 %); with stock GRPO to within 90 % (on held-out prompts, by what it was trained on)."
+    )
+    rows[0] = ("plural", "share_error", None, of | {"reason": "the jury cannot tell"})
+    (sentence,) = found([*rows, ("plural", "share_for_no_cluster", 0.8, of)])
+    assert sentence.startswith(
+        "80 % of its texts are for no cluster of people in particular, so how the others divide among them cannot be "
+        "told; those of stock GRPO to within 90 %"
+    )
 
 
 @pytest.mark.parametrize("heldout", [False, True])

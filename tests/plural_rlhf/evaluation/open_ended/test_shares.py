@@ -1,0 +1,120 @@
+"""Shares of clusters: what a jury that sees recovers, and what one that sees nothing must refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
+from plural_rlhf.evaluation.open_ended.shares import division_error, mixture_shares
+
+
+WEIGHTS = np.array([0.7, 0.3])
+PROMPTS = [f"question {n}" for n in range(4)]
+CAMPS = ("parks", "roads")
+
+
+class Sighted:
+    """Each camp likes its word much, and its own praise a little; texts without a camp please nobody."""
+
+    cluster_names, prevalence = CAMPS, WEIGHTS
+    gap = 3.0
+
+    def cluster_rewards(self, prompts, completions):
+        likes = [[self.gap * (camp in text) + 0.5 * text.count("!") for camp in CAMPS] for text in completions]
+        return torch.tensor(likes)
+
+
+class Blind(Sighted):
+    gap = 0.0
+
+
+def texts_of(counts, rng):
+    """Texts by what they are about: `parks`, `roads` or `weather`, in random order, each with some praise."""
+    about = rng.permutation([word for word, n in counts.items() for _ in range(n)])
+    return [f"{word}{'!' * rng.integers(3)}" for word in about]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    rng = np.random.default_rng(0)
+    counts = {
+        "reference": {"parks": 15, "roads": 15, "weather": 90},
+        "fair": {"parks": 34, "roads": 14},
+        "half": {"parks": 19, "roads": 10, "weather": 19},
+        "camp": {"parks": 48},
+        "bland": {"parks": 6, "roads": 6, "weather": 36},
+    }
+    of = {policy: {prompt: texts_of(number, rng) for prompt in PROMPTS} for policy, number in counts.items()}
+    of["in turn"] = {p: texts_of({CAMPS[n in (0, 1, 2)]: 48}, rng) for n, p in enumerate(PROMPTS)}
+    return {policy: PolicySamples(texts) for policy, texts in of.items()}
+
+
+def measured(samples, scorer):
+    return evaluate_open_ended(samples, scorer, heldout_scorer=Blind(), beta=1.0, draws=200)
+
+
+@pytest.fixture(scope="module")
+def results(samples):
+    return measured(samples, Sighted())
+
+
+def test_a_sighted_jury_recovers_planted_shares(results):
+    parks = {p: results.value(p, "answer_share", jury="training", cluster="parks") for p in ("fair", "half", "camp")}
+    assert parks["fair"] == pytest.approx(0.7, abs=0.08)
+    assert parks["half"] == pytest.approx(0.35, abs=0.1)  # a part of what parks write is in what pi_0 writes
+    assert parks["camp"] > 0.97
+    nobody = {p: results.value(p, "share_for_no_cluster", jury="training") for p in ("fair", "half", "bland")}
+    assert nobody["fair"] < 0.1
+    assert 0.3 < nobody["half"] < 0.6
+    assert nobody["bland"] > 0.95
+
+
+def test_an_error_stands_between_chance_and_one_camp(results):
+    fair, camp = (results.row(policy, "share_error", jury="training") for policy in ("fair", "camp"))
+    assert fair.value < fair.floor < 0.35  # 48 texts for each of four prompts
+    assert camp.value == pytest.approx(1.0, abs=0.05)  # roads have nothing of their .3
+    assert camp.value == pytest.approx(camp.baseline, abs=0.1)
+
+
+def test_camps_in_turn_are_not_proportional(results):
+    """One voice per prompt is no share of the texts, though over prompts each camp has about its weight."""
+    over_prompts = results.value("in turn", "answer_share", jury="training", cluster="roads")
+    assert over_prompts == pytest.approx(0.75, abs=0.05)
+    assert results.value("in turn", "share_error", jury="training") > 0.9
+
+
+def test_a_jury_that_sees_nothing_says_so(results):
+    for policy in ("fair", "camp", "in turn"):
+        row = results.row(policy, "share_error", jury="heldout")
+        assert row.value is None, policy
+        assert "cannot tell" in row.reason, policy
+
+
+def test_texts_like_those_of_the_reference_have_no_division(results):
+    for policy in ("bland", "reference"):
+        row = results.row(policy, "share_error", jury="training")
+        assert row.value is None, policy
+        assert "of the texts are for no cluster in particular" in row.reason, policy
+
+
+def test_shares_are_those_of_the_largest_likelihood():
+    rng = np.random.default_rng(1)
+    densities = np.exp(rng.normal(size=(200, 2)))
+    shares = mixture_shares(densities, WEIGHTS, steps=5000)
+
+    def log_likelihood(of):
+        return np.log(np.column_stack([densities, np.ones(200)]) @ of).mean()
+
+    best = max(
+        log_likelihood(np.array([a, b, 1 - a - b])) for a in np.linspace(0, 1, 101) for b in np.linspace(0, 1 - a, 101)
+    )
+    assert log_likelihood(shares) >= best - 1e-9
+    assert shares.sum() == pytest.approx(1.0)
+
+
+def test_prompts_count_with_the_texts_that_are_for_a_cluster():
+    shares = np.array([[0.4, 0.4, 0.2], [0.2, 0.0, 0.8], [0.0, 0.0, 1.0]])
+    weights = np.array([0.5, 0.5])
+    assert division_error(shares, weights) == pytest.approx((0.8 * 0 + 0.2 * 1) / (0.8 + 0.2))
