@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from reward_models.stats.verdicts import Outcome, outcome
 from reward_models.whole_file import write_json
 
 
-__all__ = ["Number", "ResultsError", "ResultsFile", "ResultsModel", "Shares", "faults"]
+__all__ = ["Number", "ResultsError", "ResultsFile", "ResultsModel", "Shares", "faults", "loss_outcome"]
 
 
 def _nan_for_none(value: Any) -> Any:
@@ -110,6 +111,17 @@ class ResultsFile(ResultsModel):
             return cls.model_validate_json(Path(path).read_bytes())
         except ValidationError as error:
             raise ResultsError(f"{path} holds no results of {cls.KIND}: {faults(error)}") from error
+
+
+def loss_outcome(ci_low: float | None, ci_high: float | None) -> Outcome:
+    """Decide a difference of losses by its interval, where below 0 is better; null ends say nothing.
+
+    Example:
+        >>> loss_outcome(-0.3, -0.1), loss_outcome(-0.1, 0.2), loss_outcome(None, None)
+        ('better', 'undecided', 'undecided')
+    """
+    low, high = (math.nan if end is None else -end for end in (ci_high, ci_low))
+    return outcome(low, high)
 
 
 def faults(error: ValidationError, most: int = 5) -> str:

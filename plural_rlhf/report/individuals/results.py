@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from plural_rlhf.report.results import Meta
-from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel
+from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel, loss_outcome
 
 
 __all__ = ["IndividualsResults", "ReadingGain", "ReadingLoss"]
@@ -36,7 +36,8 @@ class ReadingGain(ResultsModel):
     """Loss of a predictor minus that of another, judgement by judgement: below 0 the first is better.
 
     Example:
-        >>> ReadingGain(predictor="model", read=6, other="model", other_read=0, nats=-0.3, ci_high=-0.2, n=9).verdict
+        >>> gain = {"predictor": "model", "read": 6, "other": "model", "other_read": 0, "nats": -0.3, "n": 9}
+        >>> ReadingGain(**gain, ci_low=-0.4, ci_high=-0.2).verdict
         'better'
     """
 
@@ -52,9 +53,7 @@ class ReadingGain(ResultsModel):
     @property
     def verdict(self) -> str:
         """better, worse, or undecided where the interval holds 0."""
-        if self.ci_high is not None and self.ci_high < 0:
-            return "better"
-        return "worse" if self.ci_low is not None and self.ci_low > 0 else "undecided"
+        return loss_outcome(self.ci_low, self.ci_high)
 
 
 class IndividualsResults(ResultsFile):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from plural_rlhf.report.results import Meta
-from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel
+from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel, loss_outcome
 
 
 __all__ = ["SpectrumCurve", "SpectrumNumber", "SpectrumResults", "SpectrumTaskRecord"]
@@ -38,9 +38,7 @@ class SpectrumNumber(ResultsModel):
     @property
     def verdict(self) -> str:
         """better, worse, or undecided where the interval holds 0."""
-        if self.ci_high is not None and self.ci_high < 0:
-            return "better"
-        return "worse" if self.ci_low is not None and self.ci_low > 0 else "undecided"
+        return loss_outcome(self.ci_low, self.ci_high)
 
 
 class SpectrumCurve(ResultsModel):
