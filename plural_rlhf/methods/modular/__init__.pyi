@@ -6,6 +6,8 @@ from .communities import FEWEST_RATERS as FEWEST_RATERS
 from .communities import Community as Community
 from .communities import communities_by_cluster as communities_by_cluster
 from .communities import communities_by_trait as communities_by_trait
+from .communities import raters_by_cluster as raters_by_cluster
+from .communities import raters_by_trait as raters_by_trait
 from .measure import EVERYBODY as EVERYBODY
 from .measure import CommunityPeople as CommunityPeople
 from .policy import ModularPolicy as ModularPolicy

@@ -19,7 +19,14 @@ from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import trait_groups
 
 
-__all__ = ["FEWEST_RATERS", "Community", "communities_by_cluster", "communities_by_trait"]
+__all__ = [
+    "FEWEST_RATERS",
+    "Community",
+    "communities_by_cluster",
+    "communities_by_trait",
+    "raters_by_cluster",
+    "raters_by_trait",
+]
 
 FEWEST_RATERS = 20
 """A community of fewer people is refused: an adapter would learn these people, not what they have in common."""
@@ -69,6 +76,22 @@ def communities_by_trait(judgements: Judgements, trait: str, *, fewest: int = FE
         Traceback (most recent call last):
         reward_models.errors.JudgementError: by 'side' there is a community of fewer than 20 raters: 'right' (10). ...
     """
+    return _communities(judgements, raters_by_trait(judgements, trait), trait, fewest)
+
+
+def raters_by_trait(judgements: Judgements, trait: str) -> dict[str, list[str]]:
+    """Return the ids of the raters by the value of a trait; who has none is in no group.
+
+    Raises:
+        JudgementError: An unknown trait.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> frame = planted_judgements("choice", num_raters=4, num_items=3).judgements.frame.copy()
+        >>> frame["rater:side"] = ["left" if int(rater[1:]) else "right" for rater in frame["rater_id"]]
+        >>> raters_by_trait(Judgements.from_frame(frame, kind="choice"), "side")
+        {'left': ['r1', 'r2', 'r3'], 'right': ['r0']}
+    """
     traits = [column.removeprefix("rater:") for column in judgements.traits]
     if trait not in traits:
         raise JudgementError(
@@ -80,7 +103,7 @@ def communities_by_trait(judgements: Judgements, trait: str, *, fewest: int = FE
         str(value): [rater for rater, of in zip(judgements.raters, groups, strict=True) if of == value]
         for value in groups.cat.categories
     }
-    return _communities(judgements, {name: raters for name, raters in members.items() if raters}, trait, fewest)
+    return {name: raters for name, raters in members.items() if raters}
 
 
 def communities_by_cluster(
@@ -107,6 +130,20 @@ def communities_by_cluster(
         >>> [len(community.raters) for community in communities_by_cluster(judgements, 2)]
         [30, 30]
     """
+    return _communities(judgements, raters_by_cluster(judgements, clusters, config=config), "clusters", fewest)
+
+
+def raters_by_cluster(
+    judgements: Judgements, clusters: int | Sequence[int] = (1, 2, 3, 4), *, config: FitConfig | None = None
+) -> dict[str, list[str]]:
+    """Return the ids of the raters by the cluster that they most probably belong to; see `communities_by_cluster`.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> judgements = planted_judgements("choice", num_raters=60, num_items=12).judgements
+        >>> {name: len(raters) for name, raters in raters_by_cluster(judgements, 2).items()}
+        {'cluster 1': 30, 'cluster 2': 30}
+    """
     config = config or FitConfig()
     number = clusters if isinstance(clusters, int) else None
     if number is None:
@@ -114,11 +151,10 @@ def communities_by_cluster(
         number = select_num_clusters(judgements, clusters, config, seed=config.seed).num_clusters
     fit = fit_raters(judgements.encode(), "mixture", number, config=config)
     most = fit.placement.memberships().argmax(axis=1)
-    members = {
+    return {
         f"cluster {k + 1}": [rater for rater, of in zip(fit.rater_ids, most, strict=True) if of == k]
         for k in range(number)
     }
-    return _communities(judgements, members, "clusters", fewest)
 
 
 def _communities(judgements: Judgements, members: Mapping[str, list[str]], by: str, fewest: int) -> list[Community]:
