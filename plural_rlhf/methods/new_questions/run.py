@@ -124,10 +124,10 @@ def _predicted(prediction: GroupPrediction) -> Iterator[PredictedRecord]:
             text=question.text,
             group=prediction.group,
             options=list(prediction.known.options),
-            shares=shares,
-            low=np.clip(shares - prediction.half_width, 0, 1),
-            high=np.clip(shares + prediction.half_width, 0, 1),
-            marginal=prediction.marginal,
+            shares=shares.tolist(),
+            low=np.clip(shares - prediction.half_width, 0, 1).tolist(),
+            high=np.clip(shares + prediction.half_width, 0, 1).tolist(),
+            marginal=prediction.marginal.tolist(),
             nearest={prediction.known.ids[q]: float(weights[q]) for q in np.argsort(-weights)[:NEAREST]},
         )
 
@@ -141,8 +141,8 @@ def _known(prediction: GroupPrediction) -> Iterator[KnownRecord]:
             group=prediction.group,
             options=list(known.options),
             people=float(known.people[row]),
-            shares=known.shares[row],
-            predicted=prediction.crossed["wording"][row],
+            shares=known.shares[row].tolist(),
+            predicted=prediction.crossed["wording"][row].tolist(),
         )
 
 
