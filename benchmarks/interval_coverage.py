@@ -2,8 +2,9 @@
 
 Each panel draws items and raters anew; its people answer questions with four options, and rate answers to questions in
 four groups. Two policies are near people, one is far. What is estimated is what is true of all people and all items;
-of the OvertonScore, which depends on how many people of a group rate, what as many would give on average. Beside our
-intervals stand naive ones that resample one side only: items, or raters.
+of the OvertonScore, which depends on how many people of a group rate, what as many would give on average. Of gains per
+judgement, such as those of `headroom`, every rater has a fifth of the items. Beside our intervals stand naive ones
+that let one side vary only: items, or raters.
 
   python benchmarks/interval_coverage.py --smoke
   python benchmarks/interval_coverage.py --json interval_coverage.json      (about an hour on one core)
@@ -28,6 +29,7 @@ from plural_rlhf.evaluation.overton.score import QuestionRatings, overton_score
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval, Resamples, js_divergence, normalise, resample_people
+from reward_models.stats.judgement_means import two_way_intervals
 from reward_models.stats.shares import share_interval
 from reward_models.stats.two_way import two_way_interval
 
@@ -159,6 +161,16 @@ def of_few(effects: str, raters: int, rng: np.random.Generator) -> dict[str, Que
     return {name: QuestionRatings(of.ratings, of.groups) for name, of in panel.items()}
 
 
+def gains_panel(effects: str, raters: int, items: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Draw a skewed gain (N,) for each of the judgements that raters (N,) gave of items (N,); its mean is 0."""
+    of_items, of_raters = (spread / 3 for spread in EFFECTS[effects])
+    judged = rng.random((raters, items)).argsort(axis=1) < max(2, items // 5)
+    rater, item = np.nonzero(judged)
+    surprise = rng.exponential(size=items) - 1
+    gains = of_items * surprise[item] + of_raters * rng.normal(size=raters)[rater] + rng.normal(0, 0.5, len(rater))
+    return gains, rater, item
+
+
 def measure(
     effects: str, raters: int, items: int, panels: int, seed: int = 0, overton: bool = True
 ) -> dict[tuple[str, str], tuple[float, float]]:
@@ -175,12 +187,20 @@ def measure(
             if statistic is None:
                 for side, interval in naive_intervals(people, per_item(policies), both.value).items():
                     intervals[name, side].append(interval)
+        gains, rater, item = gains_panel(effects, raters, items, rng)
+        for side in ("both", "raters"):
+            [interval] = two_way_intervals(gains[:, None], rater, item, items=side == "both")
+            intervals["gain per judgement", side].append(interval)
         if overton:
             rated = rated_panel(effects, raters, items, rng)
             intervals["OvertonScore", "both"].append(overton_score(rated, draws=DRAWS, seed=panel))
             unnamed = {name: QuestionRatings(of.ratings, of.groups) for name, of in rated.items()}
             intervals["OvertonScore", "items"].append(overton_score(unnamed))
-    truth = truths(effects) | ({"OvertonScore": overton_truth(effects, raters)} if overton else {})
+    truth = (
+        truths(effects)
+        | {"gain per judgement": 0.0}
+        | ({"OvertonScore": overton_truth(effects, raters)} if overton else {})
+    )
     return {
         (name, side): (
             float(np.mean([of.low <= truth[name] <= of.high for of in found])),

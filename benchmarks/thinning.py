@@ -81,7 +81,7 @@ def measure(name: str, args: Any) -> list[dict[str, Any]]:
     from reward_models.fitting.em import FitConfig
     from reward_models.raters.predictors import answer_log_lik
     from reward_models.seeds import seeded_rng
-    from reward_models.stats.resampling import two_way_intervals
+    from reward_models.stats.judgement_means import two_way_intervals
 
     case = load_case(f"polis/{name}", args.data)
     model = "minilm" if case.language == "en" else "smollm2"

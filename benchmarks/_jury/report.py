@@ -117,7 +117,7 @@ def minus_rater_terms(
     import numpy as np
 
     from reward_models.raters.predictors import answer_log_lik
-    from reward_models.stats.resampling import two_way_intervals
+    from reward_models.stats.judgement_means import two_way_intervals
 
     rows = [split.test_rows for split in cell.splits]
     parts = [(str(i), *part) for i, part in enumerate(zip(rows, ours, base, strict=True))]
@@ -129,8 +129,7 @@ def minus_rater_terms(
         change = answer_log_lik(of_base[table.encoded_rows], enc) - answer_log_lik(of_method[table.encoded_rows], enc)
         if np.isfinite(change).all():
             over_raters, over_both = (
-                two_way_intervals(change[:, None], enc.rater, enc.item, draws=draws, items=items)[0]
-                for items in (False, True)
+                two_way_intervals(change[:, None], enc.rater, enc.item, items=items)[0] for items in (False, True)
             )
             out.append((name, len(enc), over_raters, over_both))
     return out

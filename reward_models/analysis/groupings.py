@@ -52,7 +52,8 @@ from reward_models.raters.memberships import mixture_posterior, predictive_log_l
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
-from reward_models.stats.resampling import halve_labels, two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
+from reward_models.stats.resampling import halve_labels
 
 
 __all__ = [
@@ -76,7 +77,7 @@ class GroupingReport:
     Attributes:
         rows: `grouping`, `source` (`"clusters"`, `"trait"`, `"merged trait"`, `"all traits"` or
             `"control"`), `n_groups`, `info`
-            (nats per answer over knowing the item only), `low`, `high` (95 %, raters and items resampled; nan with
+            (nats per answer over knowing the item only), `low`, `high` (95 %, for other raters and items; nan with
             fewer than 12 raters or 5 items), `per_split`.
         baseline_nll: Loss without any grouping, nats per answer.
         paired_difference: Clusters minus the best demographic grouping on the same answers; None without traits.

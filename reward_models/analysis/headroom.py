@@ -33,7 +33,8 @@ from reward_models.progress import track
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
-from reward_models.stats.resampling import heldout_labels, two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
+from reward_models.stats.resampling import heldout_labels
 from reward_models.stats.verdicts import outcome, rules_out_gain, shortage
 
 
@@ -49,7 +50,7 @@ class Headroom:
 
     Attributes:
         rungs: Per rung: `name`, `nll` (nats per heldout judgement), `info` (gain over the item mean, nats), `low` and
-            `high` (95 %, raters and items resampled; nan with fewer than 12 raters or 5 items).
+            `high` (95 %, for other raters and items; nan with fewer than 12 raters or 5 items).
         verdict: Whether a jury is worth fitting, and why, in words: `taste signal`, `one main axis`, `no taste signal`
             or `undecided` (see `stats.verdicts`).
         best: Name of the rung with the lowest heldout loss.
@@ -141,7 +142,7 @@ def headroom(
     mean = np.average(log_lik, axis=0, weights=test.weight)
     best, taste = int(mean.argmax()), 2 + int(mean[2:].argmax())
     gains = np.column_stack([log_lik - log_lik[:, [0]], log_lik[:, taste] - log_lik[:, 1]])
-    intervals = two_way_intervals(gains, test.rater, test.item, seed=seed, count=test.count, design=test.design)
+    intervals = two_way_intervals(gains, test.rater, test.item, count=test.count, design=test.design)
     rungs = [
         {"name": name, "nll": float(-value), "info": i.value, "low": i.low, "high": i.high}
         for name, value, i in zip(names, mean, intervals, strict=False)

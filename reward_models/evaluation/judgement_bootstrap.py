@@ -1,6 +1,6 @@
 """Value and interval of any statistic of judgements, with raters and items resampled together.
 
-`stats.resampling` does this for means over judgements and `stats.answers` for people's answers to items. Here the
+Means over judgements have `stats.judgement_means`, people's answers to items `stats.answers`. Here the
 statistic may be any function of how often each rater and each item was drawn: a mean over raters, the worst of several
 clusters, a rank correlation over items. Knows nothing of models or of what is measured.
 
@@ -126,7 +126,7 @@ class Bootstrap:
     by their sampling weights (`stats.design`).
 
     Resampling adds noise, which biases statistics that cannot be negative (a divergence, a calibration error) and
-    minima; as in `stats.resampling`, the percentiles are shifted so that the draws centre on the estimate.
+    minima: the percentiles are shifted so that the draws centre on the estimate.
 
     Attributes:
         draws: Number of resamples.

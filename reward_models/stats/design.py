@@ -55,6 +55,22 @@ class SamplingDesign:
         stratum, psu = (None if ids is None else ids[raters] for ids in (self.stratum, self.psu))
         return SamplingDesign(self.weight[raters], stratum, psu)
 
+    def units(self) -> tuple[np.ndarray, np.ndarray]:
+        """Number the sampling units.
+
+        Returns:
+            (R,) the unit of each rater, counted over all strata, and (U,) the stratum of each unit.
+
+        Example:
+            >>> SamplingDesign(np.ones(4), stratum=np.array([3, 3, 7, 7]), psu=np.array([0, 0, 0, 1])).units()
+            (array([0, 0, 1, 2]), array([0, 1, 1]))
+        """
+        n = len(self.weight)
+        stratum = np.zeros(n, dtype=np.int64) if self.stratum is None else self.stratum
+        unit = np.arange(n) if self.psu is None else self.psu
+        units, of_rater = np.unique(np.column_stack([stratum, unit]), axis=0, return_inverse=True)
+        return of_rater.ravel(), np.unique(units[:, 0], return_inverse=True)[1].ravel()
+
     def draw(self, present: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Resample raters: how often each is drawn, to be multiplied by the sampling weight.
 
@@ -75,15 +91,12 @@ class SamplingDesign:
             n = int(present.sum())
             times[present] = np.bincount(rng.integers(n, size=n), minlength=n)
             return times
-        stratum = np.zeros(len(present), dtype=np.int64) if self.stratum is None else self.stratum
-        unit = np.arange(len(present)) if self.psu is None else self.psu
-        rows = np.column_stack([stratum, unit])[present]
-        units, of_rater = np.unique(rows, axis=0, return_inverse=True)
-        of_unit = np.ones(len(units))
-        for number in np.unique(units[:, 0]):
-            members = np.flatnonzero(units[:, 0] == number)
+        of_rater, stratum = self.select(present).units()
+        of_unit = np.ones(len(stratum))
+        for number in np.unique(stratum):
+            members = np.flatnonzero(stratum == number)
             n = len(members)
             if n > 1:
                 of_unit[members] = np.bincount(rng.integers(n, size=n - 1), minlength=n) * (n / (n - 1))
-        times[present] = of_unit[of_rater.ravel()]
+        times[present] = of_unit[of_rater]
         return times

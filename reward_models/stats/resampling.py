@@ -1,11 +1,8 @@
-"""Intervals of mean log-likelihood gains, resampled over raters and items, and the splits they are measured on.
+"""Random splits of judgements, and the interval of a statistic that has to be computed anew in every resample.
 
-`resampled_interval` is for any other statistic of rows that has to be computed anew in every resample.
+Means over judgements have `judgement_means.two_way_intervals`. Knows nothing of the models.
 
-Every comparison of this package is paired: two models score the same judgements, and what is resampled is their
-difference. Knows nothing of the models.
-
-Shapes: `N` scored judgements, `M` gains per judgement, `R` raters, `I` items.
+Shapes: `N` judgements.
 """
 
 from __future__ import annotations
@@ -14,84 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reward_models.seeds import seeded_rng
-from reward_models.stats.answers import Interval
-from reward_models.stats.design import SamplingDesign
-from reward_models.stats.verdicts import shortage
 
-
-__all__ = ["halve_labels", "heldout_labels", "label_parts", "resampled_interval", "two_way_intervals"]
-
-
-def two_way_intervals(
-    gains: np.ndarray,
-    rater: np.ndarray,
-    item: np.ndarray,
-    *,
-    draws: int = 400,
-    level: float = 0.95,
-    seed: int = 0,
-    items: bool = True,
-    count: np.ndarray | None = None,
-    design: SamplingDesign | None = None,
-) -> list[Interval]:
-    """Compute percentile intervals of the mean of each gain, with raters and items resampled independently.
-
-    This is the pigeonhole bootstrap (Owen 2007). All gains see the same draws: for the interval of a difference of
-    gains, pass the difference as another column.
-
-    Args:
-        gains: (N, M) gain per judgement, nats.
-        rater: (N,) rater index.
-        item: (N,) item index.
-        draws: Number of resamples.
-        level: Coverage of the interval.
-        seed: Random seed.
-        items: False: resample raters only; the interval then is about these very items.
-        count: (N,) how often each judgement was given; None: once.
-        design: How the raters were sampled, one entry per rater index; None: all alike. Raters are drawn as its `draw`
-            says and count by their sampling weight.
-
-    Returns:
-        `M` intervals; `value` is the weighted mean over judgements. With too few raters or items
-        (`stats.verdicts.shortage`) the ends are nan.
-
-    Example:
-        >>> rater, item = np.divmod(np.arange(20 * 5), 5)  # 20 raters, 5 items
-        >>> gains = np.where(rater % 2 == 0, 0.1, 0.3)[:, None]
-        >>> [interval] = two_way_intervals(gains, rater, item)
-        >>> round(interval.value, 3), round(interval.low, 2), round(interval.high, 2)
-        (0.2, 0.16, 0.25)
-        >>> two_way_intervals(gains[:15], rater[:15], item[:15])[0].low  # three raters
-        nan
-    """
-    raters, rater = np.unique(rater, return_inverse=True)
-    item_ids, item = np.unique(item, return_inverse=True)
-    design = SamplingDesign(np.ones(len(raters))) if design is None else design.select(raters)
-    count = np.ones(len(rater)) if count is None else count
-    weight = count * design.weight[rater]
-    means = np.average(gains, axis=0, weights=weight) if weight.any() else np.full(gains.shape[1], np.nan)
-    if shortage(len(raters), len(item_ids) if items else None):
-        return [Interval(float(mean), np.nan, np.nan, len(raters), len(item_ids)) for mean in means]
-    cells, cell = np.unique(rater * len(item_ids) + item, return_inverse=True)
-    columns = np.column_stack([gains, np.ones(len(rater))]) * weight[:, None]
-    sums = np.stack([np.bincount(cell, column) for column in columns.T], axis=1)
-    cell_rater, cell_item = np.divmod(cells, len(item_ids))
-    rng = seeded_rng(seed, "bootstrap of raters and items")
-    resampled = np.empty((draws, gains.shape[1]))
-    everybody = np.ones(len(raters), dtype=bool)
-    for draw in range(draws):
-        times = design.draw(everybody, rng)[cell_rater]
-        if items:
-            drawn = rng.integers(len(item_ids), size=len(item_ids))
-            times = times * np.bincount(drawn, minlength=len(item_ids))[cell_item]
-        totals = times @ sums
-        resampled[draw] = totals[:-1] / totals[-1] if totals[-1] else np.nan
-    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [
-        Interval(float(m), float(lo), float(hi), len(raters), len(item_ids))
-        for m, lo, hi in zip(means, low, high, strict=True)
-    ]
+__all__ = ["halve_labels", "heldout_labels", "label_parts", "resampled_interval"]
 
 
 def resampled_interval(

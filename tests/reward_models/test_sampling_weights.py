@@ -32,7 +32,7 @@ from reward_models.jury.calibration import fit_temperature
 from reward_models.raters.predictors import n_answers
 from reward_models.stats.answers import resample_people
 from reward_models.stats.design import SamplingDesign
-from reward_models.stats.resampling import two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
 
 
 KINDS = ("preference", "rating", "choice")

@@ -24,7 +24,7 @@ from plural_rlhf.methods.individuals.jury_reader import JuryReader
 from plural_rlhf.methods.individuals.targets import Predictor, Targets
 from reward_models.errors import JudgementError
 from reward_models.seeds import seeded_rng
-from reward_models.stats.resampling import two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
 
 
 __all__ = ["PeopleSplit", "ReadingComparison", "ReadingDifference", "ReadingNumber", "compare_readers"]

@@ -40,7 +40,7 @@ from reward_models.judgements.records import Judgements
 from reward_models.judgements.traits import MissingCodes
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
-from reward_models.stats.resampling import two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
 
 
 __all__ = ["InformationRow", "ProfileReport", "usable_information"]
@@ -60,7 +60,7 @@ class InformationRow:
             `profile`, `answers` or `control`.
         groups: Number of groups; 0 where raters are not grouped.
         info: Usable information, nats per judgement.
-        low: Lower end of its 95 % interval, raters and items resampled; nan with too few.
+        low: Lower end of its 95 % interval, for other raters and items; nan with too few.
         high: Upper end.
         preserved: `info` as a share of that of all fit judgements; nan where those say nothing.
         per_split: `info` of each split.

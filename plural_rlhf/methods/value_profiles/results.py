@@ -20,7 +20,7 @@ class InformationRecord(ResultsModel):
     source: str = Field(description="trait, all traits, clusters, jury, profile, answers or control.")
     groups: int = Field(default=0, description="Number of groups; 0 where raters are not grouped.")
     info: Number = Field(description="Nats per judgement over knowing the item only.")
-    ci_low: Number = Field(description="Lower end of the 95 % interval, raters and items resampled.")
+    ci_low: Number = Field(description="Lower end of the 95 % interval, for other raters and items.")
     ci_high: Number = Field(description="Upper end.")
     preserved: Number = Field(description="Share of the information of all fit judgements.")
     per_split: list[float] = Field(default=[], description="The information of each split.")

@@ -10,7 +10,8 @@ from reward_models.analysis.groupings import describe_clusters, merge_groups, na
 from reward_models.errors import JuryError
 from reward_models.fitting import fit_mixture
 from reward_models.judgements.records import Judgements
-from reward_models.stats.resampling import halve_labels, heldout_labels, two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
+from reward_models.stats.resampling import halve_labels, heldout_labels
 
 
 P = 0.85  # of the answer that a cluster favours

@@ -17,7 +17,7 @@ from reward_models.analysis.headroom import _verdict
 from reward_models.evaluation.evaluate_jury import evaluate_jury
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.stats.answers import Interval
-from reward_models.stats.resampling import two_way_intervals
+from reward_models.stats.judgement_means import two_way_intervals
 from reward_models.stats.verdicts import MIN_ITEMS, MIN_RATERS, outcome, rules_out_gain
 
 
