@@ -92,7 +92,7 @@ def two_way_intervals(
     skewness = np.divide(third, variance**1.5, out=np.zeros(len(means)), where=varies)
     skewness = np.clip(skewness, -MOST_SKEWNESS, MOST_SKEWNESS)
     ends = (skewed_t_interval(*numbers, level) for numbers in zip(means, variance, freedom, skewness, strict=True))
-    return [Interval(float(mean), *map(float, end), *sizes) for mean, end in zip(means, ends, strict=True)]
+    return [Interval(float(mean), low, high, *sizes) for mean, (low, high) in zip(means, ends, strict=True)]
 
 
 @dataclass(frozen=True)
