@@ -55,6 +55,7 @@ OF_POLICY = {"warm": "reference", "plural": "rerank", "best_of_n": "best-of-n", 
 SHOWN = {
     "kl_to_target": "",
     "kl_to_reference": "",
+    "share_for_no_cluster": "heldout",
     "share_error": "heldout",
     "approval_worst_cluster": "heldout",
     "steered_approval_gain_worst": "heldout",

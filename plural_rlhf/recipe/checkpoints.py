@@ -50,6 +50,7 @@ class TrainingFolder:
         seconds_before: Seconds of training behind the checkpoint that training went on from.
         best: The policy with the smallest loss in an evaluation on the way, which is the one that is saved; None
             without.
+        show: Called with a sentence about what is done.
         along: So many adapters are kept from the way, after equal numbers of steps, and saved beside the policy.
 
     Example:
@@ -74,7 +75,7 @@ class TrainingFolder:
         self.seconds_before = 0.0
         self.best: Best | None = None
         self.along = 0
-        self._section, self._show = section or CheckpointSection(), show
+        self._section, self.show = section or CheckpointSection(), show
         self._interruption = interruption or Interruption(show)
 
     def newest(self) -> Path | None:
@@ -88,7 +89,7 @@ class TrainingFolder:
                     return path
             except (OSError, ValueError, KeyError, TypeError):
                 pass
-            self._show(f"{path.name} was not written to its end, or is damaged: deleted")
+            self.show(f"{path.name} was not written to its end, or is damaged: deleted")
             shutil.rmtree(path)
         return None
 
@@ -103,7 +104,7 @@ class TrainingFolder:
         """
         newest = self.newest()
         if newest is not None:
-            self._show(f"going on from step {_step(newest)} ({newest})")
+            self.show(f"going on from step {_step(newest)} ({newest})")
         for step, path in adapters_along(self.folder).items():  # of steps that are trained again
             if newest is None or step > _step(newest):
                 shutil.rmtree(path)
@@ -123,7 +124,7 @@ class TrainingFolder:
         if self.best is not None:
             self.best.load_into(trainer.accelerator.unwrap_model(trainer.model), self.folder)
             best = f"step {self.best.step}, with the smallest validation loss ({self.best.loss:.4f})"
-            self._show(f"the policy that is kept is that of {best}")
+            self.show(f"the policy that is kept is that of {best}")
         return seconds()
 
     def save(self, model: Any, tokenizer: Any) -> None:

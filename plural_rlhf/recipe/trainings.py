@@ -5,7 +5,7 @@ Knows nothing of the wording of prompts, of rewards or of what is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -174,6 +174,7 @@ def train_and_save(
     training: TrainingFolder,
     label: str,
     columns: dict[str, str],
+    before_saving: Callable[[PeftModel], None] | None = None,
 ) -> tuple[list[LoggedStep], float]:
     """Train and save; return the training curve and the seconds it took.
 
@@ -183,12 +184,15 @@ def train_and_save(
         training: Where checkpoints and the policy are saved.
         label: Name of the training, for the progress bar.
         columns: Logged numbers that the bar shows, and their titles.
+        before_saving: Called with the policy after its last step; what it leaves is saved.
     """
     show_progress(trainer, label, columns)
     seconds = training.train(trainer)
     policy = trainer.accelerator.unwrap_model(trainer.model)
     if "ref" in policy.peft_config:
         policy.delete_adapter("ref")
+    if before_saving is not None:
+        before_saving(policy)
     training.save(policy, tokenizer)
     return [_logged_step(row) for row in trainer.state.log_history if "loss" in row], seconds
 

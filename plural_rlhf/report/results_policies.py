@@ -75,6 +75,9 @@ class TrainingResults(ResultsModel):
     best_step: int | None = Field(
         default=None, description="Step whose policy was kept, by its loss on validation questions; null for the last."
     )
+    kept_share: float | None = Field(
+        default=None, description="Share of the change of weights that was kept, by texts to training prompts."
+    )
 
 
 class ClusterAnswers(ResultsModel):

@@ -155,7 +155,7 @@ def _share_error(
     row = MeasureRow(writer, *key, n=len(readings))
     if not tells_shares(fair, one_camp):
         for_nobody = f"{shares[:, -1].mean():.0%} of the texts are for no cluster in particular"
-        if np.isnan(fair).any():
+        if np.isnan([fair, one_camp]).any():
             return replace(row, reason=f"{for_nobody}, and hardly any for one")
         reason = (
             f"the jury cannot tell: {for_nobody}, and the others would show an error of {fair.mean():.2f} in the "

@@ -19,6 +19,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFT
 
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
+from plural_rlhf.recipe.open_ended.kept_change import KeptChange, keep_nearest
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.settings.stock import StockSection
 from plural_rlhf.recipe.trainings import (
@@ -38,6 +39,7 @@ from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.errors import JudgementError
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
+from reward_models.trainer.kept_change import trained_weights
 
 
 __all__ = ["imitate", "rows_to_imitate", "steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
@@ -202,7 +204,9 @@ def train_plural(
     )
     given = sampled.given_share > 0 and all(prompt.given for prompt in trained)
     rows = Dataset.from_list([_row(trained[i], weights, scorer, given=given) for i, weights in dealt])
-    settings = sampled.model_dump(exclude={"steps", "learning_rate", "prompts_per_step", "num_iterations"})
+    settings = sampled.model_dump(
+        exclude={"steps", "learning_rate", "prompts_per_step", "num_iterations", "kept_samples"}
+    )
     steps = sampled.steps * sampled.num_iterations
     args = PluralGRPOConfig(
         str(training.folder),
@@ -219,9 +223,36 @@ def train_plural(
     reward = JuryReward(scorer, rule=section.rule, rho=args.rho, beta=args.beta)
     trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
     training.along = config.evaluate.along
-    history, seconds = train_and_save(trainer, tokenizer, training, "plural", PLURAL_COLUMNS)
+    kept: list[KeptChange] = []
+    before = trained_weights(model)
+
+    def keep(policy: PeftModel) -> None:
+        kept.append(
+            keep_nearest(
+                policy,
+                tokenizer,
+                before,
+                [(prompt, steered_prompt(prompt, scorer.prevalence, scorer)) for prompt in trained],
+                scorer,
+                texts=sampled.kept_samples,
+                max_new_tokens=config.policy.max_new_tokens,
+                beta=reward.target.beta,
+                rho=section.rho,
+                seed=config.seed,
+            )
+        )
+        training.show(kept[0].told())
+
+    # Another rule has a target of its own, which is not that of the pool.
+    choose = keep if sampled.kept_samples and section.rule == "pool" else None
+    history, seconds = train_and_save(trainer, tokenizer, training, "plural", PLURAL_COLUMNS, choose)
     generated = round(sampled.steps * sampled.prompts_per_step * args.num_generations * (1 - args.given_share * given))
-    return TrainingResults(history=history, budget=Budget(steps=steps, generated_sequences=generated, seconds=seconds))
+    generated += sum(change.drawn for change in kept)
+    return TrainingResults(
+        history=history,
+        budget=Budget(steps=steps, generated_sequences=generated, seconds=seconds),
+        kept_share=kept[0].share if kept else None,
+    )
 
 
 def _row(prompt: OpenPrompt, weights: np.ndarray, scorer: ClusterScorer, *, given: bool = False) -> dict[str, Any]:

@@ -17,17 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from peft import PeftModel
-from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig
 
-from plural_rlhf.policies.answers import encode_prompt
-from plural_rlhf.policies.generation import generate_with_shared_prefix
-from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
 from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import end_tokens
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import KeepPieces
 from plural_rlhf.recipe.open_ended.measured_policies import MeasuredPolicy, checkpoints_of, measured_policies
+from plural_rlhf.recipe.open_ended.plain_texts import candidate_rewards, draw_texts, text_log_probs
 from plural_rlhf.recipe.open_ended.policies import steered_prompt
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.rerank import choose_candidate, deal_candidates
@@ -36,14 +32,14 @@ from plural_rlhf.recipe.trainings import load_base
 from plural_rlhf.report.names import EVERYBODY, Method, Split
 from plural_rlhf.weights.wording import steer_prompt
 from reward_models.inference import evaluating
-from reward_models.jury.protocol import ClusterScorer, scorable_text
+from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Sample", "candidate_rewards", "draw_along", "draw_from_pi_0", "draw_samples", "measured_prompts"]
+__all__ = ["Sample", "draw_along", "draw_from_pi_0", "draw_samples", "measured_prompts"]
 
 BATCH = 16
 """Texts drawn at once; fixed, so that the same texts are drawn whatever else is."""
@@ -263,7 +259,6 @@ class _Writer:
     ) -> list[dict[str, Any]]:
         ends = end_tokens(self.model, self.tokenizer)
         asked = steered_prompt(prompt, weights, self.scorer)
-        plain = encode_prompt(asked, self.tokenizer, {})
         draw = partial(self._draw_mixed, prompt, weights) if self.policy.mixes else partial(self._draw_plain, asked)
         rows: list[dict[str, Any]] = []
         with torch.random.fork_rng(), evaluating(self.model):
@@ -274,7 +269,7 @@ class _Writer:
                     tokens, own = draw(size)
                 drawn_by_pi_0 = self.policy is self.pi_0
                 with self._speaking(PI_0):
-                    reference = own if drawn_by_pi_0 else self._log_probs([plain] * size, tokens)
+                    reference = own if drawn_by_pi_0 else text_log_probs(self.model, self.tokenizer, asked, tokens)
                 texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
                 rows += [
                     {
@@ -290,21 +285,9 @@ class _Writer:
 
     def _draw_plain(self, prompt: list[dict[str, str]], number: int) -> tuple[list[list[int]], list[float]]:
         """Draw tokens of `number` texts, and their log-probabilities under the policy."""
-        ends, pad = end_tokens(self.model, self.tokenizer), self.tokenizer.pad_token_id
-        config = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=self.config.policy.max_new_tokens,
-            pad_token_id=pad,
-            eos_token_id=ends,
-        )
         if self.policy.instruction:
             prompt = steer_prompt(prompt, self.policy.instruction)
-        group = [encode_prompt(prompt, self.tokenizer, {})] * number
-        tokens, log_probs = generate_with_shared_prefix(self.model, group, config, pad, ends)
-        return tokens, [sum(of) for of in log_probs]
+        return draw_texts(self.model, self.tokenizer, prompt, number, self.config.policy.max_new_tokens)
 
     def _draw_mixed(self, prompt: OpenPrompt, weights: np.ndarray, number: int) -> tuple[list[list[int]], list[float]]:
         """As `_draw_plain`, from a mix of the policy under each cluster's prompt."""
@@ -319,22 +302,6 @@ class _Writer:
             max_new_tokens=self.config.policy.max_new_tokens,
         )
         return [answer.token_ids for answer in answers], [answer.log_prob for answer in answers]
-
-    def _log_probs(self, prompts: list[list[int]], completions: list[list[int]]) -> list[float]:
-        pad = self.tokenizer.pad_token_id
-        prompt_ids, prompt_mask = pad_left(prompts, pad)
-        tokens = [torch.tensor(row) for row in completions]
-        completion_ids = pad_sequence(tokens, batch_first=True, padding_value=pad)
-        mask = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
-        rows = {
-            "prompt_ids": prompt_ids,
-            "prompt_mask": prompt_mask,
-            "completion_ids": completion_ids,
-            "completion_mask": mask,
-        }
-        device = self.model.device
-        rows = {name: tensor.to(device) for name, tensor in rows.items()}
-        return completion_log_probs(self.model, rows).sum(dim=1).double().tolist()
 
     def _speaking(self, adapter: str | None) -> Any:
         """Return a context in which the model is the base with an adapter, or without."""
@@ -372,9 +339,3 @@ def _choose(
             text = replace(texts[some[best]], policy=policy.name, weighting=weighting, log_prob=math.nan)
             chosen.append(text)
     return chosen
-
-
-def candidate_rewards(scorer: ClusterScorer, prompt: OpenPrompt, texts: Sequence[str]) -> np.ndarray:
-    """Score `N` texts in answer to a prompt, (N, K)."""
-    completions = [[{"role": "assistant", "content": scorable_text(text)}] for text in texts]
-    return scorer.cluster_rewards([prompt.messages] * len(texts), completions).double().numpy()

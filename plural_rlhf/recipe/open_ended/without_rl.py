@@ -13,10 +13,11 @@ from peft import PeftModel
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.open_ended.measured_policies import POOL
+from plural_rlhf.recipe.open_ended.plain_texts import candidate_rewards
 from plural_rlhf.recipe.open_ended.policies import imitate, rows_to_imitate
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.rerank import RERANK_FILE, choose_candidate
-from plural_rlhf.recipe.open_ended.samples import candidate_rewards, draw_from_pi_0
+from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
 from plural_rlhf.recipe.trainings import (
     common_settings,
     deal_weights,

@@ -101,3 +101,8 @@ class SampledSection(Section):
         default=None, description="KL to pi_0 in nats per completion at which beta settles; null for a fixed beta."
     )
     max_grad_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut, above 0.")
+    kept_samples: Count = Field(
+        default=96,
+        description="Texts to training prompts that say how much of the change of weights is kept, so that a rate "
+        "that is too large does no harm; 0 keeps all of it.",
+    )

@@ -45,7 +45,7 @@ def settings_of(votes: Path, folder: Path) -> dict[str, Any]:
         },
         "jury": {"clusters": 2, "restarts": 1},
         "sft": {"steps": 2, "texts_per_step": 4},
-        "plural": {"sampled": {"steps": 2, "num_generations": 4, "given_share": 0.5}},
+        "plural": {"sampled": {"steps": 2, "num_generations": 4, "given_share": 0.5, "kept_samples": 4}},
         "grpo": {"steps": 1, "prompts_per_step": 1, "num_generations": 2},
         "evaluate": {"samples": 3, "prompts": 2, "draws": 20},
     }

@@ -53,7 +53,11 @@ def text_run(tmp_path_factory):
         sft={"steps": 2, "texts_per_step": 4, "learning_rate": 0.3},
         best_of_n={"n": 3},
         prompting={"instruction": "Agree with everybody."},
-        plural={"beta": 0.7, "rho": 0.5, "sampled": {"steps": 2, "num_generations": 4, "learning_rate": 0.3}},
+        plural={
+            "beta": 0.7,
+            "rho": 0.5,
+            "sampled": {"steps": 2, "num_generations": 4, "learning_rate": 0.3, "kept_samples": 0},
+        },
         grpo={"steps": 1, "prompts_per_step": 1, "num_generations": 2, "learning_rate": 0.3},
         evaluate={
             "samples": 4, "reference_samples": 6, "prompts": 2, "draws": 30, "level": 0.8, "along": 0,

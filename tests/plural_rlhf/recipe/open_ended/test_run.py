@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from plural_rlhf.recipe import ConfigError, RunFolderError, run
 from plural_rlhf.recipe.open_ended import samples as sampling
-from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE
+from plural_rlhf.recipe.open_ended.kept_change import SHARES
+from plural_rlhf.recipe.run_folder.folder import HELDOUT_JURY, SAMPLES_FILE, STAGES
+from plural_rlhf.recipe.run_folder.stage_record import StageRecord
 from reward_models.jury.scorer import JuryScorer
 
 
@@ -22,7 +24,9 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
     config = config_of(best_of_n={"n": 2}, rloo={"steps": 1, "num_generations": 2})
     results = quietly(config)
     assert set(results.training) == {"warm", "plural", "grpo", "rloo"}
-    assert results.budgets["plural"].generated_sequences == 4  # of 8, half were written by people
+    assert results.budgets["plural"].generated_sequences == 4 + 4  # half of 8, beside people; 4 tell what is kept
+    kept = StageRecord.read(tmp_path / "run" / STAGES / "plural.json").result["kept_share"]
+    assert kept in SHARES
     text = (tmp_path / "run" / SAMPLES_FILE).read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     names = [cluster.name for cluster in results.clusters]
