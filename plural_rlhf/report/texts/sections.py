@@ -156,14 +156,16 @@ def _approval_of(results: TextResults) -> str:
 def _approval_table(results: TextResults) -> TextTable:
     jury = judge(results)
     judged = [(one, cluster) for one in ("training", "heldout") for cluster in clusters(results, one)]
+    shares = [("answer_share", cluster) for cluster in clusters(results, jury)] + [("share_for_no_cluster", "")]
     rows = [
         [
             policy_name(writer),
             *(_cell(results.row(writer, "approval", jury=one, cluster=cluster)) for one, cluster in judged),
             _cell(results.row(writer, "bridging", jury=jury)),
             " / ".join(
-                _cell(results.row(writer, "answer_share", jury=jury, cluster=cluster), interval=False)
-                for cluster in clusters(results, jury)
+                _cell(row, interval=False)
+                for measure, cluster in shares
+                if (row := results.row(writer, measure, jury=jury, cluster=cluster)) is not None
             ),
         ]
         for writer in writers(results)
@@ -173,7 +175,8 @@ def _approval_table(results: TextResults) -> TextTable:
     return TextTable(
         ["policy", *names, "all clusters approve", "shares of the texts"],
         rows,
-        f"Approval, and each cluster's share of the texts by the {jury} jury, whose clusters are {weights} of people.",
+        f"Approval, and each cluster's share of the texts by the {jury} jury, whose clusters are {weights} of people; "
+        "last the texts for no cluster in particular, as before training.",
     )
 
 
