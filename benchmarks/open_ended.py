@@ -11,7 +11,9 @@ scaling; with `--tuning none` all use the middle rate and their first setting.
 Rows are those of the run's evaluation, by `split`: `train` (three questions) and `heldout` (one). Intervals are over
 questions within a seed, and Student's t over seeds where there are several. Rows of metric `curve/...` are what a
 trainer logged on the way, `along/...` what a few texts of its checkpoints say by both juries, `approval_shift` what
-asking for a cluster changes, for it and for others (leaks), by jury. Each seed has a page, whose path is printed.
+asking for a cluster changes, for it and for others (leaks), by jury. A `share_error` has beside it what chance would
+show (`floor`) and one cluster alone (`baseline`); there is none where the jury could not tell them apart. Each seed
+has a page, whose path is printed.
 
 Models: `smollm2` (SmolLM2-135M; an hour or more per method and seed on one core), `small` (a Llama of a million
 parameters that has read nothing but the answers; minutes), `tiny` (for --smoke, says nothing). A stopped run goes on
@@ -144,7 +146,7 @@ def tidy(
             method = OF_POLICY.get(measured.policy, measured.policy)
             if measured.value is None or (method in MODES and method not in methods):
                 continue
-            labels = {name: getattr(measured, name) for name in ("jury", "cluster", "rival", "k", "floor")}
+            labels = {name: getattr(measured, name) for name in ("jury", "cluster", "rival", "k", "floor", "baseline")}
             labels = {name: value for name, value in labels.items() if value not in ("", None)}
             more = {**labels, "split": of.split, "seed": seed, **spent.get(method, {"generated": 0})}
             low, high = (math.nan if end is None else end for end in (measured.ci_low, measured.ci_high))
@@ -211,7 +213,7 @@ def steered_gain(policy: str, steered: Sequence[TextResults], of: TextResults) -
 
 def of_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows over seeds: the mean, and its interval if there are several seeds."""
-    numbers = ("value", "ci_low", "ci_high", "n", "seed", "seconds", "floor")
+    numbers = ("value", "ci_low", "ci_high", "n", "seed", "seconds", "floor", "baseline")
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in rows:
         cells.setdefault(tuple((k, v) for k, v in r.items() if k not in numbers), []).append(r)
