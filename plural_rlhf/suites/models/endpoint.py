@@ -6,6 +6,7 @@ that grows; others stop the suite, whose finished answers are kept. Knows no tas
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import threading
@@ -147,6 +148,10 @@ class EndpointModel(EvaluatedModel):
         with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
             return list(pool.map(ask, range(len(prompts))))
 
+    @property
+    def _advice(self) -> str:
+        return f"check endpoint, model and the key in {self.key_env}"
+
     def usage_record(self) -> dict[str, Any]:
         """Return `usage` as a dictionary."""
         return asdict(self.usage)
@@ -155,15 +160,17 @@ class EndpointModel(EvaluatedModel):
         """Read the texts of an answer and count what it took."""
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list) or not choices:
-            raise EndpointError(f"{self.url}: the answer has no choices: {json.dumps(answer)[:200]}")
+            raise self._other_shape("no choices", answer)
         texts, refusals = [], 0
         for choice in choices:
-            message = choice.get("message") or {}
+            message = choice.get("message") if isinstance(choice, dict) else None
+            if not isinstance(message, dict):
+                raise self._other_shape("a choice without a message", answer)
             refused = message.get("refusal") or choice.get("finish_reason") == "content_filter"
             refusals += bool(refused)
-            texts.append("" if refused else str(message.get("content") or ""))
-        tokens = answer.get("usage") or {}
-        prompt, completion = (int(tokens.get(key) or 0) for key in ("prompt_tokens", "completion_tokens"))
+            texts.append("" if refused else _content(message.get("content")))
+        tokens = answer.get("usage")
+        prompt, completion = (_tokens(tokens, key) for key in ("prompt_tokens", "completion_tokens"))
         with self._lock:
             self.usage.requests += 1
             self.usage.refusals += refusals
@@ -172,6 +179,12 @@ class EndpointModel(EvaluatedModel):
             self.usage.completion_tokens += completion
             self.usage.cost += (prompt * self.prices[0] + completion * self.prices[1]) / 1e6
         return texts
+
+    def _other_shape(self, what: str, answer: Any) -> EndpointError:
+        return EndpointError(
+            f"{self.url}: the answer has {what}: {json.dumps(answer)[:200]}. Fix: give the address of chat "
+            "completions of the OpenAI protocol, up to and without /chat/completions"
+        )
 
     def _post(self, body: dict[str, Any]) -> Any:
         """Send a request until it is answered, at most `tries` times."""
@@ -184,16 +197,22 @@ class EndpointModel(EvaluatedModel):
             wait = self.pause * 2 ** (attempt - 1)
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return json.load(response)
+                    answer = json.load(response)
+                if (code := _error_code(answer)) is None:
+                    return answer
+                reason = json.dumps(answer)[:300]
+                if not _may_pass(code):
+                    raise EndpointError(f"{address}: {reason}. Fix: {self._advice}")
             except urllib.error.HTTPError as error:
                 reason = f"{error.code} {error.reason}"
-                if error.code not in (408, 409, 425, 429) and error.code < 500:
+                if not _may_pass(error.code):
                     text = error.read(300).decode(errors="replace")
-                    raise EndpointError(
-                        f"{address}: {reason}: {text} Fix: check endpoint, model and the key in {self.key_env}"
-                    ) from error
+                    raise EndpointError(f"{address}: {reason}: {text} Fix: {self._advice}") from error
                 wait = max(wait, _seconds(error.headers.get("Retry-After")))
-            except (OSError, ValueError) as error:  # no connection, a timeout, or an answer that is no JSON
+            except EndpointError:
+                raise
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                # No connection, a timeout, an answer that is cut off or is no JSON.
                 reason = str(error)
             if attempt < self.tries:
                 with self._lock:
@@ -203,6 +222,33 @@ class EndpointModel(EvaluatedModel):
             f"{address}: failed {self.tries} times, at last with: {reason}. What was answered before is kept: run the "
             "same command again to go on"
         )
+
+
+def _may_pass(code: int) -> bool:
+    """Return whether an error of this code may be gone at the next try."""
+    return code in (408, 409, 425, 429) or code >= 500
+
+
+def _error_code(answer: Any) -> int | None:
+    """Return the code of an error that came in place of an answer, as gateways send it; None for an answer."""
+    error = answer.get("error") if isinstance(answer, dict) and not answer.get("choices") else None
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else 500
+
+
+def _content(content: Any) -> str:
+    """Return the text of a message, which may come in parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return str(content or "")
+
+
+def _tokens(usage: Any, key: str) -> int:
+    """Return what an endpoint counted; 0 if it did not."""
+    count = usage.get(key) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0
 
 
 def _seconds(header: str | None) -> float:

@@ -16,10 +16,11 @@ from plural_rlhf.suites.models.protocol import NotSupported
 
 
 class Server:
-    """Answers chat completions; `script` gives the status of the next requests, 200 after it."""
+    """Answers chat completions; `script` gives the status of the next requests, 200 after it; `instead` answers."""
 
     def __init__(self):
         self.script, self.bodies, self.headers = [], [], []
+        self.instead = []
         self.at_once = self.most_at_once = 0
         self.choices = lambda body: [{"message": {"content": " yes\nand no"}} for _ in range(body["n"])]
         lock, server = threading.Lock(), self
@@ -38,7 +39,11 @@ class Server:
                     server.at_once -= 1
                 usage = {"prompt_tokens": 10, "completion_tokens": 5}
                 answer = {"choices": server.choices(body), "usage": usage} if status == 200 else {"error": "no"}
+                with lock:
+                    answer = server.instead.pop(0) if server.instead else answer
                 self.send_response(status)
+                if answer == "cut off":
+                    self.send_header("Content-Length", "1000")
                 self.end_headers()
                 self.wfile.write(json.dumps(answer).encode())
 
@@ -117,10 +122,52 @@ def test_refusals_and_empty_texts_are_counted(server):
     assert (api.usage.refusals, api.usage.empty) == (2, 1)
 
 
-def test_an_answer_of_another_shape_is_an_error(server):
-    server.choices = lambda body: []
-    with pytest.raises(EndpointError, match="has no choices"):
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ([], "has no choices"),
+        (["yes"], "a choice without a message"),
+        ([{"text": "yes"}], "a choice without a message"),
+    ],
+)
+def test_an_answer_of_another_shape_is_an_error(server, choices, message):
+    server.choices = lambda body: choices
+    with pytest.raises(EndpointError, match=f"{message}.*Fix: give the address of chat completions"):
         model(server).sample(["p"], 1)
+
+
+def test_a_text_in_parts_is_one_text(server):
+    parts = [{"type": "text", "text": "yes, "}, {"type": "image"}, {"type": "text", "text": "please"}]
+    server.choices = lambda body: [{"message": {"content": parts}}]
+    assert model(server).sample(["p"], 1) == [["yes, please"]]
+
+
+def test_an_error_that_comes_as_an_answer_is_an_error(server):
+    """Gateways say 200 and put the error of the model behind them into the answer."""
+    server.instead = [{"error": {"code": 429, "message": "rate limited"}}, {"error": {"message": "overloaded"}}]
+    api = model(server)
+    assert api.sample(["p"], 1, stop=("\n",)) == [["yes"]]
+    assert (api.usage.requests, api.usage.retries) == (1, 2)
+    server.instead = [{"error": {"code": 402, "message": "no credit"}}]
+    with pytest.raises(EndpointError, match=r"no credit.*Fix: check endpoint, model and the key"):
+        api.sample(["p"], 1)
+    server.instead = [{"error": {"code": 429, "message": "quota"}}] * 3
+    with pytest.raises(EndpointError, match=r"failed 3 times, at last with: .*quota"):
+        model(server, tries=3).sample(["p"], 1)
+
+
+def test_a_server_that_dies_in_the_middle_of_an_answer_is_asked_again(server):
+    server.instead = ["cut off"]
+    api = model(server)
+    assert api.sample(["p"], 1, stop=("\n",)) == [["yes"]]
+    assert api.usage.retries == 1
+
+
+def test_an_endpoint_that_counts_no_tokens_costs_nothing(server):
+    server.instead = [{"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": "many"}}]
+    api = model(server, prices=(1.0, 2.0))
+    assert api.sample(["p"], 1) == [["yes"]]
+    assert (api.usage.prompt_tokens, api.usage.cost) == (0, 0.0)
 
 
 def test_what_was_answered_before_a_failure_is_not_asked_again(server, tmp_path):
