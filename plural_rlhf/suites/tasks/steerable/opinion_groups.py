@@ -23,6 +23,7 @@ from plural_rlhf.suites.tasks.distributions import DistributionTask, option_ques
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskRow
 from plural_rlhf.suites.tasks.questions import OptionAnswer
+from plural_rlhf.suites.tasks.steerable.files import MODULAR_PLURALISM, modular_pluralism_file
 from plural_rlhf.suites.tasks.steerable.grouped import grouped_interval
 
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpinionGroupsTask"]
 
-FILE = ("modular_pluralism", "steerable_test_opinionqa_small.json")
+FILE = "steerable_test_opinionqa_small.json"
 TRAITS = {
     "RELIG": "religion",
     "RACE": "race",
@@ -56,7 +57,7 @@ class OpinionGroupsTask(Task):
     """
 
     name, shape = "opinion-qa-groups", "distribution"
-    source = "https://github.com/BunsenFeng/modular_pluralism"
+    source = MODULAR_PLURALISM
     licence = "no licence file; Pew Research Center's terms"
     title = "Whether a model that is told a group of people gives the answer that is most likely in it."
 
@@ -123,14 +124,13 @@ class OpinionGroupsTask(Task):
 
 
 def _group_items(data: TaskData) -> list[DistributionItem]:
-    path = data.file(*FILE, source=f"{OpinionGroupsTask.source} (input/{FILE[-1]})")
     return [
         replace(
             item,
             text=item.question,
             preface=f"A survey in the USA. Answer as people of this group do. {_in_words(item.group)}.",
         )
-        for item in modular_items(path)
+        for item in modular_items(modular_pluralism_file(data, FILE))
     ]
 
 

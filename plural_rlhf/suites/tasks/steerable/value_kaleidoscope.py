@@ -22,6 +22,7 @@ from plural_rlhf.evaluation.tables.valued_situations import VALENCES, Value, Val
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
 from plural_rlhf.suites.tasks.questions import OptionQuestion
+from plural_rlhf.suites.tasks.steerable.files import MODULAR_PLURALISM, modular_pluralism_file
 from plural_rlhf.suites.tasks.steerable.grouped import grouped_interval
 from reward_models.seeds import seeded_rng
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ValueKaleidoscopeTask", "ValuedItem"]
 
-FILE = ("modular_pluralism", "steerable_test_valuekaleidoscope_small.json")
+FILE = "steerable_test_valuekaleidoscope_small.json"
 _OVER = "values resampled"
 UNIFORM = {"accuracy": 1 / 3, "balanced_accuracy": 1 / 3, "binary_accuracy": 0.5, "nats": math.log(3)}
 """What a guess scores."""
@@ -80,13 +81,13 @@ class ValueKaleidoscopeTask(Task):
     """
 
     name, shape = "value-kaleidoscope", "distribution"
-    source = "https://github.com/BunsenFeng/modular_pluralism"
+    source = MODULAR_PLURALISM
     licence = "no licence file; ValuePrism has terms of its own"
     title = "Whether a named value, right or duty supports a situation, opposes it or may do either."
 
     def load(self, data: TaskData) -> Sequence[ValuedItem]:
         """Read the rows and select some at random if there are too many."""
-        path = data.file(*FILE, source=f"{self.source} (input/{FILE[-1]})")
+        path = modular_pluralism_file(data, FILE)
         rows = [row for row in read_valued_situations(path) if row.valence is not None]
         if len({row.value.text.casefold() for row in rows}) < 2:
             raise TaskUnavailable(f"{path} names fewer than two values with a valence, so that none can be exchanged")
