@@ -18,7 +18,7 @@ from reward_models import yaml_text
 from reward_models.errors import did_you_mean
 
 
-__all__ = ["ConfigError", "apply_overrides", "explain", "read_yaml", "validated"]
+__all__ = ["ConfigError", "apply_overrides", "explain", "load_settings", "read_yaml", "validated"]
 
 SectionPath = tuple[str, ...]
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -116,6 +116,30 @@ def validated(root: type[Settings], values: dict[str, Any], overrides: Sequence[
         return root.model_validate(values)
     except ValidationError as error:
         raise ConfigError(origin, list(explain(error, values, root))) from error
+
+
+def load_settings(root: type[Settings], path: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a file of settings.
+
+    Args:
+        root: The model of the file.
+        path: YAML file with any of its keys.
+        overrides: Settings that replace those of the file, each `section.key=value` with a YAML value.
+
+    Raises:
+        ConfigError: The file is missing or is not a YAML mapping, or has unknown keys or invalid values.
+
+    Example:
+        >>> import tempfile
+        >>> class Trial(BaseModel):
+        ...     steps: int = 60
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "run.yaml"
+        ...     _ = path.write_text("steps: 20")
+        ...     load_settings(Trial, path).steps, load_settings(Trial, path, ["steps=10"]).steps
+        (20, 10)
+    """
+    return validated(root, read_yaml(Path(path)), overrides, str(path))
 
 
 def explain(error: ValidationError, values: Mapping[str, Any], root: type[BaseModel]) -> Iterator[str]:

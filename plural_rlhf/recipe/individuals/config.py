@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +23,6 @@ from plural_rlhf.settings.base import (
     not_a_switch,
     one_or_more,
 )
-from plural_rlhf.settings.faults import read_yaml, validated
 
 
 __all__ = [
@@ -34,7 +32,6 @@ __all__ = [
     "PeopleSection",
     "PeopleTable",
     "ReadingSection",
-    "load_individuals_run",
 ]
 
 
@@ -221,24 +218,3 @@ class IndividualsRun(NamedRun):
     output_dir: Path = Field(
         default=Path("runs/individuals"), description="Folder for the results; runs/<name> if it is not given."
     )
-
-
-def load_individuals_run(path: str | Path, overrides: Sequence[str] = ()) -> IndividualsRun:
-    """Read a run file.
-
-    Args:
-        path: YAML file with any of the keys of `IndividualsRun`.
-        overrides: Settings that replace those of the file, each `section.key=value` with a YAML value.
-
-    Raises:
-        ConfigError: The file is missing or is not a YAML mapping, or has unknown keys or invalid values.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "run.yaml"
-        ...     _ = path.write_text("people: {name: verbagg}")
-        ...     load_individuals_run(path, ["train.steps=10"]).train.steps
-        10
-    """
-    return validated(IndividualsRun, read_yaml(Path(path)), overrides, str(path))

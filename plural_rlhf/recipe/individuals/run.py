@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plural_rlhf.evaluation.in_context.sequences import PersonSequence, judgement_sequences
 from plural_rlhf.methods.individuals import (
@@ -33,29 +33,25 @@ from plural_rlhf.methods.individuals import (
 )
 from plural_rlhf.methods.individuals.demonstrations import Chooser
 from plural_rlhf.methods.spectrum import (
-    SpectrumConfig,
     SpectrumDataset,
     SpectrumSequence,
     SpectrumTemplate,
-    SpectrumTrainer,
     template_for,
 )
 from plural_rlhf.policies.base_models import prepare_base_model
-from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.individuals.config import IndividualsRun, PeopleTable
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.interruption import Interruption
-from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.recipe.run_folder.folder import META, TUNED, RunFolder, open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
-from plural_rlhf.recipe.trainings import common_settings, with_new_adapter
+from plural_rlhf.recipe.sequence_tuning import SequenceTuning
+from plural_rlhf.recipe.trainings import with_new_adapter
 from plural_rlhf.report.individuals.page import write_individuals_report
 from plural_rlhf.report.individuals.results import IndividualsResults, ReadingGain, ReadingLoss
 from plural_rlhf.report.results import Meta
 from plural_rlhf.settings.faults import ConfigError
-from reward_models.content_hashes import folder_records, value_hash
+from reward_models.content_hashes import value_hash
 from reward_models.inference import default_device
-from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -270,44 +266,34 @@ def _tune(
         inputs: What the stage reads.
         interruption: Whether the run was asked to stop.
     """
-    if (record := folder.record(stage)) is not None:
-        folder.check_stage(stage, inputs, [stage])
-        return record
     section = run.config.train
-    checkpoints = folder.begin(stage, inputs)
-    training = TrainingFolder(folder.path / stage, checkpoints, run.config.checkpoints, interruption, run.show)
-    set_seed(derived_seed(run.config.seed, "first weights of the adapter that reads people") % 2**32)
-    model: Any = run.load(start, trainable=True)
-    if start is None:
-        model = with_new_adapter(model, run.config.model.lora)
-    steps = section.meta_steps if stage == META else section.steps
-    history: list[dict[str, Any]] = []
-    seconds = 0.0
-    if steps:
-        validation: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": section.validate_every}
-        args = SpectrumConfig(
-            str(checkpoints),
-            **common_settings(section.model_copy(update={"steps": steps}), run.config.seed),
-            per_device_train_batch_size=section.people_per_step,
-            per_device_eval_batch_size=section.people_per_step,
-            max_length=section.max_length,
-            template=run.config.model.template,
-            description_share=1.0,  # predictions show it, too
-            **(validation if tuning else {}),
-        )
-        trainer = SpectrumTrainer(
-            model, args, _sequences(people), _sequences(tuning) or None, processing_class=run.tokenizer
-        )
-        label = "reading people of other tables" if stage == META else "reading people"
-        show_progress(trainer, label, {"loss": "loss"})
-        seconds = training.train(trainer)
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        history = trainer.state.log_history
-    training.save(model, run.tokenizer)
-    files = {f"{stage}/{name}": record for name, record in folder_records(folder.path / stage).items()}
-    losses = [float(row["loss"]) for row in history if "loss" in row]
-    result = {"loss": losses, "kept_step": None if training.best is None else training.best.step}
-    return folder.finish(stage, StageRecord(result, seconds, inputs, files))
+
+    def load() -> PreTrainedModel | PeftModel:
+        model: Any = run.load(start, trainable=True)
+        return model if start is not None else with_new_adapter(model, run.config.model.lora)
+
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": section.people_per_step,
+        "per_device_eval_batch_size": section.people_per_step,
+        "max_length": section.max_length,
+        "template": run.config.model.template,
+        "description_share": 1.0,  # predictions show it, too
+    }
+    if tuning:
+        settings |= {"eval_strategy": "steps", "eval_steps": section.validate_every}
+    steps = section.model_copy(update={"steps": section.meta_steps}) if stage == META else section
+    label = "reading people of other tables" if stage == META else "reading people"
+    purpose = "first weights of the adapter that reads people"
+    return SequenceTuning(stage, stage, load, purpose, steps, settings, label).run(
+        run.config,
+        folder,
+        run.tokenizer,
+        _sequences(people),
+        inputs,
+        interruption,
+        validation=_sequences(tuning),
+        show=run.show,
+    )
 
 
 def _compare(run: _Run, folder: RunFolder, trained: StageRecord) -> ReadingComparison:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from plural_rlhf.recipe.settings.models import LoraSection
 from plural_rlhf.recipe.settings.sections import CheckpointSection
 from plural_rlhf.settings.base import AtLeastOne, Count, NamedRun, Positive, Section, Seed, Share
-from plural_rlhf.settings.faults import read_yaml, validated
 
 
 __all__ = [
@@ -20,8 +18,6 @@ __all__ = [
     "SpectrumModel",
     "SpectrumRun",
     "SpectrumTraining",
-    "load_spectrum_run",
-    "make_spectrum_run",
 ]
 
 Template = Literal["auto", "chatml", "llama3", "gemma", "plain"]
@@ -144,44 +140,3 @@ class SpectrumRun(NamedRun):
     output_dir: Path = Field(
         default=Path("runs/spectrum"), description="Folder for the results; runs/<name> if it is not given."
     )
-
-
-def load_spectrum_run(path: str | Path, overrides: Sequence[str] = ()) -> SpectrumRun:
-    """Read a run file of Spectrum Tuning.
-
-    Args:
-        path: YAML file with any of the keys of `SpectrumRun`.
-        overrides: Settings that replace those of the file, each `section.key=value` with a YAML value.
-
-    Raises:
-        ConfigError: The file is missing or is not a YAML mapping, or has unknown keys or invalid values.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "run.yaml"
-        ...     _ = path.write_text("data: {tasks: [coin], heldout: [urn]}")
-        ...     load_spectrum_run(path, ["train.steps=10"]).train.steps
-        10
-    """
-    return make_spectrum_run(read_yaml(Path(path)), overrides, origin=str(path))
-
-
-def make_spectrum_run(values: dict[str, Any], overrides: Sequence[str] = (), *, origin: str) -> SpectrumRun:
-    """Validate settings that do not come from a file.
-
-    Args:
-        values: A mapping as a run file holds it; the overrides are written into it.
-        overrides: As for `load_spectrum_run`.
-        origin: Where the values come from, for messages.
-
-    Raises:
-        ConfigError: Unknown keys or invalid values; the message lists every fault.
-
-    Example:
-        >>> make_spectrum_run({"train": {"stesp": 3}}, origin="notebook")
-        Traceback (most recent call last):
-        plural_rlhf.settings.faults.ConfigError: notebook: 1 fault
-          - train.stesp: unknown key 'stesp' in section `train`. Did you mean 'steps'? ...
-    """
-    return validated(SpectrumRun, values, overrides, origin)

@@ -14,34 +14,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plural_rlhf.methods.spectrum import (
-    SpectrumConfig,
     SpectrumDataset,
     SpectrumSequence,
     SpectrumTemplate,
-    SpectrumTrainer,
     copy_special_rows,
     encode_sequence,
     template_for,
 )
 from plural_rlhf.policies.base_models import prepare_base_model
-from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.interruption import Interruption
-from plural_rlhf.recipe.progress import show_progress
 from plural_rlhf.recipe.run_folder.folder import TUNED, RunFolder, open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
+from plural_rlhf.recipe.sequence_tuning import SequenceTuning
 from plural_rlhf.recipe.spectrum.config import SpectrumRun
 from plural_rlhf.recipe.spectrum.measure import SequenceMeasures, compare_task, measure_task
 from plural_rlhf.recipe.spectrum.sequences import RunSequences, load_run_sequences
-from plural_rlhf.recipe.trainings import common_settings, with_new_adapter
+from plural_rlhf.recipe.trainings import with_new_adapter
 from plural_rlhf.report.results import Meta
 from plural_rlhf.report.spectrum.page import write_spectrum_report
 from plural_rlhf.report.spectrum.results import SpectrumResults, SpectrumTaskRecord
 from reward_models.content_hashes import folder_records
 from reward_models.inference import default_device
-from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -230,36 +226,22 @@ def _train(
     interruption: Interruption,
 ) -> StageRecord:
     """Train and save, or take what is there."""
-    if (record := folder.record(TRAIN)) is not None:
-        folder.check_stage(TRAIN, inputs, [TUNED])
-        return record
     section, lora = run.config.train, run.config.model.lora
-    checkpoints = folder.begin(TRAIN, inputs)
-    training = TrainingFolder(folder.path / TUNED, checkpoints, run.config.checkpoints, interruption, run.show)
-    set_seed(derived_seed(run.config.seed, "first weights of the adapter of Spectrum Tuning") % 2**32)
-    model = _load(run, path)
-    tuned = model if lora is None else with_new_adapter(model, lora)
-    history: list[dict[str, Any]] = []
-    seconds = 0.0
-    if section.steps:
-        args = SpectrumConfig(
-            str(checkpoints),
-            **common_settings(section, run.config.seed),
-            per_device_train_batch_size=section.sequences_per_step,
-            max_length=section.max_length,
-            mean_examples=section.mean_examples,
-            description_share=section.description_share,
-            template=run.config.model.template,
-        )
-        trainer = SpectrumTrainer(tuned, args, sequences, processing_class=run.tokenizer)
-        show_progress(trainer, "Spectrum Tuning", {"loss": "loss"})
-        seconds = training.train(trainer)
-        tuned = trainer.accelerator.unwrap_model(trainer.model)
-        history = trainer.state.log_history
-    training.save(tuned, run.tokenizer)
-    files = {f"{TUNED}/{name}": record for name, record in folder_records(folder.path / TUNED).items()}
-    losses = [float(row["loss"]) for row in history if "loss" in row]
-    return folder.finish(TRAIN, StageRecord({"loss": losses}, seconds, inputs, files))
+
+    def load() -> PreTrainedModel | PeftModel:
+        model = _load(run, path)
+        return model if lora is None else with_new_adapter(model, lora)
+
+    settings = {
+        "per_device_train_batch_size": section.sequences_per_step,
+        "max_length": section.max_length,
+        "mean_examples": section.mean_examples,
+        "description_share": section.description_share,
+        "template": run.config.model.template,
+    }
+    purpose = "first weights of the adapter of Spectrum Tuning"
+    tuning = SequenceTuning(TRAIN, TUNED, load, purpose, section, settings, "Spectrum Tuning")
+    return tuning.run(run.config, folder, run.tokenizer, sequences, inputs, interruption, show=run.show)
 
 
 def _records(run: _Run, too_long: Mapping[str, int]) -> list[SpectrumTaskRecord]:

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
-from plural_rlhf.recipe.individuals.config import load_individuals_run
+from plural_rlhf.recipe.individuals.config import IndividualsRun
 from plural_rlhf.recipe.settings.data import SURVEYS
 from plural_rlhf.recipe.settings.sections import PluralSection
-from plural_rlhf.recipe.spectrum.config import load_spectrum_run
+from plural_rlhf.recipe.spectrum.config import SpectrumRun
+from plural_rlhf.settings.faults import load_settings
 from tests.paths import ROOT
 
 
@@ -44,8 +45,8 @@ def refusal(path: Path, *overrides: str) -> str:
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.name)
 def test_shipped_run_files_load_and_open_with_what_how_and_how_long(path):
-    load = {"spectrum": load_spectrum_run, "individuals": load_individuals_run}.get(path.stem, load_config)
-    config = load(path)
+    root = {"spectrum": SpectrumRun, "individuals": IndividualsRun}.get(path.stem)
+    config = load_config(path) if root is None else load_settings(root, path)
     assert config.name == path.stem
     assert config.output_dir == Path("runs") / path.stem
     comment = [line for line in path.read_text(encoding="utf-8").split("\nname:")[0].splitlines() if line]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from plural_rlhf.recipe.individuals import run as run_module
-from plural_rlhf.recipe.individuals.config import IndividualsRun, load_individuals_run
+from plural_rlhf.recipe.individuals.config import IndividualsRun
 from plural_rlhf.recipe.individuals.run import run_individuals
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.report.individuals.results import IndividualsResults
-from plural_rlhf.settings.faults import ConfigError
+from plural_rlhf.settings.faults import ConfigError, load_settings
 from reward_models import planted_judgements
 from reward_models.errors import JudgementError
 from tests.paths import ROOT
@@ -145,11 +145,11 @@ def test_what_cannot_be_measured_is_said_before_anything_is_trained(settings, tm
 def test_a_run_file_names_what_is_wrong_with_it(tmp_path, text, message):
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
-        load_individuals_run(tmp_path / "run.yaml")
+        load_settings(IndividualsRun, tmp_path / "run.yaml")
 
 
 def test_the_file_in_configs_is_valid():
-    run = load_individuals_run(ROOT / "configs" / "individuals.yaml")
+    run = load_settings(IndividualsRun, ROOT / "configs" / "individuals.yaml")
     assert run.evaluate.first_target == 6
     assert [table.name for table in run.meta] == ["gss_spending", "verbagg"]
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from plural_rlhf.methods.spectrum import coin_flips
+from plural_rlhf.recipe import sequence_tuning
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.spectrum import run as run_module
-from plural_rlhf.recipe.spectrum.config import SpectrumData, SpectrumRun, load_spectrum_run
+from plural_rlhf.recipe.spectrum.config import SpectrumData, SpectrumRun
 from plural_rlhf.recipe.spectrum.measure import SequenceMeasures, compare_task
 from plural_rlhf.recipe.spectrum.run import run_spectrum
 from plural_rlhf.recipe.spectrum.sequences import load_run_sequences
 from plural_rlhf.report.spectrum.results import SpectrumResults
-from plural_rlhf.settings.faults import ConfigError
+from plural_rlhf.settings.faults import ConfigError, load_settings
 from tests.paths import ROOT
 
 
@@ -68,7 +69,7 @@ def test_a_run_that_was_stopped_in_training_ends_as_the_unbroken_one(settings, t
     class Killed(Exception):
         pass
 
-    original = run_module.TrainingFolder.train
+    original = sequence_tuning.TrainingFolder.train
 
     def train(self, trainer):
         from transformers import TrainerCallback
@@ -82,7 +83,7 @@ def test_a_run_that_was_stopped_in_training_ends_as_the_unbroken_one(settings, t
         return original(self, trainer)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.TrainingFolder, "train", train)
+        patched.setattr(sequence_tuning.TrainingFolder, "train", train)
         with pytest.raises(Killed):
             run_spectrum(SpectrumRun(**often), show=quiet)
     told = []
@@ -156,11 +157,11 @@ def test_differences_are_paired_and_the_best_format_of_the_rival_counts():
 
 
 def test_the_run_file_that_ships_is_valid_and_names_tasks_that_are_there():
-    run = load_spectrum_run(ROOT / "configs" / "spectrum.yaml")
+    run = load_settings(SpectrumRun, ROOT / "configs" / "spectrum.yaml")
     from plural_rlhf.methods.spectrum_suite import read_catalogue
 
     catalogue = read_catalogue()
     train, heldout = (catalogue.choose(names) for names in (run.data.tasks, run.data.heldout))
     assert not {task.source for task in train} & {task.source for task in heldout}
     with pytest.raises(ConfigError, match="Did you mean 'steps'"):
-        load_spectrum_run(ROOT / "configs" / "spectrum.yaml", ["train.stesp=1"])
+        load_settings(SpectrumRun, ROOT / "configs" / "spectrum.yaml", ["train.stesp=1"])
