@@ -41,7 +41,7 @@ def data_config(
     if (file is None) == (release is None):
         which = "both were" if file is not None else "neither was"
         raise typer.BadParameter(
-            f"{which} given: name a table or run file (FILE), or a published data set (--release)."
+            f"{which} given: name a table or run file (TABLE), or a published data set (--release)."
         )
     if source is not None and release is None:
         raise typer.BadParameter("--source is the copy of a release. Give --release NAME too, or remove --source.")

@@ -5,14 +5,13 @@ Reads judgements, calls `reward_models.analysis`, and prints the result. Knows n
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plural_rlhf.cli.data import MODELS_BY_NAME, data_config
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, JsonFile, Release, Settings, Source, Traceback
+from plural_rlhf.cli.options import Columns, JsonFile, Release, RunSeed, Settings, Source, TableFile, Traceback
 from reward_models.borders import heading, say
 
 
@@ -29,13 +28,7 @@ __all__ = ["headroom"]
 
 
 def headroom(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE",
-            help="Table of judgements (.csv, .jsonl, .parquet, .xlsx, .sav, .dta), or a run file (.yaml).",
-        ),
-    ] = None,
+    file: TableFile = None,
     columns: Columns = None,
     release: Release = None,
     source: Source = None,
@@ -50,10 +43,7 @@ def headroom(
         ),
     ] = None,
     max_clusters: Annotated[int, typer.Option("--max-clusters", min=1, help="Largest number of clusters to try.")] = 4,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", min=0, help="Random seed; default: that of the run file, or 0."),
-    ] = None,
+    seed: RunSeed = None,
     json_file: JsonFile = None,
     traceback: Traceback = False,
 ) -> None:

@@ -20,13 +20,25 @@ __all__ = [
     "Overwrite",
     "Release",
     "Reuse",
+    "RunSeed",
     "Settings",
     "Source",
+    "TableFile",
     "Traceback",
 ]
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, for example configs/quickstart.yaml.")
+]
+TableFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="TABLE",
+        help="Table of judgements (.csv, .jsonl, .parquet, .xlsx, .sav, .dta), or a run file (.yaml).",
+    ),
+]
+RunSeed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Random seed; default: that of the run file, or 0.")
 ]
 Settings = Annotated[
     list[str] | None,

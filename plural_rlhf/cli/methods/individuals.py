@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli.guard import command_line, guarded, saying_how_to_go_on
+from plural_rlhf.cli.guard import guarded
+from plural_rlhf.cli.methods.sequence_runs import work_through
 from plural_rlhf.cli.options import Output, Overwrite, Settings, Traceback
-from plural_rlhf.cli.runs import output_setting
-from reward_models.borders import lines_to, say
 
 
 __all__ = ["individuals"]
@@ -33,20 +32,21 @@ def individuals(
     exchanged people. Writes the adapter (`tuned/`), results.json, report.md and report.html. A run that was stopped
     goes on where it was.
     """
-    guarded(lambda: _individuals(config, settings or [], output, overwrite), traceback)
 
+    def tune() -> None:
+        from plural_rlhf.recipe.individuals.config import IndividualsRun
+        from plural_rlhf.recipe.individuals.run import run_individuals
+        from plural_rlhf.report.individuals.page import losses_table
 
-def _individuals(config: Path, settings: list[str], output: Path | None, overwrite: bool) -> None:
-    from rich.console import Console
+        work_through(
+            "individuals",
+            IndividualsRun,
+            run_individuals,
+            losses_table,
+            config,
+            settings or [],
+            output,
+            overwrite=overwrite,
+        )
 
-    from plural_rlhf.recipe.individuals.config import load_individuals_run
-    from plural_rlhf.recipe.individuals.run import run_individuals
-    from plural_rlhf.report.individuals.page import losses_table
-
-    run = load_individuals_run(config, [*settings, *output_setting(output)])
-    line = command_line("individuals")
-    with saying_how_to_go_on(line, "What was measured or trained is kept."):
-        results = run_individuals(run, overwrite=overwrite, command=line, show=say)
-    console = Console()
-    console.print(losses_table(results))
-    lines_to(console)(f"Report: {run.output_dir.resolve() / 'report.html'}")
+    guarded(tune, traceback)

@@ -13,7 +13,7 @@ import typer
 
 from plural_rlhf.cli.data import MODELS_BY_NAME, data_config, sentence_embedder
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, Release, Settings, Source, Traceback
+from plural_rlhf.cli.options import Columns, Release, RunSeed, Settings, Source, TableFile, Traceback
 from reward_models.borders import lines_to, say
 
 
@@ -26,13 +26,7 @@ WITHOUT_MODEL = ("table", "embedding")
 
 
 def profiles(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="TABLE",
-            help="Table of judgements (.csv, .jsonl, .parquet, .xlsx, .sav, .dta), or a run file (.yaml).",
-        ),
-    ] = None,
+    file: TableFile = None,
     columns: Columns = None,
     release: Release = None,
     source: Source = None,
@@ -78,9 +72,7 @@ def profiles(
             help="Clusters to put into words; default: the smallest number that says nearly as much as the best.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Random seed; default: that of the run file, or 0.")
-    ] = None,
+    seed: RunSeed = None,
     traceback: Traceback = False,
 ) -> None:
     """Measure how much profiles and clusters of raters say of judgements not yet seen, and put clusters into words.

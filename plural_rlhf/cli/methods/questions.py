@@ -13,7 +13,7 @@ import typer
 
 from plural_rlhf.cli.data import data_config, sentence_embedder
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, Settings, Traceback
+from plural_rlhf.cli.options import Columns, RunSeed, Settings, Traceback
 from reward_models.borders import lines_to, say
 
 
@@ -61,9 +61,7 @@ def predict_questions(
         typer.Option("--out", metavar="DIR", help="Folder for the results. Default: runs/TABLE-questions."),
     ] = None,
     settings: Settings = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Random seed; default: that of the run file, or 0.")
-    ] = None,
+    seed: RunSeed = None,
     traceback: Traceback = False,
 ) -> None:
     """Predict what people would answer to new questions, from how alike their wording is to that of known ones.

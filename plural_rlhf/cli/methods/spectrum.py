@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from plural_rlhf.cli.guard import command_line, guarded, saying_how_to_go_on
+from plural_rlhf.cli.guard import guarded
+from plural_rlhf.cli.methods.sequence_runs import work_through
 from plural_rlhf.cli.options import Output, Overwrite, Settings, Traceback
-from plural_rlhf.cli.runs import output_setting
-from reward_models.borders import lines_to, say
 
 
 __all__ = ["spectrum"]
@@ -34,20 +33,14 @@ def spectrum(
     examples read, divergence of answer shares from the true ones, with intervals. Writes the adapter (`tuned/`),
     results.json, report.md and report.html. A run that was stopped goes on where it was.
     """
-    guarded(lambda: _spectrum(config, settings or [], output, overwrite), traceback)
 
+    def tune() -> None:
+        from plural_rlhf.recipe.spectrum.config import SpectrumRun
+        from plural_rlhf.recipe.spectrum.run import run_spectrum
+        from plural_rlhf.report.spectrum.page import numbers_table
 
-def _spectrum(config: Path, settings: list[str], output: Path | None, overwrite: bool) -> None:
-    from rich.console import Console
+        work_through(
+            "spectrum", SpectrumRun, run_spectrum, numbers_table, config, settings or [], output, overwrite=overwrite
+        )
 
-    from plural_rlhf.recipe.spectrum.config import load_spectrum_run
-    from plural_rlhf.recipe.spectrum.run import run_spectrum
-    from plural_rlhf.report.spectrum.page import numbers_table
-
-    run = load_spectrum_run(config, [*settings, *output_setting(output)])
-    line = command_line("spectrum")
-    with saying_how_to_go_on(line, "What was measured or trained is kept."):
-        results = run_spectrum(run, overwrite=overwrite, command=line, show=say)
-    console = Console()
-    console.print(numbers_table(results))
-    lines_to(console)(f"Report: {run.output_dir.resolve() / 'report.html'}")
+    guarded(tune, traceback)
