@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from reward_models.stats.verdicts import Outcome, outcome
+from reward_models.stats.verdicts import Outcome
 from reward_models.whole_file import write_json
 
 
@@ -114,14 +114,15 @@ class ResultsFile(ResultsModel):
 
 
 def loss_outcome(ci_low: float | None, ci_high: float | None) -> Outcome:
-    """Decide a difference of losses by its interval, where below 0 is better; null ends say nothing.
+    """Decide a difference of losses by its interval: better below 0, worse above, else undecided.
 
     Example:
-        >>> loss_outcome(-0.3, -0.1), loss_outcome(-0.1, 0.2), loss_outcome(None, None)
+        >>> loss_outcome(-0.3, -0.1), loss_outcome(-0.1, 0.0), loss_outcome(None, None)
         ('better', 'undecided', 'undecided')
     """
-    low, high = (math.nan if end is None else -end for end in (ci_high, ci_low))
-    return outcome(low, high)
+    if ci_high is not None and ci_high < 0:
+        return "better"
+    return "worse" if ci_low is not None and ci_low > 0 else "undecided"
 
 
 def faults(error: ValidationError, most: int = 5) -> str:
