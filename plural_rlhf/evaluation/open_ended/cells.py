@@ -30,7 +30,7 @@ from plural_rlhf.evaluation.open_ended.numbers import (
 )
 from plural_rlhf.evaluation.open_ended.results import ScoredText
 from plural_rlhf.evaluation.open_ended.scored import PEOPLE, Judged, Writer
-from plural_rlhf.evaluation.open_ended.shares import ShareReading, read_shares
+from plural_rlhf.evaluation.open_ended.shares import REPLICATES, ShareReading, read_shares
 from reward_models.seeds import seeded_rng
 
 
@@ -112,14 +112,15 @@ def shares_of_writers(setup: Setup) -> Shares:
     for name, writer in setup.writers.items():
         for judged in setup.juries:
             weights = setup.targets[name] if judged.jury == "training" else judged.weights
-            weights = weights if (weights > 0).all() else judged.weights
+            divided = bool((setup.targets[name] > 0).all())  # else there is no error of shares to set in proportion
             readings[name, judged.jury] = {
                 prompt: read_shares(
                     judged.rewards[name][prompt],
                     judged.rewards[setup.reference][prompt],
-                    weights,
+                    weights if divided else judged.weights,
                     setup.beta,
                     seeded_rng(setup.seed, f"texts in fair shares, {judged.jury}, {name}, {prompt}"),
+                    replicates=REPLICATES if divided else 0,
                 )
                 for prompt in setup.prompts
                 if prompt in writer.texts

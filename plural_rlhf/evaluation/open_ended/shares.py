@@ -121,6 +121,7 @@ def read_shares(
     weights: np.ndarray,
     beta: float,
     seed: int | np.random.Generator,
+    replicates: int = REPLICATES,
 ) -> ShareReading:
     """Read for whom texts were written, and what the reading would be of fair texts and of a one-camp policy.
 
@@ -133,22 +134,23 @@ def read_shares(
         weights: (K,) weights of the target, all above 0.
         beta: Temperature of the target, in logits.
         seed: Random seed, or the source of random numbers.
+        replicates: `B`; 0 where the error of the shares is not asked for.
     """
     rng = np.random.default_rng(seed)
     log_z = reference_log_z(reference_rewards, beta)
     fitted = mixture_shares(np.exp(rewards / beta - log_z), weights)
     scaled = reference_rewards / beta
     m, n, claimed = len(scaled), len(rewards), 1.0 - fitted[-1]
-    again = reference_log_z(reference_rewards[rng.integers(m, size=(REPLICATES, m))], beta)
+    again = reference_log_z(reference_rewards[rng.integers(m, size=(replicates, m))], beta)
 
-    def replicates(division: np.ndarray) -> np.ndarray:
+    def drawn_again(division: np.ndarray) -> np.ndarray:
         density = claimed * (np.exp(scaled - log_z) @ division) + 1.0 - claimed
-        drawn = rng.choice(m, size=(REPLICATES, n), p=density / density.sum())
+        drawn = rng.choice(m, size=(replicates, n), p=density / density.sum())
         densities = np.exp(scaled[drawn] - again[:, None])
         return mixture_shares(densities, weights, STEPS // 4)
 
     largest = np.eye(len(weights))[int(np.argmax(weights))]
-    return ShareReading(fitted, replicates(np.asarray(weights, np.float64)), replicates(largest))
+    return ShareReading(fitted, drawn_again(np.asarray(weights, np.float64)), drawn_again(largest))
 
 
 def tells_shares(fair: np.ndarray, one_camp: np.ndarray) -> bool:
