@@ -99,6 +99,8 @@ def derived_rows(
                 rows.append(MeasureRow(writer, *key, reason=reason))
             elif not (weights > 0).all():
                 rows.append(MeasureRow(writer, *key, reason="the weights leave a cluster out"))
+            elif len(weights) == 1:
+                rows.append(MeasureRow(writer, *key, reason="the jury has one cluster, which has everything"))
             else:
                 rows.append(_share_error(bootstrap, writer, key, shares[writer, judged.jury], weights))
         if beside is not None:

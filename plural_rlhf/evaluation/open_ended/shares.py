@@ -50,14 +50,15 @@ class ShareReading:
     one_camp: np.ndarray
 
 
-def mixture_shares(densities: np.ndarray, weights: np.ndarray, steps: int = STEPS) -> np.ndarray:
+def mixture_shares(log_densities: np.ndarray, weights: np.ndarray, steps: int = STEPS) -> np.ndarray:
     """Fit the shares of a mixture of `K` cluster policies and pi_0 by expectation maximisation.
 
     This is the maximum-likelihood estimate of class shares of unlabelled data (Saerens et al. 2002,
     https://doi.org/10.1162/089976602753284446), for densities that are known.
 
     Args:
-        densities: (..., N, K) density of each text under each cluster's policy, divided by that under pi_0.
+        log_densities: (..., N, K) log of the density of each text under each cluster's policy, divided by that under
+            pi_0, nats.
         weights: (K,) where the shares start.
         steps: Steps of expectation maximisation.
 
@@ -65,15 +66,16 @@ def mixture_shares(densities: np.ndarray, weights: np.ndarray, steps: int = STEP
         (..., K + 1) shares that sum to one; the last is for no cluster.
 
     Example:
-        >>> first, second = [4.0, 0.2], [0.2, 4.0]
+        >>> first, second = np.log([4.0, 0.2]), np.log([0.2, 4.0])
         >>> mixture_shares(np.array([first] * 7 + [second] * 3), np.array([0.5, 0.5])).round(2).tolist()
         [0.72, 0.28, 0.0]
-        >>> mixture_shares(np.array([[0.5, 0.5]] * 9), np.array([0.5, 0.5])).round(2).tolist()  # likelier under pi_0
+        >>> mixture_shares(np.full((9, 2), -0.7), np.array([0.5, 0.5])).round(2).tolist()  # likelier under pi_0
         [0.0, 0.0, 1.0]
     """
-    table = np.concatenate([densities, np.ones((*densities.shape[:-1], 1))], axis=-1)
+    logs = np.concatenate([log_densities, np.zeros((*log_densities.shape[:-1], 1))], axis=-1)
+    table = np.exp(logs - logs.max(axis=-1, keepdims=True))
     start = np.append((1 - FOR_NOBODY) * np.asarray(weights, np.float64), FOR_NOBODY)
-    shares: np.ndarray = np.broadcast_to(start, (*densities.shape[:-2], len(start)))
+    shares: np.ndarray = np.broadcast_to(start, (*log_densities.shape[:-2], len(start)))
     for _ in range(steps):
         joint = table * shares[..., None, :]
         shares = (joint / joint.sum(axis=-1, keepdims=True)).mean(axis=-2)
@@ -138,7 +140,7 @@ def read_shares(
     """
     rng = np.random.default_rng(seed)
     log_z = reference_log_z(reference_rewards, beta)
-    fitted = mixture_shares(np.exp(rewards / beta - log_z), weights)
+    fitted = mixture_shares(rewards / beta - log_z, weights)
     scaled = reference_rewards / beta
     m, n, claimed = len(scaled), len(rewards), 1.0 - fitted[-1]
     again = reference_log_z(reference_rewards[rng.integers(m, size=(replicates, m))], beta)
@@ -146,8 +148,7 @@ def read_shares(
     def drawn_again(division: np.ndarray) -> np.ndarray:
         density = claimed * (np.exp(scaled - log_z) @ division) + 1.0 - claimed
         drawn = rng.choice(m, size=(replicates, n), p=density / density.sum())
-        densities = np.exp(scaled[drawn] - again[:, None])
-        return mixture_shares(densities, weights, STEPS // 4)
+        return mixture_shares(scaled[drawn] - again[:, None], weights, STEPS // 4)
 
     largest = np.eye(len(weights))[int(np.argmax(weights))]
     return ShareReading(fitted, drawn_again(np.asarray(weights, np.float64)), drawn_again(largest))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
-from plural_rlhf.evaluation.open_ended.shares import division_error, mixture_shares
+from plural_rlhf.evaluation.open_ended.shares import division_error, mixture_shares, read_shares
 
 
 WEIGHTS = np.array([0.7, 0.3])
@@ -101,11 +101,11 @@ def test_texts_like_those_of_the_reference_have_no_division(results):
 
 def test_shares_are_those_of_the_largest_likelihood():
     rng = np.random.default_rng(1)
-    densities = np.exp(rng.normal(size=(200, 2)))
-    shares = mixture_shares(densities, WEIGHTS, steps=5000)
+    log_densities = rng.normal(size=(200, 2))
+    shares = mixture_shares(log_densities, WEIGHTS, steps=5000)
 
     def log_likelihood(of):
-        return np.log(np.column_stack([densities, np.ones(200)]) @ of).mean()
+        return np.log(np.column_stack([np.exp(log_densities), np.ones(200)]) @ of).mean()
 
     best = max(
         log_likelihood(np.array([a, b, 1 - a - b])) for a in np.linspace(0, 1, 101) for b in np.linspace(0, 1 - a, 101)
@@ -118,3 +118,21 @@ def test_prompts_count_with_the_texts_that_are_for_a_cluster():
     shares = np.array([[0.4, 0.4, 0.2], [0.2, 0.0, 0.8], [0.0, 0.0, 1.0]])
     weights = np.array([0.5, 0.5])
     assert division_error(shares, weights) == pytest.approx((0.8 * 0 + 0.2 * 1) / (0.8 + 0.2))
+
+
+def test_rewards_beyond_every_exponent_are_read():
+    rewards = np.array([[900.0, 0.0]] * 6 + [[0.0, 900.0]] * 2)
+    read = read_shares(rewards, np.zeros((10, 2)), WEIGHTS, 0.05, 0)
+    assert read.shares.tolist() == pytest.approx([0.75, 0.25, 0.0])
+
+
+def test_one_cluster_has_no_division(samples):
+    class One(Sighted):
+        cluster_names, prevalence = ("all",), np.ones(1)
+
+        def cluster_rewards(self, prompts, completions):
+            return super().cluster_rewards(prompts, completions)[:, :1]
+
+    row = measured({"reference": samples["reference"]}, One()).row("reference", "share_error", jury="training")
+    assert row.value is None
+    assert row.reason == "the jury has one cluster, which has everything"
