@@ -136,3 +136,22 @@ def test_one_cluster_has_no_division(samples):
     row = measured({"reference": samples["reference"]}, One()).row("reference", "share_error", jury="training")
     assert row.value is None
     assert row.reason == "the jury has one cluster, which has everything"
+
+
+def test_chance_is_what_texts_of_the_target_show():
+    rng = np.random.default_rng(0)
+    errors, chance = [], []
+    for _ in range(20):
+        written = rng.normal(size=(4000, 2)) * [2.0, 1.0]  # rewards of what pi_0 writes
+        odds = np.exp(written - np.logaddexp.reduce(written, axis=0)) @ WEIGHTS
+        readings = [
+            read_shares(
+                written[rng.choice(4000, 32, p=odds)], written[rng.integers(4000, size=200)], WEIGHTS, 1.0, rng
+            )
+            for _ in range(3)
+        ]
+        errors.append(division_error(np.stack([reading.shares for reading in readings]), WEIGHTS))
+        chance.append(division_error(np.stack([reading.fair for reading in readings], axis=1), WEIGHTS))
+    assert np.mean(errors) == pytest.approx(np.mean(chance), rel=0.2)
+    beyond = np.mean([error > np.quantile(fair, 0.9) for error, fair in zip(errors, chance, strict=True)])
+    assert beyond <= 0.25
