@@ -234,6 +234,27 @@ class JuryRewardModel(PreTrainedModel):
             jury.judged = JudgedTexts.of(judged).to(base.device) if judged.rows else None
         return jury.eval()
 
+    def read_as(self, reading: ReadingSettings) -> None:
+        """Pool the hidden states as these settings say from now on; the heads stay.
+
+        Raises:
+            JuryError: Settings that make vectors of another size than the heads read.
+
+        Example:
+            >>> from reward_models.jury.tiny import tiny_causal_lm
+            >>> jury = JuryRewardModel.from_fit(tiny_causal_lm(), np.eye(2, 32), [0.0, 0.0], [0.5, 0.5])
+            >>> jury.read_as(ReadingSettings(pooling="mean"))
+            >>> jury.config.reading["pooling"]
+            'mean'
+        """
+        before, after = (vector_size(self.model, settings) for settings in (self._reading, reading))
+        if before != after:
+            raise JuryError(
+                f"the settings make vectors of {after} numbers, but the heads read {before}. Fix: keep "
+                f"layers={self._reading.layers}, or fit new heads."
+            )
+        self._reading, self.config.reading = reading, reading.to_dict()
+
     def forget_texts(self) -> int:
         """Drop what is remembered of the judged texts, before their features change; return how many they were."""
         forgotten = self.config.num_anchors + self.config.num_judged

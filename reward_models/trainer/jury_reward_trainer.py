@@ -134,7 +134,7 @@ class JuryRewardTrainer(RewardTrainer):
                 stand_ins[name] = Dataset.from_dict({"table": [len(self._tables)]})
                 self._tables.append(read_evaluation(dataset, data))
         jury, self._was_jury = prepare_jury(model, args, data, quantization_config)
-        self._stored_reading = base_jury(jury).config.reading if self._was_jury else None
+        self._untrained = base_jury(jury)
         if peft_config is not None and "score" not in (peft_config.modules_to_save or []):
             peft_config = copy.copy(peft_config)
             peft_config.modules_to_save = [*(peft_config.modules_to_save or []), "score"]
@@ -163,7 +163,7 @@ class JuryRewardTrainer(RewardTrainer):
 
     def _start(self) -> None:
         """Start memberships and terms, and note in the model how texts are read."""
-        self.jury.config.reading = self.reading.to_dict()
+        self.jury.read_as(self.reading)
         self.memberships, self.terms, self._memberships_from = start_memberships(
             self.train_dataset, self.args, self.jury.config, self._was_jury
         )
@@ -185,7 +185,7 @@ class JuryRewardTrainer(RewardTrainer):
         stand_in = isinstance(dataset, Dataset) and dataset.column_names == ["table"]
         data = self._tables[dataset[0]["table"]] if stand_in else read_evaluation(dataset, train)
         if data is train:  # TRL prepares it first
-            self.reading = training_reading(args, train, processing_class, self._stored_reading)
+            self.reading = training_reading(args, train, processing_class, self._untrained)
         return JudgementRows(
             data,
             processing_class,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from reward_models.jury.backbones.loading import usual_reading
+from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.reading import SEPARATOR, ReadingSettings, TextFormat
 from reward_models.trainer.checkpoint import STATE_FILE, read_reading
 from reward_models.trainer.data import JuryData
@@ -26,7 +26,7 @@ def training_reading(
     args: JuryRewardConfig,
     data: JuryData,
     tokenizer: PreTrainedTokenizerBase,
-    stored: Mapping[str, Any] | None = None,
+    jury: JuryRewardModel | None = None,
 ) -> ReadingSettings:
     """Return how a training reads its texts, which is how the finished jury reads texts.
 
@@ -36,7 +36,9 @@ def training_reading(
         data: The training data. Judgement tables are read as conversations where the tokenizer has a template, TRL's
             `chosen`/`rejected` as TRL reads them.
         tokenizer: The backbone's.
-        stored: `JuryConfig.reading` of a jury that is trained further; its format is kept.
+        jury: The model that is trained. One that says how it reads texts (`JuryConfig.reading`) keeps that. The texts
+            of an encoder or a sentence embedder are pooled as it was made to, and get its special tokens. None: a
+            decoder, of which the last token is read.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -47,12 +49,17 @@ def training_reading(
         >>> reading.format, reading.max_length
         ('conversations', 2048)
     """
-    if stored is not None:
-        reading = ReadingSettings.from_dict(stored)
+    usual = ReadingSettings.for_tables(tokenizer) if jury is None else usual_reading(jury.model, tokenizer)
+    longest = args.max_length
+    if usual.pooling != "last_token" and usual.max_length is not None:  # an encoder, which reads no more
+        longest = min(longest or usual.max_length, usual.max_length)
+    if jury is not None and jury.config.reading is not None:
+        reading = ReadingSettings.from_dict(jury.config.reading)
     elif data.from_trl:
-        reading = ReadingSettings(format=_format(data), special_tokens=True)
+        pooled = {name: getattr(usual, name) for name in ("pooling", "unit_length", "end_token")}
+        reading = ReadingSettings(format=_format(data), special_tokens=True, **pooled)
     else:
-        reading = ReadingSettings.for_tables(tokenizer)
+        reading = usual
     if not args.read_prompt:
         reading = replace(reading, read_prompt=False)
     if args.as_conversations:
@@ -61,7 +68,7 @@ def training_reading(
         reading = replace(reading, format=_format(data), separator=SEPARATOR)
     if args.special_tokens is not None:
         reading = replace(reading, special_tokens=args.special_tokens)
-    return replace(reading, max_length=args.max_length, dtype="float32")
+    return replace(reading, max_length=longest, dtype="float32")
 
 
 def resumed_reading(folder: str, reading: ReadingSettings, args: JuryRewardConfig, data: JuryData) -> ReadingSettings:

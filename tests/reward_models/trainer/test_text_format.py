@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from reward_models import JudgementError, JuryError, JuryScorer
-from tests.jury_training import TOKENIZER, batch_of, make_trainer, pairs, planted
+from reward_models import JudgementError, JuryError, JuryRewardConfig, JuryRewardTrainer, JuryScorer
+from reward_models.jury.backbones.loading import usual_reading
+from reward_models.jury.features import pooled_features
+from tests.jury_training import CPU, TOKENIZER, batch_of, make_trainer, pairs, planted
+from tests.tiny import tiny_bert
 
 
 QUESTION = [{"role": "user", "content": "Item 1:"}]
@@ -115,3 +118,23 @@ def test_conversations_without_a_template_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.jury_training.TOKENIZER", bare)
     with pytest.raises(JudgementError, match=r"the training data cannot be read.*Set tokenizer.chat_template"):
         make_trainer(pairs(), tmp_path, as_conversations=True)
+
+
+def test_an_encoder_is_pooled_and_tokenised_as_fit_jury_reads_it(tmp_path):
+    model, tokenizer = tiny_bert(tmp_path)
+    table, _ = planted(n_raters=6, per_rater=4, n_items=8)
+    args = JuryRewardConfig(str(tmp_path / "out"), num_clusters=2, max_steps=1, rater_terms=False, **CPU)
+    trainer = JuryRewardTrainer(model, args, table, processing_class=tokenizer)
+    assert trainer.reading == usual_reading(model, tokenizer)
+    assert (trainer.reading.pooling, trainer.reading.max_length) == ("mean", 64)  # not the 1,024 of decoders
+    trainer.train()
+    trainer.save_model(str(tmp_path / "jury"))
+    rows = trainer.train_dataset
+    rewards = trainer._score(trainer.get_eval_dataloader(rows), rows.enc.n_texts)
+    features = pooled_features(trainer.jury.model, tokenizer, rows.enc.texts, reading=trainer.reading)
+    heads, bias = (x.detach().numpy() for x in (trainer.jury.score.weight, trainer.jury.score.bias))
+    np.testing.assert_allclose(features @ heads.T + bias, rewards, atol=1e-5)
+    texts = rows.enc.texts
+    scorer = JuryScorer.from_pretrained(tmp_path / "jury")
+    found = scorer.cluster_rewards([text.prompt for text in texts], [text.response for text in texts])
+    np.testing.assert_allclose(found.numpy(), rewards, atol=1e-5)
