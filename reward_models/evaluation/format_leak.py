@@ -317,9 +317,12 @@ def _verdict(
         )
     little = knows and explained[0] < PART
     if not little and (accuracy > of_model or ahead[0] > 0 or explained[0] >= LEAK):
+        interval = f"[{-ahead[2]:+.3f}, {-ahead[1]:+.3f}]"
+        if not np.isfinite(ahead[1:]).all():
+            interval = "without an interval, for which there are too few raters or items"
         return False, (
             f"undecided whether format leaks: {alone}, which may be chance with so few raters and items "
-            f"(format against the model {-ahead[0]:+.3f} nats per judgement [{-ahead[2]:+.3f}, {-ahead[1]:+.3f}])"
+            f"(format against the model {-ahead[0]:+.3f} nats per judgement {interval})"
         )
     if not knows:
         return False, f"no leak: {alone}; neither predicts better than the frequencies of the answers"

@@ -350,7 +350,8 @@ class Problem:
         """Return the same problem with the spread of rewards re-estimated (empirical Bayes).
 
         One EM step for the variance of each part: the mean over texts of its squared posterior mode plus its posterior
-        variance, computed from the information in the judgements (Laplace, diagonal).
+        variance, computed from the information in the judgements (Laplace, diagonal). Where the judgements tell
+        nothing of any reward, the spread stays.
         """
         rewards = {k: torch.from_numpy(v) for k, v in params.items()}
         with torch.no_grad():
@@ -358,6 +359,8 @@ class Problem:
             information = self._information(rewards)
             parts = [part.numpy() for part in self._parts(values)]
         judged = information.sum(1) > 0
+        if not judged.any():  # as where every pair is a tie
+            return self
         if self.model.membership == "factor":
             of_part, size = list(information.T), [1.0] * len(parts)
         else:

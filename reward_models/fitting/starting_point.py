@@ -95,8 +95,8 @@ def _check_size(num_clusters: int, n_raters: int) -> None:
         raise JuryError(f"num_clusters={num_clusters}: a jury has at least one cluster. Fix: use 1 for Bradley-Terry")
     if num_clusters > n_raters:
         raise JuryError(
-            f"num_clusters={num_clusters} is more than the {n_raters} raters in the table. Fix: use at most "
-            f"{n_raters}, and a small fraction of that if clusters should mean something"
+            f"num_clusters={num_clusters} is more than the {n_raters} rater{'s' * (n_raters != 1)} in the table. Fix: "
+            f"use at most {n_raters}, and a small fraction of that if clusters should mean something"
         )
 
 

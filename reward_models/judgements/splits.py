@@ -228,9 +228,11 @@ def _draw(n_units: int, n_heldout: int, rng: np.random.Generator) -> np.ndarray:
 
 def _require_raters(judgements: Judgements, at_least: int, function: str) -> None:
     if judgements.n_raters < at_least:
-        raters = "no raters (kind 'soft')" if judgements.kind == "soft" else f"{judgements.n_raters} rater(s)"
+        raters = "no raters (kind 'soft')" if judgements.kind == "soft" else f"{judgements.n_raters}"
         raise JudgementError(
-            f"{function} needs at least {at_least} raters, the table has {raters}. Fix: use judgements with raters."
+            f"{function} holds judgements of raters out: it needs at least {at_least} raters, and the table has "
+            f"{raters}. Fix: add judgements by more raters, or fit the whole table without a held-out part, as "
+            "reward_models.fit_jury does."
         )
 
 

@@ -291,6 +291,11 @@ ALONE = "length and format alone predict 60% of the answers, and the model 70%"
             False,
             "the model -0.020 nats per judgement [-0.090, +0.060])",
         ),
+        (
+            {"explained": (0.95, np.nan, np.nan), "ahead": (0.02, np.nan, np.nan)},
+            False,
+            "the model -0.020 nats per judgement without an interval, for which there are too few raters or items)",
+        ),
         ({"explained": (np.nan, np.nan, np.nan), "ahead": (-0.02, -0.1, 0.0)}, False, "neither predicts better"),
         ({}, False, "format has 10% of what the model knows, and 20% of its gain over the base"),
         ({"gain": (0.1, -0.1, 0.3)}, False, f"no leak: {ALONE}; format has 10% of what the model knows"),

@@ -133,7 +133,9 @@ def test_item_faults_are_refused(survey):
 
 def test_a_single_rater_cannot_be_split(survey):
     alone = survey.select(survey.frame["rater_id"] == "r0")
-    with pytest.raises(JudgementError, match=r"split_raters needs at least 2 raters, the table has 1 rater\(s\)"):
+    with pytest.raises(
+        JudgementError, match=r"needs at least 2 raters, and the table has 1\. Fix: add .* more raters"
+    ):
         split_raters(alone, 0.5)
     soft = Judgements.from_dataset([{"prompt": "q", "options": ["a", "b"], "probs": [0.5, 0.5]}])
     with pytest.raises(JudgementError, match=r"no raters \(kind 'soft'\)"):

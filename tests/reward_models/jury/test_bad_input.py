@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from reward_models import FitConfig, Judgements, JuryError, fit_jury, fit_vector_jury
+from reward_models import FitConfig, Judgements, JuryError, fit_jury, fit_raters, fit_vector_jury
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -114,6 +115,32 @@ def test_a_rater_who_agrees_with_everything_is_lenient_and_changes_no_cluster():
     assert raters.terms["intercept"].argmax() == row["r0"]
     camps = [{raters.memberships[row[f"r{rater}"]].argmax() for rater in range(1 + odd, 24, 2)} for odd in (0, 1)]
     assert camps in ([{0}, {1}], [{1}, {0}])
+
+
+@pytest.mark.parametrize("answer", ["a", "tie"])
+def test_pairs_that_all_have_one_answer_are_fitted_without_a_warning(answer):
+    """Ties alone tell nothing of any reward: their spread stays as it was."""
+    pairs = [(f"r{i}", "Which?", f"more {a}", f"more {b}", answer) for i in range(4) for a, b in pairwise(WORDS[:5])]
+    table = Judgements.from_frame(
+        pd.DataFrame(pairs, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = fit_raters(table.encode(), "mixture", 2, config=FitConfig(restarts=1))
+    assert np.exp(fit.log_probs(table.encode())).sum(1) == pytest.approx(1.0)
+
+
+def test_one_rater_of_many_texts_has_one_reward_and_more_clusters_are_refused():
+    alone = votes(num_raters=1)
+    with pytest.warns(UserWarning, match="12 of 12 items have one judgement"):
+        scorer = jury(alone)
+    assert scorer.cluster_names == ["everyone"]
+    assert "1 rater" in scorer.fitted.selection.reason
+    with (
+        pytest.warns(UserWarning, match="one judgement"),
+        pytest.raises(JuryError, match="num_clusters=2 is more than the 1 rater in the table"),
+    ):
+        jury(alone, clusters=2)
 
 
 def test_a_question_with_one_answer_and_a_text_under_two_questions_are_fitted():
