@@ -111,7 +111,8 @@ def measure(cell: Cell, number: int, method: str, parts: Parts, candidates: Sequ
     enc = split.train.encode()
     others = [(other, cell.features(other.texts)) for other in (table.encode() for table in split.others)]
     alone = cell.case.unit == "response"
-    training = Training(split.train, enc, cell.features(enc.texts), number, cell.case.judgements, others, alone)
+    model = cell.name.split(":")[0]
+    training = Training(split.train, enc, cell.features(enc.texts), number, cell.case.judgements, others, alone, model)
     size, choosing = 1, 0.0
     if method in TUNED:
         # Vectors of texts play no part in the choice: cells that hold out the same texts share it.

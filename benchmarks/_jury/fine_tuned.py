@@ -1,15 +1,17 @@
-"""SmolLM2 fine-tuned as a jury, against its own frozen features: what `JuryRewardTrainer` adds to the joint fit.
+"""A model fine-tuned as a jury, against its own frozen features: what `JuryRewardTrainer` adds to the joint fit.
 
 The last layers get LoRA adapters and start from the joint fit on the frozen features; a part of the training texts is
 held out to stop early, and the start is one of the candidates. Raters and the variance of new texts are those of the
 joint fit, so that the two differ in the rewards of texts alone. One table is trained on; `frozen` is the joint fit to
 the same table and the same reading, which makes the pair comparable. Knows nothing of data sets and metrics.
 
-The layers below the adapters never change: what they make of a text is computed once and kept, see `layers`.
+The model is that of the cell, SmolLM2 or MiniLM. The layers of a decoder below the adapters never change: what they
+make of a text is computed once and kept, see `layers`. An encoder of six layers is run whole.
 """
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -85,7 +87,7 @@ def fit_trained(
         training: The training judgements; texts are read as they are, without vectors.
         size: Number of clusters.
         frozen: Return the start: the joint fit on frozen features.
-        load: Returns model and tokenizer; None: SmolLM2-135M.
+        load: Returns model and tokenizer; None: those of the cell.
         trained_layers: Number of the last layers that have adapters.
         **settings: Of `JuryRewardConfig`, besides `SETTINGS`.
     """
@@ -101,10 +103,17 @@ def fit_trained(
 
     if training.features is None:
         raise Unavailable("texts are known by their labels alone in this cell")
-    model, tokenizer = (load or _smollm2)()
-    model = upper_layers(model.base_model, trained_layers)
-    targets = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="SEQ_CLS")
+    model, tokenizer = (load or LOADERS[training.model])()
+    if hasattr(model.base_model, "embed_tokens"):
+        model = upper_layers(model.base_model, trained_layers)
+        targets = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+        layers = None
+    else:
+        model = copy.deepcopy(model)
+        targets = ["query", "value", "intermediate.dense", "output.dense"]
+        depth = model.config.num_hidden_layers
+        layers = list(range(max(depth - trained_layers, 0), depth))
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, layers_to_transform=layers, task_type="SEQ_CLS")
     with tempfile.TemporaryDirectory() as folder:
         args = JuryRewardConfig(
             folder,
@@ -157,6 +166,23 @@ def _smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except FileNotFoundError as error:
         raise Unavailable(str(error)) from error
     return AutoModel.from_pretrained(path, dtype="float32").eval(), AutoTokenizer.from_pretrained(path)
+
+
+@cache
+def _minilm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from _jury.text_vectors import minilm_path
+
+    from reward_models.jury.backbones.loading import load_backbone
+
+    model, tokenizer, _ = load_backbone(minilm_path())
+    return model.eval(), tokenizer
+
+
+LOADERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]] = {
+    "smollm2": _smollm2,
+    "minilm": _minilm,
+}
+"""Model and tokenizer by the first word of a cell."""
 
 
 def _fine_tuned(training: Training, size: int) -> Predictor:

@@ -23,7 +23,7 @@ of candidates for their size as ours; none is the original code. Knows nothing o
 | `demographics` | rewards per demographic group, shrunk to the population's |
 | `mixture-by-judgements` | the mixture, strangers predicted as whoever gave a random judgement |
 | `log-probability`, `log-probability-per-token` | how probable SmolLM2 finds the text, untrained; our rater terms |
-| `fine-tuned` | two clusters, SmolLM2 with adapters, started from the joint fit on its frozen features; one table |
+| `fine-tuned` | two clusters, the cell's model with adapters, from the joint fit on its frozen features; one table |
 | `fine-tuned-start` | that joint fit itself: the same features, table and clusters, frozen |
 | `in-context` | SmolLM2 reads up to eight judgements of the rater; one scale and a level per answer are fitted |
 
@@ -70,6 +70,7 @@ class Training:
             is read. None: the training judgements.
         others: Tables of other kinds by the same raters, and rows for their texts; for methods that fit several.
         responses_alone: Whether the rows are of the responses without their prompts.
+        model: Name of the model that the rows are of.
     """
 
     judgements: Judgements
@@ -79,6 +80,7 @@ class Training:
     people: Judgements | None = None
     others: Sequence[tuple[Encoded, np.ndarray | None]] = ()
     responses_alone: bool = False
+    model: str = ""
 
 
 Fit = Callable[[Training, int], "Predictor"]
