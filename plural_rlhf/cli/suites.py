@@ -185,13 +185,15 @@ def _list(config: Path | None, settings: list[str]) -> None:
 def _print(results: SuiteResults, folder: Path) -> None:
     from rich.console import Console
 
-    from plural_rlhf.report.suite.tables import overview_table
+    from plural_rlhf.report.suite.tables import endpoint_sentences, overview_table
 
     console = Console()
     console.print(overview_table(results))
     tell = lines_to(console)
     for one in results.skipped:
         tell(f"skipped: {one.task} ({one.model or 'all models'}): {one.reason}")
+    for sentence in endpoint_sentences(results):
+        tell(sentence)
     tell(f"Report: {folder.resolve() / 'report.html'}")
 
 

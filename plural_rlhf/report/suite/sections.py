@@ -11,6 +11,7 @@ from plural_rlhf.report.suite.tables import (
     all_numbers,
     comparison_table,
     data_table,
+    endpoint_sentences,
     front_table,
     overview,
     skipped_table,
@@ -32,7 +33,7 @@ def suite_findings(results: SuiteResults) -> list[str]:
         ['Nothing was measured.']
     """
     if not results.tasks():
-        return ["Nothing was measured.", *_skipped_sentence(results)]
+        return ["Nothing was measured.", *_skipped_sentence(results), *endpoint_sentences(results)]
     models = results.real_models() or [model.name for model in results.models]
     sentences = []
     for model in models:
@@ -60,7 +61,8 @@ def suite_findings(results: SuiteResults) -> list[str]:
             f"{model} against {base}, paired by item: better on {better}, worse on {len(of_model) - better}, "
             f"undecided on {total - len(of_model)} of {total} measures (Holm, 5 %)."
         )
-    return sentences + _skipped_sentence(results) or ["Only pseudo-models were measured."]
+    sentences += [*_skipped_sentence(results), *endpoint_sentences(results)]
+    return sentences or ["Only pseudo-models were measured."]
 
 
 def suite_sections(results: SuiteResults) -> list[Section]:

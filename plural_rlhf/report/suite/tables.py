@@ -15,6 +15,7 @@ __all__ = [
     "all_numbers",
     "comparison_table",
     "data_table",
+    "endpoint_sentences",
     "front_table",
     "overview",
     "overview_table",
@@ -170,3 +171,25 @@ def _between(value: float, low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return format_nats(value)
     return f"{format_nats(value)} [{format_nats(low)}, {format_nats(high)}]"
+
+
+def endpoint_sentences(results: SuiteResults) -> list[str]:
+    """Say what each endpoint was asked now, and how many of its texts were refused or empty.
+
+    Example:
+        >>> usage = {"requests": 11, "retries": 2, "refusals": 40, "empty": 0, "cost": 0.0018}
+        >>> models = [{"name": "api", "kind": "endpoint", "identity": "1", "usage": usage}]
+        >>> endpoint_sentences(SuiteResults(models=models))
+        ['api: 11 requests, 2 tries that failed, cost 0.0018; 40 texts were refused, which count as empty answers.']
+    """
+    sentences = []
+    for model in results.models:
+        usage = model.usage
+        if usage.get("requests"):
+            failed = f", {usage['retries']:,} tries that failed" if usage.get("retries") else ""
+            cost = f", cost {usage['cost']:.2g}" if usage.get("cost") else ""
+            kinds = {"refused": usage.get("refusals", 0), "empty": usage.get("empty", 0)}
+            silent = " and ".join(f"{count:,} texts were {kind}" for kind, count in kinds.items() if count)
+            counted = f"; {silent}, which count as empty answers" if silent else ""
+            sentences.append(f"{model.name}: {usage['requests']:,} requests{failed}{cost}{counted}.")
+    return sentences

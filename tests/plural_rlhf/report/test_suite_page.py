@@ -58,6 +58,7 @@ def test_findings_name_models_comparisons_and_what_means_little():
         f"{HOSTILE}: nearer to people than a uniform guess on 1 of 1 tasks, mean skill 0.25.",
         f"{HOSTILE} against base, paired by item: better on 1, worse on 0, undecided on 0 of 1 measures (Holm, 5 %).",
         "1 is not measured: see below.",
+        f"{HOSTILE}: 3 requests, cost 0.5.",
     ]
 
 
@@ -112,3 +113,12 @@ def test_the_page_escapes_names_and_stands_by_itself(tmp_path):
     assert "## Every number" in text
     assert "north" in page
     assert "north" not in text  # the long table is on the page only
+
+
+def test_texts_that_were_refused_are_among_the_findings():
+    """An endpoint that refuses everything is otherwise a line `skipped` that speaks of options."""
+    usage = {"requests": 11, "retries": 0, "refusals": 820, "empty": 4, "cost": 0.0}
+    refusing = SuiteResults(models=[{"name": "api", "kind": "endpoint", "identity": "1", "usage": usage}])
+    said = suite_findings(refusing)
+    assert "api: 11 requests; 820 texts were refused and 4 texts were empty, which count as empty answers." in said
+    assert any(text.startswith(f"{HOSTILE}: 3 requests, cost 0.5.") for text in suite_findings(results()))
