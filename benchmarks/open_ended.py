@@ -117,6 +117,7 @@ def run_seed(runs: Runs, best: Mapping[str, tuple[str, Setting]], seed: int, arg
             "generated": budget.generated_sequences or 0,
             "seconds": budget.seconds,
             "setting": str(setting),
+            **({} if budget.kept_share is None else {"kept_share": budget.kept_share}),
         }
         rivals["ours" if name == "plural" else name] = str(folder / stage)
         rows += curve_rows(name, results.training[stage], seed)
@@ -213,7 +214,7 @@ def steered_gain(policy: str, steered: Sequence[TextResults], of: TextResults) -
 
 def of_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows over seeds: the mean, and its interval if there are several seeds."""
-    numbers = ("value", "ci_low", "ci_high", "n", "seed", "seconds", "floor", "baseline")
+    numbers = ("value", "ci_low", "ci_high", "n", "seed", "seconds", "floor", "baseline", "kept_share")
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in rows:
         cells.setdefault(tuple((k, v) for k, v in r.items() if k not in numbers), []).append(r)

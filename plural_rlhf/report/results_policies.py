@@ -48,7 +48,7 @@ class LoggedStep(ResultsModel):
 
 
 class Budget(ResultsModel):
-    """What a training was given.
+    """What a training was given, and how much of it was kept.
 
     Example:
         >>> Budget(steps=8, generated_sequences=64, seconds=12.5).to_dict()
@@ -59,6 +59,9 @@ class Budget(ResultsModel):
     scored_sequences: int | None = Field(default=None, description="Answers whose probability was computed.")
     generated_sequences: int | None = Field(default=None, description="Completions that were sampled.")
     seconds: float = Field(description="Seconds of training.")
+    kept_share: float | None = Field(
+        default=None, description="Share of the change of weights that was kept, by texts to training prompts."
+    )
 
 
 class TrainingResults(ResultsModel):
@@ -74,9 +77,6 @@ class TrainingResults(ResultsModel):
     budget: Budget = Field(description="What was spent.")
     best_step: int | None = Field(
         default=None, description="Step whose policy was kept, by its loss on validation questions; null for the last."
-    )
-    kept_share: float | None = Field(
-        default=None, description="Share of the change of weights that was kept, by texts to training prompts."
     )
 
 

@@ -356,7 +356,8 @@ def _budget_table(results: RunResults) -> TextTable:
     for stage, budget in results.budgets.items():
         counts = {"scored": budget.scored_sequences, "generated": budget.generated_sequences}
         sequences = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count is not None)
-        body.append([METHOD_NAMES[stage], str(budget.steps), sequences, f"{budget.seconds:.0f}"])
+        kept = "" if budget.kept_share is None else f", {format_percent(budget.kept_share)} of the change kept"
+        body.append([METHOD_NAMES[stage], f"{budget.steps}{kept}", sequences, f"{budget.seconds:.0f}"])
     return TextTable(["stage", "steps", "sequences", "seconds"], body, "What each stage was given.")
 
 

@@ -250,8 +250,12 @@ def train_plural(
     generated += sum(change.drawn for change in kept)
     return TrainingResults(
         history=history,
-        budget=Budget(steps=steps, generated_sequences=generated, seconds=seconds),
-        kept_share=kept[0].share if kept else None,
+        budget=Budget(
+            steps=steps,
+            generated_sequences=generated,
+            seconds=seconds,
+            kept_share=kept[0].share if kept else None,
+        ),
     )
 
 

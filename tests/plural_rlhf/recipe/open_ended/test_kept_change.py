@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from plural_rlhf.recipe.checkpoints import TrainingFolder
+from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.open_ended import kept_change
 from plural_rlhf.recipe.open_ended.kept_change import SHARES, divergences_on_the_line, keep_nearest
-from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
+from plural_rlhf.recipe.open_ended.policies import train_pi_0, train_plural
+from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, run_prompts
 from reward_models.trainer.kept_change import trained_weights
 
 
@@ -102,3 +106,31 @@ def test_the_random_state_of_the_run_and_the_mode_of_the_model_stay(planted):
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert set(change.divergences) == set(SHARES)
+
+
+@pytest.mark.parametrize("best", [0.0, 1.0])
+def test_the_policy_that_is_saved_is_the_one_that_was_kept(config_of, tmp_path, monkeypatch, best):
+    """None of the change is pi_0 to the last bit; all of it is another policy."""
+    values = np.where(np.array(SHARES) == best, 0.0, 1.0)
+    monkeypatch.setattr(kept_change, "divergences_on_the_line", lambda *_, **__: values)
+    sampled = {"steps": 1, "num_generations": 4, "learning_rate": 0.1, "kept_samples": 2}
+    config = config_of(plural={"sampled": sampled}, sft={"steps": 0})
+    prompts, scorer = run_prompts(config, read_data(config)), Lengths()
+    train_pi_0(config, prompts, {}, scorer, TrainingFolder(tmp_path / "warm", tmp_path / "checkpoints" / "warm"))
+    said = []
+    training = TrainingFolder(tmp_path / "plural", tmp_path / "checkpoints" / "plural", show=said.append)
+    results = train_plural(config, prompts, scorer, tmp_path / "warm", training)
+    assert results.budget.kept_share == best
+    assert said[-1].startswith(f"{best:g} of the change of weights is kept")
+    before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("warm", "plural"))
+    assert all(torch.equal(before[name], after[name]) for name in before) == (best == 0.0)
+
+
+class Lengths:
+    """Two clusters, of which one likes long texts."""
+
+    cluster_names, prevalence = ("long", "short"), np.array([0.75, 0.25])
+
+    def cluster_rewards(self, prompts, completions):
+        lengths = torch.tensor([float(len(of[0]["content"])) for of in completions])
+        return torch.stack([lengths, -lengths], dim=1)
