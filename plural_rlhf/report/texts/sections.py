@@ -172,11 +172,13 @@ def _approval_table(results: TextResults) -> TextTable:
     ]
     weights = " / ".join(f"{name} {format_percent(weight)}" for name, weight in clusters(results, jury).items())
     names = [f"{cluster} ({one})" for one, cluster in judged]
+    fitted = any(row.measure == "share_for_no_cluster" for row in results.rows)
+    last = "; last the texts for no cluster in particular, as before training" if fitted else ""
     return TextTable(
         ["policy", *names, "all clusters approve", "shares of the texts"],
         rows,
-        f"Approval, and each cluster's share of the texts by the {jury} jury, whose clusters are {weights} of people; "
-        "last the texts for no cluster in particular, as before training.",
+        f"Approval, and each cluster's share of the texts by the {jury} jury, whose clusters are {weights} of people"
+        f"{last}.",
     )
 
 
