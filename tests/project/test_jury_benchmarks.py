@@ -20,7 +20,7 @@ from reward_models.judgements.records import Judgements
 from tests.benchmark_modules import FOLDER, benchmark_module
 from tests.jury_training import TOKENIZER, planted
 from tests.paths import EXCERPTS, NO_SHARED_DATA, ROOT, SHARED_DATA
-from tests.tiny import tiny_causal_lm
+from tests.tiny import tiny_bert, tiny_causal_lm
 
 
 with_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=NO_SHARED_DATA)
@@ -269,6 +269,22 @@ def test_a_fine_tuned_jury_scores_unseen_texts_and_starts_as_its_frozen_features
     assert losses["tuned"] < losses["start"]
     with pytest.raises(benchmark_module("_jury.cases").Unavailable, match="labels alone"):
         fine_tuned.fit_trained(replace(training, features=None), 2)
+
+
+def test_the_model_of_a_cell_is_the_one_that_is_fine_tuned_and_an_encoder_may_be_one(tmp_path, monkeypatch):
+    methods, fine_tuned = benchmark_module("_jury.methods"), benchmark_module("_jury.fine_tuned")
+    judgements, _ = planted(n_raters=12, n_items=12, per_rater=8)
+    enc = judgements.encode()
+    encoder = tiny_bert(tmp_path)
+    monkeypatch.setitem(fine_tuned.LOADERS, "minilm", lambda: encoder)
+    monkeypatch.delitem(fine_tuned.LOADERS, "smollm2")
+    training = methods.Training(judgements, enc, np.zeros((enc.n_texts, 1)), 0, model="minilm")
+    before = {name: value.clone() for name, value in encoder[0].state_dict().items()}
+    start = fine_tuned.fit_trained(training, 2, frozen=True).log_probs(enc)
+    tuned = fine_tuned.fit_trained(training, 2, trained_layers=1, learning_rate=0.05).log_probs(enc)
+    assert np.exp(start).sum(1) == pytest.approx(1.0)
+    assert np.exp(tuned).sum(1) == pytest.approx(1.0)
+    assert all((value == before[name]).all() for name, value in encoder[0].state_dict().items())  # a copy is trained
 
 
 @pytest.mark.slow
