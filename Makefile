@@ -44,10 +44,10 @@ open: install  ## people's votes on free text in; a policy that writes for all o
 	  --set 'data.tables=[{path: $(POLARIZED), release: polarized_issues, options: {topic: Campus protests, kind: preference}}]' $(ARGS)
 
 test: install  ## the tests, on two cores and without network
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-fast: install  ## the tests without those that start a process, make a run or take most of a second (two minutes)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 mutants: install  ## how many small faults in the code the tests notice, in an hour (ARGS="--rooms plural_rlhf/core")
 	$(BIN)/python benchmarks/mutants.py --json mutants.json $(ARGS)

@@ -229,7 +229,7 @@ def main() -> None:
     args.models = [*dict.fromkeys([*args.models, MODELS[-1]])]
     args.round, args.length = 100, {"verbagg": 18, "gss_spending": 12, "bfi": 18}
     if args.smoke:
-        args.steps, args.meta_steps, args.round, args.max_raters, args.tables = 10, 10, 10, 120, ["verbagg"]
+        args.steps, args.meta_steps, args.round, args.max_raters, args.tables = 10, 10, 10, 60, ["verbagg"]
     from transformers.utils import logging
 
     logging.set_verbosity_error()

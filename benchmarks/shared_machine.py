@@ -35,7 +35,7 @@ BUSY = "while True: sum(range(10_000))"
 
 
 def step_seconds(args: argparse.Namespace) -> list[float]:
-    """Seconds of each optimiser step of a language model, after two that warm up."""
+    """Seconds of each optimiser step of a language model, after two that warm up; they begin when a line is read."""
     import torch
 
     torch.manual_seed(args.seed)
@@ -59,6 +59,8 @@ def step_seconds(args: argparse.Namespace) -> list[float]:
             return model(input_ids=tokens, labels=tokens).loss
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    print("loaded", flush=True)
+    sys.stdin.readline()
     seconds = []
     for _ in range(args.steps + 2):
         start = time.perf_counter()
@@ -70,18 +72,26 @@ def step_seconds(args: argparse.Namespace) -> list[float]:
 
 
 def measured(args: argparse.Namespace, policy: str, busy: int) -> list[float]:
-    """Steps of a fresh process under a wait policy, beside so many busy ones."""
+    """Steps of a fresh process under a wait policy, beside so many busy ones, which start when it has loaded."""
     options = {"--model": args.model, "--rows": args.rows, "--tokens": args.tokens, "--steps": args.steps}
     command = [sys.executable, __file__, "--measure", *(str(part) for pair in options.items() for part in pair)]
     threads = {"OMP_WAIT_POLICY": policy, "OMP_NUM_THREADS": str(args.threads)}
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
-    try:
-        done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True, check=True)
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-    return json.loads(done.stdout.splitlines()[-1])
+    others: list[subprocess.Popen[bytes]] = []
+    with subprocess.Popen(
+        command, env={**os.environ, **threads}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            others += [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
+            printed, _ = process.communicate("\n")
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+    if process.returncode:
+        raise SystemExit(f"the process that measures {args.model} ended with {process.returncode}: see above")
+    return json.loads(printed.splitlines()[-1])
 
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from tests.benchmark_modules import benchmark_module
 from tests.paths import EXCERPTS, ROOT
+from tests.processes import run_script
 
 
 FOLDER = ROOT / "benchmarks"
@@ -25,16 +25,7 @@ FLAT = {"case", "method", "metric", "value", "ci_low", "ci_high", "n", "unit"}
 
 
 def launch(script: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    found = subprocess.run(
-        [sys.executable, str(FOLDER / script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert not check or found.returncode == 0, found.stderr
-    return found
+    return run_script(FOLDER / script, *arguments, check=check)
 
 
 def tidy(script: str, folder: Path, *arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

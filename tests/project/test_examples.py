@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
+from tests.processes import run_script
 
 
 def run_example(name: str) -> str:
     """What an example prints."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / name)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        done = run_script(ROOT / "examples" / name, folder=Path(folder))
         assert os.listdir(folder) == []
     return done.stdout
 

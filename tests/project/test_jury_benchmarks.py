@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ import torch
 from reward_models.judgements.records import Judgements
 from tests.benchmark_modules import FOLDER, benchmark_module
 from tests.jury_training import TOKENIZER, planted
-from tests.paths import EXCERPTS, NO_SHARED_DATA, ROOT, SHARED_DATA
+from tests.paths import EXCERPTS, NO_SHARED_DATA, SHARED_DATA
+from tests.processes import run_script
 from tests.tiny import tiny_bert, tiny_causal_lm
 
 
@@ -321,12 +319,7 @@ def test_interval_of_a_median_is_made_of_order_statistics():
 
 
 def launch(script: str, file: Path, *arguments: str) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / script), "--json", str(file), *arguments],
-        capture_output=True, text=True, timeout=180, check=False, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_script(FOLDER / script, "--json", str(file), *arguments)
     return json.loads(file.read_text())["rows"]
 
 

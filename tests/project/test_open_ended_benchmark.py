@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -14,6 +11,7 @@ from plural_rlhf.recipe.settings.stock import GrpoSection
 from plural_rlhf.report.results_policies import LoggedStep, TextResults, TextRow
 from tests.benchmark_modules import benchmark_module
 from tests.paths import ROOT
+from tests.processes import run_script
 
 
 DATA = ROOT.parent / "shared" / "data" / "polarized"
@@ -82,9 +80,9 @@ def test_the_steered_gain_is_that_of_the_cluster_that_gains_least():
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data/polarized")
 def test_the_short_form_trains_and_measures_by_runs_that_share_jury_and_pi_0(tmp_path):
     file = tmp_path / "open.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "open_ended.py"), "--smoke", "--json", str(file)]
-    command += ["--methods", "plural", "trl-grpo", "drop-in-rloo", "best-of-n"]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=600)
+    methods = ("plural", "trl-grpo", "drop-in-rloo", "best-of-n")
+    arguments = ("--smoke", "--json", str(file), "--methods", *methods)
+    run_script(ROOT / "benchmarks" / "open_ended.py", *arguments, timeout=600)
     rows = json.loads(file.read_text())["rows"]
     methods = {"people", "untouched", "reference", "plural", "trl-grpo", "drop-in-rloo", "best-of-n"}
     assert {r["method"] for r in rows} == methods

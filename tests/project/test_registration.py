@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reward_models.jury.modeling_jury import JuryRewardModel
+from tests.processes import run_script
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
 
@@ -60,10 +61,7 @@ trainer = RLOOTrainer(tiny_causal_lm(), sys.argv[1], args, data, processing_clas
 trainer.train()
 print("reward", [row["reward"] for row in trainer.state.log_history if "reward" in row])
 """
-    command = [sys.executable, "-c", code, saved, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "reward" in done.stdout
+    assert "reward" in run_script(code, saved, str(tmp_path)).stdout
 
 
 @pytest.mark.slow

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import datasets
 import numpy as np
@@ -20,8 +16,8 @@ from plural_rlhf.rewards.validity_gate import ValidityGate
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, _trl
 from tests.juries import CPU, flat_jury
 from tests.opposed_pairs import PROMPTS, build, pair, policy
-from tests.paths import ROOT
 from tests.policies import THREE, TOKENIZER, load, perturbed, sampled_trainer, spoken, three_answers
+from tests.processes import run_script
 
 
 SIZES = (1, 2, 5, 64)
@@ -213,10 +209,7 @@ def test_the_exact_mode_logs_the_range_of_the_rewards_that_make_the_target(lopsi
 @pytest.mark.slow
 def test_evaluations_on_two_processes_count_every_row_once(lopsided, tmp_path):
     """Thirteen pairs, five prompts with a list and five without; the last batch of two processes is filled up."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(
-            """
+    script = """
             import json, sys
             from tests.juries import CPU
             from tests.opposed_pairs import build, policy
@@ -244,17 +237,10 @@ def test_evaluations_on_two_processes_count_every_row_once(lopsided, tmp_path):
             if main:
                 json.dump(found, open(file, "w"))
             """
-        )
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = []
-    for launch in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]):
-        file = tmp_path / f"{len(found)}.json"
-        command = [sys.executable, *launch, str(script), lopsided, str(file)]
-        run = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
-        )
-        assert run.returncode == 0, run.stderr
+    for processes in (1, 2):
+        file = tmp_path / f"{processes}.json"
+        run_script(script, lopsided, str(file), folder=tmp_path, processes=processes, timeout=400)
         found.append(json.loads(file.read_text()))
     for kind, one in found[0].items():
         names = [name for name in one if "plural/" in name or "rewards/" in name or "logps" in name]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -19,8 +15,8 @@ from reward_models.errors import JuryError
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
 from tests.juries import TableJury
-from tests.paths import ROOT
 from tests.policies import THREE, TOKENIZER, load, rows, sampled_trainer, three_answers, train_exact
+from tests.processes import run_script
 
 
 def weights_of(trainer) -> torch.Tensor:
@@ -215,10 +211,7 @@ def test_two_processes_equal_one(lopsided, tmp_path):
 
     Two processes that go on from their checkpoint end where they ended without a stop.
     """
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(
-            """
+    script = """
             import json, sys
             from safetensors.numpy import save_file
             from tests.juries import CPU
@@ -247,14 +240,8 @@ def test_two_processes_equal_one(lopsided, tmp_path):
                             log_z = trainer.jury_reward.offsets.state_dict()["log_z"]
                             json.dump({"log_z": log_z, "log": trainer.state.log_history}, file)
             """
-        )
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    launches = {"1": [], "2": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]}
-    for processes, launch in launches.items():
-        command = [sys.executable, *launch, str(script), lopsided, str(tmp_path / processes), processes]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-        assert run.returncode == 0, run.stderr
+    for processes in ("1", "2"):
+        run_script(script, lopsided, str(tmp_path / processes), processes, processes=int(processes), timeout=400)
     start = load(lopsided).state_dict()
     for mode in ("sampled", "replayed", "exact"):
         one, two, resumed = (
@@ -267,7 +254,7 @@ def test_two_processes_equal_one(lopsided, tmp_path):
             np.testing.assert_allclose(resumed[name], two[name], atol=1e-7, err_msg=f"{mode} {name}, resumed")
             moved = max(moved, float(np.abs(value - start[name].numpy()).max()))
         assert moved > 1e-3
-        one, two = (json.loads((tmp_path / processes / mode / "whole.json").read_text()) for processes in launches)
+        one, two = (json.loads((tmp_path / processes / mode / "whole.json").read_text()) for processes in "12")
         assert one["log_z"].keys() == two["log_z"].keys()
         for key, value in one["log_z"].items():
             np.testing.assert_allclose(two["log_z"][key], value, atol=1e-4)

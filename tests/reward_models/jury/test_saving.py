@@ -6,8 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -16,7 +14,7 @@ import torch
 from reward_models.errors import JuryError
 from reward_models.jury import folder as jury_folder
 from reward_models.jury.scorer import JuryScorer
-from tests.paths import ROOT
+from tests.processes import run_script
 from tests.saved_juries import edit, make_jury
 from tests.tiny import tiny_tokenizer
 
@@ -92,9 +90,7 @@ print(*outcomes)
 @pytest.mark.slow
 @pytest.mark.parametrize("before", ["earlier", "nothing"])
 def test_a_save_that_is_killed_before_any_file_operation_leaves_the_old_jury_or_the_new(tmp_path, before):
-    command = [sys.executable, "-c", KILLS, str(tmp_path), before]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    done = run_script(KILLS, str(tmp_path), before)
     outcomes = done.stdout.split()
     old = "1" if before == "earlier" else "none"
     assert set(outcomes) == {old, "0"}

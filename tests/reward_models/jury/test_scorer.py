@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 from reward_models.sources.planted import planted_judgements
-from tests.paths import ROOT
+from tests.processes import run_script
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
@@ -143,13 +141,7 @@ def test_saved_and_loaded_it_scores_the_same_in_another_process(scorer, tmp_path
         "jury = JuryScorer.from_pretrained(sys.argv[1], batch_size=4)\n"
         "print(json.dumps(jury.cluster_rewards(*json.loads(sys.argv[2])).tolist()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), json.dumps([PROMPTS, COMPLETIONS])],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
+    done = run_script(code, str(tmp_path), json.dumps([PROMPTS, COMPLETIONS]))
     np.testing.assert_allclose(json.loads(done.stdout), scorer.cluster_rewards(PROMPTS, COMPLETIONS), atol=1e-6)
     assert "Warning" not in done.stderr
 

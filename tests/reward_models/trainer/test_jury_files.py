@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -24,7 +20,7 @@ from reward_models.trainer.checkpoint import STATE_FILE
 from reward_models.trainer.jury_reward_config import JuryRewardConfig
 from reward_models.trainer.jury_reward_trainer import JuryRewardTrainer
 from tests.jury_training import CPU, TOKENIZER, batch_of, make_trainer, one_head, planted
-from tests.paths import ROOT
+from tests.processes import run_script
 from tests.tiny import save_tiny, tiny_causal_lm
 
 
@@ -193,10 +189,7 @@ def test_a_jury_whose_files_were_changed_is_no_start_and_one_whose_save_was_kill
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(
-            """
+    script = """
             import sys
             import numpy as np
             from safetensors.numpy import save_file
@@ -217,17 +210,9 @@ def test_two_processes_equal_one(tmp_path):
                 state |= {name: np.array([number]) for name, number in numbers.items() if "time" not in name}
                 save_file(state, f"{folder}/found.safetensors")
             """
-        )
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = []
-    for name, launch, batch in (
-        ("one", [sys.executable], 4),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], 2),
-    ):
-        command = [*launch, str(script), str(tmp_path / name), str(batch)]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-        assert run.returncode == 0, run.stderr
+    for name, processes in (("one", 1), ("two", 2)):
+        run_script(script, str(tmp_path / name), str(4 // processes), processes=processes)
         found.append(load_file(tmp_path / name / "found.safetensors"))
     assert {f"{name} of step {step}" for step in range(5) for name in ("loss", "accuracy", "grad_norm")} <= set(
         found[0]
