@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -132,7 +131,18 @@ class EndpointModel(EvaluatedModel):
         """
         settings = {"max_tokens": max_new_tokens, "temperature": temperature, "stop": list(stop)[:4] or None}
 
+        failures: list[EndpointError] = []
+        failed = threading.Event()
+
         def ask(number: int) -> list[str]:
+            try:
+                return ask_until_answered(number)
+            except EndpointError as error:
+                failures.append(error)  # the first is the reason; the others stop waiting
+                failed.set()
+                raise
+
+        def ask_until_answered(number: int) -> list[str]:
             texts: list[str] = []
             while len(texts) < n:
                 body = {
@@ -142,11 +152,14 @@ class EndpointModel(EvaluatedModel):
                     "seed": (seed + 1_000 * number + len(texts)) % 2**31,
                     **{key: value for key, value in settings.items() if value is not None},
                 }
-                texts += self._texts(self._post(body))
+                texts += self._texts(self._post(body, failed))
             return [cut_before(text, stop) for text in texts[:n]]
 
         with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
-            return list(pool.map(ask, range(len(prompts))))
+            try:
+                return list(pool.map(ask, range(len(prompts))))
+            except EndpointError:
+                raise failures[0] from None
 
     @property
     def _advice(self) -> str:
@@ -186,14 +199,16 @@ class EndpointModel(EvaluatedModel):
             "completions of the OpenAI protocol, up to and without /chat/completions"
         )
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        """Send a request until it is answered, at most `tries` times."""
+    def _post(self, body: dict[str, Any], failed: threading.Event) -> Any:
+        """Send a request until it is answered, at most `tries` times, or until another request has failed for good."""
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(self.key_env):
             headers["Authorization"] = f"Bearer {key}"
         address = f"{self.url}/chat/completions"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers, method="POST")
         for attempt in range(1, self.tries + 1):
+            if failed.is_set():
+                raise EndpointError(f"{address}: not asked, because another request failed")
             wait = self.pause * 2 ** (attempt - 1)
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
@@ -217,7 +232,7 @@ class EndpointModel(EvaluatedModel):
             if attempt < self.tries:
                 with self._lock:
                     self.usage.retries += 1
-                time.sleep(min(wait, LONGEST_PAUSE))
+                failed.wait(min(wait, LONGEST_PAUSE))
         raise EndpointError(
             f"{address}: failed {self.tries} times, at last with: {reason}. What was answered before is kept: run the "
             "same command again to go on"

@@ -109,6 +109,16 @@ def test_errors_that_stay_stop_at_once_or_in_the_end(server):
         EndpointModel("api", "http://127.0.0.1:9", "llama", tries=2, pause=0.01).sample(["p"], 1)
 
 
+def test_a_request_that_failed_for_good_ends_the_pauses_of_the_others(server):
+    server.script = [503, 503, 503, 401]
+    api = EndpointModel("api", server.url, "llama", concurrency=4, pause=30.0)
+    begun = time.perf_counter()
+    with pytest.raises(EndpointError, match="401"):
+        api.sample([f"p{i}" for i in range(20)], 1)
+    assert time.perf_counter() - begun < 10
+    assert len(server.bodies) == 4
+
+
 def test_refusals_and_empty_texts_are_counted(server):
     kinds = [
         {"message": {"content": None, "refusal": "I cannot"}},
