@@ -47,6 +47,8 @@ class GroupPrediction:
         crossed: By way of predicting, (Q, A): the shares of each known question from those of other wording.
             `wording`, `marginal` (their mean), `nearest` (the one with the most similar wording).
         reliance: How much of the differences between questions wording is believed to tell, 0 to 1.
+        unlike: Ids of new questions whose wording is farther from every known one than any known one is from its
+            nearest: what known questions show of the predictions says nothing of these.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -65,6 +67,7 @@ class GroupPrediction:
     half_width: np.ndarray
     crossed: Mapping[str, np.ndarray]
     reliance: float
+    unlike: list[str]
 
     @property
     def marginal(self) -> np.ndarray:
@@ -175,6 +178,9 @@ def _predicted(
     off = np.sort(np.abs(crossed["wording"] - known.shares), axis=0)
     rank = int(np.ceil(LEVEL * (number + 1)))
     half_width = off[rank - 1] if rank <= number else np.full(off.shape[1], np.nan)
+    known_alike, new_alike = _cosines(vectors, vectors), _cosines(new_vectors, vectors)
+    known_alike[known.blocks[:, None] == known.blocks] = -np.inf
+    farthest = known_alike.max(axis=1).min()
     return GroupPrediction(
         group,
         known,
@@ -184,6 +190,7 @@ def _predicted(
         half_width,
         crossed,
         fit.reliance,
+        [question.id for question, alike in zip(questions, new_alike, strict=True) if alike.max() < farthest],
     )
 
 
@@ -195,8 +202,7 @@ def _crossed(
     order = seeded_rng(seed, "known questions held out in turn").permutation(blocks.max() + 1)
     parts = [np.flatnonzero(np.isin(blocks, part)) for part in np.array_split(order, min(len(order), MOST_FOLDS))]
     crossed = {way: np.empty(shares.shape) for way in ("wording", "marginal", "nearest")}
-    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    alike = directions @ directions.T
+    alike = _cosines(vectors, vectors)
     for heldout in track(parts, label):
         others = np.setdiff1d(np.arange(number), heldout)
         fit = fit_similar_questions(shares[others], vectors[others])
@@ -204,3 +210,10 @@ def _crossed(
         crossed["marginal"][heldout] = fit.marginal
         crossed["nearest"][heldout] = shares[others[alike[np.ix_(heldout, others)].argmax(axis=1)]]
     return crossed
+
+
+def _cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the cosines of (N, D) vectors with (M, D) others, (N, M)."""
+    left, right = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for v in (rows, others))
+    cosines: np.ndarray = left @ right.T
+    return cosines

@@ -14,7 +14,7 @@ import numpy as np
 
 from plural_rlhf.methods.new_questions.new import NewQuestion
 from plural_rlhf.methods.new_questions.page import write_questions_report
-from plural_rlhf.methods.new_questions.predict import GroupPrediction, predict_questions
+from plural_rlhf.methods.new_questions.predict import EVERYBODY, GroupPrediction, predict_questions
 from plural_rlhf.methods.new_questions.results import KnownRecord, PredictedRecord, QuestionResults, SkillRecord
 from plural_rlhf.report.results import Meta
 from reward_models.judgements.records import Judgements
@@ -83,7 +83,7 @@ def run_questions(
         skill=[_skill(prediction) for prediction in predictions],
         predicted=_in_order(new, [record for prediction in predictions for record in _predicted(prediction)]),
         known=[record for prediction in predictions for record in _known(prediction)],
-        notes=[*notes, *_asked_already(new, predictions)],
+        notes=[*notes, *_asked_already(new, predictions), *_unlike(new, predictions)],
         meta=Meta.of_this_process(seed, command, started, {"predict": round(time.perf_counter() - begun, 2)}),
     )
     folder = Path(folder)
@@ -165,6 +165,18 @@ def _asked_already(new: Sequence[NewQuestion], predictions: Sequence[GroupPredic
     if twice:
         notes.append(f"{len(twice)} wordings occur more than once among the new questions ({twice[0]}).")
     return notes
+
+
+def _unlike(new: Sequence[NewQuestion], predictions: Sequence[GroupPrediction]) -> list[str]:
+    unlike = {name for prediction in predictions for name in prediction.unlike if prediction.group == EVERYBODY}
+    named = [question.text for question in new if question.id in unlike]
+    if not named:
+        return []
+    are = "is" if len(named) == 1 else "are"
+    return [
+        f"{len(named)} of the {len(new)} new questions {are} less like any known question than each of these is like "
+        f"another ({named[0]}): what known questions show says little of them."
+    ]
 
 
 def _csv_rows(results: QuestionResults) -> Iterator[list[object]]:

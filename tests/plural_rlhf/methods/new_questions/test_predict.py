@@ -128,6 +128,24 @@ def test_intervals_hold_so_many_of_the_new_questions():
     assert 0.84 < np.mean(inside) < 0.96
 
 
+def test_a_question_about_another_matter_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = {}
+
+    def embed(texts):
+        """Known questions lie around one direction, and whatever is about Mars is far from it."""
+        for text in texts:
+            centre = np.array([0.0, 0.0, 1.0]) if "Mars" in text else np.array([1.0, 0.0, 0.0])
+            rows.setdefault(text, centre + 0.1 * rng.normal(size=3))
+        return [rows[text] for text in texts]
+
+    new = [*NEW, NewQuestion("mars", "Is there life on Mars?")]
+    results = run_questions(survey(), new, tmp_path, embed)
+    [note] = results.notes
+    assert note.startswith("1 of the 3 new questions is less like any known question")
+    assert "Is there life on Mars?" in note
+
+
 def test_groups_are_predicted_from_their_own_answers(tmp_path):
     judgements = survey()
     odd = [rater for rater in judgements.raters if int(rater[1:]) % 2]
