@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from reward_models.stats.few_units import reads_as_share
+from reward_models.stats.shares import share_interval
 from reward_models.stats.verdicts import MIN_ITEMS, minimum_detectable, outcome
 
 
@@ -36,6 +38,8 @@ class UnitMean:
         (0.2, 0.112, 0.288, 'better')
         >>> UnitMean.of([0.1, 0.3]).low  # two units show next to nothing of their spread
         nan
+        >>> [round(end, 2) for end in (UnitMean.of([1.0] * 10, share=True).low, UnitMean.of([1.0] * 10).low)]
+        [0.72, 1.0]
     """
 
     value: float
@@ -44,14 +48,24 @@ class UnitMean:
     n: int
 
     @classmethod
-    def of(cls, values: np.ndarray | list[float], level: float = 0.95) -> UnitMean:
-        """Compute the mean of (P,) values; nan are ignored."""
+    def of(cls, values: np.ndarray | list[float], level: float = 0.95, *, share: bool = False) -> UnitMean:
+        """Compute the mean of (P,) values; nan are ignored.
+
+        Args:
+            values: A value per unit.
+            level: Coverage of the interval.
+            share: Whether they are outcomes or shares: all 0 or 1, or all alike, they have Wilson's interval, because
+                ten units without a difference do not say that there is none.
+        """
         used = np.asarray(values, dtype=np.float64)
         used = used[~np.isnan(used)]
         n = len(used)
         mean = float(used.mean()) if n else float("nan")
         if n < MIN_ITEMS:
             return cls(mean, float("nan"), float("nan"), n)
+        if share and reads_as_share(used):
+            low, high = share_interval(used.mean(), np.array(n), level)
+            return cls(mean, float(low), float(high), n)
         half = float(t.ppf((1 + level) / 2, n - 1) * used.std(ddof=1) / np.sqrt(n))
         return cls(mean, mean - half, mean + half, n)
 

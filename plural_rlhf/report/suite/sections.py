@@ -16,7 +16,7 @@ from plural_rlhf.report.suite.tables import (
     overview,
     skipped_table,
 )
-from plural_rlhf.report.tables import TextTable
+from plural_rlhf.report.tables import TextTable, format_nats
 
 
 __all__ = ["suite_findings", "suite_sections"]
@@ -51,6 +51,7 @@ def suite_findings(results: SuiteResults) -> list[str]:
                     f"{model} puts less than {THIN:.0%} of its probability on the offered answers of "
                     f"{', '.join(thin)}: its shares there are shares of what it would hardly say."
                 )
+    sentences += _jury_sentences(results)
     decided = [one for one in results.comparisons if one.outcome in ("better", "worse") and one.p_holm < 0.05]
     for model in dict.fromkeys(one.model for one in results.comparisons):
         of_model = [one for one in decided if one.model == model]
@@ -147,6 +148,22 @@ def _front_sections(results: SuiteResults) -> list[Section]:
             tables=[front_table(results.fronts)],
         )
     ]
+
+
+def _jury_sentences(results: SuiteResults) -> list[str]:
+    """Say of each saved jury how well it predicts people, and what its tasks put beside it."""
+    sentences = []
+    for model in results.models:
+        for task in results.tasks() if model.kind == "jury" else ():
+            row = results.headline(model.name, task)
+            if row is None or row.direction not in ("lower", "higher") or not row.baselines:
+                continue
+            best = (min if row.direction == "lower" else max)(row.baselines.items(), key=lambda named: named[1])
+            sentences.append(
+                f"{model.name}, {task}: {row.metric} {format_nats(row.value)}; the best of what stands beside it, "
+                f"{best[0]}, has {format_nats(best[1])}."
+            )
+    return sentences
 
 
 def _skipped_sentence(results: SuiteResults) -> list[str]:

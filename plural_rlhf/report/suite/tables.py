@@ -28,7 +28,9 @@ BETTER = {"lower": "lower", "higher": "higher", "zero": "near 0", "none": ""}
 
 
 def overview(results: SuiteResults, *, intervals: bool = True) -> TextTable:
-    """Tabulate one row per task, and the headline number of every model.
+    """Tabulate one row per task, and the headline number of every model; pseudo-models only where one has a number.
+
+    What a task itself puts beside its headline, such as a jury that knows nothing of its raters, is the last column.
 
     Args:
         results: The results.
@@ -40,21 +42,32 @@ def overview(results: SuiteResults, *, intervals: bool = True) -> TextTable:
         >>> overview(SuiteResults(models=models, results={"base": {"urn": [row]}})).rows
         [['urn', 'skill_uniform', '0.400']]
     """
-    models, real = [model.name for model in results.models], results.real_models()
-    body = []
-    for task in results.tasks():
+    real, tasks = results.real_models(), results.tasks()
+    models = [
+        model.name
+        for model in results.models
+        if model.name in real or any(results.headline(model.name, task) is not None for task in tasks)
+    ]
+    body, beside = [], []
+    for task in tasks:
         rows = {model: row for model in models if (row := results.headline(model, task)) is not None}
         cells = {
             model: _with_interval(row) if intervals and model in real else format_nats(row.value)
             for model, row in rows.items()
         }
         body.append([task, next(iter(rows.values())).metric, *(cells.get(model, DASH) for model in models)])
-    return TextTable(
-        ["task", "metric", *models],
-        body,
-        "skill_uniform: 1 is what people themselves answer, 0 a uniform guess, below 0 worse than that. In brackets "
-        "the 95 % interval. gold, uniform, marginal and mode are no models: they mark the scale.",
-    )
+        marks = next((row.baselines for model, row in rows.items() if model in real), {})
+        beside.append(_listed({name: value for name, value in marks.items() if name not in cells}))
+    has_skill = any(row[1] == "skill_uniform" for row in body)
+    notes = [
+        "skill_uniform: 1 is what people themselves answer, 0 a uniform guess, below 0 worse than that." * has_skill,
+        "In brackets the 95 % interval.",
+        "gold, uniform, marginal and mode are no models: they mark the scale." * (len(models) > len(real)),
+    ]
+    header = ["task", "metric", *models]
+    if any(marks != DASH for marks in beside):
+        header, body = [*header, "beside it"], [[*row, marks] for row, marks in zip(body, beside, strict=True)]
+    return TextTable(header, body, " ".join(filter(None, notes)))
 
 
 def overview_table(results: SuiteResults) -> Table:

@@ -151,17 +151,25 @@ class Landscape:
         near = {f"near_best_responses[{name}]": [p.near_best[k] for p in prompts] for k, name in enumerate(self.names)}
         near["near_best_responses[mean]"] = [p.near_best_of_mean for p in prompts]
         out = {
-            "one_answer_share": (UnitMean.of([float(p.one_answer(self.margin)) for p in prompts]), "share", "context"),
+            "one_answer_share": (
+                UnitMean.of([float(p.one_answer(self.margin)) for p in prompts], share=True),
+                "share",
+                "context",
+            ),
             "compromise_worst_regret": (UnitMean.of([p.regrets.max() for p in prompts]), "logits", "lower"),
             "favourite_of_mean_worst_regret": (
                 UnitMean.of([p.regrets_of_mean.max() for p in prompts]),
                 "logits",
                 "lower",
             ),
-            "favourites_differ": (UnitMean.of([p.differ for p in prompts]), "share", "context"),
+            "favourites_differ": (UnitMean.of([p.differ for p in prompts], share=True), "share", "context"),
         }
         if self.noisy:
-            out["favourites_differ_by_noise"] = (UnitMean.of([p.same_differ for p in prompts]), "share", "context")
+            out["favourites_differ_by_noise"] = (
+                UnitMean.of([p.same_differ for p in prompts], share=True),
+                "share",
+                "context",
+            )
             beyond = UnitMean.of([p.differ - p.same_differ for p in prompts])
             out["favourites_differ_beyond_noise"] = (beyond, "share", "context")
         return out | {name: (UnitMean.of(values), "responses", "context") for name, values in near.items()}

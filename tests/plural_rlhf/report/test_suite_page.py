@@ -122,3 +122,18 @@ def test_texts_that_were_refused_are_among_the_findings():
     said = suite_findings(refusing)
     assert "api: 11 requests; 820 texts were refused and 4 texts were empty, which count as empty answers." in said
     assert any(text.startswith(f"{HOSTILE}: 3 requests, cost 0.5.") for text in suite_findings(results()))
+
+
+def test_a_jury_stands_beside_what_its_tasks_compare_it_with():
+    """Pseudo-models mark no scale of a jury: their columns would hold dashes only."""
+    beside = {"one reward": 0.497, "uniform": 0.693}
+    row = number("nll_nats", 0.486, direction="lower", headline=True, unit="nats", baselines=beside)
+    models = [{"name": "jury", "kind": "jury", "identity": "1"}, {"name": "gold", "kind": "pseudo", "identity": "2"}]
+    found = SuiteResults(models=models, results={"jury": {"votes": [row]}})
+    table = overview(found)
+    assert table.header == ["task", "metric", "jury", "beside it"]
+    assert table.rows == [["votes", "nll_nats", "0.486", "one reward 0.497, uniform 0.693"]]
+    assert "skill_uniform" not in table.caption
+    assert suite_findings(found)[0] == (
+        "jury, votes: nll_nats 0.486; the best of what stands beside it, one reward, has 0.497."
+    )
