@@ -28,8 +28,8 @@ def predict_questions(
         Path,
         typer.Argument(
             metavar="TABLE",
-            help="People's answers to known questions (.csv, .jsonl, .parquet, .xlsx, .sav, .dta), published shares, "
-            "or a run file (.yaml).",
+            help="People's answers to known questions, or ratings of statements (.csv, .jsonl, .parquet, .xlsx, .sav, "
+            ".dta), published shares, or a run file (.yaml).",
         ),
     ],
     new: Annotated[

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_models.errors import JudgementError
+from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.spelling import one_form
 from reward_models.judgements.texts import prompt_wording
@@ -22,7 +23,7 @@ from reward_models.stats.verdicts import MIN_RATERS
 
 __all__ = ["KnownQuestions", "known_questions", "scale_of"]
 
-KINDS = ("choice", "soft")
+KINDS = ("choice", "soft", "rating")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def known_questions(
     """Count what people answered, by scale of answers.
 
     Args:
-        judgements: A `choice` table, or published shares (`soft`).
+        judgements: A `choice` table, ratings (their levels are the answers), or published shares (`soft`).
         raters: Ids of the people who count; None: all.
         fewest: Questions with fewer answers of these people are left out.
 
@@ -104,7 +105,7 @@ def known_questions(
     if judgements.kind not in KINDS:
         raise JudgementError(
             f"the table holds {judgements.kind!r} judgements, of which there are no shares of offered answers. Fix: "
-            "give a table of answers to questions (kind: choice), or of published shares (kind: soft)."
+            "give answers to questions (kind: choice), ratings (kind: rating) or published shares (kind: soft)."
         )
     enc = judgements.encode()
     if enc.probs is not None and raters is not None:
@@ -112,7 +113,8 @@ def known_questions(
             "the table holds published shares without people, and cannot be divided by group. Fix: leave the group "
             "out, or give a table of each group."
         )
-    counts = np.zeros((enc.n_items, enc.alternatives.shape[1]))
+    levels = [f"{level:g}" for level in enc.levels or ()]
+    counts = np.zeros((enc.n_items, len(levels) or enc.alternatives.shape[1]))
     people = np.zeros(enc.n_items)
     if enc.probs is not None:
         np.add.at(counts, enc.item, enc.probs * enc.count[:, None])
@@ -122,9 +124,12 @@ def known_questions(
         counted = np.ones(len(enc), dtype=bool) if raters is None else np.isin(enc.rater_ids, list(raters))[enc.rater]
         np.add.at(counts, (enc.item[counted], enc.label[counted]), enc.weight[counted])
         np.add.at(people, enc.item[counted], enc.count[counted])
-    wordings = [prompt_wording(enc.texts[texts[0]].prompt) for texts in enc.item_alternatives]
+    wordings = _wordings(enc)
     _check_wordings(enc.item_ids, wordings)
-    options = [tuple(enc.texts[text].response for text in texts if text >= 0) for texts in enc.item_alternatives]
+    options = [
+        tuple(levels) or tuple(enc.texts[text].response for text in texts if text >= 0)
+        for texts in enc.item_alternatives
+    ]
     by_scale: dict[frozenset[str], list[int]] = {}
     for item, offered in enumerate(options):
         by_scale.setdefault(scale_of(offered), []).append(item)
@@ -138,6 +143,18 @@ def known_questions(
         ).select(people[items] >= fewest)
         for items in by_scale.values()
     ]
+
+
+def _wordings(enc: Encoded) -> list[str]:
+    """Return the wording of each item: the question; of ratings the statement, after its prompt if prompts differ."""
+    first = [enc.texts[texts[0]] for texts in enc.item_alternatives]
+    prompts = [prompt_wording(text.prompt) for text in first]
+    if enc.levels is None:
+        return prompts
+    statements = [text.response for text in first]
+    if len(set(prompts)) == 1:
+        return statements
+    return [f"{prompt} {statement}" for prompt, statement in zip(prompts, statements, strict=True)]
 
 
 def _in_order(counts: np.ndarray, options: Sequence[str], order: Sequence[str]) -> np.ndarray:

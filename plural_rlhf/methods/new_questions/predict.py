@@ -87,7 +87,7 @@ def predict_questions(
     """Predict what people would answer to new questions, from the wording of known ones.
 
     Args:
-        judgements: A `choice` table, or published shares (`soft`).
+        judgements: A `choice` table, ratings, or published shares (`soft`).
         new: The new questions. They offer the same answers as known questions do.
         embed: Maps texts to vectors, e.g. `plural_rlhf.evaluation.open_ended.embedder.text_embedder(...)`.
         groups: Ids of the raters of each group that is predicted beside everybody.

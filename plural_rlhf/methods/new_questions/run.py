@@ -46,7 +46,7 @@ def run_questions(
     """Predict new questions, and write the folder.
 
     Args:
-        judgements: A `choice` table, or published shares (`soft`).
+        judgements: A `choice` table, ratings, or published shares (`soft`).
         new: The new questions.
         folder: Where results go; made if it does not exist.
         embed: Maps texts to vectors.

@@ -53,6 +53,21 @@ def test_published_shares_are_known_questions_too():
     assert some.texts == ["Tea?"]  # a share of four people is none
 
 
+def test_levels_of_ratings_are_answers():
+    rows = [(f"r{n}", "How much do you trust", who, level) for who in ("courts", "police") for n, level in
+            enumerate((1, 1, 2, 3) if who == "courts" else (3, 3, 3, 2))]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
+    [known] = known_questions(Judgements.from_frame(frame, kind="rating"), fewest=1)
+    assert known.options == ("1", "2", "3")
+    assert dict(zip(known.texts, known.shares.tolist(), strict=True)) == {
+        "courts": [0.5, 0.25, 0.25],
+        "police": [0.0, 0.25, 0.75],
+    }
+    frame.loc[frame["response"] == "police", "prompt"] = "How often do you call"
+    [other] = known_questions(Judgements.from_frame(frame, kind="rating"), fewest=1)
+    assert set(other.texts) == {"How much do you trust courts", "How often do you call police"}
+
+
 def test_the_same_wording_in_two_years_is_one_block():
     rows = asked(["yes", "no"], [0, 1], "tea 2020") + asked(["yes", "no"], [0, 0], "tea 2024", "Do you like TEA?")
     rows += asked(["yes", "no"], [0, 0], "milk", "Do you like milk?")
