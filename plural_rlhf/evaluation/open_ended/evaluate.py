@@ -160,7 +160,7 @@ def evaluate_open_ended(
         reference=reference,
         targets=setup.targets,
         steered=set(weights or {}),
-        shares={key: list(of.values()) for key, of in shares.items()},
+        shares={key: [of.get(prompt) for prompt in names] for key, of in shares.items()},
         kept_by_people=kept_by_people(setup),
     )
     rows = [_beside(row, distances) for row in rows]

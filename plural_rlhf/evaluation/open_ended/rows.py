@@ -69,7 +69,7 @@ def derived_rows(
     reference: str,
     targets: Mapping[str, np.ndarray],
     steered: set[str],
-    shares: Mapping[tuple[str, str], Sequence[ShareReading]],
+    shares: Mapping[tuple[str, str], Sequence[ShareReading | None]],
     kept_by_people: float | None = None,
 ) -> list[MeasureRow]:
     """Make the rows of measures that are functions of several means over prompts.
@@ -81,7 +81,7 @@ def derived_rows(
         reference: Name of the reference policy.
         targets: (K,) weights of the target, by writer.
         steered: Policies with weights of their own, for which the heldout jury knows no shares.
-        shares: For whom was written, by writer and jury, of each prompt.
+        shares: For whom was written, by writer and jury, of each prompt; None where the writer wrote nothing.
         kept_by_people: `baseline` of `heldout_share_of_gain`.
     """
     rows: list[MeasureRow] = []
@@ -146,14 +146,13 @@ def _derived(
 
 
 def _share_error(
-    bootstrap: PromptResamples, writer: str, key: Key, readings: Sequence[ShareReading], weights: np.ndarray
+    bootstrap: PromptResamples, writer: str, key: Key, of_prompts: Sequence[ShareReading | None], weights: np.ndarray
 ) -> MeasureRow:
     """Row of the error of shares, with what chance and a one-camp policy would show; refused where these are alike."""
+    readings = [reading for reading in of_prompts if reading is not None]
     shares = np.stack([reading.shares for reading in readings])
-    fair, one_camp = (
-        division_error(np.stack([getattr(reading, name) for reading in readings], axis=1), weights)
-        for name in ("fair", "one_camp")
-    )
+    fair = division_error(np.stack([reading.fair for reading in readings], axis=1), weights)
+    one_camp = division_error(np.stack([reading.one_camp for reading in readings], axis=1), weights)
     row = MeasureRow(writer, *key, n=len(readings))
     if not tells_shares(fair, one_camp):
         for_nobody = f"{shares[:, -1].mean():.0%} of the texts are for no cluster in particular"
@@ -164,7 +163,8 @@ def _share_error(
             f"right shares, of {one_camp.mean():.2f} for one cluster alone. Fix: draw more texts per prompt"
         )
         return replace(row, reason=reason)
-    parts = np.column_stack(error_parts(shares, weights))
+    parts = np.full((len(of_prompts), 2), np.nan)
+    parts[[reading is not None for reading in of_prompts]] = np.column_stack(error_parts(shares, weights))
     interval = bootstrap.interval(parts, lambda means: means[..., 0] / means[..., 1])
     return replace(_filled(row, interval, parts), floor=_known(fair.mean()), baseline=_known(one_camp.mean()))
 

@@ -92,6 +92,15 @@ def test_a_jury_that_sees_nothing_says_so(results):
         assert "cannot tell" in row.reason, policy
 
 
+def test_people_who_wrote_to_some_prompts_have_shares_over_these(samples):
+    people = dict.fromkeys(PROMPTS[1:], ["parks!", "parks"] * 20)
+    two = {name: samples[name] for name in ("reference", "fair")}
+    results = evaluate_open_ended(two, Sighted(), people=people, beta=1.0, draws=200)
+    row = results.row("people", "share_error", jury="training")
+    assert row.value == pytest.approx(1.0, abs=0.05)
+    assert row.n == 3
+
+
 def test_texts_like_those_of_the_reference_have_no_division(results):
     for policy in ("bland", "reference"):
         row = results.row(policy, "share_error", jury="training")
