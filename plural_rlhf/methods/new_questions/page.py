@@ -33,6 +33,8 @@ __all__ = ["predicted_tables", "question_findings", "skill_table", "write_questi
 MOST_ROWS = 40
 """Rows of the plot; the table has all."""
 MEAN = "mean of the known questions"
+LITTLE = 0.02
+"""Part of the marginal's divergence below which a difference is next to nothing."""
 WIDTH = 46
 """Letters of a wording in the plot."""
 
@@ -125,8 +127,11 @@ def _verdict(skill: SkillRecord, which: str) -> str:
         "worse": " Take the marginal.",
     }
     interval = format_interval(skill.difference, _end(skill.ci_low), _end(skill.ci_high))
+    verdict = words[skill.verdict]
+    if skill.verdict != "undecided" and abs(skill.difference) < LITTLE * skill.marginal:
+        verdict += ", by next to nothing"
     return (
-        f"On the {skill.questions} known questions{which}, each predicted from the others, {words[skill.verdict]}: "
+        f"On the {skill.questions} known questions{which}, each predicted from the others, {verdict}: "
         f"JS {format_nats(skill.wording)} against {format_nats(skill.marginal)} nats, {interval}. Of 100 people "
         f"{format_points(skill.points)} answer otherwise than predicted (median; marginal "
         f"{format_points(skill.points_marginal)}).{advice[skill.verdict]}"

@@ -56,6 +56,15 @@ def test_planted_topics_are_found_and_exchanged_ones_are_not(tmp_path):
     assert "or take the marginal" in question_findings(untold)[0]
 
 
+def test_a_difference_of_next_to_nothing_is_called_so():
+    record = {"group": "everybody", "options": ["yes", "no"], "questions": 8, "wording": 0.02998, "marginal": 0.03}
+    record |= {"nearest": 0.05, "difference": -0.00002, "ci_low": -0.00003, "ci_high": -0.00001}
+    [sentence] = question_findings(QuestionResults.model_validate({"skill": [record]}))
+    assert "than their mean, the marginal, by next to nothing: JS" in sentence
+    record |= {"wording": 0.02, "difference": -0.01, "ci_low": -0.02, "ci_high": -0.001}
+    assert "by next to nothing" not in question_findings(QuestionResults.model_validate({"skill": [record]}))[0]
+
+
 def test_wording_that_tells_nothing_is_seldom_called_better():
     """Of thirty surveys hardly one: the interval is of 95 %, and the prediction leans to the marginal."""
     better = 0
