@@ -18,6 +18,7 @@ from .models.protocol import NotSupported as NotSupported
 from .models.protocol import OptionRequest as OptionRequest
 from .models.protocol import Segment as Segment
 from .models.protocol import SegmentLosses as SegmentLosses
+from .models.protocol import TextSettings as TextSettings
 from .models.pseudo import PseudoModel as PseudoModel
 from .run import run_tasks as run_tasks
 from .tasks.catalogue import SUITES as SUITES

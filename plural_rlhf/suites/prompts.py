@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plural_rlhf.suites.config import SuiteConfig
-from plural_rlhf.suites.models.protocol import EvaluatedModel
+from plural_rlhf.suites.models.protocol import EvaluatedModel, TextSettings
 from plural_rlhf.suites.run import run_loaded
 from reward_models.whole_file import write_json_lines
 
@@ -28,25 +28,16 @@ class _Collector(EvaluatedModel):
     def __init__(self) -> None:
         self.asked: dict[str, dict[str, Any]] = {}
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        n: int,
-        *,
-        seed: int = 0,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> list[list[str]]:
+    def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
         """Remember the prompts; a prompt that is asked for twice needs as many texts as the larger number."""
         for prompt in prompts:
             before = self.asked.get(prompt, {"n": 0, "max_new_tokens": 0})
             self.asked[prompt] = {
                 "prompt": prompt,
                 "n": max(n, before["n"]),
-                "max_new_tokens": max(max_new_tokens, before["max_new_tokens"]),
-                "temperature": temperature,
-                "stop": list(stop),
+                "max_new_tokens": max(settings.max_new_tokens, before["max_new_tokens"]),
+                "temperature": settings.temperature,
+                "stop": list(settings.stop),
                 "texts": [],
             }
         return [[""] * n for _ in prompts]

@@ -28,7 +28,7 @@ from plural_rlhf.suites.models.protocol import (
     Segment,
     SegmentLosses,
     Steering,
-    cut_before,
+    TextSettings,
 )
 from reward_models.inference import evaluating
 from reward_models.seeds import derived_seed
@@ -123,37 +123,27 @@ class CausalLM(EvaluatedModel):
                 out += [row[: len(a)] for row, a in zip(log_probs, answers[part], strict=True)]
         return out
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        n: int,
-        *,
-        seed: int = 0,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> list[list[str]]:
+    def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
         """Sample texts from the model's own distribution: no top-k, no top-p."""
-        ends = [*end_tokens(self.model, self.tokenizer), *self._tokens_with(tuple(stop))]
+        ends = [*end_tokens(self.model, self.tokenizer), *self._tokens_with(settings.stop)]
         config = GenerationConfig(
-            do_sample=temperature > 0,
-            temperature=temperature if temperature > 0 else None,
+            do_sample=settings.temperature > 0,
+            temperature=settings.temperature if settings.temperature > 0 else None,
             top_k=0,
             top_p=1.0,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=settings.max_new_tokens,
             pad_token_id=self._padding,
             eos_token_id=ends,
         )
         rows = [ids for prompt in prompts for ids in [self._prompt_ids(prompt)] * n]
         texts: list[str] = []
         with evaluating(self.model), torch.random.fork_rng(devices=self._accelerators()):
-            torch.manual_seed(derived_seed(seed, "texts of a model of a suite"))
+            torch.manual_seed(derived_seed(settings.seed, "texts of a model of a suite"))
             for start in range(0, len(rows), SEQUENCES):
                 part = rows[start : start + SEQUENCES]
                 tokens, _ = generate_with_shared_prefix(self.model, part, config, self._padding, ends)
                 texts += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        cut = [cut_before(text, stop) for text in texts]
-        return [cut[i * n : (i + 1) * n] for i in range(len(prompts))]
+        return [texts[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def sequence_losses(self, sequences: Sequence[Sequence[Segment]]) -> list[SegmentLosses]:
         """Return the loss of each output: all segments of a sequence are one context, a chat model's turns.

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from plural_rlhf.suites.models.protocol import EvaluatedModel, cut_before
+from plural_rlhf.suites.models.protocol import EvaluatedModel, TextSettings
 from reward_models.content_hashes import value_hash
 
 
@@ -112,16 +112,7 @@ class EndpointModel(EvaluatedModel):
         self.usage = Usage()
         self._lock = threading.Lock()
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        n: int,
-        *,
-        seed: int = 0,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> list[list[str]]:
+    def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
         """Ask for `n` texts per prompt; an endpoint that gives fewer at a time is asked again for the rest.
 
         The seed is sent along, but an endpoint may ignore it.
@@ -129,8 +120,11 @@ class EndpointModel(EvaluatedModel):
         Raises:
             EndpointError: The endpoint refuses the request, or failed in every try.
         """
-        settings = {"max_tokens": max_new_tokens, "temperature": temperature, "stop": list(stop)[:4] or None}
-
+        options = {
+            "max_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "stop": list(settings.stop)[:4] or None,
+        }
         failures: list[EndpointError] = []
         failed = threading.Event()
 
@@ -149,11 +143,11 @@ class EndpointModel(EvaluatedModel):
                     "model": self.model,
                     "messages": [{"role": "user", "content": prompts[number]}],
                     "n": n - len(texts),
-                    "seed": (seed + 1_000 * number + len(texts)) % 2**31,
-                    **{key: value for key, value in settings.items() if value is not None},
+                    "seed": (settings.seed + 1_000 * number + len(texts)) % 2**31,
+                    **{key: value for key, value in options.items() if value is not None},
                 }
                 texts += self._texts(self._post(body, failed))
-            return [cut_before(text, stop) for text in texts[:n]]
+            return texts[:n]
 
         with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
             try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported, OptionRequest, cut_before
+from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported, OptionRequest, TextSettings
 from reward_models.content_hashes import file_hash, value_hash
 from reward_models.whole_file import json_lines
 
@@ -82,27 +82,18 @@ class CallableModel(EvaluatedModel):
                 out.append(np.log(shares))
         return out
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        n: int,
-        *,
-        seed: int = 0,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> list[list[str]]:
-        """Return the texts of the function, cut before the first of `stop`."""
+    def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
+        """Return the texts of the function."""
         if self.write is None:
-            return super().sample(prompts, n)
+            return super().write_texts(prompts, n, settings)
         out = []
         for number, prompt in enumerate(prompts):
-            texts = [str(text) for text in self.write(prompt, n, seed=seed + number)]
+            texts = [str(text) for text in self.write(prompt, n, seed=settings.seed + number)]
             if len(texts) != n:
                 raise ValueError(
                     f"{self.name} returned {len(texts)} texts for {prompt[:60]!r}, and {n} were asked for"
                 )
-            out.append([cut_before(text, stop) for text in texts])
+            out.append(texts)
         return out
 
 
@@ -136,17 +127,8 @@ class RecordedModel(EvaluatedModel):
             prompt, texts = _recorded_line(line, f"{self.path}, line {number}")
             self.texts.setdefault(prompt, []).extend(texts)
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        n: int,
-        *,
-        seed: int = 0,
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
-        stop: Sequence[str] = (),
-    ) -> list[list[str]]:
-        """Return the first `n` texts of each prompt, cut before the first of `stop`.
+    def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
+        """Return the first `n` texts of each prompt.
 
         Raises:
             NotSupported: A prompt has fewer texts.
@@ -157,7 +139,7 @@ class RecordedModel(EvaluatedModel):
                 f"{self.path} has {len(self.texts.get(few[0], ()))} of {n} texts for {few[0][:60]!r}, and too few for "
                 f"{len(few)} of {len(prompts)} prompts"
             )
-        return [[cut_before(text, stop) for text in self.texts[prompt][:n]] for prompt in prompts]
+        return [self.texts[prompt][:n] for prompt in prompts]
 
 
 def _recorded_line(line: str, place: str) -> tuple[str, list[str]]:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from reward_models.judgements.texts import Text
     from reward_models.jury.scorer import JuryScorer
 
-__all__ = ["EvaluatedModel", "NotSupported", "OptionRequest", "Segment", "SegmentLosses", "Steering", "cut_before"]
+__all__ = [
+    "EvaluatedModel",
+    "NotSupported",
+    "OptionRequest",
+    "Segment",
+    "SegmentLosses",
+    "Steering",
+    "TextSettings",
+    "cut_before",
+]
 
 
 class NotSupported(ValueError):
@@ -52,6 +61,27 @@ class OptionRequest:
     options: tuple[str, ...]
     people: np.ndarray | None = None
     marginal: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How texts are sampled.
+
+    Attributes:
+        seed: Random seed.
+        max_new_tokens: Most tokens of a text.
+        temperature: 1 samples from the model itself; 0 takes the most probable tokens.
+        stop: Texts before which a sample is cut; a model may stop there.
+
+    Example:
+        >>> TextSettings(seed=1).max_new_tokens
+        64
+    """
+
+    seed: int = 0
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +178,21 @@ class EvaluatedModel:
         temperature: float = 1.0,
         stop: Sequence[str] = (),
     ) -> list[list[str]]:
-        """Sample `n` texts per prompt. A text is cut before the first of `stop`; the end token is not part of it."""
+        """Sample `n` texts per prompt. A text is cut before the first of `stop`; the end token is not part of it.
+
+        Args:
+            prompts: The prompts.
+            n: Texts per prompt.
+            seed: Random seed.
+            max_new_tokens: Most tokens of a text.
+            temperature: 1 samples from the model itself; 0 takes the most probable tokens.
+            stop: Texts before which a sample is cut.
+        """
+        settings = TextSettings(seed, max_new_tokens, temperature, tuple(stop))
+        return [[cut_before(text, stop) for text in texts] for texts in self.write_texts(prompts, n, settings)]
+
+    def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
+        """Write `n` texts per prompt, for `sample`, which cuts them; a kind of model that writes has its own."""
         raise NotSupported(f"a model of the kind {self.kind!r} cannot sample texts")
 
     def sequence_losses(self, sequences: Sequence[Sequence[Segment]]) -> list[SegmentLosses]:
