@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import environment, make_parser, print_table, row, write
-from _mutants.covering import Covered, Recorder, changed_tests, merge, runs_on_import
+from _mutants.covering import Covered, FirstFailure, Recorder, changed_tests, merge, runs_on_import
 from _mutants.faults import Mutant, mutants
 
 
@@ -93,12 +93,17 @@ def files_of_tests(copy: Path, room: str, file: str = "", named_only: bool = Fal
 
 
 def run_tests(
-    copy: Path, files: list[str], seconds: float, marks: str = "", record: Path | None = None
+    copy: Path,
+    files: list[str],
+    seconds: float,
+    marks: str = "",
+    record: Path | None = None,
+    failed: Path | None = None,
 ) -> tuple[str, float]:
     """Run tests in a forked process until one fails; `killed`, `survived` or `timeout`, and the seconds it took.
 
     The parent has imported the heavy libraries, and none of the packages under test. `marks` is an expression for
-    `pytest -m`. With `record`, which test ran which line is written there.
+    `pytest -m`. With `record`, which test ran which line is written there; with `failed`, which test failed.
     """
     started = time.perf_counter()
     child = os.fork()
@@ -115,7 +120,8 @@ def run_tests(
         import pytest
 
         chosen = ["-m", marks] if marks else []
-        plugins = [] if record is None else [Recorder(record, ["plural_rlhf", "reward_models"])]
+        plugins: list[Any] = [] if record is None else [Recorder(record, ["plural_rlhf", "reward_models"])]
+        plugins += [] if failed is None else [FirstFailure(failed)]
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *chosen, *files], plugins)
         os._exit(int(code))
     _, status = os.waitpid(child, 0)
@@ -198,7 +204,8 @@ def measure(
             files = files_of_tests(copy, room) + [room] * args.covering  # its doctests
             check_pass(copy, files, args, record if args.covering else None)
             covered = Covered(record) if args.covering else None
-        checked: set[str] = set()
+        checked: set[tuple[str, ...]] = set()
+        failed = copy / "the_test_that_failed.txt"
         survivors: list[dict[str, Any]] = []
         for mutant in sample(room, args.seed):
             tried = sum(counts.values()) - counts["equivalent"]
@@ -209,20 +216,25 @@ def measure(
             if (mutant.file, mutant.was, mutant.became) in reasons:
                 counts["equivalent"] += 1
                 continue
-            if args.named and mutant.file not in checked:
-                check_pass(copy, files_of_tests(copy, room, mutant.file, named_only=True), args)
-                checked.add(mutant.file)
             original = (copy / mutant.file).read_text(encoding="utf-8")
             (copy / mutant.file).write_text(mutant.code, encoding="utf-8")
             outcome, took = "survived", 0.0
+            failed.unlink(missing_ok=True)
             for files, seconds in tests_of(mutant, original, covered, copy, room, args):
                 if outcome == "survived":
-                    outcome, longer = run_tests(copy, files, seconds, marks_of(args))
+                    tried_last = files
+                    outcome, longer = run_tests(copy, files, seconds, marks_of(args), failed=failed)
                     took += longer
             if outcome == "survived" and args.slow:
                 slow, longer = run_tests(copy, files_of_tests(copy, room, mutant.file)[1:], args.slow, "slow")
                 outcome, took = "killed" if slow == "killed" else "survived", took + longer
             (copy / mutant.file).write_text(original, encoding="utf-8")
+            if args.named and outcome != "survived":  # else the tests were run without a fault at the start
+                test = failed.read_text(encoding="utf-8") if failed.exists() else ""
+                noticing = (test,) if test else tuple(tried_last)
+                if noticing not in checked:
+                    check_pass(copy, [*noticing], args)
+                    checked.add(noticing)
             counts[outcome] += 1
             place = f"{mutant.file}:{mutant.line}"
             print(f"{outcome:9}{took:6.0f} s  {place}  {mutant.was}  ->  {mutant.became}", flush=True)

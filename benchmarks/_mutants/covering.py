@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 
-__all__ = ["Covered", "Recorder", "changed_tests", "merge", "runs_on_import"]
+__all__ = ["Covered", "FirstFailure", "Recorder", "changed_tests", "merge", "runs_on_import"]
 
 
 class Recorder:
@@ -64,6 +64,25 @@ class Recorder:
         self.file.write_text(
             json.dumps({"lines": lines, "seconds": self.seconds, "fixtures": self.fixtures}), encoding="utf-8"
         )
+
+
+class FirstFailure:
+    """A pytest plugin that writes the name of the first test that fails, or of its file if that cannot be imported."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failed test."""
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file without tests because of an error."""
+        self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.failed and not self.file.exists():
+            self.file.write_text(report.nodeid, encoding="utf-8")
 
 
 class Covered:

@@ -184,7 +184,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(server, tmp_path)
     prompts = [f"p{i}" for i in range(20)]
     store = tmp_path / "urn.jsonl"
     server.script = [200] * 8 + [404] * 50
-    with pytest.raises(EndpointError):
+    with pytest.raises(EndpointError, match="404"):
         Context(model(server), store=AnswerStore(store)).sample(prompts, 1)
     server.script, asked = [], len(server.bodies)
     assert len(Context(model(server), store=AnswerStore(store)).sample(prompts, 1)) == 20

@@ -188,7 +188,15 @@ def test_clusters_share_by_degrees():
     np.testing.assert_allclose(list(jury.values()), expected / expected.sum())
 
 
-@pytest.mark.parametrize("seats", [{"a": -1, "b": 2}, {"a": 0, "b": 0}, {"a": float("nan")}, {}])
-def test_seats_that_are_no_weights_have_no_shares(seats):
-    with pytest.raises(JuryError):
+@pytest.mark.parametrize(
+    ("seats", "message"),
+    [
+        ({"a": -1, "b": 2}, r"\[-1.0, 2.0\]: every one must be a number of at least 0"),
+        ({"a": float("nan")}, r"\[nan\]: every one must be a number of at least 0"),
+        ({"a": 0, "b": 0}, "all zero, so nobody is on the jury"),
+        ({}, "all zero, so nobody is on the jury"),
+    ],
+)
+def test_seats_that_are_no_weights_have_no_shares(seats, message):
+    with pytest.raises(JuryError, match=message):
         Jury(seats).shares()

@@ -242,7 +242,7 @@ def test_what_cannot_work_is_refused(voters):
         fit_k_models(train, 0)
     soft = dataclasses.replace(train, kind="soft")
     for call in (shuffle_raters, fit_k_models, lambda enc: fit_demographics(enc, judgements)):
-        with pytest.raises(JuryError):
+        with pytest.raises(JuryError, match=r"'soft'.*Fix: use .* rater_id"):
             call(soft)
     with pytest.raises(JuryError, match="cannot score 'choice'"):
         fit_item_mean(train).log_probs(dataclasses.replace(train, kind="choice"))

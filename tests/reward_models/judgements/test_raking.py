@@ -106,7 +106,7 @@ def test_raters_who_did_not_say(missing):
 
 def test_every_contradiction_is_named_at_once():
     traits = {"age": ["young", "young", "old"], "sex": ["f", "m", "x"]}
-    with pytest.raises(JudgementError) as error:
+    with pytest.raises(JudgementError, match="regoin") as error:
         rake(
             traits,
             {

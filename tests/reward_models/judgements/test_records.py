@@ -63,11 +63,10 @@ def soft(**changes):
 def refuse(frame, *fragments, **kwargs):
     """The table is refused with a message that holds every fragment, and is left as it was."""
     before = frame.copy(deep=True)
-    with pytest.raises(JudgementError) as caught:
+    with pytest.raises(JudgementError, match="Fix:") as caught:
         Judgements.from_frame(frame, **kwargs)
     for fragment in fragments:
         assert fragment in str(caught.value)
-    assert "Fix:" in str(caught.value)
     pd.testing.assert_frame_equal(frame, before)
     return str(caught.value)
 

@@ -77,8 +77,19 @@ def test_little_is_said_where_little_is_known():
 
 
 def test_values_of_a_damaged_file_are_refused(kind):
-    for damage in ({"word_share": 1.5}, {"characters": [3.0, 1.0, 2.0]}, {"letters": []}, {"words": [3]}):
-        with pytest.raises(JuryError):
+    kind.check_values()
+    dataclasses.replace(kind, word_share=1.0, scripts={"latin": 1.0}, characters=[0.0, 0.0, 9.0]).check_values()
+    for damage, message in (
+        ({"word_share": 1.5}, "a share that is none: .*1.5"),
+        ({"scripts": {"latin": -0.5}}, "a share that is none: .*-0.5"),
+        ({"letters": [0.1, 0.2, 1.5]}, "a share that is none: .*1.5"),
+        ({"word_share": "half"}, "a share that is none: .*half"),
+        ({"characters": [3.0, 1.0, 2.0]}, r"\[3.0, 1.0, 2.0\] are no quantiles"),
+        ({"characters": [3.0, 4.0]}, r"\[3.0, 4.0\] are no quantiles"),
+        ({"letters": []}, "quantiles of lengths or of letters, but not both"),
+        ({"words": [3]}, "a common word of the fitted texts is no text"),
+    ):
+        with pytest.raises(JuryError, match=message):
             dataclasses.replace(kind, **damage).check_values()
 
 

@@ -247,7 +247,7 @@ def test_the_map_to_paste_of_a_labelled_file(tmp_path):
 def test_long_files_are_not_called_wide(tmp_path):
     frame = in_rows(FRAME).assign(urban=["yes", "no"] * 4, answer=["yes", "no"] * 4)
     for columns in (None, LONG | {"columns": LONG["columns"] | {"choice": "anwser"}}):
-        with pytest.raises(JudgementError) as caught:
+        with pytest.raises(JudgementError, match="choice") as caught:
             load_table(save(frame, tmp_path / "a.csv"), columns)
         assert "looks wide" not in str(caught.value)
 
