@@ -171,7 +171,8 @@ def _check_name(name: object) -> None:
     if name != plain:
         raise JuryError(
             f"the name {name[:MOST_LETTERS]!r} of a cluster is not one line of at most {MOST_LETTERS} characters "
-            f"without control characters, special tokens and spaces around it. Fix: write {plain!r}"
+            "without control characters, special tokens and spaces around it. Fix: "
+            + (f"write {plain!r}" if plain else "give a word or a few")
         )
     if name in WORDS or "=" in name:
         raise JuryError(

@@ -295,6 +295,8 @@ def _verdict(
     """
     accuracy, of_model = accuracies
     alone = f"length and format alone predict {accuracy:.0%} of the answers, and the model {of_model:.0%}"
+    if np.isnan(accuracy):
+        alone = "every judgement is a tie, so that length and format predict no answer"
     tells = format_gain[1] > 0
     knows = not np.isnan(explained[0])  # the model beats the frequencies of the answers
     check = "Check how the two sides were rendered (lists, brackets, quotes, cut texts)"

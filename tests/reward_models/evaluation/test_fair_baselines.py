@@ -296,6 +296,7 @@ ALONE = "length and format alone predict 60% of the answers, and the model 70%"
             False,
             "the model -0.020 nats per judgement without an interval, for which there are too few raters or items)",
         ),
+        ({"accuracies": (np.nan, np.nan)}, False, "no leak: every judgement is a tie, so that length and format"),
         ({"explained": (np.nan, np.nan, np.nan), "ahead": (-0.02, -0.1, 0.0)}, False, "neither predicts better"),
         ({}, False, "format has 10% of what the model knows, and 20% of its gain over the base"),
         ({"gain": (0.1, -0.1, 0.3)}, False, f"no leak: {ALONE}; format has 10% of what the model knows"),

@@ -92,7 +92,14 @@ def test_a_renaming_that_fails_half_way_leaves_the_jury(jury, monkeypatch):
     assert JuryScorer.from_pretrained(jury).cluster_names == ["city | centre", "b"]
 
 
-@pytest.mark.parametrize(("names", "fault"), [({"c": "d"}, "no cluster 'c'"), (["one"], "1 name for 2 clusters")])
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        ({"c": "d"}, "no cluster 'c'"),
+        (["one"], "1 name for 2 clusters"),
+        ({"b": "\udcc3\udc87"}, "Fix: give a word or a few"),  # bytes that the terminal could not read as letters
+    ],
+)
 def test_names_that_cannot_be_used_change_nothing(jury, names, fault):
     content = (jury / "config.json").read_bytes()
     with pytest.raises(JuryError, match=fault):
