@@ -9,6 +9,7 @@ nothing of how a loss is computed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,7 @@ def best_share_kept(trainer: JuryRewardTrainer) -> Iterator[None]:
     The block loads the best of the models that were evaluated, its memberships and terms. The end is that model or,
     where it is the start, the one of the last step. The share of the change that is kept is logged as
     `jury/kept_share`. Only the block is run where no texts are held out, where weights are sharded, and where a
-    training is resumed whose start was not kept.
+    training is resumed whose start was not kept. Warns where nothing of the change is kept.
 
     Args:
         trainer: The trainer after its last step.
@@ -99,6 +100,15 @@ def best_share_kept(trainer: JuryRewardTrainer) -> Iterator[None]:
     set_weights(model, start, end, kept)
     trainer.state.best_metric = losses[kept]
     trainer.log({"jury/kept_share": kept, "jury/kept_loss": losses[kept]})
+    if kept == 0.0:
+        warnings.warn(
+            f"no share of what the training changed predicts the held-out texts better than its start "
+            f"({losses[kept]:.4f} nats per judgement), so the start is kept; the held-out texts are not fitted. Fix: "
+            "fit_jury(judgements, backbone) fits heads on the same features to all texts; or train with a smaller "
+            "learning_rate or train_heads=False",
+            UserWarning,
+            stacklevel=2,
+        )
     trainer.accelerator.wait_for_everyone()
     if trainer.args.should_save:
         file.unlink()

@@ -77,7 +77,8 @@ def test_a_training_that_makes_it_worse_stops_and_ends_where_it_started(tmp_path
     judgements, _ = planted()
     settings = {"num_clusters": 2, "heldout_texts": 0.25, "patience": 2, "num_train_epochs": 9, "learning_rate": 30.0}
     trainer = make_trainer(judgements, tmp_path, **settings)
-    trainer.train()
+    with pytest.warns(UserWarning, match=r"better than its start \(0\.\d+ nats .*fit_jury\(judgements, backbone\)"):
+        trainer.train()
     first, *later = losses(trainer)
     assert len(later) == 2  # and not nine
     assert min(later) > first
