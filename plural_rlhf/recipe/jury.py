@@ -166,12 +166,22 @@ def _describe(scorer: JuryScorer, model: str, config: RunConfig, console: Consol
 
 
 def measure_headroom(judgements: Judgements, seed: int, keep: Keep) -> HeadroomSummary:
-    """Measure what a jury could gain over one reward for everybody; `keep` as for `jury_stage`."""
+    """Measure what a jury could gain over one reward for everybody; `keep` as for `jury_stage`.
+
+    Raises:
+        JuryError: Nothing can be held out; says that this is what a run measures first, and how to do without.
+    """
 
     def measure() -> dict[str, Any]:
         return HeadroomSummary.model_validate(headroom(judgements, seed=seed), from_attributes=True).to_dict()
 
-    return HeadroomSummary.model_validate(keep("headroom", measure))
+    try:
+        return HeadroomSummary.model_validate(keep("headroom", measure))
+    except JuryError as error:
+        raise JuryError(
+            f"a run measures first what it gains to tell raters apart (headroom): {error}. Without a run, "
+            "reward_models.fit_jury(judgements, backbone) fits one reward for everybody to such a table"
+        ) from error
 
 
 def measure_headroom_on_new_texts(

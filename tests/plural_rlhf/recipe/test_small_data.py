@@ -6,9 +6,10 @@ import pytest
 
 from plural_rlhf.recipe import run
 from plural_rlhf.recipe.config import load_config
+from plural_rlhf.recipe.jury import measure_headroom
 from plural_rlhf.report.sections import report_sections
-from reward_models import planted_judgements
-from reward_models.errors import JudgementError
+from reward_models import Judgements, planted_judgements
+from reward_models.errors import JudgementError, JuryError
 from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
 
 
@@ -77,3 +78,12 @@ def test_questions_that_are_too_few_for_what_is_held_out_are_named_with_the_sett
     with pytest.raises(JudgementError, match=rf"holds out {heldout or 6} questions of {n_items}, .*Fix: .*{fix}"):
         run(load_config(SMOKE, settings), console=quietly(), until="jury")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_table_in_which_everybody_judged_one_thing_says_what_the_run_measures_first():
+    judgements = planted_judgements("rating", num_raters=12, num_items=4).judgements
+    frame = judgements.frame.groupby("rater_id", as_index=False).head(1)
+    with pytest.warns(UserWarning, match="12 of 12 raters have one judgement"):
+        once = Judgements.from_frame(frame, levels=judgements.levels)
+    with pytest.raises(JuryError, match=r"^a run measures first .*none of 12 judgements can be held out.*fit_jury"):
+        measure_headroom(once, 0, lambda name, measure: measure())
