@@ -159,8 +159,8 @@ def _share_error(
         if np.isnan([fair, one_camp]).any():
             return replace(row, reason=f"{for_nobody}, and hardly any for one")
         reason = (
-            f"the jury cannot tell: {for_nobody}, and the others would show an error of {fair.mean():.2f} in the "
-            f"right shares, of {one_camp.mean():.2f} for one cluster alone. Fix: draw more texts per prompt"
+            f"{for_nobody}, and the others would show an error of {fair.mean():.2f} in the right shares, of "
+            f"{one_camp.mean():.2f} for one cluster alone: the jury cannot tell. Fix: draw more texts per prompt"
         )
         return replace(row, reason=reason)
     parts = np.full((len(of_prompts), 2), np.nan)

@@ -12,7 +12,7 @@ from plural_rlhf.report.names import Method, Split
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.tables import NO_BREAK
 from plural_rlhf.report.texts.tables import LITTLE_KEPT, policy_name, population_results
-from plural_rlhf.report.texts.writers import judge, reference, trained
+from plural_rlhf.report.texts.writers import clusters, judge, reference, trained
 
 
 __all__ = ["text_findings"]
@@ -95,20 +95,17 @@ def _shares(results: TextResults, ours: str, others: Sequence[str], whole: str) 
     ]
     split = "held-out" if results.split == Split.HELDOUT else "trained"
     by = "a jury of raters that took no part" if jury == "heldout" else "what it was trained on"
-    where = f"(on {split} prompts, by {by})."
+    where = f"(on {split} prompts, by {by})"
     if row.value is None:
-        nobody = results.row(ours, "share_for_no_cluster", jury=jury)
-        if nobody is None or nobody.value is None or row.reason is None:
+        if row.reason is None or len(clusters(results, jury)) < 2:
             return ""
-        return (
-            f"{_percent(nobody.value)} of its texts are for no {whole} in particular, so how the others divide among "
-            f"them cannot be told{''.join(rivals).replace('; with', '; those of', 1)} {where}"
-        )
+        others_keep = "".join(rivals).replace(" to within", f" every {whole} keeps its share to within", 1)
+        return f"For which {whole} its texts were written cannot be told {where}: {row.reason}{others_keep}."
     chance = ""
     if row.floor is not None and row.baseline is not None:
         chance = f" (by chance {_percent(row.floor)}, for one alone {_percent(row.baseline)})"
     kept = f"Every {whole} keeps its share of the texts to within {_percent(row.value)} of it"
-    return f"{kept}{chance}{''.join(rivals)} {where}"
+    return f"{kept}{chance}{''.join(rivals)} {where}."
 
 
 def _classes(results: TextResults, ours: str, others: Sequence[str]) -> str:

@@ -94,10 +94,11 @@ def test_findings_of_any_policies_compare_the_first_with_the_others(values):
     assert rival < 0.7
     assert f"ours: Its texts say {ours:.0%}".replace("%", " %") in sentences[1]
     assert f"as those of before, grpo $x$'s {rival:.0%}.".replace("%", " %") in sentences[1]
-    nobody = results.row("ours", "share_for_no_cluster", jury="heldout").value
-    assert results.row("ours", "share_error", jury="heldout").value is None
+    untold = results.row("ours", "share_error", jury="heldout")
+    assert untold.value is None
     assert sentences[0].startswith(
-        f"ours: {nobody:.0%} of its texts are for no cluster of people in particular, so how".replace("%", " %")
+        "ours: For which cluster of people its texts were written cannot be told (on held-out prompts, by a jury of "
+        f"raters that took no part): {untold.reason}"
     )
 
 
@@ -112,11 +113,12 @@ def test_findings_set_the_error_of_shares_beside_chance_and_one_camp():
         "Every cluster of people keeps its share of the texts to within 12 % of it (by chance 20 %, for one alone "
         "95 %); with stock GRPO to within 90 % (on held-out prompts, by what it was trained on)."
     )
-    rows[0] = ("plural", "share_error", None, of | {"reason": "the jury cannot tell"})
-    (sentence,) = found([*rows, ("plural", "share_for_no_cluster", 0.8, of)])
-    assert sentence.startswith(
-        "80 % of its texts are for no cluster of people in particular, so how the others divide among them cannot be "
-        "told; those of stock GRPO to within 90 %"
+    rows[0] = ("plural", "share_error", None, of | {"reason": "the jury cannot tell. Fix: more texts"})
+    (sentence,) = found(rows)
+    assert sentence == (
+        "For which cluster of people its texts were written cannot be told (on held-out prompts, by what it was "
+        "trained on): the jury cannot tell. Fix: more texts; with stock GRPO every cluster of people keeps its share "
+        "to within 90 %."
     )
 
 
