@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from plural_rlhf.methods.new_questions.new import NewQuestion
 from plural_rlhf.methods.new_questions.page import write_questions_report
-from plural_rlhf.methods.new_questions.predict import EVERYBODY, GroupPrediction, predict_questions
+from plural_rlhf.methods.new_questions.predict import EVERYBODY, MOST_FOLDS, GroupPrediction, predict_questions
 from plural_rlhf.methods.new_questions.results import KnownRecord, PredictedRecord, QuestionResults, SkillRecord
 from plural_rlhf.report.results import Meta
 from reward_models.judgements.records import Judgements
@@ -102,7 +103,7 @@ def _skill(prediction: GroupPrediction) -> SkillRecord:
     divergences = {way: js_divergence(known.shares, shares) for way, shares in prediction.crossed.items()}
     points = {way: total_variation(known.shares, shares) for way, shares in prediction.crossed.items()}
     gain = divergences["wording"] - divergences["marginal"]
-    low, high = mean_interval(np.bincount(blocks, gain) / np.bincount(blocks))
+    low, high = crossed_interval(np.bincount(blocks, gain) / np.bincount(blocks))
     return SkillRecord(
         group=prediction.group,
         options=list(known.options),
@@ -115,6 +116,24 @@ def _skill(prediction: GroupPrediction) -> SkillRecord:
         points_marginal=float(np.median(points["marginal"])),
         reliance=prediction.reliance,
     )
+
+
+def crossed_interval(values: np.ndarray) -> tuple[float, float]:
+    """Compute the interval of a mean over (Q,) questions of which each was predicted from the others.
+
+    All predictions share nearly all of what they are made from, so that the values vary less than the mean over other
+    questions does: the variance is that of the mean times `1 + J / (J - 1)` for `J` parts held out in turn (Nadeau and
+    Bengio 2003, https://doi.org/10.1023/A:1024068626366).
+
+    Example:
+        >>> low, high = crossed_interval(np.array([-0.03, -0.01, -0.02, -0.03, -0.01, -0.02]))
+        >>> round(low, 3), round(high, 3)
+        (-0.035, -0.005)
+    """
+    parts, mean = min(len(values), MOST_FOLDS), float(values.mean())
+    wider = math.sqrt(1 + parts / (parts - 1))
+    low, high = mean_interval(values)
+    return mean - wider * (mean - low), mean + wider * (high - mean)
 
 
 def _predicted(prediction: GroupPrediction) -> Iterator[PredictedRecord]:

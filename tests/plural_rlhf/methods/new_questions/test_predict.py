@@ -10,7 +10,11 @@ import pytest
 
 from plural_rlhf.methods.new_questions import NewQuestion, QuestionResults, predict_questions, run_questions
 from plural_rlhf.methods.new_questions.page import question_findings
+from plural_rlhf.methods.new_questions.predict import _crossed
+from plural_rlhf.methods.new_questions.run import crossed_interval
 from reward_models import JudgementError, Judgements, fit_similar_questions
+from reward_models.stats.answers import js_divergence
+from reward_models.stats.few_units import mean_interval
 
 
 TOPICS = ("parks", "roads", "pools", "trams")
@@ -92,6 +96,28 @@ def _skill(prediction):
     from plural_rlhf.methods.new_questions.run import _skill
 
     return _skill(prediction)
+
+
+def test_the_interval_of_the_check_holds_what_new_questions_show():
+    """Predictions of known questions share what they are made from: a plain t interval is too narrow."""
+    covered = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+
+        def draw(number, rng=rng):
+            rows = rng.normal(size=(number, 8))
+            return rng.dirichlet([4, 4, 3], size=number), rows
+
+        (shares, rows), (new_shares, new_rows) = draw(12), draw(200)
+        fit = fit_similar_questions(shares, rows)
+        gain = js_divergence(new_shares, fit.shares(new_rows)) - js_divergence(new_shares, fit.marginal)
+        crossed = _crossed(shares, rows, np.arange(12), 0, "")
+        checked = js_divergence(shares, crossed["wording"]) - js_divergence(shares, crossed["marginal"])
+        for low, high in (crossed_interval(checked), mean_interval(checked)):
+            covered.append(low <= gain.mean() <= high)
+    widened, plain = np.mean(np.reshape(covered, (-1, 2)), axis=0)
+    assert widened > 0.85
+    assert plain < widened - 0.05
 
 
 def test_a_known_question_is_predicted_from_the_others_only():
