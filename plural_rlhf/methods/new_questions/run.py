@@ -24,7 +24,7 @@ from reward_models.stats.few_units import mean_interval
 from reward_models.whole_file import whole_file
 
 
-__all__ = ["run_questions"]
+__all__ = ["crossed_interval", "run_questions"]
 
 NEAREST = 3
 """Known questions that are named beside each new one."""

@@ -10,7 +10,7 @@ import pytest
 
 from plural_rlhf.methods.new_questions import NewQuestion, QuestionResults, predict_questions, run_questions
 from plural_rlhf.methods.new_questions.page import question_findings
-from plural_rlhf.methods.new_questions.predict import _crossed
+from plural_rlhf.methods.new_questions.predict import crossed_shares
 from plural_rlhf.methods.new_questions.run import crossed_interval
 from reward_models import JudgementError, Judgements, fit_similar_questions
 from reward_models.stats.answers import js_divergence
@@ -111,7 +111,7 @@ def test_the_interval_of_the_check_holds_what_new_questions_show():
         (shares, rows), (new_shares, new_rows) = draw(12), draw(200)
         fit = fit_similar_questions(shares, rows)
         gain = js_divergence(new_shares, fit.shares(new_rows)) - js_divergence(new_shares, fit.marginal)
-        crossed = _crossed(shares, rows, np.arange(12), 0, "")
+        crossed = crossed_shares(shares, rows, np.arange(12), 0, "")
         checked = js_divergence(shares, crossed["wording"]) - js_divergence(shares, crossed["marginal"])
         for low, high in (crossed_interval(checked), mean_interval(checked)):
             covered.append(low <= gain.mean() <= high)
