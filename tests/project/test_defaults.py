@@ -1,7 +1,8 @@
-"""What a user gets who says nothing: the defaults of every public class, function and setting, word for word.
+"""What a user gets who says nothing: the defaults of every public class, function and setting, and constant numbers.
 
-A changed default changes the numbers of everybody who did not set it. After a change that is meant and measured, write
-the file again and read the difference: `UPDATE_GOLDEN=1 python -m pytest tests/project/test_defaults.py`, `git diff`.
+A changed default changes the numbers of everybody who did not set it, and a changed constant (a threshold, a number of
+draws, a least number of raters) those of everybody. After a change that is meant and measured, write the file again
+and read the difference: `UPDATE_GOLDEN=1 python -m pytest tests/project/test_defaults.py`, `git diff`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,6 +65,30 @@ def defaults() -> dict[str, dict[str, str]]:
     return values
 
 
+def constants() -> dict[str, dict[str, str]]:
+    """The numbers that a module sets in capitals, alone or in a collection, by the name of the module."""
+    values: dict[str, dict[str, str]] = {}
+    for module in modules():
+        names = re.findall(r"^(_?[A-Z][A-Z0-9_]+)\b.*=", inspect.getsource(module), re.MULTILINE)
+        found = {name: list(numbers(vars(module)[name])) for name in names if name in vars(module)}
+        if any(found.values()):
+            values[module.__name__] = {name: ", ".join(map(repr, of)) for name, of in found.items() if of}
+    return values
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """The numbers in a constant, in order."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value) if isinstance(value, float) else int(value)
+    elif isinstance(value, Mapping):
+        yield from numbers([*value.values()])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from numbers(item)
+    elif isinstance(value, set | frozenset):
+        yield from sorted(number for item in value for number in numbers(item))
+
+
 def text(parameter: Any) -> str:
     value = parameter.default
     if hasattr(parameter, "get_default"):  # of a setting
@@ -74,7 +99,7 @@ def text(parameter: Any) -> str:
 
 
 def test_no_default_changes_unseen():
-    today = defaults()
+    today = defaults() | constants()
     if os.environ.get("UPDATE_GOLDEN"):
         STORED.write_text(json.dumps(today, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     stored: dict[str, dict[str, str]] = json.loads(STORED.read_text(encoding="utf-8"))
@@ -84,6 +109,6 @@ def test_no_default_changes_unseen():
         for parameter, value in values.items()
         if name in today and parameter in today[name] and today[name][parameter] != value
     }
-    assert changed == {}, "(stored, today): a new default gives other numbers; see the head of this file"
+    assert changed == {}, "(stored, today): a new default or constant gives other numbers; see the head of this file"
     known = sum(parameter in stored.get(name, {}) for name, values in today.items() for parameter in values)
     assert known >= 0.95 * sum(map(len, today.values())), "many new defaults are not stored: write the file again"
