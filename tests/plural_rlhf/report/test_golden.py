@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -307,10 +308,17 @@ def test_the_page_of_a_spectrum_run_is_the_stored_one(tmp_path, monkeypatch):
 
 
 def check(variant: str, folder: Path, sections: list[Section]) -> None:
-    """Compare a page as Markdown, and what its plots and the tables that only the HTML has show, with stored files."""
+    """Compare a page as Markdown, and what its plots and the tables that only the HTML has show, with stored files.
+
+    Every figure that the page links is there, and no other.
+    """
     page = (folder / "report.md").read_text(encoding="utf-8")
     for ending, text in ((".md", page), (".plots.txt", drawing_of(sections))):
         stored = GOLDEN / f"{variant}{ending}"
         if os.environ.get("UPDATE_GOLDEN"):
             stored.write_text(text, encoding="utf-8")
         assert text == stored.read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(figures/(.+?\.png)\)", page)
+    assert linked == [f"{section.key}.png" for section in sections if section.figure is not None]
+    assert sorted(linked) == sorted(path.name for path in (folder / "figures").iterdir())
+    assert all((folder / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in linked)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from plural_rlhf.suites import (
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.option_answers import stated_shares
 from plural_rlhf.suites.models.functions import CallableModel
+from tests.processes import run_script
 
 
 class Counting(EvaluatedModel):
@@ -108,8 +107,7 @@ store = AnswerStore(Path({str(path)!r}))
 for number in range(60):
     store.add([(f"{{number}}-{{part}}", "x" * 5000) for part in range(4)])
 """
-    processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(3)]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    run_script(script, processes=3)
     keys = [json.loads(line)[0] for line in path.read_text().splitlines()]
     assert len(keys) == len(set(keys)) == 240
 

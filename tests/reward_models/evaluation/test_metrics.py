@@ -359,3 +359,23 @@ def test_intervals_know_that_raters_are_few():
 def test_a_bootstrap_without_draws_is_refused():
     with pytest.raises(JuryError, match="draws=0"):
         Bootstrap(draws=0)
+
+
+def test_intervals_end_where_a_number_must_and_nowhere_before():
+    """A share ends at 1. A loss may lie above 1 nat and above what was measured, and ends at 0.
+
+    The worst of two groups is worse in a resample than in the data, so an interval around it reaches far beyond both.
+    """
+    enc = votes(np.ones((12, 5)))
+    wrong = np.isin(enc.rater, (0, 2)) & (enc.alternatives[:, 0] < 4)  # two raters of two clusters
+    log_probs = np.where(wrong[:, None], log([1 - 1e-6, 1e-6]), log([1e-6, 1 - 1e-6]))  # a wrong one costs 13.8 nats
+    groups = np.repeat(np.eye(6), 2, axis=0)
+    rows = metrics.by_cluster(log_probs, enc, groups, list("abcdef"), bootstrap=FEW)
+    rows += metrics.worst_raters(log_probs, enc, share=0.5, min_judgements=5, bootstrap=FEW)
+    ends = {row.name: (row.low, row.value, row.high) for row in rows}
+    for name in ("accuracy_worst_cluster", "accuracy_worst_50_percent"):
+        low, value, high = ends[name]
+        assert 0 <= low < value < high == 1, name
+    for name in ("nll_nats_worst_cluster", "nll_nats_worst_50_percent"):
+        low, value, high = ends[name]
+        assert 0 == low < 1 < value < high, name
