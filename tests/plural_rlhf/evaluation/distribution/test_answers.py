@@ -132,6 +132,19 @@ def test_rows_hold_the_means_over_questions(planted, of_cluster):
     assert rows["jsd_nats"]["ci_low"] < rows["jsd_nats"]["ci_high"]
 
 
+def test_intervals_of_a_collapsed_policy_hold_its_values(planted):
+    """It always gives one answer: less entropy than people by far, and all of its answers on the list."""
+    encoded, rewards, _, order = planted
+    people = cluster_panel(encoded, rewards, PREVALENCE, order[:6]).select(order[:6]).resample(None, draws=60, seed=0)
+    rows = {r["metric"]: r for r in metric_rows(people, np.tile(np.eye(A)[0], (6, 1)), level=0.9)}
+    for row in rows.values():
+        assert row["ci_low"] <= row["value"] <= row["ci_high"], row
+    assert rows["entropy_gap"]["ci_high"] < 0
+    assert 0 <= rows["jsd_nats"]["ci_low"] < rows["jsd_nats"]["ci_high"] <= np.log(2)
+    assert 0 <= rows["total_variation"]["ci_low"] < rows["total_variation"]["ci_high"] <= 1
+    assert (rows["coverage"]["value"], rows["coverage"]["ci_high"]) == (1, 1)
+
+
 def test_people_themselves_score_nothing():
     answers = np.array([[0, 1], [1, 1], [1, -1], [0, 2]])
     panel = ClusterPanel(answers, 3, np.ones((1, 4, 2)))

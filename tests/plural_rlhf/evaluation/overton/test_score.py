@@ -72,6 +72,34 @@ def test_the_interval_over_questions_covers():
     assert hits / 150 > 0.9
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_an_interval_of_shares_ends_at_0_and_1(named):
+    """All groups are represented but by the answer to one question, and none but by that one."""
+    rng = np.random.default_rng(0)
+    for most, odd, ends in ((5.0, (5, 1, 5), "high"), (1.0, (1, 5, 1), "low")):
+        questions = {}
+        for q in range(8):
+            groups = np.array([odd if q == 0 else (most,) * 3], dtype=float)
+            ratings = np.repeat(groups, 6, axis=1) + rng.normal(0, 0.01, (1, 18))
+            raters = list(range(18)) if named else None
+            questions[str(q)] = QuestionRatings(ratings, np.repeat(["left", "right", "rural"], 6), raters=raters)
+        interval = overton_score(questions)
+        assert interval.value == pytest.approx(1 - 1 / 24 if most == 5 else 1 / 24)
+        assert 0 <= interval.low < interval.value < interval.high <= 1
+        assert getattr(interval, ends) == (1 if most == 5 else 0)
+        assert abs((interval.low if most == 5 else interval.high) - interval.value) > 0.05
+
+
+def test_agreement_of_all_questions_is_no_certainty():
+    """Of eight questions all of whose groups are represented the score is 1, and its interval as wide as Wilson's."""
+    raters = list(range(18))
+    groups = np.repeat(["left", "right", "rural"], 6)
+    questions = {str(q): QuestionRatings(np.full((1, 18), 5.0), groups, raters=raters) for q in range(8)}
+    interval = overton_score(questions)
+    assert (interval.value, interval.high) == (1, 1)
+    assert 0.5 < interval.low < 0.8
+
+
 def test_adjusted_scores_find_planted_effects_and_cover():
     rng = np.random.default_rng(0)
     effects = {"good": 0.1, "middling": 0.0, "bad": -0.1}
