@@ -305,3 +305,13 @@ def test_a_copy_of_a_trained_policy_learns_in_its_own_weights(tmp_path):
     train_exact(model, three_answers(), data, tmp_path, 5)
     torch.testing.assert_close(distribution(trained, "ab", THREE), before)
     assert (distribution(model, "ab", THREE).sum(-1) > 10 * before.sum(-1)).all()
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_bars_are_shown_unless_they_are_switched_off(tmp_path, capsys, quiet):
+    """Of the scores under the reference, before a training, as of its steps."""
+    settings = {"per_device_eval_batch_size": 1, "disable_tqdm": quiet}
+    train_exact(tiny_causal_lm(TOKENIZER), three_answers(), rows("abcd", THREE), tmp_path, 1, **settings)
+    printed = capsys.readouterr().err
+    assert ("reference: 100%" in printed) == (not quiet)
+    assert ("%|" in printed) == (not quiet)

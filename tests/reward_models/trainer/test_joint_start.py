@@ -242,3 +242,10 @@ def test_heads_that_are_not_trained_stay_those_of_the_joint_fit(tmp_path):
         weights.append(trainer.jury.score.weight.detach().clone())
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
+
+
+def test_a_quiet_training_shows_no_bar_of_its_start(tmp_path, capsys, monkeypatch):
+    for pause in ("DELAY", "PAUSE_IN_A_FILE"):
+        monkeypatch.setattr(f"reward_models.progress.{pause}", 0.0)
+    make_trainer(sparse(16, 6)[0], tmp_path, num_clusters=2, max_steps=1).train()
+    assert "%|" not in capsys.readouterr().err
