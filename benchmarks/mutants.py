@@ -51,6 +51,7 @@ EQUIVALENT = ROOT / "benchmarks" / "_mutants_equivalent.json"
 REAL_RUN = "tests/plural_rlhf/cli/test_cli_real_run.py"
 PUBLISHED = "tests/plural_rlhf/recipe/test_published_numbers.py", "tests/plural_rlhf/recipe/test_published_policies.py"
 PROOFS = "tests/plural_rlhf/test_distribution_proofs.py", "tests/plural_rlhf/test_distribution_properties.py"
+SAMPLING = "tests/reward_models/test_sampling_weights.py"
 ROOMS: dict[str, tuple[str, ...]] = {
     "plural_rlhf/core": ("tests/plural_rlhf/core", *PROOFS),
     "plural_rlhf/trainers": ("tests/plural_rlhf/trainers",),
@@ -59,7 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "plural_rlhf/evaluation": ("tests/plural_rlhf/evaluation", *PUBLISHED),
     "plural_rlhf/methods": ("tests/plural_rlhf/methods", "tests/plural_rlhf/recipe/spectrum"),
     "plural_rlhf/suites": ("tests/plural_rlhf/suites",),
-    "reward_models/judgements": ("tests/reward_models/judgements", "tests/reward_models/sources"),
+    "reward_models/judgements": ("tests/reward_models/judgements", "tests/reward_models/sources", SAMPLING),
     "reward_models/evaluation": ("tests/reward_models/evaluation",),
     "reward_models/stats": ("tests/reward_models/stats", "tests/reward_models/evaluation"),
     "reward_models/raters": ("tests/reward_models/raters", "tests/reward_models/fitting"),
