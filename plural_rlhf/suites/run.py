@@ -19,7 +19,7 @@ from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
 from plural_rlhf.suites.models.rewards import TextReward
 from plural_rlhf.suites.tasks.protocol import KEPT, Task, TaskData, TaskResult, TaskUnavailable
 from plural_rlhf.suites.tasks.questions import Layout
-from reward_models.content_hashes import arrays_hash
+from reward_models.content_hashes import arrays_hash, value_hash
 from reward_models.progress import track
 
 
@@ -33,6 +33,9 @@ __all__ = [
     "run_loaded",
     "run_tasks",
 ]
+
+LONGEST_NAME = 64
+"""Characters of the name of a folder of answers."""
 
 
 @dataclass(frozen=True)
@@ -227,4 +230,7 @@ def answers_path(folder: str | Path | None, model: EvaluatedModel, task: Task) -
     """Return the file of the kept answers of a model to a task."""
     if folder is None:
         return None
-    return Path(folder) / re.sub(r"[^\w.-]", "_", model.identity)[:64] / f"{task.name}.jsonl"
+    name = re.sub(r"[^\w.-]", "_", model.identity)
+    if name != model.identity or len(name) > LONGEST_NAME:  # what is cut or replaced may be what tells it apart
+        name = f"{name[: LONGEST_NAME - 25]}-{value_hash(model.identity)[:24]}"
+    return Path(folder) / name / f"{task.name}.jsonl"

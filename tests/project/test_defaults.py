@@ -7,6 +7,7 @@ and read the difference: `UPDATE_GOLDEN=1 python -m pytest tests/project/test_de
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -85,6 +86,8 @@ def numbers(value: Any) -> Iterator[float]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from numbers(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from numbers([getattr(value, field.name) for field in dataclasses.fields(value)])
     elif isinstance(value, set | frozenset):
         yield from sorted(number for item in value for number in numbers(item))
 

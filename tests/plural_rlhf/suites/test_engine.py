@@ -23,6 +23,7 @@ from plural_rlhf.suites import (
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.option_answers import stated_shares
 from plural_rlhf.suites.models.functions import CallableModel
+from plural_rlhf.suites.run import answers_path
 from tests.processes import run_script
 
 
@@ -215,3 +216,22 @@ def test_in_one_line_a_policy_is_asked_as_in_its_training():
     assert asked == [f"{first}\nMore parks?\n- yes\n- no\nAnswer:" for first in ("A survey asks:", "Group: left.")]
     with pytest.raises(ValueError, match="layout='row' is unknown"):
         Context(model, layout="row")
+
+
+def test_models_that_differ_only_at_the_end_of_a_long_identity_or_in_a_sign_do_not_share_answers(tmp_path):
+    class Named(Counting):
+        def __init__(self, identity):
+            super().__init__()
+            self.identity = identity
+
+    class Urn(Task):
+        name, shape, source, licence, title = "urn", "generation", "somewhere", "CC0", "Urn."
+
+    long = "my model, tuned in three stages on everything that I had, version "
+    identities = ["0123456789abcdef01234567-chat", f"{long}1", f"{long}2", "a b", "a_b", "x" * 64, "x" * 65]
+    paths = [answers_path(tmp_path, Named(identity), Urn()) for identity in identities]
+    assert len(set(paths)) == len(identities)
+    assert paths[0] == tmp_path / "0123456789abcdef01234567-chat" / "urn.jsonl"
+    assert paths[5] == tmp_path / ("x" * 64) / "urn.jsonl"
+    assert all(len(path.parent.name) <= 64 for path in paths)
+    assert answers_path(None, Named("a"), Urn()) is None
