@@ -19,9 +19,9 @@ def tokenizer():
     return tiny_tokenizer()
 
 
-def coin():
+def coin(heads=0.5):
     items = [
-        DistributionItem(f"coin-{i}", f"Coin {i}?", ("heads", "tails"), np.array([0.5, 0.5]), listed=False)
+        DistributionItem(f"coin-{i}", f"Coin {i}?", ("heads", "tails"), np.array([heads, 1 - heads]), listed=False)
         for i in range(6)
     ]
     return DistributionTask("coin", "generated", "Apache-2.0", "Coins.", lambda data: items)
@@ -62,12 +62,14 @@ def test_steps_are_measured_and_the_training_stays_the_same(tmp_path, tokenizer)
 
 
 def test_the_best_model_is_kept(tmp_path, tokenizer):
+    """Of a training on heads alone, beside a coin that always shows heads."""
     best = tmp_path / "best"
-    callback = SuiteCallback([coin()], every=1, best="coin/jsd_nats", best_folder=best)
+    callback = SuiteCallback([coin(1.0)], every=1, best="coin/jsd_nats", best_folder=best)
     train(tmp_path / "a", tokenizer, [callback], steps=8)
     values = {row["step"]: row["eval_suite/coin/jsd_nats"] for row in callback.history}
     kept = json.loads((best / "suite.json").read_text())
     assert values[kept["step"]] == min(values.values()) < max(values.values())
+    assert kept["step"] > 0, values
     again = callback.measure(AutoModelForCausalLM.from_pretrained(best), tokenizer)
     [jsd] = [row.value for row in again.findings[0].result.rows if row.metric == "jsd_nats"]
     assert jsd == pytest.approx(min(values.values()), abs=1e-6)
