@@ -137,3 +137,18 @@ def test_a_jury_stands_beside_what_its_tasks_compare_it_with():
     assert suite_findings(found)[0] == (
         "jury, votes: nll_nats 0.486; the best of what stands beside it, one reward, has 0.497."
     )
+
+
+def test_a_jury_is_held_against_what_is_better_high_or_low_and_against_nothing_else():
+    """A task that another model was asked, a number of no direction and one that stands alone have no sentence."""
+    beside = {"one reward": 0.6, "chance": 0.5}
+    tasks = {
+        "pairs": [number("accuracy", 0.7, direction="higher", headline=True, baselines=beside)],
+        "gap": [number("gap", 0.1, direction="zero", headline=True, baselines=beside)],
+        "alone": [number("accuracy", 0.7, direction="higher", headline=True)],
+    }
+    models = [{"name": "jury", "kind": "jury", "identity": "1"}, {"name": "gold", "kind": "pseudo", "identity": "2"}]
+    found = SuiteResults(models=models, results={"jury": tasks, "gold": {"urn": [number("skill_uniform", 1.0)]}})
+    assert [text for text in suite_findings(found) if "beside it" in text] == [
+        "jury, pairs: accuracy 0.700; the best of what stands beside it, one reward, has 0.600."
+    ]
