@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from reward_models.errors import JuryError
 from reward_models.evaluation.language_models.continuations import Continuation, LanguageModel
 from reward_models.evaluation.language_models.in_context import fit_in_context, in_words
 from reward_models.evaluation.language_models.log_probability import response_log_probs
+from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text
 from reward_models.sources.planted import planted_judgements
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
@@ -133,6 +135,16 @@ def test_every_kind_is_asked_in_words(lm, kind):
     assert np.allclose(np.exp(log_probs).sum(1), 1.0)
     with pytest.raises(JuryError, match="cannot score 'rating' judgements"):
         fit_in_context(table, lm, shots=1).log_probs(planted_judgements("rating").judgements.encode())
+
+
+def test_an_option_that_an_item_has_not_is_ruled_out(lm):
+    rows = [(f"r{u}", f"q{i}", [f"{i}{a}" for a in "abc"[: 2 + i % 2]], i % 2) for u in range(3) for i in range(4)]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"])
+    table = Judgements.from_frame(frame, kind="choice").encode()
+    log_probs = fit_in_context(table, lm, shots=1).log_probs(table)
+    assert (np.isneginf(log_probs) == (table.alternatives < 0)).all()
+    assert np.isneginf(log_probs).any()
+    assert np.allclose(np.exp(log_probs).sum(1), 1.0)
 
 
 def test_a_folder_without_a_language_model_is_refused(tmp_path):
