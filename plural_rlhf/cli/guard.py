@@ -33,6 +33,7 @@ TITLES = {
     "JuryError": "The jury cannot be used",
     "RunFolderError": "The output folder cannot be used",
     "RunWriteError": "The run stopped",
+    "TrainingDivergedError": "The training diverged",
     "MissingExtraError": "An optional package is missing",
     "FileNotFoundError": "A file is missing",
     "ResultsError": "The results cannot be read",

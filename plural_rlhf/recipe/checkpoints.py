@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.settings.sections import CheckpointSection
+from plural_rlhf.trainers.checks.divergence import StopAtDivergence
 from reward_models.content_hashes import FileRecord, changed_files, folder_records
 from reward_models.whole_file import whole_folder, write_json
 
@@ -101,6 +102,7 @@ class TrainingFolder:
 
         Raises:
             RunInterrupted: The run was asked to stop before the last step; a checkpoint of the step before is there.
+            TrainingDivergedError: A weight became infinite or no number.
         """
         newest = self.newest()
         if newest is not None:
@@ -116,6 +118,7 @@ class TrainingFolder:
         last = trainer.args.max_steps
         along = {round(last * n / (self.along + 1)) for n in range(1, self.along + 1)} - {0, last}
         saver = _SaveOften(self._section, self._interruption, seconds, self.best, along)
+        trainer.add_callback(StopAtDivergence(self.policy.name))  # before a checkpoint is written
         trainer.add_callback(saver)
         with self._interruption.deferred():
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))

@@ -30,14 +30,18 @@ class _Bar(TrainerCallback):
         if self.bar is not None:
             self.bar.update(1)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        shown = {title: f"{float(logs[name]):.4f}" for name, title in self.columns.items() if logs and name in logs}
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        shown = {title: _number(logs[name]) for name, title in self.columns.items() if logs and name in logs}
         if self.bar is not None and shown:
             self.bar.set_postfix(shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{float(value):.4f}"  # TRL logs None for what is not finite
 
 
 def show_progress(trainer: Trainer, label: str, columns: dict[str, str]) -> None:

@@ -23,6 +23,7 @@ from plural_rlhf.recipe.open_ended.plain_texts import candidate_rewards, draw_te
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from reward_models.inference import evaluating
 from reward_models.jury.protocol import ClusterScorer
+from reward_models.progress import track
 from reward_models.seeds import derived_seed, seeded_rng
 from reward_models.stats.shares import kish_n
 from reward_models.trainer.kept_change import Weights, set_weights, trained_weights
@@ -149,7 +150,7 @@ def keep_nearest(
     estimates = []
     with torch.no_grad(), torch.random.fork_rng(), evaluating(model):
         torch.manual_seed(derived_seed(seed, "texts that say how much of a training is kept"))
-        for prompt, asked in used:
+        for prompt, asked in track(used, "texts that say how much is kept"):
             drawn = []
             for share in (0.0, 1.0):
                 set_weights(model, start, end, share)

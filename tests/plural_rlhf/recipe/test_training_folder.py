@@ -79,7 +79,7 @@ def test_adapters_are_left_on_the_way_after_equal_numbers_of_steps(tmp_path, las
         args=SimpleNamespace(max_steps=last), add_callback=savers.append, train=lambda resume_from_checkpoint: None
     )
     training.train(trainer)
-    assert savers[0].along == steps
+    assert savers[-1].along == steps
     assert list((tmp_path / "kept" / "along").iterdir()) == []
 
 
