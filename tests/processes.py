@@ -16,7 +16,8 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.paths import ROOT
@@ -64,8 +65,9 @@ def run_script(
             context.Process(target=_run, args=(command, folder or ROOT, variables, *files))
             for variables, files in zip(_environments(processes), printed, strict=True)
         ]
-        for process in started:
-            process.start()
+        with _imports_of_these_tests():
+            for process in started:
+                process.start()
         until = time.monotonic() + timeout
         for process in started:
             process.join(max(0.0, until - time.monotonic()))
@@ -82,6 +84,17 @@ def run_script(
     code = next((status for status in statuses if status), 0)
     assert not check or code == 0, err
     return subprocess.CompletedProcess(command, code, out, err)
+
+
+@contextmanager
+def _imports_of_these_tests() -> Iterator[None]:
+    """Have a new process find this module, which it is told by name: other packages install tests, too."""
+    before = sys.path.copy()
+    sys.path.insert(0, str(ROOT))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _environments(processes: int) -> list[dict[str, str]]:

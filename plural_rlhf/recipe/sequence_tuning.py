@@ -21,7 +21,6 @@ from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from plural_rlhf.recipe.settings.sections import CheckpointSection
 from plural_rlhf.recipe.trainings import Steps, common_settings
 from reward_models.content_hashes import folder_records
-from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -50,14 +49,14 @@ class SequenceTuning:
         stage: Name of the stage in the folder of the run.
         saved: Folder of the model or adapter in that of the run.
         load: Makes the model that is tuned.
-        first_weights: Purpose of the random stream of a new adapter's first weights.
+        first_weights: Random seed of a new adapter's first weights.
         steps: Steps and learning rate.
         settings: Further arguments of `SpectrumConfig`.
         label: Title of the progress bar.
 
     Example:
         >>> from plural_rlhf.recipe.spectrum.config import SpectrumTraining
-        >>> tuning = SequenceTuning("train", "tuned", lambda: None, "first weights", SpectrumTraining(), {}, "")
+        >>> tuning = SequenceTuning("train", "tuned", lambda: None, 0, SpectrumTraining(), {}, "")
         >>> tuning.saved
         'tuned'
     """
@@ -65,7 +64,7 @@ class SequenceTuning:
     stage: str
     saved: str
     load: Callable[[], Any]
-    first_weights: str
+    first_weights: int
     steps: Steps
     settings: dict[str, Any]
     label: str
@@ -104,7 +103,7 @@ class SequenceTuning:
             return record
         checkpoints = folder.begin(self.stage, inputs)
         training = TrainingFolder(folder.path / self.saved, checkpoints, run.checkpoints, interruption, show)
-        set_seed(derived_seed(run.seed, self.first_weights) % 2**32)
+        set_seed(self.first_weights % 2**32)
         model = self.load()
         history: list[dict[str, Any]] = []
         seconds = 0.0

@@ -77,7 +77,7 @@ def skewed_t_interval(
         >>> [round(end, 2) for end in skewed_t_interval(1.0, 0.04, 9, skewness=0.2)]  # a long tail above
         [0.61, 1.56]
     """
-    quantile, error = t_quantile(freedom, level), float(np.sqrt(variance))
+    value, quantile, error = float(value), t_quantile(freedom, level), float(np.sqrt(variance))
     if abs(skewness) < 1e-6:
         return value - quantile * error, value + quantile * error
     ends = np.array([quantile, -quantile])

@@ -40,7 +40,8 @@ class ShareReading:
 
     Example:
         >>> rewards = np.log([[4.0, 1.0], [1.0, 4.0], [1.0, 1.0]])
-        >>> read = read_shares(np.repeat(rewards[:1], 30, axis=0), rewards, np.array([0.5, 0.5]), 1.0, 0)
+        >>> rng = np.random.default_rng(0)
+        >>> read = read_shares(np.repeat(rewards[:1], 30, axis=0), rewards, np.array([0.5, 0.5]), 1.0, rng)
         >>> read.shares.round(2).tolist(), read.fair.shape
         ([1.0, 0.0, 0.0], (40, 3))
     """
@@ -122,7 +123,7 @@ def read_shares(
     reference_rewards: np.ndarray,
     weights: np.ndarray,
     beta: float,
-    seed: int | np.random.Generator,
+    rng: np.random.Generator,
     replicates: int = REPLICATES,
 ) -> ShareReading:
     """Read for whom texts were written, and what the reading would be of fair texts and of a one-camp policy.
@@ -135,10 +136,9 @@ def read_shares(
         reference_rewards: (M, K) of texts of the reference policy.
         weights: (K,) weights of the target, all above 0.
         beta: Temperature of the target, in logits.
-        seed: Random seed, or the source of random numbers.
+        rng: Random generator.
         replicates: `B`; 0 where the error of the shares is not asked for.
     """
-    rng = np.random.default_rng(seed)
     log_z = reference_log_z(reference_rewards, beta)
     fitted = mixture_shares(rewards / beta - log_z, weights)
     scaled = reference_rewards / beta

@@ -52,6 +52,7 @@ from plural_rlhf.report.results import Meta
 from plural_rlhf.settings.faults import ConfigError
 from reward_models.content_hashes import value_hash
 from reward_models.inference import default_device
+from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -283,8 +284,8 @@ def _tune(
         settings |= {"eval_strategy": "steps", "eval_steps": section.validate_every}
     steps = section.model_copy(update={"steps": section.meta_steps}) if stage == META else section
     label = "reading people of other tables" if stage == META else "reading people"
-    purpose = "first weights of the adapter that reads people"
-    return SequenceTuning(stage, stage, load, purpose, steps, settings, label).run(
+    first_weights = derived_seed(run.config.seed, "first weights of the adapter that reads people")
+    return SequenceTuning(stage, stage, load, first_weights, steps, settings, label).run(
         run.config,
         folder,
         run.tokenizer,

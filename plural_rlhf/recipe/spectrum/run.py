@@ -38,6 +38,7 @@ from plural_rlhf.report.spectrum.page import write_spectrum_report
 from plural_rlhf.report.spectrum.results import SpectrumResults, SpectrumTaskRecord
 from reward_models.content_hashes import folder_records
 from reward_models.inference import default_device
+from reward_models.seeds import derived_seed
 
 
 if TYPE_CHECKING:
@@ -239,8 +240,8 @@ def _train(
         "description_share": section.description_share,
         "template": run.config.model.template,
     }
-    purpose = "first weights of the adapter of Spectrum Tuning"
-    tuning = SequenceTuning(TRAIN, TUNED, load, purpose, section, settings, "Spectrum Tuning")
+    first_weights = derived_seed(run.config.seed, "first weights of the adapter of Spectrum Tuning")
+    tuning = SequenceTuning(TRAIN, TUNED, load, first_weights, section, settings, "Spectrum Tuning")
     return tuning.run(run.config, folder, run.tokenizer, sequences, inputs, interruption, show=run.show)
 
 

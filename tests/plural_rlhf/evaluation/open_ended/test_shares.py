@@ -131,7 +131,7 @@ def test_prompts_count_with_the_texts_that_are_for_a_cluster():
 
 def test_rewards_beyond_every_exponent_are_read():
     rewards = np.array([[900.0, 0.0]] * 6 + [[0.0, 900.0]] * 2)
-    read = read_shares(rewards, np.zeros((10, 2)), WEIGHTS, 0.05, 0)
+    read = read_shares(rewards, np.zeros((10, 2)), WEIGHTS, 0.05, np.random.default_rng(0))
     assert read.shares.tolist() == pytest.approx([0.75, 0.25, 0.0])
 
 
