@@ -1,0 +1,43 @@
+"""How long the random evidence about raters lasts, and which posteriors are memberships at all."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from plural_rlhf.trainers.dpo.memberships import batch_memberships
+from plural_rlhf.trainers.dpo.pair_clusters import Clusters
+from reward_models.errors import JuryError
+
+
+@pytest.mark.parametrize(
+    ("progress", "share", "left"),
+    [(0.0, 0.5, 1.0), (0.1, 0.5, 0.8), (0.5, 0.5, 0.0), (0.9, 0.5, 0.0), (0.0, 0.0, 0.0)],
+)
+def test_the_random_evidence_fades_in_its_share_of_training(progress, share, left):
+    memberships = SimpleNamespace(annealing=None, log_membership=lambda rater, judgement: (rater, judgement))
+    passed = batch_memberships(memberships, "raters", "judgements", progress=progress, annealing_share=share)
+    assert memberships.annealing == pytest.approx(left)
+    assert passed == ("raters", "judgements")
+
+
+@pytest.mark.parametrize("sums", [(1.0, 1.0), (1.0, 1.0009)])
+def test_probabilities_are_memberships(sums):
+    assert posterior_of(sums).sum(axis=1) == pytest.approx(sums)
+
+
+@pytest.mark.parametrize(("sums", "shift"), [((1.0, 1.01), 0.0), ((1.0, 0.5), 0.0), ((1.0, 1.0), 0.6)])
+def test_points_in_a_space_of_tastes_are_no_memberships(sums, shift):
+    with pytest.raises(JuryError, match=r"points in a space of tastes \(.* for 'ann'\)"):
+        posterior_of(sums, shift)
+
+
+def posterior_of(sums: tuple[float, float], shift: float = 0.0) -> np.ndarray:
+    """Memberships of ann and bob in two clusters, which sum to these numbers; a shift makes one negative."""
+    values = np.array([[0.5 - shift, of - 0.5 + shift] for of in sums])
+    raters = SimpleNamespace(placement=lambda ids, model: SimpleNamespace(memberships=lambda: values))
+    clusters = Clusters(["urban", "rural"], np.array([0.5, 0.5]), "rater_id", raters, object())
+    return clusters.memberships(Dataset.from_dict({"rater_id": ["ann", "bob"]}))
