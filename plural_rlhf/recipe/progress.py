@@ -5,6 +5,8 @@ Knows nothing of what is trained.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -14,7 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 if TYPE_CHECKING:
     from transformers import Trainer
 
-__all__ = ["show_progress"]
+__all__ = ["showing_progress"]
 
 
 class _Bar(TrainerCallback):
@@ -35,7 +37,7 @@ class _Bar(TrainerCallback):
         if self.bar is not None and shown:
             self.bar.set_postfix(shown)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
@@ -44,8 +46,9 @@ def _number(value: float | None) -> str:
     return "nan" if value is None else f"{float(value):.4f}"  # TRL logs None for what is not finite
 
 
-def show_progress(trainer: Trainer, label: str, columns: dict[str, str]) -> None:
-    """Replace the trainer's printed logs by a progress bar.
+@contextmanager
+def showing_progress(trainer: Trainer, label: str, columns: dict[str, str]) -> Iterator[None]:
+    """Replace the trainer's printed logs by a progress bar, which is closed however training ends.
 
     Args:
         trainer: A trainer made with `disable_tqdm=True`.
@@ -53,4 +56,9 @@ def show_progress(trainer: Trainer, label: str, columns: dict[str, str]) -> None
         columns: Logged numbers to show, and their titles.
     """
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Bar(label, columns))
+    bar = _Bar(label, columns)
+    trainer.add_callback(bar)
+    try:
+        yield
+    finally:
+        bar.close()

@@ -15,7 +15,7 @@ from transformers import set_seed
 from plural_rlhf.methods.spectrum import SpectrumConfig, SpectrumSequence, SpectrumTrainer
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.interruption import Interruption
-from plural_rlhf.recipe.progress import show_progress
+from plural_rlhf.recipe.progress import showing_progress
 from plural_rlhf.recipe.run_folder.folder import RunFolder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from plural_rlhf.recipe.settings.sections import CheckpointSection
@@ -112,8 +112,8 @@ class SequenceTuning:
             trainer = SpectrumTrainer(
                 model, args, list(sequences), list(validation) or None, processing_class=tokenizer
             )
-            show_progress(trainer, self.label, {"loss": "loss"})
-            seconds = training.train(trainer)
+            with showing_progress(trainer, self.label, {"loss": "loss"}):
+                seconds = training.train(trainer)
             model = trainer.accelerator.unwrap_model(trainer.model)
             history = trainer.state.log_history
         training.save(model, tokenizer)

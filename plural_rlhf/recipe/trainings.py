@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.progress import show_progress
+from plural_rlhf.recipe.progress import showing_progress
 from plural_rlhf.recipe.settings.models import LoraSection
 from plural_rlhf.report.results_policies import Budget, LoggedStep, TrainingResults
 from plural_rlhf.weights.sampler import sample_weights
@@ -186,8 +186,8 @@ def train_and_save(
         columns: Logged numbers that the bar shows, and their titles.
         before_saving: Called with the policy after its last step; what it leaves is saved.
     """
-    show_progress(trainer, label, columns)
-    seconds = training.train(trainer)
+    with showing_progress(trainer, label, columns):
+        seconds = training.train(trainer)
     policy = trainer.accelerator.unwrap_model(trainer.model)
     if "ref" in policy.peft_config:
         policy.delete_adapter("ref")

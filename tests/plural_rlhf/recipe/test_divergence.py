@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tqdm.auto import tqdm
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
@@ -37,6 +38,7 @@ def test_large_weights_and_empty_ones_are_weights():
 def test_a_run_with_a_rate_that_is_far_too_large_says_so(tmp_path, section, stage):
     settings = ["policy.model=tiny", "data.max_raters=200", f"{section}.learning_rate=1e30", f"{section}.steps=4"]
     options = [part for setting in settings for part in ("--set", setting)]
+    bars = set(tqdm._instances)
     result = CliRunner().invoke(app, ["run", "configs/smoke.yaml", "--output", str(tmp_path / "run"), *options])
     text = " ".join(result.output.replace("│", " ").split())
     assert result.exit_code == 2, text
@@ -45,3 +47,4 @@ def test_a_run_with_a_rate_that_is_far_too_large_says_so(tmp_path, section, stag
     assert "Its learning rate is 1e+30" in text
     assert not (tmp_path / "run" / stage).exists()
     assert not list((tmp_path / "run").rglob("checkpoint-*"))
+    assert set(tqdm._instances) <= bars  # the next bar is not drawn below one that nobody closed

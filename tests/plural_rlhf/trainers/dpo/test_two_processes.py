@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.processes import run_script
+from tests.paths import ROOT
 
 
 SCRIPT = """
@@ -49,12 +53,18 @@ OF_TIME = ("runtime", "per_second", "step_time")
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """Four steps of four pairs: every entry of the log, and every weight, under each objective."""
-    launches = {"one": 1, "two": 2}
-    for name, processes in launches.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        run = run_script(SCRIPT, str(folder), str(4 // processes), folder=tmp_path, processes=processes, timeout=400)
-        assert run.stdout.count("at exit 0") == processes, "a process ends with threads that may abort it"
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launches = {"one": ([], "4"), "two": (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], "2")}
+    for name, (launch, batch) in launches.items():
+        (tmp_path / name).mkdir()
+        command = [sys.executable, *launch, str(script), str(tmp_path / name), batch]
+        run = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.count("at exit 0") == 1 + (name == "two"), "a process ends with threads that may abort it"
     for case in ("average", "steerable", "mixture", "robust", "learnt"):
         one, two = (json.loads((tmp_path / name / f"{case}.json").read_text()) for name in launches)
         assert len(one) == len(two) == 4
