@@ -113,4 +113,4 @@ def _options(cell: Any) -> tuple[str, ...] | None:
         return None
     if isinstance(cell, str):
         cell = cell.split("|" if "|" in cell else ";")
-    return tuple(one_form(str(option).strip()) for option in cell)
+    return tuple(one_form(str(option).strip()) for option in cell if str(option).strip())

@@ -33,6 +33,11 @@ def test_options_may_be_a_list(tmp_path):
     assert read_new_questions(path) == [NewQuestion("7", "Tea?", ("yes; please", "no"))]
 
 
+def test_a_separator_at_the_end_is_no_answer(tmp_path):
+    [question] = read_new_questions(written(tmp_path, "question,options\nTea?,yes; no; \n"))
+    assert question.options == ("yes", "no")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
