@@ -7,7 +7,7 @@ judgement, such as those of `headroom`, every rater has a fifth of the items. Be
 that let one side vary only: items, or raters.
 
   python benchmarks/interval_coverage.py --smoke
-  python benchmarks/interval_coverage.py --json interval_coverage.json      (about an hour on one core)
+  python benchmarks/interval_coverage.py --json interval_coverage.json      (twenty minutes on one core)
   python benchmarks/interval_coverage.py --raters 30 100 --items 6 25 --panels 1000
 """
 
