@@ -38,6 +38,10 @@ def config(tmp_path, **settings) -> PluralGRPOConfig:
         ({"estimator": "vargard"}, r"estimator is 'vargard'.*'vargrad'"),
         ({"rho": math.nan}, r"rho: got nan: give a number"),
         ({"other_mass": 1.0}, r"other_mass is 1\.0.*below 1"),
+        ({"offsets": "responsibility", "rho": 0.5}, r"offsets is 'responsibility', whose balance .* rho is 0\.5"),
+        ({"offsets": "global", "rho": -1.0}, r"offsets is 'global', whose balance .* set offsets='ema'"),
+        ({"offsets": "reference", "n_ref": 16, "kl_budget": 1.0}, "kl_budget moves beta, .* offsets='reference' stay"),
+        ({"offsets": "reference"}, "offsets is 'reference' and n_ref is 0, .* set n_ref to 16 or more"),
     ],
 )
 def test_settings_that_move_the_target_are_refused(tmp_path, settings, message):

@@ -92,7 +92,9 @@ def test_rewardbench_by_subset_and_cluster_with_the_scores_of_every_sample(tmp_p
     assert found.summary("y") == pytest.approx({"alpacaeval-easy": 1 / 3, "hep-python": 0.0})
     result = found.result_file("m", None)
     assert list(result) == ["model", "model_type", "chat_template", "alpacaeval-easy", "hep-python", "clusters"]
+    assert result["clusters"] == {name: found.summary(name) for name in ("x", "y")}
     samples = found.score_file("m", None)
+    assert list(samples["clusters"]) == ["x", "y"]
     assert samples["results"] == [0.0, 1.0, 1.0, 1.0, 0.0]
     assert samples["scores_chosen"] == [-1.0, 1.0, 1.0, 1.0, 0.5]  # .75 - .25 of the first cluster's
     assert samples["clusters"]["y"]["scores_rejected"][1] == -1.0

@@ -56,6 +56,12 @@ def test_noise_gains_nothing_and_the_judge_itself_gains_most():
     apart = curves.difference("itself", 16, "y")
     assert apart.outcome == "better"
     rows = {row["metric"]: row for row in curves.rows() if row["method"] == "itself"}
+    for at, n in enumerate((1, 4, 16)):
+        for column, name in enumerate(("x", "y", "mean")):
+            gain, regret = (rows[f"best_of_{n}_{what}[{name}]"]["value"] for what in ("gain", "regret"))
+            assert gain == pytest.approx(curves.gains["itself"][:, at, column].mean())
+            assert regret == pytest.approx(curves.regrets["itself"][:, at, column].mean())
+            assert gain != pytest.approx(regret)
     row = rows["best_of_16_gain[y]_vs_noise"]
     assert row["value"] == pytest.approx(apart.value)
     assert row["minimum_detectable"] == pytest.approx(apart.detectable)

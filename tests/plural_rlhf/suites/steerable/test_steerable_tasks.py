@@ -142,6 +142,9 @@ def test_a_model_that_knows_parties_only_gains_by_parties_only(opinions):
     assert row(result, "steering_gain[mode_match]", "party").value == pytest.approx(0.5)
     assert row(result, "steering_gain[mode_match]", "sex").value == 0
     assert row(result, "steering_gain[jsd_nats]").value > 0
+    gains = [r for r in result.rows if r.metric.startswith("steering_gain[")]
+    assert len(gains) == 4
+    assert all(r.baselines["uniform"] == 0 for r in gains)  # who always guesses gains nothing by knowing the group
     assert [r.metric for r in result.rows if r.headline] == ["mode_match"]
 
 

@@ -235,6 +235,13 @@ NAMES = {"cluster_names": ["urban", "rural"]}
         ({"weights": {"urban": 0, "rural": 0}}, {}, "row 0, column 'weights'.*all zero"),
         ({"membership": [0.5, 0.5]}, {}, "does not name the clusters.*cluster_names"),
         ({"cluster": "urban", "rater_weight": -1.0}, {}, r"row 0, column 'rater_weight' is -1\.0"),
+        ({"cluster": "urban", "rater_weight": 0.0}, {}, "weights of all judgements are 0.*'?count'? and"),
+        (
+            {"cluster": "urban"},
+            {"cluster_names": ["urban", "urban"]},
+            r"'urban', 'urban'.: use different, non-empty",
+        ),
+        ({"cluster": "urban"}, {"cluster_names": ["urban", ""]}, r"'urban', ''.: use different, non-empty"),
         ({"cluster": "urban", "weight": 2.0}, {}, "column 'weight' does not say what is weighed"),
         ({"cluster": "urban", "tie": True}, {}, "2 pairs are ties, the first in row 0.*set tie_propensity=1.0"),
         ({"cluster": "urban", "tie": "no"}, {}, "row 0, column 'tie' is 'no'"),
