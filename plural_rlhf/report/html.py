@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 from jinja2 import Environment, StrictUndefined
@@ -22,6 +22,7 @@ from plural_rlhf.report.canvas import FONT, INK
 from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import EVERYBODY, METHOD_NAMES, Method, Split
 from plural_rlhf.report.results import Meta, RunResults
+from plural_rlhf.report.results_base import ResultsFile
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.sections import Section, report_sections, sections_beside_texts
 from plural_rlhf.report.texts.findings import text_findings
@@ -34,7 +35,9 @@ NUMBER = re.compile(r"[−+±]?[\d.,]+(\s?%)?( \[[^\]]*\])?")
 """A cell that holds a number, perhaps with its interval, which a page does not break over lines."""
 BLUE = "#0072b2"
 
-__all__ = ["readable", "write_page", "write_report", "write_text_report"]
+__all__ = ["readable_results", "write_page", "write_report", "write_text_report"]
+
+_Results = TypeVar("_Results", bound=ResultsFile)
 
 
 def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) -> Path:
@@ -55,7 +58,7 @@ def write_report(results: RunResults | Mapping[str, Any], folder: str | Path) ->
         ...     "trial: what the run found" in page.read_text(encoding="utf-8")
         True
     """
-    results = RunResults.model_validate(readable(RunResults.model_validate(results).to_dict()))
+    results = readable_results(RunResults.model_validate(results))
     if results.texts:
         sections = text_sections(results.texts, results.along) + sections_beside_texts(results)
     else:
@@ -82,7 +85,7 @@ def write_text_report(measured: Mapping[str, Any], folder: str | Path, name: str
         ...     "Whom do the texts please?" in page.read_text(encoding="utf-8")
         True
     """
-    results = TextResults(split=Split.HELDOUT, weighting=EVERYBODY, **readable(dict(measured)))
+    results = TextResults(split=Split.HELDOUT, weighting=EVERYBODY, **_readable(dict(measured)))
     return write_page(folder, visible(name), text_findings([results]), text_sections([results]), None)
 
 
@@ -166,10 +169,19 @@ def _svg(figure: Figure, label: str) -> Markup:
     return Markup(svg.replace("<svg ", opening, 1))
 
 
-def readable(value: Any) -> Any:
-    """Write out the control characters of all texts, which neither pages nor fonts can show."""
+def readable_results(results: _Results) -> _Results:
+    r"""Write out the control characters of all texts of results, which neither pages nor fonts can show.
+
+    Example:
+        >>> print(readable_results(RunResults(config={"name": "a\x1bb"})).config["name"])
+        a\x1bb
+    """
+    return type(results).model_validate(_readable(results.to_dict()))
+
+
+def _readable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {readable(key): readable(part) for key, part in value.items()}
+        return {_readable(key): _readable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [readable(part) for part in value]
+        return [_readable(part) for part in value]
     return visible(value) if isinstance(value, str) else value

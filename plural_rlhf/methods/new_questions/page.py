@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.methods.new_questions.results import PredictedRecord, QuestionResults, SkillRecord
 from plural_rlhf.report.canvas import FONT, GREY, INK, key_line, new_figure, option_colours, panel_grid, title
-from plural_rlhf.report.html import readable, write_page
+from plural_rlhf.report.html import readable_results, write_page
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import (
     DASH,
@@ -56,7 +56,7 @@ def write_questions_report(results: QuestionResults, folder: str | Path) -> Path
         ...     "Does wording tell anything here?" in page.read_text(encoding="utf-8")
         True
     """
-    results = QuestionResults.model_validate(readable(results.to_dict()))
+    results = readable_results(results)
     nothing = "" if results.skill else "Nothing was predicted."
     sections = [
         Section(

@@ -44,13 +44,18 @@ class SkillRecord(ResultsModel):
         return loss_outcome(self.ci_low, self.ci_high)
 
 
-class PredictedRecord(ResultsModel):
-    """A new question, as a group would answer it."""
+class _QuestionRecord(ResultsModel):
+    """A question that a group was asked or would be."""
 
     id: str = Field(description="Id of the question.")
     text: str = Field(description="Its wording.")
     group: str = Field(description="everybody, or a group.")
     options: list[str] = Field(description="The offered answers.")
+
+
+class PredictedRecord(_QuestionRecord):
+    """A new question, as a group would answer it."""
+
     shares: Shares = Field(description="Predicted share of each.")
     low: Shares = Field(description="Lower ends of their 90 % intervals; null with fewer than nine known questions.")
     high: Shares = Field(description="Upper ends.")
@@ -58,13 +63,9 @@ class PredictedRecord(ResultsModel):
     nearest: dict[str, float] = Field(default={}, description="Known questions with the largest weights.")
 
 
-class KnownRecord(ResultsModel):
+class KnownRecord(_QuestionRecord):
     """A known question, as a group answered it, and what the others say of it."""
 
-    id: str = Field(description="Id of the question.")
-    text: str = Field(description="Its wording.")
-    group: str = Field(description="everybody, or a group.")
-    options: list[str] = Field(description="The offered answers.")
     people: Number = Field(description="Answers behind the shares.")
     shares: Shares = Field(description="Share of each answer.")
     predicted: Shares = Field(description="Shares predicted from the other questions, by wording.")

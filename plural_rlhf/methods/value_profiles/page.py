@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 
 from plural_rlhf.methods.value_profiles.results import InformationRecord, ProfileResults
 from plural_rlhf.report.canvas import FONT, GREY, key_line, panel_grid, title
-from plural_rlhf.report.html import readable, write_page
+from plural_rlhf.report.html import readable_results, write_page
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable
 
@@ -41,7 +41,7 @@ def write_profile_report(results: ProfileResults, folder: str | Path) -> Path:
         ...     "How much does a profile say" in page.read_text(encoding="utf-8")
         True
     """
-    results = ProfileResults.model_validate(readable(results.to_dict()))
+    results = readable_results(results)
     nothing = "" if results.information else "nothing was measured"
     sections = [
         Section(

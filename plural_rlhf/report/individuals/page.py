@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, new_figure, title
-from plural_rlhf.report.html import readable, write_page
+from plural_rlhf.report.html import readable_results, write_page
 from plural_rlhf.report.individuals.results import IndividualsResults, ReadingGain, ReadingLoss
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table, settings_text
@@ -37,7 +37,7 @@ def write_individuals_report(results: IndividualsResults, folder: str | Path) ->
         ...     "Nothing was measured" in page.read_text(encoding="utf-8")
         True
     """
-    results = IndividualsResults.model_validate(readable(results.to_dict()))
+    results = readable_results(results)
     figure = _plot(results)
     nothing = "" if results.losses else "Nothing was measured."
     counts = ", ".join(f"{n:,} {part}" for part, n in results.people.items())

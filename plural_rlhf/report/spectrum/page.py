@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, key_line, panel_grid, title
-from plural_rlhf.report.html import readable, write_page
+from plural_rlhf.report.html import readable_results, write_page
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.spectrum.results import SpectrumNumber, SpectrumResults
 from plural_rlhf.report.tables import TextTable, format_nats, rich_table, settings_text
@@ -42,7 +42,7 @@ def write_spectrum_report(results: SpectrumResults, folder: str | Path) -> Path:
         ...     "Nothing was measured" in page.read_text(encoding="utf-8")
         True
     """
-    results = SpectrumResults.model_validate(readable(results.to_dict()))
+    results = readable_results(results)
     nothing = "" if results.numbers else "Nothing was measured."
     tasks = [
         [

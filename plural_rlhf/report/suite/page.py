@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plural_rlhf.report.html import readable, write_page
+from plural_rlhf.report.html import readable_results, write_page
 from plural_rlhf.report.suite.results import SuiteResults
 from plural_rlhf.report.suite.sections import suite_findings, suite_sections
 
@@ -29,6 +29,6 @@ def write_suite_report(results: SuiteResults, folder: str | Path) -> Path:
         ...     "Nothing was measured" in page.read_text(encoding="utf-8")
         True
     """
-    results = SuiteResults.model_validate(readable(results.to_dict()))
+    results = readable_results(results)
     sections = suite_sections(results)
     return write_page(folder, results.name, suite_findings(results), sections, results.meta, what="evaluation")
