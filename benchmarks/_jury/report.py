@@ -98,7 +98,7 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
     base = next((method for method in RATER_TERMS if method in said), None)
     for method, log_probs in said.items() if base else ():
         if method in OURS:
-            for split, n_scored, found, both in minus_rater_terms(cell, log_probs, said[str(base)], draws):
+            for split, n_scored, found, both in minus_rater_terms(cell, log_probs, said[str(base)]):
                 add(
                     method, "delta_nll_vs_bias", found.value, "nats", found.low, found.high, n_scored,
                     split=split, base=base, ci_low_items=both.low, ci_high_items=both.high,
@@ -107,12 +107,12 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
 
 
 def minus_rater_terms(
-    cell: Cell, ours: list[np.ndarray], base: list[np.ndarray], draws: int
+    cell: Cell, ours: list[np.ndarray], base: list[np.ndarray]
 ) -> list[tuple[str, int, Interval, Interval]]:
     """Loss minus that of one reward with rater terms, in each split and on the judgements of all splits ("mean").
 
     Returns:
-        Split, number of judgements, and two intervals: raters resampled, and raters and items resampled.
+        Split, number of judgements, and two intervals: for other raters, and for other raters and items.
     """
     import numpy as np
 
