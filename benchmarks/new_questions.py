@@ -20,12 +20,11 @@ import numpy as np
 from _common import environment, make_parser, print_table, row, write
 
 from plural_rlhf.methods.new_questions.predict import crossed_shares
-from plural_rlhf.methods.new_questions.run import crossed_interval
 from reward_models.baselines.similar_questions import fit_similar_questions
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import js_divergence
-from reward_models.stats.few_units import mean_interval
+from reward_models.stats.few_units import crossed_interval, mean_interval
 
 
 __all__ = ["main"]

@@ -19,6 +19,7 @@ from reward_models.stats.shares import share_interval
 
 
 __all__ = [
+    "crossed_interval",
     "derivative",
     "mean_interval",
     "means_interval",
@@ -109,6 +110,29 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float
         return float(low), float(high)
     variance, skewness = units_moments(values)
     return skewed_t_interval(float(values.mean()), variance, n - 2, skewness, level)
+
+
+def crossed_interval(values: np.ndarray, most_parts: int | None = None, level: float = 0.95) -> tuple[float, float]:
+    """Compute the interval of a mean over (I,) units of which each was predicted from the others.
+
+    All predictions share nearly all of what they are made from, so that the values vary less than the mean over other
+    units does: the variance is that of the mean times `1 + J / (J - 1)` for `J` parts held out in turn (Nadeau and
+    Bengio 2003, https://doi.org/10.1023/A:1024068626366).
+
+    Args:
+        values: One number per unit.
+        most_parts: Most parts that the units were divided into; None: each unit was one.
+        level: Coverage of the interval.
+
+    Example:
+        >>> low, high = crossed_interval(np.array([-0.03, -0.01, -0.02, -0.03, -0.01, -0.02]))
+        >>> round(low, 3), round(high, 3)
+        (-0.035, -0.005)
+    """
+    parts, mean = min(len(values), most_parts or len(values)), float(values.mean())
+    wider = float(np.sqrt(1 + parts / (parts - 1)))
+    low, high = mean_interval(values, level)
+    return mean - wider * (mean - low), mean + wider * (high - mean)
 
 
 def means_interval(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,11 +19,11 @@ from plural_rlhf.methods.new_questions.results import KnownRecord, PredictedReco
 from plural_rlhf.report.results import Meta
 from reward_models.judgements.records import Judgements
 from reward_models.stats.answers import js_divergence, total_variation
-from reward_models.stats.few_units import mean_interval
+from reward_models.stats.few_units import crossed_interval
 from reward_models.whole_file import whole_file
 
 
-__all__ = ["crossed_interval", "run_questions"]
+__all__ = ["run_questions"]
 
 NEAREST = 3
 """Known questions that are named beside each new one."""
@@ -103,7 +102,7 @@ def _skill(prediction: GroupPrediction) -> SkillRecord:
     divergences = {way: js_divergence(known.shares, shares) for way, shares in prediction.crossed.items()}
     points = {way: total_variation(known.shares, shares) for way, shares in prediction.crossed.items()}
     gain = divergences["wording"] - divergences["marginal"]
-    low, high = crossed_interval(np.bincount(blocks, gain) / np.bincount(blocks))
+    low, high = crossed_interval(np.bincount(blocks, gain) / np.bincount(blocks), MOST_FOLDS)
     return SkillRecord(
         group=prediction.group,
         options=list(known.options),
@@ -116,24 +115,6 @@ def _skill(prediction: GroupPrediction) -> SkillRecord:
         points_marginal=float(np.median(points["marginal"])),
         reliance=prediction.reliance,
     )
-
-
-def crossed_interval(values: np.ndarray) -> tuple[float, float]:
-    """Compute the interval of a mean over (Q,) questions of which each was predicted from the others.
-
-    All predictions share nearly all of what they are made from, so that the values vary less than the mean over other
-    questions does: the variance is that of the mean times `1 + J / (J - 1)` for `J` parts held out in turn (Nadeau and
-    Bengio 2003, https://doi.org/10.1023/A:1024068626366).
-
-    Example:
-        >>> low, high = crossed_interval(np.array([-0.03, -0.01, -0.02, -0.03, -0.01, -0.02]))
-        >>> round(low, 3), round(high, 3)
-        (-0.035, -0.005)
-    """
-    parts, mean = min(len(values), MOST_FOLDS), float(values.mean())
-    wider = math.sqrt(1 + parts / (parts - 1))
-    low, high = mean_interval(values)
-    return mean - wider * (mean - low), mean + wider * (high - mean)
 
 
 def _predicted(prediction: GroupPrediction) -> Iterator[PredictedRecord]:

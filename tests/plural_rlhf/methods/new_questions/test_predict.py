@@ -11,10 +11,9 @@ import pytest
 from plural_rlhf.methods.new_questions import NewQuestion, QuestionResults, predict_questions, run_questions
 from plural_rlhf.methods.new_questions.page import question_findings
 from plural_rlhf.methods.new_questions.predict import crossed_shares
-from plural_rlhf.methods.new_questions.run import crossed_interval
 from reward_models import JudgementError, Judgements, fit_similar_questions
 from reward_models.stats.answers import js_divergence
-from reward_models.stats.few_units import mean_interval
+from reward_models.stats.few_units import crossed_interval, mean_interval
 
 
 TOPICS = ("parks", "roads", "pools", "trams")
