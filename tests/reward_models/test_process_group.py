@@ -13,11 +13,11 @@ from tests.paths import ROOT
 
 
 SCRIPT = """
-import atexit, os, sys
+import atexit, sys
+from tests.threads import thread_names
 
 def threads_of_the_group():
-    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-    return sum("gloo" in name for name in names)
+    return sum("gloo" in name for name in thread_names())
 
 atexit.register(lambda: print("at exit", threads_of_the_group()))  # registered first: called last
 import torch
