@@ -191,13 +191,20 @@ def _target_is_narrow(run: Run) -> bool:
 
 
 def lost_minority(run: Run) -> tuple[str, str] | None:
-    """Find a cluster far below its weight and not on its way there."""
-    curves, low = run.curves, []
+    """Find a cluster far below its weight and not on its way there.
+
+    Of free text it must also have fallen: where all completions differ, the mean responsibilities near the reference
+    say how selective a cluster is, and not who is served.
+    """
+    curves, low, free_text = run.curves, [], _all_different(run)
     # Shares of the mass on the answers, which early in the exact mode is small.
     mass = sum(curves.recent(SHARE + name) or 0.0 for name in curves.clusters(SHARE))
     for name, weight in run.weights().items():
         now, before, bounds = curves.recent(SHARE + name), curves.before(SHARE + name), curves.bounds(SHARE + name)
         if now is None or before is None or bounds is None or mass <= 0 or run.progress < run.limits.settle:
+            continue
+        start = curves.first(SHARE + name)
+        if free_text and start is not None and now >= _FALLS * start:
             continue
         if bounds[1] / mass < run.limits.share * weight and now < _GROWS * before:
             low.append((name, now / mass, weight))
@@ -221,6 +228,12 @@ def lost_minority(run: Run) -> tuple[str, str] | None:
         f"cluster {name!r} has a share of {share:.3g} and a weight of {weight:.3g} (limit {run.limits.share:.0%} of "
         f"the weight), and its share does not grow. Likely cause: {cause}."
     )
+
+
+def _all_different(run: Run) -> bool:
+    """Return whether the completions of a group all differed at the start, as free text does."""
+    answers, size = run.curves.first(EFFECTIVE), run.settings.get("num_generations")
+    return not run.exact and bool(size) and answers is not None and answers > _ALL_DIFFERENT * size
 
 
 def diverges(run: Run) -> tuple[str, str] | None:

@@ -207,6 +207,16 @@ def test_what_only_looks_like_it_is_left_alone(curves, settings, epochs):
     assert causes(follow({**HEALTHY, **curves}, {**OURS, **settings}, epochs=epochs)) == []
 
 
+def test_of_free_text_a_cluster_is_lost_only_if_its_share_falls():
+    """Near the reference mean responsibilities say how selective a cluster is: .03 of .1 may be where it starts."""
+    free = {"plural/effective_answers": 15.9, "plural/effective_texts": 9.0}
+    low = {"plural/share/few": 0.03, "plural/share/most": 0.97}
+    assert causes(follow({**HEALTHY, **low}, OURS)) == ["lost_minority"]  # listed answers: nobody gives those of few
+    assert causes(follow({**HEALTHY, **free, **low}, OURS)) == []
+    fallen = {"plural/share/few": falling(0.1, 0.01), "plural/share/most": falling(0.9, 0.99)}
+    assert causes(follow({**HEALTHY, **free, **fallen}, OURS)) == ["lost_minority"]
+
+
 def test_a_residual_that_grows_is_a_policy_that_runs_away():
     logged = {  # by SmolLM2-135M on campus-protests, LoRA of rank 16, 60 steps, of which these are the first
         "plural/residual_std": [
