@@ -262,3 +262,14 @@ def test_people_whom_nobody_heard_are_known_by_their_words():
         float, re.search(r"marginal ([\d.]+), meadows ([\d.]+), paths ([\d.]+)", printed).groups()
     )
     assert paths < marginal - 0.1 < marginal + 0.1 < meadows
+
+
+def test_new_questions_are_predicted_by_group_and_the_known_ones_say_that_it_works():
+    printed = run_example("19_new_questions.py")
+    assert re.findall(r"(\w+): better than the marginal", printed) == ["everybody", "town", "village"]
+    rows = re.findall(r"([\d.]+) \[([\d.]+), ([\d.]+)\] +marginal ([\d.]+) +true of such questions ([\d.]+)", printed)
+    numbers = [[float(number) for number in row] for row in rows]
+    assert len(numbers) == 6
+    assert all(low <= true <= high for _, low, high, _, true in numbers)
+    off, off_marginal = (sum(abs(row[at] - row[4]) for row in numbers) / len(numbers) for at in (0, 3))
+    assert off < 0.06 < 2 * off < off_marginal
