@@ -66,8 +66,8 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
 
     for method, log_probs in everything.items():
         for metric, found in (
-            ("nll", nll(log_probs, pooled, bootstrap=bootstrap)),
-            ("accuracy", accuracy(log_probs, pooled, bootstrap=bootstrap)),
+            ("nll", nll(log_probs, pooled)),
+            ("accuracy", accuracy(log_probs, pooled)),
         ):
             add(method, metric, found.value, found.unit, found.low, found.high, found.n)
         for metric, unit, per_split in within_splits(cell, said[method], parts, bootstrap):
@@ -86,7 +86,7 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
     for base in BASES:
         if base not in everything:
             continue
-        for found in compare(everything, pooled, base, bootstrap=bootstrap):
+        for found in compare(everything, pooled, base, seed=bootstrap.seed):
             if found.metric == "delta_nll_nats":
                 metric = f"delta_nll_vs_{base.replace('-', '_')}"
                 add(

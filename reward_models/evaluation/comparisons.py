@@ -1,8 +1,8 @@
 """Is one model better than another on the same judgements? Paired differences, p-values and a verdict in words.
 
-Every model is compared with one base. The interval of a difference resamples raters and items; the p-value is that of
-a permutation test over raters; Holm's correction covers all comparisons of one call. Knows nothing of models: it sees
-one number per judgement and model.
+Every model is compared with one base. The interval of a difference is for other raters and items; the p-value is that
+of a permutation test over raters; Holm's correction covers all comparisons of one call. Knows nothing of models: it
+sees one number per judgement and model.
 
 Shapes: `N` judgements, `R` raters.
 """
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reward_models.errors import JuryError, did_you_mean
-from reward_models.evaluation.judgement_bootstrap import Bootstrap, Draw, average
+from reward_models.evaluation.judgement_bootstrap import mean_ends
 from reward_models.evaluation.metrics import credit
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.predictors import answer_log_lik
@@ -41,7 +41,7 @@ class Comparison:
         base: Name of the base.
         metric: `"delta_nll_nats"` (below 0 is better) or `"delta_accuracy"` (above 0 is better): method minus base.
         value: Mean difference per judgement; nan where it is not finite.
-        low: Lower end of its interval, raters and items resampled.
+        low: Lower end of its interval, for other raters and items (`judgement_bootstrap.mean_ends`).
         high: Upper end.
         n: Judgements compared.
         p_value: Two-sided, see `sign_flip_p_value`.
@@ -98,8 +98,9 @@ def compare(
     enc: Encoded,
     base: str,
     *,
-    bootstrap: Bootstrap | None = None,
+    level: float = 0.95,
     permutations: int = PERMUTATIONS,
+    seed: int = 0,
 ) -> list[Comparison]:
     """Compare every model with the base by loss and by accuracy.
 
@@ -107,8 +108,9 @@ def compare(
         log_probs: (N, A) predictions by name of the model.
         enc: The judgements, predicted by all of them.
         base: Name of the model to compare with.
-        bootstrap: Resampling of the intervals; `Bootstrap()` if None.
+        level: Coverage of the intervals.
         permutations: Draws of the permutation test.
+        seed: Its random seed.
 
     Returns:
         Two comparisons per model other than the base, in the order given; Holm's family is all of them.
@@ -130,7 +132,6 @@ def compare(
             f"base={base!r} is not among the models ({', '.join(log_probs)}).{did_you_mean(base, log_probs)} Fix: add "
             "it, or name another base"
         )
-    bootstrap = bootstrap or Bootstrap()
     scores = {name: (-answer_log_lik(lp, enc), credit(lp, enc)) for name, lp in log_probs.items()}
     comparisons = []
     for name in log_probs:
@@ -142,12 +143,8 @@ def compare(
             impossible = column == 0 and not np.isfinite(difference).all()
             value, low, high, p_value = (np.nan,) * 4
             if not impossible:
-
-                def mean(draw: Draw, values: np.ndarray = difference) -> float:
-                    return average(values, draw.weight)
-
-                value, low, high = bootstrap.estimate(mean, enc)[0]
-                p_value = sign_flip_p_value(difference, enc, permutations=permutations, seed=bootstrap.seed)
+                value, low, high = mean_ends(difference, enc, level=level)
+                p_value = sign_flip_p_value(difference, enc, permutations=permutations, seed=seed)
             decided = _outcome(value, low, high, sign=-1 if column else 1)
             n = int((~np.isnan(difference)).sum())
             comparisons.append(
@@ -165,7 +162,8 @@ def sign_flip_p_value(
     Null hypothesis: for every rater, swapping the two models would not change the distribution of the rater's total
     difference, independently of other raters. The totals are then symmetric around zero, whatever their sizes and
     however the judgements of one rater depend on each other. The items are fixed: the claim is about other raters
-    judging these items. (The interval of `compare` resamples items too and may contain 0 where this p-value is small.)
+    judging these items. (The interval of `compare` is for other items too, and may contain 0 where this p-value is
+    small.)
 
     Args:
         difference: (N,) difference per judgement; nan is ignored.

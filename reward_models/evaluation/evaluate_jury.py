@@ -156,11 +156,11 @@ def evaluate_jury(
             rows += [_row(metric, case, name) for metric in values]
         scored.append((enc, predictions))
         if base in predictions:
-            comparisons += compare(predictions, enc, base, bootstrap=bootstrap)
+            comparisons += compare(predictions, enc, base, level=bootstrap.level, seed=bootstrap.seed)
         for rival in rivals:
             if {rival, measured} <= predictions.keys() and rival != base:
                 pair = {name: predictions[name] for name in (rival, measured)}
-                comparisons += compare(pair, enc, rival, bootstrap=bootstrap)
+                comparisons += compare(pair, enc, rival, level=bootstrap.level, seed=bootstrap.seed)
         case_of_comparison += [case] * (len(comparisons) - len(case_of_comparison))
     corrected = holm([comparison.p_value for comparison in comparisons])
     comparisons = [replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)]
@@ -206,11 +206,11 @@ class _Context:
         log_probs = model.log_probs(enc, self.features_of(enc))
         for_strangers = Strangers(model).log_probs(enc, self.features_of(enc))
         values = [
-            metrics.nll(log_probs, enc, bootstrap=bootstrap),
-            metrics.nll(log_probs, enc, over="raters", bootstrap=bootstrap),
-            metrics.accuracy(log_probs, enc, bootstrap=bootstrap),
-            metrics.accuracy(log_probs, enc, over="raters", bootstrap=bootstrap),
-            metrics.brier(log_probs, enc, bootstrap=bootstrap),
+            metrics.nll(log_probs, enc, level=bootstrap.level),
+            metrics.nll(log_probs, enc, over="raters", level=bootstrap.level),
+            metrics.accuracy(log_probs, enc, level=bootstrap.level),
+            metrics.accuracy(log_probs, enc, over="raters", level=bootstrap.level),
+            metrics.brier(log_probs, enc, level=bootstrap.level),
             calibration_metrics.calibration_error(log_probs, enc, bootstrap=bootstrap),
             *metrics.worst_raters(log_probs, enc, bootstrap=bootstrap),
         ]

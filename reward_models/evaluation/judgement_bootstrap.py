@@ -1,8 +1,9 @@
-"""Value and interval of any statistic of judgements, with raters and items resampled together.
+"""Value and interval of any statistic of judgements, for other raters and other items.
 
-Means over judgements have `stats.judgement_means`, people's answers to items `stats.answers`. Here the
-statistic may be any function of how often each rater and each item was drawn: a mean over raters, the worst of several
-clusters, a rank correlation over items. Knows nothing of models or of what is measured.
+Means of numbers per judgement have the intervals of `stats.judgement_means` (`mean_ends`), people's answers to items
+those of `stats.answers`. Of `Bootstrap` the statistic may be any function of how often each rater and each item was
+drawn: the worst of several clusters, a rank correlation over items. It counts the noise of single judgements three
+times, so that its intervals are too wide where raters share few items. Knows nothing of models or of what is measured.
 
 Squared gaps between predicted and observed shares are averaged over pairs of *different* judgements of a group: with
 `d_u = q_u - x_u`, the mean of `d_u d_v` over `u != v` is an unbiased estimate of `(q - p)^2`, while the plain
@@ -25,6 +26,7 @@ from reward_models.errors import JuryError
 from reward_models.judgements.encoding import Encoded
 from reward_models.seeds import seeded_rng
 from reward_models.stats.design import SamplingDesign
+from reward_models.stats.judgement_means import two_way_intervals
 from reward_models.stats.verdicts import shortage
 
 
@@ -36,6 +38,7 @@ __all__ = [
     "average",
     "group_means",
     "group_sums",
+    "mean_ends",
     "mean_products",
     "mean_squared_gap",
     "tail_mean",
@@ -77,7 +80,7 @@ class Metric:
     def of(
         cls, name: str, ends: np.ndarray, n: int, counted: str, unit: str, direction: Direction = "lower"
     ) -> Metric:
-        """Make one from the (3,) value and ends that `Bootstrap.estimate` returns."""
+        """Make one from the (3,) value and ends that `Bootstrap.estimate` and `mean_ends` return."""
         value, low, high = (float(end) for end in ends)
         return cls(name, value, low, high, int(n), counted, unit, direction)
 
@@ -240,6 +243,45 @@ def average(values: np.ndarray, weight: np.ndarray) -> float:
     used = (weight > 0) & ~np.isnan(values)
     total = weight[used].sum()
     return float(weight[used] @ values[used] / total) if total > 0 else np.nan
+
+
+def mean_ends(
+    values: np.ndarray,
+    enc: Encoded,
+    weight: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> np.ndarray:
+    """Compute the mean of a number per judgement and its interval for other raters and items.
+
+    Args:
+        values: (N,) numbers; nan is ignored.
+        enc: The judgements.
+        weight: (N,) weight of each judgement, times that of its rater; None: how often it was given.
+        level: Coverage of the interval.
+        bounds: Smallest and largest possible value; the interval is clipped there.
+
+    Returns:
+        (3,) value, lower and upper end (`stats.judgement_means.two_way_intervals`); ends are nan if the mean is not
+        finite or raters or items are too few.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> enc = planted_judgements("rating").judgements.encode()
+        >>> value, low, high = mean_ends((enc.label == 2).astype(float), enc, bounds=(0.0, 1.0))
+        >>> bool(0 <= low < value < high <= 1)
+        True
+    """
+    weight = np.asarray(enc.count if weight is None else weight, dtype=np.float64)
+    used = ~np.isnan(values) & (weight > 0)
+    if not (used.any() and np.isfinite(values[used]).all()):
+        sampled = 1.0 if enc.design is None else enc.design.weight[enc.rater]
+        return np.array([average(values, weight * sampled), np.nan, np.nan])
+    [interval] = two_way_intervals(
+        values[used, None], enc.rater[used], enc.item[used], level=level, count=weight[used], design=enc.design
+    )
+    return np.array([interval.value, *np.clip((interval.low, interval.high), *bounds)])
 
 
 def group_means(values: np.ndarray, group: np.ndarray, n_groups: int, weight: np.ndarray) -> np.ndarray:

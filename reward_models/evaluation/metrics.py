@@ -24,6 +24,7 @@ from reward_models.evaluation.judgement_bootstrap import (
     Metric,
     average,
     group_means,
+    mean_ends,
     tail_mean,
 )
 from reward_models.judgements.encoding import Encoded
@@ -67,16 +68,14 @@ def credit(log_probs: np.ndarray, enc: Encoded) -> np.ndarray:
     return np.where(tied, np.nan, right / top.sum(1))
 
 
-def accuracy(
-    log_probs: np.ndarray, enc: Encoded, *, over: Over = "judgements", bootstrap: Bootstrap = BOOTSTRAP
-) -> Metric:
+def accuracy(log_probs: np.ndarray, enc: Encoded, *, over: Over = "judgements", level: float = 0.95) -> Metric:
     """Compute the share of answers that were the most probable one; see `credit`.
 
     Args:
         log_probs: (N, A) nats.
         enc: The judgements.
         over: `"judgements"`, or `"raters"` for the mean of the raters' own shares, which counts every rater once.
-        bootstrap: Resampling of the interval.
+        level: Coverage of the interval (`judgement_bootstrap.mean_ends`).
 
     Example:
         >>> from reward_models import planted_judgements
@@ -85,10 +84,10 @@ def accuracy(
         >>> round(accuracy(same, enc).value, 3), accuracy(same, enc, over="raters").counted
         (0.333, 'raters')
     """
-    return _mean("accuracy", credit(log_probs, enc), enc, over, "share", "higher", (0.0, 1.0), bootstrap)
+    return _mean("accuracy", credit(log_probs, enc), enc, over, "share", "higher", (0.0, 1.0), level)
 
 
-def nll(log_probs: np.ndarray, enc: Encoded, *, over: Over = "judgements", bootstrap: Bootstrap = BOOTSTRAP) -> Metric:
+def nll(log_probs: np.ndarray, enc: Encoded, *, over: Over = "judgements", level: float = 0.95) -> Metric:
     """Compute the mean negative log-likelihood in nats; infinite if an answer was given that the model rules out.
 
     The arguments are those of `accuracy`.
@@ -100,10 +99,10 @@ def nll(log_probs: np.ndarray, enc: Encoded, *, over: Over = "judgements", boots
         1.0986
     """
     loss = -answer_log_lik(log_probs, enc)
-    return _mean("nll_nats", loss, enc, over, "nats", "lower", (0.0, np.inf), bootstrap)
+    return _mean("nll_nats", loss, enc, over, "nats", "lower", (0.0, np.inf), level)
 
 
-def brier(log_probs: np.ndarray, enc: Encoded, *, bootstrap: Bootstrap = BOOTSTRAP) -> Metric:
+def brier(log_probs: np.ndarray, enc: Encoded, *, level: float = 0.95) -> Metric:
     """Compute the mean of `sum_a (p_a - [a was given])^2`, from 0 to 2 (Brier 1950).
 
     For yes/no questions it is twice the score that is usual there. The arguments are those of `accuracy`.
@@ -115,7 +114,7 @@ def brier(log_probs: np.ndarray, enc: Encoded, *, bootstrap: Bootstrap = BOOTSTR
         0.667
     """
     error = ((np.exp(log_probs) - given_answers(log_probs, enc)) ** 2).sum(1)
-    return _mean("brier", error, enc, "judgements", "squared probability", "lower", (0.0, 2.0), bootstrap)
+    return _mean("brier", error, enc, "judgements", "squared probability", "lower", (0.0, 2.0), level)
 
 
 def worst_raters(
@@ -180,7 +179,7 @@ def by_cluster(
         memberships: (R, K) membership of each rater, learnt without the scored labels; the weight of a judgement in a
             cluster is its rater's membership.
         names: `K` names.
-        bootstrap: Resampling of the intervals.
+        bootstrap: Level of the intervals, and resampling of those of the worst cluster.
 
     Returns:
         `accuracy[<name>]` per cluster and `accuracy_worst_cluster`, then the same for `nll_nats`; `n` counts the
@@ -203,12 +202,15 @@ def by_cluster(
     out = []
     for metric, values, sign, unit, direction in _scores(log_probs, enc):
 
-        def per_cluster(draw: Draw, values: np.ndarray = values, sign: float = sign) -> np.ndarray:
+        def worst(draw: Draw, values: np.ndarray = values, sign: float = sign) -> float:
             weight = draw.weight[:, None] * memberships[enc.rater]
             means = np.array([average(values, column) for column in weight.T])
-            return np.append(means, np.nan if np.isnan(means).all() else sign * np.nanmin(sign * means))
+            return np.nan if np.isnan(means).all() else sign * float(np.nanmin(sign * means))
 
-        table = bootstrap.estimate(per_cluster, enc, (0.0, 1.0 if unit == "share" else np.inf))
+        bounds = (0.0, 1.0 if unit == "share" else np.inf)
+        weights = enc.count[:, None] * memberships[enc.rater]
+        table = [mean_ends(values, enc, weight, level=bootstrap.level, bounds=bounds) for weight in weights.T]
+        table.append(bootstrap.estimate(worst, enc, bounds)[0])
         titles = [*(f"{metric}[{name}]" for name in names), f"{metric}_worst_cluster"]
         for title, ends, n in zip(titles, table, [*sizes, active.sum()], strict=True):
             out.append(Metric.of(title, ends, int(n), "raters", unit, direction))
@@ -262,13 +264,13 @@ def _mean(
     unit: str,
     direction: Direction,
     bounds: tuple[float, float],
-    bootstrap: Bootstrap,
+    level: float,
 ) -> Metric:
     """Average one number per judgement, without nan, over judgements or over the raters' means."""
     if over == "judgements":
-        ends = bootstrap.estimate(lambda draw: average(values, draw.weight), enc, bounds)[0]
+        ends = mean_ends(values, enc, level=level, bounds=bounds)
         return Metric.of(name, ends, int((~np.isnan(values)).sum()), "judgements", unit, direction)
-    ends = bootstrap.estimate(
-        lambda draw: average(group_means(values, enc.rater, enc.n_raters, draw.weight), draw.raters), enc, bounds
-    )[0]
+    given = np.bincount(enc.rater, np.where(np.isnan(values), 0, enc.count), enc.n_raters)[enc.rater]
+    of_rater = np.divide(enc.count, given, out=np.zeros(len(values)), where=given > 0)
+    ends = mean_ends(values, enc, of_rater, level=level, bounds=bounds)
     return Metric.of(f"{name}_per_rater", ends, len(np.unique(enc.rater)), "raters", unit, direction)

@@ -160,10 +160,10 @@ FITS: dict[str, Callable[[Encoded], np.ndarray]] = {
     "running memberships": running,
 }
 METRICS: dict[str, Callable[[np.ndarray, Encoded], object]] = {
-    "accuracy": lambda p, enc: metrics.accuracy(p, enc, bootstrap=FEW),
-    "accuracy per rater": lambda p, enc: metrics.accuracy(p, enc, over="raters", bootstrap=FEW),
-    "nll": lambda p, enc: metrics.nll(p, enc, bootstrap=FEW),
-    "brier": lambda p, enc: metrics.brier(p, enc, bootstrap=FEW),
+    "accuracy": lambda p, enc: metrics.accuracy(p, enc),
+    "accuracy per rater": lambda p, enc: metrics.accuracy(p, enc, over="raters"),
+    "nll": lambda p, enc: metrics.nll(p, enc),
+    "brier": lambda p, enc: metrics.brier(p, enc),
     "worst raters": lambda p, enc: metrics.worst_raters(p, enc, min_judgements=1, share=0.5, bootstrap=FEW),
     "by cluster": lambda p, enc: metrics.by_cluster(p, enc, memberships(enc), ["a", "b"], bootstrap=FEW),
     "calibration": lambda p, enc: calibration_metrics.calibration_error(p, enc, n_bins=3, bootstrap=FEW),

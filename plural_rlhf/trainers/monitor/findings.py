@@ -232,8 +232,8 @@ def lost_minority(run: Run) -> tuple[str, str] | None:
 
 def _all_different(run: Run) -> bool:
     """Return whether the completions of a group all differed at the start, as free text does."""
-    answers, size = run.curves.first(EFFECTIVE), run.settings.get("num_generations")
-    return not run.exact and bool(size) and answers is not None and answers > _ALL_DIFFERENT * size
+    answers, size = run.curves.first(EFFECTIVE), run.settings.get("num_generations") or math.inf
+    return not run.exact and answers is not None and answers > _ALL_DIFFERENT * size
 
 
 def diverges(run: Run) -> tuple[str, str] | None:

@@ -167,7 +167,7 @@ def parse_options(prog: str, argv: Sequence[str]) -> argparse.Namespace:
         default="prevalence",
         help="weights of the clusters for welfare: shares, one cluster's name, uniform or prevalence (the default)",
     )
-    parser.add_argument("--draws", type=int, default=200, help="resamples behind each interval (default: 200)")
+    parser.add_argument("--draws", type=int, default=200, help="resamples behind intervals of what is no mean (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of labels and resamples (default: 0)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts per forward pass (default: 32)")
     parser.add_argument("--max-length", type=int, help="longest text in tokens (default: that of the jury)")

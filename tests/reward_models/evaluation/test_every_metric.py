@@ -18,7 +18,7 @@ from reward_models.judgements.records import Judgements
 
 pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
 FEW = Bootstrap(draws=60)
-RATERS = 16
+RATERS = 24
 GROUPS = np.repeat(np.eye(2), RATERS // 2, axis=0)
 MOST = {"jsd_nats": math.log(2), "jsd_floor_nats": math.log(2)}
 BELOW_ZERO = ("agreement_gap", "contested_spearman", "tie_rate_gap", "tie_calibration", "share_calibration")
@@ -43,8 +43,8 @@ def table(kind: str) -> Judgements:
 
 
 def measured(enc, log_probs) -> list[metrics.Metric]:
-    rows = [f(log_probs, enc, bootstrap=FEW) for f in (metrics.accuracy, metrics.nll, metrics.brier)]
-    rows += [metrics.accuracy(log_probs, enc, over="raters", bootstrap=FEW)]
+    rows = [f(log_probs, enc) for f in (metrics.accuracy, metrics.nll, metrics.brier)]
+    rows += [metrics.accuracy(log_probs, enc, over="raters")]
     rows += metrics.worst_raters(log_probs, enc, share=0.3, min_judgements=3, bootstrap=FEW)
     rows += metrics.by_cluster(log_probs, enc, GROUPS, ["left", "right"], bootstrap=FEW)
     rows += population.answer_divergence(log_probs, enc, bootstrap=FEW)
@@ -89,7 +89,7 @@ def test_intervals_hold_their_value_and_what_it_can_be(kind):
             touched.setdefault(row.name, set()).update((row.low, row.high))
     assert set(touched) == {row.name for row in measured(enc, models(enc)["by chance"])}
     assert min(touched["agreement_gap"]) < -0.1
-    assert max(touched["jsd_nats"]) > 0.5
+    assert max(touched["jsd_nats"]) > 0.45
     assert max(touched["nll_nats_worst_cluster"]) > 2
     assert 0.0 in touched["ece"]
     if kind == "rating":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +46,12 @@ def votes(levels):
         }
     )
     return Judgements.from_frame(frame, kind="rating", levels=[0, 1]).encode()
+
+
+def few_of_many(rater, item, levels):
+    """Ratings in {0, 1} of single raters and statements."""
+    columns = {"rater_id": [f"r{u:02}" for u in rater], "prompt": "p", "response": [f"s{i:03}" for i in item]}
+    return Judgements.from_frame(pd.DataFrame(columns | {"rating": levels}), kind="rating", levels=[0, 1]).encode()
 
 
 def log(*rows):
@@ -109,9 +117,7 @@ def test_calibration_agrees_with_scikit_learn():
     observed, predicted = calibration_curve(right, confidence, n_bins=10, strategy="quantile")
     found = calibration_error(log_probs, enc, bootstrap=FEW)
     assert found.value == pytest.approx(np.abs(observed - predicted).mean(), abs=1e-4)
-    assert metrics.brier(log_probs, enc, bootstrap=FEW).value == pytest.approx(
-        2 * brier_score_loss(outcome, probability)
-    )
+    assert metrics.brier(log_probs, enc).value == pytest.approx(2 * brier_score_loss(outcome, probability))
 
 
 def test_worst_raters_are_the_tail_of_the_raters_own_means():
@@ -296,11 +302,11 @@ def simulated():
 
 def everything(log_probs, enc, memberships):
     found = [
-        metrics.nll(log_probs, enc, bootstrap=FEW),
-        metrics.nll(log_probs, enc, over="raters", bootstrap=FEW),
-        metrics.accuracy(log_probs, enc, bootstrap=FEW),
-        metrics.accuracy(log_probs, enc, over="raters", bootstrap=FEW),
-        metrics.brier(log_probs, enc, bootstrap=FEW),
+        metrics.nll(log_probs, enc),
+        metrics.nll(log_probs, enc, over="raters"),
+        metrics.accuracy(log_probs, enc),
+        metrics.accuracy(log_probs, enc, over="raters"),
+        metrics.brier(log_probs, enc),
         calibration_error(log_probs, enc, bootstrap=FEW),
         share_calibration(log_probs, enc, bootstrap=FEW),
         *metrics.worst_raters(log_probs, enc, bootstrap=FEW),
@@ -350,7 +356,7 @@ def test_intervals_know_that_raters_are_few():
     """Forty raters who are each always right or always wrong: 4,000 judgements say as much as forty."""
     rng = np.random.default_rng(0)
     right = np.repeat(rng.random(40) < 0.7, 100).reshape(40, 100).astype(int)
-    found = metrics.accuracy(np.tile(log([0.1, 0.9]), (4000, 1)), votes(right), bootstrap=Bootstrap(draws=200))
+    found = metrics.accuracy(np.tile(log([0.1, 0.9]), (4000, 1)), votes(right))
     width = found.high - found.low
     assert width == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 40), rel=0.3)
     assert width > 5 * 2 * 1.96 * np.sqrt(0.7 * 0.3 / 4000)
@@ -379,3 +385,24 @@ def test_intervals_end_where_a_number_must_and_nowhere_before():
     for name in ("nll_nats_worst_cluster", "nll_nats_worst_50_percent"):
         low, value, high = ends[name]
         assert 0 == low < 1 < value < high, name
+
+
+def test_intervals_of_means_are_neither_too_wide_nor_too_narrow_where_raters_share_few_items():
+    """60 raters with 5 of 200 items each. A pigeonhole bootstrap counts the noise of a judgement three times."""
+    rng, yes, held = np.random.default_rng(3), np.tile(log([0.1, 0.9]), (300, 1)), []
+    for repeat in range(120):
+        rater, item = np.repeat(np.arange(60), 5), np.concatenate([rng.permutation(200)[:5] for _ in range(60)])
+        means = 1 / (1 + np.exp(-(0.4 * rng.normal(size=60)[rater] + 0.4 * rng.normal(size=200)[item])))
+        right = (rng.random(300) < means).astype(int)  # yes, on average of a half
+        enc = few_of_many(rater, item, right)
+        found = metrics.accuracy(yes, enc)
+        held.append(found.low <= 0.5 <= found.high)
+        if repeat == 0:
+            shares = (enc.label == 1).astype(float)
+            _, low, high = Bootstrap(draws=300).estimate(partial(of_draw, shares), enc)[0]
+            assert found.high - found.low < 0.8 * (high - low)
+    assert 0.9 <= np.mean(held) <= 0.99
+
+
+def of_draw(values, draw):
+    return average(values, draw.weight)

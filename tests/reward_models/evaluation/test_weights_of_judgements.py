@@ -49,10 +49,10 @@ def values(metrics, prefix: str = "") -> dict[str, float]:
 
 def means(enc, log_probs, memberships, rewards) -> dict[str, float]:
     """Every estimate that is a mean over judgements or people, and what is fitted or counted."""
-    found = values(brier(log_probs, enc, bootstrap=FEW)) | values(calibration_error(log_probs, enc, bootstrap=FEW))
+    found = values(brier(log_probs, enc)) | values(calibration_error(log_probs, enc, bootstrap=FEW))
     for over in ("judgements", "raters"):
-        found |= values(accuracy(log_probs, enc, over=over, bootstrap=FEW), f"{over}: ")
-        found |= values(nll(log_probs, enc, over=over, bootstrap=FEW), f"{over}: ")
+        found |= values(accuracy(log_probs, enc, over=over), f"{over}: ")
+        found |= values(nll(log_probs, enc, over=over), f"{over}: ")
     found |= values(by_cluster(log_probs, enc, memberships, ["one", "two"], bootstrap=FEW))
     found |= values(answer_divergence(log_probs, enc, bootstrap=FEW)[0])
     found |= values(welfare_regret(log_probs, enc, memberships, np.array([0.6, 0.4]), bootstrap=FEW))
@@ -140,7 +140,7 @@ def test_only_ratios_of_sampling_weights_matter(kind):
         enc = Judgements.from_frame(heavy, levels=(-1, 0, 1) if kind == "rating" else None).encode()
         found = means(enc, log_probs, memberships, rewards) | pairs(enc, log_probs)
         found |= values(worst_raters(log_probs, enc, share=0.4, min_judgements=1, bootstrap=FEW))
-        compared = compare({"a": log_probs, "b": np.roll(log_probs, 1, axis=0)}, enc, "a", bootstrap=FEW)
+        compared = compare({"a": log_probs, "b": np.roll(log_probs, 1, axis=0)}, enc, "a")
         return found | {f"{c.metric}: {name}": getattr(c, name) for c in compared for name in ("value", "p_value")}
 
     found = measured(1.0)
