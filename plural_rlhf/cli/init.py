@@ -20,7 +20,7 @@ def init(
     columns: Columns = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="RUN.yaml", help="The run file to write; default: FILE_run.yaml."),
+        typer.Option("--output", "--out", metavar="RUN.yaml", help="The run file to write; default: FILE_run.yaml."),
     ] = None,
     traceback: Traceback = False,
 ) -> None:

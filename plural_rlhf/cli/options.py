@@ -50,7 +50,9 @@ Settings = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="DIR", help="Folder for the results; default: output_dir of the run file."),
+    typer.Option(
+        "--output", "--out", metavar="DIR", help="Folder for the results; default: output_dir of the run file."
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete what an earlier run left in the output folder and start over.")

@@ -71,12 +71,13 @@ def rank(
     out: Annotated[
         Path | None,
         typer.Option(
+            "--output",
             "--out",
             metavar="FILE.jsonl",
             help="Write the ranked rows with scores, which rank reads again without a jury.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the files of --json and --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of --json and --output.")] = False,
     uncalibrated: Annotated[
         bool,
         typer.Option(
@@ -94,7 +95,7 @@ def rank(
 
     Example: `plural-rlhf rank answers.jsonl --jury runs/quickstart/jury --weights "urban=7,rural=5" --explain`
 
-    Example: `plural-rlhf rank scored.csv --rule "soft_minimum(temperature=0.5)" --best --out best.jsonl`
+    Example: `plural-rlhf rank scored.csv --rule "soft_minimum(temperature=0.5)" --best --output best.jsonl`
 
     A row of the file is one response (`prompt`, `response`) or one prompt (`prompt`, `responses`). With the columns
     `reward:urban`, `reward:rural` the scores are read from the file and no model is loaded. Header and one row of
@@ -120,7 +121,7 @@ def rank(
         from reward_models.weights import weights_from_text
         from reward_models.whole_file import write_json
 
-        for option, file in (("--json", json_file), ("--out", out)):
+        for option, file in (("--json", json_file), ("--output", out)):
             if file is not None and file.exists() and not force:
                 raise typer.BadParameter(f"{option} {file} exists. Give another name, or --force to replace it.")
         try:
@@ -146,7 +147,7 @@ def rank(
             for sentence in explanations[i].sentences if explain else []:
                 console.print(cell(f"{prompt.candidates.name}: {sentence}" if best else sentence))
         if len(ranked) > rows:
-            say(f"and {len(ranked) - rows:,} more prompts; --rows shows them, --out and --json write all")
+            say(f"and {len(ranked) - rows:,} more prompts; --rows shows them, --output and --json write all")
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_ranked(out, ranked, best=best)

@@ -47,7 +47,9 @@ def communities(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder of the communities. Default: runs/TABLE-communities."),
+        typer.Option(
+            "--output", "--out", metavar="DIR", help="Folder of the communities. Default: runs/TABLE-communities."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -65,11 +67,11 @@ def communities(
 ) -> None:
     """Train an adapter on one base model for every community of a table (Modular Pluralism).
 
-    Example: `plural-rlhf communities survey.csv --by party --model smollm2-135m --out runs/parties`
+    Example: `plural-rlhf communities survey.csv --by party --model smollm2-135m --output runs/parties`
 
     Example: `plural-rlhf communities survey.csv --by clusters --set jury.clusters=[2,3] --set sft.steps=200`
 
-    Example: `plural-rlhf communities survey.csv --by party --only green --out runs/parties`
+    Example: `plural-rlhf communities survey.csv --by party --only green --output runs/parties`
 
     A community imitates what its people answered (choices), preferred (pairs) or rated above their mean. Steps,
     learning rate and adapter are those of `sft` and `policy.lora`; raters and questions are held out as in a run

@@ -53,7 +53,10 @@ def profiles(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the results; a model's answers are kept there.")
+        Path,
+        typer.Option(
+            "--output", "--out", metavar="DIR", help="Folder for the results; a model's answers are kept there."
+        ),
     ] = Path("runs/profiles"),
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="K,K,...", help="Numbers of clusters of the dimensionality curve.")
@@ -77,7 +80,7 @@ def profiles(
 ) -> None:
     """Measure how much profiles and clusters of raters say of judgements not yet seen, and put clusters into words.
 
-    Example: `plural-rlhf profiles votes.csv --columns votes.columns.yaml --out runs/votes-profiles`
+    Example: `plural-rlhf profiles votes.csv --columns votes.columns.yaml --output runs/votes-profiles`
 
     Example: `plural-rlhf profiles configs/quickstart.yaml --encoder embedding --sizes 2,4,8`
 

@@ -58,7 +58,9 @@ def predict_questions(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder for the results. Default: runs/TABLE-questions."),
+        typer.Option(
+            "--output", "--out", metavar="DIR", help="Folder for the results. Default: runs/TABLE-questions."
+        ),
     ] = None,
     settings: Settings = None,
     seed: RunSeed = None,
@@ -66,7 +68,7 @@ def predict_questions(
 ) -> None:
     """Predict what people would answer to new questions, from how alike their wording is to that of known ones.
 
-    Example: `plural-rlhf predict-questions answers.csv new.csv --columns map.yaml --out runs/new-questions`
+    Example: `plural-rlhf predict-questions answers.csv new.csv --columns map.yaml --output runs/new-questions`
 
     Example: `plural-rlhf predict-questions survey.sav new.txt --by party`
 

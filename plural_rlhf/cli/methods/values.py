@@ -32,7 +32,7 @@ def fit_values(
             "(supports, opposes, either), as in ValuePrism.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the judge.")],
+    out: Annotated[Path, typer.Option("--output", "--out", metavar="DIR", help="New folder for the judge.")],
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -47,7 +47,7 @@ def fit_values(
 ) -> None:
     """Fit a judge of values: which values, rights and duties matter in a situation, and what each says of it.
 
-    Example: `plural-rlhf fit-values valueprism.csv --backbone models/all-MiniLM-L6-v2 --out judges/values`
+    Example: `plural-rlhf fit-values valueprism.csv --backbone models/all-MiniLM-L6-v2 --output judges/values`
 
     Prints how right judges are on values that they were not fitted to, against the most frequent valence, and then
     fits and saves one to all rows.
@@ -69,7 +69,7 @@ def fit_values(
         from plural_rlhf.methods.kaleidoscope.measures import majority_valences
 
         if out.exists() and any(out.iterdir()):
-            raise ValuesError(f"the folder {str(out)!r} is not empty. Fix: give a new one with --out.")
+            raise ValuesError(f"the folder {str(out)!r} is not empty. Fix: give a new one with --output.")
         rows = read_valued_situations(table)
         vectors = word_vectors if backbone is None else BackboneVectors(backbone)
         judge = fit_value_judge(rows, vectors, seed=seed)

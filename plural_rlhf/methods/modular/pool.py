@@ -119,7 +119,7 @@ class CommunityPool:
         except FileNotFoundError as error:
             raise JuryError(
                 f"no communities at {str(folder)!r}: it has no {POOL_FILE}. Fix: correct the path, or train them with "
-                "plural-rlhf communities TABLE --out FOLDER."
+                "plural-rlhf communities TABLE --output FOLDER."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise JuryError(

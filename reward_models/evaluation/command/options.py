@@ -167,13 +167,16 @@ def parse_options(prog: str, argv: Sequence[str]) -> argparse.Namespace:
         default="prevalence",
         help="weights of the clusters for welfare: shares, one cluster's name, uniform or prevalence (the default)",
     )
-    parser.add_argument("--draws", type=int, default=200, help="resamples behind intervals of what is no mean (default: 200)")
+    parser.add_argument(
+        "--draws", type=int, default=200, help="resamples behind intervals of what is no mean (default: 200)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed of labels and resamples (default: 0)")
     parser.add_argument("--batch-size", type=int, default=32, help="texts per forward pass (default: 32)")
     parser.add_argument("--max-length", type=int, help="longest text in tokens (default: that of the jury)")
     parser.add_argument("--device", help="device of the model (default: the accelerator if there is one)")
     parser.add_argument(
         "--output",
+        "--out",
         type=Path,
         metavar="DIR",
         help="write results.json and evaluation.md here, and for pairs "

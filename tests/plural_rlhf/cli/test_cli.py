@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
@@ -177,6 +178,17 @@ def test_version_and_help_teach():
 
 
 @pytest.mark.slow
+def test_every_command_names_where_it_writes_alike():
+    """`--output`, for short `--out`: nobody remembers which command wants which."""
+    commands, writes = [get_command(app)], []
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        writes += [set(option.opts) for option in command.params if {"--out", "--output"} & set(option.opts)]
+    assert len(writes) >= 9
+    assert all(names == {"--output", "--out"} for names in writes)
+
+
 def test_help_is_quick_and_imports_no_heavy_library():
     code = (
         "import sys\nfrom plural_rlhf.cli import main\nsys.argv = ['plural-rlhf', '--help']\n"

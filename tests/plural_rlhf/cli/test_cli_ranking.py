@@ -111,7 +111,7 @@ def test_what_was_written_is_ranked_again_for_another_jury(scored, tmp_path):
 
 
 def test_a_file_that_exists_is_kept_unless_forced(scored, tmp_path):
-    for option in ("--out", "--json"):
+    for option in ("--output", "--json"):
         target = tmp_path / "there"
         target.write_text("mine", encoding="utf-8")
         refused = run(scored, option, target)
