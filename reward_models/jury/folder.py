@@ -175,6 +175,7 @@ def load_config(folder: str | Path) -> JuryConfig:
     except JuryError:
         raise
     except Exception as error:  # whatever a damaged file makes of transformers
+        _check_no_run_folder(folder)
         raise JuryError(
             f"no jury reward model at {name!r}: neither a folder with a readable config.json nor a model id that can "
             f"be reached ({_line(error)}). Fit one and save it with save_pretrained, or correct the path."
@@ -185,6 +186,13 @@ def load_config(folder: str | Path) -> JuryConfig:
             "clusters. Fit heads on it first (JuryRewardModel.from_fit), or give the folder of a jury reward model."
         )
     return config
+
+
+def _check_no_run_folder(folder: str | Path) -> None:
+    """Raise if a folder holds the folder of a jury: people give that of a run."""
+    inside = Path(folder) / "jury"
+    if (inside / STATE_FILE).is_file():
+        raise JuryError(f"no jury reward model at {str(folder)!r}, but one in {str(inside)!r}. Fix: give that folder.")
 
 
 def load_jury(
@@ -342,8 +350,11 @@ def load_rater_model(folder: str | Path) -> RaterModel | None:
     if _find(folder, "config.json") is None:
         raise JuryError(f"no jury reward model at {str(folder)!r}: it has no config.json. Correct the path.")
     values = _read(folder)
+    if values is None:
+        _check_no_run_folder(folder)
+        return None
     try:
-        return None if values is None else _rater_model(values)
+        return _rater_model(values)
     except DAMAGED as error:
         raise _unreadable(folder, error) from error
 

@@ -81,6 +81,15 @@ def test_no_jury_has_no_rater_model(tmp_path):
         load_rater_model(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("load", [JuryScorer.from_pretrained, load_rater_model])
+def test_of_the_folder_of_a_run_the_jury_in_it_is_named(tokenizer, tmp_path, load):
+    make_jury(tokenizer).save_pretrained(tmp_path / "run" / "jury")
+    (tmp_path / "run" / "config.json").write_text('{"name": "a run"}', encoding="utf-8")
+    with pytest.raises(JuryError, match=r"no jury reward model at .*run', but one in .*jury'\. Fix: give that folder"):
+        load(tmp_path / "run")
+    assert load(tmp_path / "run" / "jury") is not None
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
