@@ -174,6 +174,6 @@ def _number(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "-"
     if math.isnan(row["ci_low"]):
-        return f"{row['value']:.3f}"
-    half = f"{(row['ci_high'] - row['ci_low']) / 2:.3f}"
-    return f"{row['value']:.3f} ±{half.removeprefix('0')}"
+        return number_text(row["value"])
+    half = number_text((row["ci_high"] - row["ci_low"]) / 2)
+    return f"{number_text(row['value'])} ±{half.removeprefix('0')}"

@@ -100,10 +100,12 @@ def number_text(value: float | None, digits: int = 3, sign: bool = False) -> str
     Example:
         >>> number_text(0.5), number_text(0.5, 2, sign=True), number_text(None), number_text(float("nan"))
         ('0.500', '+0.50', '-', '-')
+        >>> number_text(-1e-9), number_text(-1e-9, sign=True)  # no sign of its own
+        ('0.000', '+0.000')
     """
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    return f"{round(float(value), digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
 def interval_text(row: Mapping[str, Any], digits: int = 3, sign: bool = True) -> str:

@@ -152,7 +152,7 @@ class BestOfN:
             for method in self.gains
             for column in self.columns
         ]
-        fewest = min((self.mean(m, used[-1], self.columns[0]).n for m in self.gains), default=0)
+        fewest = min(self.mean(m, used[-1], self.columns[0]).n for m in self.gains)
         note = (
             f"Gain over a random response in logits of {self.judge}; mean over prompts ({fewest} have "
             f"{used[-1]} candidates). 'each' selects once per cluster, by scores for that cluster."
@@ -214,7 +214,8 @@ def best_of_n(
         Curves with intervals over prompts, for each cluster and for the mean.
 
     Raises:
-        JuryError: The base is not among the methods, or scores do not match the candidates.
+        JuryError: The base is not among the methods, scores do not match the candidates, or no prompt has as many
+            candidates as are asked for.
 
     Example:
         Two clusters want opposite things. One reward cannot serve both, a jury can:
@@ -231,6 +232,11 @@ def best_of_n(
         raise JuryError(
             f"base={base!r} is not among the methods ({', '.join(selections)}).{did_you_mean(base, selections)} Fix: "
             "name one of them as base"
+        )
+    most = max((len(pool.responses) for pool in worth), default=0)
+    if min(counts) > most:
+        raise JuryError(
+            f"counts={tuple(counts)}, but no prompt has more than {most} candidates. Fix: a number from 1 to {most}"
         )
     gains: dict[str, np.ndarray] = {}
     regrets: dict[str, np.ndarray] = {}

@@ -9,15 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from plural_rlhf.report import write_report
 from plural_rlhf.report.html import write_page
@@ -30,6 +25,7 @@ from plural_rlhf.report.suite.page import write_suite_report
 from plural_rlhf.report.suite.results import SuiteResults
 from plural_rlhf.report.suite.sections import suite_sections
 from plural_rlhf.report.texts.sections import text_sections
+from tests.figures_as_text import figure_lines
 from tests.plural_rlhf.report.test_survey import SURVEY, values
 
 
@@ -239,46 +235,6 @@ def drawing_of(sections: list[Section]) -> str:
             lines += [f"# table of {section.key}", *(" | ".join(cells) for cells in [table.header, *table.rows])]
             lines.append(f"filter={table.filterable} {table.caption}")
     return "\n".join(lines) + "\n"
-
-
-def figure_lines(figure: Figure) -> Iterator[str]:
-    yield "size " + numbers(figure.get_size_inches())
-    yield from (f"text {text.get_text()!r} wrap={text.get_wrap()}" for text in figure.texts)
-    for legend in figure.legends:
-        handles = [to_hex(handle.get_color()) for handle in legend.legend_handles]
-        entries = zip(legend.get_texts(), handles, strict=True)
-        yield f"legend frame={legend.get_frame_on()} " + ", ".join(
-            f"{text.get_text()!r} {colour}" for text, colour in entries
-        )
-    for number, axes in enumerate(figure.axes):
-        yield f"## panel {number}"
-        yield from axes_lines(axes)
-
-
-def axes_lines(axes: Axes) -> Iterator[str]:
-    yield f"title {axes.get_title(loc='left')!r} x {axes.get_xlabel()!r} y {axes.get_ylabel()!r}"
-    for name, labels in (("x ticks", axes.get_xticklabels()), ("y ticks", axes.get_yticklabels())):
-        yield f"{name} " + ", ".join(repr(label.get_text()) for label in labels)
-    yield "spines " + ", ".join(name for name, spine in axes.spines.items() if spine.get_visible())
-    yield from (f"text {t.get_text()!r} at {numbers(t.get_position())}" for t in axes.texts)
-    for patch in axes.patches:
-        box = (patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height())
-        yield f"bar {numbers(box)} {to_hex(patch.get_facecolor(), keep_alpha=True)}"
-    for line in axes.lines:
-        ends = f"{numbers(line.get_xdata())} | {numbers(line.get_ydata())}"
-        style = "" if line.get_linestyle() in ("-", "None") else f" {line.get_linestyle()}"
-        filled = to_hex(line.get_markerfacecolor())
-        style += "" if filled == to_hex(line.get_color()) else f" filled {filled}"
-        yield f"line {line.get_marker()} {to_hex(line.get_color())}{style} {ends}"
-    for points in axes.collections:
-        values = points.get_array()
-        colours = "" if values is None else f" of {numbers(values)}"
-        yield f"points {numbers(np.asarray(points.get_offsets()).ravel())}{colours}"
-    yield from (f"image {numbers(np.asarray(image.get_array()).ravel())}" for image in axes.images)
-
-
-def numbers(array: Any) -> str:
-    return " ".join(f"{float(value):.3g}".replace("-0.0", "0") for value in np.ravel(np.asarray(array, dtype=float)))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -122,6 +122,8 @@ def test_faults_name_the_fix():
         best_of_n({"noise": [np.zeros(30)]}, worth, ["x", "y"], np.ones(2) / 2, base="nosie")
     with pytest.raises(JuryError, match="one score per candidate"):
         best_of_n({"noise": [np.zeros(3)]}, worth, ["x", "y"], np.ones(2) / 2, base="noise")
+    with pytest.raises(JuryError, match=r"counts=\(31, 64\), but no prompt has more than 30 candidates"):
+        best_of_n({"noise": [np.zeros(30)]}, worth, ["x", "y"], np.ones(2) / 2, base="noise", counts=(31, 64))
 
 
 def test_the_interval_of_a_mean_covers_it():
