@@ -63,7 +63,22 @@ def defaults() -> dict[str, dict[str, str]]:
                 given = {p.name: text(fields.get(p.name, p)) for p in parameters if p.default is not p.empty}
                 if given:
                     values[full] = given
+            attributes = {} if hasattr(value, "model_fields") else class_attributes(value)
+            if attributes:
+                values[f"{module.__name__}.{name}"] = values.get(f"{module.__name__}.{name}", {}) | attributes
     return values
+
+
+def class_attributes(value: Any) -> dict[str, str]:
+    """The plain values that a class gives its annotated attributes, which objects have that set nothing."""
+    if not inspect.isclass(value) or dataclasses.is_dataclass(value):
+        return {}
+    given = {name: vars(value)[name] for name in inspect.get_annotations(value) if name in vars(value)}
+    return {
+        name: repr(default)
+        for name, default in given.items()
+        if not name.startswith("_") and isinstance(default, int | float | str | tuple | None)
+    }
 
 
 def constants() -> dict[str, dict[str, str]]:

@@ -20,6 +20,7 @@ from plural_rlhf.suites.evaluate import StrictError, evaluate_suite
 from plural_rlhf.suites.models.functions import CallableModel
 from plural_rlhf.suites.tasks.catalogue import TASKS, make_tasks
 from tests.paths import ROOT
+from tests.plural_rlhf.suites.golden_rows import check_results
 from tests.printed import words
 
 
@@ -82,6 +83,21 @@ def test_the_folder_holds_results_records_and_pages(evaluated):
     assert harness["results"]["urn"]["jsd_nats,none"] == pytest.approx(
         next(row.value for row in results.results["flat"]["urn"] if row.metric == "jsd_nats")
     )
+
+
+def test_what_a_suite_publishes_is_the_stored_one(evaluated):
+    check_results("suite_of_urns", evaluated[1])
+
+
+def test_the_worst_items_are_those_of_the_most_nats_of_every_model_that_is_no_yardstick(evaluated):
+    folder, results = evaluated
+    records = [json.loads(line) for line in (folder / "samples" / "urn.jsonl").read_text().splitlines()]
+    for model in ("flat", "<b>first</b>"):
+        nats = sorted((r["scores"]["jsd_nats"] for r in records if r["model"] == model), reverse=True)
+        shown = [item for item in results.worst_items if item.model == model]
+        assert [item.score for item in shown] == nats[: len(shown)]
+        assert 0 < len(shown) < len(nats) == 30
+    assert {item.model for item in results.worst_items} == {"flat", "<b>first</b>"}
 
 
 def test_models_are_compared_pairwise_with_the_first(evaluated):

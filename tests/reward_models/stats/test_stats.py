@@ -52,6 +52,10 @@ def test_js_divergence_equals_scipy_squared_and_broadcasts():
     np.testing.assert_allclose(js_divergence(p, q, eps=0), expected, atol=1e-12)
 
 
+def test_a_question_that_nobody_answered_is_uniform():
+    assert normalise(np.array([[0, 0, 0, 0], [1, 0, 0, 3]])).tolist() == [[0.25] * 4, [0.25, 0, 0, 0.75]]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_js_divergence_is_symmetric_and_bounded(p, q):

@@ -61,8 +61,10 @@ def test_a_jury_task_has_the_numbers_of_evaluate_jury(table, jury, tmp_path):
     for name in model.scorer.cluster_names:
         assert row(result, "nll_nats", name).value == pytest.approx(values["jury", f"nll_nats[{name}]"], abs=1e-9)
     assert [r.metric for r in result.rows if r.headline] == ["nll_nats"]
-    mean = np.average([r["scores"]["nats"] for r in result.records], weights=[r["n"] for r in result.records])
-    assert mean == pytest.approx(row(result, "nll_nats").value)
+    counts = [r["n"] for r in result.records]
+    for score, metric in (("nats", "nll_nats"), ("right", "accuracy")):
+        mean = np.average([r["scores"][score] for r in result.records], weights=counts)
+        assert mean == pytest.approx(row(result, metric).value)
     assert row(result, "nll_nats").value < row(result, "nll_nats").baselines["one reward, rater terms"]
 
 
