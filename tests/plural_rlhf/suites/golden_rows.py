@@ -83,8 +83,9 @@ def means_of(records: list[dict[str, Any]]) -> dict[str, str]:
     scores = [record.get("scores") or {} for record in records]
     names = {name: None for of_record in scores for name in of_record}
     known = {name: [s[name] for s in scores if isinstance(s.get(name), int | float)] for name in names}
-    return {name: number(round(fmean(values), 12) + 0.0) for name, values in known.items() if values}
+    return {name: number(fmean(values)) for name, values in known.items() if values}
 
 
 def number(value: Any) -> str:
-    return f"{value:.4g}".replace("-0", "0") if value == 0 else f"{value:.4g}"
+    """Four digits, without the noise of the last bits around 0."""
+    return f"{round(float(value), 12) + 0.0:.4g}"
