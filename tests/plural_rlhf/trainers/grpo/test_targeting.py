@@ -225,6 +225,32 @@ class Tokens(torch.nn.Module):
         return self.first.log_softmax(-1)[pair[0]] + self.second[pair[0]].log_softmax(-1)[pair[1]]
 
 
+def less_noisy_loss(
+    loss: str, policy: Tokens, reference: Tokens, ids: torch.Tensor, reward: torch.Tensor
+) -> torch.Tensor:
+    """The loss of a group of completions `(G, 2)` of two tokens, with rewards `(G,)`."""
+    at = [
+        torch.stack(
+            [m.first.log_softmax(-1)[ids[:, 0]], m.second[ids[:, 0]].log_softmax(-1).gather(-1, ids[:, 1:])[:, 0]], 1
+        )
+        for m in (policy, reference)
+    ]
+    log_pi, log_ref = at[0].sum(1).detach(), at[1].sum(1).detach()
+    parts = Rollouts(reward, log_ref, log_pi, log_pi.clone(), torch.zeros(len(ids)), len(ids))
+    if loss == "reward_to_go":
+        return reward_to_go_loss(parts.coefficients("vargrad"), *at)
+    ones = torch.ones_like(ids)
+    rows = {
+        "prompt_ids": torch.zeros(len(ids), 1, dtype=torch.long),
+        "prompt_mask": ones[:, :1],
+        "completion_ids": ids,
+        "completion_mask": ones,
+        "row": torch.arange(len(ids)),
+    }
+    at_ref = completion_logits(reference, rows).detach()
+    return rao_blackwell_loss(policy, at_ref, rows, parts, lambda x: x)
+
+
 @pytest.mark.parametrize("loss", ["reward_to_go", "rao_blackwell"])
 def test_less_noisy_losses_have_the_exact_gradient_in_expectation(loss):
     """All 81 groups of two completions, each weighed by its probability, against autograd of KL(pi || p)."""
@@ -238,39 +264,26 @@ def test_less_noisy_losses_have_the_exact_gradient_in_expectation(loss):
 
     expected = [torch.zeros_like(p) for p in policy.parameters()]
     for i, j in itertools.product(range(9), repeat=2):
-        chosen = torch.tensor([i, j])
-        ids = torch.tensor([pairs[i], pairs[j]])
-        parts = Rollouts(
-            reward[chosen], log_ref[chosen], log_pi[chosen].detach(), log_pi[chosen].detach(), torch.zeros(2), 2
-        )
-        ones = torch.ones(2, 2, dtype=torch.long)
-        if loss == "rao_blackwell":
-            rows = {
-                "prompt_ids": torch.zeros(2, 1, dtype=torch.long),
-                "prompt_mask": ones[:, :1],
-                "completion_ids": ids,
-                "completion_mask": ones,
-                "row": torch.arange(2),
-            }
-            at_ref = completion_logits(reference, rows).detach()
-            value = rao_blackwell_loss(policy, at_ref, rows, parts, lambda x: x)
-        else:
-            tokens = [
-                torch.stack(
-                    [
-                        m.first.log_softmax(-1)[ids[:, 0]],
-                        m.second[ids[:, 0]].log_softmax(-1).gather(-1, ids[:, 1:])[:, 0],
-                    ],
-                    1,
-                )
-                for m in (policy, reference)
-            ]
-            value = reward_to_go_loss(parts.coefficients("vargrad"), tokens[0], tokens[1])
-        probability = log_pi[chosen].sum().exp().detach()
+        value = less_noisy_loss(loss, policy, reference, torch.tensor([pairs[i], pairs[j]]), reward[[i, j]])
+        probability = (log_pi[i] + log_pi[j]).exp().detach()
         for total, part in zip(expected, torch.autograd.grad(value, list(policy.parameters())), strict=True):
             total += probability * part
     for got, want in zip(expected, exact, strict=True):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("loss", ["reward_to_go", "rao_blackwell"])
+def test_what_all_completions_of_a_group_earn_alike_moves_nothing(loss):
+    """A baseline that failed to take it out would still be right on average, and only noisier."""
+    policy, reference = Tokens(0), Tokens(1)
+    ids = torch.tensor([[0, 1], [2, 0], [1, 1]])
+    reward = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad(less_noisy_loss(loss, policy, reference, ids, reward + more), list(policy.parameters()))
+        for more in (0.0, 7.0)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_prompt_is_started_from_the_reference_once():
