@@ -1,4 +1,4 @@
-"""What is logged of a batch of listed answers, worked out by hand: `plural_rlhf.trainers.grpo.exact.exact_metrics`."""
+"""Batches of listed answers: which are refused, and what is logged of them, worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import math
 
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
 
-from plural_rlhf.trainers.grpo.exact import exact_metrics, target_kl_and_gains
+from plural_rlhf.rewards.jury_reward import JuryReward
+from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, target_kl_and_gains
+from reward_models.jury.tiny import tiny_tokenizer
+from tests.juries import TableJury
 
 
 INF = math.inf
@@ -49,3 +53,28 @@ def test_an_answer_of_probability_zero_costs_nothing_and_gains_are_means_over_pr
     found = target_kl_and_gains({"log_p": log_p, "log_pi_ref": even, "rewards": rewards})
     # KL: log 2 and 0. Gains of the first prompt: 4 · .5 and −2 · .5; of the second: none.
     assert found.tolist() == pytest.approx([math.log(2) / 2, 2.0 / 2, -1.0 / 2])
+
+
+@pytest.mark.parametrize(
+    ("support", "message"),
+    [
+        (["b", "no", "B"], "the answer 'B' has the same tokens as 'b'"),
+        (["yes", ""], "the answer '' has no token"),
+        (["1", "10", "yes", "yes yes"], None),  # each ends with the end token
+    ],
+)
+def test_every_answer_has_tokens_of_its_own(support, message):
+    lower = tiny_tokenizer()
+    lower.backend_tokenizer.normalizer = Lowercase()
+    reward = JuryReward(TableJury({"yes": [1.0]}, ["a"], [1.0]))
+    rows = ExactRows(reward, lower, lower.eos_token_id, lower.encode)
+    of = [
+        {"prompt": "a", "support": ["yes", "no"]},
+        {"prompt": "b", "support": None},
+        {"prompt": "c", "support": support},
+    ]
+    if message is None:
+        rows.check_tokens(of)
+    else:
+        with pytest.raises(ValueError, match=message):
+            rows.check_tokens(of)
