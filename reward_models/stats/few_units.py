@@ -124,11 +124,16 @@ def crossed_interval(values: np.ndarray, most_parts: int | None = None, level: f
         most_parts: Most parts that the units were divided into; None: each unit was one.
         level: Coverage of the interval.
 
+    Returns:
+        The ends; nan for fewer than two units.
+
     Example:
         >>> low, high = crossed_interval(np.array([-0.03, -0.01, -0.02, -0.03, -0.01, -0.02]))
         >>> round(low, 3), round(high, 3)
         (-0.035, -0.005)
     """
+    if len(values) < 2:
+        return float("nan"), float("nan")
     parts, mean = min(len(values), most_parts or len(values)), float(values.mean())
     wider = float(np.sqrt(1 + parts / (parts - 1)))
     low, high = mean_interval(values, level)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import skew, t
 
-from reward_models.stats.few_units import mean_interval, means_interval, skewed_t_interval, units_moments
+from reward_models.stats.few_units import (
+    crossed_interval,
+    mean_interval,
+    means_interval,
+    skewed_t_interval,
+    units_moments,
+)
 
 
 def test_moments_are_those_of_the_mean():
@@ -67,3 +73,17 @@ def test_a_ratio_over_groups_is_covered_and_varies_as_its_bootstrap():
     assert rows / n < 0.75
     times = rng.multinomial(25, np.full(25, 1 / 25), size=4000)
     assert (high - low) / 2 / t.ppf(0.975, 23) == pytest.approx((times @ right / (times @ sizes)).std(), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("interval", "wider"),
+    [
+        (mean_interval, 1.0),
+        (crossed_interval, np.sqrt(3)),  # each was predicted from the other one
+        (lambda values: means_interval(values[:, None], lambda means: means[..., 0])[1:], 1.0),
+    ],
+)
+def test_two_units_have_the_interval_of_one_degree_of_freedom_and_one_unit_has_none(interval, wider):
+    """1 and 4: the mean is 2.5, its standard error 1.5."""
+    assert np.isnan(interval(np.array([0.3]))).all()
+    assert interval(np.array([1.0, 4.0])) == pytest.approx(2.5 + np.array([-1, 1]) * wider * 1.5 * t.ppf(0.975, 1))
