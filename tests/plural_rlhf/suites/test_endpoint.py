@@ -11,7 +11,7 @@ import pytest
 
 from plural_rlhf.suites import Context, OptionQuestion, OptionRequest
 from plural_rlhf.suites.engine.answers import AnswerStore
-from plural_rlhf.suites.models.endpoint import EndpointError, EndpointModel
+from plural_rlhf.suites.models.endpoint import EndpointError, EndpointModel, _may_pass
 from plural_rlhf.suites.models.protocol import NotSupported
 
 
@@ -201,3 +201,8 @@ def test_options_are_scored_by_samples_or_stated_shares_only(server):
     server.choices = lambda body: [{"message": {"content": "yes: 70\nno: 30"}}]
     [answer] = Context(model(server), scoring="verbalised").option_answers([question])
     assert answer.shares.tolist() == [0.7, 0.3]
+
+
+def test_only_errors_that_may_pass_are_tried_again():
+    """Timeout, conflict, too early, too many requests, and everything that is the server's fault."""
+    assert [code for code in range(400, 600) if _may_pass(code)] == [408, 409, 425, 429, *range(500, 600)]
