@@ -38,6 +38,8 @@ OPTIONAL = {
     "soft": ("item_id", "n"),
 }
 # Sets of columns that identify a kind; `options` and `choice` belong to two kinds each.
+_MANY_PAIRS = 10
+"""Pairs from which on it is no chance that all prefer the response in one place."""
 _TELLTALE = {
     "preference": ({"response_a", "response_b", "choice"}, {"chosen", "rejected"}),
     "rating": ({"response", "rating"},),
@@ -158,6 +160,8 @@ def canonicalise(
     faults.raise_if_any()
     out = out[~again].reset_index(drop=True)
     _warn_thin(kind, out)
+    if "shown_first" in out:
+        _warn_of_position(out)
     order = ["rater_id", "item_id", *REQUIRED[kind], *OPTIONAL[kind]]
     kept = [c for c in dict.fromkeys(order) if c in out] + [c for c in out if c not in order]
     return Canonical(kind, out[kept], scale, np.flatnonzero(~again))
@@ -218,6 +222,22 @@ def _check_columns(table: pd.DataFrame, kind: str, original: list[Any]) -> None:
         names = ", ".join(map(repr, unknown))
         message = f"columns not used: {names}. To keep one as a trait of the rater, rename it to 'rater:<name>'."
         warnings.warn(message, JudgementWarning, stacklevel=4)
+
+
+def _warn_of_position(out: pd.DataFrame) -> None:
+    """Warn if all pairs prefer the response that was shown first, or all the other: their place explains them all."""
+    decided = out[out["choice"] != "tie"]
+    first = decided["choice"] == decided["shown_first"]
+    if len(decided) < _MANY_PAIRS or decided["shown_first"].isna().any() or first.nunique() > 1:
+        return
+    which = "first" if first.iloc[0] else "second"
+    warnings.warn(
+        f"column 'shown_first': every one of {len(first):,} pairs prefers the response that was shown {which}, so "
+        "that its place explains all answers and its text none. If the column holds the order of the file, not that "
+        "on the screen, drop it; if not, nothing can be learnt of the texts.",
+        JudgementWarning,
+        stacklevel=4,
+    )
 
 
 def _warn_thin(kind: str, out: pd.DataFrame) -> None:
