@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["FIGURE_STYLE", "any_terminal", "cell", "heading", "lines_to", "markdown_text", "say", "visible"]
+__all__ = [
+    "FIGURE_STYLE",
+    "any_terminal",
+    "cell",
+    "heading",
+    "lines_to",
+    "markdown_text",
+    "path_fault",
+    "say",
+    "visible",
+]
 
 FIGURE_STYLE: dict[str, Any] = {
     "text.parse_math": False,  # "$5 to $10" is a price
@@ -41,6 +51,27 @@ FIGURE_STYLE: dict[str, Any] = {
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|$~#])")
 WORD_WIDTH = 10  # of the headings of a run
+
+
+def path_fault(path: object) -> str | None:
+    r"""Say why a path that exists cannot be opened by libraries that take Unicode only; None if it can.
+
+    Under an ASCII locale Python keeps other letters of a path as halves of characters; it opens such files itself.
+
+    Example:
+        >>> path_fault("models/jury") is None
+        True
+        >>> path_fault("models/j\udcc3\udcbcry").split(". Fix")[0]
+        "the path 'models/j\\udcc3\\udcbcry' holds letters that Python does not decode in this locale"
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return (
+            f"the path {str(path)!r} holds letters that Python does not decode in this locale. Fix: set PYTHONUTF8=1, "
+            "or give a path of plain letters"
+        )
+    return None
 
 
 def visible(text: object) -> str:

@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from reward_models.borders import path_fault
 from reward_models.content_hashes import file_fault, folder_records, safe_name, value_hash
 from reward_models.errors import JuryError
 from reward_models.judgements.text_kind import TextKind
@@ -254,6 +255,8 @@ def _load_jury(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file makes of tokenizers
+        if fault := path_fault(source):
+            raise JuryError(f"the jury's tokenizer cannot be loaded: {fault}.") from error
         raise JuryError(
             f"the jury in {name!r} has no tokenizer beside it that can be read ({_line(error)}). Save the backbone's "
             f"tokenizer there with tokenizer.save_pretrained({name!r})."

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.inference import default_device
 from reward_models.judgements.texts import prompt_codes
@@ -112,6 +113,8 @@ class ScalarRewardModel:
             )
             tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         except Exception as error:  # whatever a damaged folder makes of transformers
+            if fault := path_fault(path):
+                raise JuryError(f"the reward model cannot be loaded: {fault}.") from error
             raise JuryError(
                 f"no reward model with its tokenizer at {str(path)!r}: neither a folder that can be read nor a model "
                 f"id that can be reached ({error})."

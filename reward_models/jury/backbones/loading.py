@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
 
@@ -70,6 +71,8 @@ def load_backbone(
         )
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(str(backbone), trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if fault := path_fault(backbone):
+            raise JuryError(f"the language model cannot be loaded: {fault}.") from error
         raise JuryError(
             f"no language model at {str(backbone)!r}: neither a folder in from_pretrained form nor a model id that "
             "can be reached. Correct the path."
@@ -149,6 +152,7 @@ def _of_embedder(folder: Path, longest: int) -> ReadingSettings:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         types = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
         pooled = json.loads((folder / types["Pooling"] / "config.json").read_text(encoding="utf-8"))
+        asked = [mode for mode, on in pooled.items() if mode.startswith("pooling_mode_") and on is True]
         length_file = folder / "sentence_bert_config.json"
         stated = json.loads(length_file.read_text(encoding="utf-8")) if length_file.is_file() else {}
         max_length = min(longest, int(stated.get("max_seq_length") or longest), MAX_LENGTH)
@@ -158,13 +162,12 @@ def _of_embedder(folder: Path, longest: int) -> ReadingSettings:
             f"missing or damaged ({error}). Copy the whole folder again."
         ) from error
     known = {"mean_tokens": "mean", "cls_token": "first_token", "lasttoken": "last_token"}
-    asked = [mode for mode, on in pooled.items() if mode.startswith("pooling_mode_") and on is True]
     pooling = [known[m] for mode in asked if (m := mode.removeprefix("pooling_mode_")) in known]
     if len(pooling) != 1 or len(asked) != 1 or set(types) - {"Transformer", "Pooling", "Normalize"}:
         raise JuryError(
             f"the sentence embedder in {str(folder)!r} pools by {', '.join(asked) or 'nothing'} and has the modules "
             f"{', '.join(types)}, but a jury reads the mean, the first or the last token, and no layer after it. Use "
-            "another embedder, or fit_jury(judgements, features=...) with its vectors."
+            "another embedder, or fit_vector_jury(judgements, features) with its vectors."
         )
     return ReadingSettings.for_embedder(pooling=pooling[0], unit_length="Normalize" in types, max_length=max_length)
 
@@ -192,9 +195,9 @@ def truncate_backbone(model: PreTrainedModel, num_layers: int) -> PreTrainedMode
     """
     base = model.base_model
     total = base.config.num_hidden_layers
-    if not 1 <= num_layers <= total:
+    if not isinstance(num_layers, int) or not 1 <= num_layers <= total:
         raise JuryError(
-            f"num_layers={num_layers}: {type(base).__name__} has {total} layers; give a number from 1 to {total}."
+            f"num_layers={num_layers!r}: {type(base).__name__} has {total} layers; give a number from 1 to {total}."
         )
     names = [name for name, child in base.named_children() if isinstance(child, nn.ModuleList) and len(child) == total]
     if len(names) != 1:
