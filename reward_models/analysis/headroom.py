@@ -28,7 +28,7 @@ from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.records import Judgements
+from reward_models.judgements.records import Judgements, judged_tables
 from reward_models.progress import track
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.seeds import seeded_rng
@@ -116,6 +116,7 @@ def headroom(
         >>> headroom(three.judgements, max_clusters=2).verdict
         'undecided: 3 raters are too few to tell a difference from chance (at least 12 are needed). ...'
     """
+    (judgements,) = judged_tables(judgements)
     enc = judgements.encode()
     if enc.kind == "soft":
         raise JuryError(

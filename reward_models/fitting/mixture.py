@@ -17,7 +17,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.starting_point import check_num_clusters
-from reward_models.judgements.encoding import Encoded, soft_as_choice
+from reward_models.judgements.encoding import Encoded, encoded_tables, soft_as_choice
 from reward_models.raters.placement import Placement
 from reward_models.raters.rater_model import KindTerms, RaterModel
 from reward_models.stats.groups import centre_within_groups
@@ -69,6 +69,7 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
         1.0
     """
     config = config or FitConfig()
+    (enc,) = encoded_tables(enc)
     check_num_clusters(enc, num_clusters)
     rater_ids = enc.rater_ids
     if enc.kind == "soft":

@@ -20,7 +20,7 @@ from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import Params, Problem
 from reward_models.fitting.starting_point import Basis
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
 from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.progress import track
 from reward_models.raters.lbfgs import one_thread
@@ -185,9 +185,7 @@ def fit_raters(
         1.0
     """
     with one_thread():
-        return _fit(
-            [enc] if isinstance(enc, Encoded) else list(enc), membership, num_clusters, basis, config or FitConfig()
-        )
+        return _fit(encoded_tables(enc), membership, num_clusters, basis, config or FitConfig())
 
 
 def _fit(

@@ -7,6 +7,8 @@ Shapes: `N` judgements, `M` distinct judgements, `R` raters, `U` texts, `C` code
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,6 +26,7 @@ __all__ = [
     "COARSENING",
     "Basis",
     "affordable_model",
+    "check_judged_twice",
     "check_num_clusters",
     "check_tables",
     "rater_deviations",
@@ -90,7 +93,39 @@ def check_tables(tables: list[Encoded], membership: Membership, num_clusters: in
         )
 
 
+def check_judged_twice(tables: Sequence[Encoded], num_clusters: int) -> None:
+    """Raise if no rater gave more than one judgement, so that nothing tells tastes from noise.
+
+    Args:
+        tables: The judgements of the same raters.
+        num_clusters: The number of clusters that was asked for, more than one, or a rank.
+
+    Raises:
+        JuryError: No rater judged twice.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> once = planted_judgements("rating", num_items=1).judgements.encode()
+        >>> check_judged_twice([once, once], 2)
+        >>> check_judged_twice([once], 2)
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: num_clusters=2, but every rater judged one thing only, so ...
+    """
+    judged: dict[str, float] = {}
+    for table in tables:
+        counts = np.bincount(table.rater, table.count, table.n_raters)
+        for rater, count in zip(table.rater_ids, counts.tolist(), strict=True):
+            judged[rater] = judged.get(rater, 0.0) + count
+    if max(judged.values()) <= 1:
+        raise JuryError(
+            f"num_clusters={num_clusters}, but every rater judged one thing only, so tastes cannot be told from "
+            "noise. Fix: use num_clusters=1 of a mixture, or more judgements per rater"
+        )
+
+
 def _check_size(num_clusters: int, n_raters: int) -> None:
+    if isinstance(num_clusters, bool) or not isinstance(num_clusters, Integral):
+        raise JuryError(f"num_clusters={num_clusters!r} is no whole number. Fix: give one, e.g. num_clusters=2")
     if num_clusters < 1:
         raise JuryError(f"num_clusters={num_clusters}: a jury has at least one cluster. Fix: use 1 for Bradley-Terry")
     if num_clusters > n_raters:

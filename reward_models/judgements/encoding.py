@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reward_models.errors import JudgementError
 from reward_models.judgements.columns import CHOICES
 from reward_models.judgements.items import first_rows
 from reward_models.judgements.texts import Text, freeze_prompt
@@ -20,7 +22,7 @@ from reward_models.stats.design import SamplingDesign, mean_one
 from reward_models.stats.shares import kish_n
 
 
-__all__ = ["Encoded", "encode", "soft_as_choice"]
+__all__ = ["Encoded", "encode", "encoded_tables", "soft_as_choice"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,27 @@ class Encoded:
         matrix = np.full((self.n_raters, self.n_items), -1, dtype=np.int64)
         matrix[self.rater[::-1], self.item[::-1]] = self.item_label[::-1]  # the last write wins: the first row
         return matrix
+
+
+def encoded_tables(tables: Encoded | Sequence[Encoded]) -> list[Encoded]:
+    """Return one table or several as a list, or raise where one is not encoded.
+
+    Raises:
+        JudgementError: Something else than `Encoded`.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> encoded_tables(planted_judgements().judgements)
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: encoded judgements are expected, not a Judgements. Fix: pass ...
+    """
+    listed: list[Any] = list(tables) if isinstance(tables, list | tuple) else [tables]
+    for table in listed:
+        if not isinstance(table, Encoded):
+            raise JudgementError(
+                f"encoded judgements are expected, not a {type(table).__name__}. Fix: pass judgements.encode()"
+            )
+    return listed
 
 
 def encode(

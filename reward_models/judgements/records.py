@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from reward_models.errors import JudgementError
 from reward_models.judgements.encoding import Encoded, encode
 from reward_models.judgements.faults import whole_characters
 from reward_models.judgements.ordering import item_order, row_order
@@ -24,7 +26,7 @@ from reward_models.judgements.validation import KINDS, canonicalise
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["KINDS", "Judgements"]
+__all__ = ["KINDS", "Judgements", "judged_tables"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Judgements:
             reward_models.errors.JudgementError: 1 fault in a table of 2 judgements (...):
               row 1, column 'rating': 9 is outside the levels 1, 2, 3, 4, 5. Fix: correct it, ...
         """
+        if not isinstance(frame, pd.DataFrame):
+            raise JudgementError(f"a data frame is expected, not a {type(frame).__name__}. Fix: {_makes(frame)}")
         with whole_characters():
             canonical = canonicalise(frame, kind, levels, duplicates=duplicates, index=index)
         return cls(canonical.kind, canonical.frame, canonical.levels)
@@ -124,8 +128,14 @@ class Judgements:
             >>> Judgements.from_dataset(rows).kind
             'soft'
         """
+        if isinstance(dataset, pd.DataFrame):
+            return cls.from_frame(dataset, kind, levels, duplicates=duplicates, index=index)
+        if not isinstance(dataset, list | tuple) and not hasattr(dataset, "to_pandas"):
+            raise JudgementError(
+                f"a data set or a list of rows is expected, not a {type(dataset).__name__}. Fix: {_makes(dataset)}"
+            )
         with whole_characters():
-            frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()  # type: ignore[union-attr]
+            frame = pd.DataFrame(list(dataset)) if isinstance(dataset, list | tuple) else dataset.to_pandas()
         return cls.from_frame(frame, kind, levels, duplicates=duplicates, index=index)
 
     def __len__(self) -> int:
@@ -216,3 +226,33 @@ class Judgements:
 
         frame = self.frame.astype(object).where(self.frame.notna(), None)
         return datasets.Dataset.from_dict({column: frame[column].tolist() for column in frame.columns})
+
+
+def judged_tables(tables: Judgements | Sequence[Judgements]) -> list[Judgements]:
+    """Return one table or several as a list, or raise with the call that makes judgements of what was passed.
+
+    Raises:
+        JudgementError: Something else than `Judgements`.
+
+    Example:
+        >>> judged_tables(pd.DataFrame({"rater_id": ["ann"]}))
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: judgements are expected, not a DataFrame. Fix: Judgements.from_frame(...
+    """
+    several = isinstance(tables, list | tuple) and not any(isinstance(table, Mapping) for table in tables)
+    listed: list[Any] = list(tables) if several else [tables]  # type: ignore[arg-type]
+    for table in listed:
+        if not isinstance(table, Judgements):
+            raise JudgementError(f"judgements are expected, not a {type(table).__name__}. Fix: {_makes(table)}")
+    return listed
+
+
+def _makes(table: object) -> str:
+    """Say which call makes judgements of something."""
+    if isinstance(table, pd.DataFrame):
+        return "Judgements.from_frame(...) makes them of a data frame"
+    if isinstance(table, str | PurePath):
+        return f"load_table({str(table)!r}) reads them from a file"
+    if isinstance(table, Encoded):
+        return "pass the Judgements whose encode() gave this"
+    return "Judgements.from_dataset(...) makes them of a list of rows or a data set"

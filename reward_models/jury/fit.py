@@ -26,6 +26,7 @@ from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text, as_messages
 from reward_models.jury.backbones.loading import load_backbone, truncate_backbone
+from reward_models.jury.fitting.arguments import checked_clusters
 from reward_models.jury.fitting.features import TextOptions, text_features
 from reward_models.jury.fitting.steps import (
     Clusters,
@@ -131,10 +132,11 @@ def fit_jury(
         raise JuryError("the backbone is an array. Fix: fit_vector_jury(judgements, features) takes vectors of texts.")
     config, announce = config or FitConfig(), on_step or _ignore
     tables = JudgedTables.of(judgements, config)
+    clusters = checked_clusters(tables, clusters, membership, names, strangers)
+    options = TextOptions(pooling, hidden_layers, read_prompt, max_length)
     model, tokenizer, usual = load_backbone(backbone, tokenizer)
     if layers is not None:
         model = truncate_backbone(model, layers)
-    options = TextOptions(pooling, hidden_layers, read_prompt, max_length)
     texts = text_features(
         model, tokenizer, tables.encoded, usual, options, tables.config, cache_dir, progress, announce
     )

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.errors import JuryError, renamed_arguments
 from reward_models.inference import default_device
-from reward_models.judgements.records import Judgements
+from reward_models.judgements.records import Judgements, judged_tables
 from reward_models.judgements.text_kind import TextKind
 from reward_models.judgements.texts import Text, prompt_codes
 from reward_models.jury.backbones.memory import JudgedRewards
@@ -286,7 +286,7 @@ class JuryScorer:
             JuryError: The state has no rater model, or see `RaterModel.adapt`.
         """
         model = self._rater_model()
-        tables = [j.encode() for j in ([judgements] if isinstance(judgements, Judgements) else judgements)]
+        tables = [table.encode() for table in judged_tables(judgements)]
         rewards = [self._basis(enc.texts) for enc in tables]
         return adapt(model, tables, rewards, self.cluster_names, self.state.strangers)
 

@@ -33,7 +33,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
 from reward_models.raters.observation import Observations
 from reward_models.raters.placement import Placement
 from reward_models.raters.predictors import positions
@@ -173,7 +173,7 @@ class RaterModel:
             JuryError: A kind the jury was not fitted to, ties if it was fitted without ties, or rewards or rating
                 levels that do not match.
         """
-        tables = [enc] if isinstance(enc, Encoded) else list(enc)
+        tables = encoded_tables(enc)
         basis = [rewards] if isinstance(rewards, np.ndarray) else list(rewards)
         rater_ids = list(dict.fromkeys(rater for table in tables for rater in table.rater_ids))
         joint = np.tile(self.log_prior, (len(rater_ids), 1))

@@ -140,10 +140,19 @@ def choose_joint(
         else:
             folder = None if cache_dir is None else Path(cache_dir)
             chosen, agreeing = _choose(tables, consensus, raters, candidates, config, folder)
+            if too_many := sorted({number for _, number in candidates if number > _most_clusters(raters)}):
+                most = f"{len(raters)} raters are enough for at most {_most_clusters(raters)}"
+                reason = f"{chosen.reason}; {', '.join(map(str, too_many))} clusters were not compared: {most}"
+                chosen = replace(chosen, reason=reason)
         fit = fit_around(tables, consensus, chosen.membership, chosen.num_clusters, config)
         if agreeing:
             fit = one_reward_on_new_texts(fit, fit_around(tables, consensus, "mixture", 1, config))
         return JointChoice(chosen.membership, chosen.num_clusters, chosen.table, chosen.reason, fit, agreeing)
+
+
+def _most_clusters(raters: list[str]) -> int:
+    """Return the most clusters that are compared: one for every four raters."""
+    return max(1, len(raters) // 4)
 
 
 def _not_comparable(tables: JointTables, raters: list[str]) -> str | None:
@@ -185,7 +194,7 @@ def _choose(
 ) -> tuple[MembershipChoice, bool]:
     """The choice, and whether its clusters agree on new texts."""
     folds = _folds(tables, raters, consensus, replace(config, restarts=1))
-    at_most = max(1, len(raters) // 4)
+    at_most = _most_clusters(raters)
     supported = list(dict.fromkeys([("mixture", 1), *((m, k) for m, k in candidates if k <= at_most)]))
     scored = [fold.losses(supported, folder) for fold in track(folds, "choosing clusters: held-out raters and texts")]
     if not scored:

@@ -33,8 +33,9 @@ from reward_models.fitting.joint.strengths import (
 )
 from reward_models.fitting.joint.text_posterior import text_posterior
 from reward_models.fitting.joint.text_space import TextSpace
+from reward_models.fitting.starting_point import check_judged_twice
 from reward_models.fitting.text_table import check_features, feature_rows
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
 from reward_models.judgements.texts import Text, prompt_groups
 from reward_models.raters.lbfgs import one_thread
 from reward_models.raters.placement import OfRaters, Placement
@@ -84,7 +85,7 @@ class JointTables:
         Raises:
             JuryError: No judgements, a `soft` table, or features that do not match the texts or are not finite.
         """
-        tables = [enc] if isinstance(enc, Encoded) else list(enc)
+        tables = encoded_tables(enc)
         if features is None:
             rows = [np.zeros((table.n_texts, 0)) for table in tables]
         else:
@@ -238,7 +239,7 @@ class JointFit(OfRaters):
             enc: Labels of the raters, in one table or one of each kind.
             features: Rows for the texts of each table; None where all texts were judged in the fit.
         """
-        tables = [enc] if isinstance(enc, Encoded) else list(enc)
+        tables = encoded_tables(enc)
         if features is None or isinstance(features, np.ndarray):
             rows: list[np.ndarray | None] = [features] * len(tables)
         else:
@@ -305,11 +306,7 @@ def fit_around(
         params, _ = problem.maximise(consensus.params, config.max_iter, config.tol, _scales(consensus.params))
         return _result(tables, problem, params, 1.0)
     problem = tables.problem(membership, num_clusters, config)
-    if not problem.raters_judged_twice:
-        raise JuryError(
-            f"num_clusters={num_clusters}, but every rater judged one thing only, so tastes cannot be told from "
-            "noise. Fix: use num_clusters=1, or more judgements per rater"
-        )
+    check_judged_twice(tables.tables, num_clusters)
     n_tastes = problem.n_parts - 1
     first = FIRST_TASTE[problem.density]
     usual = usual_tastes(consensus.strengths, problem.coordinates.shape[1])

@@ -7,15 +7,16 @@ Shapes: `U` texts, `D` features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.feature_choice import FeatureChoice, choose_features
 from reward_models.judgements.encoding import Encoded
@@ -32,15 +33,48 @@ __all__ = ["TextFeatures", "TextOptions", "candidate_readings", "one_text_each",
 class TextOptions:
     """How texts may be read, as `fit_jury` takes it; a value "auto" is chosen on held-out texts.
 
+    Raises:
+        JuryError: A value that is no way of reading texts.
+
     Example:
         >>> TextOptions(pooling="mean").read_prompt
         True
+        >>> TextOptions(pooling="men")
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: pooling='men' is none of last_token, mean, first_token, auto. Did you mean ...
     """
 
     pooling: str | None = None
     hidden_layers: Sequence[int] | Literal["auto"] | None = None
     read_prompt: bool | Literal["auto"] = True
     max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        poolings = (*POOLINGS, "auto")
+        if self.pooling is not None and self.pooling not in poolings:
+            hint = did_you_mean(self.pooling, poolings)
+            raise JuryError(f"pooling={self.pooling!r} is none of {', '.join(poolings)}.{hint}")
+        if not _names_layers(self.hidden_layers):
+            raise JuryError(
+                f"hidden_layers={self.hidden_layers!r} names no layers. Fix: a list of whole numbers from 1, e.g. "
+                'hidden_layers=(6,) or hidden_layers=(6, 12), or "auto"; leave it out for the last'
+            )
+        if not isinstance(self.read_prompt, bool | np.bool_) and self.read_prompt != "auto":
+            raise JuryError(f'read_prompt={self.read_prompt!r} says neither yes nor no. Fix: True, False or "auto"')
+        if self.max_length is not None and not _whole(self.max_length):
+            raise JuryError(
+                f"max_length={self.max_length!r} is no number of tokens. Fix: a whole number, e.g. max_length=512"
+            )
+
+
+def _names_layers(layers: object) -> bool:
+    if layers is None or isinstance(layers, str):
+        return layers in (None, "auto")
+    return isinstance(layers, Iterable) and all(map(_whole, layers))
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -79,9 +113,6 @@ def candidate_readings(usual: ReadingSettings, options: TextOptions, depth: int)
         options: What the user asked for.
         depth: Number of layers of the backbone.
 
-    Raises:
-        JuryError: A pooling that there is not.
-
     Example:
         >>> list(candidate_readings(ReadingSettings(), TextOptions(pooling="auto", hidden_layers="auto"), depth=8))[:3]
         ['last_token', 'last_token of layers 4', 'last_token of layers 4, 6, 8']
@@ -91,8 +122,6 @@ def candidate_readings(usual: ReadingSettings, options: TextOptions, depth: int)
     poolings: list[str] = [options.pooling or usual.pooling]
     if options.pooling == "auto":
         poolings = list(dict.fromkeys([usual.pooling, "last_token", "mean"]))
-    if poolings[0] not in POOLINGS:
-        raise JuryError(f"pooling={options.pooling!r} is none of {', '.join(POOLINGS)} and auto.")
     layers: list[tuple[int, ...] | None] = [usual.layers]
     if options.hidden_layers == "auto":
         middle = max(depth // 2, 1)

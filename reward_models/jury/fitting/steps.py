@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,9 +21,8 @@ from reward_models.fitting.joint.feature_choice import FeatureChoice
 from reward_models.fitting.joint.fit import JointFit, fit_joint
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.fitting.selection import KSelection, only_candidate
-from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded, soft_as_choice
-from reward_models.judgements.records import Judgements
+from reward_models.judgements.records import Judgements, judged_tables
 from reward_models.judgements.texts import Text
 from reward_models.jury.state import counts
 from reward_models.raters.rater_model import Membership
@@ -76,10 +75,10 @@ class JudgedTables:
         """Encode one table, or several by the same raters.
 
         Raises:
+            JudgementError: Something else than judgements.
             JuryError: No table, or a table without raters beside others.
         """
-        tables = [judgements] if isinstance(judgements, Judgements) else list(judgements)
-        encoded = [table.encode() for table in tables]
+        encoded = [table.encode() for table in judged_tables(judgements)]
         if not encoded:
             raise JuryError("there is no table of judgements. Fix: pass one, or a list with one of each kind.")
         if all(enc.kind != "soft" for enc in encoded):
@@ -169,7 +168,6 @@ def fit_texts_and_raters(
         selection, clusters = clusters, clusters.num_clusters
     if isinstance(clusters, int) and membership != "auto":
         announce(f"fitting texts and raters together: {amount}")
-        check_num_clusters(tables.first, clusters)
         fit = fit_joint(encoded, features, membership, clusters, config=config)
         if not tables.has_raters:
             fit = replace(fit, placement=fit.model.prior_placement())
@@ -177,8 +175,6 @@ def fit_texts_and_raters(
             _warn_of_empty_clusters(fit)
         return FittedJury(fit, selection, membership)
     sizes = [clusters] if isinstance(clusters, int) else sorted(set(clusters))
-    if not sizes:
-        raise JuryError("clusters=[]: there is nothing to compare. Fix: name numbers of clusters, e.g. (1, 2, 3)")
     candidates: list[tuple[Membership, int]] = [("mixture" if membership == "auto" else membership, k) for k in sizes]
     if membership == "auto":
         candidates += [candidate for candidate in JOINT_CANDIDATES if candidate[0] != "mixture"]
@@ -211,10 +207,7 @@ def with_strangers(found: FittedJury, tables: JudgedTables, strangers: Strangers
     Args:
         found: The fit.
         tables: The judgements that it was fitted to.
-        strangers: See `Strangers`.
-
-    Raises:
-        JuryError: Another word, or `"judgements"` where nobody knows who judged.
+        strangers: See `Strangers`; `"judgements"` needs tables that say who judged.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -225,18 +218,8 @@ def with_strangers(found: FittedJury, tables: JudgedTables, strangers: Strangers
         >>> by_judgements.fit.placement.select(["somebody"]).sum().round(6)
         np.float64(1.0)
     """
-    if strangers not in get_args(Strangers):
-        raise JuryError(
-            f"strangers={strangers!r}: raters without labels are predicted as a random rater or as whoever gave a "
-            'random judgement. Fix: strangers="raters" or strangers="judgements"'
-        )
     if strangers == "raters":
         return found
-    if not tables.has_raters:
-        raise JuryError(
-            'strangers="judgements" weighs raters by their judgements, and a `soft` table has no raters. Fix: leave '
-            "strangers out"
-        )
     placement = found.fit.placement.by_judgements(tables.encoded)
     return replace(found, fit=replace(found.fit, placement=placement))
 

@@ -19,7 +19,8 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit
 from reward_models.fitting.selection import KSelection
 from reward_models.fitting.text_table import feature_rows
-from reward_models.judgements.records import Judgements
+from reward_models.judgements.records import Judgements, judged_tables
+from reward_models.jury.fitting.arguments import checked_clusters
 from reward_models.jury.fitting.steps import (
     Clusters,
     JudgedTables,
@@ -88,7 +89,7 @@ class VectorJury:
             judgements: One table, or several if the jury was fitted on several kinds.
             features: Rows for the texts of each table; None where all were judged in the fit.
         """
-        tables = [j.encode() for j in ([judgements] if isinstance(judgements, Judgements) else judgements)]
+        tables = [table.encode() for table in judged_tables(judgements)]
         placement = self.fit.adapt(tables, features).placement
         judged = np.zeros(len(placement.rater_ids), dtype=np.int64)
         for enc in tables:
@@ -161,6 +162,7 @@ def fit_vector_jury(
             "features=None: there are no vectors of the texts. Fix: pass one row per text; fit_jury(judgements, "
             "backbone) computes vectors with a language model, and fit_raters(judgements.encode()) needs none."
         )
+    clusters = checked_clusters(tables, clusters, membership, names, strangers)
     rows = feature_rows(features)
     found = with_strangers(fit_texts_and_raters(tables, rows, clusters, membership, _ignore), tables, strangers)
     described = described_clusters(found.fit, tables, labels, names)
