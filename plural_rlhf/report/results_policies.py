@@ -62,6 +62,11 @@ class Budget(ResultsModel):
     kept_share: float | None = Field(
         default=None, description="Share of the change of weights that was kept, by texts to training prompts."
     )
+    kept_of: dict[str, Number] | None = Field(
+        default=None,
+        description="By share of the change, what it was chosen by: estimated KL to the target, nats; null where the "
+        "texts do not tell.",
+    )
 
 
 class TrainingResults(ResultsModel):

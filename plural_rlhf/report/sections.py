@@ -17,6 +17,7 @@ from plural_rlhf.report import plots
 from plural_rlhf.report.names import METHOD_NAMES, Method, SkippedPart
 from plural_rlhf.report.points import margins, points_of, points_table
 from plural_rlhf.report.results import RunResults
+from plural_rlhf.report.results_policies import Budget
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_table
 from plural_rlhf.report.survey import (
     NO_KINDS_OF_PEOPLE,
@@ -356,9 +357,19 @@ def _budget_table(results: RunResults) -> TextTable:
     for stage, budget in results.budgets.items():
         counts = {"scored": budget.scored_sequences, "generated": budget.generated_sequences}
         sequences = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count is not None)
-        kept = "" if budget.kept_share is None else f", {format_percent(budget.kept_share)} of the change kept"
-        body.append([METHOD_NAMES[stage], f"{budget.steps}{kept}", sequences, f"{budget.seconds:.0f}"])
+        body.append([METHOD_NAMES[stage], f"{budget.steps}{_kept(budget)}", sequences, f"{budget.seconds:.0f}"])
     return TextTable(["stage", "steps", "sequences", "seconds"], body, "What each stage was given.")
+
+
+def _kept(budget: Budget) -> str:
+    """How much of a training was kept, and what it was chosen by."""
+    if budget.kept_share is None:
+        return ""
+    told = ", ".join(
+        f"{format_nats(kl)} for {format_percent(float(share))}" for share, kl in (budget.kept_of or {}).items()
+    )
+    by = f" (KL to the target, by a few texts: {told})" if told else ""
+    return f", {format_percent(budget.kept_share)} of the change kept{by}"
 
 
 def _record_table(results: RunResults) -> TextTable:

@@ -255,6 +255,7 @@ def train_plural(
             generated_sequences=generated,
             seconds=seconds,
             kept_share=kept[0].share if kept else None,
+            kept_of={f"{share:g}": nats for share, nats in kept[0].divergences.items()} if kept else None,
         ),
     )
 

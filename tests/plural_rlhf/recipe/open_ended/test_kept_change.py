@@ -121,6 +121,7 @@ def test_the_policy_that_is_saved_is_the_one_that_was_kept(config_of, tmp_path, 
     training = TrainingFolder(tmp_path / "plural", tmp_path / "checkpoints" / "plural", show=said.append)
     results = train_plural(config, prompts, scorer, tmp_path / "warm", training)
     assert results.budget.kept_share == best
+    assert results.budget.kept_of == {f"{share:g}": float(share != best) for share in SHARES}
     assert said[-1].startswith(f"{best:g} of the change of weights is kept")
     before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("warm", "plural"))
     assert all(torch.equal(before[name], after[name]) for name in before) == (best == 0.0)

@@ -25,7 +25,7 @@ def test_a_run_writes_texts_by_every_policy_and_goes_on_with_the_same_texts(conf
     assert set(results.training) == {"warm", "plural", "grpo", "rloo"}
     assert results.budgets["plural"].generated_sequences == 4 + 4  # half of 8, beside people; 4 tell what is kept
     assert results.budgets["plural"].kept_share in SHARES
-    assert "of the change kept" in (tmp_path / "run" / "report.md").read_text()
+    assert "of the change kept (KL to the target, by a few texts: " in (tmp_path / "run" / "report.md").read_text()
     text = (tmp_path / "run" / SAMPLES_FILE).read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     names = [cluster.name for cluster in results.clusters]
