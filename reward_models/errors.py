@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
 
-__all__ = ["JudgementError", "JudgementWarning", "JuryError", "MissingExtraError", "did_you_mean", "renamed_arguments"]
+__all__ = [
+    "JudgementError",
+    "JudgementWarning",
+    "JuryError",
+    "MissingExtraError",
+    "did_you_mean",
+    "in_one_line",
+    "renamed_arguments",
+]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -82,6 +90,21 @@ def did_you_mean(name: object, valid: Iterable[object]) -> str:
     by_lower = {str(candidate).lower(): str(candidate) for candidate in valid}
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def in_one_line(error: Exception, most: int = 160) -> str:
+    r"""Write an error in one line; those of transformers may have a page.
+
+    Args:
+        error: The error.
+        most: Characters of its text.
+
+    Example:
+        >>> in_one_line(OSError("no such model\n\nSee the Hub"), 20)
+        'OSError: no such model See th…'
+    """
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:most]}{'…' * (len(text) > most)}"
 
 
 def renamed_arguments(**new_names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:

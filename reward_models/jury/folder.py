@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from reward_models.borders import path_fault
 from reward_models.content_hashes import file_fault, folder_records, safe_name, value_hash
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, in_one_line
 from reward_models.judgements.text_kind import TextKind
-from reward_models.jury.backbones.loading import refer_to_backbone
+from reward_models.jury.backbones.loading import find_file, refer_to_backbone
 from reward_models.jury.calibration import Calibration
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.jury.modeling_jury import JuryRewardModel
@@ -179,7 +178,7 @@ def load_config(folder: str | Path) -> JuryConfig:
         _check_no_run_folder(folder)
         raise JuryError(
             f"no jury reward model at {name!r}: neither a folder with a readable config.json nor a model id that can "
-            f"be reached ({_line(error)}). Fit one and save it with save_pretrained, or correct the path."
+            f"be reached ({in_one_line(error)}). Fit one and save it with save_pretrained, or correct the path."
         ) from error
     if not isinstance(config, JuryConfig):
         raise JuryError(
@@ -244,7 +243,7 @@ def _load_jury(
         raise JuryError(
             f"the weights of the jury in {name!r} cannot be read, or do not match its config.json "
             f"({config.num_clusters} clusters, hidden size {config.get_text_config().hidden_size}): heads and "
-            f"backbone are of different fits, or a file is damaged ({_line(error)}). Save it again with "
+            f"backbone are of different fits, or a file is damaged ({in_one_line(error)}). Save it again with "
             "save_pretrained, from one fit."
         ) from error
     if info["missing_keys"]:
@@ -258,8 +257,8 @@ def _load_jury(
         if fault := path_fault(source):
             raise JuryError(f"the jury's tokenizer cannot be loaded: {fault}.") from error
         raise JuryError(
-            f"the jury in {name!r} has no tokenizer beside it that can be read ({_line(error)}). Save the backbone's "
-            f"tokenizer there with tokenizer.save_pretrained({name!r})."
+            f"the jury in {name!r} has no tokenizer beside it that can be read ({in_one_line(error)}). Save the "
+            f"backbone's tokenizer there with tokenizer.save_pretrained({name!r})."
         ) from error
     # The heads stay in float32, and the backbone of a folder that does not name its precision.
     model.model.to(getattr(torch, ReadingSettings.stored(config.reading, state.fitted_on).dtype))
@@ -285,7 +284,7 @@ def load_state(folder: str | Path, config: JuryConfig, *, verify: bool = True) -
     Warns:
         UserWarning: `jury.json` is gone from a folder that seems to have had one.
     """
-    if _find(folder, "adapter_config.json") is not None:
+    if find_file(folder, "adapter_config.json") is not None:
         raise JuryError(
             f"{str(folder)!r} holds an adapter (adapter_config.json), which would change the jury's scores; a jury is "
             "saved with its adapters merged. Remove the adapter's files, or give the folder of the jury alone."
@@ -350,7 +349,7 @@ def load_rater_model(folder: str | Path) -> RaterModel | None:
         ...     load_rater_model(folder).membership
         'mixture'
     """
-    if _find(folder, "config.json") is None:
+    if find_file(folder, "config.json") is None:
         raise JuryError(f"no jury reward model at {str(folder)!r}: it has no config.json. Correct the path.")
     values = _read(folder)
     if values is None:
@@ -368,7 +367,7 @@ def _rater_model(values: Mapping[str, Any]) -> RaterModel | None:
 
 def _read(folder: str | Path) -> dict[str, Any] | None:
     """Return `jury.json` with all its fields, of this version of the format; None if there is none."""
-    path = _find(folder, STATE_FILE)
+    path = find_file(folder, STATE_FILE)
     if path is None:
         return None
     try:
@@ -400,7 +399,7 @@ def _verify(folder: str | Path, files: Any, hashes: bool) -> None:
         raise _unreadable(folder, "it lists no weights")
     for name, record in files.items():
         try:
-            path = _find(folder, safe_name(name))
+            path = find_file(folder, safe_name(name))
             fault = "it is missing" if path is None else file_fault(path, record, contents=hashes)
         except ValueError as error:
             raise _unreadable(folder, error) from error
@@ -424,7 +423,7 @@ def _verify(folder: str | Path, files: Any, hashes: bool) -> None:
 
 
 def _read_raters(folder: str | Path, salt: str) -> StoredRaters:
-    path = _find(folder, RATERS_FILE)
+    path = find_file(folder, RATERS_FILE)
     if path is None:
         raise JuryError(f"the jury in {str(folder)!r} lacks {RATERS_FILE!r}. Copy the whole folder again.")
     try:
@@ -432,20 +431,8 @@ def _read_raters(folder: str | Path, salt: str) -> StoredRaters:
         return StoredRaters(salt, [row.tobytes().hex() for row in tensors["pseudonyms"]], tensors["posterior"])
     except Exception as error:  # safetensors has no one type of errors
         raise JuryError(
-            f"{RATERS_FILE!r} in {str(folder)!r} cannot be read ({_line(error)}): {SAVE_AGAIN}."
+            f"{RATERS_FILE!r} in {str(folder)!r} cannot be read ({in_one_line(error)}): {SAVE_AGAIN}."
         ) from error
-
-
-def _find(folder: str | Path, name: str) -> Path | None:
-    """Return the path of a file of a local folder or of a model on the Hub; None if there is no such file."""
-    if Path(folder).is_dir():
-        path = Path(folder_to_read(folder), name)
-        return path if path.is_file() else None
-    try:
-        path_in_cache = cached_file(str(folder), name)
-    except (OSError, ValueError):
-        return None
-    return None if path_in_cache is None else Path(path_in_cache)
 
 
 def _unreadable(folder: str | Path, error: object) -> JuryError:
@@ -453,9 +440,3 @@ def _unreadable(folder: str | Path, error: object) -> JuryError:
         f"{STATE_FILE} in {str(folder)!r} cannot be read ({error}). Copy the folder again, or {SAVE_AGAIN}; deleting "
         f"{STATE_FILE} keeps the heads alone."
     )
-
-
-def _line(error: Exception) -> str:
-    """Write an error in one line; those of transformers may have a page."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}{'…' * (len(text) > 160)}"

@@ -18,15 +18,18 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import cached_file
 
 from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.jury.reading import MAX_LENGTH, ReadingSettings
+from reward_models.replaced_files import folder_to_read
 
 
 __all__ = [
     "drop_unread_pooler",
     "find_backbone",
+    "find_file",
     "load_backbone",
     "minilm_folder",
     "refer_to_backbone",
@@ -259,6 +262,26 @@ def refer_to_backbone(backbone: PreTrainedModel) -> dict[str, Any]:
     except JuryError as error:
         raise JuryError(f"include_backbone=False: {error} {copied}") from error
     return reference
+
+
+def find_file(folder: str | Path, name: str) -> Path | None:
+    """Return the path of a file of a local folder or of a model on the Hub; None if there is no such file.
+
+    Args:
+        folder: The folder, or a model id of the Hub.
+        name: Name of the file.
+
+    Example:
+        >>> find_file("runs/nothing-here", "config.json")
+    """
+    if Path(folder).is_dir():
+        path = Path(folder_to_read(folder), name)
+        return path if path.is_file() else None
+    try:
+        path_in_cache = cached_file(str(folder), name)
+    except (OSError, ValueError):
+        return None
+    return None if path_in_cache is None else Path(path_in_cache)
 
 
 def find_backbone(
