@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plural_rlhf.evaluation.side_effects import monoculture
 from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.report.suite.results import SuiteResults
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.engine.context import Context
 from plural_rlhf.suites.evaluate import evaluate_suite
 from plural_rlhf.suites.models.rewards import open_rewards
+from plural_rlhf.suites.tasks.generation import monoculture as monoculture_task
 from plural_rlhf.suites.tasks.generation.monoculture import MonocultureTask
 from plural_rlhf.suites.tasks.generation.multi_objective import MultiObjectiveTask
 from plural_rlhf.suites.tasks.generation.novelty import NoveltyTask
@@ -150,6 +152,24 @@ def test_numbers_under_another_reward_are_not_compared(data):
 def test_rewards_that_cannot_be_used_are_named_before_any_work(place, fault):
     with pytest.raises(ValueError, match=f"(?s)rewards.mine: .*({fault})"):
         open_rewards({"mine": place})
+
+
+def test_people_are_compared_with_other_people(data, monkeypatch):
+    """The floor of a ratio: two halves of the same people, nobody in both, nobody in neither."""
+    compared = []
+
+    def listening(texts, people, **more):
+        compared.append((texts, people))
+        return monoculture.monoculture(texts, people, **more)
+
+    monkeypatch.setattr(monoculture_task, "monoculture", listening)
+    measured(MonocultureTask(n=4, embedder=lambda: None), Stub(lambda p, rng: "parks"), data)
+    (_, people), (half, other) = compared
+    for name, texts in people.items():
+        assert len(set(texts)) == len(texts) > 4
+        assert not set(half[name]) & set(other[name])
+        assert sorted(half[name] + other[name]) == sorted(texts)
+        assert abs(len(half[name]) - len(other[name])) <= 1
 
 
 def test_monoculture_of_people_themselves_and_of_one_answer(data):
