@@ -29,6 +29,7 @@ __all__ = [
     "check_judged_twice",
     "check_num_clusters",
     "check_tables",
+    "is_whole",
     "rater_deviations",
     "start_kind",
 ]
@@ -123,8 +124,18 @@ def check_judged_twice(tables: Sequence[Encoded], num_clusters: int) -> None:
         )
 
 
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, of Python or numpy; True and False are none.
+
+    Example:
+        >>> is_whole(2), is_whole(np.int64(2)), is_whole(2.0), is_whole(True)
+        (True, True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _check_size(num_clusters: int, n_raters: int) -> None:
-    if isinstance(num_clusters, bool) or not isinstance(num_clusters, Integral):
+    if not is_whole(num_clusters):
         raise JuryError(f"num_clusters={num_clusters!r} is no whole number. Fix: give one, e.g. num_clusters=2")
     if num_clusters < 1:
         raise JuryError(f"num_clusters={num_clusters}: a jury has at least one cluster. Fix: use 1 for Bradley-Terry")

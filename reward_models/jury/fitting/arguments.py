@@ -6,13 +6,12 @@ Knows nothing of texts or features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from typing import Literal, get_args
 
 from reward_models.analysis.naming import changed_names
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.selection import KSelection
-from reward_models.fitting.starting_point import check_judged_twice, check_num_clusters, check_tables
+from reward_models.fitting.starting_point import check_judged_twice, check_num_clusters, check_tables, is_whole
 from reward_models.jury.fitting.steps import Clusters, JudgedTables, Names, Strangers
 from reward_models.raters.rater_model import Membership
 
@@ -83,7 +82,7 @@ def checked_clusters(
 def _numbers(clusters: int | Iterable[int]) -> int | tuple[int, ...]:
     """Return a number of clusters, or candidates, by size."""
     fix = "Fix: a whole number, or candidates, e.g. clusters=2 or clusters=(1, 2, 3)"
-    if _whole(clusters):
+    if is_whole(clusters):
         return int(clusters)  # type: ignore[arg-type]
     if isinstance(clusters, str | Mapping) or not isinstance(clusters, Iterable):
         raise JuryError(f"clusters={clusters!r} is no number of clusters. {fix}")
@@ -91,13 +90,9 @@ def _numbers(clusters: int | Iterable[int]) -> int | tuple[int, ...]:
     if not candidates:
         raise JuryError(f"clusters={clusters!r}: there is nothing to compare. {fix}")
     for candidate in candidates:
-        if not _whole(candidate):
+        if not is_whole(candidate):
             raise JuryError(f"clusters={clusters!r}: {candidate!r} is no number of clusters. {fix}")
     return tuple(sorted({int(candidate) for candidate in candidates}))
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _check_names(names: Names | None, number: int | None) -> None:

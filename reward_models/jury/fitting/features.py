@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.feature_choice import FeatureChoice, choose_features
+from reward_models.fitting.starting_point import is_whole
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.feature_cache import row_key
@@ -61,7 +61,7 @@ class TextOptions:
             )
         if not isinstance(self.read_prompt, bool | np.bool_) and self.read_prompt != "auto":
             raise JuryError(f'read_prompt={self.read_prompt!r} says neither yes nor no. Fix: True, False or "auto"')
-        if self.max_length is not None and not _whole(self.max_length):
+        if self.max_length is not None and not is_whole(self.max_length):
             raise JuryError(
                 f"max_length={self.max_length!r} is no number of tokens. Fix: a whole number, e.g. max_length=512"
             )
@@ -70,11 +70,7 @@ class TextOptions:
 def _names_layers(layers: object) -> bool:
     if layers is None or isinstance(layers, str):
         return layers in (None, "auto")
-    return isinstance(layers, Iterable) and all(map(_whole, layers))
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(layers, Iterable) and all(map(is_whole, layers))
 
 
 @dataclass(frozen=True)
