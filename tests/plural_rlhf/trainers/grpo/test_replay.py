@@ -11,6 +11,7 @@ from plural_rlhf.core.rules import Rule
 from plural_rlhf.trainers import PluralGRPOConfig, _trl
 from plural_rlhf.trainers.grpo.generation_batch import RewardTable
 from plural_rlhf.trainers.grpo.replay import ReplayMemory, replayed_columns, signed_tokens
+from plural_rlhf.trainers.grpo.targeting import Targeting
 from tests.policies import (
     THREE,
     TOKENIZER,
@@ -236,6 +237,22 @@ def test_the_residuals_of_a_replayed_batch_are_those_of_today(lopsided, tmp_path
         for j in range(4):
             if said[i] == said[j]:
                 assert float(rollouts.reward[i]) == float(rollouts.reward[j])
+
+
+def test_a_batch_tells_of_the_offsets_once_however_often_it_is_used(lopsided, tmp_path, monkeypatch):
+    """Completions from the memory were drawn by other policies: they move no offset, and neither does a second use."""
+    trainer = sampled_trainer(
+        lopsided, three_answers(), tmp_path, 6, data=rows("ab", None), num_iterations=3, **REUSED
+    )
+    call, moves = Targeting.__call__, []
+
+    def watched(self, table, log_pi_ref, log_pi, group, training, *args, **more):
+        moves.append(training)
+        return call(self, table, log_pi_ref, log_pi, group, training, *args, **more)
+
+    monkeypatch.setattr(Targeting, "__call__", watched)
+    trainer.train()
+    assert moves == [True, False, False, True, False, False]
 
 
 @pytest.mark.parametrize(
