@@ -421,3 +421,13 @@ def test_a_broken_score_is_named_and_leaves_the_offsets_alone(bad):
     tracker = OffsetTracker(num_clusters=2)
     with pytest.raises(JuryError, match=r"gamma: sample 0 has"):
         tracker.observe("x", torch.zeros(1, 2), torch.tensor([[bad, 0.0]]), [0.5, 0.5], 1.0)
+
+
+@pytest.mark.parametrize("mode", ["responsibility", "ema", "reference", "exact"])
+def test_prompts_not_visited_for_longest_are_forgotten_but_where_answers_are_listed(mode):
+    """Listed answers give the offsets anew whenever they are needed; what is not kept cannot be lost."""
+    tracker = OffsetTracker(2, mode=mode, max_prompts=2)
+    assert tracker.visit(["a", "b"]) == []
+    assert tracker.visit(["a"]) == []
+    assert tracker.visit(["c"]) == ([] if mode == "exact" else ["b"])
+    assert tracker.visit(["d", "e", "f"]) == ([] if mode == "exact" else ["a", "c"])  # a batch is kept whole
