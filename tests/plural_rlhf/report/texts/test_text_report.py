@@ -184,6 +184,9 @@ def test_figures_show_every_policy(values):
         r"grpo \$x\$",
     ]
     assert len(approvals.axes) == 2
+    unjudged = [row for row in results.rows if (row.policy, row.measure) != ("ours", "approval")]
+    shown = plot_approvals(results.model_copy(update={"rows": unjudged})).legends[0].get_texts()
+    assert [text.get_text() for text in shown] == ["people", "before", r"grpo \$x\$"]  # nothing to show of ours
     assert len(plot_map(results).axes) == 3 * 3 + 1
     assert len(plot_covered(results).axes[0].lines) == 4
     gain = plot_gain_against_kl(results).axes[0]
