@@ -1,4 +1,4 @@
-"""A tiny model trained on coins, urns and normals at once predicts nearly as well as Bayes' rule does."""
+"""A tiny model trained on coins, urns and normals at once predicts nearly as well as Bayes' rule does, by examples."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from plural_rlhf.methods.spectrum import (
     SpectrumConfig,
+    SpectrumSequence,
     SpectrumTrainer,
     coin_flips,
     example_losses,
@@ -65,11 +66,20 @@ def test_a_tiny_model_is_within_five_percent_of_bayes_and_nears_the_truth_with_e
     trainer.train()
     for draws in (coin_flips, urn_draws, normal_draws):
         heldout = draws(100, 12, seed=1)
-        losses = example_losses(model, tokenizer, heldout, trainer.template, progress=False).nats[:, 1:]
+        of_each = example_losses(model, tokenizer, heldout, trainer.template, progress=False)
+        losses, curve = of_each.nats[:, 1:], of_each.curve()
         outputs = [[example.output for example in sequence.examples] for sequence in heldout]
         options = heldout[0].options
         best = [[bayes_nats(of_one, options, k) for k in range(1, 12)] for of_one in outputs]
         assert losses.mean() < 1.05 * np.mean(best), draws.__name__
+        assert curve[8:].mean() < curve[1:4].mean(), draws.__name__
+        mixed = [
+            SpectrumSequence((*heldout[i - 1].examples[:11], heldout[i].examples[11])) for i in range(len(heldout))
+        ]
+        mislead = example_losses(model, tokenizer, mixed, trainer.template, progress=False).nats[:, 11]
+        assert mislead.mean() > 1.1 * losses[:, 10].mean(), (
+            f"{draws.__name__}: examples of another source do not mislead"
+        )
         curves = option_curves(
             model, tokenizer, heldout[:60], trainer.template, positions=(1, 3, 6, 11), progress=False
         )

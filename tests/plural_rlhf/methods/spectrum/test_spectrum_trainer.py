@@ -1,16 +1,13 @@
 """Training on sequences: what a batch computes, what a resumed training sees, and what is learnt."""
 
-import numpy as np
 import pytest
 import torch
 
 from plural_rlhf.methods.spectrum import (
     SpectrumConfig,
-    SpectrumSequence,
     SpectrumTrainer,
     coin_flips,
     encode_sequence,
-    example_losses,
     template_for,
 )
 from plural_rlhf.methods.spectrum.collator import PackedCollator
@@ -74,48 +71,6 @@ def test_a_resumed_training_sees_what_the_unbroken_one_saw(tmp_path):
     resumed = train(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-3"))
     for name, value in whole.items():
         assert value.equal(resumed[name]), name
-
-
-def word_tokenizer():
-    """A tokenizer of a few words, so that a sequence is short."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["<|im_start|>", "<|im_end|>", "\n", "output", "description", "input", "heads", "tails", "?"]
-    core = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="?"))
-    core.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>", unk_token="?"
-    )
-    return tokenizer
-
-
-@pytest.mark.slow
-def test_a_small_model_learns_to_infer_the_coin(tmp_path):
-    """Held-out loss within 5 % of the Bayes posterior predictive, and nearer to the coin's own with more flips."""
-    tokenizer = word_tokenizer()
-    torch.manual_seed(0)
-    model = tiny_causal_lm(tokenizer, max_position_embeddings=256)
-    args = settings(
-        tmp_path, max_steps=250, per_device_train_batch_size=16, learning_rate=5e-3, warmup_steps=20,
-        lr_scheduler_type="cosine", seed=0,
-    )  # fmt: skip
-    SpectrumTrainer(model, args, coin_flips(4000, 16), processing_class=tokenizer).train()
-    heldout = coin_flips(150, 16, seed=1)
-    losses = example_losses(model, tokenizer, heldout, template_for(tokenizer), progress=False)
-    heads = np.array([[example.output == "heads" for example in flips.examples] for flips in heldout])
-    before = np.concatenate([np.zeros((len(heads), 1)), heads.cumsum(axis=1)[:, :-1]], axis=1)
-    n = np.arange(heads.shape[1])
-    says_heads = (before + 1) / (n + 2)
-    bayes = -np.log(np.where(heads, says_heads, 1 - says_heads))
-    curve = losses.curve()
-    assert losses.nats[:, 1:].mean() < 1.05 * bayes[:, 1:].mean()
-    assert curve[8:].mean() < curve[1:4].mean()
-    shuffled = [
-        SpectrumSequence((*heldout[i - 1].examples[:15], heldout[i].examples[15])) for i in range(len(heldout))
-    ]
-    other = example_losses(model, tokenizer, shuffled, template_for(tokenizer), progress=False)
-    assert other.nats[:, 15].mean() > 1.1 * losses.nats[:, 15].mean()  # examples of another coin mislead
 
 
 def test_settings_without_effect_are_refused(tmp_path):
