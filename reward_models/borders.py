@@ -8,6 +8,8 @@ Questions, answers, clusters and raters come from files that anyone may have wri
 | tables, lines of `rich` | be read as markup: `[/]` raises, `[yes]` vanishes, `:heart:` changes | `cell`, `heading` |
 | Markdown | become a link, HTML, mathematics or another column | `markdown_text` |
 
+Paths may not get through either: `path_fault` and `folder_fault` say why.
+
 HTML is escaped by Jinja, YAML by its writer, JSON by its writer; figures draw no mathematics (`FIGURE_STYLE`).
 Knows nothing of what the texts say.
 """
@@ -15,9 +17,11 @@ Knows nothing of what the texts say.
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 
@@ -29,6 +33,7 @@ __all__ = [
     "FIGURE_STYLE",
     "any_terminal",
     "cell",
+    "folder_fault",
     "heading",
     "lines_to",
     "markdown_text",
@@ -54,9 +59,10 @@ WORD_WIDTH = 10  # of the headings of a run
 
 
 def path_fault(path: object) -> str | None:
-    r"""Say why a path that exists cannot be opened by libraries that take Unicode only; None if it can.
+    r"""Say why a path that exists may not be found, or not be opened by libraries that take Unicode; None if it can.
 
-    Under an ASCII locale Python keeps other letters of a path as halves of characters; it opens such files itself.
+    Under an ASCII locale Python keeps other letters of a path that it is given as halves of characters, and opens such
+    files itself; a path with these letters in a file, such as YAML in UTF-8, it does not find.
 
     Example:
         >>> path_fault("models/jury") is None
@@ -66,12 +72,37 @@ def path_fault(path: object) -> str | None:
     """
     try:
         str(path).encode()
+        os.fsencode(str(path))
     except UnicodeEncodeError:
         return (
             f"the path {str(path)!r} holds letters that Python does not decode in this locale. Fix: set PYTHONUTF8=1, "
             "or give a path of plain letters"
         )
     return None
+
+
+def folder_fault(path: object) -> str | None:
+    """Make a folder unless it is there, and say why no files can be kept in it; None if they can.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     folder_fault(f"{file.name}/cache").split(" (")[1]
+        'Not a directory). Fix: give a folder that can be made and written to'
+    """
+    if fault := path_fault(path):
+        return fault
+    try:
+        folder = Path(path)  # type: ignore[arg-type]
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (TypeError, ValueError) as error:  # no path at all, or one with a null character
+        reason = str(error)
+    if reason is None:
+        return None
+    return f"no files can be kept in {str(path)!r:.200} ({reason}). Fix: give a folder that can be made and written to"
 
 
 def visible(text: object) -> str:

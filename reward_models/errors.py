@@ -1,4 +1,4 @@
-"""Exceptions and warnings of both packages, and helpers for their messages.
+"""Exceptions and warnings of both packages, helpers for their messages, and checks of settings.
 
 Knows nothing of tables, models or YAML.
 """
@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 __all__ = [
@@ -16,13 +23,17 @@ __all__ = [
     "JudgementWarning",
     "JuryError",
     "MissingExtraError",
+    "NotEncodedError",
+    "check_values",
     "did_you_mean",
     "in_one_line",
     "renamed_arguments",
+    "settings_or_default",
 ]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Settings = TypeVar("Settings")
 
 
 class JudgementError(ValueError):
@@ -49,6 +60,17 @@ class JudgementWarning(UserWarning):
         ...     judgements = Judgements.from_dataset([row | {"rater_id": rater} for rater in ("ann", "bob")])
         >>> str(caught[0].message)[:44]
         "2 of 2 raters have one judgement ('ann', 'bo"
+    """
+
+
+class NotEncodedError(JudgementError, AttributeError):
+    """Something else than encoded judgements was passed where they are expected.
+
+    Example:
+        >>> from reward_models import fit_item_mean, planted_judgements
+        >>> fit_item_mean(planted_judgements().judgements)
+        Traceback (most recent call last):
+        reward_models.errors.NotEncodedError: encoded judgements are expected, not a Judgements. Fix: pass ...
     """
 
 
@@ -105,6 +127,68 @@ def in_one_line(error: Exception, most: int = 160) -> str:
     """
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:most]}{'…' * (len(text) > most)}"
+
+
+def settings_or_default(given: Settings | None, kind: type[Settings]) -> Settings:
+    """Return the settings that a function was given, or those that are usual.
+
+    Args:
+        given: Settings, or None for the usual ones.
+        kind: Their class.
+
+    Raises:
+        JuryError: Something else, such as a dictionary.
+
+    Example:
+        >>> from reward_models import FitConfig
+        >>> settings_or_default(None, FitConfig).restarts
+        3
+        >>> settings_or_default({"restarts": 1}, FitConfig)
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: a FitConfig is expected, not a dict ({'restarts': 1}). Fix: FitConfig(...), ...
+    """
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise JuryError(
+            f"a {kind.__name__} is expected, not a {type(given).__name__} ({given!r:.60}). Fix: {kind.__name__}(...), "
+            "or None for the usual settings"
+        )
+    return given
+
+
+def check_values(settings: DataclassInstance) -> None:
+    """Raise unless each setting that is declared as a number or a switch is one.
+
+    A text such as "no" would be taken for yes, and NaN passes every comparison with a bound the wrong way.
+
+    Args:
+        settings: A data class; fields that are not declared as `int`, `float` or `bool` are not looked at.
+
+    Raises:
+        JuryError: A value of another type, or a number that is not finite.
+
+    Example:
+        >>> from reward_models import FitConfig
+        >>> FitConfig(style="no")
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: FitConfig: style='no' is neither True nor False. Fix: write one, or leave ...
+    """
+    for field in fields(settings):
+        value, kind = getattr(settings, field.name), str(field.type)
+        is_switch = type(value).__name__ in ("bool", "bool_")  # also of numpy, which is not imported here
+        if kind == "int":
+            fault = None if isinstance(value, Integral) and not is_switch else "no whole number"
+        elif kind == "float":
+            is_number = isinstance(value, Real) and not is_switch and math.isfinite(value)
+            fault = None if is_number else "no finite number"
+        else:
+            fault = None if is_switch or kind != "bool" else "neither True nor False"
+        if fault is not None:
+            raise JuryError(
+                f"{type(settings).__name__}: {field.name}={value!r:.60} is {fault}. Fix: write one, or leave "
+                f"{field.name} out ({field.default!r})"
+            )
 
 
 def renamed_arguments(**new_names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:

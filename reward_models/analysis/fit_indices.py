@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import resample_prevalence
 from reward_models.fitting.mixture import answer_cells, fit_mixture
@@ -196,7 +196,7 @@ def prevalence_intervals(
             enc.count,
             cells.cell_item,
             start,
-            config or FitConfig(),
+            settings_or_default(config, FitConfig),
             draws=draws,
             seed=seed,
             design=enc.design,

@@ -37,7 +37,7 @@ from reward_models.analysis.answer_cells import (
 from reward_models.analysis.group_deviations import fit_group_deviations, item_coordinates
 from reward_models.analysis.naming import describe_clusters, name_clusters
 from reward_models.analysis.trait_model import fit_traits
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit, JointTables, fit_around
 from reward_models.fitting.joint.strengths import fit_consensus
@@ -178,7 +178,7 @@ def predictive_information(
         check_features(enc, of_texts)
         one_split = partial(_one_split_of_texts, enc, of_texts, traits)
     splits = [
-        one_split(num_clusters, config or FitConfig(), seed)
+        one_split(num_clusters, settings_or_default(config, FitConfig), seed)
         for seed in track(range(seeds), "clusters against demographic groups")
     ]
 

@@ -18,7 +18,8 @@ from reward_models.analysis.text_contrasts import JudgedTexts, plain_line, text_
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.joint.fit import JointFit
 from reward_models.fitting.rater_fit import RaterFit
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
+from reward_models.judgements.faults import show
 from reward_models.judgements.texts import as_messages
 from reward_models.raters.memberships import cluster_answers
 from reward_models.weights import WORDS
@@ -28,6 +29,7 @@ __all__ = [
     "answer_shares",
     "answer_text",
     "changed_names",
+    "check_labels",
     "describe_clusters",
     "item_labels",
     "name_clusters",
@@ -67,6 +69,9 @@ def describe_clusters(
         Per cluster: `name`, `prevalence`, and `answers`, each with `item`, `label`, `answer`, `p_cluster`,
         `p_population`, `lift`; of judged texts also `judgements`, the number of this text.
 
+    Raises:
+        JuryError: Labels or names that cannot be used, see `check_labels` and `changed_names`.
+
     Example:
         >>> from reward_models import fit_mixture, planted_judgements
         >>> planted = planted_judgements("choice", num_raters=40, num_items=4)
@@ -76,7 +81,8 @@ def describe_clusters(
         >>> first["label"], first["answer"], round(first["lift"], 1)
         ('taxes', 'answer B', 1.9)
     """
-    tables = [enc] if isinstance(enc, Encoded) else list(enc)
+    tables = encoded_tables(enc)
+    check_labels(labels, tables)
     if tables[0].kind in TEXT_KINDS:
         found, answers = _from_texts(_judged_texts(fit, tables), top, labels or {})
     else:
@@ -178,6 +184,42 @@ def _check_name(name: object) -> None:
         raise JuryError(
             f"the name {name!r} of a cluster cannot be used in weights, where `=` stands before a number and "
             f"{' and '.join(map(repr, WORDS))} have their own meaning. Fix: choose another name"
+        )
+
+
+def check_labels(labels: Mapping[str, str] | None, tables: Sequence[Encoded]) -> None:
+    """Raise unless labels are short names of judged items; there may be items without a label, and the reverse.
+
+    Args:
+        labels: Short names of items by item id; None: there are none.
+        tables: The judgements.
+
+    Raises:
+        JuryError: Labels that are no mapping, a label that is empty or no text, or labels of none of the items.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> check_labels(["parks"], [planted_judgements("choice").judgements.encode()])
+        Traceback (most recent call last):
+        reward_models.errors.JuryError: labels=['parks']: short names of items by item id are expected, not a list. ...
+    """
+    if labels is None:
+        return
+    if not isinstance(labels, Mapping):
+        raise JuryError(
+            f"labels={show(labels)}: short names of items by item id are expected, not a {type(labels).__name__}. "
+            f"Fix: labels={{{tables[0].item_ids[0]!r}: 'parks', ...}}, or leave labels out"
+        )
+    for item, label in labels.items():
+        if not isinstance(label, str) or not label.strip():
+            raise JuryError(
+                f"labels: the short name {show(label)} of the item {show(item)} is empty or no text. Fix: give a word "
+                "or a few, or leave the item out"
+            )
+    if labels and not any(item in labels for table in tables for item in table.item_ids):
+        raise JuryError(
+            f"labels: {show(next(iter(labels)))} is the id of no item, and neither are the others; the first item is "
+            f"{tables[0].item_ids[0]!r}. Fix: give short names by item id, see Judgements.encode().item_ids"
         )
 
 

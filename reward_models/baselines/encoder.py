@@ -40,7 +40,7 @@ from reward_models.baselines.encoder_training import (
     log_mean_exp,
 )
 from reward_models.baselines.heldout import HeldOut
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.text_table import TextTable, check_features, extend_to_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.raters.lbfgs import one_thread
@@ -215,7 +215,7 @@ def fit_encoder(
         >>> adjusted_rand_index((fit.memberships()[:, 0] > 0).astype(int), planted.cluster)
         1.0
     """
-    config = config or EncoderConfig()
+    config = settings_or_default(config, EncoderConfig)
     require_raters(enc, "an encoder of raters")
     if num_clusters < 1:
         raise JuryError(f"num_clusters={num_clusters}: the code of a rater has at least one dimension. Fix: use 4")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reward_models.baselines.encoder_network import CodeNetwork, LabelScores, score_labels
 from reward_models.baselines.heldout import HeldOut, RaterRows
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, check_values
 from reward_models.fitting.em import FitConfig, spectral_embedding
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
@@ -87,6 +87,7 @@ class EncoderConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_values(self)
         if min(self.epochs, self.patience, self.batch_raters) < 1 or self.samples < 2 or self.samples % 2:
             raise JuryError(
                 f"epochs={self.epochs}, patience={self.patience}, batch_raters={self.batch_raters} must be at least 1 "
@@ -96,6 +97,11 @@ class EncoderConfig:
             raise JuryError(
                 f"learning_rate={self.learning_rate} must be positive, averaging={self.averaging} in [0, 1) and "
                 f"heldout={self.heldout} in (0, 1). Fix: use the defaults 0.05, 0.97 and 0.1"
+            )
+        if self.kl_weight < 0 or self.free_bits < 0:
+            raise JuryError(
+                f"kl_weight={self.kl_weight} and free_bits={self.free_bits} must be at least 0, or codes are rewarded "
+                "for leaving the prior. Fix: use the defaults 0.01 and 0.1"
             )
 
 

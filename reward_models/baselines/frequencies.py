@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded, soft_as_choice
+from reward_models.judgements.encoding import Encoded, encoded_tables, soft_as_choice
 from reward_models.judgements.texts import Text
 from reward_models.raters.predictors import n_answers
 
@@ -98,6 +98,7 @@ def fit_item_mean(enc: Encoded, features: np.ndarray | None = None) -> ItemMeanF
         >>> fit.probs.round(2).tolist()
         [[0.8, 0.2]]
     """
+    (enc,) = encoded_tables(enc)
     if enc.kind == "soft":
         enc = soft_as_choice(enc)
     keys, question, turned = _items(enc)

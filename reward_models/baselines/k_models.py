@@ -20,7 +20,7 @@ from torch import Tensor
 from reward_models.errors import JuryError
 from reward_models.fitting.em import spectral_start
 from reward_models.fitting.text_table import TextTable, extend_to_features, label_information
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
 from reward_models.judgements.texts import prompt_groups
 from reward_models.raters.lbfgs import minimise
 from reward_models.raters.observation import Observations, public_terms, start_thresholds, term_penalty, torch_terms
@@ -144,6 +144,7 @@ def fit_k_models(
         >>> adjusted_rand_index(fit.assignment, planted.cluster)
         1.0
     """
+    (enc,) = encoded_tables(enc)
     if enc.kind == "soft" or not 1 <= num_clusters <= enc.n_raters:
         raise JuryError(
             f"num_clusters={num_clusters} models for {enc.n_raters} raters of {enc.kind!r} judgements: every model "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reward_models.errors import JuryError
 from reward_models.fitting.text_table import TextTable, check_features
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
 from reward_models.seeds import seeded_rng
 
 
@@ -57,8 +57,10 @@ class PairCounts:
         """Count the judgements of each pair.
 
         Raises:
+            NotEncodedError: Something else than `Encoded`.
             JuryError: A table of ratings, or without a judged pair.
         """
+        (enc,) = encoded_tables(enc)
         if enc.kind == "rating":
             raise JuryError(
                 "kind='rating': the model is fitted to preferences between texts. Fix: turn the ratings of each rater "

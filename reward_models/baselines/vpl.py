@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from reward_models.baselines.encoder_training import log_mean_exp
 from reward_models.baselines.heldout import HeldOut, RaterRows
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, check_values, settings_or_default
 from reward_models.fitting.text_table import TextTable, check_features
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
@@ -61,6 +61,9 @@ class VPLConfig:
         heldout: Share of each rater's labels to hold out, as in `EncoderConfig`.
         seed: Random seed.
 
+    Raises:
+        JuryError: A value that cannot work.
+
     Example:
         >>> VPLConfig(epochs=5).hidden
         64
@@ -75,6 +78,20 @@ class VPLConfig:
     weight_decay: float = 1e-2
     heldout: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        if min(self.hidden, self.epochs, self.patience, self.batch_raters) < 1:
+            raise JuryError(
+                f"hidden={self.hidden}, epochs={self.epochs}, patience={self.patience} and batch_raters="
+                f"{self.batch_raters} must be at least 1. Fix: use the defaults 64, 60, 15 and 32"
+            )
+        if self.learning_rate <= 0 or min(self.kl_weight, self.weight_decay) < 0 or not 0 < self.heldout < 1:
+            raise JuryError(
+                f"learning_rate={self.learning_rate} must be positive, kl_weight={self.kl_weight} and weight_decay="
+                f"{self.weight_decay} at least 0, and heldout={self.heldout} in (0, 1). Fix: use the defaults 0.003, "
+                "0.0001, 0.01 and 0.1"
+            )
 
 
 class _Network(nn.Module):
@@ -246,7 +263,7 @@ def fit_vpl(
         >>> fit.log_probs(enc).shape, len(fit.validation)
         ((360, 3), 2)
     """
-    config = config or VPLConfig()
+    config = settings_or_default(config, VPLConfig)
     if num_clusters < 2:
         raise JuryError(f"num_clusters={num_clusters}: a latent on a sphere has at least two dimensions. Fix: use 16")
     require_raters(enc, "an encoder of raters")

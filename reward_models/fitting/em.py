@@ -8,15 +8,18 @@ Shapes: `R` raters (or groups of identical raters), `K` clusters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from numbers import Real
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 from scipy.special import logsumexp, softmax
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, check_values
 from reward_models.progress import track
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import adjusted_rand_index
@@ -70,21 +73,31 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_values(self)
         if self.restarts < 1 or self.max_iter < 1:
             raise JuryError(
                 f"restarts={self.restarts} and max_iter={self.max_iter}: an EM fit needs at least one of each. Fix: "
                 "use 3 and 200"
             )
-        if not self.temperatures or self.temperatures[-1] != 1.0 or min(self.temperatures) <= 0:
+        if not _falls_to_one(self.temperatures):
             raise JuryError(
-                f"temperatures={self.temperatures}: the last must be 1, where the E-step is Bayes' rule, and all must "
-                "be positive. Fix: use e.g. (4.0, 2.0, 1.0)"
+                f"temperatures={self.temperatures!r}: the last must be 1, where the E-step is Bayes' rule, and each "
+                "at least the next. Fix: use e.g. (4.0, 2.0, 1.0)"
             )
         if self.dirichlet < 1.0 or self.smoothing < 0.0 or self.tol <= 0.0:
             raise JuryError(
                 f"dirichlet={self.dirichlet} must be at least 1, smoothing={self.smoothing} at least 0 and "
                 f"tol={self.tol} above 0: otherwise the objective has no maximum. Fix: use 1.5, 1.0 and 1e-6"
             )
+
+
+def _falls_to_one(temperatures: object) -> bool:
+    """Whether temperatures are finite numbers that do not rise and end with 1."""
+    if not isinstance(temperatures, tuple | list) or not temperatures:
+        return False
+    if not all(isinstance(value, Real) and math.isfinite(value) for value in temperatures):
+        return False
+    return bool(temperatures[-1] == 1.0 and all(high >= low for high, low in pairwise(temperatures)))
 
 
 class Emission(Protocol[P]):

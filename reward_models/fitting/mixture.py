@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reward_models.errors import settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.latent_class import fit_latent_classes
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
@@ -68,7 +69,7 @@ def fit_mixture(enc: Encoded, num_clusters: int, config: FitConfig | None = None
         >>> adjusted_rand_index(fit.responsibilities.argmax(1), planted.cluster)
         1.0
     """
-    config = config or FitConfig()
+    config = settings_or_default(config, FitConfig)
     (enc,) = encoded_tables(enc)
     check_num_clusters(enc, num_clusters)
     rater_ids = enc.rater_ids

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.marginal import Params, Problem
 from reward_models.fitting.starting_point import Basis
@@ -185,7 +185,7 @@ def fit_raters(
         1.0
     """
     with one_thread():
-        return _fit(encoded_tables(enc), membership, num_clusters, basis, config or FitConfig())
+        return _fit(encoded_tables(enc), membership, num_clusters, basis, settings_or_default(config, FitConfig))
 
 
 def _fit(

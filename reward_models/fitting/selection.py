@@ -18,7 +18,7 @@ from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.records import Judgements
+from reward_models.judgements.records import Judgements, judged_tables
 from reward_models.progress import track
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Membership
@@ -140,6 +140,7 @@ def select_num_clusters(
     sizes = sorted(set(candidates))
     if not sizes:
         raise JuryError("candidates=[]: there is nothing to compare. Fix: name numbers of clusters, e.g. (1, 2, 3, 4)")
+    (judgements,) = judged_tables(judgements)
     enc = _with_raters(judgements.encode())
     if enc.n_raters < MIN_RATERS:
         check_num_clusters(enc, sizes[0])
@@ -209,7 +210,7 @@ def choose_membership(
         >>> choice.membership, choice.num_clusters
         ('mixture', 2)
     """
-    enc = _with_raters(judgements if isinstance(judgements, Encoded) else judgements.encode())
+    enc = _with_raters(judgements if isinstance(judgements, Encoded) else judged_tables(judgements)[0].encode())
     if enc.n_raters < MIN_RATERS:
         return MembershipChoice(table=[], membership="mixture", num_clusters=1, reason=_not_compared(enc, [1]))
     at_most = max(1, round((1 - heldout) * enc.n_raters) // 4)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reward_models.errors import JudgementError
+from reward_models.errors import NotEncodedError
 from reward_models.judgements.columns import CHOICES
 from reward_models.judgements.items import first_rows
 from reward_models.judgements.texts import Text, freeze_prompt
@@ -184,18 +184,18 @@ def encoded_tables(tables: Encoded | Sequence[Encoded]) -> list[Encoded]:
     """Return one table or several as a list, or raise where one is not encoded.
 
     Raises:
-        JudgementError: Something else than `Encoded`.
+        NotEncodedError: Something else than `Encoded`.
 
     Example:
         >>> from reward_models import planted_judgements
         >>> encoded_tables(planted_judgements().judgements)
         Traceback (most recent call last):
-        reward_models.errors.JudgementError: encoded judgements are expected, not a Judgements. Fix: pass ...
+        reward_models.errors.NotEncodedError: encoded judgements are expected, not a Judgements. Fix: pass ...
     """
     listed: list[Any] = list(tables) if isinstance(tables, list | tuple) else [tables]
     for table in listed:
         if not isinstance(table, Encoded):
-            raise JudgementError(
+            raise NotEncodedError(
                 f"encoded judgements are expected, not a {type(table).__name__}. Fix: pass judgements.encode()"
             )
     return listed

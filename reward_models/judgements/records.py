@@ -8,15 +8,15 @@ models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
-from reward_models.errors import JudgementError
+from reward_models.errors import JudgementError, NotEncodedError
 from reward_models.judgements.encoding import Encoded, encode
 from reward_models.judgements.faults import whole_characters
 from reward_models.judgements.ordering import item_order, row_order
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import datasets
 
 __all__ = ["KINDS", "Judgements", "judged_tables"]
+
+_ENCODED = {field.name for field in fields(Encoded)} | {name for name in vars(Encoded) if not name.startswith("_")}
+"""What encoded judgements have; a function that looks for it in `Judgements` was given the wrong form of them."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,17 @@ class Judgements:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_encoded"}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to do where a function that takes encoded judgements was given these."""
+            if name in _ENCODED:
+                raise NotEncodedError(
+                    f"encoded judgements are expected, not a Judgements, which has no {name!r}. Fix: pass "
+                    "judgements.encode()"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def to_dataset(self) -> datasets.Dataset:
         """Return the table as a `datasets.Dataset`; `from_dataset` reads it back."""

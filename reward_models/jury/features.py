@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.inference import evaluating
 from reward_models.judgements.texts import Text
 from reward_models.jury.backbones.feature_cache import FeatureCache, row_key
@@ -124,7 +124,7 @@ def pooled_features(
         >>> pooled_features(tiny_causal_lm(hidden_size=16), tiny_tokenizer(), texts).shape
         (2, 16)
     """
-    reading = reading or ReadingSettings()
+    reading = settings_or_default(reading, ReadingSettings)
     if max_length is not None:
         reading = replace(reading, max_length=max_length)
     return pooled_features_of_readings(

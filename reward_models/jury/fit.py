@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
@@ -130,9 +130,9 @@ def fit_jury(
         )
     if isinstance(backbone, np.ndarray):
         raise JuryError("the backbone is an array. Fix: fit_vector_jury(judgements, features) takes vectors of texts.")
-    config, announce = config or FitConfig(), on_step or _ignore
+    config, announce = settings_or_default(config, FitConfig), on_step or _ignore
     tables = JudgedTables.of(judgements, config)
-    clusters = checked_clusters(tables, clusters, membership, names, strangers)
+    clusters = checked_clusters(tables, clusters, membership, labels, names, strangers)
     options = TextOptions(pooling, hidden_layers, read_prompt, max_length)
     model, tokenizer, usual = load_backbone(backbone, tokenizer)
     if layers is not None:

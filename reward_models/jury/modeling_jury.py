@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.jury.backbones.loading import drop_unread_pooler, find_backbone
 from reward_models.jury.backbones.memory import JudgedRewards, JudgedTexts, MemoryLayer
 from reward_models.jury.backbones.pooling import text_vectors, vector_size
@@ -206,7 +206,7 @@ class JuryRewardModel(PreTrainedModel):
             JuryError: Shapes do not match each other or the backbone, a head is not finite, or see `JuryConfig`.
         """
         base = backbone.base_model
-        hidden_size = vector_size(base, reading or ReadingSettings())
+        hidden_size = vector_size(base, settings_or_default(reading, ReadingSettings))
         heads = torch.as_tensor(np.asarray(weight, dtype=np.float64))
         offsets = torch.as_tensor(np.asarray(bias, dtype=np.float64))
         _check_fit(heads, offsets, judged, hidden_size, type(base).__name__)

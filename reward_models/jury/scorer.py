@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reward_models.errors import JuryError, renamed_arguments
+from reward_models.errors import JuryError, renamed_arguments, settings_or_default
 from reward_models.inference import default_device
 from reward_models.judgements.records import Judgements, judged_tables
 from reward_models.judgements.text_kind import TextKind
@@ -190,7 +190,7 @@ class JuryScorer:
             >>> bool(np.allclose(scorer.log_probs(judgements, raters), fit.log_probs(enc, features), atol=1e-5))
             True
         """
-        settings = reading or ReadingSettings()
+        settings = settings_or_default(reading, ReadingSettings)
         whole = settings.tokenise(settings.render_all(fit.texts, tokenizer), tokenizer)
         rows, _ = shorten(whole, settings.max_length)
         residual = fit.known_rewards - fit.linear_rewards(features)

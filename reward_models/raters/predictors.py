@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from reward_models.errors import JuryError
-from reward_models.judgements.encoding import Encoded
+from reward_models.judgements.encoding import Encoded, encoded_tables
 
 
 __all__ = ["Predictor", "answer_log_lik", "n_answers", "n_possible_answers", "positions", "require_raters"]
@@ -124,12 +124,14 @@ def require_raters(enc: Encoded, purpose: str) -> None:
         purpose: What the raters are needed for.
 
     Raises:
+        NotEncodedError: Something else than `Encoded`.
         JuryError: A `soft` table.
 
     Example:
         >>> from reward_models import planted_judgements
         >>> require_raters(planted_judgements("choice").judgements.encode(), "shuffling raters")
     """
+    (enc,) = encoded_tables(enc)
     if enc.kind == "soft":
         raise JuryError(
             f"kind='soft': a table of answer shares does not say who answered, and {purpose} needs raters. Fix: use "

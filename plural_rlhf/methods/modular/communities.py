@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reward_models.errors import JudgementError, did_you_mean
+from reward_models.errors import JudgementError, did_you_mean, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.fitting.selection import select_num_clusters
@@ -144,7 +144,7 @@ def raters_by_cluster(
         >>> {name: len(raters) for name, raters in raters_by_cluster(judgements, 2).items()}
         {'cluster 1': 30, 'cluster 2': 30}
     """
-    config = config or FitConfig()
+    config = settings_or_default(config, FitConfig)
     number = clusters if isinstance(clusters, int) else None
     if number is None:
         assert not isinstance(clusters, int)

@@ -33,7 +33,7 @@ from plural_rlhf.report.results import Meta
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.models.protocol import EvaluatedModel
 from reward_models.analysis.answer_cells import answer_cells
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.records import Judgements
 from reward_models.whole_file import write_json_lines
@@ -122,7 +122,7 @@ def run_profiles(
         >>> results.observer[0].reader, results.observer[0].accuracy > 0.7
         ('table', True)
     """
-    settings, folder = settings or ProfileSettings(), Path(folder)
+    settings, folder = settings_or_default(settings, ProfileSettings), Path(folder)
     if model is not None and embed is None:
         raise JuryError(
             f"the model {model.name} writes profiles in words, and nothing turns them into vectors. Fix: give embed=, "

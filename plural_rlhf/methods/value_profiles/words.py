@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_models.analysis.answer_cells import AnswerCells, answer_cells, shrunken_tables
-from reward_models.analysis.naming import answer_text, item_labels, names_of_answers
+from reward_models.analysis.naming import answer_text, check_labels, item_labels, names_of_answers
 from reward_models.borders import visible
 from reward_models.fitting.latent_class import population
 from reward_models.judgements.encoding import Encoded
@@ -113,6 +113,9 @@ def describe_groups(
     Returns:
         `K` profiles in the order of the groups.
 
+    Raises:
+        JuryError: Labels that cannot be used, see `check_labels`.
+
     Example:
         >>> from reward_models import planted_judgements
         >>> enc = planted_judgements("choice", num_raters=40, num_items=4).judgements.encode()
@@ -121,6 +124,7 @@ def describe_groups(
         >>> first.label, first.answer, first.judgements > 10
         ('Question 1?', 'answer A', True)
     """
+    check_labels(labels, [enc])
     cells = answer_cells(enc)
     cells = cells if keep is None else cells.select(keep)
     labels = item_labels(enc) if labels is None else labels

@@ -26,6 +26,7 @@ from reward_models.analysis.fit_indices import FitIndices, fit_indices, fits_by_
 from reward_models.analysis.local_dependence import local_dependence
 from reward_models.analysis.naming import answer_shares
 from reward_models.analysis.reliability import reliability
+from reward_models.errors import settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.rater_fit import RaterFit
 from reward_models.judgements.encoding import Encoded
@@ -80,7 +81,7 @@ def describe_survey(
         >>> [size.num_clusters for size in survey.sizes], len(survey.by), survey.n_pairs
         ([1, 2], 2, 28)
     """
-    config = config or FitConfig()
+    config = settings_or_default(config, FitConfig)
     enc = judgements.encode()
     grouped = shares_by(fit, judgements, by) if by else []  # first: it may refuse a trait
     intervals = prevalence_intervals(fit, enc, config=config, seed=config.seed)

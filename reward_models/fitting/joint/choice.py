@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from reward_models.borders import folder_fault
 from reward_models.content_hashes import arrays_hash
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import (
     JointFit,
@@ -120,7 +122,7 @@ def choose_joint(
         The choice with the table of all candidates, and the fit.
 
     Raises:
-        JuryError: Tables or features that cannot work.
+        JuryError: Tables or features that cannot work, or a folder that cannot be made or written to.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -129,8 +131,10 @@ def choose_joint(
         >>> choice.membership, choice.num_clusters
         ('mixture', 2)
     """
+    if cache_dir is not None and (fault := folder_fault(cache_dir)):
+        raise JuryError(f"cache_dir: {fault}, or leave it out.")
     with one_thread():
-        tables, config = JointTables.of(enc, features), config or FitConfig()
+        tables, config = JointTables.of(enc, features), settings_or_default(config, FitConfig)
         consensus = fit_consensus(tables.problem("mixture", 1, config))
         raters = list(dict.fromkeys(rater for table in tables.tables for rater in table.rater_ids))
         reason = _not_comparable(tables, raters)

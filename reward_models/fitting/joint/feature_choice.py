@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reward_models.errors import settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.choice import heldout_units
 from reward_models.fitting.joint.fit import fit_joint
@@ -88,6 +89,7 @@ def choose_features(
         >>> choose_features([planted.judgements.encode()], candidates, FitConfig(restarts=1)).name
         'taste'
     """
+    config = settings_or_default(config, FitConfig)
     names = list(candidates)
     units = heldout_units([text for table in tables for text in table.texts])
     if len(names) == 1 or len(set(units.values())) < FOLDS:
@@ -95,7 +97,7 @@ def choose_features(
         return FeatureChoice(names[0], [], f"{names[0]}: {why}")
     number = {unit: i for i, unit in enumerate(dict.fromkeys(units.values()))}
     unit_of = [np.array([number[units[text]] for text in table.texts] + [-1]) for table in tables]  # last: the padding
-    fold_of = seeded_rng((config or FitConfig()).seed, "folds of features").permutation(len(number)) % FOLDS
+    fold_of = seeded_rng(config.seed, "folds of features").permutation(len(number)) % FOLDS
     losses, weight = np.zeros((len(names), len(number))), np.zeros(len(number))
     for fold in track(range(FOLDS), "choosing the features: held-out texts"):
         _add_fold(
@@ -121,7 +123,7 @@ def _add_fold(
     tables: Sequence[Encoded],
     candidates: Mapping[str, Sequence[np.ndarray]],
     heldout: Sequence[np.ndarray],
-    config: FitConfig | None,
+    config: FitConfig,
     losses: np.ndarray,
     weight: np.ndarray,
 ) -> None:
@@ -134,7 +136,7 @@ def _add_fold(
     kept = [i for i, table in enumerate(train) if len(table)]
     if not kept:
         return
-    once = replace(config or FitConfig(), restarts=1)
+    once = replace(config, restarts=1)
     for row, features in enumerate(candidates.values()):
         fit = fit_joint([train[i] for i in kept], [features[i] for i in kept], "mixture", 1, config=once)
         for i in kept:

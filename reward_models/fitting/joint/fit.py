@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.problem import JointProblem, Params, Strengths
 from reward_models.fitting.joint.starts import start_from, taste_starts
@@ -288,7 +288,7 @@ def fit_joint(
         [-2.0, 2.0]
     """
     with one_thread():
-        tables, config = JointTables.of(enc, features), config or FitConfig()
+        tables, config = JointTables.of(enc, features), settings_or_default(config, FitConfig)
         consensus = fit_consensus(tables.problem("mixture", 1, config))
         return fit_around(tables, consensus, membership, num_clusters, config)
 

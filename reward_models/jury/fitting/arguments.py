@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
-from reward_models.analysis.naming import changed_names
+from reward_models.analysis.naming import changed_names, check_labels
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.selection import KSelection
 from reward_models.fitting.starting_point import check_judged_twice, check_num_clusters, check_tables, is_whole
@@ -23,6 +23,7 @@ def checked_clusters(
     tables: JudgedTables,
     clusters: Clusters,
     membership: Membership | Literal["auto"],
+    labels: Mapping[str, str] | None,
     names: Names | None,
     strangers: Strangers,
 ) -> Clusters:
@@ -32,6 +33,7 @@ def checked_clusters(
         tables: The judgements.
         clusters: Their number, candidates, or a choice; see `fit_jury`, like all that follow.
         membership: How a rater combines the rewards of clusters.
+        labels: Short names of items.
         names: Names of the clusters.
         strangers: How raters without labels are predicted.
 
@@ -44,9 +46,9 @@ def checked_clusters(
     Example:
         >>> from reward_models import FitConfig, planted_judgements
         >>> tables = JudgedTables.of(planted_judgements("rating").judgements, FitConfig())
-        >>> checked_clusters(tables, (3, 1, 2), "mixture", None, "raters")
+        >>> checked_clusters(tables, (3, 1, 2), "mixture", None, None, "raters")
         (1, 2, 3)
-        >>> checked_clusters(tables, 2, "mixture", ["town"], "raters")
+        >>> checked_clusters(tables, 2, "mixture", None, ["town"], "raters")
         Traceback (most recent call last):
         reward_models.errors.JuryError: 1 name for 2 clusters ('cluster 1', 'cluster 2'). Fix: give one per ...
     """
@@ -75,6 +77,7 @@ def checked_clusters(
     check_tables(tables.encoded, "mixture" if membership == "auto" else membership, number, "linear")
     if known is not None and (known > 1 or membership == "factor"):
         check_judged_twice(tables.encoded, known)
+    check_labels(labels, tables.encoded)
     _check_names(names, None if known is None else known + (membership == "factor"))
     return clusters if isinstance(clusters, KSelection) else chosen
 

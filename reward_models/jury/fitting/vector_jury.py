@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from reward_models.errors import JuryError
+from reward_models.errors import JuryError, settings_or_default
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit
 from reward_models.fitting.selection import KSelection
@@ -156,13 +156,13 @@ def fit_vector_jury(
         >>> jury.selection.num_clusters, jury.prevalence.round(1).tolist()
         (2, [0.5, 0.5])
     """
-    tables = JudgedTables.of(judgements, config or FitConfig())
+    tables = JudgedTables.of(judgements, settings_or_default(config, FitConfig))
     if features is None:
         raise JuryError(
             "features=None: there are no vectors of the texts. Fix: pass one row per text; fit_jury(judgements, "
             "backbone) computes vectors with a language model, and fit_raters(judgements.encode()) needs none."
         )
-    clusters = checked_clusters(tables, clusters, membership, names, strangers)
+    clusters = checked_clusters(tables, clusters, membership, labels, names, strangers)
     rows = feature_rows(features)
     found = with_strangers(fit_texts_and_raters(tables, rows, clusters, membership, _ignore), tables, strangers)
     described = described_clusters(found.fit, tables, labels, names)

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from reward_models import (
+    EncoderConfig,
     FitConfig,
     Judgements,
     JuryError,
+    VPLConfig,
+    describe_clusters,
+    fit_calibrated_ensemble,
+    fit_demographics,
+    fit_encoder,
+    fit_item_mean,
     fit_joint,
     fit_jury,
+    fit_k_models,
+    fit_mean_variance,
     fit_mixture,
     fit_raters,
     fit_vector_jury,
+    fit_vpl,
     headroom,
     planted_judgements,
+    reliability,
+    shuffle_raters,
 )
 from reward_models.errors import JudgementError
 from tests.saved_juries import make_jury
@@ -25,6 +39,7 @@ from tests.tiny import tiny_causal_lm, tiny_tokenizer
 TOKENIZER = tiny_tokenizer()
 TABLE = planted_judgements("rating", num_raters=24, num_items=12).judgements
 ONCE = planted_judgements("rating", num_raters=24, num_items=1).judgements
+ITEM = TABLE.encode().item_ids[0]
 SHARES = Judgements.from_dataset([{"prompt": "Tea?", "options": ["yes", "no"], "probs": [0.25, 0.75]}])
 
 
@@ -50,6 +65,16 @@ SHARES = Judgements.from_dataset([{"prompt": "Tea?", "options": ["yes", "no"], "
         ({"names": ["town", ""]}, "the name '' of a cluster is empty"),
         ({"names": {"everyone": "a=b"}}, "the name 'a=b' of a cluster cannot be used in weights"),
         ({"names": "town"}, "names='town' is one text"),
+        (
+            {"labels": "parks"},
+            "labels='parks': short names of items by item id are expected, not a str. Fix: labels=",
+        ),
+        ({"labels": ["parks"]}, r"labels=\['parks'\]: short names of items by item id are expected, not a list"),
+        ({"labels": {ITEM: 3}}, f"the short name 3 of the item '{ITEM}' is empty or no text. Fix: give a word"),
+        ({"labels": {ITEM: " "}}, f"the short name ' ' of the item '{ITEM}' is empty"),
+        ({"labels": {0: "parks"}}, f"labels: 0 is the id of no item.* the first item is '{ITEM}'"),
+        ({"config": {"restarts": 1}}, r"a FitConfig is expected, not a dict \({'restarts': 1}\). Fix: FitConfig\("),
+        ({"config": {}}, "a FitConfig is expected, not a dict"),
         ({"pooling": "men"}, "pooling='men' is none of last_token, mean, first_token, auto. Did you mean 'mean'"),
         ({"hidden_layers": "last"}, r"hidden_layers='last' names no layers. Fix: .* hidden_layers=\(6,\)"),
         ({"hidden_layers": 3}, "hidden_layers=3 names no layers"),
@@ -122,8 +147,93 @@ def test_what_is_no_data_frame_or_data_set_is_refused_with_the_call_that_takes_i
     assert len(Judgements.from_dataset(FRAME)) == len(TABLE)
 
 
+ENCODED = "encoded judgements are expected.*Fix: pass judgements.encode"
+
+
 @pytest.mark.parametrize("value", [TABLE, FRAME, None])
-def test_label_fits_ask_for_encoded_judgements(value):
-    for fit in (fit_raters, lambda enc: fit_mixture(enc, 2), lambda enc: fit_joint(enc, np.eye(2))):
-        with pytest.raises(JudgementError, match=r"encoded judgements are expected.*Fix: pass judgements.encode\(\)"):
-            fit(value)
+@pytest.mark.parametrize(
+    "fit",
+    [
+        fit_raters,
+        partial(fit_mixture, num_clusters=2),
+        partial(fit_joint, features=np.eye(2)),
+        partial(fit_demographics, judgements=TABLE),
+        partial(fit_encoder, num_clusters=2),
+        partial(fit_k_models, num_clusters=2),
+        fit_calibrated_ensemble,
+        fit_item_mean,
+        fit_mean_variance,
+        fit_vpl,
+        shuffle_raters,
+        partial(describe_clusters, fit_raters(TABLE.encode())),
+    ],
+)
+def test_label_fits_and_baselines_ask_for_encoded_judgements(fit, value):
+    with pytest.raises(JudgementError, match=ENCODED):
+        fit(value)
+
+
+@pytest.mark.parametrize("fit", [fit_raters, fit_item_mean, partial(fit_k_models, num_clusters=2)])
+def test_judgements_themselves_name_what_is_asked_of_them_wherever_that_happens(fit):
+    fitted = fit(TABLE.encode())
+    for door in (fitted.log_probs, reliability):
+        with pytest.raises(JudgementError, match=ENCODED):
+            door(TABLE)
+    assert not hasattr(TABLE, "alternatives")
+    with pytest.raises(AttributeError, match="'Judgements' object has no attribute 'colour'"):
+        TABLE.colour  # noqa: B018
+
+
+def test_labels_may_name_some_items_and_others_that_nobody_judged():
+    rewards = np.eye(TABLE.encode().n_texts)
+    jury = fit_vector_jury(TABLE, rewards, clusters=2, labels={ITEM: "parks", "of another table": "roads"})
+    labels = {answer["label"] for cluster in jury.clusters for answer in cluster["answers"]}
+    assert "parks" in labels
+    for labels in (["parks"], {0: "parks"}):
+        with pytest.raises(JuryError, match="labels"):
+            fit_vector_jury(TABLE, rewards, clusters=2, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (
+            FitConfig,
+            {"restarts": "3"},
+            r"FitConfig: restarts='3' is no whole number. Fix: .*leave restarts out",
+        ),
+        (FitConfig, {"max_iter": 1.5}, "max_iter=1.5 is no whole number"),
+        (FitConfig, {"max_iter": True}, "max_iter=True is no whole number"),
+        (FitConfig, {"tol": float("nan")}, "tol=nan is no finite number"),
+        (FitConfig, {"smoothing": float("inf")}, "smoothing=inf is no finite number"),
+        (FitConfig, {"dirichlet": np.True_}, "is no finite number"),
+        (FitConfig, {"nuisance": "no"}, "nuisance='no' is neither True nor False"),
+        (FitConfig, {"style": 0}, "style=0 is neither True nor False"),
+        (FitConfig, {"seed": None}, "seed=None is no whole number"),
+        (FitConfig, {"temperatures": 1.0}, "temperatures=1.0: the last must be 1"),
+        (FitConfig, {"temperatures": (float("nan"), 1.0)}, r"temperatures=\(nan, 1.0\): the last must be 1"),
+        (FitConfig, {"temperatures": (1.0, 4.0, 1.0)}, "each at least the next"),
+        (EncoderConfig, {"epochs": 2.5}, "epochs=2.5 is no whole number"),
+        (EncoderConfig, {"kl_weight": float("nan")}, "kl_weight=nan is no finite number"),
+        (EncoderConfig, {"free_bits": -1.0}, "free_bits=-1.0 must be at least 0"),
+        (EncoderConfig, {"swap_consistent": "no"}, "swap_consistent='no' is neither True nor False"),
+        (VPLConfig, {"hidden": 0}, "hidden=0.*must be at least 1"),
+        (VPLConfig, {"heldout": 1.0}, r"heldout=1.0 in \(0, 1\)"),
+        (VPLConfig, {"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),
+        (VPLConfig, {"weight_decay": "no"}, "weight_decay='no' is no finite number"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_when_they_are_made(kind, values, message):
+    with pytest.raises(JuryError, match=message):
+        kind(**values)
+
+
+def test_numbers_and_switches_of_numpy_are_settings():
+    config = FitConfig(restarts=np.int64(2), tol=np.float32(1e-4), dirichlet=2, nuisance=np.bool_(False))
+    assert list(fit_raters(TABLE.encode(), config=config).nuisance) == ["thresholds"]
+
+
+@pytest.mark.parametrize("fit", [partial(fit_encoder, num_clusters=2), fit_vpl, fit_raters])
+def test_settings_of_another_class_are_refused(fit):
+    with pytest.raises(JuryError, match=r"Config is expected, not a dict \({}\)"):
+        fit(TABLE.encode(), config={})
