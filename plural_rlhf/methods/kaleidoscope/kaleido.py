@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from plural_rlhf.evaluation.tables.valued_situations import KINDS, Value, ValuesError
+from reward_models.borders import path_fault
 from reward_models.inference import default_device, evaluating
 from reward_models.jury.features import batches
 
@@ -76,6 +77,8 @@ class KaleidoJudge:
             model = AutoModelForSeq2SeqLM.from_pretrained(str(path), trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         except Exception as error:  # whatever a missing or damaged folder makes of transformers
+            if fault := path_fault(path):
+                raise ValuesError(f"the Kaleido checkpoint cannot be loaded: {fault}.") from error
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValuesError(
                 f"no Kaleido checkpoint at {str(path)!r} ({line}). Fix: give the folder of one, e.g. of "

@@ -30,6 +30,7 @@ from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.policies.generation import generate_with_shared_prefix
 from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import end_tokens
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.inference import default_device, evaluating
 from reward_models.judgements.texts import as_messages, freeze_prompt, prompt_wording
@@ -135,6 +136,8 @@ class ModularPolicy:
             tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(source, dtype="float32", trust_remote_code=False)
         except (OSError, ValueError) as error:
+            if fault := path_fault(source):
+                raise JuryError(f"the base model of the communities cannot be loaded: {fault}.") from error
             raise JuryError(
                 f"the base model of the communities in {str(folder)!r} cannot be loaded from {source!r} "
                 f"({type(error).__name__}). Fix: pass base=, the folder in which it lies now."

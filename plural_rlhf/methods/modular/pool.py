@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.weights import WeightSpec, parse_weights
 from reward_models.whole_file import write_json
@@ -112,6 +113,8 @@ class CommunityPool:
             JuryError: There is none, or an adapter is missing where there should be one of its communities.
         """
         path = Path(folder) / POOL_FILE
+        if fault := path_fault(folder):
+            raise JuryError(f"the communities cannot be loaded: {fault}.")
         try:
             values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             communities = [TrainedCommunity(**community) for community in values["communities"]]

@@ -27,9 +27,14 @@ REASONS = {
     errno.EPERM: "writing is not permitted",
     errno.EIO: "the disk reports an error",
     errno.ESTALE: "the network disk is gone",
+    errno.EEXIST: "a file is where a folder has to be",
+    errno.ENOTDIR: "a file is where a folder has to be",
+    errno.EISDIR: "a folder is where a file has to be",
+    errno.ENAMETOOLONG: "the name is longer than the disk allows",
 }
 TORCH_COULD_NOT_WRITE = re.compile(r"PytorchStreamWriter|file write failed|iostream|inline_container")
 FIXES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "raise the limit"}
+FIXES |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG), "give another path")
 
 
 def disk_fault(error: BaseException, folder: Path) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.inference import evaluating
 from reward_models.jury.backbones.feature_cache import FeatureCache, row_key
@@ -85,6 +86,8 @@ class LanguageModel:
             model = AutoModelForCausalLM.from_pretrained(str(path), dtype="float32", trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         except (OSError, ValueError) as error:
+            if fault := path_fault(path):
+                raise JuryError(f"the language model cannot be loaded: {fault}.") from error
             raise JuryError(
                 f"no causal language model at {str(path)!r}. Fix: give a folder in from_pretrained form that has the "
                 "language modelling head, e.g. the base model of the jury"

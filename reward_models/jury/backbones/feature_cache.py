@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import uuid
 import warnings
@@ -25,6 +26,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from reward_models.borders import folder_fault
+from reward_models.errors import JuryError
 from reward_models.whole_file import write_arrays
 
 
@@ -75,10 +78,13 @@ class FeatureCache:
     shards hold the same row, readers use the first by name. Deleting the folder costs time only.
 
     Args:
-        cache_dir: Folder of all backbones' features; made when the first shard is written.
+        cache_dir: Folder of all backbones' features; made if it is not there, and enough to read from if read-only.
         backbone: The backbone.
         exact: Keep float32 instead of rounding to float16.
         vector: Name of what is made of the hidden states, `ReadingSettings.vector_name`.
+
+    Raises:
+        JuryError: There is no such folder, and it cannot be made.
 
     Attributes:
         folder: Folder of this backbone's shards.
@@ -97,6 +103,9 @@ class FeatureCache:
     def __init__(
         self, cache_dir: str | Path, backbone: PreTrainedModel, *, exact: bool = False, vector: str = ""
     ) -> None:
+        is_there = isinstance(cache_dir, str | os.PathLike) and os.path.isdir(cache_dir)
+        if not is_there and (fault := folder_fault(cache_dir)):
+            raise JuryError(f"cache_dir: {fault}, or leave it out.")
         name = f"{backbone_identity(backbone)[:32]}{'-float32' if exact else ''}"
         self.folder = Path(cache_dir) / (f"{name}-{vector}" if vector else name)
         self._exact = exact
@@ -113,8 +122,13 @@ class FeatureCache:
             keys: `U` keys, which may repeat.
             out: (U, D) float32; changed in place.
             compute: Maps positions in `keys` to batches of positions and their (n, D) float32 rows.
+
+        Raises:
+            JuryError: Rows are missing, and nothing can be stored in the folder; before they are computed.
         """
         todo = self.read(keys, out)
+        if len(todo) and (fault := folder_fault(self.folder)):
+            raise JuryError(f"cache_dir: {fault}, or leave it out.")
         unsaved: list[int] = []
         saved = time.monotonic()
 

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.analysis.text_contrasts import plain_line
+from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.inference import evaluating
 from reward_models.progress import track
@@ -85,6 +86,8 @@ def describe_with_model(
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(str(model), dtype="float32", trust_remote_code=False)
         except (OSError, ValueError) as error:
+            if fault := path_fault(model):
+                raise JuryError(f"the language model cannot be loaded: {fault}.") from error
             raise JuryError(
                 f"no causal language model at {str(model)!r} that can describe clusters. Fix: give the path or Hub id "
                 "of one that writes text, such as a chat model; a sentence embedder does not."

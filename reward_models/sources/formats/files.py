@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reward_models.borders import path_fault
 from reward_models.errors import JudgementError, MissingExtraError, did_you_mean
 from reward_models.judgements.spelling import one_form
 from reward_models.sources.formats.cells import Cells, cell_text
@@ -139,6 +140,8 @@ def existing_file(path: Path) -> Path:
         FileNotFoundError: votes-that-nobody-cast.csv does not exist. Fix: check the path.
     """
     if not path.is_file():
+        if fault := path_fault(path):
+            raise FileNotFoundError(f"there is no such file, or {fault}.")
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileNotFoundError(f"{path} does not exist.{did_you_mean(path.name, siblings)} Fix: check the path.")
     return path

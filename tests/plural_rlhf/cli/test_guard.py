@@ -24,6 +24,23 @@ def test_a_full_disk_is_one_message_of_any_command(capsys):
     assert "the disk is full. Fix: make room" in printed
 
 
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda folder: (folder / "a-file").mkdir(), "a file is where a folder has to be"),
+        (lambda folder: (folder / "a-file" / "run").mkdir(), "a file is where a folder has to be"),
+        (lambda folder: folder.write_text("x"), "a folder is where a file has to be"),
+        (lambda folder: (folder / ("a" * 300)).write_text("x"), "the name is longer than the disk allows"),
+    ],
+)
+def test_a_path_that_is_blocked_is_one_message_of_any_command(write, reason, tmp_path, capsys):
+    (tmp_path / "a-file").write_text("in the way")
+    with pytest.raises(typer.Exit) as ended:
+        guarded(lambda: write(tmp_path), traceback=False)
+    assert ended.value.exit_code == 2
+    assert f"{reason}. Fix: give another path" in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
 def test_an_error_of_the_system_that_is_no_fault_of_the_disk_keeps_its_traceback():
     with pytest.raises(OSError, match="Connection refused"):
         guarded(lambda: (_ for _ in ()).throw(OSError(errno.ECONNREFUSED, "Connection refused")), traceback=False)

@@ -5,17 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
-from reward_models import JuryError, JuryScorer
+from plural_rlhf.evaluation.tables.valued_situations import ValuesError
+from plural_rlhf.methods.kaleidoscope.kaleido import KaleidoJudge
+from plural_rlhf.methods.modular.policy import ModularPolicy
+from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.policies.steerer import Steerer
+from plural_rlhf.suites.models.loading import load_causal_lm
+from reward_models import JuryError, JuryScorer, load_table
+from reward_models.evaluation.language_models.continuations import LanguageModel
 from reward_models.jury.backbones.loading import load_backbone, usual_reading
+from reward_models.jury.fitting.descriptions import describe_with_model
+from reward_models.jury.folder import load_config
 from reward_models.jury.objectives import ScalarRewardModel
+from tests.paths import ROOT
 from tests.saved_juries import make_jury
 from tests.tiny import save_tiny, tiny_causal_lm, tiny_tokenizer
 
 
 TOKENIZER = tiny_tokenizer()
+JURY = ROOT / "tests" / "stored" / "jury"
 
 
 def embedder(folder, modules, pooling):
@@ -51,29 +63,75 @@ def test_embedders_that_a_jury_does_not_read_are_refused_with_what_does(tmp_path
         usual_reading(model, TOKENIZER)
 
 
-@pytest.mark.parametrize("door", ["jury", "backbone", "objective"])
+def scalar_model(folder):
+    from transformers import LlamaForSequenceClassification
+
+    config = tiny_causal_lm(TOKENIZER).config
+    config.num_labels, config.pad_token_id = 1, TOKENIZER.pad_token_id
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+
+
+def jury(folder):
+    make_jury(TOKENIZER).save_pretrained(folder)
+
+
+DOORS = {
+    "jury": (jury, JuryScorer.from_pretrained),
+    "configuration": (jury, load_config),
+    "backbone": (save_tiny, load_backbone),
+    "objective": (scalar_model, ScalarRewardModel.from_pretrained),
+    "baselines": (save_tiny, LanguageModel.from_pretrained),
+    "descriptions": (save_tiny, lambda path: describe_with_model({"trees": "trees: yes"}, path)),
+    "policy": (save_tiny, lambda path: Steerer.from_pretrained(path, JURY)),
+    "evaluated": (save_tiny, load_causal_lm),
+    "evaluated with a jury": (save_tiny, lambda path: load_causal_lm(path, jury=JURY)),
+    "base": (save_tiny, prepare_base_model),
+    "communities": (save_tiny, ModularPolicy.from_pretrained),
+    "judge of values": (save_tiny, KaleidoJudge.from_pretrained),
+}
+# Opened under any locale, or of another kind of model.
+ONLY_IF_FOUND = {
+    "configuration",
+    "communities",
+    "judge of values",
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_a_path_that_the_locale_does_not_decode_is_named_as_the_reason(tmp_path, door, caplog):
     """Under LC_ALL=C the letters of a path outside ASCII are halves of characters, which tokenizers refuse.
 
     They cannot be sent from a worker of pytest-xdist either, so that no log may hold them.
     """
     caplog.set_level(logging.CRITICAL, logger="transformers")
+    save, load = DOORS[door]
     folder = tmp_path / "jüry"
-    undecoded = os.fsencode(folder).decode("ascii", "surrogateescape")
-    if door == "jury":
-        make_jury(TOKENIZER).save_pretrained(folder)
-        load = JuryScorer.from_pretrained
-    elif door == "backbone":
-        save_tiny(folder)
-        load = load_backbone
-    else:
-        from transformers import LlamaForSequenceClassification
+    save(folder)
+    if door not in ONLY_IF_FOUND:
+        load(str(folder))
+        undecoded = os.fsencode(folder).decode("ascii", "surrogateescape")
+        with pytest.raises(
+            (JuryError, FileNotFoundError),
+            match=r"cannot be loaded: the path '.*j\\udcc3\\udcbcry' .*Fix: set PYTHONUTF8=1",
+        ):
+            load(undecoded)
 
-        config = tiny_causal_lm(TOKENIZER).config
-        config.num_labels, config.pad_token_id = 1, TOKENIZER.pad_token_id
-        LlamaForSequenceClassification(config).save_pretrained(folder)
-        TOKENIZER.save_pretrained(folder)
-        load = ScalarRewardModel.from_pretrained
-    load(str(folder))
-    with pytest.raises(JuryError, match=r"cannot be loaded: the path '.*j\\udcc3\\udcbcry' .*Fix: set PYTHONUTF8=1"):
-        load(undecoded)
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_path_from_a_file_that_the_locale_does_not_encode_is_named_as_the_reason(door, monkeypatch, caplog):
+    """The letters of a run file are whole, but the system is asked in ASCII and finds no such file."""
+    caplog.set_level(logging.CRITICAL, logger="transformers")
+    encode = os.fsencode
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("ascii") and encode(path))
+    for path in ("nowhere/jüry", Path("nowhere/jüry")):
+        with pytest.raises(
+            (JuryError, FileNotFoundError, ValuesError), match=r"cannot be loaded: the path .*Fix: set PYTHONUTF8=1"
+        ):
+            DOORS[door][1](path)
+
+
+def test_a_table_that_the_locale_does_not_encode_is_named_as_the_reason(monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("ascii"))
+    with pytest.raises(FileNotFoundError, match=r"no such file, or the path 'vötes.csv' .*Fix: set PYTHONUTF8=1"):
+        load_table("vötes.csv")
