@@ -1,14 +1,16 @@
 """Policies for open prompts, on what people wrote: stock TRL and plural_rlhf under one jury, measured by another.
 
 About 300 people answered each of four questions on campus protests, and voted on each other's answers (polarized
-issues). What is measured is what `plural-rlhf run` does: this script writes a run file per method, seed and setting,
-and `plural_rlhf.recipe.run` works it off. All runs of a seed have one jury (half of the people, vectors of MiniLM) and
-one pi_0, which imitates the answers; one question is held out; the other half of the people make the held-out jury.
-Every method draws the same number of completions and is tuned on the other topic (right to assemble): the setting with
-the lowest estimated KL to the target is kept. Ours has the learning rate to tune, the rivals also beta and reward
-scaling; with `--tuning none` all use the middle rate and their first setting.
+issues); with --topic right-to-assemble it is six questions and other people. What is measured is what `plural-rlhf
+run` does: this script writes a run file per method, seed and setting, and `plural_rlhf.recipe.run` works it off. All
+runs of a seed have one jury (half of the people, vectors of MiniLM) and one pi_0, which imitates the answers; one
+question is held out; the other half of the people make the held-out jury. Every method draws the same number of
+completions and is tuned on the other topic: the setting with the lowest estimated KL to the target is kept. Ours has
+the learning rate to tune, the rivals also beta and reward scaling. With `--tuning settings` the learning rate is the
+middle one, with `--tuning none` the others are the first ones too. `--learning-rates` are those of all methods,
+`--rate distil=2e-5,5e-5` those of one in their place.
 
-Rows are those of the run's evaluation, by `split`: `train` (three questions) and `heldout` (one). Intervals are over
+Rows are those of the run's evaluation, by `split`: `train` (all questions but one) and `heldout`. Intervals are over
 questions within a seed, and Student's t over seeds where there are several. Rows of metric `curve/...` are what a
 trainer logged on the way, `along/...` what a few texts of its checkpoints say by both juries, `approval_shift` what
 asking for a cluster changes, for it and for others (leaks), by jury. A `share_error` has beside it what chance would
@@ -22,6 +24,7 @@ where it was; --fresh begins again, as is needed after a change of the code.
   python benchmarks/open_ended.py --smoke
   python benchmarks/open_ended.py --model small --json open_ended_small.json
   python benchmarks/open_ended.py --json open_ended.json
+  python benchmarks/open_ended.py --topic right-to-assemble --tuning none --rate plural=5e-5 --rate trl-grpo=2e-5
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 from _collapse.runs import add_parts, parts
 from _common import environment, interval, make_parser, print_table, row, write
 from _jury.cases import DATA, Unavailable
+from _jury.polarized import POLARIZED
 from _open_ended.methods import BEST_OF, INSTRUCTION, METHODS, MODES, TRAINED, Setting, candidates
 from _open_ended.runs import MODELS, Runs
 
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 CASE = "polarized"
-TOPIC, TUNING_TOPIC = "campus-protests", "right-to-assemble"
+TOPIC = "campus-protests"
 BETA = 0.5
 RATES = (2e-5, 5e-5, 2e-4)
 TUNING_SEED = 1000
@@ -72,10 +76,41 @@ SHOWN = {
 CURVES = ("residual_std", "kl", "reward")
 
 
+def rate_of_method(text: str) -> tuple[str, list[float]]:
+    """Read the learning rates of one method.
+
+    Example:
+        >>> rate_of_method("distil=2e-5,5e-5")
+        ('distil', [2e-05, 5e-05])
+    """
+    name, _, rates = text.partition("=")
+    if name not in TRAINED:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no METHOD=RATE with one of the trained methods: {', '.join(TRAINED)}"
+        )
+    return name, [learning_rate(rate) for rate in rates.split(",")]
+
+
+def learning_rate(text: str) -> float:
+    """Read a learning rate: a finite number above 0."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (0 < rate < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate: a number above 0 is wanted, such as 5e-5")
+    return rate
+
+
+def rates_of(method: str, args: argparse.Namespace) -> list[float]:
+    """Return the learning rates that a method tries: all of its own, or the middle one if rates are not tuned."""
+    rates = args.rate.get(method, args.learning_rates)
+    return rates if args.tuning == "full" else rates[len(rates) // 2 :][:1]
+
+
 def tuned(runs: Runs | None, methods: Sequence[str], args: argparse.Namespace) -> dict[str, tuple[str, Setting]]:
     """Return by method the stage that trains it and the setting that ends nearest to the target on the other topic."""
-    rates = args.learning_rates if args.tuning == "full" else args.learning_rates[len(args.learning_rates) // 2 :][:1]
-    choices = {name: candidates(name, BETA, rates, args.steps, args.group) for name in methods}
+    choices = {name: candidates(name, BETA, rates_of(name, args), args.steps, args.group) for name in methods}
     for _, settings in choices.values():
         for setting in settings:
             setting["evaluate.along"] = args.along
@@ -266,15 +301,20 @@ def _cells(rows: Sequence[dict[str, Any]], method: str) -> Iterator[str]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print a table per split."""
+    """Print a table per split; all rows are of one topic."""
     names = [f"{metric.replace('_', ' ')}{f' ({jury})' if jury else ''}" for metric, jury in SHOWN.items()]
     for split in dict.fromkeys(r["split"] for r in rows if "split" in r):
         of_split = [r for r in rows if r.get("split") == split]
         methods = dict.fromkeys(r["method"] for r in of_split)
-        print_table(f"{CASE}, {split}", ["method", *names], [[m, *_cells(of_split, m)] for m in methods])
+        print_table(
+            f"{CASE}, {of_split[0]['topic']}, {split}",
+            ["method", *names],
+            [[m, *_cells(of_split, m)] for m in methods],
+        )
 
 
-def main() -> None:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; what cannot be run ends the program, with the reason."""
     parser = make_parser(__doc__ or "")
     parser.add_argument("--model", choices=MODELS, default="smollm2", help="the policy (default: smollm2)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help=", ".join(METHODS))
@@ -285,17 +325,47 @@ def main() -> None:
     parser.add_argument("--reference-samples", type=int, default=256, help="texts of pi_0 per question (default: 256)")
     parser.add_argument("--along", type=int, default=4, help="checkpoints measured per training (default: 4)")
     parser.add_argument("--along-samples", type=int, default=8, help="texts per question and checkpoint (default: 8)")
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=list(RATES), help="rates to try")
+    parser.add_argument("--topic", choices=POLARIZED, default=TOPIC, help=f"what is trained on (default: {TOPIC})")
+    parser.add_argument("--tuning-topic", choices=POLARIZED, help="what settings are chosen on (default: the other)")
+    parser.add_argument(
+        "--learning-rates", type=learning_rate, nargs="+", default=list(RATES), metavar="RATE",
+        help=f"rates that each method tries (default: {' '.join(map(str, RATES))})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rate", type=rate_of_method, action="append", default=[], metavar="METHOD=RATE[,RATE]",
+        help="rates that one method tries in their place; may be repeated for other methods",
+    )  # fmt: skip
     parser.add_argument(
         "--tuning", choices=("full", "settings", "none"), default="full",
         help="tune all settings, all but the learning rate, or none (default: full)",
     )  # fmt: skip
     parser.add_argument("--data", type=Path, default=DATA, help="folder with polarized/")
     add_parts(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.smoke:
         args.model, args.seeds, args.steps, args.group, args.samples = "tiny", 1, 2, 4, 8
         args.reference_samples, args.along, args.along_samples, args.tuning = 16, 1, 2, "none"
+    if args.tuning_topic is None:
+        args.tuning_topic = next(topic for topic in POLARIZED if topic != args.topic)
+    if args.tuning != "none" and args.tuning_topic == args.topic:
+        parser.error(
+            f"--tuning-topic is {args.tuning_topic}, as --topic is: settings that are chosen on what they are "
+            "measured on flatter. Leave it out for the other topic, or give --tuning none"
+        )
+    named = [name for name, _ in args.rate]
+    for name, rates in args.rate:
+        if name not in args.methods:
+            parser.error(f"--rate {name}=... is of a method that is not run: --methods is {' '.join(args.methods)}")
+        if named.count(name) > 1:
+            parser.error(f"--rate names {name} {named.count(name)} times; give its rates in one, as {name}=2e-5,5e-5")
+        if len(rates) > 1 and args.tuning != "full":
+            parser.error(f"--rate gives {name} {len(rates)} rates, and --tuning {args.tuning} tries one: give one")
+    args.rate = dict(args.rate)
+    return args
+
+
+def main() -> None:
+    args = arguments()
     environment()
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
@@ -304,20 +374,21 @@ def main() -> None:
     with parts(args) as folder:
         try:
             size = MODELS[args.model]
-            tuning = None if args.tuning == "none" else Runs(folder, args.data, TUNING_TOPIC, size, BETA)
+            runs = Runs(folder, args.data, args.topic, size, BETA)
+            tuning = None if args.tuning == "none" else Runs(folder, args.data, args.tuning_topic, size, BETA)
             best = tuned(tuning, trained, args)
-            runs = Runs(folder, args.data, TOPIC, size, BETA)
             for seed in range(args.seed, args.seed + args.seeds):
-                rows += run_seed(runs, best, seed, args)
+                rows += [r | {"topic": args.topic} for r in run_seed(runs, best, seed, args)]
                 show(of_seeds(rows))
         except (Unavailable, ImportError) as reason:
             print(f"{CASE} skipped: {reason}")
-            rows = [row(CASE, "all", "skipped", math.nan, "", n=0, skipped=str(reason))]
+            rows = [row(CASE, "all", "skipped", math.nan, "", n=0, skipped=str(reason), topic=args.topic)]
     write(
         args,
         of_seeds(rows),
         started,
-        topic=TOPIC,
+        topic=args.topic,
+        tuning_topic=None if args.tuning == "none" else args.tuning_topic,
         beta=BETA,
         model=args.model,
         steps=args.steps,

@@ -36,6 +36,53 @@ def test_rivals_tune_what_ours_does_not():
         assert budgets == {(60, 16)}
 
 
+def test_a_method_may_have_rates_of_its_own():
+    given = "--learning-rates 1e-5 1e-4 1e-3 --rate distil=5e-5,2e-4 --rate dpo=3e-6"
+    args = benchmark.arguments(given.split())
+    assert benchmark.rates_of("plural", args) == [1e-5, 1e-4, 1e-3]
+    assert benchmark.rates_of("distil", args) == [5e-5, 2e-4]
+    assert benchmark.rates_of("dpo", args) == [3e-6]
+    # Untuned: the middle one of all, or the one of the method; and it is what a run file is written with.
+    args = benchmark.arguments(["--tuning", "none", "--rate", "distil=7e-5", "--rate", "trl-rloo-tuned=3e-6"])
+    trained = ["plural", "distil", "trl-rloo-tuned"]
+    settings = {name: setting for name, (_, setting) in benchmark.tuned(None, trained, args).items()}
+    assert settings["plural"]["plural.sampled.learning_rate"] == sorted(benchmark.RATES)[1]
+    assert settings["distil"]["plural.sampled.learning_rate"] == 7e-5
+    assert settings["trl-rloo-tuned"]["rloo.learning_rate"] == 3e-6
+
+
+def test_settings_are_chosen_on_the_topic_that_is_not_measured():
+    first, second = benchmark.POLARIZED
+    usual = benchmark.arguments([])
+    assert (usual.topic, usual.tuning_topic) == (first, second)
+    turned = benchmark.arguments(["--topic", second])
+    assert (turned.topic, turned.tuning_topic) == (second, first)
+    assert benchmark.arguments(f"--topic {second} --tuning-topic {second} --tuning none".split()).topic == second
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--topic right-to-assemble --tuning-topic right-to-assemble", "settings that are chosen on what they are"),
+        ("--tuning-topic campus-protests", "settings that are chosen on what they are"),
+        ("--topic gun-control", "invalid choice: 'gun-control'"),
+        ("--rate rerank=1e-4", "'rerank=1e-4' is no METHOD=RATE"),  # which is not trained
+        ("--rate distil", "'' is no learning rate"),
+        ("--rate distil=1e-4,zero", "'zero' is no learning rate"),
+        ("--learning-rates 1e-4 0", "'0' is no learning rate"),
+        ("--learning-rates nan", "'nan' is no learning rate"),
+        ("--methods plural --rate distil=1e-4", "of a method that is not run"),
+        ("--rate distil=1e-4 --rate distil=1e-5", "names distil 2 times"),
+        ("--tuning none --rate distil=1e-4,1e-5", "gives distil 2 rates"),
+        ("--smoke --rate distil=1e-4,1e-5", "gives distil 2 rates"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_any_work(given, said, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.arguments(given.split())
+    assert said in capsys.readouterr().err
+
+
 def test_seeds_are_averaged_by_what_they_measure():
     def a_row(seed, value, method="plural", **labels):
         return benchmark.row("c", method, "bridging", value, "share", n=3, seed=seed, seconds=2.0 * seed, **labels)
@@ -81,9 +128,14 @@ def test_the_steered_gain_is_that_of_the_cluster_that_gains_least():
 def test_the_short_form_trains_and_measures_by_runs_that_share_jury_and_pi_0(tmp_path):
     file = tmp_path / "open.json"
     methods = ("plural", "trl-grpo", "drop-in-rloo", "best-of-n")
-    arguments = ("--smoke", "--json", str(file), "--methods", *methods)
-    run_script(ROOT / "benchmarks" / "open_ended.py", *arguments, timeout=600)
-    rows = json.loads(file.read_text())["rows"]
+    arguments = ("--smoke", "--topic", "right-to-assemble", "--rate", "trl-grpo=3e-6", "--json", str(file))
+    run_script(ROOT / "benchmarks" / "open_ended.py", *arguments, "--methods", *methods, timeout=600)
+    written = json.loads(file.read_text())
+    rows = written["rows"]
+    assert (written["meta"]["topic"], written["meta"]["tuning_topic"]) == ("right-to-assemble", None)
+    assert {r["topic"] for r in rows} == {"right-to-assemble"}
+    chosen = written["meta"]["settings"]
+    assert (chosen["trl-grpo"]["grpo.learning_rate"], chosen["plural"]["plural.sampled.learning_rate"]) == (3e-6, 5e-5)
     methods = {"people", "untouched", "reference", "plural", "trl-grpo", "drop-in-rloo", "best-of-n"}
     assert {r["method"] for r in rows} == methods
     assert all(math.isfinite(r["value"]) for r in rows)
@@ -95,7 +147,7 @@ def test_the_short_form_trains_and_measures_by_runs_that_share_jury_and_pi_0(tmp
     assert {(r["request"] == r["cluster"], r["jury"]) for r in shifts if r["split"] == "heldout"} == {
         (same, jury) for same in (True, False) for jury in ("training", "heldout")
     }
-    runs = tmp_path / "open.json.parts" / "campus-protests-tiny"
+    runs = tmp_path / "open.json.parts" / "right-to-assemble-tiny"
     starts = {(path / "adapter_model.safetensors").read_bytes() for path in runs.glob("*/warm")}
     assert len(starts) == 1
     assert len(list(runs.glob("*/warm"))) == 5  # the start, three methods, and the run that measures
