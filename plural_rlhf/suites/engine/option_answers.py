@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plural_rlhf.suites.models.protocol import NotSupported
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER, NotSupported
 from plural_rlhf.suites.tasks.questions import Labels, OptionAnswer, OptionQuestion, option_request
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import normalise, total_variation
@@ -127,7 +127,7 @@ def _by_log_probability(context: Context, requests: Sequence[OptionRequest]) -> 
 def _by_sampling(context: Context, requests: Sequence[OptionRequest]) -> list[OptionAnswer]:
     longest = 8 + max((len(option) for request in requests for option in request.options), default=0) // 2
     texts = context.sample(
-        [request.prompt for request in requests], context.option_samples, max_new_tokens=longest, stop=("\n",)
+        [request.prompt for request in requests], context.option_samples, max_new_tokens=longest, stop=END_OF_ANSWER
     )
     answers = []
     for request, drawn in zip(requests, texts, strict=True):

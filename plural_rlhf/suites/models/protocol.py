@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reward_models.jury.scorer import JuryScorer
 
 __all__ = [
+    "END_OF_ANSWER",
     "EvaluatedModel",
     "NotSupported",
     "OptionRequest",
@@ -30,6 +31,10 @@ __all__ = [
     "TextSettings",
     "cut_before",
 ]
+
+END_OF_ANSWER = ("\n",)
+"""`stop` of every task that wants one answer: what a model without an end token writes below it is no answer, but the
+next question."""
 
 
 class NotSupported(ValueError):

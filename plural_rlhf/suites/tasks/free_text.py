@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from plural_rlhf.evaluation.open_ended.embedder import text_embedder
 from plural_rlhf.evaluation.open_ended.people import measure_against_people
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER
 from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_files
 from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow
 from reward_models.jury.backbones.loading import minilm_folder
@@ -127,7 +128,9 @@ class FreeTextTask(Task):
     def measure(self, items: Sequence[OpenQuestion], context: Context) -> TaskResult:
         """Sample texts and compare them with people's."""
         prompts = [item.prompt for item in items]
-        drawn = context.sample(prompts, self.n, max_new_tokens=self.max_new_tokens, stop=("\n",), purpose="free text")
+        drawn = context.sample(
+            prompts, self.n, max_new_tokens=self.max_new_tokens, stop=END_OF_ANSWER, purpose="free text"
+        )
         texts = {item.name: of_question for item, of_question in zip(items, drawn, strict=True)}
         rows, scores = measure_against_people(
             {item.name: item.people for item in items},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from plural_rlhf.evaluation.coverage.measures import CoverageResult, coverage_of, mean_coverage
 from plural_rlhf.evaluation.coverage.tasks import GENERATION_TASKS, GenerationTask, Setting
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskRow
 
@@ -48,7 +49,7 @@ class CoverageTask(Task):
         for tokens in sorted({task.max_new_tokens for task in items}):
             alike = [task for task in items if task.max_new_tokens == tokens]
             prompts = [task.prompt(self.setting) for task in alike]
-            drawn = context.sample(prompts, self.n, max_new_tokens=tokens, stop=("\n",), purpose="coverage")
+            drawn = context.sample(prompts, self.n, max_new_tokens=tokens, stop=END_OF_ANSWER, purpose="coverage")
             for task, prompt, texts in zip(alike, prompts, drawn, strict=True):
                 result = coverage_of(task, texts)
                 results.append(result)

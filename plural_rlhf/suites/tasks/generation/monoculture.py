@@ -16,6 +16,7 @@ import numpy as np
 from plural_rlhf.evaluation.diversity.classes import vendi_score
 from plural_rlhf.evaluation.intervals import bca_interval
 from plural_rlhf.evaluation.side_effects.monoculture import Diversity, DiversityRatio, diversities, monoculture
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER
 from plural_rlhf.suites.tasks.free_text import FREE_TEXT, OpenQuestion, minilm_embedder
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE
@@ -62,7 +63,7 @@ class MonocultureTask(Task):
     def measure(self, items: Sequence[OpenQuestion], context: Context) -> TaskResult:
         """Sample answers, and compare their diversity with people's, and one half of people with the other."""
         prompts = [item.prompt for item in items]
-        drawn = context.sample(prompts, self.n, max_new_tokens=64, stop=("\n",), purpose="monoculture")
+        drawn = context.sample(prompts, self.n, max_new_tokens=64, stop=END_OF_ANSWER, purpose="monoculture")
         texts = {item.name: [scorable_text(text) for text in of] for item, of in zip(items, drawn, strict=True)}
         people = {item.name: _some_people(item) for item in items}
         halves = [{name: of_item[part::2] for name, of_item in people.items()} for part in (0, 1)]

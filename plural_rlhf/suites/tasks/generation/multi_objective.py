@@ -20,6 +20,7 @@ from plural_rlhf.evaluation.diversity.classes import effective_classes, semantic
 from plural_rlhf.evaluation.intervals import bca_interval
 from plural_rlhf.evaluation.steerable.objectives import shares_beaten
 from plural_rlhf.evaluation.steerable.pareto import hypervolume_interval
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER
 from plural_rlhf.suites.models.rewards import TextReward
 from plural_rlhf.suites.tasks.free_text import polarized_questions
 from plural_rlhf.suites.tasks.generation.overton import OvertonQuestion, OvertonTask
@@ -114,7 +115,7 @@ class MultiObjectiveTask(Task):
     def measure(self, items: Sequence[ScoredQuestion], context: Context) -> TaskResult:
         """Sample answers and score them."""
         prompts = [f"{item.question}\nAnswer in one or two sentences. Answer:" for item in items]
-        drawn = context.sample(prompts, self.k, max_new_tokens=64, stop=("\n",), purpose="multi-objective")
+        drawn = context.sample(prompts, self.k, max_new_tokens=64, stop=END_OF_ANSWER, purpose="multi-objective")
         both = list(zip(items, drawn, strict=True))
         achieved = [item.objectives(texts) for item, texts in track(both, "objectives of texts")]
         people = [item.objectives_of_people(self.k) for item in items]

@@ -19,12 +19,14 @@ import numpy as np
 
 from plural_rlhf.evaluation.overton.judges import JudgeValidity, judge_validity, judged_groups
 from plural_rlhf.evaluation.overton.score import Represented, overton_score
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER
 from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge, minilm_judge
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE, TOPICS, polarized_votes
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.records import Judgements
+from reward_models.jury.protocol import scorable_text
 from reward_models.seeds import seeded_rng
 from reward_models.stats.answers import Interval
 
@@ -102,8 +104,11 @@ class OvertonTask(Task):
     def measure(self, items: Sequence[OvertonQuestion], context: Context) -> TaskResult:
         """Sample answers and ask the judges."""
         prompts = [f"{item.question}\nAnswer in one or two sentences. Answer:" for item in items]
-        drawn = context.sample(prompts, self.k, max_new_tokens=64, purpose="overton")
-        judged = {item.question: item.represented(texts) for item, texts in zip(items, drawn, strict=True)}
+        drawn = context.sample(prompts, self.k, max_new_tokens=64, stop=END_OF_ANSWER, purpose="overton")
+        judged = {
+            item.question: item.represented([scorable_text(text) for text in texts])
+            for item, texts in zip(items, drawn, strict=True)
+        }
         people = {item.question: item.represented(item.people) for item in items}
         few = min([self.k, *(len(item.people) for item in items)])
         rows = []

@@ -11,7 +11,7 @@ from plural_rlhf.evaluation.side_effects.random_numbers import (
     favourite_number,
     said_number,
 )
-from plural_rlhf.suites.models.protocol import NotSupported
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER, NotSupported
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult
 
@@ -45,7 +45,7 @@ class RandomNumberTask(Task):
 
     def measure(self, items: Sequence[str], context: Context) -> TaskResult:
         """Sample answers and compare them with the uniform distribution."""
-        drawn = context.sample(items, self.n, max_new_tokens=8, stop=("\n",), purpose="random number")
+        drawn = context.sample(items, self.n, max_new_tokens=8, stop=END_OF_ANSWER, purpose="random number")
         try:
             check = favourite_number(drawn, draws=context.draws, seed=context.seed)
         except ValueError as error:

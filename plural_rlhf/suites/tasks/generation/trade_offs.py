@@ -17,7 +17,7 @@ import numpy as np
 
 from plural_rlhf.evaluation.open_ended.approvals import vote_approval
 from plural_rlhf.evaluation.steerable.trade_offs import TradeOffReport, trade_off_report
-from plural_rlhf.suites.models.protocol import NotSupported
+from plural_rlhf.suites.models.protocol import END_OF_ANSWER, NotSupported
 from plural_rlhf.suites.tasks.free_text import OpenQuestion, polarized_questions
 from plural_rlhf.suites.tasks.polarized import LICENCE, SOURCE
 from plural_rlhf.suites.tasks.protocol import Direction, Task, TaskData, TaskResult, TaskRow
@@ -70,7 +70,7 @@ class TradeOffTask(Task):
         for weights in weightings:
             asking = replace(context, model=steering.steered(weights))
             purpose = f"trade-offs {np.round(weights, 6).tolist()}"
-            drawn = asking.sample(prompts, self.n, max_new_tokens=64, purpose=purpose)
+            drawn = asking.sample(prompts, self.n, max_new_tokens=64, stop=END_OF_ANSWER, purpose=purpose)
             texts = [scorable_text(text) for of_question in drawn for text in of_question]
             rewards = scorer.cluster_rewards([p for p in prompts for _ in range(self.n)], texts).double().numpy()
             values = np.asarray(rewards if approval is None else approval(rewards))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from plural_rlhf.suites.engine.context import Context
+from plural_rlhf.suites.models.protocol import EvaluatedModel
 from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge
 from plural_rlhf.suites.tasks.generation.overton import TOPICS, OvertonTask
 from plural_rlhf.suites.tasks.protocol import TaskData
@@ -56,6 +57,18 @@ def by_words(seen):
     return fit
 
 
+class Writer(EvaluatedModel):
+    """Writes one text, whatever it is asked."""
+
+    name, identity, kind = "writer", "writer", "callable"
+
+    def __init__(self, text):
+        self.text = text
+
+    def write_texts(self, prompts, n, settings):
+        return [[self.text] * n for _ in prompts]
+
+
 def measured(task, model, data):
     return task.measure(task.load(data), Context(model, draws=100))
 
@@ -76,6 +89,28 @@ def test_one_camp_both_camps_and_sets(data):
     assert row(one, "overton_score").baselines["people"] == pytest.approx(0.5)
     assert [r.metric for r in one.rows if r.headline] == ["overton_score"]
     assert one.records[0]["agreement"] == {"parks people": [0.9] * 4, "roads people": [0.1] * 4}
+
+
+def test_what_is_written_below_an_answer_is_no_part_of_it(data):
+    """A model without an end token goes on with the next question, in whose words others would find themselves."""
+    task = OvertonTask(k=4, fit=by_words([]))
+    on_and_on = measured(task, Writer("parks\nWhat about roads?\nroads"), data)
+    assert row(on_and_on, "overton_score").value == pytest.approx(0.5)
+    assert on_and_on.records[0]["texts"] == ["parks"] * 4
+
+
+def test_a_text_without_words_is_judged_as_in_every_other_task(data):
+    read = []
+
+    def fit(votes):
+        judge = by_words([])(votes)
+        return AgreementJudge(
+            lambda p, answers: (read.extend(answers), judge.judge(p, answers))[1], judge.shares, judge.group
+        )
+
+    measured(OvertonTask(k=4, fit=fit), Writer("\n"), data)
+    assert "." in read
+    assert "" not in read
 
 
 def test_the_judge_is_checked_on_answers_that_it_did_not_see(data):
