@@ -7,6 +7,7 @@ Shapes: `N` judgements, `M` distinct judgements, `R` raters, `U` texts, `C` code
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Literal, get_args
@@ -30,6 +31,7 @@ __all__ = [
     "check_num_clusters",
     "check_tables",
     "is_whole",
+    "judged_twice",
     "rater_deviations",
     "start_kind",
 ]
@@ -94,6 +96,27 @@ def check_tables(tables: list[Encoded], membership: Membership, num_clusters: in
         )
 
 
+def judged_twice(tables: Sequence[Encoded]) -> bool:
+    """Return whether any rater gave more than one judgement, of one table or of several, or one judgement repeatedly.
+
+    Args:
+        tables: The judgements of the same raters; a table without raters counts for nobody.
+
+    Example:
+        >>> from reward_models import planted_judgements
+        >>> once = planted_judgements("rating", num_items=1).judgements.encode()
+        >>> judged_twice([once]), judged_twice([once, once])
+        (False, True)
+    """
+    judged: Counter[str] = Counter()
+    for table in tables:
+        known = table.rater >= 0
+        counts = np.bincount(table.rater[known], table.count[known], table.n_raters)
+        for rater, count in zip(table.rater_ids, counts.tolist(), strict=True):
+            judged[rater] += count
+    return max(judged.values(), default=0) > 1
+
+
 def check_judged_twice(tables: Sequence[Encoded], num_clusters: int) -> None:
     """Raise if no rater gave more than one judgement, so that nothing tells tastes from noise.
 
@@ -107,17 +130,11 @@ def check_judged_twice(tables: Sequence[Encoded], num_clusters: int) -> None:
     Example:
         >>> from reward_models import planted_judgements
         >>> once = planted_judgements("rating", num_items=1).judgements.encode()
-        >>> check_judged_twice([once, once], 2)
         >>> check_judged_twice([once], 2)
         Traceback (most recent call last):
         reward_models.errors.JuryError: num_clusters=2, but every rater judged one thing only, so ...
     """
-    judged: dict[str, float] = {}
-    for table in tables:
-        counts = np.bincount(table.rater, table.count, table.n_raters)
-        for rater, count in zip(table.rater_ids, counts.tolist(), strict=True):
-            judged[rater] = judged.get(rater, 0.0) + count
-    if max(judged.values()) <= 1:
+    if not judged_twice(tables):
         raise JuryError(
             f"num_clusters={num_clusters}, but every rater judged one thing only, so tastes cannot be told from "
             "noise. Fix: use num_clusters=1 of a mixture, or more judgements per rater"

@@ -16,6 +16,7 @@ from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.running_memberships import RunningMemberships
+from reward_models.fitting.starting_point import judged_twice
 from reward_models.judgements.encoding import Encoded
 from reward_models.jury.configuration_jury import JuryConfig
 from reward_models.raters.observation import TERM_SD, Observations, start_terms
@@ -31,7 +32,6 @@ __all__ = [
     "first_terms",
     "joint_start",
     "random_evidence",
-    "some_rater_judged_twice",
     "start_memberships",
     "texts_are_shared",
 ]
@@ -148,17 +148,6 @@ def joint_start(
     return JointStart(fit.heads, fit.bias @ fit.mixing, terms)
 
 
-def some_rater_judged_twice(enc: Encoded) -> bool:
-    """Return whether any rater judged two things, without which nobody's taste can be told from noise.
-
-    Example:
-        >>> from reward_models import planted_judgements
-        >>> some_rater_judged_twice(planted_judgements().judgements.encode())
-        True
-    """
-    return bool((np.bincount(enc.rater[enc.rater >= 0], minlength=1) > 1).any())
-
-
 def start_memberships(
     rows: JudgementRows, args: JuryRewardConfig, config: JuryConfig, was_jury: bool
 ) -> tuple[RunningMemberships, JudgementTerms, str]:
@@ -193,7 +182,7 @@ def start_memberships(
     if num_clusters == 1 and source != "joint":
         source = "none"
     elif source == "auto":
-        joint = not anonymous and enc.kind != "soft" and some_rater_judged_twice(enc)
+        joint = not anonymous and enc.kind != "soft" and judged_twice([enc])
         source = "model" if was_jury else "joint" if joint else "random"
     temperature = args.temperature if source == "random" else 1.0
     memberships = RunningMemberships(enc, num_clusters, dirichlet=args.dirichlet, temperature=temperature)

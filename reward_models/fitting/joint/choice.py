@@ -36,6 +36,7 @@ from reward_models.fitting.joint.problem import JointProblem, Params
 from reward_models.fitting.joint.strengths import Consensus, fit_consensus
 from reward_models.fitting.joint.text_space import TextSpace
 from reward_models.fitting.selection import Compared, MembershipChoice
+from reward_models.fitting.starting_point import judged_twice
 from reward_models.judgements.encoding import Encoded
 from reward_models.judgements.texts import Text
 from reward_models.progress import track
@@ -416,9 +417,9 @@ def _folds(tables: JointTables, raters: list[str], consensus: Consensus, config:
         coordinates = [tables.coordinates[i] for i in kept]
         space = TextSpace.identity(coordinates[0].shape[1])
         fitted = JointTables([train[i] for i in kept], space, coordinates)
-        problem = fitted.problem("mixture", 1, config)
-        if not problem.raters_judged_twice:
+        if not judged_twice(fitted.tables):
             continue
+        problem = fitted.problem("mixture", 1, config)
         start = _start(problem, consensus)
         problem = problem.with_strengths(consensus.strengths)
         params, _ = problem.maximise(start, FOLD_ITERATIONS, 1e-6, [n for n in start if n.endswith(".log_scale_mean")])

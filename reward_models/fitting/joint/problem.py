@@ -278,11 +278,6 @@ class JointProblem:
         return len(self.mixing)
 
     @property
-    def raters_judged_twice(self) -> bool:
-        """Whether any rater gave more than one judgement: without, tastes cannot be told from noise."""
-        return float(sum(kind.counts.sum(1) for kind in self.kinds).max()) > 1.0
-
-    @property
     def compared_groups(self) -> np.ndarray | None:
         """(U,) prompt of each text if only texts of one prompt are compared with each other; None with ratings."""
         return None if any(kind.cells.kind == "rating" for kind in self.kinds) else prompt_groups(self.texts)

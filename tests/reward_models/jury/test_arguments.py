@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +33,7 @@ from reward_models import (
     shuffle_raters,
 )
 from reward_models.errors import JudgementError
+from reward_models.fitting.starting_point import judged_twice
 from tests.saved_juries import make_jury
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
 
@@ -182,6 +184,13 @@ def test_judgements_themselves_name_what_is_asked_of_them_wherever_that_happens(
     assert not hasattr(TABLE, "alternatives")
     with pytest.raises(AttributeError, match="'Judgements' object has no attribute 'colour'"):
         TABLE.colour  # noqa: B018
+
+
+def test_judgements_of_a_rater_are_counted_over_tables_and_repetitions():
+    once = ONCE.encode()
+    repeated = replace(once, count=np.where(once.rater == 3, 2.0, 1.0))
+    tables = [once], [once, once], [repeated], [SHARES.encode()], []
+    assert [judged_twice(given) for given in tables] == [False, True, True, False, False]
 
 
 def test_labels_may_name_some_items_and_others_that_nobody_judged():
