@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from plural_rlhf.cli.guard import guarded
-from plural_rlhf.cli.options import Columns, Traceback
+from plural_rlhf.cli.options import Columns, Traceback, output_option
 from reward_models.borders import lines_to
 
 
@@ -20,7 +20,7 @@ def init(
     columns: Columns = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "--out", metavar="RUN.yaml", help="The run file to write; default: FILE_run.yaml."),
+        output_option("The run file to write; default: FILE_run.yaml.", "RUN.yaml"),
     ] = None,
     traceback: Traceback = False,
 ) -> None:

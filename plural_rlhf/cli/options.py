@@ -6,7 +6,7 @@ Knows nothing of what a command does with them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,23 @@ __all__ = [
     "Source",
     "TableFile",
     "Traceback",
+    "output_option",
 ]
+
+
+def output_option(help_text: str, metavar: str = "DIR") -> Any:
+    """Return the option of every command that writes to a place of the user's choice.
+
+    Args:
+        help_text: What is written there, and the default.
+        metavar: What kind of place it is.
+
+    Example:
+        >>> output_option("The run file to write.", "RUN.yaml").param_decls
+        ('--output', '--out')
+    """
+    return typer.Option("--output", "--out", metavar=metavar, help=help_text)
+
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="Run file in YAML, for example configs/quickstart.yaml.")
@@ -48,12 +64,7 @@ Settings = Annotated[
         help="Change one setting of the run file, e.g. --set data.max_raters=500. Repeatable.",
     ),
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "--out", metavar="DIR", help="Folder for the results; default: output_dir of the run file."
-    ),
-]
+Output = Annotated[Path | None, output_option("Folder for the results; default: output_dir of the run file.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete what an earlier run left in the output folder and start over.")
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import JsonFile, Traceback
+from plural_rlhf.cli.options import JsonFile, Traceback, output_option
 from reward_models.borders import cell, say
 
 
@@ -70,12 +70,7 @@ def rank(
     json_file: JsonFile = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "--out",
-            metavar="FILE.jsonl",
-            help="Write the ranked rows with scores, which rank reads again without a jury.",
-        ),
+        output_option("Write the ranked rows with scores, which rank reads again without a jury.", "FILE.jsonl"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the files of --json and --output.")] = False,
     uncalibrated: Annotated[

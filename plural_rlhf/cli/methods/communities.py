@@ -12,7 +12,7 @@ import typer
 
 from plural_rlhf.cli.data import data_config
 from plural_rlhf.cli.guard import guarded
-from plural_rlhf.cli.options import Columns, Settings, Traceback
+from plural_rlhf.cli.options import Columns, Settings, Traceback, output_option
 from reward_models.borders import cell, say
 
 
@@ -47,9 +47,7 @@ def communities(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "--out", metavar="DIR", help="Folder of the communities. Default: runs/TABLE-communities."
-        ),
+        output_option("Folder of the communities. Default: runs/TABLE-communities."),
     ] = None,
     only: Annotated[
         list[str] | None,

@@ -13,7 +13,7 @@ import typer
 
 from plural_rlhf.cli.data import MODELS_BY_NAME, data_config, sentence_embedder
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, Release, RunSeed, Settings, Source, TableFile, Traceback
+from plural_rlhf.cli.options import Columns, Release, RunSeed, Settings, Source, TableFile, Traceback, output_option
 from reward_models.borders import lines_to, say
 
 
@@ -54,9 +54,7 @@ def profiles(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            "--output", "--out", metavar="DIR", help="Folder for the results; a model's answers are kept there."
-        ),
+        output_option("Folder for the results; a model's answers are kept there."),
     ] = Path("runs/profiles"),
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="K,K,...", help="Numbers of clusters of the dimensionality curve.")

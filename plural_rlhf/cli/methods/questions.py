@@ -13,7 +13,7 @@ import typer
 
 from plural_rlhf.cli.data import data_config, sentence_embedder
 from plural_rlhf.cli.guard import command_line, guarded
-from plural_rlhf.cli.options import Columns, RunSeed, Settings, Traceback
+from plural_rlhf.cli.options import Columns, RunSeed, Settings, Traceback, output_option
 from reward_models.borders import lines_to, say
 
 
@@ -58,9 +58,7 @@ def predict_questions(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "--out", metavar="DIR", help="Folder for the results. Default: runs/TABLE-questions."
-        ),
+        output_option("Folder for the results. Default: runs/TABLE-questions."),
     ] = None,
     settings: Settings = None,
     seed: RunSeed = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plural_rlhf.cli.guard import guarded
-from plural_rlhf.cli.options import JsonFile, Traceback
+from plural_rlhf.cli.options import JsonFile, Traceback, output_option
 from reward_models.borders import cell, say
 
 
@@ -32,7 +32,7 @@ def fit_values(
             "(supports, opposes, either), as in ValuePrism.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--output", "--out", metavar="DIR", help="New folder for the judge.")],
+    out: Annotated[Path, output_option("New folder for the judge.")],
     backbone: Annotated[
         str | None,
         typer.Option(
