@@ -21,6 +21,7 @@ from plural_rlhf.suites.run import SuiteFindings, load_tasks, run_loaded
 from plural_rlhf.suites.tasks.catalogue import make_tasks
 from plural_rlhf.suites.tasks.protocol import Task
 from reward_models.errors import did_you_mean
+from reward_models.fitting.starting_point import is_whole
 from reward_models.whole_file import write_json
 
 
@@ -84,14 +85,20 @@ class SuiteCallback(TrainerCallback):
             raise ValueError(
                 f"best is {best!r} and best_folder is {best_folder!r}. Fix: give both, to keep the best model, or none"
             )
-        if every is not None and every < 1:
-            raise ValueError(f"every={every} is no number of steps. Fix: at least 1, or None")
+        if isinstance(tasks, str):
+            raise ValueError(f"tasks={tasks!r} is one text. Fix: tasks=[{tasks!r}], a list of tasks and suites")
+        for name, number, what in (("every", every, "steps"), ("max_items", max_items, "items")):
+            if number is not None and not (is_whole(number) and number >= 1):
+                raise ValueError(f"{name}={number!r} is no number of {what}. Fix: a whole one of at least 1, or None")
+        if not (is_whole(draws) and draws >= 1):
+            raise ValueError(f"draws={draws!r} is no number of draws. Fix: a whole one of at least 1, e.g. 200")
         made = [task for name in tasks for task in (make_tasks([name]) if isinstance(name, str) else [name])]
         self._tasks, skipped = load_tasks(made, data, max_items=max_items, seed=seed)
         for one in skipped:
             logger.warning("%s is not measured: %s", one.task, one.reason)
         if not self._tasks:
-            raise ValueError(f"no task has its data: {'; '.join(one.reason for one in skipped)}")
+            reasons = "; ".join(f"{one.task}: {one.reason}" for one in skipped) or "none was asked for"
+            raise ValueError(f"there is no task to measure ({reasons}). Fix: name one whose data is there, e.g. coin")
         self.tokenizer = tokenizer
         self.every = every
         self.best = best

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reward_models.whole_file import json_lines
 
@@ -124,7 +124,8 @@ class SpectrumSequence:
                 `exchangeable`, `name`, `options` and `shares`.
 
         Raises:
-            ValueError: A key is unknown or missing, or an example is neither a text nor a pair of texts.
+            ValueError: A key is unknown or missing, a value is of another type, or an example is neither a text nor a
+                pair of texts.
 
         Example:
             >>> SpectrumSequence.from_dict({"examples": [["2 + 2?", "4"]]}).examples
@@ -136,8 +137,30 @@ class SpectrumSequence:
         if not isinstance(data.get("examples"), list):
             raise ValueError("a sequence has no list `examples`. Fix: give outputs, or pairs of input and output.")
         examples = tuple(_example(value) for value in data["examples"])
+        for key, kind in _KINDS.items():
+            if key in data and not kind.fits(data[key]):
+                raise ValueError(f"{key} is {data[key]!r:.80}. Fix: write {kind.named}, or leave {key} out.")
         more = {key: data[key] for key in ("description", "exchangeable", "options", "shares") if key in data}
         return cls(examples, name=str(data.get("name", "")), **more)
+
+
+class _Kind(NamedTuple):
+    """What a value of a sequence may be, and how it is called in a message."""
+
+    fits: Callable[[Any], bool]
+    named: str
+
+
+def _listed(value: Any, kind: type[str] | tuple[type, ...]) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, kind) and not isinstance(v, bool) for v in value)
+
+
+_KINDS = {
+    "description": _Kind(lambda value: value is None or isinstance(value, str), "a text"),
+    "exchangeable": _Kind(lambda value: isinstance(value, bool), "true or false"),
+    "options": _Kind(lambda value: _listed(value, str) and len(set(value)) == len(value), "a list of different texts"),
+    "shares": _Kind(lambda value: _listed(value, (int, float)), "a list of numbers"),
+}
 
 
 def _example(value: Any) -> Example:

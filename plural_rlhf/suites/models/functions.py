@@ -71,11 +71,15 @@ class CallableModel(EvaluatedModel):
             return super().option_log_probs(requests)
         out = []
         for request in requests:
-            shares = np.asarray(self.option_shares(request.prompt, request.options), dtype=np.float64)
+            returned = self.option_shares(request.prompt, request.options)
+            try:
+                shares = np.asarray(returned, dtype=np.float64)
+            except (TypeError, ValueError):  # no numbers
+                shares = np.array(np.nan)
             fits = shares.shape == (len(request.options),) and (shares >= 0).all() and shares.sum() <= 1 + 1e-6
             if not fits:
                 raise ValueError(
-                    f"{self.name} returned {shares.tolist()} for the {len(request.options)} options of "
+                    f"{self.name} returned {returned!r:.80} for the {len(request.options)} options of "
                     f"{request.prompt[-60:]!r}. Fix: return one probability per option, together at most 1"
                 )
             with np.errstate(divide="ignore"):
@@ -83,17 +87,23 @@ class CallableModel(EvaluatedModel):
         return out
 
     def write_texts(self, prompts: Sequence[str], n: int, settings: TextSettings) -> list[list[str]]:
-        """Return the texts of the function."""
+        """Return the texts of the function.
+
+        Raises:
+            ValueError: It returns something else than `n` texts.
+        """
         if self.write is None:
             return super().write_texts(prompts, n, settings)
         out = []
         for number, prompt in enumerate(prompts):
-            texts = [str(text) for text in self.write(prompt, n, seed=settings.seed + number)]
-            if len(texts) != n:
+            texts = self.write(prompt, n, seed=settings.seed + number)
+            is_list = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
+            if not is_list or len(texts) != n:
                 raise ValueError(
-                    f"{self.name} returned {len(texts)} texts for {prompt[:60]!r}, and {n} were asked for"
+                    f"{self.name} returned {f'{len(texts)} texts' if is_list else repr(texts)[:80]} for "
+                    f"{prompt[:60]!r}. Fix: return a list of {n} text{'s' * (n != 1)}, as many as are asked for"
                 )
-            out.append(texts)
+            out.append(list(texts))
         return out
 
 

@@ -94,3 +94,22 @@ def test_faults_are_named_before_training(tmp_path, tokenizer):
         SuiteCallback([coin()], every=0)
     with pytest.raises(ValueError, match="Did you mean 'coin/jsd_nats'"):
         train(tmp_path, tokenizer, [SuiteCallback([coin()], every=1, best="coin/jsd_nts", best_folder=tmp_path / "b")])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"tasks": "urn"}, r"tasks='urn' is one text. Fix: tasks=\['urn'\]"),
+        ({"every": 2.5}, "every=2.5 is no number of steps"),
+        ({"every": True}, "every=True is no number of steps"),
+        ({"every": "5"}, "every='5' is no number of steps"),
+        ({"max_items": -1}, "max_items=-1 is no number of items"),
+        ({"draws": 0}, "draws=0 is no number of draws"),
+        ({"tasks": ["urm"]}, "unknown tasks: 'urm'. Did you mean 'urn'"),
+        ({"tasks": []}, r"no task to measure \(none was asked for\). Fix: name one"),
+        ({"tasks": ["global-opinion-qa"], "data": "nowhere"}, r"no task to measure \(global-opinion-qa: .*nowhere"),
+    ],
+)
+def test_what_a_callback_cannot_measure_is_refused_before_training(asked, message):
+    with pytest.raises(ValueError, match=message):
+        SuiteCallback(**{"tasks": ["urn"]} | asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from plural_rlhf.suites import (
 )
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.engine.option_answers import stated_shares
-from plural_rlhf.suites.models.functions import CallableModel
+from plural_rlhf.suites.models.functions import CallableModel, RecordedModel
+from plural_rlhf.suites.models.protocol import OptionRequest, TextSettings
 from plural_rlhf.suites.run import answers_path
 from tests.processes import run_script
 
@@ -235,3 +237,45 @@ def test_models_that_differ_only_at_the_end_of_a_long_identity_or_in_a_sign_do_n
     assert paths[5] == tmp_path / ("x" * 64) / "urn.jsonl"
     assert all(len(path.parent.name) <= 64 for path in paths)
     assert answers_path(None, Named("a"), Urn()) is None
+
+
+@pytest.mark.parametrize(
+    "shares", [[0.5], [0.9, 0.9], [-0.1, 1.0], [float("nan"), 0.5], None, "ab", {"yes": 0.5}, ["a", "b"]]
+)
+def test_a_function_that_gives_no_shares_is_named_with_what_it_gave(shares):
+    model = CallableModel("mine", option_shares=lambda prompt, options: shares)
+    with pytest.raises(ValueError, match=rf"mine returned {re.escape(repr(shares))} for the 2 options of 'Tea"):
+        model.option_log_probs([OptionRequest("Tea?", ("yes", "no"))])
+
+
+@pytest.mark.parametrize(
+    ("texts", "given"), [(["a"], "1 texts"), ("ab", "'ab'"), (None, "None"), ([1, 2], r"\[1, 2\]")]
+)
+def test_a_function_that_gives_no_texts_is_named_with_what_it_gave(texts, given):
+    """One text of two letters would be taken for two texts."""
+    model = CallableModel("mine", write=lambda prompt, n, seed: texts)
+    with pytest.raises(ValueError, match=f"mine returned {given} for 'Tea\\?'. Fix: return a list of 2 texts"):
+        model.write_texts(["Tea?"], 2, TextSettings())
+    two = CallableModel("mine", write=lambda prompt, n, seed: ("a", "b"))
+    assert two.write_texts(["Tea?"], 2, TextSettings()) == [["a", "b"]]
+
+
+def test_a_name_that_is_no_pseudo_model_is_refused_with_the_closest():
+    with pytest.raises(ValueError, match=r"'unifrom' is no pseudo-model. Did you mean 'uniform'\? Fix: one of gold"):
+        PseudoModel("unifrom")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": "P", "texts": "ab"}', 'line 1: .*Fix: write {"prompt"'),
+        ('{"prompt": "P", "texts": [null, "a"]}', "line 1: .*Fix: write"),
+        ('{"prompt": 3, "texts": ["a"]}', "line 1: .*Fix: write"),
+        ("[1]", "line 1: .*Fix: write"),
+        ('{"prompt": "P"', "line 1: is not JSON .*Fix: write one JSON object per line"),
+    ],
+)
+def test_a_recorded_line_without_texts_is_named(line, message, tmp_path):
+    (tmp_path / "texts.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        RecordedModel("theirs", tmp_path / "texts.jsonl")

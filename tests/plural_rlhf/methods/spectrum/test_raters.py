@@ -58,6 +58,15 @@ def test_sequences_are_the_same_after_a_file(tmp_path):
         ('{"examples": []}', "has no example"),
         ('{"example": ["a"]}', "unknown key 'example'"),
         ('{"examples": ["a"', "is no sequence"),
+        ('{"examples": "ab"}', "no list `examples`"),
+        ('{"examples": ["a"], "exchangeable": "no"}', "exchangeable is 'no'. Fix: write true or false"),
+        ('{"examples": ["a"], "description": 3}', "description is 3. Fix: write a text"),
+        ('{"examples": ["a"], "options": "ab"}', "options is 'ab'. Fix: write a list of different texts"),
+        ('{"examples": ["a"], "options": ["a", "a"]}', "options is ['a', 'a']. Fix: write a list of different texts"),
+        ('{"examples": ["a"], "options": [1, 2]}', "options is [1, 2]. Fix: write a list of different texts"),
+        ('{"examples": ["a"], "options": ["a"], "shares": ["x"]}', "shares is ['x']. Fix: write a list of numbers"),
+        ('{"examples": ["a"], "options": ["a"], "shares": [true]}', "shares is [True]. Fix: write a list of numbers"),
+        ('{"examples": ["a"], "options": ["a", "b"], "shares": [0.9, 0.9]}', "2 shares that sum to 1.8"),
     ],
 )
 def test_a_line_that_is_no_sequence_is_named(tmp_path, line, reason):
