@@ -49,7 +49,7 @@ def prompt_novelty(
         `distinct`, `effective_classes`, `largest_3`; `vendi_score` with vectors, `utility` with utilities.
 
     Raises:
-        ValueError: There is no text.
+        ValueError: There is no text, something is no text, or there is not one finite utility per text.
 
     Example:
         >>> jokes = ["Why did the chicken cross the road?"] * 8 + ["Knock knock.", "A man walks into a bar."]
@@ -58,6 +58,11 @@ def prompt_novelty(
     """
     if not len(texts):
         raise ValueError("there is no text. Fix: draw some, 10 as a rule.")
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"texts={texts!r:.80} is no list of texts. Fix: give one, e.g. ['red', 'blue'].")
+    worth = None if utilities is None else np.asarray(utilities, dtype=np.float64)
+    if worth is not None and not (worth.shape == (len(texts),) and np.isfinite(worth).all()):
+        raise ValueError(f"{len(texts)} texts have the utilities {worth.tolist()}. Fix: give a finite one per text.")
     classes = greedy_classes(texts, rule, vectors)
     numbers = {
         "distinct": float(distinct_k(classes)),
@@ -67,19 +72,27 @@ def prompt_novelty(
     if vectors is not None:
         known = np.linalg.norm(vectors, axis=1) > 0
         numbers["vendi_score"] = vendi_score(np.asarray(vectors)[known]) if known.any() else float("nan")
-    if utilities is not None:
-        numbers["utility"] = utility_k(classes, utilities)
+    if worth is not None:
+        numbers["utility"] = utility_k(classes, worth)
     return numbers
 
 
 def mean_novelty(prompts: Sequence[Mapping[str, float]], level: float = 0.95) -> dict[str, Interval]:
     """Average the measures of prompts, with BCa intervals over them.
 
+    Raises:
+        ValueError: There is no prompt, or not all have the same measures.
+
     Example:
         >>> prompts = [prompt_novelty(["a", "b", "a"]), prompt_novelty(["a", "a", "a"])]
         >>> mean_novelty(prompts)["distinct"].value
         1.5
     """
+    if not prompts or any(set(numbers) != set(prompts[0]) for numbers in prompts):
+        raise ValueError(
+            "there is no prompt, or prompts have other measures than the first. Fix: give all of them vectors and "
+            "utilities, or none."
+        )
     return {name: bca_interval(np.array([numbers[name] for numbers in prompts]), level=level) for name in prompts[0]}
 
 
@@ -97,7 +110,7 @@ def utility_levels(rewards: Sequence[float] | np.ndarray, reference: Sequence[fl
         Utilities of the shape of `rewards`.
 
     Raises:
-        ValueError: Fewer than ten reference texts.
+        ValueError: Fewer than ten reference texts, rewards that are not finite, or another number of columns.
 
     Example:
         >>> utility_levels([-1.0, 0.5, 9.5], np.linspace(0, 1, 101)).tolist()
@@ -106,5 +119,12 @@ def utility_levels(rewards: Sequence[float] | np.ndarray, reference: Sequence[fl
     values, of_reference = np.asarray(rewards, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if len(of_reference) < LEVELS:
         raise ValueError(f"{len(of_reference)} reference texts are too few for deciles. Fix: give at least {LEVELS}.")
+    if not (np.isfinite(values).all() and np.isfinite(of_reference).all()):
+        raise ValueError("rewards hold NaN or an infinity, which lie in no tenth. Fix: leave these texts out.")
+    if values.shape[1:] != of_reference.shape[1:]:
+        raise ValueError(
+            f"rewards have shape {values.shape} and those of the reference {of_reference.shape}. Fix: give the same "
+            "columns."
+        )
     cuts = np.quantile(of_reference, np.arange(1, LEVELS) / LEVELS, axis=0)  # (9,) or (9, K)
     return 1.0 + (values[None] > cuts[:, None]).sum(axis=0)

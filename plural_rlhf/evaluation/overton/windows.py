@@ -76,16 +76,24 @@ def window_fit(says: np.ndarray | Sequence[Sequence[bool]]) -> WindowFit:
         says: (S, W) whether a sentence says a view.
 
     Raises:
-        ValueError: The window has no view.
+        ValueError: The window has no view, or what is said is neither true nor false.
 
     Example:
         >>> window_fit([[True, True]])  # one sentence may say several views
         WindowFit(recall=1.0, precision=1.0)
     """
-    said = np.asarray(says, dtype=bool)
-    if said.ndim != 2 or not said.shape[1]:
-        raise ValueError(f"says has shape {said.shape}: no view. Fix: give (sentences, views).")
+    said = _said(says, "sentences")
     return WindowFit(float(said.any(axis=0).mean()), float(said.any(axis=1).mean()) if len(said) else float("nan"))
+
+
+def _said(says: np.ndarray | Sequence[Sequence[bool]], rows: str) -> np.ndarray:
+    """Return what is said as truth values; a text such as "no", NaN and a probability would be taken for true."""
+    said = np.asarray(says)
+    if said.ndim != 2 or not said.shape[1]:
+        raise ValueError(f"says has shape {said.shape}: no view. Fix: give ({rows}, views).")
+    if said.dtype != bool and not np.isin(said, (0, 1)).all():
+        raise ValueError("says holds something else than true and false. Fix: compare scores with a threshold first.")
+    return said.astype(bool)
 
 
 def nli_coverage(
@@ -153,12 +161,20 @@ def recall_at_k(says: np.ndarray, shares: np.ndarray | Sequence[float] | None = 
     Returns:
         (N,) recall of `k = 1 .. N` answers.
 
+    Raises:
+        ValueError: There is no view, what is said is neither true nor false, or the shares do not fit the views.
+
     Example:
         >>> recall_at_k(np.array([[True, False], [True, False], [False, True]])).round(3).tolist()
         [0.5, 0.833, 1.0]
     """
-    said = np.asarray(says, dtype=bool)
+    said = _said(says, "answers")
     weights = np.full(said.shape[1], 1 / said.shape[1]) if shares is None else np.asarray(shares, dtype=np.float64)
+    if weights.shape != said.shape[1:] or not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"{said.shape[1]} views have the shares {weights.tolist()}. Fix: give one of at least 0 per view, which "
+            "sum to 1."
+        )
     return np.array([classes_covered(said, weights, k) for k in range(1, len(said) + 1)])
 
 

@@ -36,11 +36,20 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
 
     An improvement is at least as good in all objectives and better in one.
 
+    Raises:
+        ValueError: Points that are no (N, D) numbers, or hold NaN, which nothing improves on.
+
     Example:
         >>> pareto_front(np.array([[0.2, 0.9], [0.5, 0.7], [0.8, 0.3], [0.4, 0.4]])).tolist()
         [True, True, True, False]
     """
-    return np.logical_not(_improves(np.asarray(points, dtype=np.float64)).any(axis=0))
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim != 2 or np.isnan(points).any():
+        raise ValueError(
+            f"points have shape {points.shape}{' and hold NaN' * bool(np.isnan(points).any())}. Fix: give (N, D) "
+            "numbers, and leave out a point with an objective that was not measured."
+        )
+    return np.logical_not(_improves(points).any(axis=0))
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float] | np.ndarray) -> float:

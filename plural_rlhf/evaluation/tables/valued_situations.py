@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from reward_models.errors import did_you_mean
+from reward_models.judgements.faults import is_missing
 from reward_models.sources.formats.files import existing_file, read_cells
 
 
@@ -180,16 +181,21 @@ def _cells(path: Path) -> pd.DataFrame:
     if path.suffix != ".json":
         return read_cells(path).frame
     try:
-        return pd.DataFrame(json.loads(existing_file(path).read_text(encoding="utf-8")))
+        rows = json.loads(existing_file(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValuesError(f"{path} is no list of objects in JSON ({error}). Fix: give one, or a CSV file.") from error
+        raise ValuesError(
+            f"{path} is not JSON ({error}). Fix: give a list of objects in JSON, or a CSV file."
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValuesError(f"{path} is no list of objects in JSON. Fix: give one, or a CSV file.")
+    return pd.DataFrame(rows)
 
 
 def _row(row: Mapping[str, Any], names: Mapping[str, str | None], where: str) -> ValuedSituation:
     def field(key: str) -> str:
         name = names[key]
         value = None if name is None else row.get(name)
-        return "" if value is None else str(value).strip()
+        return "" if is_missing(value) else str(value).strip()  # also a key that this row of JSON has not
 
     try:
         if not field("situation"):

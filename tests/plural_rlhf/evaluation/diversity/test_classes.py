@@ -19,6 +19,7 @@ from plural_rlhf.evaluation import (
     utility_k,
     vendi_score,
 )
+from plural_rlhf.evaluation.diversity.novelty import mean_novelty, prompt_novelty, utility_levels
 from tests.paths import ROOT
 
 
@@ -83,3 +84,30 @@ def test_vendi_score_of_wordings_is_effective_texts():
     assert vendi_score(vectors) == pytest.approx(effective_texts([["a b", "a c"]]))
     assert vendi_score(np.ones((4, 3))) == pytest.approx(1.0)
     assert vendi_score(np.eye(5)) == pytest.approx(5.0)
+
+
+TEN = list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (lambda: prompt_novelty([]), "there is no text. Fix"),
+        (lambda: prompt_novelty("abc"), "texts='abc' is no list of texts. Fix"),
+        (lambda: prompt_novelty(["a", None]), "is no list of texts. Fix"),
+        (lambda: prompt_novelty(["a", "b"], utilities=[1.0]), r"2 texts have the utilities \[1.0\]. Fix"),
+        (
+            lambda: prompt_novelty(["a", "b"], utilities=[float("nan"), 1.0]),
+            r"2 texts have the utilities \[nan, 1.0\]",
+        ),
+        (lambda: mean_novelty([]), "there is no prompt, or"),
+        (lambda: mean_novelty([{"distinct": 1.0}, {"utility": 1.0}]), "other measures than the first"),
+        (lambda: utility_levels([1.0], TEN[:5]), "5 reference texts are too few for deciles"),
+        (lambda: utility_levels([1.0, float("nan")], TEN), "which lie in no tenth. Fix"),
+        (lambda: utility_levels([1.0], [float("inf"), *TEN]), "which lie in no tenth. Fix"),
+        (lambda: utility_levels([[1.0, 2.0]], TEN), r"shape \(1, 2\) and those of the reference \(10,\). Fix"),
+    ],
+)
+def test_novelty_of_what_cannot_be_measured_is_refused(measure, message):
+    with pytest.raises(ValueError, match=message):
+        measure()

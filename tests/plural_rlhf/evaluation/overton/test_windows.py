@@ -92,3 +92,17 @@ def test_recall_of_sets_is_the_mean_over_all_choices():
     shares = np.array([0.4, 0.3, 0.2, 0.1])
     assert recall_at_k(says, shares)[0] == pytest.approx((says @ shares).mean())
     assert answers_needed(recall_at_k(says), recall_at_k(says)[2]) == 3
+
+
+@pytest.mark.parametrize("says", [[[float("nan"), 1.0]], [[0.4, 1.0]], [["no", "yes"]], [[2, -1]]])
+def test_what_is_neither_true_nor_false_is_refused(says):
+    for measure in (window_fit, recall_at_k):
+        with pytest.raises(ValueError, match=r"something else than true and false. Fix: compare scores"):
+            measure(np.array(says))
+    assert window_fit(np.array([[1, 0]])) == window_fit([[True, False]])
+
+
+@pytest.mark.parametrize("shares", [[1.0], [float("nan"), 1.0], [-1.0, 2.0], [0.0, 0.0], [0.5, 0.25, 0.25]])
+def test_shares_that_do_not_fit_the_views_are_refused(shares):
+    with pytest.raises(ValueError, match=r"2 views have the shares .*Fix: give one of at least 0 per view"):
+        recall_at_k(np.array([[True, False]]), shares)

@@ -136,3 +136,10 @@ def test_scores_that_do_not_pair_up_are_refused():
         dominance(missing)
     with pytest.raises(ValueError, match="level=95"):
         hypervolume_interval(np.zeros((2, 3, 2)), [-1, -1], draws=5, level=95)
+
+
+@pytest.mark.parametrize(("points", "words"), [([[1.0, float("nan")]], "and hold NaN"), ([1.0, 2.0], r"shape \(2,\)")])
+def test_points_that_cannot_be_compared_are_not_on_the_front(points, words):
+    with pytest.raises(ValueError, match=words):
+        pareto_front(np.array(points))
+    assert pareto_front(np.array([[-np.inf, 1.0], [0.0, 0.0]])).all()

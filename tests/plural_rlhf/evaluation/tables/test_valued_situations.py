@@ -55,3 +55,29 @@ def test_a_row_without_a_valence_is_kept_for_relevance(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("situation,value,valence\nlying,Honesty,\n")
     assert read_valued_situations(path)[0].valence is None
+
+
+def test_a_key_that_a_row_of_json_has_not_is_an_empty_cell(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([ROW, {"situation": "lying", "text": "Honesty"}]))
+    bare = read_valued_situations(path)[1]
+    assert (bare.value.kind, bare.valence, bare.explanation) == ("Value", None, "")
+    path.write_text(json.dumps([ROW, {"text": "Honesty"}]))
+    with pytest.raises(ValuesError, match="row 2: the situation is empty"):
+        read_valued_situations(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "has no row. Fix: give situations"),
+        ("{", "is not JSON .*Fix: give a list of objects"),
+        ("[1, 2]", "is no list of objects in JSON. Fix: give one"),
+        ('{"situation": ["lying"], "text": ["Honesty"]}', "is no list of objects in JSON. Fix: give one"),
+    ],
+)
+def test_json_that_is_no_list_of_objects_is_refused(tmp_path, content, words):
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    with pytest.raises(ValuesError, match=words):
+        read_valued_situations(path)
