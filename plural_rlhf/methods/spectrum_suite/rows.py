@@ -149,8 +149,9 @@ def read_frame(path: Path) -> pd.DataFrame:
     kind = path.suffix.lower()
     if kind == ".parquet":
         return pd.read_parquet(path)
-    if kind == ".jsonl":
-        return pd.read_json(path, lines=True)
+    if kind == ".jsonl":  # not by pandas, which makes numbers and dates of texts
+        with path.open(encoding="utf-8") as lines:
+            return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
     if kind == ".json":
         return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
     return pd.read_csv(path, sep="\t" if kind in (".tsv", ".tab") else ",")

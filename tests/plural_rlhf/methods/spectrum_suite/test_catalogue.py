@@ -9,7 +9,7 @@ import pytest
 from plural_rlhf.methods.spectrum import SpectrumSequence, read_sequences
 from plural_rlhf.methods.spectrum_suite import SuiteData, SuiteDataMissing, build_tasks, read_catalogue
 from plural_rlhf.methods.spectrum_suite.random_variables import FAMILIES, random_variable_sequences
-from plural_rlhf.methods.spectrum_suite.rows import Join, RowMap, read_rows, row_sequences
+from plural_rlhf.methods.spectrum_suite.rows import Join, RowMap, read_frame, read_rows, row_sequences
 from plural_rlhf.settings.faults import ConfigError
 from tests.paths import NO_SHARED_DATA, SHARED_DATA
 
@@ -176,3 +176,13 @@ def test_a_sequence_with_options_refuses_what_does_not_fit():
     ):
         with pytest.raises(ValueError, match=reason):
             SpectrumSequence.from_dict(data)
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_texts_of_json_stay_texts(tmp_path, name):
+    """Pandas would read numbers and dates: 010 as 10, and a column called date as times."""
+    rows = [{"code": "010", "date": "2020-01-01", "number": 3}, {"code": "011", "date": "12", "number": 4}]
+    lines = [json.dumps(row) for row in rows]
+    text = "\n\n".join(lines) + "\n" if name.endswith("l") else json.dumps(rows)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_frame(tmp_path / name).to_dict("records") == rows
