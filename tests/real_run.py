@@ -97,7 +97,7 @@ def write_run_file(path: Path, juries: dict[str, dict[str, float]]) -> None:
             "heldout_questions": 3,
             "heldout_raters": 0.4,
         },
-        "policy": {"model": str(ROOT / "tests" / "stored" / "base")},
+        "policy": {"model": str(ROOT / "tests" / "stored" / "base"), "layouts": ["line", "list"]},
         "jury": {"clusters": 2, "restarts": 2, "l2": 1.0},
         "juries": juries,
         "warmup": {"steps": 2, "prompts_per_step": 2},

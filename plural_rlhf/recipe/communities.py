@@ -49,7 +49,8 @@ def train_communities(
     """Train an adapter for each community, by as many steps each.
 
     Args:
-        config: `policy` (base model and adapter), `sft` (steps, learning rate, texts per step), `checkpoints`, `seed`.
+        config: `policy` (base model, adapter, how questions are shown), `sft` (steps, learning rate, texts per step),
+            `checkpoints`, `seed`.
         judgements: What is imitated, see `answered_texts`.
         communities: All communities of the population, with their shares.
         folder: Where the adapters and `communities.json` are written.
@@ -88,7 +89,16 @@ def train_communities(
     base, _ = load_base(config)
     source = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     pool = _pool_there(folder, source, weights_hash(base), overwrite=overwrite)
-    rows = {community.name: answered_texts(judgements, community.raters) for community in wanted}
+    rows = {
+        community.name: answered_texts(
+            judgements,
+            community.raters,
+            layouts=config.policy.layouts,
+            shuffled=config.policy.shuffle_answers,
+            seed=config.seed,
+        )
+        for community in wanted
+    }
     trained_on = {name: _hash_of_training(config, answers, pool.base_hash) for name, answers in rows.items()}
     there = {community.name: community for community in pool.communities}
     for community in wanted:

@@ -5,7 +5,7 @@ This file knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ from reward_models.errors import JudgementError, JuryError, did_you_mean
 from reward_models.evaluation.heldout import STREAMS, HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
-from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt, prompt_wording, with_options
+from reward_models.judgements.texts import Layout, Prompt, as_messages, freeze_prompt, prompt_wording, with_options
 from reward_models.seeds import seeded_rng
 from reward_models.sources import survey_labels
 from reward_models.sources.codes import TableReading
@@ -333,11 +333,18 @@ def _questions(judgements: Judgements, order: list[str], held: set[str]) -> list
     return sorted(questions, key=lambda q: q.split != "train")
 
 
-def render_question(question: Question) -> str:
+def render_question(question: Question, layout: Layout = "line", order: Sequence[int] | None = None) -> str:
     """Render a question for the policy: its wording and the offered answers, without further instructions.
 
+    Args:
+        question: The question.
+        layout: How the answers are shown.
+        order: Their positions in the order in which they are shown; None for that of the table.
+
     Example:
-        >>> render_question(Question("parks", "Build more parks?", ("yes", "no"), "train"))
-        'Build more parks? yes; no?'
+        >>> parks = Question("parks", "Build more parks?", ("yes", "no"), "train")
+        >>> render_question(parks), render_question(parks, order=[1, 0])
+        ('Build more parks? yes; no?', 'Build more parks? no; yes?')
     """
-    return with_options(question.wording, question.options)
+    shown = question.options if order is None else [question.options[position] for position in order]
+    return with_options(question.wording, shown, layout)

@@ -101,8 +101,8 @@ def deal_weights(
     named = [parse_weights(seats, jury.cluster_names, jury.prevalence) for seats in (juries or {}).values()]
     fixed = [*np.eye(k), *named] if steered else named
     drawn, everybody = (1, 2) if steered else (0, 1)
-    prompts = _deck(number, rng)
-    weightings = _deck(len(fixed) + drawn + everybody, rng)
+    prompts = deck(number, rng)
+    weightings = deck(len(fixed) + drawn + everybody, rng)
     weightings_per_step = min(len(fixed) + drawn + everybody, per_step)
     for _ in range(steps):
         for i in range(weightings_per_step):
@@ -118,7 +118,7 @@ def deal_weights(
                 yield next(prompts), weights
 
 
-def _deck(size: int, rng: np.random.Generator) -> Iterator[int]:
+def deck(size: int, rng: np.random.Generator) -> Iterator[int]:
     """Deal 0..size-1 in random order, then again in another order, without end."""
     while True:
         yield from rng.permutation(size).tolist()

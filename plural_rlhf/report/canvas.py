@@ -1,13 +1,13 @@
 """What all plots share: panels measured in inches, titles, a legend, colours.
 
-Knows matplotlib; knows nothing of a run. Colours are from the Okabe-Ito set, which colour-blind readers
-can tell apart.
+Knows matplotlib, and of a run the names of the methods only. Colours are from the Okabe-Ito set, which colour-blind
+readers can tell apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -19,10 +19,22 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
+from plural_rlhf.report.names import Method
 from reward_models.borders import FIGURE_STYLE
 
 
-__all__ = ["FONT", "GREY", "INK", "OTHER", "key_line", "new_figure", "option_colours", "panel_grid", "title"]
+__all__ = [
+    "FONT",
+    "GREY",
+    "INK",
+    "METHOD_COLOURS",
+    "OTHER",
+    "key_line",
+    "new_figure",
+    "option_colours",
+    "panel_grid",
+    "title",
+]
 
 TITLE_SIZE = 11.0
 INK = "#17202b"
@@ -31,6 +43,14 @@ GREY = "#8a929c"
 """Colour of baselines and controls."""
 OTHER = "none"
 """Colour of what is no offered answer: an empty mark with a grey edge."""
+METHOD_COLOURS: Mapping[str, str] = {
+    Method.UNTOUCHED: GREY,
+    Method.WARM: "#56b4e9",
+    Method.GRPO: "#d55e00",
+    Method.PLURAL: "#0072b2",
+    Method.JURY: "#009e73",
+}
+"""The methods that are drawn, from top to bottom, and their colours."""
 FONT = {
     **FIGURE_STYLE,
     "text.color": INK,

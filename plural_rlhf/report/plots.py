@@ -16,7 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogFormatter
 
-from plural_rlhf.report.canvas import FONT, GREY, INK, OTHER, key_line, new_figure, option_colours, panel_grid, title
+from plural_rlhf.report.canvas import (
+    FONT,
+    GREY,
+    INK,
+    METHOD_COLOURS,
+    OTHER,
+    key_line,
+    new_figure,
+    option_colours,
+    panel_grid,
+    title,
+)
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, Split, Stage
 from plural_rlhf.report.points import margins
 from plural_rlhf.report.results import RunResults
@@ -34,14 +45,6 @@ __all__ = [
     "plot_training",
 ]
 
-METHOD_COLOURS: Mapping[str, str] = {
-    Method.UNTOUCHED: GREY,
-    Method.WARM: "#56b4e9",
-    Method.GRPO: "#d55e00",
-    Method.PLURAL: "#0072b2",
-    Method.JURY: "#009e73",
-}
-"""The methods that are drawn as bars, from top to bottom, and their colours."""
 SHORT_NAMES: Mapping[str, str] = {
     Method.UNTOUCHED: "before",
     Method.WARM: "warm-up",

@@ -1,25 +1,31 @@
 """Distances in percentage points: of 100 people, how many would have to answer otherwise?
 
-The total variation between the answers of people and those of a model, times 100. Reads `RunResults`; knows nothing of
-plots or HTML.
+The total variation between the answers of people and those of a model, times 100: by question, and by how questions
+are put. Reads `RunResults`; knows nothing of HTML or files.
 """
 
 from __future__ import annotations
 
 import math
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
+from plural_rlhf.report.canvas import FONT, INK, METHOD_COLOURS, key_line, panel_grid, title
 from plural_rlhf.report.names import METHOD_NAMES, Method, Split
 from plural_rlhf.report.results import RunResults
-from plural_rlhf.report.results_policies import QuestionResult
-from plural_rlhf.report.tables import TextTable, format_points
+from plural_rlhf.report.results_policies import FormResult, QuestionResult
+from plural_rlhf.report.tables import DASH, TextTable, format_percent, format_points
 from reward_models.stats.answers import normalise, total_variation
 from reward_models.stats.shares import share_interval
 
 
 __all__ = [
+    "forms_sentence",
+    "forms_table",
     "margins",
+    "plot_forms",
     "points_by_question",
     "points_of",
     "points_table",
@@ -100,3 +106,117 @@ def margins(question: QuestionResult, shares: np.ndarray) -> tuple[np.ndarray, n
     """
     n = question.n_effective if math.isfinite(question.n_effective) else question.n
     return share_interval(shares, np.full(len(shares), float(n)))
+
+
+def forms_table(results: RunResults) -> TextTable:
+    """Tabulate how far the policies are from people where the same questions are put in other forms.
+
+    Example:
+        >>> from plural_rlhf.report.results_policies import FormResult
+        >>> form = FormResult(
+        ...     form="list", trained=False, method="plural", split="train", points=0.4, jsd_nats=0.3, coverage=1, n=12
+        ... )
+        >>> forms_table(RunResults(forms=[form])).rows[0][:4]
+        ['list', 'no', 'plural (ours)', '40']
+    """
+    found = {(row.form, row.method, row.split): row for row in results.forms}
+    trained = {row.form: row.trained for row in results.forms}
+    body = []
+    for form, method in dict.fromkeys((row.form, row.method) for row in results.forms):
+        of_split = [found.get((form, method, split)) for split in (Split.TRAIN, Split.HELDOUT)]
+        numbers = [cell for row in of_split for cell in _form_cells(row)]
+        body.append([form, "yes" if trained[form] else "no", METHOD_NAMES[Method(method)], *numbers])
+    return TextTable(
+        [
+            "form",
+            "trained on",
+            "policy",
+            "trained questions: points off",
+            "coverage",
+            "held-out questions: points off",
+            "coverage",
+        ],
+        body,
+        "line: the answers behind the question in one line; list: one below another, then “Answer:”; sentence: "
+        "“Choose one answer”; bare: not offered at all. All for everybody; in brackets the interval over people and "
+        "questions.",
+        filterable=True,
+    )
+
+
+def forms_sentence(results: RunResults) -> str:
+    """Say for the headline how far off the policy is in the worst form, on the questions that the headline is about.
+
+    Example:
+        >>> forms_sentence(RunResults())
+        ''
+    """
+    ours = [row for row in results.forms if row.method == Method.PLURAL and row.split == Split.TRAIN]
+    asked = [row for row in ours if row.trained]
+    if not asked or len(ours) == len(asked):
+        return ""
+    best, worst = asked[0], max(ours, key=lambda row: row.points)
+    if worst.ci_low <= best.ci_high:
+        return ""
+    return (
+        f"How a question is put matters: on trained questions ours is {format_points(best.points)} points off where "
+        f"they are put as in training ({best.form}), and {format_points(worst.points)} where their answers are shown "
+        f"otherwise ({worst.form})."
+    )
+
+
+@matplotlib.rc_context(FONT)
+def plot_forms(results: RunResults) -> Figure | None:
+    """Plot how far off the policies are in every form: a line per form, a mark per policy.
+
+    Example:
+        >>> plot_forms(RunResults()) is None
+        True
+    """
+    drawn = [row for row in results.forms if row.method in METHOD_COLOURS]
+    forms = {row.form: row.trained for row in drawn}
+    if not drawn:
+        return None
+    methods = [method for method in METHOD_COLOURS if any(row.method == method for row in drawn)]
+    splits = [split for split in Split if any(row.split == split for row in drawn)]
+    figure, grid = panel_grid(len(splits), 2, (3.8, 0.34 * len(forms) + 0.1), left=1.9, top=0.85)
+    for axes, split in zip(grid, splits, strict=True):
+        for height, form in enumerate(forms):
+            of_form = {row.method: row for row in drawn if row.form == form and row.split == split}
+            for place, method in enumerate(methods):
+                if (row := of_form.get(method)) is None:
+                    continue
+                y = height + 0.16 * (place - (len(methods) - 1) / 2)
+                if math.isfinite(row.ci_low):
+                    axes.plot([100 * row.ci_low, 100 * row.ci_high], [y, y], color=INK, lw=0.9)
+                axes.plot(100 * row.points, y, "o", color=METHOD_COLOURS[method], markersize=6)
+        axes.set_yticks(range(len(forms)), list(forms) if split == splits[0] else [])
+        for label, trained in zip(axes.get_yticklabels(), forms.values(), strict=False):
+            label.set_fontweight("bold" if trained else "normal")
+        axes.set_ylim(len(forms) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        name = "trained questions" if split == Split.TRAIN else "held-out questions"
+        axes.set_xlabel(f"{name}: points off, of 100 people")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    key_line(figure, [("o", METHOD_COLOURS[method], METHOD_NAMES[method]) for method in methods])
+    title(figure, _forms_finding(results))
+    return figure
+
+
+def _forms_finding(results: RunResults) -> str:
+    ours = [row for row in results.forms if row.method == Method.PLURAL and row.split == Split.TRAIN]
+    if not ours:
+        return "How far off, by how a question is put"
+    best, worst = (pick(ours, key=lambda row: row.points) for pick in (min, max))
+    return (
+        f"Ours is {format_points(best.points)} to {format_points(worst.points)} points off on trained questions, by "
+        "how they are put"
+    )
+
+
+def _form_cells(row: FormResult | None) -> tuple[str, str]:
+    if row is None:
+        return DASH, DASH
+    ends = "" if math.isnan(row.ci_low) else f" [{format_points(row.ci_low)}, {format_points(row.ci_high)}]"
+    return f"{format_points(row.points)}{ends}", format_percent(row.coverage)

@@ -19,6 +19,7 @@ __all__ = [
     "CheckpointResult",
     "ClusterAnswers",
     "EvaluationResults",
+    "FormResult",
     "LoggedStep",
     "PolicyAnswers",
     "QuestionResult",
@@ -163,6 +164,29 @@ class SteeringResult(ResultsModel):
     predicted: Shares = Field(description="What the jury predicts under these weights.")
     achieved: Shares = Field(description="What the policy answers, normalised to the offered answers.")
     jsd_nats: Number = Field(description="Jensen-Shannon divergence of the two, nats.")
+
+
+class FormResult(ResultsModel):
+    """How far a policy is from people where the same questions are put in one form.
+
+    Example:
+        >>> form = FormResult(
+        ...     form="list", trained=False, method="plural", split="train", points=0.4, jsd_nats=0.3, coverage=1, n=12
+        ... )
+        >>> "as in training" if form.trained else "otherwise"
+        'otherwise'
+    """
+
+    form: str = Field(description="How the offered answers are shown (`Form.name`).")
+    trained: bool = Field(description="Whether the policies were trained on questions in this form.")
+    method: str = Field(description="One of `names.Method`.")
+    split: str = Field(description="One of `names.Split`.")
+    points: Number = Field(description="Total variation from people, mean over questions.")
+    ci_low: Number = Field(default=math.nan, description="Lower end of its interval over people and questions.")
+    ci_high: Number = Field(default=math.nan, description="Upper end of it.")
+    jsd_nats: Number = Field(description="Jensen-Shannon divergence from people, mean over questions, nats.")
+    coverage: Number = Field(description="Probability of all offered answers together.")
+    n: int = Field(description="Number of questions.")
 
 
 class Change(ResultsModel):
@@ -330,6 +354,9 @@ class EvaluationResults(ResultsModel):
 
     questions: list[QuestionResult] = Field(default=[], description="Answers, question by question.")
     steering: list[SteeringResult] = Field(default=[], description="Predicted and achieved answers by weighting.")
+    forms: list[FormResult] = Field(
+        default=[], description="Policies asked the same questions in other forms, for everybody."
+    )
     rules: list[RuleResult] = Field(default=[], description="Welfare rules, compared with the first.")
     rows: list[Row] = Field(default=[], description="All measured numbers in tidy form.")
     texts: list[TextResults] = Field(

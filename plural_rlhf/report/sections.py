@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report import plots
 from plural_rlhf.report.names import METHOD_NAMES, Method, SkippedPart
-from plural_rlhf.report.points import margins, points_of, points_table
+from plural_rlhf.report.points import forms_table, margins, plot_forms, points_of, points_table
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_policies import Budget
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_table
@@ -102,6 +102,7 @@ def report_sections(results: RunResults) -> list[Section]:
             missing=_missing(results.rows, "the evaluation has not run"),
         ),
         _distributions(results),
+        *_forms(results),
         _clusters(results),
         *_survey(results),
         _information(results),
@@ -182,6 +183,22 @@ def _distributions(results: RunResults) -> Section:
         missing=_missing(results.questions, "the evaluation has not run"),
         fold_in_markdown=False,
     )
+
+
+def _forms(results: RunResults) -> list[Section]:
+    """The section on how questions are put; none for a run of an earlier version, which did not ask."""
+    if not results.forms:
+        return []
+    return [
+        Section(
+            "forms",
+            "Does it matter how a question is put?",
+            "The same questions, for everybody, with their answers shown in other ways. Forms in bold are those of "
+            "the training. A policy that is near to people in these alone has learnt a form, not people's answers.",
+            plot_forms(results),
+            folded=[forms_table(results)],
+        )
+    ]
 
 
 def _clusters(results: RunResults) -> Section:

@@ -169,8 +169,9 @@ class SuiteConfig(NamedRun):
     )
     layout: Layout = Field(
         default="list",
-        description="How offered answers are shown: list (one per line, then Answer:) or line (behind the bare "
-        "question, as the policies of a survey run are asked in training).",
+        description="How offered answers are shown: list (one per line, then Answer:), line (behind the bare "
+        "question, as policies of a survey run are asked in training unless it says otherwise) or sentence (“Choose "
+        "one answer: ...”).",
     )
     draws: AtLeastOne = Field(default=1000, description="Bootstrap draws of the intervals.")
     strict: bool = Field(default=False, description="Stop with an error where a task cannot be measured.")

@@ -173,7 +173,8 @@ def run_tasks(
         scoring: How options are scored.
         option_samples: Samples per question, with `scoring="sampling"`.
         permutations: Ask listed options in another order and under letters too.
-        layout: How listed options are shown: `list`, one per line, or `line`, as in the training of a survey run.
+        layout: How listed options are shown: `list`, one per line; `line`, as in the training of a survey run; or
+            `sentence`, “Choose one answer: ...”.
         answers_dir: Folder in which the answers of models are kept, so that a second call asks nothing twice; None
             keeps them in memory.
 

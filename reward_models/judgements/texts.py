@@ -6,7 +6,7 @@ Knows nothing of tables or raters.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from reward_models.judgements.spelling import one_form
 
 
 __all__ = [
+    "LAYOUTS",
+    "OFFERED",
+    "Layout",
     "Prompt",
     "Text",
     "as_messages",
@@ -28,6 +31,12 @@ __all__ = [
 
 
 Prompt = str | tuple[tuple[str, str], ...]
+Layout = Literal["line", "list", "sentence", "bare"]
+OFFERED: tuple[Layout, ...] = ("line", "list", "sentence")
+"""How a question is put with its offered answers: behind it in one line; one per line, then "Answer:"; in a sentence
+that asks to choose."""
+LAYOUTS: tuple[Layout, ...] = (*OFFERED, "bare")
+"""The same, and the question alone."""
 
 
 class Text(NamedTuple):
@@ -106,14 +115,33 @@ def judgement_texts(kind: str, row: Mapping[Hashable, Any]) -> tuple[str, str]:
     return f"{asked}\nA: {row['response_a']}\nB: {row['response_b']}", answer
 
 
-def with_options(wording: str, options: Sequence[str]) -> str:
-    """Return a question with its offered answers in one line, as the policies of a survey run are asked.
+def with_options(wording: str, options: Sequence[str], layout: Layout = "line") -> str:
+    """Return a question with its offered answers, as a model is asked it.
+
+    Args:
+        wording: The question.
+        options: The offered answers, in the order in which they are shown.
+        layout: One of `LAYOUTS`.
 
     Example:
-        >>> with_options("Build more parks?", ["yes", "no"])
-        'Build more parks? yes; no?'
+        >>> for layout in LAYOUTS:
+        ...     print(with_options("Build more parks?", ["yes", "no"], layout))
+        Build more parks? yes; no?
+        Build more parks?
+        - yes
+        - no
+        Answer:
+        Build more parks? Choose one answer: yes, or no.
+        Build more parks?
     """
-    return f"{wording} {'; '.join(options)}?"
+    if layout == "line":
+        return f"{wording} {'; '.join(options)}?"
+    if layout == "list":
+        return "\n".join([wording, *(f"- {option}" for option in options), "Answer:"])
+    if layout == "sentence":
+        *others, last = options
+        return f"{wording} Choose one answer: {', '.join(others)}{', or ' if others else ''}{last}."
+    return wording
 
 
 def prompt_codes(prompts: Collection[Any]) -> np.ndarray:

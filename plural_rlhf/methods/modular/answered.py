@@ -15,13 +15,21 @@ import numpy as np
 
 from reward_models.errors import JudgementError
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import as_messages, prompt_wording, with_options
+from reward_models.judgements.texts import OFFERED, Layout, as_messages, prompt_wording, with_options
+from reward_models.seeds import seeded_rng
 
 
 __all__ = ["AskedQuestion", "answered_texts", "asked_questions"]
 
 
-def answered_texts(judgements: Judgements, raters: Sequence[str]) -> list[dict[str, Any]]:
+def answered_texts(
+    judgements: Judgements,
+    raters: Sequence[str],
+    *,
+    layouts: Sequence[Layout] = OFFERED,
+    shuffled: bool = True,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
     """Return a row per answer of some raters: the conversation, and what it is answered with.
 
     Of a choice it is the option; of a pair the better response (ties give none); of ratings the responses that a rater
@@ -30,6 +38,9 @@ def answered_texts(judgements: Judgements, raters: Sequence[str]) -> list[dict[s
     Args:
         judgements: A table with raters.
         raters: Whose answers.
+        layouts: How offered answers are shown; each row draws one. A policy imitates well where it is asked so.
+        shuffled: Whether they are shown in random order; else a policy learns their places.
+        seed: Random seed of both.
 
     Returns:
         Rows with `prompt` and `completion`, lists of messages, as supervised training reads them.
@@ -40,7 +51,7 @@ def answered_texts(judgements: Judgements, raters: Sequence[str]) -> list[dict[s
     Example:
         >>> from reward_models import planted_judgements
         >>> judgements = planted_judgements("choice", num_raters=4, num_items=3).judgements
-        >>> rows = answered_texts(judgements, judgements.raters[:2])
+        >>> rows = answered_texts(judgements, judgements.raters[:2], layouts=["line"], shuffled=False)
         >>> len(rows), rows[0]["prompt"][0]["content"]
         (6, 'Question 1? answer A; answer B; answer C?')
     """
@@ -60,12 +71,15 @@ def answered_texts(judgements: Judgements, raters: Sequence[str]) -> list[dict[s
             "in which they did."
         )
     answers = []
+    rng = seeded_rng(seed, "how answered questions are shown")
     for row in rows.tolist():
         text = texts[enc.alternatives[row, columns[row]]]
         messages = as_messages(text.prompt)
         if enc.kind == "choice":
             options = [texts[i].response for i in enc.alternatives[row] if i >= 0]
-            messages = _asked(prompt_wording(text.prompt), options)
+            layout = layouts[int(rng.integers(len(layouts)))]
+            shown = [options[i] for i in rng.permutation(len(options))] if shuffled else options
+            messages = _asked(prompt_wording(text.prompt), shown, layout)
         answers.append({"prompt": messages, "completion": [{"role": "assistant", "content": text.response}]})
     return answers
 
@@ -115,5 +129,5 @@ def asked_questions(judgements: Judgements) -> list[AskedQuestion]:
     return questions
 
 
-def _asked(wording: str, options: Sequence[str]) -> list[dict[str, str]]:
-    return [{"role": "user", "content": with_options(wording, options)}]
+def _asked(wording: str, options: Sequence[str], layout: Layout = "line") -> list[dict[str, str]]:
+    return [{"role": "user", "content": with_options(wording, options, layout)}]

@@ -15,7 +15,7 @@ from plural_rlhf.methods.modular.answered import answered_texts
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import as_messages, freeze_prompt
+from reward_models.judgements.texts import OFFERED, Layout, as_messages, freeze_prompt
 from reward_models.judgements.traits import trait_groups
 from reward_models.seeds import seeded_rng
 
@@ -69,7 +69,13 @@ def rater_words(judgements: Judgements, traits: Sequence[str]) -> dict[str, str]
 
 
 def described_answers(
-    judgements: Judgements, traits: Sequence[str], *, undescribed: float = 0.25, seed: int = 0
+    judgements: Judgements,
+    traits: Sequence[str],
+    *,
+    undescribed: float = 0.25,
+    layouts: Sequence[Layout] = OFFERED,
+    shuffled: bool = True,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Return a row per answer for supervised training, with its rater's words in the system message.
 
@@ -78,6 +84,8 @@ def described_answers(
         traits: As for `rater_words`.
         undescribed: Share of the rows that ask for a member of the public instead, so that the policy also answers
             for everybody; drawn at random.
+        layouts: How offered answers are shown, as for `answered_texts`.
+        shuffled: Whether in random order.
         seed: Random seed.
 
     Returns:
@@ -100,9 +108,11 @@ def described_answers(
     for rater, words in rater_words(judgements, traits).items():
         members.setdefault(words, []).append(rater)
     rng = seeded_rng(seed, "answers without a description")
+    shown = seeded_rng(seed, "how described answers are shown")
     rows = []
     for words in sorted(members):
-        for row in answered_texts(judgements, members[words]):
+        of_these = int(shown.integers(2**31))
+        for row in answered_texts(judgements, members[words], layouts=layouts, shuffled=shuffled, seed=of_these):
             said = POPULATION if rng.random() < undescribed else words
             rows.append({**row, "prompt": steer_prompt(row["prompt"], said)})
     return rows

@@ -95,6 +95,7 @@ data:
 policy:
   model: smollm2-135m      # or a path or hub id of any causal language model
   lora: {{r: 8, alpha: 16, target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]}}
+  layouts: [line, list, sentence]   # how answers are offered in training; a policy answers well as it was asked
 
 jury:
   clusters: {clusters}  # candidates; {why_clusters}

@@ -24,6 +24,7 @@ from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.multiple_choice.forms import Form, form_results, forms_of
 from plural_rlhf.recipe.multiple_choice.policies import policy_prompt
 from plural_rlhf.recipe.trainings import load_base
 from plural_rlhf.report.names import EVERYBODY, POPULATION, Method, Metric, SkippedPart, Split, Stage
@@ -91,7 +92,7 @@ def evaluate_run(
     weightings = {**clusters, **juries}
     jury_answers = _jury_answers(jury, data.questions, keep)
     panel = _panel(data, jury, keep)
-    policies = _policy_answers(config, data.questions, jury, weightings, folder, keep)
+    policies, by_form = _policy_answers(config, data.questions, jury, weightings, folder, keep)
     baselines = _baseline_answers(data.questions, jury_answers, clusters)
     if Method.MARGINAL in baselines:
         vectors = _wording_vectors(jury, data.questions, keep)
@@ -105,6 +106,16 @@ def evaluate_run(
     return EvaluationResults(
         questions=_questions(data, panel, jury_answers, policies, baselines[Method.JURY][EVERYBODY], names),
         steering=list(_steering(data.questions, jury_answers, policies, weightings, names)),
+        forms=list(
+            form_results(
+                data.questions,
+                panel,
+                by_form,
+                draws=config.evaluate.draws,
+                level=config.evaluate.level,
+                seed=config.seed,
+            )
+        ),
         rules=rules,
         rows=list(_rows(config, data, panel, {**policies, **baselines}, names)),
         skipped=[Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None],
@@ -145,14 +156,17 @@ def _policy_answers(
     weightings: Weightings,
     folder: Path,
     keep: KeepPieces,
-) -> Answers:
+) -> tuple[Answers, dict[str, dict[Form, list[np.ndarray]]]]:
+    """What each policy answers under each weighting, and for everybody where the questions are put in each form."""
     base, tokenizer = load_base(config)
-    prompts = [policy_prompt(q, w, jury) for w in weightings.values() for q in questions]
-    supports = [list(q.options) for _ in weightings for q in questions]
+    first, *others = forms_of(config.policy.layouts, shuffled=config.policy.shuffle_answers)
+    everybody = weightings[EVERYBODY]
+    asked = [policy_prompt(q, w, jury, first.layout) for w in weightings.values() for q in questions]
+    otherwise = [policy_prompt(q, everybody, jury, form.layout, form.order(q)) for form in others for q in questions]
 
-    starts = range(0, len(prompts), BATCH)
+    def pieces(model: PreTrainedModel, prompts: Sequence[list[dict[str, str]]]) -> list[Callable[[], Any]]:
+        supports = [list(q.options) for q in questions] * (len(prompts) // len(questions))
 
-    def pieces(model: PreTrainedModel) -> list[Callable[[], Any]]:
         def score(start: int) -> list[list[float]]:
             part = slice(start, start + BATCH)
             flat = answer_probabilities(
@@ -160,18 +174,28 @@ def _policy_answers(
             )
             return [probabilities.tolist() for probabilities in flat]
 
-        return [partial(score, start) for start in starts]
+        return [partial(score, start) for start in range(0, len(prompts), BATCH)]
 
     policies: Answers = {}
+    by_form: dict[str, dict[Form, list[np.ndarray]]] = {}
     for method in (Method.UNTOUCHED, Method.WARM, *((Method.GRPO,) if config.grpo.steps else ()), Method.PLURAL):
         # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
         model = base if method == Method.UNTOUCHED else PeftModel.from_pretrained(base, folder / method)
-        flat = [np.array(p) for piece in keep(method.value, pieces(model)) for p in piece]
+        parts = {method.value: pieces(model, asked), f"{method.value}, other forms": pieces(model, otherwise)}
+        flat, more = ([np.array(p) for piece in keep(*part) for p in piece] for part in parts.items())
         if method != Method.UNTOUCHED:
             model.unload()
-        n = len(questions)
-        policies[method] = {name: flat[i * n : (i + 1) * n] for i, name in enumerate(weightings)}
-    return policies
+        policies[method] = dict(zip(weightings, _per(len(questions), flat), strict=True))
+        by_form[method] = {
+            first: policies[method][EVERYBODY],
+            **dict(zip(others, _per(len(questions), more), strict=True)),
+        }
+    return policies, by_form
+
+
+def _per(n: int, answers: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Divide answers into lists of `n`, one for each way of asking all questions."""
+    return [list(answers[start : start + n]) for start in range(0, len(answers), n)]
 
 
 def _baseline_answers(

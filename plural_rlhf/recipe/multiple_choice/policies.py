@@ -23,6 +23,7 @@ from plural_rlhf.recipe.settings.stock import GrpoSection
 from plural_rlhf.recipe.trainings import (
     common_settings,
     deal_weights,
+    deck,
     load_base,
     load_policy,
     save_untrained,
@@ -34,6 +35,7 @@ from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.errors import JudgementError
+from reward_models.judgements.texts import Layout
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
 from reward_models.weights import WeightSpec
@@ -67,8 +69,21 @@ class FlatJury:
         return torch.zeros(len(completions), len(self.cluster_names))
 
 
-def policy_prompt(question: Question, weights: np.ndarray, jury: ClusterScorer) -> list[dict[str, str]]:
+def policy_prompt(
+    question: Question,
+    weights: np.ndarray,
+    jury: ClusterScorer,
+    layout: Layout = "line",
+    order: Sequence[int] | None = None,
+) -> list[dict[str, str]]:
     """Make the prompt of a policy: whose answer is wanted, then the question with the offered answers.
+
+    Args:
+        question: The question.
+        weights: `(K,)` weights of the clusters.
+        jury: The clusters and their prevalence.
+        layout: How the offered answers are shown.
+        order: Their positions in the order in which they are shown; None for that of the table.
 
     Example:
         >>> from types import SimpleNamespace
@@ -80,7 +95,7 @@ def policy_prompt(question: Question, weights: np.ndarray, jury: ClusterScorer) 
         user | More parks? yes; no?
     """
     description = describe_weights(weights, jury.cluster_names, jury.prevalence)
-    return steer_prompt([{"role": "user", "content": render_question(question)}], description)
+    return steer_prompt([{"role": "user", "content": render_question(question, layout, order)}], description)
 
 
 def training_rows(
@@ -91,6 +106,8 @@ def training_rows(
     steering: bool,
     seed: int,
     juries: Mapping[str, WeightSpec] | None = None,
+    layouts: Sequence[Layout] = ("line",),
+    shuffled: bool = False,
 ) -> Dataset:
     """Make the rows of a whole training in order: `section.steps` batches of `section.prompts_per_step`.
 
@@ -105,6 +122,8 @@ def training_rows(
         steering: Whether to train on single clusters and mixtures too.
         seed: Random seed.
         juries: Named juries that are also trained on.
+        layouts: How the offered answers are shown; rows take them in turn.
+        shuffled: Whether they are shown in random order.
 
     Returns:
         Columns `prompt`, `support`, `weights`, `jury_prompt`.
@@ -114,7 +133,14 @@ def training_rows(
     dealt = deal_weights(
         len(questions), jury, section.steps, section.prompts_per_step, rng, steering=steering, juries=juries
     )
-    return Dataset.from_list([_row(questions[index], weights, jury) for index, weights in dealt])
+    shown = seeded_rng(seed, "how questions are shown")
+    turns = deck(len(layouts), shown)
+    rows = []
+    for index, weights in dealt:
+        question = questions[index]
+        order = shown.permutation(len(question.options)).tolist() if shuffled else None
+        rows.append(_row(question, weights, jury, layouts[next(turns)], order))
+    return Dataset.from_list(rows)
 
 
 def _exact_args(
@@ -161,7 +187,7 @@ def train_warmup(
     if section.steps == 0:
         return save_untrained(model, tokenizer, training)
     args = _exact_args(section, training, config.seed, reference_power=0.0)
-    rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
+    rows = training_rows(questions, jury, section, steering=False, seed=config.seed, **_shown(config))
     return _train_exact("warm-up", model, tokenizer, JuryReward(FlatJury(jury)), rows, args, training)
 
 
@@ -178,9 +204,17 @@ def train_plural(
     heldout = None
     if validation:
         settings |= {"eval_strategy": "steps", "eval_steps": section.evaluate_every}
-        heldout = Dataset.from_list([_row(question, np.asarray(jury.prevalence), jury) for question in validation])
+        heldout = _validation_rows(config, validation, jury)
     args = _exact_args(section, training, config.seed, **settings)
-    rows = training_rows(trained, jury, section, steering=section.steering, seed=config.seed, juries=config.juries)
+    rows = training_rows(
+        trained,
+        jury,
+        section,
+        steering=section.steering,
+        seed=config.seed,
+        juries=config.juries,
+        **_shown(config),
+    )
     reward = JuryReward(jury, rule=section.rule, rho=args.rho, beta=args.beta)
     return _train_exact("plural", model, tokenizer, reward, rows, args, training, heldout)
 
@@ -200,9 +234,30 @@ def _set_aside(questions: Sequence[Question], number: int, seed: int) -> tuple[l
     return [q for i, q in enumerate(questions) if i not in chosen], [q for i, q in enumerate(questions) if i in chosen]
 
 
-def _row(question: Question, weights: np.ndarray, jury: ClusterScorer) -> dict[str, Any]:
+def _validation_rows(config: RunConfig, questions: Sequence[Question], jury: ClusterScorer) -> Dataset:
+    """Every question in every layout, for the population."""
+    rng = seeded_rng(config.seed, "how validation questions are shown")
+    orders = [rng.permutation(len(q.options)).tolist() if config.policy.shuffle_answers else None for q in questions]
+    everybody = np.asarray(jury.prevalence)
+    return Dataset.from_list(
+        [
+            _row(question, everybody, jury, layout, order)
+            for question, order in zip(questions, orders, strict=True)
+            for layout in config.policy.layouts
+        ]
+    )
+
+
+def _shown(config: RunConfig) -> dict[str, Any]:
+    """How questions are shown, as arguments of `training_rows`."""
+    return {"layouts": config.policy.layouts, "shuffled": config.policy.shuffle_answers}
+
+
+def _row(
+    question: Question, weights: np.ndarray, jury: ClusterScorer, layout: Layout, order: Sequence[int] | None = None
+) -> dict[str, Any]:
     return {
-        "prompt": policy_prompt(question, weights, jury),
+        "prompt": policy_prompt(question, weights, jury, layout, order),
         "support": list(question.options),
         "weights": [float(w) for w in weights],
         "jury_prompt": question.messages,
@@ -225,7 +280,7 @@ def train_grpo(
         max_completion_length=longest + 4,
         **common_settings(section, config.seed),
     )
-    rows = training_rows(questions, jury, section, steering=False, seed=config.seed)
+    rows = training_rows(questions, jury, section, steering=False, seed=config.seed, **_shown(config))
     trainer = GRPOTrainer(
         model,
         reward_funcs=[JuryReward(jury, rule="mean", check_trainer=False)],

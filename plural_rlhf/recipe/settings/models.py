@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from plural_rlhf.settings.base import AtLeastOne, Positive, Section, one_or_more
+from reward_models.judgements.texts import Layout
 
 
 __all__ = ["JurySection", "LoraSection", "ObjectiveSection", "PolicySection"]
@@ -59,9 +60,27 @@ class PolicySection(Section):
     )
     cache_dir: Path = Field(default=Path(".cache/models"), description="Where converted model weights are kept.")
     lora: LoraSection = Field(default=LoraSection(), description="The low-rank adapter.")
+    layouts: Annotated[list[Layout], Field(min_length=1)] = Field(
+        default=["line", "list", "sentence"],
+        description="Where answers are offered: how policies are shown them in training, the layouts in turn. line: "
+        "behind the question; list: one below another; sentence: “Choose one answer: ...”; bare: not at all. A policy "
+        "answers as people do where a question is put as in training, and may not where it is put otherwise.",
+    )
+    shuffle_answers: bool = Field(
+        default=True,
+        description="Where answers are offered: show them in random order in training. Without it a policy learns "
+        "their places, and answers otherwise where they are shown in another order.",
+    )
     max_new_tokens: AtLeastOne = Field(
         default=64, description="Where policies write text: longest text in tokens, 1 or more."
     )
+
+    @field_validator("layouts")
+    @classmethod
+    def _each_once(cls, layouts: list[Layout]) -> list[Layout]:
+        if len(set(layouts)) < len(layouts):
+            raise ValueError(f"{', '.join(layouts)} names a layout twice; name each once")
+        return layouts
 
 
 class ObjectiveSection(Section):

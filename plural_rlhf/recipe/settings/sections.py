@@ -72,7 +72,7 @@ class PluralSection(Section):
         description="Exponent of pi_ref in the target, 0 or more; at 0, pi_ref counts as uniform over the answers.",
     )
     steps: Count = Field(default=60, description="Optimiser steps, 0 or more.")
-    learning_rate: Positive = Field(default=1e-3, description="Learning rate of AdamW, above 0.")
+    learning_rate: Positive = Field(default=2e-3, description="Learning rate of AdamW, above 0.")
     prompts_per_step: AtLeastOne = Field(default=12, description="Rows per step, 1 or more.")
     mode: Literal["rl", "rerank", "distil", "dpo"] = Field(
         default="rl",

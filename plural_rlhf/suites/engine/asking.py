@@ -24,7 +24,8 @@ class Asking:
         scoring: How options are scored.
         option_samples: Samples per question, where options are scored by sampling.
         permutations: Whether listed options are asked in another order and under letters too (`sensitivity`).
-        layout: How listed options are shown: `list`, one per line, or `line`, as in the training of a survey run.
+        layout: How listed options are shown: `list`, one per line; `line`, as in the training of a survey run; or
+            `sentence`, “Choose one answer: ...”.
 
     Raises:
         ValueError: Unknown way of scoring, or unknown layout.

@@ -22,9 +22,10 @@ __all__ = ["LABELS", "LAYOUTS", "Labels", "Layout", "OptionAnswer", "OptionQuest
 Labels = Literal["text", "letters", "numbers"]
 LABELS: tuple[Labels, ...] = ("text", "letters", "numbers")
 """What a model answers with: the option itself, or the letter or number in front of it."""
-Layout = Literal["list", "line"]
-LAYOUTS: tuple[Layout, ...] = ("list", "line")
-"""How listed options are shown: one per line and then "Answer:", or in one line, as policies are asked in training."""
+Layout = Literal["list", "line", "sentence"]
+LAYOUTS: tuple[Layout, ...] = ("list", "line", "sentence")
+"""How listed options are shown: one per line and then "Answer:"; behind the question in one line, as policies are
+asked in training unless the run file says otherwise; or in a sentence that asks to choose."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,12 @@ def option_request(
     order = range(len(question.options)) if order is None else order
     shown = [question.options[position] for position in order]
     marks = _marks(len(shown), labels)
-    if labels != "text":
-        lines = [f"{mark}. {option}" for mark, option in zip(marks, shown, strict=True)]
-    else:
-        lines = shown if layout == "line" else [f"- {option}" for option in shown]
+    labelled = [f"{mark}. {option}" for mark, option in zip(marks, shown, strict=True)]
     prompt = question.text
-    if question.listed and layout == "line":
-        prompt = with_options(question.text, lines)
+    if question.listed and labels != "text" and layout == "list":
+        prompt = "\n".join([question.text, *labelled, "Answer:"])  # a label is the mark of its line
     elif question.listed:
-        prompt = "\n".join([question.text, *lines, "Answer:"])
+        prompt = with_options(question.text, shown if labels == "text" else labelled, layout)
     moved = [
         None if shares is None else np.asarray(shares)[list(order)] for shares in (question.people, question.marginal)
     ]

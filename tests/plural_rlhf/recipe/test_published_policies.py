@@ -24,7 +24,7 @@ from plural_rlhf.report.names import Method
 from reward_models.jury.scorer import JuryScorer
 from tests.paths import ROOT
 from tests.real_run import COUNCIL, OPTIONS, TOPICS
-from tests.second_method import POLICIES, js, topics_of
+from tests.second_method import POLICIES, human_shares, js, topics_of
 
 
 def probability(model, tokenizer, system: str, question: str, answer: str) -> float:
@@ -61,6 +61,46 @@ def test_answers_of_a_policy_are_the_probabilities_of_its_saved_model(real_run, 
             recorded = question.policy[method][who]
             assert recorded.probs == pytest.approx(expected, abs=1e-5), who
             assert recorded.coverage == pytest.approx(sum(expected), abs=1e-5)
+
+
+PUT = {
+    "line": "{} yes; no; no idea?",
+    "line, from the last": "{} no idea; no; yes?",
+    "list": "{}\n- yes\n- no\n- no idea\nAnswer:",
+    "list, from the last": "{}\n- no idea\n- no\n- yes\nAnswer:",
+    "sentence": "{} Choose one answer: yes, no, or no idea.",
+    "bare": "{}",
+}
+
+
+@pytest.mark.parametrize("method", [Method.UNTOUCHED, Method.PLURAL])
+def test_every_form_of_a_question_is_answered_by_the_saved_model(real_run, people, weights, method):
+    base = ROOT / "tests" / "stored" / "base"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    saved = AutoModelForCausalLM if method == Method.UNTOUCHED else AutoPeftModelForCausalLM
+    model = saved.from_pretrained(base if method == Method.UNTOUCHED else real_run.folder / method, dtype="float32")
+    found = {(row.form, row.split): row for row in real_run.results.forms if row.method == method}
+    assert {form for form, _ in found} == set(PUT)
+    for told in real_run.results.rows:
+        if (told.method, told.cluster, told.metric) == (method, "all", "total_variation"):
+            row = found["line", told.split]
+            assert (row.points, row.ci_low, row.ci_high) == pytest.approx(
+                (told.value, told.ci_low, told.ci_high), nan_ok=True
+            )
+    for (form, split), row in found.items():
+        far, off, mass = [], [], []
+        for question in (q for q in real_run.results.questions if q.split == split):
+            text = PUT[form].format(question.prompt)
+            system = "Answer as a member of the public."
+            probs = np.array([probability(model.eval(), tokenizer, system, text, option) for option in OPTIONS])
+            human = human_shares(people, question.id, weights["all"][question.id])
+            far.append(js(human, probs / probs.sum()))
+            off.append(np.abs(human - probs / probs.sum()).sum() / 2)
+            mass.append(probs.sum())
+        assert row.jsd_nats == pytest.approx(np.mean(far), abs=1e-5), (form, split)
+        assert row.points == pytest.approx(np.mean(off), abs=1e-5), (form, split)
+        assert row.coverage == pytest.approx(np.mean(mass), abs=1e-5), (form, split)
+        assert (row.n, row.trained) == (len(far), form.startswith("li"))
 
 
 def test_policies_differ_from_the_one_they_started_from(real_run):

@@ -73,6 +73,22 @@ def test_what_is_imitated_is_what_was_preferred():
     assert row["prompt"] == [{"role": "user", "content": "Build?"}]
 
 
+def test_choices_are_imitated_in_every_layout_and_order_unless_told_otherwise(planted):
+    table = planted.judgements
+    rows = answered_texts(table, table.raters)
+    completions = [row["completion"] for row in rows]
+    asked = [row["prompt"][0]["content"] for row in rows]
+    of_layout = {"list": "Answer:", "sentence": "Choose one answer"}
+    for mark in of_layout.values():
+        assert sum(mark in text for text in asked) == pytest.approx(len(rows) / 3, rel=0.2)
+    shown = [text.split("Answer:")[0].split("\n- ")[1] for text in asked if "\n- " in text]
+    assert len(set(shown)) == len(table.frame["options"][0])  # each answer comes first somewhere
+    plain = answered_texts(table, table.raters, layouts=["line"], shuffled=False)
+    assert [row["completion"] for row in plain] == completions
+    assert len({row["prompt"][0]["content"] for row in plain}) == table.n_items
+    assert asked != [row["prompt"][0]["content"] for row in answered_texts(table, table.raters, seed=1)]
+
+
 def test_ratings_are_imitated_above_the_mean_of_their_rater():
     table = [("ann", "Parks.", 5), ("ann", "Roads.", 4), ("bob", "Parks.", 2), ("bob", "Roads.", 1)]
     rows = [{"rater_id": r, "prompt": "Build?", "response": text, "rating": level} for r, text, level in table]

@@ -45,7 +45,7 @@ def test_every_answer_stands_once_after_its_raters_words():
     table = survey()
     words = rater_words(table, ["place"])
     assert set(words.values()) == {POPULATION, *(public_in_words({"place": p}) for p in ("town", "village"))}
-    rows = described_answers(table, ["place"], undescribed=0.0)
+    rows = described_answers(table, ["place"], undescribed=0.0, layouts=["line"], shuffled=False)
     found = Counter(
         (r["prompt"][0]["content"], r["prompt"][-1]["content"], r["completion"][0]["content"]) for r in rows
     )
@@ -58,13 +58,25 @@ def test_every_answer_stands_once_after_its_raters_words():
 
 def test_without_words_the_rows_are_those_of_everybody():
     table = survey()
-    rows = described_answers(table, ["place"], undescribed=1.0)
+    plain = {"layouts": ["line"], "shuffled": False}
+    rows = described_answers(table, ["place"], undescribed=1.0, **plain)
     assert {row["prompt"][0]["content"] for row in rows} == {POPULATION}
 
     def asked(rows: list) -> Counter:
         return Counter((r["prompt"][-1]["content"], r["completion"][0]["content"]) for r in rows)
 
-    assert asked(rows) == asked(answered_texts(table, table.raters))
+    assert asked(rows) == asked(answered_texts(table, table.raters, **plain))
+
+
+def test_raters_of_other_words_are_asked_in_every_form_too():
+    """Each person has words of their own: one draw for all of the same words would be one form a person."""
+    rows = described_answers(survey(), ["age"], undescribed=0.0)
+    forms = Counter(row["prompt"][-1]["content"].removeprefix("More ").split("?", 1)[1] for row in rows)
+    assert set(forms) == {
+        " yes; no?", " no; yes?", "\n- yes\n- no\nAnswer:", "\n- no\n- yes\nAnswer:",
+        " Choose one answer: yes, or no.", " Choose one answer: no, or yes.",
+    }  # fmt: skip
+    assert min(forms.values()) > 20  # of 240, 40 expected, standard deviation 6
 
 
 def test_the_undescribed_share_is_drawn_by_the_seed():
