@@ -82,8 +82,8 @@ class Division:
 
     def asked(self, words: str = "") -> list[list[dict[str, str]]]:
         """The questions as policies are asked them, after words that say whose answer is wanted."""
+        from plural_rlhf.policies.layouts import with_options
         from plural_rlhf.weights.wording import POPULATION, steer_prompt
-        from reward_models.judgements.texts import with_options
 
         questions = [with_options(text, self.options) for text in self.texts]
         return [steer_prompt([{"role": "user", "content": text}], words or POPULATION) for text in questions]

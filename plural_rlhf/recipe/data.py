@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from plural_rlhf.policies.layouts import Layout, with_options
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.inputs import read_other_tables, read_source
 from plural_rlhf.recipe.settings.data import DataSection
@@ -21,7 +22,7 @@ from reward_models.errors import JudgementError, JuryError, did_you_mean
 from reward_models.evaluation.heldout import STREAMS, HeldoutRecord
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.splits import split_items, split_raters
-from reward_models.judgements.texts import Layout, Prompt, as_messages, freeze_prompt, prompt_wording, with_options
+from reward_models.judgements.texts import Prompt, as_messages, freeze_prompt, prompt_wording
 from reward_models.seeds import seeded_rng
 from reward_models.sources import survey_labels
 from reward_models.sources.codes import TableReading

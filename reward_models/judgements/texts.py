@@ -6,7 +6,7 @@ Knows nothing of tables or raters.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,6 @@ from reward_models.judgements.spelling import one_form
 
 
 __all__ = [
-    "LAYOUTS",
-    "OFFERED",
-    "Layout",
     "Prompt",
     "Text",
     "as_messages",
@@ -26,17 +23,10 @@ __all__ = [
     "prompt_codes",
     "prompt_groups",
     "prompt_wording",
-    "with_options",
 ]
 
 
 Prompt = str | tuple[tuple[str, str], ...]
-Layout = Literal["line", "list", "sentence", "bare"]
-OFFERED: tuple[Layout, ...] = ("line", "list", "sentence")
-"""How a question is put with its offered answers: behind it in one line; one per line, then "Answer:"; in a sentence
-that asks to choose."""
-LAYOUTS: tuple[Layout, ...] = (*OFFERED, "bare")
-"""The same, and the question alone."""
 
 
 class Text(NamedTuple):
@@ -113,35 +103,6 @@ def judgement_texts(kind: str, row: Mapping[Hashable, Any]) -> tuple[str, str]:
         return "\n".join(str(part) for part in (asked, row["response"]) if part), f"{row['rating']:g}"
     answer = {"a": "A", "b": "B"}.get(row["choice"], str(row["choice"]))
     return f"{asked}\nA: {row['response_a']}\nB: {row['response_b']}", answer
-
-
-def with_options(wording: str, options: Sequence[str], layout: Layout = "line") -> str:
-    """Return a question with its offered answers, as a model is asked it.
-
-    Args:
-        wording: The question.
-        options: The offered answers, in the order in which they are shown.
-        layout: One of `LAYOUTS`.
-
-    Example:
-        >>> for layout in LAYOUTS:
-        ...     print(with_options("Build more parks?", ["yes", "no"], layout))
-        Build more parks? yes; no?
-        Build more parks?
-        - yes
-        - no
-        Answer:
-        Build more parks? Choose one answer: yes, or no.
-        Build more parks?
-    """
-    if layout == "line":
-        return f"{wording} {'; '.join(options)}?"
-    if layout == "list":
-        return "\n".join([wording, *(f"- {option}" for option in options), "Answer:"])
-    if layout == "sentence":
-        *others, last = options
-        return f"{wording} Choose one answer: {', '.join(others)}{', or ' if others else ''}{last}."
-    return wording
 
 
 def prompt_codes(prompts: Collection[Any]) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from plural_rlhf.policies.layouts import OFFERED, Layout, with_options
 from reward_models.errors import JudgementError
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import OFFERED, Layout, as_messages, prompt_wording, with_options
+from reward_models.judgements.texts import as_messages, prompt_wording
 from reward_models.seeds import seeded_rng
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 
 from plural_rlhf.methods.modular.answered import answered_texts
+from plural_rlhf.policies.layouts import OFFERED, Layout
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JudgementError, did_you_mean
 from reward_models.judgements.records import Judgements
-from reward_models.judgements.texts import OFFERED, Layout, as_messages, freeze_prompt
+from reward_models.judgements.texts import as_messages, freeze_prompt
 from reward_models.judgements.traits import trait_groups
 from reward_models.seeds import seeded_rng
 

@@ -14,10 +14,10 @@ from functools import partial
 import numpy as np
 
 from plural_rlhf.evaluation.distribution.answers import ClusterPanel
+from plural_rlhf.policies.layouts import LAYOUTS, Layout
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.report.names import Split
 from plural_rlhf.report.results_policies import FormResult
-from reward_models.judgements.texts import LAYOUTS, Layout
 from reward_models.stats.answers import coverage, js_divergence, normalise, total_variation
 from reward_models.stats.two_way import two_way_interval
 

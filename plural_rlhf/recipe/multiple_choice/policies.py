@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
+from plural_rlhf.policies.layouts import Layout
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, render_question
@@ -35,7 +36,6 @@ from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.errors import JudgementError
-from reward_models.judgements.texts import Layout
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.seeds import derived_seed, seeded_rng
 from reward_models.weights import WeightSpec

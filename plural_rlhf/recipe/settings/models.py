@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from plural_rlhf.policies.layouts import Layout
 from plural_rlhf.settings.base import AtLeastOne, Positive, Section, one_or_more
-from reward_models.judgements.texts import Layout
 
 
 __all__ = ["JurySection", "LoraSection", "ObjectiveSection", "PolicySection"]

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from plural_rlhf.policies.layouts import with_options
 from plural_rlhf.suites.models.protocol import OptionRequest
-from reward_models.judgements.texts import with_options
 
 
 __all__ = ["LABELS", "LAYOUTS", "Labels", "Layout", "OptionAnswer", "OptionQuestion", "option_request"]

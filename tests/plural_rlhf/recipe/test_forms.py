@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from plural_rlhf.policies.layouts import LAYOUTS, with_options
 from plural_rlhf.recipe.data import Question
 from plural_rlhf.recipe.multiple_choice.forms import forms_of
 from plural_rlhf.recipe.multiple_choice.policies import training_rows
 from plural_rlhf.recipe.settings.models import PolicySection
 from plural_rlhf.recipe.settings.sections import PluralSection
-from reward_models.judgements.texts import LAYOUTS, with_options
 
 
 QUESTIONS = [
