@@ -22,6 +22,8 @@ __all__ = ["job_of"]
 
 ONLY_CHOICE = (
     "warmup",
+    "policy.layouts",
+    "policy.shuffle_answers",
     "plural.divergence",
     "plural.reference_power",
     "plural.steps",

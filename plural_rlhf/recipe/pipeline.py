@@ -24,7 +24,7 @@ from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.job import Job, Training
 from plural_rlhf.recipe.run_folder.disk import explain_disk_faults
 from plural_rlhf.recipe.run_folder.folder import STAGES, check_folder, check_reused, kept_in, open_run_folder
-from plural_rlhf.recipe.stage_inputs import RunInputs, default_settings
+from plural_rlhf.recipe.stage_inputs import RunInputs, settings_of_earlier_versions
 from plural_rlhf.recipe.stages import Stages
 from plural_rlhf.report.names import SkippedPart, Stage
 from plural_rlhf.report.results import SCHEMA_VERSION, DataSummary, Meta, RunResults
@@ -98,7 +98,7 @@ def run(
     """
     _quiet_libraries(config)
     console = console or Console()
-    path, inputs, defaults = config.output_dir, RunInputs(config), default_settings()
+    path, inputs, defaults = config.output_dir, RunInputs(config), settings_of_earlier_versions()
     interruption = Interruption(lines_to(console), kept=partial(kept_in, path))
     with interruption.handled(), explain_disk_faults(path, lambda: kept_in(path)):
         # All that can be refused is refused before the folder is touched, and what takes long comes last.

@@ -21,11 +21,15 @@ from reward_models.content_hashes import file_hash, value_hash
 if TYPE_CHECKING:
     from plural_rlhf.recipe.data import RunData
 
-__all__ = ["READ_BY_STAGE", "RunInputs", "default_settings", "settings_of"]
+__all__ = ["READ_BY_STAGE", "RunInputs", "default_settings", "settings_of", "settings_of_earlier_versions"]
 
 EVERY_STAGE = ("seed", "data", "policy.model")
 TEXTS = ("prompts", "policy.max_new_tokens")
 """What the stages of policies that write text read besides; of others it keeps its defaults."""
+SHOWN = ("policy.layouts", "policy.shuffle_answers")
+"""What the stages of policies read besides where answers are offered."""
+FORMERLY = {"policy.layouts": ["line"], "policy.shuffle_answers": False}
+"""What versions did that did not have a setting yet, where it is not today's default."""
 READ_BY_STAGE: Mapping[Stage, tuple[tuple[str, ...], tuple[Stage, ...]]] = {
     Stage.JURY: ((*EVERY_STAGE, "jury"), ()),
     Stage.WARM: ((*EVERY_STAGE, *TEXTS, "policy.lora", "warmup", "sft"), (Stage.JURY,)),
@@ -68,6 +72,7 @@ class RunInputs:
         self._rivals = {f"rival {name}": model_hash(path) for name, path in config.evaluate.rivals.items()}
         self._content: dict[str, str | None] = {}
         self._model: str | None = None
+        self._shown: tuple[str, ...] = ()  # until the data are read, it is not known whether answers are offered
 
     def add_content(self, data: RunData, model: str) -> None:
         """Add what was read: until then the inputs of a stage are its settings only.
@@ -77,6 +82,7 @@ class RunInputs:
             model: The base model as `prepare_base_model` returns it.
         """
         self._model = model
+        self._shown = () if data.writes_text else SHOWN
         split = [data.train.raters, data.heldout_raters.raters, data.heldout_items]
         self._content = {
             "judgements": judgements_hash(data.everything),
@@ -93,6 +99,7 @@ class RunInputs:
             outputs: Hash of the output of each stage that is complete.
         """
         sections, before = READ_BY_STAGE[stage]
+        sections += () if stage == Stage.JURY else self._shown
         settings = {
             key: value
             for key, value in self._settings.items()
@@ -129,6 +136,16 @@ def default_settings() -> dict[str, Any]:
         1.0
     """
     return settings_of(RunConfig())
+
+
+def settings_of_earlier_versions() -> dict[str, Any]:
+    """Return what a run did where its record does not name a setting, because its version did not have it.
+
+    Example:
+        >>> settings_of_earlier_versions()["policy.layouts"], default_settings()["policy.layouts"]
+        (['line'], ['line', 'list', 'sentence'])
+    """
+    return {**default_settings(), **FORMERLY}
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.run_folder.fingerprints import output_records
 from plural_rlhf.recipe.run_folder.folder import RunFolder, copy_outputs
 from plural_rlhf.recipe.run_folder.stage_record import StageRecord, damage
-from plural_rlhf.recipe.stage_inputs import READ_BY_STAGE, RunInputs, default_settings
+from plural_rlhf.recipe.stage_inputs import READ_BY_STAGE, RunInputs, settings_of_earlier_versions
 from plural_rlhf.report.names import Stage
 from plural_rlhf.report.results_base import faults
 from plural_rlhf.report.results_jury import JuryResults
@@ -129,7 +129,7 @@ class Stages:
         other = RunFolder(self._reuse).record(stage)
         if other is None or other.inputs is None or other.files is None:
             return None
-        if any(other.inputs.changes(self._inputs.of(stage, self._outputs), default_settings())):
+        if any(other.inputs.changes(self._inputs.of(stage, self._outputs), settings_of_earlier_versions())):
             return None
         other.check_files(self._reuse, stage)
         copy_outputs(self._reuse, self.folder.path, WRITTEN[stage], other.files)

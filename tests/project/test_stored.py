@@ -235,12 +235,16 @@ def test_a_resumed_jury_ends_as_the_stored_one():
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+AS_IT_WAS = ["policy.layouts=[line]", "policy.shuffle_answers=false", "plural.learning_rate=0.001"]
+"""What the stored run did by default, and what is done otherwise now."""
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_kept_as_it_is():
     """Where all stages are complete nothing is fitted, trained or evaluated again, and the results are the same."""
     old, before = read_json("run/results.json"), contents("run")
     settings = read_json("run/config.json")
-    results = run(load_config("run.yaml"), console=quietly())
+    results = run(load_config("run.yaml", AS_IT_WAS), console=quietly())
     assert_headline(results.to_dict(), "run")
     del old["meta"]  # says when and where it ran
     assert_alike(read_json("run/results.json"), old)
@@ -271,7 +275,8 @@ def test_a_stored_run_is_evaluated_again_to_the_same_numbers(monkeypatch):
     Path("run/results.json").unlink()
     Path("run/stages/evaluate.json").unlink()
     monkeypatch.setenv("COLUMNS", "160")
-    done = CliRunner().invoke(app, ["evaluate", "run.yaml"])
+    sets = [argument for setting in AS_IT_WAS for argument in ("--set", setting)]
+    done = CliRunner().invoke(app, ["evaluate", "run.yaml", *sets])
     assert done.exit_code == 0, done.output
     assert "plural (ours)" in done.output
     new = read_json("run/results.json")
@@ -287,7 +292,7 @@ def test_a_stored_run_that_was_stopped_goes_on():
     for stage in old:
         shutil.rmtree(Path("run", stage))
         Path("run", "stages", f"{stage}.json").unlink()
-    results = run(load_config("run.yaml"), until="train", console=quietly())
+    results = run(load_config("run.yaml", AS_IT_WAS), until="train", console=quietly())
     for stage, history in old.items():
         assert Path("run", stage, "adapter_model.safetensors").is_file()
         found = [row.loss for row in results.training[stage]]
@@ -298,7 +303,18 @@ def test_a_stored_run_is_not_taken_for_one_with_other_settings():
     """Its configuration is read and compared: another one is refused, and nothing is touched."""
     before = contents("run")
     with pytest.raises(RunFolderError, match=r"plural\.steps: 3 there, 4 here"):
-        run(load_config("run.yaml", ["plural.steps=4"]), console=quietly())
+        run(load_config("run.yaml", [*AS_IT_WAS, "plural.steps=4"]), console=quietly())
+    assert contents("run") == before
+
+
+def test_a_stored_run_does_not_go_on_by_defaults_that_its_version_did_not_have():
+    """It put questions in one way, in one order, at another rate: each is named, where it is not asked for again."""
+    before = contents("run")
+    for missing in range(len(AS_IT_WAS)):
+        key, _, value = AS_IT_WAS[missing].partition("=")
+        there = {"false": "False", "[line]": "['line']"}.get(value, value)
+        with pytest.raises(RunFolderError, match=rf"{re.escape(key)}: {re.escape(there)} there"):
+            run(load_config("run.yaml", AS_IT_WAS[:missing] + AS_IT_WAS[missing + 1 :]), console=quietly())
     assert contents("run") == before
 
 

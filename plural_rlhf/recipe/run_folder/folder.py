@@ -69,7 +69,7 @@ def check_folder(
     Args:
         path: The folder.
         inputs: What each stage would read now, by stage; content that is not known yet may be missing.
-        defaults: Default per setting.
+        defaults: What a setting was in versions that did not have it.
         overwrite: Whether the run in the folder may be deleted.
 
     Raises:

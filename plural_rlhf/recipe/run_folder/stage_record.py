@@ -61,11 +61,11 @@ class StageInputs:
     def changes(self, now: StageInputs, defaults: Mapping[str, Any]) -> Iterator[str]:
         """Yield a phrase per setting or content that differs now.
 
-        A setting that was not there then counts as its default, and content that either side does not know as equal.
+        A setting that was not there counts as what was done then; content that either side does not know, as equal.
 
         Args:
             now: What the stage would read today.
-            defaults: Default per setting.
+            defaults: What was done then, per setting.
         """
         for key, here in sorted(now.settings.items()):
             there = self.settings.get(key, defaults.get(key))

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.policies.layouts import LAYOUTS, with_options
-from plural_rlhf.recipe.data import Question
+from plural_rlhf.recipe.choose_job import job_of
+from plural_rlhf.recipe.config import ConfigError, make_config
+from plural_rlhf.recipe.data import Question, read_data
 from plural_rlhf.recipe.multiple_choice.forms import forms_of
 from plural_rlhf.recipe.multiple_choice.policies import training_rows
 from plural_rlhf.recipe.settings.models import PolicySection
 from plural_rlhf.recipe.settings.sections import PluralSection
+from plural_rlhf.recipe.stage_inputs import RunInputs
+from plural_rlhf.report.names import Stage
+from reward_models import planted_judgements
 
 
 QUESTIONS = [
@@ -76,3 +82,28 @@ def test_a_layout_twice_none_or_unknown_is_refused():
     for layouts, said in ((["line", "line"], "twice"), ([], "at least 1"), (["row"], "'line', 'list'")):
         with pytest.raises(ValidationError, match=said):
             PolicySection(layouts=layouts)
+
+
+@pytest.mark.parametrize(("kind", "offered"), [("choice", True), ("preference", False)])
+def test_how_answers_are_offered_concerns_policies_where_answers_are_offered(kind, offered, tmp_path):
+    """Where policies write, no stage depends on it: a run of a version that did not have the setting goes on."""
+    table = tmp_path / "table.jsonl"
+    frame = planted_judgements(kind, num_raters=20, num_items=8).judgements.frame
+    if offered:  # a file has the text of an answer, not its place
+        frame = frame.assign(choice=[options[i] for options, i in zip(frame["options"], frame["choice"], strict=True)])
+    frame.to_json(table, orient="records", lines=True)
+    settings = {
+        "name": "forms",
+        "data": {"source": "table", "path": str(table)},
+        "policy": {"model": "tiny", "cache_dir": str(tmp_path / "models"), "layouts": ["list"]},
+    }
+    config = make_config(settings, origin="test")
+    data, inputs = read_data(config), RunInputs(config)
+    inputs.add_content(data, prepare_base_model("tiny", tmp_path / "models"))
+    read = {stage for stage in Stage if "policy.layouts" in inputs.of(stage).settings}
+    assert read == (set(Stage) - {Stage.JURY} if offered else set())
+    if offered:
+        job_of(config, data, tmp_path)
+    else:
+        with pytest.raises(ConfigError, match=r"policy\.layouts is set, but .* does not read it"):
+            job_of(config, data, tmp_path)
