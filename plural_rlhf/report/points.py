@@ -140,7 +140,6 @@ def forms_table(results: RunResults) -> TextTable:
         "line: the answers behind the question in one line; list: one below another, then “Answer:”; sentence: "
         "“Choose one answer”; bare: not offered at all. All for everybody; in brackets the interval over people and "
         "questions.",
-        filterable=True,
     )
 
 

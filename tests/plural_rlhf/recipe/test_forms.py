@@ -94,7 +94,7 @@ def test_how_answers_are_offered_concerns_policies_where_answers_are_offered(kin
     frame.to_json(table, orient="records", lines=True)
     settings = {
         "name": "forms",
-        "data": {"source": "table", "path": str(table)},
+        "data": {"source": "table", "path": str(table), **({"heldout_questions": 2} if offered else {})},
         "policy": {"model": "tiny", "cache_dir": str(tmp_path / "models"), "layouts": ["list"]},
     }
     config = make_config(settings, origin="test")
