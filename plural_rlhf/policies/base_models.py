@@ -8,6 +8,7 @@ it is. Knows nothing of clusters, rewards or training.
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from pathlib import Path
 
@@ -18,13 +19,49 @@ from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 from reward_models.whole_file import whole_folder
 
 
-__all__ = ["SMOLLM2", "TINY", "prepare_base_model", "tiny_causal_lm", "tiny_tokenizer"]
+__all__ = ["SMOLLM2", "TINY", "adapter_base", "prepare_base_model", "tiny_causal_lm", "tiny_tokenizer"]
 
 logger = logging.getLogger(__name__)
 
+ADAPTER_FILE = "adapter_config.json"
 SMOLLM2 = "smollm2-135m"
 TINY = "tiny"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def adapter_base(policy: str | Path) -> str | None:
+    """Return the path or hub id of the model that a folder's adapter was trained on; None if it holds no adapter.
+
+    Raises:
+        FileNotFoundError: The folder of that model is not there any more.
+        ValueError: The adapter does not say what it was trained on.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "adapter_config.json").write_text('{"base_model_name_or_path": "/gone/model"}')
+        ...     adapter_base(folder)
+        Traceback (most recent call last):
+        FileNotFoundError: the adapter in ... was trained on the model '/gone/model', which is not there. Fix: ...
+    """
+    file = Path(policy, ADAPTER_FILE)
+    if not file.is_file():
+        return None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base:
+        raise ValueError(
+            f"{file} does not say what model the adapter was trained on (base_model_name_or_path). Fix: write it "
+            "there, or copy the folder again."
+        )
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise FileNotFoundError(
+            f"the adapter in {str(policy)!r} was trained on the model {base!r}, which is not there. Fix: put it back, "
+            f"or write where it is now into {ADAPTER_FILE}, as base_model_name_or_path."
+        )
+    return base
 
 
 def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, seed: int = 0) -> str:

@@ -9,7 +9,6 @@ Shapes: `B` prompts, `A` answers, `K` clusters.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from transformers.utils import logging
 
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
+from plural_rlhf.policies.base_models import adapter_base
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.borders import path_fault
@@ -142,7 +142,6 @@ class Steerer:
                 or the folder `policy` contains no model, e.g. because a trained policy was not saved.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils.peft_utils import find_adapter_config_file
 
         from reward_models.jury.folder import load_config
 
@@ -158,13 +157,12 @@ class Steerer:
         levels = sum(token.startswith(f"<|{trained[0]}:") for token in vocabulary) or 21
         sampler = WeightSampler(trained, prevalence, rendering=rendering, levels=levels)
         _check_tokens(sampler, tokenizer)
-        adapter = find_adapter_config_file(str(policy))
-        if adapter is None:
+        base = adapter_base(policy)
+        if base is None:
             model = AutoModelForCausalLM.from_pretrained(str(policy), trust_remote_code=False)
         else:
             from peft import PeftModel
 
-            base = json.loads(Path(adapter).read_text(encoding="utf-8"))["base_model_name_or_path"]
             model = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False)
             sampler.prepare(model, tokenizer)
             model = PeftModel.from_pretrained(model, str(policy))

@@ -24,9 +24,12 @@ def check_models(sections: Sequence[ModelSection]) -> None:
     """Raise before any work if a model cannot be there: no folder, no file, no function.
 
     Raises:
-        FileNotFoundError: A folder or a file is missing.
-        ValueError: A function cannot be imported, or a line of recorded texts cannot be read.
+        FileNotFoundError: A folder or a file is missing, or the model that an adapter was trained on.
+        ValueError: A function cannot be imported, a line of recorded texts cannot be read, or an adapter does not say
+            what it was trained on.
     """
+    from plural_rlhf.policies.base_models import adapter_base
+
     for section in sections:
         paths = [section.jury, section.recorded]
         if section.path is not None and (section.jury is not None or section.path.startswith((".", "/", "~"))):
@@ -34,6 +37,11 @@ def check_models(sections: Sequence[ModelSection]) -> None:
         for path in paths:
             if path is not None and not path.expanduser().exists():
                 raise FileNotFoundError(f"model {section.label!r}: there is no {path}. Fix: give one that exists")
+        if section.path is not None:
+            try:
+                adapter_base(Path(section.path).expanduser())
+            except (FileNotFoundError, ValueError) as error:
+                raise type(error)(f"model {section.label!r}: {error}") from error
         if section.callable is not None:
             try:
                 import_function(section.callable)

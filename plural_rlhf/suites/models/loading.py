@@ -5,13 +5,12 @@ Knows nothing of tasks.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.policies.base_models import adapter_base, prepare_base_model
 from plural_rlhf.suites.models.causal_lm import CausalLM
 from plural_rlhf.suites.models.protocol import Steering
 from reward_models.content_hashes import folder_records, value_hash
@@ -141,7 +140,7 @@ def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "that `save_pretrained` wrote, e.g. runs/quickstart/plural"
         )
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
-    adapter = find_adapter_config_file(path)
+    adapter = find_adapter_config_file(path)  # also of a hub id
     if adapter is None:
         return AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False), tokenizer
     from peft import PeftModel
@@ -153,4 +152,6 @@ def _load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _base_of(adapter_config: Path) -> str:
-    return str(json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    base = adapter_base(adapter_config.parent)
+    assert base is not None
+    return base

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from plural_rlhf.recipe.config import ConfigError, RunConfig, load_config, make_config
 from plural_rlhf.recipe.individuals.config import IndividualsRun
 from plural_rlhf.recipe.settings.data import SURVEYS
+from plural_rlhf.recipe.settings.models import JurySection
 from plural_rlhf.recipe.settings.sections import PluralSection
 from plural_rlhf.recipe.spectrum.config import SpectrumRun
 from plural_rlhf.settings.faults import load_settings
@@ -270,3 +271,12 @@ def test_imitation_has_a_larger_learning_rate_than_rewards_of_samples(plural, ra
     section = PluralSection(**plural)
     assert section.sampled.learning_rate == rate
     assert PluralSection.model_validate(section.model_dump()) == section
+
+
+def test_a_saved_jury_and_objectives_are_two_juries(tmp_path):
+    """Either alone is a jury."""
+    objectives = {"brief": {"function": "a:b"}}
+    with pytest.raises(ConfigError, match=r"jury\.objectives.* is set, and so is jury\.path; set one of them"):
+        make_config({"jury": {"path": str(tmp_path), "objectives": objectives}}, origin="test")
+    alone = ({"path": str(tmp_path), "objectives": None}, {"path": None, "objectives": objectives})
+    assert [JurySection(**values).is_fitted for values in alone] == [False, False]

@@ -220,3 +220,14 @@ def test_what_is_no_fault_of_the_disk_keeps_its_error(tmp_path):
         explain_disk_faults(tmp_path, lambda: "Kept: jury."),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_stage_that_was_kept_is_compared_with_what_it_would_read_now(tmp_path):
+    """Also what is known only when the stages before it are there; a record of an earlier version says nothing."""
+    with open_run_folder(tmp_path, {"seed": 0}) as run:
+        for stage, inputs in (("warm", StageInputs({"seed": 0}, {"judgements": "a"})), ("grpo", None)):
+            run.finish(stage, StageRecord({}, 1.0, inputs, None if inputs is None else {}))
+        run.check_stage("warm", StageInputs({"seed": 0}, {"judgements": "a"}), [])
+        with pytest.raises(RunFolderError, match="judgements: other content"):
+            run.check_stage("warm", StageInputs({"seed": 0}, {"judgements": "b"}), [])
+        run.check_stage("grpo", StageInputs({"seed": 0}, {"judgements": "b"}), [])

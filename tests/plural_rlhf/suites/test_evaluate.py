@@ -233,6 +233,27 @@ def test_models_that_are_not_there_are_named_before_any_work(tmp_path, model, me
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            '{"base_model_name_or_path": "/gone/model"}',
+            r"model 'moved': the adapter in .*'/gone/model', which is not th",
+        ),
+        ('{"base_model_name_or_path": null}', "does not say what model the adapter was trained on"),
+        ("{", "does not say what model the adapter was trained on"),
+    ],
+)
+def test_an_adapter_whose_base_model_is_not_there_is_named_before_any_work(tmp_path, written, message):
+    """It would be found when the turn of this model comes, after hours of others."""
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "adapter_config.json").write_text(written)
+    models = [{"path": "smollm2-135m"}, {"name": "moved", "path": str(tmp_path / "policy")}]
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        evaluate_suite(SuiteConfig(**settings(tmp_path, models=models)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_shipped_suite_files_are_valid_and_told_from_run_files():
     for path in (ROOT / "configs" / "eval").glob("*.yaml"):
         values = yaml.safe_load(path.read_text())

@@ -13,10 +13,11 @@ from reward_models.evaluate import main
 from reward_models.evaluation.comparisons import Comparison, in_words
 from reward_models.evaluation.controls import FixedAnswers, marginal_log_probs
 from reward_models.evaluation.evaluate_jury import evaluate_jury
-from reward_models.evaluation.format_leak import FORMAT_FEATURES, _verdict, fixed_options, format_leak
+from reward_models.evaluation.format_leak import FORMAT_FEATURES, _design, _verdict, fixed_options, format_leak
 from reward_models.evaluation.heldout import HeldoutRecord, divide
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
 from reward_models.evaluation.metrics import nll
+from reward_models.evaluation.saved_jury import score_texts
 from reward_models.judgements.records import Judgements
 from reward_models.jury.modeling_jury import JuryRewardModel
 from reward_models.jury.scorer import JuryScorer
@@ -317,3 +318,23 @@ def test_what_is_said_of_a_leak_has_its_numbers_the_right_way_round(change, leak
     assert sentence in said
     if change == {"gain": (0.1, -0.1, 0.3)}:
         assert said.endswith("of what the model knows")
+
+
+def test_the_marginal_of_a_new_question_is_counted_where_answers_are_few():
+    """Three of four say yes: with half a judgement for each of two options, 3.5 and 1.5 of 5."""
+    train = answers({"parks": [0.75, 0.25]}, 4, ["yes", "no"]).encode()
+    new = answers({"trams": [1, 1]}, 1, ["yes", "no"]).encode()
+    np.testing.assert_allclose(np.exp(marginal_log_probs(train, new))[0], [0.7, 0.3])
+
+
+def test_every_option_has_its_own_features_the_first_one_too():
+    """A classifier by length must see the first text of a table as it sees the others."""
+    enc = answers({"parks": [0.5, 0.3, 0.2]}, 10).encode()
+    features = np.arange(1.0, enc.n_texts + 1)[:, None]
+    np.testing.assert_array_equal(_design(enc, features)[0], features[enc.alternatives[0]])
+    assert (_design(enc, features) > 0).all()
+
+
+def test_scores_of_no_texts_are_an_empty_table_with_a_column_per_cluster():
+    model = JuryRewardModel.from_fit(tiny_causal_lm(), np.zeros((2, 32)), [1.0, -1.0], [0.5, 0.5])
+    assert score_texts(JuryScorer(model, tiny_tokenizer()), [], progress=False).shape == (0, 2)

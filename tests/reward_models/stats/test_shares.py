@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from reward_models.stats.shares import kish_n, share_interval, weighted_shares
+from reward_models.stats.verdicts import MIN_RATERS
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 20), (7, 20), (20, 20), (300, 1000)])
@@ -41,3 +42,11 @@ def test_few_people_have_a_share_but_no_interval():
     assert share.tolist() == [1.0]
     assert np.isnan([low, high]).all()
     assert np.isnan(weighted_shares(np.ones((3, 1)), np.zeros((3, 1)))[0]).all()
+
+
+def test_as_many_people_as_an_interval_needs_have_one_and_one_fewer_have_none():
+    values = (np.arange(MIN_RATERS)[:, None] % 2).astype(float)
+    _, low, high = weighted_shares(values, np.ones_like(values))
+    assert 0 < low[0] < 0.5 < high[0] < 1
+    _, low, high = weighted_shares(values[1:], np.ones_like(values[1:]))
+    assert np.isnan([low[0], high[0]]).all()
