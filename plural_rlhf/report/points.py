@@ -151,15 +151,15 @@ def forms_sentence(results: RunResults) -> str:
         ''
     """
     ours = [row for row in results.forms if row.method == Method.PLURAL and row.split == Split.TRAIN]
-    asked = [row for row in ours if row.trained]
-    if not asked or len(ours) == len(asked):
+    asked, otherwise = ([row for row in ours if row.trained is trained] for trained in (True, False))
+    if not asked or not otherwise:
         return ""
-    best, worst = asked[0], max(ours, key=lambda row: row.points)
+    best, worst = asked[0], max(otherwise, key=lambda row: row.points)
     if worst.ci_low <= best.ci_high:
         return ""
     return (
         f"How a question is put matters: on trained questions ours is {format_points(best.points)} points off where "
-        f"they are put as in training ({best.form}), and {format_points(worst.points)} where their answers are shown "
+        f"they are put as in training ({best.form}), and {format_points(worst.points)} where they are put "
         f"otherwise ({worst.form})."
     )
 

@@ -16,8 +16,9 @@ from rich.console import Console
 from plural_rlhf.report import canvas, plots, summary_table, write_report
 from plural_rlhf.report.headline import headline
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, SkippedPart, Split
+from plural_rlhf.report.points import forms_sentence
 from plural_rlhf.report.results import RunResults
-from plural_rlhf.report.results_policies import Row, Skipped
+from plural_rlhf.report.results_policies import FormResult, Row, Skipped
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_sentence, rules_table
 from plural_rlhf.report.sections import report_sections
 from plural_rlhf.report.tables import (
@@ -399,3 +400,22 @@ def test_a_part_of_a_bar_is_named_where_its_name_fits():
         ("yes", (pytest.approx(0.35), 2), "white"),
         ("no", (pytest.approx(0.73), 2), "#17202c"),
     ]
+
+
+def form(name, points, *, trained, low=None, high=None, split="train"):
+    ends = {"ci_low": points - 0.02 if low is None else low, "ci_high": points + 0.02 if high is None else high}
+    return FormResult(
+        form=name, trained=trained, method="plural", split=split, points=points, jsd_nats=0.1, coverage=1, n=6, **ends
+    )
+
+
+def test_the_headline_says_how_far_off_the_worst_form_is_that_was_not_trained_on():
+    trained = form("line", 0.05, trained=True)
+    other, worse = form("list", 0.2, trained=False), form("bare", 0.6, trained=False)
+    said = forms_sentence(RunResults(forms=[trained, form("sentence", 0.9, trained=True), other, worse]))
+    assert (
+        "5.0 points off where they are put as in training (line), and 60 where they are put otherwise (bare)" in said
+    )
+    assert forms_sentence(RunResults(forms=[trained, form("list", 0.08, trained=False)])) == ""  # intervals meet
+    assert forms_sentence(RunResults(forms=[trained, form("bare", 0.6, trained=False, split="heldout")])) == ""
+    assert forms_sentence(RunResults(forms=[trained])) == ""
