@@ -108,7 +108,7 @@ def test_short_labels_drop_what_all_prompts_share(results):
 
 def test_page_is_self_contained(page):
     text = page.read_text(encoding="utf-8")
-    assert text.count("<svg ") == 7
+    assert text.count("<svg ") == 8
     assert not re.findall(r'<svg [^>]*\b(?:width|height)="', text)  # they take the width of the page
     assert "<script" not in text
     assert "<link" not in text
@@ -159,7 +159,7 @@ def test_all_text_is_escaped(tmp_path):
 def test_markdown_links_the_plots_it_wrote(page):
     text = page.with_name("report.md").read_text(encoding="utf-8")
     linked = re.findall(r"\]\((figures/\w+\.png)\)", text)
-    assert len(linked) == 7
+    assert len(linked) == 8
     for name in linked:
         assert (page.parent / name).stat().st_size > 5000
     assert "| plural (ours) |" in text
@@ -206,7 +206,7 @@ MISSING = {
 
 def test_every_section_is_shown_where_the_results_have_it(results):
     shown = {section.key: section for section in report_sections(results)}
-    assert set(shown) == {*MISSING, "record"}
+    assert set(shown) == {*MISSING, "forms", "record"}
     for section in shown.values():
         assert section.missing == ""
         assert section.title.endswith("?")

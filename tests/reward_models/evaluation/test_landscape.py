@@ -66,6 +66,12 @@ def test_the_same_answer_in_other_words_counts_once():
     assert prompt.near_best.tolist() == pytest.approx([np.exp(-np.log(0.75)), 2.0])
 
 
+def test_a_response_as_far_behind_as_the_margin_is_near_the_best():
+    pool = Pool("q", ["parks", "roads", "trams"], np.array([[1.0, 0.0], [0.5, 0.25], [0.0, 1.0]]))
+    [prompt] = landscape([pool], EQUAL, margin=0.5).prompts
+    assert prompt.near_best.tolist() == pytest.approx([2.0, 1.0])
+
+
 def test_the_numbers_of_the_rows_are_those_of_the_page():
     found = landscape(prompts(1.0), EQUAL, names=["[city]", "country"])
     rows = {row["metric"]: row for row in found.rows()}
