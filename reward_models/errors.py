@@ -11,11 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
-
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any, ParamSpec, TypeVar
 
 
 __all__ = [
@@ -157,7 +153,7 @@ def settings_or_default(given: Settings | None, kind: type[Settings]) -> Setting
     return given
 
 
-def check_values(settings: DataclassInstance) -> None:
+def check_values(settings: Any) -> None:
     """Raise unless each setting that is declared as a number or a switch is one.
 
     A text such as "no" would be taken for yes, and NaN passes every comparison with a bound the wrong way.

@@ -37,8 +37,8 @@ def output_option(help_text: str, metavar: str = "DIR") -> Any:
         metavar: What kind of place it is.
 
     Example:
-        >>> output_option("The run file to write.", "RUN.yaml").param_decls
-        ('--output', '--out')
+        >>> output_option("The run file to write.", "RUN.yaml").metavar
+        'RUN.yaml'
     """
     return typer.Option("--output", "--out", metavar=metavar, help=help_text)
 

@@ -33,7 +33,7 @@ class Asking:
     Example:
         >>> Asking(layout="row")
         Traceback (most recent call last):
-        ValueError: layout='row' is unknown. Fix: one of list, line
+        ValueError: layout='row' is unknown. Fix: one of list, line, sentence
     """
 
     seed: int = 0

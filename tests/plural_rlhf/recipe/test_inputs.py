@@ -51,7 +51,12 @@ def test_one_changed_digit_in_the_middle_of_large_weights_is_another_base_model(
         file.truncate(2**24 + 1)
     judgements = planted_judgements("choice", num_raters=4, num_items=3).judgements
     data = SimpleNamespace(
-        everything=judgements, train=judgements, heldout_raters=judgements, heldout_items=[], other_tables=[]
+        writes_text=False,
+        everything=judgements,
+        train=judgements,
+        heldout_raters=judgements,
+        heldout_items=[],
+        other_tables=[],
     )
 
     def read() -> StageInputs:

@@ -80,7 +80,10 @@ def test_killed_after_each_stage_and_inside_each_it_ends_as_if_nothing_had_happe
 
 
 def test_an_evaluation_goes_on_in_the_middle_of_a_policy(whole, tmp_path):
-    """15 prompts are two batches; after the first one a process is killed, and only the second is left to do."""
+    """15 prompts are two batches; after the first one a process is killed, and only the second is left to do.
+
+    The questions in six other forms are 30 prompts, three batches more.
+    """
     run_file, expected = whole
     shutil.copytree(run_file.parent / "run", tmp_path / "run")
     (tmp_path / "run" / "stages" / "evaluate.json").unlink()
@@ -104,7 +107,7 @@ def test_an_evaluation_goes_on_in_the_middle_of_a_policy(whole, tmp_path):
         return answered, again(run_file, tmp_path / "run")
 
     answered, result = injection.in_child(resumed).result
-    assert answered == [3, 12, 3, 12, 3]  # the rest of the warm-up, then stock GRPO and ours
+    assert answered == [3, 12, 12, 6, *[12, 3, 12, 12, 6] * 2]  # the rest of the warm-up, then stock GRPO and ours
     assert result == expected
 
 

@@ -27,7 +27,7 @@ def test_a_stored_file_loads_renders_and_is_written_as_it_was(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == stored_values()
     assert RunResults.read(tmp_path / "results.json") == results
     text = write_report(results, tmp_path).read_text(encoding="utf-8")
-    assert text.count("<svg ") == 7
+    assert text.count("<svg ") == 8
     assert "Nothing to show" not in text
 
 
