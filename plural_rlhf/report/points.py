@@ -112,7 +112,6 @@ def forms_table(results: RunResults) -> TextTable:
     """Tabulate how far the policies are from people where the same questions are put in other forms.
 
     Example:
-        >>> from plural_rlhf.report.results_policies import FormResult
         >>> form = FormResult(
         ...     form="list", trained=False, method="plural", split="train", points=0.4, jsd_nats=0.3, coverage=1, n=12
         ... )
@@ -144,7 +143,7 @@ def forms_table(results: RunResults) -> TextTable:
 
 
 def forms_sentence(results: RunResults) -> str:
-    """Say for the headline how far off the policy is in the worst form, on the questions that the headline is about.
+    """Say for the headline how far off the policy is, on trained questions, in the worst form it was not trained on.
 
     Example:
         >>> forms_sentence(RunResults())
