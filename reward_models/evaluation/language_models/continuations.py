@@ -104,6 +104,8 @@ class LanguageModel:
         Returns:
             For each beginning (n, 2): log-probability in nats, and number of tokens that were scored.
         """
+        if not beginnings:
+            return []  # np.split would make one part of nothing
         starts = [self._tokens(text)[-MAX_BEGINNING:] for text in beginnings]
         parts = [
             [(self._tokens(c.given), self._tokens(c.scored)) for c in of_beginning] for of_beginning in continuations

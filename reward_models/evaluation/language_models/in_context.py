@@ -98,7 +98,8 @@ class InContext:
         answers = _answers(enc)
         groups: dict[str, dict[str, None]] = {}
         for beginning, question in asked:
-            if (beginning, question) not in self._known:
+            # Another table may have had fewer answers: its longest list of options was shorter.
+            if len(self._known.get((beginning, question), ())) < len(answers):
                 groups.setdefault(beginning, {})[question] = None
         wanted = [[Continuation(q, a) for q in questions for a in answers] for questions in groups.values()]
         for (beginning, questions), found in zip(groups.items(), self.lm.score(list(groups), wanted), strict=True):

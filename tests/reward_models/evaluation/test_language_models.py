@@ -9,15 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.optimize import minimize
+from scipy.stats import norm
 
 from reward_models.errors import JuryError
+from reward_models.evaluation.controls import Strangers
+from reward_models.evaluation.language_models import continuations
 from reward_models.evaluation.language_models.continuations import Continuation, LanguageModel
-from reward_models.evaluation.language_models.in_context import fit_in_context, in_words
+from reward_models.evaluation.language_models.in_context import _calibrate, fit_in_context, in_words
 from reward_models.evaluation.language_models.log_probability import response_log_probs
 from reward_models.judgements.records import Judgements
 from reward_models.judgements.texts import Text
 from reward_models.sources.planted import planted_judgements
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +158,87 @@ def test_a_folder_without_a_language_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(JuryError, match="no causal language model at"):
         LanguageModel.from_pretrained(tmp_path)
+
+
+def choices(*options):
+    """Three raters answer questions, each with as many options as is said."""
+    rows = [(f"r{u}", f"q{n}", [f"{n}{a}" for a in "abcde"[:n]], u % 2) for u in range(3) for n in options]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"])
+    return Judgements.from_frame(frame, kind="choice").encode()
+
+
+def test_a_question_is_remembered_among_questions_with_more_options(lm):
+    """Cases of an evaluation are asked one after the other, and of a stranger the beginning is always the same."""
+    both = choices(2, 4)
+    expected = Strangers(fit_in_context(both, lm, shots=1)).log_probs(both)
+    asked_before = Strangers(fit_in_context(both, lm, shots=1))
+    few = asked_before.log_probs(choices(2))
+    again = asked_before.log_probs(both)
+    np.testing.assert_allclose(again, expected)
+    np.testing.assert_allclose(few, expected[::2, :2])
+    np.testing.assert_array_equal(asked_before.log_probs(choices(2)), few)  # nothing is left to ask
+    assert lm.score([], []) == []
+
+
+def test_scale_and_levels_are_those_of_largest_posterior_density():
+    """By another search, with standard normal priors written out; options that are not offered count for nothing."""
+    enc = choices(2, 3, 4)
+    rng = np.random.default_rng(0)
+    preferences = 2 * rng.normal(size=(len(enc), 4)) + 3 * np.eye(4)[enc.label]
+    offered = enc.alternatives >= 0
+
+    def density(values):
+        total = -norm.logpdf(values).sum()
+        for row, there, label in zip(preferences, offered, enc.label, strict=True):
+            logits = values[0] * (row[there] - row[there].mean()) + values[1:][there]
+            total -= logits[label] - np.log(np.exp(logits).sum())
+        return total
+
+    found = minimize(density, np.full(5, 0.1), method="Nelder-Mead", options={"maxiter": 20_000, "xatol": 1e-6})
+    scale, level = _calibrate(preferences, enc)
+    assert scale == pytest.approx(found.x[0], abs=1e-3)
+    np.testing.assert_allclose(level, found.x[1:], atol=2e-3)
+    assert scale > 0.2
+    against, _ = _calibrate(-preferences, enc)
+    assert against == 0  # a model that prefers what is not chosen is not turned round
+
+
+def test_what_is_asked_is_the_last_message_and_a_long_text_is_cut():
+    long = "word " * 100
+    talk = [{"role": "user", "content": "Hello"}, {"role": "user", "content": "Is  tea\nbetter?"}]
+    frame = pd.DataFrame(
+        [(f"r{u}", talk, long.strip(), f"short {u}", choice) for u, choice in enumerate(["a", "b", "tie"])],
+        columns=["rater_id", "prompt", "response_a", "response_b", "choice"],
+    )
+    asked = in_words(Judgements.from_frame(frame).encode())
+    for u, ((question, answer), letter) in enumerate(zip(asked, ("A", "B", "both"), strict=True)):
+        first, a, b, last = question.split("\n")
+        assert (first, b, last, answer) == ("Is tea better?", f"B. short {u}", "Answer:", f" {letter}")
+        assert a == f"A. {long[:399]}…"
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [([0, 1], " no, yes"), ([-1, 0, 1], " no, unsure, yes"), ([1, 2, 3, 4.5], " 1, 2, 3, 4.5")],
+)
+def test_levels_are_answered_in_words_or_numbers(levels, words):
+    rows = [(f"r{u}", "p", f"s{u}", level) for u, level in enumerate(levels)]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response", "rating"])
+    table = Judgements.from_frame(frame, kind="rating", levels=levels).encode()
+    assert [answer for _, answer in in_words(table)] == [f" {word}" for word in words.strip().split(", ")]
+
+
+def test_a_judgement_that_was_cut_is_scored_as_far_as_it_was_read(lm, monkeypatch):
+    """Of a beginning the end is read, and of a continuation the beginning."""
+    beginning, scored = "Which of the options is the best?", " the city and the country and the people"
+    tokens = [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (beginning, scored)]
+    monkeypatch.setattr(continuations, "MAX_BEGINNING", 3)
+    monkeypatch.setattr(continuations, "MAX_CONTINUATION", 4)
+    [[(total, n)]] = lm.score([beginning], [[Continuation("", scored)]])
+    ids = torch.tensor([[*tokens[0][-3:], *tokens[1][:4]]])
+    with torch.no_grad():
+        log_probs = lm.model(ids).logits.float().log_softmax(-1)[0]
+    assert n == 4 < len(tokens[1])
+    assert total == pytest.approx(sum(float(log_probs[i - 1, ids[0, i]]) for i in range(3, 7)), abs=2e-4)
+    [[(nothing, none)]] = lm.score([beginning], [[Continuation(scored, " city")]])
+    assert (nothing, none) == (0.0, 0.0)  # what is only read fills the room
