@@ -49,6 +49,7 @@ class Comparison:
         outcome: `"better"` if the whole interval is on the good side (its worst end may be 0), `"worse"` if it is on
             the bad side, `"undecided"` if it contains 0 (whatever the p-value, which is about other raters only) or if
             raters or items are too few for an interval (`stats.verdicts`).
+        level: Coverage of the interval.
 
     Example:
         >>> better = Comparison("two clusters", "bt", "delta_nll_nats", -0.1, -0.15, -0.05, 240, 0.01, 0.02, "better")
@@ -66,11 +67,12 @@ class Comparison:
     p_value: float
     p_holm: float
     outcome: Outcome
+    level: float = 0.95
 
     @property
     def detectable(self) -> float:
         """Smallest true difference that judgements like these would show four times in five; nan without interval."""
-        return minimum_detectable(self.low, self.high)
+        return minimum_detectable(self.low, self.high, self.level)
 
     def row(self, case: str) -> dict[str, Any]:
         """Return the comparison as a flat row of `results.json`."""
@@ -147,9 +149,8 @@ def compare(
                 p_value = sign_flip_p_value(difference, enc, permutations=permutations, seed=seed)
             decided = _outcome(value, low, high, sign=-1 if column else 1)
             n = int((~np.isnan(difference)).sum())
-            comparisons.append(
-                Comparison(name, base, metric, float(value), float(low), float(high), n, p_value, np.nan, decided)
-            )
+            ends = float(value), float(low), float(high)
+            comparisons.append(Comparison(name, base, metric, *ends, n, p_value, np.nan, decided, level))
     corrected = holm([comparison.p_value for comparison in comparisons])
     return [replace(comparison, p_holm=float(p)) for comparison, p in zip(comparisons, corrected, strict=True)]
 

@@ -153,7 +153,7 @@ def evaluate_jury(
                 rows.append(_skipped(case, name, str(error).splitlines()[0]))
                 continue
             predictions[name] = log_probs
-            rows += [_row(metric, case, name) for metric in values]
+            rows += [_row(metric, case, name, enc.kind) for metric in values]
         scored.append((enc, predictions))
         if base in predictions:
             comparisons += compare(predictions, enc, base, level=bootstrap.level, seed=bootstrap.seed)
@@ -291,14 +291,17 @@ def _leak_rows(leak: FormatLeak, model: str) -> list[dict[str, Any]]:
     return [_row(Metric(name, *ends, 1, "classifiers", "share", "context"), "format", model) for name, ends in shares]
 
 
-def _row(metric: Metric, case: str, method: str) -> dict[str, Any]:
+def _row(metric: Metric, case: str, method: str, kind: str = "") -> dict[str, Any]:
     """Return the metric as a row, with the reason if it has no value."""
     row = metric.row(case, method)
     if math.isfinite(metric.value):
         return row
     reasons = [reason for start, reason in _REASONS.items() if metric.name.startswith(start)]
-    if "_worst_" in metric.name and math.isnan(metric.value):
-        reasons = ["no rater has five judgements"]
+    ties = kind == "preference" and metric.name.startswith("accuracy")
+    if metric.name.endswith("]") and math.isnan(metric.value):
+        reasons = [f"no judgement{' without a tie' * ties} by a rater of this cluster"]
+    elif metric.name.endswith("_percent") and math.isnan(metric.value):
+        reasons = [f"no rater has five judgements{', one of them without a tie' * ties}"]
     return row | {"value": None, "skipped": reasons[0] if reasons else "there is nothing to explain"}
 
 

@@ -159,7 +159,8 @@ def worst_raters(
 
         ends = bootstrap.estimate(worst, enc, (0.0, 1.0 if unit == "share" else np.inf))[0]
         name = f"{metric}_worst_{100 * share:g}_percent"
-        out.append(Metric.of(name, ends, int(busy.sum()), "raters", unit, direction))
+        told = ~np.isnan(group_means(values, enc.rater, enc.n_raters, enc.count))  # not only ties
+        out.append(Metric.of(name, ends, int((busy & told).sum()), "raters", unit, direction))
     return out
 
 
@@ -273,4 +274,5 @@ def _mean(
     given = np.bincount(enc.rater, np.where(np.isnan(values), 0, enc.count), enc.n_raters)[enc.rater]
     of_rater = np.divide(enc.count, given, out=np.zeros(len(values)), where=given > 0)
     ends = mean_ends(values, enc, of_rater, level=level, bounds=bounds)
-    return Metric.of(f"{name}_per_rater", ends, len(np.unique(enc.rater)), "raters", unit, direction)
+    n = len(np.unique(enc.rater[~np.isnan(values)]))
+    return Metric.of(f"{name}_per_rater", ends, n, "raters", unit, direction)

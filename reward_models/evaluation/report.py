@@ -73,7 +73,8 @@ def report_sheets(evaluation: JuryEvaluation) -> list[Sheet | str]:
         sheets.append(Sheet(f"{case}: {first['n']:,} judgements", ["model", *(SHOWN[m] for m in shown)], lines))
     compared = [row for row in rows if "p_holm" in row]
     if compared:
-        columns = ["case", "model", "metric", "difference, 95 % interval", "detectable", "p (Holm)", "outcome"]
+        level = next((f"{100 * c.level:g} %" for c in evaluation.comparisons), "95 %")
+        columns = ["case", "model", "metric", f"difference, {level} interval", "detectable", "p (Holm)", "outcome"]
         lines = [
             [
                 row["case"],

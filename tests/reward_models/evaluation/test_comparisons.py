@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from reward_models.errors import JuryError
 from reward_models.evaluation import comparisons
@@ -228,3 +231,35 @@ def test_the_marginal_knows_levels_and_ties_but_no_sides():
     np.testing.assert_allclose(np.exp(marginal_log_probs(enc, enc))[0], np.array([1.5, 1.5, 1.5]) / 4.5)
     votes = answers(2, 2, [[1, 1], [1, 0]])
     np.testing.assert_allclose(np.exp(marginal_log_probs(votes, votes))[0], [1.5 / 5, 3.5 / 5])
+
+
+def test_a_row_has_the_unit_and_the_direction_of_its_metric():
+    loss = Comparison("jury", "bt", "delta_nll_nats", -0.1, -0.2, -0.05, 240, 0.01, 0.02, "better")
+    share = replace(loss, metric="delta_accuracy")
+    assert (loss.row("c")["unit"], loss.row("c")["direction"]) == ("nats", "lower")
+    assert (share.row("c")["unit"], share.row("c")["direction"]) == ("share", "higher")
+    row = share.row("new rater")
+    assert [row[name] for name in ("case", "method", "metric")] == ["new rater", "jury", "delta_accuracy_vs_bt"]
+    assert [row[name] for name in ("value", "ci_low", "ci_high", "n", "p_value", "p_holm", "outcome")] == [
+        -0.1, -0.2, -0.05, 240, 0.01, 0.02, "better"
+    ]  # fmt: skip
+
+
+def test_what_is_detectable_knows_the_coverage_of_its_interval(models):
+    """Half of an interval is z(level) standard errors; z(level) + z(.8) of them would be seen four times in five."""
+    enc, predictions = models
+    pair = {name: predictions[name] for name in ("bt", "jury")}
+    error = {}
+    for level in (0.95, 0.5):
+        found = compare(pair, enc, "bt", level=level, permutations=9)[0]
+        assert found.level == level
+        error[level] = found.detectable / (norm.ppf((1 + level) / 2) + norm.ppf(0.8))
+        assert (found.high - found.low) / 2 == pytest.approx(error[level] * norm.ppf((1 + level) / 2), rel=0.1)
+    assert error[0.5] == pytest.approx(error[0.95], rel=0.1)  # the interval is that of t
+
+
+def test_a_p_value_at_five_percent_is_not_small():
+    undecided = Comparison("jury", "bt", "delta_nll_nats", -0.1, -0.3, 0.1, 240, 0.05, 0.05, "undecided")
+    assert "p = " not in in_words([undecided])
+    assert "p = 0.049 is about" in in_words([replace(undecided, p_holm=0.049)])
+    assert "p = " not in in_words([replace(undecided, p_holm=0.001, low=np.nan, high=np.nan)])

@@ -13,8 +13,9 @@ from reward_models.evaluation.cells import evaluation_cells
 from reward_models.evaluation.clusters import Clusters
 from reward_models.evaluation.controls import FixedAnswers, Strangers
 from reward_models.evaluation.evaluate_jury import evaluate_jury
+from reward_models.evaluation.format_leak import FormatLeak
 from reward_models.evaluation.judgement_bootstrap import Bootstrap
-from reward_models.evaluation.report import rewardbench
+from reward_models.evaluation.report import report_sheets, rewardbench
 from reward_models.judgements.records import Judgements
 
 
@@ -212,3 +213,99 @@ def test_fitted_rater_terms_recover_scale_and_ties():
     varied = fit_rater_model(enc, rewards, np.ones(1))
     assert set(varied.term_sd) == {"log_scale", "log_tie"}
     assert varied.term_sd["log_tie"] < 0.5  # raters do not differ here; its usual spread is 1
+
+
+def test_level_and_draws_of_the_bootstrap_are_those_of_every_interval():
+    train, test = votes(range(14), range(8)), votes(range(14, 34), range(8), seed=1)
+    models = {"bt": FixedAnswers(train.encode()), "jury": CAMPS}
+    clusters = Clusters(CAMPS.memberships, ["even", "odd"], np.array([0.5, 0.5]))
+    wide, narrow = (
+        evaluate_jury(models, test, train, clusters=clusters, bootstrap=Bootstrap(draws=100, level=level))
+        for level in (0.95, 0.5)
+    )
+    compared = 0
+    for a, b in zip(wide.rows, narrow.rows, strict=True):
+        assert (a["case"], a["method"], a["metric"], a["value"]) == (b["case"], b["method"], b["metric"], b["value"])
+        if a["ci_low"] is not None and a["ci_high"] - a["ci_low"] > 1e-9:
+            assert b["ci_high"] - b["ci_low"] < 0.75 * (a["ci_high"] - a["ci_low"]), a["metric"]
+            compared += 1
+    assert compared > 30
+    assert {c.level for c in narrow.comparisons} == {0.5}
+    heads = [next(s for s in report_sheets(result) if getattr(s, "title", "") == "Against the base").columns[3]
+             for result in (wide, narrow)]  # fmt: skip
+    assert heads == ["difference, 95 % interval", "difference, 50 % interval"]
+
+
+def test_the_check_of_the_format_is_made_on_the_largest_case_with_the_base_as_it_knows_the_labels(monkeypatch):
+    seen = {}
+
+    def leak(train, test, **options):
+        seen.update(options, train=train, test=test)
+        return FormatLeak({}, 0.5, (0.3, 0.2, 0.4), (0.1, 0.0, 0.2), [], False, "no leak: by hand")
+
+    monkeypatch.setattr("reward_models.evaluation.evaluate_jury.format_leak", leak)
+    monkeypatch.setattr("reward_models.evaluation.evaluate_jury.fixed_options", lambda *_: None)
+    clusters = Clusters(CAMPS.memberships, ["even", "odd"], np.array([0.5, 0.5]))
+    train = votes(range(10), range(8))
+    test = pd.concat([votes(range(10), range(8, 10)).frame, votes(range(10, 20), range(10)).frame])
+    test = Judgements.from_frame(test, kind="rating", levels=[0, 1])
+    labels = train.encode()
+    models = {"bt": CAMPS.adapt(labels), "jury": FixedAnswers(labels)}
+    result = evaluate_jury(models, test, train, clusters=clusters, bootstrap=HOW)
+    sizes = {row["case"]: row["n"] for row in result.rows if row["metric"] == "nll_nats"}
+    largest = max(sizes.values())
+    assert len(seen["test"]) == largest > 1.5 * sorted(sizes.values())[1]
+    assert seen["train"].rater_ids == labels.rater_ids
+    of_train, of_test = seen["base"]
+    np.testing.assert_array_equal(of_train, models["bt"].log_probs(labels))  # as it knows the raters it was fitted to
+    assert of_test.shape == seen["model"].shape == (largest, 2)
+    np.testing.assert_array_equal(seen["model"], models["jury"].log_probs(seen["test"]))
+    np.testing.assert_array_equal(seen["memberships"][0], CAMPS.memberships(labels))
+    assert seen["memberships"][1].shape == (10, 2)
+    assert seen["bootstrap"] == HOW
+    assert result.verdict.endswith(". No leak: by hand.")
+    rows = {row["metric"]: row for row in result.rows if row["case"] == "format"}
+    assert {name: (row["value"], row["ci_low"], row["ci_high"]) for name, row in rows.items()} == {
+        "format_explained": (0.3, 0.2, 0.4),
+        "format_explained_gain": (0.1, 0.0, 0.2),
+    }
+    one = {"n": 1, "counted": "classifiers", "unit": "share", "direction": "context", "method": "jury"}
+    assert all(row.items() >= one.items() for row in rows.values())
+
+    # Nobody says what the models were fitted to: the labels that they adapt by are there to learn format from.
+    evaluate_jury({"bt": CAMPS, "jury": FixedAnswers(labels)}, test, bootstrap=HOW)
+    np.testing.assert_array_equal(seen["base"][0], CAMPS.adapt(seen["train"]).log_probs(seen["train"]))
+    assert not np.allclose(seen["base"][0], np.log(0.5))
+    assert seen["memberships"] is None
+
+
+def pairs_of(choice, n=6):
+    rows = [(f"r{u}", f"p{i}", "x", "y", choice) for u in range(4) for i in range(2 * n)]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
+    return Judgements.from_frame(frame)
+
+
+@pytest.mark.parametrize("choice", ["tie", "a"])
+def test_the_reason_of_a_missing_number_is_its_own(choice):
+    """Nobody is in the second cluster, and where all is a tie nobody can be predicted rightly or wrongly."""
+    everybody = Clusters(lambda table: np.tile([1.0, 0.0], (table.n_raters, 1)), ["all", "none"], np.array([1.0, 0.0]))
+    models = {"bt": FixedAnswers(), "jury": FixedAnswers()}
+    result = evaluate_jury(models, pairs_of(choice), clusters=everybody, bootstrap=HOW)
+    found = {r["metric"]: r["skipped"] for r in result.rows if "skipped" in r and r["method"] == "jury"}
+    assert found["nll_nats[none]"] == "no judgement by a rater of this cluster"
+    assert found["accuracy[none]"] == "no judgement without a tie by a rater of this cluster"
+    ties = {
+        "accuracy": "no judgement without a tie",
+        "accuracy_per_rater": "no judgement without a tie",
+        "accuracy[all]": "no judgement without a tie by a rater of this cluster",
+        "accuracy_worst_cluster": "no judgement without a tie",
+        "accuracy_worst_10_percent": "no rater has five judgements, one of them without a tie",
+        "ece": "no judgement without a tie",
+    }
+    assert {name: found.get(name) for name in ties} == (ties if choice == "tie" else dict.fromkeys(ties))
+    assert "nll_nats" not in found
+
+
+def test_tables_of_two_kinds_are_refused():
+    with pytest.raises(JudgementError, match=r"train holds 'preference' judgements and test 'rating'\. Fix: use one"):
+        evaluation_cells(TRAIN, pairs_of("a"))

@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import spearmanr
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
@@ -20,7 +22,7 @@ from reward_models.evaluation.calibration_metrics import (
     share_calibration,
     tie_calibration,
 )
-from reward_models.evaluation.judgement_bootstrap import Bootstrap, average, tail_mean
+from reward_models.evaluation.judgement_bootstrap import Bootstrap, average, group_means, mean_products, tail_mean
 from reward_models.judgements.records import Judgements
 
 
@@ -406,3 +408,90 @@ def test_intervals_of_means_are_neither_too_wide_nor_too_narrow_where_raters_sha
 
 def of_draw(values, draw):
     return average(values, draw.weight)
+
+
+def test_raters_who_only_tied_are_not_counted_where_accuracy_is_averaged():
+    rows = [("u", f"p{i}", "x", "y", "a") for i in range(5)] + [("v", f"p{i}", "x", "y", "tie") for i in range(5)]
+    rows += [("w", f"p{i}", "x", "y", "b") for i in range(4)]
+    enc = pairs(rows)
+    log_probs = np.tile(log([0.6, 0.3, 0.1]), (14, 1))
+    found = metrics.accuracy(log_probs, enc, over="raters")
+    assert (found.value, found.n) == (0.5, 2)
+    assert metrics.nll(log_probs, enc, over="raters").n == 3
+    accuracy, loss = metrics.worst_raters(log_probs, enc, share=1.0, bootstrap=FEW)
+    assert (accuracy.value, accuracy.n) == (1.0, 1)  # w has four judgements, and v none without a tie
+    assert loss.value == pytest.approx(-(np.log(0.6) + np.log(0.1)) / 2)
+    assert loss.n == 2
+
+
+def test_what_has_no_weight_is_not_there_even_if_it_is_infinite():
+    assert average(np.array([1.0, np.inf]), np.array([1.0, 0.0])) == 1.0
+    assert group_means(np.array([1.0, np.inf, 3.0]), np.zeros(3, int), 1, np.array([1.0, 0.0, 1.0])).tolist() == [2.0]
+    assert tail_mean(np.array([1.0, np.inf]), np.array([1.0, 0.0]), 1.0) == 1.0
+
+
+def test_means_of_products_are_those_of_all_pairs():
+    rng = np.random.default_rng(0)
+    rows, group, weight = rng.normal(size=(9, 2)), np.array([0, 0, 0, 1, 1, 2, 2, 2, 3]), rng.uniform(0.5, 2, size=9)
+    means, used = mean_products(rows, group, 5, weight)
+    assert used.tolist() == [True, True, True, False, False]  # a pair takes two
+    for g, mean in enumerate(means):
+        here = np.flatnonzero(group == g)
+        both = [(u, v) for u in here for v in here if u != v]
+        by_hand = np.average([rows[u] @ rows[v] for u, v in both], weights=[weight[u] * weight[v] for u, v in both])
+        assert mean == pytest.approx(by_hand)
+
+
+def test_divergence_and_rank_correlation_agree_with_scipy(simulated):
+    enc, truth, _ = simulated
+    found, floor = population.answer_divergence(truth, enc, bootstrap=FEW)
+    p, given = np.exp(truth), np.eye(2)[enc.label]
+    items = [enc.item == i for i in range(enc.n_items)]
+    each = [jensenshannon(given[here].mean(0), p[here].mean(0)) ** 2 for here in items]
+    assert found.value == pytest.approx(np.mean(each))
+    rng = np.random.default_rng(7)
+    drawn = [
+        jensenshannon(np.bincount(rng.random(here.sum()) < p[here, 1], minlength=2), p[here].mean(0)) ** 2
+        for here in items
+        for _ in range(200)
+    ]
+    assert floor.value == pytest.approx(np.mean(drawn), rel=0.1)
+    assert floor.low < floor.value < floor.high
+    assert floor.direction == "context"
+
+    def agreeing(values):
+        means = []
+        for here in items:
+            rows = values[here]
+            both = (rows @ rows.T).sum() - (rows**2).sum()
+            means.append(both / (len(rows) * (len(rows) - 1)))
+        return np.array(means)
+
+    observed, predicted = agreeing(given), agreeing(p)
+    agree = {row.name: row for row in population.agreement(truth, enc, bootstrap=FEW)}
+    assert agree["agreement_observed"].value == pytest.approx(observed.mean())
+    assert agree["agreement_predicted"].value == pytest.approx(predicted.mean())
+    assert agree["agreement_gap"].value == pytest.approx(predicted.mean() - observed.mean())
+    assert agree["contested_spearman"].value == pytest.approx(spearmanr(predicted, observed).statistic)
+
+
+def test_regret_is_over_prompts_and_knows_which_have_several_responses():
+    """Two prompts of which one has one response; two clusters who want the opposite of each other."""
+    frame = pd.DataFrame(
+        [(f"r{u}", prompt, response, int((u < 2) == wanted)) for u in range(4) for prompt, response, wanted in
+         (("p", "x", True), ("p", "y", False), ("q", "x", True))],
+        columns=["rater_id", "prompt", "response", "rating"],
+    )  # fmt: skip
+    enc = Judgements.from_frame(frame, kind="rating", levels=[0, 1]).encode()
+    memberships, weights = np.repeat(np.eye(2), 2, axis=0), np.array([0.75, 0.25])
+    likes_y = np.array([text.response == "y" for text in enc.texts])[enc.alternatives[:, 0]]
+    log_probs = log(*([0.1, 0.9] if y else [0.9, 0.1] for y in likes_y))  # would choose y for everybody
+    found = {row.name: row for row in population.welfare_regret(log_probs, enc, memberships, weights, bootstrap=FEW)}
+    observed = population.cluster_utilities(
+        population.answer_shares(np.eye(2)[enc.label], enc), enc, memberships, np.ones(len(enc))
+    )
+    of = {(text.prompt, text.response): row for text, row in zip(enc.texts, observed, strict=True)}
+    assert found["regret_mean"].value == pytest.approx((of["p", "x"] - of["p", "y"]) @ weights)
+    assert found["regret_min"].value == pytest.approx(max(0, of["p", "x"].min() - of["p", "y"].min()), abs=1e-12)
+    assert {row.n for row in found.values()} == {1}
+    assert {(row.counted, row.unit) for row in found.values()} == {("prompts", "share of the vote")}
