@@ -28,7 +28,7 @@ __all__ = ["LEVELS", "adornment", "judged_style", "style_accuracies"]
 
 LEVELS = ("easy", "normal", "hard")
 MUCH_LONGER = np.log(4 / 3)
-"""A response is more adorned if it has a third more words, counting a mark of Markdown as ten words in the hundred."""
+"""A more adorned response has over a third more words; a mark of Markdown counts as ten words in the hundred."""
 MARKUP = re.compile(r"^\s*(?:#{1,6}\s|[-*+•]\s|\d+[.)]\s|>\s|\|)|\*\*|```|`[^`\n]+`", re.MULTILINE)
 
 
@@ -85,5 +85,6 @@ def judged_style(enc: Encoded) -> np.ndarray:
     looks = np.array([adornment(text.response) for text in enc.texts])
     gap = looks[enc.alternatives[:, 0]] - looks[enc.alternatives[:, 1]]
     gap = np.where(enc.label == 0, gap, -gap)
-    level = np.where(gap > MUCH_LONGER, 0, np.where(gap < -MUCH_LONGER, 2, 1))
+    much = MUCH_LONGER + 1e-9  # exactly a third is not over a third, whatever the logarithms are rounded to
+    level = np.where(gap > much, 0, np.where(gap < -much, 2, 1))
     return np.where(enc.label == 2, -1, level)

@@ -180,3 +180,19 @@ def test_faults_name_the_row_and_the_fix(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(JudgementError, match=message):
         read_benchmark(tmp_path / name)
+
+
+def test_the_first_prompt_without_its_counterpart_is_named():
+    right = (np.array([1.0]), np.array([0.0]))
+    with pytest.raises(JudgementError, match=r"2 of the Ties prompts have no counterpart, e\.g\. '4':"):
+        ties_score({"ref:3": right, "tied:3": right, "tied:8": right, "ref:4": right})
+
+
+@pytest.mark.filterwarnings("ignore::reward_models.errors.JudgementWarning")
+@pytest.mark.parametrize("words", [3, 18, 36, 51])
+def test_a_third_more_words_are_not_over_a_third_whatever_the_logarithms_are_rounded_to(words):
+    texts = [" a" * words, " b" * (words * 4 // 3), " c" * (words * 4 // 3 + 1)]
+    rows = [("u", "1", *texts[:2], "a"), ("u", "2", *texts[:2], "b"), ("v", "3", *texts[::2], "a")]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
+    levels = judged_style(Judgements.from_frame(frame).encode())
+    assert [LEVELS[level] for level in levels] == ["normal", "normal", "hard"]
