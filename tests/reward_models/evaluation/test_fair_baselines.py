@@ -338,3 +338,43 @@ def test_every_option_has_its_own_features_the_first_one_too():
 def test_scores_of_no_texts_are_an_empty_table_with_a_column_per_cluster():
     model = JuryRewardModel.from_fit(tiny_causal_lm(), np.zeros((2, 32)), [1.0, -1.0], [0.5, 0.5])
     assert score_texts(JuryScorer(model, tiny_tokenizer()), [], progress=False).shape == (0, 2)
+
+
+def test_questions_with_fewer_options_do_not_lend_their_padding_any_probability():
+    rows = [
+        ("u", "tea?", ["yes", "no"], 0),
+        ("v", "tea?", ["yes", "no"], 1),
+        ("v", "when?", ["now", "later", "no"], 2),
+    ]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"])
+    enc = Judgements.from_frame(frame, kind="choice").encode()
+    p = np.exp(marginal_log_probs(enc, enc))
+    # "yes" was chosen once of two times, "no" twice of three: one judgement for both is shared out by these rates.
+    rate = np.array([(1 + 0.5) / (2 + 1), (2 + 0.5) / (3 + 1)])
+    np.testing.assert_allclose(p[0], [*((1 + rate / rate.sum()) / 3), 0.0])
+    # "now" and "later" were chosen never of one time; of three options 1.5 judgements are shared out.
+    rate = np.array([0.5 / 2.5, 0.5 / 2.5, 2.5 / 4.5])
+    np.testing.assert_allclose(p[2], (np.array([0, 0, 1]) + 1.5 * rate / rate.sum()) / 2.5)
+
+
+@pytest.mark.parametrize("kind", ["rating", "choice"])
+def test_the_command_compares_choices_with_their_frequencies_and_other_kinds_not(
+    folder, tmp_path, monkeypatch, capsys, kind
+):
+    """Of other kinds the marginal knows no question, and to beat it says nothing."""
+    seen = {}
+
+    def stop(*args, **options):
+        seen.update(options)
+        raise JudgementError("stopped")
+
+    monkeypatch.setattr("reward_models.evaluation.command.measured.evaluate_jury", stop)
+    table = folder / "votes.csv"
+    if kind == "choice":
+        options = '["yes", "no"]'
+        rows = [(f"r{u}", f"{i}?", options, "yes" if (u + i) % 2 else "no") for u in range(6) for i in range(4)]
+        table = tmp_path / "choices.csv"
+        pd.DataFrame(rows, columns=["rater_id", "prompt", "options", "choice"]).to_csv(table, index=False)
+    assert main([str(folder / "jury"), "--data", str(table), "--draws", "20"]) == 2
+    assert "error: stopped" in capsys.readouterr().err
+    assert seen["rivals"] == (["marginal"] if kind == "choice" else [])
