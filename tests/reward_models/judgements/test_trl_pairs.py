@@ -102,3 +102,14 @@ def test_a_repeated_prompt_is_no_part_of_what_a_jury_is_trained_on(tmp_path):
     assert texts[0] == texts[1]
     assert len(re.findall(re.escape(TEXT), texts[1][0])) == 1
     assert np.array_equal(trainers[0].train_dataset.enc.item, trainers[1].train_dataset.enc.item)
+
+
+def test_answers_of_several_turns_are_not_cut_to_their_last_message():
+    """What was said between the prompt and the last message would be lost."""
+    turns = [says("Where?"), {"role": "user", "content": "In the north."}]
+    row = {"prompt": [QUESTION], "chosen": [*turns, says("Yes.")], "rejected": [*turns, says("No.")]}
+    with pytest.raises(JudgementError, match="are not two answers to one prompt"):
+        Judgements.from_dataset([row])
+    whole = {"prompt": [QUESTION, *turns], "chosen": [says("Yes.")], "rejected": [says("No.")]}
+    frame = Judgements.from_dataset([whole]).frame
+    assert list(frame["prompt"][0]) == [QUESTION, *turns]

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
-from plural_rlhf.evaluation.open_ended.shares import division_error, mixture_shares, read_shares
+from plural_rlhf.evaluation.open_ended.cells import Setup, shares_of_writers
+from plural_rlhf.evaluation.open_ended.scored import Judged, Writer
+from plural_rlhf.evaluation.open_ended.shares import REPLICATES, division_error, mixture_shares, read_shares
 
 
 WEIGHTS = np.array([0.7, 0.3])
@@ -164,3 +166,29 @@ def test_chance_is_what_texts_of_the_target_show():
     assert np.mean(errors) == pytest.approx(np.mean(chance), rel=0.2)
     beyond = np.mean([error > np.quantile(fair, 0.9) for error, fair in zip(errors, chance, strict=True)])
     assert beyond <= 0.25
+
+
+def test_replicates_are_drawn_where_the_error_of_shares_is_defined():
+    """A target that gives a cluster nothing has no error of shares to set in proportion; its shares are still read."""
+    rng = np.random.default_rng(0)
+    rewards = {
+        name: {"Parks?": rng.normal(size=(6, 2)), "Roads?": rng.normal(size=(6, 2))} for name in ("pi_0", "one")
+    }
+    texts = {prompt: [str(i) for i in range(6)] for prompt in rewards["pi_0"]}
+    writers = {
+        "pi_0": Writer("pi_0", texts, None, None),
+        "one": Writer("one", {"Roads?": texts["Roads?"]}, None, None),
+    }
+    targets = {"pi_0": np.array([0.5, 0.5]), "one": np.array([1.0, 0.0])}
+    judged = [Judged(jury, ["a", "b"], np.array([0.7, 0.3]), rewards, {}, "") for jury in ("training", "heldout")]
+    setup = Setup(writers, list(texts), judged, {}, targets, "pi_0", None, 1.0, 0.0, 0.0, 2, [1], 0)
+    found = shares_of_writers(setup)
+    assert {key: list(of) for key, of in found.items()} == {
+        (name, jury): list(writers[name].texts) for name in writers for jury in ("training", "heldout")
+    }
+    for (name, jury), of_prompts in found.items():
+        weights = targets["pi_0"] if (name, jury) == ("pi_0", "training") else np.array([0.7, 0.3])
+        for prompt, reading in of_prompts.items():
+            assert len(reading.fair) == len(reading.one_camp) == (REPLICATES if name == "pi_0" else 0)
+            again = read_shares(rewards[name][prompt], rewards["pi_0"][prompt], weights, 1.0, rng, replicates=0)
+            np.testing.assert_array_equal(reading.shares, again.shares)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from plural_rlhf.methods.new_questions import NewQuestion, QuestionResults, predict_questions, run_questions
-from plural_rlhf.methods.new_questions.page import question_findings
+from plural_rlhf.methods.new_questions.page import _known_table, question_findings
 from plural_rlhf.methods.new_questions.predict import crossed_shares
 from reward_models import JudgementError, Judgements, fit_similar_questions
 from reward_models.stats.answers import js_divergence
@@ -234,3 +234,11 @@ def test_several_lists_of_answers_want_the_new_questions_to_name_theirs():
     [[prediction]] = predict_questions(both, named, vectors)
     assert prediction.known.options == ("often", "never")
     assert len(prediction.known.ids) == 8
+
+
+def test_a_known_question_stands_with_what_was_answered_and_what_the_others_say():
+    known = {"id": "q1", "text": "Parks?", "group": "rural", "options": ["yes", "no", "maybe"], "people": 1234.4}
+    known |= {"shares": [0.625, 0.375, 0.0], "predicted": [0.25, 0.4, 0.35]}
+    table = _known_table(QuestionResults.model_validate({"known": [known]}))
+    assert table.header == ["question", "group", "answers", "people (predicted)"]
+    assert table.rows == [["Parks?", "rural", "1,234", "yes 62 % (25), no 38 % (40), maybe 0 % (35)"]]
