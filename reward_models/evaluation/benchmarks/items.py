@@ -13,6 +13,7 @@ THU-KEG/RM-Bench (Liu and others 2024). Nothing is downloaded. Knows nothing of 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,10 @@ def read_benchmark(path: str | Path) -> Benchmark:
     """
     path = Path(path)
     rows = _rows(path)
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise JudgementError(
+            f"{path} is no list of rows with named columns. Fix: give the file of the data set itself"
+        )
     if not rows:
         raise JudgementError(f"{path} has no rows. Fix: give the file of the data set itself")
     missing = [name for name in NEEDED if name not in rows[0]]
@@ -119,10 +124,18 @@ def read_benchmark(path: str | Path) -> Benchmark:
         )
     schema = _schema(rows[0])
     items = [_item(path, number, row, schema) for number, row in enumerate(rows, start=1)]
+    if schema == "rewardbench-2":
+        times = Counter(item.id for item in items if item.subset == TIES)
+        if twice := [name for name, count in times.items() if count > 1]:
+            raise JudgementError(
+                f"{path}: {len(twice)} ids of the subset {TIES} are there twice, e.g. {twice[0]!r}, by which its "
+                "prompts are paired. Fix: give an unchanged copy of the data set"
+            )
     return Benchmark(schema, items)
 
 
-def _rows(path: Path) -> list[Mapping[str, Any]]:
+def _rows(path: Path) -> Any:
+    """Return what the file holds: rows, if it is a data set."""
     if not path.is_file():
         raise JudgementError(f"{path} does not exist or is a folder. Fix: give one file of a local copy")
     try:
@@ -156,9 +169,17 @@ def _item(path: Path, number: int, row: Mapping[str, Any], schema: Schema) -> Be
                 f"{path}, row {number}: {side!r} is {row.get(side)!r:.80}, but {schema} has {wanted} there. "
                 "Fix: give a whole and unchanged copy of the data set"
             )
-    prompt = row["prompt"]
+    prompt: Any = row.get("prompt")
     if not isinstance(prompt, str):
-        prompt = freeze_prompt([dict(message) for message in prompt])
+        try:
+            prompt = freeze_prompt([dict(message) for message in prompt])
+        except (KeyError, TypeError, ValueError):
+            prompt = ()
+    if prompt == ():
+        raise JudgementError(
+            f"{path}, row {number}: 'prompt' is {row.get('prompt')!r:.80}, but {schema} has a text there, or messages "
+            "with role and content. Fix: give a whole and unchanged copy of the data set"
+        )
     subset = row.get("subset", row.get("domain", "all"))
     return BenchmarkItem(str(row.get("id", number)), str(subset), prompt, tuple(chosen), tuple(rejected))
 

@@ -170,6 +170,26 @@ def test_pairs_that_people_judged_are_sorted_by_what_the_texts_look_like():
     [
         ("data.csv", "a,b\n1,2", r"ends in '\.csv'"),
         ("data.json", "[]", "has no rows"),
+        ("data.json", json.dumps(REWARDBENCH[0]), "is no list of rows with named columns"),
+        ("data.json", '["a", "b"]', "is no list of rows with named columns"),
+        ("data.jsonl", '{"prompt": "p", "chosen": "x", "rejected": "y"}\nnull', "is no list of rows"),
+        (
+            "data.jsonl",
+            '{"prompt": "p", "chosen": "x", "rejected": "y"}\n{"chosen": "x", "rejected": "y"}',
+            "row 2: 'prompt' is None, but rewardbench has a text there, or messages",
+        ),
+        ("data.json", '[{"prompt": 5, "chosen": "x", "rejected": "y"}]', "row 1: 'prompt' is 5, but"),
+        ("data.json", '[{"prompt": [], "chosen": "x", "rejected": "y"}]', r"row 1: 'prompt' is \[\], but"),
+        (
+            "data.json",
+            '[{"prompt": [{"role": "user"}], "chosen": "x", "rejected": "y"}]',
+            "messages with role and content",
+        ),
+        (
+            "data.json",
+            json.dumps([*REWARDBENCH_2, REWARDBENCH_2[1]]),
+            "1 ids of the subset Ties are there twice, e.g. 'ref:1'",
+        ),
         ("data.json", '[{"prompt": "p", "better": "x"}]', "the first row has no chosen, rejected"),
         ("data.jsonl", '{"prompt": ', "cannot be read"),
         ("data.json", '[{"prompt": "p", "chosen": "x", "rejected": null}]', "row 1: 'rejected' is None"),
@@ -196,3 +216,11 @@ def test_a_third_more_words_are_not_over_a_third_whatever_the_logarithms_are_rou
     frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "response_a", "response_b", "choice"])
     levels = judged_style(Judgements.from_frame(frame).encode())
     assert [LEVELS[level] for level in levels] == ["normal", "normal", "hard"]
+
+
+def test_the_same_id_in_two_other_subsets_and_messages_as_a_prompt_are_read(tmp_path):
+    rows = [REWARDBENCH_2[0], {**REWARDBENCH_2[0], "subset": "Math"}, *REWARDBENCH_2[1:]]
+    assert [item.id for item in written(tmp_path, rows).items] == ["12", "12", "ref:1", "tied:1"]
+    talk = [{"role": "user", "content": "Who?", "name": "ann"}]
+    assert written(tmp_path, [{**REWARDBENCH[0], "prompt": talk}]).items[0].prompt == (("user", "Who?"),)
+    assert written(tmp_path, [{**REWARDBENCH[0], "prompt": ""}]).items[0].prompt == ""
