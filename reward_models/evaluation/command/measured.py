@@ -81,9 +81,9 @@ def measure_judgements(
 ) -> Measured:
     """Measure all models on the judgements, and selection among the judged responses."""
     test, train, cells, texts = judged.test, judged.train, judged.cells, judged.texts
+    lm = LanguageModel.from_pretrained(args.language_model, args.cache) if args.baselines else None
     rewards = score_texts(scorer, texts)
     base_rewards = None if base is None else score_texts(base, texts)
-    lm = LanguageModel.from_pretrained(args.language_model, args.cache) if args.baselines else None
     further = {"baselines": args.baselines, "lm": lm, "seed": args.seed}
     jury, models = measured_models(scorer, base, texts, rewards, base_rewards, cells, train, **further)
     clusters = None

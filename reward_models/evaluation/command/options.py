@@ -14,6 +14,8 @@ from typing import NoReturn
 __all__ = ["PROG", "UsageError", "parse_options"]
 
 PROG = "python -m reward_models.evaluate"
+OF_JUDGEMENTS = ("columns", "train", "base", "baselines", "explain", "best_of_n", "against")
+"""Options that say nothing where there is a benchmark only."""
 DESCRIPTION = """\
 Measure a saved jury on judgements that it was not fitted to.
 
@@ -197,5 +199,20 @@ def parse_options(prog: str, argv: Sequence[str]) -> argparse.Namespace:
             f"--baselines {' '.join(args.baselines)} asks a language model, and none is named. Fix: give "
             "--language-model, e.g. the folder of the base model that the jury was made of."
         )
+    if not args.baselines and (unread := _given(args, "language_model", "cache")):
+        raise UsageError(
+            f"{' and '.join(unread)} would not be read: only --baselines asks a language model. Fix: add --baselines "
+            "in-context log-probability, or one of them."
+        )
+    if args.data is None and (unread := _given(args, *OF_JUDGEMENTS)):
+        raise UsageError(
+            f"{' and '.join(unread)} would not be read: --benchmark needs no judgements, and these options are about "
+            "judgements. Fix: add --data, or leave them out."
+        )
     args.jury = args.jury or args.jury_option
     return args
+
+
+def _given(args: argparse.Namespace, *names: str) -> list[str]:
+    """Return which of the options were given, as they are written."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]

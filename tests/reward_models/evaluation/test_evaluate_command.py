@@ -221,10 +221,12 @@ def test_a_stored_rater_model_is_used_as_it_is(folder, tmp_path):
         (["--weights", "farms=many"], "the share of 'farms' is 'many', which is not a number"),
         (["--weights", "cities, yes=2,farms"], "'farms' is not of the form name=share"),
         (["--draws", "0"], "draws=0"),
+        (["--language-model", "nowhere", "--baselines", "in-context"], "no causal language model at 'nowhere'"),
     ],
 )
 def test_the_command_refuses_before_scoring(folder, capsys, monkeypatch, options, message):
-    monkeypatch.setattr("reward_models.evaluation.saved_jury.score_texts", None)  # calling it would raise a TypeError
+    # Where it is imported to: calling it would raise a TypeError.
+    monkeypatch.setattr("reward_models.evaluation.command.measured.score_texts", None)
     assert command(folder, *options) == 2
     assert message in capsys.readouterr().err
 
@@ -267,3 +269,11 @@ def test_help_names_the_default_that_counts(capsys, name):
     option = rf"--{name.replace('_', '-')} {name.upper()} (?:(?! --).)*?\(default: (\d+)\)"
     default = vars(parse_options("evaluate", ["--jury", "folder", "--data", "table.csv"]))[name]
     assert re.search(option, said)[1] == str(default)
+
+
+def test_raters_with_one_judgement_each_leave_nothing_to_adapt_by(folder, tmp_path, capsys):
+    table = pd.read_csv(folder / "pairs.csv").drop_duplicates("who")
+    table.to_csv(tmp_path / "once.csv", index=False)
+    assert command(folder, "--jury", tmp_path / "not read", "--data", tmp_path / "once.csv") == 2
+    printed = capsys.readouterr().err
+    assert "none of the 30 raters has two judgements, one to adapt by and one to score. Fix: use a table" in printed
