@@ -79,6 +79,8 @@ class HeldoutRecord:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             sides = [record[unit][side] for unit in ("raters", "items") for side in ("train", "heldout")]
+            if not all(isinstance(ids, list) and all(isinstance(name, str) for name in ids) for ids in sides):
+                raise TypeError("ids are lists of texts")
         except (KeyError, TypeError, ValueError) as error:
             raise JudgementError(
                 f"{path} cannot be read ({error!r}), so it is not known what the jury was fitted to. Fix: fit the "

@@ -214,8 +214,8 @@ def best_of_n(
         Curves with intervals over prompts, for each cluster and for the mean.
 
     Raises:
-        JuryError: The base is not among the methods, scores do not match the candidates, or no prompt has as many
-            candidates as are asked for.
+        JuryError: The base is not among the methods, scores do not match the prompts or candidates, weights do not
+            match the clusters, or no prompt has as many candidates as are asked for.
 
     Example:
         Two clusters want opposite things. One reward cannot serve both, a jury can:
@@ -238,10 +238,14 @@ def best_of_n(
         raise JuryError(
             f"counts={tuple(counts)}, but no prompt has more than {most} candidates. Fix: a number from 1 to {most}"
         )
+    if len(weights) != len(names):
+        raise JuryError(f"{len(weights)} weights for {len(names)} clusters. Fix: one weight per cluster")
     gains: dict[str, np.ndarray] = {}
     regrets: dict[str, np.ndarray] = {}
     for method, of_prompts in selections.items():
         gain, regret = [], []
+        if len(of_prompts) != len(worth):
+            raise JuryError(f"{method!r} has scores for {len(of_prompts)} of {len(worth)} prompts. Fix: one for each")
         for scores, pool in zip(of_prompts, worth, strict=True):
             if len(scores) != len(pool.responses) or (scores.ndim == 2 and scores.shape[1] != len(names)):
                 raise JuryError(

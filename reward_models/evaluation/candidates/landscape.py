@@ -245,7 +245,7 @@ def landscape(
         seed: Random seed of the draws of uncertain rewards.
 
     Raises:
-        JuryError: Weights or variances of another shape.
+        JuryError: Weights, names or variances of another shape.
 
     Example:
         >>> pool = Pool("Pet?", ["cat", "dog"], np.array([[1.0, 0.9], [0.0, 1.0]]))
@@ -253,11 +253,17 @@ def landscape(
         True
     """
     clusters = pools[0].rewards.shape[1]
-    if weights.shape != (clusters,) or (variance and variance[0].shape != pools[0].rewards.shape):
+    if weights.shape != (clusters,) or (names is not None and len(names) != clusters):
+        named = "" if names is None else f", {len(names)} names"
         raise JuryError(
-            f"{clusters} clusters, weights of shape {weights.shape}. Fix: one weight per cluster, variances of "
-            "the shape of the rewards"
+            f"{clusters} clusters, weights of shape {weights.shape}{named}. Fix: one weight and one name per cluster"
         )
+    shapes = [pool.rewards.shape for pool in pools]
+    spreads = shapes if variance is None else [np.shape(spread) for spread in variance]
+    if spreads != shapes:
+        wrong = next((i for i, pair in enumerate(zip(spreads, shapes, strict=False)) if pair[0] != pair[1]), None)
+        which = f"{len(spreads)} for {len(shapes)} prompts" if wrong is None else f"{spreads[wrong]} at prompt {wrong}"
+        raise JuryError(f"variances are {which}. Fix: one for each prompt, of the shape of its rewards")
     rng = seeded_rng(seed, "draws of uncertain rewards")
     prompts = [
         _prompt(pool, weights, None if variance is None else variance[i], margin, similarity, rng)

@@ -122,6 +122,10 @@ def test_faults_name_the_fix():
         best_of_n({"noise": [np.zeros(30)]}, worth, ["x", "y"], np.ones(2) / 2, base="nosie")
     with pytest.raises(JuryError, match="one score per candidate"):
         best_of_n({"noise": [np.zeros(3)]}, worth, ["x", "y"], np.ones(2) / 2, base="noise")
+    with pytest.raises(JuryError, match=r"'noise' has scores for 2 of 1 prompts\. Fix: one for each"):
+        best_of_n({"noise": [np.zeros(30)] * 2}, worth, ["x", "y"], np.ones(2) / 2, base="noise")
+    with pytest.raises(JuryError, match=r"3 weights for 2 clusters\. Fix: one weight per cluster"):
+        best_of_n({"noise": [np.zeros(30)]}, worth, ["x", "y"], np.ones(3) / 3, base="noise")
     with pytest.raises(JuryError, match=r"counts=\(31, 64\), but no prompt has more than 30 candidates"):
         best_of_n({"noise": [np.zeros(30)]}, worth, ["x", "y"], np.ones(2) / 2, base="noise", counts=(31, 64))
 

@@ -260,8 +260,17 @@ def test_the_command_warns_where_it_is_not_known_what_the_jury_was_fitted_to(fol
     assert "the numbers are too good. Fix: give its training judgements with --train" in printed
 
 
-def test_a_record_that_cannot_be_read_is_refused(recorded, capsys):
-    (recorded / "heldout.json").write_text('{"raters": {}}')
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"raters": {}},
+        {"raters": {"train": "r0", "heldout": []}, "items": {"train": [], "heldout": []}},
+        {"raters": {"train": [0], "heldout": [1]}, "items": {"train": [], "heldout": []}},  # no id of a table
+        ["r0"],
+    ],
+)
+def test_a_record_that_cannot_be_read_is_refused(recorded, capsys, record):
+    (recorded / "heldout.json").write_text(json.dumps(record))
     assert main([str(recorded / "jury"), "--data", str(recorded / "votes.csv")]) == 2
     assert "it is not known what the jury was fitted to" in capsys.readouterr().err
 

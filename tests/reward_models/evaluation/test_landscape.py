@@ -88,3 +88,20 @@ def test_weights_of_another_length_are_refused():
 
 def test_texts_without_words_have_nothing_in_common():
     assert shared_words(["", "...", "trees"]).tolist() == np.eye(3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": ["one"]}, r"2 clusters, weights of shape \(2,\), 1 names\. Fix: one weight and one name"),
+        (
+            {"variance": [np.ones((40, 2)), np.ones((40, 1))]},
+            r"variances are \(40, 1\) at prompt 1\. Fix: one for each",
+        ),
+        ({"variance": [np.ones((40, 2))]}, r"variances are 1 for 2 prompts\. Fix"),
+        ({"variance": [np.ones((40, 2))] * 3}, r"variances are 3 for 2 prompts\. Fix"),
+    ],
+)
+def test_names_and_variances_must_be_those_of_every_prompt(options, message):
+    with pytest.raises(JuryError, match=message):
+        landscape(prompts(1.0, count=2), EQUAL, **options)
