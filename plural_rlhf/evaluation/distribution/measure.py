@@ -32,6 +32,8 @@ from reward_models.stats.verdicts import MIN_ITEMS
 
 __all__ = ["DistributionMeasures", "measure_distributions"]
 
+TOLERANCE = 1e-3
+
 Columns = Mapping[str, np.ndarray]
 Statistic = Callable[[np.ndarray], np.ndarray]
 MOST_FLOOR_SAMPLES = 200_000  # of all items together: their mean is as precise with fewer of each
@@ -93,7 +95,7 @@ def measure_distributions(
         seed: Random seed.
 
     Raises:
-        ValueError: There is no item, or not one distribution per item.
+        ValueError: There is no item, or not one distribution per item over its options.
 
     Example:
         >>> from plural_rlhf.evaluation.distribution.items import counted_item
@@ -105,6 +107,7 @@ def measure_distributions(
     """
     if not items or len(shares) != len(items):
         raise ValueError(f"{len(items)} items and {len(shares)} distributions. Fix: give one for each, at least one.")
+    _check_shares(items, shares)
     rivals = _rivals(items)
     values = {"model": distances_to_people(items, shares)}
     values |= {name: distances_to_people(items, of_rival) for name, of_rival in rivals.items()}
@@ -141,6 +144,18 @@ def measure_distributions(
         for i in range(len(items))
     ]
     return DistributionMeasures(rows, scores)
+
+
+def _check_shares(items: Sequence[DistributionItem], shares: Sequence[np.ndarray]) -> None:
+    """Raise unless the shares are of the options and sum to one; the distances would be computed of anything."""
+    for item, of_item in zip(items, shares, strict=True):
+        given = np.asarray(of_item, dtype=np.float64)
+        off = given.shape != (len(item.options),) or (given < -TOLERANCE).any() or abs(given.sum() - 1) > TOLERANCE
+        if off:  # a model that gave no answer has nan, which is neither
+            raise ValueError(
+                f"item {item.name!r}: the model's shares of {len(item.options)} options are {given.tolist()}. Fix: "
+                "give one share of at least 0 per option, which sum to 1."
+            )
 
 
 def _rivals(items: Sequence[DistributionItem]) -> dict[str, list[np.ndarray]]:

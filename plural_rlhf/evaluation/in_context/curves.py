@@ -80,10 +80,16 @@ def measure_sequences(
     length = len(sequences[0].examples) if sequences else 0
     lengths = {len(numbers) for table in (nats, correct, shuffled_nats or []) for numbers in table}
     lengths |= {len(sequence.examples) for sequence in sequences}
-    if lengths != {length} or length < 2 or len(nats) != len(sequences) or len(correct) != len(sequences):
+    people_of = {len(table) for table in (nats, correct, sequences if shuffled_nats is None else shuffled_nats)}
+    if lengths != {length} or length < 2 or people_of != {len(sequences)}:
         raise ValueError(
-            f"{len(sequences)} sequences, and numbers for {len(nats)} and {len(correct)}, have the lengths "
-            f"{sorted(lengths)}. Fix: give sequences of one length of at least 2, and a number per answer."
+            f"{len(sequences)} sequences, and numbers for {sorted(people_of)}, have the lengths {sorted(lengths)}. "
+            "Fix: give sequences of one length of at least 2, and a number per answer."
+        )
+    lowest = min(float(np.min(numbers)) for table in (nats, shuffled_nats or []) for numbers in table)
+    if lowest < -1e-6:
+        raise ValueError(
+            f"the losses go down to {lowest:.4g} nats. Fix: give minus the log-probability of each answer."
         )
     loss = {"model": np.stack(list(nats))}
     hits = {"model": np.stack(list(correct)).astype(np.float64)}

@@ -117,7 +117,8 @@ def judgement_sequences(
         seed: Random seed.
 
     Raises:
-        JudgementError: The table holds published shares, or nobody has two answers.
+        JudgementError: The table holds published shares, nobody has two answers, or `length` of them, or `length` is
+            below 2.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -130,10 +131,13 @@ def judgement_sequences(
         raise JudgementError("published shares are no answers of single people. Fix: pass judgements with raters.")
     frame = judgements.frame
     sizes = frame.groupby("rater_id").size()
-    length = common_length(sizes.to_numpy()) if length is None else length
-    people = sizes.index[sizes >= max(length, 2)]
-    if not len(people):
-        raise JudgementError(f"nobody has {max(length, 2)} answers. Fix: lower length={length}.")
+    if length is not None and length < 2:
+        raise JudgementError(f"length={length}: nothing comes before a first answer. Fix: use at least 2.")
+    if sizes.max() < (length or 2):
+        more = "use a table in which people answer several questions" if length is None else f"lower length={length}"
+        raise JudgementError(f"nobody has {length or 2} answers. Fix: {more}.")
+    length = common_length(sizes[sizes > 1].to_numpy()) if length is None else length
+    people = sizes.index[sizes >= length]
     rng = seeded_rng(seed, "people and order of sequences")
     if len(people) > most_people:
         people = people[np.sort(rng.choice(len(people), size=most_people, replace=False))]

@@ -121,7 +121,8 @@ def nli_coverage(
         `scores.max(axis=0).mean()` follow; (0, W) for an answer without a sentence.
 
     Raises:
-        ValueError: Lists of unequal lengths, an unknown direction, or another number of probabilities than of pairs.
+        ValueError: Lists of unequal lengths, a window that is one text, an unknown direction, or something else than a
+            probability per pair.
 
     Example:
         >>> def same_words(premises, hypotheses):
@@ -132,6 +133,8 @@ def nli_coverage(
     """
     if len(answers) != len(windows):
         raise ValueError(f"there are {len(answers)} answers and {len(windows)} windows. Fix: one window each.")
+    if any(isinstance(window, str) for window in windows):
+        raise ValueError("a window is one text, of which each letter would be a view. Fix: give a list of views.")
     if direction not in ("view to sentence", "sentence to view"):
         raise ValueError(f"direction={direction!r} is unknown. Fix: 'view to sentence' or 'sentence to view'.")
     split = [sentences(answer) for answer in answers]
@@ -144,6 +147,13 @@ def nli_coverage(
             f"the entailment model gave shape {probabilities.shape} for {len(said)} pairs. Fix: return one number "
             "per pair."
         )
+    if not ((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all():
+        raise ValueError(
+            f"the entailment model gave {probabilities.min():.4g} to {probabilities.max():.4g}. Fix: return the "
+            "probability of entailment, from 0 to 1."
+        )
+    if not windows:
+        return []  # np.split would make one part of nothing
     ends = np.cumsum([len(of) * len(window) for of, window in zip(split, windows, strict=True)])
     return [
         part.reshape(len(of), len(window))

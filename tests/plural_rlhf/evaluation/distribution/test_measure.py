@@ -158,3 +158,20 @@ def test_sensitivity_is_averaged_where_there_is_any():
     assert (row["value"], row["n_items"], row["direction"]) == (pytest.approx(0.3), 2, "lower")
     none = measure_distributions(items, uniforms(items), sensitivity={"order_sensitivity": np.full(6, np.nan)})
     assert not [row for row in none.rows if row["metric"] == "order_sensitivity"]
+
+
+@pytest.mark.parametrize(
+    "shares", [[0.5, 0.5, 0.0], [0.5], [0.5, 0.4], [1.0, 0.5], [1.2, -0.2], [[0.5, 0.5]], [60.0, 40.0]]
+)
+def test_shares_of_a_model_are_a_distribution_over_the_options(shares):
+    """Counts and percentages have distances, too, and these mean nothing."""
+    items = country_items()[:2]
+    with pytest.raises(ValueError, match=r"item 'p.*': the model's shares of 2 options are .* which sum to 1"):
+        measure_distributions(items, [np.array([0.5, 0.5]), np.array(shares)])
+
+
+def test_rounded_shares_and_those_of_a_model_that_gave_no_answer_are_measured():
+    measured = measure_distributions(country_items()[:2], [np.array([0.3334, 0.6667]), np.array([np.nan, np.nan])])
+    assert np.isfinite(measured.scores[0]["jsd_nats"])
+    assert "jsd_nats" not in measured.scores[1]
+    assert measured.row("jsd_nats")["n_items"] == 1

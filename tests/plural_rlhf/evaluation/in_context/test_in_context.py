@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from plural_rlhf.evaluation.in_context.curves import curve_positions, measure_sequences
@@ -236,5 +238,44 @@ def test_bad_numbers():
         measure_sequences(sequences, [nats[0][:7], *nats[1:]], hits)
     with pytest.raises(ValueError, match="at least 2"):
         measure_sequences([], [], [])
+    for shuffled in (nats[:1], []):  # one row would be compared with everybody
+        with pytest.raises(
+            ValueError, match=rf"3 sequences, and numbers for \[{len(shuffled)}, 3\], have the lengths"
+        ):
+            measure_sequences(sequences, nats, hits, shuffled_nats=shuffled)
+    with pytest.raises(ValueError, match=r"3 sequences, and numbers for \[2, 3\]"):
+        measure_sequences(sequences, nats, hits[:2])
+    for own, others in (([-loss for loss in nats], nats), (nats, [-loss for loss in nats])):
+        with pytest.raises(ValueError, match=r"the losses go down to -.* nats\. Fix: give minus the log-probability"):
+            measure_sequences(sequences, own, hits, shuffled_nats=others)
     with pytest.raises(ValueError, match="none of the options"):
         Example("?", "maybe", OPTIONS, "q")
+
+
+def answers_of(*numbers):
+    """People who answered so many of the same questions each."""
+    rows = [(f"r{n}", f"q{q}", "no" if q % 2 else "yes") for n, number in enumerate(numbers) for q in range(number)]
+    frame = pd.DataFrame(rows, columns=["rater_id", "prompt", "choice"]).assign(options=[["yes", "no"]] * len(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Judgements.from_frame(frame, kind="choice")
+
+
+def test_people_with_one_answer_do_not_make_all_sequences_of_one_answer():
+    sequences = judgement_sequences(answers_of(*[1] * 20, 5, 5, 4))
+    assert [len(sequence.examples) for sequence in sequences] == [4, 4, 4]  # 3 people times 4 is more than 2 times 5
+    assert [sequence.person for sequence in sequences] == ["r20", "r21", "r22"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "length", "message"),
+    [
+        ((5, 5), 1, r"length=1: nothing comes before a first answer\. Fix: use at least 2"),
+        ((5, 5), -1, "length=-1: nothing comes"),
+        ((5, 5), 6, r"nobody has 6 answers\. Fix: lower length=6"),
+        ((1, 1, 1), None, r"nobody has 2 answers\. Fix: use a table in which people answer several questions"),
+    ],
+)
+def test_a_length_that_nobody_has_or_that_teaches_nothing_is_refused(numbers, length, message):
+    with pytest.raises(JudgementError, match=message):
+        judgement_sequences(answers_of(*numbers), length=length)

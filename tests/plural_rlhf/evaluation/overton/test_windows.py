@@ -47,11 +47,11 @@ def test_the_direction_of_entailment_is_the_published_one_unless_asked():
 
 def test_scores_lie_at_their_sentence_and_view_for_windows_of_any_size():
     def length(premises, hypotheses):
-        return [len(p) + len(h) / 10 for p, h in zip(premises, hypotheses, strict=True)]
+        return [(len(p) + len(h) / 10) / 10 for p, h in zip(premises, hypotheses, strict=True)]
 
     first, second = nli_coverage(["a bc. d.", "efg."], [["xx"], ["y", "zzz"]], length)
-    assert first.tolist() == [[2.5], [2.2]]
-    assert second.tolist() == [[1.4, 3.4]]
+    np.testing.assert_allclose(first, [[0.25], [0.22]])
+    np.testing.assert_allclose(second, [[0.14, 0.34]])
 
 
 def test_what_does_not_fit_is_refused():
@@ -59,6 +59,12 @@ def test_what_does_not_fit_is_refused():
         nli_coverage(["a."], [["x"], ["y"]], contains)
     with pytest.raises(ValueError, match="gave shape \\(2,\\) for 1 pairs"):
         nli_coverage(["a."], [["x"]], lambda p, h: [0.1, 0.2])
+    for given in (7.5, -0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"the entailment model gave .*\. Fix: return the probability of entail"):
+            nli_coverage(["a."], [["x"]], lambda p, h, given=given: [given])
+    with pytest.raises(ValueError, match=r"a window is one text, of which each letter would be a view"):
+        nli_coverage(["a."], ["parks"], contains)
+    assert nli_coverage([], [], contains) == []
     with pytest.raises(ValueError, match="direction='back' is unknown"):
         nli_coverage(["a."], [["x"]], contains, direction="back")
     with pytest.raises(ValueError, match=": no view"):
