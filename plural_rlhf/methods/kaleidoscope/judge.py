@@ -99,13 +99,15 @@ def situation_valence(relevance: np.ndarray, valence: np.ndarray) -> np.ndarray:
         (3,) mean of the valences, weighted by relevance.
 
     Raises:
-        ValuesError: No value, or none that matters at all.
+        ValuesError: No value, none that matters at all, or relevances that are no probabilities.
 
     Example:
         >>> situation_valence(np.array([0.9, 0.1]), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
         array([0.9, 0.1, 0. ])
     """
     weights = np.asarray(relevance, dtype=np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValuesError(f"the relevances are {weights.tolist()}. Fix: give probabilities.")
     if not weights.size or not weights.sum() > 0:
         raise ValuesError("no value matters in this situation. Fix: give values with a relevance above 0.")
     mean: np.ndarray = weights @ np.asarray(valence, dtype=np.float64) / weights.sum()
@@ -139,7 +141,7 @@ def relevant_values(
         threshold: Least relevance.
 
     Raises:
-        ValuesError: There is no candidate.
+        ValuesError: There is no candidate, or one of no finite relevance.
 
     Example:
         >>> class Judge:
@@ -153,7 +155,10 @@ def relevant_values(
     values = list({value.text.casefold(): value for value in reversed(candidates)}.values())[::-1]
     if not values:
         raise ValuesError("there is no value to choose from. Fix: give candidates, e.g. those of a file or a judge.")
-    relevance = judge.relevance([situation] * len(values), values)
+    relevance = np.asarray(judge.relevance([situation] * len(values), values), dtype=np.float64)
+    if not np.isfinite(relevance).all():
+        wrong = values[int(np.argmin(np.isfinite(relevance)))]
+        raise ValuesError(f"the judge gave the value {wrong.text!r} no finite relevance. Fix: return probabilities.")
     kept = [i for i in np.argsort(-relevance, kind="stable") if relevance[i] >= threshold]
     if not kept:
         return []

@@ -79,7 +79,7 @@ def cluster_by_losses(
         different raters than clusters).
 
     Raises:
-        JuryError: `losses` is no finite (R, V) table, or `num_clusters` is out of range.
+        JuryError: `losses` is no finite (R, V) table, `num_clusters` is out of range, or weights do not fit.
 
     Example:
         Candidate 0 predicts the first three raters, candidate 2 the last two; candidate 1 is a compromise:
@@ -105,6 +105,11 @@ def cluster_by_losses(
             "give more candidates"
         )
     weight = np.ones(len(losses)) if weight is None else np.asarray(weight, dtype=np.float64)
+    if weight.shape != (len(losses),) or not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+        raise JuryError(
+            f"the weights of {len(losses)} raters have the shape {weight.shape} and go from {weight.min(initial=0):g} "
+            f"to {weight.max(initial=0):g}. Fix: give one finite number of at least 0 per rater, not all of them 0"
+        )
     rng = seeded_rng(seed, "starts of profile clusters")
     starts = [np.arange(num_clusters)]
     starts += [rng.choice(candidates, size=num_clusters, replace=False) for _ in range(restarts - 1)]

@@ -157,6 +157,9 @@ def test_ambiguity_is_the_entropy_of_what_the_values_say_together():
     assert ambiguity(relevance, valence) == pytest.approx(-(mixed * np.log(mixed)).sum())
     with pytest.raises(ValuesError, match="no value matters"):
         ambiguity(np.zeros(2), valence)
+    for wrong in ([np.nan, 0.9], [-0.5, 1.0]):  # a mean under weights below 0 is no distribution
+        with pytest.raises(ValuesError, match=r"the relevances are \[.*\]\. Fix: give probabilities"):
+            situation_valence(np.array(wrong), valence)
 
 
 def test_relevant_values_are_sorted_and_none_is_below_the_threshold(judge):
@@ -165,6 +168,17 @@ def test_relevant_values_are_sorted_and_none_is_below_the_threshold(judge):
     assert [r.value.text for r in found] == ["Honesty"]
     assert found[0].leaning < -0.9
     assert relevant_values(judge, "stealing a phone", candidates, threshold=1.1) == []
+
+
+def test_a_relevance_that_is_no_number_is_not_taken_for_one_that_is_small():
+    class Torn:
+        def relevance(self, situations, values):
+            return [0.9 if value.text == "Honesty" else float("nan") for value in values]
+
+    with pytest.raises(ValuesError, match="gave the value 'Speed' no finite relevance"):
+        relevant_values(Torn(), "stealing a phone", [Value("Honesty"), Value("Speed")])
+    with pytest.raises(ValuesError, match=r"there is no value to choose from\. Fix: give candidates"):
+        relevant_values(Torn(), "stealing a phone", [])
 
 
 def test_objectives_weigh_leaning_by_relevance_and_reward_a_policy(judge):

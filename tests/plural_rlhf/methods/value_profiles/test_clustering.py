@@ -71,3 +71,19 @@ def test_planted_groups_come_back_from_the_judgements_that_may_be_read(kind):
 def test_a_table_that_cannot_be_clustered_is_refused(losses, size, message):
     with pytest.raises(JuryError, match=message):
         cluster_by_losses(losses, size)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1.0, 1.0], r"of 3 raters have the shape \(2,\)"),
+        ([-1.0, 1.0, 1.0], r"go from -1 to 1\. Fix: give one finite number of at least 0 per rater"),
+        ([np.nan, 1.0, 1.0], "go from nan to nan"),
+        ([np.inf, 1.0, 1.0], "to inf"),
+        ([0.0, 0.0, 0.0], "not all of them 0"),
+    ],
+)
+def test_weights_that_count_nobody_or_against_somebody_are_refused(weight, message):
+    with pytest.raises(JuryError, match=message):
+        cluster_by_losses(np.ones((3, 2)), 1, weight=np.array(weight))
+    assert cluster_by_losses(np.eye(3), 1, weight=np.array([0.0, 0.0, 2.0])).objective == 0
