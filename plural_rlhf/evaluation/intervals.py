@@ -41,11 +41,16 @@ def bootstrap_means(values: np.ndarray, draws: int = 2000, seed: int = 0) -> np.
     Returns:
         (B, M, D).
 
+    Raises:
+        ValueError: No draw.
+
     Example:
         >>> means = bootstrap_means(np.array([[[0.0], [1.0]], [[0.5], [1.5]]]), draws=1000)
         >>> means.shape, np.ptp(means[:, 1] - means[:, 0]).item()  # the pair differs by .5 in every draw
         ((1000, 2, 1), 0.0)
     """
+    if draws < 1:
+        raise ValueError(f"draws={draws}: an interval needs resamples. Fix: e.g. draws=2000.")
     rng = seeded_rng(seed, "bootstrap of items")
     n_items = values.shape[1]
     # The items in the same order for every column, so that two equal columns have equal means to the last bit.

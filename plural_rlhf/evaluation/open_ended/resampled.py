@@ -93,11 +93,16 @@ def resample_prompts(n: int, *, draws: int = 2000, level: float = 0.95, seed: in
         level: Level of the intervals.
         seed: Random seed.
 
+    Raises:
+        ValueError: A level that is no probability, or no draw.
+
     Example:
         >>> resample_prompts(3, draws=2).counts.sum(axis=1).tolist()
         [3, 3]
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
+    if draws < 1:
+        raise ValueError(f"draws={draws}: an interval needs resamples. Fix: e.g. draws=2000.")
     rng = seeded_rng(seed, "bootstrap of prompts of texts")
     return PromptResamples(rng.multinomial(n, np.full(n, 1 / n), size=draws), level)

@@ -129,5 +129,9 @@ def test_what_does_not_fit_is_refused():
         welfare_effects(CONFLICT, np.zeros(3), JURY, ["mean"], ["a", "b", "c"])
     with pytest.raises(JuryError, match=r"give \(B, U, K\)"):
         welfare_effects(CONFLICT, np.zeros(3), JURY, ["mean"], NAMES, rewards_draws=CONFLICT)
+    with pytest.raises(JuryError, match="n_raters=4 without rewards_draws"):
+        welfare_effects(np.eye(2), np.zeros(2), [0.5, 0.5], ["min"], ["a", "b"], n_raters=4)
+    with pytest.raises(ValueError, match=r"draws=0: an interval needs resamples\. Fix"):
+        welfare_effects(np.eye(2), np.zeros(2), [0.5, 0.5], ["min"], ["a", "b"], draws=0)
     with pytest.raises(JuryError, match="n_raters=0 with rewards_draws"):
         welfare_effects(CONFLICT, np.zeros(3), JURY, ["mean"], NAMES, rewards_draws=CONFLICT[None])

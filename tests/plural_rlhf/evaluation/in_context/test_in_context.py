@@ -243,6 +243,9 @@ def test_bad_numbers():
             ValueError, match=rf"3 sequences, and numbers for \[{len(shuffled)}, 3\], have the lengths"
         ):
             measure_sequences(sequences, nats, hits, shuffled_nats=shuffled)
+    for draws in (0, -5):
+        with pytest.raises(ValueError, match=rf"draws={draws}: an interval needs resamples\. Fix"):
+            measure_sequences(sequences, nats, hits, draws=draws)
     with pytest.raises(ValueError, match=r"3 sequences, and numbers for \[2, 3\]"):
         measure_sequences(sequences, nats, hits[:2])
     for own, others in (([-loss for loss in nats], nats), (nats, [-loss for loss in nats])):
