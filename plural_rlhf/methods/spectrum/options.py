@@ -125,7 +125,7 @@ def _option_logs(
 ) -> np.ndarray:
     """Return log-probabilities of the options with their end token after each prompt, `(prompts, A)`."""
     end = tokenizer.convert_tokens_to_ids(template.end)
-    answers = [[*content_ids(option, tokenizer), end] for option in options]
+    answers = [[*ids, end] for ids in content_ids(options, tokenizer)]
     longest = max(map(len, answers))
     prompt_ids, prompt_mask = pad_left([prompt for prompt in prompts for _ in answers], end)
     padded = [[*ids, *[end] * (longest - len(ids))] for ids in answers] * len(prompts)

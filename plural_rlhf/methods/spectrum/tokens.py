@@ -5,6 +5,7 @@ Knows nothing of batches or training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,21 +75,21 @@ def encode_sequence(
     if bos is not None and tokenizer("")["input_ids"][:1] == [bos]:
         ids.append(bos)  # where the tokenizer itself begins every text with it
 
-    def plain(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-
-    between = plain(template.between)
-    headers = {role: plain(template.header_of(role)) for role in ("description", "input", "output")}
+    roles = ("description", "input", "output")
+    between, *of_roles = plain_ids([template.between, *map(template.header_of, roles)], tokenizer)
+    headers = dict(zip(roles, of_roles, strict=True))
+    texts = [text for example in sequence.examples for text in (example.input or "", example.output)]
+    described, *contents = content_ids([sequence.description or "", *texts], tokenizer)
     if sequence.description:
-        ids += [*headers["description"], *content_ids(sequence.description, tokenizer), end, *between]
+        ids += [*headers["description"], *described, end, *between]
     labels = [IGNORED] * len(ids)
     outputs: list[tuple[int, int]] = []
     dropped = 0
     for place, example in enumerate(sequence.examples):
-        asked = [] if example.input is None else content_ids(example.input, tokenizer)
+        asked, said = contents[2 * place : 2 * place + 2]
         before = [] if example.input is None else [*headers["input"], *asked, end, *between]
         before += headers["output"]
-        output = [*content_ids(example.output, tokenizer), end]
+        output = [*said, end]
         if max_length is not None and len(ids) + len(before) + len(output) > max_length:
             dropped = len(sequence.examples) - place
             break
@@ -102,7 +103,11 @@ def encode_sequence(
     return SpectrumTokens(ids, labels, outputs, dropped)
 
 
-def content_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens of what people wrote, none of which may become a chat token."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return ids
+def plain_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the tokens of texts of a template, in which chat tokens are chat tokens."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+def content_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the tokens of texts that people wrote, none of which may become a chat token."""
+    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
