@@ -57,9 +57,9 @@ def test_a_tiny_model_is_within_five_percent_of_bayes_and_nears_the_truth_with_e
     torch.manual_seed(0)
     model = tiny_causal_lm(tokenizer, hidden_size=32, intermediate_size=64)
     args = SpectrumConfig(
-        str(tmp_path), learning_rate=5e-3, per_device_train_batch_size=16, num_train_epochs=1, use_cpu=True,
-        bf16=False, report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="no",
-        gradient_checkpointing=False,
+        str(tmp_path), learning_rate=5e-3, per_device_train_batch_size=4, gradient_accumulation_steps=4,
+        num_train_epochs=1, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, save_strategy="no",
+        logging_strategy="no", gradient_checkpointing=False,
     )  # fmt: skip
     sequences = [*coin_flips(1500, 12), *urn_draws(1500, 12), *normal_draws(3000, 12)]
     trainer = SpectrumTrainer(model, args, sequences, processing_class=tokenizer)
