@@ -130,7 +130,8 @@ def encode_answers(answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, e
         >>> [tokenizer.decode(ids) for ids in encode_answers(["yes", "no"], tokenizer, tokenizer.eos_token_id)]
         ['yes<|im_end|>', 'no<|im_end|>']
     """
-    return [[*tokenizer(answer, add_special_tokens=False)["input_ids"], eos_token_id] for answer in answers]
+    encoded = tokenizer(list(answers), add_special_tokens=False)["input_ids"] if answers else []
+    return [[*ids, eos_token_id] for ids in encoded]
 
 
 def answer_log_probs(model: PreTrainedModel | torch.nn.Module, batch: AnswerBatch) -> torch.Tensor:

@@ -74,6 +74,7 @@ class ExactRows:
         self.eos_token_id = eos_token_id
         self.encode_prompt = encode_prompt
         self._log_pi_ref: dict[str, torch.Tensor] = {}
+        self._answer_ids: dict[tuple[str, ...], list[tuple[int, ...]]] = {}  # a support is read at every step
 
     def encode(self, rows: Sequence[Row], prompt: str = "prompt") -> AnswerBatch:
         """Return the tokens of the rows' prompts and answers.
@@ -84,7 +85,7 @@ class ExactRows:
         """
         return AnswerBatch.collate(
             [self.encode_prompt(row.get(prompt) or row["prompt"]) for row in rows],
-            [encode_answers(row["support"], self.tokenizer, self.eos_token_id) for row in rows],
+            [self._encode_answers(row["support"]) for row in rows],
             self.tokenizer.pad_token_id,
         )
 
@@ -98,14 +99,14 @@ class ExactRows:
         """
         for support in {tuple(row["support"]) for row in rows if row["support"] is not None}:
             seen: dict[tuple[int, ...], str] = {}
-            for answer, ids in zip(support, encode_answers(support, self.tokenizer, self.eos_token_id), strict=True):
-                if len(ids) < 2 or tuple(ids) in seen:
-                    other = f"the same tokens as {seen[tuple(ids)]!r}" if tuple(ids) in seen else "no token"
+            for answer, ids in zip(support, self._encode_answers(support), strict=True):
+                if len(ids) < 2 or ids in seen:
+                    other = f"the same tokens as {seen[ids]!r}" if ids in seen else "no token"
                     raise ValueError(
                         f"the answer {answer!r} has {other} for this tokenizer, so its probability is not its own: "
                         "write the answers of a support so that the tokenizer tells them apart."
                     )
-                seen[tuple(ids)] = answer
+                seen[ids] = answer
 
     @torch.no_grad()
     def score_references(self, model: PreTrainedModel, rows: Iterable[Row], batch_size: int, progress: bool) -> None:
@@ -185,12 +186,18 @@ class ExactRows:
             "weights": weights.float(),
         }
 
+    def _encode_answers(self, support: Sequence[str]) -> list[tuple[int, ...]]:
+        key = tuple(support)
+        if key not in self._answer_ids:
+            self._answer_ids[key] = [tuple(ids) for ids in encode_answers(key, self.tokenizer, self.eos_token_id)]
+        return self._answer_ids[key]
+
     def _rewards(self, row: Row) -> torch.Tensor:
         return self.reward.support_rewards(row.get("jury_prompt") or row["prompt"], row["support"])
 
     def _together(self, row: Row, rewards: torch.Tensor) -> torch.Tensor:
         support, answers = row["support"], as_completions(row["prompt"], row["support"])
-        scores = self.others.scores(row, answers, encode_answers(support, self.tokenizer, self.eos_token_id))
+        scores = self.others.scores(row, answers, [list(ids) for ids in self._encode_answers(support)])
         return self.others.together(rewards, scores, [""] * len(support))
 
     def _reference(self, row: Row) -> torch.Tensor:

@@ -10,7 +10,8 @@ from tokenizers.normalizers import Lowercase
 
 from plural_rlhf.rewards.jury_reward import JuryReward
 from plural_rlhf.trainers.grpo.exact import ExactRows, exact_metrics, target_kl_and_gains
-from reward_models.jury.tiny import tiny_tokenizer
+from plural_rlhf.trainers.grpo.reward_functions import OtherRewards
+from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 from tests.juries import TableJury
 
 
@@ -78,3 +79,19 @@ def test_every_answer_has_tokens_of_its_own(support, message):
     else:
         with pytest.raises(ValueError, match=message):
             rows.check_tokens(of)
+
+
+def test_a_reward_function_that_writes_into_its_tokens_changes_no_later_batch():
+    def by_length(completions, completion_ids, **columns):
+        return [float(len([ids.pop() for _ in range(len(ids))])) for ids in completion_ids]
+
+    tokenizer = tiny_tokenizer()
+    reward = JuryReward(TableJury({"red": [2.0], "blue": [0.0]}, ["all"], [1.0]))
+    others = OtherRewards(reward, [reward, by_length])
+    rows = ExactRows(reward, tokenizer, tokenizer.eos_token_id, tokenizer.encode, others)
+    data = [{"prompt": "A colour?", "support": ["red", "blue"]}]
+    rows.score_references(tiny_causal_lm(tokenizer), data, 1, progress=False)
+    first, second = rows.collate(data), rows.collate(data)
+    assert first["answer_mask"].sum(-1).tolist() == [[len(tokenizer.encode(text)) + 1 for text in ("red", "blue")]]
+    for name, value in first.items():
+        assert value.equal(second[name]), name
