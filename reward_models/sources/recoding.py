@@ -119,7 +119,8 @@ class Recoder:
         meaning = meaning or Meaning()
         values = self._values.get(column, {}) if meaning.values is None else meaning.values
         missing = missing_kinds(self._missing if meaning.missing is None else meaning.missing)
-        spellings = {cell: self._spellings(cell, meaning) for cell in cells if isinstance(cell, str)}
+        texts = dict.fromkeys(cell for cell in cells if isinstance(cell, str))
+        spellings = {cell: self._spellings(cell, meaning) for cell in texts}
         place = meaning.place and f"{meaning.place}: "
         self._note(f"{place if meaning.values is not None else ''}values: {column}", values, spellings)
         self._note(f"{place if meaning.missing is not None else ''}missing", missing, spellings)
