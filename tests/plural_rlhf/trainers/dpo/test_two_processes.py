@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from tests.paths import ROOT
+from tests.processes import run_script
 
 
 SCRIPT = """
@@ -54,28 +54,29 @@ OF_TIME = ("runtime", "per_second", "step_time")
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """Four steps of four pairs: every entry of the log, and every weight, under each objective."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    run_script(SCRIPT, str(one), "4", folder=tmp_path)
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    launches = {"one": ([], "4"), "two": (["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"], "2")}
-    for name, (launch, batch) in launches.items():
-        (tmp_path / name).mkdir()
-        command = [sys.executable, *launch, str(script), str(tmp_path / name), batch]
-        run = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
-        )
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.count("at exit 0") == 1 + (name == "two"), "a process ends with threads that may abort it"
+    script.write_text(SCRIPT, encoding="utf-8")
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    run = subprocess.run(
+        [*launched, str(two), "2"], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("at exit 0") == 2, "a process ends with threads that may abort it"
     for case in ("average", "steerable", "mixture", "robust", "learnt"):
-        one, two = (json.loads((tmp_path / name / f"{case}.json").read_text()) for name in launches)
-        assert len(one) == len(two) == 4
-        for entry, other in zip(one, two, strict=True):
+        one_log, two_log = (json.loads((folder / f"{case}.json").read_text()) for folder in (one, two))
+        assert len(one_log) == len(two_log) == 4
+        for entry, other in zip(one_log, two_log, strict=True):
             assert entry.keys() == other.keys(), case
             for name in entry:
                 if not any(part in name for part in OF_TIME):
                     assert other[name] == pytest.approx(entry[name], rel=1e-4, abs=2e-5), (case, name)
-        assert len(one[0]) > 8
-        assert one[-1]["loss"] != one[0]["loss"]
-        weights = [load_file(tmp_path / name / f"{case}.safetensors") for name in launches]
+        assert len(one_log[0]) > 8
+        assert one_log[-1]["loss"] != one_log[0]["loss"]
+        weights = [load_file(folder / f"{case}.safetensors") for folder in (one, two)]
         for name, value in weights[0].items():
             np.testing.assert_allclose(weights[1][name], value, atol=2e-5, err_msg=f"{case} {name}")
