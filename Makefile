@@ -10,6 +10,8 @@ STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 # Extra pip arguments for torch alone, such as an --index-url that has the build for your accelerator, or the small CPU build.
 TORCH_ARGS ?=
+# Compiled files are kept, whatever the environment says: else every worker, and every script that a test starts, compiles anew.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 CONFIG ?= configs/quickstart.yaml
 # Threads that spin while they wait cost a factor of ten beside another busy process.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -44,10 +46,10 @@ open: install  ## people's votes on free text in; a policy that writes for all o
 	  --set 'data.tables=[{path: $(POLARIZED), release: polarized_issues, options: {topic: Campus protests, kind: preference}}]' $(ARGS)
 
 test: install  ## the tests, on two cores and without network
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: install  ## the tests without those that start a process, make a run or take most of a second (two minutes)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 CI=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 mutants: install  ## how many small faults in the code the tests notice, in an hour (ARGS="--rooms plural_rlhf/core")
 	$(BIN)/python benchmarks/mutants.py --json mutants.json $(ARGS)
