@@ -120,7 +120,7 @@ def train(reward):
         args=RLOOConfig(
             beta=1.0, normalize_advantages=False,  # ← line 2: the temperature of the target
             num_generations=16,
-            per_device_train_batch_size=48,
+            per_device_train_batch_size=32,
             max_completion_length=4,
             max_steps=60,
             learning_rate=2e-3,
