@@ -224,3 +224,11 @@ def test_the_same_id_in_two_other_subsets_and_messages_as_a_prompt_are_read(tmp_
     talk = [{"role": "user", "content": "Who?", "name": "ann"}]
     assert written(tmp_path, [{**REWARDBENCH[0], "prompt": talk}]).items[0].prompt == (("user", "Who?"),)
     assert written(tmp_path, [{**REWARDBENCH[0], "prompt": ""}]).items[0].prompt == ""
+
+
+def test_a_margin_of_nothing_is_none():
+    """A correct response that scores as a wrong one, and one that is ahead by just the spread, do not win."""
+    level = {"ref:1": (np.array([1.0]), np.array([1.0])), "tied:1": (np.array([3.0, 1.0]), np.array([1.0]))}
+    assert ties_score(level).parts[:4] == (0.0, 0.0, 0.0, 0.0)
+    just = {"ref:1": (np.array([2.0]), np.array([1.0])), "tied:1": (np.array([3.0, 2.0]), np.array([1.0]))}
+    assert ties_score(just).parts[:4] == (1.0, 1.0, 0.0, 0.0)
