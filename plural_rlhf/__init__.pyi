@@ -24,6 +24,7 @@ from .trainers import PluralDPOConfig as PluralDPOConfig
 from .trainers import PluralDPOTrainer as PluralDPOTrainer
 from .trainers import PluralGRPOConfig as PluralGRPOConfig
 from .trainers import PluralGRPOTrainer as PluralGRPOTrainer
+from .trainers import Rehearsal as Rehearsal
 from .trainers.distil import distil as distil
 from .trainers.distil import distil_rows as distil_rows
 from .weights.jury import Jury as Jury

@@ -35,7 +35,14 @@ from plural_rlhf.policies.packing import IGNORED, attention_mask, pack, stack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["completion_log_probs", "pad_left", "repeatable_cache", "span_losses", "takes_positions"]
+__all__ = [
+    "completion_log_probs",
+    "next_token_log_probs",
+    "pad_left",
+    "repeatable_cache",
+    "span_losses",
+    "takes_positions",
+]
 
 logger = logging.get_logger(__name__)
 
@@ -90,6 +97,38 @@ def completion_log_probs(
     if values is None:
         values = _plain(scorer, batch)
     return pad(values, (0, rows["completion_ids"].shape[1] - values.shape[1]))[batch.origin]
+
+
+def next_token_log_probs(
+    model: PreTrainedModel | torch.nn.Module, sequences: Sequence[Sequence[int]], starts: Sequence[int]
+) -> torch.Tensor:
+    """Compute the whole distribution of the token after each place of some sequences; gradients flow to the model.
+
+    Args:
+        model: As for `completion_log_probs`.
+        sequences: Tokens, at least one each.
+        starts: For each sequence the first place, from 0, after which the next token is wanted.
+
+    Returns:
+        `(M, V)` nats, float32, for the `M` places from `starts` on, sequence after sequence.
+
+    Example:
+        >>> from plural_rlhf.policies.base_models import tiny_causal_lm
+        >>> next_token_log_probs(tiny_causal_lm(), [[5, 6, 7], [8]], [1, 0]).shape
+        torch.Size([3, 398])
+    """
+    scorer, width = _Scorer.of(model), max(map(len, sequences))
+    # Padded on the right, which a decoder never attends to.
+    ids = [[*sequence] + [0] * (width - len(sequence)) for sequence in sequences]
+    wanted = [
+        [start <= place < len(sequence) for place in range(width)]
+        for sequence, start in zip(sequences, starts, strict=True)
+    ]
+    device = scorer.inner.device
+    logits = scorer.logits(
+        torch.tensor(wanted, device=device), input_ids=torch.tensor(ids, device=device), use_cache=False
+    )
+    return logits.float().log_softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -275,15 +314,18 @@ class _Scorer:
     def log_probs(self, labels: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """Return the log-probability of each label after its place, `(R, M)`; 0 where the label is -100."""
         labelled = labels != IGNORED
+        large = labels.device.type != "cpu" or self._n_logits(labelled) > _SMALL_LOGITS
+        if self.fused and large and not _puts_a_prompt_before(self.inner):
+            return self.model(**inputs, shift_labels=labels, fused_lm_head=True).log_probs
+        values = -cross_entropy(self.logits(labelled, **inputs).float(), labels[labelled], reduction="none")
+        return values.new_zeros(labels.shape).masked_scatter(labelled, values)
+
+    def logits(self, places: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Return the logits at the `M` places where `places` `(R, T)` is true, `(M, V)`."""
         if _puts_a_prompt_before(self.inner):
             # Counted from the end, because the soft prompt shifts the places.
-            logits = self.model(**inputs, logits_to_keep=labels.shape[1]).logits[labelled]
-        elif self.fused and (labels.device.type != "cpu" or self._n_logits(labelled) > _SMALL_LOGITS):
-            return self.model(**inputs, shift_labels=labels, fused_lm_head=True).log_probs
-        else:
-            logits = self.model(**inputs, logits_to_keep=labelled).logits
-        values = -cross_entropy(logits.float(), labels[labelled], reduction="none")
-        return values.new_zeros(labels.shape).masked_scatter(labelled, values)
+            return self.model(**inputs, logits_to_keep=places.shape[1]).logits[places]
+        return self.model(**inputs, logits_to_keep=places).logits
 
     def _n_logits(self, labelled: torch.Tensor) -> int:
         return int(labelled.sum()) * self.inner.config.get_text_config().vocab_size

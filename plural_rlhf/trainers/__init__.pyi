@@ -6,3 +6,4 @@ from .plural_dpo_config import PluralDPOConfig as PluralDPOConfig
 from .plural_dpo_trainer import PluralDPOTrainer as PluralDPOTrainer
 from .plural_grpo_config import PluralGRPOConfig as PluralGRPOConfig
 from .plural_grpo_trainer import PluralGRPOTrainer as PluralGRPOTrainer
+from .rehearsal import Rehearsal as Rehearsal

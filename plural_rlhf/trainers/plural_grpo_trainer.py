@@ -50,6 +50,7 @@ from plural_rlhf.trainers.grpo.replay import ReplayMemory
 from plural_rlhf.trainers.grpo.reward_functions import JuryColumn, OtherRewards
 from plural_rlhf.trainers.grpo.sampled_mode import SampledMode
 from plural_rlhf.trainers.plural_grpo_config import PluralGRPOConfig
+from plural_rlhf.trainers.rehearsal import Rehearsal
 from plural_rlhf.weights.sampler import WeightSampler
 from reward_models.jury.protocol import ClusterScorer
 
@@ -86,6 +87,8 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             Draws the weights of a steerable policy over the jury's clusters, in their order, and names them in
             prompts; made from `args` by default if `args.steerable`. Evaluation uses the column `weights`, or else
             the population's.
+        rehearsal ([`Rehearsal`], *optional*):
+            Keeps what the policy says on texts that the training is not about, by a further term of the loss.
 
     The other parameters are those of [`~trl.GRPOTrainer`].
 
@@ -93,7 +96,8 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     per completion), `plural/residual_std` (0 at the optimum), `plural/effective_answers` and `plural/effective_texts`
     (per group), `plural/truncated`, `plural/given` with given completions, and `plural/valid` with a gate; in the
     exact mode `plural/jsd_nats` (to the exact target) and `plural/coverage`; in both `plural/reward_range`,
-    `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`. With `log_completions` a column
+    `plural/share/<cluster>`, `plural/weight/<cluster>` and `plural/beta`; with a rehearsal `plural/rehearsal_kl` (to
+    the policy before training on other texts, nats per token). With `log_completions` a column
     `jury/<cluster>` has each completion's reward, and `drawn_by` says who drew it where others than the policy do.
 
     Raises:
@@ -141,6 +145,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: PeftConfig | None = None,
         weight_sampler: WeightSampler | None = None,
+        rehearsal: Rehearsal | None = None,
         **more: Any,
     ) -> None:
         args = PluralGRPOConfig(default_output_dir(model, "PluralGRPO")) if args is None else args
@@ -193,6 +198,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             rollout_func=self.rollout_func is not None,
             given=is_given(train_dataset, args),
         )
+        self.rehearsal = rehearsal
         self.multipliers = Multipliers.from_config(args, self.jury_reward)
         # TRL has loaded reward functions that were named, and added those of environments.
         weights, context = self.reward_weights.tolist(), partial(_trl.reward_context, self)
@@ -240,11 +246,13 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         return loss, *rest
 
     def _before_training(self) -> None:
-        """Score the answers of all supports under the reference, while the policy is still π₀."""
+        """Score texts and the answers of all supports under the reference, while the policy is still π₀."""
+        model = self.accelerator.unwrap_model(self.model)
+        if self.rehearsal is not None:
+            self.rehearsal.begin(model, _trl.tokenizer_of(self), partial(_trl.encode_prompt, self))
         exact_offsets = self.args.offsets == "exact" and not self.exact
         if not (self.exact or self.mixed or exact_offsets):
             return
-        model = self.accelerator.unwrap_model(self.model)
         for dataset in each_dataset(self.train_dataset, self.eval_dataset):
             rows = [row for row in answered_rows(dataset, whole=True) if row["support"] is not None]
             self.exact_rows.score_references(
@@ -336,6 +344,17 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     # ── losses ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = self._target_loss(model, inputs)
+        if self.rehearsal is None or not self.model.training:
+            return loss
+        chosen = self.rehearsal.next_texts(
+            _trl.micro_step(self), self.accelerator.process_index, self.accelerator.num_processes
+        )
+        kl = _trl.as_one_forward(self, model, self.rehearsal.divergence, chosen)
+        _trl.add_metric(self, "plural/rehearsal_kl", float(kl.detach()))
+        return loss + self.rehearsal.weight * kl
+
+    def _target_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.exact:
             return self._exact_loss(model, inputs).mean()
         answers = exact_columns(inputs)
