@@ -101,6 +101,7 @@ def write_run_file(path: Path, juries: dict[str, dict[str, float]]) -> None:
         "jury": {"clusters": 2, "restarts": 2, "l2": 1.0},
         "juries": juries,
         "warmup": {"steps": 2, "prompts_per_step": 2},
+        "rehearsal": {"texts": 6, "per_step": 2, "max_tokens": 12},
         "plural": {"steps": 2, "prompts_per_step": 5},
         "grpo": {"steps": 2, "prompts_per_step": 1, "num_generations": 4},
         "evaluate": {"draws": 400},

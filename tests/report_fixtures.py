@@ -39,7 +39,7 @@ def _without_grpo(values: dict[str, Any]) -> dict[str, Any]:
     """As a run with `grpo.steps: 0` leaves it."""
     values["config"]["grpo"]["steps"] = 0
     values["skipped"].append({"what": METHOD_NAMES[Method.GRPO], "reason": "grpo.steps is 0"})
-    for measured in ("rows", "forms"):
+    for measured in ("rows", "forms", "elsewhere"):
         values[measured] = [row for row in values[measured] if row["method"] != Method.GRPO]
     for by_stage in (values["training"], values["budgets"], values["meta"]["seconds"]):
         del by_stage[Method.GRPO]

@@ -52,6 +52,7 @@ class TrainingFolder:
         best: The policy with the smallest loss in an evaluation on the way, which is the one that is saved; None
             without.
         show: Called with a sentence about what is done.
+        beside: What is saved beside the policy, by the name of its JSON file.
         along: So many adapters are kept from the way, after equal numbers of steps, and saved beside the policy.
 
     Example:
@@ -75,6 +76,7 @@ class TrainingFolder:
         self.policy, self.folder = policy, folder
         self.seconds_before = 0.0
         self.best: Best | None = None
+        self.beside: dict[str, Any] = {}
         self.along = 0
         self._section, self.show = section or CheckpointSection(), show
         self._interruption = interruption or Interruption(show)
@@ -137,6 +139,8 @@ class TrainingFolder:
         with whole_folder(self.policy) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
+            for name, content in self.beside.items():
+                write_json(unfinished / name, content)
             if (self.folder / ALONG).is_dir():
                 shutil.copytree(self.folder / ALONG, unfinished / ALONG)
 

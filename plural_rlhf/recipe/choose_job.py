@@ -22,6 +22,7 @@ __all__ = ["job_of"]
 
 ONLY_CHOICE = (
     "warmup",
+    "rehearsal",
     "policy.layouts",
     "policy.shuffle_answers",
     "plural.divergence",

@@ -18,6 +18,7 @@ from plural_rlhf.recipe.settings.sections import (
     CheckpointSection,
     EvaluateSection,
     PluralSection,
+    RehearsalSection,
     WarmupSection,
 )
 from plural_rlhf.recipe.settings.stock import BestOfNSection, GrpoSection, PromptingSection, RlooSection
@@ -63,6 +64,9 @@ class RunConfig(NamedRun):
         default=SftSection(), description="Supervised training that gives pi_0, where policies write text."
     )
     warmup: WarmupSection = Field(default=WarmupSection(), description="Training of the answer format; gives pi_ref.")
+    rehearsal: RehearsalSection = Field(
+        default=RehearsalSection(), description="What keeps the policies as they are elsewhere."
+    )
     plural: PluralSection = Field(default=PluralSection(), description="Distribution-preserving training.")
     grpo: GrpoSection = Field(default=GrpoSection(), description="Stock GRPO, for comparison.")
     rloo: RlooSection = Field(default=RlooSection(), description="Stock RLOO, where policies write text.")

@@ -26,9 +26,9 @@ __all__ = ["READ_BY_STAGE", "RunInputs", "default_settings", "settings_of", "set
 EVERY_STAGE = ("seed", "data", "policy.model")
 TEXTS = ("prompts", "policy.max_new_tokens")
 """What the stages of policies that write text read besides; of others it keeps its defaults."""
-SHOWN = ("policy.layouts", "policy.shuffle_answers")
+SHOWN = ("policy.layouts", "policy.shuffle_answers", "rehearsal")
 """What the stages of policies read besides where answers are offered."""
-FORMERLY = {"policy.layouts": ["line"], "policy.shuffle_answers": False}
+FORMERLY = {"policy.layouts": ["line"], "policy.shuffle_answers": False, "rehearsal.weight": 0.0}
 """What versions did that did not have a setting yet, where it is not today's default."""
 READ_BY_STAGE: Mapping[Stage, tuple[tuple[str, ...], tuple[Stage, ...]]] = {
     Stage.JURY: ((*EVERY_STAGE, "jury"), ()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from plural_rlhf.report.names import BASELINES, METHOD_NAMES, Method, Metric, Split
-from plural_rlhf.report.points import forms_sentence, points_by_question
+from plural_rlhf.report.points import elsewhere_sentence, forms_sentence, points_by_question
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.rules import rules_sentence
 from plural_rlhf.report.tables import (
@@ -46,7 +46,7 @@ def headline(results: RunResults) -> list[str]:
     else:
         sentences = [_points_sentence(results, rows), _best_rival_sentence(results, rows)]
         sentences += [_distance_sentence(results, rows), _rivals_sentence(rows), _coverage_sentence(rows)]
-        sentences += [_steering_sentence(rows), forms_sentence(results)]
+        sentences += [_steering_sentence(rows), forms_sentence(results), elsewhere_sentence(results)]
     sentences += [_clusters_sentence(results), rules_sentence(results), _headroom_sentence(results)]
     return [sentence for sentence in sentences if sentence]
 

@@ -44,7 +44,9 @@ class LoggedStep(ResultsModel):
     """
 
     step: int = Field(description="Number of the step, from 1.")
-    loss: float | None = Field(default=None, description="Loss; in nats for exact trainings.")
+    loss: float | None = Field(
+        default=None, description="Loss; in nats for exact trainings. With a rehearsal its term, too."
+    )
     reward: float | None = Field(default=None, description="Mean reward of the sampled completions.")
 
 
@@ -187,6 +189,21 @@ class FormResult(ResultsModel):
     jsd_nats: Number = Field(description="Jensen-Shannon divergence from people, mean over questions, nats.")
     coverage: Number = Field(description="Probability of all offered answers together.")
     n: int = Field(description="Number of questions.")
+
+
+class ElsewhereResult(ResultsModel):
+    """How far a policy is from the language model on conversations that have nothing to do with the training.
+
+    Example:
+        >>> ElsewhereResult(method="plural", kl_per_token=0.01, ci_low=0.005, ci_high=0.02, n=16).n
+        16
+    """
+
+    method: str = Field(description="One of `names.Method`.")
+    kl_per_token: Number = Field(description="KL(language model || policy), mean over places, nats per token.")
+    ci_low: Number = Field(description="Lower end of its interval over conversations.")
+    ci_high: Number = Field(description="Upper end of it.")
+    n: int = Field(description="Number of conversations.")
 
 
 class Change(ResultsModel):
@@ -356,6 +373,9 @@ class EvaluationResults(ResultsModel):
     steering: list[SteeringResult] = Field(default=[], description="Predicted and achieved answers by weighting.")
     forms: list[FormResult] = Field(
         default=[], description="Policies asked the same questions in other forms, for everybody."
+    )
+    elsewhere: list[ElsewhereResult] = Field(
+        default=[], description="What the trainings changed on texts that have nothing to do with them."
     )
     rules: list[RuleResult] = Field(default=[], description="Welfare rules, compared with the first.")
     rows: list[Row] = Field(default=[], description="All measured numbers in tidy form.")

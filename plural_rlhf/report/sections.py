@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report import plots
 from plural_rlhf.report.names import METHOD_NAMES, Method, SkippedPart
-from plural_rlhf.report.points import forms_table, margins, plot_forms, points_of, points_table
+from plural_rlhf.report.points import elsewhere_table, forms_table, margins, plot_forms, points_of, points_table
 from plural_rlhf.report.results import RunResults
 from plural_rlhf.report.results_policies import Budget
 from plural_rlhf.report.rules import picks_table, plot_rules, rules_table
@@ -103,6 +103,7 @@ def report_sections(results: RunResults) -> list[Section]:
         ),
         _distributions(results),
         *_forms(results),
+        *_elsewhere(results),
         _clusters(results),
         *_survey(results),
         _information(results),
@@ -197,6 +198,21 @@ def _forms(results: RunResults) -> list[Section]:
             "the training. A policy that is near to people in these alone has learnt a form, not people's answers.",
             plot_forms(results),
             folded=[forms_table(results)],
+        )
+    ]
+
+
+def _elsewhere(results: RunResults) -> list[Section]:
+    """The section on what has changed elsewhere; none for a run of an earlier version, which did not ask."""
+    if not results.elsewhere:
+        return []
+    return [
+        Section(
+            "elsewhere",
+            "What has the training changed elsewhere?",
+            "How far each policy is from the language model on conversations that it makes up by itself. A policy "
+            "that has moved here may answer any question as it has learnt to answer these.",
+            tables=[elsewhere_table(results)],
         )
     ]
 

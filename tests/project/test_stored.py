@@ -235,7 +235,12 @@ def test_a_resumed_jury_ends_as_the_stored_one():
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-AS_IT_WAS = ["policy.layouts=[line]", "policy.shuffle_answers=false", "plural.learning_rate=0.001"]
+AS_IT_WAS = [
+    "policy.layouts=[line]",
+    "policy.shuffle_answers=false",
+    "plural.learning_rate=0.001",
+    "rehearsal.weight=0.0",
+]
 """What the stored run did by default, and what is done otherwise now."""
 
 

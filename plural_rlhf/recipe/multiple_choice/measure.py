@@ -24,6 +24,7 @@ from plural_rlhf.policies.answers import answer_probabilities
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, RunData
 from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.multiple_choice.elsewhere import Elsewhere, elsewhere_results
 from plural_rlhf.recipe.multiple_choice.forms import Form, form_results, forms_of
 from plural_rlhf.recipe.multiple_choice.policies import policy_prompt
 from plural_rlhf.recipe.trainings import load_base
@@ -92,7 +93,7 @@ def evaluate_run(
     weightings = {**clusters, **juries}
     jury_answers = _jury_answers(jury, data.questions, keep)
     panel = _panel(data, jury, keep)
-    policies, by_form = _policy_answers(config, data.questions, jury, weightings, folder, keep)
+    policies, by_form, elsewhere = _policy_answers(config, data.questions, jury, weightings, folder, keep)
     baselines = _baseline_answers(data.questions, jury_answers, clusters)
     if Method.MARGINAL in baselines:
         vectors = _wording_vectors(jury, data.questions, keep)
@@ -116,6 +117,7 @@ def evaluate_run(
                 seed=config.seed,
             )
         ),
+        elsewhere=list(elsewhere_results(elsewhere, config.evaluate.level)),
         rules=rules,
         rows=list(_rows(config, data, panel, {**policies, **baselines}, names)),
         skipped=[Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None],
@@ -156,9 +158,10 @@ def _policy_answers(
     weightings: Weightings,
     folder: Path,
     keep: KeepPieces,
-) -> tuple[Answers, dict[str, dict[Form, list[np.ndarray]]]]:
-    """What each policy answers under each weighting, and for everybody where the questions are put in each form."""
+) -> tuple[Answers, dict[str, dict[Form, list[np.ndarray]]], dict[str, list[float]]]:
+    """What each policy answers under each weighting, and for everybody in each form; how far it moved elsewhere."""
     base, tokenizer = load_base(config)
+    elsewhere = Elsewhere(config, base, tokenizer, keep)
     first, *others = forms_of(config.policy.layouts, shuffled=config.policy.shuffle_answers)
     everybody = weightings[EVERYBODY]
     asked = [policy_prompt(q, w, jury, first.layout) for w in weightings.values() for q in questions]
@@ -178,19 +181,22 @@ def _policy_answers(
 
     policies: Answers = {}
     by_form: dict[str, dict[Form, list[np.ndarray]]] = {}
+    moved: dict[str, list[float]] = {}
     for method in (Method.UNTOUCHED, Method.WARM, *((Method.GRPO,) if config.grpo.steps else ()), Method.PLURAL):
         # A fresh wrapper each time: PEFT unloads an adapter from the base model in place.
         model = base if method == Method.UNTOUCHED else PeftModel.from_pretrained(base, folder / method)
         parts = {method.value: pieces(model, asked), f"{method.value}, other forms": pieces(model, otherwise)}
         flat, more = ([np.array(p) for piece in keep(*part) for p in piece] for part in parts.items())
         if method != Method.UNTOUCHED:
+            of_texts = keep(f"{method.value}, elsewhere", elsewhere.pieces(model))
+            moved[method] = [divergence for piece in of_texts for divergence in piece]
             model.unload()
         policies[method] = dict(zip(weightings, _per(len(questions), flat), strict=True))
         by_form[method] = {
             first: policies[method][EVERYBODY],
             **dict(zip(others, _per(len(questions), more), strict=True)),
         }
-    return policies, by_form
+    return policies, by_form, moved
 
 
 def _per(n: int, answers: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

@@ -5,6 +5,7 @@ Each policy is a LoRA adapter on the base model. Knows nothing of people's answe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from plural_rlhf.policies.layouts import Layout
+from plural_rlhf.policies.own_texts import draw_own_texts
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.data import Question, render_question
@@ -33,7 +35,7 @@ from plural_rlhf.recipe.trainings import (
 )
 from plural_rlhf.report.results_policies import Budget, TrainingResults
 from plural_rlhf.rewards.jury_reward import JuryReward
-from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, Rehearsal
 from plural_rlhf.weights.wording import describe_weights, steer_prompt
 from reward_models.errors import JudgementError
 from reward_models.jury.protocol import ClusterScorer
@@ -42,9 +44,12 @@ from reward_models.weights import WeightSpec
 
 
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedModel
 
 __all__ = ["FlatJury", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
+
+OWN_TEXTS = "own_texts.json"
+"""Beside pi_0: the conversations on which policies are kept as they were."""
 
 
 class FlatJury:
@@ -165,8 +170,9 @@ def _train_exact(
     args: PluralGRPOConfig,
     training: TrainingFolder,
     heldout: Dataset | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> TrainingResults:
-    trainer = PluralGRPOTrainer(model, reward, args, rows, heldout, processing_class=tokenizer)
+    trainer = PluralGRPOTrainer(model, reward, args, rows, heldout, processing_class=tokenizer, rehearsal=rehearsal)
     columns = {"loss": "loss", "plural/jsd_nats": "JS to target", "plural/coverage": "coverage"}
     history, seconds = train_and_save(trainer, tokenizer, training, label, columns)
     per_step = args.per_device_train_batch_size * len(rows[0]["support"])
@@ -182,13 +188,17 @@ def train_warmup(
     """Teach the answer format: exact training to uniform over the offered answers. Its policy is π₀ of the others."""
     section = config.warmup
     base, tokenizer = load_base(config)
+    if config.rehearsal.weight:
+        training.beside[OWN_TEXTS] = own_text_rows(config, base, tokenizer)
     torch.manual_seed(derived_seed(config.seed, "first adapter"))
     model = with_new_adapter(base, config.policy.lora)
     if section.steps == 0:
         return save_untrained(model, tokenizer, training)
     args = _exact_args(section, training, config.seed, reference_power=0.0)
     rows = training_rows(questions, jury, section, steering=False, seed=config.seed, **_shown(config))
-    return _train_exact("warm-up", model, tokenizer, JuryReward(FlatJury(jury)), rows, args, training)
+    rehearsal = _rehearsal(config, training.beside.get(OWN_TEXTS))
+    reward = JuryReward(FlatJury(jury))
+    return _train_exact("warm-up", model, tokenizer, reward, rows, args, training, rehearsal=rehearsal)
 
 
 def train_plural(
@@ -216,7 +226,28 @@ def train_plural(
         **_shown(config),
     )
     reward = JuryReward(jury, rule=section.rule, rho=args.rho, beta=args.beta)
-    return _train_exact("plural", model, tokenizer, reward, rows, args, training, heldout)
+    own = json.loads((warm / OWN_TEXTS).read_text(encoding="utf-8")) if config.rehearsal.weight else None
+    return _train_exact("plural", model, tokenizer, reward, rows, args, training, heldout, _rehearsal(config, own))
+
+
+def own_text_rows(config: RunConfig, model: PreTrainedModel | PeftModel, tokenizer: Any) -> list[dict[str, Any]]:
+    """Let a language model make up the conversations on which policies are kept as they are, or measured.
+
+    Args:
+        config: The run.
+        model: The language model.
+        tokenizer: Its tokenizer.
+    """
+    section = config.rehearsal
+    own = draw_own_texts(model, tokenizer, section.texts, max_new_tokens=section.max_tokens, seed=config.seed)
+    return [text.row for text in own]
+
+
+def _rehearsal(config: RunConfig, texts: Sequence[dict[str, Any]] | None) -> Rehearsal | None:
+    section = config.rehearsal
+    if not texts:  # none are wanted, or the language model makes up none: then there is nothing to keep
+        return None
+    return Rehearsal(texts, weight=section.weight, per_step=section.per_step, max_tokens=section.max_tokens)
 
 
 def _set_aside(questions: Sequence[Question], number: int, seed: int) -> tuple[list[Question], list[Question]]:

@@ -26,7 +26,7 @@ from plural_rlhf.settings.base import (
 )
 
 
-__all__ = ["CheckpointSection", "EvaluateSection", "PluralSection", "WarmupSection"]
+__all__ = ["CheckpointSection", "EvaluateSection", "PluralSection", "RehearsalSection", "WarmupSection"]
 
 
 class WarmupSection(Section):
@@ -40,6 +40,25 @@ class WarmupSection(Section):
     steps: Count = Field(default=20, description="Optimiser steps, 0 or more.")
     learning_rate: Positive = Field(default=1e-3, description="Learning rate of AdamW, above 0.")
     prompts_per_step: AtLeastOne = Field(default=4, description="Questions per step, 1 or more.")
+
+
+class RehearsalSection(Section):
+    """What keeps a policy as it is elsewhere: a divergence to itself on texts that the training is not about.
+
+    Example:
+        >>> RehearsalSection(weight=0).texts  # off; the texts are not drawn
+        64
+    """
+
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(not_a_switch)] = Field(
+        default=1.0,
+        description="Where answers are offered: factor of KL(pi_0 || pi) per token on conversations that the "
+        "language model makes up by itself, in the warm-up and in ours; without it a policy that has learnt the "
+        "answers gives them everywhere. 0 for none.",
+    )
+    texts: AtLeastOne = Field(default=64, description="How many conversations are made up, 1 or more.")
+    per_step: AtLeastOne = Field(default=4, description="Conversations per step, 1 or more.")
+    max_tokens: AtLeastOne = Field(default=48, description="Tokens of each answer that count, 1 or more.")
 
 
 class PluralSection(Section):

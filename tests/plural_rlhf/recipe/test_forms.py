@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -84,8 +85,14 @@ def test_a_layout_twice_none_or_unknown_is_refused():
             PolicySection(layouts=layouts)
 
 
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [("policy.layouts", {"policy": {"layouts": ["list"]}}), ("rehearsal.texts", {"rehearsal": {"texts": 8}})],
+)
 @pytest.mark.parametrize(("kind", "offered"), [("choice", True), ("preference", False)])
-def test_how_answers_are_offered_concerns_policies_where_answers_are_offered(kind, offered, tmp_path):
+def test_how_policies_are_shown_answers_and_kept_concerns_those_of_offered_answers(
+    kind, offered, key, setting, tmp_path
+):
     """Where policies write, no stage depends on it: a run of a version that did not have the setting goes on."""
     table = tmp_path / "table.jsonl"
     frame = planted_judgements(kind, num_raters=20, num_items=8).judgements.frame
@@ -95,15 +102,16 @@ def test_how_answers_are_offered_concerns_policies_where_answers_are_offered(kin
     settings = {
         "name": "forms",
         "data": {"source": "table", "path": str(table), **({"heldout_questions": 2} if offered else {})},
-        "policy": {"model": "tiny", "cache_dir": str(tmp_path / "models"), "layouts": ["list"]},
+        **setting,
     }
+    settings["policy"] = {"model": "tiny", "cache_dir": str(tmp_path / "models"), **settings.get("policy", {})}
     config = make_config(settings, origin="test")
     data, inputs = read_data(config), RunInputs(config)
     inputs.add_content(data, prepare_base_model("tiny", tmp_path / "models"))
-    read = {stage for stage in Stage if "policy.layouts" in inputs.of(stage).settings}
+    read = {stage for stage in Stage if key in inputs.of(stage).settings}
     assert read == (set(Stage) - {Stage.JURY} if offered else set())
     if offered:
         job_of(config, data, tmp_path)
     else:
-        with pytest.raises(ConfigError, match=r"policy\.layouts is set, but .* does not read it"):
+        with pytest.raises(ConfigError, match=rf"{re.escape(key)} is set, but .* does not read it"):
             job_of(config, data, tmp_path)

@@ -7,6 +7,7 @@ could read from its folder: the answers, who was held out, the saved models. Eac
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from plural_rlhf.policies.own_texts import draw_own_texts
 from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import load_config
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.multiple_choice.policies import train_grpo, train_plural, train_warmup
 from plural_rlhf.report.names import Method
 from reward_models.jury.scorer import JuryScorer
+from reward_models.seeds import derived_seed
 from tests.paths import ROOT
 from tests.real_run import COUNCIL, OPTIONS, TOPICS
 from tests.second_method import POLICIES, human_shares, js, topics_of
@@ -101,6 +104,48 @@ def test_every_form_of_a_question_is_answered_by_the_saved_model(real_run, peopl
         assert row.points == pytest.approx(np.mean(off), abs=1e-5), (form, split)
         assert row.coverage == pytest.approx(np.mean(mass), abs=1e-5), (form, split)
         assert (row.n, row.trained) == (len(far), form.startswith("li"))
+
+
+def test_what_changed_elsewhere_is_measured_on_conversations_of_the_base_model(real_run):
+    """Recomputed from the saved models: every place of every answer, one text at a time, in double precision."""
+    base = ROOT / "tests" / "stored" / "base"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    before = AutoModelForCausalLM.from_pretrained(base, dtype="float32").eval()
+    longest = real_run.results.config["rehearsal"]["max_tokens"]
+    seed = derived_seed(real_run.results.config["seed"], "conversations that are measured")
+    texts = draw_own_texts(before, tokenizer, 16, max_new_tokens=longest, seed=seed)
+    for row in real_run.results.elsewhere:
+        policy = AutoPeftModelForCausalLM.from_pretrained(real_run.folder / row.method, dtype="float32").eval()
+        of_text = []
+        for text in texts:
+            prompt = tokenizer.apply_chat_template(text.row["prompt"], add_generation_prompt=True)["input_ids"]
+            ids = prompt + tokenizer(text.completion, add_special_tokens=False)["input_ids"][:longest]
+            with torch.no_grad():
+                p, q = (m(torch.tensor([ids])).logits[0, len(prompt) - 1 :].double() for m in (before, policy))
+            p, q = p.softmax(-1).numpy(), q.softmax(-1).numpy()
+            of_text.append(np.mean([coarse_divergence(a, b) for a, b in zip(p, q, strict=True)]))
+        assert row.n == len(of_text) == 16
+        assert row.kl_per_token == pytest.approx(np.mean(of_text), rel=0.01, abs=1e-7), row.method
+        assert row.ci_low <= row.kl_per_token <= row.ci_high
+    assert {row.method for row in real_run.results.elsewhere} == {"warm", "plural", "grpo"}
+
+
+def coarse_divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(p ‖ q) with all but the 128 most probable tokens of p as one event."""
+    top = np.argsort(-p)[:128]
+    p, q = (np.append(of[top], 1 - of[top].sum()) for of in (p, q))
+    return float((p * np.log(p / q)).sum())
+
+
+def test_the_conversations_that_a_training_keeps_are_beside_pi_0(real_run):
+    own = json.loads((real_run.folder / "warm" / "own_texts.json").read_text(encoding="utf-8"))
+    assert len(own) == 6
+    assert all(row["prompt"][0]["role"] == "user" and isinstance(row["completion"], str) for row in own)
+    for stage in ("warm", "plural"):
+        kept = [step.to_dict()["rehearsal_kl"] for step in real_run.results.training[stage]]
+        assert kept[0] == pytest.approx(0, abs=1e-5), stage
+        assert kept[1] != kept[0], stage
+    assert not any("rehearsal_kl" in step.to_dict() for step in real_run.results.training["grpo"])
 
 
 def test_policies_differ_from_the_one_they_started_from(real_run):

@@ -56,7 +56,7 @@ def small() -> dict[str, Any]:
         if row["cluster"] != "all":
             row["value"] = None
     stored["steering"] = [s for s in stored["steering"] if s["weighting"] == "population"][:1]
-    stored["rules"], stored["groupings"], stored["forms"] = [], None, []
+    stored["rules"], stored["groupings"], stored["forms"], stored["elsewhere"] = [], None, [], []
     stored["data"] |= {"heldout_questions": [heldout["id"]], "train_questions": ["a"], "heldout_raters": 8}
     stored["skipped"] = [
         {"what": "welfare rules", "reason": "the jury has one cluster"},

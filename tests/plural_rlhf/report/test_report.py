@@ -206,12 +206,12 @@ MISSING = {
 
 def test_every_section_is_shown_where_the_results_have_it(results):
     shown = {section.key: section for section in report_sections(results)}
-    assert set(shown) == {*MISSING, "forms", "record"}
+    assert set(shown) == {*MISSING, "forms", "elsewhere", "record"}
     for section in shown.values():
         assert section.missing == ""
         assert section.title.endswith("?")
         assert section.reading
-        assert (section.figure is not None) is (section.key != "record")
+        assert (section.figure is not None) is (section.key not in ("elsewhere", "record"))
         assert any(table.rows for table in (*section.tables, *section.folded))
 
 
