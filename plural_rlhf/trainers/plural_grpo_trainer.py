@@ -218,7 +218,7 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate, as `Trainer.evaluate`; the loss of the exact mode is the divergence to the exact target."""
         if self.state.global_step == 0:
-            self._before_training()
+            self._score_references()
         return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -246,13 +246,17 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         return loss, *rest
 
     def _before_training(self) -> None:
-        """Score texts and the answers of all supports under the reference, while the policy is still π₀."""
-        model = self.accelerator.unwrap_model(self.model)
         if self.rehearsal is not None:
+            model = self.accelerator.unwrap_model(self.model)
             self.rehearsal.begin(model, _trl.tokenizer_of(self), partial(_trl.encode_prompt, self))
+        self._score_references()
+
+    def _score_references(self) -> None:
+        """Score the answers of all supports under the reference, while the policy is still π₀."""
         exact_offsets = self.args.offsets == "exact" and not self.exact
         if not (self.exact or self.mixed or exact_offsets):
             return
+        model = self.accelerator.unwrap_model(self.model)
         for dataset in each_dataset(self.train_dataset, self.eval_dataset):
             rows = [row for row in answered_rows(dataset, whole=True) if row["support"] is not None]
             self.exact_rows.score_references(
@@ -351,7 +355,8 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
             _trl.micro_step(self), self.accelerator.process_index, self.accelerator.num_processes
         )
         kl = _trl.as_one_forward(self, model, self.rehearsal.divergence, chosen)
-        _trl.add_metric(self, "plural/rehearsal_kl", float(kl.detach()))
+        of_all = self.accelerator.reduce(kl.detach(), "mean")  # each process has texts of its own
+        _trl.add_metric(self, "plural/rehearsal_kl", float(of_all))
         return loss + self.rehearsal.weight * kl
 
     def _target_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

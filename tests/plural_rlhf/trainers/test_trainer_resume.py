@@ -207,7 +207,7 @@ def test_a_checkpoint_of_a_saved_jury_with_other_heads_is_refused(lopsided, tmp_
 
 @pytest.mark.slow
 def test_two_processes_equal_one(lopsided, tmp_path):
-    """The same completions on one process and on two that share every group: same policy, offsets and log.
+    """The same completions and rehearsed texts on one process and on two that share every group: same policy and log.
 
     Two processes that go on from their checkpoint end where they ended without a stop.
     """
@@ -216,20 +216,28 @@ def test_two_processes_equal_one(lopsided, tmp_path):
             from safetensors.numpy import save_file
             from tests.juries import CPU
             from tests.policies import THREE, TOKENIZER, rows, scripted_completions, three_answers
-            from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer
+            from plural_rlhf.trainers import PluralGRPOConfig, PluralGRPOTrainer, Rehearsal
 
             policy, folder, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
-            for mode, size, prompts in (("sampled", 8, "abcd"), ("replayed", 8, "a"), ("exact", 4, "abcd")):
+            elsewhere = [{"prompt": f"And {what}? ", "completion": "as ever"} for what in ("cats", "dogs", "rain")]
+            modes = (("sampled", 8, "abcd"), ("replayed", 8, "a"), ("exact", 4, "abcd"), ("rehearsed", 4, "abcd"))
+            for mode, size, prompts in modes:
+                exact = mode in ("exact", "rehearsed")
                 settings = dict(max_steps=4, learning_rate=1e-3, shuffle_dataset=False, seed=5)
                 settings |= CPU | dict(save_strategy="steps", save_steps=2, logging_strategy="steps", logging_steps=1)
                 settings |= dict(adam_epsilon=1e-5)  # else the rounding of a tiny gradient becomes a whole step
-                settings |= dict(exact=True) if mode == "exact" else dict(num_generations=8, max_completion_length=4)
+                settings |= dict(exact=True) if exact else dict(num_generations=8, max_completion_length=4)
                 settings |= dict(num_iterations=2) if mode == "replayed" else {}
+                # What a rehearsal asks for is next to nothing at first, of which Adam makes whole steps of rounding.
+                settings |= dict(optim="sgd", learning_rate=0.3) if mode == "rehearsed" else {}
                 settings |= dict(per_device_train_batch_size=size // processes)
-                data = rows(prompts, THREE if mode == "exact" else None)
+                data = rows(prompts, THREE if exact else None)
                 for part, resume in (("whole", None), ("resumed", f"{folder}/{mode}/whole/checkpoint-2")):
                     args = PluralGRPOConfig(f"{folder}/{mode}/{part}", **settings)
-                    trainer = PluralGRPOTrainer(policy, three_answers(), args, data, processing_class=TOKENIZER)
+                    rehearsal = Rehearsal(elsewhere, per_step=2 // processes) if mode == "rehearsed" else None
+                    trainer = PluralGRPOTrainer(
+                        policy, three_answers(), args, data, processing_class=TOKENIZER, rehearsal=rehearsal
+                    )
                     scripted_completions(trainer)
                     trainer.train(resume_from_checkpoint=resume)
                     if trainer.is_world_process_zero():
@@ -243,7 +251,7 @@ def test_two_processes_equal_one(lopsided, tmp_path):
     for processes in ("1", "2"):
         run_script(script, lopsided, str(tmp_path / processes), processes, processes=int(processes), timeout=400)
     start = load(lopsided).state_dict()
-    for mode in ("sampled", "replayed", "exact"):
+    for mode in ("sampled", "replayed", "exact", "rehearsed"):
         one, two, resumed = (
             load_file(tmp_path / processes / mode / f"{part}.safetensors")
             for processes, part in (("1", "whole"), ("2", "whole"), ("2", "resumed"))
