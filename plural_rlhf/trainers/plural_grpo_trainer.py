@@ -148,6 +148,8 @@ class PluralGRPOTrainer(CheckpointedTrainer, GRPOTrainer):
         rehearsal: Rehearsal | None = None,
         **more: Any,
     ) -> None:
+        if not isinstance(rehearsal, Rehearsal | None):
+            raise ValueError(f"rehearsal is {rehearsal!r}: give plural_rlhf.Rehearsal(...), or None for none.")
         args = PluralGRPOConfig(default_output_dir(model, "PluralGRPO")) if args is None else args
         self.jury_reward, functions = find_jury(reward_funcs, args)
         self.exact, self.mixed = modes(train_dataset, args)

@@ -62,8 +62,9 @@ class Rehearsal:
         max_tokens: int = 48,
         seed: int = 0,
     ) -> None:
-        if isinstance(weight, bool) or not (math.isfinite(weight) and weight > 0):
-            raise ValueError(f"weight is {weight}: give a factor above 0, or leave the rehearsal out.")
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and math.isfinite(weight) and weight > 0):
+            raise ValueError(f"weight is {weight!r}: give a factor above 0, or leave the rehearsal out.")
         counts = {"per_step": per_step, "max_tokens": max_tokens}
         if isinstance(texts, int):
             counts["texts"] = texts

@@ -166,6 +166,7 @@ def test_every_text_has_its_turn_on_every_process():
         ({"weight": float("nan")}, "weight is nan"),
         ({"weight": True}, "weight is True"),
         ({"weight": -1}, "weight is -1"),
+        ({"weight": "1"}, "weight is '1'"),
         ({"texts": 0}, "texts is 0"),
         ({"texts": True}, "texts is True"),
         ({"texts": []}, "there are no texts"),
@@ -178,6 +179,12 @@ def test_every_text_has_its_turn_on_every_process():
 def test_wrong_settings_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         Rehearsal(**settings)
+
+
+@pytest.mark.parametrize("wrong", [0.5, True, ELSEWHERE])
+def test_what_is_no_rehearsal_is_refused_before_anything_is_loaded(wrong):
+    with pytest.raises(ValueError, match=r"rehearsal is .*: give plural_rlhf\.Rehearsal"):
+        PluralGRPOTrainer("no-such-model", "no-such-jury", rehearsal=wrong)
 
 
 def test_without_a_policy_before_there_is_no_divergence():
