@@ -8,7 +8,7 @@ Shapes: `N` completions, `B` different prompts, `P` prompt tokens, `T` completio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,19 @@ from plural_rlhf.policies.log_probs import pad_left, repeatable_cache
 if TYPE_CHECKING:
     from transformers import Cache, GenerationConfig, PreTrainedModel
 
-__all__ = ["generate_with_shared_prefix"]
+__all__ = ["OWN_DISTRIBUTION", "generate_with_shared_prefix"]
 
 logger = logging.get_logger(__name__)
+
+OWN_DISTRIBUTION: Mapping[str, Any] = {
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+}
+"""Settings that sample from a model's own distribution, as in training, whatever its generation_config says."""
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from transformers import GenerationConfig
 
 from plural_rlhf.policies.answers import encode_prompt
-from plural_rlhf.policies.generation import generate_with_shared_prefix
+from plural_rlhf.policies.generation import OWN_DISTRIBUTION, generate_with_shared_prefix
 from reward_models.inference import evaluating
 from reward_models.progress import track
 from reward_models.seeds import derived_seed
@@ -138,15 +138,7 @@ def _drawn(
     # A user's message may end with another token than an answer does, and nothing after it belongs to the message.
     ends: list[int] = sorted({int(token) for token in tokenizer.all_special_ids})
     pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    settings = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=longest,
-        pad_token_id=pad,
-        eos_token_id=ends,
-    )
+    settings = GenerationConfig(max_new_tokens=longest, pad_token_id=pad, eos_token_id=ends, **OWN_DISTRIBUTION)
     tokens, _ = generate_with_shared_prefix(model, prompts, settings, pad, ends)
     return tokens
 

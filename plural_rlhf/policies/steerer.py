@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
 from plural_rlhf.policies.base_models import adapter_base
+from plural_rlhf.policies.generation import OWN_DISTRIBUTION
 from plural_rlhf.weights.sampler import POPULATION_TOKEN, Rendering, WeightSampler
 from plural_rlhf.weights.wording import TRLPrompt
 from reward_models.borders import path_fault
@@ -39,16 +40,6 @@ logger = logging.get_logger(__name__)
 
 WeightsLike = WeightSpec | Adaptation | Placement
 """Weights as in `WeightSpec`, or one rater's posterior (`JuryScorer.adapt`, `JuryScorer.remembered`)."""
-
-_OWN_DISTRIBUTION = {
-    "do_sample": True,
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-}
-"""Settings that sample from the policy's own distribution, as in training, whatever its generation_config says."""
 
 
 class Steerer:
@@ -270,7 +261,7 @@ class Steerer:
 
         _check_generation(generation, GenerationConfig())
         rendered, ends = self._rendered(prompts, weights), self.ends
-        sampling = _OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
+        sampling = OWN_DISTRIBUTION if generation.get("do_sample", True) else {}
         config = GenerationConfig(
             **{
                 **sampling,

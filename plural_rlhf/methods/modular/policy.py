@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from plural_rlhf.methods.modular.pool import CommunityPool, TrainedCommunity
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
-from plural_rlhf.policies.generation import generate_with_shared_prefix
+from plural_rlhf.policies.generation import OWN_DISTRIBUTION, generate_with_shared_prefix
 from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import end_tokens
 from reward_models.borders import path_fault
@@ -285,7 +285,7 @@ class ModularPolicy:
 
     def _text(self, prompt: Any, max_new_tokens: int, *, sample: bool) -> str:
         ends, pad = end_tokens(self.model, self.tokenizer), self.tokenizer.pad_token_id
-        law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}
+        law = OWN_DISTRIBUTION if sample else {"do_sample": False}
         config = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends, **law)
         ids = encode_prompt(prompt, self.tokenizer, self.chat_template_kwargs)
         [tokens], _ = generate_with_shared_prefix(self.model, [ids], config, pad, ends)

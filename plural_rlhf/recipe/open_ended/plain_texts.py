@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from plural_rlhf.policies.answers import encode_prompt
-from plural_rlhf.policies.generation import generate_with_shared_prefix
+from plural_rlhf.policies.generation import OWN_DISTRIBUTION, generate_with_shared_prefix
 from plural_rlhf.policies.log_probs import completion_log_probs, pad_left
 from plural_rlhf.policies.steerer import end_tokens
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
@@ -44,15 +44,7 @@ def draw_texts(
         (3, True, True)
     """
     ends, pad = end_tokens(model, tokenizer), tokenizer.pad_token_id
-    config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=pad,
-        eos_token_id=ends,
-    )
+    config = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends, **OWN_DISTRIBUTION)
     group = [encode_prompt(prompt, tokenizer, {})] * number
     tokens, log_probs = generate_with_shared_prefix(model, group, config, pad, ends)
     return tokens, [sum(of) for of in log_probs]
