@@ -23,11 +23,27 @@ from reward_models.stats.verdicts import MIN_ITEMS
 __all__ = [
     "bca_interval",
     "bootstrap_means",
+    "check_draws",
     "interval_columns",
     "percentile_interval",
     "sign_test",
     "wilson_interval",
 ]
+
+
+def check_draws(draws: int) -> None:
+    """Raise if there is nothing to resample.
+
+    Raises:
+        ValueError: No draw.
+
+    Example:
+        >>> check_draws(0)
+        Traceback (most recent call last):
+        ValueError: draws=0: an interval needs resamples. Fix: e.g. draws=2000.
+    """
+    if draws < 1:
+        raise ValueError(f"draws={draws}: an interval needs resamples. Fix: e.g. draws=2000.")
 
 
 def bootstrap_means(values: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
@@ -49,8 +65,7 @@ def bootstrap_means(values: np.ndarray, draws: int = 2000, seed: int = 0) -> np.
         >>> means.shape, np.ptp(means[:, 1] - means[:, 0]).item()  # the pair differs by .5 in every draw
         ((1000, 2, 1), 0.0)
     """
-    if draws < 1:
-        raise ValueError(f"draws={draws}: an interval needs resamples. Fix: e.g. draws=2000.")
+    check_draws(draws)
     rng = seeded_rng(seed, "bootstrap of items")
     n_items = values.shape[1]
     # The items in the same order for every column, so that two equal columns have equal means to the last bit.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, t
 
+from plural_rlhf.evaluation.intervals import check_draws
 from reward_models.seeds import seeded_rng
 
 
@@ -102,7 +103,6 @@ def resample_prompts(n: int, *, draws: int = 2000, level: float = 0.95, seed: in
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not a probability between 0 and 1. Fix: e.g. level=0.95.")
-    if draws < 1:
-        raise ValueError(f"draws={draws}: an interval needs resamples. Fix: e.g. draws=2000.")
+    check_draws(draws)
     rng = seeded_rng(seed, "bootstrap of prompts of texts")
     return PromptResamples(rng.multinomial(n, np.full(n, 1 / n), size=draws), level)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from plural_rlhf.policies.answers import encode_prompt
-from plural_rlhf.policies.own_texts import draw_own_texts
 from plural_rlhf.policies.reference_texts import ReferenceTexts
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.multiple_choice.policies import own_text_rows
 from plural_rlhf.report.results_policies import ElsewhereResult
 from reward_models.inference import evaluating
 from reward_models.seeds import derived_seed
@@ -47,12 +47,9 @@ class Elsewhere:
     def __init__(
         self, config: RunConfig, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, keep: KeepPieces
     ) -> None:
-        longest, seed = config.rehearsal.max_tokens, derived_seed(config.seed, "conversations that are measured")
-
-        def draw() -> list[dict[str, Any]]:
-            return [text.row for text in draw_own_texts(base, tokenizer, TEXTS, max_new_tokens=longest, seed=seed)]
-
-        rows, encode = keep("own texts", [draw])[0], partial(encode_prompt, tokenizer=tokenizer)
+        seed = derived_seed(config.seed, "conversations that are measured")
+        [rows] = keep("own texts", [partial(own_text_rows, config, base, tokenizer, TEXTS, seed)])
+        encode, longest = partial(encode_prompt, tokenizer=tokenizer), config.rehearsal.max_tokens
         self._before = ReferenceTexts.of(base, tokenizer, rows, encode, max_tokens=longest)
 
     def pieces(self, model: PreTrainedModel) -> list[Callable[[], list[float]]]:

@@ -46,7 +46,7 @@ from reward_models.weights import WeightSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["FlatJury", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
+__all__ = ["FlatJury", "own_text_rows", "policy_prompt", "train_grpo", "train_plural", "train_warmup"]
 
 OWN_TEXTS = "own_texts.json"
 """Beside pi_0: the conversations on which policies are kept as they were."""
@@ -189,7 +189,7 @@ def train_warmup(
     section = config.warmup
     base, tokenizer = load_base(config)
     if config.rehearsal.weight:
-        training.beside[OWN_TEXTS] = own_text_rows(config, base, tokenizer)
+        training.beside[OWN_TEXTS] = own_text_rows(config, base, tokenizer, config.rehearsal.texts, config.seed)
     torch.manual_seed(derived_seed(config.seed, "first adapter"))
     model = with_new_adapter(base, config.policy.lora)
     if section.steps == 0:
@@ -230,16 +230,19 @@ def train_plural(
     return _train_exact("plural", model, tokenizer, reward, rows, args, training, heldout, _rehearsal(config, own))
 
 
-def own_text_rows(config: RunConfig, model: PreTrainedModel | PeftModel, tokenizer: Any) -> list[dict[str, Any]]:
+def own_text_rows(
+    config: RunConfig, model: PreTrainedModel, tokenizer: Any, number: int, seed: int
+) -> list[dict[str, Any]]:
     """Let a language model make up the conversations on which policies are kept as they are, or measured.
 
     Args:
         config: The run.
         model: The language model.
         tokenizer: Its tokenizer.
+        number: How many.
+        seed: Random seed; others than those of the training are measured.
     """
-    section = config.rehearsal
-    own = draw_own_texts(model, tokenizer, section.texts, max_new_tokens=section.max_tokens, seed=config.seed)
+    own = draw_own_texts(model, tokenizer, number, max_new_tokens=config.rehearsal.max_tokens, seed=seed)
     return [text.row for text in own]
 
 
