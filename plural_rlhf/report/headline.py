@@ -118,7 +118,10 @@ def _best_rival_sentence(results: RunResults, rows: Rows) -> str:
     best = min(known, key=lambda method: known[method])
     show = format_points if metric == Metric.POINTS else format_nats
     unit = "points off" if metric == Metric.POINTS else "nats from the people"
-    verdict = "closer to the people than ours" if known[best] < ours else "farther from the people than ours"
+    if show(known[best]) == show(ours):
+        verdict = "as near to the people as ours"
+    else:
+        verdict = "closer to the people than ours" if known[best] < ours else "farther from the people than ours"
     return (
         f"The best of the other answers is “{METHOD_NAMES[best]}”: {show(known[best])} {unit} on average, {verdict} "
         f"({show(ours)})."

@@ -189,11 +189,11 @@ def plot_distances(results: RunResults) -> Figure | None:
                 axes.plot(interval, [height, height], color=INK, lw=1.2)
             weight = "bold" if method == Method.PLURAL else "normal"
             axes.text(1.19 * top, height, show(value), va="center", ha="right", fontweight=weight)
-        _mark_baselines(axes, {name: rows.value(name, split, metric) for name in BASELINES}, top, show)
         if metric == Metric.POINTS:
             axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
         axes.set_ylim(len(methods) - 0.5, -0.62)
         axes.set_xlim(0, 1.2 * top)
+        _mark_baselines(axes, {name: rows.value(name, split, metric) for name in BASELINES}, show)
         axes.set_yticks(range(len(methods)), [METHOD_NAMES[m] for m in methods] if split == Split.TRAIN else [])
         axes.set_xlabel(f"{name}: {unit}, lower is better")
         axes.tick_params(axis="y", length=0)
@@ -347,17 +347,16 @@ def _margins(axes: Axes, question: QuestionResult) -> None:
             axes.plot([low, high], [0, 0], color=INK, lw=1.1, solid_capstyle="butt", path_effects=[ON_ANY_COLOUR])
 
 
-def _mark_baselines(
-    axes: Axes, values: Mapping[Method, float | None], top: float, show: Callable[[float], str]
-) -> None:
-    """Lines across the bars, named above them from left to right."""
+def _mark_baselines(axes: Axes, values: Mapping[Method, float | None], show: Callable[[float], str]) -> None:
+    """Lines across the bars, named above them from left to right, each in its part of the width."""
     known = sorted((value, name) for name, value in values.items() if value is not None)
+    room = axes.get_xlim()[1] / max(1, len(known))
     for place, (value, name) in enumerate(known):
         axes.axvline(value, color=GREY, ls=BASELINE_LINES[name], lw=1.1, zorder=0)
         axes.annotate(
             f"{name} {show(value)}",
             (value, -0.62),
-            (top * (0.14 + 0.36 * place), -1.05),
+            (room * (place + 0.05), -1.05),
             fontsize=8,
             color=GREY,
             va="bottom",

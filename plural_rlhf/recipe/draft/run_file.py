@@ -80,7 +80,7 @@ CHOICE = """\
 #                asked to. {held}
 # Launch         plural-rlhf headroom {file}     first: do people differ in more than noise? (seconds)
 #                plural-rlhf run {file}
-# Takes          roughly seven minutes on two CPU cores.
+# Takes          roughly ten to fifteen minutes on two CPU cores.
 # Change         plural-rlhf run {file} --set plural.steps=20 --set grpo.steps=0 --output runs/short
 
 name: {name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import math
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 
 from plural_rlhf.report import canvas, plots, summary_table, write_report
@@ -271,6 +273,20 @@ def test_bars_of_the_distances_are_the_rows(results):
         known = [value for m in BASELINES if (value := rows.value(m, split, Metric.JSD)) is not None]
         assert sorted(lines) == pytest.approx(sorted(known))
         assert len(known) == 3  # of a run that was measured before questions were weighted by wording
+
+
+def test_the_names_of_four_baselines_are_apart_and_in_the_figure():
+    values = stored_values(3, 3)
+    marginal = [entry for entry in values["rows"] if entry["method"] == Method.MARGINAL]
+    values["rows"] += [entry | {"method": Method.WORDING} for entry in marginal]
+    figure = plots.plot_distances(RunResults.model_validate(values))
+    figure.canvas.draw()
+    texts = [text for axes in figure.axes for text in axes.texts if text.get_color() == plots.GREY]
+    named = [Text.get_window_extent(text) for text in texts]  # without the lines that point at the baselines
+    assert len(named) == 2 * 4
+    for one, other in itertools.pairwise(named):
+        assert one.x1 < other.x0
+    assert 0 < named[0].x0 < named[-1].x1 < figure.bbox.x1
 
 
 def test_bars_of_the_distributions_end_at_the_coverage(results):
