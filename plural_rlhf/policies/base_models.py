@@ -19,7 +19,15 @@ from reward_models.jury.tiny import tiny_causal_lm, tiny_tokenizer
 from reward_models.whole_file import whole_folder
 
 
-__all__ = ["SMOLLM2", "TINY", "adapter_base", "prepare_base_model", "tiny_causal_lm", "tiny_tokenizer"]
+__all__ = [
+    "SMOLLM2",
+    "TINY",
+    "adapter_base",
+    "base_model_place",
+    "prepare_base_model",
+    "tiny_causal_lm",
+    "tiny_tokenizer",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -89,22 +97,40 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
     """
     if fault := path_fault(name):
         raise FileNotFoundError(f"the language model cannot be loaded: {fault}.")
+    place = base_model_place(name, cache_dir, seed=seed)
     if name not in (SMOLLM2, TINY):
-        if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        if name.startswith((".", "/", "~")) and not Path(place).is_dir():
             raise FileNotFoundError(
                 f"policy.model is {name!r}, which looks like a path, but there is no such folder. Give the folder of "
                 f"a saved model, a hub id such as 'HuggingFaceTB/SmolLM2-135M-Instruct', {SMOLLM2!r} or {TINY!r}."
             )
-        folder = Path(name).expanduser()
-        return str(folder.resolve()) if folder.is_dir() else name
+        return place
     if fault := folder_fault(cache_dir):
         raise NotADirectoryError(f"cache_dir, for converted models: {fault}.")
-    folder = Path(cache_dir).resolve() / (name if name == SMOLLM2 else f"{name}-seed{seed}")
+    folder = Path(place)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").exists():
             with whole_folder(folder) as unfinished:
                 _convert_smollm2(unfinished) if name == SMOLLM2 else _build_tiny(unfinished, seed)
-    return str(folder)
+    return place
+
+
+def base_model_place(name: str, cache_dir: str | Path = ".cache/models", *, seed: int = 0) -> str:
+    """Return the path (or hub id) that `prepare_base_model` returns, whether or not the model is there already.
+
+    Args:
+        name: As for `prepare_base_model`.
+        cache_dir: Folder of converted models.
+        seed: Random seed of the weights of `tiny`.
+
+    Example:
+        >>> Path(base_model_place("tiny", "models", seed=3)).name
+        'tiny-seed3'
+    """
+    if name in (SMOLLM2, TINY):
+        return str(Path(cache_dir).resolve() / (name if name == SMOLLM2 else f"{name}-seed{seed}"))
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else name
 
 
 def _convert_smollm2(folder: Path) -> None:

@@ -100,8 +100,10 @@ class SequenceTuning:
         """
         if (record := folder.record(self.stage)) is not None:
             folder.check_stage(self.stage, inputs, [self.saved])
+            if record.inputs is not None and (unknown := record.inputs.unknown(inputs)):
+                show(f"{self.stage}: found in {folder.path}, kept{unknown}")
             return record
-        checkpoints = folder.begin(self.stage, inputs)
+        checkpoints = folder.begin(self.stage, inputs, show)
         training = TrainingFolder(folder.path / self.saved, checkpoints, run.checkpoints, interruption, show)
         set_seed(self.first_weights % 2**32)
         model = self.load()

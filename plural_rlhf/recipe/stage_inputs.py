@@ -10,12 +10,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plural_rlhf.policies.base_models import base_model_place
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.run_folder.fingerprints import judgements_hash, large_files_hash, model_hash
+from plural_rlhf.recipe.run_folder.fingerprints import (
+    adapted_hash,
+    all_files_hash,
+    judgements_hash,
+    large_files_hash,
+    model_hash,
+)
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs
 from plural_rlhf.report.names import Stage
 from plural_rlhf.settings.base import Section
 from reward_models.content_hashes import file_hash, value_hash
+from reward_models.replaced_files import folder_to_read
 
 
 if TYPE_CHECKING:
@@ -42,6 +50,15 @@ READ_BY_STAGE: Mapping[Stage, tuple[tuple[str, ...], tuple[Stage, ...]]] = {
     ),
 }
 """Per stage the settings that it depends on (whole sections or keys), and the stages whose output it reads."""
+MODELS_READ: Mapping[Stage, Mapping[str, str]] = {
+    Stage.JURY: {"jury.backbone": "backbone of the jury", "jury.describe": "model that describes clusters"},
+    Stage.EVALUATE: {
+        "jury.backbone": "backbone of the jury",
+        "evaluate.embedder": "embedder",
+        "evaluate.heldout_backbone": "backbone of the held-out jury",
+    },
+}
+"""Per stage the settings that name a model beside `policy.model`, with what it is called in messages."""
 
 
 class RunInputs:
@@ -68,8 +85,10 @@ class RunInputs:
             from plural_rlhf.recipe.scorers.objectives import objectives_hash
 
             self._objectives = objectives_hash(config.jury.objectives)
-        self._jury = config.jury.path if config.jury.path is not None and config.jury.path.is_dir() else None
-        self._rivals = {f"rival {name}": model_hash(path) for name, path in config.evaluate.rivals.items()}
+        path = config.jury.path
+        self._jury = folder_to_read(path) if path is not None and path.is_dir() else None
+        self._rivals = config.evaluate.rivals
+        self._cache_dir, self._seed = config.policy.cache_dir, config.seed
         self._content: dict[str, str | None] = {}
         self._model: str | None = None
         self._shown: tuple[str, ...] = ()  # until the data are read, it is not known whether answers are offered
@@ -113,6 +132,8 @@ class RunInputs:
             content["base model"] = model_hash(self._model)  # not kept: a download may be going on
             # Beside it, because records of earlier versions know the quick hash only.
             content["weights of the base model"] = large_files_hash(self._model)
+            content["model that the base model is an adapter of"] = adapted_hash(self._model)
+            content |= self._models(stage)
         if stage != Stage.JURY:
             content |= self._texts
         elif self._objectives is not None:
@@ -120,8 +141,17 @@ class RunInputs:
         elif self._jury is not None:
             content["saved jury"] = value_hash([model_hash(self._jury), large_files_hash(self._jury)])
         if stage == Stage.EVALUATE:
-            content |= self._rivals
+            content |= {f"rival {name}": model_hash(path) for name, path in self._rivals.items()}
+            content |= {f"weights of the rival {name}": _rival_hash(path) for name, path in self._rivals.items()}
         return StageInputs(settings, {**content, **self._content}, self._sources)
+
+    def _models(self, stage: Stage) -> dict[str, str | None]:
+        """Hashes of the models that a stage reads beside the base model, by their name in words."""
+        named = {words: self._settings[key] for key, words in MODELS_READ.get(stage, {}).items()}
+        places = {
+            words: base_model_place(name, self._cache_dir, seed=self._seed) for words, name in named.items() if name
+        }
+        return {words: all_files_hash(place) for words, place in places.items()}
 
     def of_every_stage(self) -> dict[str, StageInputs]:
         """Return what each stage reads, without the output of earlier stages."""
@@ -166,6 +196,13 @@ def _settings(section: Section, values: Mapping[str, Any], prefix: str = "") -> 
             yield from _settings(part, values[name], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", values[name]
+
+
+def _rival_hash(policy: Path) -> str:
+    """Hash of every file of a policy and of what its training left on the way; both go onto the base of this run."""
+    from plural_rlhf.recipe.checkpoints import adapters_along
+
+    return value_hash([all_files_hash(folder, base=False) for folder in (policy, *adapters_along(policy).values())])
 
 
 def _files(config: RunConfig) -> list[Path]:

@@ -103,13 +103,14 @@ class Stages:
             inputs = self._inputs.of(stage, self._outputs)
             record = self.folder.finish(stage, StageRecord(results.to_dict(), seconds, inputs, files))
         else:
-            self.folder.check_stage(stage, self._inputs.of(stage, self._outputs), WRITTEN[stage])
+            now = self._inputs.of(stage, self._outputs)
+            self.folder.check_stage(stage, now, WRITTEN[stage])
             redone = [earlier for earlier in READ_BY_STAGE[stage][1] if earlier in self._outputs]
             if record.inputs is None and redone:
                 reason = f"it is of an earlier version, and the stage {redone[0]} was done again since"
                 raise RunFolderError(damage(path, stage, f"record of the stage {stage}", reason))
             unknown = "; it is of an earlier version, so whether its data have changed is unknown"
-            note = "" if record.inputs is not None else unknown
+            note = unknown if record.inputs is None else record.inputs.unknown(now)
             self.console.print(cell(f"{stage}: found in {path}, kept (--overwrite starts over){note}", "dim"))
         if record.files:
             self._outputs[stage] = value_hash(record.files)
@@ -129,11 +130,12 @@ class Stages:
         other = RunFolder(self._reuse).record(stage)
         if other is None or other.inputs is None or other.files is None:
             return None
-        if any(other.inputs.changes(self._inputs.of(stage, self._outputs), settings_of_earlier_versions())):
+        now = self._inputs.of(stage, self._outputs)
+        if any(other.inputs.changes(now, settings_of_earlier_versions())):
             return None
         other.check_files(self._reuse, stage)
         copy_outputs(self._reuse, self.folder.path, WRITTEN[stage], other.files)
-        self.console.print(cell(f"{stage}: copied from {self._reuse}", "dim"))
+        self.console.print(cell(f"{stage}: copied from {self._reuse}{other.inputs.unknown(now)}", "dim"))
         return self.folder.finish(stage, other)
 
     def part(self, stage: Stage, name: str, work: Callable[[], JsonValue]) -> JsonValue:
@@ -181,7 +183,7 @@ class Stages:
 
     def kept_in(self, stage: Stage) -> Path:
         """Return the folder for what a stage goes on from; it is deleted when the stage is complete."""
-        return self.folder.begin(stage, self._inputs.of(stage, self._outputs))
+        return self.folder.begin(stage, self._inputs.of(stage, self._outputs), lines_to(self.console))
 
     def training(self, stage: Stage) -> TrainingFolder:
         """Return where a training stage saves its policy, and what it goes on from."""

@@ -42,6 +42,7 @@ from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.individuals.config import IndividualsRun, PeopleTable
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.run_folder.fingerprints import all_files_hash
 from plural_rlhf.recipe.run_folder.folder import META, TUNED, RunFolder, open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from plural_rlhf.recipe.sequence_tuning import SequenceTuning
@@ -76,8 +77,14 @@ class _Run:
     show: Callable[[str], object]
 
     def inputs(self, *sections: str, content: object) -> StageInputs:
-        """Return what a stage reads: some sections of the run file, and people or weights."""
-        return StageInputs.of_sections(self.config, sections, {"people": content})
+        """Return what a stage reads: some sections of the run file, people or weights, and models.
+
+        The embedder is not among them: by which judgements it chose, predictions are told apart.
+        """
+        models = {"base model": all_files_hash(self.base)}
+        if (adapter := self.config.model.adapter) is not None:
+            models["adapter to start from"] = all_files_hash(adapter, base=False)
+        return StageInputs.of_sections(self.config, sections, {"people": content}, models)
 
     def load(self, adapter: Path | None, *, trainable: bool = False) -> PreTrainedModel | PeftModel:
         """Load the base model, with an adapter if there is one."""

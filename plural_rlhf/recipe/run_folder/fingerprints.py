@@ -6,17 +6,21 @@ Knows nothing of runs; hashes of files and values are in `reward_models.content_
 from __future__ import annotations
 
 import hashlib
+import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plural_rlhf.policies.base_models import adapter_base
 from reward_models.content_hashes import FileRecord, file_hash, folder_records, value_hash
+from reward_models.replaced_files import folder_to_read
 
 
 if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
 
-__all__ = ["judgements_hash", "large_files_hash", "model_hash", "output_records"]
+__all__ = ["adapted_hash", "all_files_hash", "judgements_hash", "large_files_hash", "model_hash", "output_records"]
 
 MODEL_FILES = (".json", ".safetensors", ".bin", ".pt", ".model", ".txt", ".jinja", ".gguf")
 """Endings of the files that decide what a folder of model weights computes."""
@@ -69,18 +73,15 @@ def model_hash(model: str | Path) -> str | None:
     """
     folder = Path(model)
     if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(str(model), "config.json")
-        return value_hash([str(model), Path(cached).parent.name]) if isinstance(cached, str) else None
+        return _cached_commit(str(model))
     return value_hash([[path.name, _sampled_hash(path)] for path in _model_files(folder)])
 
 
 def large_files_hash(model: str | Path) -> str | None:
     """Return a hash of every byte of the files of more than 16 MiB in a folder of model weights.
 
-    It takes about a second per gigabyte, once per process: a file is read again if its size, its time of change or its
-    inode is another.
+    It takes about a second per gigabyte, once per process: a file is read again if its size, its inode, or the time at
+    which its content or its inode changed is another. That time cannot be set back, as the time of its content can.
 
     Args:
         model: As for `model_hash`.
@@ -96,19 +97,92 @@ def large_files_hash(model: str | Path) -> str | None:
     return value_hash([[path.name, _whole_hash(path, *_version(path))] for path in large]) if large else None
 
 
+def all_files_hash(model: str | Path, *, base: bool = True) -> str | None:
+    """Return a hash of every byte of what a model is loaded from, however large.
+
+    Beside the files of its folder these are those of the modules of a sentence embedder, which lie in folders of their
+    own, and of the model that an adapter was trained on. It takes about a second per gigabyte, once per process, see
+    `large_files_hash`.
+
+    Args:
+        model: As for `model_hash`.
+        base: Whether the model that an adapter was trained on counts.
+
+    Returns:
+        The hash; None for an id on the Hub of which nothing is in the cache.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "modules.json").write_text('[{"path": "1_Pooling"}]')
+        ...     before = all_files_hash(folder)
+        ...     (Path(folder) / "1_Pooling").mkdir()
+        ...     _ = (Path(folder) / "1_Pooling" / "config.json").write_text("{}")
+        ...     before == all_files_hash(folder)
+        False
+    """
+    folder = Path(folder_to_read(model))
+    if not folder.is_dir():
+        return _cached_commit(str(model))
+    files = [path for part in (folder, *_modules(folder)) for path in _model_files(part)]
+    hashes = [[path.relative_to(folder).as_posix(), _whole_hash(path, *_version(path))] for path in files]
+    return value_hash([hashes, adapted_hash(folder) if base else None])
+
+
+def adapted_hash(model: str | Path) -> str | None:
+    """Return the hash of the model that an adapter was trained on, see `all_files_hash`.
+
+    Args:
+        model: As for `model_hash`.
+
+    Returns:
+        The hash; None if the folder holds no adapter, or one that does not say where its model is.
+
+    Example:
+        >>> adapted_hash("an/id") is None
+        True
+    """
+    try:
+        trained_on = adapter_base(model)
+    except (FileNotFoundError, ValueError):  # whoever loads the adapter says so
+        return None
+    return None if trained_on is None else all_files_hash(trained_on)
+
+
+def _modules(folder: Path) -> list[Path]:
+    """Folders of the modules of a sentence embedder, but for those in the folder itself."""
+    with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged list, whose own hash is another
+        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return [folder / path for path in sorted({str(module["path"]) for module in listed}) if path]
+    return []
+
+
+def _cached_commit(hub_id: str) -> str | None:
+    """The commit of a model in the local cache of the Hub; None if nothing of it is there, or the id is a path."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    with suppress(HFValidationError):
+        for name in ("config.json", "adapter_config.json"):
+            cached = try_to_load_from_cache(hub_id, name)
+            if isinstance(cached, str):
+                return value_hash([hub_id, Path(cached).parent.name])
+    return None
+
+
 def _model_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
 
 
-def _version(path: Path) -> tuple[int, int, int]:
+def _version(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @cache
-def _whole_hash(path: Path, size: int, changed_ns: int, inode: int) -> str:
+def _whole_hash(path: Path, size: int, written_ns: int, changed_ns: int, inode: int) -> str:
     return file_hash(path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -153,18 +153,25 @@ class RunFolder:
         self.drop_checkpoints(stage)
         return StageRecord.read(path)
 
-    def begin(self, stage: str, inputs: StageInputs) -> Path:
+    def begin(self, stage: str, inputs: StageInputs, show: Callable[[str], object] = print) -> Path:
         """Return the folder for what a stage goes on from, with a note of what the stage reads.
 
         What was kept for other inputs, because an earlier stage was done again since, is deleted.
+
+        Args:
+            stage: The stage.
+            inputs: What it reads.
+            show: Called with a sentence if what is kept is of an earlier version, which did not note all of that.
         """
         folder, now = self.path / CHECKPOINTS / stage, json.loads(json.dumps(asdict(inputs)))
         try:
             kept = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             kept = None
-        if kept is None or kept["settings"] != now["settings"] or kept["content"] != now["content"]:
+        if kept is None or kept["settings"] != now["settings"] or _differ(kept["content"], now["content"]):
             self.drop_checkpoints(stage)
+        elif (unknown := StageInputs(content=kept["content"]).unknown(inputs)) and len(list(folder.iterdir())) > 1:
+            show(f"{stage}: goes on from what is kept{unknown}")
         write_json(folder / INPUTS_FILE, now)
         return folder
 
@@ -284,6 +291,11 @@ def kept_in(path: Path) -> str:
         elif any(entry.name != INPUTS_FILE for entry in folder.glob("*")):
             begun.append(f"a part of {folder.name}")
     return f"Kept: {', '.join([*complete, *begun])}." if complete or begun else "No stage is complete."
+
+
+def _differ(kept: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a stage that has begun read something else; what its version did not note yet does not count."""
+    return any(name not in now or now[name] != digest for name, digest in kept.items())
 
 
 def _is_blank(path: Path) -> bool:

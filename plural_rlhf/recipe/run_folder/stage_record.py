@@ -44,19 +44,26 @@ class StageInputs:
     sources: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_sections(cls, config: BaseModel, sections: Sequence[str], content: Mapping[str, object]) -> StageInputs:
+    def of_sections(
+        cls,
+        config: BaseModel,
+        sections: Sequence[str],
+        content: Mapping[str, object],
+        models: Mapping[str, str | None] | None = None,
+    ) -> StageInputs:
         """Return what a stage reads: the seed and some sections of a run file, and the hash of each content.
 
         Args:
             config: The run file.
             sections: Names of its sections.
             content: Plain values, by their name in words.
+            models: Hashes of models, by their name in words; None for one that is not there yet.
         """
         values = config.model_dump(mode="json", include={"seed", *sections})
         flat = {"seed": values.pop("seed")} | {
             f"{section}.{key}": value for section, of in values.items() for key, value in of.items()
         }
-        return cls(flat, {name: value_hash(value) for name, value in content.items()})
+        return cls(flat, {**{name: value_hash(value) for name, value in content.items()}, **(models or {})})
 
     def changes(self, now: StageInputs, defaults: Mapping[str, Any]) -> Iterator[str]:
         """Yield a phrase per setting or content that differs now.
@@ -76,6 +83,23 @@ class StageInputs:
                 files = [path for path, d in now.sources.items() if self.sources.get(path) not in (None, d)]
                 because = f" (the file {' and '.join(files)} has changed)" if files and name == "judgements" else ""
                 yield f"{name}: other content{because}"
+
+    def unknown(self, now: StageInputs) -> str:
+        """Return a sentence part on content that the stage reads and these inputs, of an earlier version, do not know.
+
+        Args:
+            now: What the stage would read today.
+
+        Returns:
+            The part, to be put behind a sentence; empty if all is known.
+
+        Example:
+            >>> StageInputs().unknown(StageInputs(content={"embedder": "a1", "rival dpo": None}))
+            '; it is of an earlier version, so whether this has changed since is unknown: embedder'
+        """
+        names = [name for name, digest in now.content.items() if digest and self.content.get(name) is None]
+        what = f"; it is of an earlier version, so whether this has changed since is unknown: {', '.join(names)}"
+        return what if names else ""
 
 
 @dataclass(frozen=True)

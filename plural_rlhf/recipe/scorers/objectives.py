@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from plural_rlhf.recipe.config import ConfigError, RunConfig
-from plural_rlhf.recipe.run_folder.fingerprints import large_files_hash, model_hash
+from plural_rlhf.recipe.run_folder.fingerprints import adapted_hash, large_files_hash, model_hash
 from plural_rlhf.recipe.settings.models import ObjectiveSection
 from plural_rlhf.report.names import Stage
 from plural_rlhf.report.results_jury import Cluster, ClusterSelection, Heads, JuryResults
@@ -134,7 +134,8 @@ def objectives_hash(sections: Mapping[str, ObjectiveSection]) -> str:
 
 def _files_hash(section: ObjectiveSection) -> list[str | None]:
     if section.model is not None:
-        return [model_hash(section.model), large_files_hash(section.model)]
+        adapted = adapted_hash(section.model)
+        return [model_hash(section.model), large_files_hash(section.model), *([adapted] if adapted else [])]
     where = str(section.function).rpartition(":")[0]
     if where.endswith(".py"):
         return [file_hash(Path(where)) if Path(where).is_file() else None]

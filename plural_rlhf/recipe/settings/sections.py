@@ -205,8 +205,9 @@ class EvaluateSection(Section):
     )
     heldout_backbone: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="Where policies write text: model whose features the second jury reads, which is fitted to the "
-        "held-out raters and measures what the policies were not trained on; null for that of the first jury.",
+        description="Where policies write text: model (path or Hub id) whose features the second jury reads, which is "
+        "fitted to the held-out raters and measures what the policies were not trained on; null for that of the first "
+        "jury.",
     )
 
 

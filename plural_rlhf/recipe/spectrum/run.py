@@ -24,8 +24,9 @@ from plural_rlhf.methods.spectrum import (
     encode_sequence,
     template_for,
 )
-from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.policies.base_models import base_model_place, prepare_base_model
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.run_folder.fingerprints import all_files_hash
 from plural_rlhf.recipe.run_folder.folder import TUNED, RunFolder, open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from plural_rlhf.recipe.sequence_tuning import SequenceTuning
@@ -57,13 +58,19 @@ class _Run:
 
     config: SpectrumRun
     sequences: RunSequences
+    base: str
     tokenizer: PreTrainedTokenizerBase
     template: SpectrumTemplate
     show: Callable[[str], object]
 
     def inputs(self, *sections: str, content: object) -> StageInputs:
-        """Return what a stage reads: some sections of the run file, and the sequences."""
-        return StageInputs.of_sections(self.config, sections, {"sequences": content})
+        """Return what a stage reads: some sections of the run file, the sequences, and models."""
+        model = self.config.model
+        models = {"base model": all_files_hash(self.base)}
+        if model.sibling is not None:
+            place = base_model_place(model.sibling, model.cache_dir, seed=self.config.seed)
+            models["sibling of the base model"] = all_files_hash(place)
+        return StageInputs.of_sections(self.config, sections, {"sequences": content}, models)
 
 
 def run_spectrum(
@@ -100,7 +107,7 @@ def run_spectrum(
     path = prepare_base_model(config.model.base, config.model.cache_dir, seed=config.seed)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     template = template_for(tokenizer, config.model.template)  # what cannot be put into words is said at once
-    run = _Run(config, load_run_sequences(config.data, config.seed), tokenizer, template, show)
+    run = _Run(config, load_run_sequences(config.data, config.seed), path, tokenizer, template, show)
     if run.sequences.dropped:
         show(f"not trained on, because a held-out task has their source: {', '.join(run.sequences.dropped)}")
     too_long = _too_long(run)

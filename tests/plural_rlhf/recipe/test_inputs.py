@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +20,7 @@ from plural_rlhf.recipe.run_folder.stage_record import StageInputs
 from plural_rlhf.recipe.settings.data import DataSection
 from plural_rlhf.recipe.stage_inputs import RunInputs
 from plural_rlhf.report.names import Stage
+from plural_rlhf.settings.base import Section
 from reward_models import fit_mixture, planted_judgements
 from reward_models.content_hashes import file_hash
 from reward_models.errors import JudgementError, JuryError
@@ -45,33 +50,106 @@ def test_a_seed_that_a_trainer_cannot_use_is_refused():
     assert make_config({"seed": 2**32 - 1}, origin="test").seed == 2**32 - 1
 
 
-def test_one_changed_digit_in_the_middle_of_large_weights_is_another_base_model(tmp_path):
-    weights = tmp_path / "model.safetensors"
-    with weights.open("wb") as file:
+JUDGED = planted_judgements("choice", num_raters=4, num_items=3).judgements
+DATA = SimpleNamespace(
+    writes_text=False,
+    everything=JUDGED,
+    train=JUDGED,
+    heldout_raters=JUDGED,
+    heldout_items=[],
+    other_tables=[],
+)
+MODELS = {
+    "policy.model": ("jury", "weights of the base model"),
+    "jury.backbone": ("jury", "backbone of the jury"),
+    "jury.describe": ("jury", "model that describes clusters"),
+    "jury.path": ("jury", "saved jury"),
+    "jury.objectives": ("jury", "objectives"),
+    "evaluate.embedder": ("evaluate", "embedder"),
+    "evaluate.heldout_backbone": ("evaluate", "backbone of the held-out jury"),
+    "evaluate.rivals": ("evaluate", "weights of the rival mine"),
+}
+"""Settings that name the folder of a model, with a stage that reads it and what it is called there."""
+
+
+def config_with(key: str, value: object) -> RunConfig:
+    """A run file with one setting, and what that setting asks for besides."""
+    section, name = key.split(".")
+    prompts = {"prompts": {"path": "prompts.csv"}} if key == "jury.objectives" else {}
+    return make_config({section: {name: value}, **prompts}, origin="test")
+
+
+def inputs_of(config: RunConfig, stage: str, model: str = "an/id") -> StageInputs:
+    inputs = RunInputs(config)
+    inputs.add_content(DATA, model)
+    return inputs.of(Stage(stage))
+
+
+def large_file(path: Path) -> Path:
+    with path.open("wb") as file:
         file.truncate(2**24 + 1)
-    judgements = planted_judgements("choice", num_raters=4, num_items=3).judgements
-    data = SimpleNamespace(
-        writes_text=False,
-        everything=judgements,
-        train=judgements,
-        heldout_raters=judgements,
-        heldout_items=[],
-        other_tables=[],
-    )
+    return path
 
-    def read() -> StageInputs:
-        inputs = RunInputs(make_config({}, origin="test"))
-        inputs.add_content(data, str(tmp_path))
-        return inputs.of(Stage.JURY)
 
-    before, quick = read(), model_hash(tmp_path)
-    with weights.open("r+b") as file:
+def change_the_middle(path: Path) -> None:
+    with path.open("r+b") as file:
         file.seek(2**23 + 2**17)
         file.write(b"1")
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_one_changed_digit_in_the_middle_of_large_weights_is_another_model(tmp_path, key):
+    stage, words = MODELS[key]
+    weights = large_file(tmp_path / "model.safetensors")
+    folder = str(tmp_path)
+    values = {"jury.objectives": {"mine": {"model": folder}}, "evaluate.rivals": {"mine": folder}}
+    config = config_with(key, values.get(key, folder))
+    model = folder if key == "policy.model" else "an/id"
+    before, quick = inputs_of(config, stage, model), model_hash(tmp_path)
+    assert list(before.changes(inputs_of(config, stage, model), {})) == []
+    change_the_middle(weights)
     assert model_hash(tmp_path) == quick  # it reads blocks only
-    assert list(before.changes(read(), {})) == ["weights of the base model: other content"]
-    of_earlier_version = {name: value for name, value in before.content.items() if name != "weights of the base model"}
-    assert list(StageInputs(before.settings, of_earlier_version).changes(read(), {})) == []
+    assert list(before.changes(inputs_of(config, stage, model), {})) == [f"{words}: other content"]
+
+
+def test_every_setting_of_a_run_file_that_may_name_a_model_is_compared_by_its_content():
+    """A new setting is one of them if it says so, or else names a file or a folder of another kind."""
+    others = {"output_dir", "policy.cache_dir", "data.path", "data.columns", "data.written", "prompts.path"}
+
+    def named(section: type[Section], prefix: str = "") -> Iterator[str]:
+        for name, field in section.model_fields.items():
+            if isinstance(field.default, Section):
+                yield from named(type(field.default), f"{prefix}{name}.")
+            elif "Path" in str(field.annotation) or re.search("Hub id|path/of", field.description or ""):
+                yield f"{prefix}{name}"
+
+    assert {*named(RunConfig)} == {*MODELS, *others}
+
+
+def test_modules_of_an_embedder_checkpoints_of_a_rival_and_what_an_adapter_was_trained_on_count(tmp_path):
+    base, policy, embedder = (tmp_path / name for name in ("base", "policy", "embedder"))
+    for folder in (base, policy / "along" / "step-2", embedder / "1_Pooling"):
+        folder.mkdir(parents=True)
+    (embedder / "modules.json").write_text('[{"path": ""}, {"path": "1_Pooling"}]')
+    (policy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    embeds, rival = config_with("evaluate.embedder", str(embedder)), config_with("evaluate.rivals", {"mine": policy})
+    adapter = config_with("jury.backbone", str(policy))
+    objective = config_with("jury.objectives", {"mine": {"model": str(policy)}})
+    for changed, config, stage, model, words in (
+        (embedder / "1_Pooling", embeds, "evaluate", "an/id", "embedder"),
+        (policy / "along" / "step-2", rival, "evaluate", "an/id", "weights of the rival mine"),
+        (base, adapter, "jury", "an/id", "backbone of the jury"),
+        (base, objective, "jury", "an/id", "objectives"),
+        (base, RunConfig(), "jury", str(policy), "model that the base model is an adapter of"),
+    ):
+        before = inputs_of(config, stage, model)
+        with (changed / "config.json").open("a") as file:
+            file.write(" ")
+        assert list(before.changes(inputs_of(config, stage, model), {})) == [f"{words}: other content"]
+    assert inputs_of(rival, "evaluate").content["weights of the rival mine"] is not None
+    before = inputs_of(rival, "evaluate")
+    (base / "config.json").write_text("{}")  # a rival goes onto the base model of the run that measures it
+    assert list(before.changes(inputs_of(rival, "evaluate"), {})) == []
 
 
 def test_large_weights_are_read_once_per_process_and_small_ones_need_no_second_hash(tmp_path, monkeypatch):
@@ -80,8 +158,7 @@ def test_large_weights_are_read_once_per_process_and_small_ones_need_no_second_h
     (tmp_path / "config.json").write_text("{}")
     assert large_files_hash(tmp_path) is None
     for name in ("a.safetensors", "b.safetensors"):
-        with (tmp_path / name).open("wb") as file:
-            file.truncate(2**24 + 1)
+        large_file(tmp_path / name)
     first = large_files_hash(tmp_path)
     assert large_files_hash(tmp_path) == first
     assert read == ["a.safetensors", "b.safetensors"]

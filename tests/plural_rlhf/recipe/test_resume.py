@@ -6,16 +6,19 @@ On a tiny random model; each process is a fork, in which a hook on file operatio
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
 import signal
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load, load_file
 from typer.testing import CliRunner
 
@@ -298,6 +301,25 @@ def test_changed_data_is_refused_with_what_has_changed_and_nothing_is_touched(wh
     spaced = table.read_text().replace("\n", "\n\n")  # another file with the same judgements
     with replaced(table, spaced):
         again(run_file, output)
+
+
+def test_a_stage_of_a_version_that_did_not_note_a_model_is_kept_and_says_so(whole, tmp_path):
+    run_file, _ = whole
+    shutil.copytree(run_file.parent / "run", tmp_path / "run")
+    path = tmp_path / "run" / "stages" / "jury.json"
+    record = StageRecord.read(path)
+
+    def lines() -> list[str]:
+        said = io.StringIO()
+        run(small_run.config_of(run_file, tmp_path / "run"), until="jury", console=Console(file=said, width=1000))
+        return [line for line in said.getvalue().splitlines() if "earlier version" in line]
+
+    assert lines() == []
+    content = {name: digest for name, digest in record.inputs.content.items() if name != "base model"}
+    replace(record, inputs=replace(record.inputs, content=content)).write(path)
+    [line] = lines()
+    assert line.startswith("jury: found in")
+    assert line.endswith("whether this has changed since is unknown: base model")
 
 
 def test_a_stage_that_is_missing_its_policy_is_refused_not_left_out(whole, tmp_path):

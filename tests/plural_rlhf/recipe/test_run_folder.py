@@ -231,3 +231,23 @@ def test_a_stage_that_was_kept_is_compared_with_what_it_would_read_now(tmp_path)
         with pytest.raises(RunFolderError, match="judgements: other content"):
             run.check_stage("warm", StageInputs({"seed": 0}, {"judgements": "b"}), [])
         run.check_stage("grpo", StageInputs({"seed": 0}, {"judgements": "b"}), [])
+
+
+def test_what_an_earlier_version_did_not_note_is_said_and_loses_nothing(tmp_path):
+    before, now = (StageInputs({"seed": 0}, {"judgements": "a", **more}) for more in ({}, {"embedder": "b"}))
+    said: list[str] = []
+    with open_run_folder(tmp_path, {"seed": 0}) as run:
+        (run.begin("warm", before, said.append) / "step.txt").write_text("5")
+        assert said == []
+        kept = run.begin("warm", now, said.append) / "step.txt"
+        assert kept.read_text() == "5"
+        [line] = said
+        assert "warm: goes on from what is kept" in line
+        assert line.endswith("unknown: embedder")
+        run.begin("warm", now, said.append)
+        assert len(said) == 1  # from here on it is noted
+        for other in ({"judgements": "a", "embedder": "c"}, {"judgements": "a"}):
+            kept.write_text("5")
+            run.begin("warm", StageInputs({"seed": 0}, other), said.append)
+            assert not kept.exists()
+            run.begin("warm", now, said.append)

@@ -78,6 +78,10 @@ def test_a_run_compares_predictors_and_a_second_call_does_nothing_again(settings
     changed = {**settings, "train": {**settings["train"], "learning_rate": 0.02}}
     with pytest.raises(RunFolderError, match=r"train\.learning_rate"):
         run_individuals(IndividualsRun(**changed), show=quiet)
+    weights = tmp_path / "models" / "tiny-seed0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(RunFolderError, match="base model: other content"):
+        run_individuals(IndividualsRun(**settings), show=quiet)
     weights = folder / "tuned" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(Exception, match="tuned"):
@@ -178,3 +182,14 @@ def test_an_adapter_of_another_base_is_refused(settings, tmp_path):
     with pytest.raises(ConfigError, match=r"does not go with the base model 'tiny'"):
         run_individuals(IndividualsRun(**settings), show=quiet)
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("key", ["base", "adapter"])
+def test_each_model_that_a_run_file_names_is_compared_by_its_content(tmp_path, key):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    config = IndividualsRun(model={"base": "an/id", key: str(tmp_path)})
+    run = run_module._Run(config, None, [], config.model.base, None, None, quiet)
+    before = run.inputs("model", "train", content=[])
+    (tmp_path / "adapter_config.json").write_text("{} ")
+    [change] = before.changes(run.inputs("model", "train", content=[]), {})
+    assert change == {"base": "base model", "adapter": "adapter to start from"}[key] + ": other content"

@@ -60,6 +60,10 @@ def test_a_run_writes_adapter_results_and_page_and_a_second_call_does_nothing_ag
     changed = {**settings, "train": {**settings["train"], "learning_rate": 1e-3}}
     with pytest.raises(RunFolderError, match=r"train\.learning_rate"):
         run_spectrum(SpectrumRun(**changed), show=quiet)
+    weights = tmp_path / "models" / "tiny-seed0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(RunFolderError, match="base model: other content"):
+        run_spectrum(SpectrumRun(**settings), show=quiet)
 
 
 def test_a_run_that_was_stopped_in_training_ends_as_the_unbroken_one(settings, tmp_path, monkeypatch):
@@ -165,3 +169,14 @@ def test_the_run_file_that_ships_is_valid_and_names_tasks_that_are_there():
     assert not {task.source for task in train} & {task.source for task in heldout}
     with pytest.raises(ConfigError, match="Did you mean 'steps'"):
         load_settings(SpectrumRun, ROOT / "configs" / "spectrum.yaml", ["train.stesp=1"])
+
+
+@pytest.mark.parametrize("key", ["base", "sibling"])
+def test_each_model_that_a_run_file_names_is_compared_by_its_content(tmp_path, key):
+    (tmp_path / "config.json").write_text("{}")
+    config = SpectrumRun(model={"base": "an/id", key: str(tmp_path)})
+    run = run_module._Run(config, None, config.model.base, None, None, quiet)
+    before = run.inputs("model", "train", content=[])
+    (tmp_path / "config.json").write_text("{} ")
+    [change] = before.changes(run.inputs("model", "train", content=[]), {})
+    assert change == {"base": "base model", "sibling": "sibling of the base model"}[key] + ": other content"
