@@ -8,6 +8,7 @@ no reward model. Holds no statistics of its own; those are in `reward_models.eva
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -152,4 +153,6 @@ def _meta(args: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # Read when torch is loaded, which nothing above does: threads that spin while they wait slow a shared machine down.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())

@@ -89,6 +89,6 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     # Read when torch is loaded. By default threads spin while they wait, and beside another busy process a training
-    # step then takes ten times as long.
+    # step then takes 1.4 to ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()

@@ -82,7 +82,10 @@ def test_no_script_hides_a_package(script):
 @pytest.mark.slow
 def test_startup(tmp_path):
     _, rows = tidy("startup.py", tmp_path, "--repeats", "2")
-    assert value(rows, method="import plural_rlhf", metric="ratio") > 1
+    ratios = {row["method"]: row for row in rows if row["metric"] == "ratio"}
+    assert "import plural_rlhf" in ratios
+    assert len(ratios) == len([row for row in rows if row["metric"] == "seconds"]) - 1
+    assert all(0 < row["ci_low"] <= row["value"] <= row["ci_high"] for row in ratios.values())
     refused = launch("startup.py", "--repeats", "1", check=False)
     assert refused.returncode == 2
     assert "a spread needs at least 2" in refused.stderr

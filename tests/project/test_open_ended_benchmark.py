@@ -124,7 +124,7 @@ def test_the_steered_gain_is_that_of_the_cluster_that_gains_least():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data/polarized")
+@pytest.mark.skipif(not DATA.exists(), reason="the folder ../shared/data is not there")
 def test_the_short_form_trains_and_measures_by_runs_that_share_jury_and_pi_0(tmp_path):
     file = tmp_path / "open.json"
     methods = ("plural", "trl-grpo", "drop-in-rloo", "best-of-n")

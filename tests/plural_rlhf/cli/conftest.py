@@ -6,6 +6,8 @@ import csv
 
 import pytest
 
+from tests.computed_once import common_parts_of_runs  # noqa: F401
+
 
 QUESTIONS = ["parks", "roads", "pools", "trams"]
 

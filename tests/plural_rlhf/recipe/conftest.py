@@ -12,6 +12,7 @@ from plural_rlhf.recipe.multiple_choice.measure import wording_embedder
 from plural_rlhf.report.names import Method
 from reward_models.baselines.similar_questions import fit_similar_questions
 from reward_models.jury.scorer import JuryScorer
+from tests.computed_once import common_parts_of_runs  # noqa: F401
 from tests.real_run import OPTIONS, TOPICS, RealRun
 from tests.second_method import POLICIES, responsibilities
 

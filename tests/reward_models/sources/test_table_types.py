@@ -187,7 +187,7 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_the_same_table_gives_the_same_judgements_in_every_format(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("formats")

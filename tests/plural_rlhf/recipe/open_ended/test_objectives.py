@@ -149,5 +149,6 @@ def test_a_run_without_judgements_says_what_to_set_for_texts_that_it_lacks(made,
 
 def test_the_shipped_run_file_of_objectives_can_score_its_prompts(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    config = load_config("configs/objectives.yaml")
+    # Its own language model is converted once on a machine, which takes longer than the other tests of this file.
+    config = load_config("configs/objectives.yaml", ["policy.model=tiny", f"policy.cache_dir={tmp_path / 'models'}"])
     assert list(job_of(config, read_data(config), tmp_path).trainings) == ["warm", "plural", "grpo"]
