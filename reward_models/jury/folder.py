@@ -338,7 +338,8 @@ def load_rater_model(folder: str | Path) -> RaterModel | None:
         folder: Its folder, or a model id of the Hub.
 
     Raises:
-        JuryError: There is no such folder, or its state is of another version of the format or cannot be read.
+        JuryError: There is no such folder, or its state is of another version of the format, cannot be read, or holds
+            values that no fit gives, such as NaN.
 
     Example:
         >>> import tempfile
@@ -358,7 +359,10 @@ def load_rater_model(folder: str | Path) -> RaterModel | None:
         _check_no_run_folder(folder)
         return None
     try:
-        return _rater_model(values)
+        model = _rater_model(values)
+        if model is not None:
+            model.check_values()
+        return model
     except DAMAGED as error:
         raise _unreadable(folder, error) from error
 

@@ -93,6 +93,9 @@ def test_an_impossible_value_is_refused(folder, path, value):
     (folder / "jury.json").write_text(json.dumps(changed(unsigned(folder), path, value)))
     with pytest.raises(JuryError, match=r"jury.json in|lacks 'raters|the \w+ is that of a jury|descriptions name"):
         JuryScorer.from_pretrained(folder)
+    if path[0] == "rater_model":
+        with pytest.raises(JuryError, match=r"jury.json in"):
+            load_rater_model(folder)
 
 
 def test_a_changed_digit_of_jury_json_is_noticed(folder):
