@@ -23,6 +23,7 @@ from plural_rlhf.recipe.checkpoints import TrainingFolder
 from plural_rlhf.recipe.config import RunConfig
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.open_ended.policies import imitate
+from plural_rlhf.recipe.run_folder.lock import only_run
 from plural_rlhf.recipe.trainings import load_base, with_new_adapter
 from reward_models.content_hashes import value_hash
 from reward_models.errors import JudgementError, JuryError, did_you_mean
@@ -64,6 +65,7 @@ def train_communities(
     Raises:
         JudgementError: A community of `only` that there is not.
         JuryError: The folder holds communities on another base model, or one that was trained on something else.
+        RunFolderError: Another process trains communities in the folder.
 
     Example:
         >>> import tempfile
@@ -86,6 +88,21 @@ def train_communities(
             f"{', '.join(map(repr, names))}."
         )
     wanted = [community for community in communities if not only or community.name in only]
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_run(folder):  # each process writes the whole list of communities
+        return _train_missing(config, judgements, wanted, folder, overwrite=overwrite, show=show)
+
+
+def _train_missing(
+    config: RunConfig,
+    judgements: Judgements,
+    wanted: Sequence[Community],
+    folder: Path,
+    *,
+    overwrite: bool,
+    show: Callable[[str], object],
+) -> CommunityPool:
+    """Train those of the wanted communities that are not complete; arguments as for `train_communities`."""
     base, _ = load_base(config)
     source = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
     pool = _pool_there(folder, source, weights_hash(base), overwrite=overwrite)
@@ -189,7 +206,6 @@ def _pool_there(folder: Path, source: str, base_hash: str, *, overwrite: bool) -
     """The pool in the folder, or an empty one."""
     empty = CommunityPool(folder, source, base_hash, [])
     if not (folder / POOL_FILE).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         return empty
     pool = CommunityPool.read(folder)
     if pool.base_hash == base_hash:

@@ -17,6 +17,7 @@ from plural_rlhf.methods.modular import (
 )
 from plural_rlhf.recipe.communities import train_communities
 from plural_rlhf.recipe.config import make_config
+from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from reward_models import JudgementError, Judgements, JuryError
 from tests.answering_base import save_base_that_answers
 
@@ -132,7 +133,25 @@ def test_what_is_complete_is_not_trained_again_and_a_community_can_be_added(trai
         parts = [at / "pool" / name / "adapter_model.safetensors" for at in (tmp_path, folder)]
         assert parts[0].read_bytes() == parts[1].read_bytes()
     assert pool.shares.tolist() == pytest.approx([2 / 3, 1 / 3])
-    assert sorted(path.name for path in (tmp_path / "pool").iterdir()) == ["communities.json", "left", "right"]
+    there = {path.name for path in (tmp_path / "pool").iterdir()} - {".lock"}
+    assert there == {"communities.json", "left", "right"}
+
+
+def test_two_trainings_in_one_folder_do_not_lose_a_record_of_each_other(tmp_path):
+    """Each writes the whole list, which it has read before its training: the second is refused, and goes on later."""
+    table, communities = camps()
+    save_base_that_answers(tmp_path / "base", *asked(table))
+    config, pool = config_of(tmp_path, sft={"steps": 0}), tmp_path / "pool"
+
+    def meanwhile(line):
+        if line.startswith("left:"):
+            with pytest.raises(RunFolderError, match=r"another run is at work .*pool.*process \d+"):
+                train_communities(config, table, communities, pool, only=["right"], show=lambda line: None)
+
+    train_communities(config, table, communities, pool, only=["left"], show=meanwhile)
+    assert CommunityPool.read(pool).names == ["left"]
+    train_communities(config, table, communities, pool, only=["right"], show=lambda line: None)
+    assert CommunityPool.read(pool).names == ["left", "right"]
 
 
 @pytest.mark.slow
