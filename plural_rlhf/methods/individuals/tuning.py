@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from plural_rlhf.evaluation.in_context.sequences import PersonSequence
 from plural_rlhf.methods.spectrum.sequences import Example, SpectrumSequence
 from plural_rlhf.methods.spectrum.spectrum_config import SpectrumConfig
 from plural_rlhf.methods.spectrum.spectrum_trainer import SpectrumTrainer
+from plural_rlhf.trainers.checkpointed_trainer import STATE_FILE
+from reward_models.trainer.whole_checkpoints import checkpoint_fault, resumed_checkpoint
 
 
 if TYPE_CHECKING:
@@ -55,15 +58,18 @@ def tune_to_individuals(
         people: Training people of this table; none for meta-tuning alone.
         meta_people: People of other tables; none for data-set tuning alone.
         meta_args: Settings of the meta-tuning; None: those of `args` in the folder `meta` beneath it.
-        resume: Whether to go on from the last checkpoint in `args.output_dir`, if there is one. A meta-tuning whose
-            second step has begun is not repeated.
+        resume: Whether to go on from the last whole checkpoint in `args.output_dir`, if there is one; later ones that
+            were cut short or damaged are left out with a warning. A meta-tuning whose second step has a checkpoint is
+            not repeated.
         **kwargs: Of `SpectrumTrainer`, such as `peft_config`, for the first step.
 
     Returns:
         The tuned model.
 
     Raises:
-        ValueError: Neither `people` nor `meta_people` is given.
+        ValueError: Neither `people` nor `meta_people` is given; or there are checkpoints to go on from, and none is
+            whole.
+        JuryError: The checkpoint is of other people.
 
     Example:
         >>> import io, tempfile
@@ -81,15 +87,16 @@ def tune_to_individuals(
     """
     if not people and not meta_people:
         raise ValueError("there is nobody to learn from. Fix: give people, meta_people, or both.")
-    begun = resume and _has_checkpoint(args)
-    if meta_people and not begun:
+    begun = _last_checkpoint(args) if resume else None
+    if meta_people and begun is None:
         if meta_args is None:
             meta_args = copy.deepcopy(args)
             meta_args.output_dir = str(Path(str(args.output_dir)) / "meta")
-        model = _tuned(model, tokenizer, meta_args, meta_people, resume=resume, **kwargs)
+        checkpoint = _last_checkpoint(meta_args) if resume else None
+        model = _tuned(model, tokenizer, meta_args, meta_people, checkpoint, **kwargs)
         kwargs = {}  # an adapter is there now
     if people:
-        model = _tuned(model, tokenizer, args, people, resume=resume, **kwargs)
+        model = _tuned(model, tokenizer, args, people, begun, **kwargs)
     return model
 
 
@@ -98,16 +105,15 @@ def _tuned(
     tokenizer: PreTrainedTokenizerBase,
     args: SpectrumConfig,
     people: Sequence[PersonSequence],
-    *,
-    resume: bool,
+    checkpoint: Path | None,
     **kwargs: Any,
 ) -> PreTrainedModel:
     sequences = [person_to_spectrum(person) for person in people]
     trainer = SpectrumTrainer(model, args, sequences, processing_class=tokenizer, **kwargs)
-    trainer.train(resume_from_checkpoint=True if resume and _has_checkpoint(args) else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.model
 
 
-def _has_checkpoint(args: SpectrumConfig) -> bool:
-    folder = Path(str(args.output_dir))
-    return folder.is_dir() and any(folder.glob("checkpoint-*"))
+def _last_checkpoint(args: SpectrumConfig) -> Path | None:
+    """The last whole checkpoint of a tuning; None if it has not come to one yet."""
+    return resumed_checkpoint(True, args.output_dir, partial(checkpoint_fault, last=STATE_FILE))

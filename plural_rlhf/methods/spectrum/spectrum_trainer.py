@@ -6,7 +6,10 @@ over many distributions makes a model that takes up a new one from its examples.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -17,6 +20,9 @@ from plural_rlhf.methods.spectrum.dataset import SpectrumDataset
 from plural_rlhf.methods.spectrum.sequences import SpectrumSequence
 from plural_rlhf.methods.spectrum.spectrum_config import SpectrumConfig
 from plural_rlhf.methods.spectrum.template import template_for
+from plural_rlhf.trainers.checkpointed_trainer import STATE_FILE, CheckpointedTrainer
+from reward_models.content_hashes import value_hash
+from reward_models.errors import JuryError
 
 
 if TYPE_CHECKING:
@@ -25,8 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["SpectrumTrainer"]
 
 
-class SpectrumTrainer(SFTTrainer):
+class SpectrumTrainer(CheckpointedTrainer, SFTTrainer):
     """Train a causal language model to imitate whatever distribution its context comes from.
+
+    A checkpoint lists its files with size and SHA-256: one that is cut short, or of which a file is missing or
+    damaged, is not resumed from, and neither is one of other sequences.
 
     Args:
         model: A pretrained base model; its chat tokens may need rows (`copy_special_rows`), or, with LoRA,
@@ -69,6 +78,7 @@ class SpectrumTrainer(SFTTrainer):
             draws = args.draws if training else None
             return SpectrumDataset(sequences, processing_class, self.template, max_length=args.max_length, draws=draws)
 
+        self._fingerprint = value_hash([asdict(args.draws), [sequence.to_dict() for sequence in train_sequences]])
         train = tokens(train_sequences, training=True)
         super().__init__(
             model,
@@ -80,6 +90,20 @@ class SpectrumTrainer(SFTTrainer):
             **kwargs,
         )
         self.add_callback(_Epochs(train))
+
+    def _check_state(self, folder: Path) -> None:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if state["sequences"] != self._fingerprint:
+            raise JuryError(
+                f"the checkpoint {str(folder)!r} was trained on other sequences, or saw them in another way: resume "
+                "with the same, or use another output_dir."
+            )
+
+    def _save_state(self, folder: Path) -> dict[str, Any]:
+        return {"sequences": self._fingerprint}
+
+    def _load_state(self, folder: Path) -> None:
+        pass  # what is drawn of the sequences follows from the seed and the epoch
 
 
 class _Epochs(TrainerCallback):

@@ -16,6 +16,7 @@ from plural_rlhf.methods.individuals import (
     most_recent,
     most_similar,
     tune_to_individuals,
+    tuning,
     with_traits,
 )
 from plural_rlhf.methods.individuals.predictions import steering_sequence
@@ -175,14 +176,42 @@ def test_tuning_needs_somebody_and_takes_both_steps(people, tmp_path, monkeypatc
     steps = []
     monkeypatch.setattr(
         "plural_rlhf.methods.individuals.tuning._tuned",
-        lambda model, tokenizer, args, of, resume, **kwargs: steps.append((str(args.output_dir), len(of), kwargs)),
+        lambda model, tokenizer, args, of, checkpoint, **kwargs: steps.append((str(args.output_dir), len(of), kwargs)),
     )
     args = SpectrumConfig(str(tmp_path), max_steps=1, use_cpu=True, bf16=False, report_to="none")
     tune_to_individuals(None, None, args, people[:5], meta_people=people[5:8], peft_config="lora")
     assert steps == [(str(tmp_path / "meta"), 3, {"peft_config": "lora"}), (str(tmp_path), 5, {})]
-    (tmp_path / "checkpoint-1").mkdir()
-    steps.clear()
-    tune_to_individuals(None, None, args, people[:5], meta_people=people[5:8], resume=True)
-    assert steps == [(str(tmp_path), 5, {})]  # meta-tuning was done
     with pytest.raises(ValueError, match="nobody to learn from"):
         tune_to_individuals(None, None, args, [])
+
+
+@pytest.mark.slow
+def test_tuning_resumes_from_the_last_whole_checkpoint_of_the_same_people_only(people, tmp_path):
+    """A missing momentum or random state would end elsewhere, without a word."""
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "learning_rate": 0.01}
+    quiet = {"use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "logging_strategy": "no"}
+    args = SpectrumConfig(str(tmp_path), **settings, **quiet)
+
+    def tuned(of=people[:3], **more):
+        torch.manual_seed(0)
+        model = tune_to_individuals(tiny_causal_lm(), tiny_tokenizer(), args, of, resume=True, **more)
+        return torch.cat([weights.detach().flatten() for weights in model.parameters()])
+
+    whole = tuned()
+    for name in ("optimizer.pt", "rng_state.pth", "trainer_state.json", "model.safetensors", "plural_state.json"):
+        file = tmp_path / "checkpoint-2" / name
+        content = file.read_bytes()
+        for left in (None, content[: len(content) // 2]):
+            file.unlink() if left is None else file.write_bytes(left)
+            with pytest.warns(UserWarning, match=rf"checkpoint-2' is left out: .*{name}.*'.*checkpoint-1'"):
+                assert tuning._last_checkpoint(args).name == "checkpoint-1"
+        file.write_bytes(content)
+    with pytest.raises(JuryError, match=r"checkpoint-2' was trained on other sequences.*another output_dir"):
+        tuned(people[:4])
+    (tmp_path / "checkpoint-2" / "optimizer.pt").unlink()
+    with pytest.warns(UserWarning, match="checkpoint-2' is left out"):
+        torch.testing.assert_close(tuned(), whole, atol=0, rtol=0)
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}" / "plural_state.json").unlink()
+    with pytest.raises(ValueError, match=r"no checkpoint in .* is whole: .*checkpoint-2"):  # not: meta-tuning was done
+        tuned(meta_people=people[3:5])
