@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from plural_rlhf.recipe.interruption import Interruption
+from plural_rlhf.recipe.job import KeepPieces, keep_nothing
 from plural_rlhf.recipe.settings.sections import CheckpointSection
 from plural_rlhf.trainers.checks.divergence import StopAtDivergence
 from reward_models.content_hashes import FileRecord, changed_files, folder_records
@@ -46,12 +47,15 @@ class TrainingFolder:
         section: How often they are written and how many are kept.
         interruption: Whether the run was asked to stop.
         show: Called with a sentence about what is done, e.g. `print`.
+        pieces: Given a name and pieces of work before the training, returns their results: what a stopped run has
+            done, or is done now; by default nothing is kept.
 
     Attributes:
         seconds_before: Seconds of training behind the checkpoint that training went on from.
         best: The policy with the smallest loss in an evaluation on the way, which is the one that is saved; None
             without.
         show: Called with a sentence about what is done.
+        pieces: See above.
         beside: What is saved beside the policy, by the name of its JSON file.
         along: So many adapters are kept from the way, after equal numbers of steps, and saved beside the policy.
 
@@ -72,8 +76,9 @@ class TrainingFolder:
         section: CheckpointSection | None = None,
         interruption: Interruption | None = None,
         show: Callable[[str], object] = print,
+        pieces: KeepPieces = keep_nothing,
     ) -> None:
-        self.policy, self.folder = policy, folder
+        self.policy, self.folder, self.pieces = policy, folder, pieces
         self.seconds_before = 0.0
         self.best: Best | None = None
         self.beside: dict[str, Any] = {}

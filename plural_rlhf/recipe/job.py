@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plural_rlhf.report.results_policies import EvaluationResults, TrainingResults
     from reward_models.jury.protocol import ClusterScorer
 
-__all__ = ["Job", "KeepPieces", "Training"]
+__all__ = ["Job", "KeepPieces", "Training", "keep_nothing"]
 
 KeepPieces = Callable[[str, Sequence[Callable[[], Any]]], list[Any]]
 """Does pieces of work, or returns their results where a run that was stopped has done them already."""
@@ -39,3 +39,13 @@ class Job:
 
     trainings: dict[Stage, Training]
     evaluate: Callable[[Console, KeepPieces, Path], EvaluationResults]
+
+
+def keep_nothing(name: str, works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do pieces of work of which nothing is kept, as `KeepPieces`.
+
+    Example:
+        >>> keep_nothing("texts", [lambda: 1, lambda: 2])
+        [1, 2]
+    """
+    return [work() for work in works]

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -195,4 +196,5 @@ class Stages:
             self._checkpoints,
             self._interruption,
             lines_to(self.console),
+            partial(self.pieces, stage),
         )

@@ -21,7 +21,7 @@ from peft import PeftModel
 from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import end_tokens
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.job import KeepPieces
+from plural_rlhf.recipe.job import KeepPieces, keep_nothing
 from plural_rlhf.recipe.open_ended.measured_policies import MeasuredPolicy, checkpoints_of, measured_policies
 from plural_rlhf.recipe.open_ended.plain_texts import candidate_rewards, draw_texts, text_log_probs
 from plural_rlhf.recipe.open_ended.policies import steered_prompt
@@ -180,6 +180,7 @@ def draw_from_pi_0(
     weightings: Weightings,
     number: int,
     purpose: str,
+    keep: KeepPieces = keep_nothing,
 ) -> list[Sample]:
     """Draw texts of pi_0 for another use than measuring it.
 
@@ -191,10 +192,10 @@ def draw_from_pi_0(
         weightings: Weights `(K,)` by name.
         number: Texts per prompt and weights.
         purpose: Name of the use; each has random numbers of its own.
+        keep: As for `draw_samples`; by default nothing is kept.
     """
     writer = _writer(config, scorer, start)
-    numbers = dict.fromkeys(weightings, number)
-    return writer.pieces(purpose, weightings, prompts, numbers, lambda name, works: [work() for work in works])
+    return writer.pieces(purpose, weightings, prompts, dict.fromkeys(weightings, number), keep)
 
 
 def _writer(config: RunConfig, scorer: ClusterScorer, start: Path) -> _Writer:

@@ -6,8 +6,10 @@ Knows nothing of measures.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from peft import PeftModel
 
 from plural_rlhf.recipe.checkpoints import TrainingFolder
@@ -79,7 +81,7 @@ def distil_candidates(
     trained = training_prompts(prompts)
     asked = {EVERYBODY: scorer.prevalence}
     number = section.candidate_pool or POOL * section.candidates
-    pool = draw_from_pi_0(config, start, scorer, trained, asked, number, "candidates to imitate")
+    pool = draw_from_pi_0(config, start, scorer, trained, asked, number, "candidates to imitate", training.pieces)
     texts = [[s.text for s in pool if s.prompt == prompt.wording and s.ended and s.text] for prompt in trained]
     for prompt, of_prompt in zip(trained, texts, strict=True):
         if not of_prompt:
@@ -87,7 +89,12 @@ def distil_candidates(
                 f"no text of pi_0 in answer to {prompt.wording[:60]!r} came to its end within "
                 f"{config.policy.max_new_tokens} tokens, so none can be imitated. Fix: raise policy.max_new_tokens."
             )
-    rewards = [candidate_rewards(scorer, *of_prompt) for of_prompt in zip(trained, texts, strict=True)]
+
+    def score(prompt: OpenPrompt, candidates: list[str]) -> list[list[float]]:
+        return candidate_rewards(scorer, prompt, candidates).tolist()
+
+    works = [partial(score, *of_prompt) for of_prompt in zip(trained, texts, strict=True)]
+    rewards = [np.array(rows) for rows in training.pieces("rewards of candidates to imitate", works)]
     rng = seeded_rng(config.seed, "rows of candidates")
     per_step = sampled.prompts_per_step * sampled.num_generations
     dealt = deal_weights(

@@ -89,24 +89,38 @@ def test_reranking_trains_nothing_and_its_texts_are_texts_of_pi_0(config_of, tmp
 
 
 @pytest.mark.slow
-def test_distillation_imitates_what_is_chosen(config_of, tmp_path, monkeypatch):
+def test_distillation_imitates_what_is_chosen_and_draws_and_scores_it_once(config_of, tmp_path, monkeypatch):
+    """Stopped before the imitation: hours of drawing are behind it, and none of them is lost."""
     from plural_rlhf.recipe.open_ended import samples, without_rl
 
-    def draw(config, start, scorer, prompts, asked, number, purpose):
-        """In place of pi_0, which is random: people's words."""
-        return [
-            samples.Sample(purpose, "all", prompt.wording, prompt.split, WORDS[n % 4], -1.0, -1.0, 5, True)
-            for prompt in prompts
-            for n in range(number)
-        ]
+    drawn, scored, rows = [], [], []
+    imitate, rewards = without_rl.imitate, without_rl.candidate_rewards
 
-    rows = []
-    imitate = without_rl.imitate
-    monkeypatch.setattr(without_rl, "draw_from_pi_0", draw)
-    monkeypatch.setattr(without_rl, "imitate", lambda data, *rest: rows.extend(data) or imitate(data, *rest))
+    def draw(writer, prompt, weights, number, method, place):
+        """In place of pi_0, which is random: people's words."""
+        drawn.append((method, place))
+        numbers = {"log_prob": -1.0, "reference_log_prob": -1.0, "num_tokens": 5, "ended": True}
+        return [{"text": WORDS[n % 4], **numbers} for n in range(number)]
+
+    def score(scorer, prompt, texts):
+        scored.append(prompt.wording)
+        return rewards(scorer, prompt, texts)
+
+    def stop(*_):
+        raise KeyError("stopped")
+
+    monkeypatch.setattr(samples._Writer, "_draw", draw)
+    monkeypatch.setattr(without_rl, "candidate_rewards", score)
+    monkeypatch.setattr(without_rl, "imitate", stop)
     sampled = {"steps": 6, "prompts_per_step": 2, "num_generations": 8}
     plural = {"mode": "distil", "candidates": 16, "rule": "mean", "steering": False, "sampled": sampled}
-    results = quietly(config_of(plural=plural, grpo={"steps": 0}), until="train")
+    config = config_of(plural=plural, grpo={"steps": 0})
+    with pytest.raises(KeyError, match="stopped"):
+        quietly(config, until="train")
+    monkeypatch.setattr(without_rl, "imitate", lambda data, *rest: rows.extend(data) or imitate(data, *rest))
+    results = quietly(config, until="train")
+    assert [place for method, place in drawn if method == "candidates to imitate"] == [0, 1, 2, 3]
+    assert len(scored) == len(set(scored)) == 4
     assert len(rows) == 6 * 16
     assert {row["prompt"][-1]["content"] for row in rows} <= set(PROMPTS)
     assert {len({r["completion"][0]["content"] for r in rows if r["prompt"] == row["prompt"]}) for row in rows} == {1}
