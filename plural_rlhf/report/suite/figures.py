@@ -11,13 +11,15 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from plural_rlhf.report.canvas import FONT, GREY, INK, key_line, panel_grid, title
+from plural_rlhf.report.canvas import FONT, GREY, INK, panel_grid, title
 from plural_rlhf.report.suite.results import ItemResult, SuiteResults
+from plural_rlhf.report.suite.style import COLOURS, key_height, model_key, model_styles, short_names
 
 
 __all__ = ["plot_skill", "plot_worst_items"]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+WIDTH = 6.2
+"""Of the plot of skills, in inches."""
 WORST = 10
 LEFTMOST = -1.5
 """Skill below it is drawn at the edge: a mode alone may have −5, beside which all else is one point."""
@@ -39,25 +41,30 @@ def plot_skill(results: SuiteResults) -> Figure | None:
         (model.name, task): row
         for model in results.models
         for task in results.tasks()
-        if (row := results.headline(model.name, task)) is not None and row.unit == "skill"
+        if (row := results.skill(model.name, task)) is not None
     }
     tasks = [task for task in results.tasks() if any(task == of for _, of in skills)]
     shown = [m for m in results.real_models() or [m.name for m in results.models] if any(m == of for of, _ in skills)]
     if not tasks or not shown:
         return None
-    shown = shown[: len(COLOURS)]
+    styles, names = model_styles(shown), short_names(shown)
     step = len(shown) + 1.2
-    figure, [axes] = panel_grid(1, 1, (6.2, 0.25 + 0.17 * step * len(tasks)), left=2.0, top=0.85, bottom=0.55)
+    has_marginal = any(("marginal", task) in skills for task in tasks)
+    key = [(mark, colour, names[model]) for model, (mark, colour) in styles.items()]
+    key += [("_", GREY, "dashed: people on other items")] * has_marginal
+    top = 0.5 + key_height([text for *_, text in key], WIDTH + 2.15)
+    panel = (WIDTH, 0.25 + 0.17 * step * len(tasks))
+    figure, [axes] = panel_grid(1, 1, panel, left=2.0, top=top, bottom=0.55)
     for number, task in enumerate(tasks):
         for place, model in enumerate(shown):
             row = skills.get((model, task))
             if row is None:
                 continue
-            height, colour = number * step + place, COLOURS[place]
+            height, (mark, colour) = number * step + place, styles[model]
             if row.ci_low is not None and row.ci_high is not None:
                 axes.plot(np.clip([row.ci_low, row.ci_high], LEFTMOST, 1.2), [height, height], color=colour, lw=1.6)
             inside = row.value >= LEFTMOST
-            axes.plot(max(row.value, LEFTMOST), height, "o" if inside else "<", color=colour, ms=5, clip_on=False)
+            axes.plot(max(row.value, LEFTMOST), height, mark if inside else "<", color=colour, ms=5, clip_on=False)
             if not inside:
                 text = f"  {row.value:.1f}".replace("-", "−")
                 end = LEFTMOST if row.ci_high is None else max(LEFTMOST, row.ci_high)
@@ -74,10 +81,8 @@ def plot_skill(results: SuiteResults) -> Figure | None:
     axes.set_xlim(LEFTMOST, 1.1)
     axes.set_xticks([-1, 0, 1], ["−1", "0\nuniform guess", "1\npeople"])
     beaten = [task for task in tasks if (row := skills.get((shown[0], task))) is not None and row.value > 0]
-    title(figure, f"{shown[0]} beats a uniform guess on {len(beaten)} of {len(tasks)} tasks")
-    marks = [("o", colour, model) for model, colour in zip(shown, COLOURS, strict=False)]
-    has_marginal = any(("marginal", task) in skills for task in tasks)
-    key_line(figure, [*marks, ("_", GREY, "dashed: people on other items")] if has_marginal else marks)
+    title(figure, f"{names[shown[0]]} beats a uniform guess on {len(beaten)} of {len(tasks)} tasks")
+    model_key(figure, key)
     return figure
 
 
@@ -99,8 +104,9 @@ def plot_worst_items(results: SuiteResults) -> Figure | None:
     figure, grid = panel_grid(len(worst), columns, panel, gaps=(1.7, 0.75), left=1.55, top=1.15, bottom=0.25)
     for axes, item in zip(grid, worst, strict=False):
         _draw_item(axes, item)
-    title(figure, f"Where {models[0]} is farthest from people")
-    key_line(figure, [("s", INK, "people"), ("s", COLOURS[0], models[0])])
+    [name] = short_names(models[:1]).values()
+    title(figure, f"Where {name} is farthest from people")
+    model_key(figure, [("s", INK, "people"), ("s", COLOURS[0], name)])
     return figure
 
 

@@ -26,6 +26,8 @@ __all__ = [
 
 ALL = "all"
 """The group of everybody."""
+SKILL = "skill_uniform"
+"""The metric that is 0 for a uniform guess and 1 for people."""
 
 
 class MetricResult(ResultsModel):
@@ -155,6 +157,15 @@ class SuiteResults(ResultsFile):
         """Return the number of a model on a task that the overview shows."""
         rows = [row for row in self.results.get(model, {}).get(task, []) if row.group == ALL]
         return next((row for row in rows if row.headline), rows[0] if rows else None)
+
+    def skill(self, model: str, task: str) -> MetricResult | None:
+        """Return the skill of a model on a task, 0 for a uniform guess and 1 for people, if the overview shows it.
+
+        Other headlines have the unit skill too, against other zeros: a share of the ceiling, or texts of people on
+        another question.
+        """
+        row = self.headline(model, task)
+        return row if row is not None and row.metric == SKILL else None
 
     def tasks(self) -> list[str]:
         """Return the tasks with any number, in order."""

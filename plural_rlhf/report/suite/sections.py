@@ -37,8 +37,7 @@ def suite_findings(results: SuiteResults) -> list[str]:
     models = results.real_models() or [model.name for model in results.models]
     sentences = []
     for model in models:
-        rows = [results.headline(model, task) for task in results.tasks()]
-        skills = [row.value for row in rows if row is not None and row.unit == "skill"]
+        skills = [row.value for task in results.tasks() if (row := results.skill(model, task)) is not None]
         if skills:
             ahead = sum(value > 0 for value in skills)
             mean = f"{sum(skills) / len(skills):.2f}".replace("-", "−")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from plural_rlhf.report.suite.results import Difference, FrontMember, MetricResult, SuiteResults
+from plural_rlhf.report.suite.results import SKILL, Difference, FrontMember, MetricResult, SuiteResults
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table
 
 
@@ -58,9 +58,12 @@ def overview(results: SuiteResults, *, intervals: bool = True) -> TextTable:
         body.append([task, next(iter(rows.values())).metric, *(cells.get(model, DASH) for model in models)])
         marks = next((row.baselines for model, row in rows.items() if model in real), {})
         beside.append(_listed({name: value for name, value in marks.items() if name not in cells}))
-    has_skill = any(row[1] == "skill_uniform" for row in body)
+    shown = {row[1] for row in body}
     notes = [
-        "skill_uniform: 1 is what people themselves answer, 0 a uniform guess, below 0 worse than that." * has_skill,
+        "skill_uniform: 1 is what people themselves answer, 0 a uniform guess, below 0 worse than that."
+        * (SKILL in shown),
+        "yield_share: 1 is the yield of a uniform choice among the valid answers." * ("yield_share" in shown),
+        "skill_mmd: 1 is people's own texts, 0 their texts on another question." * ("skill_mmd" in shown),
         "In brackets the 95 % interval.",
         "gold, uniform, marginal and mode are no models: they mark the scale." * (len(models) > len(real)),
     ]

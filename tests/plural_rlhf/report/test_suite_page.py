@@ -89,6 +89,42 @@ def test_marks_outside_the_plot_are_drawn_at_its_edge_with_their_number():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["urn", "gss"]
 
 
+def test_a_share_of_a_yield_and_a_skill_against_other_texts_are_no_skill_against_a_guess():
+    """They have the unit too: a model at 2 % of the yield does not beat a uniform guess."""
+    others = {
+        "urn": of(-0.5),
+        "coverage-both": [number("yield_share", 0.02, unit="skill", headline=True)],
+        "free-text": [number("skill_mmd", 0.9, unit="skill", headline=True)],
+    }
+    found = SuiteResults(name="trial", models=MODELS[:1], results={"base": others})
+    assert suite_findings(found)[0] == (
+        "base: nearer to people than a uniform guess on 0 of 1 tasks, mean skill −0.50."
+    )
+    figure = plot_skill(found)
+    assert figure.texts[0].get_text() == "base beats a uniform guess on 0 of 1 tasks"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["urn"]
+    caption = overview(found).caption
+    assert "yield_share: 1 is the yield of a uniform choice" in caption
+    assert "skill_mmd: 1 is people's own texts" in caption
+    assert "yield_share" not in overview(results()).caption
+
+
+def test_every_model_is_drawn_and_named_however_many_there_are():
+    names = [f"organisation/model {i} of a long name" for i in range(19)]
+    models = [{"name": name, "kind": "causal-lm", "identity": name} for name in names]
+    found = SuiteResults(models=models, results={name: {"urn": of(i / 20)} for i, name in enumerate(names)})
+    figure = plot_skill(found)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "")]
+    assert [line.get_xdata()[0] for line in marks] == [i / 20 for i in range(19)]
+    assert len({(line.get_color(), line.get_marker()) for line in marks}) == 19
+    [legend] = figure.legends
+    assert len({text.get_text() for text in legend.get_texts()}) == 19
+    figure.canvas.draw()
+    key = legend.get_window_extent()
+    assert 0 <= key.x0 < key.x1 <= figure.bbox.x1
+    assert figure.axes[0].get_window_extent().y1 < key.y0 < key.y1 < figure.texts[0].get_window_extent().y0
+
+
 def test_the_items_that_are_drawn_are_those_of_the_first_model():
     items = [
         ItemResult(

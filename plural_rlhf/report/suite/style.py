@@ -1,0 +1,89 @@
+"""How the models of a suite look in all its plots: a colour and a mark each, their names, the key. Draws no data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from plural_rlhf.report.canvas import key_line
+
+
+__all__ = ["COLOURS", "key_columns", "key_height", "model_key", "model_styles", "short_names"]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539", "#9467bd")
+MARKS = ("o", "s", "D", "^", "v")
+LINE = 0.21
+"""Height of a line of the key in inches."""
+LONGEST = 32
+
+
+def model_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the mark and colour of each model: the colours in turn, then again with the next mark.
+
+    Example:
+        >>> model_styles(["base", "tuned"])
+        {'base': ('o', '#0072b2'), 'tuned': ('o', '#d55e00')}
+    """
+    return {
+        name: (MARKS[place // len(COLOURS) % len(MARKS)], COLOURS[place % len(COLOURS)])
+        for place, name in enumerate(names)
+    }
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Shorten long names in their middle, except those that would become the same.
+
+    Example:
+        >>> short_names(["base", "organisation/a-model-of-a-long-name-8B-instruct"])
+        {'base': 'base', 'organisation/a-model-of-a-long-name-8B-instruct': 'organisation/a-m…ame-8B-instruct'}
+    """
+    short = {name: _shortened(name) for name in names}
+    return {name: text if list(short.values()).count(text) == 1 else name for name, text in short.items()}
+
+
+def _shortened(name: str) -> str:
+    head = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[:head]}…{name[head + 1 - LONGEST :]}"
+
+
+def key_columns(texts: Sequence[str], width: float) -> int:
+    """Count the entries of a key that are side by side in so many inches.
+
+    Example:
+        >>> key_columns(["a", "b", "c"], 6.0), key_columns(["a" * 30, "b" * 30, "c" * 30], 6.0)
+        (3, 2)
+    """
+    font = FontProperties(size=9)
+    widest = max(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts) / 72
+    return max(1, min(len(texts), int(width / (widest + 0.46))))
+
+
+def key_height(texts: Sequence[str], width: float) -> float:
+    """Return the height of a key under its title in inches.
+
+    Example:
+        >>> key_height(["a", "b"], 6.0)
+        0.21
+    """
+    return LINE * -(-len(texts) // key_columns(texts, width))
+
+
+def model_key(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
+    """Draw the key of a figure on as many lines as it needs.
+
+    Args:
+        figure: The figure.
+        entries: Marker, colour and text of each entry.
+
+    Example:
+        >>> from plural_rlhf.report.canvas import new_figure
+        >>> figure = new_figure(3.0, 2.0)
+        >>> model_key(figure, [("o", COLOURS[0], "base")])
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['base']
+    """
+    width, _ = figure.get_size_inches()
+    key_line(figure, entries, columns=key_columns([text for *_, text in entries], width))
