@@ -34,6 +34,7 @@ __all__ = [
     "option_colours",
     "panel_grid",
     "title",
+    "title_lines",
 ]
 
 TITLE_SIZE = 11.0
@@ -43,6 +44,8 @@ GREY = "#8a929c"
 """Colour of baselines and controls."""
 OTHER = "none"
 """Colour of what is no offered answer: an empty mark with a grey edge."""
+LINES = ("-", "--", "-.", ":")
+"""What a key shows as a line."""
 METHOD_COLOURS: Mapping[str, str] = {
     Method.UNTOUCHED: GREY,
     Method.WARM: "#56b4e9",
@@ -160,13 +163,26 @@ def _wrapped(text: str, font: FontProperties, width: float) -> str:
     return "\n".join(lines)
 
 
-def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: int | None = None) -> None:
+def title_lines(text: str, width: float) -> list[str]:
+    """Break a title into the lines that it needs in a figure of so many inches.
+
+    Example:
+        >>> title_lines("Plural is closest", 1.0)
+        ['Plural is', 'closest']
+    """
+    return _wrapped(text, FontProperties(size=TITLE_SIZE, weight="bold"), width - 0.2).split("\n")
+
+
+def key_line(
+    figure: Figure, entries: Sequence[tuple[str, str, str]], columns: int | None = None, below: float = 0.32
+) -> None:
     """Draw a legend under the title.
 
     Args:
         figure: The figure.
-        entries: Marker, colour and text of each entry.
+        entries: Marker, or style of a line such as "--", colour and text of each entry.
         columns: Entries per line; None for all in one.
+        below: Height of the title in inches.
 
     Example:
         >>> figure = new_figure(3.0, 2.0)
@@ -179,8 +195,8 @@ def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: i
         Line2D(
             [],
             [],
-            ls="",
-            marker=marker,
+            ls=marker if marker in LINES else "",
+            marker="" if marker in LINES else marker,
             color=colour,
             markersize=8,
             markeredgecolor=GREY if colour == OTHER else colour,
@@ -189,9 +205,9 @@ def key_line(figure: Figure, entries: Sequence[tuple[str, str, str]], columns: i
     ]
     figure.legend(
         handles,
-        [name for *_, name in entries],
+        [f" {name}" if marker in LINES else name for marker, _, name in entries],
         loc="upper left",
-        bbox_to_anchor=(0.0, 1 - 0.32 / height),
+        bbox_to_anchor=(0.0, 1 - below / height),
         ncols=columns or len(entries),
         frameon=False,
         labelcolor=INK,

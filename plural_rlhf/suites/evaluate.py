@@ -11,9 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from plural_rlhf.report.results import Meta
 from plural_rlhf.report.suite.page import write_suite_report
 from plural_rlhf.report.suite.results import (
+    ClusterAgreement,
     Difference,
     FrontMember,
     ItemResult,
@@ -27,7 +30,7 @@ from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, it
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.exports.hub_results import write_hub_results
 from plural_rlhf.suites.exports.lm_eval_results import lm_eval_results
-from plural_rlhf.suites.fronts import OBJECTIVES, front_members
+from plural_rlhf.suites.fronts import OBJECTIVES, PEOPLE, front_members
 from plural_rlhf.suites.models.choose import check_models, open_models
 from plural_rlhf.suites.models.runs import expand_runs
 from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_loaded
@@ -36,6 +39,8 @@ from reward_models.whole_file import write_json, write_json_lines
 
 __all__ = ["StrictError", "evaluate_suite", "suite_results"]
 
+OF_MODEL, OF_PEOPLE = "represented", "represented_of_people"
+"""Parts of a record: by cluster, whether it agrees with each answer of the model, and of people."""
 WORST_OF_A_TASK = 4
 """Items of a task among those that are drawn, so that not all are of the one on which a model is worst."""
 
@@ -124,6 +129,7 @@ def suite_results(found: SuiteFindings, config: SuiteConfig, *, command: str = "
         results=results,
         comparisons=_comparisons(found, config),
         fronts=_fronts(found, config),
+        agreement=_agreement(found),
         worst_items=_worst_items(found),
         skipped=[SkippedTask(**asdict(one)) for one in found.skipped],
     )
@@ -177,6 +183,25 @@ def _fronts(found: SuiteFindings, config: SuiteConfig) -> list[FrontMember]:
         for task, records in by_task.items()
         for member in front_members(task, records, draws=config.draws, seed=config.seed)
     ]
+
+
+def _agreement(found: SuiteFindings) -> list[ClusterAgreement]:
+    """Return the share of answers that each cluster agrees with, people's own once per task before those of models."""
+    cells: dict[tuple[str, str, str, str], ClusterAgreement] = {}
+    for side in (OF_PEOPLE, OF_MODEL):
+        for one in found.findings:
+            for record in one.result.records:
+                for cluster, shares in record.get(side, {}).items():
+                    cell = ClusterAgreement(
+                        task=one.task,
+                        model=PEOPLE if side == OF_PEOPLE else one.model,
+                        question=record["item"],
+                        cluster=cluster,
+                        share=float(np.mean(shares)),
+                        n_answers=len(shares),
+                    )
+                    cells[cell.task, cell.model, cell.question, cluster] = cell
+    return list(cells.values())
 
 
 def _worst_items(found: SuiteFindings) -> list[ItemResult]:

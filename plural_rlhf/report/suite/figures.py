@@ -11,9 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from plural_rlhf.report.canvas import FONT, GREY, INK, panel_grid, title
+from plural_rlhf.report.canvas import FONT, GREY, INK, panel_grid
 from plural_rlhf.report.suite.results import ItemResult, SuiteResults
-from plural_rlhf.report.suite.style import COLOURS, key_height, model_key, model_styles, short_names
+from plural_rlhf.report.suite.style import COLOURS, draw_head, head_height, model_styles, short_names
 
 
 __all__ = ["plot_skill", "plot_worst_items"]
@@ -47,12 +47,14 @@ def plot_skill(results: SuiteResults) -> Figure | None:
     shown = [m for m in results.real_models() or [m.name for m in results.models] if any(m == of for of, _ in skills)]
     if not tasks or not shown:
         return None
-    styles, names = model_styles(shown), short_names(shown)
+    styles, names = model_styles(results.real_models() or shown), short_names(shown)
     step = len(shown) + 1.2
     has_marginal = any(("marginal", task) in skills for task in tasks)
-    key = [(mark, colour, names[model]) for model, (mark, colour) in styles.items()]
-    key += [("_", GREY, "dashed: people on other items")] * has_marginal
-    top = 0.5 + key_height([text for *_, text in key], WIDTH + 2.15)
+    key = [(*styles[model], name) for model, name in names.items()]
+    key += [("--", GREY, "people on other items")] * has_marginal
+    beaten = [task for task in tasks if (row := skills.get((shown[0], task))) is not None and row.value > 0]
+    finding = f"{names[shown[0]]} beats a uniform guess on {len(beaten)} of {len(tasks)} tasks"
+    top = 0.18 + head_height(finding, key, WIDTH + 2.15)
     panel = (WIDTH, 0.25 + 0.17 * step * len(tasks))
     figure, [axes] = panel_grid(1, 1, panel, left=2.0, top=top, bottom=0.55)
     for number, task in enumerate(tasks):
@@ -80,9 +82,7 @@ def plot_skill(results: SuiteResults) -> Figure | None:
     axes.set_ylim(len(tasks) * step - 0.9, -0.9)
     axes.set_xlim(LEFTMOST, 1.1)
     axes.set_xticks([-1, 0, 1], ["−1", "0\nuniform guess", "1\npeople"])
-    beaten = [task for task in tasks if (row := skills.get((shown[0], task))) is not None and row.value > 0]
-    title(figure, f"{names[shown[0]]} beats a uniform guess on {len(beaten)} of {len(tasks)} tasks")
-    model_key(figure, key)
+    draw_head(figure, finding, key)
     return figure
 
 
@@ -105,8 +105,7 @@ def plot_worst_items(results: SuiteResults) -> Figure | None:
     for axes, item in zip(grid, worst, strict=False):
         _draw_item(axes, item)
     [name] = short_names(models[:1]).values()
-    title(figure, f"Where {name} is farthest from people")
-    model_key(figure, [("s", INK, "people"), ("s", COLOURS[0], name)])
+    draw_head(figure, f"Where {name} is farthest from people", [("s", INK, "people"), ("s", COLOURS[0], name)])
     return figure
 
 

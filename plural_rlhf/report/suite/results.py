@@ -14,6 +14,7 @@ from plural_rlhf.report.results_base import Number, ResultsFile, ResultsModel, S
 
 
 __all__ = [
+    "ClusterAgreement",
     "Difference",
     "FrontMember",
     "ItemResult",
@@ -127,6 +128,17 @@ class FrontMember(ResultsModel):
     n_items: int = Field(description="Items that all answered.")
 
 
+class ClusterAgreement(ResultsModel):
+    """With how many of the answers to a question a cluster of people agrees."""
+
+    task: str = Field(description="Name of the task.")
+    model: str = Field(description="Name of the model; people for people themselves.")
+    question: str = Field(description="The question.")
+    cluster: str = Field(description="Name of the cluster.")
+    share: Number = Field(description="Share of the answers that represent the cluster.")
+    n_answers: int = Field(description="Answers behind it.")
+
+
 class SuiteResults(ResultsFile):
     """The results of a suite: what its `results.json` holds.
 
@@ -150,6 +162,7 @@ class SuiteResults(ResultsFile):
     )
     comparisons: list[Difference] = Field(default=[], description="Every model against the first.")
     fronts: list[FrontMember] = Field(default=[], description="Models among each other in several objectives.")
+    agreement: list[ClusterAgreement] = Field(default=[], description="Who agrees with which share of the answers.")
     worst_items: list[ItemResult] = Field(default=[], description="Where people and model differ most.")
     skipped: list[SkippedTask] = Field(default=[], description="What was not measured, and why.")
 

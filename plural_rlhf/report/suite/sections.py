@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 from plural_rlhf.report.sections import Section
+from plural_rlhf.report.suite.curves import plot_person_curves
 from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
+from plural_rlhf.report.suite.grids import plot_overton
 from plural_rlhf.report.suite.results import ALL, SuiteResults
+from plural_rlhf.report.suite.scatter import plot_coverage, plot_objectives
 from plural_rlhf.report.suite.tables import (
     all_numbers,
     comparison_table,
@@ -94,6 +97,7 @@ def suite_sections(results: SuiteResults) -> list[Section]:
             plot_worst_items(results),
             missing="" if results.worst_items else "No task with offered answers was measured.",
         ),
+        *_plots_of_some_tasks(results),
         Section(
             "comparisons",
             "Which differences between models are more than chance?",
@@ -134,6 +138,36 @@ def suite_sections(results: SuiteResults) -> list[Section]:
     ]
 
 
+def _plots_of_some_tasks(results: SuiteResults) -> list[Section]:
+    """Return a section for every kind of task that was measured and has a plot of its own."""
+    sections = [
+        Section(
+            "people",
+            "Does it help to read what a person answered before?",
+            "Lower is better, and a line should fall. Where the answers read are those of another person, it should "
+            "not: what falls there is knowledge of the form and of people in general. Vertical lines are 95 % "
+            "intervals, where people are enough.",
+            plot_person_curves(results),
+        ),
+        Section(
+            "valid",
+            "How many texts are valid, and how many of the valid ones differ?",
+            "Towards the upper right is better. Dotted lines join what has equally many different valid answers per "
+            "100 texts. Arrows lead from the first model to the others.",
+            plot_coverage(results),
+        ),
+        Section(
+            "overton",
+            "Who agrees with the answers?",
+            "Of 100 answers to a question, those that each cluster of people agrees with, as a jury of their votes "
+            "predicts; the first column is what people themselves wrote. A line that is dark for people and pale for "
+            "a model is a view that the model leaves out.",
+            plot_overton(results),
+        ),
+    ]
+    return [section for section in sections if section.figure is not None]
+
+
 def _front_sections(results: SuiteResults) -> list[Section]:
     """Return the section of tasks with several objectives, if there is such a task."""
     if not results.fronts:
@@ -144,7 +178,8 @@ def _front_sections(results: SuiteResults) -> list[Section]:
             "Which model is better in every objective?",
             "Several objectives make no single order: a model is better than another for certain only where it is at "
             "least as good in all of them and better in one.",
-            tables=[front_table(results.fronts)],
+            plot_objectives(results),
+            [front_table(results.fronts)],
         )
     ]
 

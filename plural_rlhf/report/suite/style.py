@@ -8,29 +8,31 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from plural_rlhf.report.canvas import key_line
+from plural_rlhf.report.canvas import GREY, key_line, title, title_lines
 
 
-__all__ = ["COLOURS", "key_columns", "key_height", "model_key", "model_styles", "short_names"]
+__all__ = ["COLOURS", "draw_head", "head_height", "key_columns", "model_styles", "short_names"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539", "#9467bd")
 MARKS = ("o", "s", "D", "^", "v")
 LINE = 0.21
 """Height of a line of the key in inches."""
 LONGEST = 32
+PEOPLE = "people"
 
 
 def model_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the mark and colour of each model: the colours in turn, then again with the next mark.
+    """Return the mark and colour of each model: the colours in turn, then again with the next mark. People are grey.
 
     Example:
         >>> model_styles(["base", "tuned"])
-        {'base': ('o', '#0072b2'), 'tuned': ('o', '#d55e00')}
+        {'people': ('P', '#8a929c'), 'base': ('o', '#0072b2'), 'tuned': ('o', '#d55e00')}
     """
-    return {
+    styles = {
         name: (MARKS[place // len(COLOURS) % len(MARKS)], COLOURS[place % len(COLOURS)])
         for place, name in enumerate(names)
     }
+    return {PEOPLE: ("P", GREY)} | styles
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -61,29 +63,36 @@ def key_columns(texts: Sequence[str], width: float) -> int:
     return max(1, min(len(texts), int(width / (widest + 0.46))))
 
 
-def key_height(texts: Sequence[str], width: float) -> float:
-    """Return the height of a key under its title in inches.
+def head_height(text: str, entries: Sequence[tuple[str, str, str]], width: float) -> float:
+    """Return the room that title and key need at the top of a figure, in inches.
 
     Example:
-        >>> key_height(["a", "b"], 6.0)
-        0.21
+        >>> head_height("base is nearest", [("o", COLOURS[0], "base")], 6.0)
+        0.53
     """
-    return LINE * -(-len(texts) // key_columns(texts, width))
+    lines = -(-len(entries) // key_columns([name for *_, name in entries], width))
+    return _title_height(text, width) + LINE * lines
 
 
-def model_key(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
-    """Draw the key of a figure on as many lines as it needs.
+def draw_head(figure: Figure, text: str, entries: Sequence[tuple[str, str, str]]) -> None:
+    """Draw the title, and under it the key on as many lines as it needs.
 
     Args:
         figure: The figure.
-        entries: Marker, colour and text of each entry.
+        text: The finding.
+        entries: Marker or style of a line, colour and text of each entry.
 
     Example:
         >>> from plural_rlhf.report.canvas import new_figure
         >>> figure = new_figure(3.0, 2.0)
-        >>> model_key(figure, [("o", COLOURS[0], "base")])
+        >>> draw_head(figure, "base is nearest", [("o", COLOURS[0], "base")])
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['base']
     """
     width, _ = figure.get_size_inches()
-    key_line(figure, entries, columns=key_columns([text for *_, text in entries], width))
+    title(figure, "\n".join(title_lines(text, width)))
+    key_line(figure, entries, key_columns([name for *_, name in entries], width), _title_height(text, width))
+
+
+def _title_height(text: str, width: float) -> float:
+    return 0.32 + 0.19 * (len(title_lines(text, width)) - 1)

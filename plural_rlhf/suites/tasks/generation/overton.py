@@ -139,11 +139,17 @@ class OvertonTask(Task):
                 for v in item.validity
             ]
         return TaskResult(
-            rows, [_record(*parts) for parts in zip(items, prompts, drawn, judged.values(), strict=True)]
+            rows,
+            [
+                _record(item, prompt, texts, judged[item.question], people[item.question])
+                for item, prompt, texts in zip(items, prompts, drawn, strict=True)
+            ],
         )
 
 
-def _record(item: OvertonQuestion, prompt: str, texts: Sequence[str], judged: Represented) -> dict[str, Any]:
+def _record(
+    item: OvertonQuestion, prompt: str, texts: Sequence[str], judged: Represented, people: Represented
+) -> dict[str, Any]:
     return {
         "item": item.question,
         "scores": {"overton_score": judged.coverage(), "weighted_overton_score": judged.coverage(weighted=True)},
@@ -151,7 +157,13 @@ def _record(item: OvertonQuestion, prompt: str, texts: Sequence[str], judged: Re
         "texts": list(texts),
         "group": item.topic,
         "agreement": {name: judged.means[:, c].tolist() for c, name in enumerate(judged.names)},
+        "represented": _by_group(judged),
+        "represented_of_people": _by_group(people),
     }
+
+
+def _by_group(answers: Represented) -> dict[str, list[bool]]:
+    return {name: answers.represented[:, c].tolist() for c, name in enumerate(answers.names)}
 
 
 def _judged(

@@ -89,6 +89,9 @@ def test_one_camp_both_camps_and_sets(data):
     assert row(one, "overton_score").baselines["people"] == pytest.approx(0.5)
     assert [r.metric for r in one.rows if r.headline] == ["overton_score"]
     assert one.records[0]["agreement"] == {"parks people": [0.9] * 4, "roads people": [0.1] * 4}
+    assert one.records[0]["represented"] == {"parks people": [True] * 4, "roads people": [False] * 4}
+    of_people = one.records[0]["represented_of_people"]
+    assert np.mean([np.mean(agrees) for agrees in of_people.values()]) == pytest.approx(0.5)
 
 
 def test_what_is_written_below_an_answer_is_no_part_of_it(data):
