@@ -48,7 +48,7 @@ def plot_person_curves(results: SuiteResults) -> Figure | None:
         ... ]
         >>> models = [{"name": "base", "kind": "causal-lm", "identity": "1"}]
         >>> figure = plot_person_curves(SuiteResults(models=models, results={"base": {"individual-votes": rows}}))
-        >>> figure.texts[0].get_text().replace("\n", " ")
+        >>> " ".join(figure.texts[0].get_text().split())
         "individual-votes: nats saved by reading the right person's answers: base 0.250"
     """
     models = results.real_models()

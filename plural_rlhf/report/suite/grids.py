@@ -33,7 +33,7 @@ def plot_overton(results: SuiteResults) -> Figure | None:
         ...     ClusterAgreement(model="base", cluster="old", share=0.5, **numbers),
         ...     ClusterAgreement(model="base", cluster="young", share=0.0, **numbers),
         ... ]
-        >>> plot_overton(SuiteResults(agreement=cells)).texts[0].get_text().replace("\n", " ")
+        >>> " ".join(plot_overton(SuiteResults(agreement=cells)).texts[0].get_text().split())
         'Of 2 clusters, those that agree with none of 8 answers: base 1'
     """
     cells = results.agreement
