@@ -1,4 +1,5 @@
 # The public names of `plural_rlhf.methods.spectrum`, imported when first asked for (see `reward_models.lazy_names`).
+from .dataset import SequenceDraws as SequenceDraws
 from .dataset import SpectrumDataset as SpectrumDataset
 from .families import coin_flips as coin_flips
 from .families import normal_draws as normal_draws

@@ -54,7 +54,8 @@ class SpectrumSequence:
 
     Attributes:
         examples: In order; at least one.
-        description: What they are drawn from; None where nothing is said, so that the first output cannot be known.
+        description: What they are drawn from; None where nothing is said, so that the first output cannot be known. A
+            blank one is none.
         exchangeable: Whether their order means nothing: they are then shuffled anew in every epoch.
         name: What the distribution is called in messages and results, e.g. the rater or the task.
         options: The outputs that there are, the same for all examples; empty where they are not known. Used to
@@ -82,6 +83,8 @@ class SpectrumSequence:
     def __post_init__(self) -> None:
         for field in ("examples", "options", "shares"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
+        if self.description is not None and not self.description.strip():
+            object.__setattr__(self, "description", None)
         if not self.examples:
             raise ValueError(f"the sequence {self.name!r} has no example. Fix: leave it out.")
         strange = [e.output for e in self.examples if self.options and e.output not in self.options]

@@ -8,6 +8,8 @@ from typing import Any
 from trl import SFTConfig
 
 from plural_rlhf.methods.spectrum.dataset import SequenceDraws
+from plural_rlhf.methods.spectrum.template import template_names
+from reward_models.errors import did_you_mean
 
 
 __all__ = ["SpectrumConfig"]
@@ -60,6 +62,13 @@ class SpectrumConfig(SFTConfig):
             raise ValueError(f"description_share={self.description_share} is no probability. Fix: use 0 to 1.")
         if self.mean_examples is not None and not self.mean_examples >= 1:
             raise ValueError(f"mean_examples={self.mean_examples} is below 1. Fix: use at least 1, or leave it out.")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length={self.max_length} leaves room for nothing. Fix: use at least 1, or None.")
+        if self.template not in template_names():
+            raise ValueError(
+                f"unknown template {self.template!r}.{did_you_mean(self.template, template_names())} Fix: use one of "
+                f"{', '.join(template_names())}."
+            )
         if self.assistant_only_loss or self.completion_only_loss:
             raise ValueError(
                 "assistant_only_loss and completion_only_loss have no effect here: the loss is on outputs. Fix: leave "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TEMPLATES", "SpectrumTemplate", "template_for"]
+__all__ = ["TEMPLATES", "SpectrumTemplate", "template_for", "template_names"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ TEMPLATES: Mapping[str, SpectrumTemplate] = {
 _CHAT_ROLES = {"description": "system", "input": "user", "output": "assistant"}
 
 
+def template_names() -> list[str]:
+    """Return the names that `template_for` knows."""
+    return [*TEMPLATES, "plain", "auto", "chat"]
+
+
 def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> SpectrumTemplate:
     """Return the template of a tokenizer.
 
@@ -82,7 +87,7 @@ def template_for(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Spec
         Traceback (most recent call last):
         ValueError: the tokenizer has no token '<start_of_turn>', which the template 'gemma' needs. Fix: use 'auto' ...
     """
-    names = [*TEMPLATES, "plain", "auto", "chat"]
+    names = template_names()
     if name not in names:
         raise ValueError(f"unknown template {name!r}. Fix: use one of {', '.join(names)}.")
     if name == "chat":

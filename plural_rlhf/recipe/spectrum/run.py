@@ -7,6 +7,7 @@ was stopped loses minutes. Knows no command.
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from plural_rlhf.methods.spectrum import (
+    SequenceDraws,
     SpectrumDataset,
     SpectrumSequence,
     SpectrumTemplate,
@@ -110,9 +112,8 @@ def run_spectrum(
     run = _Run(config, load_run_sequences(config.data, config.seed), path, tokenizer, template, show)
     if run.sequences.dropped:
         show(f"not trained on, because a held-out task has their source: {', '.join(run.sequences.dropped)}")
-    too_long = _too_long(run)
     flat = [sequence for of_task in run.sequences.train.values() for sequence in of_task]
-    SpectrumDataset(flat, tokenizer, template, max_length=config.train.max_length)  # raises if nothing can be learnt
+    too_long = _too_long(run, flat)  # raises if nothing can be learnt
     train_inputs = run.inputs("model", "train", content=[sequence.to_dict() for sequence in flat])
     interruption = Interruption(show)
     values = config.model_dump(mode="json")
@@ -135,19 +136,28 @@ def run_spectrum(
     return results
 
 
-def _too_long(run: _Run) -> dict[str, int]:
-    """Count the examples of each task that do not fit into a sequence, and say so."""
-    counts = {}
-    for name, sequences in {**run.sequences.train, **run.sequences.heldout}.items():
-        dropped = [
-            encode_sequence(s, run.template, run.tokenizer, run.config.train.max_length).dropped for s in sequences
-        ]
-        counts[name] = sum(dropped)
+def _too_long(run: _Run, training: Sequence[SpectrumSequence]) -> dict[str, int]:
+    """Count the examples of each task that do not fit into a sequence, and say so.
+
+    Of training tasks as the first epoch draws them, of held-out tasks as they are measured.
+    """
+    section = run.config.train
+    draws = SequenceDraws(
+        mean_examples=section.mean_examples, description_share=section.description_share, seed=run.config.seed
+    )
+    data = SpectrumDataset(training, run.tokenizer, run.template, max_length=section.max_length, draws=draws)
+    not_shown = iter(data.not_shown())
+    counts = {
+        name: sum(itertools.islice(not_shown, len(sequences))) for name, sequences in run.sequences.train.items()
+    }
+    for name, sequences in run.sequences.heldout.items():
+        tokens = (encode_sequence(s, run.template, run.tokenizer, section.max_length) for s in sequences)
+        counts[name] = sum(of_sequence.dropped for of_sequence in tokens)
     if any(counts.values()):
         told = ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count)
         run.show(
-            f"dropped, because they do not fit into train.max_length={run.config.train.max_length} tokens: examples "
-            f"{told}. None is cut."
+            f"dropped, because they do not fit into train.max_length={section.max_length} tokens: examples {told}. "
+            "None is cut."
         )
     return counts
 

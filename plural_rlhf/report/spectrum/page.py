@@ -68,7 +68,8 @@ def write_spectrum_report(results: SpectrumResults, folder: str | Path) -> Path:
         Section(
             "tasks",
             "What was it trained on?",
-            "Examples that did not fit into `max_length` are dropped, never cut. "
+            "Examples that do not fit into `max_length` are dropped, never cut; of training tasks they are counted as "
+            "the first epoch draws them. "
             + (
                 f"Left out, since a held-out task has their source: {', '.join(results.same_source)}."
                 if results.same_source

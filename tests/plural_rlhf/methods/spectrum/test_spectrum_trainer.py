@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from plural_rlhf.methods.spectrum import (
+    Example,
     SpectrumConfig,
+    SpectrumDataset,
+    SpectrumSequence,
     SpectrumTrainer,
     coin_flips,
     encode_sequence,
@@ -53,27 +56,50 @@ def test_the_loss_is_the_mean_over_learnt_tokens(tmp_path):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(total / count, rel=1e-4)
 
 
-def test_a_resumed_training_sees_what_the_unbroken_one_saw(tmp_path):
+def test_a_resumed_training_sees_what_the_unbroken_one_saw_and_every_epoch_draws_anew(tmp_path):
     tokenizer = tiny_tokenizer()
+    flips, seen = coin_flips(4, 6, described=True), []
 
     def train(folder, resume=None):
         args = settings(
             folder, max_steps=6, per_device_train_batch_size=2, save_strategy="steps", save_steps=3,
             learning_rate=1e-3, seed=1, mean_examples=3,
         )  # fmt: skip
-        trainer = SpectrumTrainer(
-            tiny_causal_lm(tokenizer), args, coin_flips(4, 6, described=True), processing_class=tokenizer
-        )
-        trainer.train(resume_from_checkpoint=resume)
-        return trainer.model.state_dict()
+        trainer = SpectrumTrainer(tiny_causal_lm(tokenizer), args, flips, processing_class=tokenizer)
+        collate = trainer.data_collator
 
-    whole = train(tmp_path / "whole")
-    resumed = train(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-3"))
+        def recorded(rows):
+            seen.extend(row["input_ids"] for row in rows)
+            return collate(rows)
+
+        trainer.data_collator = recorded
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer.model.state_dict(), args.draws
+
+    whole, draws = train(tmp_path / "whole")
+    data = SpectrumDataset(flips, tokenizer, template_for(tokenizer), draws=draws)
+    for epoch in range(3):
+        data.set_epoch(epoch)
+        shown = seen[4 * epoch : 4 * epoch + 4]
+        assert sorted(shown) == sorted(data[i]["input_ids"] for i in range(4))
+    assert sorted(seen[:4]) != sorted(seen[4:8])
+    resumed, _ = train(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-3"))
     for name, value in whole.items():
         assert value.equal(resumed[name]), name
 
 
+def test_examples_that_never_fit_are_counted_by_the_trainer(tmp_path, caplog):
+    tokenizer = tiny_tokenizer()
+    person = SpectrumSequence((Example("no" * 200), Example("yes"), Example("no")), name="rater 9")
+    args = settings(tmp_path, max_length=60)
+    trainer = SpectrumTrainer(tiny_causal_lm(tokenizer), args, [person], [person], processing_class=tokenizer)
+    assert caplog.text.count("1 of 3 examples do not fit into max_length=60 tokens by themselves") == 2
+    assert "'rater 9'" in caplog.text
+    assert tokenizer.decode([x for x in trainer.eval_dataset[0]["labels"] if x != IGNORED]) == "no<|im_end|>"
+
+
 def test_settings_without_effect_are_refused(tmp_path):
-    for wrong in ({"packing": True}, {"completion_only_loss": True}, {"description_share": 2}, {"mean_examples": 0}):
+    impossible = ({"description_share": 2}, {"mean_examples": 0}, {"max_length": 0}, {"template": "chatlm"})
+    for wrong in ({"packing": True}, {"completion_only_loss": True}, *impossible):
         with pytest.raises(ValueError, match="Fix:"):
             settings(tmp_path, **wrong)

@@ -4,6 +4,7 @@ import collections
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from plural_rlhf.methods.spectrum import (
     TEMPLATES,
@@ -77,9 +78,27 @@ def test_the_loss_is_on_outputs_and_their_end_tokens(family, text):
     assert marked(PERSON, family) == text
 
 
-def test_without_a_description_the_first_output_has_no_loss():
-    coin = SpectrumSequence((Example("yes"), Example("no")))
+@pytest.mark.parametrize("description", [None, "", " \n"])
+def test_without_a_description_the_first_output_has_no_loss(description):
+    coin = SpectrumSequence((Example("yes"), Example("no")), description)
     assert marked(coin, "chatml") == ("<|im_start|>output\nyes<|im_end|>\n<|im_start|>output\n[no<|im_end|>]\n")
+    assert not SpectrumSequence((Example("yes"),), description).learnable
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_token_does_so_once():
+    tokenizer = tokenizer_of("llama3")
+    tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>"})
+    begin = [("<|begin_of_text|>", tokenizer.bos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<|begin_of_text|> $A", special_tokens=begin)
+    tokens = encode_sequence(PERSON, template_for(tokenizer, "llama3"), tokenizer)
+    text = tokenizer.decode(tokens.input_ids)
+    assert text.startswith("<|begin_of_text|><|start_header_id|>description<|end_header_id|>\n\nOne voter.<|eot_id|>")
+    assert text.count("<|begin_of_text|>") == 1
+    learnt = [tokenizer.decode(tokens.input_ids[start:stop]) for start, stop in tokens.outputs]
+    assert learnt == ["yes<|eot_id|>", "no<|eot_id|>"]
+    assert tokenizer.decode([label for label in tokens.labels if label != IGNORED]) == "".join(learnt)
+    alone = encode_sequence(PERSON, template_for(tokenizer, "llama3"), tokenizer, len(tokens.input_ids) - 1)
+    assert alone.dropped == 1
 
 
 def test_what_people_wrote_does_not_become_chat_tokens():
@@ -145,6 +164,58 @@ def test_the_number_of_examples_is_drawn_and_never_leaves_nothing_to_learn():
             assert any(label != IGNORED for label in data[row]["labels"])
             lengths.add(len(data[row]["input_ids"]))
     assert len(lengths) > 2
+
+
+SHORT, LONG = Example("yes"), Example("no " * 60)
+
+
+@pytest.mark.parametrize("description", [None, "A person."])
+@pytest.mark.parametrize("long_first", [False, True])
+def test_a_long_example_does_not_keep_others_from_being_learnt(description, long_first):
+    tokenizer = tiny_tokenizer()
+    template = template_for(tokenizer)
+    examples = (LONG, SHORT, Example("no")) if long_first else (SHORT, Example("no"), LONG)
+    person = SpectrumSequence(examples, description)
+    for draws in (None, SequenceDraws(), SequenceDraws(mean_examples=1.5, description_share=0.0)):
+        data = SpectrumDataset([person], tokenizer, template, max_length=65, draws=draws)
+        assert (data.too_long, data.dropped) == (1, 0)
+        for epoch in range(10):
+            data.set_epoch(epoch)
+            text = tokenizer.decode([label for label in data[0]["labels"] if label != IGNORED])
+            assert sorted(text.split("<|im_end|>")) in (["", "no"], ["", "yes"], ["", "no", "yes"])
+    assert data.not_shown()[0] >= 1
+
+
+@pytest.mark.parametrize("exchangeable", [True, False])
+def test_examples_that_fit_only_with_some_others_are_drawn_with_those(exchangeable):
+    tokenizer = tiny_tokenizer()
+    template = template_for(tokenizer)
+    middling = [Example(letter * 24) for letter in "abc"]
+    person = SpectrumSequence((*middling, SHORT), exchangeable=exchangeable)
+    both = SpectrumSequence((middling[0], SHORT))
+    most = (
+        len(encode_sequence(both, template, tokenizer).input_ids) - 1
+    )  # no two middling ones, any with the short one
+    data = SpectrumDataset([person], tokenizer, template, max_length=most, draws=SequenceDraws())
+    learnt = set()
+    for epoch in range(40):
+        data.set_epoch(epoch)
+        row = data[0]
+        learnt.add(tokenizer.decode([label for label in row["labels"] if label != IGNORED]))
+        assert len(row["input_ids"]) <= most
+        assert data.not_shown() == [2]
+    outputs = [example.output for example in middling] if exchangeable else []
+    assert learnt == {f"{output}<|im_end|>" for output in [*outputs, "yes"]}
+    with pytest.raises(ValueError, match="none of 1 sequences"):
+        SpectrumDataset([person], tokenizer, template, max_length=most - 1)
+
+
+def test_one_drawn_example_of_an_ordered_sequence_is_shown_with_the_next():
+    tokenizer = tiny_tokenizer()
+    counting = SpectrumSequence(tuple(Example(str(n)) for n in range(9)), exchangeable=False)
+    draws = SequenceDraws(mean_examples=1, seed=2)  # always one, which alone teaches nothing
+    data = SpectrumDataset([counting], tokenizer, template_for(tokenizer), draws=draws)
+    assert tokenizer.decode([label for label in data[0]["labels"] if label != IGNORED]) == "1<|im_end|>"
 
 
 def test_sequences_without_anything_to_learn_are_left_out_and_named(caplog):
