@@ -31,6 +31,7 @@ __all__ = [
     "SAMPLES_FILE",
     "STAGES",
     "TUNED",
+    "TUNED_BASE",
     "RunFolder",
     "check_folder",
     "check_reused",
@@ -43,6 +44,8 @@ CONFIG_FILE = "config.json"
 STAGES = "stages"
 TUNED = "tuned"
 """What Spectrum Tuning leaves: the adapter, or the whole model."""
+TUNED_BASE = "base"
+"""The base model of that adapter, where it is not the one of the run file: the chat tokens are a sibling's."""
 META = "meta"
 """The adapter after tuning on people of other tables, before those of the table itself."""
 CHECKPOINTS = "checkpoints"
@@ -52,7 +55,7 @@ SAMPLES_FILE = "samples.jsonl"
 HELDOUT_JURY = "heldout_jury"
 MADE_BY_RUNS = (
     *("results.json", "report.html", "report.md", "figures", SAMPLES_FILE, HELDOUT_JURY),
-    *(HELDOUT_FILE, CHECKPOINTS, META, TUNED, *Stage),
+    *(HELDOUT_FILE, CHECKPOINTS, META, TUNED, TUNED_BASE, *Stage),
 )
 """What a run makes, besides its records and its configuration; --overwrite deletes these and nothing else."""
 

@@ -36,7 +36,8 @@ class SpectrumModel(Section):
     )
     sibling: str | None = Field(
         default=None,
-        description="Instruction-tuned model of the family, whose rows of the chat tokens are copied; null: none.",
+        description="Instruction-tuned model of the family, whose rows of the chat tokens are copied; null: none. "
+        "The base model with them is saved in `base`.",
     )
     template: Template = Field(
         default="auto", description="Chat tokens of messages; auto: those that the tokenizer has."

@@ -29,7 +29,7 @@ from plural_rlhf.methods.spectrum import (
 from plural_rlhf.policies.base_models import base_model_place, prepare_base_model
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.run_folder.fingerprints import all_files_hash
-from plural_rlhf.recipe.run_folder.folder import TUNED, RunFolder, open_run_folder
+from plural_rlhf.recipe.run_folder.folder import TUNED, TUNED_BASE, RunFolder, open_run_folder
 from plural_rlhf.recipe.run_folder.stage_record import StageInputs, StageRecord
 from plural_rlhf.recipe.sequence_tuning import SequenceTuning
 from plural_rlhf.recipe.spectrum.config import SpectrumRun
@@ -42,6 +42,7 @@ from plural_rlhf.report.spectrum.results import SpectrumResults, SpectrumTaskRec
 from reward_models.content_hashes import folder_records
 from reward_models.inference import default_device
 from reward_models.seeds import derived_seed
+from reward_models.whole_file import whole_folder
 
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def run_spectrum(
         show: Called with a sentence about what is done.
 
     Returns:
-        The results, as `results.json` in the output folder holds them; the tuned adapter or model is in `tuned`.
+        The results, as `results.json` in the output folder holds them; the tuned adapter or model is in `tuned`. With
+        a sibling the adapter's base model, with the rows of the sibling, is in `base`, and the adapter names it.
 
     Raises:
         ConfigError: A task is unknown or empty, or nothing is left to train on.
@@ -119,6 +121,7 @@ def run_spectrum(
     values = config.model_dump(mode="json")
     opened = open_run_folder(config.output_dir, values, {TRAIN: train_inputs}, overwrite=overwrite)
     with opened as folder, interruption.handled():
+        path = _with_sibling_rows(run, folder, path)
         untouched = _untouched(run, folder, path)
         training = _train(run, folder, path, flat, train_inputs, interruption)
         tuned = _tuned(run, folder, path)
@@ -163,14 +166,31 @@ def _too_long(run: _Run, training: Sequence[SpectrumSequence]) -> dict[str, int]
 
 
 def _load(run: _Run, path: str) -> PreTrainedModel:
-    """Load the untouched model, with the chat tokens of its sibling if one is named."""
-    section = run.config.model
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=section.dtype, trust_remote_code=False)
-    if section.sibling is not None:
-        sibling = prepare_base_model(section.sibling, section.cache_dir, seed=run.config.seed)
-        other = AutoModelForCausalLM.from_pretrained(sibling, dtype=section.dtype, trust_remote_code=False)
-        copy_special_rows(model, other, run.tokenizer, run.template.special)
+    """Load the untouched model."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=run.config.model.dtype, trust_remote_code=False)
     return model.to(default_device())
+
+
+def _with_sibling_rows(run: _Run, folder: RunFolder, path: str) -> str:
+    """Save the untouched model with the chat tokens of its sibling, if one is named; return where it lies.
+
+    An adapter does not hold these rows: it goes with the model that has them, and with no other.
+    """
+    section = run.config.model
+    if section.sibling is None:
+        return path
+    target = folder.path.resolve() / TUNED_BASE
+    if not target.is_dir():
+        sibling = prepare_base_model(section.sibling, section.cache_dir, seed=run.config.seed)
+        model, other = (
+            AutoModelForCausalLM.from_pretrained(source, dtype=section.dtype, trust_remote_code=False)
+            for source in (path, sibling)
+        )
+        copy_special_rows(model, other, run.tokenizer, run.template.special)
+        with whole_folder(target) as unfinished:
+            model.save_pretrained(unfinished)
+            run.tokenizer.save_pretrained(unfinished)
+    return str(target)
 
 
 def _untouched(run: _Run, folder: RunFolder, path: str) -> dict[str, dict[str, SequenceMeasures]]:

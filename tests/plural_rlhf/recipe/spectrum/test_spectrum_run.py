@@ -4,8 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from plural_rlhf.methods.spectrum import coin_flips
+from plural_rlhf.methods.spectrum import coin_flips, template_for
+from plural_rlhf.policies.base_models import adapter_base, prepare_base_model, tiny_causal_lm
 from plural_rlhf.recipe import sequence_tuning
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.spectrum import run as run_module
@@ -96,11 +100,38 @@ def test_a_run_that_was_stopped_in_training_ends_as_the_unbroken_one(settings, t
     assert resumed.numbers == unbroken.numbers
 
 
-def test_all_parameters_can_be_trained_and_sibling_rows_copied(settings):
-    settings["model"] |= {"lora": None, "sibling": "tiny"}
+@pytest.mark.parametrize("lora", [None, {"target_modules": ["q_proj"]}])
+def test_what_is_saved_with_the_rows_of_a_sibling_is_what_was_measured(settings, tmp_path, monkeypatch, lora):
+    sibling = tiny_causal_lm(seed=5)
+    with torch.no_grad():
+        sibling.get_input_embeddings().weight.mul_(3)
+    sibling.save_pretrained(tmp_path / "sibling")
+    settings["model"] |= {"lora": lora, "sibling": str(tmp_path / "sibling")}
     settings["evaluate"]["formats"] = ["auto"]
-    results = run_spectrum(SpectrumRun(**settings), show=quiet)
-    assert any(number.difference != 0 for number in results.numbers)
+    settings["train"]["steps"] = 1
+    measured, original = [], run_module.measure_task
+
+    def measure(model, tokenizer, sequences, *args, **kwargs):
+        measured.append((sequences, original(model, tokenizer, sequences, *args, **kwargs)))
+        return measured[-1][1]
+
+    monkeypatch.setattr(run_module, "measure_task", measure)
+    run_spectrum(SpectrumRun(**settings), show=quiet)
+    tuned = tmp_path / "run" / "tuned"
+    base = adapter_base(tuned)
+    assert (base is None) == (lora is None)
+    model = AutoModelForCausalLM.from_pretrained(base or tuned)
+    if lora is None:
+        tokenizer = AutoTokenizer.from_pretrained(tuned)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = PeftModel.from_pretrained(model, tuned)
+    (_, untouched), (sequences, of_run) = measured
+    as_user = original(model, tokenizer, sequences, template_for(tokenizer), positions=[0, 2], max_length=400)
+    np.testing.assert_allclose(as_user.nats, of_run.nats, rtol=1e-5)
+    plain = AutoModelForCausalLM.from_pretrained(prepare_base_model("tiny", settings["model"]["cache_dir"]))
+    without = original(plain, tokenizer, sequences, template_for(tokenizer), positions=[0, 2], max_length=400)
+    assert abs(without.nats - untouched.nats).max() > 0.01  # the rows matter
 
 
 def test_examples_that_do_not_fit_are_dropped_with_a_count(settings):
