@@ -104,6 +104,9 @@ class ValuedSituation:
         valence: What it says of the situation: one of `VALENCES`; None where only relevance is known.
         explanation: Why, in a sentence; empty if nobody wrote one.
 
+    Raises:
+        ValuesError: The situation is empty.
+
     Example:
         >>> row = ValuedSituation("Telling a white lie", Value("Honesty"), "opposes")
         >>> row.value.kind, row.valence
@@ -114,6 +117,10 @@ class ValuedSituation:
     value: Value
     valence: str | None = None
     explanation: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.situation.strip():
+            raise ValuesError(f"the situation is empty (value {self.value.text!r}). Fix: say what somebody does.")
 
 
 def read_valued_situations(path: str | Path) -> list[ValuedSituation]:

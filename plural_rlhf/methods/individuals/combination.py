@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from plural_rlhf.methods.individuals.metrics import shares_fault
+
 
 __all__ = ["Combination"]
 
@@ -51,9 +53,15 @@ class Combination:
 
         Args:
             predicted: By number of judgements read: `S` shares (A,) of the model, `S` of the jury, and the answers.
+
+        Raises:
+            ValueError: Nothing is predicted, a prediction is no distribution, or an answer is none of its options.
         """
+        if not predicted:
+            raise ValueError("nothing is predicted. Fix: give predictions for at least one number of judgements.")
         exponents = {}
         for n, (model, jury, given) in predicted.items():
+            _check(n, model, jury, given)
 
             def loss(
                 weights: np.ndarray,
@@ -72,6 +80,23 @@ class Combination:
         """Return (A,) the combined probabilities after `n` judgements, by the exponents of the nearest fitted `n`."""
         nearest = min(self.exponents, key=lambda known: (abs(known - n), known))
         return _product(model, jury, *self.exponents[nearest])
+
+
+def _check(n: int, model: Sequence[np.ndarray], jury: Sequence[np.ndarray], given: Sequence[int]) -> None:
+    if not len(model) == len(jury) == len(given) or not len(given):
+        raise ValueError(
+            f"after {n} judgements there are {len(model)} predictions of the model, {len(jury)} of the jury and "
+            f"{len(given)} answers. Fix: give one of each per person, for at least one person."
+        )
+    for m, j, g in zip(model, jury, given, strict=True):
+        for of, p in (("model", m), ("jury", j)):
+            if fault := shares_fault(p):
+                raise ValueError(f"after {n} judgements the predictions of the {of} {fault}. Fix: give shares.")
+        if np.shape(m) != np.shape(j) or not 0 <= g < len(m):
+            raise ValueError(
+                f"after {n} judgements the model has {len(m)} options, the jury {len(j)}, and the answer is number "
+                f"{g}. Fix: number the same options from 0."
+            )
 
 
 def _product(model: np.ndarray, jury: np.ndarray, a: float, b: float) -> np.ndarray:

@@ -18,7 +18,9 @@ import pandas as pd
 from plural_rlhf.evaluation.distribution.distances import wasserstein_1
 
 
-__all__ = ["LewidiScores", "lewidi_scores"]
+__all__ = ["LewidiScores", "lewidi_scores", "shares_fault"]
+
+SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ class LewidiScores:
     labels: int
 
 
+def shares_fault(p: np.ndarray) -> str | None:
+    """Say why rows `(..., A)` are no distributions; None if they are, within the precision of float32.
+
+    Example:
+        >>> shares_fault(np.array([[0.5, 0.5], [3.0, -1.0]]))
+        'have the row [3.0, -1.0], which is no distribution'
+    """
+    rows = np.asarray(p, dtype=np.float64).reshape(-1, np.shape(p)[-1])
+    good = np.isfinite(rows).all(axis=1) & (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < SUM_TOLERANCE)
+    if good.all():
+        return None
+    return f"have the row {rows[int(np.argmin(good))].tolist()}, which is no distribution"
+
+
 def lewidi_scores(items: Sequence[Hashable], given: Sequence[int], predicted: np.ndarray) -> LewidiScores:
     """Score predictions of single annotators' labels.
 
@@ -51,7 +67,7 @@ def lewidi_scores(items: Sequence[Hashable], given: Sequence[int], predicted: np
         predicted: (N, A) predicted probabilities of each annotator's label.
 
     Raises:
-        ValueError: They do not belong together, or there is no label.
+        ValueError: They do not belong together, a row of predictions is no distribution, or there is no label.
 
     Example:
         Two annotators of one item say 0 and 1; both are predicted as 0:
@@ -66,6 +82,8 @@ def lewidi_scores(items: Sequence[Hashable], given: Sequence[int], predicted: np
             f"{len(items)} items, {len(label)} labels and predictions of the shape {p.shape} do not belong together. "
             "Fix: give one item, one label and one row of probabilities per judgement."
         )
+    if fault := shares_fault(p):
+        raise ValueError(f"predictions {fault}. Fix: give probabilities that sum to 1 in each row.")
     if label.min() < 0 or label.max() >= p.shape[1]:
         raise ValueError(
             f"labels lie between {label.min()} and {label.max()}, and there are {p.shape[1]} options. Fix: number "

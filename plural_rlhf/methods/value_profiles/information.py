@@ -187,8 +187,14 @@ def usable_information(
             "kind='soft': a table of answer shares does not say which rater judged what. Fix: use judgements with "
             "rater_id"
         )
-    if splits < 1 or not sizes or min(sizes) < 1:
-        raise JuryError(f"splits={splits}, sizes={tuple(sizes)}: at least one split and one size of 1 or more. Fix: "
+    listed = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+    if (
+        not listed
+        or splits < 1
+        or not sizes
+        or not all(isinstance(size, int | np.integer) and size >= 1 for size in sizes)
+    ):
+        raise JuryError(f"splits={splits}, sizes={sizes!r}: at least one split and one size of 1 or more. Fix: "
                         "e.g. splits=5, sizes=(2, 4, 8)")  # fmt: skip
     cells, encoder = answer_cells(enc), encoder or AnswerEncoder()
     traits = trait_codes(judgements, enc, missing)

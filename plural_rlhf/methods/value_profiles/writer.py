@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from plural_rlhf.suites.engine.answers import AnswerStore
+from plural_rlhf.suites.models.endpoint import EndpointError
 from plural_rlhf.suites.models.protocol import EvaluatedModel
 from reward_models.content_hashes import value_hash
 from reward_models.progress import track
@@ -130,12 +131,16 @@ class ProfileWriter:
         size = self.model.batch_size
         for start in track(range(0, len(new), size), f"profiles by {self.model.name}, try {attempt + 1}"):
             part = new[start : start + size]
-            texts = self.model.sample(
-                [prompts[at] for at in part],
-                1,
-                seed=derived_seed(self.seed, "profiles of raters", attempt, start) % 2**31,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature if attempt == 0 else 1.0,
-            )
+            try:
+                texts = self.model.sample(
+                    [prompts[at] for at in part],
+                    1,
+                    seed=derived_seed(self.seed, "profiles of raters", attempt, start) % 2**31,
+                    max_new_tokens=self.max_new_tokens,
+                    temperature=self.temperature if attempt == 0 else 1.0,
+                )
+            except EndpointError as error:
+                self.store.add((keys[part[place]], text) for place, [text] in sorted(error.answered.items()))
+                raise
             self.store.add((keys[at], text) for at, [text] in zip(part, texts, strict=True))
         return [str(self.store.get(key)) for key in keys]

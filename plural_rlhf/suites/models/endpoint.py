@@ -29,11 +29,18 @@ LONGEST_PAUSE = 60.0
 class EndpointError(ValueError):
     """An endpoint that cannot be used, or that failed too often.
 
+    Attributes:
+        answered: Texts of the other prompts of the call that were answered, by place.
+
     Example:
         >>> raise EndpointError("http://localhost:8000/v1: 401 Unauthorized. Fix: set OPENAI_API_KEY")
         Traceback (most recent call last):
         plural_rlhf.suites.models.endpoint.EndpointError: http://localhost:8000/v1: 401 Unauthorized. ...
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.answered: dict[int, list[str]] = {}
 
 
 @dataclass
@@ -118,19 +125,21 @@ class EndpointModel(EvaluatedModel):
         The seed is sent along, but an endpoint may ignore it.
 
         Raises:
-            EndpointError: The endpoint refuses the request, or failed in every try.
+            EndpointError: The endpoint refuses the request, or failed in every try. It holds what was answered.
         """
         options = {
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "stop": list(settings.stop)[:4] or None,
         }
+        answered: dict[int, list[str]] = {}
         failures: list[EndpointError] = []
         failed = threading.Event()
 
         def ask(number: int) -> list[str]:
             try:
-                return ask_until_answered(number)
+                answered[number] = ask_until_answered(number)
+                return answered[number]
             except EndpointError as error:
                 failures.append(error)  # the first is the reason; the others stop waiting
                 failed.set()
@@ -149,11 +158,12 @@ class EndpointModel(EvaluatedModel):
                 texts += self._texts(self._post(body, failed))
             return texts[:n]
 
-        with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
-            try:
+        try:
+            with ThreadPoolExecutor(max_workers=self.concurrency) as pool:
                 return list(pool.map(ask, range(len(prompts))))
-            except EndpointError:
-                raise failures[0] from None
+        except EndpointError:  # after all that were under way
+            failures[0].answered = answered
+            raise failures[0] from None
 
     @property
     def _advice(self) -> str:

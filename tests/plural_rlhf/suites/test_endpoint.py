@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from plural_rlhf.methods.value_profiles import ProfileWriter
 from plural_rlhf.suites import Context, OptionQuestion, OptionRequest
 from plural_rlhf.suites.engine.answers import AnswerStore
 from plural_rlhf.suites.models.endpoint import EndpointError, EndpointModel, _may_pass
@@ -196,6 +197,18 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(server, tmp_path)
     server.script, asked = [], len(server.bodies)
     assert len(Context(model(server), store=AnswerStore(store)).sample(prompts, 1)) == 20
     assert len(server.bodies) - asked == 12
+
+
+def test_profiles_that_were_answered_beside_a_failure_are_kept(server, tmp_path):
+    server.choices = lambda body: [{"message": {"content": "- Likes parks."}}]
+    server.script = [200, 200, 404]
+    judgements, path = [f"Parks?: {n}" for n in range(5)], tmp_path / "profiles.jsonl"
+    with pytest.raises(EndpointError, match="404") as failure:
+        ProfileWriter(model(server, concurrency=1), AnswerStore(path)).write(judgements)
+    assert failure.value.answered == {0: ["- Likes parks."], 1: ["- Likes parks."]}
+    assert len(server.bodies) == 3
+    assert ProfileWriter(model(server), AnswerStore(path)).write(judgements) == ["- Likes parks."] * 5
+    assert len(server.bodies) == 3 + 3
 
 
 def test_options_are_scored_by_samples_or_stated_shares_only(server):

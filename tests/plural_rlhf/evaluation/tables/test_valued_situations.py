@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from plural_rlhf.methods.kaleidoscope import ValuesError, read_valued_situations
+from plural_rlhf.methods.kaleidoscope import Value, ValuedSituation, ValuesError, read_valued_situations
 
 
 ROW = {"situation": "lying", "vrd": "Duty", "text": "Duty to be honest", "valence": "Opposes", "explanation": "No."}
@@ -26,6 +26,11 @@ def test_the_three_published_shapes_give_the_same_row(tmp_path):
     assert (expected.situation, expected.value.text, expected.value.kind) == ("lying", "Duty to be honest", "Duty")
     assert (expected.valence, expected.explanation) == ("opposes", "No.")
     assert read_valued_situations(valence) == read_valued_situations(steerable) == [expected]
+
+
+def test_an_empty_situation_is_refused_in_code_too():
+    with pytest.raises(ValuesError, match=r"the situation is empty \(value 'Honesty'\)"):
+        ValuedSituation(" \n", Value("Honesty"))
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,28 @@ def test_lewidi_measures_by_hand():
         lewidi_scores(["x"], [3], predicted[:1])
 
 
+@pytest.mark.parametrize("wrong", [[np.nan, np.nan], [3.0, -1.0], [0.5, 0.4], [np.inf, 0.0]])
+def test_what_is_no_distribution_is_neither_scored_nor_combined(wrong):
+    fine, wrong = np.array([0.5, 0.5]), np.array(wrong)
+    with pytest.raises(ValueError, match="no distribution"):
+        lewidi_scores(["x", "y"], [0, 1], np.stack([fine, wrong]))
+    for of, model, jury in (("model", wrong, fine), ("jury", fine, wrong)):
+        with pytest.raises(ValueError, match=f"after 2 judgements the predictions of the {of} have the row"):
+            Combination.fit({2: ([fine, model], [fine, jury], [0, 1])})
+
+
+def test_a_combination_of_nothing_is_refused():
+    fine = np.array([0.5, 0.5])
+    for predicted, reason in (
+        ({}, "nothing is predicted"),
+        ({2: ([], [], [])}, "for at least one person"),
+        ({2: ([fine], [fine], [2])}, "the answer is number 2"),
+        ({2: ([fine], [np.ones(3) / 3], [0])}, "the jury 3"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            Combination.fit(predicted)
+
+
 def test_an_unknown_trait_is_refused(people):
     judgements = planted_judgements("choice", num_raters=4, num_items=3).judgements
     with pytest.raises(JudgementError, match="no trait 'town'"):

@@ -85,6 +85,9 @@ def test_tables_that_cannot_be_split_are_refused():
         usable_information(soft)
     with pytest.raises(JuryError, match="at least one split"):
         usable_information(planted_judgements("choice").judgements, splits=0)
+    for sizes in (2, (), (0,), (2.5,), "24"):
+        with pytest.raises(JuryError, match="at least one split and one size"):
+            usable_information(planted_judgements("choice").judgements, sizes=sizes)
 
 
 @pytest.mark.slow
