@@ -153,6 +153,6 @@ def _meta(args: argparse.Namespace, command: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Read when torch is loaded, which nothing above does: threads that spin while they wait slow a shared machine down.
+    # Read when torch is loaded, which nothing above does: waiting threads that spin slow a shared machine down.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())
