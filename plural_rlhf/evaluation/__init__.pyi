@@ -93,6 +93,8 @@ from .open_ended.approvals import match_clusters as match_clusters
 from .open_ended.approvals import share_of_gain_kept as share_of_gain_kept
 from .open_ended.approvals import vote_approval as vote_approval
 from .open_ended.approvals import win_rate as win_rate
+from .open_ended.choosing import Choosing as Choosing
+from .open_ended.choosing import choice_divergences as choice_divergences
 from .open_ended.distances import classes_covered as classes_covered
 from .open_ended.distances import classifier_two_sample as classifier_two_sample
 from .open_ended.distances import covering as covering

@@ -6,12 +6,13 @@ Shapes: `R` prompts, `K` clusters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
 from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule
+from plural_rlhf.evaluation.open_ended.choosing import Choosing, choice_divergences
 from plural_rlhf.evaluation.open_ended.distances import covering_by_scores
 from plural_rlhf.evaluation.open_ended.divergences import kl_to_target, sequence_kl
 from plural_rlhf.evaluation.open_ended.drift import degeneracy
@@ -72,6 +73,8 @@ class Setup:
         k: Texts per prompt for measures of diversity.
         counts: Numbers of texts of the curve of classes covered; the last is that of the measure.
         seed: Random seed.
+        choosing: Of the policies that choose among texts of the reference policy, how.
+        no_target: Why there is no `kl_to_target`; None if there is one.
     """
 
     writers: Mapping[str, Writer]
@@ -87,6 +90,8 @@ class Setup:
     k: int
     counts: list[int]
     seed: int
+    choosing: Mapping[str, Choosing] = field(default_factory=dict)
+    no_target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,9 @@ def cells(setup: Setup, shares: Shares) -> tuple[dict[str, dict[Key, np.ndarray]
                 numbers |= divergence
                 refused += [] if reason is None else [reason]
             per_prompt.append(numbers)
-        if len(setup.prompts) - len(refused) < LEAST_PROMPTS * len(setup.prompts):
+        if setup.no_target is not None and name != PEOPLE:
+            reasons[name] = setup.no_target
+        elif len(setup.prompts) - len(refused) < LEAST_PROMPTS * len(setup.prompts):
             reasons[name] = f"{len(refused)} of {len(setup.prompts)} prompts have no estimate: {refused[0]}"
             per_prompt = [{key: v for key, v in one.items() if key.measure != "kl_to_target"} for one in per_prompt]
         by_writer[name] = _columns(per_prompt)
@@ -264,9 +271,13 @@ def _diversity(setup: Setup, writer: Writer, prompt: str) -> Numbers:
 
 def _divergence(setup: Setup, writer: Writer, prompt: str) -> tuple[Numbers, str | None]:
     samples, judged = writer.samples, setup.juries[0]
+    if writer.name in setup.choosing:
+        return _divergence_of_choice(setup, writer.name, prompt)
     if samples is None or samples.log_probs is None or samples.reference_log_probs is None:
         return {}, None
     log_probs, reference = samples.log_probs[prompt], samples.reference_log_probs[prompt]
+    if setup.no_target is not None:
+        return {Key("kl_to_reference"): sequence_kl(log_probs, reference)[0]}, None
     estimate = kl_to_target(
         log_probs,
         reference,
@@ -280,6 +291,26 @@ def _divergence(setup: Setup, writer: Writer, prompt: str) -> tuple[Numbers, str
         Key("kl_to_reference"): sequence_kl(log_probs, reference)[0],
         Key("effective_samples"): estimate.effective_samples,
     }
+    if estimate.value is not None:
+        numbers[Key("kl_to_target")] = estimate.value
+    return numbers, estimate.reason
+
+
+def _divergence_of_choice(setup: Setup, name: str, prompt: str) -> tuple[Numbers, str | None]:
+    choosing = setup.choosing[name]
+    kl, estimate = choice_divergences(
+        choosing.rewards[prompt],
+        choosing.candidates,
+        choosing.chances,
+        seeded_rng(setup.seed, f"hands of candidates, {name}, {prompt}"),
+        weights=setup.targets[name],
+        beta=setup.beta,
+        rho=setup.rho,
+    )
+    numbers = {} if kl is None else {Key("kl_to_reference"): kl}
+    if setup.no_target is not None:
+        return numbers, None
+    numbers[Key("effective_samples")] = estimate.effective_samples
     if estimate.value is not None:
         numbers[Key("kl_to_target")] = estimate.value
     return numbers, estimate.reason

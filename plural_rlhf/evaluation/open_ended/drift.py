@@ -1,4 +1,4 @@
-"""Drift of form: length, layout, texts that are no answers, perplexity under the base model.
+"""Drift of form: length, layout, texts that are no answers, perplexity under the reference policy.
 
 A policy that is rewarded may write longer, in lists, or nothing at all, and a jury may not mind. Knows nothing of
 rewards or prompts.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from plural_rlhf.core.rules import POOL, Rule, RuleSpec, rule_or_pool
 from plural_rlhf.evaluation.diversity.equivalence import EquivalenceRule, default_rule, equivalence_rule
 from plural_rlhf.evaluation.open_ended.approvals import Approval
 from plural_rlhf.evaluation.open_ended.cells import (
@@ -24,6 +25,7 @@ from plural_rlhf.evaluation.open_ended.cells import (
     scored_texts,
     shares_of_writers,
 )
+from plural_rlhf.evaluation.open_ended.choosing import Choosing
 from plural_rlhf.evaluation.open_ended.numbers import DIVERSITY, Key, people_panel
 from plural_rlhf.evaluation.open_ended.resampled import resample_prompts
 from plural_rlhf.evaluation.open_ended.results import MeasureRow, OpenEndedResults
@@ -53,6 +55,9 @@ def evaluate_open_ended(
     weights: Mapping[str, WeightSpec] | None = None,
     beta: float = 1.0,
     rho: float = 1.0,
+    target_rule: RuleSpec = POOL,
+    beta_moved: bool = False,
+    choosing: Mapping[str, Choosing] | None = None,
     rule: str | EquivalenceRule | None = None,
     approval: Approval | None = None,
     heldout_approval: Approval | None = None,
@@ -79,6 +84,12 @@ def evaluate_open_ended(
         weights: Weights of a policy's target, by policy; prevalence if not named.
         beta: Temperature of the target, in logits.
         rho: Parameter of the pool.
+        target_rule: What the policies were trained towards: the pool, or a welfare rule. The target of the mean is the
+            pool at rho 0; those of other rules are unknown here, so that there is no `kl_to_target`. Only the pool at
+            rho 1 promises shares, so that there is no `share_error` otherwise.
+        beta_moved: Whether a KL budget moved the temperature of the target away from `beta`: neither measure then.
+        choosing: Of policies that choose each text among candidates of the reference policy, how. Their divergences
+            follow from the law of choosing, not from their texts.
         rule: When two texts say the same; None: see `default_rule`.
         approval: What an approval is for the training jury; None: agreement, if it was fitted to votes or ratings
             (`vote_approval`), else better than the median of people's texts.
@@ -111,6 +122,8 @@ def evaluate_open_ended(
         [3.0, 1.0, 1.0]
     """
     _check(samples, reference, weights or {})
+    no_target, no_shares = _no_target(target_rule, rho, beta_moved)
+    of_mean = no_target is None and rule_or_pool(target_rule) is not None
     names = list(samples[reference].texts)
     writers = {writer.name: writer for writer in open_writers(samples, people, embed)}
     chosen = _usual_rule(list(writers.values())) if rule is None else equivalence_rule(rule)
@@ -140,11 +153,13 @@ def evaluate_open_ended(
         reference=reference,
         rule=chosen,
         beta=beta,
-        rho=rho,
+        rho=0.0 if of_mean else rho,
         tie_margin=tie_margin,
         k=k,
         counts=sorted({*(2**i for i in range(most.bit_length()) if 2**i < most), most}),
         seed=seed,
+        choosing=choosing or {},
+        no_target=no_target,
     )
     shares = shares_of_writers(setup)
     measured, refused = cells(setup, shares)
@@ -162,12 +177,29 @@ def evaluate_open_ended(
         steered=set(weights or {}),
         shares={key: [of.get(prompt) for prompt in names] for key, of in shares.items()},
         kept_by_people=kept_by_people(setup),
+        no_shares=no_shares,
     )
+    drawn = dict.fromkeys(samples, 1) | {name: how.candidates for name, how in setup.choosing.items()}
+    rows += [MeasureRow(name, "completions_per_text", value=float(n), n=len(names)) for name, n in drawn.items()]
     rows = [_beside(row, distances) for row in rows]
     rows = _explained(rows, setup, refused)
     curves = {name: {k: _mean(values) for k, values in curve.items()} for name, curve in distances.curves.items()}
     settings = _settings(setup, list(samples)) | {"draws": draws, "level": level}
     return OpenEndedResults(rows, scored_texts(setup), curves, settings)
+
+
+def _no_target(target_rule: RuleSpec, rho: float, beta_moved: bool) -> tuple[str | None, str | None]:
+    """Why there is no divergence from the target, and no error of shares; None where there is one."""
+    rule = rule_or_pool(target_rule)
+    if beta_moved:
+        reason = "a KL budget moved the temperature of the target. Fix: train with a fixed beta (kl_budget: null)"
+        return reason, reason
+    if rule is not None and rule != Rule("mean"):
+        reason = f"the policies were trained under the rule {rule}, whose target is not the pool"
+        return reason, reason
+    if rule is not None:
+        return None, "the target of the rule mean promises no cluster a share"
+    return None, None if rho == 1 else f"the pool at rho = {rho:g} promises no cluster a share"
 
 
 def _usual_rule(writers: Sequence[Writer]) -> EquivalenceRule:
@@ -232,7 +264,10 @@ def _explained(rows: list[MeasureRow], setup: Setup, refused: Mapping[str, str])
         if len(setup.juries) < 2 and name != setup.reference:
             lacking["heldout_share_of_gain"] = "no heldout jury. Fix: pass heldout_scorer="
         samples = writer.samples
-        if samples is None or samples.log_probs is None or samples.reference_log_probs is None:
+        if name in setup.choosing:
+            few = "too few texts of the reference policy to say what is chosen"
+            lacking |= {"kl_to_reference": few, "kl_to_target": refused.get(name, few)}
+        elif samples is None or samples.log_probs is None or samples.reference_log_probs is None:
             reason = "no log-probabilities under policy and reference policy in the samples"
             lacking |= dict.fromkeys(("kl_to_reference", "kl_to_target", "effective_samples"), reason)
         elif name in refused:
@@ -264,6 +299,7 @@ def _settings(setup: Setup, policies: Sequence[str]) -> dict[str, Any]:
         "rule": {"name": rule.name, "coefficients": dict(rule.coefficients), "threshold": rule.threshold},
         "beta": setup.beta,
         "rho": setup.rho,
+        "candidates": {name: how.candidates for name, how in setup.choosing.items()},
         "tie_margin": setup.tie_margin,
         "seed": setup.seed,
     }

@@ -35,6 +35,7 @@ MEASURES: Mapping[str, tuple[str, Better, str]] = {
     "kl_to_reference": ("nats", "neither", "divergence of whole texts from the reference policy"),
     "kl_to_target": ("nats", "lower", "divergence of whole texts from the target"),
     "effective_samples": ("texts", "higher", "effective reference samples behind kl_to_target"),
+    "completions_per_text": ("texts", "lower", "texts that are drawn for each one: several where one is chosen"),
     "effective_classes": ("classes", "higher", "effective number of classes of texts that say the same"),
     "classes_ratio_to_reference": ("ratio", "higher", "effective classes, of those of the reference policy"),
     "largest_classes": ("share", "lower", "texts in the three largest classes"),

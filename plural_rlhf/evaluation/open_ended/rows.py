@@ -71,6 +71,7 @@ def derived_rows(
     steered: set[str],
     shares: Mapping[tuple[str, str], Sequence[ShareReading | None]],
     kept_by_people: float | None = None,
+    no_shares: str | None = None,
 ) -> list[MeasureRow]:
     """Make the rows of measures that are functions of several means over prompts.
 
@@ -83,6 +84,7 @@ def derived_rows(
         steered: Policies with weights of their own, for which the heldout jury knows no shares.
         shares: For whom was written, by writer and jury, of each prompt; None where the writer wrote nothing.
         kept_by_people: `baseline` of `heldout_share_of_gain`.
+        no_shares: Why the target promises no shares, so that there is no `share_error`; None if it does.
     """
     rows: list[MeasureRow] = []
     for writer, numbers in cells.items():
@@ -94,7 +96,9 @@ def derived_rows(
             )
             weights = targets[writer] if judged.jury == "training" else judged.weights
             key = Key("share_error", judged.jury)
-            if judged.jury == "heldout" and writer in steered:
+            if no_shares is not None:
+                rows.append(MeasureRow(writer, *key, reason=no_shares))
+            elif judged.jury == "heldout" and writer in steered:
                 reason = "the policy has weights of its own, which name clusters of the training jury"
                 rows.append(MeasureRow(writer, *key, reason=reason))
             elif not (weights > 0).all():

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from plural_rlhf.evaluation.open_ended.choosing import Choosing
 from plural_rlhf.evaluation.open_ended.embedder import text_embedder
 from plural_rlhf.evaluation.open_ended.evaluate import evaluate_open_ended
 from plural_rlhf.evaluation.open_ended.samples import read_samples
@@ -24,7 +26,8 @@ from plural_rlhf.recipe.job import KeepPieces
 from plural_rlhf.recipe.jury import jury_backbone, text_model
 from plural_rlhf.recipe.open_ended.along import best_checkpoints, measure_along
 from plural_rlhf.recipe.open_ended.heldout_jury import fit_heldout_jury, names_like
-from plural_rlhf.recipe.open_ended.measured_policies import measured_policies
+from plural_rlhf.recipe.open_ended.measured_policies import Choice, measured_policies
+from plural_rlhf.recipe.open_ended.plain_texts import candidate_rewards
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt
 from plural_rlhf.recipe.open_ended.requests import add_shifts, named_weightings
 from plural_rlhf.recipe.open_ended.samples import Sample, draw_along, draw_samples, measured_prompts
@@ -40,7 +43,7 @@ from reward_models.progress import track
 from reward_models.whole_file import whole_file, whole_folder
 
 
-__all__ = ["evaluate_texts"]
+__all__ = ["evaluate_texts", "target_of"]
 
 
 def evaluate_texts(
@@ -78,12 +81,17 @@ def evaluate_texts(
         along, best = best_checkpoints(policies, along)
         for name, adapter in best.items():
             console.print(cell(f"{name}: what is measured is {adapter}, which the held-out jury approves the most"))
-    samples = draw_samples(config, measured, scorer, weightings, folder, keep, best)
+    samples, pool = draw_samples(config, measured, scorer, weightings, folder, keep, best)
     with whole_file(folder / SAMPLES_FILE) as file:
         for sample in samples:
             file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
     console.print(heading("Texts", f"{len(samples):,} by {len({s.policy for s in samples})} policies, {SAMPLES_FILE}"))
-    measure = _Measure(config, scorer, second, measured, _embedder(config))
+    of_pool = {
+        prompt.wording: candidate_rewards(scorer, prompt, [s.text for s in pool if s.prompt == prompt.wording])
+        for prompt in (measured if pool else ())
+    }
+    choosing = {policy.name: policy.choice for policy in policies if policy.choice is not None}
+    measure = _Measure(config, scorer, second, measured, _embedder(config), choosing, of_pool)
     results = list[TextResults]()
     for split in Split:
         if any(prompt.split == split for prompt in measured):
@@ -108,6 +116,18 @@ def evaluate_texts(
         along=along,
         skipped=[Skipped(what=part, reason=reason) for part, reason in reasons.items() if reason is not None],
     )
+
+
+def target_of(config: RunConfig) -> dict[str, Any]:
+    """Return what `evaluate_open_ended` is told of the target of a run.
+
+    Example:
+        >>> target_of(RunConfig(plural={"rule": "min", "sampled": {"kl_budget": 2}}))
+        {'beta': 1.0, 'rho': 1.0, 'target_rule': 'min', 'beta_moved': True}
+    """
+    plural = config.plural
+    moved = plural.mode == "rl" and plural.sampled.kl_budget is not None
+    return {"beta": plural.beta, "rho": plural.rho, "target_rule": plural.rule, "beta_moved": moved}
 
 
 def _heldout_jury(
@@ -145,6 +165,9 @@ class _Measure:
     second: JuryScorer | None
     prompts: Sequence[OpenPrompt]
     embed: Embed
+    choosing: Mapping[str, Choice]
+    of_pool: Mapping[str, np.ndarray]
+    """Rewards (M, K) of the texts among which policies choose, by wording of the prompt."""
 
     def texts(self, samples: Sequence[Sample], split: str, weighting: str, weights: np.ndarray) -> TextResults:
         """Measure all policies that were asked for one weighting, on the prompts of one split."""
@@ -162,8 +185,12 @@ class _Measure:
             reference=Method.WARM,
             prompts={prompt.wording: prompt.messages for prompt in of_split},
             weights=None if weighting == EVERYBODY else dict.fromkeys(policies, weights.tolist()),
-            beta=self.config.plural.beta,
-            rho=self.config.plural.rho,
+            **target_of(self.config),
+            choosing={
+                name: Choosing(choice.candidates, choice.chances(weights), self.of_pool)
+                for name, choice in self.choosing.items()
+                if name in policies
+            },
             draws=self.config.evaluate.draws,
             level=self.config.evaluate.level,
             seed=self.config.seed,

@@ -9,9 +9,12 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from plural_rlhf.evaluation.open_ended.choosing import Chances
 from plural_rlhf.recipe.checkpoints import adapters_along
 from plural_rlhf.recipe.config import ConfigError, RunConfig
-from plural_rlhf.recipe.open_ended.rerank import RERANK_FILE
+from plural_rlhf.recipe.open_ended.rerank import RERANK_FILE, choice_probabilities
 from plural_rlhf.recipe.run_folder.folder import CONFIG_FILE, STAGES
 from plural_rlhf.recipe.run_folder.stage_record import StageRecord
 from plural_rlhf.recipe.settings.sections import PluralSection
@@ -47,6 +50,17 @@ class Choice:
     def pool_size(self, chosen: int) -> int:
         """Return how many texts per prompt pi_0 draws, of which `chosen` are chosen."""
         return max(self.candidates, self.pool or min(POOL, self.candidates) * chosen)
+
+    def chances(self, weights: np.ndarray) -> Chances:
+        """Return the law of choosing for somebody: how probably each of `N` candidates (..., N, K) is chosen.
+
+        Args:
+            weights: (K,) whom the text is for.
+        """
+        section = self.section
+        if section is None:
+            return lambda rewards: np.eye(rewards.shape[-2])[(rewards @ weights).argmax(axis=-1)]
+        return lambda rewards: choice_probabilities(rewards, weights, section)
 
 
 @dataclass(frozen=True)

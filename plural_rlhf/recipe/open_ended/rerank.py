@@ -20,10 +20,40 @@ from plural_rlhf.core.targets import log_partition, pool_reward
 from plural_rlhf.recipe.settings.sections import PluralSection
 
 
-__all__ = ["RERANK_FILE", "choose_candidate", "deal_candidates"]
+__all__ = ["RERANK_FILE", "choice_probabilities", "choose_candidate", "deal_candidates"]
 
 RERANK_FILE = "rerank.json"
 """How texts are chosen among candidates, beside the copy of pi_0 that draws them."""
+
+
+def choice_probabilities(
+    rewards: np.ndarray, weights: Sequence[float] | np.ndarray, section: PluralSection
+) -> np.ndarray:
+    """Compute with which probability each of `N` candidates is chosen.
+
+    Args:
+        rewards: (..., N, K) of the candidates; the normalisers log Z_k of the pool are estimated from them.
+        weights: (K,) whom the text is for.
+        section: Rule, rho and beta of the target.
+
+    Returns:
+        (..., N); under a rule one for the best candidate and zero for the others.
+
+    Example:
+        >>> rewards = np.log([[8.0, 1.0], [1.0, 1.0], [1.0, 8.0]])
+        >>> choice_probabilities(rewards, [1.0, 0.0], PluralSection()).round(1).tolist()
+        [0.8, 0.1, 0.1]
+        >>> choice_probabilities(rewards, [0.2, 0.8], PluralSection(rule="mean")).tolist()
+        [0.0, 0.0, 1.0]
+    """
+    x = torch.from_numpy(np.asarray(rewards, dtype=np.float64))
+    of = np.asarray(weights, dtype=np.float64).tolist()
+    rule = rule_or_pool(section.rule)
+    if rule is not None:
+        return np.eye(x.shape[-2])[rule.scores(x, of).argmax(dim=-1).numpy()]
+    log_pi_0 = torch.full(x.shape[:-1], -math.log(x.shape[-2]), dtype=torch.float64)
+    log_z = log_partition(x, log_pi_0, section.beta).unsqueeze(-2)
+    return (pool_reward(x, of, log_z, section.beta, section.rho) / section.beta).softmax(dim=-1).numpy()
 
 
 def choose_candidate(
@@ -49,15 +79,10 @@ def choose_candidate(
         >>> (np.bincount(drawn) / 1000).round(1).tolist()
         [0.8, 0.1, 0.1]
     """
-    x = torch.from_numpy(np.asarray(rewards, dtype=np.float64))
-    of = np.asarray(weights, dtype=np.float64).tolist()
-    rule = rule_or_pool(section.rule)
-    if rule is not None:
-        return int(rule.scores(x, of).argmax())
-    log_pi_0 = torch.full((1, len(x)), -math.log(len(x)), dtype=torch.float64)
-    log_z = log_partition(x[None], log_pi_0, section.beta)[0]
-    probabilities = (pool_reward(x, of, log_z, section.beta, section.rho) / section.beta).softmax(dim=0).numpy()
-    return int(rng.choice(len(x), p=probabilities / probabilities.sum()))
+    probabilities = choice_probabilities(rewards, weights, section)
+    if rule_or_pool(section.rule) is not None:
+        return int(probabilities.argmax())
+    return int(rng.choice(len(probabilities), p=probabilities / probabilities.sum()))
 
 
 def deal_candidates(pool: int, candidates: int, times: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

@@ -99,7 +99,7 @@ def draw_samples(
     folder: Path,
     keep: KeepPieces,
     kept: Mapping[str, Path],
-) -> list[Sample]:
+) -> tuple[list[Sample], list[Sample]]:
     """Draw `evaluate.samples` texts per prompt from every policy, `evaluate.reference_samples` from pi_0.
 
     Policies that follow weights are asked for every weighting, the others for the population.
@@ -112,6 +112,9 @@ def draw_samples(
         folder: Folder of the run, which holds the policies.
         keep: Given a name and pieces of work, returns their results: what a stopped run has done, or is done now.
         kept: Adapters in place of the last ones, by policy (`evaluate.keep`).
+
+    Returns:
+        The texts of the policies; and those of pi_0 for the population among which some of them choose.
     """
     writer = _writer(config, scorer, folder / Method.WARM)
     population = {EVERYBODY: weightings[EVERYBODY]}
@@ -136,7 +139,7 @@ def draw_samples(
         else:
             with writer.writes_as(policy):
                 samples += writer.pieces(policy.name, asked, prompts, dict.fromkeys(asked, number), keep)
-    return samples
+    return samples, pool
 
 
 def draw_along(

@@ -122,6 +122,7 @@ def _lines(jury: str, clusters: Sequence[str]) -> list[Line]:
         ("people's classes of texts covered", "human_classes_covered", {}, _percent),
         ("KL to pi_0", "kl_to_reference", {}, format_nats),
         ("KL to the target", "kl_to_target", {}, format_nats),
+        ("texts drawn for each one", "completions_per_text", {}, lambda value: f"{value:.0f}"),
         ("gain that the held-out jury sees too", "heldout_share_of_gain", {}, _percent),
         ("words", "words", {}, lambda value: f"{value:.0f}"),
         ("texts that are no answer", "degenerate", {}, _percent),

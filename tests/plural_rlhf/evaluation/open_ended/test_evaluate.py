@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from plural_rlhf.evaluation import MEASURES, OpenEndedResults, PolicySamples, evaluate_open_ended
+from plural_rlhf.evaluation.open_ended.choosing import Choosing
 from plural_rlhf.evaluation.open_ended.resampled import resample_prompts
 from reward_models.errors import JuryError
 
@@ -291,6 +292,63 @@ def test_weights_of_a_steered_policy_are_its_target(planted):
     assert results.row("plural", "share_error", jury="training").reason == "the weights leave a cluster out"
     assert "weights of its own" in results.row("plural", "share_error", jury="heldout").reason
     assert results.value("reference", "share_error", jury="training") is not None
+
+
+def on_two_prompts(planted):
+    """Two of the planted policies on two prompts, which is quick."""
+    fields = ("texts", "log_probs", "reference_log_probs")
+    return {
+        name: PolicySamples(**{f: {t: getattr(planted[0][name], f)[t] for t in TOPICS[:2]} for f in fields})
+        for name in ("reference", "plural")
+    }
+
+
+def test_each_rule_has_a_target_of_its_own_or_none(planted):
+    """The mean is the pool at rho 0; the measures do not know the target of the minimum, nor one that has moved."""
+    two = on_two_prompts(planted)
+
+    def of(**target):
+        return evaluate_open_ended(two, Camps(), beta=2.0, draws=20, **target)
+
+    pool, mean, log_pool = of(), of(target_rule="mean"), of(rho=0.0)
+    assert mean.value("plural", "kl_to_target") == log_pool.value("plural", "kl_to_target")
+    assert abs(mean.value("plural", "kl_to_target") - pool.value("plural", "kl_to_target")) > 0.01
+    assert "promises" not in str(pool.row("plural", "share_error", jury="training").reason)
+    for found, why in ((mean, "rule mean promises no cluster a share"), (log_pool, "rho = 0 promises no cluster")):
+        assert why in found.row("plural", "share_error", jury="training").reason
+    for found, why in ((of(target_rule="min"), "under the rule min"), (of(beta_moved=True), "a KL budget moved")):
+        for row in (found.row("plural", "kl_to_target"), found.row("reference", "share_error", jury="training")):
+            assert (row.value, why in row.reason) == (None, True)
+        assert found.value("plural", "kl_to_reference") == pool.value("plural", "kl_to_reference")
+
+
+def test_a_policy_that_chooses_has_divergences_by_its_law(planted):
+    """Whatever its texts are: two of its candidates in three are of the first camp, and it takes one at random."""
+    samples = on_two_prompts(planted)
+    samples["plural"] = PolicySamples(samples["plural"].texts)  # nobody knows their log-probabilities
+    rewards = Camps().cluster_rewards([], ["parks"] * 40 + ["roads"] * 20).numpy()
+    chances = {
+        "any": lambda hands: np.full(hands.shape[:2], 1 / 3),
+        "best": lambda hands: np.eye(3)[hands[..., 1].argmax(axis=1)],  # for the second camp
+    }
+    found = {
+        name: evaluate_open_ended(
+            samples,
+            Camps(),
+            beta=2.0,
+            draws=20,
+            choosing={"plural": Choosing(3, law, dict.fromkeys(TOPICS, rewards))},
+        )
+        for name, law in chances.items()
+    }
+    assert found["any"].value("plural", "kl_to_reference") == pytest.approx(0.0, abs=1e-9)
+    second = 1 - (2 / 3) ** 3  # one of the three is of the second camp
+    exact = second * math.log(second * 3) + (1 - second) * math.log((1 - second) * 1.5)
+    assert found["best"].value("plural", "kl_to_reference") == pytest.approx(exact, abs=0.03)
+    assert abs(found["any"].value("plural", "kl_to_target")) < 0.05 < found["best"].value("plural", "kl_to_target")
+    assert found["best"].row("plural", "kl_to_target").ci_low is not None
+    drawn = {policy: found["any"].value(policy, "completions_per_text") for policy in samples}
+    assert drawn == {"reference": 1.0, "plural": 3.0}
 
 
 def test_what_cannot_be_compared_is_refused():

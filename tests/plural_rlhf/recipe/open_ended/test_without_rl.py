@@ -84,6 +84,10 @@ def test_reranking_trains_nothing_and_its_texts_are_texts_of_pi_0(config_of, tmp
         (row["reference_log_prob"] < 0 and row["log_prob"] is None) or row["log_prob"] != row["log_prob"]
         for row in ours
     )
+    asked = next(of for of in results.texts if (of.split, of.weighting) == ("train", "all"))
+    assert [asked.row(policy, "completions_per_text").value for policy in ("warm", "plural")] == [1.0, 3.0]
+    assert "rule mean promises" in asked.row("plural", "share_error", jury="training").reason
+    assert "9 texts of the reference policy count as" in asked.row("plural", "kl_to_target").reason
     with pytest.raises(RunFolderError, match=r"plural\.candidates: 3 there, 4 here"):
         quietly(config_of(plural={**plural, "candidates": 4}, grpo={"steps": 0}), until="evaluate")
 
