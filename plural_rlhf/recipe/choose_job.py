@@ -68,7 +68,7 @@ _SAMPLING = tuple(
 _ONLY_CANDIDATES = ("plural.candidates", "plural.candidate_pool")
 UNREAD_BY_MODE = {
     "rl": _ONLY_CANDIDATES,
-    "rerank": ("plural.sampled",),
+    "rerank": ("plural.sampled", "evaluate.mixed_decoding"),
     "distil": _SAMPLING,
     "dpo": (*_SAMPLING, "plural.sampled.prompts_per_step", *_ONLY_CANDIDATES, "plural.rule", "plural.rho"),
 }

@@ -32,13 +32,16 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
     """Return the trainings and the evaluation of a run whose policies write text; arguments as for `job_of`.
 
     Raises:
-        ConfigError: An objective that cannot score the first prompt, a rival that cannot be measured, or an unknown
-            rater, or a prompt that the model cannot read.
+        ConfigError: An objective that cannot score the first prompt, a rival that cannot be measured, an unknown
+            rater, a prompt that the model cannot read, texts that are all too long, or settings of the sampled
+            training that exclude each other.
     """
     from plural_rlhf.recipe.open_ended.policies import train_grpo, train_pi_0, train_rloo
     from plural_rlhf.recipe.open_ended.start_checks import (
+        check_imitated,
         check_readers,
         check_rendering,
+        check_sampled,
         warn_of_broken_pi_0,
         warn_of_other_texts,
     )
@@ -53,6 +56,8 @@ def open_ended_job(config: RunConfig, data: RunData, folder: Path) -> Job:
     texts = {prompt.prompt: list(prompt.given) for prompt in prompts}
     if config.sft.texts == "preferred":
         texts = preferred_texts(data, prompts)
+    check_imitated(config, texts)
+    check_sampled(config, prompts, folder)
 
     def train_start(scorer: ClusterScorer, training: TrainingFolder) -> TrainingResults:
         results = train_pi_0(config, prompts, texts, scorer, training)

@@ -42,7 +42,16 @@ from reward_models.seeds import derived_seed, seeded_rng
 from reward_models.trainer.kept_change import trained_weights
 
 
-__all__ = ["imitate", "rows_to_imitate", "steered_prompt", "train_grpo", "train_pi_0", "train_plural", "train_rloo"]
+__all__ = [
+    "imitate",
+    "rows_to_imitate",
+    "sampled_arguments",
+    "steered_prompt",
+    "train_grpo",
+    "train_pi_0",
+    "train_plural",
+    "train_rloo",
+]
 
 REWARD_COLUMNS = {"reward": "reward", "entropy": "entropy"}
 PLURAL_COLUMNS = {"loss": "loss", "plural/residual_std": "residual std", "plural/kl": "KL to pi_0"}
@@ -184,6 +193,34 @@ def rows_to_imitate(
     return Dataset.from_list([rows[i] for i in rng.permutation(len(rows))])
 
 
+def sampled_arguments(config: RunConfig, folder: Path) -> PluralGRPOConfig:
+    """Make the settings of our sampled training.
+
+    Args:
+        config: The run.
+        folder: Where the trainer writes.
+
+    Raises:
+        ValueError: Settings that exclude each other.
+    """
+    section, sampled = config.plural, config.plural.sampled
+    settings = sampled.model_dump(
+        exclude={"steps", "learning_rate", "prompts_per_step", "num_iterations", "kept_samples"}
+    )
+    return PluralGRPOConfig(
+        str(folder),
+        rho=section.rho,
+        beta=section.beta,
+        exact=False,
+        shuffle_dataset=False,
+        num_iterations=sampled.num_iterations,
+        per_device_train_batch_size=sampled.prompts_per_step * sampled.num_generations,
+        max_completion_length=config.policy.max_new_tokens,
+        **settings,
+        **{**common_settings(sampled, config.seed), "max_steps": sampled.steps * sampled.num_iterations},
+    )
+
+
 def train_plural(
     config: RunConfig, prompts: Sequence[OpenPrompt], scorer: ClusterScorer, start: Path, training: TrainingFolder
 ) -> TrainingResults:
@@ -204,22 +241,8 @@ def train_plural(
     )
     given = sampled.given_share > 0 and all(prompt.given for prompt in trained)
     rows = Dataset.from_list([_row(trained[i], weights, scorer, given=given) for i, weights in dealt])
-    settings = sampled.model_dump(
-        exclude={"steps", "learning_rate", "prompts_per_step", "num_iterations", "kept_samples"}
-    )
     steps = sampled.steps * sampled.num_iterations
-    args = PluralGRPOConfig(
-        str(training.folder),
-        rho=section.rho,
-        beta=section.beta,
-        exact=False,
-        shuffle_dataset=False,
-        num_iterations=sampled.num_iterations,
-        per_device_train_batch_size=sampled.prompts_per_step * sampled.num_generations,
-        max_completion_length=config.policy.max_new_tokens,
-        **settings,
-        **{**common_settings(sampled, config.seed), "max_steps": steps},
-    )
+    args = sampled_arguments(config, training.folder)
     reward = JuryReward(scorer, rule=section.rule, rho=args.rho, beta=args.beta)
     trainer = PluralGRPOTrainer(model, reward, args, rows, processing_class=tokenizer)
     training.along = config.evaluate.along

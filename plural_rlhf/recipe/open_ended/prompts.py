@@ -5,6 +5,7 @@ Knows the judgements and files of prompts or texts; knows nothing of models, tra
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = ["OpenPrompt", "preferred_texts", "run_prompts", "training_prompts"]
 
 TEXT_COLUMNS = ("prompt", "text")
 RATER = "rater_id"
+UNREAD = ("weights", "rule")
+"""Columns of a file of prompts that would be ignored."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def run_prompts(config: RunConfig, data: RunData) -> list[OpenPrompt]:
         data: Its judgements.
 
     Raises:
-        JudgementError: A file that cannot be read or lacks a column, a prompt that is held out of the jury and trained
-            on, or no prompt to train on.
+        JudgementError: A file that cannot be read, lacks a column or has one that a run does not read, a prompt that
+            is held out and trained on in another form (as a conversation, in other case or spacing), or no prompt to
+            train on.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -99,6 +103,7 @@ def run_prompts(config: RunConfig, data: RunData) -> list[OpenPrompt]:
             f"all {len(order)} prompts are held out, and none is left to train on. Fix: lower prompts.heldout or "
             "data.heldout_prompts."
         )
+    _check_forms([prompt for prompt in order if prompt not in heldout], {*heldout, *data.heldout_prompts})
     written = _written(config, data)
     _check_written(config, written, order)
     prompts = []
@@ -159,6 +164,23 @@ def preferred_texts(data: RunData, prompts: Iterable[OpenPrompt]) -> dict[Prompt
     return preferred
 
 
+def _check_forms(trained: Iterable[Prompt], heldout: Iterable[Prompt]) -> None:
+    """Raise if a prompt that is trained on asks what a held-out one asks."""
+    asked = {_asked(prompt): prompt for prompt in heldout}
+    for prompt in trained:
+        if (other := asked.get(_asked(prompt))) is not None:
+            raise JudgementError(
+                f"the prompt {prompt_wording(other)[:80]!r} is held out, and trained on in another form: "
+                f"{str(prompt)[:120]!r}. Fix: remove one of the two, or write both alike, so that they count as one."
+            )
+
+
+def _asked(prompt: Prompt) -> str:
+    """What a prompt asks, whatever its system message, its case and its spaces."""
+    said = [message["content"] for message in as_messages(prompt) if message["role"] != "system"]
+    return " ".join(unicodedata.normalize("NFKC", " ".join(said)).casefold().split())
+
+
 def _own_prompts(data: RunData) -> list[Prompt]:
     return sorted({text.prompt for text in data.everything.encode().texts}, key=str)
 
@@ -169,6 +191,12 @@ def _prompts_of_file(config: RunConfig, data: RunData) -> tuple[list[Prompt], se
     assert section.path is not None
     frame = _read_frame(section.path, "prompts.path")
     _require_columns(frame, (section.column,), section.path, "prompts.column")
+    for column in UNREAD:
+        if column in frame and column != section.column:
+            raise JudgementError(
+                f"prompts.path: {str(section.path)!r} has a column {column!r}, and a run has one rule and the same "
+                "weights for all prompts. Fix: remove the column, and set plural.rule or juries for the run."
+            )
     values = [_prompt_of(value, section.path, n) for n, value in enumerate(frame[section.column], 1)]
     prompts = list(dict.fromkeys(values))[: section.limit]
     fixed = {prompt for prompt in prompts if prompt in data.heldout_prompts}

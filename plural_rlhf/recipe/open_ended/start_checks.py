@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer
 
 from plural_rlhf.evaluation.open_ended.drift import degeneracy
@@ -18,20 +19,30 @@ from plural_rlhf.policies.base_models import prepare_base_model
 from plural_rlhf.recipe.config import ConfigError, RunConfig
 from plural_rlhf.recipe.data import RunData
 from plural_rlhf.recipe.jury import text_model
+from plural_rlhf.recipe.open_ended.policies import sampled_arguments
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, training_prompts
 from plural_rlhf.recipe.open_ended.samples import draw_from_pi_0
 from plural_rlhf.report.names import EVERYBODY
 from plural_rlhf.report.texts.findings import CURES, MOSTLY_BROKEN
+from plural_rlhf.trainers.checks.given_completions import GIVEN_COLUMN, check_given
 from plural_rlhf.weights.wording import POPULATION, steer_prompt
 from reward_models.errors import JudgementWarning
 from reward_models.judgements.text_kind import TextKind
+from reward_models.judgements.texts import Prompt
 from reward_models.jury.folder import load_config, load_state
 from reward_models.jury.protocol import ClusterScorer
 from reward_models.jury.scorer import JuryScorer
 from reward_models.jury.state import JuryState
 
 
-__all__ = ["check_readers", "check_rendering", "warn_of_broken_pi_0", "warn_of_other_texts"]
+__all__ = [
+    "check_imitated",
+    "check_readers",
+    "check_rendering",
+    "check_sampled",
+    "warn_of_broken_pi_0",
+    "warn_of_other_texts",
+]
 
 PROMPTS, TEXTS = 4, 4
 """Pi_0 is tried on so many training prompts, with so many texts each."""
@@ -75,6 +86,64 @@ def check_rendering(config: RunConfig, prompts: Sequence[OpenPrompt]) -> None:
             )
     if faults:
         raise ConfigError(config.name, list(faults.values()))
+
+
+def check_sampled(config: RunConfig, prompts: Sequence[OpenPrompt], folder: Path) -> None:
+    """Raise if settings of the sampled training exclude each other, or ask for texts that people did not write.
+
+    Args:
+        config: The run.
+        prompts: Its prompts with what people wrote.
+        folder: Folder of the run; nothing is written.
+
+    Raises:
+        ConfigError: The settings, why not, and the cure.
+    """
+    sampled = config.plural.sampled
+    if config.plural.mode != "rl" or sampled.steps == 0:
+        return
+    trained = training_prompts(prompts)
+    silent = [prompt.wording for prompt in trained if not prompt.given]
+    if sampled.given_share > 0 and silent:
+        raise ConfigError(
+            config.name,
+            [
+                f"plural.sampled.given_share is {sampled.given_share:g}, and for {len(silent)} of {len(trained)} "
+                f"training prompts there is no text of people that may be learnt from, e.g. {silent[0][:60]!r}. Fix: "
+                "set data.written to texts for every prompt, or plural.sampled.given_share=0"
+            ],
+        )
+    try:
+        args = sampled_arguments(config, folder)
+        if sampled.given_share > 0:
+            check_given(Dataset.from_list([{GIVEN_COLUMN: list(prompt.given)} for prompt in trained]), args)
+    except ValueError as error:
+        raise ConfigError(config.name, [f"plural.sampled: {error}"]) from error
+
+
+def check_imitated(config: RunConfig, texts: Mapping[Prompt, Iterable[str]]) -> None:
+    """Raise unless pi_0 can imitate some text: one that is shorter than what policies write at most.
+
+    Args:
+        config: The run.
+        texts: The texts, by prompt.
+
+    Raises:
+        ConfigError: None is short enough.
+    """
+    longest = config.policy.max_new_tokens
+    if config.sft.steps == 0 or config.sft.texts == "none":
+        return
+    path = prepare_base_model(config.policy.model, config.policy.cache_dir, seed=config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    if not any(len(tokenizer(text)["input_ids"]) < longest for of in texts.values() for text in of):
+        raise ConfigError(
+            config.name,
+            [
+                f"none of the texts that pi_0 is to imitate has fewer than {longest} tokens. Fix: raise "
+                "policy.max_new_tokens, or set sft.texts=none"
+            ],
+        )
 
 
 def check_readers(config: RunConfig) -> None:

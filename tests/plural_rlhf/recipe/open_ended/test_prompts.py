@@ -15,7 +15,7 @@ from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.open_ended import start_checks
 from plural_rlhf.recipe.open_ended.prompts import OpenPrompt, preferred_texts, run_prompts
 from plural_rlhf.recipe.open_ended.samples import Sample
-from plural_rlhf.recipe.open_ended.start_checks import check_rendering
+from plural_rlhf.recipe.open_ended.start_checks import check_imitated, check_rendering, check_sampled
 from reward_models.errors import JudgementError, JudgementWarning
 from tests.plural_rlhf.recipe.open_ended.small_run import PROMPTS, WORDS
 
@@ -98,6 +98,79 @@ def test_prompts_of_a_file_are_split_and_those_held_out_of_the_jury_stay_held_ou
     path.write_text(json.dumps({"ask": [{"role": "user"}]}) + "\n")
     with pytest.raises(JudgementError, match=r"prompt 1: .* is neither a text nor a list of chat messages"):
         run_prompts(config_of(prompts=section), data)
+
+
+@pytest.mark.parametrize("form", ["chat", "spaces", "case"])
+def test_a_heldout_prompt_is_not_trained_on_in_another_form(config_of, tmp_path, form):
+    data = read_data(config_of())
+    [held] = data.heldout_prompts
+    asks = {
+        "chat": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": held}],
+        "spaces": held.replace(" ", "  ") + "\n",
+        "case": held.upper(),
+    }
+    path = tmp_path / "prompts.jsonl"
+    section = {"path": str(path), "heldout": 0.0}
+    for rows in (
+        [asks[form], "Question 1?"],
+        [asks[form], held, "Question 1?"],
+    ):  # held out of the jury alone, of both
+        path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+        with pytest.raises(JudgementError, match=f"the prompt '{re.escape(held)}' is held out, and trained on in an"):
+            run_prompts(config_of(prompts=section), data)
+    path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in (held, "Question 1?", *PROMPTS)))
+    assert [prompt.split for prompt in run_prompts(config_of(prompts=section), data)].count("heldout") == 1
+
+
+@pytest.mark.parametrize("column", ["weights", "rule"])
+def test_columns_of_a_file_of_prompts_that_would_be_ignored_are_refused(config_of, tmp_path, column):
+    data = read_data(config_of())
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "Question 1?", column: "min"}) + "\n")
+    with pytest.raises(JudgementError, match=rf"has a column '{column}', and a run has one rule"):
+        run_prompts(config_of(prompts={"path": str(path)}), data)
+
+
+@pytest.mark.parametrize(
+    ("sampled", "message"),
+    [
+        ({"offsets": "reference"}, "offsets is 'reference' and n_ref is 0"),
+        ({"reference_share": 0.9, "num_generations": 4}, "reference_share is 0.9, which is 4 of the 4"),
+        ({"variance_reduction": "prefix_rewards", "num_iterations": 4}, "prefix_rewards"),
+        ({"estimator": "js", "given_share": 0.5}, "given_completions and estimator is 'js'"),
+    ],
+)
+def test_settings_of_the_sampled_training_that_exclude_each_other_are_refused_before_any_work(
+    config_of, tmp_path, sampled, message
+):
+    prompts = [OpenPrompt("Why?", "train", given=("Because.",))]
+    with pytest.raises(ConfigError, match=f"(?s)plural.sampled: .*{message}"):
+        check_sampled(config_of(plural={"sampled": sampled}), prompts, tmp_path)
+    check_sampled(config_of(plural={"sampled": {**sampled, "steps": 0}}), prompts, tmp_path)
+
+
+def test_a_share_of_given_texts_needs_a_text_for_every_training_prompt(config_of, tmp_path):
+    prompts = [
+        OpenPrompt("Why?", "train", given=("Because.",)),
+        OpenPrompt("How?", "train"),
+        OpenPrompt("Who?", "heldout"),
+    ]
+    with pytest.raises(ConfigError, match=r"given_share is 0\.5, and for 1 of 2 training prompts .* e\.g\. 'How\?'"):
+        check_sampled(config_of(), prompts, tmp_path)
+    check_sampled(config_of(), [prompts[0], prompts[2]], tmp_path)
+
+
+def test_texts_that_are_all_too_long_are_refused_before_any_work(config_of):
+    with pytest.raises(ConfigError, match="none of the texts that pi_0 is to imitate has fewer than 16 tokens"):
+        check_imitated(config_of(), {"Why?": ["because " * 40]})
+    check_imitated(config_of(), {"Why?": ["because " * 40], "How?": ["So."]})
+    check_imitated(config_of(sft={"texts": "none"}), {})
+
+
+def test_mixed_decoding_of_what_is_chosen_is_refused(config_of, tmp_path):
+    config = config_of(plural={"mode": "rerank"}, evaluate={"mixed_decoding": "mixture"})
+    with pytest.raises(ConfigError, match=r"evaluate\.mixed_decoding is set, but plural\.mode is rerank"):
+        job_of(config, read_data(config), tmp_path)
 
 
 def test_people_must_have_written_what_pi_0_is_to_imitate(config_of):

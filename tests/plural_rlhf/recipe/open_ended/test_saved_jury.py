@@ -105,7 +105,7 @@ def test_prompts_and_texts_of_another_kind_than_the_jury_knows_are_said_before_t
     russian = [f"Что городу делать с парком номер {number}?" for number in range(4)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in russian))
     settings = {"jury": {"path": str(saved)}, "prompts": {"path": str(tmp_path / "prompts.jsonl")}}
-    config = config_of(**settings, data__written=None, sft__texts="none", sft__steps=0)
+    config = config_of(**settings, data__written=None, sft__texts="none", sft__steps=0, plural={})
     with pytest.warns(JudgementWarning, match="prompts are mostly in cyrillic letters.*Fix: give a jury"):
         job_of(config, read_data(config), tmp_path / "run")
 
