@@ -34,12 +34,14 @@ TEXT = """\
 # {what}: judgements -> jury -> a policy that writes -> report.
 #
 # What it does   Reads {count} of {raters} to {prompts}, fits a reward model with one
-#                score per cluster of raters, trains SmolLM2-135M on the better responses (pi_0), and from it a policy
-#                in which every cluster keeps its share. {held}
+#                score per cluster of raters, trains SmolLM2-135M on the better responses (pi_0), and chooses each
+#                text among 16 of pi_0, so that every cluster keeps its share. {held}
 # Launch         plural-rlhf headroom {file}     first: do raters differ in taste? (seconds)
 #                plural-rlhf run {file}
 # Takes          roughly {minutes} minutes on two CPU cores.
-# Change         plural-rlhf run {file} --set plural.sampled.steps=20 --set evaluate.samples=8 --output runs/short
+# Change         plural-rlhf run {file} --set grpo.steps=20 --set evaluate.samples=8 --output runs/short
+#                plural-rlhf run {file} --set plural.mode=rl --output runs/rl
+#                (sampled training: one text at use in place of 16, farther from the target; keep its rate of 5e-5)
 
 name: {name}
 seed: 0
@@ -65,9 +67,9 @@ sft: {{texts: preferred, steps: 100, learning_rate: 5.0e-4}}      # gives pi_0; 
 plural:
   rule: pool               # every cluster keeps its share; or min, nash, ... (one answer that most can accept)
   steering: true           # also train on single clusters and mixtures, so that weights in the prompt steer
-  sampled: {{steps: 60, num_generations: 16, learning_rate: 2.0e-4}}
+  mode: rerank             # each text is chosen among 16 of pi_0, near the target at once; rl, distil, dpo: training
 
-grpo: {{steps: 60, prompts_per_step: 1, num_generations: 16, learning_rate: 2.0e-4}}    # stock TRL; 0 skips it
+grpo: {{steps: 60, prompts_per_step: 1, num_generations: 16, learning_rate: 5.0e-5}}    # stock TRL; 0 skips it
 
 evaluate: {{samples: 32, prompts: 10}}
 """

@@ -10,6 +10,7 @@ from plural_rlhf.cli import app
 from plural_rlhf.recipe import load_config
 from plural_rlhf.recipe.data import read_data
 from plural_rlhf.recipe.draft.table import find_column_map
+from plural_rlhf.recipe.settings.texts import SampledSection
 from tests.paths import ROOT
 
 
@@ -48,6 +49,10 @@ def test_pairs_with_names_of_their_own_become_a_run_of_a_policy_that_writes(tmp_
     assert config.data.columns["columns"] == {**names, "choice": "winner"}
     assert config.jury.clusters == [1, 2]  # 28 raters
     assert config.policy.max_new_tokens == 16  # seven words at most
+    # The road that ends nearest to the target, as in the shipped files; and GRPO at a rate that does not collapse.
+    shipped = [load_config(ROOT / f"configs/{name}.yaml") for name in ("open_ended", "pairs_from_table", "objectives")]
+    assert {one.plural.mode for one in (config, *shipped)} == {"rerank"}
+    assert {one.grpo.learning_rate for one in (config, *shipped)} == {SampledSection().learning_rate}
     text = (tmp_path / "my pairs_run.yaml").read_text()
     assert "280 judgements of 40 raters to texts about 7 prompts" in text
 
