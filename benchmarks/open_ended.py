@@ -184,13 +184,25 @@ def tidy(
                 continue
             labels = {name: getattr(measured, name) for name in ("jury", "cluster", "rival", "k", "floor", "baseline")}
             labels = {name: value for name, value in labels.items() if value not in ("", None)}
-            more = {**labels, "split": of.split, "seed": seed, **spent.get(method, {"generated": 0})}
+            drawn = {"generated": pool_drawn(of, measured.policy)}
+            more = {**labels, "split": of.split, "seed": seed, **spent.get(method, drawn)}
             low, high = (math.nan if end is None else end for end in (measured.ci_low, measured.ci_high))
             rows.append(
                 row(CASE, method, measured.measure, measured.value, measured.unit, low=low, high=high, n=measured.n)
                 | more
             )
     return rows
+
+
+def pool_drawn(of: TextResults, policy: str) -> int:
+    """Count the texts of pi_0 that were drawn for a policy to choose among, on the prompts of a split."""
+    from plural_rlhf.recipe.open_ended.measured_policies import Choice
+
+    settings: Any = of.settings
+    candidates = settings.get("candidates", {}).get(policy)
+    if candidates is None:
+        return 0
+    return Choice(candidates).pool_size(settings["texts_per_prompt"]) * len(settings["prompts"])
 
 
 def along_rows(results: RunResults, seed: int) -> list[dict[str, Any]]:
@@ -248,7 +260,11 @@ def steered_gain(policy: str, steered: Sequence[TextResults], of: TextResults) -
 
 
 def of_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows over seeds: the mean, and its interval if there are several seeds."""
+    """Return rows over seeds: the mean, and its interval if there are several seeds.
+
+    `prompts_low` and `prompts_high` are the means of the seeds' intervals over prompts, which the interval over seeds
+    knows nothing of, since all seeds have the same prompts.
+    """
     numbers = ("value", "ci_low", "ci_high", "n", "seed", "seconds", "floor", "baseline", "kept_share")
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in rows:
@@ -260,6 +276,10 @@ def of_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         value, low, high = interval([r["value"] for r in of])
         seconds = {"seconds": statistics.fmean(r["seconds"] for r in of)} if "seconds" in of[0] else {}
+        ends = [(r["ci_low"], r["ci_high"]) for r in of]
+        if all(end is not None and math.isfinite(end) for pair in ends for end in pair):
+            means = [statistics.fmean(side) for side in zip(*ends, strict=True)]
+            seconds |= {"prompts_low": means[0], "prompts_high": means[1]}
         joined.append(
             {**of[0], "value": value, "ci_low": low, "ci_high": high, "n": len(of), **seconds, "seed": "all"}
         )

@@ -1,7 +1,8 @@
 """The methods of `open_ended`: for each the settings of a run file in which it differs, and among which it is tuned.
 
-Every method starts from the same jury and pi_0, is trained on the same prompts and draws the same number of
-completions. Knows nothing of runs and of measures.
+Every method starts from the same jury and pi_0 and is trained on the same prompts. Trainings that sample draw the same
+number of completions; ours 96 more, which say how much of it is kept; `distil` draws 128 per prompt, `dpo` none. What
+chooses draws its candidates at use (`generated`, `completions_per_text`). Knows nothing of runs and of measures.
 
 | method | what it is |
 |---|---|

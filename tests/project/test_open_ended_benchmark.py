@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,35 @@ def test_seeds_are_averaged_by_what_they_measure():
     # Student's t with one degree of freedom: 12.706 times the standard error, .1
     assert joined[0]["ci_high"] == pytest.approx(0.3 + 1.2706, abs=1e-3)
     assert joined[0]["seconds"] == 3.0
+
+
+def test_intervals_over_prompts_outlive_the_mean_over_seeds():
+    rows = [
+        benchmark.row(
+            "c", "plural", "bridging", 0.2 * seed, "share", low=0.2 * seed - 0.1, high=0.2 * seed + 0.3, seed=seed
+        )
+        for seed in (1, 2)
+    ]
+    [joined] = benchmark.of_seeds(rows)
+    assert (joined["prompts_low"], joined["prompts_high"]) == (pytest.approx(0.2), pytest.approx(0.6))
+    [without] = benchmark.of_seeds([row | {"ci_low": math.nan} for row in rows])
+    assert "prompts_low" not in without
+
+
+def test_what_a_policy_chose_among_is_counted_as_drawn():
+    settings = {"candidates": {"plural": 16, "best_of_n": 4}, "texts_per_prompt": 32, "prompts": ["Why?", "How?"]}
+    of = TextResults(
+        split="train",
+        weighting="all",
+        rows=[TextRow(policy=name, measure="words", value=9.0, n=2) for name in ("plural", "best_of_n", "warm")],
+        settings=settings,
+    )
+    rows = benchmark.tidy(SimpleNamespace(texts=[of]), {}, benchmark.METHODS, 0)
+    assert {r["method"]: r["generated"] for r in rows} == {
+        "rerank": 2 * 8 * 32,
+        "best-of-n": 2 * 4 * 32,
+        "reference": 0,
+    }
 
 
 def test_curves_are_means_of_tenths_of_the_steps():
