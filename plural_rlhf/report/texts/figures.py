@@ -23,10 +23,10 @@ from plural_rlhf.report.texts.tables import policy_name
 from plural_rlhf.report.texts.writers import PEOPLE, clusters, judge, prompts, reference, writers
 
 
-__all__ = ["plot_approvals", "plot_covered", "plot_gain_against_kl", "plot_map", "policy_colours"]
+__all__ = ["not_mapped", "plot_approvals", "plot_covered", "plot_gain_against_kl", "plot_map", "policy_colours"]
 
 KNOWN_COLOURS = {Method.PLURAL: "#0072b2", Method.GRPO: "#d55e00"}
-COLOURS = ("#009e73", "#e69f00", "#56b4e9", "#7f5539", "#9467bd")
+COLOURS = ("#009e73", "#e69f00", "#56b4e9", "#7f5539", "#9467bd", "#44aa99", "#999933", "#aa4466")
 MAPPED_PROMPTS = 4
 MAPPED_POLICIES = 3
 JURY_NAMES = {"training": "the jury of the training", "heldout": "a jury of raters that took no part"}
@@ -92,11 +92,7 @@ def plot_map(results: TextResults) -> Figure | None:
     The colour is the approval of the first cluster less the mean of the others; with one cluster, its approval.
     """
     mapped = [text for text in results.texts if text.position is not None]
-    shown = [prompt for prompt in prompts(results) if any(text.prompt == prompt for text in mapped)][:MAPPED_PROMPTS]
-    others = [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
-    # The reference, ours, and a rival; the untouched model last.
-    others.sort(key=lambda policy: (policy != Method.PLURAL, policy == Method.UNTOUCHED))
-    policies = [reference(results), *others][:MAPPED_POLICIES]
+    shown, policies = _mapped_prompts(results)[:MAPPED_PROMPTS], _mapped_policies(results)[:MAPPED_POLICIES]
     names = list(clusters(results, judge(results)))
     if not shown or not names:
         return None
@@ -128,6 +124,32 @@ def plot_map(results: TextResults) -> Figure | None:
     bar.set_xticklabels(two_sided if len(names) > 1 else ["nobody approves", "half", "everybody"], fontsize=8)
     title(figure, "Does the policy write where people write? Light grey: people's answers")
     return figure
+
+
+def not_mapped(results: TextResults) -> str:
+    """Say how many prompts and which policies the map leaves out, if any.
+
+    Example:
+        >>> settings = {"policies": ["people", "warm", "plural", "grpo", "mine"], "reference": "warm"}
+        >>> not_mapped(TextResults(split="heldout", weighting="all", settings=settings))
+        'Not drawn: mine.'
+    """
+    prompts_left = len(_mapped_prompts(results)[MAPPED_PROMPTS:])
+    left = [policy_name(policy) for policy in _mapped_policies(results)[MAPPED_POLICIES:]]
+    left += [f"{prompts_left} more prompt{'s' * (prompts_left > 1)}"] * (prompts_left > 0)
+    return f"Not drawn: {', '.join(left)}." if left else ""
+
+
+def _mapped_prompts(results: TextResults) -> list[str]:
+    placed = {text.prompt for text in results.texts if text.position is not None}
+    return [prompt for prompt in prompts(results) if prompt in placed]
+
+
+def _mapped_policies(results: TextResults) -> list[str]:
+    """The reference, ours, and a rival; the untouched model last."""
+    others = [policy for policy in writers(results) if policy not in (PEOPLE, reference(results))]
+    others.sort(key=lambda policy: (policy != Method.PLURAL, policy == Method.UNTOUCHED))
+    return [reference(results), *others]
 
 
 @matplotlib.rc_context(FONT)
@@ -224,5 +246,4 @@ def _lines(text: str) -> str:
 
 
 def _short(text: str, most: int = 28) -> str:
-    text = text.replace("$", r"\$")
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -11,7 +11,13 @@ from plural_rlhf.report.names import EVERYBODY
 from plural_rlhf.report.results_policies import CheckpointResult, TextResults, TextRow, WrittenText
 from plural_rlhf.report.sections import Section
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, format_percent
-from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
+from plural_rlhf.report.texts.figures import (
+    not_mapped,
+    plot_approvals,
+    plot_covered,
+    plot_gain_against_kl,
+    plot_map,
+)
 from plural_rlhf.report.texts.tables import (
     policy_name,
     population_results,
@@ -101,7 +107,7 @@ def text_sections(everything: Sequence[TextResults], along: Sequence[CheckpointR
             "text_map",
             "Where among people's answers does each policy write?",
             "Each panel is one prompt and one policy, in the plane in which people's texts differ the most. Clouds "
-            "should cover the grey ones.",
+            f"should cover the grey ones. {not_mapped(results)}".strip(),
             plane,
             missing=nothing or ("" if plane else "The texts have no vectors, or people wrote none."),
         ),

@@ -14,7 +14,7 @@ from plural_rlhf.evaluation import PolicySamples, evaluate_open_ended
 from plural_rlhf.report import write_report, write_text_report
 from plural_rlhf.report.results_policies import TextResults
 from plural_rlhf.report.texts import figures, sections
-from plural_rlhf.report.texts.figures import plot_approvals, plot_covered, plot_gain_against_kl, plot_map
+from plural_rlhf.report.texts.figures import not_mapped, plot_approvals, plot_covered, plot_gain_against_kl, plot_map
 from plural_rlhf.report.texts.findings import MOSTLY_BROKEN, text_findings
 from plural_rlhf.report.texts.tables import LITTLE_KEPT
 
@@ -181,13 +181,21 @@ def test_figures_show_every_policy(values):
         "people",
         "before",
         "ours",
-        r"grpo \$x\$",
+        "grpo $x$",
     ]
     assert len(approvals.axes) == 2
     unjudged = [row for row in results.rows if (row.policy, row.measure) != ("ours", "approval")]
     shown = plot_approvals(results.model_copy(update={"rows": unjudged})).legends[0].get_texts()
-    assert [text.get_text() for text in shown] == ["people", "before", r"grpo \$x\$"]  # nothing to show of ours
+    assert [text.get_text() for text in shown] == ["people", "before", "grpo $x$"]  # nothing to show of ours
+    assert {text.get_parse_math() for text in approvals.legends[0].get_texts()} == {
+        False
+    }  # a dollar is no mathematics
     assert len(plot_map(results).axes) == 3 * 3 + 1
+    assert not_mapped(results) == ""
+    more = results.model_copy(
+        update={"settings": results.settings | {"policies": [*values["settings"]["policies"], "new"]}}
+    )
+    assert not_mapped(more) == "Not drawn: new."
     assert len(plot_covered(results).axes[0].lines) == 4
     gain = plot_gain_against_kl(results).axes[0]
     assert gain.get_xlim()[1] > 4
