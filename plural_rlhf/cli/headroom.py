@@ -64,7 +64,10 @@ def headroom(
     That is about texts that others have judged. With --features texts and raters are fitted together on the features
     of the model, which takes minutes, and two more tables follow: one on the same held-out judgements of known texts,
     where few judgements a text leave much to its words; one on texts that nobody has judged, such as those that a
-    policy will write, of which a fifth is held out. The three verdicts may differ.
+    policy will write: a fifth of the prompts with all their texts is held out (of fewer than ten prompts, a fifth of
+    the responses), and every judgement that mentions one is scored. The three verdicts may differ.
+
+    Measures one table: further ones of a run file (data.tables) are not read, which is said.
     """
 
     def measure() -> None:
@@ -108,6 +111,8 @@ def headroom(
         if json_file is not None:
             meta = {"command": command_line("headroom"), "seed": used_seed, "max_clusters": max_clusters}
             meta |= {} if features is None else {"features": features}
+            if config.data.tables:
+                meta["tables_not_read"] = [str(table.path) for table in config.data.tables]
             of_labels = asdict(ladders[""]) if "" in ladders else {}
             with_features = {name: asdict(ladder) for name, ladder in ladders.items() if name}
             write_json(json_file, {"meta": meta, **of_labels, **with_features})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reward_models.judgements.records import Judgements
     from reward_models.sources.codes import TableReading
 
-__all__ = ["SourceData", "read_judgements", "read_other_tables", "read_source"]
+__all__ = ["SourceData", "read_judgements", "read_other_tables", "read_source", "say_unread_tables"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,12 @@ def read_judgements(
 ) -> Judgements:
     """Read the survey, table or release of a run; draw `max_raters` and weigh to `margins` where these are set.
 
+    Further tables (`data.tables`) are not read, and `show` is told so.
+
     Args:
         data: The `data` section of the run file.
         seed: Random seed or generator of the choice of raters.
-        show: Called with a text that says how the codes of a table were understood, e.g. `print`.
+        show: Called with texts that say how the codes of a table were understood and what is not read, e.g. `print`.
         by_rows: Whether to draw from the raters as they occur, as runs of earlier versions did; else from their ids.
 
     Returns:
@@ -69,7 +71,9 @@ def read_judgements(
         >>> judgements.kind, judgements.n_raters
         ('rating', 5)
     """
-    return read_source(data, seed, show, by_rows=by_rows).judgements
+    judgements = read_source(data, seed, show, by_rows=by_rows).judgements
+    say_unread_tables(data, show)
+    return judgements
 
 
 def read_source(
@@ -140,3 +144,22 @@ def read_other_tables(data: DataSection, show: Callable[[str], object] | None = 
             show(str(reading))
         tables.append(reading.judgements)
     return tables
+
+
+def say_unread_tables(data: DataSection, show: Callable[[str], object] | None) -> None:
+    """Say which further tables (`data.tables`) are left out where one table is used; nothing where there are none.
+
+    Args:
+        data: The `data` section of the run file.
+        show: Called with the sentence; None: nothing is said.
+
+    Example:
+        >>> table = {"path": "pairs.csv"}
+        >>> say_unread_tables(DataSection(source="table", path="votes.csv", tables=[table]), print)
+        data.tables: 'pairs.csv' is left out, because one table is used here: that of data.path
+    """
+    if data.tables and show is not None:
+        names = ", ".join(repr(str(table.path)) for table in data.tables)
+        are = "is" if len(data.tables) == 1 else "are"
+        used = "that of data.path" if data.source == "table" else f"that of the {data.source}"
+        show(f"data.tables: {names} {are} left out, because one table is used here: {used}")

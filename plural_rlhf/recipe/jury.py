@@ -84,6 +84,8 @@ def jury_stage(
     fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)
     room = measure_headroom(data.train, config.seed, keep)
     console.print(heading("Headroom", room.verdict))
+    if data.other_tables:
+        console.print(cell("that is of the first table; the jury is fitted to data.tables too", "dim"))
     section = config.jury
     if section.l2 != "auto":
         console.print(cell("jury.l2 has no effect: the strengths of the heads are learnt from the judgements", "dim"))

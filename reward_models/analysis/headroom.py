@@ -24,11 +24,12 @@ import numpy as np
 
 from reward_models.errors import JuryError, did_you_mean
 from reward_models.fitting.em import FitConfig
+from reward_models.fitting.joint.choice import heldout_units
 from reward_models.fitting.joint.fit import fit_joint
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import fit_raters
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.records import Judgements, judged_tables
+from reward_models.judgements.records import Judgements, judged_table
 from reward_models.progress import track
 from reward_models.raters.predictors import Predictor, answer_log_lik
 from reward_models.seeds import seeded_rng
@@ -83,7 +84,7 @@ def headroom(
     *,
     texts: Literal["new", "known"] = "new",
 ) -> Headroom:
-    """Score the ladder of models on a heldout fifth of each rater's labels, or of the texts.
+    """Score the ladder of models on a heldout fifth of each rater's labels, or on texts that nobody judged.
 
     Call it before you fit a jury: it says whether raters differ in what they prefer, or only in how they judge, or
     not at all.
@@ -94,15 +95,17 @@ def headroom(
         seed: Random seed of the split, the starting points and the resamples.
         features: (U, D) rows for `judgements.encode().texts`: every rung predicts rewards from them, texts and
             raters in one likelihood. None: labels only, on texts that others judged.
-        texts: What rungs with features are scored on: `"new"`, a fifth of the texts, which nobody judged in training,
-            or `"known"`, a fifth of each rater's labels, as without features.
+        texts: What rungs with features are scored on. `"new"`: a fifth of the prompts with all their texts (of the
+            responses where prompts are fewer than ten, unless these offer the same ones) and every judgement that
+            mentions one, of raters who have others; that is more than a fifth where a judgement compares responses.
+            `"known"`: a fifth of each rater's labels, as without features.
 
     Returns:
         Rungs, verdict and best rung.
 
     Raises:
-        JuryError: A table without raters, with one rater, or in which nothing can be held out; or features that do
-            not match the texts.
+        JuryError: Several tables; a table without raters, with one rater, or in which nothing can be held out; or
+            features that do not match the texts.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -116,8 +119,7 @@ def headroom(
         >>> headroom(three.judgements, max_clusters=2).verdict
         'undecided: 3 raters are too few to tell a difference from chance (at least 12 are needed). ...'
     """
-    (judgements,) = judged_tables(judgements)
-    enc = judgements.encode()
+    enc = judged_table(judgements, "measure each by itself, or fit_jury on all").encode()
     if enc.kind == "soft":
         raise JuryError(
             "kind='soft': a table of answer shares does not say who answered, so headroom cannot be measured. Fix: "
@@ -193,10 +195,15 @@ def _split(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
 
 
 def _split_texts(enc: Encoded, seed: int) -> tuple[Encoded, Encoded]:
-    """Hold out a fifth of the texts, with every judgement that mentions one and whose rater has others."""
-    drawn = seeded_rng(seed, "heldout texts of headroom").permutation(enc.n_texts)
-    unseen = np.zeros(enc.n_texts + 1, dtype=bool)  # the last entry stands for the padding
-    unseen[drawn[: round(HELDOUT_SHARE * enc.n_texts)]] = True
+    """Hold out a fifth of the prompts or responses, with every judgement that mentions one and whose rater has others.
+
+    Which of the two, `heldout_units` says, as for the choice of clusters: what is held out is known in no other place.
+    """
+    units = heldout_units(enc.texts)
+    names = list(dict.fromkeys(units.values()))
+    drawn = seeded_rng(seed, "heldout texts of headroom").permutation(len(names))
+    out = {names[i] for i in drawn[: round(HELDOUT_SHARE * len(names))]}
+    unseen = np.array([*(units[text] in out for text in enc.texts), False])  # the last entry stands for the padding
     held = unseen[enc.alternatives].any(1)
     known = np.bincount(enc.rater[~held], minlength=enc.n_raters)[enc.rater] > 0
     if not (held & known).any():

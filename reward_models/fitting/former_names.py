@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.joint.fit import JointFit, fit_joint
 from reward_models.fitting.rater_fit import RaterFit
@@ -18,16 +19,19 @@ from reward_models.judgements.encoding import Encoded
 __all__ = ["fit_features", "fit_texts"]
 
 
-def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> JointFit:
+def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray, *, config: FitConfig | None = None) -> JointFit:
     """Fit texts and raters together, with the membership and the size of a label-level jury.
+
+    Nothing else of that jury is used: the joint fit is a new one, with a seed and priors of its own.
 
     Args:
         fit: The jury.
         enc: The judgements it was fitted to.
         features: (U, D) one row per text of `enc.texts`.
+        config: Seed, restarts, priors; None: the defaults, with rater terms if the jury has them.
 
     Raises:
-        JuryError: Features that do not match the texts or are not finite.
+        JuryError: A jury of ideal points, or features that do not match the texts or are not finite.
 
     Example:
         >>> from reward_models import fit_raters, planted_judgements
@@ -37,7 +41,12 @@ def fit_texts(fit: RaterFit, enc: Encoded, features: np.ndarray) -> JointFit:
         >>> sorted(jury.linear_rewards(np.array([[2.0, -2.0]]))[0].round(0).tolist())  # a text that nobody judged
         [-2.0, 2.0]
     """
-    config = FitConfig(nuisance=bool(fit.model.term_sd))
+    if fit.basis != "linear":
+        raise JuryError(
+            f"basis={fit.basis!r}: the jury has points, and rewards of texts are linear in features. Fix: fit it with "
+            "basis='linear', or call fit_joint, whose simplex of prototypes is PAL with a linear map"
+        )
+    config = FitConfig(nuisance=bool(fit.model.term_sd)) if config is None else config
     return fit_joint(enc, features, fit.model.membership, fit.num_clusters, config=config)
 
 

@@ -59,6 +59,7 @@ class RaterFit(OfRaters):
         history: Penalised objective of each restart, best first.
         reward_sd: Spread over texts of the consensus and of the deviations from it (mixture, simplex), or of each
             basis reward (factor), in logits; empty where it was not estimated.
+        basis: What the rewards are, see `fit_raters`.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -78,6 +79,7 @@ class RaterFit(OfRaters):
     stability: float
     history: list[float]
     reward_sd: tuple[float, ...] = ()
+    basis: Basis = "linear"
 
     @property
     def kind(self) -> str:
@@ -267,4 +269,5 @@ def _result(problem: Problem, params: Params, stability: float, history: list[fl
         stability=stability,
         history=history,
         reward_sd=problem.reward_sd if problem.basis == "linear" else (),
+        basis=problem.basis,
     )

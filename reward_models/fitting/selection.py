@@ -18,7 +18,7 @@ from reward_models.fitting.mixture import fit_mixture
 from reward_models.fitting.rater_fit import RaterFit, fit_raters
 from reward_models.fitting.starting_point import check_num_clusters
 from reward_models.judgements.encoding import Encoded
-from reward_models.judgements.records import Judgements, judged_tables
+from reward_models.judgements.records import Judgements, judged_table
 from reward_models.progress import track
 from reward_models.raters.predictors import answer_log_lik
 from reward_models.raters.rater_model import Membership
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 BOOTSTRAP_DRAWS = 1000
+SEVERAL_TABLES = "pass one of them; choose_joint and fit_jury choose by several tables together"
 SMALL_TABLE = 30_000  # judgements up to which every rater is held out once
 LABEL_PARTS = 4
 CANDIDATES: tuple[tuple[Membership, int], ...] = (
@@ -51,13 +52,15 @@ CANDIDATES: tuple[tuple[Membership, int], ...] = (
 
 @dataclass(frozen=True)
 class KSelection:
-    """Held-out likelihood per number of clusters, and the choice; `select_num_clusters` makes it.
+    """Held-out likelihood per number of clusters, and the choice; `select_num_clusters` and `fit_jury` make it.
 
     Attributes:
         table: One row per candidate: `num_clusters`, `nll` (nats per held-out judgement), `se` (over raters), `info`
-            (gain over one cluster, nats), `behind` (paired difference to the best candidate) and `behind_se`.
-        num_clusters: The smallest K within one standard error of the best; the only candidate, or the smallest one
-            where the raters are too few to compare.
+            (gain over one cluster, nats), `behind` (paired difference to the best candidate), `behind_se`; of
+            `fit_jury` also `membership`.
+        num_clusters: Of `select_num_clusters`: the smallest K within one standard error of the best; the only
+            candidate, or the smallest one where the raters are too few to compare. Of `fit_jury`: the K with the
+            lowest loss if clusters are surely better than one, else 1; see `choose_joint`.
         reason: The choice in words. It says "undecided" where the 95 % interval of the gain over one cluster allows
             both no gain and one worth having (`stats.verdicts`).
 
@@ -66,7 +69,7 @@ class KSelection:
         1
     """
 
-    table: list[dict[str, float]]
+    table: list[dict[str, Any]]
     num_clusters: int
     reason: str
 
@@ -129,7 +132,7 @@ def select_num_clusters(
         The table, the choice and the reason.
 
     Raises:
-        JuryError: No candidates, a share outside (0, 1), or a K that the training raters cannot support.
+        JuryError: No candidates, several tables, a share outside (0, 1), or a K beyond the training raters.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -140,8 +143,7 @@ def select_num_clusters(
     sizes = sorted(set(candidates))
     if not sizes:
         raise JuryError("candidates=[]: there is nothing to compare. Fix: name numbers of clusters, e.g. (1, 2, 3, 4)")
-    (judgements,) = judged_tables(judgements)
-    enc = _with_raters(judgements.encode())
+    enc = _with_raters(judged_table(judgements, SEVERAL_TABLES).encode())
     if enc.n_raters < MIN_RATERS:
         check_num_clusters(enc, sizes[0])
         return KSelection(table=[], num_clusters=sizes[0], reason=_not_compared(enc, sizes))
@@ -201,7 +203,7 @@ def choose_membership(
         The choice, with the table of all candidates.
 
     Raises:
-        JuryError: A share outside (0, 1), or a table without raters.
+        JuryError: A share outside (0, 1), several tables, or a table without raters.
 
     Example:
         >>> from reward_models import planted_judgements
@@ -210,7 +212,8 @@ def choose_membership(
         >>> choice.membership, choice.num_clusters
         ('mixture', 2)
     """
-    enc = _with_raters(judgements if isinstance(judgements, Encoded) else judged_tables(judgements)[0].encode())
+    one = judgements if isinstance(judgements, Encoded) else judged_table(judgements, SEVERAL_TABLES).encode()
+    enc = _with_raters(one)
     if enc.n_raters < MIN_RATERS:
         return MembershipChoice(table=[], membership="mixture", num_clusters=1, reason=_not_compared(enc, [1]))
     at_most = max(1, round((1 - heldout) * enc.n_raters) // 4)

@@ -261,6 +261,27 @@ def judged_tables(tables: Judgements | Sequence[Judgements]) -> list[Judgements]
     return listed
 
 
+def judged_table(tables: Judgements | Sequence[Judgements], several: str) -> Judgements:
+    """Return the one table that was passed, alone or in a list, or raise.
+
+    Args:
+        tables: One table.
+        several: What to do with several, for the message.
+
+    Raises:
+        JudgementError: Not one table, or something else than `Judgements`.
+
+    Example:
+        >>> judged_table([], "fit them together")
+        Traceback (most recent call last):
+        reward_models.errors.JudgementError: one table of judgements is expected, not 0. Fix: fit them together
+    """
+    listed = judged_tables(tables)
+    if len(listed) != 1:
+        raise JudgementError(f"one table of judgements is expected, not {len(listed)}. Fix: {several}")
+    return listed[0]
+
+
 def _makes(table: object) -> str:
     """Say which call makes judgements of something."""
     if isinstance(table, pd.DataFrame):

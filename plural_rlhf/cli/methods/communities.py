@@ -85,11 +85,13 @@ def communities(
         from plural_rlhf.methods.modular import communities_by_cluster, communities_by_trait
         from plural_rlhf.recipe.communities import train_communities
         from plural_rlhf.recipe.data import read_data
+        from plural_rlhf.recipe.inputs import say_unread_tables
         from reward_models.fitting.em import FitConfig
 
         more = [] if model is None else [f"policy.model={model}"]
         config = data_config(file, columns, None, None, [*(settings or []), *more])
         data = read_data(config, show=say)
+        say_unread_tables(config.data, say)
         everybody = data.everything
         if by == "clusters":
             fit_config = FitConfig(restarts=config.jury.restarts, seed=config.seed)

@@ -32,7 +32,7 @@ SPLITS_OF_TEXTS = 2  # each fits texts and raters four times
 def selection_results(selection: KSelection) -> ClusterSelection:
     """Turn the choice of the number of clusters into what a report stores."""
     return ClusterSelection(
-        table=[ClusterCount.model_validate(row) for row in selection.table],
+        table=[ClusterCount.model_validate({c: row[c] for c in ClusterCount.model_fields}) for row in selection.table],
         chosen=selection.num_clusters,
         reason=selection.reason,
     )

@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 
 from plural_rlhf.recipe.config import RunConfig
-from plural_rlhf.recipe.inputs import read_source
+from plural_rlhf.recipe.inputs import read_source, say_unread_tables
 from plural_rlhf.recipe.run_folder.errors import RunFolderError
 from plural_rlhf.recipe.survey.clusters import (
     cluster_results,
@@ -93,7 +93,9 @@ def fit_labels(
     console = console or Console()
     started, start, folder = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.perf_counter(), config.output_dir
     _check_folder(folder, overwrite)
-    source = read_source(config.data, config.seed, partial(console.print, markup=False, highlight=False))
+    show = partial(console.print, markup=False, highlight=False)
+    source = read_source(config.data, config.seed, show)
+    say_unread_tables(config.data, show)
     judgements = source.judgements
     if judgements.kind == "soft":
         raise JudgementError(

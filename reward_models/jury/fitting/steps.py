@@ -182,8 +182,8 @@ def fit_texts_and_raters(
         return fit_texts_and_raters(tables, features, 1, "mixture", announce)
     announce(f"choosing the number of clusters on held-out raters and texts, and fitting: {amount}")
     choice = choose_joint(encoded, features, candidates, config=config, cache_dir=cache_dir)
-    rows = [{column: value for column, value in row.items() if column != "membership"} for row in choice.table]
-    return FittedJury(choice.fit, KSelection(rows, choice.num_clusters, choice.reason), choice.membership)
+    selection = KSelection(choice.table, choice.num_clusters, choice.reason)
+    return FittedJury(choice.fit, selection, choice.membership)
 
 
 def _warn_of_empty_clusters(fit: JointFit) -> None:

@@ -7,9 +7,11 @@ from typer.testing import CliRunner
 
 from plural_rlhf.cli import app
 from reward_models import planted_judgements
+from tests.printed import words
 
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("wide_terminal")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,13 @@ def test_a_community_is_added_to_those_that_are_there(table, tmp_path):
     assert [community["name"] for community in pool["communities"]] == ["York"]
     york = folder / pool["communities"][0]["key"] / "adapter_model.safetensors"
     before = york.read_bytes()
-    done = train(table, folder, "--by", "town")
+    votes = table.with_name("votes.jsonl")
+    planted_judgements("rating", num_raters=40, num_items=4).judgements.frame.to_json(
+        votes, orient="records", lines=True
+    )
+    done = train(table, folder, "--by", "town", "--set", f"data.tables=[{{path: '{votes}'}}]")
     assert done.exit_code == 0, done.output
+    assert "votes.jsonl' is left out, because one table is used here" in words(done.output)
     assert "York: trained already" in done.output
     for part in ("York", "Bath", "all, by their shares", "training questions", "held-out questions"):
         assert part in done.output, part

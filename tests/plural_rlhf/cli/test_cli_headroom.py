@@ -115,6 +115,12 @@ def test_headroom_reads_run_files_tables_and_releases(ladder, votes, ratings, tm
     assert [row[2:] for row in seen[1:3]] == [(7, 4, 5), (7, 4, 0)]
     assert seen[3] == ("rating", 12, 6, 4, 0)
     assert (seen[4][0], seen[4][3]) == ("rating", 2)
+    target = tmp_path / "headroom.json"
+    further = [str(run_file), "--set", f"data.tables=[{{path: '{ratings}'}}]", "--json", str(target)]
+    done = runner.invoke(app, ["headroom", *further])
+    assert done.exit_code == 0, done.output
+    assert f"data.tables: '{ratings}' is left out, because one table is used here" in words(done.output)
+    assert json.loads(target.read_text(encoding="utf-8"))["meta"]["tables_not_read"] == [str(ratings)]
 
 
 def test_headroom_wants_exactly_one_source(votes, tmp_path):

@@ -20,6 +20,7 @@ from plural_rlhf.report.results import RunResults
 from reward_models import adjusted_rand_index, fit_mixture, planted_judgements
 from tests.benchmark_modules import benchmark_module
 from tests.plural_rlhf.recipe.test_recipe import SMOKE, quietly
+from tests.printed import words
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -93,7 +94,9 @@ def test_nothing_is_written_over_and_what_cannot_be_used_is_refused_first(tmp_pa
     again = command(tmp_path, *call)
     assert again.exit_code == 2
     assert "--overwrite" in again.output
-    assert command(tmp_path, *call, "--overwrite").exit_code == 0
+    further = command(tmp_path, *call, "--overwrite", "--set", f"data.tables=[{{path: '{path}'}}]")
+    assert further.exit_code == 0
+    assert "is left out, because one table is used here" in words(further.output)
     (tmp_path / "out" / "results.json").unlink()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     assert "something else" in command(tmp_path, *call, "--overwrite").output

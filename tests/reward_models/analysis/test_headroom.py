@@ -113,6 +113,41 @@ def test_survey_of_spending_priorities_holds_taste():
     assert rung(ladder, "mixture K=4")["info"] > rung(ladder, "mixture K=2")["info"] > 0.03
 
 
+def heldout_of(judgements, monkeypatch):
+    """What headroom on new texts trains on and scores, without a fit."""
+    enc, seen = judgements.encode(), []
+
+    class Sure:
+        def log_probs(self, test, features):
+            seen.append(test)
+            return np.log(np.full((len(test), 3), 1 / 3))
+
+    def no_fits(train, *_):
+        seen.append(train)
+        return dict.fromkeys(("item mean", "rater terms", "rank 1"), Sure)
+
+    monkeypatch.setattr("reward_models.analysis.headroom._ladder", no_fits)
+    headroom(judgements, features=np.zeros((enc.n_texts, 1)))
+    return seen[:2]
+
+
+def test_on_new_texts_a_fifth_of_the_questions_is_held_out_with_all_their_options(monkeypatch):
+    train, test = heldout_of(choices(30, 20, taste=0.0), monkeypatch)
+    assert len(test) == 30 * 4
+    assert (len({train.item_ids[i] for i in train.item}), len({test.item_ids[i] for i in test.item})) == (16, 4)
+
+
+def test_an_answer_to_two_questions_is_held_out_under_both(monkeypatch):
+    rater, question, text = np.unravel_index(np.arange(20 * 2 * 10), (20, 2, 10))
+    frame = pd.DataFrame({"rater_id": rater.astype(str), "prompt": question.astype(str), "rating": 1 + (rater > 9)})
+    # Nine answers are given to both questions, one to each of them alone.
+    frame["response"] = np.where(text == 9, 9 + question, text).astype(str)
+    train, test = heldout_of(Judgements.from_frame(frame, kind="rating"), monkeypatch)
+    known, unknown = ({enc.texts[i].response for i in enc.alternatives[:, 0]} for enc in (train, test))
+    assert len(unknown) == 2  # of eleven
+    assert not known & unknown
+
+
 @pytest.mark.slow
 def test_features_are_scored_on_texts_that_nobody_judged():
     # Two clusters that want the opposite of one direction: its feature tells what each thinks of a new text.

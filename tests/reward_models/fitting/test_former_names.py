@@ -8,6 +8,7 @@ import pytest
 from scipy.special import softmax
 
 from reward_models import fit_features, fit_joint, fit_raters, fit_texts, fit_vector_jury, planted_judgements
+from reward_models.errors import JuryError
 from reward_models.fitting.em import FitConfig
 from reward_models.fitting.mixture import fit_mixture
 from reward_models.judgements.records import Judgements
@@ -41,6 +42,15 @@ def test_they_are_names_of_the_joint_fit():
         jury = fit_texts(labels, enc, planted.rewards)
         assert jury.model.membership == "factor"
         assert bool(jury.model.term_sd) == terms
+        assert not fit_texts(labels, enc, planted.rewards, config=config).model.term_sd
+
+
+def test_points_are_no_linear_rewards():
+    planted = planted_judgements("rating", num_raters=16, num_items=8)
+    enc = planted.judgements.encode()
+    points = fit_raters(enc, "simplex", 2, basis="ideal_point", config=FitConfig(restarts=1, max_iter=2))
+    with pytest.raises(JuryError, match=r"basis='ideal_point': the jury has points.*Fix: fit it with basis='linear'"):
+        fit_texts(points, enc, planted.rewards)
 
 
 def test_known_questions_are_as_the_labels_say_and_new_ones_get_the_usual_answers():

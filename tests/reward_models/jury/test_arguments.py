@@ -14,6 +14,7 @@ from reward_models import (
     Judgements,
     JuryError,
     VPLConfig,
+    choose_membership,
     describe_clusters,
     fit_calibrated_ensemble,
     fit_demographics,
@@ -33,6 +34,7 @@ from reward_models import (
     shuffle_raters,
 )
 from reward_models.errors import JudgementError
+from reward_models.fitting.selection import select_num_clusters
 from reward_models.fitting.starting_point import judged_twice
 from tests.saved_juries import make_jury
 from tests.tiny import tiny_causal_lm, tiny_tokenizer
@@ -103,6 +105,13 @@ def test_what_cannot_be_fitted_is_refused_before_a_text_is_read(options, message
     assert not steps
 
 
+@pytest.mark.parametrize("measure", [headroom, choose_membership, partial(select_num_clusters, candidates=(1, 2))])
+def test_what_reads_one_table_refuses_several(measure):
+    for several in ([TABLE, ONCE], []):
+        with pytest.raises(JudgementError, match=f"one table of judgements is expected, not {len(several)}. Fix: "):
+            measure(several)
+
+
 def test_numbers_of_numpy_are_numbers_of_clusters():
     planted = planted_judgements("rating", num_raters=24, num_items=12)
     jury, same = (fit_vector_jury(planted.judgements, planted.rewards, clusters=k) for k in (np.int64(2), 2))
@@ -116,6 +125,8 @@ def test_candidates_that_the_raters_cannot_support_are_named():
     assert jury.selection.reason.endswith("; 7, 99 clusters were not compared: 24 raters are enough for at most 6")
     usual = fit_vector_jury(planted.judgements, planted.rewards, clusters=(1, 2), config=config)
     assert "not compared" not in usual.selection.reason
+    compared = [(row["membership"], row["num_clusters"]) for row in usual.selection.table]
+    assert compared == [("mixture", 1), ("mixture", 2)]  # memberships of one size are told apart
 
 
 FRAME = TABLE.frame
