@@ -81,7 +81,8 @@ def fit_jury(
         backbone: Path, hub id or model. A decoder gives the last token's hidden state, an encoder or sentence embedder
             what it was trained to give (the mean over tokens, unless its folder says otherwise).
         tokenizer: Tokenizer of a backbone that is given as a model.
-        clusters: K; candidates of which held-out raters and texts choose one; or that choice.
+        clusters: K; candidates of which held-out raters and texts choose one, the one of the lowest loss if clusters
+            are surely better than one (see `choose_joint`); or that choice.
         membership: How a rater combines the rewards of clusters, see `RaterModel`; "auto" compares them.
         pooling: "last_token", "mean" or "first_token"; None: as the backbone was trained; "auto": the one whose
             features predict held-out texts best.
