@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot", "show", "summarise"]
 
-BASES = ("bt", "bias-only", "joint-one")
+BASES = ("bt", "bias-only", "joint-one", "fine-tuned-start")
 RATER_TERMS = ("joint-one", "bias-only")  # one reward whose raters differ in habits; the first that was measured
 UNSEEN = {"labels:seen": "labels", "labels:unseen": "raters", "labels:seen:shuffled": "labels"}
 
@@ -97,7 +97,7 @@ def summarise(cell: Cell, n: int | None, parts: Parts, draws: int) -> tuple[list
                     comparisons.append(found)
     base = next((method for method in RATER_TERMS if method in said), None)
     for method, log_probs in said.items() if base else ():
-        if method in OURS:
+        if method != base:
             for split, n_scored, found, both in minus_rater_terms(cell, log_probs, said[str(base)]):
                 add(
                     method, "delta_nll_vs_bias", found.value, "nats", found.low, found.high, n_scored,

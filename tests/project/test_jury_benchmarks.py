@@ -69,6 +69,45 @@ def test_thinned_tables_keep_so_many_votes_a_statement_and_score_others():
     assert len(test) > 0.15 * len(enc)
 
 
+def test_every_method_is_compared_with_one_reward_and_fine_tuning_with_its_start(cases, tmp_path):
+    cells, report = benchmark_module("_jury.cells"), benchmark_module("_jury.report")
+    case = cases.Case("town", votes(n_raters=12, n_texts=10), "response")
+    rows = [np.arange(0, 60), np.arange(60, 120)]
+    tests = [case.judgements.select(some) for some in rows]
+    splits = [cases.Split(test, test, some, {}) for test, some in zip(tests, rows, strict=True)]
+    cell = cells.Cell(case, "minilm:unseen", splits, None)
+    parts = cells.Parts(tmp_path, {}, fresh=True)
+    for number, test in enumerate(tests):
+        halves = np.full((test.encode().n_raters, 2), 0.5)
+        parts.put(cell.title, number, "reference", arrays={"memberships": halves})
+
+    def saying(*given):
+        """A method that gives the answers of each split this probability."""
+        out = []
+        for probability, test in zip(given, tests, strict=True):
+            likes = test.frame["rating"].to_numpy() == 1
+            of_like = np.where(likes, probability, 1 - probability)
+            log_probs = np.log(np.column_stack([1 - of_like, of_like]))
+            out.append({"arrays": {"log_probs_None": log_probs}, "seconds": 1.0, "chosen": "1"})
+        return out
+
+    cell.found |= {"joint-one": saying(0.5, 0.5), "fine-tuned-start": saying(0.5, 0.5)}
+    others = ("fine-tuned", "in-context", "log-probability", "joint")
+    cell.found |= {method: saying(0.8, 0.4) for method in others}
+    found, _ = report.summarise(cell, None, parts, 20)
+    losses = {(r["method"], r["split"]): r for r in found if r["metric"] == "delta_nll_vs_bias"}
+    assert {method for method, _ in losses} == {*others, "fine-tuned-start"}
+    for method in others:
+        lost = [losses[method, split] for split in ("0", "1", "mean")]
+        gap = math.log(0.5 / 0.8), math.log(0.5 / 0.4)
+        assert [r["value"] for r in lost] == pytest.approx([*gap, sum(gap) / 2])
+        assert lost[0]["base"] == "joint-one"
+    (against_start,) = (
+        r for r in found if r["metric"] == "delta_nll_vs_fine_tuned_start" and r["method"] == "fine-tuned"
+    )
+    assert against_start["value"] == pytest.approx(sum(gap) / 2)
+
+
 @pytest.mark.slow
 @with_data
 @pytest.mark.parametrize(
