@@ -67,12 +67,13 @@ def measure(pairs: Any, vectors: tuple[Any, Any] | None) -> list[dict[str, Any]]
 
 
 def short_rows(pairs: Any, similarities: dict[str, Any], similar: Any) -> list[dict[str, Any]]:
-    """Cross-validate rules of vectors on the pairs of short texts, of which too few are held out."""
+    """Cross-validate rules of vectors on the pairs of short texts, and score the shipped ones on the few held out."""
     import numpy as np
 
     from plural_rlhf.evaluation import EQUIVALENCE_RULES, fit_equivalence_rules
-    from plural_rlhf.evaluation.diversity.equivalence import SHORT_WORDS
+    from plural_rlhf.evaluation.diversity.equivalence import SHORT_WORDS, rank_auc
     from reward_models.seeds import seeded_rng
+    from reward_models.stats.shares import share_interval
 
     lengths = [
         (len(a.split()) + len(b.split())) / 2
@@ -103,6 +104,16 @@ def short_rows(pairs: Any, similarities: dict[str, Any], similar: Any) -> list[d
     rows.append(
         row("noveltybench, short", "vectors of short texts", "threshold", threshold, "cosine", n=int(train.sum()))
     )
+    for name in ("vectors of short texts", "words and vectors"):
+        rule = EQUIVALENCE_RULES[name]
+        score = sum(c * similarities[s][short] for s, c in rule.coefficients.items())[~train]
+        right = (score >= rule.threshold) == same[~train]
+        low, high = share_interval(right.mean(), np.array(len(right)))
+        ends = {"low": float(low), "high": float(high), "n": len(right)}
+        method = f"{name}, on short pairs"
+        rows.append(row("noveltybench, short", method, "accuracy", float(right.mean()), "share", **ends))
+        auc = rank_auc(score, same[~train])
+        rows.append(row("noveltybench, short", method, "auc", auc, "probability", n=len(right)))
     return rows
 
 

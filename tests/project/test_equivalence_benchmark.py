@@ -27,4 +27,6 @@ def test_rules_are_scored_on_pairs_that_took_no_part():
     assert values["words, as shipped", "accuracy"] == 1.0
     assert values["cosine of at least .5", "accuracy"] == 1.0
     assert values["vectors of short texts, cross-validated", "balanced_accuracy"] == pytest.approx(1.0)
+    assert values["vectors of short texts, on short pairs", "accuracy"] == 1.0
+    assert values["vectors of short texts, on short pairs", "auc"] == 1.0
     assert {r["n"] for r in rows if r["metric"] == "accuracy"} == {20}
