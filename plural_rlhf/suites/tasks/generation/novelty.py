@@ -8,7 +8,7 @@ Shapes: `k` texts of a prompt, `K` columns of a reward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,9 @@ import numpy as np
 from plural_rlhf.evaluation.diversity.classes import greedy_classes, utility_k
 from plural_rlhf.evaluation.diversity.equivalence import EQUIVALENCE_RULES, EquivalenceRule
 from plural_rlhf.evaluation.diversity.novelty import LEVELS, mean_novelty, prompt_novelty, utility_levels
+from plural_rlhf.evaluation.open_ended.scored import Embed
 from plural_rlhf.suites.models.rewards import TextReward
+from plural_rlhf.suites.tasks.free_text import minilm_embedder
 from plural_rlhf.suites.tasks.generation.rows import interval_row
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskRow
 from reward_models.progress import track
@@ -99,6 +101,7 @@ class NoveltyTask(Task):
         max_new_tokens: Longest text.
         rule: When two texts say the same. The published classifier is a fine-tuned model, so that numbers are near the
             published ones, not the same.
+        embedder: Returns what turns texts into vectors for the Vendi score, or None.
 
     Example:
         >>> NoveltyTask().name
@@ -114,8 +117,9 @@ class NoveltyTask(Task):
         n: int = 10,
         max_new_tokens: int = 128,
         rule: EquivalenceRule = EQUIVALENCE_RULES["order of words"],
+        embedder: Callable[[], Embed | None] = minilm_embedder,
     ) -> None:
-        self.n, self.max_new_tokens, self.rule = n, max_new_tokens, rule
+        self.n, self.max_new_tokens, self.rule, self.embedder = n, max_new_tokens, rule, embedder
 
     def load(self, data: TaskData) -> Sequence[CuratedPrompt]:
         """Read the prompts, evenly selected over the categories if there are too many; find the scale of rewards."""
@@ -132,7 +136,11 @@ class NoveltyTask(Task):
         drawn = context.sample(
             [item.prompt for item in items], self.n, max_new_tokens=self.max_new_tokens, purpose="novelty"
         )
-        numbers = [prompt_novelty(texts, self.rule) for texts in drawn]
+        embed = self.embedder()
+        numbers = [
+            prompt_novelty(texts, self.rule, None if embed is None else embed(texts))
+            for texts in track(drawn, "classes of texts")
+        ]
         utilities = [
             self._utilities(*part) for part in track(list(zip(items, drawn, strict=True)), "utilities of texts")
         ]
@@ -149,6 +157,10 @@ class NoveltyTask(Task):
             ),
             interval_row("effective_classes", means["effective_classes"], unit="classes", floor=1.0, ceiling=self.n),
             interval_row("largest_3", means["largest_3"], direction="lower", floor=3 / self.n, ceiling=1.0),
+            *(
+                interval_row("vendi_score", means["vendi_score"], unit="texts", floor=1.0, ceiling=self.n)
+                for _ in range("vendi_score" in means)
+            ),
             *self._utility_rows(utilities),
         ]
         records = [

@@ -186,11 +186,17 @@ def test_novelty_counts_classes(tmp_path):
     )
     frame.to_parquet(tmp_path / "noveltybench" / "curated.parquet")
     words = ["one apple", "two green pears", "three long yellow bananas", "four grapes"]
-    varied = measured(NoveltyTask(), Stub(lambda prompt, rng: str(rng.choice(words))), TaskData(tmp_path))
-    same = measured(NoveltyTask(), Stub(lambda prompt, rng: "one apple"), TaskData(tmp_path))
+    task = NoveltyTask(embedder=lambda: lambda texts: np.eye(4)[[words.index(text) for text in texts]])
+    varied = measured(task, Stub(lambda prompt, rng: str(rng.choice(words))), TaskData(tmp_path))
+    same = measured(task, Stub(lambda prompt, rng: "one apple"), TaskData(tmp_path))
     assert 3 < row(varied, "distinct").value <= 4
     check_rows("novelty", varied)
     assert (row(same, "distinct").value, row(same, "largest_3").value) == (1, 1)
+    # Vectors at right angles are as many in effect as the classes that they stand for.
+    assert row(varied, "vendi_score").value == pytest.approx(row(varied, "effective_classes").value)
+    assert row(same, "vendi_score").value == pytest.approx(1)
+    without = measured(NoveltyTask(embedder=lambda: None), Stub(lambda prompt, rng: "one apple"), TaskData(tmp_path))
+    assert "vendi_score" not in {of.metric for of in without.rows}
     assert row(same, "distinct").headline
     assert [record["item"] for record in same.records] == [f"c{i}" for i in range(6)]
     assert len(NoveltyTask().load(TaskData(tmp_path, max_items=3))) == 3

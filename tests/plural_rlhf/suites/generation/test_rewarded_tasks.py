@@ -78,13 +78,14 @@ def measured(task, model, folder, **rewards):
 
 def test_utility_counts_new_classes_by_the_deciles_of_their_reward(data):
     """Ten copies of a text of eleven words: one class worth 10, the first of ten: 10 / (1 + .8 + ... + .8 ** 9)."""
-    same = measured(NoveltyTask(), Stub(lambda p, rng: " ".join(["same"] * 11)), data, words=f"{HERE}:words")
+    task = NoveltyTask(embedder=lambda: None)
+    same = measured(task, Stub(lambda p, rng: " ".join(["same"] * 11)), data, words=f"{HERE}:words")
     weights = 0.8 ** np.arange(10)
     assert row(same, "distinct").value == 1
     assert row(same, "utility", "words").value == pytest.approx(10 / weights.sum())
     assert row(same, "utility", "words").baselines["one_median_text"] == pytest.approx(5.5 / weights.sum())
     assert row(same, "utility", "words").baselines["published: gpt-4o"] == 3.27
-    different = measured(NoveltyTask(), Stub(lambda p, rng: str(rng.integers(10**9))), data, words=f"{HERE}:words")
+    different = measured(task, Stub(lambda p, rng: str(rng.integers(10**9))), data, words=f"{HERE}:words")
     assert row(different, "distinct").value == 10
     assert row(different, "utility", "words").value == pytest.approx(1)  # ten classes of the least worth
     assert different.records[0]["scores"]["utility[words]"] == pytest.approx(1)
@@ -92,7 +93,7 @@ def test_utility_counts_new_classes_by_the_deciles_of_their_reward(data):
 
 
 def test_without_rewards_there_is_no_utility(data):
-    result = measured(NoveltyTask(), Stub(lambda p, rng: "red"), data)
+    result = measured(NoveltyTask(embedder=lambda: None), Stub(lambda p, rng: "red"), data)
     assert {r.metric for r in result.rows} == {"distinct", "effective_classes", "largest_3"}
 
 
@@ -100,7 +101,9 @@ def test_a_jury_gives_a_utility_for_each_cluster(data):
     table = planted_judgements("rating", num_raters=20, num_items=8).judgements
     jury = fit_jury(table, prepare_base_model("tiny", data / "models"), clusters=(2,), progress=False)
     jury.save_pretrained(data / "jury")
-    result = measured(NoveltyTask(), Stub(lambda p, rng: str(rng.integers(9))), data, jury=str(data / "jury"))
+    result = measured(
+        NoveltyTask(embedder=lambda: None), Stub(lambda p, rng: str(rng.integers(9))), data, jury=str(data / "jury")
+    )
     assert [r.group for r in result.rows if r.metric == "utility"] == ["jury", *jury.cluster_names]
 
 
@@ -136,7 +139,9 @@ def test_the_report_says_which_model_is_better_in_every_objective(data, monkeypa
 
 def test_numbers_under_another_reward_are_not_compared(data):
     rewards = [open_rewards({"r": f"{HERE}:{name}"}) for name in ("words", "brief", "words")]
-    contents = [arrays_hash(NoveltyTask().load(TaskData(data, rewards=of_suite))) for of_suite in rewards]
+    contents = [
+        arrays_hash(NoveltyTask(embedder=lambda: None).load(TaskData(data, rewards=of_suite))) for of_suite in rewards
+    ]
     assert contents[0] == contents[2] != contents[1]
 
 
