@@ -6,7 +6,7 @@ Knows no command. Rows of models come from `run`, differences from `comparisons`
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from plural_rlhf.report.suite.results import (
     SuiteResults,
     TaskRecord,
 )
+from plural_rlhf.suites.against_first import against_first
 from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, item_scores
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.exports.hub_results import write_hub_results
@@ -104,6 +105,8 @@ def suite_results(found: SuiteFindings, config: SuiteConfig, *, command: str = "
     results: dict[str, dict[str, list[MetricResult]]] = {}
     for one in found.findings:
         results.setdefault(one.model, {})[one.task] = [MetricResult(**asdict(row)) for row in one.result.rows]
+    for model, task, rows in _against_first(found, config):
+        results[model][task] += rows
     seconds: dict[str, float] = {}
     for one in found.findings:
         seconds[one.task] = round(seconds.get(one.task, 0.0) + one.seconds, 2)
@@ -169,6 +172,20 @@ def _comparisons(found: SuiteFindings, config: SuiteConfig) -> list[Difference]:
         if (model, task) in scored and (real[0], task) in scored
     ]
     return differences(pairs, draws=config.draws, seed=config.seed)
+
+
+def _against_first(found: SuiteFindings, config: SuiteConfig) -> Iterator[tuple[str, str, list[MetricResult]]]:
+    """Hold one answer of every model to several of the first, in each task that knows whom answers represent."""
+    real = [model.name for model in found.models if model.kind != "pseudo"]
+    records = {
+        (one.model, one.task): one.result.records
+        for one in found.findings
+        if one.result.records and all(OF_MODEL in record for record in one.result.records)
+    }
+    for (model, task), of_model in records.items():
+        if model in real[1:] and (real[0], task) in records:
+            first = records[real[0], task]
+            yield model, task, against_first(of_model, first, name=real[0], draws=config.draws, seed=config.seed)
 
 
 def _fronts(found: SuiteFindings, config: SuiteConfig) -> list[FrontMember]:

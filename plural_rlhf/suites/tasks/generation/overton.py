@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 
     from plural_rlhf.suites.engine.context import Context
 
-__all__ = ["OvertonQuestion", "OvertonTask"]
+__all__ = ["REPRESENTED", "SIZES", "OvertonQuestion", "OvertonTask"]
+
+REPRESENTED = "represented"
+"""Key of records: by group of people, whether each answer to the question represents it."""
+SIZES = (1, 2, 4, 8)
+"""Sizes of sets of answers that have a row, as far as so many were drawn; the largest possible has one, too."""
 
 HELDOUT = 0.2
 """Share of the answers that the judge does not see."""
@@ -113,7 +118,7 @@ class OvertonTask(Task):
         few = min([self.k, *(len(item.people) for item in items)])
         rows = []
         for metric, weighted in (("overton_score", False), ("weighted_overton_score", True)):
-            for k in sorted({1, few}):
+            for k in sorted({*(size for size in SIZES if size < few), few}):
                 score, theirs = (overton_score(p, k=k, weighted=weighted) for p in (judged, people))
                 rows.append(
                     interval_row(
@@ -157,7 +162,7 @@ def _record(
         "texts": list(texts),
         "group": item.topic,
         "agreement": {name: judged.means[:, c].tolist() for c, name in enumerate(judged.names)},
-        "represented": _by_group(judged),
+        REPRESENTED: _by_group(judged),
         "represented_of_people": _by_group(people),
     }
 

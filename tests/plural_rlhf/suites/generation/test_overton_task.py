@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.engine.context import Context
+from plural_rlhf.suites.evaluate import suite_results
 from plural_rlhf.suites.models.protocol import EvaluatedModel
+from plural_rlhf.suites.run import run_tasks
 from plural_rlhf.suites.tasks.generation.agreement_judge import AgreementJudge
 from plural_rlhf.suites.tasks.generation.overton import TOPICS, OvertonTask
 from plural_rlhf.suites.tasks.protocol import TaskData
@@ -60,10 +63,10 @@ def by_words(seen):
 class Writer(EvaluatedModel):
     """Writes one text, whatever it is asked."""
 
-    name, identity, kind = "writer", "writer", "callable"
+    kind = "callable"
 
-    def __init__(self, text):
-        self.text = text
+    def __init__(self, text, name="writer"):
+        self.text, self.name, self.identity = text, name, name
 
     def write_texts(self, prompts, n, settings):
         return [[self.text] * n for _ in prompts]
@@ -85,6 +88,8 @@ def test_one_camp_both_camps_and_sets(data):
         0.5
     )  # an answer pleases one camp, a set nearly always both
     assert row(either, "overton_score_of_4").value > 0.8
+    assert row(either, "overton_score").value < row(either, "overton_score_of_2").value
+    assert row(either, "overton_score_of_2").value <= row(either, "overton_score_of_4").value
     check_rows("overton", either)
     assert row(one, "overton_score").baselines["people"] == pytest.approx(0.5)
     assert [r.metric for r in one.rows if r.headline] == ["overton_score"]
@@ -92,6 +97,20 @@ def test_one_camp_both_camps_and_sets(data):
     assert one.records[0]["represented"] == {"parks people": [True] * 4, "roads people": [False] * 4}
     of_people = one.records[0]["represented_of_people"]
     assert np.mean([np.mean(agrees) for agrees in of_people.values()]) == pytest.approx(0.5)
+
+
+def test_a_suite_holds_one_answer_of_a_model_to_several_of_the_first(data):
+    task = OvertonTask(k=4, fit=by_words([]))
+    writers = {"parks": "parks", "both": "parks and roads", "neither": "rivers"}
+    models = [Writer(text, name) for name, text in writers.items()]
+    rows = suite_results(run_tasks(models, [task], data=data.root, draws=50), SuiteConfig(draws=50)).results
+    by_model = {
+        name: {r.metric: r.value for r in rows[name][task.name] if "_of_first" in r.metric} for name in writers
+    }
+    less = {f"overton_score_less_{k}_of_first" for k in (1, 2, 4)}
+    assert by_model["parks"] == {}  # the first itself
+    assert by_model["both"] == pytest.approx(dict.fromkeys(less, 0.5))  # no number of the first's answers reaches it
+    assert by_model["neither"] == pytest.approx(dict.fromkeys(less, -0.5) | {"answers_of_first_needed": 1})
 
 
 def test_what_is_written_below_an_answer_is_no_part_of_it(data):
