@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plural_rlhf.evaluation.distribution.baselines import marginals
 from plural_rlhf.evaluation.distribution.items import DistributionItem
 from plural_rlhf.evaluation.distribution.measure import measure_distributions
+from plural_rlhf.suites.tasks.group_gains import gain_rows, gains, questions_without_group
 from plural_rlhf.suites.tasks.protocol import Shape, Task, TaskData, TaskResult, TaskRow
 from plural_rlhf.suites.tasks.questions import Layout, OptionAnswer, OptionQuestion
 from reward_models.seeds import seeded_rng
@@ -35,6 +36,8 @@ class DistributionTask(Task):
         items: Loads the items from `TaskData`; may raise `TaskUnavailable`.
         published: Published values of `jsd_spectrum_nats` by model. They are on other prompts, and on other selections
             of items: for orientation.
+        nobody: Of a table by group: what stands before a question that is asked of nobody's group, to measure what
+            is gained by naming the group; None: that is not measured, which saves these questions.
 
     Example:
         >>> import numpy as np
@@ -53,6 +56,7 @@ class DistributionTask(Task):
     title: str
     items: Callable[[TaskData], Sequence[DistributionItem]]
     published: Mapping[str, float] = field(default_factory=dict)
+    nobody: str | None = None
     shape: Shape = "distribution"
 
     def load(self, data: TaskData) -> Sequence[DistributionItem]:
@@ -83,11 +87,20 @@ class DistributionTask(Task):
             draws=context.draws,
             seed=context.seed,
         )
-        records = [_record(*parts) for parts in zip(items, answers, measured.scores, strict=True)]
         measured.row("jsd_spectrum_nats")["baselines"].update(
             {f"published: {model}": value for model, value in self.published.items()}
         )
-        return TaskResult([TaskRow(**row) for row in measured.rows], records)
+        records = [_record(*parts) for parts in zip(items, answers, measured.scores, strict=True)]
+        rows = [TaskRow(**row) for row in measured.rows]
+        if self.nobody is not None:
+            untold, places = questions_without_group(items, questions, self.nobody)
+            without = context.option_answers(untold)
+            gain, leak = gains(items, answers, [without[place] for place in places])
+            rows += gain_rows(items, gain, leak, draws=context.draws, seed=context.seed)
+            for record, place, gained in zip(records, places, gain, strict=True):
+                record["scores"] = {**record["scores"], "steering_gain[jsd_nats]": float(gained)}
+                record["answer_without_group"] = without[place].shares.tolist()
+        return TaskResult(rows, records)
 
 
 def option_questions(items: Sequence[DistributionItem], layout: Layout) -> list[OptionQuestion]:

@@ -107,6 +107,7 @@ _TABLES = (
             "global_opinion_qa",
             "global_opinions.csv",
         ),
+        nobody="A survey asks:",
         published={"gemma-3-12b": 0.094, "Qwen3-14B": 0.088, "Llama-3.1-8B": 0.108},
     ),
     DistributionTask(
@@ -134,6 +135,7 @@ _TABLES = (
         _OWNERS,
         "General Social Survey: when an abortion should be legal, by party.",
         _survey("gss_abortion", by="party", preface="A survey in the USA. Group: {group}.", year=2018),
+        nobody=_IN_USA,
     ),
     DistributionTask(
         "gss-spending",
@@ -148,6 +150,7 @@ _TABLES = (
         _OWNERS,
         "General Social Survey: what is spent too little on, by party.",
         _survey("gss_spending", by="party", preface="A survey in the USA. Group: {group}."),
+        nobody=_IN_USA,
     ),
     DistributionTask(
         "habermas",

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 
 from plural_rlhf.evaluation.distribution.baselines import marginals
 from plural_rlhf.evaluation.distribution.items import counted_item
 from plural_rlhf.suites import PseudoModel, TaskData, TaskUnavailable, run_tasks
-from plural_rlhf.suites.tasks.distributions import DistributionTask
+from plural_rlhf.suites.models.functions import CallableModel
+from plural_rlhf.suites.tasks.distributions import DistributionTask, option_questions
+from plural_rlhf.suites.tasks.group_gains import questions_without_group
 from plural_rlhf.suites.tasks.option_tables import OPTION_TABLES
 from tests.plural_rlhf.suites.golden_rows import check_rows
 
@@ -121,3 +124,66 @@ def test_all_numbers_of_a_table_with_groups_and_people_are_the_stored_ones(model
     task = DistributionTask("groups", "made", "CC0", "Groups.", lambda data: items)
     suite = run_tasks([PseudoModel(model)], [task], draws=50)
     check_rows(f"groups_{model}", suite.findings[0].result)
+
+
+def test_a_group_that_is_named_gains_what_the_model_makes_of_its_name():
+    """Three models: deaf to the group, one that answers as each group does, and one that takes each for the other."""
+    people = {"left": (0.9, 0.1), "right": (0.2, 0.8)}
+    items = [
+        counted_item(
+            f"{q}-{g}", f"{q}?", ("yes", "no"), [10 * p for p in of], group=g, question=q, preface=f"Group: {g}."
+        )
+        for q in ("parks", "roads", "taxes", "trains", "ships")
+        for g, of in people.items()
+    ]
+    task = DistributionTask("groups", "made", "CC0", "Groups.", lambda data: items, nobody="All are asked:")
+
+    def listening(mistaken):
+        def answer(prompt, options):
+            named = [g for g in people if f"Group: {g}." in prompt]
+            if not named:
+                assert prompt.startswith("All are asked:")
+                return [0.5, 0.5]
+            others = [g for g in people if g not in named]
+            return people[(others if mistaken else named)[0]]
+
+        return answer
+
+    answers = {
+        "deaf": lambda prompt, options: [0.6, 0.4],
+        "listens": listening(mistaken=False),
+        "mistakes": listening(mistaken=True),
+    }
+    models = [CallableModel(name, option_shares=function) for name, function in answers.items()]
+    suite = run_tasks([*models, PseudoModel("gold")], [task], draws=20)
+    rows = {f.model: {(r.metric, r.group): r.value for r in f.result.rows} for f in suite.findings}
+    gain, leak = "steering_gain[jsd_nats]", "steering_leak[jsd_nats]"
+    # Nats from a guess, from the other group, and from the mean of both.
+    far = {g: jensenshannon(of, (0.5, 0.5)) ** 2 for g, of in people.items()}
+    other = jensenshannon(*people.values()) ** 2
+    pooled = {g: jensenshannon(of, np.mean(list(people.values()), axis=0)) ** 2 for g, of in people.items()}
+    mean = np.mean(list(far.values()))
+    assert [rows["deaf"][name, "all"] for name in (gain, leak)] == [0, 0]
+    assert rows["listens"][gain, "all"] == pytest.approx(mean)
+    assert [rows["listens"][gain, g] for g in people] == pytest.approx([far[g] for g in people])
+    assert rows["listens"][leak, "all"] == pytest.approx(mean - other)
+    assert rows["mistakes"][gain, "all"] == pytest.approx(mean - other)
+    assert rows["mistakes"][leak, "all"] == pytest.approx(mean)
+    assert rows["gold"][gain, "all"] == pytest.approx(np.mean(list(pooled.values())))
+    [record] = [
+        r for f in suite.findings if f.model == "listens" for r in f.result.records if r["item"] == "parks-left"
+    ]
+    assert record["scores"]["steering_gain[jsd_nats]"] == pytest.approx(far["left"])
+    assert record["answer_without_group"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["gss-abortion-by-party", "gss-spending-by-party"])
+def test_tables_by_party_ask_without_a_party_too(name):
+    items = OPTION_TABLES[name].load(TaskData())
+    told = option_questions(items, "list")
+    untold, places = questions_without_group(items, told, OPTION_TABLES[name].nobody)
+    assert len(untold) == len({item.question for item in items}) == len(items) / len({item.group for item in items})
+    for question, place in zip(told, places, strict=True):
+        assert question.text.splitlines()[1:] == untold[place].text.splitlines()[1:]
+        assert "Group" in question.text
+        assert "Group" not in untold[place].text

@@ -13,18 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from plural_rlhf.evaluation.distribution.distances import DISTANCES
 from plural_rlhf.evaluation.distribution.items import DistributionItem
 from plural_rlhf.evaluation.distribution.measure import measure_distributions
 from plural_rlhf.evaluation.tables.published import modular_items
 from plural_rlhf.suites.tasks.distributions import DistributionTask, option_questions
 from plural_rlhf.suites.tasks.generation.rows import interval_row
+from plural_rlhf.suites.tasks.group_gains import gains
+from plural_rlhf.suites.tasks.grouped import grouped_interval
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskRow
-from plural_rlhf.suites.tasks.questions import OptionAnswer
 from plural_rlhf.suites.tasks.steerable.files import MODULAR_PLURALISM, modular_pluralism_file
-from plural_rlhf.suites.tasks.steerable.grouped import grouped_interval
 
 
 if TYPE_CHECKING:
@@ -80,7 +78,7 @@ class OpinionGroupsTask(Task):
             seed=context.seed,
         )
         rows = [TaskRow(**{**row, "headline": row["metric"] == "mode_match"}) for row in measured.rows]
-        gains = {name: _gain(name, items, told, untold) for name in ("mode_match", "jsd_nats")}
+        gained = {name: gains(items, told, untold, name)[0] for name in ("mode_match", "jsd_nats")}
         blocks = [item.block for item in items]
         settings: dict[str, int] = {"draws": context.draws, "seed": context.seed}
         rows += [
@@ -91,7 +89,7 @@ class OpinionGroupsTask(Task):
                 kind="questions resampled",
                 uniform=0.0,
             )
-            for name, gain in gains.items()
+            for name, gain in gained.items()
         ]
         by_trait: dict[str, list[int]] = {}
         for place, item in enumerate(items):
@@ -99,7 +97,7 @@ class OpinionGroupsTask(Task):
         rows += [
             interval_row(
                 "steering_gain[mode_match]",
-                grouped_interval(gains["mode_match"][places], [blocks[place] for place in places], **settings),
+                grouped_interval(gained["mode_match"][places], [blocks[place] for place in places], **settings),
                 kind="questions resampled",
                 group=trait,
                 uniform=0.0,
@@ -109,7 +107,7 @@ class OpinionGroupsTask(Task):
         records = [
             {
                 "item": item.name,
-                "scores": {**scores, "steering_gain": float(gains["mode_match"][i])},
+                "scores": {**scores, "steering_gain": float(gained["mode_match"][i])},
                 "group": item.group,
                 "text": item.asked,
                 "options": list(item.options),
@@ -143,16 +141,3 @@ def _in_words(group: str) -> str:
     """Return a group in words: `RELIG_Atheist` is `Religion: Atheist`."""
     trait, _, name = group.partition("_")
     return f"{TRAITS[trait].capitalize()}: {name}" if trait in TRAITS else f"Group: {group}"
-
-
-def _gain(
-    name: str, items: Sequence[DistributionItem], told: Sequence[OptionAnswer], untold: Sequence[OptionAnswer]
-) -> np.ndarray:
-    """Return (I,) how much better the answers are when the group is told."""
-    measure = DISTANCES[name]
-    with_group, without = (
-        np.array([measure.compute(item.people, answer.shares) for item, answer in zip(items, side, strict=True)])
-        for side in (told, untold)
-    )
-    gain: np.ndarray = with_group - without if measure.direction == "higher" else without - with_group
-    return gain

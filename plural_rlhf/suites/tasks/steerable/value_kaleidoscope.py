@@ -20,10 +20,10 @@ import numpy as np
 from plural_rlhf.evaluation.steerable.valences import valence_accuracy
 from plural_rlhf.evaluation.tables.valued_situations import VALENCES, Value, ValuedSituation, read_valued_situations
 from plural_rlhf.suites.tasks.generation.rows import interval_row
+from plural_rlhf.suites.tasks.grouped import grouped_interval
 from plural_rlhf.suites.tasks.protocol import Task, TaskData, TaskResult, TaskUnavailable
 from plural_rlhf.suites.tasks.questions import OptionQuestion
 from plural_rlhf.suites.tasks.steerable.files import MODULAR_PLURALISM, modular_pluralism_file
-from plural_rlhf.suites.tasks.steerable.grouped import grouped_interval
 from reward_models.seeds import seeded_rng
 
 
