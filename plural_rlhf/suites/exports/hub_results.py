@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from plural_rlhf.report.suite.results import MetricResult, SuiteResults, TaskRecord
+from plural_rlhf.suites.exports.file_names import file_names
 from reward_models.whole_file import whole_file
 
 
@@ -53,10 +54,11 @@ def hub_results(results: SuiteResults, model: str) -> dict[str, Any]:
 
 def write_hub_results(results: SuiteResults, folder: str | Path) -> None:
     """Write `<folder>/<model>/model-index.yaml` and `<folder>/<model>/.eval_results/` of every model with results."""
+    names = file_names(model.name for model in results.models)
     for model in results.real_models():
         if model not in results.results:
             continue
-        of_model = Path(folder) / re.sub(r"[^\w.-]", "_", model)
+        of_model = Path(folder) / names[model]
         for name, content in hub_results(results, model).items():
             (of_model / name).parent.mkdir(parents=True, exist_ok=True)
             with whole_file(of_model / name) as file:

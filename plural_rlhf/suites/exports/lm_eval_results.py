@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from plural_rlhf.report.suite.results import ALL, MetricResult, SuiteResults
+from plural_rlhf.suites.exports.file_names import file_names
 
 
 __all__ = ["lm_eval_results"]
@@ -14,7 +14,7 @@ HIGHER = {"higher": True, "lower": False}
 
 
 def lm_eval_results(results: SuiteResults) -> dict[str, dict[str, Any]]:
-    """Return the contents of one file per model, by its name as a file name.
+    """Return the contents of one file per model, by its name as a file name (`file_names`).
 
     A metric is called `name,none`, its standard error `name_stderr,none`: half the 95 % interval over 1.96.
 
@@ -27,6 +27,7 @@ def lm_eval_results(results: SuiteResults) -> dict[str, dict[str, Any]]:
         >>> file["higher_is_better"]
         {'urn': {'jsd_nats': False}}
     """
+    names = file_names(model.name for model in results.models)
     sizes = {task.id: task.n for task in results.data}
     files = {}
     for model in (model for model in results.models if model.name in results.results and model.kind != "pseudo"):
@@ -34,7 +35,7 @@ def lm_eval_results(results: SuiteResults) -> dict[str, dict[str, Any]]:
             task: [row for row in rows if row.group == ALL]
             for task, rows in results.results.get(model.name, {}).items()
         }
-        files[re.sub(r"[^\w.-]", "_", model.name)] = {
+        files[names[model.name]] = {
             "results": {task: {"alias": task, **_numbers(rows)} for task, rows in by_task.items()},
             "group_subtasks": {task: [] for task in by_task},
             "configs": {task: {"task": task, "metadata": {"version": 1}} for task in by_task},

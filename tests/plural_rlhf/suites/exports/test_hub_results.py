@@ -8,6 +8,7 @@ from huggingface_hub._eval_results import parse_eval_result_entries
 
 from plural_rlhf.report.suite.results import MetricResult, SuiteResults
 from plural_rlhf.suites.exports.hub_results import write_hub_results
+from plural_rlhf.suites.exports.lm_eval_results import lm_eval_results
 
 
 def test_the_hub_reads_what_is_written(tmp_path):
@@ -36,3 +37,19 @@ def test_the_hub_reads_what_is_written(tmp_path):
         ("opinions", "skill_uniform", 0.4),
         ("urn", "skill_uniform", 0.4),
     ]
+
+
+def test_models_whose_names_differ_in_signs_or_case_have_files_of_their_own(tmp_path):
+    names = ["open: a", "open; a", "Open: A", "b"]
+    results = SuiteResults(
+        models=[{"name": name, "kind": "causal-lm", "identity": name} for name in names],
+        results={name: {"urn": [MetricResult(metric="jsd_nats", value=0.1)]} for name in names},
+    )
+    files = lm_eval_results(results)
+    assert [file["model_name"] for file in files.values()] == names
+    assert len({name.casefold() for name in files}) == 4
+    assert "b" in files
+    write_hub_results(results, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+    kept = {path.name: yaml.safe_load((path / "model-index.yaml").read_text()) for path in tmp_path.iterdir()}
+    assert sorted(content["model-index"][0]["name"] for content in kept.values()) == sorted(names)
