@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import extract_model_from_parallel
 from transformers import TrainerCallback
 
-from plural_rlhf.suites.engine.asking import Asking
+from plural_rlhf.suites.engine.asking import LEAST_DRAWS, Asking
 from plural_rlhf.suites.models.causal_lm import CausalLM
 from plural_rlhf.suites.run import SuiteFindings, load_tasks, run_loaded
 from plural_rlhf.suites.tasks.catalogue import make_tasks
@@ -52,7 +52,7 @@ class SuiteCallback(TrainerCallback):
         data: Folder of data sets.
         max_items: Most items per task.
         seed: Random seed of the suite; every measurement has the same items and the same draws.
-        draws: Bootstrap draws of the intervals.
+        draws: Bootstrap draws of the intervals, at least 20.
         chat: Whether prompts go through the chat template; None: if there is one.
         render: Changes each prompt, e.g. writes steering weights into it.
 
@@ -90,8 +90,10 @@ class SuiteCallback(TrainerCallback):
         for name, number, what in (("every", every, "steps"), ("max_items", max_items, "items")):
             if number is not None and not (is_whole(number) and number >= 1):
                 raise ValueError(f"{name}={number!r} is no number of {what}. Fix: a whole one of at least 1, or None")
-        if not (is_whole(draws) and draws >= 1):
-            raise ValueError(f"draws={draws!r} is no number of draws. Fix: a whole one of at least 1, e.g. 200")
+        if not (is_whole(draws) and draws >= LEAST_DRAWS):
+            raise ValueError(
+                f"draws={draws!r} is no number of draws. Fix: a whole one of at least {LEAST_DRAWS}, e.g. 200"
+            )
         made = [task for name in tasks for task in (make_tasks([name]) if isinstance(name, str) else [name])]
         self._tasks, skipped = load_tasks(made, data, max_items=max_items, seed=seed)
         for one in skipped:

@@ -10,11 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+import numpy as np
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from plural_rlhf.settings.base import AtLeastOne, NamedRun, Seats, Section, Seed
+from plural_rlhf.settings.base import AtLeastOne, NamedRun, Seats, Section, Seed, not_a_switch
 from plural_rlhf.settings.faults import read_yaml, validated
-from plural_rlhf.suites.engine.asking import Asking, Scoring
+from plural_rlhf.suites.engine.asking import LEAST_DRAWS, Asking, Scoring
 from plural_rlhf.suites.models.pseudo import PSEUDO_MODELS
 from plural_rlhf.suites.models.rewards import open_rewards
 from plural_rlhf.suites.run import LoadedTask, Skipped, load_tasks
@@ -22,18 +23,20 @@ from plural_rlhf.suites.tasks.catalogue import SUITES, make_tasks
 from plural_rlhf.suites.tasks.protocol import KEPT
 from plural_rlhf.suites.tasks.questions import Layout
 from reward_models.errors import did_you_mean
+from reward_models.weights import parse_weights
 
 
 __all__ = ["ModelSection", "SuiteConfig", "is_suite_file", "load_suite", "make_suite"]
 
-KINDS = ("path", "run", "endpoint", "callable", "recorded")
+KINDS = ("path", "run", "mixed", "endpoint", "callable", "recorded")
 """Keys that say what a model is, one of which each model has."""
 READ_BY = {
     "jury": ("path",),
-    "weights": ("path", "run"),
+    "weights": ("path", "run", "mixed"),
+    "mode": ("mixed",),
     "steered": ("run",),
-    "chat": ("path", "run"),
-    "batch_size": ("path", "run"),
+    "chat": ("path", "run", "mixed"),
+    "batch_size": ("path", "run", "mixed"),
     "model": ("endpoint",),
     "key_env": ("endpoint",),
     "concurrency": ("endpoint",),
@@ -66,14 +69,25 @@ class ModelSection(Section):
     )
     weights: str | dict[str, Seats] = Field(
         default="prevalence",
-        description="With jury or run: whom the policy answers for: prevalence, a cluster, or seats by cluster.",
+        description="With jury or run: whom the policy answers for: prevalence, a cluster, or seats by cluster. With "
+        "mixed: uniform, an expert, or seats by expert.",
+    )
+    mixed: dict[str, str] | None = Field(
+        default=None,
+        description="Two or more experts by name, each as for path, whose tokens are mixed under weights: steering by "
+        "decoding. All of them are in memory together.",
+    )
+    mode: Literal["mixture", "log_linear"] = Field(
+        default="mixture",
+        description="With mixed: mixture (an answer is one expert's, by its share) or log_linear (consensus at every "
+        "token, with scoring: sampling only).",
     )
     steered: bool = Field(default=False, description="With run: ask its steered policy for every single cluster too.")
     chat: bool | None = Field(
         default=None,
-        description="With path or run: whether prompts go through the chat template; null: if there is one.",
+        description="With path, run or mixed: whether prompts go through the chat template; null: if there is one.",
     )
-    batch_size: AtLeastOne = Field(default=16, description="With path or run: prompts per forward pass.")
+    batch_size: AtLeastOne = Field(default=16, description="With path, run or mixed: prompts per forward pass.")
     endpoint: str | None = Field(
         default=None, description="Address of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1."
     )
@@ -112,15 +126,26 @@ class ModelSection(Section):
             raise ValueError(f"{self.label}: {', '.join(strays)} belongs to models with {READ_BY[strays[0]][0]}")
         if self.endpoint is not None and self.model is None:
             raise ValueError(f"{self.label}: model is missing, the name of the model at the endpoint")
-        if self.weights != "prevalence" and self.jury is None and self.run is None:
+        if self.mixed is not None:
+            self._check_experts(self.mixed)
+        elif self.weights != "prevalence" and self.jury is None and self.run is None:
             raise ValueError(f"{self.label}: weights are set without jury, whose clusters they weigh")
         return self
+
+    def _check_experts(self, experts: dict[str, str]) -> None:
+        if len(experts) < 2:
+            raise ValueError(f"{self.label}: mixed names {len(experts)} expert; give two or more, by name")
+        if self.weights == "prevalence":
+            raise ValueError(f"{self.label}: experts have no prevalence; give weights: uniform, or seats by expert")
+        parse_weights(self.weights, list(experts), np.full(len(experts), 1 / len(experts)))
 
     @property
     def label(self) -> str:
         """Name in the report."""
         if self.name is not None:
             return self.name
+        if self.mixed is not None:
+            return " + ".join(self.mixed)
         return str(self.model or self.path or self.run or self.callable or self.recorded or self.endpoint)
 
 
@@ -148,7 +173,7 @@ class SuiteConfig(NamedRun):
         default=None, description="Most items per task, chosen at random; null for all."
     )
     items_of: dict[str, AtLeastOne] = Field(
-        default={}, description="Most items of single tasks, by name, in place of max_items."
+        default={}, description="Most items of single tasks among `tasks`, by name, in place of max_items."
     )
     rewards: dict[str, str] = Field(
         default={},
@@ -173,7 +198,9 @@ class SuiteConfig(NamedRun):
         "question, as policies of a survey run are asked in training unless it says otherwise) or sentence (“Choose "
         "one answer: ...”).",
     )
-    draws: AtLeastOne = Field(default=1000, description="Bootstrap draws of the intervals.")
+    draws: Annotated[int, Field(ge=LEAST_DRAWS), BeforeValidator(not_a_switch)] = Field(
+        default=1000, description=f"Bootstrap draws of the intervals, at least {LEAST_DRAWS}."
+    )
     strict: bool = Field(default=False, description="Stop with an error where a task cannot be measured.")
     answers_dir: Path = Field(
         default=Path(KEPT),
@@ -203,6 +230,17 @@ class SuiteConfig(NamedRun):
         if sizes:
             make_tasks(list(sizes))
         return sizes
+
+    @model_validator(mode="after")
+    def _sizes_of_asked_tasks(self) -> SuiteConfig:
+        asked = [task.name for task in make_tasks(self.tasks)]
+        strays = [name for name in self.items_of if name not in asked]
+        if strays:
+            raise ValueError(
+                f"items_of gives sizes of {', '.join(map(repr, strays))}, which {'is' if len(strays) == 1 else 'are'} "
+                "not asked. Fix: name the tasks in `tasks`, or leave them out of items_of"
+            )
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> SuiteConfig:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plural_rlhf.suites.engine.answers import AnswerStore
-from plural_rlhf.suites.engine.asking import Asking, Scoring
+from plural_rlhf.suites.engine.asking import LEAST_DRAWS, Asking, Scoring
 from plural_rlhf.suites.engine.context import Context
 from plural_rlhf.suites.models.protocol import EvaluatedModel, NotSupported
 from plural_rlhf.suites.models.rewards import TextReward
@@ -169,7 +169,7 @@ def run_tasks(
         data: Folder of data sets.
         max_items: Most items per task; None for all.
         seed: Random seed.
-        draws: Bootstrap draws of intervals.
+        draws: Bootstrap draws of intervals, at least 20.
         scoring: How options are scored.
         option_samples: Samples per question, with `scoring="sampling"`.
         permutations: Ask listed options in another order and under letters too.
@@ -177,6 +177,9 @@ def run_tasks(
             `sentence`, “Choose one answer: ...”.
         answers_dir: Folder in which the answers of models are kept, so that a second call asks nothing twice; None
             keeps them in memory.
+
+    Raises:
+        ValueError: Fewer draws, of which no interval can be made.
 
     Example:
         >>> from plural_rlhf.suites.models.pseudo import PseudoModel
@@ -187,6 +190,8 @@ def run_tasks(
         >>> {name: round(next(r.value for r in rows[name] if r.headline), 6) for name in rows}
         {'gold': 1.0, 'uniform': 0.0}
     """
+    if draws < LEAST_DRAWS:
+        raise ValueError(f"draws={draws}: 95 % intervals need at least {LEAST_DRAWS} resamples. Fix: e.g. draws=1000")
     loaded, skipped = load_tasks(tasks, data, max_items=max_items, seed=seed, kept=answers_dir or KEPT)
     asking = Asking(
         seed=seed,

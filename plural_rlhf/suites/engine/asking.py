@@ -9,9 +9,11 @@ from plural_rlhf.suites.tasks.questions import LAYOUTS, Layout
 from reward_models.errors import did_you_mean
 
 
-__all__ = ["Asking", "Scoring"]
+__all__ = ["LEAST_DRAWS", "Asking", "Scoring"]
 
 Scoring = Literal["log_probability", "sampling", "verbalised"]
+LEAST_DRAWS = 20
+"""Fewest bootstrap draws of an evaluation: an end of a 95 % interval is the 2.5 % quantile of the draws."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,12 +34,14 @@ def check_models(sections: Sequence[ModelSection]) -> None:
         paths = [section.jury, section.recorded]
         if section.path is not None and (section.jury is not None or section.path.startswith((".", "/", "~"))):
             paths.append(Path(section.path))
+        language_models = [*([] if section.path is None else [section.path]), *(section.mixed or {}).values()]
+        paths += [Path(expert) for expert in (section.mixed or {}).values() if expert.startswith((".", "/", "~"))]
         for path in paths:
             if path is not None and not path.expanduser().exists():
                 raise FileNotFoundError(f"model {section.label!r}: there is no {path}. Fix: give one that exists")
-        if section.path is not None:
+        for language_model in language_models:
             try:
-                adapter_base(Path(section.path).expanduser())
+                adapter_base(Path(language_model).expanduser())
             except (FileNotFoundError, ValueError) as error:
                 raise type(error)(f"model {section.label!r}: {error}") from error
         if section.callable is not None:
@@ -83,6 +85,17 @@ def _open(section: ModelSection) -> EvaluatedModel:
         return RecordedModel(section.label, section.recorded)
     if section.path is not None and is_jury_folder(section.path):
         return JuryModel(section.label, section.path)
+    if section.mixed is not None:
+        from plural_rlhf.suites.models.mixed import load_mixed
+
+        return load_mixed(
+            section.mixed,
+            section.weights,
+            name=section.label,
+            mode=section.mode,
+            chat=section.chat,
+            batch_size=section.batch_size,
+        )
     from plural_rlhf.suites.models.loading import load_causal_lm
 
     return load_causal_lm(

@@ -104,7 +104,7 @@ def test_faults_are_named_before_training(tmp_path, tokenizer):
         ({"every": True}, "every=True is no number of steps"),
         ({"every": "5"}, "every='5' is no number of steps"),
         ({"max_items": -1}, "max_items=-1 is no number of items"),
-        ({"draws": 0}, "draws=0 is no number of draws"),
+        ({"draws": 1}, "draws=1 is no number of draws"),
         ({"tasks": ["urm"]}, "unknown tasks: 'urm'. Did you mean 'urn'"),
         ({"tasks": []}, r"no task to measure \(none was asked for\). Fix: name one"),
         ({"tasks": ["global-opinion-qa"], "data": "nowhere"}, r"no task to measure \(global-opinion-qa: .*nowhere"),

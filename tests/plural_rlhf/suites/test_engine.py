@@ -210,11 +210,11 @@ def test_in_one_line_a_policy_is_asked_as_in_its_training():
         DistributionItem("a", "More parks?", options, people, preface="A survey asks:"),
         DistributionItem("b", "More parks?", options, people, group="left", preface="Group: left."),
     ]
-    run_tasks([model], [task(items)], layout="line", draws=10)
+    run_tasks([model], [task(items)], layout="line", draws=20)
     assert asked[0] == render_question(Question("parks", "More parks?", options, "train"))
     assert asked[1] == "Group: left.\nMore parks? yes; no?"
     asked.clear()
-    run_tasks([model], [task(items)], draws=10)
+    run_tasks([model], [task(items)], draws=20)
     assert asked == [f"{first}\nMore parks?\n- yes\n- no\nAnswer:" for first in ("A survey asks:", "Group: left.")]
     with pytest.raises(ValueError, match="layout='row' is unknown"):
         Context(model, layout="row")

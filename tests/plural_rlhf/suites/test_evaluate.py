@@ -211,6 +211,13 @@ def test_a_strict_suite_ends_with_an_error_and_writes_what_it_has(tmp_path):
         ({"tasks": []}, "tasks"),
         ({"pseudo_models": ["golden"]}, "Did you mean 'gold'?"),
         ({"max_items": 0, "scoring": "guess"}, "2 faults"),
+        (
+            {"tasks": ["coin", "dice"], "items_of": {"dice": 2, "urn": 3}},
+            "items_of gives sizes of 'urn', which is not",
+        ),
+        ({"items_of": {"unr": 3}}, "unknown tasks: 'unr'. Did you mean 'urn'?"),
+        ({"draws": 1}, "draws"),
+        ({"draws": 19}, "greater than or equal to 20"),
     ],
 )
 def test_faults_of_a_suite_file_are_named_before_any_work(values, message):
