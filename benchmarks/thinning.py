@@ -2,9 +2,10 @@
 
 Votes of Polis conversations. A fifth of the votes is held out; of the others each statement keeps at most 3, 5, 10,
 30, or all. Three fits of the same membership and size are scored on the held-out votes of statements and people that
-the thinned table has: labels alone (`fit_raters`), rewards that are linear in the vectors (a joint fit without
-residuals), and both together (`fit_joint`). Rows are nats per vote; `joint minus better` is the joint fit minus the
-better of its two rivals, with an interval over raters, the votes of all splits pooled.
+the thinned table has: labels alone (`fit_raters`), a consensus that is linear in the vectors (`linear`, a joint fit
+whose texts have residuals of tastes only, which are learnt), and both together (`fit_joint`). Rows are nats per vote;
+`joint minus better` is the joint fit minus the better of its two rivals, with an interval over raters, the votes of
+all splits pooled.
 
 The vectors are MiniLM's. For vtaiwan-uberx, which is Chinese, they are those of SmolLM2, whose byte tokens can spell
 it and which knows little of it: features that say next to nothing.
