@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import jensenshannon
 
@@ -54,6 +56,90 @@ def test_gold_uniform_and_mode_rank_on_every_table(name):
         assert 0 < found["mode"] < found["marginal"]
     else:
         assert found["mode"] < 0
+
+
+def _habermas(folder: Path) -> None:
+    levels = ["STRONGLY_AGREE", "AGREE", "SOMEWHAT_AGREE", "NEUTRAL", "SOMEWHAT_DISAGREE", "DISAGREE", "AGREE"]
+    rows = [
+        {
+            "metadata.provenance": "HUMAN_CITIZEN",
+            "question.id": "q1",
+            "question.text": "More parks?",
+            "question.affirming_statement": "There should be more parks.",
+            "ratings.metadata.participant_id": person,
+            "ratings.agreement": f"['{level}']",
+        }
+        for person, level in enumerate(levels)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "hm_all_position_statement_ratings.parquet")
+
+
+def _global_opinion_qa(folder: Path) -> None:
+    shares = "defaultdict(<class 'list'>, {'Spain': [0.2, 0.5, 0.3], 'Japan': [0.25, 0.25, 0.5]})"
+    row = {"question": "How is it?", "selections": shares, "options": "['good', 'bad', 'neither']", "source": "GAS"}
+    pd.DataFrame([row]).to_csv(folder / "global_opinions.csv", index=False)
+
+
+def _modular(folder: Path) -> None:
+    row = {
+        "question": "Question: Tea?\nOptions: A. Yes B. No\nAnswer:",
+        "options": ["Yes", "No"],
+        "attribute": "Spain",
+        "gold_distribution": [0.6, 0.4],
+    }
+    (folder / "distributional_test_globalopinionqa_small.json").write_text(json.dumps([row]))
+
+
+def _books(folder: Path) -> None:
+    options = ["1: Very unlikely", "2: Somewhat unlikely", "3: Somewhat likely", "4: Very likely"]
+    counts = {group: dict(zip(options, (3, 2, 2, 1), strict=True)) for group in ("Male", "Female")}
+    book = {"genre": "Fiction", "summary": "A family.", "MC_options": options} | counts
+    (folder / "NYTIMES_proportions.json").write_text(json.dumps({"The Bee": book}))
+
+
+def _opinion_qa(folder: Path) -> None:
+    asked = {"MC_options": ["Yes", "No", "Refused"], "question_text": "Parks?", "Democrat": {"Yes": 3.0, "No": 2.0}}
+    (folder / "POLPARTY_data.json").write_text(json.dumps({"Q1": asked}))
+
+
+def _personality(folder: Path) -> None:
+    (folder / "mpi_human_resp.csv").write_text("I1,I2\n1,5\n2,1\n3,2\n4,3\n5,4\n5,4\n")
+    (folder / "mpi_questions.csv").write_text("text\tkey\nLike parks.\t1\nPanic easily.\t-1\n")
+
+
+def _tomatoes(folder: Path) -> None:
+    (folder / "movie_info.csv").write_text("title,release_date,critic_score,audience_score\nBee,1999,63%,41%\n")
+
+
+TINY_FILES = {
+    "global-opinion-qa": ("global_opinion_qa", _global_opinion_qa),
+    "global-opinion-qa-small": ("modular_pluralism", _modular),
+    "habermas": ("habermas", _habermas),
+    "nyt-books": ("nyt_books", _books),
+    "opinion-qa": ("opinion_qa", _opinion_qa),
+    "personality": ("personality", _personality),
+    "rotten-tomatoes": ("rotten_tomatoes", _tomatoes),
+}
+"""By task the folder of its file, and what writes a tiny one in its own schema."""
+
+
+@pytest.mark.parametrize("name", sorted(FROM_FILES))
+def test_gold_uniform_and_mode_rank_on_tables_from_files(name, tmp_path):
+    place, write = TINY_FILES[name]
+    (tmp_path / place).mkdir()
+    write(tmp_path / place)
+    models = [PseudoModel(model) for model in ("gold", "uniform", "mode")]
+    suite = run_tasks(models, [OPTION_TABLES[name]], data=tmp_path, draws=20)
+    assert not suite.skipped
+    found = {
+        f.model: row.value
+        for f in suite.findings
+        for row in f.result.rows
+        if (row.metric, row.group) == ("skill_uniform", "all")
+    }
+    assert found["gold"] == pytest.approx(1)
+    assert found["uniform"] == pytest.approx(0)
+    assert found["mode"] < 0
 
 
 def test_where_people_are_uniform_there_is_no_skill():
