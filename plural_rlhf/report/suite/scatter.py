@@ -70,7 +70,7 @@ def plot_coverage(results: SuiteResults) -> Figure | None:
                 arrow = {"arrowstyle": "->", "color": GREY, "lw": 0.8, "shrinkA": 5, "shrinkB": 5}
                 axes.annotate("", (valid, different), start, arrowprops=arrow)
             # Models at one point are rings in each other.
-            size = 10 - 6 * place / max(1, len(of_task) - 1)
+            size = 10 - 4 * place / max(1, len(of_task) - 1)
             axes.plot(valid, different, mark, color=colour, ms=size, clip_on=False, zorder=3)
         axes.set_xlabel("valid texts, of 100")
         axes.set_ylabel("different ones, of 100 valid")
@@ -159,7 +159,7 @@ def _draw_plane(
     axes.plot(*zip(*front, strict=True), color=GREY, lw=1.0, zorder=0) if front else None
     for place, (model, (x, y)) in enumerate(points.items()):
         mark, colour = styles[model]
-        size = 10 - 6 * place / max(1, len(points) - 1)
+        size = 10 - 4 * place / max(1, len(points) - 1)
         axes.plot(x, y, mark, color=colour, ms=size, clip_on=False)
     axes.set_xlabel(objectives[0])
     axes.set_ylabel(objectives[1])
