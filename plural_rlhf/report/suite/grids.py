@@ -41,20 +41,20 @@ def plot_overton(results: SuiteResults) -> Figure | None:
         return None
     columns = list(dict.fromkeys(cell.model for cell in cells))
     names = short_names(columns)
-    share = {(cell.question, cell.cluster, cell.model): cell.share for cell in cells}
-    clusters: dict[str, list[str]] = {}
+    share = {(cell.task, cell.question, cell.cluster, cell.model): cell.share for cell in cells}
+    clusters: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        of_question = clusters.setdefault(cell.question, [])
+        of_question = clusters.setdefault((cell.task, cell.question), [])
         if cell.cluster not in of_question:
             of_question.append(cell.cluster)
     labels: list[tuple[str, bool]] = []
     table = []
-    for question, of_question in clusters.items():
+    for (task, question), of_question in clusters.items():
         labels.append((textwrap.shorten(question, 62, placeholder="…"), True))
         table.append([np.nan] * len(columns))
         for cluster in of_question:
             labels.append((cluster if len(cluster) < 49 else f"{cluster[:47]}…", False))
-            table.append([share.get((question, cluster, model), np.nan) for model in columns])
+            table.append([share.get((task, question, cluster, model), np.nan) for model in columns])
     longest = max(map(len, names.values()))  # of letters of 0.06 inches, at 40 degrees
     top, right = 0.45 + 0.045 * longest, 0.1 + 0.05 * longest
     finding = _finding(cells, names)

@@ -111,6 +111,9 @@ def test_the_overton_grid_counts_clusters_of_models_and_leaves_blank_what_was_no
     said = figure.texts[0].get_text().replace("\n", " ")
     assert said.startswith("Of 2 clusters, those that agree with none of 8 answers: base 2, organisation/a-t")
     assert said.endswith(" 0")
+    again = cell("base", "old", 1.0).model_copy(update={"task": "another"})
+    both = plot_overton(FOUND.model_copy(update={"agreement": [*FOUND.agreement, again]}))
+    assert [text.get_text() for text in both.axes[0].texts if text.get_text().isdigit()] == [*cells, "100"]
 
 
 def test_the_cells_of_the_grid_are_those_of_the_records_and_people_stand_once():
