@@ -18,6 +18,7 @@ from plural_rlhf.report.suite.tables import (
     front_table,
     overview,
     skipped_table,
+    undecidable_sentence,
 )
 from plural_rlhf.report.tables import TextTable, format_nats
 
@@ -64,6 +65,8 @@ def suite_findings(results: SuiteResults) -> list[str]:
             f"{model} against {base}, paired by item: better on {better}, worse on {len(of_model) - better}, "
             f"undecided on {total - len(of_model)} of {total} measures (Holm, 5 %)."
         )
+    if stuck := undecidable_sentence(results.comparisons):
+        sentences.append(f"{stuck} Give `max_items` and `items_of` accordingly, or ask for fewer tasks or models.")
     sentences += [*_skipped_sentence(results), *endpoint_sentences(results)]
     return sentences or ["Only pseudo-models were measured."]
 

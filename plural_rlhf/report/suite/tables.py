@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import count
 
 from rich.table import Table
 
@@ -20,8 +21,11 @@ __all__ = [
     "overview",
     "overview_table",
     "skipped_table",
+    "undecidable_sentence",
 ]
 
+DECIDED = 0.05
+"""Corrected p-value below which a difference is decided."""
 SELDOM = 0.05
 """Probability below which a model is not named among those that another is better than in all objectives."""
 BETTER = {"lower": "lower", "higher": "higher", "zero": "near 0", "none": ""}
@@ -132,6 +136,31 @@ def comparison_table(differences: list[Difference]) -> TextTable:
         body,
         "Paired by item. p: signs of the items flipped at random, corrected for all rows of this table (Holm). "
         "Detectable: the smallest true difference that these items would show four times in five.",
+    )
+
+
+def undecidable_sentence(differences: Sequence[Difference]) -> str:
+    """Say how many differences no items like these could decide, and what would; empty if each could be decided.
+
+    Flipping the signs of n items gives no p-value below 2^(1 − n), which Holm multiplies by the number of differences
+    that are not decided before it: at best those with as many items or fewer.
+
+    Example:
+        >>> few = Difference(task="urn", metric="jsd_nats", model="b", base="a", value=-0.1, n_items=5, p_value=0.07,
+        ...     p_holm=0.14, direction="lower", outcome="undecided", minimum_detectable=0.1)
+        >>> undecidable_sentence([few] * 2)
+        '2 of 2 differences rest on too few items to be decided, however large: 2 differences need 7 items each.'
+        >>> undecidable_sentence([few.model_copy(update={"n_items": 12})])
+        ''
+    """
+    sizes = [one.n_items for one in differences]
+    stuck = [n for n in sizes if 2.0 ** (1 - n) * sum(other <= n for other in sizes) >= DECIDED]
+    if not stuck:
+        return ""
+    needed = next(n for n in count(1) if 2.0 ** (1 - n) * len(sizes) < DECIDED)
+    return (
+        f"{len(stuck)} of {len(sizes)} differences rest on too few items to be decided, however large: {len(sizes)} "
+        f"differences need {needed} items each."
     )
 
 

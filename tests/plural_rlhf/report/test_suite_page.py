@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
 from plural_rlhf.report.suite.page import write_suite_report
 from plural_rlhf.report.suite.results import Difference, ItemResult, MetricResult, SuiteResults
@@ -188,3 +190,14 @@ def test_a_jury_is_held_against_what_is_better_high_or_low_and_against_nothing_e
     assert [text for text in suite_findings(found) if "beside it" in text] == [
         "jury, pairs: accuracy 0.700; the best of what stands beside it, one reward, has 0.600."
     ]
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [([12] * 105, "105 of 105"), ([13] * 105, ""), ([12] * 104 + [40], "104 of 105"), ([3, 40], "1 of 2")],
+)
+def test_the_head_says_how_many_differences_no_items_like_these_could_decide(items, said):
+    """Twelve signs flipped have no p-value below 2^-11, and 104 times that is above .05."""
+    rows = [difference(task=f"task {n}", n_items=size) for n, size in enumerate(items)]
+    found = [s for s in suite_findings(SuiteResults(comparisons=rows)) if "too few items" in s]
+    assert [sentence[: len(said)] for sentence in found] == ([said] if said else [])
