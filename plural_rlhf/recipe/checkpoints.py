@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from plural_rlhf.policies.base_models import ADAPTER_FILE
+from plural_rlhf.policies.base_weights import BASE_WEIGHTS_FILE, BaseWeights
 from plural_rlhf.recipe.interruption import Interruption
 from plural_rlhf.recipe.job import KeepPieces, keep_nothing
 from plural_rlhf.recipe.settings.sections import CheckpointSection
@@ -138,12 +140,17 @@ class TrainingFolder:
         return seconds()
 
     def save(self, model: Any, tokenizer: Any) -> None:
-        """Save the policy as a whole folder or not at all, in place of what an interrupted run left."""
+        """Save the policy as a whole folder or not at all, in place of what an interrupted run left.
+
+        Beside an adapter it is noted on which base weights it was trained.
+        """
         if self.policy.is_dir():
             shutil.rmtree(self.policy)
         with whole_folder(self.policy) as unfinished:
             model.save_pretrained(unfinished)
             tokenizer.save_pretrained(unfinished)
+            if (unfinished / ADAPTER_FILE).is_file():
+                write_json(unfinished / BASE_WEIGHTS_FILE, BaseWeights(model).record())
             for name, content in self.beside.items():
                 write_json(unfinished / name, content)
             if (self.folder / ALONG).is_dir():

@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from plural_rlhf.methods.modular.pool import CommunityPool, TrainedCommunity
 from plural_rlhf.policies.answers import answer_probabilities, encode_prompt
+from plural_rlhf.policies.base_weights import BaseWeights
 from plural_rlhf.policies.generation import OWN_DISTRIBUTION, generate_with_shared_prefix
 from plural_rlhf.policies.mixed_decoder import MixedDecoder
 from plural_rlhf.policies.steerer import end_tokens
@@ -34,7 +35,6 @@ from reward_models.borders import path_fault
 from reward_models.errors import JuryError
 from reward_models.inference import default_device, evaluating
 from reward_models.judgements.texts import as_messages, freeze_prompt, prompt_wording
-from reward_models.jury.backbones.loading import weights_hash
 from reward_models.weights import WeightSpec
 
 
@@ -71,6 +71,7 @@ class ModularPolicy:
         >>> import tempfile
         >>> from peft import LoraConfig, get_peft_model
         >>> from plural_rlhf.policies.base_models import tiny_causal_lm, tiny_tokenizer
+        >>> from reward_models.jury.backbones.loading import weights_hash
         >>> tokenizer, lora = tiny_tokenizer(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for key in ("left", "right"):
@@ -101,14 +102,15 @@ class ModularPolicy:
         self.chat_template_kwargs = chat_template_kwargs
         if not pool.communities:
             raise JuryError(f"no community in {str(pool.folder)!r}. Fix: train one with plural-rlhf communities.")
-        there = weights_hash(base)
+        self._base = BaseWeights(base)
+        there = str(self._base.sha256())
         if pool.base_hash not in (None, there):
             raise JuryError(
                 f"the communities in {str(pool.folder)!r} were trained on another base model than the one that was "
                 f"given (weights {str(pool.base_hash)[:8]}, given {there[:8]}): on it their adapters mean nothing. "
                 f"Fix: give {pool.base!r} as it was, or train the communities again."
             )
-        self.model = _with_adapters(base, pool)
+        self.model = _with_adapters(base, pool, self._base)
 
     @classmethod
     def from_pretrained(
@@ -254,7 +256,7 @@ class ModularPolicy:
         self.pool = self.pool.with_community(community)
         if community.key in self.model.peft_config:
             self.model.delete_adapter(community.key)
-        _load(self.model, self.pool, community)
+        _load(self.model, self.pool, community, self._base)
         self.pool.write()
 
     @contextmanager
@@ -293,17 +295,17 @@ class ModularPolicy:
         return text.strip()
 
 
-def _with_adapters(base: PreTrainedModel, pool: CommunityPool) -> PeftModel:
+def _with_adapters(base: PreTrainedModel, pool: CommunityPool, weights: BaseWeights) -> PeftModel:
     first, *others = pool.communities
-    _check_adapter(pool, first)
+    _check_adapter(pool, first, weights)
     model = PeftModel.from_pretrained(base, pool.folder / first.key, adapter_name=first.key)
     for community in others:
-        _load(model, pool, community)
+        _load(model, pool, community, weights)
     return model
 
 
-def _load(model: PeftModel, pool: CommunityPool, community: TrainedCommunity) -> None:
-    _check_adapter(pool, community)
+def _load(model: PeftModel, pool: CommunityPool, community: TrainedCommunity, weights: BaseWeights) -> None:
+    _check_adapter(pool, community, weights)
     try:
         model.load_adapter(str(pool.folder / community.key), adapter_name=community.key)
     except (RuntimeError, ValueError) as error:
@@ -314,7 +316,8 @@ def _load(model: PeftModel, pool: CommunityPool, community: TrainedCommunity) ->
         ) from error
 
 
-def _check_adapter(pool: CommunityPool, community: TrainedCommunity) -> None:
+def _check_adapter(pool: CommunityPool, community: TrainedCommunity, weights: BaseWeights) -> None:
+    """Raise if an adapter is of another base model: by its weights where they are noted, else by its name."""
     path = pool.folder / community.key
     try:
         trained_on = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -323,7 +326,13 @@ def _check_adapter(pool: CommunityPool, community: TrainedCommunity) -> None:
             f"the community {community.name!r} has no adapter in {str(path)!r} ({type(error).__name__}). Fix: copy "
             "the whole folder again, or train the community again."
         ) from error
-    if trained_on and pool.base and Path(trained_on).name != Path(pool.base).name:
+    if fault := weights.fault(path):
+        raise JuryError(
+            f"the adapter of {community.name!r} in {str(path)!r} does not go with the base model {pool.base!r}: "
+            f"{fault}. Fix: train this community again on the base model of the others."
+        )
+    named_otherwise = trained_on and pool.base and Path(trained_on).name != Path(pool.base).name
+    if named_otherwise and not weights.known(path):
         raise JuryError(
             f"the adapter of {community.name!r} was trained on the base model {trained_on!r}, and those of "
             f"{str(pool.folder)!r} on {pool.base!r}. Fix: train this community again on the base model of the others."

@@ -39,6 +39,7 @@ from plural_rlhf.methods.spectrum import (
     template_for,
 )
 from plural_rlhf.policies.base_models import prepare_base_model
+from plural_rlhf.policies.base_weights import BaseWeights
 from plural_rlhf.recipe.individuals.config import IndividualsRun, PeopleTable
 from plural_rlhf.recipe.inputs import read_judgements
 from plural_rlhf.recipe.interruption import Interruption
@@ -91,6 +92,8 @@ class _Run:
         model = AutoModelForCausalLM.from_pretrained(self.base, dtype="float32", trust_remote_code=False)
         if adapter is not None:
             try:
+                if fault := BaseWeights(model).fault(adapter):
+                    raise ValueError(fault)
                 model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
             except (RuntimeError, ValueError) as error:
                 raise ConfigError(
@@ -231,7 +234,12 @@ def _check(run: _Run) -> None:
         fault = f"adapter = {str(adapter)!r}: there is no adapter (adapter_config.json). Fix: name its folder"
         raise ConfigError("model", [fault])
     if adapter is not None:
-        run.load(adapter)  # raises if it is one of another base
+        base = run.load(adapter)  # raises if it is one of another base
+        if not BaseWeights(base).known(adapter):
+            run.show(
+                f"model.adapter {str(adapter)!r} does not say on which weights it was trained: whether they are those "
+                f"of {run.config.model.base!r} is not known"
+            )
     if section.demonstrations == "similar":
         _embed(run)(["one text"])  # a folder that is no model is said now
 

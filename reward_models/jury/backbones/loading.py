@@ -10,7 +10,7 @@ import copy
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "load_backbone",
     "minilm_folder",
     "refer_to_backbone",
+    "state_hash",
     "truncate_backbone",
     "usual_reading",
     "weights_hash",
@@ -231,8 +232,18 @@ def weights_hash(model: PreTrainedModel) -> str:
         >>> before == weights_hash(model)
         False
     """
+    return state_hash(model.state_dict())
+
+
+def state_hash(weights: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of named weights, as `weights_hash` does of those of a model.
+
+    Example:
+        >>> state_hash({"a": torch.ones(2)}) == state_hash({"b": torch.ones(2)})
+        False
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

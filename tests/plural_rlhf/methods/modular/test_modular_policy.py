@@ -175,7 +175,14 @@ def test_damaged_pools_are_refused(trained, pool, tmp_path):
         CommunityPool.read(tmp_path)
     settings = pool / "right" / "adapter_config.json"
     values = json.loads(settings.read_text())
-    settings.write_text(json.dumps(values | {"base_model_name_or_path": "models/other"}))
+    settings.write_text(json.dumps(values | {"base_model_name_or_path": "models/other"}))  # a folder that was renamed
+    assert ModularPolicy.from_pretrained(pool, device="cpu").pool.names[1] == "right"
+    noted = pool / "right" / "base_weights.json"
+    note = json.loads(noted.read_text())
+    noted.write_text(json.dumps(note | {"sha256": "0" * 64}))
+    with pytest.raises(JuryError, match="adapter of 'right' .* trained on a base model of other weights"):
+        ModularPolicy.from_pretrained(pool, device="cpu")
+    noted.unlink()
     with pytest.raises(JuryError, match="adapter of 'right' was trained on the base model 'models/other'"):
         ModularPolicy.from_pretrained(pool, device="cpu")
     shutil.rmtree(pool / "right")

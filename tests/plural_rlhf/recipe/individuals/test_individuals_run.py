@@ -1,10 +1,12 @@
 """A run that steers to individuals, on a tiny model: what it compares, that it goes on, and what it refuses."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from plural_rlhf.policies.base_models import tiny_causal_lm
 from plural_rlhf.recipe.individuals import run as run_module
 from plural_rlhf.recipe.individuals.config import IndividualsRun
 from plural_rlhf.recipe.individuals.run import run_individuals
@@ -172,7 +174,7 @@ def test_the_most_informative_demonstrations_are_those_of_the_jury(settings, tmp
     assert record["evaluate"]["demonstrations"] == "informative"
 
 
-def test_an_adapter_of_another_base_is_refused(settings, tmp_path):
+def test_an_adapter_of_another_base_is_refused(settings, tmp_path, monkeypatch):
     settings |= {"meta": [], "train": {"steps": 0, "max_length": 400}}
     run_individuals(IndividualsRun(**settings), show=quiet)
     adapter = tmp_path / "run" / "tuned"
@@ -181,7 +183,26 @@ def test_an_adapter_of_another_base_is_refused(settings, tmp_path):
     settings |= {"model": {**settings["model"], "adapter": str(adapter)}, "output_dir": str(tmp_path / "second")}
     with pytest.raises(ConfigError, match=r"does not go with the base model 'tiny'"):
         run_individuals(IndividualsRun(**settings), show=quiet)
+    (adapter / "adapter_config.json").write_text(json.dumps(described), encoding="utf-8")
+    shutil.copytree(tmp_path / "models" / "tiny-seed0", tmp_path / "third")
+    tiny_causal_lm(seed=9).save_pretrained(tmp_path / "third")  # fits, and means nothing
+    third = {**settings, "model": {**settings["model"], "base": str(tmp_path / "third")}}
+    with pytest.raises(ConfigError, match=r"does not go with the base model .*third.* of other weights"):
+        run_individuals(IndividualsRun(**third), show=quiet)
     assert not (tmp_path / "second").exists()
+
+    class Checked(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Checked
+
+    monkeypatch.setattr(run_module, "open_run_folder", stop)
+    (adapter / "base_weights.json").unlink()
+    told = []
+    with pytest.raises(Checked):
+        run_individuals(IndividualsRun(**third), show=told.append)
+    assert any("does not say on which weights it was trained" in text for text in told)
 
 
 @pytest.mark.parametrize("key", ["base", "adapter"])
