@@ -199,5 +199,5 @@ def test_a_jury_is_held_against_what_is_better_high_or_low_and_against_nothing_e
 def test_the_head_says_how_many_differences_no_items_like_these_could_decide(items, said):
     """Twelve signs flipped have no p-value below 2^-11, and 104 times that is above .05."""
     rows = [difference(task=f"task {n}", n_items=size) for n, size in enumerate(items)]
-    found = [s for s in suite_findings(SuiteResults(comparisons=rows)) if "too few items" in s]
+    found = [s for s in suite_findings(results(comparisons=rows)) if "too few items" in s]
     assert [sentence[: len(said)] for sentence in found] == ([said] if said else [])
