@@ -21,7 +21,7 @@ BETA, WEIGHTS, CANDIDATES = 0.8, np.array([0.7, 0.3]), 3
 def problem():
     """Five answers under two clusters, one on a scale that begins elsewhere, and what the reference policy answers."""
     rng = np.random.default_rng(0)
-    return rng.normal(size=(5, 2)) + [0.0, 3.0], rng.dirichlet(np.full(5, 3.0))
+    return rng.normal(size=(5, 2)) + np.array([0.0, 3.0]), rng.dirichlet(np.full(5, 3.0))
 
 
 def law(rho):
