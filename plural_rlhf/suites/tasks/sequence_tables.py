@@ -209,6 +209,18 @@ _TABLES = (
         "Whether one person finds replies ironic.",
         _lewidi("MP", "One person says whether a reply is ironic."),
     ),
+    SequenceTask(
+        "individual-lewidi-par",
+        *_LEWIDI,
+        "How far two questions mean the same to one person.",
+        _lewidi("Par", "One person rates from -5 to 5 how far the second question means the same as the first."),
+    ),
+    SequenceTask(
+        "individual-lewidi-ven",
+        *_LEWIDI,
+        "Whether a statement follows from a text for one person.",
+        _lewidi("VariErrNLI", "One person says whether the statement follows from the text before it."),
+    ),
     *(
         SequenceTask(
             f"individual-{kind}-{topic}",

@@ -94,10 +94,49 @@ def test_lewidi_is_read_by_annotator(tmp_path):
     }
 
 
+def test_lewidi_of_ratings_below_zero_and_of_words(tmp_path):
+    """Par has ratings from -5 to 5, VariErrNLI words; whoever names two words of three has given no single answer."""
+    labels = {label: {"0": 0.5, "1": 0.5} for label in ("contradiction", "entailment", "neutral")}
+    first = ("neutral", "entailment", "entailment,neutral")
+    files = {
+        "Par": {
+            str(n): {
+                "text": {"Question1": f"How old is {n}?", "Question2": f"Which age has {n}?"},
+                "annotations": {"Ann1": str(rating), "Ann2": "5"},
+                "soft_label": {str(level): 1 / 11 for level in range(-5, 6)},
+            }
+            for n, rating in enumerate((-5, 0, 4))
+        },
+        "VariErrNLI": {
+            str(n): {
+                "text": {"context": f"It rains on {n}.", "statement": f"{n} is wet."},
+                "annotations": {"Ann1": first[n], "Ann2": "neutral"},
+                "soft_label": labels,
+            }
+            for n in range(3)
+        },
+    }
+    for name, items in files.items():
+        folder = tmp_path / "lewidi" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}_train.json").write_text(json.dumps(items))
+    said = {
+        name: {
+            s.person: sorted(e.output for e in s.examples)
+            for s in SEQUENCE_TABLES[f"individual-lewidi-{name}"].load(TaskData(tmp_path))
+        }
+        for name in ("par", "ven")
+    }
+    assert said == {
+        "par": {"Ann1": ["-5", "0", "4"], "Ann2": ["5", "5", "5"]},
+        "ven": {"Ann1": ["entailment", "neutral"], "Ann2": ["neutral", "neutral"]},  # all sequences have one length
+    }
+
+
 def test_missing_data_and_models_that_cannot(tmp_path, monkeypatch):
     import sys
 
-    for name in ("individual-votes-campus-protests", "individual-lewidi-mp"):
+    for name in ("individual-votes-campus-protests", "individual-lewidi-mp", "individual-lewidi-ven"):
         with pytest.raises(TaskUnavailable, match="Its source: https://"):
             SEQUENCE_TABLES[name].load(TaskData(tmp_path))
     suite = run_tasks([PseudoModel("gold")], [SEQUENCE_TABLES["individual-flights"]], max_items=3)
