@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 
 from reward_models.errors import JudgementError
 from reward_models.evaluate import main
+from reward_models.evaluation.cells import Cells
+from reward_models.evaluation.command.models import measured_models
 from reward_models.evaluation.comparisons import Comparison, in_words
 from reward_models.evaluation.controls import FixedAnswers, marginal_log_probs
 from reward_models.evaluation.evaluate_jury import evaluate_jury
@@ -203,6 +206,25 @@ def test_rater_terms_are_no_taste(folder):
     loss = {row["method"]: row["value"] for row in results["rows"] if row["metric"] == "nll_nats"}
     assert loss["jury"] < loss["one reward"] - 0.05
     assert results["meta"]["verdict"].startswith("jury and one reward, rater terms predict the same")
+
+
+def test_a_jury_with_its_own_rater_terms_is_measured_with_its_variances_and_strangers(folder):
+    """One that is fitted here to the labels at hand has neither: both belong to the fit that the jury was saved with."""
+    votes = Judgements.from_frame(pd.read_csv(folder / "votes.csv"), kind="rating", levels=[-1, 0, 1])
+    texts = votes.encode().texts
+    scorer = JuryScorer.from_pretrained(folder / "jury")
+    variance = np.arange(1.0, 1 + len(texts))[:, None]
+    scorer.reward_variance = lambda asked: variance[[texts.index(text) for text in asked]]
+    scorer.state = replace(scorer.state, strangers=np.array([1.0]))
+    cells = Cells({"test": votes}, votes, {})
+    rewards = np.zeros((len(texts), 1))
+    jury, _ = measured_models(scorer, None, texts, rewards, None, cells, None)
+    assert jury.placement.model is scorer.state.rater_model
+    assert np.array_equal(jury.variance, variance)
+    assert np.array_equal(jury.placement.strangers, [1.0])
+    scorer.state = replace(scorer.state, rater_model=None)
+    fitted, _ = measured_models(scorer, None, texts, rewards, None, cells, None)
+    assert (fitted.variance, fitted.placement.strangers) == (None, None)
 
 
 def test_a_small_p_beside_an_interval_with_zero_is_explained():
