@@ -209,7 +209,7 @@ def test_rater_terms_are_no_taste(folder):
 
 
 def test_a_jury_with_its_own_rater_terms_is_measured_with_its_variances_and_strangers(folder):
-    """One that is fitted here to the labels at hand has neither: both belong to the fit that the jury was saved with."""
+    """One that is fitted here to the labels at hand has neither: both belong to the fit of the saved jury."""
     votes = Judgements.from_frame(pd.read_csv(folder / "votes.csv"), kind="rating", levels=[-1, 0, 1])
     texts = votes.encode().texts
     scorer = JuryScorer.from_pretrained(folder / "jury")

@@ -180,7 +180,7 @@ def test_damaged_pools_are_refused(trained, pool, tmp_path):
     noted = pool / "right" / "base_weights.json"
     note = json.loads(noted.read_text())
     noted.write_text(json.dumps(note | {"sha256": "0" * 64}))
-    with pytest.raises(JuryError, match="adapter of 'right' .* trained on a base model of other weights"):
+    with pytest.raises(JuryError, match=r"adapter of 'right' .* trained on a base model of other weights"):
         ModularPolicy.from_pretrained(pool, device="cpu")
     noted.unlink()
     with pytest.raises(JuryError, match="adapter of 'right' was trained on the base model 'models/other'"):
