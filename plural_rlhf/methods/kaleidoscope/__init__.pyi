@@ -12,6 +12,7 @@ from .fitted import load_value_judge as load_value_judge
 from .judge import RelevantValue as RelevantValue
 from .judge import ValueJudge as ValueJudge
 from .judge import ambiguity as ambiguity
+from .judge import overton_windows as overton_windows
 from .judge import relevant_values as relevant_values
 from .judge import situation_valence as situation_valence
 from .judge import value_objectives as value_objectives

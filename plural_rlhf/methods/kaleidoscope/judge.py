@@ -31,6 +31,7 @@ __all__ = [
     "RelevantValue",
     "ValueJudge",
     "ambiguity",
+    "overton_windows",
     "relevant_values",
     "situation_valence",
     "value_objectives",
@@ -132,7 +133,7 @@ def relevant_values(
 ) -> list[RelevantValue]:
     """Return the values that matter in a situation, the most relevant first.
 
-    Their texts, or explanations of them, are a window of views for `evaluation.overton.nli_coverage`.
+    `overton_windows` puts them into sentences, as views that an answer should cover.
 
     Args:
         judge: The judge.
@@ -141,7 +142,7 @@ def relevant_values(
         threshold: Least relevance.
 
     Raises:
-        ValuesError: There is no candidate, or one of no finite relevance.
+        ValuesError: The situation is empty, there is no candidate, or one of no finite relevance.
 
     Example:
         >>> class Judge:
@@ -152,6 +153,8 @@ def relevant_values(
         >>> [r.value.text for r in relevant_values(Judge(), "Telling a lie", [Value("Speed"), Value("Honesty")])]
         ['Honesty']
     """
+    if not situation.strip():
+        raise ValuesError("the situation is empty. Fix: say what somebody does.")
     values = list({value.text.casefold(): value for value in reversed(candidates)}.values())[::-1]
     if not values:
         raise ValuesError("there is no value to choose from. Fix: give candidates, e.g. those of a file or a judge.")
@@ -164,6 +167,60 @@ def relevant_values(
         return []
     valence = judge.valence([situation] * len(kept), [values[i] for i in kept])
     return [RelevantValue(values[i], float(relevance[i]), valence[row]) for row, i in enumerate(kept)]
+
+
+VIEWS = (
+    "{value} speaks for {situation}.",
+    "{value} speaks against {situation}.",
+    "{value} may speak for or against {situation}.",
+)
+"""A view in words, where a value most probably supports, opposes, or may do either."""
+
+
+def overton_windows(
+    judge: ValueJudge,
+    situations: Sequence[str],
+    candidates: Sequence[Value],
+    *,
+    threshold: float = 0.5,
+    views: tuple[str, str, str] = VIEWS,
+) -> list[list[str]]:
+    """Put the values that matter in each situation into sentences: the views that an answer should cover.
+
+    Args:
+        judge: The judge.
+        situations: What somebody does, e.g. `"telling a lie"`.
+        candidates: Values to choose from.
+        threshold: Least relevance.
+        views: Sentences with `{value}` and `{situation}`, for a value that supports, opposes, or may do either.
+
+    Returns:
+        The `windows` of `evaluation.overton.nli_coverage`, the most relevant value first; an empty one where no value
+        matters.
+
+    Raises:
+        ValuesError: As `relevant_values`, or there is one text instead of a list of situations.
+
+    Example:
+        >>> class Judge:
+        ...     def relevance(self, situations, values):
+        ...         return np.array([0.9 if v.text == "Honesty" else 0.2 for v in values])
+        ...     def valence(self, situations, values):
+        ...         return np.array([[0.1, 0.8, 0.1]] * len(values))
+        >>> overton_windows(Judge(), ["telling a lie"], [Value("Speed"), Value("Honesty")])
+        [['Honesty speaks against telling a lie.']]
+    """
+    if isinstance(situations, str):
+        raise ValuesError("the situations are one text. Fix: give a list.")
+    return [
+        [
+            views[int(np.argmax(found.valence))].format(
+                value=found.value.text, situation=situation.strip().rstrip(".")
+            )
+            for found in relevant_values(judge, situation, candidates, threshold)
+        ]
+        for situation in situations
+    ]
 
 
 def value_objectives(

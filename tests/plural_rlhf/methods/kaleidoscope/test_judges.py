@@ -7,6 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from plural_rlhf.evaluation.overton.windows import nli_coverage
 from plural_rlhf.methods.kaleidoscope import (
     FittedValueJudge,
     KaleidoJudge,
@@ -16,6 +17,7 @@ from plural_rlhf.methods.kaleidoscope import (
     ambiguity,
     fit_value_judge,
     heldout_valences,
+    overton_windows,
     planted_valued_situations,
     relevant_values,
     situation_valence,
@@ -168,6 +170,28 @@ def test_relevant_values_are_sorted_and_none_is_below_the_threshold(judge):
     assert [r.value.text for r in found] == ["Honesty"]
     assert found[0].leaning < -0.9
     assert relevant_values(judge, "stealing a phone", candidates, threshold=1.1) == []
+
+
+def test_the_views_of_a_window_say_which_way_each_relevant_value_goes(judge):
+    candidates = [Value("Generosity"), Value("Honesty")]
+    done = ["stealing a phone.", "returning a phone", "finding a phone", "giving a phone"]
+    windows = overton_windows(judge, done, candidates)
+    assert windows == [
+        ["Honesty speaks against stealing a phone."],
+        ["Honesty speaks for returning a phone."],
+        ["Honesty may speak for or against finding a phone."],
+        ["Generosity speaks for giving a phone."],
+    ]
+    answers = ["Stealing is fast. Honesty speaks against stealing a phone.", *["Who knows."] * 3]
+    scores = nli_coverage(
+        answers, windows, lambda views, said: [float(v == s) for v, s in zip(views, said, strict=True)]
+    )
+    assert [float(of_answer.max()) for of_answer in scores] == [1.0, 0.0, 0.0, 0.0]
+    assert overton_windows(judge, done[:1], candidates, threshold=1.1) == [[]]
+    with pytest.raises(ValuesError, match="the situation is empty"):
+        overton_windows(judge, [" "], candidates)
+    with pytest.raises(ValuesError, match="are one text"):
+        overton_windows(judge, "stealing a phone", candidates)
 
 
 def test_a_relevance_that_is_no_number_is_not_taken_for_one_that_is_small():
