@@ -58,7 +58,13 @@ def rewards_of(benchmark, value):
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "json"])
 @pytest.mark.parametrize(
-    ("rows", "schema"), [(REWARDBENCH, "rewardbench"), (REWARDBENCH_2, "rewardbench-2"), (RM_BENCH, "rm-bench")]
+    ("rows", "schema"),
+    [
+        (REWARDBENCH, "rewardbench"),
+        (REWARDBENCH_2, "rewardbench-2"),
+        ([{**row, "domain": "added by hand"} for row in REWARDBENCH_2], "rewardbench-2"),
+        (RM_BENCH, "rm-bench"),
+    ],
 )
 def test_every_schema_is_recognised_in_every_file(tmp_path, rows, schema, ending):
     path = tmp_path / f"data.{ending}"

@@ -364,6 +364,15 @@ def test_intervals_know_that_raters_are_few():
     assert width > 5 * 2 * 1.96 * np.sqrt(0.7 * 0.3 / 4000)
 
 
+def test_an_interval_of_squared_errors_begins_at_no_error():
+    """One rater of twelve is surprised: by the normal approximation the interval would begin below 0."""
+    levels = np.ones((12, 5))
+    levels[0] = 0
+    enc = votes(levels)
+    found = metrics.brier(np.tile(log([0.01, 0.99]), (60, 1)), enc)
+    assert 0 == found.low < found.value < found.high
+
+
 def test_a_bootstrap_without_draws_is_refused():
     with pytest.raises(JuryError, match="draws=0"):
         Bootstrap(draws=0)
