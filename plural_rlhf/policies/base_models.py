@@ -97,6 +97,8 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
     """
     if fault := path_fault(name):
         raise FileNotFoundError(f"the language model cannot be loaded: {fault}.")
+    if name in (SMOLLM2, TINY) and (fault := folder_fault(cache_dir)):
+        raise NotADirectoryError(f"cache_dir, for converted models: {fault}.")
     place = base_model_place(name, cache_dir, seed=seed)
     if name not in (SMOLLM2, TINY):
         if name.startswith((".", "/", "~")) and not Path(place).is_dir():
@@ -105,8 +107,6 @@ def prepare_base_model(name: str, cache_dir: str | Path = ".cache/models", *, se
                 f"a saved model, a hub id such as 'HuggingFaceTB/SmolLM2-135M-Instruct', {SMOLLM2!r} or {TINY!r}."
             )
         return place
-    if fault := folder_fault(cache_dir):
-        raise NotADirectoryError(f"cache_dir, for converted models: {fault}.")
     folder = Path(place)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").exists():

@@ -215,6 +215,21 @@ def test_fitted_rater_terms_recover_scale_and_ties():
     assert varied.term_sd["log_tie"] < 0.5  # raters do not differ here; its usual spread is 1
 
 
+@pytest.mark.parametrize(("most", "read"), [(100, 96), (112, 112), (5, 8)])
+def test_rater_terms_are_fitted_to_whole_raters_of_a_large_table(monkeypatch, most, read):
+    """Fourteen raters with eight votes each: as many raters as the bound lets in, at least one."""
+    from reward_models.evaluation import saved_jury
+
+    seen = []
+    original = saved_jury.Observations.from_encoded
+    monkeypatch.setattr(saved_jury, "MAX_JUDGEMENTS", most)
+    monkeypatch.setattr(saved_jury.Observations, "from_encoded", lambda enc: (seen.append(enc), original(enc))[1])
+    enc = votes(range(14), range(8)).encode()
+    saved_jury.fit_rater_model(enc, np.zeros((enc.n_texts, 1)), np.ones(1), rater_terms=False)
+    assert len(seen[0]) == read
+    assert set(np.bincount(seen[0].rater)) == {8}
+
+
 def test_level_and_draws_of_the_bootstrap_are_those_of_every_interval():
     train, test = votes(range(14), range(8)), votes(range(14, 34), range(8), seed=1)
     models = {"bt": FixedAnswers(train.encode()), "jury": CAMPS}
