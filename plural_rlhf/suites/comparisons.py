@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from plural_rlhf.evaluation.intervals import bootstrap_means, percentile_interval
-from plural_rlhf.report.suite.results import Difference, SuiteResults
+from plural_rlhf.report.suite.results import DECIDED, Difference, SuiteResults
 from reward_models.evaluation.comparisons import flipped_totals_p_value, holm
 from reward_models.stats.verdicts import MIN_ITEMS, minimum_detectable, outcome
 from reward_models.whole_file import json_lines
@@ -23,8 +23,6 @@ from reward_models.whole_file import json_lines
 __all__ = ["ScoredItems", "compare_runs", "differences", "read_scored_items"]
 
 SAMPLES = "samples"
-LEVEL = 0.05
-"""Corrected p-value below which a difference is decided."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def differences(
     found = [one for model, base in pairs if (one := _difference(model, base, draws, seed)) is not None]
     corrected = holm([one.p_value for one in found])
     return [
-        one.model_copy(update={"p_holm": float(p), "outcome": one.outcome if p < LEVEL else "undecided"})
+        one.model_copy(update={"p_holm": float(p), "outcome": one.outcome if p < DECIDED else "undecided"})
         for one, p in zip(found, corrected, strict=True)
     ]
 

@@ -16,6 +16,7 @@ import numpy as np
 from plural_rlhf.report.results import Meta
 from plural_rlhf.report.suite.page import write_suite_report
 from plural_rlhf.report.suite.results import (
+    PEOPLE,
     ClusterAgreement,
     Difference,
     FrontMember,
@@ -31,17 +32,16 @@ from plural_rlhf.suites.comparisons import SAMPLES, ScoredItems, differences, it
 from plural_rlhf.suites.config import SuiteConfig
 from plural_rlhf.suites.exports.hub_results import write_hub_results
 from plural_rlhf.suites.exports.lm_eval_results import lm_eval_results
-from plural_rlhf.suites.fronts import OBJECTIVES, PEOPLE, front_members
+from plural_rlhf.suites.fronts import OBJECTIVES, front_members
 from plural_rlhf.suites.models.choose import check_models, open_models
 from plural_rlhf.suites.models.runs import expand_runs
 from plural_rlhf.suites.run import SuiteFindings, TaskFindings, run_loaded
+from plural_rlhf.suites.tasks.generation.overton import REPRESENTED, REPRESENTED_OF_PEOPLE
 from reward_models.whole_file import write_json, write_json_lines
 
 
 __all__ = ["StrictError", "evaluate_suite", "suite_results"]
 
-OF_MODEL, OF_PEOPLE = "represented", "represented_of_people"
-"""Parts of a record: by cluster, whether it agrees with each answer of the model, and of people."""
 WORST_OF_A_TASK = 4
 """Items of a task among those that are drawn, so that not all are of the one on which a model is worst."""
 
@@ -180,7 +180,7 @@ def _against_first(found: SuiteFindings, config: SuiteConfig) -> Iterator[tuple[
     records = {
         (one.model, one.task): one.result.records
         for one in found.findings
-        if one.result.records and all(OF_MODEL in record for record in one.result.records)
+        if one.result.records and all(REPRESENTED in record for record in one.result.records)
     }
     for (model, task), of_model in records.items():
         if model in real[1:] and (real[0], task) in records:
@@ -205,13 +205,13 @@ def _fronts(found: SuiteFindings, config: SuiteConfig) -> list[FrontMember]:
 def _agreement(found: SuiteFindings) -> list[ClusterAgreement]:
     """Return the share of answers that each cluster agrees with, people's own once per task before those of models."""
     cells: dict[tuple[str, str, str, str], ClusterAgreement] = {}
-    for side in (OF_PEOPLE, OF_MODEL):
+    for side in (REPRESENTED_OF_PEOPLE, REPRESENTED):
         for one in found.findings:
             for record in one.result.records:
                 for cluster, shares in record.get(side, {}).items():
                     cell = ClusterAgreement(
                         task=one.task,
-                        model=PEOPLE if side == OF_PEOPLE else one.model,
+                        model=PEOPLE if side == REPRESENTED_OF_PEOPLE else one.model,
                         question=record["item"],
                         cluster=cluster,
                         share=float(np.mean(shares)),

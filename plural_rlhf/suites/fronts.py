@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from plural_rlhf.evaluation.steerable.pareto import dominance
-from plural_rlhf.report.suite.results import FrontMember
+from plural_rlhf.report.suite.results import PEOPLE, FrontMember
 
 
-__all__ = ["OBJECTIVES", "PEOPLE", "front_members"]
+__all__ = ["OBJECTIVES", "front_members"]
 
 OBJECTIVES, OF_PEOPLE = "objectives", "objectives_of_people"
-PEOPLE = "people"
 
 
 def front_members(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, panel_grid
 from plural_rlhf.report.suite.results import ALL, MetricResult, SuiteResults
-from plural_rlhf.report.suite.style import draw_head, head_height, model_styles, short_names
+from plural_rlhf.report.suite.style import draw_head, head_height, model_key
 from plural_rlhf.report.tables import format_nats
 
 
@@ -59,8 +59,7 @@ def plot_person_curves(results: SuiteResults) -> Figure | None:
     if not curves:
         return None
     shown = [model for model in models if any(model in of_task for of_task in curves.values())]
-    styles, names = model_styles(models), short_names(shown)
-    key = [(*styles[model], name) for model, name in names.items()]
+    styles, names, key = model_key(models, shown)
     rows = [row for of_task in curves.values() for curve in of_task.values() for row in curve.values()]
     known = {name for row in rows for name in row.baselines}
     if "shuffled" in known:

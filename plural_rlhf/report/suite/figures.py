@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, INK, panel_grid
 from plural_rlhf.report.suite.results import ItemResult, SuiteResults
-from plural_rlhf.report.suite.style import COLOURS, draw_head, head_height, model_styles, short_names
+from plural_rlhf.report.suite.style import COLOURS, draw_head, head_height, model_key, short_names
 
 
 __all__ = ["plot_skill", "plot_worst_items"]
@@ -47,10 +47,9 @@ def plot_skill(results: SuiteResults) -> Figure | None:
     shown = [m for m in results.real_models() or [m.name for m in results.models] if any(m == of for of, _ in skills)]
     if not tasks or not shown:
         return None
-    styles, names = model_styles(results.real_models() or shown), short_names(shown)
+    styles, names, key = model_key(results.real_models() or shown, shown)
     step = len(shown) + 1.2
     has_marginal = any(("marginal", task) in skills for task in tasks)
-    key = [(*styles[model], name) for model, name in names.items()]
     key += [("--", GREY, "people on other items")] * has_marginal
     beaten = [task for task in tasks if (row := skills.get((shown[0], task))) is not None and row.value > 0]
     finding = f"{names[shown[0]]} beats a uniform guess on {len(beaten)} of {len(tasks)} tasks"

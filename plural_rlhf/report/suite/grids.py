@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, new_figure, title, title_lines
-from plural_rlhf.report.suite.results import ClusterAgreement, SuiteResults
+from plural_rlhf.report.suite.results import PEOPLE, ClusterAgreement, SuiteResults
 from plural_rlhf.report.suite.style import short_names
 
 
@@ -20,7 +20,6 @@ __all__ = ["plot_overton"]
 
 LEFT, COLUMN, ROW = 3.6, 0.55, 0.21
 """Room for names at the left, width and height of a cell, in inches."""
-PEOPLE = "people"
 
 
 @matplotlib.rc_context(FONT)

@@ -29,6 +29,10 @@ ALL = "all"
 """The group of everybody."""
 SKILL = "skill_uniform"
 """The metric that is 0 for a uniform guess and 1 for people."""
+PEOPLE = "people"
+"""The name under which people stand among the models."""
+DECIDED = 0.05
+"""Corrected p-value below which a difference is decided."""
 
 
 class MetricResult(ResultsModel):

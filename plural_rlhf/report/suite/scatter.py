@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from plural_rlhf.report.canvas import FONT, GREY, panel_grid
 from plural_rlhf.report.suite.results import ALL, FrontMember, SuiteResults
-from plural_rlhf.report.suite.style import draw_head, head_height, model_styles, short_names
+from plural_rlhf.report.suite.style import draw_head, head_height, model_key
 
 
 __all__ = ["plot_coverage", "plot_objectives"]
@@ -52,8 +52,7 @@ def plot_coverage(results: SuiteResults) -> Figure | None:
     if not points:
         return None
     shown = [model for model in models if any(model in of_task for of_task in points.values())]
-    styles, names = model_styles(models), short_names(shown)
-    key = [(*styles[model], name) for model, name in names.items()]
+    styles, names, key = model_key(models, shown)
     of_first = next(iter(points.values()))
     finding = _coverage_finding({names[model]: x * y / 100 for model, (x, y) in of_first.items()})
     columns = min(2, len(points))
@@ -133,8 +132,7 @@ def plot_objectives(results: SuiteResults) -> Figure | None:
     if not by_task:
         return None
     shown = list(dict.fromkeys(member.model for member in results.fronts))
-    styles, names = model_styles(results.real_models() or shown), short_names(shown)
-    key = [(*styles[model], name) for model, name in names.items()]
+    styles, names, key = model_key(results.real_models() or shown, shown)
     task, members = next(iter(by_task.items()))
     best = [names[member.model] for member in members if member.on_front >= ON_FRONT]
     verb = "is" if len(best) == 1 else "are"

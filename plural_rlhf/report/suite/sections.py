@@ -8,7 +8,7 @@ from plural_rlhf.report.sections import Section
 from plural_rlhf.report.suite.curves import plot_person_curves
 from plural_rlhf.report.suite.figures import plot_skill, plot_worst_items
 from plural_rlhf.report.suite.grids import plot_overton
-from plural_rlhf.report.suite.results import ALL, SuiteResults
+from plural_rlhf.report.suite.results import ALL, DECIDED, SuiteResults
 from plural_rlhf.report.suite.scatter import plot_coverage, plot_objectives
 from plural_rlhf.report.suite.tables import (
     all_numbers,
@@ -55,7 +55,7 @@ def suite_findings(results: SuiteResults) -> list[str]:
                     f"{', '.join(thin)}: its shares there are shares of what it would hardly say."
                 )
     sentences += _jury_sentences(results)
-    decided = [one for one in results.comparisons if one.outcome in ("better", "worse") and one.p_holm < 0.05]
+    decided = [one for one in results.comparisons if one.outcome in ("better", "worse") and one.p_holm < DECIDED]
     for model in dict.fromkeys(one.model for one in results.comparisons):
         of_model = [one for one in decided if one.model == model]
         better = sum(one.outcome == "better" for one in of_model)

@@ -9,16 +9,16 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from plural_rlhf.report.canvas import GREY, key_line, title, title_lines
+from plural_rlhf.report.suite.results import PEOPLE
 
 
-__all__ = ["COLOURS", "draw_head", "head_height", "key_columns", "model_styles", "short_names"]
+__all__ = ["COLOURS", "draw_head", "head_height", "key_columns", "model_key", "model_styles", "short_names"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f5539", "#9467bd")
 MARKS = ("o", "s", "D", "^", "v")
 LINE = 0.21
 """Height of a line of the key in inches."""
 LONGEST = 32
-PEOPLE = "people"
 
 
 def model_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -33,6 +33,20 @@ def model_styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
         for place, name in enumerate(names)
     }
     return {PEOPLE: ("P", GREY)} | styles
+
+
+def model_key(
+    models: Sequence[str], shown: Sequence[str]
+) -> tuple[dict[str, tuple[str, str]], dict[str, str], list[tuple[str, str, str]]]:
+    """Return the style of each model, the short names of those that a plot shows, and their entries of the key.
+
+    Example:
+        >>> styles, names, key = model_key(["base", "tuned"], ["tuned"])
+        >>> names, key
+        ({'tuned': 'tuned'}, [('o', '#d55e00', 'tuned')])
+    """
+    styles, names = model_styles(models), short_names(shown)
+    return styles, names, [(*styles[model], name) for model, name in names.items()]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from itertools import count
 
 from rich.table import Table
 
-from plural_rlhf.report.suite.results import SKILL, Difference, FrontMember, MetricResult, SuiteResults
+from plural_rlhf.report.suite.results import DECIDED, SKILL, Difference, FrontMember, MetricResult, SuiteResults
 from plural_rlhf.report.tables import DASH, TextTable, format_nats, rich_table
 
 
@@ -24,8 +24,6 @@ __all__ = [
     "undecidable_sentence",
 ]
 
-DECIDED = 0.05
-"""Corrected p-value below which a difference is decided."""
 SELDOM = 0.05
 """Probability below which a model is not named among those that another is better than in all objectives."""
 BETTER = {"lower": "lower", "higher": "higher", "zero": "near 0", "none": ""}

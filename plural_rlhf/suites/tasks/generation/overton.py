@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from plural_rlhf.suites.engine.context import Context
 
-__all__ = ["REPRESENTED", "SIZES", "OvertonQuestion", "OvertonTask"]
+__all__ = ["REPRESENTED", "REPRESENTED_OF_PEOPLE", "SIZES", "OvertonQuestion", "OvertonTask"]
 
-REPRESENTED = "represented"
-"""Key of records: by group of people, whether each answer to the question represents it."""
+REPRESENTED, REPRESENTED_OF_PEOPLE = "represented", "represented_of_people"
+"""Keys of records: by group of people, whether each answer of the model, and of people, represents it."""
 SIZES = (1, 2, 4, 8)
 """Sizes of sets of answers that have a row, as far as so many were drawn; the largest possible has one, too."""
 
@@ -163,7 +163,7 @@ def _record(
         "group": item.topic,
         "agreement": {name: judged.means[:, c].tolist() for c, name in enumerate(judged.names)},
         REPRESENTED: _by_group(judged),
-        "represented_of_people": _by_group(people),
+        REPRESENTED_OF_PEOPLE: _by_group(people),
     }
 
 
